@@ -1,0 +1,146 @@
+"""What a recipe can say of students: networks, objectives, training. Knows nothing of torch or ray."""
+
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import Field, Tag, model_validator
+
+from teachers.config import CombineName, Config, ImportString, Preprocess, Resources, TrainConfig, tag_or
+
+LossName = Literal["hard", "soft", "teacher_label"]
+
+
+class Ramp(Config):
+    """The term's weight rises from 0 to its value, linearly, over the first steps."""
+
+    steps: int = Field(ge=1)
+    """Optimiser steps."""
+
+
+class TermCommon(Config):
+    """What every term of an objective has."""
+
+    weight: float = Field(1.0, ge=0)
+    """Factor of this term in the objective."""
+    ramp: Ramp | None = None
+    """Null: the full weight from the first step."""
+
+
+class HardTerm(TermCommon):
+    """Cross-entropy with the labels, over the labelled rows of the batch."""
+
+    loss: Literal["hard"]
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of the target that is spread over all classes."""
+
+
+class TeacherTermCommon(TermCommon):
+    """What every term has that listens to teachers."""
+
+    teachers: list[str] | None = Field(None, min_length=1)
+    """Who is heard in this term; null: all of the student's teachers."""
+    combine: CombineName | ImportString = "mean_probability"
+    """How several teachers become one target."""
+    teacher_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    """Of `combine: weighted`, by teacher; they are normalised to sum to 1."""
+    temperature: float = Field(2.0, gt=0)
+    """Softens teacher and student alike; 1 leaves the logits as they are."""
+
+    @model_validator(mode="after")
+    def weights_go_with_weighted(self) -> Self:
+        if (self.combine == "weighted") != (self.teacher_weights is not None):
+            raise ValueError("`combine: weighted` and `teacher_weights` go together")
+        if self.teacher_weights is not None and not sum(self.teacher_weights.values()) > 0:
+            raise ValueError("teacher_weights are all 0")
+        return self
+
+
+class SoftTerm(TeacherTermCommon):
+    """T^2 KL(teachers || student) of softened distributions (Hinton 2015)."""
+
+    loss: Literal["soft"]
+
+
+class TeacherLabelTerm(TeacherTermCommon):
+    """Hard distillation: cross-entropy with the class that the combined teachers say."""
+
+    loss: Literal["teacher_label"]
+    temperature: float = Field(1.0, gt=0)
+    """At which the teachers are combined; the class said can depend on it, the student is not softened."""
+
+
+class ImportedTerm(TeacherTermCommon):
+    """A loss of yours: `fn(student [rows, classes], target [rows, classes], *, temperature, **arguments) -> [rows]`."""
+
+    loss: ImportString
+    arguments: dict[str, Any] = {}
+    """Keyword arguments of the loss."""
+
+
+Term = Annotated[
+    Annotated[HardTerm, Tag("hard")]
+    | Annotated[SoftTerm, Tag("soft")]
+    | Annotated[TeacherLabelTerm, Tag("teacher_label")]
+    | Annotated[ImportedTerm, Tag("import")],
+    tag_or(get_args(LossName), "loss", "import"),
+]
+"""One term of an objective, chosen by `loss`."""
+
+
+class StudentTrain(TrainConfig):
+    """How a student, and its control with the same budget, is trained."""
+
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2], min_length=1)
+    """One student and one control is trained for each."""
+
+    @model_validator(mode="after")
+    def seeds_differ(self) -> Self:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds {self.seeds} name one twice")
+        return self
+
+
+class Require(Config):
+    """Quality gates: exit code 3 when a mean over seeds on the test split falls below."""
+
+    accuracy: float | None = Field(None, ge=0, le=1)
+    """Of the student."""
+    gain: float | None = Field(None, ge=-1, le=1)
+    """Student's accuracy minus its control's."""
+
+
+class StudentConfig(Config):
+    """The small network, who teaches it, and how."""
+
+    model: ImportString
+    """Function or class that makes the module; it is called with `arguments` and, as far as it takes them, `num_classes` and `input_shape`."""
+    arguments: dict[str, Any] = {}
+    """Keyword arguments of the model."""
+    preprocess: Preprocess = Preprocess()
+    """From canonical inputs to what this student takes."""
+    teachers: list[str] = Field(min_length=1)
+    """Teachers, or other students: then those are its assistants."""
+    objective: list[Term] = Field(
+        [SoftTerm(loss="soft", weight=0.9), HardTerm(loss="hard", weight=0.1)], min_length=1
+    )
+    """A weighted sum of terms; reads like the paper's formula."""
+    train: StudentTrain = StudentTrain()
+    """Budget, optimiser, seeds."""
+    control: bool = True
+    """Train the same student without teachers as well: same seeds, same steps, hard labels only."""
+    resources: Resources = Resources()
+    """Of one worker."""
+    require: Require = Require()
+    """Quality gates."""
+
+    @model_validator(mode="after")
+    def terms_hear_own_teachers(self) -> Self:
+        if len(set(self.teachers)) != len(self.teachers):
+            raise ValueError(f"teachers {self.teachers} name one twice")
+        for number, term in enumerate(self.objective):
+            if isinstance(term, TeacherTermCommon):
+                heard = set(term.teachers or self.teachers)
+                for name in sorted((heard | set(term.teacher_weights or {})) - set(self.teachers)):
+                    raise ValueError(f"objective.{number} names {name!r}, which is not among the student's teachers {self.teachers}")
+                if term.teacher_weights is not None and (silent := sorted(heard - set(term.teacher_weights))):
+                    raise ValueError(f"objective.{number}: teacher_weights says nothing of {silent}")
+        return self

@@ -1,0 +1,33 @@
+"""What can go wrong for a user; the command line prints one line of it and exits with its code.
+
+CollegiumError          1   the run failed
+├── RecipeError         2   the recipe or the command line is wrong (also a ValueError)
+├── DataError           1   rows that cannot be used
+├── TeacherError        1   a teacher that cannot be loaded or says what it must not
+├── StoreError          1   a store, stage or model folder that is damaged or foreign
+└── EnvironmentUnfit    4   the machine or cluster lacks something
+"""
+
+
+class CollegiumError(Exception):
+    exit_code = 1
+
+
+class RecipeError(CollegiumError, ValueError):
+    exit_code = 2
+
+
+class DataError(CollegiumError):
+    pass
+
+
+class TeacherError(CollegiumError):
+    pass
+
+
+class StoreError(CollegiumError):
+    pass
+
+
+class EnvironmentUnfit(CollegiumError):
+    exit_code = 4

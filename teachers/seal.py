@@ -1,0 +1,167 @@
+"""Proof that a stage is whole: `SEAL.json`, create-only, written last. Data first, proof last, each in one step.
+
+Knows nothing of what is sealed. A reader trusts what a verified seal lists and nothing else.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from uuid import uuid4
+
+from .errors import StoreError
+
+FORMAT = 1
+NAME = "SEAL.json"
+
+
+@dataclass(frozen=True)
+class Output:
+    """One file that a seal vouches for; `path` is relative to the sealed folder, with forward slashes."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Seal:
+    """`digest` names the content: no time, host, writer or absolute path takes part in it."""
+
+    outputs: tuple[Output, ...]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that is not what its record says. `path` is relative to the checked folder."""
+
+    path: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: found {self.found}, expected {self.expected}"
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one spelling of a JSON value: sorted keys, no white space, no NaN. Raises TypeError or ValueError without one."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+
+
+def digest_of(value: Any) -> str:
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_draft(folder: Path, payload: bytes | memoryview) -> Path:
+    """A synced file of `payload` in `folder`, under a name that nobody reads."""
+    draft = folder / f".draft-{uuid4().hex}"
+    with draft.open("xb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+    return draft
+
+
+def publish(path: Path, payload: bytes | memoryview) -> bool:
+    """Create `path` in one step, or leave the one that is already there: the first writer wins. True if it was us."""
+    draft = write_draft(path.parent, payload)
+    try:
+        os.link(draft, path)
+        won = True
+    except FileExistsError:
+        won = False
+    except OSError:  # a file system without hard links: atomic all the same, but the last writer wins
+        os.replace(draft, path)
+        won = True
+    with suppress(FileNotFoundError):
+        draft.unlink()
+    sync_folder(path.parent)
+    return won
+
+
+def replace(path: Path, payload: bytes | memoryview) -> None:
+    """Write `path` in one step, over whatever was there."""
+    os.replace(write_draft(path.parent, payload), path)
+    sync_folder(path.parent)
+
+
+def write_seal(folder: Path, outputs: Iterable[str], digest: str | None = None) -> Seal:
+    """Seal `outputs` (paths relative to `folder`); without `digest` their paths and hashes decide it.
+
+    If the folder is already sealed that seal stays and is returned: the first one wins.
+    """
+    listed = tuple(
+        Output(path, (folder / path).stat().st_size, sha256_file(folder / path)) for path in sorted(outputs)
+    )
+    digest = digest or digest_of([[output.path, output.sha256] for output in listed])
+    document = {"format": FORMAT, "digest": digest, "outputs": [vars(output) for output in listed]}
+    publish(folder / NAME, json.dumps(document, indent=1).encode())
+    seal = read_seal(folder)
+    assert seal is not None
+    return seal
+
+
+def read_seal(folder: Path) -> Seal | None:
+    """The seal of `folder`, or None without one. Raises StoreError for one that cannot be read or is newer than this program."""
+    try:
+        document = json.loads((folder / NAME).read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise StoreError(f"{folder / NAME}: not readable as JSON ({error}); remove it, and the stage is rebuilt") from error
+    check_format(document, FORMAT, folder / NAME)
+    try:
+        outputs = tuple(Output(**output) for output in document["outputs"])
+        return Seal(outputs, document["digest"])
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"{folder / NAME}: not a seal ({error!r}); remove it, and the stage is rebuilt") from error
+
+
+def check_seal(folder: Path, seal: Seal, *, hashes: bool) -> list[Damage]:
+    """What differs from the seal: sizes always, SHA-256 when `hashes`."""
+    damages = []
+    for output in seal.outputs:
+        path = inside(folder, output.path)
+        if not path.is_file():
+            damages.append(Damage(output.path, "no file", f"{output.bytes} bytes"))
+        elif (size := path.stat().st_size) != output.bytes:
+            damages.append(Damage(output.path, f"{size} bytes", f"{output.bytes} bytes"))
+        elif hashes and (found := sha256_file(path)) != output.sha256:
+            damages.append(Damage(output.path, f"SHA-256 {found[:12]}", output.sha256[:12]))
+    return damages
+
+
+def inside(folder: Path, relative: str) -> Path:
+    """`folder / relative`. Raises StoreError when that would leave `folder`, links included."""
+    pure = PurePosixPath(relative)
+    path = folder / pure
+    if pure.is_absolute() or ".." in pure.parts or not path.resolve().is_relative_to(folder.resolve()):
+        raise StoreError(f"{relative!r} leaves the folder {folder}; whoever wrote this record is not to be trusted")
+    return path
+
+
+def check_format(document: Mapping[str, Any], known: int, path: Path) -> None:
+    """Raise StoreError unless `document` has the format that this program reads."""
+    found = document.get("format") if isinstance(document, Mapping) else None
+    if found != known:
+        newer = isinstance(found, int) and found > known
+        cure = "update Collegium" if newer else "remove its folder and run the recipe again to rebuild it"
+        raise StoreError(f"{path}: format {found!r}, this program reads {known}; {cure}")
