@@ -119,9 +119,7 @@ class StudentConfig(Config):
     """From canonical inputs to what this student takes."""
     teachers: list[str] = Field(min_length=1)
     """Teachers, or other students: then those are its assistants."""
-    objective: list[Term] = Field(
-        [SoftTerm(loss="soft", weight=0.9), HardTerm(loss="hard", weight=0.1)], min_length=1
-    )
+    objective: list[Term] = Field([SoftTerm(loss="soft", weight=0.9), HardTerm(loss="hard", weight=0.1)], min_length=1)
     """A weighted sum of terms; reads like the paper's formula."""
     train: StudentTrain = StudentTrain()
     """Budget, optimiser, seeds."""
@@ -140,7 +138,9 @@ class StudentConfig(Config):
             if isinstance(term, TeacherTermCommon):
                 heard = set(term.teachers or self.teachers)
                 for name in sorted((heard | set(term.teacher_weights or {})) - set(self.teachers)):
-                    raise ValueError(f"objective.{number} names {name!r}, which is not among the student's teachers {self.teachers}")
+                    raise ValueError(
+                        f"objective.{number} names {name!r}, which is not among the student's teachers {self.teachers}"
+                    )
                 if term.teacher_weights is not None and (silent := sorted(heard - set(term.teacher_weights))):
                     raise ValueError(f"objective.{number}: teacher_weights says nothing of {silent}")
         return self

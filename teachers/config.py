@@ -5,7 +5,7 @@ Knows nothing of torch, ray or any student: reading a recipe imports this and mu
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, model_validator
 
 ImportString = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 """`package.module:name`, the extension mechanism everywhere."""
@@ -92,7 +92,7 @@ class SplitFiles(Config):
     """File or folder of the test rows."""
 
 
-class Split(Config):
+class SplitConfig(Config):
     """Who is in which split: by a seeded hash of the row's key (or of `group_by`), or by given files."""
 
     train: float | None = Field(None, gt=0, lt=1)
@@ -132,7 +132,7 @@ class Split(Config):
         return 0.2 if self.test is None else self.test
 
 
-class TransferSet(Config):
+class TransferSetConfig(Config):
     """The inputs on which teachers are asked; labels are optional."""
 
     source: Source
@@ -147,7 +147,7 @@ class TransferSet(Config):
     """Column that names a row; null: its path and row number inside the file."""
     key_salt: str = ""
     """Put before every id when it is hashed; the cure for a collision of keys."""
-    split: Split = Split()
+    split: SplitConfig = SplitConfig()
     """Who trains, who chooses, who tests."""
     labelled: int | None = Field(None, ge=1)
     """Stratified training rows whose label may be used, the others are transfer data only; null: all."""
@@ -374,5 +374,3 @@ def tag_or(names: tuple[str, ...], field: str, otherwise: str) -> Discriminator:
         return found if found in names else otherwise
 
     return Discriminator(choose)
-
-

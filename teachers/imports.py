@@ -51,7 +51,9 @@ def load(import_string: str) -> Any:
         return getattr(module, name)
     except AttributeError:
         public = sorted(n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n)))
-        raise RecipeError(f"{import_string}: module {module_name} has no {name!r}; it has {', '.join(public)}") from None
+        raise RecipeError(
+            f"{import_string}: module {module_name} has no {name!r}; it has {', '.join(public)}"
+        ) from None
 
 
 def code_digest(import_string: str) -> str:
@@ -66,7 +68,9 @@ def code_digest(import_string: str) -> str:
         return import_string
     source = _source_file(module_name)
     if source is None:
-        raise RecipeError(f"{import_string}: there is no module {module_name!r}; is it in the working directory, or installed?")
+        raise RecipeError(
+            f"{import_string}: there is no module {module_name!r}; is it in the working directory, or installed?"
+        )
     distributions = importlib.metadata.packages_distributions().get(top)
     if distributions and "site-packages" in source.parts:
         return f"{import_string}@{distributions[0]}=={importlib.metadata.version(distributions[0])}"
@@ -94,7 +98,13 @@ def _reachable(module_name: str) -> dict[str, Path]:
     while waiting:
         name = waiting.pop()
         path = _source_file(name)
-        if name in found or path is None or not path.is_relative_to(root) or "site-packages" in path.parts or path.suffix != ".py":
+        if (
+            name in found
+            or path is None
+            or not path.is_relative_to(root)
+            or "site-packages" in path.parts
+            or path.suffix != ".py"
+        ):
             continue
         found[name] = path
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]

@@ -108,9 +108,7 @@ def write_seal(folder: Path, outputs: Iterable[str], digest: str | None = None) 
 
     If the folder is already sealed that seal stays and is returned: the first one wins.
     """
-    listed = tuple(
-        Output(path, (folder / path).stat().st_size, sha256_file(folder / path)) for path in sorted(outputs)
-    )
+    listed = tuple(Output(path, (folder / path).stat().st_size, sha256_file(folder / path)) for path in sorted(outputs))
     digest = digest or digest_of([[output.path, output.sha256] for output in listed])
     document = {"format": FORMAT, "digest": digest, "outputs": [vars(output) for output in listed]}
     publish(folder / NAME, json.dumps(document, indent=1).encode())
@@ -126,7 +124,9 @@ def read_seal(folder: Path) -> Seal | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise StoreError(f"{folder / NAME}: not readable as JSON ({error}); remove it, and the stage is rebuilt") from error
+        raise StoreError(
+            f"{folder / NAME}: not readable as JSON ({error}); remove it, and the stage is rebuilt"
+        ) from error
     check_format(document, FORMAT, folder / NAME)
     try:
         outputs = tuple(Output(**output) for output in document["outputs"])
