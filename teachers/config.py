@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, model_validator
 
-ImportString = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+IMPORT_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+ImportString = Annotated[str, StringConstraints(pattern=IMPORT_PATTERN)]
 """`package.module:name`, the extension mechanism everywhere."""
 
 CombineName = Literal["mean_probability", "mean_logits", "weighted"]

@@ -1,0 +1,161 @@
+"""The recipe: what a user writes. Reading one imports neither torch nor ray nor mlflow.
+
+Every error names file, line, column and path, and all errors are told at once.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from students.config import StudentConfig, TeacherTermCommon
+from teachers.config import Config, ImportString, TeacherConfig, TransferSetConfig
+from teachers.errors import RecipeError
+
+from .recipe_errors import told
+from .recipe_file import Loc, nearest, read_yaml
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+RESERVED = {"teachers", "ensemble", "control", "student"}
+
+
+class Tracking(Config):
+    """Where MLflow keeps the curves."""
+
+    uri: str | None = None
+    """Null: MLFLOW_TRACKING_URI if set, else SQLite under `--out`; `http(s)://...` on a cluster."""
+    experiment: str | None = None
+    """Null: the recipe's name."""
+
+
+class Recipe(Config):
+    """Which transfer set, which teachers, which students."""
+
+    format: Literal[1]
+    """Of this file."""
+    name: Name
+    """Of the experiment, of the registered model and in reports."""
+    task: Literal["classification"] = "classification"
+    """Picks losses and metrics."""
+    transfer_set: TransferSetConfig
+    """The inputs on which teachers are asked."""
+    teachers: dict[Name, TeacherConfig] = Field(min_length=1)
+    """By name."""
+    students: dict[Name, StudentConfig] = Field(min_length=1)
+    """By name."""
+    tracking: Tracking = Tracking()
+    """Where MLflow keeps the curves."""
+    trust: list[ImportString] = []
+    """Architectures that a model folder from elsewhere may name, beside ours."""
+
+    def problems(self) -> list[tuple[Loc, str]]:
+        """What is wrong between the parts of the recipe: (path, message)."""
+        return [*self._name_problems(), *self._teacher_problems(), *self._cycle_problems()]
+
+    def _name_problems(self) -> Iterator[tuple[Loc, str]]:
+        for kind, names in (("teachers", self.teachers), ("students", self.students)):
+            for name in names:
+                if name in RESERVED:
+                    yield (kind, name), f"the name {name!r} is taken by the report; choose another"
+        for name in self.students:
+            if name in self.teachers:
+                yield ("students", name), f"a teacher has the name {name!r} too; everything that teaches needs its own"
+        if self.transfer_set.label is None and self.transfer_set.labelled is not None:
+            yield ("transfer_set", "labelled"), "there are no labels to keep: `label` is null"
+
+    def _teacher_problems(self) -> Iterator[tuple[Loc, str]]:
+        known = [*self.teachers, *self.students]
+        for student, config in self.students.items():
+            for number, name in enumerate(config.teachers):
+                if name not in known:
+                    yield (
+                        ("students", student, "teachers", number),
+                        f"no teacher or student is called {name!r}{nearest(name, known)}",
+                    )
+            for number, term in enumerate(config.objective):
+                for name in self._label_only(config, term):
+                    yield (
+                        ("students", student, "objective", number, "loss"),
+                        f"teacher {name!r} keeps only labels; use `loss: teacher_label`, or `encoding: dense` for it",
+                    )
+
+    def _label_only(self, config: StudentConfig, term: object) -> list[str]:
+        if not isinstance(term, TeacherTermCommon) or term.loss == "teacher_label":
+            return []
+        heard = [self.teachers[name] for name in term.teachers or config.teachers if name in self.teachers]
+        return [name for name, teacher in self.teachers.items() if teacher in heard and teacher.encoding == "label"]
+
+    def _cycle_problems(self) -> Iterator[tuple[Loc, str]]:
+        for name in self.students:
+            path = self._cycle_from(name)
+            if path is not None and name == min(path):  # told once, not once a member
+                yield ("students", name, "teachers"), f"students teach each other in a circle: {' -> '.join(path)}"
+
+    def _cycle_from(self, start: str) -> list[str] | None:
+        waiting = [[start]]
+        seen = set()
+        while waiting:
+            path = waiting.pop()
+            for teacher in self.students[path[-1]].teachers:
+                if teacher == start:
+                    return [*path, start]
+                if teacher in self.students and teacher not in seen:
+                    seen.add(teacher)
+                    waiting.append([*path, teacher])
+        return None
+
+    def students_in_order(self) -> list[list[str]]:
+        """Students in generations: an assistant comes before those whom it teaches."""
+        done: list[list[str]] = []
+        left = dict(self.students)
+        while left:
+            ready = [name for name, config in left.items() if not any(teacher in left for teacher in config.teachers)]
+            assert ready, "cycles are refused before"
+            done.append(ready)
+            for name in ready:
+                del left[name]
+        return done
+
+    def assistants(self) -> list[str]:
+        """Students that teach another student."""
+        taught_by = {teacher for config in self.students.values() for teacher in config.teachers}
+        return [name for name in self.students if name in taught_by]
+
+    def trusted(self) -> tuple[str, ...]:
+        """Every architecture that the recipe itself names."""
+        own = [config.model for config in self.students.values()]
+        own += [config.model for config in self.teachers.values() if config.kind == "module"]
+        return tuple(sorted({*own, *self.trust}))
+
+
+def public(recipe: Recipe) -> dict[str, Any]:
+    """The resolved recipe as JSON, without secrets: what copies, reports and MLflow get."""
+    document: dict[str, Any] = recipe.model_dump(mode="json")
+    document["tracking"]["uri"] = without_password(recipe.tracking.uri) if recipe.tracking.uri else None
+    return document
+
+
+def without_password(uri: str) -> str:
+    return re.sub(r"(?<=//)[^/@]*@", "", uri)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, override (`a.b=c`, list indices too) and check a recipe. Raises RecipeError with all that is wrong."""
+    source = read_yaml(Path(path))
+    for override in overrides:
+        source.override(override)
+    try:
+        recipe = Recipe.model_validate(source.value)
+    except ValidationError as error:
+        raise RecipeError(source.tell_all(told(Recipe, source.value, error))) from None
+    if problems := recipe.problems():
+        raise RecipeError(source.tell_all(problems))
+    return recipe
+
+
+def check(recipe: Recipe) -> None:
+    """Raise RecipeError for a recipe made in Python whose parts do not fit each other."""
+    if problems := recipe.problems():
+        raise RecipeError("\n".join(f"{'.'.join(map(str, loc))}: {message}" for loc, message in problems))
