@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from students.config import StudentConfig, TeacherTermCommon
+from students.config import StudentConfig, TeacherLabelTerm, TeacherTermCommon
 from teachers.config import Config, ImportString, TeacherConfig, TransferSetConfig
 from teachers.errors import RecipeError
 
@@ -82,7 +82,7 @@ class Recipe(Config):
                     )
 
     def _label_only(self, config: StudentConfig, term: object) -> list[str]:
-        if not isinstance(term, TeacherTermCommon) or term.loss == "teacher_label":
+        if not isinstance(term, TeacherTermCommon) or isinstance(term, TeacherLabelTerm):
             return []
         heard = [self.teachers[name] for name in term.teachers or config.teachers if name in self.teachers]
         return [name for name, teacher in self.teachers.items() if teacher in heard and teacher.encoding == "label"]

@@ -1,0 +1,276 @@
+"""Stages: pure functions whose outputs are named by a key of everything that decides them.
+
+Knows nothing of what a stage does. `Stages.build` reuses a sealed stage, resumes an unsealed one, repairs a damaged one.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from teachers.errors import EnvironmentUnfit, StoreError
+from teachers.seal import NAME as SEAL
+from teachers.seal import Damage, Seal, check_format, check_seal, digest_of, publish, read_seal
+
+Kind = Literal["prepare", "train_teacher", "label", "distill", "evaluate", "export"]
+FORMAT = 1
+VERSIONS: dict[Kind, int] = {"prepare": 1, "train_teacher": 1, "label": 1, "distill": 1, "evaluate": 1, "export": 1}
+"""Of the code of a stage: raised when the same inputs would give another output."""
+FOLDERS: dict[Kind, str] = {
+    "prepare": "prepared",
+    "train_teacher": "teachers",
+    "label": "soft_targets",
+    "distill": "students",
+    "evaluate": "evaluations",
+    "export": "models",
+}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node of a run's graph. `part` tells stages of the same name apart (a teacher's segments)."""
+
+    kind: Kind
+    name: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    part: str = ""
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of everything that decides the output, and nothing else (the name does not)."""
+        return digest_of(self._decided_by())
+
+    def _decided_by(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "version": VERSIONS[self.kind],
+            "config": dict(self.config),
+            "inputs": dict(self.inputs),
+        }
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind}/{self.name}" + (f"/{self.part}" if self.part else "")
+
+    @property
+    def folder(self) -> str:
+        """Relative to OUT."""
+        return f"{FOLDERS[self.kind]}/{self.name}-{self.key[:12]}"
+
+    def document(self) -> dict[str, Any]:
+        return {"format": FORMAT, "name": self.name, "part": self.part, "key": self.key, **self._decided_by()}
+
+
+@dataclass(frozen=True)
+class Built:
+    """A sealed stage: where it lies, what it contains, and what had to be done for it."""
+
+    stage: Stage
+    folder: Path
+    seal: Seal
+    reused: bool
+    reason: str
+    seconds: float
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        return self.seal.digest
+
+    def output_digest(self, *paths: str) -> str:
+        """Digest of some of the outputs, for a follower that reads no others."""
+        by_path = {output.path: output.sha256 for output in self.seal.outputs}
+        return digest_of([[path, by_path[path]] for path in paths])
+
+    def record(self) -> dict[str, Any]:
+        """The entry of `report.json`."""
+        part = {"part": self.stage.part} if self.stage.part else {}
+        return {
+            "stage": self.stage.kind,
+            "name": self.stage.name,
+            **part,
+            "key": self.stage.key,
+            "reused": self.reused,
+            "reason": self.reason,
+            "seconds": round(self.seconds, 3),
+            **self.facts,
+        }
+
+
+Builder = Callable[[Path], tuple[Seal, Mapping[str, Any]]]
+"""Fills the stage's folder (which may hold an interrupted attempt), seals it, and returns facts for the report."""
+Repair = Callable[[Path, Path, list[Damage]], None]
+"""(stage folder, quarantine folder, damages): moves what is damaged away."""
+
+
+class Stages:
+    """The stages under one OUT."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._checked: dict[Path, Seal] = {}
+
+    def open(self) -> None:
+        """Make OUT. Raises EnvironmentUnfit when it cannot be written."""
+        try:
+            for folder in (*FOLDERS.values(), "runs"):
+                (self.out / folder).mkdir(parents=True, exist_ok=True)
+            probe = self.out / f".probe-{os.getpid()}"
+            probe.write_bytes(b"x")
+            probe.unlink()
+        except OSError as error:
+            raise EnvironmentUnfit(
+                f"--out {self.out}: cannot be written ({error.strerror}); choose another folder"
+            ) from None
+
+    def sealed(self, stage: Stage, *, hashes: bool = True) -> Seal | None:
+        """The stage's seal if its outputs are what it says: sizes always, hashes once in this run. Raises StoreError."""
+        folder = self.out / stage.folder
+        seal = read_seal(folder)
+        if seal is None:
+            return None
+        if damages := check_seal(folder, seal, hashes=hashes and folder not in self._checked):
+            raise Damaged(folder, damages)
+        if hashes:
+            self._checked[folder] = seal
+        return seal
+
+    def build(self, stage: Stage, builder: Builder, repair: Repair | None = None) -> Built:
+        """Reuse, resume, repair or build `stage`."""
+        start = time.monotonic()
+        folder = self.out / stage.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        repaired = ""
+        try:
+            seal = self.sealed(stage)
+        except (Damaged, StoreError) as error:
+            seal = None
+            repaired = f"repaired: {error}"
+        if seal is not None:
+            log.info("reused %s", stage.title)
+            return Built(stage, folder, seal, True, "unchanged", time.monotonic() - start)
+        with self._lock(folder, stage.title):
+            if repaired:
+                self._quarantine(folder, repair or move_damaged_parts)
+            seal = read_seal(folder)
+            if seal is not None:
+                return Built(stage, folder, seal, True, "built by another run", time.monotonic() - start)
+            reason = repaired or self.reason(stage)
+            log.info("building %s: %s", stage.title, reason)
+            publish(folder / "STAGE.json", json.dumps(stage.document(), indent=1).encode())
+            seal, facts = builder(folder)
+        self._checked[folder] = seal
+        return Built(stage, folder, seal, False, reason, time.monotonic() - start, facts)
+
+    def reason(self, stage: Stage) -> str:
+        """Why an unsealed stage has to be built, in a few words."""
+        if (self.out / stage.folder / "STAGE.json").exists():
+            return "continued: an earlier run did not finish it"
+        earlier = self.earlier(stage)
+        return _difference(earlier, stage.document()) if earlier is not None else "not built before"
+
+    def earlier(self, stage: Stage) -> dict[str, Any] | None:
+        """What decided the newest sealed stage of the same kind, name and part, but for this one."""
+        newest: tuple[float, dict[str, Any]] | None = None
+        for seal in (self.out / FOLDERS[stage.kind]).glob(f"{stage.name}-*/{SEAL}"):
+            try:
+                document = json.loads((seal.parent / "STAGE.json").read_bytes())
+                check_format(document, FORMAT, seal.parent / "STAGE.json")
+            except (OSError, ValueError, StoreError):
+                continue
+            document["folder"] = str(seal.parent)
+            same = (document["name"], document["part"]) == (stage.name, stage.part) and document["key"] != stage.key
+            if same and (newest is None or seal.stat().st_mtime > newest[0]):
+                newest = (seal.stat().st_mtime, document)
+        return newest[1] if newest else None
+
+    def _quarantine(self, folder: Path, repair: Repair) -> None:
+        try:
+            seal = read_seal(folder)
+            damages = check_seal(folder, seal, hashes=True) if seal is not None else []
+        except StoreError:
+            damages = [Damage(SEAL, "not readable", "a seal")]
+        if damages:
+            away = self.out / "quarantine" / f"{folder.name}-{time.time_ns()}"
+            away.mkdir(parents=True)
+            log.warning("%s is damaged (%s); moved to %s", folder, "; ".join(map(str, damages[:3])), away)
+            repair(folder, away, damages)
+
+    @contextmanager
+    def _lock(self, folder: Path, title: str) -> Iterator[None]:
+        """Only saves double work, but repair needs it. The kernel frees it when its holder dies."""
+        with (folder / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("waiting for another run that is building %s", title)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+class Damaged(StoreError):
+    """Outputs that are not what their seal says."""
+
+    def __init__(self, folder: Path, damages: list[Damage]) -> None:
+        more = f" and {len(damages) - 3} more" if len(damages) > 3 else ""
+        super().__init__(f"{'; '.join(map(str, damages[:3]))}{more}")
+        self.damages = damages
+
+
+def move_damaged_parts(folder: Path, away: Path, damages: list[Damage]) -> None:
+    """Move the innermost sealed folder around each damaged file to `away`, and remove the seals above it."""
+    for damage in damages:
+        part = (folder / damage.path).parent
+        while part != folder and not (part / SEAL).exists():
+            part = part.parent
+        if part == folder:
+            _move_all(folder, away)
+            return
+        if not part.exists():  # moved already: several of its files were damaged
+            continue
+        shutil.move(str(part), str(away / part.relative_to(folder).as_posix().replace("/", "_")))
+        while part != folder:
+            part = part.parent
+            (part / SEAL).unlink(missing_ok=True)
+
+
+def _move_all(folder: Path, away: Path) -> None:
+    (folder / SEAL).unlink(missing_ok=True)
+    for entry in folder.iterdir():
+        if entry.name not in (".lock", "STAGE.json"):
+            shutil.move(str(entry), str(away / entry.name))
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What changed, in the order: inputs, own configuration, code."""
+    changed = [f"{name} changed" for name in _changed(old["inputs"], new["inputs"])]
+    before, after = flat(old["config"]), flat(new["config"])
+    changed += [f"{path}: {before.get(path)!r} -> {after.get(path)!r}" for path in _changed(before, after)]
+    if old["version"] != new["version"]:
+        changed.append("the program computes this stage differently now")
+    return ", ".join(changed[:4]) + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    return [name for name in {**old, **new} if old.get(name) != new.get(name)]
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """{"a": [{"b": 1}]} as {"a.0.b": 1}; empty lists and mappings stay as they are."""
+    entries = (
+        list(value.items()) if isinstance(value, Mapping) else list(enumerate(value)) if isinstance(value, list) else []
+    )
+    if not entries:
+        return {path: value}
+    below = [flat(child, f"{path}.{name}" if path else str(name)) for name, child in entries]
+    return {name: leaf for child in below for name, leaf in child.items()}
