@@ -1,0 +1,184 @@
+"""The Ray cluster that a run works on: starting or joining it, what it has, and tasks on it.
+
+The one module beside the command line that may catch whatever Ray throws.
+"""
+
+import logging
+import os
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from teachers.config import Resources
+from teachers.errors import CollegiumError, EnvironmentUnfit
+from teachers.imports import check_own_packages, use_user_path
+
+from .recipe import Recipe
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+OBJECT_STORE_BYTES = 256 << 20
+"""Only control messages and small batches pass through it; Ray's default would take a third of the machine."""
+
+
+def set_environment() -> None:
+    """Quiet, private and authenticated, unless the user's environment says otherwise. Before ray is imported."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # reports and failures are seen that often
+    os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "600")  # the default waits for ever for a rank that is gone
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        if "RAY_AUTH_TOKEN" not in os.environ and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ["RAY_AUTH_TOKEN_PATH"] = str(_token_file())
+
+
+def _token_file() -> Path:
+    """`~/.ray/auth_token`, made with mode 0600 when it is not there."""
+    path = Path.home() / ".ray" / "auth_token"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path
+    with os.fdopen(handle, "w") as file:
+        file.write(secrets.token_hex(32))
+    return path
+
+
+@contextmanager
+def cluster(address: str | None = None) -> Iterator["Cluster"]:
+    """Join the cluster at `address` (or RAY_ADDRESS), or start one in this machine, and leave it at the end."""
+    set_environment()
+    import ray
+
+    address = address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "collegium"}
+    if address in (None, "local"):
+        options |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    else:
+        options["address"] = address
+    started_here = not ray.is_initialized()
+    try:
+        if started_here:
+            ray.init(**options)
+    except Exception as error:
+        cure = (
+            "is it running, and is its token in RAY_AUTH_TOKEN_PATH?" if address else "`collegium doctor` looks closer"
+        )
+        raise EnvironmentUnfit(
+            f"Ray did not start at {address or 'this machine'} ({_one_line(error)}); {cure}"
+        ) from error
+    try:
+        yield Cluster()
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+class Cluster:
+    """What the joined cluster has."""
+
+    def __init__(self) -> None:
+        import ray
+
+        self.nodes: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
+
+    def total(self, resource: str) -> float:
+        return float(sum(node["Resources"].get(resource, 0) for node in self.nodes))
+
+    def gpus(self, resources: Resources) -> float:
+        """`auto` resolved: 1 if the cluster has any GPU, else 0."""
+        return float(self.total("GPU") > 0) if resources.gpus == "auto" else resources.gpus
+
+    def lacks(self, resources: Resources) -> list[str]:
+        """Why no node could ever host one replica or worker with these resources; empty when one could."""
+        wanted = {"CPU": resources.cpus, "GPU": self.gpus(resources), **resources.custom}
+        if resources.accelerator_type:
+            wanted[f"accelerator_type:{resources.accelerator_type}"] = 0.001
+        if any(all(node["Resources"].get(name, 0) >= amount for name, amount in wanted.items()) for node in self.nodes):
+            return []
+        best = {name: max(node["Resources"].get(name, 0) for node in self.nodes) for name in wanted}
+        return [
+            f"{amount:g} {name} (no node has more than {best[name]:g})"
+            for name, amount in wanted.items()
+            if best[name] < amount
+        ] or ["all of it on one node"]
+
+    def check(self, recipe: Recipe) -> None:
+        """Raise EnvironmentUnfit for a request that this cluster can never meet."""
+        problems = []
+        for kind, members in (("teachers", recipe.teachers), ("students", recipe.students)):
+            for name, config in members.items():
+                if lacking := self.lacks(config.resources):
+                    problems.append(f"{kind}.{name}.resources asks for {', '.join(lacking)}")
+                workers = config.train.workers if kind == "students" else 1
+                if workers * config.resources.cpus > self.total("CPU"):
+                    problems.append(
+                        f"{kind}.{name}.train.workers: {workers} workers of {config.resources.cpus:g} CPUs, "
+                        f"the cluster has {self.total('CPU'):g}"
+                    )
+        if problems:
+            raise EnvironmentUnfit("\n".join(problems))
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item], user_path: Path) -> Iterator[Result]:
+        """`map(function, items)` on the cluster, results in order, a bounded number under way."""
+        import ray
+
+        run = ray.remote(num_cpus=1, max_retries=3)(_run)
+        shared = ray.put((function, str(user_path)))
+        in_flight: deque[Any] = deque()
+        limit = 2 * max(1, int(self.total("CPU")))
+        for item in items:
+            in_flight.append(run.remote(shared, item))
+            if len(in_flight) >= limit:
+                yield _get(in_flight.popleft())
+        while in_flight:
+            yield _get(in_flight.popleft())
+
+
+def _run(shared: tuple[Callable[[Any], Any], str], item: Any) -> Any:
+    check_own_packages()
+    function, user_path = shared
+    use_user_path(Path(user_path))
+    return function(item)
+
+
+def _get(result_ref: Any) -> Any:
+    """The result of a task; what it raised, without Ray's wrapping when it is ours."""
+    import ray
+
+    try:
+        return ray.get(result_ref)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, CollegiumError):
+            raise error.cause from None
+        raise
+
+
+def call(function: Callable[..., Result], *arguments: Any, resources: Resources, user_path: Path) -> Result:
+    """Run one function as a Ray task with `resources` and wait for it."""
+    import ray
+
+    options: dict[str, Any] = {"num_cpus": resources.cpus, "max_retries": 3, "resources": dict(resources.custom)}
+    threads = str(max(1, int(resources.cpus)))
+    options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": threads}}
+    bound = ray.remote(**options)(_call)
+    result: Result = _get(bound.remote(function, arguments, str(user_path)))
+    return result
+
+
+def _call(function: Callable[..., Any], arguments: Sequence[Any], user_path: str) -> Any:
+    check_own_packages()
+    use_user_path(Path(user_path))
+    return function(*arguments)
+
+
+def _one_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
