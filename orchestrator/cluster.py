@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from students.config import StudentConfig
 from teachers.config import Resources
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.imports import check_own_packages, use_user_path
@@ -118,7 +119,7 @@ class Cluster:
             for name, config in members.items():
                 if lacking := self.lacks(config.resources):
                     problems.append(f"{kind}.{name}.resources asks for {', '.join(lacking)}")
-                workers = config.train.workers if kind == "students" else 1
+                workers = config.train.workers if isinstance(config, StudentConfig) else 1
                 if workers * config.resources.cpus > self.total("CPU"):
                     problems.append(
                         f"{kind}.{name}.train.workers: {workers} workers of {config.resources.cpus:g} CPUs, "

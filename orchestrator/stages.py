@@ -9,8 +9,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +35,7 @@ FOLDERS: dict[Kind, str] = {
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stage:
     """One node of a run's graph. `part` tells stages of the same name apart (a teacher's segments)."""
 
@@ -109,6 +109,7 @@ class Built:
 
 Builder = Callable[[Path], tuple[Seal, Mapping[str, Any]]]
 """Fills the stage's folder (which may hold an interrupted attempt), seals it, and returns facts for the report."""
+GroupBuilder = Callable[[Mapping["Stage", Path]], Mapping["Stage", tuple[Seal, Mapping[str, Any]]]]
 Repair = Callable[[Path, Path, list[Damage]], None]
 """(stage folder, quarantine folder, damages): moves what is damaged away."""
 
@@ -140,37 +141,70 @@ class Stages:
         if seal is None:
             return None
         if damages := check_seal(folder, seal, hashes=hashes and folder not in self._checked):
-            raise Damaged(folder, damages)
+            raise StoreError(f"{stage.title}: {damages[0]}")
         if hashes:
             self._checked[folder] = seal
         return seal
 
     def build(self, stage: Stage, builder: Builder, repair: Repair | None = None) -> Built:
-        """Reuse, resume, repair or build `stage`."""
+        """Reuse, resume, repair or build one stage."""
+        return self.build_together([stage], lambda folders: {stage: builder(folders[stage])}, repair)[stage]
+
+    def build_together(
+        self, stages: Sequence[Stage], builder: GroupBuilder, repair: Repair | None = None
+    ) -> dict[Stage, Built]:
+        """Reuse what is sealed; resume, repair or build the rest in one go (one trainer, one set of actors)."""
         start = time.monotonic()
-        folder = self.out / stage.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        repaired = ""
+        built = {stage: reused for stage in stages if (reused := self._reuse(stage, "unchanged")) is not None}
+        left = sorted((stage for stage in stages if stage not in built), key=lambda stage: stage.folder)
+        if not left:
+            return built
+        with ExitStack() as locks:
+            for stage in left:
+                locks.enter_context(self._lock(self.out / stage.folder, stage.title))
+            reasons = {stage: self._repaired(stage, repair or move_damaged_parts) for stage in left}
+            built |= {s: reused for s in left if (reused := self._reuse(s, "built by another run")) is not None}
+            reasons = {stage: reasons[stage] or self.reason(stage) for stage in left if stage not in built}
+            for stage, reason in reasons.items():
+                log.info("building %s: %s", stage.title, reason)
+                publish(self.out / stage.folder / "STAGE.json", json.dumps(stage.document(), indent=1).encode())
+            for stage, (seal, facts) in (builder(self._folders(reasons)) if reasons else {}).items():
+                folder = self.out / stage.folder
+                self._checked[folder] = seal
+                seconds = float(facts.get("seconds", time.monotonic() - start))
+                built[stage] = Built(stage, folder, seal, False, reasons[stage], seconds, facts)
+        return built
+
+    def _folders(self, stages: Iterable[Stage]) -> dict[Stage, Path]:
+        return {stage: self.out / stage.folder for stage in stages}
+
+    def _reuse(self, stage: Stage, reason: str) -> Built | None:
+        start = time.monotonic()
         try:
             seal = self.sealed(stage)
-        except (Damaged, StoreError) as error:
-            seal = None
-            repaired = f"repaired: {error}"
-        if seal is not None:
-            log.info("reused %s", stage.title)
-            return Built(stage, folder, seal, True, "unchanged", time.monotonic() - start)
-        with self._lock(folder, stage.title):
-            if repaired:
-                self._quarantine(folder, repair or move_damaged_parts)
+        except StoreError:
+            return None
+        if seal is None:
+            return None
+        log.info("reused %s", stage.title)
+        return Built(stage, self.out / stage.folder, seal, True, reason, time.monotonic() - start)
+
+    def _repaired(self, stage: Stage, repair: Repair) -> str:
+        """Move damaged outputs away; says what was damaged, or nothing."""
+        folder = self.out / stage.folder
+        try:
             seal = read_seal(folder)
-            if seal is not None:
-                return Built(stage, folder, seal, True, "built by another run", time.monotonic() - start)
-            reason = repaired or self.reason(stage)
-            log.info("building %s: %s", stage.title, reason)
-            publish(folder / "STAGE.json", json.dumps(stage.document(), indent=1).encode())
-            seal, facts = builder(folder)
-        self._checked[folder] = seal
-        return Built(stage, folder, seal, False, reason, time.monotonic() - start, facts)
+            damages = check_seal(folder, seal, hashes=True) if seal is not None else []
+        except StoreError as error:
+            damages = [Damage(SEAL, str(error), "a seal")]
+        if not damages:
+            return ""
+        told = "; ".join(map(str, damages[:3])) + (f" and {len(damages) - 3} more" if len(damages) > 3 else "")
+        away = self.out / "quarantine" / f"{folder.name}-{time.time_ns()}"
+        away.mkdir(parents=True)
+        log.warning("%s is damaged (%s): moved to %s", stage.title, told, away)
+        repair(folder, away, damages)
+        return f"repaired: {told}"
 
     def reason(self, stage: Stage) -> str:
         """Why an unsealed stage has to be built, in a few words."""
@@ -194,21 +228,10 @@ class Stages:
                 newest = (seal.stat().st_mtime, document)
         return newest[1] if newest else None
 
-    def _quarantine(self, folder: Path, repair: Repair) -> None:
-        try:
-            seal = read_seal(folder)
-            damages = check_seal(folder, seal, hashes=True) if seal is not None else []
-        except StoreError:
-            damages = [Damage(SEAL, "not readable", "a seal")]
-        if damages:
-            away = self.out / "quarantine" / f"{folder.name}-{time.time_ns()}"
-            away.mkdir(parents=True)
-            log.warning("%s is damaged (%s); moved to %s", folder, "; ".join(map(str, damages[:3])), away)
-            repair(folder, away, damages)
-
     @contextmanager
     def _lock(self, folder: Path, title: str) -> Iterator[None]:
         """Only saves double work, but repair needs it. The kernel frees it when its holder dies."""
+        folder.mkdir(parents=True, exist_ok=True)
         with (folder / ".lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -216,15 +239,6 @@ class Stages:
                 log.info("waiting for another run that is building %s", title)
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-
-class Damaged(StoreError):
-    """Outputs that are not what their seal says."""
-
-    def __init__(self, folder: Path, damages: list[Damage]) -> None:
-        more = f" and {len(damages) - 3} more" if len(damages) > 3 else ""
-        super().__init__(f"{'; '.join(map(str, damages[:3]))}{more}")
-        self.damages = damages
 
 
 def move_damaged_parts(folder: Path, away: Path, damages: list[Damage]) -> None:
