@@ -1,0 +1,61 @@
+"""What several tests stand on: one Ray cluster and one prepared transfer set for the whole session.
+
+Ray, torch and our own packages are imported inside the fixtures: a test of a recipe needs none of them.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from teachers.transfer_set import TransferSet
+
+SESSION_FOLDER = tempfile.TemporaryDirectory(prefix="collegium-tests-")
+TOKEN = Path(SESSION_FOLDER.name) / "ray-token"
+TOKEN.touch(mode=0o600)
+TOKEN.write_text("tests-" + os.urandom(16).hex())
+os.environ |= {  # read when ray and mlflow are imported
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN_PATH": str(TOKEN),
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "ray_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.ray)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A Ray cluster of this process, for all tests of the session."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=8,  # logical: room for replicas, trainers and their drivers side by side
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=200 << 20,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> "TransferSet":
+    """scikit-learn's digits, prepared: 100 labelled rows, image uint8 [8, 8, 1], classes "0" to "9". Read only."""
+    from teachers.config import SklearnSource, TransferSetConfig
+    from teachers.prepare import prepare
+
+    source = SklearnSource(kind="sklearn", name="digits")
+    config = TransferSetConfig(source=source, inputs="image", label="digit", labelled=100)
+    return prepare(config, tmp_path_factory.mktemp("digits"))
