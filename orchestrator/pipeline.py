@@ -1,0 +1,109 @@
+"""A run: every stage of a recipe in order, what is ready side by side; then the report."""
+
+import logging
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from teachers.config import TeacherConfig
+
+from . import builders, graph
+from .builders import Context, Taught
+from .recipe import Recipe
+from .stages import Built
+
+Until = Literal["label", "distill", "evaluate", "export"]
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Results:
+    """What a run has built, in the order in which it was done."""
+
+    prepared: Built
+    trained: dict[str, Built] = field(default_factory=dict)
+    taught: dict[str, Taught] = field(default_factory=dict)
+    students: dict[str, Built] = field(default_factory=dict)
+    evaluations: dict[str, Built] = field(default_factory=dict)
+    models: dict[str, Built] = field(default_factory=dict)
+
+    def built(self) -> list[Built]:
+        labels = [built for taught in self.taught.values() for built in taught.labels.values()]
+        return [
+            self.prepared,
+            *self.trained.values(),
+            *labels,
+            *self.students.values(),
+            *self.evaluations.values(),
+            *self.models.values(),
+        ]
+
+
+def build(context: Context, until: Until = "export") -> Results:
+    """The recipe's paragraph: label, distil (an assistant before those it teaches), evaluate, export."""
+    results = Results(builders.prepare(context))
+    with ThreadPoolExecutor(thread_name_prefix="label") as pool:
+        label_teachers(context, results, pool)
+        if until == "label":
+            return results
+        for generation in context.recipe.students_in_order():
+            results.students |= builders.distill(context, generation, results.prepared, results.taught)
+            label_assistants(context, results, generation, pool)
+    if until in ("evaluate", "export"):
+        evaluate(context, results)
+    if until == "export":
+        for name, student in results.students.items():
+            results.models[name] = builders.export(context, name, student, results.evaluations[name])
+    return results
+
+
+def label_teachers(context: Context, results: Results, pool: ThreadPoolExecutor) -> None:
+    """Teachers with given weights label while the others are still trained."""
+    waiting: dict[str, Future[Taught]] = {}
+    for name, config in context.recipe.teachers.items():
+        if not graph.is_trained_here(config):
+            weights = graph.teacher_digest(context.recipe, name, None)
+            waiting[name] = pool.submit(builders.label, context, name, config, weights, None, results.prepared)
+    results.trained = builders.train_teachers(context, results.prepared)
+    for name, built in results.trained.items():
+        config = context.recipe.teachers[name]
+        folder = built.folder if config.kind == "sklearn" else built.folder / builders.delivered(built.folder)[0]
+        waiting[name] = pool.submit(builders.label, context, name, config, built.digest, folder, results.prepared)
+    results.taught = {name: waiting[name].result() for name in context.recipe.teachers}
+
+
+def label_assistants(context: Context, results: Results, names: list[str], pool: ThreadPoolExecutor) -> None:
+    """A student that teaches another one labels what its delivered seed says."""
+    waiting: dict[str, Future[Taught]] = {}
+    for name in names:
+        if name in context.recipe.assistants():
+            built = results.students[name]
+            folder = built.folder / builders.delivered(built.folder)[0]
+            config: TeacherConfig = graph.assistant_as_teacher(context.recipe, name, str(folder))
+            weights = builders.delivered_digest(built)
+            waiting[name] = pool.submit(builders.label, context, name, config, weights, None, results.prepared)
+    results.taught |= {name: future.result() for name, future in waiting.items()}
+
+
+def evaluate(context: Context, results: Results) -> None:
+    """Latency is measured: one after the other."""
+    teachers = builders.evaluate_teachers(context, results.prepared, results.taught)
+    results.evaluations["teachers"] = teachers
+    for name, student in results.students.items():
+        results.evaluations[name] = builders.evaluate_student(context, name, results.prepared, student, results.taught)
+
+
+def missed_gates(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
+    """Quality gates of the recipe that the report's test figures fall below."""
+    missed = []
+    for name, config in recipe.students.items():
+        figures = report["students"][name]
+        accuracy = figures["test_accuracy"]["mean"]
+        if config.require.accuracy is not None and accuracy < config.require.accuracy:
+            missed.append(f"students.{name}: accuracy {accuracy:.4f} is below {config.require.accuracy}")
+        gain = figures["gain"]["mean"] if figures["gain"] else None
+        if config.require.gain is not None and (gain is None or gain < config.require.gain):
+            told = "not known without a control" if gain is None else f"{gain:.4f}"
+            missed.append(f"students.{name}: gain {told} is below {config.require.gain}")
+    return missed
