@@ -159,6 +159,7 @@ def _label(
 ) -> dict[Stage, tuple[Seal, Facts]]:
     from teachers.labelling import LabelTask, TeacherSpec
     from teachers.labelling import label as ask
+
     from teachers.soft_targets.store import SoftTargetStore
 
     name = next(iter(folders)).name
@@ -191,9 +192,7 @@ def _repair_store(folder: Path, away: Path, damages: list[Damage]) -> None:
 
 def distill(context: Context, names: Sequence[str], prepared: Built, taught: Mapping[str, Taught]) -> dict[str, Built]:
     """Train students whose teachers have all labelled, with their controls; equal needs share a worker group."""
-    from teachers.transfer_set import TransferSet
-
-    train = [segment.name for segment in TransferSet.open(prepared.folder).of("train")]
+    train = segments_of(prepared, "train")
     stages = []
     for name in names:
         labels = {teacher: taught[teacher].digests(train) for teacher in context.recipe.students[name].teachers}
@@ -301,7 +300,7 @@ def delivered_digest(built: Built) -> str:
 def evaluate_teachers(context: Context, prepared: Built, taught: Mapping[str, Taught]) -> Built:
     from students.evaluate import evaluate_teachers as evaluate
 
-    segments = _looked_at(prepared)
+    segments = segments_of(prepared, "validation", "test")
     labels = {name: taught[name].digests(segments) for name in context.recipe.teachers}
     stage = graph.evaluate_teachers_stage(context.recipe, prepared.digest, labels)
     heard = sources(context.recipe, None, taught, segments)
@@ -315,7 +314,7 @@ def evaluate_student(
     from students.evaluate import evaluate_student as evaluate
 
     config = context.recipe.students[name]
-    segments = _looked_at(prepared)
+    segments = segments_of(prepared, "validation", "test")
     labels = {teacher: taught[teacher].digests(segments) for teacher in config.teachers}
     stage = graph.evaluate_stage(context.recipe, name, prepared.digest, student.digest, labels)
     heard = sources(context.recipe, config, taught, segments)
@@ -344,10 +343,10 @@ def _evaluate(
     return write_seal(folder, ["evaluation.json"]), {}
 
 
-def _looked_at(prepared: Built) -> list[str]:
+def segments_of(prepared: Built, *splits: str) -> list[str]:
     from teachers.transfer_set import TransferSet
 
-    return [segment.name for segment in TransferSet.open(prepared.folder).segments if segment.split != "train"]
+    return [segment.name for segment in TransferSet.open(prepared.folder).segments if segment.split in splits]
 
 
 def export(context: Context, name: str, student: Built, evaluated: Built) -> Built:

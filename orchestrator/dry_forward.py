@@ -1,0 +1,50 @@
+"""One batch of zeros through every network of a recipe: finds shapes that do not fit before anything is trained."""
+
+from typing import Any
+
+from teachers.errors import CollegiumError, RecipeError
+
+from .recipe import Recipe
+
+ROWS = 2
+
+
+def dry_forward(recipe: Recipe, columns: Any, classes: list[str]) -> None:
+    """Raise RecipeError for a network that cannot be made or gives anything but [rows, classes]."""
+    problems = []
+    for name, teacher in recipe.teachers.items():
+        if teacher.kind == "module":
+            own = teacher.classes or classes
+            problems += _problem(
+                f"teachers.{name}", teacher.model, teacher.arguments, teacher.preprocess, columns, len(own)
+            )
+    for name, student in recipe.students.items():
+        problems += _problem(
+            f"students.{name}", student.model, student.arguments, student.preprocess, columns, len(classes)
+        )
+    if problems:
+        raise RecipeError("\n".join(problems))
+
+
+def _problem(
+    where: str, model: str, arguments: dict[str, Any], config: Any, columns: Any, num_classes: int
+) -> list[str]:
+    import numpy as np
+    import torch
+    from teachers.preprocess import Preprocessor
+
+    from teachers.model_folder import build_module
+
+    try:
+        preprocessor = Preprocessor(config, columns)
+        zeros = {c.name: np.zeros((ROWS, *c.shape), np.uint8 if c.kind == "image" else np.float32) for c in columns}
+        module = build_module(model, arguments, num_classes=num_classes, input_shape=preprocessor.input_shape).eval()
+        with torch.no_grad():
+            inputs = preprocessor(zeros)
+            scores = module(**inputs) if isinstance(inputs, dict) else module(inputs)
+    except (CollegiumError, RuntimeError, TypeError, ValueError) as error:
+        return [f"{where}: {model} does not take this transfer set: {str(error).strip().splitlines()[0]}"]
+    if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != (ROWS, num_classes):
+        found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        return [f"{where}: {model} gives {found} for {ROWS} rows, expected ({ROWS}, {num_classes})"]
+    return []

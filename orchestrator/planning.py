@@ -1,0 +1,267 @@
+"""What a run would do, found out without doing any of it: nothing is written, no teacher is asked."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from students.config import StudentConfig
+from teachers.config import TeacherConfig
+from teachers.errors import CollegiumError, RecipeError, StoreError
+from teachers.seal import digest_of
+
+from . import builders, graph
+from .builders import Taught
+from .recipe import Recipe, check
+from .stages import Built, Stage, Stages
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One stage: will it be reused, built, or is it not known yet, and why."""
+
+    stage: str
+    name: str
+    part: str
+    key: str | None
+    action: str
+    reason: str
+
+    def record(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if value != ""}
+
+
+@dataclass
+class Plan:
+    """Stages in order, what they need, and what speaks against running them."""
+
+    stages: list[Planned] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    bytes_needed: int = 0
+    bytes_free: int = 0
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "format": 1,
+            "stages": [stage.record() for stage in self.stages],
+            "notes": self.notes,
+            "bytes_needed": self.bytes_needed,
+            "bytes_free": self.bytes_free,
+        }
+
+
+def plan(recipe: Recipe, out: Path, *, dry_forward: bool = False, user_path: Path | None = None) -> Plan:
+    """Validate everything that can be known without running. Raises RecipeError, DataError or EnvironmentUnfit.
+
+    `dry_forward` builds every network and runs it on one batch of zeros (imports torch and the user's modules).
+    """
+    from teachers.sources import look, source_digest
+
+    from teachers.imports import use_user_path
+
+    check(recipe)
+    use_user_path(user_path or Path.cwd())
+    seen = look(recipe.transfer_set)
+    made = Plan(bytes_free=_free(out))
+    problems = list(_import_problems(recipe)) + list(_class_problems(recipe, seen.classes))
+    if problems:
+        raise RecipeError("\n".join(problems))
+    walk = _Walk(recipe, Stages(out), made)
+    walk.all(source_digest(recipe.transfer_set))
+    rows = seen.num_rows or 0
+    classes = len(seen.classes or ())
+    label_bytes = sum(12 + (2 * classes if t.encoding == "dense" else 0) for t in recipe.teachers.values())
+    made.bytes_needed = rows * (seen.bytes_per_row + label_bytes)
+    if made.bytes_needed > made.bytes_free:
+        made.notes.append(
+            f"about {made.bytes_needed / 2**20:,.0f} MiB are needed under {out}, "
+            f"{made.bytes_free / 2**20:,.0f} MiB are free"
+        )
+    made.notes += _floor_notes(recipe)
+    if dry_forward:
+        from .dry_forward import dry_forward as run_dry
+
+        run_dry(recipe, seen.columns, list(seen.classes or ()))
+    return made
+
+
+def _free(out: Path) -> int:
+    at = out.resolve()
+    while not at.exists():
+        at = at.parent
+    return shutil.disk_usage(at).free
+
+
+def _floor_notes(recipe: Recipe) -> list[str]:
+    return [
+        f"teachers.{name}: probabilities of 0 become {teacher.probability_floor:g} / classes (probability_floor)"
+        for name, teacher in recipe.teachers.items()
+        if teacher.kind != "checkpoint" and teacher.output == "probabilities"
+    ]
+
+
+def _import_problems(recipe: Recipe) -> Iterator[str]:
+    """Import strings that name no module, weights that are not there."""
+    for where, name in _import_strings(recipe):
+        try:
+            graph.code_digest(name)
+        except (RecipeError, SyntaxError) as error:
+            yield f"{where}: {error}"
+    for name, teacher in recipe.teachers.items():
+        if not graph.is_trained_here(teacher):
+            try:
+                graph.teacher_digest(recipe, name, None)
+            except RecipeError as error:
+                yield str(error)
+
+
+def _import_strings(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    configs: Sequence[tuple[str, TeacherConfig | StudentConfig]] = [
+        *((f"teachers.{name}", teacher) for name, teacher in recipe.teachers.items()),
+        *((f"students.{name}", student) for name, student in recipe.students.items()),
+    ]
+    for where, config in configs:
+        for key in ("model", "function"):
+            value = getattr(config, key, None)
+            if value is not None:
+                yield f"{where}.{key}", value
+        if config.preprocess.function is not None:
+            yield f"{where}.preprocess.function", config.preprocess.function
+
+
+def _class_problems(recipe: Recipe, classes: Sequence[str] | None) -> Iterator[str]:
+    """Teachers whose declared classes do not fit the transfer set's."""
+    from teachers.combine import align
+
+    if classes is None:
+        return
+    for name, teacher in recipe.teachers.items():
+        own = teacher.classes or _checkpoint_classes(teacher)
+        if own is not None:
+            try:
+                align(own, classes, teacher.class_map)
+            except CollegiumError as error:
+                yield f"teachers.{name}: {error}"
+
+
+def _checkpoint_classes(teacher: TeacherConfig) -> list[str] | None:
+    path = Path(teacher.path) / "config.json" if teacher.kind == "checkpoint" else None
+    return json.loads(path.read_bytes())["classes"] if path is not None and path.is_file() else None
+
+
+class _Walk:
+    """Follows the graph as far as its keys are known."""
+
+    def __init__(self, recipe: Recipe, stages: Stages, made: Plan) -> None:
+        self.recipe, self.stages, self.made = recipe, stages, made
+
+    def note(self, stage: Stage) -> Built | None:
+        """Write down what would happen to `stage`; its content if it is sealed."""
+        try:
+            seal = self.stages.sealed(stage, hashes=False)
+        except StoreError as error:
+            self._add(stage, "repair", str(error))
+            return None
+        if seal is None:
+            self._add(stage, "build", self.stages.reason(stage))
+            return None
+        self._add(stage, "reuse", "unchanged")
+        return Built(stage, self.stages.out / stage.folder, seal, True, "unchanged", 0.0)
+
+    def _add(self, stage: Stage, action: str, reason: str) -> None:
+        self.made.stages.append(Planned(stage.kind, stage.name, stage.part, stage.key, action, reason))
+
+    def unknown(self, kind: str, name: str, until: str) -> None:
+        self.made.stages.append(Planned(kind, name, "", None, "unknown", f"unknown until {until} is sealed"))
+
+    def all(self, source_digest: str) -> None:
+        prepared = self.note(graph.prepare_stage(self.recipe, source_digest))
+        taught = {name: self.teacher(name, prepared) for name in self.recipe.teachers}
+        students: dict[str, Built | None] = {}
+        for generation in self.recipe.students_in_order():
+            for name in generation:
+                students[name] = self.student(name, prepared, taught)
+                if name in self.recipe.assistants():
+                    taught[name] = self.assistant(name, prepared, students[name])
+        self.evaluation("teachers", prepared, None, taught)
+        for name in self.recipe.students:
+            evaluated = self.evaluation(name, prepared, students[name], taught)
+            student = students[name]
+            if evaluated is None or student is None:
+                self.unknown("export", name, f"evaluate/{name}")
+            else:
+                self.note(graph.export_stage(self.recipe, name, builders.delivered_digest(student), evaluated.digest))
+
+    def teacher(self, name: str, prepared: Built | None) -> Taught | None:
+        config = self.recipe.teachers[name]
+        trained: Built | None = None
+        if prepared is None:
+            if graph.is_trained_here(config):
+                self.unknown("train_teacher", name, "prepare/transfer_set")
+            self.unknown("label", name, "prepare/transfer_set")
+            return None
+        if graph.is_trained_here(config):
+            trained = self.note(graph.train_teacher_stage(self.recipe, name, prepared.digest))
+            if trained is None:
+                self.unknown("label", name, f"train_teacher/{name}")
+                return None
+        weights = graph.teacher_digest(self.recipe, name, trained.digest if trained else None)
+        return self.labels(name, config, weights, prepared)
+
+    def labels(self, name: str, config: TeacherConfig, weights: str, prepared: Built) -> Taught | None:
+        from teachers.transfer_set import TransferSet
+
+        transfer_set = TransferSet.open(prepared.folder)
+        statistics = digest_of([[c.name, list(c.mean), list(c.std)] for c in transfer_set.columns])
+        taught: Taught | None = Taught(name, config)
+        for segment in transfer_set.segments:
+            key = (segment.name, segment.digest)
+            stage = graph.label_stage(config, name, key, weights, list(transfer_set.classes), statistics)
+            built = self.note(stage)
+            if built is None:
+                taught = None
+            elif taught is not None:
+                taught.labels[segment.name] = built
+        return taught
+
+    def assistant(self, name: str, prepared: Built | None, student: Built | None) -> Taught | None:
+        if prepared is None or student is None:
+            self.unknown("label", name, f"distill/{name}")
+            return None
+        folder = student.folder / builders.delivered(student.folder)[0]
+        config = graph.assistant_as_teacher(self.recipe, name, str(folder))
+        return self.labels(name, config, builders.delivered_digest(student), prepared)
+
+    def student(self, name: str, prepared: Built | None, taught: dict[str, Taught | None]) -> Built | None:
+        heard = self._heard(self.recipe.students[name].teachers, taught)
+        if prepared is None or heard is None:
+            self.unknown("distill", name, self._first_missing(self.recipe.students[name].teachers, prepared, taught))
+            return None
+        train = builders.segments_of(prepared, "train")
+        labels = {teacher.name: teacher.digests(train) for teacher in heard}
+        return self.note(graph.distill_stage(self.recipe, name, prepared.digest, labels))
+
+    def evaluation(
+        self, name: str, prepared: Built | None, student: Built | None, taught: dict[str, Taught | None]
+    ) -> Built | None:
+        teachers = list(self.recipe.teachers) if name == "teachers" else self.recipe.students[name].teachers
+        heard = self._heard(teachers, taught)
+        if prepared is None or heard is None or (student is None and name != "teachers"):
+            until = self._first_missing(teachers, prepared, taught) if heard is None else f"distill/{name}"
+            self.unknown("evaluate", name, until)
+            return None
+        looked_at = builders.segments_of(prepared, "validation", "test")
+        labels = {teacher.name: teacher.digests(looked_at) for teacher in heard}
+        if student is None:
+            return self.note(graph.evaluate_teachers_stage(self.recipe, prepared.digest, labels))
+        return self.note(graph.evaluate_stage(self.recipe, name, prepared.digest, student.digest, labels))
+
+    def _heard(self, names: Sequence[str], taught: dict[str, Taught | None]) -> list[Taught] | None:
+        heard = [found for name in names if (found := taught[name]) is not None]
+        return heard if len(heard) == len(names) else None
+
+    def _first_missing(self, names: Sequence[str], prepared: Built | None, taught: dict[str, Taught | None]) -> str:
+        missing = [name for name in names if taught.get(name) is None]
+        return f"label/{missing[0]}" if prepared is not None and missing else "prepare/transfer_set"
