@@ -1,0 +1,23 @@
+"""Collegium distils many teachers into one small student on a Ray cluster.
+
+Everything the command does is one call from here: `from orchestrator import load_recipe, plan, run`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .planning import plan as plan
+    from .recipe import load_recipe as load_recipe
+    from .runs import run as run
+
+__all__ = ["load_recipe", "plan", "run"]
+_HOMES = {"load_recipe": "recipe", "plan": "planning", "run": "runs"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: `collegium --help` needs none of them."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -43,13 +43,16 @@ class Results:
 def build(context: Context, until: Until = "export") -> Results:
     """The recipe's paragraph: label, distil (an assistant before those it teaches), evaluate, export."""
     results = Results(builders.prepare(context))
-    with ThreadPoolExecutor(thread_name_prefix="label") as pool:
+    pool = ThreadPoolExecutor(thread_name_prefix="label")
+    try:
         label_teachers(context, results, pool)
         if until == "label":
             return results
         for generation in context.recipe.students_in_order():
             results.students |= builders.distill(context, generation, results.prepared, results.taught)
             label_assistants(context, results, generation, pool)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # an interrupted run leaves at once; what was sealed stays
     if until in ("evaluate", "export"):
         evaluate(context, results)
     if until == "export":

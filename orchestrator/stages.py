@@ -161,7 +161,7 @@ class Stages:
             return built
         with ExitStack() as locks:
             for stage in left:
-                locks.enter_context(self._lock(self.out / stage.folder, stage.title))
+                locks.enter_context(folder_lock(self.out / stage.folder, stage.title))
             reasons = {stage: self._repaired(stage, repair or move_damaged_parts) for stage in left}
             built |= {s: reused for s in left if (reused := self._reuse(s, "built by another run")) is not None}
             reasons = {stage: reasons[stage] or self.reason(stage) for stage in left if stage not in built}
@@ -228,17 +228,18 @@ class Stages:
                 newest = (seal.stat().st_mtime, document)
         return newest[1] if newest else None
 
-    @contextmanager
-    def _lock(self, folder: Path, title: str) -> Iterator[None]:
-        """Only saves double work, but repair needs it. The kernel frees it when its holder dies."""
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log.info("waiting for another run that is building %s", title)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+
+@contextmanager
+def folder_lock(folder: Path, title: str) -> Iterator[None]:
+    """Only saves double work, but repair and gc need it. The kernel frees it when its holder dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting for another run that is building %s", title)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def move_damaged_parts(folder: Path, away: Path, damages: list[Damage]) -> None:

@@ -1,0 +1,279 @@
+"""The command `collegium`. Results go to stdout, progress and logs to stderr; heavy packages are imported when needed.
+
+Exit codes: 0 done, 1 run failed, 2 usage or recipe invalid, 3 quality gate missed, 4 environment unfit, 130/143 interrupted.
+"""
+
+import json
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from teachers.errors import CollegiumError
+
+from .listing_cli import students, teachers
+from .recipe import load_recipe, public
+from .shipped import find, recipes
+from .store_cli import store
+
+with_recipe = click.argument("recipe", default="digits", metavar="[RECIPE]")
+with_overrides = click.option(
+    "-o",
+    "--override",
+    "overrides",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Set a key of the recipe: -o students.small.train.steps=5",
+)
+with_out = click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder of all results.  [default: out/<name of the recipe>]"
+)
+with_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+with_address = click.option("--address", help="Ray cluster to join.  [default: RAY_ADDRESS, else start one here]")
+with_verbose = click.option("-v", "--verbose", is_flag=True, help="More of what is going on.")
+
+
+class Interrupted(BaseException):
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number
+
+
+def main() -> None:
+    """Entry point: runs the command and turns what a user can mend into one line and an exit code."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    try:
+        collegium.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except CollegiumError as error:
+        click.echo(f"error: {error}" if "\n" not in str(error) else str(error), err=True)
+        sys.exit(error.exit_code)
+    except (Interrupted, click.Abort) as stop:
+        click.echo("interrupted; the same command goes on from here", err=True)
+        sys.exit(getattr(stop, "exit_code", 130))
+    except BrokenPipeError:
+        sys.exit(141)
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    raise Interrupted(number)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="collegium")
+def collegium() -> None:
+    """Distil many teachers into one small student on a Ray cluster.
+
+    Start with `collegium run`: it does the shipped recipe `digits` on this machine in about two minutes.
+    """
+
+
+@collegium.command()
+@click.argument("target", type=click.Path(path_type=Path), default="recipe.yaml")
+@click.option("--from", "name", default="digits", show_default=True, help="Shipped recipe to start from.")
+@click.option("--list", "listing", is_flag=True, help="List the shipped recipes.")
+def init(target: Path, name: str, listing: bool) -> None:
+    """Write a starter recipe."""
+    if listing:
+        for known, path in recipes().items():
+            purpose = next(
+                (line.removeprefix("# ") for line in path.read_text().splitlines()[1:] if line.startswith("#")), ""
+            )
+            click.echo(f"{known:<12} {purpose}")
+        return
+    text = find(name).read_text("utf-8")
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise click.UsageError(f"{target} is there already; choose another name") from None
+    except OSError as error:
+        raise click.UsageError(f"{target}: cannot be written ({error.strerror})") from None
+    click.echo(f"wrote {target}; next: collegium plan {target}")
+
+
+@collegium.command()
+@with_recipe
+@with_overrides
+@with_out
+@with_json
+@click.option("--check", "dry_forward", is_flag=True, help="Also run one batch of zeros through every network.")
+def plan(recipe: str, overrides: tuple[str, ...], out: Path | None, as_json: bool, dry_forward: bool) -> None:
+    """Validate a recipe; show its stages, what would be reused, what is needed."""
+    from .planning import plan as make_plan
+
+    loaded = load_recipe(find(recipe), overrides)
+    made = make_plan(loaded, out or Path("out") / loaded.name, dry_forward=dry_forward)
+    if as_json:
+        click.echo(json.dumps(made.record(), indent=1))
+        return
+    for stage in made.stages:
+        title = "/".join(part for part in (stage.stage, stage.name, stage.part) if part)
+        click.echo(f"{stage.action:<8} {title:<32} {stage.reason}")
+    click.echo(
+        f"\nabout {made.bytes_needed / 2**20:,.1f} MiB of {made.bytes_free / 2**20:,.0f} MiB free; nothing was written"
+    )
+    for note in made.notes:
+        click.echo(f"note: {note}")
+
+
+def _run(
+    recipe: str,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    address: str | None,
+    as_json: bool,
+    verbose: bool,
+    **how: Any,
+) -> None:
+    from .progress import Watch, show_logs
+    from .runs import run as run_recipe
+    from .runs import smoke
+
+    loaded = load_recipe(find(recipe), overrides)
+    out = out or Path("out") / loaded.name
+    if how.pop("smoke", False):
+        loaded, out = smoke(loaded), out.with_name(f"{out.name}-smoke")
+    show_logs(Watch().console, verbose=verbose)
+    finished = run_recipe(loaded, out, address=address, quiet=False, **how)
+    if as_json:
+        click.echo(json.dumps(finished.report, indent=1))
+    else:
+        _tell(finished.report, finished.folder, out)
+    if finished.missed:
+        click.echo("quality gate missed: " + "; ".join(finished.missed), err=True)
+        sys.exit(3)
+
+
+def _tell(report: Mapping[str, Any], folder: Path, out: Path) -> None:
+    reused = sum(stage["reused"] for stage in report["stages"])
+    click.echo(f"{len(report['stages'])} stages, {reused} of them reused")
+    for name, student in report.get("students", {}).items():
+        click.echo(f"{name}: {student['verdict']}")
+    if (folder / "report.html").exists():
+        click.echo(f"report: {folder / 'report.html'}\ncurves: collegium ui {out}")
+
+
+def _verb(name: str, help_text: str) -> None:
+    """`label`, `distill`, `evaluate`, `export`: `run` up to that stage."""
+
+    @collegium.command(name, help=help_text)
+    @with_recipe
+    @with_overrides
+    @with_out
+    @with_address
+    @with_json
+    @with_verbose
+    def command(**given: Any) -> None:
+        _run(until=name, **given)
+
+
+@collegium.command()
+@with_recipe
+@with_overrides
+@with_out
+@with_address
+@with_json
+@with_verbose
+@click.option("--smoke", is_flag=True, help="The whole recipe on a few rows and steps, in an OUT of its own.")
+def run(**given: Any) -> None:
+    """Label, distil, evaluate, export, report. The same command again does only what is missing."""
+    _run(**given)
+
+
+_verb("label", "Ask the teachers; fill the soft-target stores.")
+_verb("distill", "Label, then train the students and their controls.")
+_verb("evaluate", "Label, distil, then measure everything on the test split.")
+_verb("export", "Everything up to the student's model folder (safetensors, config, model card).")
+
+
+@collegium.command()
+@click.argument("out", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@with_json
+def report(out: Path, as_json: bool) -> None:
+    """Write the newest run's report.html again, from its report.json."""
+    from .report import write_report
+
+    folder = _newest_run(out)
+    document = json.loads((folder / "report.json").read_bytes())
+    write_report(folder, document)
+    click.echo(json.dumps(document, indent=1) if as_json else str(folder / "report.html"))
+
+
+def _newest_run(out: Path) -> Path:
+    found = sorted((out / "runs").glob("*/report.json"))
+    if not found:
+        raise click.UsageError(f"{out} holds no finished run; `collegium run RECIPE --out {out}` makes one")
+    return found[-1].parent
+
+
+@collegium.command()
+@click.argument("model", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="*.parquet, *.csv or *.jsonl.  [default: JSON lines on stdout]"
+)
+@click.option("--trust", multiple=True, metavar="MODULE:NAME", help="Architecture of yours that the folder may name.")
+def predict(model: Path, source: Path, output: Path | None, trust: tuple[str, ...]) -> None:
+    """Class and probability of every row of SOURCE, by the model folder MODEL."""
+    from students.predict import predict_file
+
+    predict_file(model, source, output, trust=trust, write_line=click.echo)
+
+
+@collegium.command()
+@click.argument("out", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+def ui(out: Path, port: int) -> None:
+    """Open the MLflow page of OUT: starts a light server on loopback, prints the link, stops with Ctrl-C."""
+    from .ui import serve
+
+    serve(out, port, tell=click.echo)
+
+
+@collegium.command()
+@with_out
+@click.option("--tracking-uri", help="MLflow server to look for.  [default: MLFLOW_TRACKING_URI, else SQLite]")
+@with_json
+def doctor(out: Path | None, tracking_uri: str | None, as_json: bool) -> None:
+    """Check Python, packages, CPUs and GPUs, Ray, storage, MLflow; each finding with its cure."""
+    from .doctor import examine
+
+    findings = []
+    for finding in examine(out or Path("out"), tracking_uri):
+        findings.append(finding)
+        if not as_json:
+            click.echo(f"{'ok' if not finding.cure else 'BAD':<4} {finding.subject:<42} {finding.found}")
+            if finding.cure:
+                click.echo(f"     {finding.cure}")
+    if as_json:
+        click.echo(json.dumps([vars(finding) for finding in findings], indent=1))
+    sys.exit(4 if any(finding.cure for finding in findings) else 0)
+
+
+@collegium.command()
+@with_recipe
+@with_overrides
+@click.option("--recipe", "resolved", is_flag=True, help="Print the recipe with every default filled in instead.")
+def schema(recipe: str, overrides: tuple[str, ...], resolved: bool) -> None:
+    """Print the JSON schema of recipes, for completion in editors."""
+    if resolved:
+        import yaml
+
+        click.echo(yaml.safe_dump(public(load_recipe(find(recipe), overrides)), sort_keys=False), nl=False)
+        return
+    from .recipe_reference import json_schema
+
+    click.echo(json_schema(), nl=False)
+
+
+for command in (store, teachers, students):
+    collegium.add_command(command)

@@ -1,0 +1,120 @@
+"""One `collegium run`: its folder, cluster, tracker and report around the pipeline."""
+
+import json
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from teachers.imports import check_own_packages, use_user_path
+from teachers.seal import publish
+
+from . import pipeline
+from .builders import Context
+from .cluster import cluster, set_environment
+from .pipeline import Results, Until
+from .progress import Watch
+from .recipe import Recipe, check, public
+from .stages import Stages
+
+log = logging.getLogger("collegium")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run leaves: its folder, `report.json` as a mapping, and the quality gates that it missed."""
+
+    folder: Path
+    report: Mapping[str, Any]
+    missed: list[str]
+
+
+def run(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    until: Until = "export",
+    address: str | None = None,
+    user_path: Path | None = None,
+    quiet: bool = True,
+) -> Finished:
+    """Do whatever is missing of `recipe` under `out`, and report. Safe to interrupt and to call again.
+
+    Raises CollegiumError (see teachers.errors) for whatever a user can mend.
+    """
+    check(recipe)
+    set_environment()
+    check_own_packages()
+    user_path = (user_path or Path.cwd()).resolve()
+    use_user_path(user_path)
+    out = Path(out).resolve()
+    stages = Stages(out)
+    stages.open()
+    folder = _run_folder(out, recipe)
+    from .tracking import Tracker
+
+    with Watch(quiet=quiet) as watch, Tracker.start(recipe, out, folder, watch) as tracker:
+        with cluster(address) as joined:
+            joined.check(recipe)
+            context = Context(recipe, stages, joined, watch, tracker.mailbox(), user_path)
+            start = time.monotonic()
+            results = pipeline.build(context, until)
+            tracker.drain()
+        report = _report(context, results, tracker.ids(), time.monotonic() - start, folder)
+        tracker.finish(report, results, folder)
+    return Finished(folder, report, pipeline.missed_gates(recipe, report) if "students" in report else [])
+
+
+def _run_folder(out: Path, recipe: Recipe) -> Path:
+    folder = out / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    folder.mkdir(parents=True)
+    publish(folder / "recipe.yaml", yaml.safe_dump(public(recipe), sort_keys=False).encode())
+    return folder
+
+
+def _report(
+    context: Context, results: Results, ids: Mapping[str, str], seconds: float, folder: Path
+) -> Mapping[str, Any]:
+    from .report import build_report, write_report
+
+    stages = [built.record() for built in results.built()]
+    evaluations = {
+        name: json.loads((built.folder / "evaluation.json").read_bytes()) for name, built in results.evaluations.items()
+    }
+    report = build_report(
+        recipe=public(context.recipe),
+        stages=stages,
+        evaluations=evaluations,
+        metrics={name: built.folder / "metrics.jsonl" for name, built in results.students.items()},
+        mlflow=ids,
+        prepared=results.prepared.folder,
+        seconds=seconds,
+    )
+    write_report(folder, report)
+    return report
+
+
+def smoke(recipe: Recipe) -> Recipe:
+    """The whole recipe on a few rows and steps: finds what is broken before a long run does."""
+    document = recipe.model_dump(mode="json")
+    rows = document["transfer_set"]
+    rows["limit"] = min(rows["limit"] or 256, 256)
+    rows["labelled"] = min(rows["labelled"], 64) if rows["labelled"] else None
+    for teacher in document["teachers"].values():
+        teacher["replicas"] = 1
+        _shorten(teacher.get("train"))
+    for student in document["students"].values():
+        student["train"]["seeds"] = student["train"]["seeds"][:1]
+        student["require"] = {}
+        _shorten(student["train"])
+    return Recipe.model_validate(document)
+
+
+def _shorten(train: dict[str, Any] | None) -> None:
+    if train is not None:
+        train |= {"steps": min(train["steps"] or 20, 20), "epochs": None, "evaluate_every": 10}

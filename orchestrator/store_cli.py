@@ -1,0 +1,104 @@
+"""`collegium store`: looking at, checking, cleaning and exporting soft-target stores."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from teachers.errors import StoreError
+
+with_path = click.argument("path", type=click.Path(path_type=Path, exists=True, file_okay=False))
+with_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+@click.group()
+def store() -> None:
+    """List, verify, clean and export soft-target stores. PATH is an OUT, or one store's folder (a copy too)."""
+
+
+@store.command("ls")
+@with_path
+@with_json
+def list_stores(path: Path, as_json: bool) -> None:
+    """List stores: teacher, segment, rows, shards, bytes, sealed or not."""
+    from teachers.soft_targets.store import describe, find_stores
+
+    found = [describe(folder) for folder in find_stores(path)]
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    click.echo(f"{'teacher':<16} {'segment':<14} {'encoding':<9} {'rows':>9} {'shards':>9} {'MiB':>9}  state")
+    for it in found:
+        shards = f"{it['shards_done']}/{it['shards']}"
+        click.echo(
+            f"{it['teacher']:<16} {it['segment']:<14} {it['encoding']:<9} {it['rows']:>9,} {shards:>9} "
+            f"{it['bytes'] / 2**20:>9.2f}  {'sealed' if it['sealed'] else 'unfinished'}"
+        )
+
+
+@store.command()
+@with_path
+@with_json
+def verify(path: Path, as_json: bool) -> None:
+    """Check every byte against its record; exit code 1 when something is damaged."""
+    from teachers.soft_targets.store import SoftTargetStore, find_stores
+
+    damages: dict[str, list[str]] = {}
+    for folder in find_stores(path):
+        try:
+            damages[str(folder)] = [str(damage) for damage in SoftTargetStore.open(folder).verify()]
+        except StoreError as error:
+            damages[str(folder)] = [str(error)]
+    if as_json:
+        click.echo(json.dumps(damages, indent=1))
+    else:
+        for name, found in damages.items():
+            click.echo(f"{'damaged' if found else 'whole':<8} {name}")
+            for damage in found:
+                click.echo(f"         {damage}")
+    if any(damages.values()):
+        click.echo("the next `collegium run` repairs what is damaged", err=True)
+        sys.exit(1)
+
+
+@store.command()
+@with_path
+@click.option("--grace", default=24.0, show_default=True, help="Hours that a file without a record is left alone.")
+def gc(path: Path, grace: float) -> None:
+    """Remove drafts, and shards that no record names."""
+    from teachers.soft_targets.store import SoftTargetStore, find_stores
+
+    from .stages import folder_lock
+
+    removed: list[Path] = []
+    for folder in find_stores(path):
+        with folder_lock(folder, f"store {folder.name}"):
+            removed += SoftTargetStore.open(folder).collect_garbage(grace * 3600)
+    for file in removed:
+        click.echo(f"removed {file}")
+    click.echo(f"{len(removed)} files removed")
+
+
+@store.command()
+@with_path
+@click.option(
+    "--parquet",
+    "target",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="File to write, or folder for several stores.",
+)
+def export(path: Path, target: Path) -> None:
+    """Write stores as Parquet, for everyone else."""
+    from teachers.soft_targets.store import SoftTargetStore, find_stores
+
+    folders = find_stores(path)
+    one = len(folders) == 1 and target.suffix == ".parquet"
+    if not one:
+        target.mkdir(parents=True, exist_ok=True)
+    for folder in folders:
+        opened = SoftTargetStore.open(folder)
+        file = target if one else target / f"{opened.spec.teacher}.{opened.spec.segment}.{folder.name[-12:]}.parquet"
+        opened.export_parquet(file)
+        click.echo(f"wrote {file}")
