@@ -1,0 +1,35 @@
+# Each target is complete on a fresh clone: it makes .venv/ when that is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: run test check faults lock clean
+
+run: $(STAMP)
+	$(BIN)/collegium run recipes/digits.yaml --out out/digits
+
+test: $(STAMP)
+	$(BIN)/python -m pytest tests
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+faults: $(STAMP)
+	$(BIN)/python -m tests.faults
+
+$(STAMP): requirements.lock requirements-oracles.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-oracles.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $(STAMP)
+
+lock: $(STAMP)
+	(sed -n '/^#/p' requirements.lock; $(BIN)/python -m pip freeze --exclude-editable \
+	  | grep -v -i -E '^(textbrewer|torchdistill|nvidia-|triton|cuda)' | sed 's/+cpu//') > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean:
+	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache
