@@ -108,13 +108,22 @@ def write_seal(folder: Path, outputs: Iterable[str], digest: str | None = None) 
 
     If the folder is already sealed that seal stays and is returned: the first one wins.
     """
-    listed = tuple(Output(path, (folder / path).stat().st_size, sha256_file(folder / path)) for path in sorted(outputs))
+    listed = list_outputs(folder, outputs)
     digest = digest or digest_of([[output.path, output.sha256] for output in listed])
-    document = {"format": FORMAT, "digest": digest, "outputs": [vars(output) for output in listed]}
-    publish(folder / NAME, json.dumps(document, indent=1).encode())
+    publish(folder / NAME, spell(Seal(listed, digest)))
     seal = read_seal(folder)
     assert seal is not None
     return seal
+
+
+def list_outputs(folder: Path, outputs: Iterable[str]) -> tuple[Output, ...]:
+    return tuple(Output(path, (folder / path).stat().st_size, sha256_file(folder / path)) for path in sorted(outputs))
+
+
+def spell(seal: Seal) -> bytes:
+    """The one spelling of a seal on disk."""
+    document = {"format": FORMAT, "digest": seal.digest, "outputs": [vars(output) for output in seal.outputs]}
+    return json.dumps(document, indent=1).encode()
 
 
 def read_seal(folder: Path) -> Seal | None:

@@ -1,0 +1,60 @@
+"""Reading back what a teacher said of a segment. `EpochReader` and `Rows` are the reader's other parts, in files of their own.
+
+Knows nothing of losses or models.
+"""
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from ..errors import StoreError
+from .encoding import decode
+from .epoch import EpochReader, epoch_order
+from .rows import Rows, map_columns, view_column
+from .schema import KEY, Spec
+from .store import SoftTargetStore
+
+__all__ = ["EpochReader", "Rows", "SoftTargets", "epoch_order", "map_columns"]
+
+
+class SoftTargets:
+    """What one teacher said of one segment: a complete store, opened and mapped."""
+
+    def __init__(self, spec: Spec, columns: dict[str, Rows]) -> None:
+        self.spec = spec
+        self._columns = columns
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Map the store in `folder`; sizes are checked, hashes are `SoftTargetStore.verify`'s.
+
+        Raises StoreError for a store that is damaged, incomplete or of another format.
+        """
+        store = SoftTargetStore.open(folder)
+        if missing := store.missing():
+            raise StoreError(
+                f"{folder}: {len(missing)} of {store.num_shards} shards are missing ({missing[:10]}); "
+                f"run the recipe again to label them"
+            )
+        schema = store.spec.schema()
+        parts = [map_columns(store.shard_file(number)) for number in range(store.num_shards)]
+        empty = pa.RecordBatch.from_pylist([], schema)
+        parts = parts or [{name: view_column(empty.column(name)) for name in schema.names}]
+        return cls(store.spec, {name: Rows([part[name] for part in parts]) for name in schema.names})
+
+    def keys(self) -> np.ndarray:
+        """`sample_key` u64 [num_rows], in the order of the segment."""
+        return np.concatenate(self._columns[KEY].parts)
+
+    def rows(self) -> dict[str, Rows]:
+        """The stored fields: dense {"value": f16 [N, C], "offset": f32 [N]}; label {"value": i32 [N]}."""
+        return {name.partition(".")[2]: self._columns[name] for name in self.spec.fields}
+
+    def logits(self, probability_floor: float = 1e-3) -> Tensor:
+        """Everything decoded, float32 [num_rows, classes]; a label store gives the log of its floored one-hot."""
+        fields = {name: rows.owned() for name, rows in self.rows().items()}
+        num_classes = len(self.spec.classes)
+        return decode(self.spec.encoding, fields, num_classes=num_classes, probability_floor=probability_floor)

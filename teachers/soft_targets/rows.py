@@ -1,0 +1,78 @@
+"""Columns whose rows lie in mapped Arrow files. Knows nothing of what they mean or of the order of use."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+
+def map_columns(path: Path) -> dict[str, np.ndarray]:
+    """The columns of an Arrow IPC file with one record batch, as read-only views of the mapped file: {name: [rows, ...]}.
+
+    Fixed-size lists come as [rows, size]. The file may be unlinked while it is mapped, but must not be written to.
+    """
+    with pa.memory_map(str(path)) as source:  # the views keep the mapping, and closing gives the descriptor back
+        batch = pa.ipc.open_file(source).get_batch(0)
+    return {name: view_column(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+
+
+def view_column(column: pa.Array) -> np.ndarray:
+    """A column without nulls as a view of its buffer: [rows], or [rows, size] of fixed-size lists."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return column.to_numpy(zero_copy_only=True)  # type: ignore[no-any-return]
+    values: np.ndarray = column.flatten().to_numpy(zero_copy_only=True)
+    return values.reshape(len(column), column.type.list_size)
+
+
+class Rows:
+    """One column whose rows lie one after another in parts, arrays [n_i, *shape] of one dtype, usually mapped files."""
+
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        if len({(part.shape[1:], part.dtype) for part in parts}) != 1:
+            raise ValueError(f"parts of one shape and dtype expected, found {[(p.shape, p.dtype) for p in parts]}")
+        self.parts = tuple(np.ascontiguousarray(part) for part in parts)
+        self.starts = np.cumsum([0, *(len(part) for part in parts)])
+        self.num_rows = int(self.starts[-1])
+        self.shape: tuple[int, ...] = self.parts[0].shape[1:]
+        self.dtype = torch.from_numpy(np.empty(0, self.parts[0].dtype)).dtype
+        self.nbytes = sum(part.nbytes for part in self.parts)
+
+    def owned(self) -> Tensor:
+        """All rows in one contiguous buffer of their own, [num_rows, *shape]."""
+        out = torch.empty(self.num_rows, *self.shape, dtype=self.dtype)
+        self.copy(0, out)
+        return out
+
+    def copy(self, first_row: int, out: Tensor) -> None:
+        """Copy len(out) consecutive rows into `out` [rows, *shape], on the CPU."""
+        target = out.numpy()
+        last_row = first_row + len(target)
+        for number in range(self._part_of(first_row), len(self.parts)):
+            start, stop = int(self.starts[number]), int(self.starts[number + 1])
+            if start >= last_row:
+                break
+            begin, end = max(first_row, start), min(last_row, stop)
+            np.copyto(target[begin - first_row : end - first_row], self.parts[number][begin - start : end - start])
+
+    def gather(self, rows: np.ndarray, out: Tensor) -> None:
+        """Copy the rows with these numbers, ascending i64 [n], into `out` [n, *shape], on the CPU."""
+        target = _as_items(out.numpy())
+        bounds = np.searchsorted(rows, self.starts)
+        for number, part in enumerate(self.parts):
+            begin, end = int(bounds[number]), int(bounds[number + 1])
+            if begin < end:
+                index = rows[begin:end] - self.starts[number]
+                np.take(_as_items(part), index, axis=0, out=target[begin:end], mode="clip")
+
+    def _part_of(self, row: int) -> int:
+        return int(np.searchsorted(self.starts, row, side="right")) - 1
+
+
+def _as_items(array: np.ndarray) -> np.ndarray:
+    """The rows as single opaque items [n]: NumPy then moves each in one piece."""
+    num_bytes = array.dtype.itemsize * math.prod(array.shape[1:])
+    return array.reshape(len(array), -1).view(f"V{num_bytes}").reshape(-1) if num_bytes else array

@@ -1,0 +1,142 @@
+"""What a soft-target store says of itself: its spec, the record of a committed shard, its Arrow schema. Format 1.
+
+Knows nothing of where these are written. Both documents carry a digest of their own fields and have one spelling, so
+that no changed byte of them goes unnoticed.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+
+from ..config import EncodingName
+from ..errors import StoreError
+from ..seal import check_format, digest_of
+from .encoding import ENCODINGS, Field
+
+FORMAT = 1
+KEY = "sample_key"
+MAX_SHARD_BYTES = 64 << 20
+
+
+def rows_per_shard(num_rows: int, bytes_per_row: int) -> int:
+    """A sixty-fourth of the rows, but 64 to 65,536 of them and at most 64 MiB: small enough to share and to lose."""
+    return min(max(-(-num_rows // 64), 64), 65_536, max(MAX_SHARD_BYTES // bytes_per_row, 1))
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The identity of a store: everything that decides its content."""
+
+    teacher: str
+    teacher_digest: str
+    segment: str
+    segment_digest: str
+    encoding: EncodingName
+    classes: tuple[str, ...]
+    num_rows: int
+    rows_per_shard: int
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """The columns beside `sample_key`, by their names in the files: `logits.value` and so on."""
+        encoding = ENCODINGS[self.encoding]
+        return {f"{encoding.output}.{field.name}": field for field in encoding.fields(len(self.classes))}
+
+    @property
+    def outputs(self) -> dict[str, dict[str, Any]]:
+        """{name: {kind, shape, dtype}} of what the teacher said."""
+        value = ENCODINGS[self.encoding].fields(len(self.classes))[0]
+        described = {"kind": self.encoding, "shape": list(value.shape), "dtype": value.dtype.name}
+        return {ENCODINGS[self.encoding].output: described}
+
+    @property
+    def num_shards(self) -> int:
+        return -(-self.num_rows // self.rows_per_shard)
+
+    def shard_rows(self, number: int) -> tuple[int, int]:
+        """First row and number of rows of a shard. IndexError for a shard that the store does not have."""
+        if not 0 <= number < self.num_shards:
+            raise IndexError(f"shard {number} of {self.num_shards}")
+        first_row = number * self.rows_per_shard
+        return first_row, min(self.rows_per_shard, self.num_rows - first_row)
+
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of every shard: `sample_key` and one non-null column a field."""
+        columns = [pa.field(KEY, pa.uint64(), nullable=False)]
+        columns += [pa.field(name, _arrow_type(field), nullable=False) for name, field in self.fields.items()]
+        return pa.schema(columns, metadata={"collegium.format": str(FORMAT), "collegium.encoding": self.encoding})
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, **asdict(self), "classes": list(self.classes), "outputs": self.outputs}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], path: Path) -> Self:
+        """Raises StoreError, naming `path`, for another format and for what no version of this program wrote."""
+        check_format(document, FORMAT, path)
+        try:
+            named = {name: document[name] for name in cls.__dataclass_fields__}
+            spec = cls(**{**named, "classes": tuple(named["classes"])})
+            if spec.to_json() != {name: value for name, value in document.items() if name != "digest"}:
+                raise ValueError("unknown or contradictory fields")
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{path}: not the spec of a store ({error!r}); run the recipe again to rebuild it"
+            ) from error
+        return spec
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The record of one shard: proof that it is whole. `path` is relative to the store."""
+
+    shard: int
+    first_row: int
+    num_rows: int
+    bytes: int
+    path: str
+    xxh3_128: str
+    crc32c: int
+    min_key: int
+    max_key: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, **{"rows" if name == "num_rows" else name: v for name, v in asdict(self).items()}}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Raises KeyError or TypeError for a document that is no record."""
+        return cls(num_rows=document["rows"], **{n: document[n] for n in cls.__dataclass_fields__ if n != "num_rows"})
+
+
+def shard_path(number: int, xxh3_128: str) -> str:
+    """Where a shard lies: its number and its content name it, so nothing is ever written over."""
+    return f"shards/{number:06d}-{xxh3_128[:16]}.arrow"
+
+
+def spell(document: Mapping[str, Any]) -> bytes:
+    """The one spelling of a document on disk, with the digest of its fields."""
+    return json.dumps({**document, "digest": digest_of(document)}, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def parse(payload: bytes) -> dict[str, Any]:
+    """The document that `spell` wrote, without its digest. Raises ValueError when any byte of it has changed."""
+    document = json.loads(payload)
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")
+    document.pop("digest", None)
+    if spell(document) != payload:
+        raise ValueError("its bytes do not agree with the digest in it")
+    return document
+
+
+def _arrow_type(field: Field) -> pa.DataType:
+    value = pa.from_numpy_dtype(field.dtype)
+    return (
+        pa.list_(pa.field("item", value, nullable=False), field.nbytes // field.dtype.itemsize)
+        if field.shape
+        else value
+    )

@@ -1,0 +1,80 @@
+"""The bytes of one shard and its record, from what a teacher said. Knows nothing of folders."""
+
+from collections.abc import Mapping
+
+import crc32c
+import numpy as np
+import pyarrow as pa
+import torch
+import xxhash
+
+from ..errors import StoreError, TeacherError
+from .encoding import ENCODINGS
+from .schema import Commit, Spec, shard_path
+
+
+def build_shard(
+    spec: Spec, number: int, sample_key: np.ndarray, outputs: Mapping[str, np.ndarray]
+) -> tuple[Commit, pa.Buffer]:
+    """Encode `outputs` {"logits": float [rows, classes]} of the rows `sample_key` u64 [rows], strictly ascending.
+
+    Returns the record and the file: Arrow IPC, one record batch, uncompressed. Raises TeacherError for values that are
+    not finite, naming their keys, and StoreError for rows or classes that are not this shard's.
+    """
+    keys = _checked_keys(spec, number, sample_key)
+    payload = _arrow_file(spec, keys, _checked_logits(spec, keys, outputs["logits"]))
+    xxh3_128 = xxhash.xxh3_128_hexdigest(payload)
+    record = Commit(
+        shard=number,
+        first_row=spec.shard_rows(number)[0],
+        num_rows=len(keys),
+        bytes=len(payload),
+        path=shard_path(number, xxh3_128),
+        xxh3_128=xxh3_128,
+        crc32c=crc32c.crc32c(payload),
+        min_key=int(keys[0]),
+        max_key=int(keys[-1]),
+    )
+    return record, payload
+
+
+def _checked_keys(spec: Spec, number: int, sample_key: np.ndarray) -> np.ndarray:
+    num_rows = spec.shard_rows(number)[1]
+    if sample_key.shape != (num_rows,) or sample_key.dtype != np.uint64:
+        raise StoreError(
+            f"shard {number} of {spec.teacher}/{spec.segment} takes {num_rows} keys uint64, "
+            f"found {sample_key.dtype} {list(sample_key.shape)}"
+        )
+    if not (sample_key[1:] > sample_key[:-1]).all():
+        raise StoreError(f"shard {number} of {spec.teacher}/{spec.segment}: sample_key must ascend, each key once")
+    return sample_key
+
+
+def _checked_logits(spec: Spec, keys: np.ndarray, logits: np.ndarray) -> torch.Tensor:
+    expected = (len(keys), len(spec.classes))
+    if logits.shape != expected:
+        raise StoreError(
+            f"teacher {spec.teacher!r} gave {list(logits.shape)} values, {list(expected)} expected: rows, classes"
+        )
+    with np.errstate(over="ignore"):
+        values = np.require(logits, np.float32, ["C", "W"])
+    if not (finite := np.isfinite(values)).all():
+        broken = keys[~finite.all(axis=1)]
+        raise TeacherError(
+            f"teacher {spec.teacher!r} gave NaN or infinite values for {len(broken)} of {len(keys)} rows, finite ones "
+            f"expected; the first sample_keys of them: {', '.join(map(str, broken[:10].tolist()))}"
+        )
+    return torch.from_numpy(values)
+
+
+def _arrow_file(spec: Spec, keys: np.ndarray, logits: torch.Tensor) -> pa.Buffer:
+    schema = spec.schema()
+    encoded = ENCODINGS[spec.encoding].encode(logits)
+    columns = [pa.array(keys)]
+    for field, values in zip(list(schema)[1:], encoded.values(), strict=True):
+        flat = pa.array(values.numpy().reshape(-1))
+        columns.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type) if values.ndim > 1 else flat)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=schema))
+    return sink.getvalue()

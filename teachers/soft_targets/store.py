@@ -1,0 +1,291 @@
+"""The soft-target store: what one teacher says of one segment, in shards that are committed one by one.
+
+Data first, proof last: a shard is published under a name made of its content, then its record, create-only. A shard
+counts if and only if its record does, so a killed writer loses at most the shard in hand and two writers of one
+shard are harmless. Knows nothing of teachers, Ray or training.
+"""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from pyarrow import parquet
+
+from .. import seal
+from ..errors import StoreError
+from ..seal import Damage, Seal, digest_of, inside
+from .schema import Commit, Spec, parse, spell
+from .shard import build_shard
+
+SPEC = "spec.json"
+NO_FILE = "no file"
+
+
+class SoftTargetStore:
+    """One store's folder. `create` and `open` are the ways in; the spec in hand decides what may lie there."""
+
+    def __init__(self, folder: Path, spec: Spec) -> None:
+        self.folder = folder
+        self.spec = spec
+
+    @classmethod
+    def create(cls, folder: Path, spec: Spec) -> Self:
+        """Make the store, or open the one that is there. StoreError if that has another spec, or a damaged one."""
+        for part in ("shards", "commits"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        seal.publish(folder / SPEC, spell(spec.to_json()))
+        store = cls.open(folder)
+        if store.spec != spec:
+            raise StoreError(f"{folder}: holds {store.spec}, not {spec}; take another folder, stores are never mixed")
+        return store
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Raises StoreError where there is no store, or one whose spec is damaged or of another format."""
+        path = folder / SPEC
+        try:
+            return cls(folder, Spec.from_json(parse(path.read_bytes()), path))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StoreError(f"{folder}: not a soft-target store, there is no {SPEC} in it") from error
+        except ValueError as error:
+            raise StoreError(f"{path}: damaged ({error}); run the recipe again to repair the store") from error
+
+    @property
+    def num_shards(self) -> int:
+        return self.spec.num_shards
+
+    def shard_rows(self, number: int) -> tuple[int, int]:
+        """First row and number of rows of a shard."""
+        return self.spec.shard_rows(number)
+
+    def shard_file(self, number: int) -> Path:
+        """The file that the record of a committed shard names. StoreError without a valid record."""
+        return inside(self.folder, self.record(number).path)
+
+    def record(self, number: int) -> Commit:
+        """The record of a shard. StoreError when there is none, or when it is not what this store would have written."""
+        record = self._read_record(number)
+        if isinstance(record, Damage):
+            raise StoreError(f"{self.folder}: {record}; run the recipe again to label or repair this shard")
+        return record
+
+    def missing(self, *, hashes: bool = False) -> list[int]:
+        """The shards without a valid record and a file of the recorded size (and hash, on request)."""
+        return [number for number in range(self.num_shards) if self._damage(number, hashes=hashes)]
+
+    def commit(self, number: int, sample_key: np.ndarray, outputs: Mapping[str, np.ndarray]) -> Commit:
+        """Encode, write and publish one shard; if it is committed already, that record stays and is returned.
+
+        `sample_key` u64 [rows], strictly ascending; `outputs` {"logits": float [rows, classes]}, raw logits or
+        log-probabilities. Raises TeacherError for values that are not finite, naming their keys, and StoreError for
+        rows or classes that are not this shard's.
+        """
+        if not self._damage(number, hashes=False):
+            return self.record(number)
+        record, payload = build_shard(self.spec, number, sample_key, outputs)
+        self._publish_shard(record, payload)
+        return self._publish_record(record)
+
+    def seal(self) -> Seal:
+        """Write the proof that the store is whole. StoreError while shards are missing or damaged.
+
+        The digest is of the spec and each shard's first row, rows and xxh3_128, in order.
+        """
+        if missing := self.missing(hashes=True):
+            raise StoreError(f"{self.folder}: shards {missing[:10]} ({len(missing)} in all) are missing or damaged")
+        records = [self.record(number) for number in range(self.num_shards)]
+        for before, after in pairwise(records):
+            if before.max_key >= after.min_key:
+                raise StoreError(f"{self.folder}: the keys of shards {before.shard} and {after.shard} overlap")
+        sealed = seal.write_seal(self.folder, self._outputs(records), self._digest(records))
+        if sealed.digest != self._digest(records):
+            raise StoreError(
+                f"{self.folder}: sealed as {sealed.digest[:12]} before its shards changed; repair the store"
+            )
+        return sealed
+
+    def verify(self) -> list[Damage]:
+        """What is not as it was written, every byte of the spec, the records, their shards and the seal considered.
+
+        A shard that is not committed yet is no damage, unless the store is sealed.
+        """
+        sealed = (self.folder / seal.NAME).exists()
+        found = [*self._spec_damage()]
+        for number in range(self.num_shards):
+            if sealed or (self.folder / record_path(number)).exists():
+                found += filter(None, [self._damage(number, hashes=True)])
+        return found or [*self._seal_damage()]
+
+    def repair(self, quarantine: Path) -> list[int]:
+        """Move what `verify` finds, with the files of the same shard, into a new folder in `quarantine`.
+
+        The seal goes first, so no kill leaves a sealed store with parts missing. Returns the shards to label again:
+        with the same bytes the store gets the same digest. Needs the caller's lock, as nothing else here does but
+        `collect_garbage`.
+        """
+        damages = self.verify()
+        if not damages:
+            return []
+        aside = quarantine / f"{self.folder.name}-{uuid4().hex[:8]}"
+        numbers = sorted({int(Path(d.path).name[:6]) for d in damages if d.path not in (SPEC, seal.NAME)})
+        named = [seal.NAME, *(d.path for d in damages if d.path == SPEC), *(record_path(n) for n in numbers)]
+        shards = [path for n in numbers for path in sorted((self.folder / "shards").glob(f"{n:06d}-*.arrow"))]
+        for path in [*(self.folder / name for name in named), *shards]:
+            if path.exists():
+                (aside / path.parent.relative_to(self.folder)).mkdir(parents=True, exist_ok=True)
+                shutil.move(path, aside / path.relative_to(self.folder))
+        seal.publish(self.folder / SPEC, spell(self.spec.to_json()))
+        return numbers
+
+    def collect_garbage(self, grace_s: float) -> list[Path]:
+        """Remove drafts and shards that no record names, if older than `grace_s`. Returns them. Needs the caller's lock."""
+        records = {number: self._read_record(number) for number in range(self.num_shards)}
+        wanted = {record.path for record in records.values() if isinstance(record, Commit)}
+        in_doubt = {f"{n:06d}" for n, r in records.items() if isinstance(r, Damage) and r.found != NO_FILE}
+        orphans = [
+            path
+            for path in self.folder.glob("shards/*.arrow")
+            if f"shards/{path.name}" not in wanted and path.name[:6] not in in_doubt
+        ]
+        drafts = [path for part in (".", "shards", "commits") for path in (self.folder / part).glob(".draft-*")]
+        old = [path for path in sorted(orphans + drafts) if time.time() - path.stat().st_mtime > grace_s]
+        for path in old:
+            path.unlink()
+        return old
+
+    def export_parquet(self, path: Path) -> None:
+        """Write all rows to one Parquet file (zstd, a row group a shard), in one step. StoreError while shards are missing."""
+        files = [self.shard_file(number) for number in range(self.num_shards)]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.parent / f".draft-{uuid4().hex}"
+        try:
+            with parquet.ParquetWriter(draft, self.spec.schema(), compression="zstd") as writer:
+                for file in files:
+                    with pa.memory_map(str(file)) as source:
+                        writer.write_table(pa.ipc.open_file(source).read_all())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _read_record(self, number: int) -> Commit | Damage:
+        path = record_path(number)
+        expected = f"the record of shard {number}, rows {self.shard_rows(number)}"
+        try:
+            document = parse((self.folder / path).read_bytes())
+            record = Commit.from_json(document)
+        except FileNotFoundError:
+            return Damage(path, NO_FILE, expected)
+        except (KeyError, TypeError, ValueError) as error:
+            return Damage(path, f"a damaged record ({error})", expected)
+        if record.to_json() != document or (record.shard, record.first_row, record.num_rows) != (
+            number,
+            *self.shard_rows(number),
+        ):
+            return Damage(path, f"a record of {document}", expected)
+        return record
+
+    def _damage(self, number: int, *, hashes: bool) -> Damage | None:
+        """What is wrong with a shard or its record: sizes always, the hash on request."""
+        record = self._read_record(number)
+        if isinstance(record, Damage):
+            return record
+        path = inside(self.folder, record.path)
+        if not path.is_file():
+            return Damage(record.path, NO_FILE, f"{record.bytes} bytes")
+        if (size := path.stat().st_size) != record.bytes:
+            return Damage(record.path, f"{size} bytes", f"{record.bytes} bytes")
+        if hashes and (found := _xxh3_128(path)) != record.xxh3_128:
+            return Damage(record.path, f"xxh3_128 {found[:16]}", record.xxh3_128[:16])
+        return None
+
+    def _spec_damage(self) -> Iterator[Damage]:
+        path = self.folder / SPEC
+        if not path.is_file():
+            yield Damage(SPEC, NO_FILE, "the spec of the store")
+        elif path.read_bytes() != spell(self.spec.to_json()):
+            yield Damage(SPEC, "other bytes", "the spec of the store")
+
+    def _seal_damage(self) -> Iterator[Damage]:
+        """Of a store whose spec, records and shards are proven: whatever the seal says otherwise is the seal's fault."""
+        try:
+            sealed = seal.read_seal(self.folder)
+        except StoreError as error:
+            yield Damage(seal.NAME, f"an unreadable seal ({error})", "the seal of the store")
+            return
+        if sealed is None:
+            return
+        records = [self.record(number) for number in range(self.num_shards)]
+        expected = seal.Seal(seal.list_outputs(self.folder, self._outputs(records)), self._digest(records))
+        if (self.folder / seal.NAME).read_bytes() != seal.spell(expected):
+            yield Damage(
+                seal.NAME, f"another seal ({sealed.digest[:12]})", f"the seal of what is here ({expected.digest[:12]})"
+            )
+
+    def _outputs(self, records: list[Commit]) -> list[str]:
+        return [SPEC, *(record_path(record.shard) for record in records), *(record.path for record in records)]
+
+    def _digest(self, records: list[Commit]) -> str:
+        shards = [[record.first_row, record.num_rows, record.xxh3_128] for record in records]
+        return digest_of({"spec": self.spec.to_json(), "shards": shards})
+
+    def _publish_shard(self, record: Commit, payload: pa.Buffer) -> None:
+        path = inside(self.folder, record.path)
+        if seal.publish(path, payload):
+            return
+        if _xxh3_128(path) == record.xxh3_128:
+            path.touch()  # an orphan no more: `collect_garbage` must not find it old
+        else:
+            seal.replace(path, payload)
+
+    def _publish_record(self, record: Commit) -> Commit:
+        """Create the record; a valid one that was there first stays, and is returned."""
+        path = self.folder / record_path(record.shard)
+        payload = spell(record.to_json())
+        if not seal.publish(path, payload) and self._damage(record.shard, hashes=False):
+            seal.replace(path, payload)
+        return self.record(record.shard)
+
+
+def record_path(number: int) -> str:
+    return f"commits/{number:06d}.json"
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """What `collegium store ls` says of one store. StoreError where there is none."""
+    store = SoftTargetStore.open(folder)
+    records = [store._read_record(number) for number in range(store.num_shards)]
+    done = [record for record in records if isinstance(record, Commit)]
+    return {
+        "folder": str(folder),
+        "teacher": store.spec.teacher,
+        "segment": store.spec.segment,
+        "encoding": store.spec.encoding,
+        "num_rows": store.spec.num_rows,
+        "shards_done": len(done),
+        "num_shards": store.num_shards,
+        "bytes": sum(record.bytes for record in done),
+        "sealed": seal.read_seal(folder) is not None,
+    }
+
+
+def find_stores(path: Path) -> list[Path]:
+    """The folders of stores: `path` itself, or those in its `soft_targets/`. StoreError when there are none."""
+    if (path / SPEC).exists():
+        return [path]
+    found = sorted(spec.parent for spec in (path / "soft_targets").glob(f"*/{SPEC}"))
+    if not found:
+        raise StoreError(f"{path}: no soft-target store here and none in {path / 'soft_targets'}")
+    return found
+
+
+def _xxh3_128(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
