@@ -1,0 +1,69 @@
+"""Fresh random augmentation of training batches. Acts on canonical inputs, before a network's own preprocessing.
+
+Nothing is stored and nothing is drawn but from the given generator, so a seeded batch can be drawn again.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from teachers.config import AugmentName
+from teachers.errors import RecipeError
+from teachers.imports import load
+
+Inputs = Tensor | dict[str, Tensor]
+Augment = Callable[[Inputs, Generator], Inputs]
+
+ROTATION = math.radians(15)
+TRANSLATION = 0.1
+SCALE = 0.1
+SHEAR = 0.1
+
+
+def affine(inputs: Inputs, generator: Generator) -> Inputs:
+    """A random rotation (15 degrees), shift (10%), scale (10%) and small shear of every image, zeros from outside.
+
+    Images `[rows, height, width, channels]` of any dtype become float32 in the same range; of several columns only
+    the images are moved, each by its own draw. Raises RecipeError when there is no image.
+    """
+    if isinstance(inputs, Mapping):
+        if not any(column.ndim == 4 for column in inputs.values()):
+            raise RecipeError(NO_IMAGES)
+        return {name: _move(c, generator) if c.ndim == 4 else c for name, c in inputs.items()}
+    if inputs.ndim != 4:
+        raise RecipeError(NO_IMAGES)
+    return _move(inputs, generator)
+
+
+NO_IMAGES = (
+    "train.augment: `affine` moves images, and this transfer set has none; remove it, or give a function of yours"
+)
+
+
+def _move(images: Tensor, generator: Generator) -> Tensor:
+    planes = images.permute(0, 3, 1, 2).float()
+    rows, _, height, width = planes.shape
+    grid = F.affine_grid(_matrices(rows, height / width, generator), list(planes.shape), align_corners=False)
+    return F.grid_sample(planes, grid, padding_mode="zeros", align_corners=False).permute(0, 2, 3, 1)
+
+
+def _matrices(rows: int, aspect: float, generator: Generator) -> Tensor:
+    """`[rows, 2, 3]` maps from output to input positions, both from -1 to 1; `aspect` is height / width."""
+    draw = torch.rand(rows, 5, generator=generator, device=generator.device) * 2 - 1
+    angle, shear, scale = draw[:, 0] * ROTATION, draw[:, 1] * SHEAR, 1 + draw[:, 2] * SCALE
+    cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+    across = torch.stack([cos, (cos * shear - sin) * aspect, draw[:, 3] * 2 * TRANSLATION], 1)
+    down = torch.stack([sin / aspect, sin * shear + cos, draw[:, 4] * 2 * TRANSLATION], 1)
+    return torch.stack([across, down], 1)
+
+
+AUGMENTS: dict[AugmentName, Augment] = {"affine": affine}
+
+
+def augment_named(name: str) -> Augment:
+    """An entry of AUGMENTS, or the function that an import string names."""
+    found: Augment = AUGMENTS[name] if name in AUGMENTS else load(name)
+    return found

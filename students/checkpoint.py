@@ -1,0 +1,116 @@
+"""Checkpoints of a run, and its sealed result.
+
+Every try writes under an `attempts/` folder of its own, so two processes, or a dead driver's orphan and its successor,
+never write the same file. A checkpoint counts if and only if its own small seal verifies; the first seal of a run wins.
+"""
+
+import fcntl
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from torch import Tensor
+
+from teachers import model_folder, seal
+from teachers.errors import StoreError
+from teachers.model_folder import ModelConfig, save_model
+
+from .session import Run, RunResult
+
+FORMAT = 1
+RESULT = "result.json"
+STATE = "state.pt"
+KEPT = 2
+
+
+class Attempt:
+    """One try at a run, as its checkpoints."""
+
+    def __init__(self, run: Run) -> None:
+        self.folder = run.folder / "attempts" / uuid4().hex
+        self.saved: list[Path] = []
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint and its seal, and drop all but the newest. Raises OSError when it cannot be written."""
+        buffer = io.BytesIO()
+        torch.save({"format": FORMAT, **state}, buffer)
+        folder = self.folder / f"step-{step:06d}"
+        folder.mkdir(parents=True)
+        seal.publish(folder / STATE, buffer.getbuffer())
+        seal.write_seal(folder, [STATE])
+        self.saved.append(folder)
+        while len(self.saved) > KEPT:
+            shutil.rmtree(self.saved.pop(0), ignore_errors=True)
+
+
+def newest_checkpoint(run: Run) -> Path | None:
+    """The furthest checkpoint of any attempt at `run` whose seal verifies."""
+    found = (run.folder / "attempts").glob("*/step-*")
+    return next(filter(is_whole, sorted(found, key=lambda folder: (int(folder.name[5:]), folder), reverse=True)), None)
+
+
+def is_whole(folder: Path) -> bool:
+    try:
+        found = seal.read_seal(folder)
+        return found is not None and not seal.check_seal(folder, found, hashes=True)
+    except (StoreError, OSError):  # another process may be removing it
+        return False
+
+
+def read_checkpoint(folder: Path, device: torch.device) -> dict[str, Any]:
+    """The state that `Attempt.save` was given. Unpickles nothing but tensors and plain values."""
+    state: dict[str, Any] = torch.load(folder / STATE, map_location=device, weights_only=True)
+    seal.check_format(state, FORMAT, folder / STATE)
+    return state
+
+
+def publish_result(run: Run, weights: Mapping[str, Tensor], config: ModelConfig, result: RunResult) -> None:
+    """Make the run's folder a sealed model folder with `result.json`, unless somebody already has; drop its attempts."""
+    document = {
+        "format": FORMAT,
+        "seed": result.seed,
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "validation": result.validation,
+    }
+    outputs = [model_folder.CONFIG, model_folder.WEIGHTS, RESULT]
+    with only_one(run.folder):
+        if seal.read_seal(run.folder) is None:
+            for name in outputs:  # of somebody who was killed before the seal
+                (run.folder / name).unlink(missing_ok=True)
+            save_model(run.folder, weights, config)
+            seal.publish(run.folder / RESULT, json.dumps(document, indent=1, allow_nan=False).encode())
+            seal.write_seal(run.folder, outputs)
+    shutil.rmtree(run.folder / "attempts", ignore_errors=True)
+
+
+def read_result(run: Run) -> RunResult | None:
+    """The sealed result of `run`, or None while there is none. Raises StoreError for a sealed folder that is damaged."""
+    found = seal.read_seal(run.folder)
+    if found is None:
+        return None
+    if damages := seal.check_seal(run.folder, found, hashes=False):
+        raise StoreError(f"{run.folder} is sealed but damaged ({damages[0]}); remove the folder to train it again")
+    document = json.loads((run.folder / RESULT).read_bytes())
+    seal.check_format(document, FORMAT, run.folder / RESULT)
+    fields = {name: document[name] for name in ("seed", "steps", "best_step", "validation")}
+    return RunResult(name=run.name, folder=run.folder, **fields)
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """One process of this host at a time; where the file system has no such lock, everyone at once."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

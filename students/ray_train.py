@@ -1,0 +1,157 @@
+"""The engine under Ray Train: one TorchTrainer for a list of runs, on 1 to N workers.
+
+A trainer takes several seconds before its first step, so a stage starts one and trains all its seeds in it. Ray
+restarts a group whose worker died; the engine then goes on from its own checkpoints, so Ray keeps none.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from teachers.config import Resources
+from teachers.errors import CollegiumError
+from teachers.imports import check_own_packages, use_user_path
+
+from .session import Record, Run, RunResult, append_metrics
+from .train import CHECKPOINT_EVERY_S, fit
+
+T = TypeVar("T")
+
+TRAIN_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the controller's poll; at Ray's 2 s a short training waits for it
+    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "600",  # Ray's own collectives would wait for ever for a rank that left
+}
+
+
+class RaySession:
+    """One worker of a TorchTrainer. `mailbox` is an actor handle whose `put` takes points of curves, or None."""
+
+    def __init__(self, mailbox: Any = None) -> None:
+        import ray.train
+        import ray.train.torch
+
+        context = ray.train.get_context()
+        self.rank: int = context.get_world_rank()
+        self.world: int = context.get_world_size()
+        self.device: torch.device = ray.train.torch.get_device()
+        self.mailbox = mailbox
+
+    def report(self, run: Run, records: Sequence[Record]) -> None:
+        append_metrics(run, records)
+        if self.mailbox is not None:
+            self.mailbox.put.remote(list(records))
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        if self.world == 1:
+            return module
+        return DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)
+
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def agree(self, value: T) -> T:
+        if self.world == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one worker is told."""
+
+    runs: tuple[Run, ...]
+    threads: int
+    mailbox: Any
+    checkpoint_every_s: float
+
+
+def train_on_worker(job: Mapping[str, Any]) -> list[RunResult] | CollegiumError:
+    """The training function of a worker. What is the user's to mend is returned: raised, Ray would try it again."""
+    work: Job = job["job"]
+    torch.set_num_threads(work.threads)  # Ray sets OMP_NUM_THREADS to 1
+    try:
+        for run in work.runs:
+            use_user_path(run.user_path)
+        check_own_packages()
+        return fit(work.runs, RaySession(work.mailbox), checkpoint_every_s=work.checkpoint_every_s)
+    except CollegiumError as error:
+        if dist.is_initialized():
+            dist.destroy_process_group()  # the other ranks must not wait for this one
+        return error
+
+
+def fit_on_ray(
+    runs: Sequence[Run],
+    *,
+    resources: Resources,
+    workers: int = 1,
+    gpus: float = 0.0,
+    mailbox: Any = None,
+    max_failures: int = 3,
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+) -> list[RunResult]:
+    """Train `runs` in turn on a group of `workers`, each with `resources.cpus` threads and `gpus` of a GPU.
+
+    `gpus` is what `resources.gpus: auto` came to on this cluster. A group that loses a worker is started again up to
+    `max_failures` times. Raises what a worker raised (RecipeError, StoreError, …), and CollegiumError for anything else.
+    """
+    from ray.train import TrainingFailedError, WorkerGroupError
+
+    for name, value in TRAIN_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    job = Job(tuple(runs), max(1, int(resources.cpus)), mailbox, checkpoint_every_s)
+    attempts = runs[0].stage / "attempts"
+    try:
+        result = trainer(job, attempts, resources, workers, gpus, max_failures).fit()
+    except WorkerGroupError as error:
+        rank, cause = next(iter(error.worker_failures.items()))
+        raise CollegiumError(f"{runs[0].stage_name}: worker {rank} of {workers} failed: {one_line(cause)}") from error
+    except TrainingFailedError as error:
+        raise CollegiumError(f"{runs[0].stage_name}: training could not be started: {one_line(error)}") from error
+    if isinstance(result.return_value, CollegiumError):
+        raise result.return_value
+    shutil.rmtree(attempts, ignore_errors=True)
+    results: list[RunResult] = result.return_value
+    return results
+
+
+def trainer(job: Job, attempts: Any, resources: Resources, workers: int, gpus: float, max_failures: int) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    name = uuid4().hex
+    attempts.mkdir(parents=True, exist_ok=True)
+    reserved = {"CPU": resources.cpus, **({"GPU": gpus} if gpus else {}), **resources.custom}
+    shares_gpus = 0 < gpus < 1 and workers > 1  # NCCL refuses two ranks on one GPU
+    return TorchTrainer(
+        train_on_worker,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="gloo") if shares_gpus else None,
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=gpus > 0,
+            resources_per_worker=reserved,
+            accelerator_type=resources.accelerator_type,
+        ),
+        run_config=RunConfig(
+            name=name, storage_path=str(attempts.resolve()), failure_config=FailureConfig(max_failures=max_failures)
+        ),
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """The last line of an error that may hold a remote traceback: its type and message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,136 @@
+"""What a training is asked to do (`Run`), what comes of it (`RunResult`), and who does it (`Session`).
+
+A session is a process or a group of them. The engine speaks to it alone and does not know whether Ray is behind it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypedDict, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from teachers.config import Preprocess, TrainConfig
+
+from .config import Term
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One teacher of a run: a complete store per train segment, and how its classes map to the transfer set's."""
+
+    name: str
+    stores: Mapping[str, Path]
+    class_map: Mapping[str, str | None] | None = None
+    probability_floor: float = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One training of one network; picklable, and itself alone.
+
+    `train.steps` is what the pipeline resolved with the student's rows; the control's run gets the same.
+    """
+
+    name: str
+    """Inside its stage: `student/seed-0`."""
+    folder: Path
+    """Becomes a model folder with `result.json` and a seal."""
+    stage: Path
+    """Folder of the stage; `metrics.jsonl` lies in it."""
+    stage_name: str
+    """`distill/small`."""
+    model: str
+    arguments: Mapping[str, Any]
+    preprocess: Preprocess
+    objective: tuple[Term, ...]
+    train: TrainConfig
+    seed: int
+    transfer_set: Path
+    sources: tuple[Source, ...] = ()
+    labelled_only: bool = False
+    """Draw from the labelled rows only: controls and teachers."""
+    user_path: Path = Path()
+    trust: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a sealed run folder says of its training."""
+
+    name: str
+    folder: Path
+    seed: int
+    steps: int
+    """Optimiser steps taken: the budget, or less when it stopped early."""
+    best_step: int
+    """Step whose weights were kept."""
+    validation: Mapping[str, float] | None
+    """`accuracy` and `nll` at `best_step`; None without a labelled validation row."""
+
+
+class Record(TypedDict):
+    """One point of a curve."""
+
+    stage: str
+    run: str
+    step: int
+    key: str
+    value: float
+    time: float
+
+
+class Session(Protocol):
+    """A process among `world` that train the same network together."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    def report(self, run: Run, records: Sequence[Record]) -> None:
+        """Keep points of curves; called by rank 0, never waits."""
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module whose backward averages gradients over all ranks."""
+
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all ranks, in place."""
+
+    def agree(self, value: T) -> T:
+        """Rank 0's value, on every rank."""
+
+
+def append_metrics(run: Run, records: Sequence[Record]) -> None:
+    """Add points to the stage's `metrics.jsonl`, in one write; of two points for one (run, step, key) the last counts."""
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    with (run.stage / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(lines)
+
+
+class PlainSession:
+    """This process, alone. `mailbox` is an actor handle whose `put` takes points of curves, or None."""
+
+    rank = 0
+    world = 1
+
+    def __init__(self, device: torch.device | str = "cpu", mailbox: Any = None) -> None:
+        self.device = torch.device(device)
+        self.mailbox = mailbox
+
+    def report(self, run: Run, records: Sequence[Record]) -> None:
+        append_metrics(run, records)
+        if self.mailbox is not None:
+            self.mailbox.put.remote(list(records))
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        return module
+
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def agree(self, value: T) -> T:
+        return value

@@ -1,0 +1,229 @@
+"""The engine: trains networks one after another, and resumes each exactly where its newest checkpoint is.
+
+Knows nothing of Ray: a `Session` says which rank this is.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from teachers.preprocess import Preprocessor
+from torch import Tensor
+
+from teachers.errors import CollegiumError
+from teachers.imports import use_user_path
+from teachers.model_folder import ModelConfig
+from teachers.transfer_set import TransferSet
+
+from .batches import Batches, TrainingRows, load_rows
+from .checkpoint import Attempt, newest_checkpoint, publish_result, read_checkpoint, read_result
+from .optimize import resolve_evaluate_every, resolve_steps
+from .session import PlainSession, Record, Run, RunResult, Session, Source
+from .steps import Stepper
+from .validation import Validation, is_better
+
+__all__ = ["PlainSession", "Record", "Run", "RunResult", "Session", "Source", "Training", "fit", "resolve_steps"]
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_EVERY_S = 10.0
+CHECKPOINT_SHARE = 0.05
+"""Of the time that checkpoints may take, where they are slow."""
+STEPS_PER_POINT = 50
+"""At most so many steps are averaged into one point of a curve."""
+
+
+def fit(runs: Sequence[Run], session: Session, *, checkpoint_every_s: float = CHECKPOINT_EVERY_S) -> list[RunResult]:
+    """Train `runs` in turn; a sealed one is skipped, an unfinished one goes on from its newest checkpoint.
+
+    Every rank calls it with the same runs and gets the same results. Raises CollegiumError, naming run and step, when
+    a loss is not finite.
+    """
+    shared = SharedData()
+    results = []
+    for run in runs:
+        result = session.agree(read_result(run) if session.rank == 0 else None)
+        results.append(result or train_one(run, session, shared, checkpoint_every_s))
+    return results
+
+
+def train_one(run: Run, session: Session, shared: "SharedData", checkpoint_every_s: float) -> RunResult:
+    use_user_path(run.user_path)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        training = Training(run, session, shared.of(run, session))
+        training.resume()
+        training.train(checkpoint_every_s)
+    return training.finish()
+
+
+@dataclass
+class Data:
+    """All that a training reads."""
+
+    transfer_set: TransferSet
+    preprocessor: Preprocessor
+    rows: TrainingRows
+    validation: Validation
+
+
+class SharedData:
+    """The data of the run before, for the next one that reads the same: the seeds of a student."""
+
+    def __init__(self) -> None:
+        self.key: tuple[Any, ...] | None = None
+        self.data: Data | None = None
+
+    def of(self, run: Run, session: Session) -> Data:
+        key = (run.transfer_set, run.preprocess, run.objective, run.sources, run.labelled_only, run.train.augment)
+        if self.data is None or key != self.key:
+            self.data = None  # frees its memory first
+            transfer_set = TransferSet.open(run.transfer_set)
+            preprocessor = Preprocessor(run.preprocess, transfer_set.columns)
+            rows = load_rows(run, transfer_set, preprocessor, session)
+            self.data = Data(transfer_set, preprocessor, rows, Validation(transfer_set, preprocessor, session))
+            self.key = key
+        return self.data
+
+
+@dataclass
+class Progress:
+    """Where a training is; with the module and the optimiser, all that a checkpoint holds."""
+
+    step: int = 0
+    best_step: int = 0
+    best: dict[str, float] | None = None
+    best_weights: dict[str, Tensor] | None = None
+    looks_without_better: int = 0
+    pending: list[Tensor] = field(default_factory=list)
+    """Terms f32 `[terms]` of the steps since the last point of the curves, this rank's share."""
+
+
+class Clock:
+    """When the next checkpoint is due."""
+
+    def __init__(self, every_s: float) -> None:
+        self.every_s, self.due_s = every_s, time.monotonic() + every_s
+
+    def is_due(self) -> bool:
+        return time.monotonic() >= self.due_s
+
+    def time(self, work: Callable[[], None]) -> None:
+        """Do `work`, and wait longer for the next the longer it takes."""
+        start_s = time.monotonic()
+        work()
+        now_s = time.monotonic()
+        self.due_s = now_s + max(self.every_s, (now_s - start_s) / CHECKPOINT_SHARE)
+
+
+class Training:
+    """One network on its way from its seed to its result."""
+
+    def __init__(self, run: Run, session: Session, data: Data) -> None:
+        self.run, self.session, self.data = run, session, data
+        labelled = data.rows.labelled
+        self.steps = resolve_steps(run.train, int(labelled.sum()) if run.labelled_only else len(labelled))
+        self.evaluate_every = resolve_evaluate_every(run.train, self.steps)
+        self.stepper = Stepper(run, session, data.rows, data.transfer_set, data.preprocessor, self.steps)
+        self.progress = Progress()
+        self.attempt = Attempt(run)
+
+    def train(self, checkpoint_every_s: float = CHECKPOINT_EVERY_S) -> None:
+        """Take all steps that are left, with looks at validation and checkpoints on the way."""
+        progress, clock = self.progress, Clock(checkpoint_every_s)
+        for batch in Batches(self.data.rows, self.run, self.session).from_step(progress.step):
+            self.advance(batch)
+            if progress.step == self.steps or progress.step % self.evaluate_every == 0:
+                self.look()
+                if progress.step == self.steps or self.is_stopped():
+                    break
+            if self.session.rank == 0 and clock.is_due():
+                clock.time(self.save)
+
+    def advance(self, batch: dict[str, Tensor]) -> None:
+        """One optimiser step."""
+        self.progress.pending.append(self.stepper.advance(batch, self.progress.step))
+        self.progress.step += 1
+        if len(self.progress.pending) >= STEPS_PER_POINT:
+            self.report_losses()
+
+    def report_losses(self) -> None:
+        """One point for each curve of the training loss. Raises CollegiumError when a loss is not finite."""
+        progress, names = self.progress, self.stepper.objective.names
+        if not progress.pending:
+            return
+        terms = self.session.all_reduce_sum(torch.stack(progress.pending)).double().cpu()
+        first = progress.step - len(progress.pending)
+        progress.pending.clear()
+        for row, term in (~terms.isfinite()).nonzero().tolist():
+            raise CollegiumError(
+                f"{self.run.stage_name}: {self.run.name}: the loss {names[term]!r} is {float(terms[row, term])} at step "
+                f"{first + row + 1}; lower train.learning_rate, or set train.clip"
+            )
+        weights = torch.tensor([self.stepper.objective.weights(step) for step in range(first, progress.step)])
+        values = {"loss": float((terms * weights).sum(1).mean())}
+        values |= dict(zip(names, terms.mean(0).tolist(), strict=True))
+        self.report("train", values | {"learning_rate": self.stepper.learning_rate(progress.step - 1)})
+
+    def look(self) -> None:
+        """Look at validation, and keep the weights when they are the best so far; without labels keep the last."""
+        self.report_losses()
+        self.stepper.share_batch_statistics()
+        module, progress = self.stepper.module, self.progress
+        found = self.data.validation.look(module)
+        if found is None:
+            progress.best_step = progress.step
+            return
+        self.report("validation", found)
+        progress.looks_without_better += 1
+        if is_better(found, progress.best):
+            progress.best, progress.best_step, progress.looks_without_better = found, progress.step, 0
+            progress.best_weights = {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+    def is_stopped(self) -> bool:
+        rule = self.run.train.early_stopping
+        return rule is not None and self.progress.looks_without_better >= rule.patience
+
+    def report(self, group: str, values: dict[str, float]) -> None:
+        if self.session.rank == 0:
+            run, step, now = self.run, self.progress.step, time.time()
+            records = [
+                Record(stage=run.stage_name, run=run.name, step=step, key=f"{group}.{key}", value=value, time=now)
+                for key, value in values.items()
+            ]
+            self.session.report(run, records)
+
+    def save(self) -> None:
+        """Write a checkpoint, unless somebody has sealed the run meanwhile."""
+        modules = {"module": self.stepper.module.state_dict(), "optimizer": self.stepper.optimizer.state_dict()}
+        try:
+            self.attempt.save(self.progress.step, vars(self.progress) | modules)
+        except OSError as error:
+            if read_result(self.run) is None:
+                raise CollegiumError(f"{self.run.name}: cannot write a checkpoint: {error}") from error
+
+    def resume(self) -> None:
+        """Go to the newest checkpoint of any attempt, if there is one."""
+        folder = self.session.agree(newest_checkpoint(self.run) if self.session.rank == 0 else None)
+        if folder is None:
+            return
+        state = read_checkpoint(folder, self.session.device)
+        self.stepper.module.load_state_dict(state["module"])
+        self.stepper.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**{name: state[name] for name in vars(self.progress)})
+        log.info("%s: %s goes on from step %d", self.run.stage_name, self.run.name, self.progress.step)
+
+    def finish(self) -> RunResult:
+        """Publish the best weights and seal the run's folder; what the seal holds is the result, on every rank."""
+        run, progress = self.run, self.progress
+        if self.session.rank == 0:
+            preprocess = self.data.preprocessor.resolved()
+            config = ModelConfig(run.model, dict(run.arguments), self.data.transfer_set.classes, preprocess)
+            result = RunResult(run.name, run.folder, run.seed, progress.step, progress.best_step, progress.best)
+            publish_result(run, progress.best_weights or self.stepper.module.state_dict(), config, result)
+        sealed = self.session.agree(read_result(run) if self.session.rank == 0 else None)
+        assert sealed is not None
+        return sealed
