@@ -11,8 +11,7 @@ A teacher that knows some classes only has a distribution over those. In each cl
 combined, and the result is normalised once more; a class that nobody knows gets probability 0.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,10 +23,7 @@ LOG_ZERO = -1e4
 """Stands for log 0: its exponential is 0, and it is finite."""
 
 
-class Combine(Protocol):
-    def __call__(
-        self, logits: Tensor, *, temperature: float, known: Tensor, labels: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]: ...
+Combine = Callable[..., tuple[Tensor, Tensor]]
 
 
 def mean_probability(

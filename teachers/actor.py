@@ -1,0 +1,44 @@
+"""A replica of a teacher as a Ray actor: a thin shell around `Labeller`."""
+
+import os
+import threading
+from collections.abc import Sequence
+
+import ray
+import torch
+
+from . import imports
+from .labelling import Labeller, LabelTask, TeacherSpec
+from .soft_targets.schema import Commit
+
+
+class TeacherReplica:
+    """Loads its teacher when first asked, so that what goes wrong there comes back as the answer of a call."""
+
+    def __init__(self, teacher: TeacherSpec, tasks: Sequence[LabelTask], num_threads: int, num_gpus: float) -> None:
+        self.teacher = teacher
+        self.tasks = tasks
+        self.num_threads = num_threads
+        self.num_gpus = num_gpus
+        self.loading = threading.Lock()
+        self.labeller: Labeller | None = None
+
+    def ready(self) -> int:
+        """Load the teacher; the process id."""
+        self._loaded()
+        return os.getpid()
+
+    def label(self, task: int, number: int) -> Commit:
+        return self._loaded().label(task, number)
+
+    def _loaded(self) -> Labeller:
+        with self.loading:
+            if self.labeller is None:
+                imports.check_own_packages()
+                torch.set_num_threads(self.num_threads)  # Ray leaves one
+                device = "cuda" if self.num_gpus > 0 and torch.cuda.is_available() else "cpu"
+                self.labeller = Labeller(self.teacher, self.tasks, device)
+        return self.labeller
+
+
+TeacherActor = ray.remote(TeacherReplica)

@@ -1,0 +1,245 @@
+"""A teacher's replicas on the Ray cluster, and the driver's part of labelling: who gets which shard, and what if one dies.
+
+Only control messages pass through here; rows and scores never do.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from .actor import TeacherActor
+from .config import Resources
+from .errors import CollegiumError, EnvironmentUnfit, TeacherError
+from .labelling import LabelTask, TeacherSpec
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT = 3
+"""Shards that a replica has in hand: one is read, one computed, one written."""
+LOG_EVERY_S = 10.0
+PAUSE_S = 0.5
+"""Between two questions whether a lost replica is back."""
+
+
+@contextmanager
+def replicas(teacher: TeacherSpec, tasks: Sequence[LabelTask], num: int, wait_s: float) -> Iterator[list[Any]]:
+    """Reserve all replicas together, start them, and give everything back at the end, whatever happened."""
+    resources = teacher.config.resources
+    num_gpus = _num_gpus(resources)
+    bundle = _bundle(resources, num_gpus)
+    group = placement_group([bundle] * num, strategy="PACK")
+    actors: list[Any] = []
+    try:
+        _wait_for_room(group, teacher.name, num, bundle, wait_s)
+        for number in range(num):
+            options = _actor_options(resources, num_gpus, PlacementGroupSchedulingStrategy(group, number))
+            actors.append(TeacherActor.options(**options).remote(teacher, tasks, _threads(resources), num_gpus))
+        yield actors
+    finally:
+        for actor in actors:
+            ray.kill(actor, no_restart=True)
+        remove_placement_group(group)
+
+
+def _num_gpus(resources: Resources) -> float:
+    if resources.gpus == "auto":
+        return float(ray.cluster_resources().get("GPU", 0) > 0)
+    return resources.gpus
+
+
+def _threads(resources: Resources) -> int:
+    return max(1, int(resources.cpus))
+
+
+def _bundle(resources: Resources, num_gpus: float) -> dict[str, float]:
+    bundle = {"CPU": resources.cpus, **resources.custom}
+    if num_gpus:
+        bundle["GPU"] = num_gpus
+    if resources.accelerator_type is not None:
+        bundle[f"accelerator_type:{resources.accelerator_type}"] = 0.001
+    return bundle
+
+
+def _actor_options(resources: Resources, num_gpus: float, strategy: PlacementGroupSchedulingStrategy) -> dict[str, Any]:
+    return {
+        "num_cpus": resources.cpus,
+        "num_gpus": num_gpus,
+        "resources": resources.custom,
+        "accelerator_type": resources.accelerator_type,
+        "scheduling_strategy": strategy,
+        "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(_threads(resources))}},
+        "max_concurrency": IN_FLIGHT,
+        "max_restarts": -1,
+        "max_task_retries": 0,  # a shard that was lost is sent again from here, to another replica
+    }
+
+
+def _wait_for_room(group: Any, name: str, num: int, bundle: dict[str, float], wait_s: float) -> None:
+    wanted = f"{num} x {', '.join(f'{amount:g} {resource}' for resource, amount in bundle.items())}"
+    deadline = time.monotonic() + wait_s
+    while not group.wait(timeout_seconds=min(LOG_EVERY_S, max(deadline - time.monotonic(), 0.0))):
+        free = {resource: amount for resource, amount in ray.available_resources().items() if resource in bundle}
+        if time.monotonic() >= deadline:
+            raise EnvironmentUnfit(
+                f"teacher {name!r}: the cluster had no room for {wanted} within {wait_s:g} s; free are {free}. "
+                f"Ask for fewer `replicas` or less in `resources`, or wait for other work to end"
+            )
+        log.info("teacher %s waits for %s; free are %s", name, wanted, free)
+
+
+@dataclass
+class Shard:
+    """A shard of the store of task number `task`; `lost_by` is the replica that last failed at it."""
+
+    task: int
+    number: int
+    first_row: int
+    num_rows: int
+    attempts: int = 0
+    lost_by: "Replica | None" = None
+
+
+@dataclass(eq=False)
+class Replica:
+    """An actor as the dispatcher sees it. It is asked whether it is ready before it gets a shard, and after it was lost."""
+
+    number: int
+    actor: Any
+    ready: bool = False
+    lost_at: float | None = None
+    ask_at: float = 0.0
+    num_shards: int = 0
+
+
+class Dispatcher:
+    """Sends shards to replicas, a bounded number at a time, and sends them again when they are lost.
+
+    A shard that was lost runs alone on its replica from then on, after all others: one that kills its replica is not
+    confused with its neighbours, and everything else is committed before it ends the run.
+    """
+
+    def __init__(
+        self,
+        actors: Sequence[Any],
+        shards: Sequence[Shard],
+        teacher: TeacherSpec,
+        tasks: Sequence[LabelTask],
+        *,
+        max_attempts: int,
+        wait_s: float,
+    ) -> None:
+        self.replicas = [Replica(number, actor) for number, actor in enumerate(actors)]
+        self.waiting = deque(shards)
+        self.lost: deque[Shard] = deque()
+        self.calls: dict[Any, tuple[Replica, Shard | None]] = {}
+        self.teacher = teacher
+        self.tasks = tasks
+        self.max_attempts = max_attempts
+        self.wait_s = wait_s
+        self.num_retries = 0
+        self.first_ready: float | None = None
+
+    def run(self) -> Iterator[Shard]:
+        """Yield each shard once it is committed. Raises TeacherError, or what a replica refused to load."""
+        while self.waiting or self.lost or any(replica.num_shards for replica in self.replicas):
+            self._submit()
+            for ref in self._done():
+                replica, shard = self.calls.pop(ref)
+                replica.num_shards -= shard is not None
+                if self._succeeded(ref, replica, shard) and shard is not None:
+                    yield shard
+
+    def _done(self) -> list[Any]:
+        if not self.calls:  # every replica is lost
+            time.sleep(PAUSE_S)
+            return []
+        done: list[Any] = ray.wait(list(self.calls), timeout=PAUSE_S)[0]
+        return done
+
+    def _submit(self) -> None:
+        for replica in self.replicas:
+            if not replica.ready:
+                self._ask_if_ready(replica)
+            while replica.ready and (shard := self._next_for(replica)) is not None:
+                replica.num_shards += 1
+                self.calls[replica.actor.label.remote(shard.task, shard.number)] = (replica, shard)
+
+    def _ask_if_ready(self, replica: Replica) -> None:
+        asked = any(other is replica and shard is None for other, shard in self.calls.values())
+        if not asked and time.monotonic() >= replica.ask_at:
+            self.calls[replica.actor.ready.remote()] = (replica, None)
+
+    def _next_for(self, replica: Replica) -> Shard | None:
+        if self.waiting:
+            return self.waiting.popleft() if replica.num_shards < IN_FLIGHT else None
+        if replica.num_shards:
+            return None
+        others = any(other.ready for other in self.replicas if other is not replica)
+        for shard in self.lost:
+            if shard.lost_by is not replica or not others:
+                self.lost.remove(shard)
+                return shard
+        return None
+
+    def _succeeded(self, ref: Any, replica: Replica, shard: Shard | None) -> bool:
+        """What came of a call; what was lost by it is sent again."""
+        try:
+            ray.get(ref)
+        except RayTaskError as error:
+            self._refused(replica, shard, error)
+            return False
+        except RayError as error:  # the process or its node is gone, or out of reach
+            self._gone(replica, shard, error)
+            return False
+        if shard is None:
+            replica.ready, replica.lost_at = True, None
+            self.first_ready = self.first_ready or time.monotonic()
+        return True
+
+    def _refused(self, replica: Replica, shard: Shard | None, error: RayTaskError) -> None:
+        if isinstance(error.cause, CollegiumError):  # the same everywhere: another try would say it again
+            raise error.cause from None
+        if shard is None:
+            raise TeacherError(f"teacher {self.teacher.name!r} could not be loaded: {error.cause!r}") from error
+        self._send_again(replica, shard, error.cause)
+
+    def _gone(self, replica: Replica, shard: Shard | None, error: RayError) -> None:
+        now = time.monotonic()
+        if replica.lost_at is None:
+            replica.lost_at = now
+            log.warning("teacher %s: replica %d is lost, Ray starts it again", self.teacher.name, replica.number)
+        replica.ready, replica.ask_at = False, now + PAUSE_S
+        if shard is not None:
+            self._send_again(replica, shard, error)
+        elif now - replica.lost_at > self.wait_s:
+            raise TeacherError(
+                f"replica {replica.number} of teacher {self.teacher.name!r} was lost and did not come back within "
+                f"{self.wait_s:g} s; what is labelled is kept, run the same command again. Ray says: {_first_line(error)}"
+            ) from error
+
+    def _send_again(self, replica: Replica, shard: Shard, error: Exception) -> None:
+        shard.attempts += 1
+        shard.lost_by = replica
+        if shard.attempts >= self.max_attempts:
+            task = self.tasks[shard.task]
+            raise TeacherError(
+                f"teacher {self.teacher.name!r} failed {shard.attempts} times at shard {shard.number} of {task.store}, "
+                f"rows {shard.first_row} to {shard.first_row + shard.num_rows - 1} of segment {task.segment}; "
+                f"the last time: {_first_line(error)}. All other shards that could be labelled are kept"
+            ) from error
+        log.warning("teacher %s: shard %d is sent again (%s)", self.teacher.name, shard.number, _first_line(error))
+        self.num_retries += 1
+        self.lost.append(shard)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
