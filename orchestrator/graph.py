@@ -107,13 +107,23 @@ def evaluate_teachers_stage(recipe: Recipe, prepared: str, labels: Mapping[str, 
 
 
 def evaluate_stage(recipe: Recipe, name: str, prepared: str, student: str, labels: Mapping[str, str]) -> Stage:
+    student_config = recipe.students[name]
     config = {
-        "teachers": {teacher: hearing(recipe, teacher) for teacher in recipe.students[name].teachers},
-        "cpus": recipe.students[name].resources.cpus,  # latency is measured with as many threads
+        "teachers": {teacher: hearing(recipe, teacher) for teacher in student_config.teachers},
+        "ensemble": own_combination(student_config),
+        "cpus": student_config.resources.cpus,  # latency is measured with as many threads
     }
     inputs = {"transfer set": prepared, "student": student}
     inputs |= {f"labels of {teacher}": digest for teacher, digest in labels.items()}
     return Stage("evaluate", name, config, inputs)
+
+
+def own_combination(config: StudentConfig) -> dict[str, Any]:
+    """How the student itself hears its teachers: the first term that listens to all of them."""
+    for term in config.objective:
+        if isinstance(term, TeacherTermCommon) and term.teachers in (None, config.teachers):
+            return {"combine": term.combine, "teacher_weights": term.teacher_weights}
+    return {}
 
 
 def export_stage(recipe: Recipe, name: str, student: str, evaluation: str) -> Stage:

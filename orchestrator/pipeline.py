@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from teachers.config import TeacherConfig
 
-from . import builders, graph
-from .builders import Context, Taught
+from . import builders, graph, training_builders
+from .context import Context, Taught, delivered, delivered_digest
+from .label_builder import label
 from .recipe import Recipe
 from .stages import Built
 
@@ -49,7 +50,7 @@ def build(context: Context, until: Until = "export") -> Results:
         if until == "label":
             return results
         for generation in context.recipe.students_in_order():
-            results.students |= builders.distill(context, generation, results.prepared, results.taught)
+            results.students |= training_builders.distill(context, generation, results.prepared, results.taught)
             label_assistants(context, results, generation, pool)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # an interrupted run leaves at once; what was sealed stays
@@ -62,18 +63,26 @@ def build(context: Context, until: Until = "export") -> Results:
 
 
 def label_teachers(context: Context, results: Results, pool: ThreadPoolExecutor) -> None:
-    """Teachers with given weights label while the others are still trained."""
+    """Teachers with given weights, and estimators, label while the networks are still trained."""
     waiting: dict[str, Future[Taught]] = {}
     for name, config in context.recipe.teachers.items():
         if not graph.is_trained_here(config):
             weights = graph.teacher_digest(context.recipe, name, None)
-            waiting[name] = pool.submit(builders.label, context, name, config, weights, None, results.prepared)
-    results.trained = builders.train_teachers(context, results.prepared)
-    for name, built in results.trained.items():
-        config = context.recipe.teachers[name]
-        folder = built.folder if config.kind == "sklearn" else built.folder / builders.delivered(built.folder)[0]
-        waiting[name] = pool.submit(builders.label, context, name, config, built.digest, folder, results.prepared)
+            waiting[name] = pool.submit(label, context, name, config, weights, None, results.prepared)
+        elif config.kind == "sklearn":
+            waiting[name] = pool.submit(_train_and_label, context, results, name)
+    networks = training_builders.train_networks(context, results.prepared)
+    for name, built in networks.items():
+        config, folder = context.recipe.teachers[name], built.folder / delivered(built.folder)[0]
+        waiting[name] = pool.submit(label, context, name, config, built.digest, folder, results.prepared)
+    results.trained |= networks
     results.taught = {name: waiting[name].result() for name in context.recipe.teachers}
+
+
+def _train_and_label(context: Context, results: Results, name: str) -> Taught:
+    built = training_builders.train_estimator(context, name, results.prepared)
+    results.trained[name] = built
+    return label(context, name, context.recipe.teachers[name], built.digest, built.folder, results.prepared)
 
 
 def label_assistants(context: Context, results: Results, names: list[str], pool: ThreadPoolExecutor) -> None:
@@ -82,10 +91,10 @@ def label_assistants(context: Context, results: Results, names: list[str], pool:
     for name in names:
         if name in context.recipe.assistants():
             built = results.students[name]
-            folder = built.folder / builders.delivered(built.folder)[0]
+            folder = built.folder / delivered(built.folder)[0]
             config: TeacherConfig = graph.assistant_as_teacher(context.recipe, name, str(folder))
-            weights = builders.delivered_digest(built)
-            waiting[name] = pool.submit(builders.label, context, name, config, weights, None, results.prepared)
+            weights = delivered_digest(built)
+            waiting[name] = pool.submit(label, context, name, config, weights, None, results.prepared)
     results.taught |= {name: future.result() for name, future in waiting.items()}
 
 

@@ -10,10 +10,11 @@ from typing import Any
 from students.config import StudentConfig
 from teachers.config import TeacherConfig
 from teachers.errors import CollegiumError, RecipeError, StoreError
-from teachers.seal import digest_of
+from teachers.imports import code_digest, use_user_path
 
-from . import builders, graph
-from .builders import Taught
+from . import graph
+from .context import Taught, delivered, delivered_digest, segments_of
+from .label_builder import label_stages
 from .recipe import Recipe, check
 from .stages import Built, Stage, Stages
 
@@ -58,8 +59,6 @@ def plan(recipe: Recipe, out: Path, *, dry_forward: bool = False, user_path: Pat
     `dry_forward` builds every network and runs it on one batch of zeros (imports torch and the user's modules).
     """
     from teachers.sources import look, source_digest
-
-    from teachers.imports import use_user_path
 
     check(recipe)
     use_user_path(user_path or Path.cwd())
@@ -106,7 +105,7 @@ def _import_problems(recipe: Recipe) -> Iterator[str]:
     """Import strings that name no module, weights that are not there."""
     for where, name in _import_strings(recipe):
         try:
-            graph.code_digest(name)
+            code_digest(name)
         except (RecipeError, SyntaxError) as error:
             yield f"{where}: {error}"
     for name, teacher in recipe.teachers.items():
@@ -192,7 +191,7 @@ class _Walk:
             if evaluated is None or student is None:
                 self.unknown("export", name, f"evaluate/{name}")
             else:
-                self.note(graph.export_stage(self.recipe, name, builders.delivered_digest(student), evaluated.digest))
+                self.note(graph.export_stage(self.recipe, name, delivered_digest(student), evaluated.digest))
 
     def teacher(self, name: str, prepared: Built | None) -> Taught | None:
         config = self.recipe.teachers[name]
@@ -213,33 +212,29 @@ class _Walk:
     def labels(self, name: str, config: TeacherConfig, weights: str, prepared: Built) -> Taught | None:
         from teachers.transfer_set import TransferSet
 
-        transfer_set = TransferSet.open(prepared.folder)
-        statistics = digest_of([[c.name, list(c.mean), list(c.std)] for c in transfer_set.columns])
         taught: Taught | None = Taught(name, config)
-        for segment in transfer_set.segments:
-            key = (segment.name, segment.digest)
-            stage = graph.label_stage(config, name, key, weights, list(transfer_set.classes), statistics)
+        for part, stage in label_stages(name, config, weights, TransferSet.open(prepared.folder)).items():
             built = self.note(stage)
             if built is None:
                 taught = None
             elif taught is not None:
-                taught.labels[segment.name] = built
+                taught.labels[part] = built
         return taught
 
     def assistant(self, name: str, prepared: Built | None, student: Built | None) -> Taught | None:
         if prepared is None or student is None:
             self.unknown("label", name, f"distill/{name}")
             return None
-        folder = student.folder / builders.delivered(student.folder)[0]
+        folder = student.folder / delivered(student.folder)[0]
         config = graph.assistant_as_teacher(self.recipe, name, str(folder))
-        return self.labels(name, config, builders.delivered_digest(student), prepared)
+        return self.labels(name, config, delivered_digest(student), prepared)
 
     def student(self, name: str, prepared: Built | None, taught: dict[str, Taught | None]) -> Built | None:
         heard = self._heard(self.recipe.students[name].teachers, taught)
         if prepared is None or heard is None:
             self.unknown("distill", name, self._first_missing(self.recipe.students[name].teachers, prepared, taught))
             return None
-        train = builders.segments_of(prepared, "train")
+        train = segments_of(prepared, "train")
         labels = {teacher.name: teacher.digests(train) for teacher in heard}
         return self.note(graph.distill_stage(self.recipe, name, prepared.digest, labels))
 
@@ -252,7 +247,7 @@ class _Walk:
             until = self._first_missing(teachers, prepared, taught) if heard is None else f"distill/{name}"
             self.unknown("evaluate", name, until)
             return None
-        looked_at = builders.segments_of(prepared, "validation", "test")
+        looked_at = segments_of(prepared, "validation", "test")
         labels = {teacher.name: teacher.digests(looked_at) for teacher in heard}
         if student is None:
             return self.note(graph.evaluate_teachers_stage(self.recipe, prepared.digest, labels))

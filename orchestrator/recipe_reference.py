@@ -38,7 +38,7 @@ def _table(title: str, model: dict[str, Any]) -> str:
 
 def _type(field: dict[str, Any]) -> str:
     if "$ref" in field:
-        return field["$ref"].rpartition("/")[2]
+        return str(field["$ref"]).rpartition("/")[2]
     if "const" in field:
         return f"`{field['const']}`"
     if "enum" in field:

@@ -15,8 +15,8 @@ from teachers.imports import check_own_packages, use_user_path
 from teachers.seal import publish
 
 from . import pipeline
-from .builders import Context
 from .cluster import cluster, set_environment
+from .context import Context
 from .pipeline import Results, Until
 from .progress import Watch
 from .recipe import Recipe, check, public
@@ -58,16 +58,18 @@ def run(
     folder = _run_folder(out, recipe)
     from .tracking import Tracker
 
-    with Watch(quiet=quiet) as watch, Tracker.start(recipe, out, folder, watch) as tracker:
+    with Watch(quiet=quiet) as watch, Tracker.start(recipe, out, folder) as tracker:
         with cluster(address) as joined:
             joined.check(recipe)
-            context = Context(recipe, stages, joined, watch, tracker.mailbox(), user_path)
+            context = Context(recipe, stages, joined, watch, tracker, tracker.mailbox(), user_path)
             start = time.monotonic()
             results = pipeline.build(context, until)
             tracker.drain()
         report = _report(context, results, tracker.ids(), time.monotonic() - start, folder)
-        tracker.finish(report, results, folder)
-    return Finished(folder, report, pipeline.missed_gates(recipe, report) if "students" in report else [])
+        for line in tracker.finish(report, {name: built.folder for name, built in results.models.items()}):
+            log.warning("%s", line)
+    missed = pipeline.missed_gates(recipe, report) if until in ("evaluate", "export") else []
+    return Finished(folder, report, missed)
 
 
 def _run_folder(out: Path, recipe: Recipe) -> Path:

@@ -1,0 +1,80 @@
+"""What the builders of all stages share: the run's context, a teacher's labels, what a training stage delivers."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from students.config import StudentConfig
+from teachers.config import TeacherConfig
+from teachers.seal import digest_of
+
+from . import graph
+from .cluster import Cluster
+from .progress import Watch
+from .recipe import Recipe
+from .stages import Built, Stages
+from .tracking import Tracker
+
+if TYPE_CHECKING:
+    from students.session import Source
+
+Facts = Mapping[str, Any]
+
+
+@dataclass
+class Context:
+    """What every builder needs."""
+
+    recipe: Recipe
+    stages: Stages
+    cluster: Cluster
+    watch: Watch
+    tracker: Tracker
+    mailbox: Any
+    user_path: Path
+
+
+@dataclass
+class Taught:
+    """A teacher's labels: one built stage per segment, by the segment's name."""
+
+    name: str
+    config: TeacherConfig
+    labels: dict[str, Built] = field(default_factory=dict)
+    network: Path | None = None
+    """Its model folder, where it has one."""
+
+    def digests(self, segments: Sequence[str]) -> str:
+        return digest_of([[segment, self.labels[segment].digest] for segment in sorted(segments)])
+
+
+def sources(
+    recipe: Recipe, config: StudentConfig | None, taught: Mapping[str, Taught], segments: Sequence[str]
+) -> tuple["Source", ...]:
+    """A student's teachers (or all of the recipe's), as those who read their labels need them."""
+    from students.session import Source
+
+    names = config.teachers if config is not None else list(recipe.teachers)
+    return tuple(
+        Source(name=name, stores={s: taught[name].labels[s].folder for s in segments}, **graph.hearing(recipe, name))
+        for name in names
+    )
+
+
+def segments_of(prepared: Built, *splits: str) -> list[str]:
+    from teachers.transfer_set import TransferSet
+
+    return [segment.name for segment in TransferSet.open(prepared.folder).segments if segment.split in splits]
+
+
+def delivered(folder: Path) -> tuple[str, int]:
+    """(run, seed) that a training stage delivers."""
+    document = json.loads((folder / "delivered.json").read_bytes())
+    return document["run"], document["seed"]
+
+
+def delivered_digest(built: Built) -> str:
+    run, _ = delivered(built.folder)
+    return built.output_digest(f"{run}/config.json", f"{run}/model.safetensors")

@@ -1,0 +1,113 @@
+"""How a teacher's labels are built: one stage a segment, one set of actors for all that is missing."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from teachers.config import TeacherConfig
+from teachers.seal import Damage, Seal, digest_of
+
+from . import graph
+from .context import Context, Facts, Taught
+from .stages import Built, Stage
+
+if TYPE_CHECKING:
+    from teachers.labelling import TeacherSpec
+    from teachers.soft_targets.schema import Spec
+    from teachers.transfer_set import TransferSet
+
+
+def label(
+    context: Context, name: str, config: TeacherConfig, weights: str, trained: Path | None, prepared: Built
+) -> Taught:
+    """Ask one teacher about every segment; its actors start once, and only when something is missing.
+
+    `weights`: digest of what the teacher is; `trained`: the folder of what was trained here, or None.
+    """
+    from teachers.adapters import teacher_classes
+    from teachers.labelling import TeacherSpec
+    from teachers.transfer_set import TransferSet
+
+    transfer_set = TransferSet.open(prepared.folder)
+    stages = label_stages(name, config, weights, transfer_set)
+    teacher = TeacherSpec(name, config, trained, context.recipe.trusted(), context.user_path)
+    classes = teacher_classes(config, transfer_set.classes, trained)
+    specs = {
+        context.stages.out / stage.folder: _spec(teacher, weights, transfer_set, part, classes)
+        for part, stage in stages.items()
+    }
+    build = partial(_label, context, teacher, transfer_set, specs)
+    built = context.stages.build_together(list(stages.values()), build, partial(_repair, specs))
+    network = trained if config.kind == "module" else Path(config.path) if config.kind == "checkpoint" else None
+    return Taught(name, config, {part: built[stage] for part, stage in stages.items()}, network)
+
+
+def label_stages(name: str, config: TeacherConfig, weights: str, transfer_set: "TransferSet") -> dict[str, Stage]:
+    """By segment."""
+    statistics = digest_of([[column.name, list(column.mean), list(column.std)] for column in transfer_set.columns])
+    classes = list(transfer_set.classes)
+    return {
+        segment.name: graph.label_stage(config, name, (segment.name, segment.digest), weights, classes, statistics)
+        for segment in transfer_set.segments
+    }
+
+
+def _spec(
+    teacher: "TeacherSpec", weights: str, transfer_set: "TransferSet", part: str, classes: tuple[str, ...]
+) -> "Spec":
+    from teachers.soft_targets.schema import Spec, rows_per_shard
+
+    segment = transfer_set.segment(part)
+    bytes_per_row = 12 + 2 * len(classes)
+    return Spec(
+        teacher=teacher.name,
+        teacher_digest=weights,
+        segment=segment.name,
+        segment_digest=segment.digest,
+        encoding=teacher.config.encoding,
+        classes=classes,
+        num_rows=segment.num_rows,
+        rows_per_shard=rows_per_shard(segment.num_rows, bytes_per_row),
+    )
+
+
+def _label(
+    context: Context,
+    teacher: "TeacherSpec",
+    transfer_set: "TransferSet",
+    specs: Mapping[Path, "Spec"],
+    folders: Mapping[Stage, Path],
+) -> dict[Stage, tuple[Seal, Facts]]:
+    from teachers.labelling import LabelTask, Progress
+    from teachers.labelling import label as ask
+    from teachers.soft_targets.store import SoftTargetStore
+
+    stores = {stage: SoftTargetStore.create(folder, specs[folder]) for stage, folder in folders.items()}
+    tasks = [LabelTask(transfer_set.folder, stage.part, folder) for stage, folder in folders.items()]
+    done: dict[Path, int] = {}
+    total = sum(specs[folder].num_rows for folder in folders.values())
+
+    def advance(now: Progress) -> None:
+        done[now.store] = now.rows
+        context.watch.advance(f"label/{teacher.name}", sum(done.values()), total, f"{now.rows_per_s:,.0f} rows/s")
+
+    report = ask(teacher, tasks, progress=advance)
+    facts = {
+        "rows_per_s": round(report.rows_per_s, 1),
+        "actor_start_s": round(report.start_s, 3),
+        "num_retries": report.num_retries,
+    }
+    share = {stage: report.stores.get(folder, 0) for stage, folder in folders.items()}
+    seconds = {stage: report.seconds * rows / max(report.rows, 1) for stage, rows in share.items()}
+    return {
+        stage: (store.seal(), {"rows": share[stage], **facts, "seconds": seconds[stage]})
+        for stage, store in stores.items()
+    }
+
+
+def _repair(specs: Mapping[Path, "Spec"], folder: Path, away: Path, damages: list[Damage]) -> None:
+    """Only the damaged shards are labelled again."""
+    from teachers.soft_targets.store import SoftTargetStore
+
+    SoftTargetStore(folder, specs[folder]).repair(away)

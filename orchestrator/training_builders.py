@@ -1,0 +1,201 @@
+"""How networks and estimators are trained: teachers, students, controls; equal needs share one worker group."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from students.config import HardTerm, StudentConfig
+from teachers.config import ModuleTeacher, Resources, SklearnTeacher, TeacherConfig, TrainConfig
+from teachers.seal import Seal, digest_of, publish, read_seal, write_seal
+
+from . import graph
+from .cluster import call
+from .context import Context, Facts, Taught, segments_of, sources
+from .stages import Built, Stage
+
+if TYPE_CHECKING:
+    from students.session import Run, RunResult, Source
+
+Trained = TypeVar("Trained", bound=TrainConfig)
+
+
+def train_networks(context: Context, prepared: Built) -> dict[str, Built]:
+    """All teachers that are networks trained here."""
+    mine = [name for name, teacher in context.recipe.teachers.items() if teacher.kind == "module" and teacher.train]
+    stages = [graph.train_teacher_stage(context.recipe, name, prepared.digest) for name in mine]
+    built: dict[Stage, Built] = {}
+    for group in _groups(stages, lambda stage: _needs(context.recipe.teachers[stage.name])):
+        built |= context.stages.build_together(group, partial(_fit_networks, context, prepared))
+    return {stage.name: built[stage] for stage in stages}
+
+
+def train_estimator(context: Context, name: str, prepared: Built) -> Built:
+    """A teacher that is a scikit-learn estimator trained here."""
+    stage = graph.train_teacher_stage(context.recipe, name, prepared.digest)
+    return context.stages.build(stage, partial(_fit_sklearn, context, stage, prepared))
+
+
+def _fit_sklearn(context: Context, stage: Stage, prepared: Built, folder: Path) -> tuple[Seal, Facts]:
+    config = context.recipe.teachers[stage.name]
+    assert isinstance(config, SklearnTeacher)
+    start = time.monotonic()
+    call(_fit_estimator, config, prepared.folder, folder, resources=config.resources, user_path=context.user_path)
+    outputs = [path.name for path in folder.iterdir() if path.name in ("model.skops", "teacher.json")]
+    return write_seal(folder, outputs), {"train_s": round(time.monotonic() - start, 3)}
+
+
+def _fit_estimator(config: SklearnTeacher, prepared: Path, folder: Path) -> None:
+    from teachers.estimators import fit_sklearn
+    from teachers.transfer_set import TransferSet
+
+    fit_sklearn(config, TransferSet.open(prepared), folder)
+
+
+def _fit_networks(context: Context, prepared: Built, folders: Mapping[Stage, Path]) -> dict[Stage, tuple[Seal, Facts]]:
+    runs = {stage: _teacher_run(context, stage, prepared, folder) for stage, folder in folders.items()}
+    config = context.recipe.teachers[next(iter(folders)).name]
+    assert isinstance(config, ModuleTeacher) and config.train is not None
+    results = _fit(context, list(runs.values()), config.resources, config.train.workers)
+    return {stage: _seal_runs(folders[stage], [results[run.folder]]) for stage, run in runs.items()}
+
+
+def _teacher_run(context: Context, stage: Stage, prepared: Built, folder: Path) -> "Run":
+    from students.session import Run
+
+    config = context.recipe.teachers[stage.name]
+    assert isinstance(config, ModuleTeacher) and config.train is not None
+    name = f"teacher/seed-{config.train.seed}"
+    return Run(
+        name=name,
+        folder=folder / name,
+        stage=folder,
+        stage_name=stage.title,
+        model=config.model,
+        arguments=config.arguments,
+        preprocess=config.preprocess,
+        objective=(HardTerm(loss="hard"),),
+        train=_in_steps(config.train, prepared, labelled_only=True),
+        seed=config.train.seed,
+        transfer_set=prepared.folder,
+        sources=(),
+        labelled_only=True,
+        user_path=context.user_path,
+        trust=context.recipe.trusted(),
+    )
+
+
+def distill(context: Context, names: Sequence[str], prepared: Built, taught: Mapping[str, Taught]) -> dict[str, Built]:
+    """Train students whose teachers have all labelled, with their controls; equal needs share a worker group."""
+    train = segments_of(prepared, "train")
+    stages = []
+    for name in names:
+        labels = {teacher: taught[teacher].digests(train) for teacher in context.recipe.students[name].teachers}
+        stages.append(graph.distill_stage(context.recipe, name, prepared.digest, labels))
+    built: dict[Stage, Built] = {}
+    for group in _groups(stages, lambda stage: _needs(context.recipe.students[stage.name])):
+        built |= context.stages.build_together(group, partial(_distill, context, prepared, taught, train))
+    return {stage.name: built[stage] for stage in stages}
+
+
+def _distill(
+    context: Context,
+    prepared: Built,
+    taught: Mapping[str, Taught],
+    train: Sequence[str],
+    folders: Mapping[Stage, Path],
+) -> dict[Stage, tuple[Seal, Facts]]:
+    runs: dict[Stage, list[Run]] = {}
+    for stage, folder in folders.items():
+        config = context.recipe.students[stage.name]
+        heard = sources(context.recipe, config, taught, train)
+        runs[stage] = _student_runs(context, stage, prepared, folder, heard)
+    config = context.recipe.students[next(iter(folders)).name]
+    results = _fit(context, [run for each in runs.values() for run in each], config.resources, config.train.workers)
+    return {stage: _seal_runs(folders[stage], [results[run.folder] for run in each]) for stage, each in runs.items()}
+
+
+def _student_runs(
+    context: Context, stage: Stage, prepared: Built, folder: Path, heard: "tuple[Source, ...]"
+) -> "list[Run]":
+    from students.session import Run
+
+    config = context.recipe.students[stage.name]
+    train = _in_steps(config.train, prepared, labelled_only=False)
+    runs = []
+    for kind in ("student", "control") if config.control else ("student",):
+        for seed in config.train.seeds:
+            run = Run(
+                name=f"{kind}/seed-{seed}",
+                folder=folder / kind / f"seed-{seed}",
+                stage=folder,
+                stage_name=stage.title,
+                model=config.model,
+                arguments=config.arguments,
+                preprocess=config.preprocess,
+                objective=tuple(config.objective) if kind == "student" else (HardTerm(loss="hard"),),
+                train=train,
+                seed=seed,
+                transfer_set=prepared.folder,
+                sources=heard if kind == "student" else (),
+                labelled_only=kind == "control",
+                user_path=context.user_path,
+                trust=context.recipe.trusted(),
+            )
+            runs.append(run)
+    return runs
+
+
+def _fit(context: Context, runs: "list[Run]", resources: Resources, workers: int) -> "dict[Path, RunResult]":
+    from students.ray_train import fit_on_ray
+
+    for stage_name, folder in {run.stage_name: run.stage for run in runs}.items():
+        context.tracker.follow(stage_name, folder / "metrics.jsonl")
+    results = fit_on_ray(
+        runs, resources=resources, workers=workers, gpus=context.cluster.gpus(resources), mailbox=context.mailbox
+    )
+    for stage_name in {run.stage_name for run in runs}:
+        context.tracker.stage_done(stage_name)
+    return {run.folder: result for run, result in zip(runs, results, strict=True)}
+
+
+def _seal_runs(folder: Path, results: "list[RunResult]") -> tuple[Seal, Facts]:
+    """Seal a training stage; delivered is the seed with the best validation metric, ties to the lower seed."""
+    from students.evaluate import delivered as best_seed
+
+    mine = {result.seed: result for result in results if not result.name.startswith("control/")}
+    best = mine[best_seed({seed: result.folder for seed, result in mine.items()})]
+    publish(folder / "delivered.json", json.dumps({"format": 1, "run": best.name, "seed": best.seed}).encode())
+    outputs = ["delivered.json"]
+    for result in results:
+        seal = read_seal(folder / result.name)
+        assert seal is not None
+        outputs += [f"{result.name}/{path}" for path in (*(output.path for output in seal.outputs), "SEAL.json")]
+    facts = {"steps": sum(result.steps for result in results)}
+    return write_seal(folder, outputs), facts
+
+
+def _in_steps(train: Trained, prepared: Built, *, labelled_only: bool) -> Trained:
+    """The budget in steps, from the rows that the student (not its control) draws from."""
+    from students.optimize import resolve_steps
+    from teachers.transfer_set import TransferSet
+
+    transfer_set = TransferSet.open(prepared.folder)
+    rows = sum(segment.num_rows for segment in transfer_set.of("train"))
+    steps = resolve_steps(train, transfer_set.num_labelled if labelled_only else rows)
+    return train.model_copy(update={"steps": steps, "epochs": None})
+
+
+def _needs(config: ModuleTeacher | StudentConfig | TeacherConfig) -> str:
+    train = getattr(config, "train", None)
+    workers = train.workers if isinstance(train, TrainConfig) else 1
+    return digest_of([config.resources.model_dump(mode="json"), workers])
+
+
+def _groups(stages: Sequence[Stage], key: Callable[[Stage], str]) -> list[list[Stage]]:
+    groups: dict[str, list[Stage]] = {}
+    for stage in stages:
+        groups.setdefault(key(stage), []).append(stage)
+    return list(groups.values())

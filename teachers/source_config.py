@@ -1,0 +1,143 @@
+"""What a recipe can say of the transfer set: where its rows come from, and who trains, chooses and tests."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from .strict import Config, ImportString
+
+
+class SklearnSource(Config):
+    """A data set that ships inside scikit-learn."""
+
+    kind: Literal["sklearn"]
+    name: Literal["digits", "iris", "wine", "breast_cancer"]
+    """`digits` has the columns `image` (uint8 [8, 8, 1], 0 to 16) and `digit`; the others `features` and `target`."""
+
+
+class TableSource(Config):
+    """Parquet or Arrow IPC files: one file, or a folder of them (read in the order of their names)."""
+
+    kind: Literal["parquet", "arrow"]
+    path: str
+    """A file or a folder. Hugging Face image columns (`struct<bytes, path>`) and ClassLabel names are understood."""
+
+
+class ImageFolderSource(Config):
+    """One folder of images per class. Columns: `image` and `label`."""
+
+    kind: Literal["image_folder"]
+    path: str
+    """The folder that holds the class folders."""
+
+
+class TextTableSource(Config):
+    """CSV (with a header) or JSON lines: numeric features, one record a row."""
+
+    kind: Literal["csv", "jsonl"]
+    path: str
+    """A file or a folder."""
+
+
+class NumpySource(Config):
+    """An `.npz` file (its arrays are the columns) or a folder of `.npy` files (the file names are). Never unpickled."""
+
+    kind: Literal["numpy"]
+    path: str
+    """The `.npz` file, or the folder of `.npy` files."""
+
+
+class ImportSource(Config):
+    """A function of yours that returns a `pyarrow.Table`, or an iterator of tables for data that does not fit memory."""
+
+    kind: Literal["import"]
+    function: ImportString
+    """`package.module:name`."""
+    arguments: dict[str, Any] = {}
+    """Keyword arguments of the function."""
+
+
+Source = Annotated[
+    SklearnSource | TableSource | ImageFolderSource | TextTableSource | NumpySource | ImportSource,
+    Field(discriminator="kind"),
+]
+
+
+class SplitFiles(Config):
+    """Files of each split; names inside `source.path`."""
+
+    train: str
+    """File or folder of the training rows."""
+    validation: str | None = None
+    """File or folder of the validation rows; null: `split.validation` is taken out of train."""
+    test: str
+    """File or folder of the test rows."""
+
+
+class SplitConfig(Config):
+    """Who is in which split: by a seeded hash of the row's key (or of `group_by`), or by given files."""
+
+    train: float | None = Field(None, gt=0, lt=1)
+    """Share of training rows; null: what the others leave."""
+    validation: float | None = Field(None, gt=0, lt=1)
+    """Share of validation rows (default 0.1); with `files` and no validation file a share of train."""
+    test: float | None = Field(None, gt=0, lt=1)
+    """Share of test rows (default 0.2); not with `files`."""
+    seed: int = Field(0, ge=0)
+    """Another seed, another split."""
+    group_by: str | None = None
+    """Column whose equal values always fall into the same split."""
+    files: SplitFiles | None = None
+    """Files that are the splits."""
+
+    @model_validator(mode="after")
+    def shares_add_up(self) -> Self:
+        if self.files is not None:
+            if self.train is not None or self.test is not None:
+                raise ValueError("`files` gives train and test; of the shares only `validation` may stand beside it")
+            if self.files.validation is not None and self.validation is not None:
+                raise ValueError("give a validation file or a validation share, not both")
+        else:
+            total = (self.train or 0.0) + self.validation_share + self.test_share
+            if total > 1 + 1e-9:
+                raise ValueError(f"train, validation and test add up to {total:g}, more than 1")
+            if self.train is None and total >= 1 - 1e-9:
+                raise ValueError("validation and test leave nothing to train on")
+        return self
+
+    @property
+    def validation_share(self) -> float:
+        return 0.1 if self.validation is None else self.validation
+
+    @property
+    def test_share(self) -> float:
+        return 0.2 if self.test is None else self.test
+
+
+class TransferSetConfig(Config):
+    """The inputs on which teachers are asked; labels are optional."""
+
+    source: Source
+    """Where the rows come from."""
+    inputs: str | list[str]
+    """Input column, or several; numeric scalar columns are joined into one column `features`."""
+    label: str | None
+    """Column of the class; null: no row has a label."""
+    classes: list[str] | None = None
+    """Class names in the order of the label's integers; null: from the source's metadata or its sorted values."""
+    id: str | None = None
+    """Column that names a row; null: its path and row number inside the file."""
+    key_salt: str = ""
+    """Put before every id when it is hashed; the cure for a collision of keys."""
+    split: SplitConfig = SplitConfig()
+    """Who trains, who chooses, who tests."""
+    labelled: int | None = Field(None, ge=1)
+    """Stratified training rows whose label may be used, the others are transfer data only; null: all."""
+    limit: int | None = Field(None, ge=1)
+    """At most so many rows of each split, the first in key order; for short runs."""
+    image_size: int | None = Field(None, ge=1, le=4096)
+    """Edge in pixels that images are stored at; null: their own size, which must then be equal."""
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    """A row that cannot be used ends the run, or is dropped and counted in the report."""
+    views: Literal[0] = 0
+    """Replayable augmentations of every training row; view 0 is the row itself."""

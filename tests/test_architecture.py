@@ -1,0 +1,79 @@
+"""The shape of the code: a chain of packages, tables that agree with their names, a lock that installs anywhere."""
+
+import ast
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from students.config import LossName
+from teachers.config import AugmentName, CombineName
+
+ROOT = Path(__file__).parents[1]
+MAY_IMPORT = {
+    "teachers": {"teachers"},
+    "students": {"students", "teachers"},
+    "orchestrator": {"orchestrator", "students", "teachers"},
+}
+MODULES = [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level packages that a module imports anywhere: in functions and under TYPE_CHECKING too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(path.relative_to(ROOT).parts[0] if node.level else (node.module or "").partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_follow_the_chain(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    assert imported(path) & set(MAY_IMPORT) <= MAY_IMPORT[package]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_and_functions_stay_readable(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    assert not {path.stem for path in MODULES} & {"utils", "helpers", "common", "base", "manager"}
+
+
+def test_names_in_the_recipe_are_the_names_in_the_tables() -> None:
+    from students.augment import AUGMENTS
+    from students.losses import LOSSES
+    from teachers.combine import COMBINE
+
+    assert set(LOSSES) == set(get_args(LossName))
+    assert set(COMBINE) == set(get_args(CombineName))
+    assert set(AUGMENTS) == set(get_args(AugmentName))
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-oracles.lock"])
+def test_the_lock_installs_on_any_machine(name: str) -> None:
+    for line in (ROOT / name).read_text().splitlines():
+        if not line.startswith("#"):
+            assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line), line
+            assert not re.match(r"nvidia|triton", line), line
+
+
+def test_every_dependency_is_locked_and_says_what_for() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    locked = {
+        line.partition("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "requirements.lock").read_text().splitlines()
+    }
+    block = text[text.index("\ndependencies = [") : text.index("[project.scripts]")]
+    named = re.findall(r'^  "([A-Za-z0-9-]+)', block, re.M)
+    assert len(named) > 15
+    assert not [name for name in named if name.lower() not in locked]

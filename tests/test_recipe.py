@@ -1,0 +1,152 @@
+"""The recipe: strict, frozen, and every error has its place."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from orchestrator.recipe import Recipe, load_recipe, public
+from orchestrator.recipe_reference import json_schema, reference
+from orchestrator.shipped import recipes
+from teachers.errors import RecipeError
+
+ROOT = Path(__file__).parents[1]
+DIGITS = (ROOT / "recipes" / "digits.yaml").read_text()
+
+
+def complaint(tmp_path: Path, text: str, *overrides: str) -> str:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError) as found:
+        load_recipe(path, overrides)
+    assert found.value.exit_code == 2
+    return str(found.value).replace(str(path), "r.yaml")
+
+
+def line_of(text: str, needle: str) -> int:
+    return next(number for number, line in enumerate(text.splitlines(), 1) if needle in line)
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_shipped_recipe_is_valid(name: str) -> None:
+    assert load_recipe(recipes()[name]).format == 1
+
+
+def test_a_misspelt_key_is_named_with_its_place_and_the_nearest_key(tmp_path: Path) -> None:
+    text = DIGITS.replace("    objective:", "    objectve:")
+    line = line_of(text, "objectve")
+    assert f"r.yaml:{line}:5: students.small.objectve: unknown key, did you mean objective?" in complaint(
+        tmp_path, text
+    )
+
+
+def test_all_errors_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = (
+        DIGITS.replace("width: 24}", "width: 24}\n    replics: 2")
+        .replace("steps: 1600", "steps: many")
+        .replace("name: digits}", "name: digit}")
+    )
+    told = complaint(tmp_path, text).splitlines()
+    assert [line.split(": ")[1] for line in told] == [
+        "transfer_set.source.name",
+        "teachers.wide.replics",
+        "students.small.train.steps",
+    ]
+
+
+def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
+    assert "teachers: stands twice" in complaint(tmp_path, DIGITS + "\nteachers: {}\n")
+
+
+def test_a_wrong_type_says_what_was_found(tmp_path: Path) -> None:
+    assert "learning_rate: input should be a valid number" in complaint(tmp_path, DIGITS.replace("5.0e-3", "fast"))
+
+
+def test_an_unknown_kind_names_the_kinds_there_are(tmp_path: Path) -> None:
+    assert "did you mean sklearn?" in complaint(tmp_path, DIGITS.replace("kind: sklearn, name", "kind: sklern, name"))
+
+
+def test_an_unknown_loss_that_is_no_import_string_is_refused(tmp_path: Path) -> None:
+    assert "objective.0.loss" in complaint(tmp_path, DIGITS.replace("loss: soft", "loss: sofd"))
+
+
+def test_broken_yaml_has_its_place(tmp_path: Path) -> None:
+    assert complaint(tmp_path, "format: 1\nname: [unclosed\n").startswith("r.yaml:3:1: not YAML")
+
+
+def test_a_missing_file_says_what_to_do() -> None:
+    with pytest.raises(RecipeError, match="collegium init"):
+        load_recipe("no/such/recipe.yaml")
+
+
+def test_overrides_reach_lists_and_are_checked_like_the_file(tmp_path: Path) -> None:
+    path = ROOT / "recipes" / "digits.yaml"
+    recipe = load_recipe(path, ["students.small.objective.0.temperature=4", "students.small.train.steps=5"])
+    small = recipe.students["small"]
+    assert (small.objective[0].temperature, small.train.steps) == (4.0, 5)  # type: ignore[union-attr]
+    assert "-o students.small.train.stps: unknown key, did you mean steps?" in complaint(
+        tmp_path, DIGITS, "students.small.train.stps=5"
+    )
+    assert "has 2 entries" in complaint(tmp_path, DIGITS, "students.small.objective.7.weight=1")
+    assert "expected `path.to.key=value`" in complaint(tmp_path, DIGITS, "students.small")
+
+
+def test_a_student_that_names_no_such_teacher_is_told_the_nearest(tmp_path: Path) -> None:
+    text = DIGITS.replace("teachers: [wide, deep, trees]", "teachers: [wide, deep, tree]")
+    assert (
+        f"r.yaml:{line_of(text, '[wide, deep, tree]')}:28: students.small.teachers.2: no teacher or student is called 'tree', did you mean trees?"
+        in complaint(tmp_path, text)
+    )
+
+
+def test_a_cycle_of_assistants_is_refused_with_its_path(tmp_path: Path) -> None:
+    recipe = yaml.safe_load(DIGITS)
+    small = recipe["students"].pop("small")
+    for name, teacher in (("a", "b"), ("b", "c"), ("c", "a")):
+        recipe["students"][name] = small | {"teachers": [teacher]}
+    assert "a -> b -> c -> a" in complaint(tmp_path, yaml.safe_dump(recipe))
+
+
+def test_assistants_come_before_those_they_teach() -> None:
+    recipe = yaml.safe_load(DIGITS)
+    small = recipe["students"].pop("small")
+    recipe["students"] = {"last": small | {"teachers": ["middle"]}, "middle": small, "other": small}
+    loaded = Recipe.model_validate(recipe)
+    assert loaded.students_in_order() == [["middle", "other"], ["last"]]
+    assert loaded.assistants() == ["middle"]
+
+
+def test_soft_targets_of_a_teacher_that_keeps_labels_only_are_refused(tmp_path: Path) -> None:
+    text = DIGITS.replace("arguments: {n_estimators: 300}", "arguments: {n_estimators: 300}\n    encoding: label")
+    assert "teacher 'trees' keeps only labels" in complaint(tmp_path, text)
+
+
+def test_a_recipe_is_frozen() -> None:
+    recipe = load_recipe(ROOT / "recipes" / "digits.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.name = "other"  # type: ignore[misc]
+
+
+def test_the_public_copy_holds_no_password() -> None:
+    recipe = load_recipe(ROOT / "recipes" / "digits.yaml", ["tracking.uri=https://me:secret@mlflow.example/x"])
+    assert "secret" not in yaml.safe_dump(public(recipe))
+    assert public(recipe)["tracking"]["uri"] == "https://mlflow.example/x"
+
+
+def test_the_committed_schema_is_the_models_own() -> None:
+    assert (ROOT / "recipe.schema.json").read_text() == json_schema()
+
+
+def test_the_readme_quotes_the_reference_of_every_key() -> None:
+    assert reference() in (ROOT / "README.md").read_text()
+
+
+def test_reading_a_recipe_imports_no_heavy_package() -> None:
+    code = (
+        "import sys; from orchestrator.recipe import load_recipe; import orchestrator.cli;"
+        f"load_recipe({str(ROOT / 'recipes' / 'digits.yaml')!r});"
+        "print([name for name in ('torch', 'ray', 'mlflow', 'numpy', 'pyarrow', 'sklearn') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
