@@ -62,9 +62,10 @@ def build_module(model: str, arguments: Mapping[str, Any], *, num_classes: int, 
     RecipeError when it cannot be called so, or does not return a module.
     """
     make = imports.load(model)
-    if not callable(make):
-        raise RecipeError(f"{model} is a {type(make).__name__}, expected a function or class that makes an nn.Module")
-    signature = inspect.signature(make)
+    try:
+        signature = inspect.signature(make)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{model} is no function or class that makes an nn.Module: {error}") from error
     known = {"num_classes": num_classes, "input_shape": input_shape}
     passed = {name: value for name, value in known.items() if name in signature.parameters} | dict(arguments)
     try:
