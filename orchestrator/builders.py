@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 
 def prepare(context: Context) -> Built:
+    from teachers.look import source_digest
     from teachers.prepare import prepare as prepare_transfer_set
-
-    from teachers.sources import source_digest
 
     config = context.recipe.transfer_set
     stage = graph.prepare_stage(context.recipe, source_digest(config))

@@ -221,12 +221,13 @@ def _newest_run(out: Path) -> Path:
 @click.option(
     "--output", type=click.Path(path_type=Path), help="*.parquet, *.csv or *.jsonl.  [default: JSON lines on stdout]"
 )
+@click.option("--inputs", multiple=True, metavar="COLUMN", help="Input column of SOURCE.  [default: the model's]")
 @click.option("--trust", multiple=True, metavar="MODULE:NAME", help="Architecture of yours that the folder may name.")
-def predict(model: Path, source: Path, output: Path | None, trust: tuple[str, ...]) -> None:
+def predict(model: Path, source: Path, output: Path | None, inputs: tuple[str, ...], trust: tuple[str, ...]) -> None:
     """Class and probability of every row of SOURCE, by the model folder MODEL."""
-    from students.predict import predict_file
+    from .predicting import predict_file
 
-    predict_file(model, source, output, trust=trust, write_line=click.echo)
+    predict_file(model, source, output, inputs=inputs, trust=trust, tell=click.echo)
 
 
 @collegium.command()

@@ -58,7 +58,7 @@ def plan(recipe: Recipe, out: Path, *, dry_forward: bool = False, user_path: Pat
 
     `dry_forward` builds every network and runs it on one batch of zeros (imports torch and the user's modules).
     """
-    from teachers.sources import look, source_digest
+    from teachers.look import look, source_digest
 
     check(recipe)
     use_user_path(user_path or Path.cwd())
@@ -72,7 +72,7 @@ def plan(recipe: Recipe, out: Path, *, dry_forward: bool = False, user_path: Pat
     rows = seen.num_rows or 0
     classes = len(seen.classes or ())
     label_bytes = sum(12 + (2 * classes if t.encoding == "dense" else 0) for t in recipe.teachers.values())
-    made.bytes_needed = rows * (seen.bytes_per_row + label_bytes)
+    made.bytes_needed = (seen.num_bytes or 0) + rows * label_bytes
     if made.bytes_needed > made.bytes_free:
         made.notes.append(
             f"about {made.bytes_needed / 2**20:,.0f} MiB are needed under {out}, "

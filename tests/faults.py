@@ -1,0 +1,191 @@
+"""Kills real processes of real runs at random moments, and compares what comes out with an undisturbed run.
+
+`python -m tests.faults` does it ten times for the driver, a teacher actor and a training worker each, and prints the
+times. The test suite does one of each kind. A run is killed by SIGKILL; where the driver died, the same command is
+started again.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "digits.yaml"
+SMALL = (
+    "teachers.wide.train.steps=60",
+    "teachers.wide.arguments.width=8",
+    "teachers.wide.replicas=2",
+    "teachers.deep.train.steps=40",
+    "teachers.deep.arguments.width=4",
+    "students.small.train.steps=400",
+    "students.small.train.seeds=[0, 1]",
+)
+"""A run of half a minute, with every kind of stage in it."""
+PATIENCE_S = 300.0
+"""For a process to appear that is to be killed, and for a run to end."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What must not depend on kills."""
+
+    keys: dict[str, tuple[int, ...]]
+    """By teacher and segment, every sample_key in the store, in order."""
+    students: dict[str, str]
+    """By run, SHA-256 of the student's weights."""
+
+
+def command(out: Path, overrides: tuple[str, ...]) -> list[str]:
+    options = [part for override in overrides for part in ("-o", override)]
+    return [str(Path(sys.executable).parent / "collegium"), "run", str(RECIPE), "--out", str(out), "--json", *options]
+
+
+def start(out: Path, overrides: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with (out.parent / f"{out.name}.log").open("ab") as log:
+        return subprocess.Popen(command(out, overrides), stdout=subprocess.DEVNULL, stderr=log)
+
+
+def finish(driver: "subprocess.Popen[bytes]", out: Path) -> None:
+    code = driver.wait(timeout=PATIENCE_S)
+    assert code == 0, f"exit code {code}; {(out.parent / f'{out.name}.log').read_text()[-3000:]}"
+
+
+def outcome(out: Path) -> Outcome:
+    """Read with pyarrow and hashlib alone: the check must not trust the code that it checks."""
+    keys = {}
+    for store in sorted((out / "soft_targets").iterdir()):
+        spec = json.loads((store / "spec.json").read_bytes())
+        records = [json.loads(path.read_bytes()) for path in sorted((store / "commits").glob("*.json"))]
+        found: list[int] = []
+        for record in records:
+            found += pa.ipc.open_file(store / record["path"]).read_all()["sample_key"].to_pylist()
+        keys[f"{spec['teacher']}/{spec['segment']}"] = tuple(found)
+    weights = {
+        "/".join(path.parts[-3:-1]): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted((out / "students").glob("*/*/*/model.safetensors"))
+    }
+    return Outcome(keys, weights)
+
+
+def workers_of(driver: "subprocess.Popen[bytes]", names: tuple[str, ...]) -> list[psutil.Process]:
+    """Ray worker processes of this driver's cluster whose title has one of `names`."""
+    found = []
+    try:
+        family = psutil.Process(driver.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    for process in family:
+        try:
+            title = " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if title.startswith("ray::") and any(name in title for name in names):
+            found.append(process)
+    return found
+
+
+def kill_driver(driver: "subprocess.Popen[bytes]", out: Path, at: random.Random) -> str:
+    delay = at.uniform(2.0, 45.0)
+    end = time.monotonic() + delay
+    while time.monotonic() < end and driver.poll() is None:
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    return f"after {delay:.1f} s"
+
+
+def kill_worker(names: tuple[str, ...]) -> Callable[["subprocess.Popen[bytes]", Path, random.Random], str]:
+    def kill(driver: "subprocess.Popen[bytes]", out: Path, at: random.Random) -> str:
+        begun = time.monotonic()
+        while not (found := workers_of(driver, names)):
+            assert driver.poll() is None, "the run ended before there was anything to kill"
+            assert time.monotonic() - begun < PATIENCE_S, f"no process called {names}"
+            time.sleep(0.02)
+        delay = at.uniform(0.0, 4.0)
+        time.sleep(delay)
+        alive = [process for process in workers_of(driver, names) or found if process.is_running()]
+        for process in alive[:1]:
+            process.send_signal(signal.SIGKILL)
+        return f"{delay:.1f} s after it appeared" if alive else "it had ended already"
+
+    return kill
+
+
+FAULTS: dict[str, Callable[["subprocess.Popen[bytes]", Path, random.Random], str]] = {
+    "driver": kill_driver,
+    "teacher actor": kill_worker(("TeacherActor",)),
+    "training worker": kill_worker(("RayTrainWorker", "TrainWorker")),
+}
+
+
+def undisturbed(folder: Path, overrides: tuple[str, ...] = SMALL) -> Outcome:
+    out = folder / "undisturbed"
+    finish(start(out, overrides), out)
+    return outcome(out)
+
+
+def disturbed(folder: Path, kind: str, seed: int, overrides: tuple[str, ...] = SMALL) -> tuple[Outcome, str, float]:
+    """One run with one kill: what came of it, when the kill was, and the seconds from it to the end of the run."""
+    out = folder / f"{kind.replace(' ', '_')}-{seed}"
+    driver = start(out, overrides)
+    when = FAULTS[kind](driver, out, random.Random(seed))
+    killed = time.monotonic()
+    if kind == "driver":
+        driver = start(out, overrides)
+    finish(driver, out)
+    return outcome(out), when, time.monotonic() - killed
+
+
+def compare(found: Outcome, expected: Outcome) -> list[str]:
+    """What is lost, doubled or different."""
+    problems = []
+    for store, keys in expected.keys.items():
+        has = found.keys.get(store, ())
+        problems += [f"{store}: {len(set(keys) - set(has))} rows lost"] * (not set(keys) <= set(has))
+        problems += [f"{store}: {len(has) - len(set(has))} rows doubled"] * (len(has) != len(set(has)))
+        problems += [f"{store}: rows in another order"] * (sorted(has) == sorted(keys) and has != keys)
+    problems += [
+        f"{run}: other weights" for run in expected.students if found.students.get(run) != expected.students[run]
+    ]
+    return problems
+
+
+def campaign(folder: Path, times: int, seed: int) -> Iterator[str]:
+    expected = undisturbed(folder)
+    for kind in FAULTS:
+        durations = []
+        for number in range(times):
+            found, when, seconds = disturbed(folder, kind, seed + number)
+            problems = compare(found, expected)
+            durations.append(seconds)
+            yield f"{kind:<16} {number + 1:>2}  killed {when:<30} done {seconds:5.1f} s later  {'; '.join(problems) or 'same'}"
+            if problems:
+                raise SystemExit(f"{kind}, seed {seed + number}: {'; '.join(problems)}")
+        yield f"{kind:<16} median {statistics.median(durations):.1f} s from the kill to the end; rows lost 0, rows doubled 0"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--times", type=int, default=10, help="kills of each kind")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="collegium-faults-") as folder:
+        for line in campaign(Path(folder), arguments.times, arguments.seed):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
