@@ -73,10 +73,14 @@ def sync_folder(folder: Path) -> None:
 def write_draft(folder: Path, payload: bytes | memoryview) -> Path:
     """A synced file of `payload` in `folder`, under a name that nobody reads."""
     draft = folder / f".draft-{uuid4().hex}"
-    with draft.open("xb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with draft.open("xb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:  # the disk is full, and a part of the file would only fill it more
+        draft.unlink(missing_ok=True)
+        raise
     return draft
 
 

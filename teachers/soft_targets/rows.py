@@ -74,5 +74,5 @@ class Rows:
 
 def _as_items(array: np.ndarray) -> np.ndarray:
     """The rows as single opaque items [n]: NumPy then moves each in one piece."""
-    num_bytes = array.dtype.itemsize * math.prod(array.shape[1:])
-    return array.reshape(len(array), -1).view(f"V{num_bytes}").reshape(-1) if num_bytes else array
+    width = math.prod(array.shape[1:])
+    return array.reshape(len(array), width).view(f"V{width * array.itemsize}").reshape(-1) if array.size else array

@@ -5,6 +5,7 @@ that no changed byte of them goes unnoticed.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -108,7 +109,9 @@ class Commit:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Raises KeyError or TypeError for a document that is no record."""
+        """Raises KeyError, TypeError or ValueError for a document that is no record."""
+        if not re.fullmatch("[0-9a-f]{32}", document["xxh3_128"]):
+            raise ValueError(f"xxh3_128 {document['xxh3_128']!r}")
         return cls(num_rows=document["rows"], **{n: document[n] for n in cls.__dataclass_fields__ if n != "num_rows"})
 
 

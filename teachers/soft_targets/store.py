@@ -9,6 +9,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +23,7 @@ from pyarrow import parquet
 from .. import seal
 from ..errors import StoreError
 from ..seal import Damage, Seal, digest_of, inside
-from .schema import Commit, Spec, parse, spell
+from .schema import Commit, Spec, parse, shard_path, spell
 from .shard import build_shard
 
 SPEC = "spec.json"
@@ -41,7 +42,8 @@ class SoftTargetStore:
         """Make the store, or open the one that is there. StoreError if that has another spec, or a damaged one."""
         for part in ("shards", "commits"):
             (folder / part).mkdir(parents=True, exist_ok=True)
-        seal.publish(folder / SPEC, spell(spec.to_json()))
+        if not (folder / SPEC).exists():
+            seal.publish(folder / SPEC, spell(spec.to_json()))
         store = cls.open(folder)
         if store.spec != spec:
             raise StoreError(f"{folder}: holds {store.spec}, not {spec}; take another folder, stores are never mixed")
@@ -82,17 +84,23 @@ class SoftTargetStore:
         return [number for number in range(self.num_shards) if self._damage(number, hashes=hashes)]
 
     def commit(self, number: int, sample_key: np.ndarray, outputs: Mapping[str, np.ndarray]) -> Commit:
-        """Encode, write and publish one shard; if it is committed already, that record stays and is returned.
+        """Encode, write and publish one shard; if it is committed already and whole, that record stays and is returned.
 
         `sample_key` u64 [rows], strictly ascending; `outputs` {"logits": float [rows, classes]}, raw logits or
         log-probabilities. Raises TeacherError for values that are not finite, naming their keys, and StoreError for
-        rows or classes that are not this shard's.
+        rows or classes that are not this shard's, and where nothing can be written.
         """
-        if not self._damage(number, hashes=False):
+        if not self._damage(number, hashes=True):
             return self.record(number)
         record, payload = build_shard(self.spec, number, sample_key, outputs)
-        self._publish_shard(record, payload)
-        return self._publish_record(record)
+        try:
+            self._publish_shard(record, payload)
+            return self._publish_record(record)
+        except OSError as error:
+            raise StoreError(
+                f"{self.folder}: shard {number} ({len(payload):,} bytes) cannot be written ({error.strerror}); "
+                f"what is committed stays: make room there, then run the recipe again"
+            ) from error
 
     def seal(self) -> Seal:
         """Write the proof that the store is whole. StoreError while shards are missing or damaged.
@@ -118,11 +126,11 @@ class SoftTargetStore:
         A shard that is not committed yet is no damage, unless the store is sealed.
         """
         sealed = (self.folder / seal.NAME).exists()
-        found = [*self._spec_damage()]
+        found = list(self._spec_damage())
         for number in range(self.num_shards):
             if sealed or (self.folder / record_path(number)).exists():
                 found += filter(None, [self._damage(number, hashes=True)])
-        return found or [*self._seal_damage()]
+        return found or list(self._seal_damage())
 
     def repair(self, quarantine: Path) -> list[int]:
         """Move what `verify` finds, with the files of the same shard, into a new folder in `quarantine`.
@@ -156,10 +164,13 @@ class SoftTargetStore:
             if f"shards/{path.name}" not in wanted and path.name[:6] not in in_doubt
         ]
         drafts = [path for part in (".", "shards", "commits") for path in (self.folder / part).glob(".draft-*")]
-        old = [path for path in sorted(orphans + drafts) if time.time() - path.stat().st_mtime > grace_s]
-        for path in old:
-            path.unlink()
-        return old
+        removed = []
+        for path in sorted(orphans + drafts):
+            with suppress(FileNotFoundError):  # its writer was quicker
+                if time.time() - path.stat().st_mtime > grace_s:
+                    path.unlink()
+                    removed.append(path)
+        return removed
 
     def export_parquet(self, path: Path) -> None:
         """Write all rows to one Parquet file (zstd, a row group a shard), in one step. StoreError while shards are missing."""
@@ -181,14 +192,12 @@ class SoftTargetStore:
         try:
             document = parse((self.folder / path).read_bytes())
             record = Commit.from_json(document)
+            rightly = (number, *self.shard_rows(number), shard_path(number, record.xxh3_128))
         except FileNotFoundError:
             return Damage(path, NO_FILE, expected)
         except (KeyError, TypeError, ValueError) as error:
             return Damage(path, f"a damaged record ({error})", expected)
-        if record.to_json() != document or (record.shard, record.first_row, record.num_rows) != (
-            number,
-            *self.shard_rows(number),
-        ):
+        if (record.shard, record.first_row, record.num_rows, record.path) != rightly or record.to_json() != document:
             return Damage(path, f"a record of {document}", expected)
         return record
 
@@ -225,9 +234,7 @@ class SoftTargetStore:
         records = [self.record(number) for number in range(self.num_shards)]
         expected = seal.Seal(seal.list_outputs(self.folder, self._outputs(records)), self._digest(records))
         if (self.folder / seal.NAME).read_bytes() != seal.spell(expected):
-            yield Damage(
-                seal.NAME, f"another seal ({sealed.digest[:12]})", f"the seal of what is here ({expected.digest[:12]})"
-            )
+            yield Damage(seal.NAME, f"a seal of {sealed.digest}", f"the seal of what is here, {expected.digest}")
 
     def _outputs(self, records: list[Commit]) -> list[str]:
         return [SPEC, *(record_path(record.shard) for record in records), *(record.path for record in records)]
@@ -249,7 +256,7 @@ class SoftTargetStore:
         """Create the record; a valid one that was there first stays, and is returned."""
         path = self.folder / record_path(record.shard)
         payload = spell(record.to_json())
-        if not seal.publish(path, payload) and self._damage(record.shard, hashes=False):
+        if not seal.publish(path, payload) and self._damage(record.shard, hashes=True):
             seal.replace(path, payload)
         return self.record(record.shard)
 
@@ -268,9 +275,9 @@ def describe(folder: Path) -> dict[str, Any]:
         "teacher": store.spec.teacher,
         "segment": store.spec.segment,
         "encoding": store.spec.encoding,
-        "num_rows": store.spec.num_rows,
+        "rows": store.spec.num_rows,
+        "shards": store.num_shards,
         "shards_done": len(done),
-        "num_shards": store.num_shards,
         "bytes": sum(record.bytes for record in done),
         "sealed": seal.read_seal(folder) is not None,
     }
@@ -278,9 +285,9 @@ def describe(folder: Path) -> dict[str, Any]:
 
 def find_stores(path: Path) -> list[Path]:
     """The folders of stores: `path` itself, or those in its `soft_targets/`. StoreError when there are none."""
-    if (path / SPEC).exists():
+    if (path / "commits").is_dir():
         return [path]
-    found = sorted(spec.parent for spec in (path / "soft_targets").glob(f"*/{SPEC}"))
+    found = sorted(commits.parent for commits in (path / "soft_targets").glob("*/commits"))
     if not found:
         raise StoreError(f"{path}: no soft-target store here and none in {path / 'soft_targets'}")
     return found
