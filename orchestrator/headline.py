@@ -1,0 +1,55 @@
+"""A report in short: the figures that stand on MLflow's parent run, and the table in its description."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from students.bootstrap import points
+
+NOTE_CHARACTERS = 8000
+
+
+def headline_figures(report: Mapping[str, Any]) -> dict[str, float]:
+    """Flat names to figures: `students.small.gain`, `teachers.wide.test_accuracy`."""
+    return {name: float(value) for name, value in _figures(report) if value is not None}
+
+
+def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    yield "ensemble.test_accuracy", report["ensemble"]["test_accuracy"]
+    for name, teacher in report["teachers"].items():
+        yield f"teachers.{name}.test_accuracy", teacher["test_accuracy"]
+    for name, student in report["students"].items():
+        yield f"students.{name}.test_accuracy", student["test_accuracy"]["mean"]
+        for key in ("agreement", "ece", "parameters"):
+            yield f"students.{name}.{key}", student[key]
+        if student["control_accuracy"]:
+            yield f"students.{name}.control_accuracy", student["control_accuracy"]["mean"]
+        if student["gain"]:
+            for end in ("low", "mean", "high"):
+                yield f"students.{name}.gain.{end}", student["gain"][end]
+    yield "seconds", report.get("seconds")
+
+
+def note(report: Mapping[str, Any]) -> str:
+    """The verdicts and the table of accuracies, in Markdown."""
+    lines = [f"**{name}**: {student['verdict']}\n" for name, student in report["students"].items()]
+    lines += ["| who | test accuracy | gain over control (95%) |", "|---|---|---|"]
+    lines += [f"| teacher {name} | {percent(t['test_accuracy'])} | |" for name, t in report["teachers"].items()]
+    lines += [f"| teachers together | {percent(report['ensemble']['test_accuracy'])} | |"]
+    for name, student in report["students"].items():
+        gain = student["gain"]
+        interval = f"{points(gain['mean'])} ({points(gain['low'])} to {points(gain['high'])})" if gain else ""
+        lines.append(f"| student {name} | {spread(student['test_accuracy'])} | {interval} |")
+        if student["control_accuracy"]:
+            lines.append(f"| control of {name} | {spread(student['control_accuracy'])} | |")
+    return "\n".join(lines)[:NOTE_CHARACTERS]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def spread(accuracy: Mapping[str, Any]) -> str:
+    """Mean and standard deviation over seeds: `92.1 ± 0.4 %`."""
+    if accuracy["std"] is None:
+        return f"{percent(accuracy['mean'])} (one seed)"
+    return f"{100 * accuracy['mean']:.1f} \N{PLUS-MINUS SIGN} {100 * accuracy['std']:.1f} %"

@@ -1,0 +1,173 @@
+"""What the tracking server has been told of one run, and what not yet: `runs/<id>/tracking.json`.
+
+The curves themselves lie in the stages' `metrics.jsonl`; the ledger keeps how far each was sent. So nothing is lost while a
+server is away: who opens the ledger later goes on where it stopped. Knows nothing of MLflow.
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from teachers.seal import check_format, replace
+
+FORMAT = 1
+NAME = "tracking.json"
+LOCK = ".tracking.lock"
+CHUNK_BYTES = 1 << 20
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+class Record(TypedDict):
+    """One point of a curve, as stages write it."""
+
+    stage: str
+    run: str
+    step: int
+    key: str
+    value: float
+    time: float
+
+
+Identity = tuple[str, str, str, int]
+
+
+def identity(record: Record) -> Identity:
+    """What makes a point: a training that resumed says the same points again, and they count once."""
+    return record["stage"], record["run"], record["key"], record["step"]
+
+
+@dataclass
+class Child:
+    """A nested run of the tracking server: one training of a stage, or a stage without trainings (`run` is empty)."""
+
+    stage: str
+    run: str
+    id: str
+    ended: bool = False
+
+
+@dataclass
+class Followed:
+    """A `metrics.jsonl` and the bytes of it that were sent; `until`: its size when the run ended."""
+
+    path: str
+    stage: str
+    offset: int = 0
+    until: int | None = None
+
+    def unsent(self) -> Iterator[tuple[list[Record], int]]:
+        """Complete lines after `offset`, in chunks: the records, and the offset behind them."""
+        yield from _chunks(Path(self.path), self.offset, self.until, self.stage)
+
+    def sent(self) -> Iterator[Record]:
+        for records, _ in _chunks(Path(self.path), 0, self.offset, self.stage):
+            yield from records
+
+    @property
+    def complete(self) -> bool:
+        path = Path(self.path)
+        return not path.exists() or self.offset >= (path.stat().st_size if self.until is None else self.until)
+
+
+@dataclass
+class Ledger:
+    """`outbox`: what is told after the curves, in this order; each entry says what to do, and doing it twice does no harm."""
+
+    folder: Path
+    uri: str
+    """Without its password."""
+    experiment_id: str
+    run_id: str
+    children: list[Child] = field(default_factory=list)
+    files: list[Followed] = field(default_factory=list)
+    outbox: list[dict[str, Any]] = field(default_factory=list)
+    closed: bool = False
+    """The run has ended and nothing will be added."""
+
+    @classmethod
+    def open(cls, folder: Path) -> "Ledger":
+        document = json.loads((folder / NAME).read_bytes())
+        check_format(document, FORMAT, folder / NAME)
+        return cls(
+            folder=folder,
+            children=[Child(**child) for child in document["children"]],
+            files=[Followed(**followed) for followed in document["files"]],
+            **{name: document[name] for name in ("uri", "experiment_id", "run_id", "outbox", "closed")},
+        )
+
+    def save(self) -> None:
+        document = {"format": FORMAT, **asdict(self)}
+        del document["folder"]
+        replace(self.folder / NAME, json.dumps(document, indent=1).encode())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything that there is has been told."""
+        return not self.outbox and all(followed.complete for followed in self.files)
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether nobody else sends from this ledger, for as long as this context lasts."""
+        with (self.folder / LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+    def follow(self, stage: str, path: Path) -> None:
+        if all(followed.path != str(path) for followed in self.files):
+            self.files.append(Followed(str(path), stage))
+
+    def child(self, stage: str, run: str) -> Child | None:
+        return next((child for child in self.children if (child.stage, child.run) == (stage, run)), None)
+
+    def close(self) -> None:
+        """Nothing is added from here on: what a later run writes into the same files is not this run's."""
+        self.closed = True
+        for followed in self.files:
+            followed.until = Path(followed.path).stat().st_size if Path(followed.path).exists() else 0
+
+
+def ledgers_with_unsent(out: Path) -> list[Ledger]:
+    """Runs in `out` that ended while their server was away."""
+    opened = (Ledger.open(path.parent) for path in sorted((out / "runs").glob(f"*/{NAME}")))
+    return [ledger for ledger in opened if ledger.closed and not ledger.is_empty]
+
+
+def read_records(path: Path, stage: str = "") -> Iterator[Record]:
+    """Every record of a `metrics.jsonl`; a line that a killed writer left unfinished is passed over."""
+    for records, _ in _chunks(path, 0, None, stage):
+        yield from records
+
+
+def _chunks(path: Path, offset: int, until: int | None, stage: str) -> Iterator[tuple[list[Record], int]]:
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        while True:
+            file.seek(offset)
+            chunk = file.read(CHUNK_BYTES) + file.readline()
+            if until is not None:
+                chunk = chunk[: until - offset]
+            complete = len(chunk) if until is not None and offset + len(chunk) >= until else chunk.rfind(b"\n") + 1
+            if not complete:
+                return
+            offset += complete
+            yield [record for line in chunk[:complete].splitlines() if (record := _parsed(line, stage))], offset
+
+
+def _parsed(line: bytes, stage: str) -> Record | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(found, Mapping) or not {"run", "step", "key", "value", "time"} <= found.keys():
+        return None
+    return Record(**{"stage": stage, **found})  # type: ignore[typeddict-item]

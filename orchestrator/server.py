@@ -1,0 +1,226 @@
+"""Where MLflow keeps things: which URI, whether it answers, its experiment, the parent run, and its page.
+
+Knows nothing of curves.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import psutil
+
+from teachers.errors import EnvironmentUnfit
+
+from .ledger import NAME as LEDGER
+from .ledger import Ledger
+from .recipe import without_password
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+LONGEST_PARAM = 6000
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+log = logging.getLogger(__name__)
+
+
+def resolve_uri(uri: str | None, out: Path) -> str:
+    """The recipe's, else MLFLOW_TRACKING_URI, else SQLite in `out`."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(out / 'mlflow.db').resolve()}"
+
+
+def prepare_environment() -> None:
+    """Settings that MLflow reads when it is imported; those that are set already stay."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the tracker tries again itself, when it has time
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+
+
+def check_scheme(uri: str) -> None:
+    if urlsplit(uri).scheme in ("", "file"):
+        raise EnvironmentUnfit(
+            f"tracking.uri {uri}: MLflow keeps no runs in plain folders any more; use sqlite:///FILE or http(s)://HOST"
+        )
+
+
+def client_of(uri: str) -> "MlflowClient":
+    """A client; of a database file it makes or migrates the tables at once."""
+    prepare_environment()
+    from mlflow import MlflowClient
+
+    for chatty in ("mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def place_of(out: Path) -> dict[str, str]:
+    """Tags that say which process runs where; `collegium.place` stands for the host and the folder."""
+    host, folder = socket.gethostname(), str(out.resolve())
+    process = psutil.Process()
+    return {
+        "collegium.out": folder,
+        "collegium.host": host,
+        "collegium.place": hashlib.sha256(f"{host}:{folder}".encode()).hexdigest()[:16],
+        "collegium.pid": str(process.pid),
+        "collegium.start": str(process.create_time()),
+    }
+
+
+@dataclass(frozen=True)
+class Server:
+    """A tracking server that answered, and the experiment in it."""
+
+    client: "MlflowClient"
+    experiment_id: str
+
+    def begin(self, name: str, tags: Mapping[str, str], recipe: Mapping[str, Any]) -> str:
+        """Open a parent run; runs of the same place whose process is gone are ended first. Returns its id."""
+        from mlflow.entities import Param
+
+        earlier = self._earlier(tags["collegium.place"])
+        self._end_stale(earlier)
+        if earlier and earlier[0].info.status != "FINISHED":
+            tags = {**tags, "collegium.continues": earlier[0].info.run_id}
+        run_id: str = self.client.create_run(self.experiment_id, int(time.time() * 1000), dict(tags), name).info.run_id
+        params = [Param(key[:250], value[:LONGEST_PARAM]) for key, value in flattened(recipe)]
+        for first in range(0, len(params), 100):
+            self.client.log_batch(run_id, params=params[first : first + 100])
+        return run_id
+
+    def _earlier(self, place: str) -> "list[Run]":
+        """Parent runs of this place in any experiment, newest first."""
+        experiments = [experiment.experiment_id for experiment in self.client.search_experiments(max_results=1000)]
+        return list(self.client.search_runs(experiments, f"tags.\"collegium.place\" = '{place}'", max_results=1000))
+
+    def _end_stale(self, runs: "list[Run]") -> None:
+        for run in runs:
+            if run.info.status == "RUNNING" and not _is_alive(run.data.tags):
+                self.client.set_terminated(run.info.run_id, "KILLED")
+
+
+def connect(uri: str, out: Path, experiment: str) -> Server:
+    """Open the experiment, made where it is missing. Raises EnvironmentUnfit when there is no MLflow at `uri`."""
+    check_scheme(uri)
+    prepare_environment()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with _alone(out, uri):
+            client = client_of(uri)
+            return Server(client, _experiment(client, uri, out, experiment))
+    except (MlflowException, OSError) as error:
+        raise _no_answer(uri, error) from error
+
+
+def check_reachable(uri: str) -> None:
+    """Raise EnvironmentUnfit when a server's URI does not answer. A database file is not touched."""
+    check_scheme(uri)
+    if uri.startswith("sqlite:"):
+        return
+    prepare_environment()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client_of(uri).search_experiments(max_results=1)
+    except (MlflowException, OSError) as error:
+        raise _no_answer(uri, error) from error
+
+
+def _no_answer(uri: str, error: Exception) -> EnvironmentUnfit:
+    reason = without_password(str(error)).partition("\n")[0][:300]
+    return EnvironmentUnfit(
+        f"MLflow at {without_password(uri)} does not answer ({reason}); start it, or leave out tracking.uri and "
+        f"MLFLOW_TRACKING_URI to keep runs in SQLite beside the results"
+    )
+
+
+def _experiment(client: "MlflowClient", uri: str, out: Path, name: str) -> str:
+    local = uri.startswith("sqlite:")
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        location = (out / "mlartifacts").resolve().as_uri() if local else None
+        return _created(client, name, location)
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    remote = urlsplit(uri).scheme in ("http", "https") and urlsplit(uri).hostname not in LOOPBACK
+    if remote and urlsplit(found.artifact_location).scheme in ("", "file"):
+        raise EnvironmentUnfit(
+            f"experiment {name!r} at {without_password(uri)} keeps artifacts in {found.artifact_location}, a folder of one "
+            f"machine; name another in `tracking.experiment`, and it is made with the server's own place for artifacts"
+        )
+    return str(found.experiment_id)
+
+
+def _created(client: "MlflowClient", name: str, location: str | None) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.create_experiment(name, location))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return str(client.get_experiment_by_name(name).experiment_id)
+
+
+@contextmanager
+def _alone(out: Path, uri: str) -> Iterator[None]:
+    """One process at a time makes or migrates a database file: MLflow itself fails when several do."""
+    if not uri.startswith("sqlite:"):
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".mlflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _is_alive(tags: Mapping[str, str]) -> bool:
+    """Whether the very process that opened a run still runs, not another that got its number."""
+    try:
+        started = psutil.Process(int(tags["collegium.pid"])).create_time()
+        return bool(abs(started - float(tags["collegium.start"])) < 1.0)
+    except (psutil.NoSuchProcess, KeyError, ValueError):
+        return False
+
+
+def flattened(recipe: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """`students.small.train.steps`: `1600`; mappings are walked, everything else is JSON or itself."""
+    if isinstance(recipe, Mapping) and recipe:
+        for key, value in recipe.items():
+            yield from flattened(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, recipe if isinstance(recipe, str) else json.dumps(recipe)
+
+
+def ui_command(out: Path, port: int) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of MLflow's page for the SQLite file in `out`, on loopback, with one worker."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{(out / 'mlflow.db').resolve()}"]
+    command += ["--artifacts-destination", (out / "mlartifacts").resolve().as_uri()]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    return command, {**os.environ, **quiet}
+
+
+def deep_link(base: str, experiment_id: str, run_id: str | None = None) -> str:
+    """The experiment's table of runs, or one run; the bare page opens somewhere else."""
+    page = f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs"
+    return f"{page}/{run_id}" if run_id else f"{page}?workflowType=machine_learning"
+
+
+def experiment_link(out: Path, base: str) -> str:
+    """The link of the experiment of the newest run in `out`; the bare page where there is none."""
+    ledgers = sorted((out / "runs").glob(f"*/{LEDGER}"))
+    return deep_link(base, Ledger.open(ledgers[-1].parent).experiment_id) if ledgers else base
