@@ -1,0 +1,236 @@
+import json
+
+import numpy as np
+import pyarrow.csv
+import pyarrow.dataset
+import pyarrow.parquet
+import pytest
+import scipy.special
+import sklearn.metrics
+import torch
+from training_runs import make_run
+
+import students
+from students import evaluate, footprint
+from students.predict import predict_file
+from students.session import PlainSession, Source
+from students.train import fit
+from teachers.config import NumpySource, SklearnSource, TransferSetConfig
+from teachers.errors import DataError, RecipeError, StoreError
+from teachers.prepare import prepare
+from teachers.soft_targets.schema import Spec
+from teachers.soft_targets.store import SoftTargetStore
+
+
+def make_source(
+    folder, transfer_set, name, *, seed=0, classes=None, splits=("validation", "test"), **options
+) -> Source:
+    """A teacher that knows the true class, with noise; it knows `classes` only."""
+    stores = {}
+    classes = tuple(classes or transfer_set.classes)
+    for segment in (segment for split in splits for segment in transfer_set.of(split)):
+        stores[segment.name] = folder / f"{name}-{segment.name}"
+        spec = Spec(name, "digest", segment.name, segment.digest, "dense", classes, segment.num_rows, 128)
+        store = SoftTargetStore.create(stores[segment.name], spec)
+        logits = np.random.default_rng(seed).normal(size=(segment.num_rows, len(classes))).astype(np.float32)
+        for row, label in enumerate(transfer_set.labels(segment)):
+            if transfer_set.classes[label] in classes:
+                logits[row, classes.index(transfer_set.classes[label])] += 2
+        for number in range(store.num_shards):
+            first, num_rows = store.shard_rows(number)
+            keys = transfer_set.keys(segment)[first : first + num_rows]
+            store.commit(number, keys, {"logits": logits[first : first + num_rows]})
+        store.seal()
+    return Source(name=name, stores=stores, **options)
+
+
+@pytest.fixture(scope="module")
+def trained(digits, tmp_path_factory):
+    """A student and its control, two seeds each, hardly trained."""
+    folder = tmp_path_factory.mktemp("runs")
+    runs = [
+        make_run(folder, digits, name=name, seed=seed, objective=({"loss": "hard"},), labelled_only=True, steps=steps)
+        for name, steps in (("student", 60), ("control", 5))
+        for seed in (0, 1)
+    ]
+    fit(runs, PlainSession())
+    return {
+        name: {run.seed: run.folder for run in runs if run.name.startswith(name)} for name in ("student", "control")
+    }
+
+
+@pytest.fixture(scope="module")
+def evaluation(digits, trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stores")
+    sources = [make_source(folder, digits, "wide", seed=0), make_source(folder, digits, "deep", seed=1)]
+    chosen = evaluate.delivered(trained["student"])
+    return evaluate.evaluate_student(digits.folder, sources, trained["student"], trained["control"], chosen)
+
+
+def test_teachers_and_ensemble_are_measured_on_what_their_stores_say(digits, tmp_path):
+    sources = [make_source(tmp_path, digits, "wide", seed=0), make_source(tmp_path, digits, "deep", seed=1)]
+    found = evaluate.evaluate_teachers(digits.folder, sources)
+    (segment,) = digits.of("test")
+    p = []
+    for source in sources:
+        store = pyarrow.dataset.dataset(source.stores[segment.name] / "shards", format="ipc").to_table()
+        table = store.sort_by("sample_key")["logits.value"].combine_chunks().flatten().to_numpy()
+        p.append(scipy.special.softmax(table.astype(np.float64).reshape(segment.num_rows, 10), axis=1))
+    labels = digits.labels(segment)
+    for name, said in zip(("wide", "deep", "ensemble"), [*p, np.mean(p, axis=0)], strict=True):
+        figures = found["ensemble"] if name == "ensemble" else found["teachers"][name]
+        assert figures["accuracy"] == sklearn.metrics.accuracy_score(labels, said.argmax(1))
+        assert figures["nll"] == pytest.approx(sklearn.metrics.log_loss(labels, said), abs=1e-5)
+        assert set(figures["validation"]) == {"accuracy", "nll"}
+    assert found["agreement"]["names"] == ["wide", "deep", "ensemble"]
+    assert found["rows"] == segment.num_rows
+    json.dumps(found, allow_nan=False)
+
+
+def test_two_teachers_together_are_better_than_each(digits, tmp_path):
+    sources = [make_source(tmp_path, digits, name, seed=seed) for seed, name in enumerate(("wide", "deep", "third"))]
+    found = evaluate.evaluate_teachers(digits.folder, sources)
+    assert found["ensemble"]["accuracy"] > max(teacher["accuracy"] for teacher in found["teachers"].values())
+
+
+def test_a_teacher_of_some_classes_never_says_another(digits, tmp_path):
+    even = make_source(tmp_path, digits, "even", classes="02468", class_map={})
+    found = evaluate.evaluate_teachers(digits.folder, [even, make_source(tmp_path, digits, "all", seed=1)])
+    (segment,) = digits.of("test")
+    share = (digits.labels(segment) % 2 == 0).mean()
+    assert 0.5 * share < found["teachers"]["even"]["accuracy"] <= share
+    assert found["teachers"]["even"]["nll"] <= 100
+    json.dumps(found, allow_nan=False)
+
+
+def test_without_stores_of_the_validation_rows_nothing_is_said_of_them(digits, tmp_path):
+    found = evaluate.evaluate_teachers(digits.folder, [make_source(tmp_path, digits, "wide", splits=("test",))])
+    assert "validation" not in found["teachers"]["wide"]
+
+
+def test_every_seed_of_student_and_control_is_measured_as_the_model_itself_answers(digits, trained, evaluation):
+    (segment,) = digits.of("test")
+    labels = torch.from_numpy(digits.labels(segment).astype(np.int64))
+    assert [run["seed"] for run in evaluation["student"]["runs"]] == [0, 1]
+    for kind in ("student", "control"):
+        for run in evaluation[kind]["runs"]:
+            logits = students.load(trained[kind][run["seed"]])(digits.inputs(segment))
+            assert run["accuracy"] == float((logits.argmax(-1) == labels).double().mean())
+            assert run["nll"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), abs=1e-5)
+            assert run["validation"]["accuracy"] > 0
+    json.dumps(evaluation, allow_nan=False)
+
+
+def test_the_gain_is_that_of_the_accuracies(evaluation):
+    means = [np.mean([run["accuracy"] for run in evaluation[kind]["runs"]]) for kind in ("student", "control")]
+    assert evaluation["gain"]["mean"] == pytest.approx(means[0] - means[1], abs=1e-12)
+    assert evaluation["verdict"].startswith("Distillation helps")
+    assert evaluation["agreement"]["names"] == ["wide", "deep", "ensemble", "student", "control"]
+
+
+def test_a_student_is_compared_with_its_own_combination(digits, trained, tmp_path):
+    sources = [make_source(tmp_path, digits, "wide", seed=0), make_source(tmp_path, digits, "deep", seed=1)]
+    alone = {"combine": "weighted", "teacher_weights": {"wide": 1.0, "deep": 0.0}}
+    found = evaluate.evaluate_student(digits.folder, sources, trained["student"], None, 0, **alone)
+    teachers = evaluate.evaluate_teachers(digits.folder, sources)
+    assert found["ensemble"]["accuracy"] == teachers["teachers"]["wide"]["accuracy"]
+    assert found["gain"] is None
+    assert found["control"] is None
+    assert found["verdict"].startswith("No control was trained")
+
+
+def test_size_and_latency_are_those_of_the_delivered_folder(trained, evaluation):
+    run = evaluation["student"]["runs"][0]
+    assert run["parameters"] == 64 * 16 + 16 + 16 * 10 + 10
+    assert run["bytes"] == (trained["student"][0] / "model.safetensors").stat().st_size
+    assert run["latency"]["threads"] == 1
+    assert run["latency"]["device"] == footprint.device_name(torch.device("cpu"))
+    for size in ("batch_1", "batch_32"):
+        assert 0 < run["latency"][size]["p50_ms"] <= run["latency"][size]["p95_ms"]
+
+
+def test_latency_leaves_the_number_of_threads_as_it_was():
+    before = torch.get_num_threads()
+    footprint.latency(lambda inputs: None, {"x": np.zeros((1, 2))}, threads=1)
+    assert torch.get_num_threads() == before
+
+
+def test_a_store_of_other_rows_is_refused(digits, tmp_path):
+    other = prepare(
+        TransferSetConfig(
+            source=SklearnSource(kind="sklearn", name="digits"), inputs="image", label="digit", key_salt="x"
+        ),
+        tmp_path / "other",
+    )
+    source = make_source(tmp_path, other, "wide")
+    with pytest.raises(StoreError, match="label again"):
+        evaluate.evaluate_teachers(digits.folder, [source])
+
+
+def test_a_test_split_without_labels_says_so(tmp_path):
+    np.savez(tmp_path / "rows.npz", x=np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32))
+    source = NumpySource(kind="numpy", path=str(tmp_path / "rows.npz"))
+    prepared = prepare(TransferSetConfig(source=source, inputs="x", label=None, classes=["a", "b"]), tmp_path / "set")
+    with pytest.raises(DataError, match="test split has a label"):
+        evaluate.evaluate_teachers(prepared.folder, [])
+
+
+@pytest.mark.parametrize(
+    ("validation", "expected"),
+    [
+        ({0: (0.8, 0.5), 1: (0.9, 0.5)}, 1),
+        ({1: (0.9, 0.5), 0: (0.9, 0.5)}, 0),
+        ({0: (0.9, 0.5), 1: (0.9, 0.4)}, 1),
+        ({2: None, 1: None}, 1),
+    ],
+)
+def test_delivered_is_the_best_on_validation_and_the_lower_seed_of_equals(tmp_path, validation, expected):
+    runs = {seed: tmp_path / str(seed) for seed in validation}
+    for seed, run in runs.items():
+        run.mkdir()
+        found = validation[seed] and dict(zip(("accuracy", "nll"), validation[seed], strict=True))
+        (run / "result.json").write_text(json.dumps({"validation": found}))
+    assert evaluate.delivered(runs) == expected
+
+
+def test_predictions_are_the_models_whatever_file_they_come_from(digits, trained, tmp_path):
+    (segment,) = digits.of("test")
+    images = digits.inputs(segment)["image"][:40]
+    np.savez(tmp_path / "rows.npz", image=images)
+    pyarrow.parquet.write_table(
+        pyarrow.table({"image": images.reshape(40, 8, 8, 1).tolist()}), tmp_path / "rows.parquet"
+    )
+    model = students.load(trained["student"][0])
+    p, said = torch.softmax(model({"image": images}), -1).max(-1)
+    for name in ("rows.npz", "rows.parquet"):
+        lines = []
+        assert predict_file(trained["student"][0], tmp_path / name, None, write_line=lines.append) == 40
+        rows = [json.loads(line) for line in lines]
+        assert [row["class"] for row in rows] == [model.config.classes[number] for number in said]
+        assert [row["probability"] for row in rows] == pytest.approx(p.tolist(), abs=1e-6)
+        assert rows[3]["id"] == f"{name}#3"
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_a_table_of_predictions_reads_back(trained, digits, tmp_path, suffix):
+    np.savez(tmp_path / "rows.npz", image=digits.inputs(digits.of("test")[0])["image"][:5])
+    output = tmp_path / f"out{suffix}"
+    assert predict_file(trained["student"][0], tmp_path / "rows.npz", output, write_line=pytest.fail) == 5
+    match suffix:
+        case ".parquet":
+            rows = pyarrow.parquet.read_table(output).to_pylist()
+        case ".csv":
+            rows = pyarrow.csv.read_csv(output).to_pylist()
+        case _:
+            rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["id"] for row in rows] == [f"rows.npz#{number}" for number in range(5)]
+    assert set(rows[0]) == {"id", "class", "probability"}
+
+
+def test_inputs_that_the_model_does_not_take_are_refused(trained, tmp_path):
+    np.savez(tmp_path / "rows.npz", image=np.zeros((4, 5, 5, 1), np.uint8))
+    with pytest.raises(RecipeError, match=r"the model takes image \[8, 8, 1\]"):
+        predict_file(trained["student"][0], tmp_path / "rows.npz", None, write_line=pytest.fail)
+    np.savez(tmp_path / "rows.npz", image=np.zeros((4, 8, 8, 1), np.uint8))
+    with pytest.raises(RecipeError, match="predictions are written as"):
+        predict_file(trained["student"][0], tmp_path / "rows.npz", tmp_path / "out.xls", write_line=pytest.fail)
