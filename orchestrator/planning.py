@@ -10,7 +10,7 @@ from typing import Any
 from students.config import StudentConfig
 from teachers.config import TeacherConfig
 from teachers.errors import CollegiumError, RecipeError, StoreError
-from teachers.imports import code_digest, use_user_path
+from teachers.imports import load, use_user_path
 
 from . import graph
 from .context import Taught, delivered, delivered_digest, segments_of
@@ -102,10 +102,10 @@ def _floor_notes(recipe: Recipe) -> list[str]:
 
 
 def _import_problems(recipe: Recipe) -> Iterator[str]:
-    """Import strings that name no module, weights that are not there."""
+    """Import strings that name nothing, weights that are not there. A recipe is code: its modules are imported."""
     for where, name in _import_strings(recipe):
         try:
-            code_digest(name)
+            load(name)
         except (RecipeError, SyntaxError) as error:
             yield f"{where}: {error}"
     for name, teacher in recipe.teachers.items():
@@ -126,8 +126,15 @@ def _import_strings(recipe: Recipe) -> Iterator[tuple[str, str]]:
             value = getattr(config, key, None)
             if value is not None:
                 yield f"{where}.{key}", value
+        train = getattr(config, "train", None)
+        if train is not None and train.augment is not None and ":" in train.augment:
+            yield f"{where}.train.augment", train.augment
         if config.preprocess.function is not None:
             yield f"{where}.preprocess.function", config.preprocess.function
+        for number, term in enumerate(getattr(config, "objective", ())):
+            for key in ("loss", "combine"):
+                if ":" in (value := getattr(term, key, "")):
+                    yield f"{where}.objective.{number}.{key}", value
 
 
 def _class_problems(recipe: Recipe, classes: Sequence[str] | None) -> Iterator[str]:

@@ -66,10 +66,11 @@ def run(
             results = pipeline.build(context, until)
             tracker.drain()
         report = _report(context, results, tracker.ids(), time.monotonic() - start, folder)
+        if not results.evaluations:
+            return Finished(folder, report, [])
         for line in tracker.finish(report, {name: built.folder for name, built in results.models.items()}):
             log.warning("%s", line)
-    missed = pipeline.missed_gates(recipe, report) if until in ("evaluate", "export") else []
-    return Finished(folder, report, missed)
+    return Finished(folder, report, pipeline.missed_gates(recipe, report))
 
 
 def _run_folder(out: Path, recipe: Recipe) -> Path:
@@ -82,13 +83,15 @@ def _run_folder(out: Path, recipe: Recipe) -> Path:
 def _report(
     context: Context, results: Results, ids: Mapping[str, str], seconds: float, folder: Path
 ) -> Mapping[str, Any]:
-    from .report import build_report, write_report
-
     stages = [built.record() for built in results.built()]
     evaluations = {
         name: json.loads((built.folder / "evaluation.json").read_bytes()) for name, built in results.evaluations.items()
     }
-    report = build_report(
+    if not evaluations:
+        return {"format": 1, "recipe": public(context.recipe), "stages": stages, "mlflow": dict(ids)}
+    from .report import build_report, write_report
+
+    report: Mapping[str, Any] = build_report(
         recipe=public(context.recipe),
         stages=stages,
         evaluations=evaluations,

@@ -1,0 +1,116 @@
+"""The command as a person meets it: help, exit codes, messages without tracebacks."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from orchestrator.cli import collegium
+
+ROOT = Path(__file__).parents[1]
+COMMAND = Path(sys.executable).parent / "collegium"
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    env = os.environ | environment
+    return subprocess.run([COMMAND, *arguments], cwd=cwd, env=env, capture_output=True, text=True)
+
+
+def commands(group=collegium, path=()):  # type: ignore[no-untyped-def]
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+@pytest.mark.parametrize(
+    "path,command", list(commands()), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_every_command_has_help_and_every_option_too(path: tuple[str, ...], command: object) -> None:
+    done = CliRunner().invoke(collegium, [*path, "--help"])
+    assert done.exit_code == 0
+    assert command.help and all(getattr(p, "help", "x") for p in command.params if p.param_type_name == "option")  # type: ignore[attr-defined]
+
+
+def test_the_readme_names_every_command() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert not [" ".join(path) for path, _ in commands() if f"collegium {' '.join(path)}" not in text]
+
+
+def test_a_mistyped_command_is_told_the_nearest(tmp_path: Path) -> None:
+    done = run("distil", cwd=tmp_path)
+    assert (done.returncode, "distill" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "arguments,code,message",
+    [
+        (["run", "nowhere.yaml"], 2, "no such file"),
+        (["plan", "digit"], 2, "did you mean digits?"),
+        (["plan", "-o", "students.small.train.stps=1"], 2, "did you mean steps?"),
+        (["plan", "-o", "teachers.wide.model=not_there:net"], 2, "no module 'not_there'"),
+        (["plan", "-o", "teachers.wide.model=teachers.zoo:convnet"], 2, "has no 'convnet'"),
+        (["plan", "fashion", "-o", "transfer_set.source.path=not/here"], 2, "no such file or folder 'not/here'"),
+        (
+            [
+                "plan",
+                "--check",
+                "-o",
+                "students.small.model=teachers.zoo:conv_net",
+                "-o",
+                "students.small.arguments={width: x}",
+            ],
+            2,
+            "students.small",
+        ),
+        (["plan", "-o", "teachers.wide.classes=[a, b]"], 2, "teachers.wide"),
+        (["run", "-o", "teachers.wide.resources.gpus=64", "--out", "o"], 4, "64 GPU"),
+        (["run", "--out", "/proc/nothing"], 4, "cannot be written"),
+        (["report", "."], 2, "no finished run"),
+        (["store", "ls", "."], 1, "no soft-target store"),
+    ],
+)
+def test_a_users_mistake_is_one_message_and_an_exit_code(
+    tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_plan_writes_nothing(tmp_path: Path) -> None:
+    done = run("plan", "--json", "--check", "--out", "out", cwd=tmp_path)
+    assert json.loads(done.stdout)["stages"][0]["action"] == "build"
+    assert not list(tmp_path.iterdir())
+
+
+def test_init_writes_a_recipe_that_plan_accepts_and_never_overwrites(tmp_path: Path) -> None:
+    assert run("init", cwd=tmp_path).returncode == 0
+    assert run("plan", "recipe.yaml", cwd=tmp_path).returncode == 0
+    assert run("init", cwd=tmp_path).returncode == 2
+
+
+def test_help_is_quick_next_to_importing_torch(tmp_path: Path) -> None:
+    """No time limit: as a ratio, in one run, of the same machine."""
+
+    def seconds(command: list[str]) -> float:
+        begun = time.perf_counter()
+        subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+        return time.perf_counter() - begun
+
+    pairs = [(seconds([str(COMMAND), "--help"]), seconds([sys.executable, "-c", "import torch"])) for _ in range(3)]
+    assert min(ours for ours, _ in pairs) < min(torch for _, torch in pairs)
+
+
+def test_no_line_of_help_is_wider_than_a_terminal(tmp_path: Path) -> None:
+    for path, _ in commands():
+        for line in CliRunner().invoke(collegium, [*path, "--help"], terminal_width=110).output.splitlines():
+            assert len(line) <= 110 and not re.search(r"\t", line)
