@@ -124,7 +124,8 @@ class Dispatcher:
     """Sends shards to replicas, a bounded number at a time, and sends them again when they are lost.
 
     A shard that was lost runs alone on its replica from then on, after all others: one that kills its replica is not
-    confused with its neighbours, and everything else is committed before it ends the run.
+    confused with its neighbours, and everything else is committed before it ends the run. Nothing is waited for when
+    nothing succeeds any more.
     """
 
     def __init__(
@@ -139,13 +140,15 @@ class Dispatcher:
     ) -> None:
         self.replicas = [Replica(number, actor) for number, actor in enumerate(actors)]
         self.waiting = deque(shards)
-        self.lost: deque[Shard] = deque()
+        self.lost: list[Shard] = []
+        self.given_up: list[TeacherError] = []
         self.calls: dict[Any, tuple[Replica, Shard | None]] = {}
         self.teacher = teacher
         self.tasks = tasks
         self.max_attempts = max_attempts
         self.wait_s = wait_s
         self.num_retries = 0
+        self.num_lost_in_a_row = 0
         self.first_ready: float | None = None
 
     def run(self) -> Iterator[Shard]:
@@ -156,7 +159,10 @@ class Dispatcher:
                 replica, shard = self.calls.pop(ref)
                 replica.num_shards -= shard is not None
                 if self._succeeded(ref, replica, shard) and shard is not None:
+                    self.num_lost_in_a_row = 0
                     yield shard
+        if self.given_up:
+            raise self.given_up[0]
 
     def _done(self) -> list[Any]:
         if not self.calls:  # every replica is lost
@@ -184,11 +190,12 @@ class Dispatcher:
         if replica.num_shards:
             return None
         others = any(other.ready for other in self.replicas if other is not replica)
-        for shard in self.lost:
-            if shard.lost_by is not replica or not others:
-                self.lost.remove(shard)
-                return shard
-        return None
+        candidates = [shard for shard in self.lost if shard.lost_by is not replica or not others]
+        if not candidates:
+            return None
+        shard = min(candidates, key=lambda shard: shard.attempts)
+        self.lost.remove(shard)
+        return shard
 
     def _succeeded(self, ref: Any, replica: Replica, shard: Shard | None) -> bool:
         """What came of a call; what was lost by it is sent again."""
@@ -229,16 +236,24 @@ class Dispatcher:
     def _send_again(self, replica: Replica, shard: Shard, error: Exception) -> None:
         shard.attempts += 1
         shard.lost_by = replica
+        self.num_lost_in_a_row += 1
         if shard.attempts >= self.max_attempts:
-            task = self.tasks[shard.task]
-            raise TeacherError(
-                f"teacher {self.teacher.name!r} failed {shard.attempts} times at shard {shard.number} of {task.store}, "
-                f"rows {shard.first_row} to {shard.first_row + shard.num_rows - 1} of segment {task.segment}; "
-                f"the last time: {_first_line(error)}. All other shards that could be labelled are kept"
-            ) from error
-        log.warning("teacher %s: shard %d is sent again (%s)", self.teacher.name, shard.number, _first_line(error))
-        self.num_retries += 1
-        self.lost.append(shard)
+            self.given_up.append(self._failure(shard, error))
+        else:
+            log.warning("teacher %s: shard %d is sent again (%s)", self.teacher.name, shard.number, _first_line(error))
+            self.num_retries += 1
+            self.lost.append(shard)
+        if self.num_lost_in_a_row >= self.max_attempts * IN_FLIGHT * len(self.replicas):
+            raise self._failure(shard, error)
+
+    def _failure(self, shard: Shard, error: Exception) -> TeacherError:
+        task = self.tasks[shard.task]
+        last_row = shard.first_row + shard.num_rows - 1
+        return TeacherError(
+            f"teacher {self.teacher.name!r} failed {shard.attempts} times at shard {shard.number} of {task.store}, "
+            f"rows {shard.first_row} to {last_row} of segment {task.segment}; the last time: {_first_line(error)}. "
+            f"What could be labelled is kept; look at these rows, and run the same command again"
+        )
 
 
 def _first_line(error: Exception) -> str:

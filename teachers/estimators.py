@@ -1,6 +1,7 @@
 """scikit-learn estimators as teachers: fitted here on the labelled rows, kept as skops, whose types are checked.
 
-Knows nothing of torch modules or of labelling.
+Knows nothing of torch modules or of labelling. skops, and scikit-learn with it, is imported where it is used: every
+replica imports this module, and few hold estimators.
 """
 
 import inspect
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skops.io
 
 from . import imports, seal
 from .config import SklearnTeacher
@@ -44,11 +44,13 @@ def fit_sklearn(config: SklearnTeacher, transfer_set: TransferSet, folder: Path)
     The same rows, arguments and seed give the same bytes, whatever the number of CPUs. Raises RecipeError when the
     estimator cannot be made, TeacherError when it has no `predict_proba` or holds types that nobody vouched for.
     """
+    import skops.io
+
     features, labels = _labelled_rows(config, transfer_set)
     estimator = _make(config).fit(features, labels)
     if not hasattr(estimator, "predict_proba"):
         raise TeacherError(f"{config.model} has no predict_proba; choose an estimator that gives probabilities")
-    _use_cpus(estimator, None)
+    _use_cpus(estimator, config, 1)  # how many there were is no part of what it has learnt
     payload = canonical_skops(skops.io.dumps(estimator))
     _check_types(skops.io.get_untrusted_types(data=payload), config.trusted, str(config.model))
     classes = [transfer_set.classes[number] for number in estimator.classes_]
@@ -59,6 +61,8 @@ def fit_sklearn(config: SklearnTeacher, transfer_set: TransferSet, folder: Path)
 
 def load_estimator(path: Path, config: SklearnTeacher) -> Any:
     """The estimator in a skops file. Raises TeacherError that lists its types when they are not trusted."""
+    import skops.io
+
     try:
         types = skops.io.get_untrusted_types(file=path)
     except FileNotFoundError:
@@ -69,7 +73,7 @@ def load_estimator(path: Path, config: SklearnTeacher) -> Any:
     estimator = skops.io.load(path, trusted=types)
     if not hasattr(estimator, "predict_proba"):
         raise TeacherError(f"{path}: a {type(estimator).__name__} without predict_proba cannot teach")
-    _use_cpus(estimator, config)
+    _use_cpus(estimator, config, config.resources.cpus)
     return estimator
 
 
@@ -145,16 +149,14 @@ def _make(config: SklearnTeacher) -> Any:
         estimator = make(**arguments)
     except TypeError as error:
         raise RecipeError(f"{config.model} cannot be made with {sorted(arguments)}: {error}") from error
-    _use_cpus(estimator, config)
+    _use_cpus(estimator, config, config.resources.cpus)
     return estimator
 
 
-def _use_cpus(estimator: Any, config: SklearnTeacher | None) -> None:
-    """Let the estimator use the replica's CPUs; with None take that back, for it is no part of what it has learnt."""
-    if config is not None and "n_jobs" in config.arguments:
-        return
-    if "n_jobs" in estimator.get_params(deep=False):
-        estimator.set_params(n_jobs=None if config is None else max(1, int(config.resources.cpus)))
+def _use_cpus(estimator: Any, config: SklearnTeacher, cpus: float) -> None:
+    """Let the estimator use so many CPUs, unless the recipe's arguments say how many."""
+    if "n_jobs" in estimator.get_params(deep=False) and "n_jobs" not in config.arguments:
+        estimator.set_params(n_jobs=int(cpus) if cpus >= 2 else None)
 
 
 def _labelled_rows(config: SklearnTeacher, transfer_set: TransferSet) -> tuple[np.ndarray, np.ndarray]:

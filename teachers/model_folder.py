@@ -50,9 +50,15 @@ class LoadedModel:
     @torch.inference_mode()
     def __call__(self, inputs: Mapping[str, np.ndarray | Tensor]) -> Tensor:
         """Canonical inputs `{column: [rows, ...]}` to logits f32 `[rows, C]` on the model's device."""
-        moved = {name: torch.as_tensor(column).to(self.device) for name, column in inputs.items()}
+        moved = {name: _tensor(column).to(self.device) for name, column in inputs.items()}
         logits: Tensor = self.module(self.preprocessor(moved))
         return logits.float()
+
+
+def _tensor(column: np.ndarray | Tensor) -> Tensor:
+    if isinstance(column, np.ndarray) and not column.flags.writeable:  # mapped; torch warns of tensors over such memory
+        return torch.from_numpy(column.copy())
+    return torch.as_tensor(column)
 
 
 def build_module(model: str, arguments: Mapping[str, Any], *, num_classes: int, input_shape: Any) -> nn.Module:

@@ -1,0 +1,318 @@
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from teachers.adapters import to_logits
+from teachers.config import CallableTeacher, Resources
+from teachers.errors import EnvironmentUnfit, RecipeError, StoreError, TeacherError
+from teachers.labelling import Labeller, LabelTask, TeacherSpec, label
+from teachers.soft_targets.reader import SoftTargets
+from teachers.soft_targets.schema import Spec
+from teachers.soft_targets.store import SoftTargetStore
+
+TEACHER = '''
+import os, time
+from pathlib import Path
+import numpy as np
+import torch
+
+HERE = Path(__file__).parent
+
+
+def say(batch):
+    """Ten block sums of the image: exact in any batch."""
+    flat = batch["image"].reshape(len(batch["image"]), -1).astype(np.float32)
+    return flat[:, :60].reshape(len(flat), 10, 6).sum(-1) / 16
+
+
+def say_probabilities(batch):
+    scores = say(batch) + 1
+    return scores / scores.sum(1, keepdims=True)
+
+
+def say_slowly(batch):
+    HERE.joinpath(f"pid-{os.getpid()}").touch()
+    time.sleep(0.1)
+    return say(batch)
+
+
+def say_threads(batch):
+    HERE.joinpath("threads").write_text(f"{torch.get_num_threads()} {os.environ['OMP_NUM_THREADS']}")
+    return say(batch)
+
+
+def say_nan(batch):
+    scores = say(batch)
+    scores[0, 3] = np.nan
+    return scores
+
+
+def holds(batch, image):
+    return (batch["image"].reshape(-1, 64) == image).all(1).any()
+
+
+def die_of(batch, image):
+    if holds(batch, image):
+        os._exit(1)
+    return say(batch)
+
+
+def fail_of(batch, image):
+    if holds(batch, image):
+        raise OSError("the endpoint is down")
+    return say(batch)
+
+
+def fail(batch):
+    HERE.joinpath("failures").open("a").write("x")
+    raise KeyError("no such column")
+
+
+def run_out_of_memory(batch):
+    HERE.joinpath("batches").open("a").write(f"{len(batch['image'])} ")
+    if len(batch["image"]) > 20:
+        raise torch.cuda.OutOfMemoryError("too many rows")
+    return say(batch)
+
+
+def always_run_out_of_memory(batch):
+    raise torch.cuda.OutOfMemoryError("too large")
+'''
+
+
+@pytest.fixture
+def spec(tmp_path):
+    """spec(function, ...) is a teacher in a user's own file, a module of each test's own: this process imports many."""
+    module = "teacher_of_" + re.sub(r"\W", "_", tmp_path.name)
+    (tmp_path / "user").mkdir()
+    (tmp_path / "user" / f"{module}.py").write_text(TEACHER)
+
+    def spec(function="say", output="logits", trained=None, **fields):
+        config = CallableTeacher(kind="callable", function=f"{module}:{function}", output=output, **fields)
+        return TeacherSpec("mine", config, trained, (), tmp_path / "user")
+
+    return spec
+
+
+@pytest.fixture
+def tasks(digits, tmp_path):
+    """One task for each segment of digits; the store of train has 20 shards."""
+    return [task_of(digits, segment, tmp_path / "stores" / segment.name) for segment in digits.segments]
+
+
+def task_of(digits, segment, store, classes=None, **changes):
+    about = Spec(
+        teacher="mine",
+        teacher_digest="0" * 64,
+        segment=segment.name,
+        segment_digest=segment.digest,
+        encoding="dense",
+        classes=classes or digits.classes,
+        num_rows=segment.num_rows,
+        rows_per_shard=64,
+    )
+    SoftTargetStore.create(store, replace(about, **changes))
+    return LabelTask(digits.folder, segment.name, store)
+
+
+def label_here(spec, task):
+    labeller = Labeller(spec, [task], "cpu")
+    for number in SoftTargetStore.open(task.store).missing():
+        labeller.label(0, number)
+    return labeller
+
+
+def expected(digits, task):
+    images = digits.inputs(digits.segment(task.segment))["image"]
+    return images.reshape(len(images), -1).astype(np.float32)[:, :60].reshape(-1, 10, 6).sum(-1) / 16
+
+
+def assert_labelled(digits, task):
+    stored = SoftTargets.open(task.store)
+    np.testing.assert_array_equal(stored.keys(), digits.keys(digits.segment(task.segment)))
+    np.testing.assert_allclose(stored.logits().numpy(), expected(digits, task), atol=0.02)
+
+
+def first_image(digits, segment, shard):
+    return digits.inputs(segment, shard * 64, 1)["image"].reshape(-1).tolist()
+
+
+def test_a_store_holds_what_the_teacher_says_of_each_row_once(digits, spec, tasks):
+    for task in tasks:
+        label_here(spec(batch_size=50), task)
+        SoftTargetStore.open(task.store).seal()
+        assert_labelled(digits, task)
+
+
+def test_probabilities_are_stored_as_logits_by_the_teachers_floor(digits, spec, tasks):
+    label_here(spec("say_probabilities", output="probabilities", probability_floor=0.1), tasks[0])
+    scores = expected(digits, tasks[0]) + 1
+    probabilities = torch.from_numpy(scores / scores.sum(1, keepdims=True))
+    stored = SoftTargets.open(tasks[0].store).logits()
+    torch.testing.assert_close(stored, to_logits(probabilities, "probabilities", 0.1), rtol=0, atol=2e-3)
+
+
+def test_the_batch_size_halves_until_the_batch_fits(digits, spec, tasks, tmp_path):
+    labeller = label_here(spec("run_out_of_memory", batch_size=64), tasks[2])
+    sizes = [int(size) for size in (tmp_path / "user" / "batches").read_text().split()]
+    assert sizes[:3] == [64, 32, 16]
+    assert max(sizes[2:]) == labeller.questioner.batch_size == 16
+    assert_labelled(digits, tasks[2])
+
+
+def test_a_row_that_does_not_fit_the_gpu_alone_is_an_error(spec, tasks):
+    with pytest.raises(TeacherError, match="single row"):
+        label_here(spec("always_run_out_of_memory"), tasks[0])
+
+
+def test_rows_of_which_a_teacher_says_nan_are_named(digits, spec, tasks):
+    keys = digits.keys(digits.segment(tasks[0].segment))
+    with pytest.raises(TeacherError, match=rf"'mine' says NaN or infinity.* sample_key {keys[0]}$"):
+        label_here(spec("say_nan"), tasks[0])
+
+
+def test_a_store_about_other_rows_or_classes_is_refused(digits, spec, tmp_path):
+    train, validation = digits.segments[:2]
+    other_rows = task_of(digits, train, tmp_path / "a", segment_digest=validation.digest)
+    other_classes = task_of(digits, train, tmp_path / "b", classes=tuple("abcdefghij"))
+    with pytest.raises(StoreError, match="is about segment"):
+        label_here(spec(), other_rows)
+    with pytest.raises(StoreError, match="classes"):
+        label_here(spec(), other_classes)
+
+
+def test_a_shard_that_cannot_be_written_is_the_stores_fault_not_the_teachers(spec, tasks):
+    shutil.rmtree(tasks[0].store / "shards")
+    with pytest.raises(StoreError, match=r"shard 0 .*cannot be written"):
+        label_here(spec(), tasks[0])
+
+
+def test_shards_may_be_labelled_by_several_threads_at_once(digits, spec, tasks):
+    labeller = Labeller(spec(), [tasks[0]], "cpu")
+    numbers = range(SoftTargetStore.open(tasks[0].store).num_shards)
+    threads = [threading.Thread(target=labeller.label, args=(0, number)) for number in numbers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert_labelled(digits, tasks[0])
+
+
+def assert_all_is_given_back():
+    import ray
+
+    deadline = time.monotonic() + 60
+    while ray.available_resources().get("CPU") != 8 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert ray.available_resources()["CPU"] == 8
+
+
+def test_replicas_label_what_one_process_labels(digits, spec, tasks, tmp_path, ray_cluster):
+    alone = [task_of(digits, segment, tmp_path / "alone" / segment.name) for segment in digits.segments]
+    for task in alone:
+        label_here(spec(), task)
+    seen = []
+    report = label(spec(replicas=2), tasks, progress=seen.append)
+    for task, other in zip(tasks, alone, strict=True):
+        assert_labelled(digits, task)
+        assert SoftTargetStore.open(task.store).seal().digest == SoftTargetStore.open(other.store).seal().digest
+    assert report.rows == sum(segment.num_rows for segment in digits.segments)
+    assert (
+        {p.store: p.rows for p in seen}
+        == report.stores
+        == {t.store: p.num_rows for t in tasks for p in seen if p.store == t.store}
+    )
+    assert report.rows_per_s > 0
+    assert report.num_retries == 0
+    assert_all_is_given_back()
+
+
+def test_only_missing_shards_are_labelled(digits, spec, tasks, ray_cluster):
+    labeller = Labeller(spec(), [tasks[0]], "cpu")
+    for number in (0, 3, 4):
+        labeller.label(0, number)
+    seen = []
+    report = label(spec(), [tasks[0]], progress=seen.append)
+    assert report.rows == digits.segments[0].num_rows - 3 * 64
+    assert seen[-1].rows == seen[-1].num_rows == digits.segments[0].num_rows
+    assert_labelled(digits, tasks[0])
+    assert label(spec(), [tasks[0]]).rows == 0
+
+
+def test_a_killed_replica_loses_and_doubles_no_row(digits, spec, tasks, tmp_path, ray_cluster):
+    killed = []
+
+    def kill_one(progress):
+        if not killed and progress.rows > 3 * 64:
+            pids = [int(path.name[4:]) for path in (tmp_path / "user").glob("pid-*")]
+            os.kill(pids[0], signal.SIGKILL)
+            killed.append(pids[0])
+
+    report = label(spec("say_slowly", replicas=2), [tasks[0]], progress=kill_one)
+    assert killed
+    assert 1 <= report.num_retries <= 3
+    assert report.rows == digits.segments[0].num_rows
+    assert_labelled(digits, tasks[0])
+    assert_all_is_given_back()
+
+
+def test_the_only_replica_comes_back_after_it_was_killed(digits, spec, tasks, tmp_path, ray_cluster):
+    def kill(progress):
+        if progress.rows == 4 * 64:
+            [path] = (tmp_path / "user").glob("pid-*")
+            os.kill(int(path.name[4:]), signal.SIGKILL)
+
+    label(spec("say_slowly"), [tasks[0]], progress=kill)
+    assert_labelled(digits, tasks[0])
+    assert len(list((tmp_path / "user").glob("pid-*"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("function", "told"), [("die_of", "ActorUnavailable|ActorDied"), ("fail_of", "endpoint is down")]
+)
+def test_a_shard_at_which_replicas_fail_is_named_and_all_others_are_kept(
+    digits, spec, tasks, ray_cluster, function, told
+):
+    image = first_image(digits, digits.segments[0], shard=5)
+    teacher = spec(function, arguments={"image": image}, replicas=2)
+    with pytest.raises(TeacherError, match=rf"failed 2 times at shard 5 .* rows 320 to 383 of .*({told})"):
+        label(teacher, [tasks[0]], max_attempts=2)
+    assert SoftTargetStore.open(tasks[0].store).missing() == [5]
+    assert_all_is_given_back()
+
+
+def test_a_teacher_that_always_fails_is_not_asked_for_every_shard_many_times(spec, tasks, tmp_path, ray_cluster):
+    with pytest.raises(TeacherError, match="no such column"):
+        label(spec("fail"), [tasks[0]], max_attempts=3)
+    assert len((tmp_path / "user" / "failures").read_text()) < 20
+
+
+def test_what_a_teacher_must_not_say_ends_labelling_at_once(spec, tasks, ray_cluster):
+    with pytest.raises(TeacherError, match=r"^teacher 'mine' says NaN"):
+        label(spec("say_nan", replicas=2), tasks)
+    assert_all_is_given_back()
+
+
+def test_a_teacher_that_cannot_be_loaded_says_why(spec, tasks, ray_cluster):
+    with pytest.raises(RecipeError, match=r"^teacher_of_\w+:sing: module teacher_of_\w+ has no 'sing'"):
+        label(spec("sing"), tasks)
+    assert_all_is_given_back()
+
+
+def test_replicas_that_find_no_room_give_up_and_say_what_they_asked_for(spec, tasks, ray_cluster):
+    with pytest.raises(EnvironmentUnfit, match=r"no room for 9 x 1 CPU within 1 s; free are .*replicas"):
+        label(spec(replicas=9), tasks, wait_s=1)
+    assert_all_is_given_back()
+
+
+def test_torch_has_as_many_threads_as_the_replica_has_cpus(spec, tasks, tmp_path, ray_cluster):
+    label(spec("say_threads", resources=Resources(cpus=3)), [tasks[1]])
+    assert (tmp_path / "user" / "threads").read_text() == "3 3"
