@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 import torch
-from teachers.preprocess import Preprocessor
 from torch import Generator, Tensor
 
 from teachers.config import TrainConfig
 from teachers.errors import DataError, RecipeError
+from teachers.preprocess import Preprocessor
 from teachers.soft_targets.reader import EpochReader, Rows
 from teachers.transfer_set import Segment, TransferSet
 
@@ -52,13 +52,12 @@ def memory_for(session: Session) -> int:
     return int(psutil.virtual_memory().available) // (4 * session.world)
 
 
-def load_rows(run: Run, transfer_set: TransferSet, preprocessor: Preprocessor, session: Session) -> TrainingRows:
-    """Open the train segments and the stores of `run`.
+def load_rows(run: Run, transfer_set: TransferSet, preprocessor: Preprocessor, memory_bytes: int) -> TrainingRows:
+    """Open the train segments and the stores of `run`; what fits `memory_bytes` is computed and held once.
 
     Raises DataError when no row can be drawn, RecipeError or StoreError when the stores cannot serve the objective.
     """
     segments = transfer_set.of("train")
-    memory_bytes = memory_for(session)
     columns, inputs = input_columns(run, transfer_set, segments, preprocessor, memory_bytes)
     labels = np.concatenate([transfer_set.labels(segment) for segment in segments]).astype(np.int64)
     labelled = np.concatenate([transfer_set.labelled(segment) for segment in segments]) & (labels >= 0)

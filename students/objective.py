@@ -20,8 +20,6 @@ from .losses import LOSSES, Loss
 from .session import Session
 from .targets import Asked, Batch
 
-Count = Tensor | int
-
 
 @dataclass(frozen=True)
 class TermAtWork:
@@ -66,29 +64,38 @@ class Objective:
             ramp_steps = term.ramp.steps if term.ramp else 0
             self.terms.append(TermAtWork(numbered, bound_loss(term), term.weight, ramp_steps, ask))
         self.names = tuple(term.name for term in self.terms)
+        self.constants: dict[tuple[float, ...], Tensor] = {}
 
     def ask(self, batch: Batch) -> list[Asked]:
         """What each term compares the student with, for this rank's rows of a step."""
         return [term.ask(batch) for term in self.terms]
 
-    def counts(self, asked: Sequence[Asked], batch_size: int, session: Session) -> list[Count]:
-        """Rows of the global batch that take part in each term."""
+    def counts(self, asked: Sequence[Asked], batch_size: int, session: Session) -> Tensor:
+        """Rows of the global batch that take part in each term, f32 `[terms]`, at least 1."""
         if all(weight is None for _, weight in asked):
-            return [batch_size] * len(asked)
-        device = next(weight.device for _, weight in asked if weight is not None)
-        here = [torch.tensor(0, device=device) if w is None else (w > 0).sum() for _, w in asked]
-        everywhere = session.all_reduce_sum(torch.stack(here)).clamp(min=1).unbind()
-        return [batch_size if w is None else n for (_, w), n in zip(asked, everywhere, strict=True)]
+            return self._constant((float(batch_size),) * len(asked), session.device)
+        rows = torch.tensor(batch_size / session.world, device=session.device)
+        here = [rows if weight is None else (weight > 0).sum() for _, weight in asked]
+        return session.all_reduce_sum(torch.stack([count.float() for count in here])).clamp_(min=1)
 
-    def parts(self, student: Tensor, asked: Sequence[Asked], counts: Sequence[Count]) -> list[Tensor]:
-        """This rank's share of each term, unweighted: scalars whose sum over parts and ranks is the term."""
-        return [
-            row_sum(term, student, target, weight) / count
-            for term, (target, weight), count in zip(self.terms, asked, counts, strict=True)
+    def sums(self, student: Tensor, asked: Sequence[Asked]) -> Tensor:
+        """The sum of each term, unweighted, over the given rows: f32 `[terms]`."""
+        values = [
+            row_sum(term, student, target, weight) for term, (target, weight) in zip(self.terms, asked, strict=True)
         ]
+        return torch.stack(values)
 
-    def weights(self, step: int) -> list[float]:
-        return [term.weight_at(step) for term in self.terms]
+    def weights(self, step: int) -> tuple[float, ...]:
+        return tuple(term.weight_at(step) for term in self.terms)
+
+    def weights_on(self, device: torch.device, step: int) -> Tensor:
+        return self._constant(self.weights(step), device)
+
+    def _constant(self, values: tuple[float, ...], device: torch.device) -> Tensor:
+        """`values` on the device, from the last time where they are the same: a tiny network feels every copy."""
+        if values not in self.constants:
+            self.constants = dict(list(self.constants.items())[-1:]) | {values: torch.tensor(values, device=device)}
+        return self.constants[values]
 
 
 def row_sum(term: TermAtWork, student: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:

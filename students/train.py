@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from teachers.preprocess import Preprocessor
 from torch import Tensor
 
 from teachers.errors import CollegiumError
 from teachers.imports import use_user_path
 from teachers.model_folder import ModelConfig
+from teachers.preprocess import Preprocessor
 from teachers.transfer_set import TransferSet
 
-from .batches import Batches, TrainingRows, load_rows
+from .batches import Batches, TrainingRows, load_rows, memory_for
 from .checkpoint import Attempt, newest_checkpoint, publish_result, read_checkpoint, read_result
 from .optimize import resolve_evaluate_every, resolve_steps
 from .session import PlainSession, Record, Run, RunResult, Session, Source
@@ -73,7 +73,8 @@ class Data:
 class SharedData:
     """The data of the run before, for the next one that reads the same: the seeds of a student."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory_bytes: int | None = None) -> None:
+        self.memory_bytes = memory_bytes
         self.key: tuple[Any, ...] | None = None
         self.data: Data | None = None
 
@@ -83,7 +84,8 @@ class SharedData:
             self.data = None  # frees its memory first
             transfer_set = TransferSet.open(run.transfer_set)
             preprocessor = Preprocessor(run.preprocess, transfer_set.columns)
-            rows = load_rows(run, transfer_set, preprocessor, session)
+            memory_bytes = self.memory_bytes or memory_for(session)
+            rows = load_rows(run, transfer_set, preprocessor, memory_bytes)
             self.data = Data(transfer_set, preprocessor, rows, Validation(transfer_set, preprocessor, session))
             self.key = key
         return self.data

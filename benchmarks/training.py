@@ -1,0 +1,275 @@
+"""What a step of cached distillation costs, beside a plain step, live teachers and TextBrewer.
+
+    python benchmarks/training.py [--rounds 7]
+
+All sides train in this process on the same threads and in turn; a figure is the median over rounds. The last line
+printed is one JSON object:
+
+    cached_over_plain_training  step of cached three-teacher distillation over a plain cross-entropy step (conv net, batch 256)
+    tiny_extra_us               microseconds that it adds to the step of a tiny MLP at batch 64
+    live_over_cached            plain loop that runs the three teachers in every step, over ours
+    textbrewer_over_cached      TextBrewer's MultiTeacherDistiller over ours: same models, batches and epochs (null: not installed)
+
+Fashion-MNIST where ../shared/data has it, else noise of its shape: time does not depend on it.
+"""
+
+import argparse
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from students.batches import Batches
+from students.config import HardTerm, SoftTerm
+from students.session import PlainSession, Run, Source
+from students.train import SharedData, Training
+from teachers.config import NumpySource, Preprocess, TrainConfig, TransferSetConfig
+from teachers.prepare import prepare
+from teachers.soft_targets.schema import Spec, rows_per_shard
+from teachers.soft_targets.store import SoftTargetStore
+from teachers.transfer_set import TransferSet
+from teachers.zoo import conv_net
+
+FASHION = Path(__file__).parents[2] / "shared" / "data" / "fashion_mnist" / "train.parquet"
+NUM_ROWS = 8192
+SHAPE = (1, 28, 28)
+CLASSES = 10
+TEMPERATURE = 2.0
+LEARNING_RATE = 1e-3
+STUDENT = {"width": 8}
+TEACHERS = {"wide": {"width": 16}, "wider": {"width": 24}, "deep": {"width": 16, "depth": 2}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    logging.disable(logging.INFO)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+        figures = against_plain(bench, arguments.rounds) | tiny(bench, arguments.rounds)
+        figures |= against_live(bench, arguments.rounds)
+    figures |= {"threads": arguments.threads, "rounds": arguments.rounds, "torch": torch.__version__}
+    print(json.dumps(figures))
+
+
+def against_plain(bench: "Bench", rounds: int) -> dict[str, float]:
+    ours, plain = bench.cached("students_conv", 256), bench.plain("students_conv", 256)
+    times = in_turn({"cached": ours, "plain": plain}, steps=30, rounds=rounds)
+    ratio = median(c / p for c, p in zip(times["cached"], times["plain"], strict=True))
+    print(f"conv net, batch 256: plain {ms(times['plain'])}, cached {ms(times['cached'])}, ratio {ratio:.3f}")
+    return {"cached_over_plain_training": round(ratio, 4), "plain_step_ms": round(1e3 * median(times["plain"]), 3)}
+
+
+def tiny(bench: "Bench", rounds: int) -> dict[str, float]:
+    ours, plain = bench.cached("tiny_mlp", 64), bench.plain("tiny_mlp", 64)
+    times = in_turn({"cached": ours, "plain": plain}, steps=1000, rounds=rounds)
+    extra_us = 1e6 * median(c - p for c, p in zip(times["cached"], times["plain"], strict=True))
+    print(f"tiny MLP, batch 64: plain {ms(times['plain'])}, cached {ms(times['cached'])}, extra {extra_us:.0f} us")
+    return {"tiny_extra_us": round(extra_us, 1), "tiny_plain_us": round(1e6 * median(times["plain"]), 1)}
+
+
+def against_live(bench: "Bench", rounds: int) -> dict[str, float | None]:
+    sides = {"cached": bench.cached("students_conv", 256), "live": bench.live("students_conv", 256)}
+    textbrewer = bench.textbrewer("students_conv", 256)
+    if textbrewer is not None:
+        sides["textbrewer"] = textbrewer
+    times = in_turn(sides, steps=8, rounds=rounds)
+    figures: dict[str, float | None] = {"textbrewer_over_cached": None}
+    for name in set(sides) - {"cached"}:
+        ratio = median(t / c for t, c in zip(times[name], times["cached"], strict=True))
+        print(f"{name}: {ms(times[name])}, cached {ms(times['cached'])}, ratio {ratio:.2f}")
+        figures[f"{name}_over_cached"] = round(ratio, 3)
+    return figures
+
+
+Side = Callable[[int], Any]
+"""Takes so many steps."""
+
+
+def in_turn(sides: dict[str, Side], *, steps: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds a step, for each side and round; a round before the first warms up. Every other round goes backwards."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for round_number in range(rounds + 1):
+        for name in sorted(sides, reverse=bool(round_number % 2)):
+            start = time.perf_counter()
+            sides[name](steps)
+            if round_number:
+                times[name].append((time.perf_counter() - start) / steps)
+    return times
+
+
+def ms(times: list[float]) -> str:
+    return f"{1e3 * median(times):.3f} ms"
+
+
+class Bench:
+    """The data, three teachers and their stores, and what each side does with them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.transfer_set = prepared(folder)
+        torch.manual_seed(0)
+        self.teachers = {
+            name: conv_net(**arguments, num_classes=CLASSES, input_shape=SHAPE).eval()
+            for name, arguments in TEACHERS.items()
+        }
+        (segment,) = self.transfer_set.of("train")
+        data = SharedData().of(self.run("students_conv", 256, ()), PlainSession())
+        self.inputs = data.rows.columns["input."]
+        self.labels = torch.from_numpy(self.transfer_set.labels(segment).astype(np.int64))
+        self.sources = tuple(self.label(name, teacher) for name, teacher in self.teachers.items())
+
+    def label(self, name: str, teacher: nn.Module) -> Source:
+        (segment,) = self.transfer_set.of("train")
+        shard = rows_per_shard(segment.num_rows, 2 * CLASSES + 12)
+        spec = Spec(
+            name, name, segment.name, segment.digest, "dense", self.transfer_set.classes, segment.num_rows, shard
+        )
+        store, keys = SoftTargetStore.create(self.folder / name, spec), self.transfer_set.keys(segment)
+        with torch.inference_mode():
+            for number in range(store.num_shards):
+                first, num = store.shard_rows(number)
+                logits = teacher(self.inputs[first : first + num]).numpy()
+                store.commit(number, keys[first : first + num], {"logits": logits})
+        store.seal()
+        return Source(name, {segment.name: store.folder})
+
+    def run(self, student: str, batch_size: int, sources: tuple[Source, ...]) -> Run:
+        model = {"students_conv": "teachers.zoo:conv_net", "tiny_mlp": "students.models:mlp"}[student]
+        soft = SoftTerm(loss="soft", weight=0.9, temperature=TEMPERATURE)
+        hard = HardTerm(loss="hard", weight=0.1 if sources else 1.0)
+        return Run(
+            name=student,
+            folder=self.folder / "student" / student,
+            stage=self.folder,
+            stage_name="benchmark",
+            model=model,
+            arguments=STUDENT if student == "students_conv" else {"hidden": 16},
+            preprocess=Preprocess(),
+            objective=(soft, hard) if sources else (hard,),
+            train=TrainConfig(steps=10**6, batch_size=batch_size, learning_rate=LEARNING_RATE),
+            seed=0,
+            transfer_set=self.transfer_set.folder,
+            sources=sources,
+        )
+
+    def cached(self, student: str, batch_size: int) -> Side:
+        """The engine: gather, one-cycle, seeds, curves and all."""
+        run = self.run(student, batch_size, self.sources)
+        training = Training(run, PlainSession(), SharedData().of(run, PlainSession()))
+        batches = Batches(training.data.rows, run, PlainSession()).from_step(0)
+        return lambda steps: [training.advance(next(batches)) for _ in range(steps)]
+
+    def student(self, name: str, batch_size: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+        run = self.run(name, batch_size, ())
+        stepper = Training(run, PlainSession(), SharedData().of(run, PlainSession())).stepper
+        return stepper.module, stepper.optimizer
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """As a plain loop over tensors in memory shuffles them."""
+        while True:
+            order = torch.randperm(len(self.labels))
+            for index in order[: len(order) // batch_size * batch_size].view(-1, batch_size):
+                yield self.inputs[index], self.labels[index]
+
+    def plain(self, student: str, batch_size: int) -> Side:
+        """Cross-entropy with the labels, and nothing else; the engine's optimiser, which is the fused one."""
+        module, optimizer = self.student(student, batch_size)
+        batches = self.batches(batch_size)
+
+        def step() -> None:
+            inputs, labels = next(batches)
+            F.cross_entropy(module(inputs), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return lambda steps: [step() for _ in range(steps)]
+
+    def live(self, student: str, batch_size: int) -> Side:
+        """Three teachers asked in every step; their mean probability, and the labels."""
+        module, optimizer = self.student(student, batch_size)
+        batches = self.batches(batch_size)
+
+        def step() -> None:
+            inputs, labels = next(batches)
+            with torch.inference_mode():
+                said = torch.stack([teacher(inputs) for teacher in self.teachers.values()])
+                target = F.softmax(said / TEMPERATURE, -1).mean(0)
+            logits = module(inputs)
+            soft = F.kl_div(F.log_softmax(logits / TEMPERATURE, -1), target.clone(), reduction="batchmean")
+            (0.9 * TEMPERATURE**2 * soft + 0.1 * F.cross_entropy(logits, labels)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return lambda steps: [step() for _ in range(steps)]
+
+    def textbrewer(self, student: str, batch_size: int) -> Side | None:
+        """Its own training loop, given batches that are cut already."""
+        try:
+            from textbrewer import DistillationConfig, MultiTeacherDistiller, TrainingConfig
+        except ImportError:
+            return None
+        module, optimizer = self.student(student, batch_size)
+        distiller = MultiTeacherDistiller(
+            TrainingConfig(device="cpu", output_dir=str(self.folder / "textbrewer")),
+            DistillationConfig(temperature=TEMPERATURE, hard_label_weight=0.1, kd_loss_weight=0.9),
+            [InputsOnly(teacher) for teacher in self.teachers.values()],
+            InputsOnly(module),
+            adaptor_T=lambda batch, logits: {"logits": logits},
+            adaptor_S=lambda batch, logits: {"logits": logits, "losses": F.cross_entropy(logits, batch[1])},
+        )
+        batches = self.batches(batch_size)
+        return lambda steps: distiller.train(optimizer, [next(batches) for _ in range(steps)], num_epochs=1)
+
+
+class InputsOnly(nn.Module):
+    """TextBrewer calls a model with the whole batch."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        logits: Tensor = self.module(inputs)
+        return logits
+
+
+def prepared(folder: Path) -> TransferSet:
+    images, labels = fashion() if FASHION.exists() else noise()
+    np.savez(folder / "images.npz", image=images, label=labels)
+    source = NumpySource(kind="numpy", path=str(folder / "images.npz"))
+    return prepare(TransferSetConfig(source=source, inputs="image", label="label"), folder / "prepared")
+
+
+def fashion() -> tuple[np.ndarray, np.ndarray]:
+    import io
+
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    print(f"data: {NUM_ROWS} rows of Fashion-MNIST")
+    table = pq.read_table(FASHION).slice(0, NUM_ROWS)
+    pixels = [np.asarray(Image.open(io.BytesIO(cell["bytes"]))) for cell in table.column("image").to_pylist()]
+    return np.stack(pixels)[..., None], table.column("label").to_numpy()
+
+
+def noise() -> tuple[np.ndarray, np.ndarray]:
+    print(f"data: {NUM_ROWS} rows of noise in the shape of Fashion-MNIST")
+    random = np.random.default_rng(0)
+    return random.integers(0, 256, (NUM_ROWS, 28, 28, 1), dtype=np.uint8), random.integers(0, CLASSES, NUM_ROWS)
+
+
+if __name__ == "__main__":
+    main()

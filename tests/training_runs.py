@@ -1,0 +1,117 @@
+"""Runs to train in tests: tiny networks, and stores of teachers that know the labels roughly.
+
+As a script it trains one run in a process of its own, to be killed: TRANSFER_SET STORE OUT.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+
+from students.config import Term
+from students.session import PlainSession, Run, Source
+from students.train import fit
+from teachers.config import Preprocess, TrainConfig
+from teachers.soft_targets.schema import Spec
+from teachers.soft_targets.store import SoftTargetStore
+from teachers.transfer_set import TransferSet
+
+TERM = TypeAdapter(Term)
+SOFT = {"loss": "soft", "weight": 0.9}
+HARD = {"loss": "hard", "weight": 0.1}
+
+
+class Leaky(torch.nn.Sequential):
+    """A student that draws random numbers while it trains."""
+
+    def __init__(self, num_classes, input_shape):
+        width = int(np.prod(input_shape))
+        layers = [torch.nn.Flatten(), torch.nn.Linear(width, 32), torch.nn.ReLU(), torch.nn.Dropout(0.3)]
+        super().__init__(*layers, torch.nn.Linear(32, num_classes))
+
+
+def make_store(folder, transfer_set, *, name="wide", encoding="dense", seed=0, classes=None, noise=1.0):
+    """What a teacher that knows the true class, with noise, says of the training rows; `classes` orders its columns."""
+    (segment,) = transfer_set.of("train")
+    classes = classes or transfer_set.classes
+    spec = Spec(name, f"digest-{seed}", segment.name, segment.digest, encoding, tuple(classes), segment.num_rows, 256)
+    store = SoftTargetStore.create(folder, spec)
+    truth = true_labels(transfer_set, segment)
+    column = np.array([classes.index(c) if c in classes else -1 for c in transfer_set.classes])[truth]
+    logits = noise * np.random.default_rng(seed).standard_normal((segment.num_rows, len(classes))).astype(np.float32)
+    rows = np.flatnonzero(column >= 0)
+    logits[rows, column[rows]] += 4
+    keys = transfer_set.keys(segment)
+    for number in range(store.num_shards):
+        first, num = store.shard_rows(number)
+        store.commit(number, keys[first : first + num], {"logits": logits[first : first + num]})
+    store.seal()
+    return folder
+
+
+def true_labels(transfer_set, segment):
+    """Of every row: `labelled: N` only says whose label may be used."""
+    labels = transfer_set.labels(segment)
+    assert (labels >= 0).all()
+    return labels
+
+
+def make_run(
+    folder,
+    transfer_set,
+    *sources,
+    objective=(SOFT, HARD),
+    seed=0,
+    labelled_only=False,
+    model=None,
+    name="student",
+    **train,
+):
+    arguments = {} if model else {"hidden": 16}
+    return Run(
+        name=f"{name}/seed-{seed}",
+        folder=folder / name / f"seed-{seed}",
+        stage=folder,
+        stage_name="distill/small",
+        model=model or "students.models:mlp",
+        arguments=arguments,
+        preprocess=Preprocess(),
+        objective=tuple(TERM.validate_python(term) for term in objective),
+        train=TrainConfig(**({"steps": 40, "batch_size": 32} | train)),
+        seed=seed,
+        transfer_set=transfer_set.folder,
+        sources=tuple(sources),
+        labelled_only=labelled_only,
+        user_path=Path(__file__).parent,
+    )
+
+
+def source(store, name="wide", **options):
+    return Source(name=name, stores={"train-0": store}, **options)
+
+
+def outputs(run):
+    """The bytes of everything that a sealed run consists of."""
+    return {name: (run.folder / name).read_bytes() for name in ("config.json", "model.safetensors", "result.json")}
+
+
+def run_to_kill(folder, transfer_set, store):
+    """Long enough to be killed in the middle; with dropout, augmentation, momentum and early stopping."""
+    return make_run(
+        folder,
+        transfer_set,
+        source(store),
+        model="training_runs:Leaky",
+        steps=600,
+        evaluate_every=20,
+        early_stopping={"patience": 100},
+        augment="affine",
+    )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    prepared, store, out = map(Path, sys.argv[1:])
+    fit([run_to_kill(out, TransferSet.open(prepared), store)], PlainSession(), checkpoint_every_s=0)
