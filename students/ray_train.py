@@ -6,8 +6,11 @@ restarts a group whose worker died; the engine then goes on from its own checkpo
 
 import os
 import shutil
+import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -29,6 +32,21 @@ TRAIN_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the controller's poll; at Ray's 2 s a short training waits for it
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "600",  # Ray's own collectives would wait for ever for a rank that left
 }
+
+
+BUGS = (
+    CollegiumError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a worker's code raises the next time too."""
 
 
 class RaySession:
@@ -78,7 +96,7 @@ class Job:
 
 
 def train_on_worker(job: Mapping[str, Any]) -> list[RunResult] | CollegiumError:
-    """The training function of a worker. What is the user's to mend is returned: raised, Ray would try it again."""
+    """The training function of a worker. What would fail again is returned: raised, Ray would start the group again."""
     work: Job = job["job"]
     torch.set_num_threads(work.threads)  # Ray sets OMP_NUM_THREADS to 1
     try:
@@ -86,10 +104,20 @@ def train_on_worker(job: Mapping[str, Any]) -> list[RunResult] | CollegiumError:
             use_user_path(run.user_path)
         check_own_packages()
         return fit(work.runs, RaySession(work.mailbox), checkpoint_every_s=work.checkpoint_every_s)
-    except CollegiumError as error:
-        if dist.is_initialized():
+    except BUGS as error:
+        if isinstance(error, RuntimeError) and dist.get_world_size() > 1:
+            raise  # maybe another rank's death, seen from here
+        if dist.get_world_size() > 1:
             dist.destroy_process_group()  # the other ranks must not wait for this one
-        return error
+        return error if isinstance(error, CollegiumError) else described(error, work.runs[0])
+
+
+def described(error: Exception, run: Run) -> CollegiumError:
+    """An error of somebody's code, as one line that says where it is."""
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((f for f in reversed(frames) if "site-packages" not in f.filename), frames[-1])
+    place = f"{frame.filename}:{frame.lineno}"
+    return CollegiumError(f"{run.stage_name}: {type(error).__name__}: {error} (reached from {place})")
 
 
 def fit_on_ray(
@@ -112,27 +140,29 @@ def fit_on_ray(
     for name, value in TRAIN_SETTINGS.items():
         os.environ.setdefault(name, value)
     job = Job(tuple(runs), max(1, int(resources.cpus)), mailbox, checkpoint_every_s)
-    attempts = runs[0].stage / "attempts"
+    storage = runs[0].stage / "attempts" / uuid4().hex  # of Ray's bookkeeping; part of no seal
     try:
-        result = trainer(job, attempts, resources, workers, gpus, max_failures).fit()
+        result = trainer(job, storage, resources, workers, gpus, max_failures).fit()
     except WorkerGroupError as error:
         rank, cause = next(iter(error.worker_failures.items()))
         raise CollegiumError(f"{runs[0].stage_name}: worker {rank} of {workers} failed: {one_line(cause)}") from error
     except TrainingFailedError as error:
         raise CollegiumError(f"{runs[0].stage_name}: training could not be started: {one_line(error)}") from error
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+        with suppress(OSError):  # another driver's lies there too
+            storage.parent.rmdir()
     if isinstance(result.return_value, CollegiumError):
         raise result.return_value
-    shutil.rmtree(attempts, ignore_errors=True)
     results: list[RunResult] = result.return_value
     return results
 
 
-def trainer(job: Job, attempts: Any, resources: Resources, workers: int, gpus: float, max_failures: int) -> Any:
+def trainer(job: Job, storage: Path, resources: Resources, workers: int, gpus: float, max_failures: int) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    name = uuid4().hex
-    attempts.mkdir(parents=True, exist_ok=True)
+    storage.mkdir(parents=True)
     reserved = {"CPU": resources.cpus, **({"GPU": gpus} if gpus else {}), **resources.custom}
     shares_gpus = 0 < gpus < 1 and workers > 1  # NCCL refuses two ranks on one GPU
     return TorchTrainer(
@@ -146,7 +176,9 @@ def trainer(job: Job, attempts: Any, resources: Resources, workers: int, gpus: f
             accelerator_type=resources.accelerator_type,
         ),
         run_config=RunConfig(
-            name=name, storage_path=str(attempts.resolve()), failure_config=FailureConfig(max_failures=max_failures)
+            name=storage.name,
+            storage_path=str(storage.parent.resolve()),
+            failure_config=FailureConfig(max_failures=max_failures),
         ),
     )
 

@@ -53,7 +53,7 @@ def fit(runs: Sequence[Run], session: Session, *, checkpoint_every_s: float = CH
 def train_one(run: Run, session: Session, shared: "SharedData", checkpoint_every_s: float) -> RunResult:
     use_user_path(run.user_path)
     run.folder.mkdir(parents=True, exist_ok=True)
-    with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
         training = Training(run, session, shared.of(run, session))
         training.resume()
         training.train(checkpoint_every_s)
