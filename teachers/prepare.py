@@ -25,7 +25,7 @@ from .census import (
     take_census,
 )
 from .config import TransferSetConfig
-from .errors import DataError
+from .errors import DataError, StoreError
 from .look import Look, look, source_digest
 from .moments import Moments, mean_and_std
 from .seal import digest_of
@@ -92,7 +92,7 @@ def _prepare(
     pieces = folder / f".pieces-{_fingerprint(config, chunks)}"
     pieces.mkdir(parents=True, exist_ok=True)
     gathered = _first_pass(config, seen, chunks, pieces, run)
-    earlier = None if earlier_folder is None else TransferSet.open(earlier_folder)
+    earlier = _open_earlier(earlier_folder)
 
     census, labelled = gathered.census, labelled_rows(gathered.census, config, len(gathered.classes))
     planned = plan_segments(census, seen.columns, earlier, run)
@@ -110,6 +110,13 @@ def _prepare(
     replace_file(folder / NAME, prepared.manifest())
     _tidy(folder)
     return prepared
+
+
+def _open_earlier(folder: Path | None) -> TransferSet | None:
+    try:
+        return None if folder is None else TransferSet.open(folder)
+    except StoreError:  # nothing there to keep
+        return None
 
 
 def _first_pass(config: TransferSetConfig, seen: Look, chunks: Sequence[Chunk], pieces: Path, run: Runner) -> Gathered:
@@ -210,8 +217,8 @@ def _fingerprint(config: TransferSetConfig, chunks: Sequence[Chunk]) -> str:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove the pieces, and the drafts of killed calls."""
+    """Remove the pieces, and the drafts of killed calls (not beside the manifest, where others seal the folder)."""
     for pieces in folder.glob(".pieces-*"):
         shutil.rmtree(pieces, ignore_errors=True)
-    for draft in folder.rglob(".draft-*"):
+    for draft in (folder / "segments").rglob(".draft-*"):
         draft.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ Plain tensor operations on whatever device the inputs are on. Knows nothing of n
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -32,6 +32,7 @@ class ColumnTransform:
     resize: int | None
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
+    on_device: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def output_shape(self) -> Shape:
@@ -50,11 +51,14 @@ class ColumnTransform:
 
     def _normalised(self, values: Tensor, scale: float) -> Tensor:
         """(values / scale - mean) / std, in two operations."""
-        shape = (1, -1, *[1] * (values.ndim - 2))
         if self.mean is None or self.std is None:
             return values / scale if scale != 1.0 else values
-        mean, std = (torch.tensor(numbers, dtype=torch.float64).view(shape) for numbers in (self.mean, self.std))
-        mean, std = ((numbers * scale).to(values.device, torch.float32) for numbers in (mean, std))
+        if values.device not in self.on_device:  # moved there once, not with every batch
+            with torch.inference_mode(False):
+                numbers = torch.tensor([self.mean, self.std], dtype=torch.float64) * scale
+                mean, std = numbers.to(values.device, torch.float32).view(2, -1, *[1] * (values.ndim - 2))
+            self.on_device[values.device] = mean, std
+        mean, std = self.on_device[values.device]
         return values.sub(mean).div_(std)
 
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from .census import Census
+from .errors import StoreError
 from .moments import Moments, moments
 from .seal import inside, sync_folder
 from .shuffle import PartTask, Run, ids_piece, run_batch
@@ -47,7 +48,10 @@ def plan_segments(
     census: Census, columns: Sequence[Column], earlier: TransferSet | None, run: Runner
 ) -> list[PlannedSegment]:
     """The earlier segments and one more for new rows of each split, if all earlier rows are unchanged; else all anew."""
-    kept = [] if earlier is None else _kept(census, columns, earlier, run)
+    try:
+        kept = [] if earlier is None else _kept(census, columns, earlier, run)
+    except (StoreError, pa.ArrowException, OSError):  # the earlier set is damaged: nothing of it is kept
+        kept = []
     planned = list(kept)
     for split in SPLITS:
         there = census.of(split)
