@@ -32,7 +32,7 @@ def set_environment() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # reports and failures are seen that often
     os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "600")  # the default waits for ever for a rank that is gone
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a thread that outlives its cluster must not start another
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"

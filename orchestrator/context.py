@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from students.config import StudentConfig
@@ -34,6 +35,8 @@ class Context:
     tracker: Tracker
     mailbox: Any
     user_path: Path
+    cancelled: Event = field(default_factory=Event)
+    """Set when another part of the run has failed."""
 
 
 @dataclass

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from teachers.config import TeacherConfig
+from teachers.errors import CollegiumError
 from teachers.seal import Damage, Seal, digest_of
 
 from . import graph
@@ -89,6 +90,8 @@ def _label(
     total = sum(specs[folder].num_rows for folder in folders.values())
 
     def advance(now: Progress) -> None:
+        if context.cancelled.is_set():
+            raise CollegiumError(f"label/{teacher.name} was given up, since another stage failed")
         done[now.store] = now.rows
         context.watch.advance(f"label/{teacher.name}", sum(done.values()), total, f"{now.rows_per_s:,.0f} rows/s")
 

@@ -52,6 +52,9 @@ def build(context: Context, until: Until = "export") -> Results:
         for generation in context.recipe.students_in_order():
             results.students |= training_builders.distill(context, generation, results.prepared, results.taught)
             label_assistants(context, results, generation, pool)
+    except BaseException:
+        context.cancelled.set()
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # an interrupted run leaves at once; what was sealed stays
     if until in ("evaluate", "export"):

@@ -22,6 +22,7 @@ os.environ |= {  # read when ray and mlflow are imported
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN_PATH": str(TOKEN),
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_USAGE_STATS_ENABLED": "0",
 }

@@ -1,0 +1,174 @@
+"""Whole runs through Ray, on tiny networks: what is reused, what is rebuilt and why, what is repaired."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from orchestrator import load_recipe, run
+from orchestrator.recipe import Recipe
+from orchestrator.shipped import find
+from teachers.errors import EnvironmentUnfit, TeacherError
+
+QUICK = [
+    "teachers.wide={kind: module, model: 'teachers.zoo:mlp', arguments: {hidden: 16}, train: {steps: 30}}",
+    "teachers.deep={kind: sklearn, model: 'sklearn.linear_model:LogisticRegression'}",
+    "teachers.trees.arguments={n_estimators: 10}",
+    "students.small.train.steps=40",
+    "students.small.train.seeds=[0, 1]",
+]
+
+
+def quick(*overrides: str, name: str = "digits") -> Recipe:
+    return load_recipe(find(name), [*QUICK, *overrides])
+
+
+def actions(report: Mapping[str, Any]) -> dict[str, str]:
+    """By stage: `reused`, or why it was built."""
+    return {
+        "/".join(filter(None, (stage["stage"], stage["name"], stage.get("part")))): "reused"
+        if stage["reused"]
+        else stage["reason"]
+        for stage in report["stages"]
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    out = tmp_path_factory.mktemp("run") / "out"
+    yield out, run(quick(), out).report
+
+
+@pytest.fixture
+def copied(finished: tuple[Path, Mapping[str, Any]], tmp_path: Path) -> Path:
+    """A finished run's OUT, to be changed at will."""
+    return Path(shutil.copytree(finished[0], tmp_path / "out"))
+
+
+def test_the_report_has_what_other_programs_rely_on(finished: tuple[Path, Mapping[str, Any]]) -> None:
+    out, report = finished
+    assert report["format"] == 1 and report["recipe"]["name"] == "digits"
+    assert set(report["teachers"]) == {"wide", "deep", "trees"}
+    assert all(0 <= teacher["test_accuracy"] <= 1 for teacher in report["teachers"].values())
+    small = report["students"]["small"]
+    for accuracy in (small["test_accuracy"], small["control_accuracy"]):
+        assert len(accuracy["runs"]) == 2
+        assert accuracy["mean"] == pytest.approx(np.mean(accuracy["runs"]))
+        assert accuracy["std"] == pytest.approx(np.std(accuracy["runs"], ddof=1))
+    gain = small["test_accuracy"]["mean"] - small["control_accuracy"]["mean"]
+    assert small["gain"]["mean"] == pytest.approx(gain)
+    assert small["gain"]["low"] <= small["gain"]["mean"] <= small["gain"]["high"]
+    assert {"agreement", "ece", "parameters"} <= set(small)
+    assert {"experiment_id", "run_id"} <= set(report["mlflow"])
+    assert all({"stage", "name", "key", "reused", "reason", "seconds"} <= set(stage) for stage in report["stages"])
+    folder = max((out / "runs").iterdir())
+    assert json.loads((folder / "report.json").read_bytes()) == report
+    page = (folder / "report.html").read_text()
+    assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_the_same_command_again_builds_nothing(copied: Path, finished: tuple[Path, Mapping[str, Any]]) -> None:
+    report = run(quick(), copied).report
+    assert set(actions(report).values()) == {"reused"}
+    assert report["students"]["small"]["test_accuracy"] == finished[1]["students"]["small"]["test_accuracy"]
+
+
+def test_another_temperature_rebuilds_the_student_and_no_label(copied: Path) -> None:
+    done = actions(run(quick("students.small.objective.0.temperature=1"), copied).report)
+    assert done["distill/small"] == "objective.0.temperature: 2.0 -> 1.0"
+    assert {
+        action for stage, action in done.items() if stage.split("/")[0] in ("prepare", "train_teacher", "label")
+    } == {"reused"}
+
+
+def test_replicas_and_batch_size_of_a_teacher_decide_nothing(copied: Path) -> None:
+    done = actions(run(quick("teachers.wide.replicas=2", "teachers.wide.batch_size=7"), copied).report)
+    assert {action for stage, action in done.items() if not stage.startswith(("export", "evaluate"))} == {"reused"}
+
+
+def test_a_flipped_byte_of_a_shard_is_found_before_training_and_repaired(copied: Path) -> None:
+    shard = sorted(copied.glob("soft_targets/wide-*/shards/*.arrow"))[3]
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    done = actions(run(quick(), copied).report)
+    repaired = [stage for stage, action in done.items() if action.startswith("repaired")]
+    assert len(repaired) == 1 and repaired[0].startswith("label/wide/")
+    assert (
+        sum(action == "reused" for action in done.values()) == len(done) - 1
+    )  # same bytes, so nothing downstream moves
+    assert list((copied / "quarantine").rglob(shard.name))
+
+
+def test_a_students_lost_weights_are_trained_again_to_the_same_bytes(copied: Path) -> None:
+    weights = next(copied.glob("students/small-*/student/seed-0/model.safetensors"))
+    before = weights.read_bytes()
+    weights.write_bytes(before[:100])
+    done = actions(run(quick(), copied).report)
+    assert done["distill/small"].startswith("repaired")
+    assert weights.read_bytes() == before
+    assert done["evaluate/small"] == "reused"
+
+
+def test_changed_weights_are_labelled_anew_beside_the_old(ray_cluster: None, tmp_path: Path) -> None:
+    weights = tmp_path / "teacher.safetensors"
+
+    def written(seed: int) -> str:
+        generator = torch.Generator().manual_seed(seed)
+        shapes = {"1.weight": (16, 64), "1.bias": (16,), "3.weight": (10, 16), "3.bias": (10,)}
+        save_file({name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}, weights)
+        return (
+            f"teachers.wide={{kind: module, model: 'teachers.zoo:mlp', arguments: {{hidden: 16}}, weights: {weights}}}"
+        )
+
+    def label(override: str) -> dict[str, str]:
+        return actions(run(quick(override), tmp_path / "out", until="label").report)
+
+    label(written(0))
+    again = label(written(1))
+    assert {again[f"label/wide/{split}-0"] for split in ("train", "validation", "test")} == {"teacher weights changed"}
+    assert again["label/trees/train-0"] == "reused"
+    assert len(list((tmp_path / "out" / "soft_targets").glob("wide-*"))) == 6
+
+
+def test_an_assistant_labels_for_the_student_that_it_teaches(ray_cluster: None, tmp_path: Path) -> None:
+    middle = "students.middle={model: 'students.models:mlp', arguments: {hidden: 24}, teachers: [wide], train: {steps: 30, seeds: [0, 1]}}"
+    recipe = quick(middle, "students.small.teachers=[middle, trees]")
+    report = run(recipe, tmp_path / "out").report
+    assert {"label/middle/train-0", "distill/middle", "distill/small"} <= set(actions(report))
+    assert {path.name.rpartition("-")[0] for path in (tmp_path / "out" / "models").iterdir()} == {"middle", "small"}
+
+
+def test_a_teacher_that_says_nan_is_named_with_the_rows(ray_cluster: None, tmp_path: Path) -> None:
+    (tmp_path / "mine_nan.py").write_text(
+        "import numpy as np\n"
+        "def teach(batch):\n"
+        "    scores = np.zeros((len(batch['image']), 10), np.float32)\n"
+        "    scores[batch['image'].sum((1, 2, 3)) > 330] = np.nan\n"
+        "    return scores\n"
+    )
+    recipe = quick("teachers.wide={kind: callable, function: 'mine_nan:teach', output: logits}")
+    with pytest.raises(TeacherError, match=r"wide.*NaN or infinity.*sample_key \d{6,}"):
+        run(recipe, tmp_path / "out", until="label", user_path=tmp_path)
+
+
+def test_a_quality_gate_that_is_missed_is_told(copied: Path) -> None:
+    finished = run(quick("students.small.require.accuracy=0.999"), copied)
+    assert any("below 0.999" in line for line in finished.missed)
+
+
+def test_what_the_cluster_can_never_give_is_refused_before_any_work(ray_cluster: None, tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentUnfit, match=r"teachers\.wide\.resources asks for 1 not_there"):
+        run(quick("teachers.wide.resources.custom={not_there: 1}"), tmp_path)
+    assert not list((tmp_path / "prepared").iterdir())
+
+
+def test_a_student_without_a_control_has_no_gain(copied: Path) -> None:
+    small = run(quick("students.small.control=false"), copied).report["students"]["small"]
+    assert small["control_accuracy"] is None and small["gain"] is None
