@@ -83,7 +83,9 @@ class Tracker:
     ) -> None:
         if not self._ended.is_set() and not self._finishing:
             interrupted = kind is not None and not issubclass(kind, Exception)
-            self._end("FINISHED" if kind is None else "KILLED" if interrupted else "FAILED", SHORT_PATIENCE_S)
+            status: Status = "FINISHED" if kind is None else "KILLED" if interrupted else "FAILED"
+            for told in self._end(status, SHORT_PATIENCE_S):
+                log.warning("%s", told)
 
     def ids(self) -> dict[str, str]:
         """`experiment_id`, `run_id` and `uri`, for the report."""
@@ -140,7 +142,6 @@ class Tracker:
         while not self._ended.wait(POLL_S):
             if self._away_since is not None and time.monotonic() - self._away_since > patience_s:
                 self._ended.set()  # whoever opens the ledger next goes on
-                log.warning("%s", self._kept())
                 return [self._kept()]
         return []
 

@@ -1,0 +1,136 @@
+"""`report.html`: a report as a page that needs nothing else, and prints. Knows nothing but `report.json`."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from students.bootstrap import points
+
+from . import plots
+from .headline import percent, spread
+from .server import deep_link
+
+Plot = tuple[str, Markup]
+"""A caption and an SVG."""
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """The HTML text; everything that comes from recipes and data is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("orchestrator"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "spread": spread,
+        "short": plots.short,
+        "seconds": seconds,
+    }
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        rows=list(_rows(report)),
+        shared=list(_shared_plots(report)),
+        own={name: list(_student_plots(report, name)) for name in report["students"]},
+        tones={name: tone(student["gain"]) for name, student in report["students"].items()},
+        recipe=yaml.safe_dump(report["recipe"], sort_keys=False, allow_unicode=True),
+        link=_link(report["mlflow"]),
+    )
+
+
+def tone(gain: Mapping[str, float] | None) -> str:
+    """Whether distillation `helps`, `hurts`, or nothing is shown."""
+    if gain is None or gain["low"] <= 0 <= gain["high"]:
+        return "open"
+    return "helps" if gain["low"] > 0 else "hurts"
+
+
+def seconds(value: float) -> str:
+    if value < 90:
+        return f"{value:.1f} s"
+    return f"{value / 60:.1f} min" if value < 5400 else f"{value / 3600:.1f} h"
+
+
+def _rows(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Lines of the table of figures: teachers, together, then every student and its control."""
+    for name, teacher in report["teachers"].items():
+        yield {**teacher, "kind": "teacher", "name": name, "shown": percent(teacher["test_accuracy"])}
+    ensemble = report["ensemble"]
+    yield {**ensemble, "kind": "ensemble", "name": "teachers together", "shown": percent(ensemble["test_accuracy"])}
+    for name, student in report["students"].items():
+        yield {**student, "kind": "student", "name": name, "shown": spread(student["test_accuracy"])}
+        if student["control_runs"]:
+            yield {**_means(student["control_runs"]), **_control(student, name)}
+
+
+def _control(student: Mapping[str, Any], name: str) -> dict[str, Any]:
+    shown = spread(student["control_accuracy"])
+    cost = {key: student[key] for key in ("parameters", "bytes", "latency")}  # it is the same network
+    return {"kind": "control", "name": f"control of {name}", "shown": shown, "gain": None, **cost}
+
+
+def _means(runs: list[Mapping[str, Any]]) -> dict[str, float]:
+    keys = ("macro_f1", "nll", "ece", "agreement", "kl")
+    return {key: sum(run[key] for run in runs) / len(runs) for key in keys}
+
+
+def _shared_plots(report: Mapping[str, Any]) -> Iterator[Plot]:
+    gains = {name: student["gain"] for name, student in report["students"].items() if student["gain"]}
+    if len(gains) > 1:
+        yield "Gain of every student over its control, with its 95 % interval.", Markup(plots.gains(gains))
+    costs: list[tuple[str, str, Callable[[Mapping[str, Any]], float]]] = [
+        ("parameters", "parameters", lambda who: who["parameters"]),
+        ("latency", "p50 latency of one row, ms", lambda who: who["latency"]["batch_1"]["p50_ms"]),
+    ]
+    for key, label, cost in costs:
+        found = [{**point, key: cost(point["of"])} for point in _costed(report) if key in point["of"]]
+        svg = plots.accuracy_against(found, key, label, report["ensemble"]["test_accuracy"])
+        yield f"Test accuracy against {label}, mean and standard deviation over seeds.", Markup(svg)
+    matrix = report["agreement"]
+    shown = [student["agreement_matrix"]["names"] for student in report["students"].values()]
+    if not any(set(matrix["names"]) <= set(names) for names in shown):
+        yield "How often teachers say the same class, % of test rows.", Markup(plots.agreement(**matrix))
+
+
+def _costed(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for name, teacher in report["teachers"].items():
+        yield {"name": name, "kind": "teacher", "accuracy": teacher["test_accuracy"], "std": None, "of": teacher}
+    for name, student in report["students"].items():
+        for kind, accuracy in (("control", student["control_accuracy"]), ("student", student["test_accuracy"])):
+            if accuracy:
+                title = name if kind == "student" else f"control of {name}"
+                yield {"name": title, "kind": kind, "accuracy": accuracy["mean"], "std": accuracy["std"], "of": student}
+
+
+def _student_plots(report: Mapping[str, Any], name: str) -> Iterator[Plot]:
+    student = report["students"][name]
+    runs = report["curves"].get(name, {})
+    for key, label in (("validation.accuracy", "validation accuracy"), ("validation.nll", "validation NLL, nats")):
+        if any(key in run for run in runs.values()):
+            svg = plots.learning_curves(runs, key, label, name)
+            yield f"{label[0].upper()}{label[1:]} while training; thin: every seed, thick: their mean.", Markup(svg)
+    bins = {"ensemble": student["ensemble"]["reliability"], "student": _delivered(student)["reliability"]}
+    if student["control_runs"]:
+        bins = {"control": _delivered(student, "control_runs")["reliability"], **bins}
+    yield "What a confidence is worth: on the diagonal, as often right as sure.", Markup(plots.reliability(bins, name))
+    svg = plots.agreement(**student["agreement_matrix"], of=name)
+    yield "How often each says the same class as another, % of test rows.", Markup(svg)
+
+
+def _delivered(student: Mapping[str, Any], kind: str = "runs") -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(run for run in student[kind] if run["seed"] == student["delivered"])
+    return found
+
+
+def _link(mlflow: Mapping[str, str]) -> str | None:
+    """The run's page, where MLflow has a server."""
+    uri = mlflow.get("uri", "")
+    return (
+        deep_link(uri, mlflow["experiment_id"], mlflow["run_id"]) if uri.startswith(("http://", "https://")) else None
+    )

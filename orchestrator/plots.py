@@ -1,0 +1,192 @@
+"""Plots of a report as inline SVG that takes the page's text colour, so it is legible on light, dark and paper.
+
+Numbers in, SVG text out; knows nothing of the report around it.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#010203"
+"""Stands for the page's text colour."""
+COLOURS = {"student": "#2878d0", "control": "#d97a1e", "ensemble": "#1f9d6b", "teacher": "#8d6cc9"}
+STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": INK,
+    "grid.alpha": 0.15,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "path.simplify": True,
+}
+NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+
+def learning_curves(runs: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], key: str, label: str, of: str) -> str:
+    """`key` over optimiser steps: every seed thin, their mean thick; runs are named `student/seed-0`, `control/seed-0`."""
+
+    def draw(axes: "Axes") -> None:
+        for kind in ("control", "student"):
+            seeds = [run[key] for name, run in runs.items() if name.startswith(f"{kind}/") and key in run]
+            for points in seeds:
+                axes.plot(*zip(*points, strict=True), color=COLOURS[kind], alpha=0.35, linewidth=0.9)
+            if seeds:
+                axes.plot(*zip(*_mean_curve(seeds), strict=True), color=COLOURS[kind], linewidth=2, label=kind)
+        axes.set(xlabel="optimiser steps", ylabel=label)
+        axes.legend(loc="best")
+
+    return _svg(draw, f"{label} of {of} and its control over optimiser steps")
+
+
+def _mean_curve(seeds: Sequence[Sequence[Sequence[float]]]) -> list[tuple[float, float]]:
+    """The mean of those seeds that have a point at a step."""
+    at: dict[float, list[float]] = {}
+    for points in seeds:
+        for step, value in points:
+            at.setdefault(step, []).append(value)
+    return [(step, fmean(values)) for step, values in sorted(at.items()) if len(values) == len(seeds)]
+
+
+def reliability(bins: Mapping[str, Sequence[Mapping[str, Any]]], of: str) -> str:
+    """Accuracy of what was said with a confidence; on the diagonal is who is right as often as it is sure."""
+
+    def draw(axes: "Axes") -> None:
+        axes.plot([0, 1], [0, 1], color=INK, alpha=0.4, linewidth=0.9, linestyle="--")
+        for name, filled in ((name, [bin for bin in given if bin["count"]]) for name, given in bins.items()):
+            confidence, accuracy = ([bin[of] for bin in filled] for of in ("confidence", "accuracy"))
+            total = sum(bin["count"] for bin in filled)
+            sizes = [8 + 120 * bin["count"] / total for bin in filled]
+            axes.plot(confidence, accuracy, color=COLOURS[name], linewidth=1.4, label=name)
+            axes.scatter(confidence, accuracy, s=sizes, color=COLOURS[name], alpha=0.6, linewidth=0)
+        axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.05), aspect="equal")
+        axes.legend(loc="upper left")
+
+    return _svg(draw, f"Reliability diagram of {of}: accuracy by confidence", size=(4.4, 4.0))
+
+
+def agreement(names: Sequence[str], matrix: Sequence[Sequence[float]], of: str = "teachers") -> str:
+    """Share of test rows in which two say the same class."""
+
+    def draw(axes: "Axes") -> None:
+        others = [value for row, values in enumerate(matrix) for column, value in enumerate(values) if row != column]
+        low, high = (min(others), max(others)) if others else (0.0, 1.0)
+        for row, values in enumerate(matrix):
+            for column, value in enumerate(values):
+                shade = 0.08 + 0.62 * min(1.0, max(0.0, (value - low) / (high - low or 1.0)))
+                colour = COLOURS["student"] if row != column else INK
+                axes.add_patch(_cell(column, row, colour, shade if row != column else 0.06))
+                axes.text(column, row, f"{100 * value:.0f}" if row != column else "", ha="center", va="center")
+        axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal")
+        axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.grid(visible=False)
+
+    edge = 1.6 + 0.55 * len(names)
+    return _svg(draw, f"Agreement of {of} in percent of test rows", size=(edge + 0.4, edge))
+
+
+def _cell(column: int, row: int, colour: str, alpha: float) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, facecolor=colour, alpha=alpha, linewidth=0)
+
+
+def accuracy_against(points: Sequence[Mapping[str, Any]], key: str, label: str, ensemble: float) -> str:
+    """Test accuracy over a cost (`key` of each point: name, kind, accuracy, low, high); the line is the teachers together."""
+
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    def draw(axes: "Axes") -> None:
+        axes.axhline(
+            100 * ensemble, color=COLOURS["ensemble"], linewidth=1.2, linestyle="--", label="teachers together"
+        )
+        for point in points:
+            accuracy, spread = 100 * point["accuracy"], 100 * (point["std"] or 0)
+            colour = COLOURS[point["kind"]]
+            axes.errorbar(point[key], accuracy, spread, fmt="o", markersize=7, color=colour, capsize=3, linewidth=1.2)
+            axes.annotate(point["name"], (point[key], accuracy), (8, 4), textcoords="offset points")
+        axes.set(xscale="log", xlabel=label, ylabel="test accuracy, %")
+        costs = [point[key] for point in points]
+        axes.set_xlim(min(costs) / 2, max(costs) * 4)  # room for names on the right
+        axes.margins(y=0.2)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+        axes.xaxis.set_major_formatter(lambda cost, _: short(cost))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.legend(loc="lower right")
+
+    return _svg(draw, f"Test accuracy against {label}")
+
+
+def short(count: float) -> str:
+    """`1234567`: `1.23 M`."""
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count:.3g}"
+
+
+def gains(intervals: Mapping[str, Mapping[str, float]]) -> str:
+    """Gain of each student over its control, in points, with its 95% interval; the line is no difference."""
+
+    def draw(axes: "Axes") -> None:
+        axes.axvline(0, color=INK, alpha=0.5, linewidth=0.9, linestyle="--")
+        for row, gain in enumerate(intervals.values()):
+            low, mean, high = (100 * gain[end] for end in ("low", "mean", "high"))
+            axes.plot(
+                [low, high], [row, row], color=COLOURS["student"], linewidth=5, alpha=0.35, solid_capstyle="round"
+            )
+            axes.plot(mean, row, "o", color=COLOURS["student"], markersize=8)
+        axes.set_yticks(range(len(intervals)), list(intervals))
+        axes.set(xlabel="points of test accuracy over the control", ylim=(len(intervals) - 0.5, -0.5))
+
+    return _svg(draw, "Gain of each student over its control", size=(5.4, 1.0 + 0.45 * len(intervals)))
+
+
+def _svg(draw: Any, title: str, size: tuple[float, float] = (5.4, 3.6)) -> str:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
+        figure = Figure(figsize=size, layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.add_subplot()
+        axes.grid(visible=True)
+        axes.set_axisbelow(True)
+        draw(axes)
+        return _inline(figure, title)
+
+
+def _inline(figure: "Figure", title: str) -> str:
+    """SVG for a page: no prologue, the page's font and colour, ids that no other plot has."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=NO_METADATA)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = text.replace(INK, "currentColor")
+    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)
+    unique = re.sub(r"\W+", "-", title.lower())
+    text = re.sub(r'\bid="', f'id="{unique}-', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\1{unique}-", text)
+    label = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

@@ -1,0 +1,158 @@
+"""What a run found: `report.json`, from which `report.html` can be made again at any time.
+
+Puts together what stages left; measures nothing itself.
+"""
+
+import json
+import math
+import os
+import platform
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from teachers.seal import replace
+from teachers.transfer_set import TransferSet
+
+from .ledger import read_records
+
+FORMAT = 1
+POINTS_OF_A_CURVE = 400
+PACKAGES = ("collegium", "torch", "ray", "pyarrow", "mlflow", "scikit-learn", "numpy")
+
+
+def build_report(
+    *,
+    recipe: Mapping[str, Any],
+    stages: Sequence[Mapping[str, Any]],
+    evaluations: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, Path],
+    mlflow: Mapping[str, str],
+    prepared: Path,
+    seconds: float,
+) -> dict[str, Any]:
+    """The document of one run.
+
+    `recipe` is the resolved one without secrets; `evaluations` holds the evaluation of `teachers` and of every student by
+    its name; `metrics` the `metrics.jsonl` of every student; `prepared` is the folder of the transfer set.
+    """
+    teachers = evaluations["teachers"]
+    counted = TransferSet.open(prepared).report
+    return {
+        "format": FORMAT,
+        "recipe": dict(recipe),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(seconds, 3),
+        "stages": [dict(stage) for stage in stages],
+        "teachers": {name: _accuracy_first(figures) for name, figures in teachers["teachers"].items()},
+        "ensemble": _accuracy_first(teachers["ensemble"]),
+        "agreement": teachers["agreement"],
+        "students": {name: _student(evaluations[name]) for name in recipe["students"]},
+        "curves": {name: curves(path) for name, path in metrics.items()},
+        "transfer_set": {**counted, "test_rows_evaluated": teachers["rows"]},
+        "notes": notes(recipe, counted),
+        "mlflow": dict(mlflow),
+        "environment": environment(),
+    }
+
+
+def write_report(folder: Path, report: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Write `report.json` and `report.html` into a run's folder, over what was there."""
+    from .page import page
+
+    written = folder / "report.json", folder / "report.html"
+    replace(written[0], json.dumps(report, indent=1, allow_nan=False).encode())
+    replace(written[1], page(report).encode())
+    return written
+
+
+def _accuracy_first(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {"test_accuracy": figures["accuracy"], **figures}
+
+
+def _student(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    runs = evaluation["student"]["runs"]
+    control = evaluation["control"]["runs"] if evaluation["control"] else None
+    delivered = next(run for run in runs if run["seed"] == evaluation["delivered"])
+    return {
+        "verdict": evaluation["verdict"],
+        "test_accuracy": over_seeds(runs, "accuracy"),
+        "control_accuracy": over_seeds(control, "accuracy") if control else None,
+        "gain": evaluation["gain"],
+        **{key: statistics.fmean(run[key] for run in runs) for key in ("macro_f1", "nll", "ece", "agreement", "kl")},
+        **{key: delivered[key] for key in ("parameters", "bytes", "latency")},
+        "delivered": evaluation["delivered"],
+        "runs": runs,
+        "control_runs": control,
+        "ensemble": evaluation["ensemble"],
+        "agreement_matrix": evaluation["agreement"],
+    }
+
+
+def over_seeds(runs: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
+    """`mean`, sample standard deviation `std` (null for one seed) and every value in the order of seeds."""
+    values = [run[key] for run in runs]
+    return {
+        "mean": statistics.fmean(values),
+        "std": statistics.stdev(values) if len(values) > 1 else None,
+        "runs": values,
+    }
+
+
+def curves(path: Path) -> dict[str, dict[str, list[list[float]]]]:
+    """{run: {key: [[step, value], ...]}}, thinned to what a plot can show; of two points for one step the last counts."""
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for record in read_records(path):
+        if math.isfinite(record["value"]):
+            found.setdefault(record["run"], {}).setdefault(record["key"], {})[record["step"]] = record["value"]
+    return {run: {key: _thinned(points) for key, points in by_key.items()} for run, by_key in found.items()}
+
+
+def _thinned(points: Mapping[int, float]) -> list[list[float]]:
+    ordered = [[step, points[step]] for step in sorted(points)]
+    stride = -(-len(ordered) // POINTS_OF_A_CURVE)
+    return ordered[::-1][::stride][::-1]  # the last point is always among them
+
+
+def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
+    """What a reader must know to judge the figures."""
+    told = [*_about_augmentation(recipe)]
+    told += [
+        f"Teacher {name} gives probabilities; they were floored at {teacher['probability_floor']:g}, which decides what a 0 means."
+        for name, teacher in recipe["teachers"].items()
+        if teacher["kind"] == "sklearn" or teacher.get("output") == "probabilities"
+    ]
+    if bad := counted.get("bad_rows"):
+        told.append(
+            f"{bad} rows could not be used and were dropped, first: {'; '.join(counted['first_bad_rows'][:3])}."
+        )
+    if twice := counted.get("duplicates_across_splits"):
+        told.append(f"{twice} rows of one split have the same content as a row of another: test figures may flatter.")
+    if without := counted.get("without_label"):
+        told.append(f"{without} training rows have no label; they are transfer data.")
+    return told
+
+
+def _about_augmentation(recipe: Mapping[str, Any]) -> Iterator[str]:
+    everyone = {f"teacher {name}": config for name, config in recipe["teachers"].items()}
+    everyone |= {f"student {name} and its control": config for name, config in recipe["students"].items()}
+    augmented: dict[str, list[str]] = {}
+    for name, config in everyone.items():
+        if augment := (config.get("train") or {}).get("augment"):
+            augmented.setdefault(augment, []).append(name)
+    for augment, names in augmented.items():
+        yield f"Trained with augmentation ({augment}): {', '.join(names)}. All others saw the rows as they are."
+
+
+def environment() -> dict[str, Any]:
+    """Versions and the machine that wrote the report."""
+    packages = {name: version(name) for name in PACKAGES}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": packages,
+    }

@@ -1,0 +1,261 @@
+import copy
+import json
+import re
+import statistics
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+
+from orchestrator.headline import headline_figures, note
+from orchestrator.page import page, seconds, tone
+from orchestrator.plots import short
+from orchestrator.recipe import Recipe, public
+from orchestrator.report import POINTS_OF_A_CURVE, build_report, curves, write_report
+from students import metrics
+from students.bootstrap import paired_gain, verdict
+
+SIZE = {
+    "parameters": 1210,
+    "bytes": 5200,
+    "latency": {
+        "device": "CPU",
+        "threads": 1,
+        "batch_1": {"p50_ms": 0.08, "p95_ms": 0.11},
+        "batch_32": {"p50_ms": 0.1, "p95_ms": 0.2},
+    },
+}
+HOSTILE = '<script>alert("x")</script>'
+
+
+def recipe_of(students):
+    one = {"model": "students.models:mlp", "teachers": ["wide", "trees"]}
+    return public(
+        Recipe.model_validate(
+            {
+                "format": 1,
+                "name": "digits",
+                "transfer_set": {"source": {"kind": "sklearn", "name": "digits"}, "inputs": "image", "label": "digit"},
+                "teachers": {
+                    "wide": {"kind": "module", "model": "teachers.zoo:mlp", "train": {"steps": 5, "augment": "affine"}},
+                    "trees": {"kind": "sklearn", "model": "sklearn.ensemble:ExtraTreesClassifier"},
+                },
+                "students": dict.fromkeys(students, one),
+            }
+        )
+    )
+
+
+def evaluations_of(students, *, control=True, seeds=(0, 1, 2)):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 10, (300,), generator=generator)
+
+    def say(skill):
+        return skill * torch.eye(10)[labels] + torch.randn(300, 10, generator=generator)
+
+    said = {"wide": say(4.0), "trees": say(3.0)}
+    ensemble = torch.stack([torch.softmax(logits, -1) for logits in said.values()]).mean(0).log()
+    figures = {name: metrics.all_metrics(logits, labels, ensemble) for name, logits in said.items()}
+    found = {
+        "teachers": {
+            "teachers": figures,
+            "ensemble": metrics.all_metrics(ensemble, labels),
+            "agreement": metrics.agreement_matrix({**said, "ensemble": ensemble}),
+            "rows": 300,
+        }
+    }
+    for name in students:
+        mine, other = {seed: say(3.5) for seed in seeds}, {seed: say(2.0) for seed in seeds}
+        right = [np.stack([(logits.argmax(-1) == labels).numpy() for logits in of.values()]) for of in (mine, other)]
+        gain = paired_gain(*right) if control else None
+
+        def runs(of, **size):
+            return {
+                "runs": [
+                    {"seed": s, **metrics.all_metrics(logits, labels, ensemble), **size} for s, logits in of.items()
+                ]
+            }
+
+        found[name] = {
+            "student": runs(mine, **SIZE),
+            "control": runs(other) if control else None,
+            "ensemble": metrics.all_metrics(ensemble, labels),
+            "gain": gain.to_json() if gain else None,
+            "verdict": verdict(gain, len(seeds)),
+            "delivered": seeds[0],
+            "agreement": metrics.agreement_matrix({**said, "ensemble": ensemble, "student": mine[seeds[0]]}),
+        }
+    return found
+
+
+def stages_of(reason="new"):
+    built = {"key": "a" * 64, "reused": False, "reason": reason, "seconds": 1.5}
+    label = {"stage": "label", "name": "wide", "part": "train-0", **built, "rows": 1248, "rows_per_s": 15_000.0}
+    return [label, {"stage": "distill", "name": "small", **built, "reused": True, "reason": None}]
+
+
+@pytest.fixture
+def metrics_file(tmp_path):
+    lines = [
+        {
+            "stage": "distill/small",
+            "run": f"{kind}/seed-{seed}",
+            "step": step,
+            "key": key,
+            "value": step / 100,
+            "time": 1.0,
+        }
+        for kind in ("student", "control")
+        for seed in (0, 1)
+        for step in (10, 20, 30)
+        for key in ("validation.accuracy", "validation.nll")
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path / "metrics.jsonl"
+
+
+def build(digits, metrics_file, *, students=("small",), reason="new", **options):
+    return build_report(
+        recipe=recipe_of(students),
+        stages=stages_of(reason),
+        evaluations=evaluations_of(students, **options),
+        metrics=dict.fromkeys(students, metrics_file),
+        mlflow={"experiment_id": "1", "run_id": "abc", "uri": "http://127.0.0.1:5000"},
+        prepared=digits.folder,
+        seconds=12.0,
+    )
+
+
+@pytest.fixture
+def report(digits, metrics_file):
+    return build(digits, metrics_file)
+
+
+def test_the_keys_that_other_programs_rely_on_are_there(report):
+    assert report["format"] == 1
+    assert report["recipe"]["name"] == "digits"
+    assert {"stage", "name", "key", "reused", "reason", "seconds"} <= report["stages"][0].keys()
+    assert report["teachers"]["wide"]["test_accuracy"] == report["teachers"]["wide"]["accuracy"]
+    assert 0 < report["ensemble"]["test_accuracy"] <= 1
+    small = report["students"]["small"]
+    for key in ("test_accuracy", "control_accuracy"):
+        assert small[key]["mean"] == pytest.approx(statistics.fmean(small[key]["runs"]))
+        assert small[key]["std"] == pytest.approx(statistics.stdev(small[key]["runs"]))
+        assert len(small[key]["runs"]) == 3
+    assert small["gain"].keys() == {"low", "mean", "high"}
+    assert small["gain"]["mean"] == pytest.approx(small["test_accuracy"]["mean"] - small["control_accuracy"]["mean"])
+    assert isinstance(small["parameters"], int)
+    assert 0 <= small["ece"] <= 1 and 0 < small["agreement"] <= 1
+    assert report["mlflow"]["experiment_id"] == "1" and report["mlflow"]["run_id"] == "abc"
+
+
+def test_without_a_control_nothing_is_claimed(digits, metrics_file):
+    report = build(digits, metrics_file, control=False, seeds=(4,))
+    small = report["students"]["small"]
+    assert small["control_accuracy"] is None and small["gain"] is None
+    assert small["test_accuracy"]["std"] is None
+    html = page(report)
+    assert "No control was trained" in html and "(one seed)" in html and "control of small" not in html
+
+
+def test_the_page_is_made_from_the_json_alone(report, tmp_path):
+    written, html = write_report(tmp_path, report)
+    again = json.loads(written.read_text())
+    assert page(again) == html.read_text()
+
+
+class Page(HTMLParser):
+    """What a browser would load, and every id."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.loads, self.ids, self.tags = [], [], set()
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "data", "action", "srcset") or (name in ("href", "xlink:href") and tag != "a"):
+                self.loads.append(value)
+
+
+@pytest.mark.parametrize("students", [("small",), ("small", "tiny")])
+def test_the_page_loads_nothing_runs_nothing_and_names_each_part_once(digits, metrics_file, students):
+    html = page(build(digits, metrics_file, students=students))
+    found = Page(html)
+    assert all(target.startswith("#") for target in found.loads)
+    assert "url(http" not in html and "@import" not in html
+    assert "script" not in found.tags
+    assert len(found.ids) == len(set(found.ids))
+    assert {target[1:] for target in found.loads} <= set(found.ids)
+
+
+def test_every_plot_is_well_formed_and_takes_the_colour_of_the_page(report):
+    plots = re.findall(r"<svg.*?</svg>", page(report), flags=re.DOTALL)
+    assert len(plots) == 6
+    for plot in plots:
+        root = ElementTree.fromstring(plot)
+        assert root.attrib["role"] == "img" and root.attrib["aria-label"]
+        assert "currentColor" in plot
+        assert "#010203" not in plot and "mathdefault" not in plot
+
+
+def test_text_from_elsewhere_is_shown_and_never_run(digits, metrics_file):
+    report = build(digits, metrics_file, reason=HOSTILE)
+    report["transfer_set"]["first_bad_rows"] = [HOSTILE]
+    report["notes"].append(HOSTILE)
+    report["recipe"]["transfer_set"]["label"] = HOSTILE
+    html = page(report)
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") == 3
+
+
+def test_the_same_report_gives_the_same_page(report):
+    assert page(report) == page(copy.deepcopy(report))
+
+
+def test_the_page_says_what_was_reused_and_why_the_rest_was_built(digits, metrics_file):
+    html = page(build(digits, metrics_file, reason="teacher weights changed"))
+    assert "reused" in html and "teacher weights changed" in html and "15,000" in html
+
+
+def test_notes_say_what_flatters_or_harms_the_figures(digits, metrics_file):
+    told = " ".join(build(digits, metrics_file)["notes"])
+    assert "Trained with augmentation (affine): teacher wide." in told
+    assert "Teacher trees gives probabilities; they were floored at 0.001" in told
+
+
+def test_curves_keep_the_last_word_on_a_step_drop_what_is_not_finite_and_stay_short(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    records = [{"run": "a", "step": step, "key": "k", "value": 1.0, "time": 0.0} for step in range(3000)]
+    records += [{**records[-1], "value": 2.0}, {**records[0], "key": "other", "value": float("nan")}]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records) + '{"run": "a", "st')
+    found = curves(path)
+    assert found["a"].keys() == {"k"}
+    assert found["a"]["k"][-1] == [2999, 2.0]
+    assert len(found["a"]["k"]) <= POINTS_OF_A_CURVE
+    assert curves(tmp_path / "missing.jsonl") == {}
+
+
+def test_a_verdict_has_the_tone_of_its_interval():
+    assert tone({"low": 0.01, "mean": 0.02, "high": 0.03}) == "helps"
+    assert tone({"low": -0.03, "mean": -0.02, "high": -0.01}) == "hurts"
+    assert tone({"low": -0.01, "mean": 0.02, "high": 0.03}) == tone(None) == "open"
+
+
+def test_headline_and_note_say_what_the_report_says(report):
+    figures = headline_figures(report)
+    assert figures["students.small.gain.mean"] == report["students"]["small"]["gain"]["mean"]
+    assert figures["teachers.wide.test_accuracy"] == report["teachers"]["wide"]["test_accuracy"]
+    text = note(report)
+    assert report["students"]["small"]["verdict"] in text and "| control of small |" in text
+    assert len(note({**report, "teachers": dict.fromkeys(map(str, range(999)), report["teachers"]["wide"])})) <= 8000
+
+
+def test_numbers_are_short():
+    assert [short(1234567), short(1210), short(0.05)] == ["1.23 M", "1.21 k", "0.05"]
+    assert [seconds(12.34), seconds(600), seconds(7200)] == ["12.3 s", "10.0 min", "2.0 h"]
