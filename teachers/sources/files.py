@@ -108,7 +108,7 @@ def reading(file: File) -> Iterator[None]:
     """Turn what a reader raises on a damaged file into a DataError that names it."""
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except (pa.ArrowException, OSError, EOFError, UnicodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{file.title}: cannot be read as {file.source.kind}: {reason}") from error
 

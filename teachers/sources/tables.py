@@ -99,7 +99,8 @@ def whole_file(file: File, rows: int) -> list[Chunk]:
 
 def csv_schema(file: File) -> pa.Schema:
     """Names from the header; every column is text until a row is used."""
-    with reading(file), pa.csv.open_csv(file.path) as opened:
+    skipping = pa.csv.ParseOptions(invalid_row_handler=lambda row: "skip")
+    with reading(file), pa.csv.open_csv(file.path, parse_options=skipping) as opened:
         return pa.schema([(name, pa.string()) for name in opened.schema.names])
 
 
