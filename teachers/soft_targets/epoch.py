@@ -16,6 +16,7 @@ import xxhash
 from torch import Tensor
 
 from ..errors import DataError
+from .buffers import Recycled, empty
 from .rows import Rows
 
 
@@ -25,7 +26,8 @@ def epoch_order(seed: int, epoch: int, num_rows: int, window: int | None) -> Ten
     With a window: windows of consecutive rows come in permuted order, and the rows inside each are permuted; without
     one every permutation is possible.
     """
-    return torch.cat([_window_order(seed, epoch, start, num) for start, num in _windows(seed, epoch, num_rows, window)])
+    windows = _windows(seed, epoch, num_rows, window)
+    return torch.cat([_window_order(seed, epoch, first_row, num) for first_row, num in windows]).long()
 
 
 def _windows(seed: int, epoch: int, num_rows: int, window: int | None) -> list[tuple[int, int]]:
@@ -36,7 +38,8 @@ def _windows(seed: int, epoch: int, num_rows: int, window: int | None) -> list[t
 
 
 def _window_order(seed: int, epoch: int, first_row: int, num_rows: int) -> Tensor:
-    return torch.randperm(num_rows, generator=_generator(seed, epoch, first_row)).add_(first_row)
+    dtype = torch.int32 if first_row + num_rows < 1 << 31 else torch.int64  # half the memory, twice the speed
+    return torch.randperm(num_rows, generator=_generator(seed, epoch, first_row), dtype=dtype).add_(first_row)
 
 
 def _generator(*decided_by: int) -> torch.Generator:
@@ -48,7 +51,7 @@ class _Piece:
     """Consecutive rows of one rank's order, few enough to lie in one buffer."""
 
     rows: Tensor
-    """The row numbers in the order of use, i64 [n]."""
+    """The row numbers in the order of use, integers [n]."""
     window: tuple[int, int] | None
     """First row and number of rows, to load the whole window; None: load just the rows of the piece."""
 
@@ -66,9 +69,9 @@ class _Slot:
 @dataclass(frozen=True)
 class _Loaded:
     rows: Tensor
-    """The row numbers in the order of use, i64 [n]."""
+    """The row numbers in the order of use, integers [n]."""
     places: Tensor
-    """Where these rows lie in `held`, i64 [n]."""
+    """Where these rows lie in `held`, integers [n]."""
     held: dict[str, Tensor]
 
 
@@ -205,7 +208,10 @@ class EpochReader:
         on_gpu = self.device.type == "cuda"
         num_rows = min(self.num_rows, (self.window or self.num_rows) if self._whole_windows else self._capacity)
         host = {
-            name: torch.empty(num_rows, *c.shape, dtype=c.dtype, pin_memory=on_gpu) for name, c in self._mapped.items()
+            name: torch.empty(num_rows, *c.shape, dtype=c.dtype, pin_memory=True)
+            if on_gpu
+            else empty(num_rows, c.shape, c.dtype)
+            for name, c in self._mapped.items()
         }
         return _Slot(
             host, {name: torch.empty_like(t, device=self.device) for name, t in host.items()} if on_gpu else host
@@ -214,25 +220,24 @@ class EpochReader:
     def _cut(self, pieces: Iterator[_Loaded]) -> Iterator[dict[str, Tensor]]:
         """Cut the pieces into batches; one may begin in a piece and end in a later one."""
         share = self.batch_size // self.world
+        memory: dict[str, Recycled] = {}
         batch: dict[str, Tensor] = {}
         filled = 0
         for piece in pieces:
             rows, places = piece.rows.to(self.device), piece.places.to(self.device)
+            memory = memory or {name: Recycled(share, piece.held[name]) for name in self._names}
             taken = 0
             while taken < len(rows):
                 num = min(share - filled, len(rows) - taken)
-                batch = batch or {name: _empty(share, piece.held[name]) for name in self._names}
+                index = {True: places[taken : taken + num], False: rows[taken : taken + num]}
+                batch = batch or {name: recycled.take() for name, recycled in memory.items()}
                 for name, out in batch.items():
-                    index = places if name in self._mapped else rows
-                    _gather(piece.held[name], index[taken : taken + num], out[filled : filled + num])
+                    whole = out if num == share else out[filled : filled + num]
+                    _gather(piece.held[name], index[name in self._mapped], whole)
                 taken, filled = taken + num, filled + num
                 if filled == share:
                     yield batch
                     batch, filled = {}, 0
-
-
-def _empty(num_rows: int, like: Tensor) -> Tensor:
-    return torch.empty(num_rows, *like.shape[1:], dtype=like.dtype, device=like.device)
 
 
 SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
@@ -240,5 +245,6 @@ SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: to
 
 def _gather(source: Tensor, index: Tensor, out: Tensor) -> None:
     """The rows `index` of `source`, into `out`. torch selects no unsigned numbers: their bits pass as signed ones."""
-    dtype = SIGNED.get(source.dtype, source.dtype)
-    torch.index_select(source.view(dtype), 0, index, out=out.view(dtype))
+    if signed := SIGNED.get(source.dtype):
+        source, out = source.view(signed), out.view(signed)
+    torch.index_select(source, 0, index, out=out)

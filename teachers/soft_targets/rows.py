@@ -9,6 +9,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from .buffers import empty
+
 
 def map_columns(path: Path) -> dict[str, np.ndarray]:
     """The columns of an Arrow IPC file with one record batch, as read-only views of the mapped file: {name: [rows, ...]}.
@@ -43,7 +45,7 @@ class Rows:
 
     def owned(self) -> Tensor:
         """All rows in one contiguous buffer of their own, [num_rows, *shape]."""
-        out = torch.empty(self.num_rows, *self.shape, dtype=self.dtype)
+        out = empty(self.num_rows, self.shape, self.dtype)
         self.copy(0, out)
         return out
 

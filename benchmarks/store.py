@@ -1,0 +1,209 @@
+"""Shuffled epochs through the store's reader, beside a gather from RAM and beside other formats.
+
+    python benchmarks/store.py [--rounds 5] [--megabytes 200]
+
+A store of random soft targets is written and opened as training does it. One epoch is every row once, in batches of
+1024. `ram` is torch.index_select from one tensor of the same bytes in memory, with the permutation given; the reader
+makes its own permutations, and its copies are part of its time. `resident`: the data fits, and the one copy at the
+start is spread over SPREAD epochs; `windowed`: there is room for two windows of four shards, copied in every epoch;
+`global`: the same room, but everything is shuffled. All sides run in this process, in turn, with one torch thread; the
+reader's copying thread is its own, so CPU time over CPU time is given too. A figure is the median over rounds. The last
+line printed is one JSON object:
+
+    shuffled_over_ram   the worst time over `ram`'s of resident and windowed, rows of 200 bytes and more
+    cases               per row size: resident, windowed, global, and the others' factors over `ram`
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet
+import torch
+
+from teachers.soft_targets.encoding import bytes_per_row
+from teachers.soft_targets.reader import EpochReader, SoftTargets
+from teachers.soft_targets.schema import Spec, rows_per_shard
+from teachers.soft_targets.store import SoftTargetStore
+
+BATCH = 1024
+EPOCHS = 5
+"""Epochs that are timed in a round."""
+SPREAD = 20
+"""Epochs of a training that shares one copy of resident data."""
+ROW_BYTES = (60, 200, 252, 2000)
+IN_THE_KEY = 200
+"""Smallest rows that count for `shuffled_over_ram`."""
+MAX_ROWS = 1_000_000
+OURS = ("resident", "windowed", "global")
+OTHERS = {"np.memmap": 50, "Hugging Face datasets": 5, "Parquet": 1}
+"""Batches that another format is asked for: enough to time it, few enough to end."""
+
+Timed = tuple[float, float]
+"""Seconds and CPU seconds of one batch."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--megabytes", type=int, default=200, help="size of each store")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    cases = {}
+    for row_bytes in ROW_BYTES:
+        with tempfile.TemporaryDirectory() as folder:
+            cases[row_bytes] = Case(Path(folder), row_bytes, arguments.megabytes << 20).measure(arguments.rounds)
+        show(row_bytes, cases[row_bytes])
+    worst = max(case[kind]["time"] for size, case in cases.items() if size >= IN_THE_KEY for kind in OURS[:2])
+    result = {"shuffled_over_ram": round(worst, 3), "cases": cases}
+    print(json.dumps(result))
+
+
+class Case:
+    """One row size: the store, the same bytes in RAM, and the other formats' files."""
+
+    def __init__(self, folder: Path, row_bytes: int, num_bytes: int) -> None:
+        self.folder, self.row_bytes = folder, row_bytes
+        num_rows = min(num_bytes // row_bytes, MAX_ROWS) // BATCH * BATCH
+        self.soft_targets = SoftTargets.open(write_store(folder / "store", row_bytes, num_rows))
+        self.num_rows, self.num_batches = num_rows, num_rows // BATCH
+        self.columns = self.soft_targets.rows()
+        value, offset = (self.columns[name].owned() for name in ("value", "offset"))
+        self.ram = torch.cat([value, offset[:, None].view(torch.float16)], 1)
+        assert self.ram.shape[1] * 2 == row_bytes
+        self.order = torch.randperm(num_rows)
+        self.others = dict(self._other_formats())
+
+    def measure(self, rounds: int) -> dict[str, Any]:
+        """Time and CPU time of a batch over `ram`'s, and the microseconds of one from `ram`."""
+        ours = {"ram": self.from_ram} | {kind: self._reader_side(kind) for kind in OURS}
+        ram, *timed = [median_of(turn) for turn in in_turn(list(ours.values()), rounds)]
+        beside, *others = [median_of(turn) for turn in in_turn([self.from_ram, *self.others.values()], rounds)]
+        factors = dict(zip(OURS, (over(one, ram) for one in timed), strict=True))
+        factors |= dict(zip(self.others, (over(one, beside) for one in others), strict=True))
+        return {"rows": self.num_rows, "ram_us": round(ram[0] * 1e6, 1), **factors}
+
+    def from_ram(self) -> Timed:
+        out = torch.empty(BATCH, self.ram.shape[1], dtype=self.ram.dtype)
+        clock = Clock()
+        for _ in range(EPOCHS):
+            for index in self.order.split(BATCH):
+                torch.index_select(self.ram, 0, index, out=out)
+        return clock.per_batch(EPOCHS * self.num_batches)
+
+    def _reader_side(self, kind: str) -> Callable[[], Timed]:
+        window = 4 * self.soft_targets.spec.rows_per_shard
+        memory_bytes = 1 << 40 if kind == "resident" else 2 * window * self.row_bytes
+        assert kind == "resident" or memory_bytes < self.num_rows * self.row_bytes / 4
+
+        def side() -> Timed:
+            clock = Clock()
+            reader = EpochReader(
+                self.columns,
+                batch_size=BATCH,
+                seed=0,
+                window=window if kind == "windowed" else None,
+                memory_bytes=memory_bytes,
+                device="cpu",
+            )
+            copy = clock.per_batch(SPREAD * self.num_batches)
+            clock = Clock()
+            for epoch in range(EPOCHS):
+                for _ in reader.batches(epoch):
+                    pass
+            epochs = clock.per_batch(EPOCHS * self.num_batches)
+            return copy[0] + epochs[0], copy[1] + epochs[1]
+
+        return side
+
+    def _other_formats(self) -> Iterator[tuple[str, Callable[[], Timed]]]:
+        batches = [index.numpy() for index in self.order.split(BATCH)]
+        np.save(self.folder / "rows.npy", self.ram.numpy())
+        memmap = np.load(self.folder / "rows.npy", mmap_mode="r")
+        yield "np.memmap", lambda: ask(batches[: OTHERS["np.memmap"]], lambda rows: memmap[rows])
+        table = self._table()
+        yield from self._hugging_face(table, batches)
+        pa.parquet.write_table(
+            table, self.folder / "rows.parquet", row_group_size=self.soft_targets.spec.rows_per_shard
+        )
+        parquet = pa.dataset.dataset(self.folder / "rows.parquet")
+        yield "Parquet", lambda: ask(batches[: OTHERS["Parquet"]], parquet.take)
+
+    def _table(self) -> pa.Table:
+        files = sorted((self.folder / "store" / "shards").glob("*.arrow"))
+        return pa.dataset.dataset(files, format="ipc").to_table(columns=["logits.value", "logits.offset"])
+
+    def _hugging_face(self, table: pa.Table, batches: list[np.ndarray]) -> Iterator[tuple[str, Callable[[], Timed]]]:
+        try:
+            import datasets
+        except ImportError:
+            return
+        with pa.OSFile(str(self.folder / "rows.stream"), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+        rows = datasets.Dataset.from_file(str(self.folder / "rows.stream")).with_format("torch")
+        name = "Hugging Face datasets"
+        yield name, lambda: ask(batches[: OTHERS[name]], lambda index: rows[index.tolist()])
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.began, self.cpu_began = time.perf_counter(), time.process_time()
+
+    def per_batch(self, num_batches: int) -> Timed:
+        seconds, cpu_seconds = time.perf_counter() - self.began, time.process_time() - self.cpu_began
+        return seconds / num_batches, cpu_seconds / num_batches
+
+
+def in_turn(sides: list[Callable[[], Timed]], rounds: int) -> list[list[Timed]]:
+    """The times of each side; the first round warms up and does not count."""
+    timed = [[side() for side in sides] for _ in range(rounds + 1)]
+    return [list(times) for times in zip(*timed[1:], strict=True)]
+
+
+def median_of(times: list[Timed]) -> Timed:
+    return median(seconds for seconds, _ in times), median(cpu_seconds for _, cpu_seconds in times)
+
+
+def over(one: Timed, other: Timed) -> dict[str, float]:
+    return {"time": round(one[0] / other[0], 3), "cpu": round(one[1] / other[1], 3)}
+
+
+def ask(batches: list[np.ndarray], take: Callable[[np.ndarray], Any]) -> Timed:
+    clock = Clock()
+    for rows in batches:
+        take(rows)
+    return clock.per_batch(len(batches))
+
+
+def write_store(folder: Path, row_bytes: int, num_rows: int) -> Path:
+    """A sealed dense store whose rows take `row_bytes` without their keys."""
+    num_classes = (row_bytes - 4) // 2
+    shard_rows = rows_per_shard(num_rows, bytes_per_row("dense", num_classes))
+    classes = tuple(map(str, range(num_classes)))
+    store = SoftTargetStore.create(folder, Spec("noise", "0", "train-0", "0", "dense", classes, num_rows, shard_rows))
+    rng = np.random.default_rng(0)
+    for number in range(store.num_shards):
+        first, num = store.shard_rows(number)
+        logits = rng.random((num, num_classes), dtype=np.float32)
+        store.commit(number, np.arange(first, first + num, dtype=np.uint64), {"logits": logits})
+    store.seal()
+    return folder
+
+
+def show(row_bytes: int, case: dict[str, Any]) -> None:
+    print(f"\nrows of {row_bytes} bytes, {case['rows']:,} of them: {case['ram_us']} us a batch from RAM", flush=True)
+    for name, over in case.items():
+        if isinstance(over, dict):
+            print(f"    {name:<24} {over['time']:>10.2f} x the time {over['cpu']:>10.2f} x the CPU time", flush=True)
+
+
+if __name__ == "__main__":
+    main()
