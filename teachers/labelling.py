@@ -191,7 +191,8 @@ def label(
     """
     from .dispatch import Dispatcher, Shard, replicas
 
-    tasks = [LabelTask(task.transfer_set.resolve(), task.segment, task.store.resolve()) for task in tasks]
+    given = [task.store for task in tasks]
+    teacher, tasks = _resolved(teacher), [_resolved_task(task) for task in tasks]
     stores = [SoftTargetStore.open(task.store) for task in tasks]
     shards = [
         Shard(task, number, *store.shard_rows(number))
@@ -202,7 +203,6 @@ def label(
         return LabelReport(rows=0, seconds=0.0, start_s=0.0, num_retries=0, stores={})
     missing = [sum(shard.num_rows for shard in shards if shard.task == task) for task in range(len(tasks))]
     done = [store.spec.num_rows - rows for store, rows in zip(stores, missing, strict=True)]
-    teacher = replace(teacher, config=absolute(teacher.config))
     began = time.monotonic()
     with replicas(teacher, tasks, min(teacher.config.replicas, len(shards)), wait_s) as actors:
         dispatcher = Dispatcher(actors, shards, teacher, tasks, max_attempts=max_attempts, wait_s=wait_s)
@@ -212,8 +212,16 @@ def label(
             rows += shard.num_rows
             done[shard.task] += shard.num_rows
             rate = rows / max(time.monotonic() - ready, 1e-9)
-            store = stores[shard.task]
-            progress(Progress(store.folder, done[shard.task], store.spec.num_rows, rate))
+            progress(Progress(given[shard.task], done[shard.task], stores[shard.task].spec.num_rows, rate))
         seconds = time.monotonic() - ready
-    labelled = {store.folder: count for store, count in zip(stores, missing, strict=True)}
-    return LabelReport(rows, seconds, ready - began, dispatcher.num_retries, labelled)
+    return LabelReport(rows, seconds, ready - began, dispatcher.num_retries, dict(zip(given, missing, strict=True)))
+
+
+def _resolved(teacher: TeacherSpec) -> TeacherSpec:
+    """The same for a process with another working directory."""
+    trained = None if teacher.trained is None else teacher.trained.resolve()
+    return replace(teacher, config=absolute(teacher.config), trained=trained, user_path=teacher.user_path.resolve())
+
+
+def _resolved_task(task: LabelTask) -> LabelTask:
+    return replace(task, transfer_set=task.transfer_set.resolve(), store=task.store.resolve())

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,12 +236,16 @@ def test_replicas_label_what_one_process_labels(digits, spec, tasks, tmp_path, r
     assert_all_is_given_back()
 
 
-def test_only_missing_shards_are_labelled(digits, spec, tasks, ray_cluster):
+def test_only_missing_shards_are_labelled(digits, spec, tasks, tmp_path, monkeypatch, ray_cluster):
     labeller = Labeller(spec(), [tasks[0]], "cpu")
     for number in (0, 3, 4):
         labeller.label(0, number)
     seen = []
-    report = label(spec(), [tasks[0]], progress=seen.append)
+    monkeypatch.chdir(tmp_path)  # relative paths are the driver's, wherever the replicas run
+    here = LabelTask(Path(os.path.relpath(digits.folder)), "train-0", Path("stores/train-0"))
+    teacher = replace(spec(), user_path=Path("user"))
+    report = label(teacher, [here], progress=seen.append)
+    assert report.stores == {Path("stores/train-0"): report.rows}
     assert report.rows == digits.segments[0].num_rows - 3 * 64
     assert seen[-1].rows == seen[-1].num_rows == digits.segments[0].num_rows
     assert_labelled(digits, tasks[0])
