@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,6 @@ from teachers.config import Resources
 from teachers.seal import Seal, publish, write_seal
 
 from . import graph
-from .cluster import call
 from .context import Context, Facts, Taught, delivered, delivered_digest, segments_of, sources
 from .recipe import public
 from .stages import Built
@@ -45,62 +44,59 @@ def prepare(context: Context) -> Built:
 
 
 def evaluate_teachers(context: Context, prepared: Built, taught: Mapping[str, Taught]) -> Built:
-    from students.evaluate import evaluate_teachers as evaluate
-
     recipe = context.recipe
     segments = segments_of(prepared, "validation", "test")
     labels = {name: taught[name].digests(segments) for name in recipe.teachers}
     stage = graph.evaluate_teachers_stage(recipe, prepared.digest, labels)
     networks = {name: taught[name].network for name in recipe.teachers}
-    bound = partial(
-        evaluate,
-        folders={name: folder for name, folder in networks.items() if folder is not None},
-        trust=recipe.trusted(),
-    )
-    heard = sources(recipe, None, taught, segments)
-    return context.stages.build(stage, partial(_evaluate, context, Resources(), bound, prepared.folder, heard))
+    keywords = {
+        "transfer_set": prepared.folder,
+        "sources": sources(recipe, None, taught, segments),
+        "folders": {name: folder for name, folder in networks.items() if folder is not None},
+        "trust": recipe.trusted(),
+    }
+    return context.stages.build(stage, partial(_evaluate, context, Resources(), "evaluate_teachers", keywords))
 
 
 def evaluate_student(
     context: Context, name: str, prepared: Built, student: Built, taught: Mapping[str, Taught]
 ) -> Built:
-    from students.evaluate import evaluate_student as evaluate
-
     config = context.recipe.students[name]
     segments = segments_of(prepared, "validation", "test")
     labels = {teacher: taught[teacher].digests(segments) for teacher in config.teachers}
     stage = graph.evaluate_stage(context.recipe, name, prepared.digest, student.digest, labels)
     kinds = ("student", "control")
     runs = {kind: {seed: student.folder / kind / f"seed-{seed}" for seed in config.train.seeds} for kind in kinds}
-    bound = partial(
-        evaluate,
-        transfer_set=prepared.folder,
-        sources=sources(context.recipe, config, taught, segments),
-        student_runs=runs["student"],
-        control_runs=runs["control"] if config.control else None,
-        chosen=delivered(student.folder)[1],
-        trust=context.recipe.trusted(),
-        threads=max(1, int(config.resources.cpus)),
+    keywords = {
+        "transfer_set": prepared.folder,
+        "sources": sources(context.recipe, config, taught, segments),
+        "student_runs": runs["student"],
+        "control_runs": runs["control"] if config.control else None,
+        "chosen": delivered(student.folder)[1],
+        "trust": context.recipe.trusted(),
+        "threads": max(1, int(config.resources.cpus)),
         **graph.own_combination(config),
-    )
-    return context.stages.build(stage, partial(_evaluate, context, config.resources, bound))
+    }
+    return context.stages.build(stage, partial(_evaluate, context, config.resources, "evaluate_student", keywords))
 
 
 def _evaluate(
-    context: Context, resources: Resources, function: Callable[..., dict[str, Any]], *arguments: Any
+    context: Context, resources: Resources, function: str, keywords: Mapping[str, Any], folder: Path
 ) -> tuple[Seal, Facts]:
-    *given, folder = arguments
-    document = call(function, *given, resources=resources, user_path=context.user_path)
+    from students import evaluate
+
+    bound = partial(getattr(evaluate, function), **keywords)
+    document = context.cluster.call(bound, resources=resources, user_path=context.user_path)
     publish(folder / "evaluation.json", json.dumps(document, indent=1, allow_nan=False).encode())
     return write_seal(folder, ["evaluation.json"]), {}
 
 
 def export(context: Context, name: str, student: Built, evaluated: Built) -> Built:
-    from students.export import export_student
-
     stage = graph.export_stage(context.recipe, name, delivered_digest(student), evaluated.digest)
 
     def build(folder: Path) -> tuple[Seal, Facts]:
+        from students.export import export_student
+
         run, _ = delivered(student.folder)
         evaluation = json.loads((evaluated.folder / "evaluation.json").read_bytes())
         recipe_yaml = yaml.safe_dump(public(context.recipe), sort_keys=False)

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import Any, TypeVar
 
 from students.config import StudentConfig
@@ -54,45 +55,84 @@ def _token_file() -> Path:
 
 
 @contextmanager
-def cluster(address: str | None = None) -> Iterator["Cluster"]:
-    """Join the cluster at `address` (or RAY_ADDRESS), or start one in this machine, and leave it at the end."""
-    set_environment()
-    import ray
+def cluster(address: str | None = None, recipe: Recipe | None = None) -> Iterator["Cluster"]:
+    """The cluster at `address` (or RAY_ADDRESS), or one of this process; joined when it is first needed, left at the end.
 
-    address = address or os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "collegium"}
-    if address in (None, "local"):
-        options |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    else:
-        options["address"] = address
-    started_here = not ray.is_initialized()
+    A run that finds everything sealed never starts Ray. Raises EnvironmentUnfit on joining, when Ray does not start or
+    the cluster can never meet a request of `recipe`.
+    """
+    set_environment()
+    joined = Cluster(address or os.environ.get("RAY_ADDRESS"), recipe)
     try:
-        if started_here:
-            ray.init(**options)
-    except Exception as error:
-        cure = (
-            "is it running, and is its token in RAY_AUTH_TOKEN_PATH?" if address else "`collegium doctor` looks closer"
-        )
-        raise EnvironmentUnfit(
-            f"Ray did not start at {address or 'this machine'} ({_one_line(error)}); {cure}"
-        ) from error
-    try:
-        yield Cluster()
+        yield joined
     finally:
-        if started_here:
-            ray.shutdown()
+        joined.leave()
 
 
 class Cluster:
-    """What the joined cluster has."""
+    """What a run asks of Ray, and what the cluster has. Safe to use from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str | None, recipe: Recipe | None) -> None:
+        self._address, self._recipe = address, recipe
+        self._lock = RLock()
+        self._nodes: list[dict[str, Any]] = []
+        self._started_here = False
+
+    @property
+    def nodes(self) -> list[dict[str, Any]]:
+        """Alive nodes; joins the cluster if that has not been done."""
         import ray
 
-        self.nodes: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
+        with self._lock:
+            if not self._nodes:
+                self._join()
+                self._nodes = [node for node in ray.nodes() if node["Alive"]]
+                if self._recipe is not None:
+                    self._check(self._recipe)
+        return self._nodes
+
+    def join(self) -> None:
+        """Make sure that Ray runs."""
+        assert self.nodes
+
+    def _join(self) -> None:
+        import ray
+
+        if ray.is_initialized():
+            return
+        local = self._address in (None, "local")
+        options: dict[str, Any] = {
+            "address": "local",
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+        if not local:
+            options = {"address": self._address}
+        log.info(
+            "starting Ray on this machine" if local else "joining the Ray cluster at %s",
+            *([] if local else [self._address]),
+        )
+        try:
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, namespace="collegium")
+        except Exception as error:
+            cure = (
+                "`collegium doctor` looks closer"
+                if local
+                else "is it running, and is its token in RAY_AUTH_TOKEN_PATH?"
+            )
+            where = self._address or "this machine"
+            raise EnvironmentUnfit(f"Ray did not start at {where} ({_one_line(error)}); {cure}") from error
+        self._started_here = True
+
+    def leave(self) -> None:
+        if self._started_here:
+            import ray
+
+            ray.shutdown()
 
     def total(self, resource: str) -> float:
-        return float(sum(node["Resources"].get(resource, 0) for node in self.nodes))
+        self.join()
+        return float(sum(node["Resources"].get(resource, 0) for node in self._nodes))
 
     def gpus(self, resources: Resources) -> float:
         """`auto` resolved: 1 if the cluster has any GPU, else 0."""
@@ -100,19 +140,22 @@ class Cluster:
 
     def lacks(self, resources: Resources) -> list[str]:
         """Why no node could ever host one replica or worker with these resources; empty when one could."""
+        self.join()
         wanted = {"CPU": resources.cpus, "GPU": self.gpus(resources), **resources.custom}
         if resources.accelerator_type:
             wanted[f"accelerator_type:{resources.accelerator_type}"] = 0.001
-        if any(all(node["Resources"].get(name, 0) >= amount for name, amount in wanted.items()) for node in self.nodes):
+        if any(
+            all(node["Resources"].get(name, 0) >= amount for name, amount in wanted.items()) for node in self._nodes
+        ):
             return []
-        best = {name: max(node["Resources"].get(name, 0) for node in self.nodes) for name in wanted}
+        best = {name: max(node["Resources"].get(name, 0) for node in self._nodes) for name in wanted}
         return [
             f"{amount:g} {name} (no node has more than {best[name]:g})"
             for name, amount in wanted.items()
             if best[name] < amount
         ] or ["all of it on one node"]
 
-    def check(self, recipe: Recipe) -> None:
+    def _check(self, recipe: Recipe) -> None:
         """Raise EnvironmentUnfit for a request that this cluster can never meet."""
         problems = []
         for kind, members in (("teachers", recipe.teachers), ("students", recipe.students)):
@@ -132,6 +175,7 @@ class Cluster:
         """`map(function, items)` on the cluster, results in order, a bounded number under way."""
         import ray
 
+        self.join()
         run = ray.remote(num_cpus=1, max_retries=3)(_run)
         shared = ray.put((function, str(user_path)))
         in_flight: deque[Any] = deque()
@@ -142,6 +186,17 @@ class Cluster:
                 yield _get(in_flight.popleft())
         while in_flight:
             yield _get(in_flight.popleft())
+
+    def call(self, function: Callable[..., Result], *arguments: Any, resources: Resources, user_path: Path) -> Result:
+        """Run one function as a Ray task with `resources` and wait for it."""
+        import ray
+
+        options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": self.gpus(resources), "max_retries": 3}
+        options |= {"resources": dict(resources.custom), "accelerator_type": resources.accelerator_type}
+        threads = str(max(1, int(resources.cpus)))
+        bound = ray.remote(**options, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}})(_call)
+        result: Result = _get(bound.remote(function, arguments, str(user_path)))
+        return result
 
 
 def _run(shared: tuple[Callable[[Any], Any], str], item: Any) -> Any:
@@ -161,18 +216,6 @@ def _get(result_ref: Any) -> Any:
         if isinstance(error.cause, CollegiumError):
             raise error.cause from None
         raise
-
-
-def call(function: Callable[..., Result], *arguments: Any, resources: Resources, user_path: Path) -> Result:
-    """Run one function as a Ray task with `resources` and wait for it."""
-    import ray
-
-    options: dict[str, Any] = {"num_cpus": resources.cpus, "max_retries": 3, "resources": dict(resources.custom)}
-    threads = str(max(1, int(resources.cpus)))
-    options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": threads}}
-    bound = ray.remote(**options)(_call)
-    result: Result = _get(bound.remote(function, arguments, str(user_path)))
-    return result
 
 
 def _call(function: Callable[..., Any], arguments: Sequence[Any], user_path: str) -> Any:

@@ -33,7 +33,6 @@ class Context:
     cluster: Cluster
     watch: Watch
     tracker: Tracker
-    mailbox: Any
     user_path: Path
     cancelled: Event = field(default_factory=Event)
     """Set when another part of the run has failed."""

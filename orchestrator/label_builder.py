@@ -1,6 +1,7 @@
 """How a teacher's labels are built: one stage a segment, one set of actors for all that is missing."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,6 @@ from .context import Context, Facts, Taught
 from .stages import Built, Stage
 
 if TYPE_CHECKING:
-    from teachers.labelling import TeacherSpec
     from teachers.soft_targets.schema import Spec
     from teachers.transfer_set import TransferSet
 
@@ -26,22 +26,45 @@ def label(
 
     `weights`: digest of what the teacher is; `trained`: the folder of what was trained here, or None.
     """
-    from teachers.adapters import teacher_classes
-    from teachers.labelling import TeacherSpec
     from teachers.transfer_set import TransferSet
 
     transfer_set = TransferSet.open(prepared.folder)
+    asked = Asked(name, config, weights, trained, transfer_set)
     stages = label_stages(name, config, weights, transfer_set)
-    teacher = TeacherSpec(name, config, trained, context.recipe.trusted(), context.user_path)
-    classes = teacher_classes(config, transfer_set.classes, trained)
-    specs = {
-        context.stages.out / stage.folder: _spec(teacher, weights, transfer_set, part, classes)
-        for part, stage in stages.items()
-    }
-    build = partial(_label, context, teacher, transfer_set, specs)
-    built = context.stages.build_together(list(stages.values()), build, partial(_repair, specs))
+    parts = {context.stages.out / stage.folder: part for part, stage in stages.items()}
+    build = partial(_label, context, asked)
+    built = context.stages.build_together(list(stages.values()), build, partial(_repair, asked, parts))
     network = trained if config.kind == "module" else Path(config.path) if config.kind == "checkpoint" else None
     return Taught(name, config, {part: built[stage] for part, stage in stages.items()}, network)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One teacher and the rows that it is asked about."""
+
+    name: str
+    config: TeacherConfig
+    weights: str
+    trained: Path | None
+    transfer_set: "TransferSet"
+
+    def spec(self, part: str) -> "Spec":
+        """Of the store of one segment."""
+        from teachers.adapters import teacher_classes
+        from teachers.soft_targets.schema import Spec, rows_per_shard
+
+        segment = self.transfer_set.segment(part)
+        classes = teacher_classes(self.config, self.transfer_set.classes, self.trained)
+        return Spec(
+            teacher=self.name,
+            teacher_digest=self.weights,
+            segment=segment.name,
+            segment_digest=segment.digest,
+            encoding=self.config.encoding,
+            classes=classes,
+            num_rows=segment.num_rows,
+            rows_per_shard=rows_per_shard(segment.num_rows, 12 + 2 * len(classes)),
+        )
 
 
 def label_stages(name: str, config: TeacherConfig, weights: str, transfer_set: "TransferSet") -> dict[str, Stage]:
@@ -54,47 +77,24 @@ def label_stages(name: str, config: TeacherConfig, weights: str, transfer_set: "
     }
 
 
-def _spec(
-    teacher: "TeacherSpec", weights: str, transfer_set: "TransferSet", part: str, classes: tuple[str, ...]
-) -> "Spec":
-    from teachers.soft_targets.schema import Spec, rows_per_shard
-
-    segment = transfer_set.segment(part)
-    bytes_per_row = 12 + 2 * len(classes)
-    return Spec(
-        teacher=teacher.name,
-        teacher_digest=weights,
-        segment=segment.name,
-        segment_digest=segment.digest,
-        encoding=teacher.config.encoding,
-        classes=classes,
-        num_rows=segment.num_rows,
-        rows_per_shard=rows_per_shard(segment.num_rows, bytes_per_row),
-    )
-
-
-def _label(
-    context: Context,
-    teacher: "TeacherSpec",
-    transfer_set: "TransferSet",
-    specs: Mapping[Path, "Spec"],
-    folders: Mapping[Stage, Path],
-) -> dict[Stage, tuple[Seal, Facts]]:
-    from teachers.labelling import LabelTask, Progress
+def _label(context: Context, asked: Asked, folders: Mapping[Stage, Path]) -> dict[Stage, tuple[Seal, Facts]]:
+    from teachers.labelling import LabelTask, Progress, TeacherSpec
     from teachers.labelling import label as ask
     from teachers.soft_targets.store import SoftTargetStore
 
-    stores = {stage: SoftTargetStore.create(folder, specs[folder]) for stage, folder in folders.items()}
-    tasks = [LabelTask(transfer_set.folder, stage.part, folder) for stage, folder in folders.items()]
+    context.cluster.join()
+    stores = {stage: SoftTargetStore.create(folder, asked.spec(stage.part)) for stage, folder in folders.items()}
+    tasks = [LabelTask(asked.transfer_set.folder, stage.part, folder) for stage, folder in folders.items()]
     done: dict[Path, int] = {}
-    total = sum(specs[folder].num_rows for folder in folders.values())
+    total = sum(store.spec.num_rows for store in stores.values())
 
     def advance(now: Progress) -> None:
         if context.cancelled.is_set():
-            raise CollegiumError(f"label/{teacher.name} was given up, since another stage failed")
+            raise CollegiumError(f"label/{asked.name} was given up, since another stage failed")
         done[now.store] = now.rows
-        context.watch.advance(f"label/{teacher.name}", sum(done.values()), total, f"{now.rows_per_s:,.0f} rows/s")
+        context.watch.advance(f"label/{asked.name}", sum(done.values()), total, f"{now.rows_per_s:,.0f} rows/s")
 
+    teacher = TeacherSpec(asked.name, asked.config, asked.trained, context.recipe.trusted(), context.user_path)
     report = ask(teacher, tasks, progress=advance)
     facts = {
         "rows_per_s": round(report.rows_per_s, 1),
@@ -109,8 +109,8 @@ def _label(
     }
 
 
-def _repair(specs: Mapping[Path, "Spec"], folder: Path, away: Path, damages: list[Damage]) -> None:
+def _repair(asked: Asked, parts: Mapping[Path, str], folder: Path, away: Path, damages: list[Damage]) -> None:
     """Only the damaged shards are labelled again."""
     from teachers.soft_targets.store import SoftTargetStore
 
-    SoftTargetStore(folder, specs[folder]).repair(away)
+    SoftTargetStore(folder, asked.spec(parts[folder])).repair(away)

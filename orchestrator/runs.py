@@ -59,9 +59,8 @@ def run(
     from .tracking import Tracker
 
     with Watch(quiet=quiet) as watch, Tracker.start(recipe, out, folder) as tracker:
-        with cluster(address) as joined:
-            joined.check(recipe)
-            context = Context(recipe, stages, joined, watch, tracker, tracker.mailbox(), user_path)
+        with cluster(address, recipe) as joined:
+            context = Context(recipe, stages, joined, watch, tracker, user_path)
             start = time.monotonic()
             results = pipeline.build(context, until)
             tracker.drain()

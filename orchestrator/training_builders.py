@@ -12,7 +12,6 @@ from teachers.config import ModuleTeacher, Resources, SklearnTeacher, TeacherCon
 from teachers.seal import Seal, digest_of, publish, read_seal, write_seal
 
 from . import graph
-from .cluster import call
 from .context import Context, Facts, Taught, segments_of, sources
 from .stages import Built, Stage
 
@@ -42,7 +41,9 @@ def _fit_sklearn(context: Context, stage: Stage, prepared: Built, folder: Path) 
     config = context.recipe.teachers[stage.name]
     assert isinstance(config, SklearnTeacher)
     start = time.monotonic()
-    call(_fit_estimator, config, prepared.folder, folder, resources=config.resources, user_path=context.user_path)
+    context.cluster.call(
+        _fit_estimator, config, prepared.folder, folder, resources=config.resources, user_path=context.user_path
+    )
     outputs = [path.name for path in folder.iterdir() if path.name in ("model.skops", "teacher.json")]
     return write_seal(folder, outputs), {"train_s": round(time.monotonic() - start, 3)}
 
@@ -153,9 +154,8 @@ def _fit(context: Context, runs: "list[Run]", resources: Resources, workers: int
 
     for stage_name, folder in {run.stage_name: run.stage for run in runs}.items():
         context.tracker.follow(stage_name, folder / "metrics.jsonl")
-    results = fit_on_ray(
-        runs, resources=resources, workers=workers, gpus=context.cluster.gpus(resources), mailbox=context.mailbox
-    )
+    gpus = context.cluster.gpus(resources)
+    results = fit_on_ray(runs, resources=resources, workers=workers, gpus=gpus, mailbox=context.tracker.mailbox())
     for stage_name in {run.stage_name for run in runs}:
         context.tracker.stage_done(stage_name)
     return {run.folder: result for run, result in zip(runs, results, strict=True)}
