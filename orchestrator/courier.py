@@ -136,6 +136,8 @@ class Courier:
 
     def model(self, task: dict[str, Any]) -> None:
         """A LoggedModel of the folder, a registered version of it, and the alias `champion` for the best on validation."""
+        from mlflow.entities import LoggedModelOutput
+
         name, tags = task["name"], {"collegium.key": task["key"], **task["tags"]}
         versions = self.client.search_model_versions(f"name = '{name}'")
         if any(version.tags.get("collegium.key") == task["key"] for version in versions):
@@ -146,6 +148,7 @@ class Courier:
             self.ledger.save()
         self.client.log_model_artifacts(task["id"], task["path"])
         self.client.finalize_logged_model(task["id"], "READY")
+        self.client.log_outputs(self.ledger.run_id, [LoggedModelOutput(task["id"], 0)])
         self._log_model_figures(task)
         self._register(task, tags, first=not versions)
 

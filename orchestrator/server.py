@@ -216,8 +216,8 @@ def ui_command(out: Path, port: int) -> tuple[list[str], dict[str, str]]:
 
 def deep_link(base: str, experiment_id: str, run_id: str | None = None) -> str:
     """The experiment's table of runs, or one run; the bare page opens somewhere else."""
-    page = f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs"
-    return f"{page}/{run_id}" if run_id else f"{page}?workflowType=machine_learning"
+    run = f"/{run_id}" if run_id else ""
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs{run}?workflowType=machine_learning"
 
 
 def experiment_link(out: Path, base: str) -> str:

@@ -345,6 +345,7 @@ def test_links_lead_to_the_experiment_of_the_newest_run(out):
     with Tracker.start(recipe(), out, out / "runs" / "1") as tracker:
         found = experiment_link(out, "http://x/")
     assert found == deep_link("http://x", tracker.ids()["experiment_id"])
+    assert "workflowType=machine_learning" in deep_link("http://x", "1", "2")
 
 
 def test_a_server_that_refuses_a_point_does_not_stop_the_others(out):
