@@ -1,6 +1,7 @@
 """Does distillation pay? A paired bootstrap of student against control over test rows, and its verdict in words."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +12,14 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Gain:
-    """Student's accuracy minus its control's, a fraction: the mean over seeds, and its 95% interval."""
+    """Student's accuracy minus its control's, a fraction: the mean over seeds, its 95% interval, and that of every seed."""
 
     low: float
     mean: float
     high: float
+    by_seed: tuple[float, ...] = ()
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -35,7 +37,8 @@ def paired_gain(student: NDArray[np.bool_], control: NDArray[np.bool_], *, seed:
     drawn = np.random.default_rng(seed).multinomial(num_rows, counts / num_rows, size=NUM_RESAMPLES)
     gains = drawn @ values / (num_rows * num_seeds)
     low, high = np.quantile(gains, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Gain(float(low), float(wins.sum() / (num_rows * num_seeds)), float(high))
+    by_seed = tuple((student.mean(1) - control.mean(1)).tolist())
+    return Gain(float(low), float(wins.sum() / (num_rows * num_seeds)), float(high), by_seed)
 
 
 def verdict(gain: Gain | None, num_seeds: int) -> str:
@@ -43,14 +46,14 @@ def verdict(gain: Gain | None, num_seeds: int) -> str:
     if gain is None:
         return "No control was trained, so nothing is shown of what distillation brings."
     seeds = f"{num_seeds} seed{'s' if num_seeds > 1 else ''}"
-    interval = f"95% interval {points(gain.low)} to {points(gain.high)}, {seeds}"
+    told = f"95% interval over test rows {points(gain.low)} to {points(gain.high)}, {seeds}"
+    if gain.low <= 0 <= gain.high:
+        return f"No difference shown: {points(gain.mean)} points of test accuracy against the control ({told})."
+    if any(one * gain.mean <= 0 for one in gain.by_seed):
+        told += f", which disagree: {points(min(gain.by_seed))} to {points(max(gain.by_seed))}"
     if gain.low > 0:
-        return f"Distillation helps: {points(gain.mean)} points of test accuracy over the control ({interval})."
-    if gain.high < 0:
-        return f"Distillation hurts: {points(gain.mean)} points of test accuracy against the control ({interval})."
-    return (
-        f"No difference shown: {points(gain.mean)} points of test accuracy against the control ({interval} covers 0)."
-    )
+        return f"Distillation helps: {points(gain.mean)} points of test accuracy over the control ({told})."
+    return f"Distillation hurts: {points(gain.mean)} points of test accuracy against the control ({told})."
 
 
 def points(fraction: float) -> str:

@@ -86,6 +86,7 @@ def test_the_gain_is_the_mean_over_seeds_and_lies_in_its_interval():
     gain = paired_gain(student, control)
     assert gain.mean == pytest.approx((student.mean(1) - control.mean(1)).mean(), abs=1e-12)
     assert gain.low < gain.mean < gain.high
+    assert gain.by_seed == pytest.approx(student.mean(1) - control.mean(1))
     assert gain == paired_gain(student, control)
 
 
@@ -120,6 +121,10 @@ def test_pairing_narrows_the_interval_of_models_that_fail_on_the_same_rows():
     [
         (Gain(0.03, 0.06, 0.09), "Distillation helps: +6.0 points"),
         (Gain(-0.09, -0.06, -0.03), "Distillation hurts: \N{MINUS SIGN}6.0 points"),
+        (
+            Gain(0.03, 0.06, 0.09, (0.1, 0.02)),
+            "Distillation helps: +6.0 points of test accuracy over the control (95% int",
+        ),
         (Gain(-0.01, 0.06, 0.09), "No difference shown"),
         (Gain(0.0, 0.0, 0.0), "No difference shown"),
         (None, "No control was trained"),
@@ -127,6 +132,11 @@ def test_pairing_narrows_the_interval_of_models_that_fail_on_the_same_rows():
 )
 def test_the_verdict_claims_no_more_than_the_interval_shows(gain, expected):
     assert verdict(gain, 3).startswith(expected)
+
+
+def test_the_verdict_says_when_seeds_disagree():
+    assert "which disagree: \N{MINUS SIGN}1.0 to +13.0" in verdict(Gain(0.03, 0.06, 0.09, (-0.01, 0.13)), 2)
+    assert "disagree" not in verdict(Gain(0.03, 0.06, 0.09, (0.01, 0.13)), 2)
 
 
 def test_points_have_a_sign_unless_they_are_zero():

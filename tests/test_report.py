@@ -144,7 +144,7 @@ def test_the_keys_that_other_programs_rely_on_are_there(report):
         assert small[key]["mean"] == pytest.approx(statistics.fmean(small[key]["runs"]))
         assert small[key]["std"] == pytest.approx(statistics.stdev(small[key]["runs"]))
         assert len(small[key]["runs"]) == 3
-    assert small["gain"].keys() == {"low", "mean", "high"}
+    assert {"low", "mean", "high"} <= small["gain"].keys()
     assert small["gain"]["mean"] == pytest.approx(small["test_accuracy"]["mean"] - small["control_accuracy"]["mean"])
     assert isinstance(small["parameters"], int)
     assert 0 <= small["ece"] <= 1 and 0 < small["agreement"] <= 1
