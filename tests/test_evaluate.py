@@ -8,7 +8,6 @@ import pytest
 import scipy.special
 import sklearn.metrics
 import torch
-from training_runs import make_run
 
 import students
 from students import evaluate, footprint
@@ -20,6 +19,7 @@ from teachers.errors import DataError, RecipeError, StoreError
 from teachers.prepare import prepare
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
+from tests.training_runs import make_run
 
 
 def make_source(

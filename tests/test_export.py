@@ -5,7 +5,6 @@ import sys
 import pytest
 import torch
 import yaml
-from training_runs import make_run
 
 import students
 from orchestrator.recipe import Recipe, public
@@ -14,6 +13,7 @@ from students.predict import predict_file
 from students.session import PlainSession
 from students.train import fit
 from teachers.errors import StoreError
+from tests.training_runs import make_run
 
 
 @pytest.fixture(scope="module")
