@@ -1,7 +1,6 @@
 """Laws of the engine, in the plain session: what a result depends on, and what it does not."""
 
 import json
-import math
 import signal
 import subprocess
 import sys
@@ -10,17 +9,16 @@ import time
 import numpy as np
 import pytest
 import torch
-import training_runs
-from training_runs import HARD, SOFT, TERM, make_run, make_store, outputs, run_to_kill, source
 
 from students.batches import Batches
 from students.checkpoint import newest_checkpoint
 from students.session import PlainSession
 from students.train import SharedData, Training, fit, resolve_steps
-from teachers.combine import COMBINE
 from teachers.config import TrainConfig
 from teachers.errors import CollegiumError, DataError, RecipeError, StoreError
 from teachers.model_folder import load_model
+from tests import training_runs
+from tests.training_runs import HARD, SOFT, TERM, make_run, make_store, outputs, own_loss, run_to_kill, source
 
 SESSION = PlainSession()
 
@@ -267,20 +265,10 @@ def test_equal_teacher_weights_are_the_mean_and_weight_0_is_silence(digits, stor
     torch.testing.assert_close(weights_after(make_run(tmp_path, digits, *heard, objective=one)), alone)
 
 
-def own_mean(logits, *, temperature, known, labels=None):
-    """A rule of the user's, so it is asked in every step."""
-    assert len(labels) == logits.shape[1]
-    return COMBINE["mean_probability"](logits, temperature=temperature, known=known)
-
-
-def own_loss(student, target, *, temperature, factor):
-    return factor * (student / temperature - target / temperature).square().mean(-1)
-
-
 def test_a_target_computed_once_is_the_one_computed_in_every_step(digits, store, other_store, tmp_path):
     heard = [source(store), source(other_store, "deep")]
     once = weights_after(make_run(tmp_path, digits, *heard))
-    every = [SOFT | {"combine": "test_train:own_mean"}, HARD]
+    every = [SOFT | {"combine": "training_runs:own_mean"}, HARD]
     per_step = weights_after(make_run(tmp_path, digits, *heard, objective=every))
     torch.testing.assert_close(once, per_step, rtol=1e-5, atol=1e-6)
 
@@ -293,7 +281,7 @@ def test_data_that_does_not_fit_gives_the_same_student(digits, store, other_stor
 
 
 def test_a_loss_and_a_weight_of_the_recipe_reach_the_step(digits, store, tmp_path):
-    term = {"loss": "test_train:own_loss", "arguments": {"factor": 3.0}, "temperature": 2.0}
+    term = {"loss": "training_runs:own_loss", "arguments": {"factor": 3.0}, "temperature": 2.0}
     (found,), batch, logits = terms_of_first_step(make_run(tmp_path, digits, source(store), objective=[term]))
     expected = own_loss(logits, batch["target.0"], temperature=2.0, factor=3.0).mean()
     torch.testing.assert_close(found, expected)
@@ -434,26 +422,17 @@ def test_every_optimiser_schedule_and_precision_learns(options, digits, store, t
     assert result.validation["accuracy"] > 0.75
 
 
-def nan_from_step_3(student, target, *, temperature, counter=[0]):  # noqa: B006 (it counts)
-    counter[0] += 1
-    return student.sum(-1) * (math.nan if counter[0] >= 3 else 1)
-
-
 def test_a_loss_that_is_not_finite_is_named_with_its_run_and_step(digits, store, tmp_path):
-    run = make_run(tmp_path, digits, source(store), objective=[{"loss": "test_train:nan_from_step_3"}])
+    run = make_run(tmp_path, digits, source(store), objective=[{"loss": "training_runs:nan_from_step_3"}])
     with pytest.raises(CollegiumError, match=r"student/seed-0.*'nan_from_step_3' is nan at step 3"):
         result_of(run)
     assert not (run.folder / "SEAL.json").exists()
 
 
 def test_a_loss_that_takes_the_mean_itself_is_told_so(digits, store, tmp_path):
-    run = make_run(tmp_path, digits, source(store), objective=[{"loss": "test_train:mean_loss"}])
+    run = make_run(tmp_path, digits, source(store), objective=[{"loss": "training_runs:mean_loss"}])
     with pytest.raises(RecipeError, match="one value per row"):
         result_of(run)
-
-
-def mean_loss(student, target, *, temperature):
-    return (student - target).square().mean()
 
 
 def store_of(segment, transfer_set, folder):

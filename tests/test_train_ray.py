@@ -3,13 +3,13 @@
 import pytest
 import safetensors.torch
 import torch
-from training_runs import HARD, SOFT, make_run, make_store, outputs, source
 
 from students.ray_train import fit_on_ray
 from students.session import PlainSession
 from students.train import fit
 from teachers.config import Resources
 from teachers.errors import RecipeError
+from tests.training_runs import HARD, SOFT, make_run, make_store, outputs, source
 
 pytestmark = pytest.mark.slow
 
