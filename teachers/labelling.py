@@ -197,7 +197,7 @@ def label(
     shards = [
         Shard(task, number, *store.shard_rows(number))
         for task, store in enumerate(stores)
-        for number in store.missing()
+        for number in store.missing(hashes=True)
     ]
     if not shards:
         return LabelReport(rows=0, seconds=0.0, start_s=0.0, num_retries=0, stores={})
