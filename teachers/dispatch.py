@@ -70,13 +70,16 @@ def _bundle(resources: Resources, num_gpus: float) -> dict[str, float]:
 
 
 def _actor_options(resources: Resources, num_gpus: float, strategy: PlacementGroupSchedulingStrategy) -> dict[str, Any]:
+    threads = {"OMP_NUM_THREADS": str(_threads(resources))}
     return {
         "num_cpus": resources.cpus,
         "num_gpus": num_gpus,
         "resources": resources.custom,
         "accelerator_type": resources.accelerator_type,
         "scheduling_strategy": strategy,
-        "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(_threads(resources))}},
+        "runtime_env": {"env_vars": threads}
+        if _threads(resources) > 1
+        else None,  # Ray's own processes, idle ones, have 1
         "max_concurrency": IN_FLIGHT,
         "max_restarts": -1,
         "max_task_retries": 0,  # a shard that was lost is sent again from here, to another replica
