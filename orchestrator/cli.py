@@ -199,12 +199,15 @@ _verb("export", "Everything up to the student's model folder (safetensors, confi
 @click.argument("out", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @with_json
 def report(out: Path, as_json: bool) -> None:
-    """Write the newest run's report.html again, from its report.json."""
+    """Write the newest run's report.html again, and send what MLflow could not take."""
     from .report import write_report
+    from .tracking import replay
 
     folder = _newest_run(out)
     document = json.loads((folder / "report.json").read_bytes())
     write_report(folder, document)
+    for line in replay(out, document["recipe"]["tracking"]["uri"]):
+        click.echo(line, err=True)
     click.echo(json.dumps(document, indent=1) if as_json else str(folder / "report.html"))
 
 

@@ -101,6 +101,7 @@ def _label(context: Context, asked: Asked, folders: Mapping[Stage, Path]) -> dic
         "actor_start_s": round(report.start_s, 3),
         "num_retries": report.num_retries,
     }
+    context.tracker.log(f"label/{asked.name}", {"rows_per_s": report.rows_per_s})
     share = {stage: report.stores.get(folder, 0) for stage, folder in folders.items()}
     seconds = {stage: report.seconds * rows / max(report.rows, 1) for stage, rows in share.items()}
     return {
