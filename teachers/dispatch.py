@@ -119,6 +119,7 @@ class Replica:
     actor: Any
     ready: bool = False
     lost_at: float | None = None
+    asked: bool = False
     ask_at: float = 0.0
     num_shards: int = 0
 
@@ -150,17 +151,22 @@ class Dispatcher:
         self.tasks = tasks
         self.max_attempts = max_attempts
         self.wait_s = wait_s
+        self.num_in_flight = 0
         self.num_retries = 0
         self.num_lost_in_a_row = 0
         self.first_ready: float | None = None
 
     def run(self) -> Iterator[Shard]:
         """Yield each shard once it is committed. Raises TeacherError, or what a replica refused to load."""
-        while self.waiting or self.lost or any(replica.num_shards for replica in self.replicas):
+        while self.waiting or self.lost or self.num_in_flight:
             self._submit()
             for ref in self._done():
                 replica, shard = self.calls.pop(ref)
-                replica.num_shards -= shard is not None
+                if shard is None:
+                    replica.asked = False
+                else:
+                    replica.num_shards -= 1
+                    self.num_in_flight -= 1
                 if self._succeeded(ref, replica, shard) and shard is not None:
                     self.num_lost_in_a_row = 0
                     yield shard
@@ -171,7 +177,8 @@ class Dispatcher:
         if not self.calls:  # every replica is lost
             time.sleep(PAUSE_S)
             return []
-        done: list[Any] = ray.wait(list(self.calls), timeout=PAUSE_S)[0]
+        ray.wait(list(self.calls), timeout=PAUSE_S)
+        done: list[Any] = ray.wait(list(self.calls), num_returns=len(self.calls), timeout=0)[0]
         return done
 
     def _submit(self) -> None:
@@ -180,16 +187,18 @@ class Dispatcher:
                 self._ask_if_ready(replica)
             while replica.ready and (shard := self._next_for(replica)) is not None:
                 replica.num_shards += 1
+                self.num_in_flight += 1
                 self.calls[replica.actor.label.remote(shard.task, shard.number)] = (replica, shard)
 
     def _ask_if_ready(self, replica: Replica) -> None:
-        asked = any(other is replica and shard is None for other, shard in self.calls.values())
-        if not asked and time.monotonic() >= replica.ask_at:
+        if not replica.asked and time.monotonic() >= replica.ask_at:
+            replica.asked = True
             self.calls[replica.actor.ready.remote()] = (replica, None)
 
     def _next_for(self, replica: Replica) -> Shard | None:
         if self.waiting:
-            return self.waiting.popleft() if replica.num_shards < IN_FLIGHT else None
+            fair = -(-(len(self.waiting) + self.num_in_flight) // len(self.replicas))  # so that none idles at the end
+            return self.waiting.popleft() if replica.num_shards < min(IN_FLIGHT, fair) else None
         if replica.num_shards:
             return None
         others = any(other.ready for other in self.replicas if other is not replica)
