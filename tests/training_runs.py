@@ -1,6 +1,6 @@
 """Runs to train in tests: tiny networks, and stores of teachers that know the labels roughly.
 
-As a script it trains one run in a process of its own, to be killed: TRANSFER_SET STORE OUT.
+As a script it trains one run in a process of its own, to be killed: TRANSFER_SET STORE OUT [DEVICE].
 """
 
 import math
@@ -134,5 +134,5 @@ def mean_loss(student, target, *, temperature):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    prepared, store, out = map(Path, sys.argv[1:])
-    fit([run_to_kill(out, TransferSet.open(prepared), store)], PlainSession(), checkpoint_every_s=0)
+    prepared, store, out = map(Path, sys.argv[1:4])
+    fit([run_to_kill(out, TransferSet.open(prepared), store)], PlainSession(*sys.argv[4:]), checkpoint_every_s=0)
