@@ -7,28 +7,41 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
 
-from teachers.config import IMPORT_PATTERN
+from students.config import LossName
+from teachers.config import IMPORT_PATTERN, AugmentName, CombineName
 
 from .recipe_file import Loc, nearest
 
 
 def told(model: type[BaseModel], value: Any, error: ValidationError) -> Iterator[tuple[Loc, str]]:
     """What pydantic found wrong in `value`, in the words of the file: (path, message)."""
+    names = {_untagged(value, found["loc"]) for found in error.errors() if _is_no_import_string(found)}
     for found in error.errors():
         loc = _untagged(value, found["loc"])
+        if found["type"] == "literal_error" and loc in names:
+            continue  # told once, with both of what is expected
         if found["type"] == "extra_forbidden":
             yield loc, f"unknown key{nearest(str(loc[-1]), _fields_at(model, found['loc'][:-1]))}"
         elif found["type"] == "missing":
             yield loc, "is missing"
         elif found["type"] in ("union_tag_invalid", "union_tag_not_found", "literal_error"):
             yield loc, _choice_message(found)
-        elif found["type"] == "string_pattern_mismatch" and found["ctx"]["pattern"] == IMPORT_PATTERN:
-            yield loc, f"expected `package.module:name`, found {found['input']!r}"
+        elif _is_no_import_string(found):
+            known = {"loss": get_args(LossName), "combine": get_args(CombineName), "augment": get_args(AugmentName)}
+            own = list(known.get(str(loc[-1]), ()))
+            either = f"one of {', '.join(own)}, or " if own else ""
+            close = nearest(str(found["input"]), own)
+            hint = close if close.startswith(",") else ""
+            yield loc, f"expected {either}`package.module:name`, found {found['input']!r}{hint}"
         else:
             message = found["msg"].removeprefix("Value error, ")
             given = found.get("input")
             short = "" if isinstance(given, dict | list | BaseModel) else f" (found {given!r})"
             yield loc, message[0].lower() + message[1:] + short
+
+
+def _is_no_import_string(found: Mapping[str, Any]) -> bool:
+    return found["type"] == "string_pattern_mismatch" and found["ctx"]["pattern"] == IMPORT_PATTERN
 
 
 def _choice_message(found: Mapping[str, Any]) -> str:

@@ -163,8 +163,27 @@ def compare(found: Outcome, expected: Outcome) -> list[str]:
     return problems
 
 
+def accuracies(out: Path) -> list[float]:
+    """Test accuracy of each seed, from the newest report."""
+    report = json.loads(max((out / "runs").glob("*/report.json")).read_bytes())
+    runs: list[float] = report["students"]["small"]["test_accuracy"]["runs"]
+    return runs
+
+
+def other_number_of_workers(folder: Path) -> str:
+    """Two data-parallel workers instead of one, everything else equal."""
+    out = folder / "two_workers"
+    finish(start(out, (*SMALL, "students.small.train.workers=2")), out)
+    pairs = zip(accuracies(out), accuracies(folder / "undisturbed"), strict=True)
+    difference = max(abs(two - one) for two, one in pairs)
+    if difference > 0.005:
+        raise SystemExit(f"two workers differ from one by {difference:.4f} in test accuracy")
+    return f"2 workers and 1: test accuracies differ by {difference:.4f} at most"
+
+
 def campaign(folder: Path, times: int, seed: int) -> Iterator[str]:
     expected = undisturbed(folder)
+    yield other_number_of_workers(folder)
     for kind in FAULTS:
         durations = []
         for number in range(times):
