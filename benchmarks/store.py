@@ -1,13 +1,14 @@
 """Shuffled epochs through the store's reader, beside a gather from RAM and beside other formats.
 
-    python benchmarks/store.py [--rounds 5] [--megabytes 200]
+    python benchmarks/store.py [--rounds 5] [--megabytes 200] [--device cuda]
 
 A store of random soft targets is written and opened as training does it. One epoch is every row once, in batches of
 1024. `ram` is torch.randperm and torch.index_select from one tensor of the same bytes in memory. The reader's copies
 are part of its time. `resident`: the data fits, and the one copy at the start is spread over SPREAD epochs; otherwise
 the reader may hold half of the data: `windowed` shuffles windows of four shards and copies them in every epoch,
 `global` shuffles everything. All sides run in this process, in turn, with one torch thread; the reader's copying thread
-is its own, so CPU time over CPU time is given too. A figure is the median over rounds. The last line printed is one
+is its own, so CPU time over CPU time is given too. On a GPU `ram` is its memory, batches are of 8192 rows, windows come
+through pinned memory of the host, and the other formats, which know of no GPU, are left out. A figure is the median over rounds. The last line printed is one
 JSON object:
 
     shuffled_over_ram        the worst time over `ram`'s of resident and windowed, rows of 200 bytes and more
@@ -37,7 +38,7 @@ from teachers.soft_targets.reader import EpochReader, SoftTargets
 from teachers.soft_targets.schema import Spec, rows_per_shard
 from teachers.soft_targets.store import SoftTargetStore
 
-BATCH = 1024
+BATCH = {"cpu": 1024, "cuda": 8192}
 EPOCHS = 5
 """Epochs that are timed in a round."""
 SPREAD = 20
@@ -58,18 +59,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--megabytes", type=int, default=200, help="size of each store")
+    parser.add_argument("--device", choices=BATCH, default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cases = {}
     for row_bytes in ROW_BYTES:
         with tempfile.TemporaryDirectory() as folder:
-            cases[row_bytes] = Case(Path(folder), row_bytes, arguments.megabytes << 20).measure(arguments.rounds)
+            case = Case(Path(folder), row_bytes, arguments.megabytes << 20, torch.device(arguments.device))
+            cases[row_bytes] = case.measure(arguments.rounds)
         show(row_bytes, cases[row_bytes])
     large = [case for row_bytes, case in cases.items() if row_bytes >= IN_THE_KEY]
     worst = {kind: max(case[kind]["time"] for case in large) for kind in OURS}
     result = {
         "shuffled_over_ram": max(worst["resident"], worst["windowed"]),
         "shuffled_over_ram_global": worst["global"],
+        "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
         "cases": cases,
     }
     print(json.dumps(result))
@@ -78,35 +82,38 @@ def main() -> None:
 class Case:
     """One row size: the store, the same bytes in RAM, and the other formats' files."""
 
-    def __init__(self, folder: Path, row_bytes: int, num_bytes: int) -> None:
-        self.folder, self.row_bytes = folder, row_bytes
-        num_rows = min(num_bytes // row_bytes, MAX_ROWS) // BATCH * BATCH
+    def __init__(self, folder: Path, row_bytes: int, num_bytes: int, device: torch.device) -> None:
+        self.folder, self.row_bytes, self.device, self.batch_size = folder, row_bytes, device, BATCH[device.type]
+        num_rows = min(num_bytes // row_bytes, MAX_ROWS) // self.batch_size * self.batch_size
         self.soft_targets = SoftTargets.open(write_store(folder / "store", row_bytes, num_rows))
-        self.num_rows, self.num_batches = num_rows, num_rows // BATCH
+        self.num_rows, self.num_batches = num_rows, num_rows // self.batch_size
         self.columns = self.soft_targets.rows()
         value, offset = (self.columns[name].owned() for name in ("value", "offset"))
-        self.ram = torch.cat([value, offset[:, None].view(torch.float16)], 1)
+        self.ram = torch.cat([value, offset[:, None].view(torch.float16)], 1).to(device)
         assert self.ram.shape[1] * 2 == row_bytes
 
     def measure(self, rounds: int) -> dict[str, Any]:
         """Time and CPU time of a batch over `ram`'s, and the microseconds of one from `ram`."""
         readers = {kind: self._reader_side(kind) for kind in OURS}
-        others = dict(self._other_formats())
+        others = dict(self._other_formats()) if self.device.type == "cpu" else {}
         ram_us, ours = compare(self.from_ram, readers | {"select": self.select}, rounds)
         return {"rows": self.num_rows, "ram_us": ram_us, **ours, **compare(self.from_ram, others, rounds)[1]}
 
     def from_ram(self) -> Timed:
-        return self._epochs_from_ram(torch.randperm)
+        return self._epochs_from_ram(self.permutation)
 
     def select(self) -> Timed:
-        order = torch.randperm(self.num_rows)
-        return self._epochs_from_ram(lambda num_rows: order)
+        order = self.permutation()
+        return self._epochs_from_ram(lambda: order)
 
-    def _epochs_from_ram(self, permutation: Callable[[int], Tensor]) -> Timed:
-        out = torch.empty(BATCH, self.ram.shape[1], dtype=self.ram.dtype)
+    def permutation(self) -> Tensor:
+        return torch.randperm(self.num_rows, device=self.device)
+
+    def _epochs_from_ram(self, permutation: Callable[[], Tensor]) -> Timed:
+        out = self.ram.new_empty(self.batch_size, self.ram.shape[1])
         clock = Clock()
         for _ in range(EPOCHS):
-            for index in permutation(self.num_rows).split(BATCH):
+            for index in permutation().split(self.batch_size):
                 torch.index_select(self.ram, 0, index, out=out)
         return clock.per_batch(EPOCHS * self.num_batches)
 
@@ -118,11 +125,11 @@ class Case:
             clock = Clock()
             reader = EpochReader(
                 self.columns,
-                batch_size=BATCH,
+                batch_size=self.batch_size,
                 seed=0,
                 window=window if kind == "windowed" else None,
                 memory_bytes=memory_bytes,
-                device="cpu",
+                device=self.device,
             )
             copy = clock.per_batch(SPREAD * self.num_batches)
             clock = Clock()
@@ -135,7 +142,7 @@ class Case:
         return side
 
     def _other_formats(self) -> Iterator[tuple[str, Callable[[], Timed]]]:
-        batches = [index.numpy() for index in torch.randperm(self.num_rows).split(BATCH)]
+        batches = [index.numpy() for index in torch.randperm(self.num_rows).split(self.batch_size)]
         np.save(self.folder / "rows.npy", self.ram.numpy())
         memmap = np.load(self.folder / "rows.npy", mmap_mode="r")
         yield "np.memmap", lambda: ask(batches[: OTHERS["np.memmap"]], lambda rows: memmap[rows])
@@ -164,12 +171,21 @@ class Case:
 
 
 class Clock:
+    """From here on, and up to what the GPU was told before it was asked."""
+
     def __init__(self) -> None:
+        synchronise()
         self.began, self.cpu_began = time.perf_counter(), time.process_time()
 
     def per_batch(self, num_batches: int) -> Timed:
+        synchronise()
         seconds, cpu_seconds = time.perf_counter() - self.began, time.process_time() - self.cpu_began
         return seconds / num_batches, cpu_seconds / num_batches
+
+
+def synchronise() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def compare(

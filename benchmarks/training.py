@@ -1,11 +1,13 @@
 """What a step of cached distillation costs, beside a plain step, live teachers and TextBrewer.
 
-    python benchmarks/training.py [--rounds 15] [--clock cpu]
+    python benchmarks/training.py [--rounds 15] [--clock cpu] [--device cuda]
 
 All sides train in this process on the same threads and in turn; a figure is the median over rounds. The last line
 printed is one JSON object:
 
-    cached_over_plain_training  step of cached three-teacher distillation over a plain cross-entropy step (conv net, batch 256)
+    cached_over_plain_training  step of cached three-teacher distillation over a plain cross-entropy step (conv net, batch 256;
+                                on a GPU a wider one, batch 4096, see SCALES)
+    deterministic_over_plain    what of it cuDNN's deterministic algorithms cost, which the engine asks for (GPU only)
     tiny_extra_us               microseconds that it adds to the step of a tiny MLP at batch 64
     live_over_cached            plain loop that runs the three teachers in every step, over ours
     textbrewer_over_cached      TextBrewer's MultiTeacherDistiller over ours: same models, batches and epochs (null: not installed)
@@ -19,6 +21,8 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,7 +44,6 @@ from teachers.transfer_set import TransferSet
 from teachers.zoo import conv_net
 
 FASHION = Path(__file__).parents[2] / "shared" / "data" / "fashion_mnist" / "train.parquet"
-NUM_ROWS = 8192
 SHAPE = (1, 28, 28)
 CLASSES = 10
 TEMPERATURE = 2.0
@@ -49,8 +52,23 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 Side = Callable[[int], Any]
 """Takes so many steps."""
 
-STUDENT = {"width": 8}
-TEACHERS = {"wide": {"width": 16}, "wider": {"width": 24}, "widest": {"width": 32}}
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes at which a step takes milliseconds."""
+
+    num_rows: int
+    batch_size: int
+    student: int
+    """Width of the conv net."""
+    teachers: dict[str, int]
+    """Their widths."""
+
+
+SCALES = {
+    "cpu": Scale(8192, 256, 8, {"wide": 16, "wider": 24, "widest": 32}),
+    "cuda": Scale(65_536, 4096, 32, {"wide": 64, "wider": 96, "widest": 128}),
+}
 
 
 def main() -> None:
@@ -60,14 +78,18 @@ def main() -> None:
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="cpu: of this process, for a machine with neighbours"
     )
+    parser.add_argument("--device", choices=SCALES, default="cpu")
     arguments = parser.parse_args()
+    if (arguments.device, arguments.clock) == ("cuda", "cpu"):
+        parser.error("--clock cpu does not see what a GPU does")
     torch.set_num_threads(arguments.threads)
     logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), CLOCKS[arguments.clock])
+        bench = Bench(Path(folder), CLOCKS[arguments.clock], torch.device(arguments.device))
         figures = against_plain(bench, arguments.rounds) | tiny(bench, arguments.rounds)
         figures |= against_live(bench, arguments.rounds)
     figures |= {
+        "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
         "clock": arguments.clock,
         "threads": arguments.threads,
         "rounds": arguments.rounds,
@@ -77,11 +99,19 @@ def main() -> None:
 
 
 def against_plain(bench: "Bench", rounds: int) -> dict[str, float]:
-    ours, plain = bench.cached("students_conv", 256), bench.plain("students_conv", 256)
-    times = bench.in_turn({"cached": ours, "plain": plain}, steps=10, rounds=rounds)
-    ratio = median(c / p for c, p in zip(times["cached"], times["plain"], strict=True))
-    print(f"conv net, batch 256: plain {ms(times['plain'])}, cached {ms(times['cached'])}, ratio {ratio:.3f}")
-    return {"cached_over_plain_training": round(ratio, 4), "plain_step_ms": round(1e3 * median(times["plain"]), 3)}
+    size = bench.scale.batch_size
+    plain = bench.plain("students_conv", size)
+    sides = {"cached": bench.cached("students_conv", size), "plain": plain}
+    if bench.device.type == "cuda":
+        sides["deterministic"] = under_cudnn_flags_of_the_engine(bench.plain("students_conv", size))
+    times = bench.in_turn(sides, steps=10, rounds=rounds)
+    ratios = {name: median(t / p for t, p in zip(times[name], times["plain"], strict=True)) for name in sides}
+    for name in set(sides) - {"plain"}:
+        print(f"conv net, batch {size}: plain {ms(times['plain'])}, {name} {ms(times[name])}, ratio {ratios[name]:.3f}")
+    figures = {"cached_over_plain_training": round(ratios["cached"], 4)}
+    if "deterministic" in ratios:
+        figures["deterministic_over_plain"] = round(ratios["deterministic"], 4)
+    return figures | {"plain_step_ms": round(1e3 * median(times["plain"]), 3)}
 
 
 def tiny(bench: "Bench", rounds: int) -> dict[str, float]:
@@ -93,9 +123,12 @@ def tiny(bench: "Bench", rounds: int) -> dict[str, float]:
 
 
 def against_live(bench: "Bench", rounds: int) -> dict[str, float | None]:
-    sides = {"cached": bench.cached("students_conv", 256), "live": bench.live("students_conv", 256)}
-    textbrewer = bench.textbrewer("students_conv", 256)
-    if textbrewer is not None:
+    size = bench.scale.batch_size
+    sides = {"cached": bench.cached("students_conv", size), "live": bench.live("students_conv", size)}
+    textbrewer = bench.textbrewer("students_conv", size)
+    if textbrewer is None:
+        print("textbrewer: not installed, its figure is null")
+    else:
         sides["textbrewer"] = textbrewer
     times = bench.in_turn(sides, steps=4, rounds=rounds)
     figures: dict[str, float | None] = {"textbrewer_over_cached": None}
@@ -106,6 +139,19 @@ def against_live(bench: "Bench", rounds: int) -> dict[str, float | None]:
     return figures
 
 
+def under_cudnn_flags_of_the_engine(side: Side) -> Side:
+    """As `students.train.fit` runs its steps: deterministic, without trying algorithms."""
+
+    def deterministic(steps: int) -> Any:
+        flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+            enabled=True, deterministic=True, benchmark=False
+        )
+        with flags:
+            return side(steps)
+
+    return deterministic
+
+
 def ms(times: list[float]) -> str:
     return f"{1e3 * median(times):.3f} ms"
 
@@ -113,18 +159,19 @@ def ms(times: list[float]) -> str:
 class Bench:
     """The data, three teachers and their stores, and what each side does with them."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
-        self.folder, self.clock = folder, clock
-        self.transfer_set = prepared(folder)
+    def __init__(self, folder: Path, clock: Callable[[], float], device: torch.device) -> None:
+        self.folder, self.clock, self.device = folder, clock, device
+        self.scale, self.session = SCALES[device.type], PlainSession(device)
+        self.transfer_set = prepared(folder, self.scale.num_rows)
         torch.manual_seed(0)
         self.teachers = {
-            name: conv_net(**arguments, num_classes=CLASSES, input_shape=SHAPE).eval()
-            for name, arguments in TEACHERS.items()
+            name: conv_net(width, num_classes=CLASSES, input_shape=SHAPE).eval().to(device)
+            for name, width in self.scale.teachers.items()
         }
         (segment,) = self.transfer_set.of("train")
-        data = SharedData().of(self.run("students_conv", 256, ()), PlainSession())
-        self.inputs = data.rows.columns["input."]
-        self.labels = torch.from_numpy(self.transfer_set.labels(segment).astype(np.int64))
+        data = SharedData().of(self.run("students_conv", self.scale.batch_size, ()), self.session)
+        self.inputs = data.rows.columns["input."].to(device)
+        self.labels = torch.from_numpy(self.transfer_set.labels(segment).astype(np.int64)).to(device)
         self.sources = tuple(self.label(name, teacher) for name, teacher in self.teachers.items())
 
     def in_turn(self, sides: dict[str, Side], *, steps: int, rounds: int) -> dict[str, list[float]]:
@@ -132,11 +179,17 @@ class Bench:
         times: dict[str, list[float]] = {name: [] for name in sides}
         for round_number in range(rounds + 1):
             for name in sorted(sides, reverse=bool(round_number % 2)):
-                start = self.clock()
+                start = self.now()
                 sides[name](steps)
                 if round_number:
-                    times[name].append((self.clock() - start) / steps)
+                    times[name].append((self.now() - start) / steps)
         return times
+
+    def now(self) -> float:
+        """The clock, once the device has done all that it was told."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return self.clock()
 
     def label(self, name: str, teacher: nn.Module) -> Source:
         (segment,) = self.transfer_set.of("train")
@@ -148,7 +201,7 @@ class Bench:
         with torch.inference_mode():
             for number in range(store.num_shards):
                 first, num = store.shard_rows(number)
-                logits = teacher(self.inputs[first : first + num]).numpy()
+                logits = teacher(self.inputs[first : first + num]).cpu().numpy()
                 store.commit(number, keys[first : first + num], {"logits": logits})
         store.seal()
         return Source(name, {segment.name: store.folder})
@@ -163,7 +216,7 @@ class Bench:
             stage=self.folder,
             stage_name="benchmark",
             model=model,
-            arguments=STUDENT if student == "students_conv" else {"hidden": 16},
+            arguments={"width": self.scale.student} if student == "students_conv" else {"hidden": 16},
             preprocess=Preprocess(),
             objective=(soft, hard) if sources else (hard,),
             train=TrainConfig(steps=10**6, batch_size=batch_size, learning_rate=LEARNING_RATE),
@@ -175,19 +228,21 @@ class Bench:
     def cached(self, student: str, batch_size: int) -> Side:
         """The engine: gather, one-cycle, seeds, curves and all."""
         run = self.run(student, batch_size, self.sources)
-        training = Training(run, PlainSession(), SharedData().of(run, PlainSession()))
-        batches = Batches(training.data.rows, run, PlainSession()).from_step(0)
-        return lambda steps: [training.advance(next(batches)) for _ in range(steps)]
+        training = Training(run, self.session, SharedData().of(run, self.session))
+        batches = Batches(training.data.rows, run, self.session).from_step(0)
+        return under_cudnn_flags_of_the_engine(
+            lambda steps: [training.advance(next(batches)) for _ in range(steps)],
+        )
 
     def student(self, name: str, batch_size: int) -> tuple[nn.Module, torch.optim.Optimizer]:
         run = self.run(name, batch_size, ())
-        stepper = Training(run, PlainSession(), SharedData().of(run, PlainSession())).stepper
+        stepper = Training(run, self.session, SharedData().of(run, self.session)).stepper
         return stepper.module, stepper.optimizer
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As a plain loop over tensors in memory shuffles them."""
         while True:
-            order = torch.randperm(len(self.labels))
+            order = torch.randperm(len(self.labels), device=self.device)
             for index in order[: len(order) // batch_size * batch_size].view(-1, batch_size):
                 yield self.inputs[index], self.labels[index]
 
@@ -230,7 +285,7 @@ class Bench:
             return None
         module, optimizer = self.student(student, batch_size)
         distiller = MultiTeacherDistiller(
-            TrainingConfig(device="cpu", output_dir=str(self.folder / "textbrewer")),
+            TrainingConfig(device=self.device.type, output_dir=str(self.folder / "textbrewer")),
             DistillationConfig(temperature=TEMPERATURE, hard_label_weight=0.1, kd_loss_weight=0.9),
             [InputsOnly(teacher) for teacher in self.teachers.values()],
             InputsOnly(module),
@@ -253,29 +308,29 @@ class InputsOnly(nn.Module):
         return logits
 
 
-def prepared(folder: Path) -> TransferSet:
-    images, labels = fashion() if FASHION.exists() else noise()
+def prepared(folder: Path, num_rows: int) -> TransferSet:
+    images, labels = fashion(num_rows) if FASHION.exists() else noise(num_rows)
     np.savez(folder / "images.npz", image=images, label=labels)
     source = NumpySource(kind="numpy", path=str(folder / "images.npz"))
     return prepare(TransferSetConfig(source=source, inputs="image", label="label"), folder / "prepared")
 
 
-def fashion() -> tuple[np.ndarray, np.ndarray]:
+def fashion(num_rows: int) -> tuple[np.ndarray, np.ndarray]:
     import io
 
     import pyarrow.parquet as pq
     from PIL import Image
 
-    print(f"data: {NUM_ROWS} rows of Fashion-MNIST")
-    table = pq.read_table(FASHION).slice(0, NUM_ROWS)
+    table = pq.read_table(FASHION).slice(0, num_rows)
+    print(f"data: {len(table)} rows of Fashion-MNIST")
     pixels = [np.asarray(Image.open(io.BytesIO(cell["bytes"]))) for cell in table.column("image").to_pylist()]
     return np.stack(pixels)[..., None], table.column("label").to_numpy()
 
 
-def noise() -> tuple[np.ndarray, np.ndarray]:
-    print(f"data: {NUM_ROWS} rows of noise in the shape of Fashion-MNIST")
+def noise(num_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    print(f"data: {num_rows} rows of noise in the shape of Fashion-MNIST")
     random = np.random.default_rng(0)
-    return random.integers(0, 256, (NUM_ROWS, 28, 28, 1), dtype=np.uint8), random.integers(0, CLASSES, NUM_ROWS)
+    return random.integers(0, 256, (num_rows, 28, 28, 1), dtype=np.uint8), random.integers(0, CLASSES, num_rows)
 
 
 if __name__ == "__main__":
