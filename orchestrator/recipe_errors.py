@@ -41,7 +41,7 @@ def told(model: type[BaseModel], value: Any, error: ValidationError) -> Iterator
 
 
 def _is_no_import_string(found: Mapping[str, Any]) -> bool:
-    return found["type"] == "string_pattern_mismatch" and found["ctx"]["pattern"] == IMPORT_PATTERN
+    return bool(found["type"] == "string_pattern_mismatch" and found["ctx"]["pattern"] == IMPORT_PATTERN)
 
 
 def _choice_message(found: Mapping[str, Any]) -> str:
