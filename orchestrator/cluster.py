@@ -8,6 +8,7 @@ import os
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
@@ -18,6 +19,7 @@ from teachers.config import Resources
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.imports import check_own_packages, use_user_path
 
+from .interrupts import handlers_kept
 from .recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -77,6 +79,8 @@ class Cluster:
         self._lock = RLock()
         self._nodes: list[dict[str, Any]] = []
         self._started_here = False
+        # Linux ends Ray's processes when the thread that started them ends: that thread must live as long as the run.
+        self._keeper = ThreadPoolExecutor(1, thread_name_prefix="ray")
 
     @property
     def nodes(self) -> list[dict[str, Any]]:
@@ -85,7 +89,7 @@ class Cluster:
 
         with self._lock:
             if not self._nodes:
-                self._join()
+                self._keeper.submit(self._join).result()
                 self._nodes = [node for node in ray.nodes() if node["Alive"]]
                 if self._recipe is not None:
                     self._check(self._recipe)
@@ -101,9 +105,10 @@ class Cluster:
         if ray.is_initialized():
             return
         local = self._address in (None, "local")
+        # Without the dashboard Ray Train leaves the placement group of a worker group that died.
         options: dict[str, Any] = {
             "address": "local",
-            "include_dashboard": False,
+            "include_dashboard": True,
             "object_store_memory": OBJECT_STORE_BYTES,
         }
         if not local:
@@ -112,8 +117,10 @@ class Cluster:
             "starting Ray on this machine" if local else "joining the Ray cluster at %s",
             *([] if local else [self._address]),
         )
+        self._started_here = True
         try:
-            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, namespace="collegium")
+            with handlers_kept():
+                ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, namespace="collegium")
         except Exception as error:
             cure = (
                 "`collegium doctor` looks closer"
@@ -122,13 +129,13 @@ class Cluster:
             )
             where = self._address or "this machine"
             raise EnvironmentUnfit(f"Ray did not start at {where} ({_one_line(error)}); {cure}") from error
-        self._started_here = True
 
     def leave(self) -> None:
         if self._started_here:
             import ray
 
             ray.shutdown()
+        self._keeper.shutdown()
 
     def total(self, resource: str) -> float:
         self.join()

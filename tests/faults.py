@@ -126,7 +126,7 @@ def kill_worker(names: tuple[str, ...]) -> Callable[["subprocess.Popen[bytes]", 
 
 FAULTS: dict[str, Callable[["subprocess.Popen[bytes]", Path, random.Random], str]] = {
     "driver": kill_driver,
-    "teacher actor": kill_worker(("TeacherActor",)),
+    "teacher actor": kill_worker(("TeacherReplica", "TeacherActor")),
     "training worker": kill_worker(("RayTrainWorker", "TrainWorker")),
 }
 
