@@ -3,18 +3,20 @@
 Exit codes: 0 done, 1 run failed, 2 usage or recipe invalid, 3 quality gate missed, 4 environment unfit, 130/143 interrupted.
 """
 
+import atexit
 import json
-import signal
+import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from teachers.errors import CollegiumError
 
+from .interrupts import Interrupted, raise_on_signals
 from .listing_cli import students, teachers
 from .recipe import load_recipe, public
 from .shipped import find, recipes
@@ -37,34 +39,32 @@ with_address = click.option("--address", help="Ray cluster to join.  [default: R
 with_verbose = click.option("-v", "--verbose", is_flag=True, help="More of what is going on.")
 
 
-class Interrupted(BaseException):
-    def __init__(self, number: int) -> None:
-        self.exit_code = 128 + number
-
-
 def main() -> None:
     """Entry point: runs the command and turns what a user can mend into one line and an exit code."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _interrupt)
+    raise_on_signals()
     try:
         collegium.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        _leave(error.exit_code)
     except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        _leave(stop.exit_code)
     except CollegiumError as error:
         click.echo(f"error: {error}" if "\n" not in str(error) else str(error), err=True)
-        sys.exit(error.exit_code)
+        _leave(error.exit_code)
     except (Interrupted, click.Abort) as stop:
         click.echo("interrupted; the same command goes on from here", err=True)
-        sys.exit(getattr(stop, "exit_code", 130))
+        _leave(getattr(stop, "exit_code", 130))
     except BrokenPipeError:
-        sys.exit(141)
+        _leave(141)
 
 
-def _interrupt(number: int, _: FrameType | None) -> None:
-    raise Interrupted(number)
+def _leave(exit_code: int) -> NoReturn:
+    """End now: a thread that still asks a cluster that is gone would keep the process for ever."""
+    with suppress(OSError):
+        sys.stdout.flush()
+    atexit._run_exitfuncs()  # among them Ray's, which ends what a start that was cut short has started
+    os._exit(exit_code)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -8,7 +8,7 @@ import os
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
@@ -19,7 +19,6 @@ from teachers.config import Resources
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.imports import check_own_packages, use_user_path
 
-from .interrupts import handlers_kept
 from .recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -36,6 +35,7 @@ def set_environment() -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # reports and failures are seen that often
     os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "600")  # the default waits for ever for a rank that is gone
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a thread that outlives its cluster must not start another
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # it would take SIGTERM over, and print a stack
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
@@ -79,6 +79,7 @@ class Cluster:
         self._lock = RLock()
         self._nodes: list[dict[str, Any]] = []
         self._started_here = False
+        self._start: Future[None] = Future()
         # Linux ends Ray's processes when the thread that started them ends: that thread must live as long as the run.
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="ray")
 
@@ -89,7 +90,8 @@ class Cluster:
 
         with self._lock:
             if not self._nodes:
-                self._keeper.submit(self._join).result()
+                self._start = self._keeper.submit(self._join)
+                self._start.result()
                 self._nodes = [node for node in ray.nodes() if node["Alive"]]
                 if self._recipe is not None:
                     self._check(self._recipe)
@@ -117,10 +119,8 @@ class Cluster:
             "starting Ray on this machine" if local else "joining the Ray cluster at %s",
             *([] if local else [self._address]),
         )
-        self._started_here = True
         try:
-            with handlers_kept():
-                ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, namespace="collegium")
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, namespace="collegium")
         except Exception as error:
             cure = (
                 "`collegium doctor` looks closer"
@@ -129,13 +129,15 @@ class Cluster:
             )
             where = self._address or "this machine"
             raise EnvironmentUnfit(f"Ray did not start at {where} ({_one_line(error)}); {cure}") from error
+        self._started_here = True
 
     def leave(self) -> None:
+        """Leave the cluster. A start that is under way is not waited for: it ends with this process."""
         if self._started_here:
             import ray
 
             ray.shutdown()
-        self._keeper.shutdown()
+        self._keeper.shutdown(wait=self._start.done())
 
     def total(self, resource: str) -> float:
         self.join()
