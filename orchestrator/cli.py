@@ -235,7 +235,7 @@ def predict(model: Path, source: Path, output: Path | None, inputs: tuple[str, .
 
 @collegium.command()
 @click.argument("out", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="On 127.0.0.1.")
 def ui(out: Path, port: int) -> None:
     """Open the MLflow page of OUT: starts a light server on loopback, prints the link, stops with Ctrl-C."""
     from .ui import serve

@@ -1,5 +1,6 @@
 """One batch of zeros through every network of a recipe: finds shapes that do not fit before anything is trained."""
 
+from dataclasses import replace
 from typing import Any
 
 from teachers.errors import CollegiumError, RecipeError
@@ -12,6 +13,8 @@ ROWS = 2
 def dry_forward(recipe: Recipe, columns: Any, classes: list[str]) -> None:
     """Raise RecipeError for a network that cannot be made or gives anything but [rows, classes]."""
     problems = []
+    # nothing is prepared yet, so nobody knows the mean and the spread of the training rows; shapes do not depend on them
+    columns = [replace(c, mean=(0.0,) * c.shape[-1], std=(1.0,) * c.shape[-1]) for c in columns]
     for name, teacher in recipe.teachers.items():
         if teacher.kind == "module":
             own = teacher.classes or classes

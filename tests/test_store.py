@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import time
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -402,7 +403,8 @@ def run_writers(folder: Path, seeds: list[int], kill_after_s: list[float]) -> No
     ready.wait()
     for writer, delay_s in zip(writers, kill_after_s, strict=False):
         time.sleep(delay_s)
-        os.kill(writer.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it had finished
+            os.kill(writer.pid, signal.SIGKILL)
     for writer in writers:
         writer.join()
         assert kill_after_s or writer.exitcode == 0
