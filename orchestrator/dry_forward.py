@@ -34,9 +34,9 @@ def _problem(
 ) -> list[str]:
     import numpy as np
     import torch
-    from teachers.preprocess import Preprocessor
 
     from teachers.model_folder import build_module
+    from teachers.preprocess import Preprocessor
 
     try:
         preprocessor = Preprocessor(config, columns)
