@@ -18,6 +18,7 @@ from students.config import StudentConfig
 from teachers.config import Resources
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.imports import check_own_packages, use_user_path
+from teachers.waiting import outcome
 
 from .recipe import Recipe
 
@@ -91,7 +92,7 @@ class Cluster:
         with self._lock:
             if not self._nodes:
                 self._start = self._keeper.submit(self._join)
-                self._start.result()
+                outcome(self._start)
                 self._nodes = [node for node in ray.nodes() if node["Alive"]]
                 if self._recipe is not None:
                     self._check(self._recipe)
@@ -225,6 +226,8 @@ def _get(result_ref: Any) -> Any:
         if isinstance(error.cause, CollegiumError):
             raise error.cause from None
         raise
+    except SystemError as error:  # what Ray makes of a signal that it notices while it waits
+        raise error.__cause__ or error from None
 
 
 def _call(function: Callable[..., Any], arguments: Sequence[Any], user_path: str) -> Any:

@@ -1,12 +1,15 @@
-"""Ctrl-C and SIGTERM: the first raises `Interrupted` in the main thread, those after it wait for the tidying up.
+"""Ctrl-C and SIGTERM raise `Interrupted` in the main thread.
 
-Ray must not take these signals over: see `set_environment` of the cluster, and `aside` of the students' Ray Train.
+Ray must not take these signals over: see `set_environment` of the cluster, and `aside` where it trains.
 """
 
 import signal
+import time
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TIDYING_S = 5.0
+"""After a signal, in which the next is not heard: it would interrupt the tidying up."""
 
 
 class Interrupted(BaseException):
@@ -18,11 +21,12 @@ class Interrupted(BaseException):
 
 
 def raise_on_signals() -> None:
+    heard: list[float] = []
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        if not heard or time.monotonic() - heard[-1] > TIDYING_S:
+            heard.append(time.monotonic())
+            raise Interrupted(number)
+
     for number in SIGNALS:
-        signal.signal(number, _raise)
-
-
-def _raise(number: int, _: FrameType | None) -> None:
-    for each in SIGNALS:  # a second one would interrupt the tidying up, and leave processes behind
-        signal.signal(each, signal.SIG_IGN)
-    raise Interrupted(number)
+        signal.signal(number, interrupt)

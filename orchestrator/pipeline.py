@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from teachers.config import TeacherConfig
+from teachers.waiting import outcome
 
 from . import builders, graph, training_builders
 from .context import Context, Taught, delivered, delivered_digest
@@ -79,7 +80,7 @@ def label_teachers(context: Context, results: Results, pool: ThreadPoolExecutor)
         config, folder = context.recipe.teachers[name], built.folder / delivered(built.folder)[0]
         waiting[name] = pool.submit(label, context, name, config, built.digest, folder, results.prepared)
     results.trained |= networks
-    results.taught = {name: waiting[name].result() for name in context.recipe.teachers}
+    results.taught = {name: outcome(waiting[name]) for name in context.recipe.teachers}
 
 
 def _train_and_label(context: Context, results: Results, name: str) -> Taught:
@@ -98,7 +99,7 @@ def label_assistants(context: Context, results: Results, names: list[str], pool:
             config: TeacherConfig = graph.assistant_as_teacher(context.recipe, name, str(folder))
             weights = delivered_digest(built)
             waiting[name] = pool.submit(label, context, name, config, weights, None, results.prepared)
-    results.taught |= {name: future.result() for name, future in waiting.items()}
+    results.taught |= {name: outcome(future) for name, future in waiting.items()}
 
 
 def evaluate(context: Context, results: Results) -> None:

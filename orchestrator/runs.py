@@ -62,8 +62,10 @@ def run(
         with cluster(address, recipe) as joined:
             context = Context(recipe, stages, joined, watch, tracker, user_path)
             start = time.monotonic()
-            results = pipeline.build(context, until)
-            tracker.drain()
+            try:
+                results = pipeline.build(context, until)
+            finally:
+                tracker.drain()
         report = _report(context, results, tracker.ids(), time.monotonic() - start, folder)
         if not results.evaluations:
             return Finished(folder, report, [])

@@ -53,6 +53,7 @@ class Tracker:
         self._ledger = courier.ledger
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._take: Callable[[], list[Record]] = list
+        self._asking = threading.Lock()
         self._away_since: float | None = None
         self._finishing = False
         self._ended = threading.Event()
@@ -99,11 +100,13 @@ class Tracker:
 
     def listen(self, take: Callable[[], list[Record]]) -> None:
         """Take points of followed stages from `take` too."""
-        self._inbox.put(lambda: setattr(self, "_take", take))
+        self._take = take
 
     def drain(self) -> None:
-        """Leave the mailbox, before its cluster ends; what still lies in it is in the files."""
+        """Leave the mailbox, before its cluster ends: who asks it then waits for ever. What lies in it is in the files."""
         self.listen(list)
+        with self._asking:
+            pass
 
     def follow(self, stage: str, metrics: Path) -> None:
         """Send what is, and what will be, in a stage's `metrics.jsonl`; call it when the stage starts."""
@@ -139,8 +142,10 @@ class Tracker:
         self._tell({"do": "end_children", "stage": None, "status": status})
         self._tell({"do": "end", "status": status})
         self._inbox.put(self._ledger.close)
+        begun = time.monotonic()
         while not self._ended.wait(POLL_S):
-            if self._away_since is not None and time.monotonic() - self._away_since > patience_s:
+            since = begun if status == "KILLED" else self._away_since  # who interrupts a run wants it to end
+            if not self._thread.is_alive() or (since is not None and time.monotonic() - since > patience_s):
                 self._ended.set()  # whoever opens the ledger next goes on
                 return [self._kept()]
         return []
@@ -168,8 +173,8 @@ class Tracker:
 
     def _kept(self) -> str:
         return (
-            f"MLflow at {self.uri} does not answer; the curves are kept in the stages' metrics.jsonl and what is left to "
-            f"send in {self._ledger.folder}; `collegium report` or the next run sends it"
+            f"MLflow at {self.uri} does not answer, or not quickly; the curves are kept in the stages' metrics.jsonl and "
+            f"what is left to send in {self._ledger.folder}; `collegium report` or the next run sends it"
         )
 
     def _serve(self) -> None:
@@ -180,17 +185,15 @@ class Tracker:
             while not self._ended.is_set():
                 self._read_inbox(pause)
                 pause = POLL_S if self._sync() else min(LONGEST_PAUSE_S, 2 * pause)
-                self._ledger.save()
                 if self._ledger.closed and self._ledger.is_empty:
                     self._ended.set()
 
     def _sync(self) -> bool:
-        """Tell what there is; whether the server took it."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._courier.sync(self._take())
-        except (MlflowException, OSError) as error:
+        """Tell what there is, and keep what was told; whether server and disk took it."""
+        with self._asking:
+            fresh = self._take()
+        failures = [_failure(partial(self._courier.sync, fresh)), _failure(self._ledger.save)]
+        if error := failures[0] or failures[1]:
             self._is_away(error)
             return False
         if self._away_since is not None:
@@ -220,19 +223,27 @@ def replay(out: Path, uri: str | None = None) -> list[str]:
 
 
 def _send_late(couriers: Iterable[Courier]) -> Iterator[str]:
-    from mlflow.exceptions import MlflowException
-
     for courier in couriers:
         ledger = courier.ledger
         with ledger.alone() as mine:
             if not mine:
                 continue  # somebody sends it at this moment
-            try:
-                courier.sync()
+            if _failure(courier.sync) is None:
                 yield f"sent to MLflow at {ledger.uri} what run {ledger.folder.name} had kept"
-            except (MlflowException, OSError):
+            else:
                 yield f"MLflow at {ledger.uri} does not answer; run {ledger.folder.name} stays kept"
-            ledger.save()
+            _failure(ledger.save)
+
+
+def _failure(work: Callable[[], None]) -> Exception | None:
+    """What a server that does not answer, or a disk that is full, makes of `work`."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        work()
+    except (MlflowException, OSError) as error:
+        return error
+    return None
 
 
 def _late_couriers(out: Path, uri: str) -> list[Courier]:

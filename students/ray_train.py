@@ -7,8 +7,7 @@ restarts a group whose worker died; the engine then goes on from its own checkpo
 import os
 import shutil
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from teachers.config import Resources
 from teachers.errors import CollegiumError
 from teachers.imports import check_own_packages, use_user_path
+from teachers.waiting import aside
 
 from .session import Record, Run, RunResult, append_metrics
 from .train import CHECKPOINT_EVERY_S, fit
@@ -143,6 +143,7 @@ def fit_on_ray(
     job = Job(tuple(runs), max(1, int(resources.cpus)), mailbox, checkpoint_every_s)
     storage = runs[0].stage / "attempts" / uuid4().hex  # of Ray's bookkeeping; part of no seal
     try:
+        # aside: in the main thread Ray Train would take Ctrl-C over, and never give it back
         result = aside(trainer(job, storage, resources, workers, gpus, max_failures).fit)
     except WorkerGroupError as error:
         rank, cause = next(iter(error.worker_failures.items()))
@@ -157,15 +158,6 @@ def fit_on_ray(
         raise result.return_value
     results: list[RunResult] = result.return_value
     return results
-
-
-def aside(work: Callable[[], T]) -> T:
-    """`work()` in a thread of its own: Ray Train would take Ctrl-C over in the main thread, and never give it back."""
-    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trainer")
-    try:
-        return thread.submit(work).result()
-    finally:
-        thread.shutdown(wait=False)
 
 
 def trainer(job: Job, storage: Path, resources: Resources, workers: int, gpus: float, max_failures: int) -> Any:

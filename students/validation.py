@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 import torch.nn.functional as F
-from teachers.preprocess import Preprocessor
 from torch import Tensor, nn
 
+from teachers.preprocess import Preprocessor
 from teachers.transfer_set import TransferSet
 
 from .batches import Network, bytes_preprocessed, memory_for, preprocessed

@@ -1,0 +1,25 @@
+"""Waiting for threads so that Ctrl-C and SIGTERM are answered. Knows nothing of what the threads do."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+T = TypeVar("T")
+
+POLL_S = 0.2
+
+
+def outcome(future: Future[T]) -> T:
+    """`future.result()` in short waits: with some libraries (polars) a signal does not end a long one."""
+    while not wait([future], timeout=POLL_S).done:
+        pass
+    return future.result()
+
+
+def aside(work: Callable[[], T]) -> T:
+    """`work()` in a thread of its own, which is left alone when a signal ends the wait for it."""
+    thread = ThreadPoolExecutor(max_workers=1)
+    try:
+        return outcome(thread.submit(work))
+    finally:
+        thread.shutdown(wait=False)
