@@ -4,9 +4,12 @@ Exit codes: 0 done, 1 run failed, 2 usage or recipe invalid, 3 quality gate miss
 """
 
 import atexit
+import errno
 import json
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -57,6 +60,21 @@ def main() -> None:
         _leave(getattr(stop, "exit_code", 130))
     except BrokenPipeError:
         _leave(141)
+    except Exception as error:
+        _leave(_tell_unexpected(error))
+
+
+def _tell_unexpected(error: Exception) -> int:
+    """One line, and a file with the traceback; the exit code: 4 for a full disk, else 1."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        full = f" ({error.filename})" if error.filename else ""
+        click.echo(f"error: the disk is full{full}; make room, and the same command goes on from here", err=True)
+        return 4
+    with tempfile.NamedTemporaryFile("w", prefix="collegium-", suffix=".log", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    said = (str(error).strip().splitlines() or ["nothing said"])[0]
+    click.echo(f"error: {type(error).__name__}: {said}\nthe traceback is in {file.name}", err=True)
+    return 1
 
 
 def _leave(exit_code: int) -> NoReturn:

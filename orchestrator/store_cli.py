@@ -30,9 +30,9 @@ def list_stores(path: Path, as_json: bool) -> None:
         return
     click.echo(f"{'teacher':<16} {'segment':<14} {'encoding':<9} {'rows':>9} {'shards':>9} {'MiB':>9}  state")
     for it in found:
-        shards = f"{it['shards_done']}/{it['num_shards']}"
+        shards = f"{it['shards_done']}/{it['shards']}"
         click.echo(
-            f"{it['teacher']:<16} {it['segment']:<14} {it['encoding']:<9} {it['num_rows']:>9,} {shards:>9} "
+            f"{it['teacher']:<16} {it['segment']:<14} {it['encoding']:<9} {it['rows']:>9,} {shards:>9} "
             f"{it['bytes'] / 2**20:>9.2f}  {'sealed' if it['sealed'] else 'unfinished'}"
         )
 

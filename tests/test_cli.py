@@ -8,10 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from orchestrator.cli import collegium
+from teachers.transfer_set import TransferSet
 
 ROOT = Path(__file__).parents[1]
 COMMAND = Path(sys.executable).parent / "collegium"
@@ -114,3 +117,26 @@ def test_no_line_of_help_is_wider_than_a_terminal(tmp_path: Path) -> None:
     for path, _ in commands():
         for line in CliRunner().invoke(collegium, [*path, "--help"], terminal_width=110).output.splitlines():
             assert len(line) <= 110 and not re.search(r"\t", line)
+
+
+def test_stores_are_listed_verified_and_exported(digits: TransferSet, tmp_path: Path) -> None:
+    from teachers.soft_targets.schema import Spec
+    from teachers.soft_targets.store import SoftTargetStore
+
+    segment = digits.of("test")[0]
+    spec = Spec("wide", "0" * 64, segment.name, segment.digest, "dense", digits.classes, segment.num_rows, 64)
+    store = SoftTargetStore.create(tmp_path / "store", spec)
+    for number in range(store.num_shards):
+        first, rows = store.shard_rows(number)
+        logits = np.random.default_rng(number).normal(size=(rows, 10)).astype(np.float32)
+        store.commit(number, digits.keys(segment)[first : first + rows], {"logits": logits})
+    store.seal()
+    assert "wide" in run("store", "ls", "store", cwd=tmp_path).stdout
+    assert run("store", "verify", "store", cwd=tmp_path).returncode == 0
+    assert run("store", "gc", "store", cwd=tmp_path).stdout == "0 files removed\n"
+    assert run("store", "export", "store", "--parquet", "a.parquet", cwd=tmp_path).returncode == 0
+    assert pq.read_table(tmp_path / "a.parquet").num_rows == segment.num_rows
+    shard = next((tmp_path / "store" / "shards").iterdir())
+    shard.write_bytes(bytes([shard.read_bytes()[0] ^ 1]) + shard.read_bytes()[1:])
+    damaged = run("store", "verify", "store", cwd=tmp_path)
+    assert (damaged.returncode, shard.name in damaged.stdout) == (1, True)
