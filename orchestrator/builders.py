@@ -11,6 +11,7 @@ import yaml
 
 from teachers.config import Resources
 from teachers.seal import Seal, publish, write_seal
+from teachers.users_code import within
 
 from . import graph
 from .context import Context, Facts, Taught, delivered, delivered_digest, segments_of, sources
@@ -77,7 +78,8 @@ def evaluate_student(
         "threads": max(1, int(config.resources.cpus)),
         **graph.own_combination(config),
     }
-    return context.stages.build(stage, partial(_evaluate, context, config.resources, "evaluate_student", keywords))
+    with within(f"students.{name}"):
+        return context.stages.build(stage, partial(_evaluate, context, config.resources, "evaluate_student", keywords))
 
 
 def _evaluate(

@@ -1,25 +1,14 @@
-"""The command `collegium`. Results go to stdout, progress and logs to stderr; heavy packages are imported when needed.
+"""The command `collegium`. Results go to stdout, progress and logs to stderr; heavy packages are imported when needed."""
 
-Exit codes: 0 done, 1 run failed, 2 usage or recipe invalid, 3 quality gate missed, 4 environment unfit, 130/143 interrupted.
-"""
-
-import atexit
-import errno
 import json
-import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from teachers.errors import CollegiumError
-
-from .interrupts import Interrupted, raise_on_signals
+from .endings import end_well
 from .listing_cli import students, teachers
 from .recipe import load_recipe, public
 from .shipped import find, recipes
@@ -43,46 +32,8 @@ with_verbose = click.option("-v", "--verbose", is_flag=True, help="More of what 
 
 
 def main() -> None:
-    """Entry point: runs the command and turns what a user can mend into one line and an exit code."""
-    raise_on_signals()
-    try:
-        collegium.main(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        _leave(error.exit_code)
-    except click.exceptions.Exit as stop:
-        _leave(stop.exit_code)
-    except CollegiumError as error:
-        click.echo(f"error: {error}" if "\n" not in str(error) else str(error), err=True)
-        _leave(error.exit_code)
-    except (Interrupted, click.Abort) as stop:
-        click.echo("interrupted; the same command goes on from here", err=True)
-        _leave(getattr(stop, "exit_code", 130))
-    except BrokenPipeError:
-        _leave(141)
-    except Exception as error:
-        _leave(_tell_unexpected(error))
-
-
-def _tell_unexpected(error: Exception) -> int:
-    """One line, and a file with the traceback; the exit code: 4 for a full disk, else 1."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        full = f" ({error.filename})" if error.filename else ""
-        click.echo(f"error: the disk is full{full}; make room, and the same command goes on from here", err=True)
-        return 4
-    with tempfile.NamedTemporaryFile("w", prefix="collegium-", suffix=".log", delete=False) as file:
-        traceback.print_exception(error, file=file)
-    said = (str(error).strip().splitlines() or ["nothing said"])[0]
-    click.echo(f"error: {type(error).__name__}: {said}\nthe traceback is in {file.name}", err=True)
-    return 1
-
-
-def _leave(exit_code: int) -> NoReturn:
-    """End now: a thread that still asks a cluster that is gone would keep the process for ever."""
-    with suppress(OSError):
-        sys.stdout.flush()
-    atexit._run_exitfuncs()  # among them Ray's, which ends what a start that was cut short has started
-    os._exit(exit_code)
+    """Entry point."""
+    end_well(collegium.main)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

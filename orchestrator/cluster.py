@@ -16,10 +16,12 @@ from typing import Any, TypeVar
 
 from students.config import StudentConfig
 from teachers.config import Resources
+from teachers.disk import is_unfit, unfit
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.imports import check_own_packages, use_user_path
 from teachers.waiting import outcome
 
+from .checks import check_before_work
 from .recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ def set_environment() -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # reports and failures are seen that often
     os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "600")  # the default waits for ever for a rank that is gone
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a thread that outlives its cluster must not start another
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # answers that nobody waits for when a run has failed
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # it would take SIGTERM over, and print a stack
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     if "RAY_AUTH_MODE" not in os.environ:
@@ -91,6 +94,8 @@ class Cluster:
 
         with self._lock:
             if not self._nodes:
+                if self._recipe is not None:
+                    check_before_work(self._recipe)
                 self._start = self._keeper.submit(self._join)
                 outcome(self._start)
                 self._nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -225,7 +230,13 @@ def _get(result_ref: Any) -> Any:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, CollegiumError):
             raise error.cause from None
+        if is_unfit(error.cause):
+            raise unfit(error.cause) from None
         raise
+    except ray.exceptions.RayError as error:
+        raise CollegiumError(
+            f"a Ray worker was lost ({_one_line(error)}); run the same command again: it goes on from here"
+        ) from error
     except SystemError as error:  # what Ray makes of a signal that it notices while it waits
         raise error.__cause__ or error from None
 

@@ -12,6 +12,7 @@ from teachers.config import DECIDES_NOTHING, CheckpointTeacher, TeacherConfig
 from teachers.errors import RecipeError
 from teachers.imports import code_digest
 from teachers.seal import digest_of, sha256_file
+from teachers.users_code import within
 
 from .recipe import Recipe, public
 from .stages import Stage
@@ -35,9 +36,9 @@ def train_teacher_stage(recipe: Recipe, name: str, prepared: str) -> Stage:
     config = {key: value for key, value in teacher.model_dump(mode="json").items() if key in fields}
     inputs = {"transfer set": prepared}
     if teacher.kind == "module" and teacher.train is not None:
-        inputs |= _code(teacher.model, teacher.train.augment, teacher.preprocess.function)
+        inputs |= _code(f"teachers.{name}", teacher.model, teacher.train.augment, teacher.preprocess.function)
     if teacher.kind == "sklearn":
-        inputs |= _code(teacher.model)
+        inputs |= _code(f"teachers.{name}", teacher.model, teacher.preprocess.function)
     return Stage("train_teacher", name, config, inputs)
 
 
@@ -47,7 +48,8 @@ def teacher_digest(recipe: Recipe, name: str, trained: str | None) -> str:
     if trained is not None:
         return trained
     if teacher.kind == "callable":
-        return code_digest(teacher.function)
+        with within(f"teachers.{name}.function"):
+            return code_digest(teacher.function)
     path = Path(teacher.path if teacher.kind == "checkpoint" else teacher.weights or "")
     files = [path / "config.json", path / "model.safetensors"] if teacher.kind == "checkpoint" else [path]
     for file in files:
@@ -67,7 +69,7 @@ def label_stage(
     inputs = {"teacher weights": weights, "rows": segment[1]}
     if config.kind != "checkpoint" and config.preprocess.normalise == "auto":
         inputs["statistics of the training rows"] = statistics
-    inputs |= _code(config.preprocess.function, config.model if config.kind == "module" else None)
+    inputs |= _code(f"teachers.{name}", config.preprocess.function, config.model if config.kind == "module" else None)
     return Stage("label", name, decided_by, inputs, part=segment[0])
 
 
@@ -83,7 +85,8 @@ def distill_stage(recipe: Recipe, name: str, prepared: str, labels: Mapping[str,
         key: value for key, value in student.model_dump(mode="json").items() if key not in {"resources", "require"}
     }
     config["teachers"] = {teacher: hearing(recipe, teacher) for teacher in student.teachers}
-    code = _code(student.model, student.preprocess.function, student.train.augment, *_term_code(student))
+    names = [student.model, student.preprocess.function, student.train.augment, *_term_code(student)]
+    code = _code(f"students.{name}", *names)
     inputs = {
         "transfer set": prepared,
         **{f"labels of {teacher}": digest for teacher, digest in labels.items()},
@@ -140,6 +143,7 @@ def _term_code(student: StudentConfig) -> list[str | None]:
     return [*(term.combine for term in terms), *(term.loss for term in terms if isinstance(term, ImportedTerm))]
 
 
-def _code(*names: str | None) -> dict[str, str]:
-    """Digests of the import strings among `names`."""
-    return {f"code of {name}": code_digest(name) for name in names if name is not None and ":" in name}
+def _code(where: str, *names: str | None) -> dict[str, str]:
+    """Digests of the import strings among `names`, which stand under `where` in the recipe."""
+    with within(where):
+        return {f"code of {name}": code_digest(name) for name in names if name is not None and ":" in name}

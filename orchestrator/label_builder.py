@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from teachers.config import TeacherConfig
 from teachers.errors import CollegiumError
 from teachers.seal import Damage, Seal, digest_of
+from teachers.users_code import within
 
 from . import graph
 from .context import Context, Facts, Taught
@@ -51,10 +52,13 @@ class Asked:
     def spec(self, part: str) -> "Spec":
         """Of the store of one segment."""
         from teachers.adapters import teacher_classes
+        from teachers.combine import align
         from teachers.soft_targets.schema import Spec, rows_per_shard
 
         segment = self.transfer_set.segment(part)
-        classes = teacher_classes(self.config, self.transfer_set.classes, self.trained)
+        with within(f"teachers.{self.name}"):
+            classes = teacher_classes(self.config, self.transfer_set.classes, self.trained)
+            align(classes, self.transfer_set.classes, self.config.class_map)
         return Spec(
             teacher=self.name,
             teacher_digest=self.weights,

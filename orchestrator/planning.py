@@ -1,18 +1,17 @@
 """What a run would do, found out without doing any of it: nothing is written, no teacher is asked."""
 
-import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from students.config import StudentConfig
 from teachers.config import TeacherConfig
-from teachers.errors import CollegiumError, RecipeError, StoreError
-from teachers.imports import load, use_user_path
+from teachers.errors import RecipeError, StoreError
+from teachers.imports import use_user_path
 
 from . import graph
+from .checks import class_problems, folder_problems, import_problems, weights_problems
 from .context import Taught, delivered, delivered_digest, segments_of
 from .label_builder import label_stages
 from .recipe import Recipe, check
@@ -64,8 +63,8 @@ def plan(recipe: Recipe, out: Path, *, dry_forward: bool = False, user_path: Pat
     use_user_path(user_path or Path.cwd())
     seen = look(recipe.transfer_set)
     made = Plan(bytes_free=_free(out))
-    problems = list(_import_problems(recipe)) + list(_class_problems(recipe, seen.classes))
-    if problems:
+    problems = [*import_problems(recipe), *folder_problems(recipe), *weights_problems(recipe)]
+    if problems := [*problems, *class_problems(recipe, seen.classes)]:
         raise RecipeError("\n".join(problems))
     walk = _Walk(recipe, Stages(out), made)
     walk.all(source_digest(recipe.transfer_set))
@@ -99,62 +98,6 @@ def _floor_notes(recipe: Recipe) -> list[str]:
         for name, teacher in recipe.teachers.items()
         if teacher.kind != "checkpoint" and teacher.output == "probabilities"
     ]
-
-
-def _import_problems(recipe: Recipe) -> Iterator[str]:
-    """Import strings that name nothing, weights that are not there. A recipe is code: its modules are imported."""
-    for where, name in _import_strings(recipe):
-        try:
-            load(name)
-        except (RecipeError, SyntaxError) as error:
-            yield f"{where}: {error}"
-    for name, teacher in recipe.teachers.items():
-        if not graph.is_trained_here(teacher):
-            try:
-                graph.teacher_digest(recipe, name, None)
-            except RecipeError as error:
-                yield str(error)
-
-
-def _import_strings(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    configs: Sequence[tuple[str, TeacherConfig | StudentConfig]] = [
-        *((f"teachers.{name}", teacher) for name, teacher in recipe.teachers.items()),
-        *((f"students.{name}", student) for name, student in recipe.students.items()),
-    ]
-    for where, config in configs:
-        for key in ("model", "function"):
-            value = getattr(config, key, None)
-            if value is not None:
-                yield f"{where}.{key}", value
-        train = getattr(config, "train", None)
-        if train is not None and train.augment is not None and ":" in train.augment:
-            yield f"{where}.train.augment", train.augment
-        if config.preprocess.function is not None:
-            yield f"{where}.preprocess.function", config.preprocess.function
-        for number, term in enumerate(getattr(config, "objective", ())):
-            for key in ("loss", "combine"):
-                if ":" in (value := getattr(term, key, "")):
-                    yield f"{where}.objective.{number}.{key}", value
-
-
-def _class_problems(recipe: Recipe, classes: Sequence[str] | None) -> Iterator[str]:
-    """Teachers whose declared classes do not fit the transfer set's."""
-    from teachers.combine import align
-
-    if classes is None:
-        return
-    for name, teacher in recipe.teachers.items():
-        own = teacher.classes or _checkpoint_classes(teacher)
-        if own is not None:
-            try:
-                align(own, classes, teacher.class_map)
-            except CollegiumError as error:
-                yield f"teachers.{name}: {error}"
-
-
-def _checkpoint_classes(teacher: TeacherConfig) -> list[str] | None:
-    path = Path(teacher.path) / "config.json" if teacher.kind == "checkpoint" else None
-    return json.loads(path.read_bytes())["classes"] if path is not None and path.is_file() else None
 
 
 class _Walk:

@@ -11,12 +11,14 @@ from typing import Any
 
 import yaml
 
+from teachers.disk import told_if_unfit
 from teachers.imports import check_own_packages, use_user_path
 from teachers.seal import publish
 
 from . import pipeline
 from .cluster import cluster, set_environment
 from .context import Context
+from .endings import traceback_kept
 from .pipeline import Results, Until
 from .progress import Watch
 from .recipe import Recipe, check, public
@@ -47,18 +49,21 @@ def run(
 
     Raises CollegiumError (see teachers.errors) for whatever a user can mend.
     """
+    with told_if_unfit():
+        return _run(recipe, Path(out).resolve(), until, address, (user_path or Path.cwd()).resolve(), quiet)
+
+
+def _run(recipe: Recipe, out: Path, until: Until, address: str | None, user_path: Path, quiet: bool) -> Finished:
     check(recipe)
     set_environment()
     check_own_packages()
-    user_path = (user_path or Path.cwd()).resolve()
     use_user_path(user_path)
-    out = Path(out).resolve()
     stages = Stages(out)
     stages.open()
     folder = _run_folder(out, recipe)
     from .tracking import Tracker
 
-    with Watch(quiet=quiet) as watch, Tracker.start(recipe, out, folder) as tracker:
+    with traceback_kept(folder), Watch(quiet=quiet) as watch, Tracker.start(recipe, out, folder) as tracker:
         with cluster(address, recipe) as joined:
             context = Context(recipe, stages, joined, watch, tracker, user_path)
             start = time.monotonic()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from students.config import HardTerm, StudentConfig
 from teachers.config import ModuleTeacher, Resources, SklearnTeacher, TeacherConfig, TrainConfig
 from teachers.seal import Seal, digest_of, publish, read_seal, write_seal
+from teachers.users_code import within
 
 from . import graph
 from .context import Context, Facts, Taught, segments_of, sources
@@ -41,9 +42,10 @@ def _fit_sklearn(context: Context, stage: Stage, prepared: Built, folder: Path) 
     config = context.recipe.teachers[stage.name]
     assert isinstance(config, SklearnTeacher)
     start = time.monotonic()
-    context.cluster.call(
-        _fit_estimator, config, prepared.folder, folder, resources=config.resources, user_path=context.user_path
-    )
+    with within(f"teachers.{stage.name}"):
+        context.cluster.call(
+            _fit_estimator, config, prepared.folder, folder, resources=config.resources, user_path=context.user_path
+        )
     outputs = [path.name for path in folder.iterdir() if path.name in ("model.skops", "teacher.json")]
     return write_seal(folder, outputs), {"train_s": round(time.monotonic() - start, 3)}
 

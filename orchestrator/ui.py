@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from teachers.errors import EnvironmentUnfit
+from teachers.errors import EnvironmentUnfit, RecipeError
 
 START_S = 120.0
 """In which the server must answer."""
@@ -19,6 +19,10 @@ def serve(out: Path, port: int, *, tell: Callable[[str], None]) -> None:
     """Start the server, print the deep link of the experiment, wait until it ends or is interrupted."""
     from .tracking import experiment_link, ui_command
 
+    if not (out / "mlflow.db").is_file():
+        raise RecipeError(
+            f"{out} holds no mlflow.db; `collegium run RECIPE --out {out}` makes one, unless a server is named"
+        )
     _check_free(port)
     command, environment = ui_command(out, port)
     server = subprocess.Popen(

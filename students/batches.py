@@ -18,6 +18,7 @@ from teachers.errors import DataError, RecipeError
 from teachers.preprocess import Preprocessor
 from teachers.soft_targets.reader import EpochReader, Rows
 from teachers.transfer_set import Segment, TransferSet
+from teachers.users_code import calling
 
 from .augment import augment_named
 from .objective import Objective, labels_of
@@ -72,7 +73,7 @@ def bring_targets(
     run: Run, transfer_set: TransferSet, segments: Sequence[Segment], num_rows: int, memory_bytes: int
 ) -> tuple[Objective, Targets]:
     """The objective of `run`, and the columns of soft targets that it needs."""
-    combinations = [combination_of(term, run.sources) for term in run.objective]
+    combinations = [combination_of(term, run.sources, number) for number, term in enumerate(run.objective)]
     heard = {name for combination in combinations if combination for name in combination.teachers}
     voices = {source.name: Voice(source, transfer_set, segments) for source in run.sources if source.name in heard}
     if silent := sorted(heard - set(voices)):
@@ -101,7 +102,8 @@ def input_columns(
     def inputs(batch: Batch, generator: Generator | None) -> Network:
         canonical = {name: batch[INPUT + name] for name in rows}
         if augment is not None and generator is not None:
-            moved = augment(as_network_takes_it(canonical), generator)
+            with calling("train.augment", str(run.train.augment)):
+                moved = augment(as_network_takes_it(canonical), generator)
             canonical = moved if isinstance(moved, dict) else dict.fromkeys(canonical, moved)
         ready: Network = preprocessor(canonical)
         return ready

@@ -20,6 +20,7 @@ from teachers.errors import DataError, StoreError
 from teachers.model_folder import LoadedModel, load_model
 from teachers.soft_targets.reader import SoftTargets
 from teachers.transfer_set import Segment, SplitName, TransferSet
+from teachers.users_code import calling
 
 from . import metrics
 from .bootstrap import paired_gain, verdict
@@ -208,7 +209,8 @@ def _combined(heard: Sequence[tuple[Tensor, Tensor]], combine: str, keywords: Ma
     parts = []
     for first in range(0, len(heard[0][0]), ROWS_AT_ONCE):
         logits = torch.stack([said[first : first + ROWS_AT_ONCE] for said, _ in heard])
-        parts.append(rule(logits, temperature=1.0, known=known.expand_as(logits), **keywords)[0])
+        with calling("objective.combine", combine):
+            parts.append(rule(logits, temperature=1.0, known=known.expand_as(logits), **keywords)[0])
     return torch.cat(parts)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from teachers.errors import RecipeError
 from teachers.imports import load
+from teachers.users_code import calling
 
 from .config import HardTerm, ImportedTerm, SoftTerm, Term
 from .losses import LOSSES, Loss
@@ -26,6 +27,9 @@ class TermAtWork:
     """One term; `ask` gives what the student is compared with and the weight of each row."""
 
     name: str
+    key: str
+    """Of the recipe."""
+    loss_name: str
     loss: Loss
     weight: float
     ramp_steps: int
@@ -57,12 +61,13 @@ class Objective:
     def __init__(self, terms: Sequence[Term], asks: Sequence[Callable[[Batch], Asked]]) -> None:
         seen: Counter[str] = Counter()
         self.terms: list[TermAtWork] = []
-        for term, ask in zip(terms, asks, strict=True):
+        for number, (term, ask) in enumerate(zip(terms, asks, strict=True)):
             name = term.loss.rpartition(":")[2]
             seen[name] += 1
             numbered = name if seen[name] == 1 else f"{name}_{seen[name]}"
             ramp_steps = term.ramp.steps if term.ramp else 0
-            self.terms.append(TermAtWork(numbered, bound_loss(term), term.weight, ramp_steps, ask))
+            key = f"objective.{number}.loss"
+            self.terms.append(TermAtWork(numbered, key, term.loss, bound_loss(term), term.weight, ramp_steps, ask))
         self.names = tuple(term.name for term in self.terms)
         self.constants: dict[tuple[float, ...], Tensor] = {}
 
@@ -100,7 +105,8 @@ class Objective:
 
 def row_sum(term: TermAtWork, student: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     """The weighted sum of a term's values over the given rows."""
-    value = term.loss(student, target)
+    with calling(term.key, term.loss_name):
+        value = term.loss(student, target)
     if value.shape != student.shape[:1]:
         raise RecipeError(
             f"loss {term.name!r} returned {list(value.shape)} for {len(student)} rows, expected one value per row; "

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from teachers.config import Resources
-from teachers.errors import CollegiumError
+from teachers.disk import is_unfit, unfit
+from teachers.errors import CollegiumError, UsersCodeError
 from teachers.imports import check_own_packages, use_user_path
+from teachers.users_code import described
 from teachers.waiting import aside
 
 from .session import Record, Run, RunResult, append_metrics
@@ -105,20 +107,29 @@ def train_on_worker(job: Mapping[str, Any]) -> list[RunResult] | CollegiumError:
             use_user_path(run.user_path)
         check_own_packages()
         return fit(work.runs, RaySession(work.mailbox), checkpoint_every_s=work.checkpoint_every_s)
-    except BUGS as error:
-        if isinstance(error, RuntimeError) and dist.get_world_size() > 1:
-            raise  # maybe another rank's death, seen from here
+    except (*BUGS, OSError) as error:
+        if isinstance(error, OSError) and not is_unfit(error):
+            raise
+        if may_be_a_lost_rank(error) and dist.get_world_size() > 1:
+            raise
         if dist.get_world_size() > 1:
             dist.destroy_process_group()  # the other ranks must not wait for this one
-        return error if isinstance(error, CollegiumError) else described(error, work.runs[0])
+        return error if isinstance(error, CollegiumError) else unforeseen(error, work.runs[0])
 
 
-def described(error: Exception, run: Run) -> CollegiumError:
-    """An error of somebody's code, as one line that says where it is."""
-    frames = traceback.extract_tb(error.__traceback__)
-    frame = next((f for f in reversed(frames) if "site-packages" not in f.filename), frames[-1])
-    place = f"{frame.filename}:{frame.lineno}"
-    return CollegiumError(f"{run.stage_name}: {type(error).__name__}: {error} (reached from {place})")
+def may_be_a_lost_rank(error: Exception) -> bool:
+    """Whether this may be another rank's death, seen from here: in a collective of ours, or of the model's forward."""
+    in_forward = isinstance(error, UsersCodeError) and error.key.endswith(".model")
+    return isinstance(error.__cause__ if in_forward else error, RuntimeError)
+
+
+def unforeseen(error: Exception, run: Run) -> CollegiumError:
+    """One line for the user; the traceback goes along as a note."""
+    if isinstance(error, OSError):
+        return unfit(error)
+    told = CollegiumError(f"{run.key}: {described(error)}")
+    told.add_note("".join(traceback.format_exception(error)))
+    return told
 
 
 def fit_on_ray(
@@ -146,7 +157,10 @@ def fit_on_ray(
         # aside: in the main thread Ray Train would take Ctrl-C over, and never give it back
         result = aside(trainer(job, storage, resources, workers, gpus, max_failures).fit)
     except WorkerGroupError as error:
-        rank, cause = next(iter(error.worker_failures.items()))
+        rank, wrapped = next(iter(error.worker_failures.items()))
+        cause = getattr(wrapped, "_base_exc", wrapped)
+        if isinstance(cause, CollegiumError):
+            raise cause from error
         raise CollegiumError(f"{runs[0].stage_name}: worker {rank} of {workers} failed: {one_line(cause)}") from error
     except TrainingFailedError as error:
         raise CollegiumError(f"{runs[0].stage_name}: training could not be started: {one_line(error)}") from error

@@ -57,6 +57,12 @@ class Run:
     user_path: Path = Path()
     trust: tuple[str, ...] = ()
 
+    @property
+    def key(self) -> str:
+        """Of the recipe: `students.small`, `teachers.wide`."""
+        kind, _, name = self.stage_name.partition("/")
+        return f"{'teachers' if kind == 'train_teacher' else 'students'}.{name}"
+
 
 @dataclass(frozen=True)
 class RunResult:

@@ -12,9 +12,11 @@ import torch
 import xxhash
 from torch import Tensor, nn
 
+from teachers.errors import RecipeError
 from teachers.model_folder import build_module
 from teachers.preprocess import Preprocessor
 from teachers.transfer_set import TransferSet
+from teachers.users_code import calling
 
 from .batches import Network, TrainingRows
 from .objective import slices
@@ -37,11 +39,12 @@ class Stepper:
         steps: int,
     ) -> None:
         self.run, self.session, self.rows, self.objective, self.steps = run, session, rows, rows.objective, steps
+        self.num_classes = len(transfer_set.classes)
         torch.manual_seed(run.seed)
         self.module = build_module(
             run.model,
             run.arguments,
-            num_classes=len(transfer_set.classes),
+            num_classes=self.num_classes,
             input_shape=preprocessor.input_shape,
         )
         self.module.to(session.device).train()
@@ -63,8 +66,9 @@ class Stepper:
         terms = []
         for number, part in enumerate(self.parts):
             with self._without_sync(number + 1 < len(self.parts)):
-                with self._autocast():
+                with calling("model", self.run.model), self._autocast():
                     student = self.forward(rows_of(inputs, part))
+                self._check(student, part.stop - part.start)
                 values = self.objective.sums(student.float(), slices(asked, part)) / counts
                 loss = values @ weights
                 (loss * self.session.world if self.session.world > 1 else loss).backward()  # type: ignore[no-untyped-call]
@@ -74,6 +78,15 @@ class Stepper:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return terms[0] if len(terms) == 1 else torch.stack(terms).sum(0)
+
+    def _check(self, student: Any, num_rows: int) -> None:
+        """Raise RecipeError for a network that does not give a score for each row and class."""
+        found = list(student.shape) if isinstance(student, Tensor) else type(student).__name__
+        if found != [num_rows, self.num_classes]:
+            raise RecipeError(
+                f"model: {self.run.model} gives {found} for {num_rows} rows, expected [{num_rows}, {self.num_classes}]: "
+                f"a score for each row and class"
+            )
 
     def learning_rate(self, step: int) -> float:
         return self.run.train.learning_rate * SCHEDULES[self.run.train.schedule](step, self.steps)

@@ -5,7 +5,7 @@ gather. Other rules, and targets that do not fit, are computed in every step fro
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from teachers.imports import load
 from teachers.soft_targets.encoding import decode
 from teachers.soft_targets.reader import Rows, SoftTargets
 from teachers.transfer_set import Segment, TransferSet
+from teachers.users_code import calling
 
 from .config import TeacherTermCommon, Term
 from .session import Source
@@ -37,23 +38,26 @@ class Combination:
     rule: str
     teacher_weights: tuple[float, ...] | None
     temperature: float
+    key: str = field(default="combine", compare=False)
+    """Of the recipe."""
 
     def __call__(self, logits: Tensor, known: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Target `[B, C]` and the weight of each row `[B]`, of logits and known `[K, B, C]`."""
         rule = COMBINE[self.rule] if self.rule in COMBINE else load(self.rule)
         keywords = {} if self.teacher_weights is None else {"teacher_weights": self.teacher_weights}
-        target, weights = rule(logits, temperature=self.temperature, known=known, labels=labels, **keywords)
-        return target, weights.sum(0)
+        with calling(self.key, self.rule):
+            target, weights = rule(logits, temperature=self.temperature, known=known, labels=labels, **keywords)
+            return target, weights.sum(0)
 
 
-def combination_of(term: Term, sources: Sequence[Source]) -> Combination | None:
-    """What `term` asks of the teachers; None for one that does not listen to any."""
+def combination_of(term: Term, sources: Sequence[Source], number: int) -> Combination | None:
+    """What term number `number` asks of the teachers; None for one that does not listen to any."""
     if not isinstance(term, TeacherTermCommon):
         return None
     heard = tuple(term.teachers or (source.name for source in sources))
     given = term.teacher_weights
     weights = None if given is None else tuple(given[name] for name in heard)
-    return Combination(heard, term.combine, weights, term.temperature)
+    return Combination(heard, term.combine, weights, term.temperature, f"objective.{number}.combine")
 
 
 class Voice:

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from teachers.disk import is_unfit, unfit
 from teachers.errors import CollegiumError
 from teachers.imports import use_user_path
 from teachers.model_folder import ModelConfig
 from teachers.preprocess import Preprocessor
 from teachers.transfer_set import TransferSet
+from teachers.users_code import calling, within
 
 from .batches import Batches, TrainingRows, load_rows, memory_for
 from .checkpoint import Attempt, newest_checkpoint, publish_result, read_checkpoint, read_result
@@ -53,7 +55,7 @@ def fit(runs: Sequence[Run], session: Session, *, checkpoint_every_s: float = CH
 def train_one(run: Run, session: Session, shared: "SharedData", checkpoint_every_s: float) -> RunResult:
     use_user_path(run.user_path)
     run.folder.mkdir(parents=True, exist_ok=True)
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+    with within(run.key), torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
         training = Training(run, session, shared.of(run, session))
         training.resume()
         training.train(checkpoint_every_s)
@@ -175,7 +177,8 @@ class Training:
         self.report_losses()
         self.stepper.share_batch_statistics()
         module, progress = self.stepper.module, self.progress
-        found = self.data.validation.look(module)
+        with calling("model", self.run.model):
+            found = self.data.validation.look(module)
         if found is None:
             progress.best_step = progress.step
             return
@@ -205,6 +208,8 @@ class Training:
             self.attempt.save(self.progress.step, vars(self.progress) | modules)
         except OSError as error:
             if read_result(self.run) is None:
+                if is_unfit(error):
+                    raise unfit(error) from error
                 raise CollegiumError(f"{self.run.name}: cannot write a checkpoint: {error}") from error
 
     def resume(self) -> None:

@@ -5,7 +5,6 @@ Knows nothing of Ray, of stores, or of where the rows come from.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,11 +16,12 @@ from torch import Tensor, nn
 
 from . import estimators, imports, seal
 from .config import CallableTeacher, CheckpointTeacher, ModuleTeacher, OutputKind, SklearnTeacher, TeacherConfig
-from .errors import TeacherError
+from .errors import RecipeError, TeacherError
 from .estimators import fit_sklearn
 from .model_folder import LoadedModel, ModelConfig, build_module, load_model, load_state, read_config, read_safetensors
 from .preprocess import Preprocessor
 from .transfer_set import Column
+from .users_code import calling
 
 __all__ = [
     "LoadedTeacher",
@@ -227,7 +227,9 @@ def _sklearn(
     preprocessor = Preprocessor(config.preprocess, columns)
 
     def forward(batch: Batch) -> Scores:
-        scores: np.ndarray = estimator.predict_proba(estimators.flat(preprocessor, batch))
+        features = estimators.flat(preprocessor, batch)
+        with calling("model" if trained is not None else "weights", str(config.model or config.weights)):
+            scores: np.ndarray = estimator.predict_proba(features)
         return scores
 
     def identity() -> dict[str, Any]:
@@ -238,10 +240,15 @@ def _sklearn(
 
 def _callable(config: CallableTeacher, classes: tuple[str, ...]) -> Teacher:
     function = imports.load(config.function)
+    if not callable(function):
+        raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")
 
     def identity() -> dict[str, Any]:
         return {"function": imports.code_digest(config.function), "arguments": config.arguments}
 
-    return LoadedTeacher(
-        tuple(config.classes or classes), config.output, partial(function, **config.arguments), identity
-    )
+    def forward(batch: Batch) -> Scores:
+        with calling("function", config.function):
+            scores: Scores = function(batch, **config.arguments)
+        return scores
+
+    return LoadedTeacher(tuple(config.classes or classes), config.output, forward, identity)

@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from .actor import TeacherActor
 from .config import Resources
-from .errors import CollegiumError, EnvironmentUnfit, TeacherError
+from .errors import CollegiumError, EnvironmentUnfit, TeacherError, UsersCodeError
 from .labelling import LabelTask, TeacherSpec
 
 log = logging.getLogger(__name__)
@@ -153,6 +153,7 @@ class Dispatcher:
         self.wait_s = wait_s
         self.num_in_flight = 0
         self.num_retries = 0
+        self.told: set[str] = set()
         self.num_lost_in_a_row = 0
         self.first_ready: float | None = None
 
@@ -225,7 +226,8 @@ class Dispatcher:
         return True
 
     def _refused(self, replica: Replica, shard: Shard | None, error: RayTaskError) -> None:
-        if isinstance(error.cause, CollegiumError):  # the same everywhere: another try would say it again
+        users_code = isinstance(error.cause, UsersCodeError) and shard is not None
+        if isinstance(error.cause, CollegiumError) and not users_code:  # another try would say it again
             raise error.cause from None
         if shard is None:
             raise TeacherError(f"teacher {self.teacher.name!r} could not be loaded: {error.cause!r}") from error
@@ -252,7 +254,10 @@ class Dispatcher:
         if shard.attempts >= self.max_attempts:
             self.given_up.append(self._failure(shard, error))
         else:
-            log.warning("teacher %s: shard %d is sent again (%s)", self.teacher.name, shard.number, _first_line(error))
+            reason = _first_line(error)
+            level = logging.DEBUG if reason in self.told else logging.WARNING
+            log.log(level, "teacher %s: shard %d is sent again (%s)", self.teacher.name, shard.number, reason)
+            self.told.add(reason)
             self.num_retries += 1
             self.lost.append(shard)
         if self.num_lost_in_a_row >= self.max_attempts * IN_FLIGHT * len(self.replicas):
@@ -262,11 +267,12 @@ class Dispatcher:
         task = self.tasks[shard.task]
         last_row = shard.first_row + shard.num_rows - 1
         return TeacherError(
-            f"teacher {self.teacher.name!r} failed {shard.attempts} times at shard {shard.number} of {task.store}, "
+            f"teacher {self.teacher.name!r} failed {shard.attempts} time{'s' * (shard.attempts != 1)} at shard {shard.number} of {task.store}, "
             f"rows {shard.first_row} to {last_row} of segment {task.segment}; the last time: {_first_line(error)}. "
             f"What could be labelled is kept; look at these rows, and run the same command again"
         )
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    told = str(error) if isinstance(error, CollegiumError) else f"{type(error).__name__}: {error}"
+    return told.splitlines()[0]

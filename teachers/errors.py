@@ -1,6 +1,7 @@
 """What can go wrong for a user; the command line prints one line of it and exits with its code.
 
 CollegiumError          1   the run failed
+├── UsersCodeError      1   code that the recipe names raised something
 ├── RecipeError         2   the recipe or the command line is wrong (also a ValueError)
 ├── DataError           1   rows that cannot be used
 ├── TeacherError        1   a teacher that cannot be loaded or says what it must not
@@ -11,6 +12,17 @@ CollegiumError          1   the run failed
 
 class CollegiumError(Exception):
     exit_code = 1
+
+
+class UsersCodeError(CollegiumError):
+    """`key` is the recipe's; `what` says whose code raised what, and where."""
+
+    def __init__(self, key: str, what: str) -> None:
+        super().__init__(key, what)
+        self.key, self.what = key, what
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.what}"
 
 
 class RecipeError(CollegiumError, ValueError):

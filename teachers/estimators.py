@@ -19,6 +19,7 @@ from .config import SklearnTeacher
 from .errors import RecipeError, TeacherError
 from .preprocess import Preprocessor
 from .transfer_set import TransferSet
+from .users_code import calling
 
 FORMAT = 1
 MODEL = "model.skops"
@@ -47,7 +48,8 @@ def fit_sklearn(config: SklearnTeacher, transfer_set: TransferSet, folder: Path)
     import skops.io
 
     features, labels = _labelled_rows(config, transfer_set)
-    estimator = _make(config).fit(features, labels)
+    with calling("model", str(config.model)):
+        estimator = _make(config).fit(features, labels)
     if not hasattr(estimator, "predict_proba"):
         raise TeacherError(f"{config.model} has no predict_proba; choose an estimator that gives probabilities")
     _use_cpus(estimator, config, 1)  # how many there were is no part of what it has learnt

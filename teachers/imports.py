@@ -10,9 +10,11 @@ import importlib.metadata
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from .errors import EnvironmentUnfit, RecipeError
+from .users_code import told_as
 
 OURS = ("teachers", "students", "orchestrator")
 
@@ -40,13 +42,8 @@ def check_own_packages() -> None:
 def load(import_string: str) -> Any:
     """Return what `package.module:name` names. Raises RecipeError when it is not there."""
     module_name, _, name = import_string.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        cure = "is it in the working directory, or installed?"
-        if error.name is not None and not f"{module_name}.".startswith(f"{error.name}."):
-            cure = f"{module_name} was found, but it imports {error.name!r}, which is not installed"
-        raise RecipeError(f"{import_string}: there is no module {error.name!r}; {cure}") from error
+    with told_as(lambda what: RecipeError(f"{import_string}: {module_name} cannot be imported: {what}")):
+        module = _module(import_string, module_name)
     try:
         return getattr(module, name)
     except AttributeError:
@@ -54,6 +51,16 @@ def load(import_string: str) -> Any:
         raise RecipeError(
             f"{import_string}: module {module_name} has no {name!r}; it has {', '.join(public)}"
         ) from None
+
+
+def _module(import_string: str, module_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        cure = "is it in the working directory, or installed?"
+        if error.name is not None and not f"{module_name}.".startswith(f"{error.name}."):
+            cure = f"{module_name} was found, but it imports {error.name!r}, which is not installed"
+        raise RecipeError(f"{import_string}: there is no module {error.name!r}; {cure}") from error
 
 
 def code_digest(import_string: str) -> str:
@@ -75,7 +82,9 @@ def code_digest(import_string: str) -> str:
     if distributions and "site-packages" in source.parts:
         return f"{import_string}@{distributions[0]}=={importlib.metadata.version(distributions[0])}"
     hashed = hashlib.sha256(import_string.encode())
-    for name, path in sorted(_reachable(module_name).items()):
+    with told_as(lambda what: RecipeError(f"{import_string}: {module_name} cannot be read: {what}")):
+        modules = _reachable(module_name)
+    for name, path in sorted(modules.items()):
         hashed.update(f"\0{name}\0".encode() + path.read_bytes())
     return hashed.hexdigest()
 
@@ -115,7 +124,7 @@ def _reachable(module_name: str) -> dict[str, Path]:
 
 def _imported(path: Path, package: str) -> list[str]:
     names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

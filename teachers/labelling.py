@@ -21,6 +21,7 @@ from .errors import StoreError, TeacherError
 from .soft_targets.schema import Commit
 from .soft_targets.store import SoftTargetStore
 from .transfer_set import Segment, TransferSet
+from .users_code import within
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,8 @@ class Questioner:
         while first < len(sample_key):
             rows = slice(first, first + self.batch_size)
             try:
-                scores = self.teacher({name: column[rows] for name, column in inputs.items()})
+                with within(f"teachers.{self.name}"):
+                    scores = self.teacher({name: column[rows] for name, column in inputs.items()})
             except torch.cuda.OutOfMemoryError as error:
                 self._halve(error)
                 continue
@@ -155,15 +157,16 @@ class Labeller:
     def __init__(self, teacher: TeacherSpec, tasks: Sequence[LabelTask], device: str) -> None:
         self.tasks = [OpenTask.open(task) for task in tasks]
         transfer_set = self.tasks[0].transfer_set
-        loaded = load_teacher(
-            teacher.config,
-            columns=transfer_set.columns,
-            classes=transfer_set.classes,
-            trained=teacher.trained,
-            trust=teacher.trust,
-            device=device,
-            user_path=teacher.user_path,
-        )
+        with within(f"teachers.{teacher.name}"):
+            loaded = load_teacher(
+                teacher.config,
+                columns=transfer_set.columns,
+                classes=transfer_set.classes,
+                trained=teacher.trained,
+                trust=teacher.trust,
+                device=device,
+                user_path=teacher.user_path,
+            )
         for task in self.tasks:
             if loaded.classes != task.store.spec.classes:
                 raise StoreError(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from . import imports, seal
 from .errors import CollegiumError, RecipeError, StoreError
 from .preprocess import Preprocessor
+from .users_code import calling
 
 FORMAT = 1
 CONFIG = "config.json"
@@ -51,8 +52,10 @@ class LoadedModel:
     def __call__(self, inputs: Mapping[str, np.ndarray | Tensor]) -> Tensor:
         """Canonical inputs `{column: [rows, ...]}` to logits f32 `[rows, C]` on the model's device."""
         moved = {name: _tensor(column).to(self.device) for name, column in inputs.items()}
-        logits: Tensor = self.module(self.preprocessor(moved))
-        return logits.float()
+        ready = self.preprocessor(moved)
+        with calling("model", self.config.model):
+            logits: Tensor = self.module(ready)
+            return logits.float()
 
 
 def _tensor(column: np.ndarray | Tensor) -> Tensor:
@@ -65,7 +68,7 @@ def build_module(model: str, arguments: Mapping[str, Any], *, num_classes: int, 
     """Call what the import string `model` names with `arguments`.
 
     `num_classes` and `input_shape` are passed too where its signature names them and `arguments` does not. Raises
-    RecipeError when it cannot be called so, or does not return a module.
+    RecipeError when it cannot be called so, or does not return a module, UsersCodeError for what it raises itself.
     """
     make = imports.load(model)
     try:
@@ -78,7 +81,8 @@ def build_module(model: str, arguments: Mapping[str, Any], *, num_classes: int, 
         signature.bind(**passed)
     except TypeError as error:
         raise RecipeError(f"{model}{signature} cannot be called with {sorted(passed)}: {error}") from error
-    module = make(**passed)
+    with calling("model", model):
+        module = make(**passed)
     if not isinstance(module, nn.Module):
         raise RecipeError(f"{model} returned a {type(module).__name__}, expected an nn.Module")
     return module

@@ -17,6 +17,7 @@ from .config import Normalise, Preprocess
 from .errors import RecipeError
 from .imports import load
 from .transfer_set import Column, Kind
+from .users_code import calling
 
 Shape = tuple[int, ...]
 Inputs = Tensor | dict[str, Tensor]
@@ -123,7 +124,8 @@ class Preprocessor:
         """Raises RecipeError when a column is missing or of another shape."""
         given = {column.name: _tensor(column, inputs) for column in self.columns}
         if self._function is not None:
-            return _as_inputs(self._function(given), self._name)
+            with calling("preprocess.function", self._name or ""):
+                return _as_inputs(self._function(given), self._name)
         made = {column.name: column(given[column.name]) for column in self.columns}
         return made[self.columns[0].name] if len(made) == 1 else made
 

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from teachers.config import EncodingName
-from teachers.errors import StoreError, TeacherError
+from teachers.errors import EnvironmentUnfit, StoreError, TeacherError
 from teachers.seal import NAME as SEAL
 from teachers.soft_targets.encoding import ENCODINGS, bytes_per_row, decode
 from teachers.soft_targets.schema import Commit, Spec, parse, rows_per_shard, spell
@@ -431,7 +431,7 @@ def commit_on_a_full_disk(folder: Path, told: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
     try:
         fill(store, [3])
-    except StoreError as error:
+    except EnvironmentUnfit as error:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         told.write_text(str(error))
 

@@ -21,7 +21,8 @@ import xxhash
 from pyarrow import parquet
 
 from .. import seal
-from ..errors import StoreError
+from ..disk import is_unfit
+from ..errors import EnvironmentUnfit, StoreError
 from ..seal import Damage, Seal, digest_of, inside
 from .schema import Commit, Spec, parse, shard_path, spell
 from .shard import build_shard
@@ -88,7 +89,7 @@ class SoftTargetStore:
 
         `sample_key` u64 [rows], strictly ascending; `outputs` {"logits": float [rows, classes]}, raw logits or
         log-probabilities. Raises TeacherError for values that are not finite, naming their keys, and StoreError for
-        rows or classes that are not this shard's, and where nothing can be written.
+        rows or classes that are not this shard's; EnvironmentUnfit for a disk that is full.
         """
         if not self._damage(number, hashes=True):
             return self.record(number)
@@ -97,7 +98,7 @@ class SoftTargetStore:
             self._publish_shard(record, payload)
             return self._publish_record(record)
         except OSError as error:
-            raise StoreError(
+            raise (EnvironmentUnfit if is_unfit(error) else StoreError)(
                 f"{self.folder}: shard {number} ({len(payload):,} bytes) cannot be written ({error.strerror}); "
                 f"what is committed stays: make room there, then run the recipe again"
             ) from error

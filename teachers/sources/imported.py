@@ -8,7 +8,10 @@ from ..config import ImportSource
 from ..errors import RecipeError
 from ..imports import code_digest, load
 from ..seal import digest_of
+from ..users_code import calling
 from .files import Batch, Chunk, File, batches, check_columns
+
+END = object()
 
 
 def imported_schema(file: File) -> pa.Schema:
@@ -39,10 +42,16 @@ def imported_digest(source: ImportSource) -> str:
 def _tables(file: File) -> Iterator[pa.Table]:
     source = file.source
     assert isinstance(source, ImportSource)
-    made = load(source.function)(**source.arguments)
+    with calling("transfer_set.source.function", source.function):
+        made = load(source.function)(**source.arguments)
     if isinstance(made, pa.Table | pa.RecordBatch) or not isinstance(made, Iterable):
         made = [made]
-    for table in made:
+    tables = iter(made)
+    while True:
+        with calling("transfer_set.source.function", source.function):
+            table = next(tables, END)
+        if table is END:
+            return
         if isinstance(table, pa.RecordBatch):
             table = pa.Table.from_batches([table])
         if not isinstance(table, pa.Table):

@@ -1,0 +1,94 @@
+"""What can be known to be wrong with a recipe before any work: names that lead nowhere, weights, classes that do not fit.
+
+`plan` tells all of it; a run looks before it starts Ray. Knows nothing of stages.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from students.config import StudentConfig
+from teachers.config import TeacherConfig
+from teachers.errors import CollegiumError, RecipeError, StoreError
+from teachers.imports import load
+
+from . import graph
+from .recipe import Recipe
+
+
+def import_problems(recipe: Recipe) -> Iterator[str]:
+    """Import strings that name nothing, or what cannot be called. A recipe is code: its modules are imported."""
+    for where, name in _import_strings(recipe):
+        try:
+            found = load(name)
+        except RecipeError as error:
+            yield f"{where}: {error}"
+        else:
+            if not callable(found):
+                yield f"{where}: {name} is a {type(found).__name__}, expected a function or class"
+
+
+def check_before_work(recipe: Recipe) -> None:
+    """Raise RecipeError with all that is wrong with names and model folders: found before hours of work, not after."""
+    if problems := [*import_problems(recipe), *folder_problems(recipe)]:
+        raise RecipeError("\n".join(problems))
+
+
+def folder_problems(recipe: Recipe) -> Iterator[str]:
+    """Model folders that are none, or that name code which nobody vouched for."""
+    from teachers.model_folder import check_trusted, read_config
+
+    for name, teacher in recipe.teachers.items():
+        if teacher.kind == "checkpoint":
+            try:
+                check_trusted(read_config(Path(teacher.path)), recipe.trusted(), Path(teacher.path))
+            except CollegiumError as error:
+                yield f"teachers.{name}.path: {error}"
+
+
+def weights_problems(recipe: Recipe) -> Iterator[str]:
+    """Weights that are not there, code that cannot be read."""
+    for name, teacher in recipe.teachers.items():
+        if not graph.is_trained_here(teacher):
+            try:
+                graph.teacher_digest(recipe, name, None)
+            except RecipeError as error:
+                yield str(error)
+
+
+def _import_strings(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    configs: Sequence[tuple[str, TeacherConfig | StudentConfig]] = [
+        *((f"teachers.{name}", teacher) for name, teacher in recipe.teachers.items()),
+        *((f"students.{name}", student) for name, student in recipe.students.items()),
+    ]
+    for where, config in configs:
+        for key in ("model", "function"):
+            value = getattr(config, key, None)
+            if value is not None:
+                yield f"{where}.{key}", value
+        train = getattr(config, "train", None)
+        if train is not None and train.augment is not None and ":" in train.augment:
+            yield f"{where}.train.augment", train.augment
+        if config.preprocess.function is not None:
+            yield f"{where}.preprocess.function", config.preprocess.function
+        for number, term in enumerate(getattr(config, "objective", ())):
+            for key in ("loss", "combine"):
+                if ":" in (value := getattr(term, key, "")):
+                    yield f"{where}.objective.{number}.{key}", value
+
+
+def class_problems(recipe: Recipe, classes: Sequence[str] | None) -> Iterator[str]:
+    """Teachers whose declared classes do not fit the transfer set's."""
+    from teachers.combine import align
+    from teachers.model_folder import read_config
+
+    if classes is None:
+        return
+    for name, teacher in recipe.teachers.items():
+        try:
+            own = read_config(Path(teacher.path)).classes if teacher.kind == "checkpoint" else teacher.classes
+            if own is not None:
+                align(own, classes, teacher.class_map)
+        except StoreError:
+            continue  # told with the other problems of folders
+        except RecipeError as error:
+            yield f"teachers.{name}: {error}"
