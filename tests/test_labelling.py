@@ -307,7 +307,7 @@ def test_what_a_teacher_must_not_say_ends_labelling_at_once(spec, tasks, ray_clu
 
 
 def test_a_teacher_that_cannot_be_loaded_says_why(spec, tasks, ray_cluster):
-    with pytest.raises(RecipeError, match=r"^teacher_of_\w+:sing: module teacher_of_\w+ has no 'sing'"):
+    with pytest.raises(RecipeError, match=r"^teachers\.mine: teacher_of_\w+:sing: module teacher_of_\w+ has no 'sing'"):
         label(spec("sing"), tasks)
     assert_all_is_given_back()
 
