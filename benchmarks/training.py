@@ -169,7 +169,7 @@ class Bench:
             for name, width in self.scale.teachers.items()
         }
         (segment,) = self.transfer_set.of("train")
-        data = SharedData().of(self.run("students_conv", self.scale.batch_size, ()), self.session)
+        data = SharedData().of([self.run("students_conv", self.scale.batch_size, ())], self.session)[0]
         self.inputs = data.rows.columns["input."].to(device)
         self.labels = torch.from_numpy(self.transfer_set.labels(segment).astype(np.int64)).to(device)
         self.sources = tuple(self.label(name, teacher) for name, teacher in self.teachers.items())
@@ -228,7 +228,7 @@ class Bench:
     def cached(self, student: str, batch_size: int) -> Side:
         """The engine: gather, one-cycle, seeds, curves and all."""
         run = self.run(student, batch_size, self.sources)
-        training = Training(run, self.session, SharedData().of(run, self.session))
+        training = Training(run, self.session, SharedData().of([run], self.session)[0])
         batches = Batches(training.data.rows, run, self.session).from_step(0)
         return under_cudnn_flags_of_the_engine(
             lambda steps: [training.advance(next(batches)) for _ in range(steps)],
@@ -236,7 +236,7 @@ class Bench:
 
     def student(self, name: str, batch_size: int) -> tuple[nn.Module, torch.optim.Optimizer]:
         run = self.run(name, batch_size, ())
-        stepper = Training(run, self.session, SharedData().of(run, self.session)).stepper
+        stepper = Training(run, self.session, SharedData().of([run], self.session)[0]).stepper
         return stepper.module, stepper.optimizer
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

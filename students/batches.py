@@ -7,6 +7,7 @@ before it, and every number of ranks sees the same global batches.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import psutil
@@ -21,7 +22,10 @@ from teachers.transfer_set import Segment, TransferSet
 from teachers.users_code import calling
 
 from .augment import augment_named
-from .objective import Objective, labels_of
+from .cohort_config import CohortTerm
+from .config import PeerLossName, Term
+from .objective import Objective, every_row, labels_of
+from .peer_targets import NEED_LABELS
 from .session import Run, Session
 from .targets import Asked, Batch, Column, Targets, Voice, check_encodings, combination_of
 
@@ -46,7 +50,7 @@ class TrainingRows:
 
 
 def memory_for(session: Session) -> int:
-    """What the rows of a run may take of the device: a quarter of what is free, shared by this host's ranks."""
+    """What the rows of a run may take: half of what is free on a GPU; of RAM a quarter, shared by this host's ranks."""
     if session.device.type == "cuda":
         free: int = torch.cuda.mem_get_info(session.device)[0]
         return free // 2
@@ -83,8 +87,14 @@ def bring_targets(
     for number, (term, combination) in enumerate(zip(run.objective, combinations, strict=True)):
         if combination is not None:
             check_encodings(term, number, combination, voices)
-        asks.append(labels_of if combination is None else targets.answer(combination))
+        asks.append(ask_without_teachers(term, run) if combination is None else targets.answer(combination))
     return Objective(run.objective, asks), targets
+
+
+def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Callable[[Batch], Asked]:
+    """Of a term that compares with labels, or with what peers say of every row, or of the labelled ones."""
+    of_peers = term.loss in get_args(PeerLossName)
+    return every_row if of_peers and run.membership.peer_rule not in NEED_LABELS else labels_of
 
 
 def input_columns(
@@ -186,7 +196,10 @@ def endless(reader: EpochReader, step: int) -> Iterator[dict[str, Tensor]]:
 def draws(labelled: np.ndarray, run: Run, world: int) -> list[tuple[np.ndarray | None, int]]:
     """From which rows (None: all) how many rows of each global batch are drawn."""
     train = run.train
+    number, of = run.membership.share_of_rows
+    mine = None if of == 1 else np.arange(len(labelled)) % of == number
     everything = None if labelled.all() else np.flatnonzero(labelled)
+    groups: list[tuple[np.ndarray | None, int]]
     if run.labelled_only:
         groups = [(everything, train.batch_size)]
     elif train.labelled_fraction is None or everything is None:
@@ -194,6 +207,8 @@ def draws(labelled: np.ndarray, run: Run, world: int) -> list[tuple[np.ndarray |
     else:
         share = labelled_share(train, world)
         groups = [(everything, share), (np.flatnonzero(~labelled), train.batch_size - share)]
+    if mine is not None:
+        groups = [(np.flatnonzero(mine) if index is None else index[mine[index]], size) for index, size in groups]
     return [(enough(index, len(labelled), batch_size, run), batch_size) for index, batch_size in groups]
 
 

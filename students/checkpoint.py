@@ -9,7 +9,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,10 @@ KEPT = 2
 
 
 class Attempt:
-    """One try at a run, as its checkpoints."""
+    """One try at a run, as its checkpoints. `name`: the same for all members of a cohort."""
 
-    def __init__(self, run: Run) -> None:
-        self.folder = run.folder / "attempts" / uuid4().hex
+    def __init__(self, run: Run, name: str | None = None) -> None:
+        self.folder = run.folder / "attempts" / (name or uuid4().hex)
         self.saved: list[Path] = []
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
@@ -52,8 +52,15 @@ class Attempt:
 
 def newest_checkpoint(run: Run) -> Path | None:
     """The furthest checkpoint of any attempt at `run` whose seal verifies."""
-    found = (run.folder / "attempts").glob("*/step-*")
-    return next(filter(is_whole, sorted(found, key=lambda folder: (int(folder.name[5:]), folder), reverse=True)), None)
+    common = newest_common([run])
+    return None if common is None else run.folder / "attempts" / common
+
+
+def newest_common(runs: Sequence[Run]) -> str | None:
+    """`<attempt>/step-<n>`, the furthest that verifies in the folder of every one of `runs`; None when there is none."""
+    found = [{"/".join(at.parts[-2:]) for at in (run.folder / "attempts").glob("*/step-*")} for run in runs]
+    furthest = sorted(set.intersection(*found), key=lambda name: (int(name.rpartition("-")[2]), name), reverse=True)
+    return next((name for name in furthest if all(is_whole(run.folder / "attempts" / name) for run in runs)), None)
 
 
 def is_whole(folder: Path) -> bool:
@@ -72,7 +79,7 @@ def read_checkpoint(folder: Path, device: torch.device) -> dict[str, Any]:
 
 
 def publish_result(run: Run, weights: Mapping[str, Tensor], config: ModelConfig, result: RunResult) -> None:
-    """Make the run's folder a sealed model folder with `result.json`, unless somebody already has; drop its attempts."""
+    """Make the run's folder a sealed model folder with `result.json`, unless somebody already has."""
     document = {
         "format": FORMAT,
         "seed": result.seed,
@@ -88,6 +95,10 @@ def publish_result(run: Run, weights: Mapping[str, Tensor], config: ModelConfig,
             save_model(run.folder, weights, config)
             seal.publish(run.folder / RESULT, json.dumps(document, indent=1, allow_nan=False).encode())
             seal.write_seal(run.folder, outputs)
+
+
+def drop_attempts(run: Run) -> None:
+    """Of a run that is sealed."""
     shutil.rmtree(run.folder / "attempts", ignore_errors=True)
 
 

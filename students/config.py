@@ -1,19 +1,32 @@
 """What a recipe can say of students: networks, objectives, training. Knows nothing of torch or ray."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, Tag, model_validator
 
 from teachers.config import CombineName, Config, ImportString, Preprocess, Resources, TrainConfig, tag_or
 
-LossName = Literal["hard", "soft", "teacher_label"]
+StudentLossName = Literal["hard", "soft", "teacher_label"]
+PeerLossName = Literal["peer", "feature", "channel"]
+LossName = Literal[StudentLossName, PeerLossName]
 
 
 class Ramp(Config):
-    """The term's weight rises from 0 to its value, linearly, over the first steps."""
+    """The term's weight rises from 0 to its value over the first steps."""
 
-    steps: int = Field(ge=1)
+    steps: int | None = Field(None, ge=1)
     """Optimiser steps."""
+    share: float | None = Field(None, gt=0, le=1)
+    """Instead: of all optimiser steps."""
+    shape: Literal["linear", "sigmoid"] = "linear"
+    """`sigmoid`: exp(-5 (1 - step / steps)^2)."""
+
+    @model_validator(mode="after")
+    def has_one_length(self) -> Self:
+        if (self.steps is None) == (self.share is None):
+            raise ValueError("give `steps` or `share`, one of them")
+        return self
 
 
 class TermCommon(Config):
@@ -35,6 +48,8 @@ class HardTerm(TermCommon):
 
 class TeacherTermCommon(TermCommon):
     """What every term has that listens to teachers."""
+
+    loss: str
 
     teachers: list[str] | None = Field(None, min_length=1)
     """Who is heard in this term; null: all of the student's teachers."""
@@ -81,9 +96,19 @@ Term = Annotated[
     | Annotated[SoftTerm, Tag("soft")]
     | Annotated[TeacherLabelTerm, Tag("teacher_label")]
     | Annotated[ImportedTerm, Tag("import")],
-    tag_or(get_args(LossName), "loss", "import"),
+    tag_or(get_args(StudentLossName), "loss", "import"),
 ]
 """One term of an objective, chosen by `loss`."""
+
+
+def check_ramps(objective: Sequence[TermCommon], train: TrainConfig) -> None:
+    """Raise ValueError for a term that would never reach its weight."""
+    for number, term in enumerate(objective):
+        if term.ramp and term.ramp.steps and train.steps and term.ramp.steps > train.steps:
+            raise ValueError(
+                f"objective.{number}.ramp.steps is {term.ramp.steps}, longer than the {train.steps} steps of train: "
+                f"the term would never reach its weight"
+            )
 
 
 class StudentTrain(TrainConfig):
@@ -106,6 +131,21 @@ class Require(Config):
     """Of the student."""
     gain: float | None = Field(None, ge=-1, le=1)
     """Student's accuracy minus its control's."""
+
+
+def check_teachers(objective: Sequence[TermCommon], teachers: list[str]) -> None:
+    """Raise ValueError for a term that listens to somebody else than `teachers`."""
+    if len(set(teachers)) != len(teachers):
+        raise ValueError(f"teachers {teachers} name one twice")
+    for number, term in enumerate(objective):
+        if isinstance(term, TeacherTermCommon):
+            heard = set(term.teachers or teachers)
+            for name in sorted((heard | set(term.teacher_weights or {})) - set(teachers)):
+                raise ValueError(f"objective.{number} names {name!r}, which is not among the teachers {teachers}")
+            if not heard:
+                raise ValueError(f"objective.{number}: loss {term.loss!r} needs `teachers`, and there are none")
+            if term.teacher_weights is not None and (silent := sorted(heard - set(term.teacher_weights))):
+                raise ValueError(f"objective.{number}: teacher_weights says nothing of {silent}")
 
 
 class StudentConfig(Config):
@@ -131,16 +171,7 @@ class StudentConfig(Config):
     """Quality gates."""
 
     @model_validator(mode="after")
-    def terms_hear_own_teachers(self) -> Self:
-        if len(set(self.teachers)) != len(self.teachers):
-            raise ValueError(f"teachers {self.teachers} name one twice")
-        for number, term in enumerate(self.objective):
-            if isinstance(term, TeacherTermCommon):
-                heard = set(term.teachers or self.teachers)
-                for name in sorted((heard | set(term.teacher_weights or {})) - set(self.teachers)):
-                    raise ValueError(
-                        f"objective.{number} names {name!r}, which is not among the student's teachers {self.teachers}"
-                    )
-                if term.teacher_weights is not None and (silent := sorted(heard - set(term.teacher_weights))):
-                    raise ValueError(f"objective.{number}: teacher_weights says nothing of {silent}")
+    def terms_fit(self) -> Self:
+        check_teachers(self.objective, self.teachers)
+        check_ramps(self.objective, self.train)
         return self

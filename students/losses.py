@@ -4,6 +4,7 @@ A loss gets raw student logits `[rows, classes]` and divides by its temperature 
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -38,4 +39,36 @@ def teacher_label(student: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(student, target.argmax(-1), reduction="none")
 
 
-LOSSES: dict[LossName, Loss] = {"hard": hard, "soft": soft, "teacher_label": teacher_label}
+def peer(student: Tensor, target: Tensor, *, temperature: float, reduce: Literal["mean", "sum"]) -> Tensor:
+    """T^2 KL(peer || student) with each of `target` `[rows, peers, classes]`, per row `[rows]`.
+
+    The mean over peers is the 1 / (K - 1) of deep mutual learning (Zhang et al., 2018); the authors' code has the
+    sum. With one target it is the distillation loss of KDCL (Guo et al., 2020) and ONE (Lan et al., 2018).
+    """
+    each = [soft(student, one, temperature=temperature) for one in target.unbind(1)]
+    total = torch.stack(each).sum(0)
+    return total / len(each) if reduce == "mean" else total
+
+
+def feature(projected: Tensor, target: Tensor) -> Tensor:
+    """Mean square over all elements of stage maps `[rows, ...]`, per row `[rows]` (FitNets' hint, Romero et al., 2015)."""
+    return (projected - target).square().flatten(1).mean(1)
+
+
+def channel(projected: Tensor, target: Tensor) -> Tensor:
+    """Mean square between channel means of maps `[rows, channels, ...]`, per row `[rows]` (OMGD, Ren et al., 2021)."""
+    return (_channel_means(projected) - _channel_means(target)).square().mean(1)
+
+
+def _channel_means(maps: Tensor) -> Tensor:
+    return maps.flatten(2).mean(2) if maps.ndim > 2 else maps
+
+
+LOSSES: dict[LossName, Loss] = {
+    "hard": hard,
+    "soft": soft,
+    "teacher_label": teacher_label,
+    "peer": peer,
+    "feature": feature,
+    "channel": channel,
+}

@@ -11,13 +11,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from teachers.config import Resources
 from teachers.disk import is_unfit, unfit
@@ -26,10 +24,9 @@ from teachers.imports import check_own_packages, use_user_path
 from teachers.users_code import described
 from teachers.waiting import aside
 
-from .session import Record, Run, RunResult, append_metrics
+from .ranks import Ranks
+from .session import PlainSession, Run, RunResult, Session
 from .train import CHECKPOINT_EVERY_S, fit
-
-T = TypeVar("T")
 
 TRAIN_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the controller's poll; at Ray's 2 s a short training waits for it
@@ -52,40 +49,14 @@ BUGS = (
 """What a worker's code raises the next time too."""
 
 
-class RaySession:
-    """One worker of a TorchTrainer. `mailbox` is an actor handle whose `put` takes points of curves, or None."""
+def ray_session(mailbox: Any = None) -> Session:
+    """This worker of a TorchTrainer. `mailbox` is an actor handle whose `put` takes points of curves, or None."""
+    import ray.train
+    import ray.train.torch
 
-    def __init__(self, mailbox: Any = None) -> None:
-        import ray.train
-        import ray.train.torch
-
-        context = ray.train.get_context()
-        self.rank: int = context.get_world_rank()
-        self.world: int = context.get_world_size()
-        self.device: torch.device = ray.train.torch.get_device()
-        self.mailbox = mailbox
-
-    def report(self, run: Run, records: Sequence[Record]) -> None:
-        append_metrics(run, records)
-        if self.mailbox is not None:
-            self.mailbox.put.remote(list(records))
-
-    def wrap(self, module: nn.Module) -> nn.Module:
-        if self.world == 1:
-            return module
-        return DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)
-
-    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
-        if self.world > 1:
-            dist.all_reduce(tensor)
-        return tensor
-
-    def agree(self, value: T) -> T:
-        if self.world == 1:
-            return value
-        values = [value]
-        dist.broadcast_object_list(values, src=0, device=self.device)
-        return values[0]
+    world = ray.train.get_context().get_world_size()
+    device: torch.device = ray.train.torch.get_device()
+    return PlainSession(device, mailbox) if world == 1 else Ranks(device, mailbox)
 
 
 @dataclass(frozen=True)
@@ -106,7 +77,7 @@ def train_on_worker(job: Mapping[str, Any]) -> list[RunResult] | CollegiumError:
         for run in work.runs:
             use_user_path(run.user_path)
         check_own_packages()
-        return fit(work.runs, RaySession(work.mailbox), checkpoint_every_s=work.checkpoint_every_s)
+        return fit(work.runs, ray_session(work.mailbox), checkpoint_every_s=work.checkpoint_every_s)
     except (*BUGS, OSError) as error:
         if isinstance(error, OSError) and not is_unfit(error):
             raise

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol, TypedDict, TypeVar
 
 import torch
+import xxhash
 from torch import Tensor, nn
 
 from teachers.config import Preprocess, TrainConfig
 
+from .cohort_config import CohortConfig, CohortTerm
 from .config import Term
 
 T = TypeVar("T")
@@ -27,6 +29,28 @@ class Source:
     stores: Mapping[str, Path]
     class_map: Mapping[str, str | None] | None = None
     probability_floor: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What a cohort makes of a member's training; `ALONE` for all others."""
+
+    number: int = 0
+    """Members draw their weights and dropout apart, and the same order of rows."""
+    own_views: bool = False
+    """Draw its own augmentation of the rows; else all members see the same."""
+    every: int = 1
+    """Steps of its cohort between two of its own."""
+    peer_rule: str = "others"
+    """Of `students.peer_targets.PEER_RULES`."""
+    share_of_rows: tuple[int, int] = (0, 1)
+    """(number, of how many): draw from this share of the rows."""
+    layers: tuple[str, ...] = ()
+    """Modules whose outputs are its stage maps."""
+    recipe_key: str = ""
+
+
+ALONE = Membership()
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +71,7 @@ class Run:
     model: str
     arguments: Mapping[str, Any]
     preprocess: Preprocess
-    objective: tuple[Term, ...]
+    objective: tuple[Term | CohortTerm, ...]
     train: TrainConfig
     seed: int
     transfer_set: Path
@@ -56,12 +80,45 @@ class Run:
     """Draw from the labelled rows only: controls and teachers."""
     user_path: Path = Path()
     trust: tuple[str, ...] = ()
+    membership: Membership = ALONE
+    """Of a cohort."""
 
     @property
     def key(self) -> str:
-        """Of the recipe: `students.small`, `teachers.wide`."""
+        """Of the recipe: `students.small`, `teachers.wide`, `cohorts.trio.members.a`."""
         kind, _, name = self.stage_name.partition("/")
-        return f"{'teachers' if kind == 'train_teacher' else 'students'}.{name}"
+        return self.membership.recipe_key or f"{'teachers' if kind == 'train_teacher' else 'students'}.{name}"
+
+    @property
+    def draw_seed(self) -> int:
+        """Of initial weights and dropout; the first member's, and a student's, is the seed itself."""
+        number = self.membership.number
+        return xxhash.xxh3_64_intdigest(b"%d member %d" % (self.seed, number)) >> 1 if number else self.seed
+
+
+@dataclass(frozen=True, eq=False)
+class CohortRun:
+    """One training of a cohort: its members take their steps together; picklable."""
+
+    name: str
+    """Inside its stage: `seed-0`, `control/seed-0`."""
+    members: tuple[Run, ...]
+    """With one folder each; their `train` differs in nothing but what a member may override."""
+    config: CohortConfig
+    exchange: bool = True
+    """False: the members train beside each other and say nothing, as controls do."""
+
+    @property
+    def stage(self) -> Path:
+        return self.members[0].stage
+
+    @property
+    def stage_name(self) -> str:
+        return self.members[0].stage_name
+
+    @property
+    def key(self) -> str:
+        return self.members[0].key.rpartition(".members.")[0]
 
 
 @dataclass(frozen=True)
@@ -97,7 +154,7 @@ class Session(Protocol):
     world: int
     device: torch.device
 
-    def report(self, run: Run, records: Sequence[Record]) -> None:
+    def report(self, run: Run | CohortRun, records: Sequence[Record]) -> None:
         """Keep points of curves; called by rank 0, never waits."""
 
     def wrap(self, module: nn.Module) -> nn.Module:
@@ -109,12 +166,28 @@ class Session(Protocol):
     def agree(self, value: T) -> T:
         """Rank 0's value, on every rank."""
 
+    def everyone(self, value: T) -> list[T]:
+        """The value of each rank, in order."""
 
-def append_metrics(run: Run, records: Sequence[Record]) -> None:
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """The tensors of all ranks, which have one shape, `[world, ...]`."""
+
+    def part(self, groups: tuple[tuple[int, ...], ...]) -> "Session":
+        """The session of the group that this rank is in; every rank calls it with the same groups of all ranks."""
+
+
+def append_metrics(run: Run | CohortRun, records: Sequence[Record]) -> None:
     """Add points to the stage's `metrics.jsonl`, in one write; of two points for one (run, step, key) the last counts."""
     lines = "".join(json.dumps(record) + "\n" for record in records)
     with (run.stage / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(lines)
+
+
+def deliver_records(mailbox: Any, run: Run | CohortRun, records: Sequence[Record]) -> None:
+    """Keep points of curves in the stage's file, and send them to the tracker if there is one."""
+    append_metrics(run, records)
+    if mailbox is not None:
+        mailbox.put.remote(list(records))
 
 
 class PlainSession:
@@ -127,10 +200,8 @@ class PlainSession:
         self.device = torch.device(device)
         self.mailbox = mailbox
 
-    def report(self, run: Run, records: Sequence[Record]) -> None:
-        append_metrics(run, records)
-        if self.mailbox is not None:
-            self.mailbox.put.remote(list(records))
+    def report(self, run: Run | CohortRun, records: Sequence[Record]) -> None:
+        deliver_records(self.mailbox, run, records)
 
     def wrap(self, module: nn.Module) -> nn.Module:
         return module
@@ -140,3 +211,12 @@ class PlainSession:
 
     def agree(self, value: T) -> T:
         return value
+
+    def everyone(self, value: T) -> list[T]:
+        return [value]
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        return tensor[None]
+
+    def part(self, groups: tuple[tuple[int, ...], ...]) -> "Session":
+        return self

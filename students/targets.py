@@ -19,6 +19,7 @@ from teachers.soft_targets.reader import Rows, SoftTargets
 from teachers.transfer_set import Segment, TransferSet
 from teachers.users_code import calling
 
+from .cohort_config import CohortTerm
 from .config import TeacherTermCommon, Term
 from .session import Source
 
@@ -50,7 +51,7 @@ class Combination:
             return target, weights.sum(0)
 
 
-def combination_of(term: Term, sources: Sequence[Source], number: int) -> Combination | None:
+def combination_of(term: Term | CohortTerm, sources: Sequence[Source], number: int) -> Combination | None:
     """What term number `number` asks of the teachers; None for one that does not listen to any."""
     if not isinstance(term, TeacherTermCommon):
         return None
@@ -169,7 +170,9 @@ def usable_labels(batch: Batch) -> Tensor:
     return label if "has_label" not in batch else torch.where(batch["has_label"] > 0, label, -1)
 
 
-def check_encodings(term: Term, number: int, combination: Combination, voices: Mapping[str, Voice]) -> None:
+def check_encodings(
+    term: Term | CohortTerm, number: int, combination: Combination, voices: Mapping[str, Voice]
+) -> None:
     """Raise RecipeError when a term needs more than the class that a teacher's store keeps."""
     for name in combination.teachers:
         if term.loss != "teacher_label" and voices[name].encoding == "label":

@@ -4,10 +4,12 @@ Knows nothing of Ray: a `Session` says which rank this is.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,15 +23,34 @@ from teachers.transfer_set import TransferSet
 from teachers.users_code import calling, within
 
 from .batches import Batches, TrainingRows, load_rows, memory_for
-from .checkpoint import Attempt, newest_checkpoint, publish_result, read_checkpoint, read_result
+from .checkpoint import (
+    Attempt,
+    drop_attempts,
+    newest_checkpoint,
+    publish_result,
+    read_checkpoint,
+    read_result,
+)
 from .optimize import resolve_evaluate_every, resolve_steps
-from .session import PlainSession, Record, Run, RunResult, Session, Source
+from .session import CohortRun, PlainSession, Record, Run, RunResult, Session, Source
 from .steps import Stepper
 from .validation import Validation, is_better
 
-__all__ = ["PlainSession", "Record", "Run", "RunResult", "Session", "Source", "Training", "fit", "resolve_steps"]
+__all__ = [
+    "CohortRun",
+    "PlainSession",
+    "Record",
+    "Run",
+    "RunResult",
+    "Session",
+    "Source",
+    "Training",
+    "fit",
+    "resolve_steps",
+]
 
 log = logging.getLogger(__name__)
+Stepping = TypeVar("Stepping", bound=Stepper)
 
 CHECKPOINT_EVERY_S = 10.0
 CHECKPOINT_SHARE = 0.05
@@ -38,28 +59,44 @@ STEPS_PER_POINT = 50
 """At most so many steps are averaged into one point of a curve."""
 
 
-def fit(runs: Sequence[Run], session: Session, *, checkpoint_every_s: float = CHECKPOINT_EVERY_S) -> list[RunResult]:
+def fit(
+    runs: Sequence[Run | CohortRun], session: Session, *, checkpoint_every_s: float = CHECKPOINT_EVERY_S
+) -> list[RunResult]:
     """Train `runs` in turn; a sealed one is skipped, an unfinished one goes on from its newest checkpoint.
 
-    Every rank calls it with the same runs and gets the same results. Raises CollegiumError, naming run and step, when
-    a loss is not finite.
+    Every rank calls it with the same runs and gets the same results, one a network. Raises CollegiumError, naming run
+    and step, when a loss is not finite.
     """
     shared = SharedData()
     results = []
     for run in runs:
-        result = session.agree(read_result(run) if session.rank == 0 else None)
-        results.append(result or train_one(run, session, shared, checkpoint_every_s))
+        networks = [run] if isinstance(run, Run) else run.members
+        found = session.agree([read_result(network) for network in networks] if session.rank == 0 else [])
+        results += (
+            [result for result in found if result]
+            if all(found)
+            else train_one(run, session, shared, checkpoint_every_s)
+        )
     return results
 
 
-def train_one(run: Run, session: Session, shared: "SharedData", checkpoint_every_s: float) -> RunResult:
-    use_user_path(run.user_path)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with within(run.key), torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
-        training = Training(run, session, shared.of(run, session))
-        training.resume()
-        training.train(checkpoint_every_s)
-    return training.finish()
+def train_one(
+    run: Run | CohortRun, session: Session, shared: "SharedData", checkpoint_every_s: float
+) -> list[RunResult]:
+    from .peers import train_cohort
+
+    networks = [run] if isinstance(run, Run) else run.members
+    for network in networks:
+        use_user_path(network.user_path)
+        network.folder.mkdir(parents=True, exist_ok=True)
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+        if isinstance(run, CohortRun):
+            return train_cohort(run, session, shared, checkpoint_every_s)
+        with within(run.key):
+            training = Training(run, session, shared.of([run], session)[0])
+            training.resume()
+            training.train(checkpoint_every_s)
+    return [training.finish()]
 
 
 @dataclass
@@ -73,24 +110,33 @@ class Data:
 
 
 class SharedData:
-    """The data of the run before, for the next one that reads the same: the seeds of a student."""
+    """The data of the run before, for the next one that reads the same: the seeds of a student, a cohort's members."""
 
     def __init__(self, memory_bytes: int | None = None) -> None:
         self.memory_bytes = memory_bytes
-        self.key: tuple[Any, ...] | None = None
-        self.data: Data | None = None
+        self.held: list[tuple[Any, Data]] = []
 
-    def of(self, run: Run, session: Session) -> Data:
-        key = (run.transfer_set, run.preprocess, run.objective, run.sources, run.labelled_only, run.train.augment)
-        if self.data is None or key != self.key:
-            self.data = None  # frees its memory first
-            transfer_set = TransferSet.open(run.transfer_set)
-            preprocessor = Preprocessor(run.preprocess, transfer_set.columns)
-            memory_bytes = self.memory_bytes or memory_for(session)
-            rows = load_rows(run, transfer_set, preprocessor, memory_bytes)
-            self.data = Data(transfer_set, preprocessor, rows, Validation(transfer_set, preprocessor, session))
-            self.key = key
-        return self.data
+    def of(self, runs: Sequence[Run], session: Session) -> list[Data]:
+        keys = [reads(run) for run in runs]
+        self.held = [(key, data) for key, data in self.held if key in keys]  # frees memory first
+        for run, key in zip(runs, keys, strict=True):
+            if key not in [held for held, _ in self.held]:
+                memory_bytes = (self.memory_bytes or memory_for(session)) // len(runs)
+                self.held.append((key, open_data(run, session, memory_bytes)))
+        return [next(data for held, data in self.held if held == key) for key in keys]
+
+
+def reads(run: Run) -> tuple[Any, ...]:
+    """Runs that agree on this read the same data."""
+    augment, rule = run.train.augment, run.membership.peer_rule
+    return run.transfer_set, run.preprocess, run.objective, run.sources, run.labelled_only, augment, rule
+
+
+def open_data(run: Run, session: Session, memory_bytes: int) -> Data:
+    transfer_set = TransferSet.open(run.transfer_set)
+    preprocessor = Preprocessor(run.preprocess, transfer_set.columns)
+    rows = load_rows(run, transfer_set, preprocessor, memory_bytes)
+    return Data(transfer_set, preprocessor, rows, Validation(transfer_set, preprocessor, session))
 
 
 @dataclass
@@ -102,8 +148,10 @@ class Progress:
     best: dict[str, float] | None = None
     best_weights: dict[str, Tensor] | None = None
     looks_without_better: int = 0
-    pending: list[Tensor] = field(default_factory=list)
-    """Terms f32 `[terms]` of the steps since the last point of the curves, this rank's share."""
+    pending: dict[int, Tensor] = field(default_factory=dict)
+    """By step, the terms `[terms]` since the last point of the curves, this rank's share."""
+    rollbacks: int = 0
+    """Times that this member of a cohort diverged; its learning rate is halved by each."""
 
 
 class Clock:
@@ -126,12 +174,13 @@ class Clock:
 class Training:
     """One network on its way from its seed to its result."""
 
-    def __init__(self, run: Run, session: Session, data: Data) -> None:
+    def __init__(self, run: Run, session: Session, data: Data, stepper: Stepper | None = None) -> None:
         self.run, self.session, self.data = run, session, data
-        labelled = data.rows.labelled
-        self.steps = resolve_steps(run.train, int(labelled.sum()) if run.labelled_only else len(labelled))
+        self.steps = budget(run, data.rows)
         self.evaluate_every = resolve_evaluate_every(run.train, self.steps)
-        self.stepper = Stepper(run, session, data.rows, data.transfer_set, data.preprocessor, self.steps)
+        self.stepper = stepper or make_stepper(run, session, data, Stepper).start()
+        self.module = self.stepper.module
+        """What is delivered."""
         self.progress = Progress()
         self.attempt = Attempt(run)
 
@@ -149,36 +198,45 @@ class Training:
 
     def advance(self, batch: dict[str, Tensor]) -> None:
         """One optimiser step."""
-        self.progress.pending.append(self.stepper.advance(batch, self.progress.step))
+        self.took(self.stepper.advance(batch, self.progress.step))
+
+    def took(self, terms: Tensor | None) -> None:
+        """Count a step; None: one of the cohort's that was not this member's."""
+        if terms is not None:
+            self.progress.pending[self.progress.step] = terms
         self.progress.step += 1
         if len(self.progress.pending) >= STEPS_PER_POINT:
             self.report_losses()
 
     def report_losses(self) -> None:
         """One point for each curve of the training loss. Raises CollegiumError when a loss is not finite."""
-        progress, names = self.progress, self.stepper.objective.names
-        if not progress.pending:
+        pending, objective = self.progress.pending, self.stepper.objective
+        if not pending:
             return
-        terms = self.session.all_reduce_sum(torch.stack(progress.pending)).double().cpu()
-        first = progress.step - len(progress.pending)
-        progress.pending.clear()
+        terms = self.session.all_reduce_sum(torch.stack([*pending.values()])).double().cpu()
+        steps = [*pending]
+        pending.clear()
         for row, term in (~terms.isfinite()).nonzero().tolist():
             raise CollegiumError(
-                f"{self.run.stage_name}: {self.run.name}: the loss {names[term]!r} is {float(terms[row, term])} at step "
-                f"{first + row + 1}; lower train.learning_rate, or set train.clip"
+                f"{self.run.stage_name}: {self.run.name}: the loss {objective.names[term]!r} is {float(terms[row, term])} "
+                f"at step {steps[row] + 1}; lower train.learning_rate, or set train.clip"
             )
-        weights = torch.tensor([self.stepper.objective.weights(step) for step in range(first, progress.step)])
+        own = [step // self.run.membership.every for step in steps]
+        weights = torch.tensor([objective.weights(step, self.stepper.steps) for step in own])
         values = {"loss": float((terms * weights).sum(1).mean())}
-        values |= dict(zip(names, terms.mean(0).tolist(), strict=True))
-        self.report("train", values | {"learning_rate": self.stepper.learning_rate(progress.step - 1)})
+        values |= dict(zip(objective.names, terms.mean(0).tolist(), strict=True))
+        self.report("train", values | {"learning_rate": self.stepper.learning_rate(own[-1])})
 
     def look(self) -> None:
-        """Look at validation, and keep the weights when they are the best so far; without labels keep the last."""
+        """Look at validation."""
         self.report_losses()
         self.stepper.share_batch_statistics()
-        module, progress = self.stepper.module, self.progress
         with calling("model", self.run.model):
-            found = self.data.validation.look(module)
+            self.saw(self.data.validation.look(self.module))
+
+    def saw(self, found: dict[str, float] | None) -> None:
+        """Keep the weights when they are the best so far; without labels keep the last."""
+        progress = self.progress
         if found is None:
             progress.best_step = progress.step
             return
@@ -186,7 +244,7 @@ class Training:
         progress.looks_without_better += 1
         if is_better(found, progress.best):
             progress.best, progress.best_step, progress.looks_without_better = found, progress.step, 0
-            progress.best_weights = {name: value.detach().clone() for name, value in module.state_dict().items()}
+            progress.best_weights = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
 
     def is_stopped(self) -> bool:
         rule = self.run.train.early_stopping
@@ -203,7 +261,7 @@ class Training:
 
     def save(self) -> None:
         """Write a checkpoint, unless somebody has sealed the run meanwhile."""
-        modules = {"module": self.stepper.module.state_dict(), "optimizer": self.stepper.optimizer.state_dict()}
+        modules = {"module": self.stepper.whole.state_dict(), "optimizer": self.stepper.optimizer.state_dict()}
         try:
             self.attempt.save(self.progress.step, vars(self.progress) | modules)
         except OSError as error:
@@ -215,22 +273,40 @@ class Training:
     def resume(self) -> None:
         """Go to the newest checkpoint of any attempt, if there is one."""
         folder = self.session.agree(newest_checkpoint(self.run) if self.session.rank == 0 else None)
-        if folder is None:
-            return
-        state = read_checkpoint(folder, self.session.device)
-        self.stepper.module.load_state_dict(state["module"])
+        if folder is not None:
+            self.go_to(folder)
+            log.info("%s: %s goes on from step %d", self.run.stage_name, self.run.name, self.progress.step)
+
+    def go_to(self, checkpoint: Path) -> None:
+        state = read_checkpoint(checkpoint, self.session.device)
+        self.stepper.whole.load_state_dict(state["module"])
         self.stepper.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**{name: state[name] for name in vars(self.progress)})
-        log.info("%s: %s goes on from step %d", self.run.stage_name, self.run.name, self.progress.step)
 
     def finish(self) -> RunResult:
         """Publish the best weights and seal the run's folder; what the seal holds is the result, on every rank."""
-        run, progress = self.run, self.progress
         if self.session.rank == 0:
-            preprocess = self.data.preprocessor.resolved()
-            config = ModelConfig(run.model, dict(run.arguments), self.data.transfer_set.classes, preprocess)
-            result = RunResult(run.name, run.folder, run.seed, progress.step, progress.best_step, progress.best)
-            publish_result(run, progress.best_weights or self.stepper.module.state_dict(), config, result)
-        sealed = self.session.agree(read_result(run) if self.session.rank == 0 else None)
+            self.publish()
+        sealed = self.session.agree(read_result(self.run) if self.session.rank == 0 else None)
         assert sealed is not None
+        if self.session.rank == 0:
+            drop_attempts(self.run)
         return sealed
+
+    def publish(self) -> None:
+        run, progress = self.run, self.progress
+        preprocess = self.data.preprocessor.resolved()
+        config = ModelConfig(run.model, dict(run.arguments), self.data.transfer_set.classes, preprocess)
+        result = RunResult(run.name, run.folder, run.seed, progress.step, progress.best_step, progress.best)
+        publish_result(run, progress.best_weights or self.module.state_dict(), config, result)
+
+
+def budget(run: Run, rows: TrainingRows) -> int:
+    """Optimiser steps of `run`."""
+    return resolve_steps(run.train, int(rows.labelled.sum()) if run.labelled_only else len(rows.labelled))
+
+
+def make_stepper(run: Run, session: Session, data: Data, kind: type[Stepping]) -> Stepping:
+    """Not started yet."""
+    steps = math.ceil(budget(run, data.rows) / run.membership.every)
+    return kind(run, session, data.rows, data.transfer_set, data.preprocessor, steps)

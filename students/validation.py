@@ -35,13 +35,15 @@ class Validation:
         sums = torch.zeros(2, dtype=torch.float64, device=self.session.device)
         module.eval()
         with torch.inference_mode():
-            for inputs, labels in self.held or self._read():
-                logits = module(inputs).float()
-                sums[0] += (logits.argmax(-1) == labels).sum()
-                sums[1] += F.cross_entropy(logits, labels, ignore_index=-1, reduction="none").double().sum()
+            for inputs, labels in self.chunks():
+                sums += right_and_nll(module(inputs).float(), labels)
         module.train()
         correct, nll = (self.session.all_reduce_sum(sums) / self.num_labelled).tolist()
         return {"accuracy": correct, "nll": nll}
+
+    def chunks(self) -> Iterator[tuple[Network, Tensor]]:
+        """This rank's rows, some at a time: inputs, and labels i64 (-1: none)."""
+        yield from self.held or self._read()
 
     def _read(self) -> Iterator[tuple[Network, Tensor]]:
         number = 0
@@ -52,6 +54,12 @@ class Validation:
                 if number % self.session.world == self.session.rank:
                     yield inputs, torch.tensor(labels[first : first + ROWS], device=self.session.device)
                 number += 1
+
+
+def right_and_nll(logits: Tensor, labels: Tensor) -> Tensor:
+    """Rows whose class is right and the sum of -log p(label), f64 `[2]`, over the rows with a label (-1: none)."""
+    nll = F.cross_entropy(logits, labels, ignore_index=-1, reduction="none").double().sum()
+    return torch.stack([(logits.argmax(-1) == labels).sum().double(), nll])
 
 
 def is_better(found: Mapping[str, float], best: Mapping[str, float] | None) -> bool:

@@ -44,7 +44,7 @@ def result_of(run, session=GPU, **options):
 
 def training(run, memory_bytes=None):
     run.stage.mkdir(parents=True, exist_ok=True)
-    return Training(run, GPU, SharedData(memory_bytes).of(run, GPU))
+    return Training(run, GPU, SharedData(memory_bytes).of([run], GPU)[0])
 
 
 def weights_of(trained):

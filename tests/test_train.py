@@ -47,7 +47,7 @@ def result_of(run, **options):
 
 
 def training(run, memory_bytes=None):
-    return Training(run, SESSION, SharedData(memory_bytes).of(run, SESSION))
+    return Training(run, SESSION, SharedData(memory_bytes).of([run], SESSION)[0])
 
 
 def weights_after(run, memory_bytes=None):
@@ -321,7 +321,7 @@ def test_a_store_of_other_rows_is_refused(digits, tmp_path):
 
 def test_a_ramp_rises_from_0_to_the_terms_weight(digits, store, tmp_path):
     run = make_run(tmp_path, digits, source(store), objective=[SOFT | {"ramp": {"steps": 4}}])
-    weights = [training(run).stepper.objective.weights(step)[0] for step in (0, 1, 2, 4, 100)]
+    weights = [training(run).stepper.objective.weights(step, 1000)[0] for step in (0, 1, 2, 4, 100)]
     assert weights == pytest.approx([0, 0.225, 0.45, 0.9, 0.9])
 
 
@@ -343,7 +343,7 @@ def test_a_budget_in_epochs_is_converted_to_steps(train, steps):
 
 def rows_drawn(run, num_batches):
     """The keys of the rows in each of the first batches, by their inputs."""
-    data = SharedData().of(run, SESSION)
+    data = SharedData().of([run], SESSION)[0]
     everything = data.rows.columns["input."].flatten(1)
     batches = Batches(data.rows, run, SESSION).from_step(0)
     drawn = [next(batches)["input."].flatten(1) for _ in range(num_batches)]
@@ -373,7 +373,7 @@ def test_a_labelled_fraction_is_the_share_of_labelled_rows_in_every_batch(digits
 
 def test_without_a_labelled_row_there_is_no_control(digits, tmp_path):
     run = make_run(tmp_path, digits, objective=[HARD], labelled_only=True)
-    data = SharedData().of(run, SESSION)
+    data = SharedData().of([run], SESSION)[0]
     data.rows.labelled[:] = False
     with pytest.raises(DataError, match="no labelled rows"):
         Batches(data.rows, run, SESSION)

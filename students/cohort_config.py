@@ -1,0 +1,334 @@
+"""What a recipe can say of cohorts: students that teach each other while they train. Knows nothing of torch or ray."""
+
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import Field, StringConstraints, Tag, model_validator
+
+from teachers.config import (
+    Config,
+    ImportString,
+    OptimizerName,
+    PrecisionName,
+    Preprocess,
+    Resources,
+    ScheduleName,
+    tag_or,
+)
+
+from .config import (
+    HardTerm,
+    ImportedTerm,
+    PeerLossName,
+    Ramp,
+    Require,
+    SoftTerm,
+    StudentLossName,
+    StudentTrain,
+    TeacherLabelTerm,
+    TermCommon,
+    check_ramps,
+    check_teachers,
+)
+
+MethodName = Literal["mutual", "kdcl", "one", "group_leader", "codistillation", "online_teacher", "feature_exchange"]
+KdclTarget = Literal["naive", "linear", "min_logit", "general"]
+Role = Literal["wide_teacher", "deep_teacher", "student"]
+WireName = Literal["float16", "bfloat16"]
+MemberName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+
+PEER_TEMPERATURE: dict[MethodName, float] = {
+    "mutual": 1.0,
+    "kdcl": 2.0,
+    "one": 3.0,
+    "group_leader": 3.0,
+    "codistillation": 1.0,
+    "online_teacher": 4.0,
+    "feature_exchange": 1.0,
+}
+"""Where the recipe says nothing; the papers' own, where they name one."""
+
+
+class PeerTerm(TermCommon):
+    """T^2 KL(peers || member) of softened distributions: what the others say now, or what the method makes of it."""
+
+    loss: Literal["peer"]
+    temperature: float | None = Field(None, gt=0)
+    """Softens both sides; null: the method's own (mutual 1, one and group_leader 3, ...)."""
+    reduce: Literal["mean", "sum"] | None = None
+    """Over the peers: their mean, 1 / (K - 1) of each, or their sum; null: the method's own (a sum for online_teacher)."""
+
+
+class FeatureTerm(TermCommon):
+    """Mean square between a member's projected stage maps and its peers' (of `feature_exchange`)."""
+
+    loss: Literal["feature"]
+
+
+class ChannelTerm(TermCommon):
+    """Mean square between the channel means of projected stage maps and of the wide teacher's (of `online_teacher`)."""
+
+    loss: Literal["channel"]
+
+
+CohortTerm = Annotated[
+    Annotated[HardTerm, Tag("hard")]
+    | Annotated[SoftTerm, Tag("soft")]
+    | Annotated[TeacherLabelTerm, Tag("teacher_label")]
+    | Annotated[PeerTerm, Tag("peer")]
+    | Annotated[FeatureTerm, Tag("feature")]
+    | Annotated[ChannelTerm, Tag("channel")]
+    | Annotated[ImportedTerm, Tag("import")],
+    tag_or((*get_args(StudentLossName), *get_args(PeerLossName)), "loss", "import"),
+]
+"""One term of a cohort's objective, chosen by `loss`."""
+
+HARD = HardTerm(loss="hard")
+SIGMOID = Ramp(share=0.27, shape="sigmoid")
+"""80 of 300 epochs (Lan et al., 2018)."""
+OBJECTIVES: dict[MethodName, tuple[CohortTerm, ...]] = {
+    "mutual": (HARD, PeerTerm(loss="peer")),
+    "kdcl": (HARD, PeerTerm(loss="peer")),
+    "one": (HARD, PeerTerm(loss="peer", ramp=SIGMOID)),
+    "group_leader": (HARD, PeerTerm(loss="peer", ramp=SIGMOID)),
+    "codistillation": (HARD, PeerTerm(loss="peer")),
+    "online_teacher": (PeerTerm(loss="peer"),),
+    "feature_exchange": (HARD, PeerTerm(loss="peer"), FeatureTerm(loss="feature")),
+}
+"""Where the recipe says nothing."""
+
+
+class MemberTrain(Config):
+    """What a member trains otherwise than its cohort; rows, batches and the budget are the cohort's."""
+
+    learning_rate: float | None = Field(None, gt=0)
+    """The peak of the schedule."""
+    optimizer: OptimizerName | None = None
+    """`adamw` or `sgd`."""
+    momentum: float | None = Field(None, ge=0, lt=1)
+    """Of `sgd`."""
+    weight_decay: float | None = Field(None, ge=0)
+    """Decoupled for `adamw`."""
+    schedule: ScheduleName | None = None
+    """Of the learning rate."""
+    clip: float | None = Field(None, gt=0)
+    """Largest norm of the gradient."""
+    precision: PrecisionName | None = None
+    """`bfloat16`: autocast."""
+
+
+class MemberConfig(Config):
+    """One of the students of a cohort."""
+
+    model: ImportString
+    """As a student's."""
+    arguments: dict[str, Any] = {}
+    """Keyword arguments of the model."""
+    preprocess: Preprocess = Preprocess()
+    """From canonical inputs to what this member takes."""
+    train: MemberTrain = MemberTrain()
+    """What it trains otherwise than its cohort."""
+    role: Role | None = None
+    """Of `online_teacher`, each member has one: wide_teacher, deep_teacher or student."""
+    layers: list[str] = []
+    """Names of the modules whose outputs are its stage maps, for the losses `feature` and `channel`."""
+
+    def trained(self, train: StudentTrain) -> StudentTrain:
+        """`train` with what is this member's own."""
+        return train.model_copy(update=self.train.model_dump(exclude_none=True))
+
+
+class CohortCommon(Config):
+    """What every cohort has, whatever its method."""
+
+    members: dict[MemberName, MemberConfig] = Field(min_length=1)
+    """By name; `cohort.member` can stand in any `teachers` list."""
+    teachers: list[str] = []
+    """Frozen teachers that join through the store, for the terms `soft` and `teacher_label`."""
+    objective: list[CohortTerm] = Field(default_factory=list)
+    """Of each member: a weighted sum of terms; empty: the method's own."""
+    train: StudentTrain = StudentTrain()
+    """Budget, optimiser and seeds of every member."""
+    workers_per_member: int | None = Field(1, ge=1)
+    """Data-parallel workers of each member; null: the whole cohort in turn on one worker."""
+    deliver: str = "best"
+    """What is exported: `best` (on validation), `all`, a member's name, or `ensemble` (the mean of their probabilities)."""
+    control: bool = True
+    """Train each member alone as well: same seeds, same steps, hard labels only."""
+    offline: bool = True
+    """Where there are `teachers`: train each member alone from their soft targets as well, same seeds and steps."""
+    resources: Resources = Resources()
+    """Of one worker."""
+    placement: Literal["PACK", "SPREAD"] = "PACK"
+    """Workers on as few nodes as can be, or on as many."""
+    max_rollbacks: int = Field(3, ge=0)
+    """Times that a member that diverged is set back and goes on at half its learning rate."""
+    require: Require = Require()
+    """Quality gates, of what is delivered."""
+
+    @property
+    def name_of_method(self) -> MethodName:
+        method: MethodName = self.method  # type: ignore[attr-defined]
+        return method
+
+    @model_validator(mode="after")
+    def resolved(self) -> Self:
+        """Fill in what the method decides, then check that the parts fit each other."""
+        method = self.name_of_method
+        terms = self.objective or [term for term in OBJECTIVES[method] if len(self.members) > 1 or term.loss == "hard"]
+        object.__setattr__(self, "objective", [_with_defaults(term, method) for term in terms])
+        if len(self.members) == 1 and method != "mutual":
+            raise ValueError(f"a cohort of one member has nobody to learn from; `{method}` takes two or more")
+        self._check_objective(method)
+        check_teachers(self.objective, self.teachers)
+        check_ramps(self.objective, self.train)
+        if self.deliver not in ("best", "all", "ensemble", *self.members):
+            raise ValueError(f"deliver is {self.deliver!r}, expected best, all, ensemble or one of {[*self.members]}")
+        self._check_batch()
+        return self
+
+    def _check_objective(self, method: MethodName) -> None:
+        for number, term in enumerate(self.objective):
+            where = f"objective.{number}"
+            if term.loss == "peer" and len(self.members) == 1:
+                raise ValueError(f"{where}: a member alone has no peers; remove the term `peer`")
+            if term.loss == "feature" and method != "feature_exchange":
+                raise ValueError(f"{where}: the loss `feature` is of the method feature_exchange, this one is {method}")
+            if term.loss == "channel" and method != "online_teacher":
+                raise ValueError(f"{where}: the loss `channel` is of the method online_teacher, this one is {method}")
+
+    def _check_batch(self) -> None:
+        if self.train.workers != 1:
+            raise ValueError("train.workers is a student's; a cohort says `workers_per_member`")
+        parts = self.ranks_of_a_batch * self.train.accumulate
+        if self.train.batch_size % parts:
+            raise ValueError(
+                f"train.batch_size {self.train.batch_size} is not divisible by workers * accumulate = {parts}"
+            )
+
+    @property
+    def ranks_of_a_batch(self) -> int:
+        """Among how many workers the rows of one global batch are shared out."""
+        return self.workers_per_member or 1
+
+    @property
+    def workers(self) -> int:
+        """Of the whole cohort."""
+        return len(self.members) * self.workers_per_member if self.workers_per_member else 1
+
+    def member_train(self, member: str) -> StudentTrain:
+        return self.members[member].trained(self.train).model_copy(update={"workers": self.ranks_of_a_batch})
+
+
+def _with_defaults(term: CohortTerm, method: MethodName) -> CohortTerm:
+    if not isinstance(term, PeerTerm):
+        return term
+    own = {"temperature": PEER_TEMPERATURE[method], "reduce": "sum" if method == "online_teacher" else "mean"}
+    return term.model_copy(update={key: value for key, value in own.items() if getattr(term, key) is None})
+
+
+class SynchronousCohort(CohortCommon):
+    """Members that take every step together."""
+
+    wire: WireName | None = None
+    """What members exchange is rounded to it; null: as it is."""
+
+
+class MutualCohort(SynchronousCohort):
+    """Deep mutual learning: each member follows all others (Zhang et al., 2018)."""
+
+    method: Literal["mutual"]
+
+
+class KdclCohort(SynchronousCohort):
+    """Online distillation from one target made of all members; each sees its own augmentation (Guo et al., 2020)."""
+
+    method: Literal["kdcl"]
+    target: KdclTarget = "min_logit"
+    """How the members' logits become one target."""
+
+
+class SharedTrunkCohort(CohortCommon):
+    """Members with one trunk: one model with several heads; `workers_per_member` is of that model."""
+
+    trunk: str | None = None
+    """Name of the last module that is shared, `stages.1`; null: the first half of the modules."""
+
+    @property
+    def workers(self) -> int:
+        return self.ranks_of_a_batch
+
+
+class OneCohort(SharedTrunkCohort):
+    """Branches that follow their own gated ensemble (Lan et al., 2018)."""
+
+    method: Literal["one"]
+
+
+class GroupLeaderCohort(SharedTrunkCohort):
+    """Peers that follow what each attends to, and a leader that follows their mean (OKDDip, Chen et al., 2020)."""
+
+    method: Literal["group_leader"]
+    leader: str | None = None
+    """The member that follows the mean of all others; null: the last."""
+
+    @model_validator(mode="after")
+    def leader_is_a_member(self) -> Self:
+        if self.leader is not None and self.leader not in self.members:
+            raise ValueError(f"leader is {self.leader!r}, expected one of {[*self.members]}")
+        return self
+
+
+class CodistillationCohort(CohortCommon):
+    """Members that train apart and listen to older generations of each other (Anil et al., 2018)."""
+
+    method: Literal["codistillation"]
+    exchange_every: int = Field(50, ge=1)
+    """Steps between two generations of a member, and between two looks for those of its peers."""
+    burn_in: int = Field(100, ge=0)
+    """Steps before a member listens."""
+    max_staleness: int | None = Field(None, ge=1)
+    """Steps by which a generation may be behind the member that listens; an older one is not heard. Null: any."""
+    own_rows: bool = False
+    """Each member draws from its own share of the rows; else all draw from all."""
+
+
+class OnlineTeacherCohort(SynchronousCohort):
+    """Teachers that learn the task while a student follows them (after OMGD, Ren et al., 2021)."""
+
+    method: Literal["online_teacher"]
+    teachers_every: int = Field(1, ge=1)
+    """Steps of the student between two steps of its teachers."""
+
+    @model_validator(mode="after")
+    def roles_are_given(self) -> Self:
+        roles = [member.role for member in self.members.values()]
+        if roles.count("student") != 1 or None in roles or roles.count("wide_teacher") > 1:
+            raise ValueError("online_teacher takes one student, at most one wide_teacher, and a role for every member")
+        if any(term.loss == "channel" for term in self.objective) and "wide_teacher" not in roles:
+            raise ValueError("the loss `channel` needs a wide_teacher")
+        return self
+
+
+class FeatureExchangeCohort(SynchronousCohort):
+    """Peers that match each other's stage maps through projectors."""
+
+    method: Literal["feature_exchange"]
+
+    @model_validator(mode="after")
+    def layers_are_given(self) -> Self:
+        numbers = {name: len(member.layers) for name, member in self.members.items()}
+        if len(set(numbers.values())) != 1 or not next(iter(numbers.values())):
+            raise ValueError(f"feature_exchange takes as many `layers` of each member; found {numbers}")
+        return self
+
+
+CohortConfig = Annotated[
+    MutualCohort
+    | KdclCohort
+    | OneCohort
+    | GroupLeaderCohort
+    | CodistillationCohort
+    | OnlineTeacherCohort
+    | FeatureExchangeCohort,
+    Field(discriminator="method"),
+]

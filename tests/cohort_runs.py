@@ -1,0 +1,117 @@
+"""Cohorts to train in tests, in one process or on several ranks of a real gloo group.
+
+As a script it is one rank: RANK WORLD PORT_FILE_STORE FOLDER TRANSFER_SET METHOD_JSON.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from pydantic import TypeAdapter
+
+from students.cohort_config import CohortConfig
+from students.ranks import Ranks
+from students.session import CohortRun, PlainSession, Source
+from students.train import fit
+from teachers.transfer_set import TransferSet
+
+COHORT = TypeAdapter(CohortConfig)
+MLP = {"model": "students.models:mlp", "arguments": {"hidden": 16}}
+CONV = {"model": "students.models:small_conv_net", "arguments": {"width": 4}}
+EXACT = {"model": "cohort_runs:Exact", "arguments": {"hidden": 16}}
+
+
+class DoubleFlatten(torch.nn.Flatten):
+    def forward(self, inputs):
+        return super().forward(inputs.double())
+
+
+class Exact(torch.nn.Sequential):
+    """Computes in float64, so that the order of sums is all that two ways of training can differ in."""
+
+    def __init__(self, hidden, num_classes, input_shape):
+        width = int(torch.tensor(input_shape).prod())
+        layers = [torch.nn.Linear(width, hidden), torch.nn.Tanh(), torch.nn.Linear(hidden, num_classes)]
+        super().__init__(DoubleFlatten(), *layers)
+        self.double()
+
+
+class ExactPlain(torch.nn.Module):
+    """One matrix, in float64: another architecture than `Exact`."""
+
+    def __init__(self, num_classes, input_shape):
+        super().__init__()
+        self.layer = torch.nn.Linear(int(torch.tensor(input_shape).prod()), num_classes).double()
+
+    def forward(self, inputs):
+        return self.layer(inputs.double().flatten(1))
+
+
+class Exploding(torch.nn.Module):
+    """Fine at first; its gradient overflows when its weights have moved far, as a large rate makes them."""
+
+    def __init__(self, limit, num_classes, input_shape):
+        super().__init__()
+        self.layer, self.limit = torch.nn.Linear(int(torch.tensor(input_shape).prod()), num_classes), limit
+
+    def forward(self, inputs):
+        logits = self.layer(inputs.flatten(1))
+        return logits if self.layer.weight.detach().abs().max() < self.limit else logits * float("inf")
+
+
+def cohort_config(method: str = "mutual", members: Any = None, **options: Any) -> CohortConfig:
+    members = members or {"a": MLP, "b": MLP}
+    train = {"steps": 20, "batch_size": 32, "learning_rate": 1e-2} | options.pop("train", {})
+    config: CohortConfig = COHORT.validate_python({"method": method, "members": members, "train": train, **options})
+    return config
+
+
+def make_cohort(
+    folder: Path, transfer_set: TransferSet, config: CohortConfig, *, sources: tuple[Source, ...] = (), seed: int = 0
+) -> CohortRun:
+    from students.cohort_runs import member_runs
+
+    common = {
+        "stage": folder,
+        "stage_name": "distill/trio",
+        "transfer_set": transfer_set.folder,
+        "user_path": Path(__file__).parent,
+    }
+    return member_runs("trio", config, seed, folder=folder, sources=sources, **common)
+
+
+def in_turn(run: CohortRun, **options: Any) -> list[Any]:
+    return fit([run], PlainSession(), **options)
+
+
+def on_ranks(folder: Path, transfer_set: TransferSet, config: CohortConfig, world: int, **more: Any) -> None:
+    """Train on `world` processes; raises when one fails, with what it said."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config.model_dump(mode="json")))
+    arguments = [str(world), str(folder), str(transfer_set.folder), json.dumps(more)]
+    processes = [
+        subprocess.Popen([sys.executable, __file__, str(rank), *arguments], stderr=subprocess.PIPE, text=True)
+        for rank in range(world)
+    ]
+    for process in processes:
+        _, told = process.communicate()
+        assert process.returncode == 0, told[-3000:]
+
+
+def one_rank(rank: int, world: int, folder: Path, transfer_set: Path, more: dict[str, Any]) -> None:
+    torch.set_num_threads(1)
+    store = f"file://{folder.resolve()}/rendezvous"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
+    config = COHORT.validate_json((folder / "config.json").read_text())
+    sources = tuple(Source(name, {"train-0": Path(path)}) for name, path in more.get("sources", {}).items())
+    run = make_cohort(folder, TransferSet.open(transfer_set), config, sources=sources)
+    fit([run], Ranks(torch.device("cpu")), checkpoint_every_s=more.get("checkpoint_every_s", 10.0))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    one_rank(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), json.loads(sys.argv[5]))

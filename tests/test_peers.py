@@ -1,0 +1,430 @@
+"""Synchronous cohorts: laws, and single-process references written out by hand, in float64."""
+
+import dataclasses
+import json
+
+import pytest
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+
+from students.batches import Batches
+from students.features import Projector
+from students.peer_targets import PEER_RULES
+from students.session import PlainSession
+from students.train import SharedData, fit
+from teachers.errors import CollegiumError, RecipeError
+from teachers.model_folder import load_model
+from tests.cohort_runs import CONV, EXACT, MLP, cohort_config, in_turn, make_cohort, on_ranks
+from tests.training_runs import HARD, SOFT, make_run, make_store, source
+
+SESSION = PlainSession()
+EXACT_TOO = {"model": "cohort_runs:Exact", "arguments": {"hidden": 16}}
+OTHER = {"model": "cohort_runs:ExactPlain"}
+
+
+def weights_of(run):
+    return [safetensors.torch.load_file(member.folder / "model.safetensors") for member in run.members]
+
+
+def farthest(one, other):
+    """The largest difference of any weight of any member."""
+    pairs = zip(weights_of(one), weights_of(other), strict=True)
+    return max(float((a[name] - b[name]).abs().max()) for a, b in pairs for name in a)
+
+
+def last(**train):
+    """So that the weights delivered are those after the last step."""
+    return {"train": {"evaluate_every": 10_000, "schedule": "constant", "weight_decay": 0.01} | train}
+
+
+def by_hand(run, loss_of, steps=20):
+    """The members of `run` trained by a loop of plain torch: `loss_of(logits of all, labels, member)`."""
+    data = SharedData().of(run.members, SESSION)
+    from teachers.model_folder import build_module
+
+    modules = []
+    for member, own in zip(run.members, data, strict=True):
+        torch.manual_seed(member.draw_seed)
+        shape = own.preprocessor.input_shape
+        modules.append(build_module(member.model, member.arguments, num_classes=10, input_shape=shape).train())
+    optimizers = [torch.optim.AdamW(module.parameters(), lr=1e-2, weight_decay=0.01) for module in modules]
+    stream = Batches(data[0].rows, run.members[0], SESSION).from_step(0)
+    for _ in range(steps):
+        batch = next(stream)
+        inputs = data[0].rows.inputs(batch, None)
+        logits = [module(inputs) for module in modules]
+        labels = torch.where(batch["has_label"] > 0, batch["label"], -1)
+        losses = [loss_of(logits, labels, member) for member in range(len(modules))]
+        for optimizer, loss in zip(optimizers, losses, strict=True):
+            optimizer.zero_grad()
+            loss.backward(retain_graph=True)
+        for optimizer in optimizers:
+            optimizer.step()
+    return [module.state_dict() for module in modules]
+
+
+def mutual_loss(logits, labels, member):
+    """CE + 1/(K-1) sum_l KL(p_l || p_k), T = 1 (deep mutual learning)."""
+    own, others = logits[member], [each.detach() for n, each in enumerate(logits) if n != member]
+    hard = F.cross_entropy(own, labels, ignore_index=-1)
+    pulls = [F.kl_div(own.log_softmax(-1), other.softmax(-1), reduction="batchmean") for other in others]
+    return hard + sum(pulls) / len(pulls)
+
+
+def matches(run, expected, tolerance=1e-8):
+    for found, reference in zip(weights_of(run), expected, strict=True):
+        for name, value in reference.items():
+            assert (found[name] - value).abs().max() < tolerance, name
+
+
+@pytest.mark.parametrize("members", [[EXACT, EXACT], [EXACT, OTHER], [EXACT, OTHER, EXACT_TOO]])
+def test_mutual_learning_in_turn_is_the_papers_formula(members, digits, tmp_path):
+    config = cohort_config("mutual", dict(zip("abc", members, strict=False)), **last())
+    run = make_cohort(tmp_path, digits, config)
+    in_turn(run)
+    matches(run, by_hand(run, mutual_loss))
+
+
+@pytest.mark.parametrize("members", [[EXACT, EXACT], [EXACT, OTHER]])
+def test_two_ranks_train_what_one_process_trains(members, digits, tmp_path):
+    config = cohort_config("mutual", dict(zip("ab", members, strict=True)), **last())
+    on_ranks(tmp_path / "ranks", digits, config, world=2)
+    run = make_cohort(tmp_path / "ranks", digits, config)
+    matches(run, by_hand(run, mutual_loss))
+    here = make_cohort(tmp_path / "here", digits, config)
+    in_turn(here)
+    for one, other in zip(run.members, here.members, strict=True):
+        results = [json.loads((member.folder / "result.json").read_text()) for member in (one, other)]
+        assert results[0]["validation"] == pytest.approx(results[1]["validation"], abs=1e-8)
+
+
+def test_two_workers_a_member_train_what_one_trains(digits, tmp_path):
+    one, two = (cohort_config("mutual", workers_per_member=n, **last(accumulate=2)) for n in (1, 2))
+    on_ranks(tmp_path / "two", digits, two, world=4)
+    here = make_cohort(tmp_path / "one", digits, one)
+    in_turn(here)
+    assert farthest(make_cohort(tmp_path / "two", digits, two), here) < 1e-6
+
+
+def test_a_mutual_cohort_of_one_is_plain_training_bit_for_bit(digits, tmp_path):
+    store = make_store(tmp_path / "store", digits)
+    objective = [SOFT, HARD]
+    config = cohort_config(
+        "mutual", {"a": MLP}, teachers=["wide"], objective=objective, train={"steps": 40, "learning_rate": 5e-3}
+    )
+    cohort = make_cohort(tmp_path / "cohort", digits, config, sources=(source(store),))
+    in_turn(cohort)
+    plain = make_run(tmp_path / "plain", digits, source(store), objective=objective)
+    fit([plain], SESSION)
+    for name in ("model.safetensors", "config.json", "result.json"):
+        assert (cohort.members[0].folder / name).read_bytes() == (plain.folder / name).read_bytes()
+
+
+def test_members_of_one_architecture_start_apart_and_learn_alike(digits, tmp_path):
+    run = make_cohort(tmp_path, digits, cohort_config("mutual", train={"steps": 300}))
+    results = in_turn(run)
+    first, second = weights_of(run)
+    assert any((first[name] - second[name]).abs().max() > 0.01 for name in first)
+    points = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    agreement = [point["value"] for point in points if point["key"] == "cohort.agreement"]
+    assert agreement[-1] > 0.8 and all(result.validation["accuracy"] > 0.7 for result in results)
+
+
+@pytest.mark.parametrize("target", ["naive", "linear", "min_logit", "general"])
+def test_kdcl_on_two_ranks_is_kdcl_in_turn(target, digits, tmp_path):
+    config = cohort_config("kdcl", {"a": EXACT, "b": OTHER}, target=target, **last(augment="affine", evaluate_every=5))
+    on_ranks(tmp_path / "ranks", digits, config, world=2)
+    here = make_cohort(tmp_path / "here", digits, config)
+    in_turn(here)
+    assert farthest(make_cohort(tmp_path / "ranks", digits, config), here) < 1e-8
+
+
+def test_kdcl_min_logit_is_the_papers_formula(digits, tmp_path):
+    config = cohort_config("kdcl", {"a": EXACT, "b": OTHER}, **last())
+    run = make_cohort(tmp_path, digits, config)
+    in_turn(run)
+
+    def loss_of(logits, labels, member):
+        has = labels >= 0
+        z = torch.stack([each.detach() for each in logits])[:, has]
+        at_label = z.gather(2, labels[has].expand(2, -1)[..., None])
+        target = (z - at_label).amin(0)
+        own = logits[member]
+        pull = F.kl_div((own[has] / 2).log_softmax(-1), (target / 2).softmax(-1), reduction="sum") * 4
+        return (F.cross_entropy(own[has], labels[has], reduction="sum") + pull) / max(int(has.sum()), 1)
+
+    matches(run, by_hand(run, loss_of))
+
+
+def test_members_of_kdcl_see_views_of_their_own_and_others_the_same(digits, tmp_path):
+    seen = {}
+    for method in ("kdcl", "mutual"):
+        run = make_cohort(tmp_path / method, digits, cohort_config(method, train={"augment": "affine"}))
+        from students.peers import cohort_of
+
+        cohort = cohort_of(run, SESSION, SharedData())
+        batches = next(cohort.batches())
+        seen[method] = [
+            each.stepper.begin(batch, 3).inputs for each, batch in zip(cohort.trainings, batches, strict=True)
+        ]
+    assert torch.equal(*seen["mutual"])
+    assert not torch.equal(*seen["kdcl"])
+
+
+def exchange_config(members, **options):
+    layered = {name: {**member, "layers": layers} for name, (member, layers) in members.items()}
+    return cohort_config("feature_exchange", layered, **options)
+
+
+def test_feature_exchange_on_two_ranks_is_feature_exchange_in_turn(digits, tmp_path):
+    config = exchange_config({"a": (EXACT, ["1"]), "b": ({**EXACT, "arguments": {"hidden": 24}}, ["1"])}, **last())
+    on_ranks(tmp_path / "ranks", digits, config, world=2)
+    here = make_cohort(tmp_path / "here", digits, config)
+    in_turn(here)
+    assert farthest(make_cohort(tmp_path / "ranks", digits, config), here) < 1e-8
+
+
+def test_feature_exchange_is_its_formula(digits, tmp_path):
+    """CE + DML + mean over layers and peers of MSE(P(F_i), sg F_j), projectors trained with their member."""
+    wide = {**EXACT, "arguments": {"hidden": 24}}
+    config = exchange_config({"a": (EXACT, ["1"]), "b": (wide, ["1"])}, **last())
+    run = make_cohort(tmp_path, digits, config)
+    in_turn(run)
+    data = SharedData().of(run.members, SESSION)
+    from teachers.model_folder import build_module
+
+    modules, projectors, optimizers = [], [], []
+    widths = [16, 24]
+    for number, (member, own) in enumerate(zip(run.members, data, strict=True)):
+        torch.manual_seed(member.draw_seed)
+        shape = own.preprocessor.input_shape
+        modules.append(build_module(member.model, member.arguments, num_classes=10, input_shape=shape))
+        torch.manual_seed(member.draw_seed)
+        projectors.append(Projector([widths[number]], [widths[1 - number]]).double())
+        parameters = [*modules[-1].parameters(), *projectors[-1].parameters()]
+        optimizers.append(torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.01))
+    stream = Batches(data[0].rows, run.members[0], SESSION).from_step(0)
+    for _ in range(20):
+        batch = next(stream)
+        inputs = data[0].rows.inputs(batch, None).double()
+        maps = [module[1](inputs.flatten(1)) for module in modules]
+        logits = [module[3](module[2](each)) for module, each in zip(modules, maps, strict=True)]
+        labels = torch.where(batch["has_label"] > 0, batch["label"], -1)
+        for n in (0, 1):
+            loss = mutual_loss(logits, labels, n) + F.mse_loss(projectors[n](maps[n]), maps[1 - n].detach())
+            optimizers[n].zero_grad()
+            loss.backward(retain_graph=True)
+        for optimizer in optimizers:
+            optimizer.step()
+    matches(run, [module.state_dict() for module in modules])
+
+
+def online(members=("wide_teacher", "deep_teacher", "student"), **options):
+    kinds = {"wide_teacher": OTHER, "deep_teacher": EXACT, "student": EXACT_TOO}
+    return cohort_config(
+        "online_teacher", {role.split("_")[0]: {**kinds[role], "role": role} for role in members}, **options
+    )
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_online_teachers_move_as_if_there_were_no_student(every, digits, tmp_path):
+    config = online(teachers_every=every, **last(steps=21))
+    run = make_cohort(tmp_path / "with", digits, config)
+    in_turn(run)
+    without = make_cohort(tmp_path / "without", digits, config)
+    without = dataclasses.replace(without, members=without.members[:2])
+    in_turn(without)
+    for one, other in zip(run.members[:2], without.members, strict=True):
+        assert (one.folder / "model.safetensors").read_bytes() == (other.folder / "model.safetensors").read_bytes()
+
+
+def test_an_online_teacher_that_moves_every_step_is_plain_training(digits, tmp_path):
+    run = make_cohort(tmp_path / "cohort", digits, online(**last()))
+    in_turn(run)
+    plain = make_run(
+        tmp_path / "plain", digits, objective=[{"loss": "hard"}], model="cohort_runs:ExactPlain",
+        steps=20, learning_rate=1e-2, evaluate_every=10_000, schedule="constant", weight_decay=0.01,
+    )  # fmt: skip
+    fit([plain], SESSION)
+    assert (run.members[0].folder / "model.safetensors").read_bytes() == (
+        plain.folder / "model.safetensors"
+    ).read_bytes()
+
+
+def test_a_students_loss_has_no_gradient_at_its_teachers(digits, tmp_path):
+    from students.peers import cohort_of
+    from students.train import Clock
+
+    run = make_cohort(tmp_path, digits, online(teachers_every=2, train={"steps": 4}))
+    cohort = cohort_of(run, SESSION, SharedData())
+    for training in cohort.trainings:
+        training.stepper.optimizer.step = lambda: None
+        training.stepper.optimizer.zero_grad = lambda: None
+    batches = next(cohort.batches())
+    for training in cohort.trainings:
+        training.progress.step = 1  # a step of the student's alone
+    cohort.advance(batches, Clock(1e9))
+    teachers, student = cohort.trainings[:2], cohort.trainings[2]
+    assert all(p.grad is None for teacher in teachers for p in teacher.module.parameters())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in student.module.parameters())
+
+
+def test_a_live_teachers_channels_reach_the_student(digits, tmp_path):
+    members = {
+        "wide": {
+            "model": "students.models:small_conv_net",
+            "arguments": {"width": 8},
+            "role": "wide_teacher",
+            "layers": ["2"],
+        },
+        "small": {**CONV, "role": "student", "layers": ["2"]},
+    }
+    final = {}
+    for weight in (0.0, 1.0):
+        objective = [{"loss": "peer"}, {"loss": "channel", "weight": weight}]
+        config = cohort_config("online_teacher", members, objective=objective, train={"steps": 100})
+        folder = tmp_path / str(weight)
+        in_turn(make_cohort(folder, digits, config))
+        points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        final[weight] = [p["value"] for p in points if p["key"] == "train.channel" and p["run"] == "small/seed-0"][-1]
+    assert final[1.0] < 0.7 * final[0.0]
+
+
+@pytest.mark.parametrize("method", ["one", "group_leader"])
+def test_members_of_one_trunk_share_it_and_are_networks_of_their_own(method, digits, tmp_path):
+    members = {name: {**MLP, "arguments": {"hidden": [32, 16]}} for name in "abc"}
+    config = cohort_config(method, members, trunk="2", train={"steps": 200, "evaluate_every": 200})
+    run = make_cohort(tmp_path, digits, config)
+    results = in_turn(run)
+    first, second, third = weights_of(run)
+    assert torch.equal(first["1.weight"], second["1.weight"]) and torch.equal(first["1.weight"], third["1.weight"])
+    assert not torch.equal(first["3.weight"], second["3.weight"])
+    inputs = digits.inputs(digits.of("validation")[0], 0, 5)
+    models = [load_model(member.folder) for member in run.members]
+    assert all(model(inputs).shape == (5, 10) for model in models)
+    assert all(result.validation["accuracy"] > 0.6 for result in results)
+
+
+def test_one_is_its_formula(digits, tmp_path):
+    """sum_b CE(z_b) + CE(z_e) + sum_b T^2 KL(sg z_e || z_b), z_e by a gate of softmax(ReLU(BN(FC(GAP(x)))))."""
+    config = cohort_config(
+        "one", {"a": EXACT, "b": EXACT}, trunk="1",
+        objective=[{"loss": "hard"}, {"loss": "peer", "temperature": 3.0}], **last(),
+    )  # fmt: skip
+    run = make_cohort(tmp_path, digits, config)
+    in_turn(run)
+    data = SharedData().of(run.members, SESSION)
+    from teachers.model_folder import build_module
+
+    nets = []
+    for member, own in zip(run.members, data, strict=True):
+        torch.manual_seed(member.draw_seed)
+        nets.append(
+            build_module(member.model, member.arguments, num_classes=10, input_shape=own.preprocessor.input_shape)
+        )
+    torch.manual_seed(run.members[0].draw_seed)
+    gate = torch.nn.ModuleList([torch.nn.Linear(16, 2), torch.nn.BatchNorm1d(2)]).double()
+    trunk = nets[0][1]
+    parameters = [*trunk.parameters(), *nets[0][3].parameters(), *nets[1][3].parameters(), *gate.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.01)
+    stream = Batches(data[0].rows, run.members[0], SESSION).from_step(0)
+    for _ in range(20):
+        batch = next(stream)
+        shared = trunk(data[0].rows.inputs(batch, None).double().flatten(1))
+        labels = torch.where(batch["has_label"] > 0, batch["label"], -1)
+        branches = [net[3](torch.tanh(shared)) for net in nets]
+        g = F.relu(gate[1](gate[0](shared))).softmax(-1)
+        z_e = g[:, :1] * branches[0] + g[:, 1:] * branches[1]
+        loss = F.cross_entropy(z_e, labels, ignore_index=-1)
+        for z in branches:
+            pull = F.kl_div((z / 3).log_softmax(-1), (z_e.detach() / 3).softmax(-1), reduction="batchmean")
+            loss = loss + F.cross_entropy(z, labels, ignore_index=-1) + 9 * pull
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    expected = [net.state_dict() for net in nets]
+    expected[1] |= {name: value for name, value in expected[0].items() if name.startswith("1.")}
+    matches(run, expected)
+
+
+@pytest.mark.parametrize("method", ["one", "group_leader"])
+def test_a_trunk_on_two_workers_is_the_trunk_on_one(method, digits, tmp_path):
+    members = {name: {**EXACT, "arguments": {"hidden": 16}} for name in "abc"}
+    one, two = (
+        cohort_config(method, members, workers_per_member=n, trunk="1", **last(learning_rate=1e-3)) for n in (1, 2)
+    )
+    if method == "one":
+        pytest.skip("its gate has batch statistics, which each worker takes over its own rows")
+    on_ranks(tmp_path / "two", digits, two, world=2)
+    here = make_cohort(tmp_path / "one", digits, one)
+    in_turn(here)
+    assert farthest(make_cohort(tmp_path / "two", digits, two), here) < 1e-8
+
+
+def test_trunks_that_do_not_fit_are_refused_with_the_first_difference(digits, tmp_path):
+    members = {"a": {**MLP, "arguments": {"hidden": [32, 16]}}, "b": {**MLP, "arguments": {"hidden": [24, 16]}}}
+    run = make_cohort(tmp_path, digits, cohort_config("one", members, trunk="2"))
+    with pytest.raises(RecipeError, match=r"members\.b: its trunk is not that of .*members\.a.*out_features=24"):
+        in_turn(run)
+
+
+def test_a_resumed_cohort_ends_like_an_undisturbed_one(digits, tmp_path):
+    from students.peers import cohort_of
+    from students.train import Clock
+
+    config = cohort_config("mutual", {"a": MLP, "b": CONV}, train={"steps": 60, "evaluate_every": 15})
+    whole = make_cohort(tmp_path / "whole", digits, config)
+    in_turn(whole)
+    run = make_cohort(tmp_path / "stopped", digits, config)
+    run.stage.mkdir()
+    stopped = cohort_of(run, SESSION, SharedData())
+    for batches in stopped.batches():
+        stopped.advance(batches, Clock(1e9))
+        if stopped.step in (15, 30):
+            stopped.look()
+        if stopped.step == 37:
+            stopped.save()
+            break
+    in_turn(run)
+    for one, other in zip(run.members, whole.members, strict=True):
+        for name in ("model.safetensors", "result.json"):
+            assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes()
+
+
+def test_members_go_back_to_a_checkpoint_that_all_have(digits, tmp_path):
+    from students.checkpoint import newest_common
+
+    run = make_cohort(tmp_path, digits, cohort_config("mutual"))
+    for member, steps in zip(run.members, [(10, 20), (10,)], strict=True):
+        member.folder.mkdir(parents=True)
+        from students.checkpoint import Attempt
+
+        attempt = Attempt(member, "first")
+        for step in steps:
+            attempt.save(step, {"step": step})
+    assert newest_common(run.members) == "first/step-000010"
+
+
+def test_who_diverges_is_named_and_goes_on_at_half_its_rate(digits, tmp_path, caplog):
+    wild = {
+        "model": "cohort_runs:Exploding",
+        "arguments": {"limit": 2.0},
+        "train": {"learning_rate": 1.0, "optimizer": "sgd"},
+    }
+    config = cohort_config("mutual", {"a": MLP, "b": wild}, train={"steps": 40}, max_rollbacks=20)
+    run = make_cohort(tmp_path, digits, config)
+    results = in_turn(run, checkpoint_every_s=0)
+    assert any("b/seed-0 diverged at step" in message and "half" in message for message in caplog.messages)
+    assert all(result.steps == 40 for result in results)
+
+
+def test_who_goes_on_diverging_ends_the_run_by_name(digits, tmp_path):
+    wild = {"model": "cohort_runs:Exploding", "arguments": {"limit": 1e-6}}
+    run = make_cohort(tmp_path, digits, cohort_config("mutual", {"a": MLP, "b": wild}, max_rollbacks=2))
+    with pytest.raises(CollegiumError, match=r"b/seed-0 diverged at step 1, after 2 rollbacks; lower its"):
+        in_turn(run)
+
+
+def test_every_rule_is_of_the_literal_table():
+    assert set(PEER_RULES) == {"others", "mean_of_others", "naive", "linear", "min_logit", "general"}
