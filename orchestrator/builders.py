@@ -56,7 +56,9 @@ def evaluate_teachers(context: Context, prepared: Built, taught: Mapping[str, Ta
         "folders": {name: folder for name, folder in networks.items() if folder is not None},
         "trust": recipe.trusted(),
     }
-    return context.stages.build(stage, partial(_evaluate, context, Resources(), "evaluate_teachers", keywords))
+    return context.stages.build(
+        stage, partial(evaluate_on_cluster, context, Resources(), "evaluate_teachers", keywords)
+    )
 
 
 def evaluate_student(
@@ -79,10 +81,12 @@ def evaluate_student(
         **graph.own_combination(config),
     }
     with within(f"students.{name}"):
-        return context.stages.build(stage, partial(_evaluate, context, config.resources, "evaluate_student", keywords))
+        return context.stages.build(
+            stage, partial(evaluate_on_cluster, context, config.resources, "evaluate_student", keywords)
+        )
 
 
-def _evaluate(
+def evaluate_on_cluster(
     context: Context, resources: Resources, function: str, keywords: Mapping[str, Any], folder: Path
 ) -> tuple[Seal, Facts]:
     from students import evaluate

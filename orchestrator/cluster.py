@@ -14,15 +14,15 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
 
-from students.config import StudentConfig
-from teachers.config import Resources
+from students.cohort_config import CohortCommon
+from teachers.config import Resources, TeacherConfig
 from teachers.disk import is_unfit, unfit
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.imports import check_own_packages, use_user_path
 from teachers.waiting import outcome
 
 from .checks import check_before_work
-from .recipe import Recipe
+from .recipe import Learner, Recipe
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -173,18 +173,30 @@ class Cluster:
     def _check(self, recipe: Recipe) -> None:
         """Raise EnvironmentUnfit for a request that this cluster can never meet."""
         problems = []
-        for kind, members in (("teachers", recipe.teachers), ("students", recipe.students)):
+        for kind, members in (
+            ("teachers", recipe.teachers),
+            ("students", recipe.students),
+            ("cohorts", recipe.cohorts),
+        ):
             for name, config in members.items():
                 if lacking := self.lacks(config.resources):
                     problems.append(f"{kind}.{name}.resources asks for {', '.join(lacking)}")
-                workers = config.train.workers if isinstance(config, StudentConfig) else 1
-                if workers * config.resources.cpus > self.total("CPU"):
-                    problems.append(
-                        f"{kind}.{name}.train.workers: {workers} workers of {config.resources.cpus:g} CPUs, "
-                        f"the cluster has {self.total('CPU'):g}"
-                    )
+                problems += self._lack_of_workers(f"{kind}.{name}", config)
         if problems:
             raise EnvironmentUnfit("\n".join(problems))
+
+    def _lack_of_workers(self, where: str, config: TeacherConfig | Learner) -> Iterator[str]:
+        """Why this cluster can never host all workers of a training at once."""
+        train = getattr(config, "train", None)
+        workers = config.workers if isinstance(config, CohortCommon) else train.workers if train else 0
+        key = "workers_per_member" if isinstance(config, CohortCommon) else "train.workers"
+        for resource, each in (("CPU", config.resources.cpus), ("GPU", self.gpus(config.resources))):
+            if workers and workers * each > self.total(resource):
+                yield (
+                    f"{where}.{key}: {workers} workers of {each:g} {resource}s, the cluster has {self.total(resource):g}; "
+                    f"ask for less in `resources`"
+                    + ("" if key == "train.workers" else ", or set `workers_per_member: null`")
+                )
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item], user_path: Path) -> Iterator[Result]:
         """`map(function, items)` on the cluster, results in order, a bounded number under way."""

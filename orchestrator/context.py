@@ -7,14 +7,13 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from students.config import StudentConfig
 from teachers.config import TeacherConfig
 from teachers.seal import digest_of
 
 from . import graph
 from .cluster import Cluster
 from .progress import Watch
-from .recipe import Recipe
+from .recipe import Learner, Recipe
 from .stages import Built, Stages
 from .tracking import Tracker
 
@@ -53,7 +52,7 @@ class Taught:
 
 
 def sources(
-    recipe: Recipe, config: StudentConfig | None, taught: Mapping[str, Taught], segments: Sequence[str]
+    recipe: Recipe, config: Learner | None, taught: Mapping[str, Taught], segments: Sequence[str]
 ) -> tuple["Source", ...]:
     """A student's teachers (or all of the recipe's), as those who read their labels need them."""
     from students.session import Source
@@ -77,6 +76,13 @@ def delivered(folder: Path) -> tuple[str, int]:
     return document["run"], document["seed"]
 
 
-def delivered_digest(built: Built) -> str:
-    run, _ = delivered(built.folder)
+def delivered_member(folder: Path, member: str) -> tuple[str, int]:
+    """(run, seed) that one member of a cohort delivers."""
+    document = json.loads((folder / "delivered.json").read_bytes())["members"][member]
+    return document["run"], document["seed"]
+
+
+def delivered_digest(built: Built, run: str | None = None) -> str:
+    """Of what a training stage delivers, or of another of its runs."""
+    run = run or delivered(built.folder)[0]
     return built.output_digest(f"{run}/config.json", f"{run}/model.safetensors")

@@ -12,9 +12,10 @@ from teachers.imports import use_user_path
 
 from . import graph
 from .checks import class_problems, folder_problems, import_problems, weights_problems
-from .context import Taught, delivered, delivered_digest, segments_of
+from .cohort_builders import to_export
+from .context import Taught, delivered, delivered_digest, delivered_member, segments_of
 from .label_builder import label_stages
-from .recipe import Recipe, check
+from .recipe import Recipe, check, learner_of
 from .stages import Built, Stage, Stages
 
 
@@ -129,19 +130,27 @@ class _Walk:
         prepared = self.note(graph.prepare_stage(self.recipe, source_digest))
         taught = {name: self.teacher(name, prepared) for name in self.recipe.teachers}
         students: dict[str, Built | None] = {}
-        for generation in self.recipe.students_in_order():
+        for generation in self.recipe.learners_in_order():
             for name in generation:
                 students[name] = self.student(name, prepared, taught)
-                if name in self.recipe.assistants():
-                    taught[name] = self.assistant(name, prepared, students[name])
-        self.evaluation("teachers", prepared, None, taught)
-        for name in self.recipe.students:
-            evaluated = self.evaluation(name, prepared, students[name], taught)
-            student = students[name]
-            if evaluated is None or student is None:
+            for name in self.recipe.assistants():
+                if learner_of(name) in generation:
+                    taught[name] = self.assistant(name, prepared, students[learner_of(name)])
+        if self.recipe.teachers:
+            self.evaluation("teachers", prepared, None, taught)
+        for name, learner in students.items():
+            evaluated = self.evaluation(name, prepared, learner, taught)
+            if evaluated is None or learner is None:
                 self.unknown("export", name, f"evaluate/{name}")
             else:
-                self.note(graph.export_stage(self.recipe, name, delivered_digest(student), evaluated.digest))
+                self.exports(name, learner, evaluated)
+
+    def exports(self, name: str, learner: Built, evaluated: Built) -> None:
+        of_cohort = name in self.recipe.cohorts
+        found = to_export(self.recipe, name, learner) if of_cohort else {name: [delivered(learner.folder)[0]]}
+        for title, runs in found.items():
+            digest = "+".join(delivered_digest(learner, run) for run in runs)
+            self.note(graph.export_stage(self.recipe, title, digest, evaluated.digest))
 
     def teacher(self, name: str, prepared: Built | None) -> Taught | None:
         config = self.recipe.teachers[name]
@@ -173,16 +182,18 @@ class _Walk:
 
     def assistant(self, name: str, prepared: Built | None, student: Built | None) -> Taught | None:
         if prepared is None or student is None:
-            self.unknown("label", name, f"distill/{name}")
+            self.unknown("label", name, f"distill/{learner_of(name)}")
             return None
-        folder = student.folder / delivered(student.folder)[0]
-        config = graph.assistant_as_teacher(self.recipe, name, str(folder))
-        return self.labels(name, config, delivered_digest(student), prepared)
+        member = name.partition(".")[2]
+        run, _ = delivered_member(student.folder, member) if member else delivered(student.folder)
+        config = graph.assistant_as_teacher(self.recipe, name, str(student.folder / run))
+        return self.labels(name, config, delivered_digest(student, run), prepared)
 
     def student(self, name: str, prepared: Built | None, taught: dict[str, Taught | None]) -> Built | None:
-        heard = self._heard(self.recipe.students[name].teachers, taught)
+        teachers = self.recipe.learners[name].teachers
+        heard = self._heard(teachers, taught)
         if prepared is None or heard is None:
-            self.unknown("distill", name, self._first_missing(self.recipe.students[name].teachers, prepared, taught))
+            self.unknown("distill", name, self._first_missing(teachers, prepared, taught))
             return None
         train = segments_of(prepared, "train")
         labels = {teacher.name: teacher.digests(train) for teacher in heard}
@@ -191,7 +202,7 @@ class _Walk:
     def evaluation(
         self, name: str, prepared: Built | None, student: Built | None, taught: dict[str, Taught | None]
     ) -> Built | None:
-        teachers = list(self.recipe.teachers) if name == "teachers" else self.recipe.students[name].teachers
+        teachers = list(self.recipe.teachers) if name == "teachers" else self.recipe.learners[name].teachers
         heard = self._heard(teachers, taught)
         if prepared is None or heard is None or (student is None and name != "teachers"):
             until = self._first_missing(teachers, prepared, taught) if heard is None else f"distill/{name}"

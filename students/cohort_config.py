@@ -183,6 +183,8 @@ class CohortCommon(Config):
         check_ramps(self.objective, self.train)
         if self.deliver not in ("best", "all", "ensemble", *self.members):
             raise ValueError(f"deliver is {self.deliver!r}, expected best, all, ensemble or one of {[*self.members]}")
+        if self.deliver == "ensemble" and len({m.preprocess.model_dump_json() for m in self.members.values()}) > 1:
+            raise ValueError("deliver: ensemble needs members with one preprocess")
         self._check_batch()
         return self
 

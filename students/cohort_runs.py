@@ -49,7 +49,7 @@ def alone_runs(
 
     What hears peers is left out of the objective; a control draws from the labelled rows only. Same seeds, same steps.
     """
-    objective = HARD
+    objective: tuple[Any, ...] = HARD
     if kind == "offline":
         objective = tuple(
             term for term in config.objective if not isinstance(term, PeerTerm | FeatureTerm | ChannelTerm)

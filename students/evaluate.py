@@ -4,9 +4,11 @@ Knows nothing of recipes: the pipeline says whose stores, which runs and which c
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +26,7 @@ from teachers.users_code import calling
 
 from . import metrics
 from .bootstrap import paired_gain, verdict
+from .ensemble import save_ensemble
 from .footprint import footprint
 
 FORMAT = 1
@@ -124,25 +127,130 @@ def evaluate_student(
     is the delivered seed. Raises DataError when no row of `split` has a label.
     """
     rows = Labelled.of(TransferSet.open(transfer_set), split).require(split)
-    said, ensemble = hear(rows, sources, combine, teacher_weights)
-    students = {seed: ask(load_model(run, trust=trust, device=device), rows) for seed, run in student_runs.items()}
-    controls = {
-        seed: ask(load_model(run, trust=trust, device=device), rows) for seed, run in (control_runs or {}).items()
-    }
-    size = _footprint(student_runs[chosen], rows, trust, threads)
-    gain = paired_gain(_right(students, rows), _right(controls, rows)) if controls else None
-    heard = {**said, "ensemble": ensemble, "student": students[chosen]}
+    heard = hear(rows, sources, combine, teacher_weights)
+    runs = {"student": student_runs, **({"control": control_runs} if control_runs else {})}
+    said = ask_all(runs, rows, trust, device)
+    return {"format": FORMAT, **document_of(rows, heard, runs, said, chosen, trust, threads)}
+
+
+Runs = Mapping[str, Mapping[int, Path]]
+"""By kind (student, control, offline) and seed."""
+Answers = Mapping[str, Mapping[int, Tensor]]
+"""What the networks of `Runs` say."""
+
+
+def ask_all(runs: Runs, rows: Labelled, trust: Sequence[str], device: str | torch.device = "cpu") -> Answers:
     return {
-        "format": FORMAT,
-        "student": _runs(students, student_runs, rows, ensemble, size),
-        "control": _runs(controls, control_runs, rows, ensemble, {}) if control_runs else None,
+        kind: {seed: ask(load_model(run, trust=trust, device=device), rows) for seed, run in by_seed.items()}
+        for kind, by_seed in runs.items()
+    }
+
+
+def document_of(
+    rows: Labelled,
+    heard: tuple[Mapping[str, Tensor], Tensor],
+    runs: Runs,
+    said: Answers,
+    chosen: int,
+    trust: Sequence[str],
+    threads: int,
+) -> dict[str, Any]:
+    """Figures of one student over seeds, beside whoever of `control` and `offline` was trained as well.
+
+    `heard`: each of its teachers alone, and what they say together.
+    """
+    alone, ensemble = heard
+    students, controls, offline = said["student"], said.get("control"), said.get("offline")
+    size = _footprint(runs["student"][chosen], rows, trust, threads)
+    gain = paired_gain(_right(students, rows), _right(controls, rows)) if controls else None
+    over_offline = paired_gain(_right(students, rows), _right(offline, rows)) if offline else None
+    everyone = {**alone, "ensemble": ensemble} | {kind: by_seed[chosen] for kind, by_seed in said.items()}
+    return {
+        "student": _runs(students, runs["student"], rows, ensemble, size),
+        "control": _runs(controls, runs["control"], rows, ensemble, {}) if controls else None,
+        "offline": _runs(offline, runs["offline"], rows, ensemble, {}) if offline else None,
         "ensemble": metrics.all_metrics(ensemble, rows.labels),
         "gain": gain.to_json() if gain else None,
+        "gain_over_offline": over_offline.to_json() if over_offline else None,
         "verdict": verdict(gain, len(students)),
         "delivered": chosen,
-        "agreement": metrics.agreement_matrix(heard | ({"control": controls[chosen]} if controls else {})),
+        "agreement": metrics.agreement_matrix(everyone),
         "rows": len(rows.labels),
     }
+
+
+def evaluate_cohort(
+    transfer_set: Path,
+    sources: Sequence[Source],
+    members: Mapping[str, Runs],
+    chosen: Mapping[str, int],
+    trust: Sequence[str] = (),
+    *,
+    combine: str = "mean_probability",
+    teacher_weights: Mapping[str, float] | None = None,
+    split: SplitName = "test",
+    threads: int = 1,
+    as_one: bool = False,
+) -> dict[str, Any]:
+    """`evaluation.json` of a cohort: every member as a student of its own, and all of them together, seed by seed.
+
+    A member agrees with its frozen teachers' combination; without any, with the mean probability of its cohort. `as_one`:
+    the ensemble is delivered, so what it costs is measured too.
+    """
+    rows = Labelled.of(TransferSet.open(transfer_set), split).require(split)
+    said = {member: ask_all(runs, rows, trust) for member, runs in members.items()}
+    seeds = sorted(next(iter(said.values()))["student"])
+    together = {seed: mean_probability([answers["student"][seed] for answers in said.values()]) for seed in seeds}
+    best = max(seeds, key=lambda seed: sum(rank_of_run(runs["student"][seed])[0] for runs in members.values()))
+    heard = hear(rows, sources, combine, teacher_weights) if sources else ({}, together[best])
+    documents = {
+        member: document_of(rows, heard, members[member], answers, chosen[member], trust, threads)
+        for member, answers in said.items()
+    }
+    figures = [
+        {"seed": seed, **metrics.all_metrics(logits, rows.labels, heard[1])} for seed, logits in together.items()
+    ]
+    return {
+        "format": FORMAT,
+        "members": documents,
+        "ensemble": {"runs": figures},
+        "as_one": one_model(
+            documents, figures, [runs["student"][best] for runs in members.values()], best, rows, trust, threads
+        )
+        if as_one
+        else None,
+        "agreement": metrics.agreement_matrix({member: answers["student"][best] for member, answers in said.items()}),
+        "seed": best,
+        "best": max(members, key=lambda member: rank_of_run(members[member]["student"][chosen[member]])),
+        "rows": len(rows.labels),
+    }
+
+
+def one_model(
+    documents: Mapping[str, Mapping[str, Any]],
+    figures: Sequence[Mapping[str, Any]],
+    runs: Sequence[Path],
+    chosen: int,
+    rows: Labelled,
+    trust: Sequence[str],
+    threads: int,
+) -> dict[str, Any]:
+    """The ensemble of a cohort as a student's document; it has no control of its own."""
+    with TemporaryDirectory(prefix="ensemble-") as scratch:
+        save_ensemble(Path(scratch), runs)
+        size = _footprint(Path(scratch), rows, trust, threads)
+    return {
+        "student": {"runs": [{**run, **size} for run in figures]},
+        "ensemble": next(iter(documents.values()))["ensemble"],
+        "gain": None,
+        "verdict": verdict(None, len(figures)),
+        "delivered": chosen,
+    }
+
+
+def mean_probability(logits: Sequence[Tensor]) -> Tensor:
+    """log of the mean of the networks' probabilities, f32[N, C]."""
+    return torch.stack([each.log_softmax(-1) for each in logits]).logsumexp(0) - math.log(len(logits))
 
 
 def delivered(runs: Mapping[int, Path]) -> int:
@@ -150,10 +258,14 @@ def delivered(runs: Mapping[int, Path]) -> int:
 
     Best is by accuracy, then by likelihood; without labelled validation rows it is the lowest seed.
     """
-    results = {seed: validation_of(run) for seed, run in sorted(runs.items())}
-    return max(
-        results, key=lambda seed: (found["accuracy"], -found["nll"]) if (found := results[seed]) else (-1.0, 0.0)
-    )
+    ranks = {seed: rank_of_run(run) for seed, run in sorted(runs.items())}
+    return max(ranks, key=lambda seed: ranks[seed])
+
+
+def rank_of_run(run: Path) -> tuple[float, float]:
+    """The larger the better on validation."""
+    found = validation_of(run)
+    return (found["accuracy"], -found["nll"]) if found else (-1.0, 0.0)
 
 
 def validation_of(run: Path) -> dict[str, float] | None:

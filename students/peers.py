@@ -86,6 +86,8 @@ class Cohort:
         """Of the rule `general`, from the last look at validation."""
         self.rollbacks = [0] * len(run.members)
         """Of each member: it goes on at half its learning rate after each."""
+        self.busy_s, self.taken = 0.0, 0
+        """Seconds in steps and their number, since the last look."""
         self.new_attempt()
 
     def places(self) -> tuple[list[int], Session, Session]:
@@ -131,7 +133,9 @@ class Cohort:
         if self.step == self.steps:
             return
         for batches in self.batches():
+            begun = time.perf_counter()
             due = self.advance(batches, clock)
+            self.busy_s, self.taken = self.busy_s + time.perf_counter() - begun, self.taken + 1
             if self.step == self.steps or self.step % first.evaluate_every == 0:
                 self.look()
                 if self.step == self.steps or self.is_stopped():
@@ -289,7 +293,9 @@ class Cohort:
         if found.labelled:
             self.weights = general_weights(found.covariance())
         if len(self.run.members) > 1 and self.run.exchange and found.rows:
-            values = {"agreement": found.agreement()} | self.exchange.taken()
+            values = {"agreement": found.agreement(), "step_ms": 1e3 * self.busy_s / max(self.taken, 1)}
+            values |= self.exchange.taken()
+            self.busy_s, self.taken = 0.0, 0
             if found.labelled:
                 values["ensemble_accuracy"] = found.ensemble_accuracy()
             self.report({f"cohort.{key}": value for key, value in values.items()})
