@@ -63,6 +63,7 @@ def client_of(uri: str) -> "MlflowClient":
 
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback of what it raises as well
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 

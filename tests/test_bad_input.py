@@ -22,7 +22,7 @@ Where the rest of what the command must stand is tested:
     user's code that raises                      here
     SIGINT, SIGTERM                              here; SIGKILL in test_faults
     MLflow away at the start                     test_tracking, and here
-    MLflow away in the middle                    test_tracking
+    MLflow away in the middle                    test_tracking; its disk full: here
 """
 
 import json
@@ -31,8 +31,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,9 +43,11 @@ import psutil
 import pytest
 from safetensors.numpy import save_file
 
+from orchestrator.tracking import Tracker, replay
 from teachers.transfer_set import TransferSet
-
-from .training_runs import make_run, make_store, source
+from tests.test_tracking import append, children, client, points, report, steps_of
+from tests.test_tracking import recipe as tracked
+from tests.training_runs import make_run, make_store, source
 
 PATIENCE_S = 120.0
 COMMAND = Path(sys.executable).parent / "collegium"
@@ -277,6 +281,28 @@ def test_a_disk_that_is_full_from_the_start_is_said_to_be(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
+def test_a_tracking_database_whose_disk_is_full_gets_everything_once_there_is_room(
+    tmp_path: Path, disks: Callable[[str, str], Disk]
+) -> None:
+    disk, out = disks("mlflow", "4m"), tmp_path / "out"
+    uri = f"sqlite:///{disk.folder / 'mlflow.db'}"
+    with Tracker.start(tracked(uri), out, out / "runs" / "1") as tracker:
+        with (disk.folder / "ballast").open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        tracker.follow("distill/small", out / "metrics.jsonl")
+        append(out / "metrics.jsonl", points(range(500)))
+        (told,) = tracker.finish(report(), {}, patience_s=8.0)  # time for more attempts than a refusal has
+    assert "collegium report" in told
+    wait_until(lambda: not any(thread.name == "tracker" for thread in threading.enumerate()))
+    disk.grow()
+    assert ["sent to MLflow" in line for line in replay(out, uri)] == [True]
+    (nested,) = children(uri, tracker.ids()).values()
+    assert steps_of(uri, nested) == list(range(500))
+    assert client(uri).get_run(tracker.ids()["run_id"]).info.status == "FINISHED"
+
+
 def is_alive(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
@@ -294,10 +320,8 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 def mlflow_statuses(out: Path) -> list[str]:
     """Of all parent runs, the newest first."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=f"sqlite:///{out / 'mlflow.db'}")
-    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    asked = client(f"sqlite:///{out / 'mlflow.db'}")
+    runs = asked.search_runs([experiment.experiment_id for experiment in asked.search_experiments()])
     return [run.info.status for run in runs if "mlflow.parentRunId" not in run.data.tags]
 
 
@@ -350,13 +374,12 @@ def hostile(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_model_folder_that_names_foreign_code_is_refused_by_every_command(
+def test_a_model_folder_that_names_foreign_code_is_refused_by_run_and_by_predict(
     hostile: Path, user: Path, tmp_path: Path
 ) -> None:
     teacher = ["-o", f"teachers.mine={{kind: checkpoint, path: {hostile}}}"]
     (tmp_path / "rows.csv").write_text("x\n1\n")
     for arguments, code in [
-        (["plan", "recipe.yaml", *teacher], 2),
         (["run", "recipe.yaml", "--out", tmp_path / "out", *teacher], 2),
         (["predict", hostile, tmp_path / "rows.csv"], 1),
     ]:
