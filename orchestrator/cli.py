@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from . import neighbours  # noqa: F401  (before all that imports `teachers`)
 from .endings import end_well
 from .listing_cli import students, teachers
 from .recipe import load_recipe, public

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from students.cohort_config import CohortCommon
 from teachers.config import Resources, TeacherConfig
-from teachers.disk import is_unfit, unfit
+from teachers.disk import is_unfit
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.imports import check_own_packages, use_user_path
 from teachers.waiting import outcome
@@ -126,7 +126,13 @@ class Cluster:
             *([] if local else [self._address]),
         )
         try:
-            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, namespace="collegium")
+            ray.init(
+                **options,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                namespace="collegium",
+                job_config=_job_config(),
+            )
         except Exception as error:
             cure = (
                 "`collegium doctor` looks closer"
@@ -226,6 +232,17 @@ class Cluster:
         return result
 
 
+def _job_config() -> Any:
+    """Of a job whose workers find modules as this process does: Ray would put the working directory first, before ours."""
+    from ray.job_config import JobConfig
+
+    class OwnPackagesFirst(JobConfig):  # type: ignore[misc]
+        def _runtime_env_has_working_dir(self) -> bool:  # what Ray asks before it adds that directory
+            return True
+
+    return OwnPackagesFirst()
+
+
 def _run(shared: tuple[Callable[[Any], Any], str], item: Any) -> Any:
     check_own_packages()
     function, user_path = shared
@@ -234,16 +251,14 @@ def _run(shared: tuple[Callable[[Any], Any], str], item: Any) -> Any:
 
 
 def _get(result_ref: Any) -> Any:
-    """The result of a task; what it raised, without Ray's wrapping when it is ours."""
+    """The result of a task; what it raised, without Ray's wrapping when it can be told."""
     import ray
 
     try:
         return ray.get(result_ref)
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, CollegiumError):
+        if isinstance(error.cause, CollegiumError) or is_unfit(error.cause):
             raise error.cause from None
-        if is_unfit(error.cause):
-            raise unfit(error.cause) from None
         raise
     except ray.exceptions.RayError as error:
         raise CollegiumError(

@@ -96,7 +96,7 @@ def may_be_a_lost_rank(error: Exception) -> bool:
 def unforeseen(error: Exception, run: Run | CohortRun) -> CollegiumError:
     """One line for the user; the traceback goes along as a note."""
     if isinstance(error, OSError):
-        return unfit(error)
+        return unfit(error, run.folder)
     told = CollegiumError(f"{run.key}: {described(error)}")
     told.add_note("".join(traceback.format_exception(error)))
     return told
