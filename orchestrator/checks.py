@@ -66,8 +66,9 @@ def _import_strings(recipe: Recipe) -> Iterator[tuple[str, str]]:
             if value is not None:
                 yield f"{where}.{key}", value
         train = getattr(config, "train", None)
-        if train is not None and train.augment is not None and ":" in train.augment:
-            yield f"{where}.train.augment", train.augment
+        for name in train.augments if train is not None else ():
+            if ":" in name:
+                yield f"{where}.train.augment", name
         if config.preprocess.function is not None:
             yield f"{where}.preprocess.function", config.preprocess.function
         for number, term in enumerate(getattr(config, "objective", ())):

@@ -36,7 +36,7 @@ def train_teacher_stage(recipe: Recipe, name: str, prepared: str) -> Stage:
     config = {key: value for key, value in teacher.model_dump(mode="json").items() if key in fields}
     inputs = {"transfer set": prepared}
     if teacher.kind == "module" and teacher.train is not None:
-        inputs |= _code(f"teachers.{name}", teacher.model, teacher.train.augment, teacher.preprocess.function)
+        inputs |= _code(f"teachers.{name}", teacher.model, *teacher.train.augments, teacher.preprocess.function)
     if teacher.kind == "sklearn":
         inputs |= _code(f"teachers.{name}", teacher.model, teacher.preprocess.function)
     return Stage("train_teacher", name, config, inputs)
@@ -85,7 +85,7 @@ def distill_stage(recipe: Recipe, name: str, prepared: str, labels: Mapping[str,
         key: value for key, value in student.model_dump(mode="json").items() if key not in {"resources", "require"}
     }
     config["teachers"] = {teacher: hearing(recipe, teacher) for teacher in student.teachers}
-    names = [student.model, student.preprocess.function, student.train.augment, *_term_code(student)]
+    names = [student.model, student.preprocess.function, *student.train.augments, *_term_code(student)]
     code = _code(f"students.{name}", *names)
     inputs = {
         "transfer set": prepared,

@@ -28,7 +28,8 @@ def told(model: type[BaseModel], value: Any, error: ValidationError) -> Iterator
             yield loc, _choice_message(found)
         elif _is_no_import_string(found):
             known = {"loss": get_args(LossName), "combine": get_args(CombineName), "augment": get_args(AugmentName)}
-            own = list(known.get(str(loc[-1]), ()))
+            key = next(str(part) for part in reversed(loc) if isinstance(part, str))  # `augment.1` is of `augment`
+            own = list(known.get(key, ()))
             either = f"one of {', '.join(own)}, or " if own else ""
             close = nearest(str(found["input"]), own)
             hint = close if close.startswith(",") else ""

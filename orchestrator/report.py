@@ -142,7 +142,8 @@ def _about_augmentation(recipe: Mapping[str, Any]) -> Iterator[str]:
     augmented: dict[str, list[str]] = {}
     for name, config in everyone.items():
         if augment := (config.get("train") or {}).get("augment"):
-            augmented.setdefault(augment, []).append(name)
+            told = augment if isinstance(augment, str) else ", then ".join(augment)
+            augmented.setdefault(told, []).append(name)
     for augment, names in augmented.items():
         yield f"Trained with augmentation ({augment}): {', '.join(names)}. All others saw the rows as they are."
 

@@ -18,9 +18,8 @@ from teachers.errors import DataError, RecipeError
 from teachers.preprocess import Preprocessor
 from teachers.soft_targets.reader import EpochReader, Rows
 from teachers.transfer_set import Segment, TransferSet
-from teachers.users_code import calling
 
-from .augment import augment_named
+from .augment import augmentation
 from .objective import Objective, labels_of
 from .session import Run, Session
 from .targets import Asked, Batch, Column, Targets, Voice, check_encodings, combination_of
@@ -97,13 +96,12 @@ def input_columns(
         return columns, lambda batch, _: as_network_takes_it({name: batch[INPUT + name] for name in ready})
     parts = [transfer_set.input_rows(segment) for segment in segments]
     rows = {name: Rows([part for rows in parts for part in rows[name].parts]) for name in parts[0]}
-    augment = None if run.train.augment is None else augment_named(run.train.augment)
+    augment = augmentation(run.train.augments)
 
     def inputs(batch: Batch, generator: Generator | None) -> Network:
         canonical = {name: batch[INPUT + name] for name in rows}
         if augment is not None and generator is not None:
-            with calling("train.augment", str(run.train.augment)):
-                moved = augment(as_network_takes_it(canonical), generator)
+            moved = augment(as_network_takes_it(canonical), generator)
             canonical = moved if isinstance(moved, dict) else dict.fromkeys(canonical, moved)
         ready: Network = preprocessor(canonical)
         return ready
