@@ -123,6 +123,11 @@ class Recipe(Config):
         taught_by = {teacher for config in self.students.values() for teacher in config.teachers}
         return [name for name in self.students if name in taught_by]
 
+    def live_teachers(self, student: str) -> list[str]:
+        """Teachers that are asked while this student trains."""
+        heard = self.students[student].teachers
+        return [name for name in heard if name in self.teachers and self.teachers[name].mode == "live"]
+
     def trusted(self) -> tuple[str, ...]:
         """Every architecture that the recipe itself names."""
         own = [config.model for config in self.students.values()]

@@ -125,6 +125,11 @@ def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
         for name, teacher in recipe["teachers"].items()
         if teacher["kind"] == "sklearn" or teacher.get("output") == "probabilities"
     ]
+    live = [name for name, teacher in recipe["teachers"].items() if teacher.get("mode") == "live"]
+    told += [
+        f"Teacher {name} was live: asked about each batch as the student saw it, so no store keeps what it said of training rows."
+        for name in live
+    ]
     if bad := counted.get("bad_rows"):
         told.append(
             f"{bad} rows could not be used and were dropped, first: {'; '.join(counted['first_bad_rows'][:3])}."

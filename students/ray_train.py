@@ -23,10 +23,11 @@ from teachers.config import Resources
 from teachers.disk import is_unfit, unfit
 from teachers.errors import CollegiumError, UsersCodeError
 from teachers.imports import check_own_packages, use_user_path
+from teachers.live import ReplicaClient
 from teachers.users_code import described
 from teachers.waiting import aside
 
-from .session import Record, Run, RunResult, append_metrics
+from .session import LiveTeachers, Record, Run, RunResult, append_metrics
 from .train import CHECKPOINT_EVERY_S, fit
 
 T = TypeVar("T")
@@ -55,7 +56,8 @@ BUGS = (
 class RaySession:
     """One worker of a TorchTrainer. `mailbox` is an actor handle whose `put` takes points of curves, or None."""
 
-    def __init__(self, mailbox: Any = None) -> None:
+    def __init__(self, mailbox: Any = None, live: Mapping[str, Sequence[Any]] | None = None) -> None:
+        """`live`: actor handles of the live teachers' replicas."""
         import ray.train
         import ray.train.torch
 
@@ -64,6 +66,7 @@ class RaySession:
         self.world: int = context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
         self.mailbox = mailbox
+        self.live: LiveTeachers | None = ReplicaClient(live, rank=self.rank) if live else None
 
     def report(self, run: Run, records: Sequence[Record]) -> None:
         append_metrics(run, records)
@@ -96,6 +99,7 @@ class Job:
     threads: int
     mailbox: Any
     checkpoint_every_s: float
+    live: Mapping[str, Sequence[Any]] | None
 
 
 def train_on_worker(job: Mapping[str, Any]) -> list[RunResult] | CollegiumError:
@@ -106,7 +110,7 @@ def train_on_worker(job: Mapping[str, Any]) -> list[RunResult] | CollegiumError:
         for run in work.runs:
             use_user_path(run.user_path)
         check_own_packages()
-        return fit(work.runs, RaySession(work.mailbox), checkpoint_every_s=work.checkpoint_every_s)
+        return fit(work.runs, RaySession(work.mailbox, work.live), checkpoint_every_s=work.checkpoint_every_s)
     except (*BUGS, OSError) as error:
         if isinstance(error, OSError) and not is_unfit(error):
             raise
@@ -141,17 +145,18 @@ def fit_on_ray(
     mailbox: Any = None,
     max_failures: int = 3,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    live: Mapping[str, Sequence[Any]] | None = None,
 ) -> list[RunResult]:
     """Train `runs` in turn on a group of `workers`, each with `resources.cpus` threads and `gpus` of a GPU.
 
-    `gpus` is what `resources.gpus: auto` came to on this cluster. A group that loses a worker is started again up to
+    `gpus` is what `resources.gpus: auto` came to on this cluster; `live` holds the replicas of live teachers by name. A group that loses a worker is started again up to
     `max_failures` times. Raises what a worker raised (RecipeError, StoreError, …), and CollegiumError for anything else.
     """
     from ray.train import TrainingFailedError, WorkerGroupError
 
     for name, value in TRAIN_SETTINGS.items():
         os.environ.setdefault(name, value)
-    job = Job(tuple(runs), max(1, int(resources.cpus)), mailbox, checkpoint_every_s)
+    job = Job(tuple(runs), max(1, int(resources.cpus)), mailbox, checkpoint_every_s, live)
     storage = runs[0].stage / "attempts" / uuid4().hex  # of Ray's bookkeeping; part of no seal
     try:
         # aside: in the main thread Ray Train would take Ctrl-C over, and never give it back

@@ -5,7 +5,7 @@ Knows nothing of Ray: a `Session` says which rank this is.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from teachers.users_code import calling, within
 
 from .batches import Batches, TrainingRows, load_rows, memory_for
 from .checkpoint import Attempt, newest_checkpoint, publish_result, read_checkpoint, read_result
+from .live import LookAhead
 from .optimize import resolve_evaluate_every, resolve_steps
 from .session import PlainSession, Record, Run, RunResult, Session, Source
 from .steps import Stepper
@@ -134,11 +135,12 @@ class Training:
         self.stepper = Stepper(run, session, data.rows, data.transfer_set, data.preprocessor, self.steps)
         self.progress = Progress()
         self.attempt = Attempt(run)
+        self.look_ahead: LookAhead | None = None
 
     def train(self, checkpoint_every_s: float = CHECKPOINT_EVERY_S) -> None:
         """Take all steps that are left, with looks at validation and checkpoints on the way."""
         progress, clock = self.progress, Clock(checkpoint_every_s)
-        for batch in Batches(self.data.rows, self.run, self.session).from_step(progress.step):
+        for batch in self.batches():
             self.advance(batch)
             if progress.step == self.steps or progress.step % self.evaluate_every == 0:
                 self.look()
@@ -146,6 +148,16 @@ class Training:
                     break
             if self.session.rank == 0 and clock.is_due():
                 clock.time(self.save)
+
+    def batches(self) -> Iterator[dict[str, Tensor]]:
+        """The batches of all steps that are left, complete: with what live teachers say of them."""
+        batches = Batches(self.data.rows, self.run, self.session).from_step(self.progress.step)
+        if self.data.rows.live is None:
+            return batches
+        self.look_ahead = LookAhead(
+            batches, self.data.rows.live, self.run, self.session, range(self.progress.step, self.steps)
+        )
+        return self.look_ahead
 
     def advance(self, batch: dict[str, Tensor]) -> None:
         """One optimiser step."""
@@ -170,6 +182,8 @@ class Training:
         weights = torch.tensor([self.stepper.objective.weights(step) for step in range(first, progress.step)])
         values = {"loss": float((terms * weights).sum(1).mean())}
         values |= dict(zip(names, terms.mean(0).tolist(), strict=True))
+        if self.look_ahead is not None:
+            values["wait_s"] = self.look_ahead.take_wait_s()
         self.report("train", values | {"learning_rate": self.stepper.learning_rate(progress.step - 1)})
 
     def look(self) -> None:

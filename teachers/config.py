@@ -45,6 +45,7 @@ from .strict import tag_or as tag_or
 CombineName = Literal["mean_probability", "mean_logits", "weighted"]
 OutputKind = Literal["logits", "log_probabilities", "probabilities"]
 EncodingName = Literal["dense", "label"]
+TeacherMode = Literal["cached", "live"]
 TransformName = Literal["flip", "pad_and_crop", "cutout", "noise"]
 AugmentName = Literal["affine", TransformName]
 AugmentStep = AugmentName | ImportString
@@ -179,12 +180,24 @@ class TeacherCommon(Config):
     """`dense`: scores of all classes, exact at any temperature; `label`: the class only."""
     preprocess: Preprocess = Preprocess()
     """From canonical inputs to what this teacher takes."""
+    mode: TeacherMode = "cached"
+    """`cached`: labels every row once, into a store; `live`: no store of training rows, asked during training about each batch as the student sees it, freshly augmented."""
+    prefetch: int = Field(4, ge=1)
+    """Batches of each worker that a live teacher is asked about ahead of the step that needs them."""
     batch_size: int = Field(256, ge=1)
     """Rows of one forward; halves when a GPU runs out of memory."""
     replicas: int = Field(1, ge=1)
-    """Actors that label side by side."""
+    """Actors that label, or answer, side by side."""
     resources: Resources = Resources()
     """Of one replica."""
+
+    @model_validator(mode="after")
+    def keeps_labels_in_a_store_only(self) -> Self:
+        if self.mode == "live" and self.encoding == "label":
+            raise ValueError(
+                "`encoding: label` is how a store keeps what is said; a teacher with `mode: live` has none"
+            )
+        return self
 
 
 class ModuleTeacher(TeacherCommon):
@@ -263,5 +276,5 @@ TeacherConfig = Annotated[
     ModuleTeacher | CheckpointTeacher | SklearnTeacher | CallableTeacher, Field(discriminator="kind")
 ]
 
-DECIDES_NOTHING = {"batch_size", "replicas", "resources"}
-"""Fields of a teacher that cannot change what it says: left out of stage keys."""
+DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources"}
+"""Fields of a teacher that cannot change what it says of a row: left out of stage keys."""
