@@ -61,9 +61,9 @@ def _import_strings(recipe: Recipe) -> Iterator[tuple[str, str]]:
             if value is not None:
                 yield f"{where}.{key}", value
         train = getattr(config, "train", None)
-        augment = getattr(train, "augment", None)
-        if augment is not None and ":" in augment:
-            yield f"{where}.train.augment", augment
+        for name in getattr(train, "augments", ()):
+            if ":" in name:
+                yield f"{where}.train.augment", name
         preprocess = getattr(config, "preprocess", None)
         if preprocess is not None and preprocess.function is not None:
             yield f"{where}.preprocess.function", preprocess.function

@@ -14,15 +14,15 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
 
-from students.cohort_config import CohortCommon
-from teachers.config import Resources, TeacherConfig
+from teachers.config import Resources
 from teachers.disk import is_unfit
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.imports import check_own_packages, use_user_path
 from teachers.waiting import outcome
 
+from .capacity import check_capacity
 from .checks import check_before_work
-from .recipe import Learner, Recipe
+from .recipe import Recipe
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -100,7 +100,7 @@ class Cluster:
                 outcome(self._start)
                 self._nodes = [node for node in ray.nodes() if node["Alive"]]
                 if self._recipe is not None:
-                    self._check(self._recipe)
+                    check_capacity(self._recipe, [node["Resources"] for node in self._nodes])
         return self._nodes
 
     def join(self) -> None:
@@ -158,51 +158,6 @@ class Cluster:
     def gpus(self, resources: Resources) -> float:
         """`auto` resolved: 1 if the cluster has any GPU, else 0."""
         return float(self.total("GPU") > 0) if resources.gpus == "auto" else resources.gpus
-
-    def lacks(self, resources: Resources) -> list[str]:
-        """Why no node could ever host one replica or worker with these resources; empty when one could."""
-        self.join()
-        wanted = {"CPU": resources.cpus, "GPU": self.gpus(resources), **resources.custom}
-        if resources.accelerator_type:
-            wanted[f"accelerator_type:{resources.accelerator_type}"] = 0.001
-        if any(
-            all(node["Resources"].get(name, 0) >= amount for name, amount in wanted.items()) for node in self._nodes
-        ):
-            return []
-        best = {name: max(node["Resources"].get(name, 0) for node in self._nodes) for name in wanted}
-        return [
-            f"{amount:g} {name} (no node has more than {best[name]:g})"
-            for name, amount in wanted.items()
-            if best[name] < amount
-        ] or ["all of it on one node"]
-
-    def _check(self, recipe: Recipe) -> None:
-        """Raise EnvironmentUnfit for a request that this cluster can never meet."""
-        problems = []
-        for kind, members in (
-            ("teachers", recipe.teachers),
-            ("students", recipe.students),
-            ("cohorts", recipe.cohorts),
-        ):
-            for name, config in members.items():
-                if lacking := self.lacks(config.resources):
-                    problems.append(f"{kind}.{name}.resources asks for {', '.join(lacking)}")
-                problems += self._lack_of_workers(f"{kind}.{name}", config)
-        if problems:
-            raise EnvironmentUnfit("\n".join(problems))
-
-    def _lack_of_workers(self, where: str, config: TeacherConfig | Learner) -> Iterator[str]:
-        """Why this cluster can never host all workers of a training at once."""
-        train = getattr(config, "train", None)
-        workers = config.workers if isinstance(config, CohortCommon) else train.workers if train else 0
-        key = "workers_per_member" if isinstance(config, CohortCommon) else "train.workers"
-        for resource, each in (("CPU", config.resources.cpus), ("GPU", self.gpus(config.resources))):
-            if workers and workers * each > self.total(resource):
-                yield (
-                    f"{where}.{key}: {workers} workers of {each:g} {resource}s, the cluster has {self.total(resource):g}; "
-                    f"ask for less in `resources`"
-                    + ("" if key == "train.workers" else ", or set `workers_per_member: null`")
-                )
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item], user_path: Path) -> Iterator[Result]:
         """`map(function, items)` on the cluster, results in order, a bounded number under way."""

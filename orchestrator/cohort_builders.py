@@ -16,6 +16,7 @@ from teachers.users_code import within
 from . import graph
 from .builders import evaluate_on_cluster
 from .context import Context, Facts, Taught, delivered_digest, delivered_member, segments_of, sources
+from .live_builder import live_teachers
 from .recipe import Recipe, public
 from .stages import Built, Stage
 from .training_builders import fit_group, in_steps, outputs_of
@@ -54,7 +55,10 @@ def _train(
         "sources": heard,
     }
     runs = list(_runs(stage.name, resolved, common))
-    results = fit_group(context, runs, resolved.resources, resolved.workers, placement=resolved.placement)
+    with live_teachers(context, prepared, taught, [stage.name]) as live:
+        results = fit_group(
+            context, runs, resolved.resources, resolved.workers, placement=resolved.placement, live=live
+        )
     return _seal(folder, resolved, list(results.values()))
 
 

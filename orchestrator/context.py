@@ -18,7 +18,7 @@ from .stages import Built, Stages
 from .tracking import Tracker
 
 if TYPE_CHECKING:
-    from students.session import Source
+    from students.session import Live, Source
 
 Facts = Mapping[str, Any]
 
@@ -46,9 +46,15 @@ class Taught:
     labels: dict[str, Built] = field(default_factory=dict)
     network: Path | None = None
     """Its model folder, where it has one."""
+    trained: Path | None = None
+    """The folder of what was trained here."""
+    classes: tuple[str, ...] = ()
+    """What it scores, in its order; of a live teacher."""
+    live: dict[str, str] = field(default_factory=dict)
+    """By train segment of a live teacher, the key that its labels would have: all that decides what it says."""
 
     def digests(self, segments: Sequence[str]) -> str:
-        return digest_of([[segment, self.labels[segment].digest] for segment in sorted(segments)])
+        return digest_of([[s, self.live[s] if s in self.live else self.labels[s].digest] for s in sorted(segments)])
 
 
 def sources(
@@ -59,9 +65,20 @@ def sources(
 
     names = config.teachers if config is not None else list(recipe.teachers)
     return tuple(
-        Source(name=name, stores={s: taught[name].labels[s].folder for s in segments}, **graph.hearing(recipe, name))
+        Source(
+            name=name,
+            stores={s: taught[name].labels[s].folder for s in segments if s not in taught[name].live},
+            live=_live(taught[name], segments),
+            **graph.hearing(recipe, name),
+        )
         for name in names
     )
+
+
+def _live(taught: Taught, segments: Sequence[str]) -> "Live | None":
+    from students.session import Live
+
+    return Live(taught.classes, taught.config.prefetch) if any(s in taught.live for s in segments) else None
 
 
 def segments_of(prepared: Built, *splits: str) -> list[str]:

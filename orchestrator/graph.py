@@ -37,7 +37,7 @@ def train_teacher_stage(recipe: Recipe, name: str, prepared: str) -> Stage:
     config = {key: value for key, value in teacher.model_dump(mode="json").items() if key in fields}
     inputs = {"transfer set": prepared}
     if teacher.kind == "module" and teacher.train is not None:
-        inputs |= _code(f"teachers.{name}", teacher.model, teacher.train.augment, teacher.preprocess.function)
+        inputs |= _code(f"teachers.{name}", teacher.model, *teacher.train.augments, teacher.preprocess.function)
     if teacher.kind == "sklearn":
         inputs |= _code(f"teachers.{name}", teacher.model, teacher.preprocess.function)
     return Stage("train_teacher", name, config, inputs)
@@ -89,7 +89,8 @@ def distill_stage(recipe: Recipe, name: str, prepared: str, labels: Mapping[str,
     config = {key: value for key, value in learner.model_dump(mode="json").items() if key not in NOT_OF_TRAINING}
     config["teachers"] = {teacher: hearing(recipe, teacher) for teacher in learner.teachers}
     inputs = {"transfer set": prepared, **{f"labels of {teacher}": digest for teacher, digest in labels.items()}}
-    inputs |= _code(name_in_recipe(recipe, name), *networks_code(learner), learner.train.augment, *_term_code(learner))
+    names = [*networks_code(learner), *learner.train.augments, *_term_code(learner)]
+    inputs |= _code(name_in_recipe(recipe, name), *names)
     return Stage("distill", name, config, inputs)
 
 

@@ -11,6 +11,7 @@ from teachers.errors import RecipeError, StoreError
 from teachers.imports import use_user_path
 
 from . import graph
+from .capacity import check_capacity, expected_nodes
 from .checks import class_problems, folder_problems, import_problems, weights_problems
 from .cohort_builders import to_export
 from .context import Taught, delivered, delivered_digest, delivered_member, segments_of
@@ -53,9 +54,17 @@ class Plan:
         }
 
 
-def plan(recipe: Recipe, out: Path, *, dry_forward: bool = False, user_path: Path | None = None) -> Plan:
+def plan(
+    recipe: Recipe,
+    out: Path,
+    *,
+    dry_forward: bool = False,
+    user_path: Path | None = None,
+    address: str | None = None,
+) -> Plan:
     """Validate everything that can be known without running. Raises RecipeError, DataError or EnvironmentUnfit.
 
+    Requests are compared with this machine, unless `address` (or RAY_ADDRESS) names a cluster: joining it compares them.
     `dry_forward` builds every network and runs it on one batch of zeros (imports torch and the user's modules).
     """
     from teachers.look import look, source_digest
@@ -67,11 +76,17 @@ def plan(recipe: Recipe, out: Path, *, dry_forward: bool = False, user_path: Pat
     problems = [*import_problems(recipe), *folder_problems(recipe), *weights_problems(recipe)]
     if problems := [*problems, *class_problems(recipe, seen.classes)]:
         raise RecipeError("\n".join(problems))
+    nodes = expected_nodes(recipe, address)
+    if nodes is None:
+        made.notes.append("whether the cluster could ever hold replicas and workers is found out when a run joins it")
+    else:
+        check_capacity(recipe, nodes, "That is this machine; a cluster is named by --address or RAY_ADDRESS")
     walk = _Walk(recipe, Stages(out), made)
     walk.all(source_digest(recipe.transfer_set))
     rows = seen.num_rows or 0
     classes = len(seen.classes or ())
-    label_bytes = sum(12 + (2 * classes if t.encoding == "dense" else 0) for t in recipe.teachers.values())
+    cached = [teacher for teacher in recipe.teachers.values() if teacher.mode == "cached"]
+    label_bytes = sum(12 + (2 * classes if teacher.encoding == "dense" else 0) for teacher in cached)
     made.bytes_needed = (seen.num_bytes or 0) + rows * label_bytes
     if made.bytes_needed > made.bytes_free:
         made.notes.append(
@@ -171,8 +186,9 @@ class _Walk:
     def labels(self, name: str, config: TeacherConfig, weights: str, prepared: Built) -> Taught | None:
         from teachers.transfer_set import TransferSet
 
-        taught: Taught | None = Taught(name, config)
-        for part, stage in label_stages(name, config, weights, TransferSet.open(prepared.folder)).items():
+        stages, live = label_stages(name, config, weights, TransferSet.open(prepared.folder))
+        taught: Taught | None = Taught(name, config, live=live)
+        for part, stage in stages.items():
             built = self.note(stage)
             if built is None:
                 taught = None

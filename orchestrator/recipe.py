@@ -154,6 +154,11 @@ class Recipe(Config):
         taught_by = {teacher for config in self.learners.values() for teacher in config.teachers}
         return [name for name in (*self.students, *self.members()) if name in taught_by]
 
+    def live_teachers(self, learner: str) -> list[str]:
+        """Teachers that are asked while this student or cohort trains."""
+        heard = self.learners[learner].teachers
+        return [name for name in heard if name in self.teachers and self.teachers[name].mode == "live"]
+
     def trusted(self) -> tuple[str, ...]:
         """Every architecture that the recipe itself names."""
         own = [config.model for config in self.students.values()]

@@ -166,6 +166,11 @@ def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
         for name, teacher in recipe["teachers"].items()
         if teacher["kind"] == "sklearn" or teacher.get("output") == "probabilities"
     ]
+    live = [name for name, teacher in recipe["teachers"].items() if teacher.get("mode") == "live"]
+    told += [
+        f"Teacher {name} was live: asked about each batch as the student saw it, so no store keeps what it said of training rows."
+        for name in live
+    ]
     if bad := counted.get("bad_rows"):
         told.append(
             f"{bad} rows could not be used and were dropped, first: {'; '.join(counted['first_bad_rows'][:3])}."
@@ -184,7 +189,8 @@ def _about_augmentation(recipe: Mapping[str, Any]) -> Iterator[str]:
     augmented: dict[str, list[str]] = {}
     for name, config in everyone.items():
         if augment := (config.get("train") or {}).get("augment"):
-            augmented.setdefault(augment, []).append(name)
+            told = augment if isinstance(augment, str) else ", then ".join(augment)
+            augmented.setdefault(told, []).append(name)
     for augment, names in augmented.items():
         yield f"Trained with augmentation ({augment}): {', '.join(names)}. All others saw the rows as they are."
 

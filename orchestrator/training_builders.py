@@ -14,6 +14,8 @@ from teachers.users_code import within
 
 from . import graph
 from .context import Context, Facts, Taught, segments_of, sources
+from .live_builder import Replicas, live_teachers
+from .recipe import Recipe
 from .stages import Built, Stage
 
 if TYPE_CHECKING:
@@ -98,7 +100,7 @@ def distill(context: Context, names: Sequence[str], prepared: Built, taught: Map
         labels = {teacher: taught[teacher].digests(train) for teacher in context.recipe.students[name].teachers}
         stages.append(graph.distill_stage(context.recipe, name, prepared.digest, labels))
     built: dict[Stage, Built] = {}
-    for group in _groups(stages, lambda stage: _needs(context.recipe.students[stage.name])):
+    for group in _groups(stages, lambda stage: _needs_of_student(context.recipe, stage.name)):
         built |= context.stages.build_together(group, partial(_distill, context, prepared, taught, train))
     return {stage.name: built[stage] for stage in stages}
 
@@ -116,9 +118,10 @@ def _distill(
         heard = sources(context.recipe, config, taught, train)
         runs[stage] = _student_runs(context, stage, prepared, folder, heard)
     config = context.recipe.students[next(iter(folders)).name]
-    results = fit_group(
-        context, [run for each in runs.values() for run in each], config.resources, config.train.workers
-    )
+    names = [stage.name for stage in folders]
+    with live_teachers(context, prepared, taught, names) as live:
+        all_runs = [run for each in runs.values() for run in each]
+        results = fit_group(context, all_runs, config.resources, config.train.workers, live=live)
     return {stage: _seal_runs(folders[stage], [results[run.folder] for run in each]) for stage, each in runs.items()}
 
 
@@ -154,21 +157,27 @@ def _student_runs(
 
 
 def fit_group(
-    context: Context, runs: "Sequence[Run | CohortRun]", resources: Resources, workers: int, placement: str = "PACK"
+    context: Context,
+    runs: "Sequence[Run | CohortRun]",
+    resources: Resources,
+    workers: int,
+    *,
+    placement: str = "PACK",
+    live: "Replicas | None" = None,
 ) -> "dict[Path, RunResult]":
     """Train `runs` in one group of `workers`; the result of every network by its folder."""
     from students.ray_train import fit_on_ray
-    from students.session import Run
 
     for stage_name, folder in {run.stage_name: run.stage for run in runs}.items():
         context.tracker.follow(stage_name, folder / "metrics.jsonl")
     gpus = context.cluster.gpus(resources)
+    mailbox = context.tracker.mailbox()
     results = fit_on_ray(
-        runs, resources=resources, workers=workers, gpus=gpus, mailbox=context.tracker.mailbox(), placement=placement
+        runs, resources=resources, workers=workers, gpus=gpus, mailbox=mailbox, placement=placement, live=live
     )
     for stage_name in {run.stage_name for run in runs}:
         context.tracker.stage_done(stage_name)
-    networks = [network for run in runs for network in ([run] if isinstance(run, Run) else run.members)]
+    networks = [network for run in runs for network in run.networks]
     return {network.folder: result for network, result in zip(networks, results, strict=True)}
 
 
@@ -207,6 +216,11 @@ def _needs(config: ModuleTeacher | StudentConfig | TeacherConfig) -> str:
     train = getattr(config, "train", None)
     workers = train.workers if isinstance(train, TrainConfig) else 1
     return digest_of([config.resources.model_dump(mode="json"), workers])
+
+
+def _needs_of_student(recipe: Recipe, name: str) -> str:
+    """Students with the same live teachers may train one after the other beside them."""
+    return digest_of([_needs(recipe.students[name]), recipe.live_teachers(name)])
 
 
 def _groups(stages: Sequence[Stage], key: Callable[[Stage], str]) -> list[list[Stage]]:

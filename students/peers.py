@@ -16,7 +16,7 @@ from torch import Tensor
 from teachers.errors import CollegiumError
 from teachers.users_code import calling, within
 
-from .batches import Batches, Network
+from .batches import Network
 from .checkpoint import Attempt, drop_attempts, newest_common, read_result
 from .cohort_config import SharedTrunkCohort, SynchronousCohort
 from .exchange import Exchange, Said
@@ -145,13 +145,14 @@ class Cohort:
 
     def batches(self) -> Iterator[list[dict[str, Tensor]]]:
         """What each hosted member sees in every step from here on; members that read the same share it."""
-        streams = {
-            id(each.data.rows): Batches(each.data.rows, each.run, self.own).from_step(self.step)
-            for each in self.trainings
-        }
+        reads = [(id(each.data.rows), each.run.view_seed if each.data.rows.live else 0) for each in self.trainings]
+        streams = {}
+        for key, training in zip(reads, self.trainings, strict=True):
+            if key not in streams:
+                streams[key] = training.batches()
         for batches in zip(*streams.values(), strict=True):
             by_stream = dict(zip(streams, batches, strict=True))
-            yield [by_stream[id(each.data.rows)] for each in self.trainings]
+            yield [by_stream[key] for key in reads]
 
     def advance(self, batches: Sequence[dict[str, Tensor]], clock: Clock) -> bool:
         """One step of everyone; whether a checkpoint is due. Raises Diverged before any weight has moved."""

@@ -91,8 +91,7 @@ class Stepper:
         run = self.run
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        seed = run.draw_seed if run.membership.own_views else run.seed
-        self.generator.manual_seed(step_seed(seed, step, self.session.rank))
+        self.generator.manual_seed(step_seed(run.view_seed, step, self.session.rank))
         inputs = self.rows.inputs(batch, self.generator)
         asked = self.objective.ask(batch)
         counts = self.objective.counts(asked, run.train.batch_size, self.session)

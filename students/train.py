@@ -6,7 +6,7 @@ Knows nothing of Ray: a `Session` says which rank this is.
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ from .checkpoint import (
     read_checkpoint,
     read_result,
 )
+from .live import LookAhead
 from .optimize import resolve_evaluate_every, resolve_steps
 from .session import CohortRun, PlainSession, Record, Run, RunResult, Session, Source
 from .steps import Stepper
@@ -70,13 +71,10 @@ def fit(
     shared = SharedData()
     results = []
     for run in runs:
-        networks = [run] if isinstance(run, Run) else run.members
-        found = session.agree([read_result(network) for network in networks] if session.rank == 0 else [])
-        results += (
-            [result for result in found if result]
-            if all(found)
-            else train_one(run, session, shared, checkpoint_every_s)
-        )
+        found = session.agree([read_result(network) for network in run.networks] if session.rank == 0 else [])
+        sealed = [result for result in found if result]
+        whole = len(sealed) == len(run.networks)
+        results += sealed if whole else train_one(run, session, shared, checkpoint_every_s)
     return results
 
 
@@ -85,8 +83,7 @@ def train_one(
 ) -> list[RunResult]:
     from .peers import train_cohort
 
-    networks = [run] if isinstance(run, Run) else run.members
-    for network in networks:
+    for network in run.networks:
         use_user_path(network.user_path)
         network.folder.mkdir(parents=True, exist_ok=True)
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
@@ -183,11 +180,12 @@ class Training:
         """What is delivered."""
         self.progress = Progress()
         self.attempt = Attempt(run)
+        self.look_ahead: LookAhead | None = None
 
     def train(self, checkpoint_every_s: float = CHECKPOINT_EVERY_S) -> None:
         """Take all steps that are left, with looks at validation and checkpoints on the way."""
         progress, clock = self.progress, Clock(checkpoint_every_s)
-        for batch in Batches(self.data.rows, self.run, self.session).from_step(progress.step):
+        for batch in self.batches():
             self.advance(batch)
             if progress.step == self.steps or progress.step % self.evaluate_every == 0:
                 self.look()
@@ -195,6 +193,16 @@ class Training:
                     break
             if self.session.rank == 0 and clock.is_due():
                 clock.time(self.save)
+
+    def batches(self) -> Iterator[dict[str, Tensor]]:
+        """The batches of all steps that are left, complete: with what live teachers say of them."""
+        batches = Batches(self.data.rows, self.run, self.session).from_step(self.progress.step)
+        if self.data.rows.live is None:
+            return batches
+        self.look_ahead = LookAhead(
+            batches, self.data.rows.live, self.run, self.session, range(self.progress.step, self.steps)
+        )
+        return self.look_ahead
 
     def advance(self, batch: dict[str, Tensor]) -> None:
         """One optimiser step."""
@@ -225,6 +233,8 @@ class Training:
         weights = torch.tensor([objective.weights(step, self.stepper.steps) for step in own])
         values = {"loss": float((terms * weights).sum(1).mean())}
         values |= dict(zip(objective.names, terms.mean(0).tolist(), strict=True))
+        if self.look_ahead is not None:
+            values["wait_s"] = self.look_ahead.take_wait_s()
         self.report("train", values | {"learning_rate": self.stepper.learning_rate(own[-1])})
 
     def look(self) -> None:
