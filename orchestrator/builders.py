@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from teachers.config import Resources
+from teachers.imports import load
 from teachers.seal import Seal, publish, write_seal
 from teachers.users_code import within
 
@@ -57,7 +58,7 @@ def evaluate_teachers(context: Context, prepared: Built, taught: Mapping[str, Ta
         "trust": recipe.trusted(),
     }
     return context.stages.build(
-        stage, partial(evaluate_on_cluster, context, Resources(), "evaluate_teachers", keywords)
+        stage, partial(evaluate_on_cluster, context, Resources(), "students.evaluate:evaluate_teachers", keywords)
     )
 
 
@@ -82,16 +83,16 @@ def evaluate_student(
     }
     with within(f"students.{name}"):
         return context.stages.build(
-            stage, partial(evaluate_on_cluster, context, config.resources, "evaluate_student", keywords)
+            stage,
+            partial(evaluate_on_cluster, context, config.resources, "students.evaluate:evaluate_student", keywords),
         )
 
 
 def evaluate_on_cluster(
     context: Context, resources: Resources, function: str, keywords: Mapping[str, Any], folder: Path
 ) -> tuple[Seal, Facts]:
-    from students import evaluate
-
-    bound = partial(getattr(evaluate, function), **keywords)
+    """`function`: the import string of one of `students`, which needs torch."""
+    bound = partial(load(function), **keywords)
     document = context.cluster.call(bound, resources=resources, user_path=context.user_path)
     publish(folder / "evaluation.json", json.dumps(document, indent=1, allow_nan=False).encode())
     return write_seal(folder, ["evaluation.json"]), {}

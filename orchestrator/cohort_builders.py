@@ -121,7 +121,8 @@ def evaluate_cohort(
         **graph.own_combination(config),
     }
     with within(f"cohorts.{name}"):
-        build = partial(evaluate_on_cluster, context, config.resources, "evaluate_cohort", keywords)
+        function = "students.evaluate_cohort:evaluate_cohort"
+        build = partial(evaluate_on_cluster, context, config.resources, function, keywords)
         return context.stages.build(stage, build)
 
 

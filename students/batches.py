@@ -21,7 +21,7 @@ from teachers.soft_targets.reader import EpochReader, Rows
 from teachers.transfer_set import Segment, TransferSet
 
 from .augment import augmentation
-from .cohort_config import CohortTerm
+from .cohort_terms import CohortTerm
 from .config import PeerLossName, Term
 from .objective import Objective, every_row, labels_of
 from .peer_targets import NEED_LABELS

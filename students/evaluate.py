@@ -4,11 +4,9 @@ Knows nothing of recipes: the pipeline says whose stores, which runs and which c
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,7 +24,6 @@ from teachers.users_code import calling
 
 from . import metrics
 from .bootstrap import paired_gain, verdict
-from .ensemble import save_ensemble
 from .footprint import footprint
 
 FORMAT = 1
@@ -97,7 +94,7 @@ def evaluate_teachers(
     for name, looked_at in _validation(data, sources).items():
         figures[name]["validation"] = looked_at
     for name, folder in (folders or {}).items():
-        figures[name] |= _footprint(folder, rows, trust, threads)
+        figures[name] |= footprint_of(folder, rows, trust, threads)
     return {
         "format": FORMAT,
         "ensemble": figures.pop("ensemble"),
@@ -161,7 +158,7 @@ def document_of(
     """
     alone, ensemble = heard
     students, controls, offline = said["student"], said.get("control"), said.get("offline")
-    size = _footprint(runs["student"][chosen], rows, trust, threads)
+    size = footprint_of(runs["student"][chosen], rows, trust, threads)
     gain = paired_gain(_right(students, rows), _right(controls, rows)) if controls else None
     over_offline = paired_gain(_right(students, rows), _right(offline, rows)) if offline else None
     everyone = {**alone, "ensemble": ensemble} | {kind: by_seed[chosen] for kind, by_seed in said.items()}
@@ -177,80 +174,6 @@ def document_of(
         "agreement": metrics.agreement_matrix(everyone),
         "rows": len(rows.labels),
     }
-
-
-def evaluate_cohort(
-    transfer_set: Path,
-    sources: Sequence[Source],
-    members: Mapping[str, Runs],
-    chosen: Mapping[str, int],
-    trust: Sequence[str] = (),
-    *,
-    combine: str = "mean_probability",
-    teacher_weights: Mapping[str, float] | None = None,
-    split: SplitName = "test",
-    threads: int = 1,
-    as_one: bool = False,
-) -> dict[str, Any]:
-    """`evaluation.json` of a cohort: every member as a student of its own, and all of them together, seed by seed.
-
-    A member agrees with its frozen teachers' combination; without any, with the mean probability of its cohort. `as_one`:
-    the ensemble is delivered, so what it costs is measured too.
-    """
-    rows = Labelled.of(TransferSet.open(transfer_set), split).require(split)
-    said = {member: ask_all(runs, rows, trust) for member, runs in members.items()}
-    seeds = sorted(next(iter(said.values()))["student"])
-    together = {seed: mean_probability([answers["student"][seed] for answers in said.values()]) for seed in seeds}
-    best = max(seeds, key=lambda seed: sum(rank_of_run(runs["student"][seed])[0] for runs in members.values()))
-    heard = hear(rows, sources, combine, teacher_weights) if sources else ({}, together[best])
-    documents = {
-        member: document_of(rows, heard, members[member], answers, chosen[member], trust, threads)
-        for member, answers in said.items()
-    }
-    figures = [
-        {"seed": seed, **metrics.all_metrics(logits, rows.labels, heard[1])} for seed, logits in together.items()
-    ]
-    return {
-        "format": FORMAT,
-        "members": documents,
-        "ensemble": {"runs": figures},
-        "as_one": one_model(
-            documents, figures, [runs["student"][best] for runs in members.values()], best, rows, trust, threads
-        )
-        if as_one
-        else None,
-        "agreement": metrics.agreement_matrix({member: answers["student"][best] for member, answers in said.items()}),
-        "seed": best,
-        "best": max(members, key=lambda member: rank_of_run(members[member]["student"][chosen[member]])),
-        "rows": len(rows.labels),
-    }
-
-
-def one_model(
-    documents: Mapping[str, Mapping[str, Any]],
-    figures: Sequence[Mapping[str, Any]],
-    runs: Sequence[Path],
-    chosen: int,
-    rows: Labelled,
-    trust: Sequence[str],
-    threads: int,
-) -> dict[str, Any]:
-    """The ensemble of a cohort as a student's document; it has no control of its own."""
-    with TemporaryDirectory(prefix="ensemble-") as scratch:
-        save_ensemble(Path(scratch), runs)
-        size = _footprint(Path(scratch), rows, trust, threads)
-    return {
-        "student": {"runs": [{**run, **size} for run in figures]},
-        "ensemble": next(iter(documents.values()))["ensemble"],
-        "gain": None,
-        "verdict": verdict(None, len(figures)),
-        "delivered": chosen,
-    }
-
-
-def mean_probability(logits: Sequence[Tensor]) -> Tensor:
-    """log of the mean of the networks' probabilities, f32[N, C]."""
-    return torch.stack([each.log_softmax(-1) for each in logits]).logsumexp(0) - math.log(len(logits))
 
 
 def delivered(runs: Mapping[int, Path]) -> int:
@@ -357,7 +280,7 @@ def _runs(
     return {"runs": runs}
 
 
-def _footprint(folder: Path, rows: Labelled, trust: Sequence[str], threads: int) -> dict[str, Any]:
+def footprint_of(folder: Path, rows: Labelled, trust: Sequence[str], threads: int) -> dict[str, Any]:
     segment = rows.segments[0]
     inputs = rows.transfer_set.inputs(segment, 0, min(32, segment.num_rows))
     return footprint(folder, inputs, trust=trust, threads=threads)

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from teachers.errors import CollegiumError
-from teachers.users_code import calling, within
+from teachers.users_code import within
 
-from .batches import Network
 from .checkpoint import Attempt, drop_attempts, newest_common, read_result
-from .cohort_config import SharedTrunkCohort, SynchronousCohort
+from .cohort_config import SynchronousCohort
+from .data import Data, SharedData
 from .exchange import Exchange, Said
 from .features import FeatureStepper, connect
 from .objective import Heard
@@ -26,9 +26,8 @@ from .peer_targets import PEER_RULES, general_weights
 from .session import CohortRun, Record, RunResult, Session
 from .steps import Work
 from .targets import usable_labels
-from .together import Together
-from .train import Clock, Data, SharedData, Training, make_stepper
-from .validation import right_and_nll
+from .together import Together, look_together
+from .train import Clock, Training, make_stepper
 
 log = logging.getLogger(__name__)
 
@@ -40,22 +39,6 @@ class Diverged(Exception):
 
     def __init__(self, members: Sequence[int]) -> None:
         self.members = members
-
-
-def train_cohort(run: CohortRun, session: Session, shared: SharedData, checkpoint_every_s: float) -> list[RunResult]:
-    """Train all members of `run` to their results. Raises CollegiumError for a member that goes on diverging."""
-    cohort = cohort_of(run, session, shared)
-    cohort.resume()
-    cohort.train(checkpoint_every_s)
-    return cohort.finish()
-
-
-def cohort_of(run: CohortRun, session: Session, shared: SharedData) -> "Cohort":
-    if isinstance(run.config, SharedTrunkCohort) and run.exchange:
-        from .trunk import TrunkCohort
-
-        return TrunkCohort(run, session, shared)
-    return Cohort(run, session, shared)
 
 
 def who_is_where(members: int, session: Session) -> tuple[list[int], Session, Session]:
@@ -274,15 +257,7 @@ class Cohort:
             training.report_losses()
             training.stepper.share_batch_statistics()
             training.module.eval()
-        sums = torch.zeros(len(self.trainings), 2, dtype=torch.float64, device=self.session.device)
-        together = Together(len(self.run.members), self.session.device)
-        with torch.inference_mode():
-            for chunks in zip(*(each.data.validation.chunks() for each in self.trainings), strict=True):
-                labels = chunks[0][1]
-                said = [looked(each, inputs) for each, (inputs, _) in zip(self.trainings, chunks, strict=True)]
-                sums += torch.stack([right_and_nll(logits, labels) for logits in said])
-                everyone = said if len(said) == len(self.run.members) else self.same_rows.all_gather(said[0]).unbind()
-                together.add(everyone, labels)
+        sums, together = look_together(self.trainings, len(self.run.members), self.same_rows)
         labelled = self.data[0].validation.num_labelled
         for training, (right, nll) in zip(self.trainings, self.own.all_reduce_sum(sums).tolist(), strict=True):
             training.module.train()
@@ -327,9 +302,3 @@ class Cohort:
             for member in members:
                 drop_attempts(member)
         return [result for result in sealed if result]
-
-
-def looked(training: Training, inputs: Network) -> Tensor:
-    with within(training.run.key), calling("model", training.run.model):
-        logits: Tensor = training.module(inputs)
-    return logits.float()

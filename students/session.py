@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from teachers.config import Preprocess, TrainConfig
 
-from .cohort_config import CohortConfig, CohortTerm
+from .cohort_config import CohortConfig
+from .cohort_terms import CohortTerm
 from .config import Term
 
 T = TypeVar("T")

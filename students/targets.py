@@ -19,7 +19,7 @@ from teachers.soft_targets.reader import Rows, SoftTargets
 from teachers.transfer_set import Segment, TransferSet
 from teachers.users_code import calling
 
-from .cohort_config import CohortTerm
+from .cohort_terms import CohortTerm
 from .config import TeacherTermCommon, Term
 from .session import Live, Source
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,11 +18,9 @@ from teachers.disk import is_unfit, unfit
 from teachers.errors import CollegiumError
 from teachers.imports import use_user_path
 from teachers.model_folder import ModelConfig
-from teachers.preprocess import Preprocessor
-from teachers.transfer_set import TransferSet
 from teachers.users_code import calling, within
 
-from .batches import Batches, TrainingRows, load_rows, memory_for
+from .batches import Batches, TrainingRows
 from .checkpoint import (
     Attempt,
     drop_attempts,
@@ -31,11 +29,12 @@ from .checkpoint import (
     read_checkpoint,
     read_result,
 )
+from .data import Data, SharedData
 from .live import LookAhead
 from .optimize import resolve_evaluate_every, resolve_steps
 from .session import CohortRun, PlainSession, Record, Run, RunResult, Session, Source
 from .steps import Stepper
-from .validation import Validation, is_better
+from .validation import is_better
 
 __all__ = [
     "CohortRun",
@@ -78,10 +77,8 @@ def fit(
     return results
 
 
-def train_one(
-    run: Run | CohortRun, session: Session, shared: "SharedData", checkpoint_every_s: float
-) -> list[RunResult]:
-    from .peers import train_cohort
+def train_one(run: Run | CohortRun, session: Session, shared: SharedData, checkpoint_every_s: float) -> list[RunResult]:
+    from .cohorts import train_cohort
 
     for network in run.networks:
         use_user_path(network.user_path)
@@ -94,46 +91,6 @@ def train_one(
             training.resume()
             training.train(checkpoint_every_s)
     return [training.finish()]
-
-
-@dataclass
-class Data:
-    """All that a training reads."""
-
-    transfer_set: TransferSet
-    preprocessor: Preprocessor
-    rows: TrainingRows
-    validation: Validation
-
-
-class SharedData:
-    """The data of the run before, for the next one that reads the same: the seeds of a student, a cohort's members."""
-
-    def __init__(self, memory_bytes: int | None = None) -> None:
-        self.memory_bytes = memory_bytes
-        self.held: list[tuple[Any, Data]] = []
-
-    def of(self, runs: Sequence[Run], session: Session) -> list[Data]:
-        keys = [reads(run) for run in runs]
-        self.held = [(key, data) for key, data in self.held if key in keys]  # frees memory first
-        for run, key in zip(runs, keys, strict=True):
-            if key not in [held for held, _ in self.held]:
-                memory_bytes = (self.memory_bytes or memory_for(session)) // len(runs)
-                self.held.append((key, open_data(run, session, memory_bytes)))
-        return [next(data for held, data in self.held if held == key) for key in keys]
-
-
-def reads(run: Run) -> tuple[Any, ...]:
-    """Runs that agree on this read the same data."""
-    augment, rule = run.train.augment, run.membership.peer_rule
-    return run.transfer_set, run.preprocess, run.objective, run.sources, run.labelled_only, augment, rule
-
-
-def open_data(run: Run, session: Session, memory_bytes: int) -> Data:
-    transfer_set = TransferSet.open(run.transfer_set)
-    preprocessor = Preprocessor(run.preprocess, transfer_set.columns)
-    rows = load_rows(run, transfer_set, preprocessor, memory_bytes)
-    return Data(transfer_set, preprocessor, rows, Validation(transfer_set, preprocessor, session))
 
 
 @dataclass

@@ -126,7 +126,7 @@ def test_assistants_come_before_those_they_teach() -> None:
     small = recipe["students"].pop("small")
     recipe["students"] = {"last": small | {"teachers": ["middle"]}, "middle": small, "other": small}
     loaded = Recipe.model_validate(recipe)
-    assert loaded.students_in_order() == [["middle", "other"], ["last"]]
+    assert loaded.learners_in_order() == [["middle", "other"], ["last"]]
     assert loaded.assistants() == ["middle"]
 
 
