@@ -15,12 +15,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import psutil
 
 from teachers.errors import EnvironmentUnfit
+from teachers.seal import publish
 
 from .ledger import NAME as LEDGER
 from .ledger import Ledger
@@ -116,8 +118,23 @@ def connect(uri: str, out: Path, experiment: str) -> Server:
     """Open the experiment, made where it is missing. Raises EnvironmentUnfit when there is no MLflow at `uri`."""
     check_scheme(uri)
     with told_if_away(uri), _alone(out, uri):
+        _make_at_once(uri)
         client = client_of(uri)
         return Server(client, _experiment(client, uri, out, experiment))
+
+
+def _make_at_once(uri: str) -> None:
+    """A database file that is not there yet: MLflow takes seconds, and who is killed in them leaves tables half made."""
+    from sqlalchemy.engine import make_url
+
+    file = make_url(uri).database if uri.startswith("sqlite:") else None
+    if not file or file == ":memory:" or Path(file).exists():
+        return
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="collegium-") as folder:
+        draft = Path(folder) / "mlflow.db"
+        client_of(f"sqlite:///{draft}")
+        publish(Path(file), draft.read_bytes())
 
 
 def check_reachable(uri: str) -> None:

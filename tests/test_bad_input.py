@@ -277,7 +277,7 @@ def test_a_disk_that_is_full_from_the_start_is_said_to_be(
     disk = disks("", "64k")
     done = run("run", "recipe.yaml", "--out", disk.folder, cwd=user)
     assert done.returncode == 4, done.stderr
-    assert str(disk.folder) in done.stderr and "full" in done.stderr
+    assert str(disk.folder) in done.stderr and "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -350,6 +350,21 @@ def test_an_interrupted_run_leaves_no_process_and_goes_on_when_asked_again(user:
     reused = actions(done.stdout)
     assert (reused["prepare"], reused["label"]) == (True, True)
     assert mlflow_statuses(out) == ["FINISHED", "KILLED", "KILLED"]
+
+
+def test_a_run_that_is_interrupted_while_its_tracking_database_is_made_can_be_started_again(
+    user: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [COMMAND, "run", "recipe.yaml", "--out", out]
+    driver = subprocess.Popen(command, cwd=user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until((out / ".mlflow.lock").exists)
+    time.sleep(0.7)  # into the making of its tables
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait(timeout=PATIENCE_S) == 130
+    with Tracker.start(tracked(), out, out / "runs" / "1"):
+        pass
+    assert mlflow_statuses(out)[0] == "FINISHED"
 
 
 def test_without_the_tracking_server_no_work_begins(user: Path, tmp_path: Path) -> None:
