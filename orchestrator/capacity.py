@@ -60,10 +60,10 @@ def total(nodes: Sequence[Node], resource: str) -> float:
 def _gang_problems(recipe: Recipe, student: str, nodes: Sequence[Node]) -> Iterator[str]:
     """A student's workers and all replicas of its live teachers run at the same time."""
     config = recipe.students[student]
-    members = [(f"{config.train.workers} workers", config.train.workers, config.resources)]
+    members = [("workers", config.train.workers, config.resources)]
     for name in recipe.live_teachers(student):
         teacher = recipe.teachers[name]
-        members.append((f"{teacher.replicas} replicas of the live teacher {name}", teacher.replicas, teacher.resources))
+        members.append((f"replicas of the live teacher {name}", teacher.replicas, teacher.resources))
     wanted: dict[str, float] = {}
     for _, num, resources in members:
         for resource, amount in request_of(nodes, resources).items():
@@ -71,9 +71,9 @@ def _gang_problems(recipe: Recipe, student: str, nodes: Sequence[Node]) -> Itera
     short = [name for name, amount in wanted.items() if amount > total(nodes, name) + 1e-9]
     if short:
         asks = ", ".join(f"{wanted[name]:g} {name} (there are {total(nodes, name):g})" for name in short)
-        told = " and ".join(who for who, _, _ in members)
+        told = " and ".join(f"{num} {who}" for who, num, _ in members)
         key = "train.workers" if len(members) == 1 else "teachers"
-        yield f"students.{student}.{key}: {told} run at once and ask for {asks}; ask for fewer, or less in `resources`"
+        yield f"students.{student}.{key}: {told} at once ask for {asks}; ask for fewer, or less in `resources`"
 
 
 def expected_nodes(recipe: Recipe, address: str | None) -> list[Node] | None:
