@@ -71,10 +71,10 @@ def _gang_problems(recipe: Recipe, learner: str, nodes: Sequence[Node]) -> Itera
     """The workers of a student or cohort and all replicas of its live teachers run at the same time."""
     config = recipe.learners[learner]
     in_cohort = isinstance(config, CohortCommon)
-    members = [(f"{workers_of(config)} workers", workers_of(config), config.resources)]
+    members = [("workers", workers_of(config), config.resources)]
     for name in recipe.live_teachers(learner):
         teacher = recipe.teachers[name]
-        members.append((f"{teacher.replicas} replicas of the live teacher {name}", teacher.replicas, teacher.resources))
+        members.append((f"replicas of the live teacher {name}", teacher.replicas, teacher.resources))
     wanted: dict[str, float] = {}
     for _, num, resources in members:
         for resource, amount in request_of(nodes, resources).items():
@@ -82,11 +82,11 @@ def _gang_problems(recipe: Recipe, learner: str, nodes: Sequence[Node]) -> Itera
     short = [name for name, amount in wanted.items() if amount > total(nodes, name) + 1e-9]
     if short:
         asks = ", ".join(f"{wanted[name]:g} {name} (there are {total(nodes, name):g})" for name in short)
-        told = " and ".join(who for who, _, _ in members)
+        told = " and ".join(f"{num} {who}" for who, num, _ in members)
         key = "teachers" if len(members) > 1 else "workers_per_member" if in_cohort else "train.workers"
         cure = ", or set `workers_per_member: null`" if in_cohort else ""
         where = name_in_recipe(recipe, learner)
-        yield f"{where}.{key}: {told} run at once and ask for {asks}; ask for fewer, or less in `resources`{cure}"
+        yield f"{where}.{key}: {told} at once ask for {asks}; ask for fewer, or less in `resources`{cure}"
 
 
 def expected_nodes(recipe: Recipe, address: str | None) -> list[Node] | None:

@@ -6,6 +6,7 @@ The one module beside the command line that may catch whatever Ray throws.
 import logging
 import os
 import secrets
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
+
+import psutil
 
 from teachers.config import Resources
 from teachers.disk import is_unfit
@@ -30,6 +33,9 @@ Result = TypeVar("Result")
 
 OBJECT_STORE_BYTES = 256 << 20
 """Only control messages and small batches pass through it; Ray's default would take a third of the machine."""
+LIVE_OBJECT_STORE_BYTES = 8 << 30
+"""At most, with live teachers: five float32 batches of 256 images of 224 pixels take 770 MB."""
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def set_environment() -> None:
@@ -58,6 +64,16 @@ def _token_file() -> Path:
     with os.fdopen(handle, "w") as file:
         file.write(secrets.token_hex(32))
     return path
+
+
+def object_store_bytes(recipe: Recipe | None) -> int:
+    """Of a Ray that is started here: batches for live teachers lie in it, what does not fit goes over the disk."""
+    if recipe is None or not any(recipe.live_teachers(student) for student in recipe.students):
+        return OBJECT_STORE_BYTES
+    room = psutil.virtual_memory().available // 8
+    if SHARED_MEMORY.is_dir():
+        room = min(room, shutil.disk_usage(SHARED_MEMORY).free // 2)
+    return max(OBJECT_STORE_BYTES, min(int(room), LIVE_OBJECT_STORE_BYTES))
 
 
 @contextmanager
@@ -117,7 +133,7 @@ class Cluster:
         options: dict[str, Any] = {
             "address": "local",
             "include_dashboard": True,
-            "object_store_memory": OBJECT_STORE_BYTES,
+            "object_store_memory": object_store_bytes(self._recipe),
         }
         if not local:
             options = {"address": self._address}

@@ -118,10 +118,14 @@ def _distill(
         heard = sources(context.recipe, config, taught, train)
         runs[stage] = _student_runs(context, stage, prepared, folder, heard)
     config = context.recipe.students[next(iter(folders)).name]
-    names = [stage.name for stage in folders]
-    with live_teachers(context, prepared, taught, names) as live:
-        all_runs = [run for each in runs.values() for run in each]
-        results = fit_group(context, all_runs, config.resources, config.train.workers, live=live)
+    all_runs = [run for each in runs.values() for run in each]
+    asking = [run for run in all_runs if any(source.live for source in run.sources)]
+    with live_teachers(context, prepared, taught, [stage.name for stage in folders]) as live:
+        first = asking or all_runs
+        results = fit_group(context, first, config.resources, config.train.workers, live=live)
+    if asking and len(asking) < len(all_runs):  # live teachers do not idle on their GPUs while controls are trained
+        others = [run for run in all_runs if run not in asking]
+        results |= fit_group(context, others, config.resources, config.train.workers)
     return {stage: _seal_runs(folders[stage], [results[run.folder] for run in each]) for stage, each in runs.items()}
 
 

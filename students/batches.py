@@ -164,7 +164,7 @@ def live_columns(
     """Canonical columns and keys, which every teacher is told; `inputs` only preprocesses: the rows are augmented before."""
     rows, augmented = canonical_columns(run, transfer_set, segments)
     keys = np.concatenate([transfer_set.keys(segment) for segment in segments]).view(np.int64)
-    columns = {INPUT + name: column for name, column in rows.items()} | {KEY: torch.from_numpy(keys.copy())}
+    columns = {INPUT + name: column for name, column in rows.items()} | {KEY: torch.from_numpy(keys)}
 
     def inputs(batch: Batch, _: Generator | None) -> Network:
         ready: Network = preprocessor({name: batch[INPUT + name] for name in rows})

@@ -106,6 +106,7 @@ class Replica:
     ready: bool = False
     asked: bool = False
     ask_at: float = 0.0
+    lost_at: float | None = None
     num_calls: int = 0
     alone: bool = False
     """With a call that was lost before: should it kill the replica, no other is blamed."""
@@ -147,7 +148,6 @@ class ReplicaClient:
         self.replicas: dict[str, list[Replica]] = {}
         self.waiting: list[Call] = []
         self.under_way: dict[Any, Call | Replica] = {}
-        self.heard_at: dict[str, float] = {}
         for name, given in actors.items():
             if not given:
                 raise TeacherError(f"live teacher {name!r} has no replicas, so nobody answers; give it one or more")
@@ -166,7 +166,7 @@ class ReplicaClient:
         """Logits f32 `[rows, C]` of each teacher, read-only. Waits for them.
 
         Raises what a teacher raised, TeacherError when a batch was lost `max_attempts` times or when no replica of a
-        teacher was there for `wait_s`.
+        teacher came back within `wait_s`.
         """
         for call in calls:
             while call.is_open:
@@ -199,8 +199,6 @@ class ReplicaClient:
                 replica.num_calls += 1
                 replica.alone = call.attempts > 0
                 self.under_way[replica.actor.ask.remote(call.inputs_ref, call.sample_key)] = call
-        for name in {call.teacher for call in self.waiting}:
-            self._complain_of_silence(name)
 
     def _least_loaded(self, call: Call) -> Replica | None:
         replicas = self.replicas[call.teacher]
@@ -212,14 +210,6 @@ class ReplicaClient:
         others = [replica for replica in ready if replica is not call.lost_by]
         return min(others or ready, key=lambda replica: replica.num_calls, default=None)
 
-    def _complain_of_silence(self, name: str) -> None:
-        silent_s = time.monotonic() - self.heard_at.setdefault(name, time.monotonic())
-        if silent_s > self.wait_s and not any(replica.ready for replica in self.replicas[name]):
-            raise TeacherError(
-                f"no replica of live teacher {name!r} was there for {self.wait_s:g} s; checkpoints are kept, run the "
-                f"same command again"
-            )
-
     def _take_replica(self, ref: Any, replica: Replica) -> None:
         replica.asked = False
         try:
@@ -228,11 +218,23 @@ class ReplicaClient:
             if isinstance(error.cause, CollegiumError):
                 raise error.cause from None
             raise TeacherError(f"teacher {replica.teacher!r} could not be loaded: {error.cause!r}") from error
-        except RayError:
-            replica.ask_at = time.monotonic() + PAUSE_S
-            return
-        replica.ready = True
-        self.heard_at[replica.teacher] = time.monotonic()
+        except RayError as error:
+            self._lost(replica, error)
+        else:
+            replica.ready, replica.lost_at = True, None
+
+    def _lost(self, replica: Replica, error: RayError) -> None:
+        """The process or its node is gone, or out of reach: ask now and then whether it is back."""
+        now = time.monotonic()
+        if replica.lost_at is None:
+            replica.lost_at = now
+            log.warning("live teacher %s: a replica is lost, Ray starts it again", replica.teacher)
+        replica.ready, replica.ask_at = False, now + PAUSE_S
+        if now - replica.lost_at > self.wait_s and not any(other.ready for other in self.replicas[replica.teacher]):
+            raise TeacherError(
+                f"live teacher {replica.teacher!r}: no replica came back within {self.wait_s:g} s; checkpoints are kept, "
+                f"run the same command again. Ray says: {first_line(error)}"
+            ) from error
 
     def _take_answer(self, ref: Any, call: Call) -> None:
         replica = call.replica
@@ -241,17 +243,14 @@ class ReplicaClient:
         try:
             call.answer = ray.get(ref)
             call.inputs_ref = None  # frees the batch
-            self.heard_at[call.teacher] = time.monotonic()
         except RayTaskError as error:
             users_code = isinstance(error.cause, UsersCodeError)
             if isinstance(error.cause, CollegiumError) and not users_code:  # another try would say it again
                 call.error = error.cause
             else:
                 self._again(call, replica, error.cause)
-        except RayError as error:  # the process or its node is gone, or out of reach
-            if replica.ready:
-                log.warning("live teacher %s: a replica is lost, Ray starts it again", call.teacher)
-            replica.ready, replica.ask_at = False, time.monotonic() + PAUSE_S
+        except RayError as error:
+            self._lost(replica, error)
             self._again(call, replica, error)
 
     def _again(self, call: Call, replica: Replica, error: Exception) -> None:

@@ -1,6 +1,7 @@
 """Laws of live teachers: the student learns what a store would have told it, of the very rows that it sees."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -374,11 +375,17 @@ def test_a_live_teacher_without_replicas_is_refused():
 # room on the cluster
 
 
-def test_room_for_all_at_once_or_for_nothing_and_what_is_missing_is_told(ray_cluster):
+@pytest.mark.slow
+def test_room_for_all_at_once_or_for_nothing_and_what_is_missing_is_told(ray_cluster, caplog):
     parts = [Request.of("replicas of x", Resources(cpus=2), 3), Request.of("workers of y", Resources(), 3)]
-    told = r"workers of y: the cluster had no room for 3 x 1 CPU within 2 s; free are .*`replicas` or `workers`"
-    with pytest.raises(EnvironmentUnfit, match=told), reserved(parts, 2):
+    told = r"workers of y: the cluster had no room for 3 x 1 CPU within 12 s; free are .*`replicas` or `workers`"
+    caplog.set_level("INFO", "teachers.reservation")
+    with pytest.raises(EnvironmentUnfit, match=told), reserved(parts, 12):
         pass
+    said = [record.getMessage() for record in caplog.records]
+    assert any(
+        re.match(r"waiting since \d\d:\d\d:\d\d \(1\d s\): workers of y need 3 x 1 CPU; free", line) for line in said
+    )
     assert_all_is_given_back()
 
 

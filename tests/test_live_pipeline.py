@@ -79,7 +79,7 @@ def test_what_must_run_at_once_is_added_up_and_what_need_not_is_not() -> None:
     check_capacity(quick("teachers.wide.replicas=5", "teachers.wide.mode=cached", workers), nodes)
     with pytest.raises(EnvironmentUnfit, match=r"teachers\.wide\.resources asks for 5 CPU \(no node has more than 4\)"):
         check_capacity(quick("teachers.wide.resources.cpus=5"), nodes)
-    with pytest.raises(EnvironmentUnfit, match=r"small\.train\.workers: 16 workers run at once and ask for 16 CPU"):
+    with pytest.raises(EnvironmentUnfit, match=r"small\.train\.workers: 16 workers at once ask for 16 CPU"):
         check_capacity(quick("teachers.wide.mode=cached", workers.replace("4}", "16}")), nodes)
 
 
