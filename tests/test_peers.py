@@ -428,3 +428,16 @@ def test_who_goes_on_diverging_ends_the_run_by_name(digits, tmp_path):
 
 def test_every_rule_is_of_the_literal_table():
     assert set(PEER_RULES) == {"others", "mean_of_others", "naive", "linear", "min_logit", "general"}
+
+
+def test_members_of_two_transfer_sets_are_refused(digits, tmp_path):
+    from teachers.config import SklearnSource, TransferSetConfig
+    from teachers.prepare import prepare
+
+    iris = SklearnSource(kind="sklearn", name="wine")
+    other = prepare(TransferSetConfig(source=iris, inputs="features", label="class"), tmp_path / "wine")
+    run = make_cohort(tmp_path, digits, cohort_config("mutual"))
+    first, second = run.members
+    mixed = dataclasses.replace(run, members=(first, dataclasses.replace(second, transfer_set=other.folder)))
+    with pytest.raises(CollegiumError, match="different classes"):
+        in_turn(mixed)

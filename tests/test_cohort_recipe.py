@@ -1,0 +1,102 @@
+"""Cohorts in a recipe: what each method takes by itself, and what is refused, with its place."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.capacity import check_capacity
+from orchestrator.recipe import load_recipe
+from orchestrator.shipped import find
+from students.cohort_terms import OBJECTIVES
+from teachers.errors import EnvironmentUnfit, RecipeError
+
+MEMBERS = "members: {a: {model: 'students.models:mlp'}, b: {model: 'students.models:mlp'}}"
+ONE = "members: {a: {model: 'students.models:mlp'}}"
+ROLES = (
+    "members: {a: {model: 'students.models:mlp', role: wide_teacher}, b: {model: 'students.models:mlp', role: student}}"
+)
+
+
+def recipe(tmp_path: Path, cohort: str, *, more: str = "", overrides: tuple[str, ...] = ()):
+    text = (
+        "format: 1\nname: x\n"
+        "transfer_set: {source: {kind: sklearn, name: digits}, inputs: image, label: digit}\n"
+        f"cohorts:\n  trio: {{{cohort}}}\n{more}"
+    )
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    return load_recipe(path, overrides)
+
+
+@pytest.mark.parametrize("method", OBJECTIVES)
+def test_every_method_has_an_objective_of_its_own(method: str, tmp_path: Path) -> None:
+    members = {"online_teacher": ROLES}.get(method, MEMBERS)
+    if method == "feature_exchange":
+        members = members.replace("mlp'}", "mlp', layers: ['1']}")
+    cohort = recipe(tmp_path, f"method: {method}, {members}").cohorts["trio"]
+    assert [term.loss for term in cohort.objective] == [term.loss for term in OBJECTIVES[method]]
+    assert all(term.temperature is not None for term in cohort.objective if term.loss == "peer")
+
+
+def test_a_resolved_cohort_reads_back_as_itself(tmp_path: Path) -> None:
+    cohort = recipe(tmp_path, f"method: one, {MEMBERS}")
+    again = type(cohort).model_validate(cohort.model_dump(mode="json"))
+    assert again == cohort
+
+
+@pytest.mark.parametrize(
+    ("cohort", "told"),
+    [
+        (f"method: kdcl, {ONE}", "takes two or more"),
+        (f"method: one, {ONE}", "takes two or more"),
+        (f"method: codistillation, {ONE}", "takes two or more"),
+        (f"method: mutual, {MEMBERS}, objective: [{{loss: peer, ramp: {{steps: 50}}}}], train: {{steps: 40}}", "longer than the 40 steps"),
+        (f"method: mutual, {ONE}, objective: [{{loss: peer}}]", "has no peers"),
+        (f"method: mutual, {MEMBERS}, objective: [{{loss: feature}}]", "of the method feature_exchange"),
+        (f"method: feature_exchange, {MEMBERS}", "as many `layers`"),
+        (f"method: online_teacher, {MEMBERS}", "a role for every member"),
+        (f"method: mutual, {MEMBERS}, deliver: c", "deliver is 'c'"),
+        (f"method: mutual, {MEMBERS}, train: {{workers: 2}}", "workers_per_member"),
+        (f"method: mutual, {MEMBERS}, workers_per_member: 3, train: {{batch_size: 64}}", "not divisible"),
+        (f"method: group_leader, {MEMBERS}, leader: c", "leader is 'c'"),
+        (f"method: mutual, {MEMBERS}, teachers: [wid]", "no teacher or student is called 'wid'"),
+        (f"method: mutual, {MEMBERS}, objective: [{{loss: soft}}]", "needs `teachers`"),
+        (f"method: mutual, {MEMBERS}, target: naive", "target: unknown key"),
+        (f"method: mutul, {MEMBERS}", "mutul"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_at_its_place(cohort: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as error:
+        recipe(tmp_path, cohort)
+    assert told in str(error.value) and "r.yaml:5:" in str(error.value) and "cohorts.trio" in str(error.value)
+
+
+def test_members_and_students_may_teach_each_other_but_not_in_a_circle(tmp_path: Path) -> None:
+    student = "students:\n  small: {model: 'students.models:mlp', teachers: [trio.a]}\n"
+    made = recipe(tmp_path, f"method: mutual, {MEMBERS}", more=student)
+    assert made.learners_in_order() == [["trio"], ["small"]] and made.assistants() == ["trio.a"]
+    with pytest.raises(RecipeError, match=r"circle: (small -> trio -> small|trio -> small -> trio)"):
+        recipe(tmp_path, f"method: mutual, {MEMBERS}, teachers: [small]", more=student)
+
+
+def test_more_workers_than_there_can_ever_be_are_refused_with_the_cure(tmp_path: Path) -> None:
+    made = recipe(tmp_path, f"method: mutual, {MEMBERS}, workers_per_member: 4")
+    check_capacity(made, [{"CPU": 8.0}])
+    with pytest.raises(
+        EnvironmentUnfit, match=r"cohorts\.trio\.workers_per_member: 8 workers .*`workers_per_member: null`"
+    ):
+        check_capacity(made, [{"CPU": 4.0}])
+
+
+def test_a_recipe_with_nobody_to_train_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "format: 1\nname: x\ntransfer_set: {source: {kind: sklearn, name: digits}, inputs: image, label: digit}\n"
+    )
+    with pytest.raises(RecipeError, match="there is nobody to train"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("name", ["peers", "online", "codistillation"])
+def test_the_shipped_cohorts_run_on_one_worker(name: str) -> None:
+    check_capacity(load_recipe(find(name)), [{"CPU": 2.0}])
