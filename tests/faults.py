@@ -1,7 +1,7 @@
 """Kills real processes of real runs at random moments, and compares what comes out with an undisturbed run.
 
-`python -m tests.faults` does it ten times for the driver, a teacher actor and a training worker each, and prints the
-times. The test suite does one of each kind. A run is killed by SIGKILL; where the driver died, the same command is
+`python -m tests.faults` does it ten times for the driver, a teacher actor, a training worker, a rank of a cohort and a
+node each, and prints the times. The test suite does one of each kind. A run is killed by SIGKILL; where the driver died, the same command is
 started again.
 """
 
@@ -16,23 +16,48 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 import pyarrow as pa
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "digits.yaml"
-SMALL = (
-    "teachers.wide.train.steps=60",
-    "teachers.wide.arguments.width=8",
-    "teachers.wide.replicas=2",
-    "teachers.deep.train.steps=40",
-    "teachers.deep.arguments.width=4",
-    "students.small.train.steps=400",
-    "students.small.train.seeds=[0, 1]",
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is run."""
+
+    name: str
+    recipe: str
+    overrides: tuple[str, ...]
+
+
+SMALL = Setup(
+    "students",
+    "digits.yaml",
+    (
+        "teachers.wide.train.steps=60",
+        "teachers.wide.arguments.width=8",
+        "teachers.wide.replicas=2",
+        "teachers.deep.train.steps=40",
+        "teachers.deep.arguments.width=4",
+        "students.small.train.steps=400",
+        "students.small.train.seeds=[0, 1]",
+    ),
 )
 """A run of half a minute, with every kind of stage in it."""
+PEERS = Setup(
+    "cohort",
+    "peers.yaml",
+    (
+        "teachers={}",
+        "cohorts.trio={method: mutual, members: {a: {model: 'students.models:mlp', arguments: {hidden: 16}}, "
+        "b: {model: 'students.models:small_conv_net'}}, train: {steps: 2500, seeds: [0]}}",
+    ),
+)
+"""Two peers, each on a worker of its own."""
 PATIENCE_S = 300.0
 """For a process to appear that is to be killed, and for a run to end."""
 
@@ -47,15 +72,16 @@ class Outcome:
     """By run, SHA-256 of the student's weights."""
 
 
-def command(out: Path, overrides: tuple[str, ...]) -> list[str]:
-    options = [part for override in overrides for part in ("-o", override)]
-    return [str(Path(sys.executable).parent / "collegium"), "run", str(RECIPE), "--out", str(out), "--json", *options]
+def command(out: Path, setup: Setup) -> list[str]:
+    options = [part for override in setup.overrides for part in ("-o", override)]
+    collegium = str(Path(sys.executable).parent / "collegium")
+    return [collegium, "run", str(RECIPES / setup.recipe), "--out", str(out), "--json", *options]
 
 
-def start(out: Path, overrides: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+def start(out: Path, setup: Setup) -> "subprocess.Popen[bytes]":
     out.parent.mkdir(parents=True, exist_ok=True)
     with (out.parent / f"{out.name}.log").open("ab") as log:
-        return subprocess.Popen(command(out, overrides), stdout=subprocess.DEVNULL, stderr=log)
+        return subprocess.Popen(command(out, setup), stdout=subprocess.DEVNULL, stderr=log)
 
 
 def finish(driver: "subprocess.Popen[bytes]", out: Path) -> None:
@@ -66,7 +92,7 @@ def finish(driver: "subprocess.Popen[bytes]", out: Path) -> None:
 def outcome(out: Path) -> Outcome:
     """Read with pyarrow and hashlib alone: the check must not trust the code that it checks."""
     keys = {}
-    for store in sorted((out / "soft_targets").iterdir()):
+    for store in sorted((out / "soft_targets").glob("*")):
         spec = json.loads((store / "spec.json").read_bytes())
         records = [json.loads(path.read_bytes()) for path in sorted((store / "commits").glob("*.json"))]
         found: list[int] = []
@@ -74,8 +100,8 @@ def outcome(out: Path) -> Outcome:
             found += pa.ipc.open_file(store / record["path"]).read_all()["sample_key"].to_pylist()
         keys[f"{spec['teacher']}/{spec['segment']}"] = tuple(found)
     weights = {
-        "/".join(path.parts[-3:-1]): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted((out / "students").glob("*/*/*/model.safetensors"))
+        "/".join(path.relative_to(out / "students").parts[1:-1]): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted((out / "students").rglob("model.safetensors"))
     }
     return Outcome(keys, weights)
 
@@ -124,27 +150,31 @@ def kill_worker(names: tuple[str, ...]) -> Callable[["subprocess.Popen[bytes]", 
     return kill
 
 
-FAULTS: dict[str, Callable[["subprocess.Popen[bytes]", Path, random.Random], str]] = {
-    "driver": kill_driver,
-    "teacher actor": kill_worker(("TeacherReplica", "TeacherActor")),
-    "training worker": kill_worker(("RayTrainWorker", "TrainWorker")),
+Killer = Callable[["subprocess.Popen[bytes]", Path, random.Random], str]
+TRAINING = ("RayTrainWorker", "TrainWorker")
+FAULTS: dict[str, tuple[Setup, Killer]] = {
+    "driver": (SMALL, kill_driver),
+    "teacher actor": (SMALL, kill_worker(("TeacherReplica", "TeacherActor"))),
+    "training worker": (SMALL, kill_worker(TRAINING)),
+    "rank of a cohort": (PEERS, kill_worker(TRAINING)),
 }
 
 
-def undisturbed(folder: Path, overrides: tuple[str, ...] = SMALL) -> Outcome:
-    out = folder / "undisturbed"
-    finish(start(out, overrides), out)
+def undisturbed(folder: Path, setup: Setup) -> Outcome:
+    out = folder / f"undisturbed_{setup.name}"
+    finish(start(out, setup), out)
     return outcome(out)
 
 
-def disturbed(folder: Path, kind: str, seed: int, overrides: tuple[str, ...] = SMALL) -> tuple[Outcome, str, float]:
+def disturbed(folder: Path, kind: str, seed: int) -> tuple[Outcome, str, float]:
     """One run with one kill: what came of it, when the kill was, and the seconds from it to the end of the run."""
     out = folder / f"{kind.replace(' ', '_')}-{seed}"
-    driver = start(out, overrides)
-    when = FAULTS[kind](driver, out, random.Random(seed))
+    setup, kill = FAULTS[kind]
+    driver = start(out, setup)
+    when = kill(driver, out, random.Random(seed))
     killed = time.monotonic()
     if kind == "driver":
-        driver = start(out, overrides)
+        driver = start(out, setup)
     finish(driver, out)
     return outcome(out), when, time.monotonic() - killed
 
@@ -173,8 +203,8 @@ def accuracies(out: Path) -> list[float]:
 def other_number_of_workers(folder: Path) -> str:
     """Two data-parallel workers instead of one, everything else equal."""
     out = folder / "two_workers"
-    finish(start(out, (*SMALL, "students.small.train.workers=2")), out)
-    pairs = zip(accuracies(out), accuracies(folder / "undisturbed"), strict=True)
+    finish(start(out, replace(SMALL, overrides=(*SMALL.overrides, "students.small.train.workers=2"))), out)
+    pairs = zip(accuracies(out), accuracies(folder / "undisturbed_students"), strict=True)
     difference = max(abs(two - one) for two, one in pairs)
     if difference > 0.005:
         raise SystemExit(f"two workers differ from one by {difference:.4f} in test accuracy")
@@ -182,18 +212,29 @@ def other_number_of_workers(folder: Path) -> str:
 
 
 def campaign(folder: Path, times: int, seed: int) -> Iterator[str]:
-    expected = undisturbed(folder)
+    expected = {setup.name: undisturbed(folder, setup) for setup in (SMALL, PEERS)}
     yield other_number_of_workers(folder)
-    for kind in FAULTS:
+    for kind, (setup, _) in FAULTS.items():
         durations = []
         for number in range(times):
             found, when, seconds = disturbed(folder, kind, seed + number)
-            problems = compare(found, expected)
+            problems = compare(found, expected[setup.name])
             durations.append(seconds)
             yield f"{kind:<16} {number + 1:>2}  killed {when:<30} done {seconds:5.1f} s later  {'; '.join(problems) or 'same'}"
             if problems:
                 raise SystemExit(f"{kind}, seed {seed + number}: {'; '.join(problems)}")
         yield f"{kind:<16} median {statistics.median(durations):.1f} s from the kill to the end; rows lost 0, rows doubled 0"
+    for number in range(times):
+        seconds = node_killed(folder / f"node-{number}", seed + number)
+        yield f"node of a cohort {number + 1:>2}  done {seconds:5.1f} s after the kill  same"
+
+
+def node_killed(folder: Path, seed: int) -> float:
+    """Two members on two Ray nodes of this machine, one node killed: seconds from the kill to the end of the training."""
+    command = [sys.executable, "-m", "tests.node_faults", str(folder), str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=RECIPES.parent)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return float(done.stdout.split()[-1])
 
 
 def main() -> None:
