@@ -9,8 +9,8 @@ figure is the median over rounds of the slower rank's time. The last line printe
     cohort_over_independent_mlp             the same for a tiny MLP at batch 64: what a collective costs against no work
     exchange                                by number of ranks: bytes a step sends a rank, and its share of the step (on two
                                             cores, more ranks than cores wait for each other: that is in the share)
-    codistillation_with_straggler_over_solo steps a second of a codistilling member beside one slowed five times, over
-                                            those beside a solo run of the same slow process
+    codistillation_with_straggler_over_solo steps a second of a codistilling member beside a peer slowed five times, over
+                                            those beside a dead one (it runs the peer's last generation in both)
 """
 
 import argparse
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -33,7 +33,9 @@ from pydantic import TypeAdapter
 
 from students.cohort_config import CohortConfig
 from students.cohort_runs import member_runs
+from students.codistillation import CodistillingCohort
 from students.data import SharedData
+from students.peers import Cohort
 from students.ranks import Ranks
 from students.session import CohortRun, PlainSession
 from students.train import Clock, Training
@@ -149,8 +151,6 @@ def against_independent(job: Mapping[str, Any]) -> dict[str, list[float]]:
 
 
 def cohort_steps(run: CohortRun) -> Iterator[None]:
-    from students.peers import Cohort
-
     cohort, clock = Cohort(run, Ranks(torch.device("cpu")), SharedData()), Clock(1e9)
     for batches in cohort.batches():
         cohort.advance(batches, clock)
@@ -169,8 +169,6 @@ def own_steps(run: CohortRun, rank: int) -> Iterator[None]:
 
 
 def exchange(job: Mapping[str, Any]) -> dict[str, float]:
-    from students.peers import Cohort
-
     cohort, clock = Cohort(cohort_run(job, "mutual"), Ranks(torch.device("cpu")), SharedData()), Clock(1e9)
     batches = cohort.batches()
     cohort.advance(next(batches), clock)
@@ -188,22 +186,18 @@ def exchange(job: Mapping[str, Any]) -> dict[str, float]:
 
 
 def straggler(job: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Rank 0 is measured; rank 1 is slowed, and in the solo rounds trains as slowly without being heard."""
+    """Rank 0 is measured; rank 1 is its peer, slowed, and in the solo rounds a dead one, whose last generation is heard."""
     run = cohort_run(job, "codistillation", exchange_every=10, burn_in=0)
-    sides: dict[str, Callable[[], Iterator[None]]] = {
-        "beside_peer": lambda: codistilling_steps(run, job["rank"]),
-        "solo": lambda: own_steps(run, job["rank"]),
-    }
-    going = {side: make() for side, make in sides.items()}
-    found: dict[str, list[float]] = {side: [] for side in sides}
+    mine, slow = codistilling_steps(run, job["rank"]), job["rank"] == 1
+    found: dict[str, list[float]] = {"beside_peer": [], "solo": []}
     for number in range(job["rounds"] + 1):
-        for side in sorted(sides, reverse=bool(number % 2)):
+        for side in sorted(found, reverse=bool(number % 2)):
             dist.barrier()
-            begun, steps = time.perf_counter(), job["steps"] * (SLOWED if job["rank"] == 0 else 1)
-            for _ in range(steps):
+            begun, steps = time.perf_counter(), job["steps"] * (1 if slow else SLOWED)
+            for _ in range(0 if slow and side == "solo" else steps):
                 start = time.perf_counter()
-                next(going[side])
-                if job["rank"] == 1:
+                next(mine)
+                if slow:
                     time.sleep((SLOWED - 1) * (time.perf_counter() - start))
             if number:
                 found[side].append(steps / (time.perf_counter() - begun))
@@ -211,7 +205,11 @@ def straggler(job: Mapping[str, Any]) -> dict[str, list[float]]:
 
 
 def codistilling_steps(run: CohortRun, rank: int) -> Iterator[None]:
-    raise NotImplementedError
+    cohort = CodistillingCohort(replace(run, members=(run.members[rank],)), PlainSession(), SharedData())
+    clock = Clock(1e9)
+    for batches in cohort.batches():
+        cohort.advance(batches, clock)
+        yield
 
 
 if __name__ == "__main__":
