@@ -31,6 +31,7 @@ from .targets import Asked, Batch, Column, Targets, Voice, check_encodings, comb
 
 Network = Tensor | dict[str, Tensor]
 """What a network takes: one tensor, or one per input column."""
+Canonical = Callable[[Batch, Generator | None], dict[str, Tensor]]
 
 CHUNK = 4096
 INPUT = "input."
@@ -47,6 +48,8 @@ class TrainingRows:
     inputs: Callable[[Batch, Generator | None], Network]
     """A batch and the generator of its augmentation to what the network takes."""
     memory_bytes: int
+    canonical: "Canonical | None" = None
+    """The same before the network's own preprocess; None where a batch does not bring it."""
 
 
 def memory_for(session: Session) -> int:
@@ -63,14 +66,14 @@ def load_rows(run: Run, transfer_set: TransferSet, preprocessor: Preprocessor, m
     Raises DataError when no row can be drawn, RecipeError or StoreError when the stores cannot serve the objective.
     """
     segments = transfer_set.of("train")
-    columns, inputs = input_columns(run, transfer_set, segments, preprocessor, memory_bytes)
+    columns, inputs, canonical = input_columns(run, transfer_set, segments, preprocessor, memory_bytes)
     labels = np.concatenate([transfer_set.labels(segment) for segment in segments]).astype(np.int64)
     labelled = np.concatenate([transfer_set.labelled(segment) for segment in segments]) & (labels >= 0)
     columns["label"] = torch.from_numpy(labels.clip(min=0))
     if not labelled.all() and not run.labelled_only:
         columns["has_label"] = torch.from_numpy(labelled.astype(np.float32))
     objective, targets = bring_targets(run, transfer_set, segments, len(labels), memory_bytes)
-    return TrainingRows(columns | targets.columns, labelled, objective, inputs, memory_bytes)
+    return TrainingRows(columns | targets.columns, labelled, objective, inputs, memory_bytes, canonical)
 
 
 def bring_targets(
@@ -99,26 +102,30 @@ def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Callable[[Batch],
 
 def input_columns(
     run: Run, transfer_set: TransferSet, segments: Sequence[Segment], preprocessor: Preprocessor, memory_bytes: int
-) -> tuple[dict[str, Column], Callable[[Batch, Generator | None], Network]]:
+) -> tuple[dict[str, Column], Callable[[Batch, Generator | None], Network], Canonical | None]:
     """Preprocessed once where that fits memory and nothing random comes before it, else canonical and per step."""
-    if run.train.augment is None and bytes_preprocessed(segments, preprocessor) <= memory_bytes:
+    once = run.train.augment is None and not run.membership.keeps_canonical
+    if once and bytes_preprocessed(segments, preprocessor) <= memory_bytes:
         ready = preprocess_all(transfer_set, segments, preprocessor)
         columns: dict[str, Column] = {INPUT + name: tensor for name, tensor in ready.items()}
-        return columns, lambda batch, _: as_network_takes_it({name: batch[INPUT + name] for name in ready})
+        return columns, lambda batch, _: as_network_takes_it({name: batch[INPUT + name] for name in ready}), None
     parts = [transfer_set.input_rows(segment) for segment in segments]
     rows = {name: Rows([part for rows in parts for part in rows[name].parts]) for name in parts[0]}
     augment = None if run.train.augment is None else augment_named(run.train.augment)
 
+    def canonical(batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+        found = {name: batch[INPUT + name] for name in rows}
+        if augment is None or generator is None:
+            return found
+        with calling("train.augment", str(run.train.augment)):
+            moved = augment(as_network_takes_it(found), generator)
+        return moved if isinstance(moved, dict) else dict.fromkeys(found, moved)
+
     def inputs(batch: Batch, generator: Generator | None) -> Network:
-        canonical = {name: batch[INPUT + name] for name in rows}
-        if augment is not None and generator is not None:
-            with calling("train.augment", str(run.train.augment)):
-                moved = augment(as_network_takes_it(canonical), generator)
-            canonical = moved if isinstance(moved, dict) else dict.fromkeys(canonical, moved)
-        ready: Network = preprocessor(canonical)
+        ready: Network = preprocessor(canonical(batch, generator))
         return ready
 
-    return {INPUT + name: column for name, column in rows.items()}, inputs
+    return {INPUT + name: column for name, column in rows.items()}, inputs, canonical
 
 
 def as_network_takes_it(columns: dict[str, Tensor]) -> Network:

@@ -291,6 +291,21 @@ class CodistillationCohort(CohortCommon):
     own_rows: bool = False
     """Each member draws from its own share of the rows; else all draw from all."""
 
+    @model_validator(mode="after")
+    def listens_at_one_temperature(self) -> Self:
+        found = sorted({term.temperature for term in self.objective if isinstance(term, PeerTerm) and term.temperature})
+        if len(found) != 1:
+            raise ValueError(f"codistillation takes a term `peer`, and all such at one temperature; found {found}")
+        return self
+
+    @property
+    def peer_temperature(self) -> float:
+        return next(term.temperature for term in self.objective if isinstance(term, PeerTerm) and term.temperature)
+
+    @property
+    def has_one_preprocess(self) -> bool:
+        return len({member.preprocess.model_dump_json() for member in self.members.values()}) == 1
+
 
 class OnlineTeacherCohort(SynchronousCohort):
     """Teachers that learn the task while a student follows them (after OMGD, Ren et al., 2021)."""

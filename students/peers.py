@@ -1,7 +1,7 @@
 """Synchronous cohorts: members that see the same rows and take every step together, on one rank each or in turn on one.
 
 A rank that hosts one member and a process that hosts all of them run the same lines; only the exchange differs. Knows
-nothing of Ray. Cohorts with a shared trunk are in `trunk`, codistillation is in `generations`.
+nothing of Ray. Cohorts with a shared trunk are in `trunk`, codistillation is in a module of its name.
 """
 
 import logging
@@ -18,7 +18,7 @@ from teachers.users_code import calling, within
 
 from .batches import Batches, Network
 from .checkpoint import Attempt, drop_attempts, newest_common, read_result
-from .cohort_config import SharedTrunkCohort, SynchronousCohort
+from .cohort_config import CodistillationCohort, SharedTrunkCohort, SynchronousCohort
 from .exchange import Exchange, Said
 from .features import FeatureStepper, connect
 from .objective import Heard
@@ -55,6 +55,10 @@ def cohort_of(run: CohortRun, session: Session, shared: SharedData) -> "Cohort":
         from .trunk import TrunkCohort
 
         return TrunkCohort(run, session, shared)
+    if isinstance(run.config, CodistillationCohort) and run.exchange:
+        from .codistillation import CodistillingCohort
+
+        return CodistillingCohort(run, session, shared)
     return Cohort(run, session, shared)
 
 
@@ -141,13 +145,14 @@ class Cohort:
 
     def batches(self) -> Iterator[list[dict[str, Tensor]]]:
         """What each hosted member sees in every step from here on; members that read the same share it."""
+        keys = [(id(each.data.rows), each.run.membership.share_of_rows) for each in self.trainings]
         streams = {
-            id(each.data.rows): Batches(each.data.rows, each.run, self.own).from_step(self.step)
-            for each in self.trainings
+            key: Batches(each.data.rows, each.run, self.own).from_step(self.step)
+            for key, each in zip(keys, self.trainings, strict=True)
         }
         for batches in zip(*streams.values(), strict=True):
             by_stream = dict(zip(streams, batches, strict=True))
-            yield [by_stream[id(each.data.rows)] for each in self.trainings]
+            yield [by_stream[key] for key in keys]
 
     def advance(self, batches: Sequence[dict[str, Tensor]], clock: Clock) -> bool:
         """One step of everyone; whether a checkpoint is due. Raises Diverged before any weight has moved."""
@@ -200,10 +205,10 @@ class Cohort:
     def agree_to_go_on(self, moving: Sequence[bool], clock: Clock) -> bool:
         """One small sum over all ranks before any weight moves: who has a gradient that is not finite, and the clock."""
         flags = torch.zeros(len(self.run.members) + 1, device=self.session.device)
-        for training, moves in zip(self.trainings, moving, strict=True):
+        for number, training, moves in zip(self.hosts, self.trainings, moving, strict=True):
             if moves:
                 gradients = [p.grad for p in training.stepper.whole.parameters() if p.grad is not None]
-                flags[training.run.membership.number] = 1 - torch.nn.utils.get_total_norm(gradients).isfinite().float()
+                flags[number] = 1 - torch.nn.utils.get_total_norm(gradients).isfinite().float()
         if self.session.rank == 0:
             flags[-1] = float(clock.is_due())
         *bad, due = self.session.all_reduce_sum(flags).tolist()
@@ -237,8 +242,8 @@ class Cohort:
 
     def slow_down(self, rollbacks: Sequence[int]) -> None:
         self.rollbacks = [*rollbacks]
-        for training in self.trainings:
-            training.progress.rollbacks = rollbacks[training.run.membership.number]
+        for number, training in zip(self.hosts, self.trainings, strict=True):
+            training.progress.rollbacks = rollbacks[number]
             training.stepper.rate_scale = 0.5**training.progress.rollbacks
 
     def new_attempt(self) -> None:

@@ -25,7 +25,7 @@ from teachers.users_code import described
 from teachers.waiting import aside
 
 from .ranks import Ranks
-from .session import PlainSession, Run, RunResult, Session
+from .session import CohortRun, PlainSession, Run, RunResult, Session
 from .train import CHECKPOINT_EVERY_S, fit
 
 TRAIN_SETTINGS = {
@@ -63,7 +63,7 @@ def ray_session(mailbox: Any = None) -> Session:
 class Job:
     """What one worker is told."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[Run | CohortRun, ...]
     threads: int
     mailbox: Any
     checkpoint_every_s: float
@@ -74,8 +74,7 @@ def train_on_worker(job: Mapping[str, Any]) -> list[RunResult] | CollegiumError:
     work: Job = job["job"]
     torch.set_num_threads(work.threads)  # Ray sets OMP_NUM_THREADS to 1
     try:
-        for run in work.runs:
-            use_user_path(run.user_path)
+        use_user_path(first_of(work.runs[0]).user_path)
         check_own_packages()
         return fit(work.runs, ray_session(work.mailbox), checkpoint_every_s=work.checkpoint_every_s)
     except (*BUGS, OSError) as error:
@@ -94,7 +93,7 @@ def may_be_a_lost_rank(error: Exception) -> bool:
     return isinstance(error.__cause__ if in_forward else error, RuntimeError)
 
 
-def unforeseen(error: Exception, run: Run) -> CollegiumError:
+def unforeseen(error: Exception, run: Run | CohortRun) -> CollegiumError:
     """One line for the user; the traceback goes along as a note."""
     if isinstance(error, OSError):
         return unfit(error)
@@ -104,13 +103,14 @@ def unforeseen(error: Exception, run: Run) -> CollegiumError:
 
 
 def fit_on_ray(
-    runs: Sequence[Run],
+    runs: Sequence[Run | CohortRun],
     *,
     resources: Resources,
     workers: int = 1,
     gpus: float = 0.0,
     mailbox: Any = None,
     max_failures: int = 3,
+    placement: str = "PACK",
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
 ) -> list[RunResult]:
     """Train `runs` in turn on a group of `workers`, each with `resources.cpus` threads and `gpus` of a GPU.
@@ -126,7 +126,7 @@ def fit_on_ray(
     storage = runs[0].stage / "attempts" / uuid4().hex  # of Ray's bookkeeping; part of no seal
     try:
         # aside: in the main thread Ray Train would take Ctrl-C over, and never give it back
-        result = aside(trainer(job, storage, resources, workers, gpus, max_failures).fit)
+        result = aside(trainer(job, storage, resources, workers, gpus, max_failures, placement).fit)
     except WorkerGroupError as error:
         rank, wrapped = next(iter(error.worker_failures.items()))
         cause = getattr(wrapped, "_base_exc", wrapped)
@@ -145,7 +145,13 @@ def fit_on_ray(
     return results
 
 
-def trainer(job: Job, storage: Path, resources: Resources, workers: int, gpus: float, max_failures: int) -> Any:
+def first_of(run: Run | CohortRun) -> Run:
+    return run if isinstance(run, Run) else run.members[0]
+
+
+def trainer(
+    job: Job, storage: Path, resources: Resources, workers: int, gpus: float, max_failures: int, placement: str
+) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -161,6 +167,7 @@ def trainer(job: Job, storage: Path, resources: Resources, workers: int, gpus: f
             use_gpu=gpus > 0,
             resources_per_worker=reserved,
             accelerator_type=resources.accelerator_type,
+            placement_strategy=placement,
         ),
         run_config=RunConfig(
             name=storage.name,
