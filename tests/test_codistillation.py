@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from students.batches import Batches
 from students.codistillation import Listener, generations_of
+from students.cohort_runs import alone_runs
 from students.generations import drop_after, load_generation, newest_generation, publish_generation, steps_in
 from students.losses import peer
 from students.peer_targets import PEER_RULES
@@ -38,6 +39,11 @@ def codistilling(members=None, **options):
 
 def alone(folder, digits, config, number=0):
     return only(make_cohort(folder, digits, config), number)
+
+
+def alone_cohort(folder, digits, config):
+    common = {"stage": folder, "stage_name": "distill/trio", "transfer_set": digits.folder}
+    return alone_runs("control", "trio", config, 0, folder=folder, sources=(), **common)
 
 
 def network(run, digits, number, seed=7):
@@ -329,6 +335,16 @@ def test_a_member_that_diverges_takes_its_generations_back_and_goes_on_at_half_i
     cohort.train(1e9)
     assert cohort.step == 40 and steps_in(generations_of(run, "b")) == [40, 39, 38]
     assert any("half the learning rate" in message for message in caplog.messages)
+
+
+def test_a_control_in_a_trainer_of_its_own_is_the_control_beside_others(digits, tmp_path):
+    folders = (tmp_path / "together", tmp_path / "apart")
+    together, apart = (alone_cohort(folder, digits, codistilling({"a": MLP, "b": CONV})) for folder in folders)
+    in_turn(together)
+    for number in (1, 0):
+        in_turn(only(apart, number))
+    assert files_of(apart) == files_of(together)
+    assert not any((folder / "peers").exists() for folder in folders)
 
 
 @pytest.mark.parametrize(
