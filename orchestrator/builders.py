@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from teachers.config import Resources
+from teachers.imports import load
 from teachers.seal import Seal, publish, write_seal
 from teachers.users_code import within
 
@@ -56,7 +57,9 @@ def evaluate_teachers(context: Context, prepared: Built, taught: Mapping[str, Ta
         "folders": {name: folder for name, folder in networks.items() if folder is not None},
         "trust": recipe.trusted(),
     }
-    return context.stages.build(stage, partial(_evaluate, context, Resources(), "evaluate_teachers", keywords))
+    return context.stages.build(
+        stage, partial(evaluate_on_cluster, context, Resources(), "students.evaluate:evaluate_teachers", keywords)
+    )
 
 
 def evaluate_student(
@@ -79,15 +82,17 @@ def evaluate_student(
         **graph.own_combination(config),
     }
     with within(f"students.{name}"):
-        return context.stages.build(stage, partial(_evaluate, context, config.resources, "evaluate_student", keywords))
+        return context.stages.build(
+            stage,
+            partial(evaluate_on_cluster, context, config.resources, "students.evaluate:evaluate_student", keywords),
+        )
 
 
-def _evaluate(
+def evaluate_on_cluster(
     context: Context, resources: Resources, function: str, keywords: Mapping[str, Any], folder: Path
 ) -> tuple[Seal, Facts]:
-    from students import evaluate
-
-    bound = partial(getattr(evaluate, function), **keywords)
+    """`function`: the import string of one of `students`, which needs torch."""
+    bound = partial(load(function), **keywords)
     document = context.cluster.call(bound, resources=resources, user_path=context.user_path)
     publish(folder / "evaluation.json", json.dumps(document, indent=1, allow_nan=False).encode())
     return write_seal(folder, ["evaluation.json"]), {}

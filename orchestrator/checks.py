@@ -5,9 +5,8 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from students.config import StudentConfig
-from teachers.config import TeacherConfig
 from teachers.errors import CollegiumError, RecipeError, StoreError
 from teachers.imports import load
 
@@ -56,24 +55,30 @@ def weights_problems(recipe: Recipe) -> Iterator[str]:
 
 
 def _import_strings(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    configs: Sequence[tuple[str, TeacherConfig | StudentConfig]] = [
-        *((f"teachers.{name}", teacher) for name, teacher in recipe.teachers.items()),
-        *((f"students.{name}", student) for name, student in recipe.students.items()),
-    ]
-    for where, config in configs:
+    for where, config in _configs(recipe):
         for key in ("model", "function"):
             value = getattr(config, key, None)
             if value is not None:
                 yield f"{where}.{key}", value
         train = getattr(config, "train", None)
-        if train is not None and train.augment is not None and ":" in train.augment:
-            yield f"{where}.train.augment", train.augment
-        if config.preprocess.function is not None:
-            yield f"{where}.preprocess.function", config.preprocess.function
+        for name in getattr(train, "augments", ()):
+            if ":" in name:
+                yield f"{where}.train.augment", name
+        preprocess = getattr(config, "preprocess", None)
+        if preprocess is not None and preprocess.function is not None:
+            yield f"{where}.preprocess.function", preprocess.function
         for number, term in enumerate(getattr(config, "objective", ())):
             for key in ("loss", "combine"):
                 if ":" in (value := getattr(term, key, "")):
                     yield f"{where}.objective.{number}.{key}", value
+
+
+def _configs(recipe: Recipe) -> Iterator[tuple[str, Any]]:
+    for kind in ("teachers", "students", "cohorts"):
+        for name, config in getattr(recipe, kind).items():
+            yield f"{kind}.{name}", config
+            for member, own in getattr(config, "members", {}).items():
+                yield f"{kind}.{name}.members.{member}", own
 
 
 def class_problems(recipe: Recipe, classes: Sequence[str] | None) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from . import neighbours  # noqa: F401  (before all that imports `teachers`)
 from .endings import end_well
 from .listing_cli import students, teachers
 from .recipe import load_recipe, public
@@ -73,14 +74,17 @@ def init(target: Path, name: str, listing: bool) -> None:
 @with_recipe
 @with_overrides
 @with_out
+@with_address
 @with_json
 @click.option("--check", "dry_forward", is_flag=True, help="Also run one batch of zeros through every network.")
-def plan(recipe: str, overrides: tuple[str, ...], out: Path | None, as_json: bool, dry_forward: bool) -> None:
+def plan(
+    recipe: str, overrides: tuple[str, ...], out: Path | None, address: str | None, as_json: bool, dry_forward: bool
+) -> None:
     """Validate a recipe; show its stages, what would be reused, what is needed."""
     from .planning import plan as make_plan
 
     loaded = load_recipe(find(recipe), overrides)
-    made = make_plan(loaded, out or Path("out") / loaded.name, dry_forward=dry_forward)
+    made = make_plan(loaded, out or Path("out") / loaded.name, dry_forward=dry_forward, address=address)
     if as_json:
         click.echo(json.dumps(made.record(), indent=1))
         return
@@ -123,9 +127,11 @@ def _run(
 
 
 def _tell(report: Mapping[str, Any], folder: Path, out: Path) -> None:
+    from .headline import learners
+
     reused = sum(stage["reused"] for stage in report["stages"])
     click.echo(f"{len(report['stages'])} stages, {reused} of them reused")
-    for name, student in report.get("students", {}).items():
+    for name, student in learners(report).items() if "students" in report else ():
         click.echo(f"{name}: {student['verdict']}")
     if (folder / "report.html").exists():
         click.echo(f"report: {folder / 'report.html'}\ncurves: collegium ui {out}")

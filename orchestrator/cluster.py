@@ -14,13 +14,13 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
 
-from students.config import StudentConfig
 from teachers.config import Resources
-from teachers.disk import is_unfit, unfit
+from teachers.disk import is_unfit
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.imports import check_own_packages, use_user_path
 from teachers.waiting import outcome
 
+from .capacity import check_capacity
 from .checks import check_before_work
 from .recipe import Recipe
 
@@ -100,7 +100,7 @@ class Cluster:
                 outcome(self._start)
                 self._nodes = [node for node in ray.nodes() if node["Alive"]]
                 if self._recipe is not None:
-                    self._check(self._recipe)
+                    check_capacity(self._recipe, [node["Resources"] for node in self._nodes])
         return self._nodes
 
     def join(self) -> None:
@@ -126,7 +126,13 @@ class Cluster:
             *([] if local else [self._address]),
         )
         try:
-            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, namespace="collegium")
+            ray.init(
+                **options,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                namespace="collegium",
+                job_config=_job_config(),
+            )
         except Exception as error:
             cure = (
                 "`collegium doctor` looks closer"
@@ -152,39 +158,6 @@ class Cluster:
     def gpus(self, resources: Resources) -> float:
         """`auto` resolved: 1 if the cluster has any GPU, else 0."""
         return float(self.total("GPU") > 0) if resources.gpus == "auto" else resources.gpus
-
-    def lacks(self, resources: Resources) -> list[str]:
-        """Why no node could ever host one replica or worker with these resources; empty when one could."""
-        self.join()
-        wanted = {"CPU": resources.cpus, "GPU": self.gpus(resources), **resources.custom}
-        if resources.accelerator_type:
-            wanted[f"accelerator_type:{resources.accelerator_type}"] = 0.001
-        if any(
-            all(node["Resources"].get(name, 0) >= amount for name, amount in wanted.items()) for node in self._nodes
-        ):
-            return []
-        best = {name: max(node["Resources"].get(name, 0) for node in self._nodes) for name in wanted}
-        return [
-            f"{amount:g} {name} (no node has more than {best[name]:g})"
-            for name, amount in wanted.items()
-            if best[name] < amount
-        ] or ["all of it on one node"]
-
-    def _check(self, recipe: Recipe) -> None:
-        """Raise EnvironmentUnfit for a request that this cluster can never meet."""
-        problems = []
-        for kind, members in (("teachers", recipe.teachers), ("students", recipe.students)):
-            for name, config in members.items():
-                if lacking := self.lacks(config.resources):
-                    problems.append(f"{kind}.{name}.resources asks for {', '.join(lacking)}")
-                workers = config.train.workers if isinstance(config, StudentConfig) else 1
-                if workers * config.resources.cpus > self.total("CPU"):
-                    problems.append(
-                        f"{kind}.{name}.train.workers: {workers} workers of {config.resources.cpus:g} CPUs, "
-                        f"the cluster has {self.total('CPU'):g}"
-                    )
-        if problems:
-            raise EnvironmentUnfit("\n".join(problems))
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item], user_path: Path) -> Iterator[Result]:
         """`map(function, items)` on the cluster, results in order, a bounded number under way."""
@@ -214,6 +187,17 @@ class Cluster:
         return result
 
 
+def _job_config() -> Any:
+    """Of a job whose workers find modules as this process does: Ray would put the working directory first, before ours."""
+    from ray.job_config import JobConfig
+
+    class OwnPackagesFirst(JobConfig):  # type: ignore[misc]
+        def _runtime_env_has_working_dir(self) -> bool:  # what Ray asks before it adds that directory
+            return True
+
+    return OwnPackagesFirst()
+
+
 def _run(shared: tuple[Callable[[Any], Any], str], item: Any) -> Any:
     check_own_packages()
     function, user_path = shared
@@ -222,16 +206,14 @@ def _run(shared: tuple[Callable[[Any], Any], str], item: Any) -> Any:
 
 
 def _get(result_ref: Any) -> Any:
-    """The result of a task; what it raised, without Ray's wrapping when it is ours."""
+    """The result of a task; what it raised, without Ray's wrapping when it can be told."""
     import ray
 
     try:
         return ray.get(result_ref)
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, CollegiumError):
+        if isinstance(error.cause, CollegiumError) or is_unfit(error.cause):
             raise error.cause from None
-        if is_unfit(error.cause):
-            raise unfit(error.cause) from None
         raise
     except ray.exceptions.RayError as error:
         raise CollegiumError(

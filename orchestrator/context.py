@@ -7,19 +7,18 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from students.config import StudentConfig
 from teachers.config import TeacherConfig
 from teachers.seal import digest_of
 
 from . import graph
 from .cluster import Cluster
 from .progress import Watch
-from .recipe import Recipe
+from .recipe import Learner, Recipe
 from .stages import Built, Stages
 from .tracking import Tracker
 
 if TYPE_CHECKING:
-    from students.session import Source
+    from students.session import Live, Source
 
 Facts = Mapping[str, Any]
 
@@ -47,22 +46,39 @@ class Taught:
     labels: dict[str, Built] = field(default_factory=dict)
     network: Path | None = None
     """Its model folder, where it has one."""
+    trained: Path | None = None
+    """The folder of what was trained here."""
+    classes: tuple[str, ...] = ()
+    """What it scores, in its order; of a live teacher."""
+    live: dict[str, str] = field(default_factory=dict)
+    """By train segment of a live teacher, the key that its labels would have: all that decides what it says."""
 
     def digests(self, segments: Sequence[str]) -> str:
-        return digest_of([[segment, self.labels[segment].digest] for segment in sorted(segments)])
+        return digest_of([[s, self.live[s] if s in self.live else self.labels[s].digest] for s in sorted(segments)])
 
 
 def sources(
-    recipe: Recipe, config: StudentConfig | None, taught: Mapping[str, Taught], segments: Sequence[str]
+    recipe: Recipe, config: Learner | None, taught: Mapping[str, Taught], segments: Sequence[str]
 ) -> tuple["Source", ...]:
     """A student's teachers (or all of the recipe's), as those who read their labels need them."""
     from students.session import Source
 
     names = config.teachers if config is not None else list(recipe.teachers)
     return tuple(
-        Source(name=name, stores={s: taught[name].labels[s].folder for s in segments}, **graph.hearing(recipe, name))
+        Source(
+            name=name,
+            stores={s: taught[name].labels[s].folder for s in segments if s not in taught[name].live},
+            live=_live(taught[name], segments),
+            **graph.hearing(recipe, name),
+        )
         for name in names
     )
+
+
+def _live(taught: Taught, segments: Sequence[str]) -> "Live | None":
+    from students.session import Live
+
+    return Live(taught.classes, taught.config.prefetch) if any(s in taught.live for s in segments) else None
 
 
 def segments_of(prepared: Built, *splits: str) -> list[str]:
@@ -77,6 +93,13 @@ def delivered(folder: Path) -> tuple[str, int]:
     return document["run"], document["seed"]
 
 
-def delivered_digest(built: Built) -> str:
-    run, _ = delivered(built.folder)
+def delivered_member(folder: Path, member: str) -> tuple[str, int]:
+    """(run, seed) that one member of a cohort delivers."""
+    document = json.loads((folder / "delivered.json").read_bytes())["members"][member]
+    return document["run"], document["seed"]
+
+
+def delivered_digest(built: Built, run: str | None = None) -> str:
+    """Of what a training stage delivers, or of another of its runs."""
+    run = run or delivered(built.folder)[0]
     return built.output_digest(f"{run}/config.json", f"{run}/model.safetensors")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 POINTS_AT_ONCE = 1000
 HOPELESS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 """Answers of a server that is well and will never take this."""
+AWAY = "TEMPORARILY_UNAVAILABLE"
+"""Answer of a server that is not well, and of a database that is locked or whose disk is full."""
 ATTEMPTS = 3
 
 T = TypeVar("T")
@@ -88,7 +90,8 @@ class Courier:
         try:
             tell(*arguments)
         except MlflowException as error:
-            if error.error_code not in HOPELESS and not self._is_refused_again():
+            hopeless = error.error_code in HOPELESS
+            if not hopeless and (error.error_code == AWAY or not self._is_refused_again()):
                 raise
             log.warning("MLflow refuses a part of run %s and goes without it: %s", self.ledger.run_id, error.message)
         self.refusals = 0

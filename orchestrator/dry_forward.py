@@ -25,6 +25,10 @@ def dry_forward(recipe: Recipe, columns: Any, classes: list[str]) -> None:
         problems += _problem(
             f"students.{name}", student.model, student.arguments, student.preprocess, columns, len(classes)
         )
+    for name, cohort in recipe.cohorts.items():
+        for member, network in cohort.members.items():
+            where = f"cohorts.{name}.members.{member}"
+            problems += _problem(where, network.model, network.arguments, network.preprocess, columns, len(classes))
     if problems:
         raise RecipeError("\n".join(problems))
 

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from students.config import ImportedTerm, StudentConfig, TeacherTermCommon
+from students.cohort_config import CohortCommon
+from students.config import ImportedTerm, TeacherTermCommon
 from teachers.config import DECIDES_NOTHING, CheckpointTeacher, TeacherConfig
 from teachers.errors import RecipeError
 from teachers.imports import code_digest
 from teachers.seal import digest_of, sha256_file
 from teachers.users_code import within
 
-from .recipe import Recipe, public
+from .recipe import Learner, Recipe, learner_of, public
 from .stages import Stage
 
 
@@ -36,7 +37,7 @@ def train_teacher_stage(recipe: Recipe, name: str, prepared: str) -> Stage:
     config = {key: value for key, value in teacher.model_dump(mode="json").items() if key in fields}
     inputs = {"transfer set": prepared}
     if teacher.kind == "module" and teacher.train is not None:
-        inputs |= _code(f"teachers.{name}", teacher.model, teacher.train.augment, teacher.preprocess.function)
+        inputs |= _code(f"teachers.{name}", teacher.model, *teacher.train.augments, teacher.preprocess.function)
     if teacher.kind == "sklearn":
         inputs |= _code(f"teachers.{name}", teacher.model, teacher.preprocess.function)
     return Stage("train_teacher", name, config, inputs)
@@ -75,24 +76,31 @@ def label_stage(
 
 def assistant_as_teacher(recipe: Recipe, name: str, folder: str) -> CheckpointTeacher:
     """How a trained student labels for others."""
-    return CheckpointTeacher(kind="checkpoint", path=folder, resources=recipe.students[name].resources)
+    return CheckpointTeacher(kind="checkpoint", path=folder, resources=recipe.learners[learner_of(name)].resources)
+
+
+NOT_OF_TRAINING = {"resources", "require", "deliver", "placement"}
+"""Fields of a student or cohort that cannot change what is trained."""
 
 
 def distill_stage(recipe: Recipe, name: str, prepared: str, labels: Mapping[str, str]) -> Stage:
-    """`labels`: by teacher, the digest of what it says of the training rows."""
-    student = recipe.students[name]
-    config = {
-        key: value for key, value in student.model_dump(mode="json").items() if key not in {"resources", "require"}
-    }
-    config["teachers"] = {teacher: hearing(recipe, teacher) for teacher in student.teachers}
-    names = [student.model, student.preprocess.function, student.train.augment, *_term_code(student)]
-    code = _code(f"students.{name}", *names)
-    inputs = {
-        "transfer set": prepared,
-        **{f"labels of {teacher}": digest for teacher, digest in labels.items()},
-        **code,
-    }
+    """Of a student or a cohort. `labels`: by teacher, the digest of what it says of the training rows."""
+    learner = recipe.learners[name]
+    config = {key: value for key, value in learner.model_dump(mode="json").items() if key not in NOT_OF_TRAINING}
+    config["teachers"] = {teacher: hearing(recipe, teacher) for teacher in learner.teachers}
+    inputs = {"transfer set": prepared, **{f"labels of {teacher}": digest for teacher, digest in labels.items()}}
+    names = [*networks_code(learner), *learner.train.augments, *_term_code(learner)]
+    inputs |= _code(name_in_recipe(recipe, name), *names)
     return Stage("distill", name, config, inputs)
+
+
+def name_in_recipe(recipe: Recipe, name: str) -> str:
+    return f"{'students' if name in recipe.students else 'cohorts'}.{name}"
+
+
+def networks_code(learner: Learner) -> list[str | None]:
+    networks = learner.members.values() if isinstance(learner, CohortCommon) else [learner]
+    return [name for network in networks for name in (network.model, network.preprocess.function)]
 
 
 def hearing(recipe: Recipe, teacher: str) -> dict[str, Any]:
@@ -110,18 +118,20 @@ def evaluate_teachers_stage(recipe: Recipe, prepared: str, labels: Mapping[str, 
 
 
 def evaluate_stage(recipe: Recipe, name: str, prepared: str, student: str, labels: Mapping[str, str]) -> Stage:
-    student_config = recipe.students[name]
+    learner = recipe.learners[name]
     config = {
-        "teachers": {teacher: hearing(recipe, teacher) for teacher in student_config.teachers},
-        "ensemble": own_combination(student_config),
-        "cpus": student_config.resources.cpus,  # latency is measured with as many threads
+        "teachers": {teacher: hearing(recipe, teacher) for teacher in learner.teachers},
+        "ensemble": own_combination(learner),
+        "cpus": learner.resources.cpus,  # latency is measured with as many threads
     }
+    if isinstance(learner, CohortCommon):
+        config["as_one"] = learner.deliver == "ensemble"
     inputs = {"transfer set": prepared, "student": student}
     inputs |= {f"labels of {teacher}": digest for teacher, digest in labels.items()}
     return Stage("evaluate", name, config, inputs)
 
 
-def own_combination(config: StudentConfig) -> dict[str, Any]:
+def own_combination(config: Learner) -> dict[str, Any]:
     """How the student itself hears its teachers: the first term that listens to all of them."""
     for term in config.objective:
         if isinstance(term, TeacherTermCommon) and term.teachers in (None, config.teachers):
@@ -130,16 +140,11 @@ def own_combination(config: StudentConfig) -> dict[str, Any]:
 
 
 def export_stage(recipe: Recipe, name: str, student: str, evaluation: str) -> Stage:
-    return Stage(
-        "export",
-        name,
-        {"recipe": public(recipe)},
-        {"student": student, "evaluation": evaluation},
-    )
+    return Stage("export", name, {"recipe": public(recipe)}, {"student": student, "evaluation": evaluation})
 
 
-def _term_code(student: StudentConfig) -> list[str | None]:
-    terms = [term for term in student.objective if isinstance(term, TeacherTermCommon)]
+def _term_code(learner: Learner) -> list[str | None]:
+    terms = [term for term in learner.objective if isinstance(term, TeacherTermCommon)]
     return [*(term.combine for term in terms), *(term.loss for term in terms if isinstance(term, ImportedTerm))]
 
 

@@ -8,16 +8,44 @@ from students.bootstrap import points
 NOTE_CHARACTERS = 8000
 
 
+def learners(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Every student, and every member of a cohort as `cohort.member`: their documents have one form."""
+    members = {
+        f"{name}.{member}": found
+        for name, cohort in report["cohorts"].items()
+        for member, found in cohort["members"].items()
+    }
+    return {**report["students"], **members}
+
+
+def curves_of(report: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The curves of a student and its control; of a member its own, under a student's names."""
+    cohort, _, member = name.partition(".")
+    runs: dict[str, Any] = report["curves"].get(cohort, {})
+    if not member:
+        return runs
+    own = {f"{member}/": "student/", f"control/{member}/": "control/"}
+    return {
+        short + run.removeprefix(long): found
+        for run, found in runs.items()
+        for long, short in own.items()
+        if run.startswith(long)
+    }
+
+
 def headline_figures(report: Mapping[str, Any]) -> dict[str, float]:
     """Flat names to figures: `students.small.gain`, `teachers.wide.test_accuracy`."""
     return {name: float(value) for name, value in _figures(report) if value is not None}
 
 
 def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
-    yield "ensemble.test_accuracy", report["ensemble"]["test_accuracy"]
+    if report["ensemble"]:
+        yield "ensemble.test_accuracy", report["ensemble"]["test_accuracy"]
     for name, teacher in report["teachers"].items():
         yield f"teachers.{name}.test_accuracy", teacher["test_accuracy"]
-    for name, student in report["students"].items():
+    for name, cohort in report["cohorts"].items():
+        yield f"cohorts.{name}.ensemble.test_accuracy", cohort["ensemble"]["test_accuracy"]["mean"]
+    for name, student in learners(report).items():
         yield f"students.{name}.test_accuracy", student["test_accuracy"]["mean"]
         for key in ("agreement", "ece", "parameters"):
             yield f"students.{name}.{key}", student[key]
@@ -31,16 +59,21 @@ def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
 
 def note(report: Mapping[str, Any]) -> str:
     """The verdicts and the table of accuracies, in Markdown."""
-    lines = [f"**{name}**: {student['verdict']}\n" for name, student in report["students"].items()]
+    lines = [f"**{name}**: {student['verdict']}\n" for name, student in learners(report).items()]
     lines += ["| who | test accuracy | gain over control (95%) |", "|---|---|---|"]
     lines += [f"| teacher {name} | {percent(t['test_accuracy'])} | |" for name, t in report["teachers"].items()]
-    lines += [f"| teachers together | {percent(report['ensemble']['test_accuracy'])} | |"]
-    for name, student in report["students"].items():
+    if report["ensemble"]:
+        lines += [f"| teachers together | {percent(report['ensemble']['test_accuracy'])} | |"]
+    for name, cohort in report["cohorts"].items():
+        lines += [f"| cohort {name} together | {spread(cohort['ensemble']['test_accuracy'])} | |"]
+    for name, student in learners(report).items():
         gain = student["gain"]
         interval = f"{points(gain['mean'])} ({points(gain['low'])} to {points(gain['high'])})" if gain else ""
         lines.append(f"| student {name} | {spread(student['test_accuracy'])} | {interval} |")
         if student["control_accuracy"]:
             lines.append(f"| control of {name} | {spread(student['control_accuracy'])} | |")
+        if student["offline_accuracy"]:
+            lines.append(f"| {name} from its teachers alone | {spread(student['offline_accuracy'])} | |")
     return "\n".join(lines)[:NOTE_CHARACTERS]
 
 

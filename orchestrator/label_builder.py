@@ -25,18 +25,19 @@ def label(
 ) -> Taught:
     """Ask one teacher about every segment; its actors start once, and only when something is missing.
 
-    `weights`: digest of what the teacher is; `trained`: the folder of what was trained here, or None.
+    A live teacher is asked about what the training does not see, which evaluation compares with. `weights`: digest of what the teacher is; `trained`: the folder of what was trained here, or None.
     """
     from teachers.transfer_set import TransferSet
 
     transfer_set = TransferSet.open(prepared.folder)
     asked = Asked(name, config, weights, trained, transfer_set)
-    stages = label_stages(name, config, weights, transfer_set)
+    stages, live = label_stages(name, config, weights, transfer_set)
     parts = {context.stages.out / stage.folder: part for part, stage in stages.items()}
     build = partial(_label, context, asked)
     built = context.stages.build_together(list(stages.values()), build, partial(_repair, asked, parts))
     network = trained if config.kind == "module" else Path(config.path) if config.kind == "checkpoint" else None
-    return Taught(name, config, {part: built[stage] for part, stage in stages.items()}, network)
+    labels = {part: built[stage] for part, stage in stages.items()}
+    return Taught(name, config, labels, network, trained, asked.classes() if live else (), live)
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,22 @@ class Asked:
     trained: Path | None
     transfer_set: "TransferSet"
 
-    def spec(self, part: str) -> "Spec":
-        """Of the store of one segment."""
+    def classes(self) -> tuple[str, ...]:
+        """What the teacher scores, in its order."""
         from teachers.adapters import teacher_classes
         from teachers.combine import align
-        from teachers.soft_targets.schema import Spec, rows_per_shard
 
-        segment = self.transfer_set.segment(part)
         with within(f"teachers.{self.name}"):
             classes = teacher_classes(self.config, self.transfer_set.classes, self.trained)
             align(classes, self.transfer_set.classes, self.config.class_map)
+        return classes
+
+    def spec(self, part: str) -> "Spec":
+        """Of the store of one segment."""
+        from teachers.soft_targets.schema import Spec, rows_per_shard
+
+        segment = self.transfer_set.segment(part)
+        classes = self.classes()
         return Spec(
             teacher=self.name,
             teacher_digest=self.weights,
@@ -71,14 +78,20 @@ class Asked:
         )
 
 
-def label_stages(name: str, config: TeacherConfig, weights: str, transfer_set: "TransferSet") -> dict[str, Stage]:
-    """By segment."""
+def label_stages(
+    name: str, config: TeacherConfig, weights: str, transfer_set: "TransferSet"
+) -> tuple[dict[str, Stage], dict[str, str]]:
+    """By segment: the stages to build, and the keys of those that a live teacher spares."""
     statistics = digest_of([[column.name, list(column.mean), list(column.std)] for column in transfer_set.columns])
     classes = list(transfer_set.classes)
-    return {
-        segment.name: graph.label_stage(config, name, (segment.name, segment.digest), weights, classes, statistics)
-        for segment in transfer_set.segments
-    }
+    stages, live = {}, {}
+    for segment in transfer_set.segments:
+        stage = graph.label_stage(config, name, (segment.name, segment.digest), weights, classes, statistics)
+        if config.mode == "live" and segment.split == "train":
+            live[segment.name] = stage.key
+        else:
+            stages[segment.name] = stage
+    return stages, live
 
 
 def _label(context: Context, asked: Asked, folders: Mapping[Stage, Path]) -> dict[Stage, tuple[Seal, Facts]]:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from students.bootstrap import points
 
 from . import plots
-from .headline import percent, spread
+from .headline import curves_of, learners, percent, spread
 from .server import deep_link
 
 Plot = tuple[str, Markup]
@@ -37,8 +37,10 @@ def page(report: Mapping[str, Any]) -> str:
         report=report,
         rows=list(_rows(report)),
         shared=list(_shared_plots(report)),
-        own={name: list(_student_plots(report, name)) for name in report["students"]},
-        tones={name: tone(student["gain"]) for name, student in report["students"].items()},
+        own={name: list(_student_plots(report, name)) for name in learners(report)},
+        learners=learners(report),
+        together=dict(_cohort_plots(report)),
+        tones={name: tone(student["gain"]) for name, student in learners(report).items()},
         recipe=yaml.safe_dump(report["recipe"], sort_keys=False, allow_unicode=True),
         link=_link(report["mlflow"]),
     )
@@ -61,18 +63,21 @@ def _rows(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Lines of the table of figures: teachers, together, then every student and its control."""
     for name, teacher in report["teachers"].items():
         yield {**teacher, "kind": "teacher", "name": name, "shown": percent(teacher["test_accuracy"])}
-    ensemble = report["ensemble"]
-    yield {**ensemble, "kind": "ensemble", "name": "teachers together", "shown": percent(ensemble["test_accuracy"])}
-    for name, student in report["students"].items():
+    if ensemble := report["ensemble"]:
+        yield {**ensemble, "kind": "ensemble", "name": "teachers together", "shown": percent(ensemble["test_accuracy"])}
+    for name, student in learners(report).items():
         yield {**student, "kind": "student", "name": name, "shown": spread(student["test_accuracy"])}
+        if student["offline_runs"]:
+            shown = spread(student["offline_accuracy"])
+            yield {**_means(student["offline_runs"]), **_alone(student, f"{name} from its teachers alone", shown)}
         if student["control_runs"]:
-            yield {**_means(student["control_runs"]), **_control(student, name)}
+            shown = spread(student["control_accuracy"])
+            yield {**_means(student["control_runs"]), **_alone(student, f"control of {name}", shown)}
 
 
-def _control(student: Mapping[str, Any], name: str) -> dict[str, Any]:
-    shown = spread(student["control_accuracy"])
+def _alone(student: Mapping[str, Any], name: str, shown: str) -> dict[str, Any]:
     cost = {key: student[key] for key in ("parameters", "bytes", "latency")}  # it is the same network
-    return {"kind": "control", "name": f"control of {name}", "shown": shown, "gain": None, **cost}
+    return {"kind": "control", "name": name, "shown": shown, "gain": None, **cost}
 
 
 def _means(runs: list[Mapping[str, Any]]) -> dict[str, float]:
@@ -81,7 +86,8 @@ def _means(runs: list[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _shared_plots(report: Mapping[str, Any]) -> Iterator[Plot]:
-    gains = {name: student["gain"] for name, student in report["students"].items() if student["gain"]}
+    everyone = learners(report)
+    gains = {name: student["gain"] for name, student in everyone.items() if student["gain"]}
     if len(gains) > 1:
         yield "Gain of every student over its control, with its 95 % interval.", Markup(plots.gains(gains))
     costs: list[tuple[str, str, Callable[[Mapping[str, Any]], float]]] = [
@@ -90,18 +96,19 @@ def _shared_plots(report: Mapping[str, Any]) -> Iterator[Plot]:
     ]
     for key, label, cost in costs:
         found = [{**point, key: cost(point["of"])} for point in _costed(report) if key in point["of"]]
-        svg = plots.accuracy_against(found, key, label, report["ensemble"]["test_accuracy"])
+        best = report["ensemble"]["test_accuracy"] if report["ensemble"] else None
+        svg = plots.accuracy_against(found, key, label, best)
         yield f"Test accuracy against {label}, mean and standard deviation over seeds.", Markup(svg)
     matrix = report["agreement"]
-    shown = [student["agreement_matrix"]["names"] for student in report["students"].values()]
-    if not any(set(matrix["names"]) <= set(names) for names in shown):
+    shown = [student["agreement_matrix"]["names"] for student in everyone.values()]
+    if matrix and not any(set(matrix["names"]) <= set(names) for names in shown):
         yield "How often teachers say the same class, % of test rows.", Markup(plots.agreement(**matrix))
 
 
 def _costed(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name, teacher in report["teachers"].items():
         yield {"name": name, "kind": "teacher", "accuracy": teacher["test_accuracy"], "std": None, "of": teacher}
-    for name, student in report["students"].items():
+    for name, student in learners(report).items():
         for kind, accuracy in (("control", student["control_accuracy"]), ("student", student["test_accuracy"])):
             if accuracy:
                 title = name if kind == "student" else f"control of {name}"
@@ -109,8 +116,8 @@ def _costed(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _student_plots(report: Mapping[str, Any], name: str) -> Iterator[Plot]:
-    student = report["students"][name]
-    runs = report["curves"].get(name, {})
+    student = learners(report)[name]
+    runs = curves_of(report, name)
     for key, label in (("validation.accuracy", "validation accuracy"), ("validation.nll", "validation NLL, nats")):
         if any(key in run for run in runs.values()):
             svg = plots.learning_curves(runs, key, label, name)
@@ -121,6 +128,21 @@ def _student_plots(report: Mapping[str, Any], name: str) -> Iterator[Plot]:
     yield "What a confidence is worth: on the diagonal, as often right as sure.", Markup(plots.reliability(bins, name))
     svg = plots.agreement(**student["agreement_matrix"], of=name)
     yield "How often each says the same class as another, % of test rows.", Markup(svg)
+
+
+def _cohort_plots(report: Mapping[str, Any]) -> Iterator[tuple[str, list[Plot]]]:
+    """Of every cohort: agreement between its members over time, and on the test rows at the end."""
+    labels = {"cohort.agreement": "agreement of peers", "cohort.ensemble_accuracy": "validation accuracy together"}
+    for name, cohort in report["cohorts"].items():
+        curves = report["curves"].get(name, {})
+        runs = {f"student/{run}": found for run, found in curves.items() if "cohort.agreement" in found}
+        found = [
+            (f"{label[0].upper()}{label[1:]} while they train.", Markup(plots.learning_curves(runs, key, label, name)))
+            for key, label in labels.items()
+            if any(key in run for run in runs.values())
+        ]
+        svg = Markup(plots.agreement(**cohort["agreement_matrix"]))
+        yield name, [*found, ("How often members say the same class, % of test rows.", svg)]
 
 
 def _delivered(student: Mapping[str, Any], kind: str = "runs") -> Mapping[str, Any]:

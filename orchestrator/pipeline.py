@@ -9,8 +9,8 @@ from typing import Any, Literal
 from teachers.config import TeacherConfig
 from teachers.waiting import outcome
 
-from . import builders, graph, training_builders
-from .context import Context, Taught, delivered, delivered_digest
+from . import builders, cohort_builders, graph, training_builders
+from .context import Context, Taught, delivered, delivered_digest, delivered_member
 from .label_builder import label
 from .recipe import Recipe
 from .stages import Built
@@ -27,6 +27,7 @@ class Results:
     trained: dict[str, Built] = field(default_factory=dict)
     taught: dict[str, Taught] = field(default_factory=dict)
     students: dict[str, Built] = field(default_factory=dict)
+    """Cohorts too."""
     evaluations: dict[str, Built] = field(default_factory=dict)
     models: dict[str, Built] = field(default_factory=dict)
 
@@ -50,8 +51,8 @@ def build(context: Context, until: Until = "export") -> Results:
         label_teachers(context, results, pool)
         if until == "label":
             return results
-        for generation in context.recipe.students_in_order():
-            results.students |= training_builders.distill(context, generation, results.prepared, results.taught)
+        for generation in context.recipe.learners_in_order():
+            train(context, results, generation)
             label_assistants(context, results, generation, pool)
     except BaseException:
         context.cancelled.set()
@@ -61,9 +62,18 @@ def build(context: Context, until: Until = "export") -> Results:
     if until in ("evaluate", "export"):
         evaluate(context, results)
     if until == "export":
-        for name, student in results.students.items():
-            results.models[name] = builders.export(context, name, student, results.evaluations[name])
+        export(context, results)
     return results
+
+
+def train(context: Context, results: Results, names: list[str]) -> None:
+    """Students and cohorts whose teachers have all labelled."""
+    students = [name for name in names if name in context.recipe.students]
+    results.students |= training_builders.distill(context, students, results.prepared, results.taught)
+    for name in names:
+        if name in context.recipe.cohorts:
+            built = cohort_builders.train_cohort(context, name, results.prepared, results.taught)
+            results.students[name] = built
 
 
 def label_teachers(context: Context, results: Results, pool: ThreadPoolExecutor) -> None:
@@ -90,36 +100,51 @@ def _train_and_label(context: Context, results: Results, name: str) -> Taught:
 
 
 def label_assistants(context: Context, results: Results, names: list[str], pool: ThreadPoolExecutor) -> None:
-    """A student that teaches another one labels what its delivered seed says."""
+    """A student, or a member of a cohort, that teaches another one labels what its delivered seed says."""
     waiting: dict[str, Future[Taught]] = {}
-    for name in names:
-        if name in context.recipe.assistants():
-            built = results.students[name]
-            folder = built.folder / delivered(built.folder)[0]
-            config: TeacherConfig = graph.assistant_as_teacher(context.recipe, name, str(folder))
-            weights = delivered_digest(built)
+    for name in context.recipe.assistants():
+        learner, _, member = name.partition(".")
+        if learner in names:
+            built = results.students[learner]
+            run, _ = delivered_member(built.folder, member) if member else delivered(built.folder)
+            config: TeacherConfig = graph.assistant_as_teacher(context.recipe, name, str(built.folder / run))
+            weights = delivered_digest(built, run)
             waiting[name] = pool.submit(label, context, name, config, weights, None, results.prepared)
     results.taught |= {name: outcome(future) for name, future in waiting.items()}
 
 
 def evaluate(context: Context, results: Results) -> None:
     """Latency is measured: one after the other."""
-    teachers = builders.evaluate_teachers(context, results.prepared, results.taught)
-    results.evaluations["teachers"] = teachers
-    for name, student in results.students.items():
-        results.evaluations[name] = builders.evaluate_student(context, name, results.prepared, student, results.taught)
+    if context.recipe.teachers:
+        teachers = builders.evaluate_teachers(context, results.prepared, results.taught)
+        results.evaluations["teachers"] = teachers
+    for name, built in results.students.items():
+        in_cohort = name in context.recipe.cohorts
+        look = cohort_builders.evaluate_cohort if in_cohort else builders.evaluate_student
+        results.evaluations[name] = look(context, name, results.prepared, built, results.taught)
+
+
+def export(context: Context, results: Results) -> None:
+    for name, built in results.students.items():
+        evaluated = results.evaluations[name]
+        if name in context.recipe.cohorts:
+            results.models |= cohort_builders.export_cohort(context, name, built, evaluated)
+        else:
+            results.models[name] = builders.export(context, name, built, evaluated)
 
 
 def missed_gates(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
-    """Quality gates of the recipe that the report's test figures fall below."""
+    """Quality gates of the recipe that the report's test figures fall below; a cohort's are of what it delivers."""
     missed = []
-    for name, config in recipe.students.items():
-        figures = report["students"][name]
+    for name, config in recipe.learners.items():
+        figures = report["students"][name] if name in recipe.students else report["cohorts"][name]["delivered"]
         accuracy = figures["test_accuracy"]["mean"]
         if config.require.accuracy is not None and accuracy < config.require.accuracy:
-            missed.append(f"students.{name}: accuracy {accuracy:.4f} is below {config.require.accuracy}")
+            missed.append(
+                f"{graph.name_in_recipe(recipe, name)}: accuracy {accuracy:.4f} is below {config.require.accuracy}"
+            )
         gain = figures["gain"]["mean"] if figures["gain"] else None
         if config.require.gain is not None and (gain is None or gain < config.require.gain):
             told = "not known without a control" if gain is None else f"{gain:.4f}"
-            missed.append(f"students.{name}: gain {told} is below {config.require.gain}")
+            missed.append(f"{graph.name_in_recipe(recipe, name)}: gain {told} is below {config.require.gain}")
     return missed

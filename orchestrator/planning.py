@@ -11,10 +11,12 @@ from teachers.errors import RecipeError, StoreError
 from teachers.imports import use_user_path
 
 from . import graph
+from .capacity import check_capacity, expected_nodes
 from .checks import class_problems, folder_problems, import_problems, weights_problems
-from .context import Taught, delivered, delivered_digest, segments_of
+from .cohort_builders import to_export
+from .context import Taught, delivered, delivered_digest, delivered_member, segments_of
 from .label_builder import label_stages
-from .recipe import Recipe, check
+from .recipe import Recipe, check, learner_of
 from .stages import Built, Stage, Stages
 
 
@@ -52,9 +54,17 @@ class Plan:
         }
 
 
-def plan(recipe: Recipe, out: Path, *, dry_forward: bool = False, user_path: Path | None = None) -> Plan:
+def plan(
+    recipe: Recipe,
+    out: Path,
+    *,
+    dry_forward: bool = False,
+    user_path: Path | None = None,
+    address: str | None = None,
+) -> Plan:
     """Validate everything that can be known without running. Raises RecipeError, DataError or EnvironmentUnfit.
 
+    Requests are compared with this machine, unless `address` (or RAY_ADDRESS) names a cluster: joining it compares them.
     `dry_forward` builds every network and runs it on one batch of zeros (imports torch and the user's modules).
     """
     from teachers.look import look, source_digest
@@ -66,11 +76,17 @@ def plan(recipe: Recipe, out: Path, *, dry_forward: bool = False, user_path: Pat
     problems = [*import_problems(recipe), *folder_problems(recipe), *weights_problems(recipe)]
     if problems := [*problems, *class_problems(recipe, seen.classes)]:
         raise RecipeError("\n".join(problems))
+    nodes = expected_nodes(recipe, address)
+    if nodes is None:
+        made.notes.append("whether the cluster could ever hold replicas and workers is found out when a run joins it")
+    else:
+        check_capacity(recipe, nodes, "That is this machine; a cluster is named by --address or RAY_ADDRESS")
     walk = _Walk(recipe, Stages(out), made)
     walk.all(source_digest(recipe.transfer_set))
     rows = seen.num_rows or 0
     classes = len(seen.classes or ())
-    label_bytes = sum(12 + (2 * classes if t.encoding == "dense" else 0) for t in recipe.teachers.values())
+    cached = [teacher for teacher in recipe.teachers.values() if teacher.mode == "cached"]
+    label_bytes = sum(12 + (2 * classes if teacher.encoding == "dense" else 0) for teacher in cached)
     made.bytes_needed = (seen.num_bytes or 0) + rows * label_bytes
     if made.bytes_needed > made.bytes_free:
         made.notes.append(
@@ -129,19 +145,27 @@ class _Walk:
         prepared = self.note(graph.prepare_stage(self.recipe, source_digest))
         taught = {name: self.teacher(name, prepared) for name in self.recipe.teachers}
         students: dict[str, Built | None] = {}
-        for generation in self.recipe.students_in_order():
+        for generation in self.recipe.learners_in_order():
             for name in generation:
                 students[name] = self.student(name, prepared, taught)
-                if name in self.recipe.assistants():
-                    taught[name] = self.assistant(name, prepared, students[name])
-        self.evaluation("teachers", prepared, None, taught)
-        for name in self.recipe.students:
-            evaluated = self.evaluation(name, prepared, students[name], taught)
-            student = students[name]
-            if evaluated is None or student is None:
+            for name in self.recipe.assistants():
+                if learner_of(name) in generation:
+                    taught[name] = self.assistant(name, prepared, students[learner_of(name)])
+        if self.recipe.teachers:
+            self.evaluation("teachers", prepared, None, taught)
+        for name, learner in students.items():
+            evaluated = self.evaluation(name, prepared, learner, taught)
+            if evaluated is None or learner is None:
                 self.unknown("export", name, f"evaluate/{name}")
             else:
-                self.note(graph.export_stage(self.recipe, name, delivered_digest(student), evaluated.digest))
+                self.exports(name, learner, evaluated)
+
+    def exports(self, name: str, learner: Built, evaluated: Built) -> None:
+        of_cohort = name in self.recipe.cohorts
+        found = to_export(self.recipe, name, learner) if of_cohort else {name: [delivered(learner.folder)[0]]}
+        for title, runs in found.items():
+            digest = "+".join(delivered_digest(learner, run) for run in runs)
+            self.note(graph.export_stage(self.recipe, title, digest, evaluated.digest))
 
     def teacher(self, name: str, prepared: Built | None) -> Taught | None:
         config = self.recipe.teachers[name]
@@ -162,8 +186,9 @@ class _Walk:
     def labels(self, name: str, config: TeacherConfig, weights: str, prepared: Built) -> Taught | None:
         from teachers.transfer_set import TransferSet
 
-        taught: Taught | None = Taught(name, config)
-        for part, stage in label_stages(name, config, weights, TransferSet.open(prepared.folder)).items():
+        stages, live = label_stages(name, config, weights, TransferSet.open(prepared.folder))
+        taught: Taught | None = Taught(name, config, live=live)
+        for part, stage in stages.items():
             built = self.note(stage)
             if built is None:
                 taught = None
@@ -173,16 +198,18 @@ class _Walk:
 
     def assistant(self, name: str, prepared: Built | None, student: Built | None) -> Taught | None:
         if prepared is None or student is None:
-            self.unknown("label", name, f"distill/{name}")
+            self.unknown("label", name, f"distill/{learner_of(name)}")
             return None
-        folder = student.folder / delivered(student.folder)[0]
-        config = graph.assistant_as_teacher(self.recipe, name, str(folder))
-        return self.labels(name, config, delivered_digest(student), prepared)
+        member = name.partition(".")[2]
+        run, _ = delivered_member(student.folder, member) if member else delivered(student.folder)
+        config = graph.assistant_as_teacher(self.recipe, name, str(student.folder / run))
+        return self.labels(name, config, delivered_digest(student, run), prepared)
 
     def student(self, name: str, prepared: Built | None, taught: dict[str, Taught | None]) -> Built | None:
-        heard = self._heard(self.recipe.students[name].teachers, taught)
+        teachers = self.recipe.learners[name].teachers
+        heard = self._heard(teachers, taught)
         if prepared is None or heard is None:
-            self.unknown("distill", name, self._first_missing(self.recipe.students[name].teachers, prepared, taught))
+            self.unknown("distill", name, self._first_missing(teachers, prepared, taught))
             return None
         train = segments_of(prepared, "train")
         labels = {teacher.name: teacher.digests(train) for teacher in heard}
@@ -191,7 +218,7 @@ class _Walk:
     def evaluation(
         self, name: str, prepared: Built | None, student: Built | None, taught: dict[str, Taught | None]
     ) -> Built | None:
-        teachers = list(self.recipe.teachers) if name == "teachers" else self.recipe.students[name].teachers
+        teachers = list(self.recipe.teachers) if name == "teachers" else self.recipe.learners[name].teachers
         heard = self._heard(teachers, taught)
         if prepared is None or heard is None or (student is None and name != "teachers"):
             until = self._first_missing(teachers, prepared, taught) if heard is None else f"distill/{name}"

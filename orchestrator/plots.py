@@ -110,15 +110,16 @@ def _cell(column: int, row: int, colour: str, alpha: float) -> Any:
     return Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, facecolor=colour, alpha=alpha, linewidth=0)
 
 
-def accuracy_against(points: Sequence[Mapping[str, Any]], key: str, label: str, ensemble: float) -> str:
+def accuracy_against(points: Sequence[Mapping[str, Any]], key: str, label: str, ensemble: float | None) -> str:
     """Test accuracy over a cost (`key` of each point: name, kind, accuracy, low, high); the line is the teachers together."""
 
     from matplotlib.ticker import LogLocator, NullLocator
 
     def draw(axes: "Axes") -> None:
-        axes.axhline(
-            100 * ensemble, color=COLOURS["ensemble"], linewidth=1.2, linestyle="--", label="teachers together"
-        )
+        if ensemble is not None:
+            line: dict[str, Any] = {"color": COLOURS["ensemble"], "linewidth": 1.2, "linestyle": "--"}
+            axes.axhline(100 * ensemble, label="teachers together", **line)
+            axes.legend(loc="lower right")
         for point in points:
             accuracy, spread = 100 * point["accuracy"], 100 * (point["std"] or 0)
             colour = COLOURS[point["kind"]]
@@ -131,7 +132,6 @@ def accuracy_against(points: Sequence[Mapping[str, Any]], key: str, label: str, 
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
         axes.xaxis.set_major_formatter(lambda cost, _: short(cost))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.legend(loc="lower right")
 
     return _svg(draw, f"Test accuracy against {label}")
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import StringConstraints, ValidationError
 
+from students.cohort_config import CohortConfig
 from students.config import StudentConfig, TeacherLabelTerm, TeacherTermCommon
 from teachers.config import Config, ImportString, TeacherConfig, TransferSetConfig
 from teachers.errors import RecipeError
@@ -18,7 +19,8 @@ from .recipe_errors import told
 from .recipe_file import Loc, nearest, read_yaml
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
-RESERVED = {"teachers", "ensemble", "control", "student"}
+Learner = StudentConfig | CohortConfig
+RESERVED = {"teachers", "ensemble", "control", "offline", "student"}
 
 
 class Tracking(Config):
@@ -31,7 +33,7 @@ class Tracking(Config):
 
 
 class Recipe(Config):
-    """Which transfer set, which teachers, which students."""
+    """Which transfer set, which teachers, which students and cohorts."""
 
     format: Literal[1]
     """Of this file."""
@@ -41,10 +43,12 @@ class Recipe(Config):
     """Picks losses and metrics."""
     transfer_set: TransferSetConfig
     """The inputs on which teachers are asked."""
-    teachers: dict[Name, TeacherConfig] = Field(min_length=1)
+    teachers: dict[Name, TeacherConfig] = {}
+    """By name; a recipe of cohorts needs none."""
+    students: dict[Name, StudentConfig] = {}
     """By name."""
-    students: dict[Name, StudentConfig] = Field(min_length=1)
-    """By name."""
+    cohorts: dict[Name, CohortConfig] = {}
+    """By name: students that teach each other while they train."""
     tracking: Tracking = Tracking()
     """Where MLflow keeps the curves."""
     trust: list[ImportString] = []
@@ -54,64 +58,91 @@ class Recipe(Config):
         """What is wrong between the parts of the recipe: (path, message)."""
         return [*self._name_problems(), *self._teacher_problems(), *self._cycle_problems()]
 
+    @property
+    def learners(self) -> dict[str, Learner]:
+        """Students and cohorts, by name."""
+        return {**self.students, **self.cohorts}
+
+    def who_teaches(self) -> list[str]:
+        """Every name that may stand in a `teachers` list: teachers, students, and `cohort.member`."""
+        return [*self.teachers, *self.students, *self.members()]
+
+    def members(self) -> list[str]:
+        return [f"{name}.{member}" for name, cohort in self.cohorts.items() for member in cohort.members]
+
     def _name_problems(self) -> Iterator[tuple[Loc, str]]:
-        for kind, names in (("teachers", self.teachers), ("students", self.students)):
+        taken: dict[str, str] = {}
+        for kind, names in (("teachers", self.teachers), ("students", self.students), ("cohorts", self.cohorts)):
             for name in names:
                 if name in RESERVED:
                     yield (kind, name), f"the name {name!r} is taken by the report; choose another"
-        for name in self.students:
-            if name in self.teachers:
-                yield ("students", name), f"a teacher has the name {name!r} too; everything that teaches needs its own"
+                if name in taken:
+                    yield (
+                        (kind, name),
+                        f"{taken[name]} has the name {name!r} too; everything that teaches needs its own",
+                    )
+                taken[name] = f"one of the {kind}"
+        for name, cohort in self.cohorts.items():
+            for member in RESERVED & set(cohort.members):
+                yield (
+                    ("cohorts", name, "members", member),
+                    f"the name {member!r} is taken by the report; choose another",
+                )
+        if not self.learners:
+            yield ("students",), "there is nobody to train; add a student, or a cohort under `cohorts`"
         if self.transfer_set.label is None and self.transfer_set.labelled is not None:
             yield ("transfer_set", "labelled"), "there are no labels to keep: `label` is null"
 
     def _teacher_problems(self) -> Iterator[tuple[Loc, str]]:
-        known = [*self.teachers, *self.students]
-        for student, config in self.students.items():
+        known = self.who_teaches()
+        for learner, config in self.learners.items():
+            where = ("students" if learner in self.students else "cohorts", learner)
             for number, name in enumerate(config.teachers):
                 if name not in known:
                     yield (
-                        ("students", student, "teachers", number),
+                        (*where, "teachers", number),
                         f"no teacher or student is called {name!r}{nearest(name, known)}",
                     )
             for number, term in enumerate(config.objective):
                 for name in self._label_only(config, term):
                     yield (
-                        ("students", student, "objective", number, "loss"),
+                        (*where, "objective", number, "loss"),
                         f"teacher {name!r} keeps only labels; use `loss: teacher_label`, or `encoding: dense` for it",
                     )
 
-    def _label_only(self, config: StudentConfig, term: object) -> list[str]:
+    def _label_only(self, config: Learner, term: object) -> list[str]:
         if not isinstance(term, TeacherTermCommon) or isinstance(term, TeacherLabelTerm):
             return []
         heard = [self.teachers[name] for name in term.teachers or config.teachers if name in self.teachers]
         return [name for name, teacher in self.teachers.items() if teacher in heard and teacher.encoding == "label"]
 
     def _cycle_problems(self) -> Iterator[tuple[Loc, str]]:
-        for name in self.students:
+        for name in self.learners:
             path = self._cycle_from(name)
             if path is not None and name == min(path):  # told once, not once a member
-                yield ("students", name, "teachers"), f"students teach each other in a circle: {' -> '.join(path)}"
+                kind = "students" if name in self.students else "cohorts"
+                yield (kind, name, "teachers"), f"students teach each other in a circle: {' -> '.join(path)}"
 
     def _cycle_from(self, start: str) -> list[str] | None:
         waiting = [[start]]
         seen = set()
         while waiting:
             path = waiting.pop()
-            for teacher in self.students[path[-1]].teachers:
-                if teacher == start:
+            for teacher in self.learners[path[-1]].teachers:
+                learner = learner_of(teacher)
+                if learner == start:
                     return [*path, start]
-                if teacher in self.students and teacher not in seen:
-                    seen.add(teacher)
-                    waiting.append([*path, teacher])
+                if learner in self.learners and learner not in seen:
+                    seen.add(learner)
+                    waiting.append([*path, learner])
         return None
 
-    def students_in_order(self) -> list[list[str]]:
-        """Students in generations: an assistant comes before those whom it teaches."""
+    def learners_in_order(self) -> list[list[str]]:
+        """Students and cohorts in generations: an assistant comes before those whom it teaches."""
         done: list[list[str]] = []
-        left = dict(self.students)
+        left = self.learners
         while left:
-            ready = [name for name, config in left.items() if not any(teacher in left for teacher in config.teachers)]
+            ready = [name for name, c in left.items() if not any(learner_of(teacher) in left for teacher in c.teachers)]
             assert ready, "cycles are refused before"
             done.append(ready)
             for name in ready:
@@ -119,15 +150,26 @@ class Recipe(Config):
         return done
 
     def assistants(self) -> list[str]:
-        """Students that teach another student."""
-        taught_by = {teacher for config in self.students.values() for teacher in config.teachers}
-        return [name for name in self.students if name in taught_by]
+        """Students, and members of cohorts, that teach another student."""
+        taught_by = {teacher for config in self.learners.values() for teacher in config.teachers}
+        return [name for name in (*self.students, *self.members()) if name in taught_by]
+
+    def live_teachers(self, learner: str) -> list[str]:
+        """Teachers that are asked while this student or cohort trains."""
+        heard = self.learners[learner].teachers
+        return [name for name in heard if name in self.teachers and self.teachers[name].mode == "live"]
 
     def trusted(self) -> tuple[str, ...]:
         """Every architecture that the recipe itself names."""
         own = [config.model for config in self.students.values()]
+        own += [member.model for cohort in self.cohorts.values() for member in cohort.members.values()]
         own += [config.model for config in self.teachers.values() if config.kind == "module"]
         return tuple(sorted({*own, *self.trust}))
+
+
+def learner_of(teacher: str) -> str:
+    """The student or cohort that a name in a `teachers` list stands for: `trio` of `trio.a`."""
+    return teacher.partition(".")[0]
 
 
 def public(recipe: Recipe) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def told(model: type[BaseModel], value: Any, error: ValidationError) -> Iterator
     """What pydantic found wrong in `value`, in the words of the file: (path, message)."""
     names = {_untagged(value, found["loc"]) for found in error.errors() if _is_no_import_string(found)}
     for found in error.errors():
-        loc = _untagged(value, found["loc"])
+        loc = _untagged(value, found["loc"], absent=found["type"] == "missing")
         if found["type"] == "literal_error" and loc in names:
             continue  # told once, with both of what is expected
         if found["type"] == "extra_forbidden":
@@ -28,7 +28,8 @@ def told(model: type[BaseModel], value: Any, error: ValidationError) -> Iterator
             yield loc, _choice_message(found)
         elif _is_no_import_string(found):
             known = {"loss": get_args(LossName), "combine": get_args(CombineName), "augment": get_args(AugmentName)}
-            own = list(known.get(str(loc[-1]), ()))
+            key = next(str(part) for part in reversed(loc) if isinstance(part, str))  # `augment.1` is of `augment`
+            own = list(known.get(key, ()))
             either = f"one of {', '.join(own)}, or " if own else ""
             close = nearest(str(found["input"]), own)
             hint = close if close.startswith(",") else ""
@@ -58,14 +59,14 @@ def _choice_message(found: Mapping[str, Any]) -> str:
     return f"{key + ' ' if key else ''}{given!r} is not one of {', '.join(expected)}{hint}"
 
 
-def _untagged(value: Any, loc: Sequence[str | int]) -> Loc:
-    """Pydantic's location without the tags of unions, which the file does not have."""
+def _untagged(value: Any, loc: Sequence[str | int], *, absent: bool = False) -> Loc:
+    """Pydantic's location without the tags of unions, which the file does not have; `absent`: its last part is no tag."""
     kept: list[str | int] = []
     for number, part in enumerate(loc):
         there = (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int))
         if there:
             value = value[part]
-        if there or (number == len(loc) - 1 and isinstance(value, dict)):
+        if there or (absent and number == len(loc) - 1):
             kept.append(part)
     return tuple(kept)
 

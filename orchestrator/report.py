@@ -39,7 +39,8 @@ def build_report(
     `recipe` is the resolved one without secrets; `evaluations` holds the evaluation of `teachers` and of every student by
     its name; `metrics` the `metrics.jsonl` of every student; `prepared` is the folder of the transfer set.
     """
-    teachers = evaluations["teachers"]
+    teachers = evaluations.get("teachers", NO_TEACHERS)
+    drawn = {name: curves(path) for name, path in metrics.items()}
     counted = TransferSet.open(prepared).report
     return {
         "format": FORMAT,
@@ -48,15 +49,21 @@ def build_report(
         "seconds": round(seconds, 3),
         "stages": [dict(stage) for stage in stages],
         "teachers": {name: _accuracy_first(figures) for name, figures in teachers["teachers"].items()},
-        "ensemble": _accuracy_first(teachers["ensemble"]),
+        "ensemble": _accuracy_first(teachers["ensemble"]) if teachers["ensemble"] else None,
         "agreement": teachers["agreement"],
         "students": {name: _student(evaluations[name]) for name in recipe["students"]},
-        "curves": {name: curves(path) for name, path in metrics.items()},
-        "transfer_set": {**counted, "test_rows_evaluated": teachers["rows"]},
+        "cohorts": {
+            name: _cohort(recipe["cohorts"][name], evaluations[name], drawn[name]) for name in recipe["cohorts"]
+        },
+        "curves": drawn,
+        "transfer_set": {**counted, "test_rows_evaluated": next(iter(evaluations.values()))["rows"]},
         "notes": notes(recipe, counted),
         "mlflow": dict(mlflow),
         "environment": environment(),
     }
+
+
+NO_TEACHERS: dict[str, Any] = {"teachers": {}, "ensemble": None, "agreement": None}
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> tuple[Path, Path]:
@@ -75,21 +82,55 @@ def _accuracy_first(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 def _student(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     runs = evaluation["student"]["runs"]
-    control = evaluation["control"]["runs"] if evaluation["control"] else None
+    control = _runs_of(evaluation, "control")
+    offline = _runs_of(evaluation, "offline")
     delivered = next(run for run in runs if run["seed"] == evaluation["delivered"])
     return {
         "verdict": evaluation["verdict"],
         "test_accuracy": over_seeds(runs, "accuracy"),
         "control_accuracy": over_seeds(control, "accuracy") if control else None,
+        "offline_accuracy": over_seeds(offline, "accuracy") if offline else None,
         "gain": evaluation["gain"],
+        "gain_over_offline": evaluation.get("gain_over_offline"),
         **{key: statistics.fmean(run[key] for run in runs) for key in ("macro_f1", "nll", "ece", "agreement", "kl")},
         **{key: delivered[key] for key in ("parameters", "bytes", "latency")},
         "delivered": evaluation["delivered"],
         "runs": runs,
         "control_runs": control,
+        "offline_runs": offline,
         "ensemble": evaluation["ensemble"],
-        "agreement_matrix": evaluation["agreement"],
+        "agreement_matrix": evaluation.get("agreement"),
     }
+
+
+def _runs_of(evaluation: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]] | None:
+    return evaluation[kind]["runs"] if evaluation.get(kind) else None
+
+
+def _cohort(config: Mapping[str, Any], evaluation: Mapping[str, Any], drawn: Mapping[str, Any]) -> dict[str, Any]:
+    members = {name: _student(found) for name, found in evaluation["members"].items()}
+    delivered = config["deliver"] if config["deliver"] in members else evaluation["best"]
+    return {
+        "method": config["method"],
+        "deliver": config["deliver"],
+        "members": members,
+        "delivered": _student(evaluation["as_one"]) if evaluation["as_one"] else members[delivered],
+        "ensemble": {"test_accuracy": over_seeds(evaluation["ensemble"]["runs"], "accuracy")},
+        "agreement_matrix": evaluation["agreement"],
+        "exchange": _exchange(drawn),
+    }
+
+
+def _exchange(drawn: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> dict[str, float] | None:
+    """What a step sends a worker, and the share of its time that this takes; None where nothing travels."""
+    points = {
+        key: [value for run in drawn.values() for _, value in run.get(f"cohort.{key}", ())]
+        for key in ("exchange_bytes", "exchange_ms", "step_ms")
+    }
+    if not points["exchange_bytes"]:
+        return None
+    means = {key: statistics.fmean(values) for key, values in points.items()}
+    return {"bytes": means["exchange_bytes"], "share": means["exchange_ms"] / means["step_ms"]}
 
 
 def over_seeds(runs: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
@@ -125,6 +166,11 @@ def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
         for name, teacher in recipe["teachers"].items()
         if teacher["kind"] == "sklearn" or teacher.get("output") == "probabilities"
     ]
+    live = [name for name, teacher in recipe["teachers"].items() if teacher.get("mode") == "live"]
+    told += [
+        f"Teacher {name} was live: asked about each batch as the student saw it, so no store keeps what it said of training rows."
+        for name in live
+    ]
     if bad := counted.get("bad_rows"):
         told.append(
             f"{bad} rows could not be used and were dropped, first: {'; '.join(counted['first_bad_rows'][:3])}."
@@ -139,10 +185,12 @@ def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
 def _about_augmentation(recipe: Mapping[str, Any]) -> Iterator[str]:
     everyone = {f"teacher {name}": config for name, config in recipe["teachers"].items()}
     everyone |= {f"student {name} and its control": config for name, config in recipe["students"].items()}
+    everyone |= {f"cohort {name} and its controls": config for name, config in recipe["cohorts"].items()}
     augmented: dict[str, list[str]] = {}
     for name, config in everyone.items():
         if augment := (config.get("train") or {}).get("augment"):
-            augmented.setdefault(augment, []).append(name)
+            told = augment if isinstance(augment, str) else ", then ".join(augment)
+            augmented.setdefault(told, []).append(name)
     for augment, names in augmented.items():
         yield f"Trained with augmentation ({augment}): {', '.join(names)}. All others saw the rows as they are."
 

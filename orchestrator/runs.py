@@ -119,7 +119,7 @@ def smoke(recipe: Recipe) -> Recipe:
     for teacher in document["teachers"].values():
         teacher["replicas"] = 1
         _shorten(teacher.get("train"))
-    for student in document["students"].values():
+    for student in [*document["students"].values(), *document["cohorts"].values()]:
         student["train"]["seeds"] = student["train"]["seeds"][:1]
         student["require"] = {}
         _shorten(student["train"])

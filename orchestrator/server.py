@@ -15,12 +15,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import psutil
 
 from teachers.errors import EnvironmentUnfit
+from teachers.seal import publish
 
 from .ledger import NAME as LEDGER
 from .ledger import Ledger
@@ -63,6 +65,7 @@ def client_of(uri: str) -> "MlflowClient":
 
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback of what it raises as well
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -114,15 +117,24 @@ class Server:
 def connect(uri: str, out: Path, experiment: str) -> Server:
     """Open the experiment, made where it is missing. Raises EnvironmentUnfit when there is no MLflow at `uri`."""
     check_scheme(uri)
-    prepare_environment()
-    from mlflow.exceptions import MlflowException
+    with told_if_away(uri), _alone(out, uri):
+        _make_at_once(uri)
+        client = client_of(uri)
+        return Server(client, _experiment(client, uri, out, experiment))
 
-    try:
-        with _alone(out, uri):
-            client = client_of(uri)
-            return Server(client, _experiment(client, uri, out, experiment))
-    except (MlflowException, OSError) as error:
-        raise _no_answer(uri, error) from error
+
+def _make_at_once(uri: str) -> None:
+    """A database file that is not there yet: MLflow takes seconds, and who is killed in them leaves tables half made."""
+    from sqlalchemy.engine import make_url
+
+    file = make_url(uri).database if uri.startswith("sqlite:") else None
+    if not file or file == ":memory:" or Path(file).exists():
+        return
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="collegium-") as folder:
+        draft = Path(folder) / "mlflow.db"
+        client_of(f"sqlite:///{draft}")
+        publish(Path(file), draft.read_bytes())
 
 
 def check_reachable(uri: str) -> None:
@@ -130,21 +142,36 @@ def check_reachable(uri: str) -> None:
     check_scheme(uri)
     if uri.startswith("sqlite:"):
         return
+    with told_if_away(uri):
+        client_of(uri).search_experiments(max_results=1)
+
+
+@contextmanager
+def told_if_away(uri: str) -> Iterator[None]:
+    """Raise EnvironmentUnfit when the server does not answer, or the database file cannot be written."""
+    try:
+        yield
+    except failures() as error:
+        reason = without_password(str(error)).partition("\n")[0][:300]
+        if uri.startswith("sqlite:"):
+            file = uri.removeprefix("sqlite:///")
+            raise EnvironmentUnfit(
+                f"MLflow's database {file} cannot be used ({reason}); make room there, or mend that, and run the same "
+                f"command again"
+            ) from error
+        raise EnvironmentUnfit(
+            f"MLflow at {without_password(uri)} does not answer ({reason}); start it, or leave out tracking.uri and "
+            f"MLFLOW_TRACKING_URI to keep runs in SQLite beside the results"
+        ) from error
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What a call of MLflow raises when its server or database, or the disk, fails."""
     prepare_environment()
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError  # MLflow lets some of a database that it opens through
 
-    try:
-        client_of(uri).search_experiments(max_results=1)
-    except (MlflowException, OSError) as error:
-        raise _no_answer(uri, error) from error
-
-
-def _no_answer(uri: str, error: Exception) -> EnvironmentUnfit:
-    reason = without_password(str(error)).partition("\n")[0][:300]
-    return EnvironmentUnfit(
-        f"MLflow at {without_password(uri)} does not answer ({reason}); start it, or leave out tracking.uri and "
-        f"MLFLOW_TRACKING_URI to keep runs in SQLite beside the results"
-    )
+    return MlflowException, SQLAlchemyError, OSError
 
 
 def _experiment(client: "MlflowClient", uri: str, out: Path, name: str) -> str:

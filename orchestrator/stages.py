@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from teachers.disk import told_if_unfit
 from teachers.errors import EnvironmentUnfit, StoreError
 from teachers.seal import NAME as SEAL
 from teachers.seal import Damage, Seal, check_format, check_seal, digest_of, publish, read_seal
@@ -159,7 +160,7 @@ class Stages:
         left = sorted((stage for stage in stages if stage not in built), key=lambda stage: stage.folder)
         if not left:
             return built
-        with ExitStack() as locks:
+        with ExitStack() as locks, told_if_unfit(self.out / left[0].folder):
             for stage in left:
                 locks.enter_context(folder_lock(self.out / stage.folder, stage.title))
             reasons = {stage: self._repaired(stage, repair or move_damaged_parts) for stage in left}

@@ -26,8 +26,10 @@ from .server import (
     connect,
     deep_link,
     experiment_link,
+    failures,
     place_of,
     resolve_uri,
+    told_if_away,
     ui_command,
 )
 
@@ -69,7 +71,8 @@ class Tracker:
         uri = resolve_uri(recipe.tracking.uri, out)
         server = connect(uri, out, recipe.tracking.experiment or recipe.name)
         tags = place_of(out)
-        parent = server.begin(folder.name, tags, public(recipe))
+        with told_if_away(uri):
+            parent = server.begin(folder.name, tags, public(recipe))
         folder.mkdir(parents=True, exist_ok=True)
         ledger = Ledger(folder, without_password(uri), server.experiment_id, parent)
         ledger.follow("", folder / "metrics.jsonl")
@@ -237,11 +240,9 @@ def _send_late(couriers: Iterable[Courier]) -> Iterator[str]:
 
 def _failure(work: Callable[[], None]) -> Exception | None:
     """What a server that does not answer, or a disk that is full, makes of `work`."""
-    from mlflow.exceptions import MlflowException
-
     try:
         work()
-    except (MlflowException, OSError) as error:
+    except failures() as error:
         return error
     return None
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -14,10 +14,12 @@ from teachers.users_code import within
 
 from . import graph
 from .context import Context, Facts, Taught, segments_of, sources
+from .live_builder import Replicas, live_teachers
+from .recipe import Recipe
 from .stages import Built, Stage
 
 if TYPE_CHECKING:
-    from students.session import Run, RunResult, Source
+    from students.session import CohortRun, Run, RunResult, Source
 
 Trained = TypeVar("Trained", bound=TrainConfig)
 
@@ -61,7 +63,7 @@ def _fit_networks(context: Context, prepared: Built, folders: Mapping[Stage, Pat
     runs = {stage: _teacher_run(context, stage, prepared, folder) for stage, folder in folders.items()}
     config = context.recipe.teachers[next(iter(folders)).name]
     assert isinstance(config, ModuleTeacher) and config.train is not None
-    results = _fit(context, list(runs.values()), config.resources, config.train.workers)
+    results = fit_group(context, list(runs.values()), config.resources, config.train.workers)
     return {stage: _seal_runs(folders[stage], [results[run.folder]]) for stage, run in runs.items()}
 
 
@@ -80,7 +82,7 @@ def _teacher_run(context: Context, stage: Stage, prepared: Built, folder: Path) 
         arguments=config.arguments,
         preprocess=config.preprocess,
         objective=(HardTerm(loss="hard"),),
-        train=_in_steps(config.train, prepared, labelled_only=True),
+        train=in_steps(config.train, prepared, labelled_only=True),
         seed=config.train.seed,
         transfer_set=prepared.folder,
         sources=(),
@@ -98,7 +100,7 @@ def distill(context: Context, names: Sequence[str], prepared: Built, taught: Map
         labels = {teacher: taught[teacher].digests(train) for teacher in context.recipe.students[name].teachers}
         stages.append(graph.distill_stage(context.recipe, name, prepared.digest, labels))
     built: dict[Stage, Built] = {}
-    for group in _groups(stages, lambda stage: _needs(context.recipe.students[stage.name])):
+    for group in _groups(stages, lambda stage: _needs_of_student(context.recipe, stage.name)):
         built |= context.stages.build_together(group, partial(_distill, context, prepared, taught, train))
     return {stage.name: built[stage] for stage in stages}
 
@@ -116,7 +118,10 @@ def _distill(
         heard = sources(context.recipe, config, taught, train)
         runs[stage] = _student_runs(context, stage, prepared, folder, heard)
     config = context.recipe.students[next(iter(folders)).name]
-    results = _fit(context, [run for each in runs.values() for run in each], config.resources, config.train.workers)
+    names = [stage.name for stage in folders]
+    with live_teachers(context, prepared, taught, names) as live:
+        all_runs = [run for each in runs.values() for run in each]
+        results = fit_group(context, all_runs, config.resources, config.train.workers, live=live)
     return {stage: _seal_runs(folders[stage], [results[run.folder] for run in each]) for stage, each in runs.items()}
 
 
@@ -126,7 +131,7 @@ def _student_runs(
     from students.session import Run
 
     config = context.recipe.students[stage.name]
-    train = _in_steps(config.train, prepared, labelled_only=False)
+    train = in_steps(config.train, prepared, labelled_only=False)
     runs = []
     for kind in ("student", "control") if config.control else ("student",):
         for seed in config.train.seeds:
@@ -151,16 +156,29 @@ def _student_runs(
     return runs
 
 
-def _fit(context: Context, runs: "list[Run]", resources: Resources, workers: int) -> "dict[Path, RunResult]":
+def fit_group(
+    context: Context,
+    runs: "Sequence[Run | CohortRun]",
+    resources: Resources,
+    workers: int,
+    *,
+    placement: str = "PACK",
+    live: "Replicas | None" = None,
+) -> "dict[Path, RunResult]":
+    """Train `runs` in one group of `workers`; the result of every network by its folder."""
     from students.ray_train import fit_on_ray
 
     for stage_name, folder in {run.stage_name: run.stage for run in runs}.items():
         context.tracker.follow(stage_name, folder / "metrics.jsonl")
     gpus = context.cluster.gpus(resources)
-    results = fit_on_ray(runs, resources=resources, workers=workers, gpus=gpus, mailbox=context.tracker.mailbox())
+    mailbox = context.tracker.mailbox()
+    results = fit_on_ray(
+        runs, resources=resources, workers=workers, gpus=gpus, mailbox=mailbox, placement=placement, live=live
+    )
     for stage_name in {run.stage_name for run in runs}:
         context.tracker.stage_done(stage_name)
-    return {run.folder: result for run, result in zip(runs, results, strict=True)}
+    networks = [network for run in runs for network in run.networks]
+    return {network.folder: result for network, result in zip(networks, results, strict=True)}
 
 
 def _seal_runs(folder: Path, results: "list[RunResult]") -> tuple[Seal, Facts]:
@@ -170,16 +188,20 @@ def _seal_runs(folder: Path, results: "list[RunResult]") -> tuple[Seal, Facts]:
     mine = {result.seed: result for result in results if not result.name.startswith("control/")}
     best = mine[best_seed({seed: result.folder for seed, result in mine.items()})]
     publish(folder / "delivered.json", json.dumps({"format": 1, "run": best.name, "seed": best.seed}).encode())
-    outputs = ["delivered.json"]
-    for result in results:
-        seal = read_seal(folder / result.name)
-        assert seal is not None
-        outputs += [f"{result.name}/{path}" for path in (*(output.path for output in seal.outputs), "SEAL.json")]
+    outputs = ["delivered.json", *outputs_of(folder, results)]
     facts = {"steps": sum(result.steps for result in results)}
     return write_seal(folder, outputs), facts
 
 
-def _in_steps(train: Trained, prepared: Built, *, labelled_only: bool) -> Trained:
+def outputs_of(folder: Path, results: "Sequence[RunResult]") -> Iterator[str]:
+    """Every file of the sealed runs of a training stage, relative."""
+    for result in results:
+        seal = read_seal(folder / result.name)
+        assert seal is not None
+        yield from (f"{result.name}/{path}" for path in (*(output.path for output in seal.outputs), "SEAL.json"))
+
+
+def in_steps(train: Trained, prepared: Built, *, labelled_only: bool) -> Trained:
     """The budget in steps, from the rows that the student (not its control) draws from."""
     from students.optimize import resolve_steps
     from teachers.transfer_set import TransferSet
@@ -194,6 +216,11 @@ def _needs(config: ModuleTeacher | StudentConfig | TeacherConfig) -> str:
     train = getattr(config, "train", None)
     workers = train.workers if isinstance(train, TrainConfig) else 1
     return digest_of([config.resources.model_dump(mode="json"), workers])
+
+
+def _needs_of_student(recipe: Recipe, name: str) -> str:
+    """Students with the same live teachers may train one after the other beside them."""
+    return digest_of([_needs(recipe.students[name]), recipe.live_teachers(name)])
 
 
 def _groups(stages: Sequence[Stage], key: Callable[[Stage], str]) -> list[list[Stage]]:

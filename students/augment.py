@@ -4,7 +4,7 @@ Nothing is stored and nothing is drawn but from the given generator, so a seeded
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,8 @@ from torch import Generator, Tensor
 from teachers.config import AugmentName
 from teachers.errors import RecipeError
 from teachers.imports import load
+from teachers.users_code import calling
+from teachers.views import TRANSFORMS, Transform
 
 Inputs = Tensor | dict[str, Tensor]
 Augment = Callable[[Inputs, Generator], Inputs]
@@ -29,18 +31,29 @@ def affine(inputs: Inputs, generator: Generator) -> Inputs:
     Images `[rows, height, width, channels]` of any dtype become float32 in the same range; of several columns only
     the images are moved, each by its own draw. Raises RecipeError when there is no image.
     """
-    if isinstance(inputs, Mapping):
-        if not any(column.ndim == 4 for column in inputs.values()):
-            raise RecipeError(NO_IMAGES)
-        return {name: _move(c, generator) if c.ndim == 4 else c for name, c in inputs.items()}
-    if inputs.ndim != 4:
-        raise RecipeError(NO_IMAGES)
-    return _move(inputs, generator)
+    return _with_images("affine", _move, inputs, generator)
 
 
-NO_IMAGES = (
-    "train.augment: `affine` moves images, and this transfer set has none; remove it, or give a function of yours"
-)
+def by_seeds(name: str, transform: Transform) -> Augment:
+    """A replayable transform of images, each by a seed of its own from the generator; shape and dtype stay."""
+
+    def moved(images: Tensor, generator: Generator) -> Tensor:
+        seeds = torch.empty(len(images), dtype=torch.int64, device=generator.device).random_(generator=generator)
+        return transform(images, seeds)
+
+    return lambda inputs, generator: _with_images(name, moved, inputs, generator)
+
+
+def _with_images(
+    name: str, move: Callable[[Tensor, Generator], Tensor], inputs: Inputs, generator: Generator
+) -> Inputs:
+    columns = inputs if isinstance(inputs, Mapping) else {"": inputs}
+    if not any(column.ndim == 4 for column in columns.values()):
+        raise RecipeError(
+            f"train.augment: `{name}` moves images, and this transfer set has none; remove it, or give a function of yours"
+        )
+    moved = {key: move(c, generator) if c.ndim == 4 else c for key, c in columns.items()}
+    return moved if isinstance(inputs, Mapping) else moved[""]
 
 
 def _move(images: Tensor, generator: Generator) -> Tensor:
@@ -60,10 +73,23 @@ def _matrices(rows: int, aspect: float, generator: Generator) -> Tensor:
     return torch.stack([across, down], 1)
 
 
-AUGMENTS: dict[AugmentName, Augment] = {"affine": affine}
+AUGMENTS: dict[AugmentName, Augment] = {
+    "affine": affine,
+    "flip": by_seeds("flip", TRANSFORMS["flip"]),
+    "pad_and_crop": by_seeds("pad_and_crop", TRANSFORMS["pad_and_crop"]),
+    "cutout": by_seeds("cutout", TRANSFORMS["cutout"]),
+    "noise": by_seeds("noise", TRANSFORMS["noise"]),
+}
 
 
-def augment_named(name: str) -> Augment:
-    """An entry of AUGMENTS, or the function that an import string names."""
-    found: Augment = AUGMENTS[name] if name in AUGMENTS else load(name)
-    return found
+def augmentation(names: Sequence[str]) -> Augment | None:
+    """Entries of AUGMENTS and functions that import strings name, one after the other; None for none."""
+    steps: list[tuple[str, Augment]] = [(name, AUGMENTS[name] if name in AUGMENTS else load(name)) for name in names]
+
+    def augment(inputs: Inputs, generator: Generator) -> Inputs:
+        for name, step in steps:
+            with calling("train.augment", name):
+                inputs = step(inputs, generator)
+        return inputs
+
+    return augment if steps else None

@@ -19,22 +19,24 @@ from teachers.errors import DataError, RecipeError
 from teachers.preprocess import Preprocessor
 from teachers.soft_targets.reader import EpochReader, Rows
 from teachers.transfer_set import Segment, TransferSet
-from teachers.users_code import calling
 
-from .augment import augment_named
-from .cohort_config import CohortTerm
+from .augment import augmentation
+from .cohort_terms import CohortTerm
 from .config import PeerLossName, Term
 from .objective import Objective, every_row, labels_of
 from .peer_targets import NEED_LABELS
 from .session import Run, Session
-from .targets import Asked, Batch, Column, Targets, Voice, check_encodings, combination_of
+from .targets import Asked, Batch, Column, Targets, check_encodings, combination_of, voice_of
 
 Network = Tensor | dict[str, Tensor]
 """What a network takes: one tensor, or one per input column."""
-Canonical = Callable[[Batch, Generator | None], dict[str, Tensor]]
 
+Inputs = Callable[[Batch, Generator | None], Network]
+Canonical = Callable[[Batch, Generator | None], dict[str, Tensor]]
 CHUNK = 4096
 INPUT = "input."
+KEY = "sample_key"
+"""Of a batch for live teachers: the bits of u64 as i64."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,23 @@ class TrainingRows:
     labelled: np.ndarray
     """bool `[num_rows]`."""
     objective: Objective
-    inputs: Callable[[Batch, Generator | None], Network]
+    inputs: Inputs
     """A batch and the generator of its augmentation to what the network takes."""
     memory_bytes: int
-    canonical: "Canonical | None" = None
+    canonical: Canonical | None = None
     """The same before the network's own preprocess; None where a batch does not bring it."""
+    live: "LiveRows | None" = None
+    """Of a run with live teachers: its batches must pass `students.live` before they become a step."""
+
+
+@dataclass(frozen=True)
+class LiveRows:
+    """Who is asked about every batch, how many batches ahead, and about what: the rows as the student will see them."""
+
+    teachers: tuple[str, ...]
+    prefetch: int
+    augmented: Canonical
+    """Canonical inputs by column, after augmentation; put back into the batch, `inputs` augments them no more."""
 
 
 def memory_for(session: Session) -> int:
@@ -66,14 +80,19 @@ def load_rows(run: Run, transfer_set: TransferSet, preprocessor: Preprocessor, m
     Raises DataError when no row can be drawn, RecipeError or StoreError when the stores cannot serve the objective.
     """
     segments = transfer_set.of("train")
-    columns, inputs, canonical = input_columns(run, transfer_set, segments, preprocessor, memory_bytes)
+    live = live_sources(run)
+    if live:
+        columns, inputs, augmented = live_columns(run, transfer_set, segments, preprocessor)
+    else:
+        columns, inputs, augmented = input_columns(run, transfer_set, segments, preprocessor, memory_bytes)
     labels = np.concatenate([transfer_set.labels(segment) for segment in segments]).astype(np.int64)
     labelled = np.concatenate([transfer_set.labelled(segment) for segment in segments]) & (labels >= 0)
     columns["label"] = torch.from_numpy(labels.clip(min=0))
     if not labelled.all() and not run.labelled_only:
         columns["has_label"] = torch.from_numpy(labelled.astype(np.float32))
     objective, targets = bring_targets(run, transfer_set, segments, len(labels), memory_bytes)
-    return TrainingRows(columns | targets.columns, labelled, objective, inputs, memory_bytes, canonical)
+    asked = LiveRows(tuple(live), max(live.values()), augmented) if live and augmented else None
+    return TrainingRows(columns | targets.columns, labelled, objective, inputs, memory_bytes, augmented, asked)
 
 
 def bring_targets(
@@ -82,7 +101,7 @@ def bring_targets(
     """The objective of `run`, and the columns of soft targets that it needs."""
     combinations = [combination_of(term, run.sources, number) for number, term in enumerate(run.objective)]
     heard = {name for combination in combinations if combination for name in combination.teachers}
-    voices = {source.name: Voice(source, transfer_set, segments) for source in run.sources if source.name in heard}
+    voices = {source.name: voice_of(source, transfer_set, segments) for source in run.sources if source.name in heard}
     if silent := sorted(heard - set(voices)):
         raise RecipeError(f"{run.stage_name}: the objective listens to {silent}, who have no soft targets here")
     targets = Targets(voices, num_rows, memory_bytes)
@@ -102,30 +121,60 @@ def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Callable[[Batch],
 
 def input_columns(
     run: Run, transfer_set: TransferSet, segments: Sequence[Segment], preprocessor: Preprocessor, memory_bytes: int
-) -> tuple[dict[str, Column], Callable[[Batch, Generator | None], Network], Canonical | None]:
+) -> tuple[dict[str, Column], Inputs, Canonical | None]:
     """Preprocessed once where that fits memory and nothing random comes before it, else canonical and per step."""
     once = run.train.augment is None and not run.membership.keeps_canonical
     if once and bytes_preprocessed(segments, preprocessor) <= memory_bytes:
         ready = preprocess_all(transfer_set, segments, preprocessor)
         columns: dict[str, Column] = {INPUT + name: tensor for name, tensor in ready.items()}
         return columns, lambda batch, _: as_network_takes_it({name: batch[INPUT + name] for name in ready}), None
-    parts = [transfer_set.input_rows(segment) for segment in segments]
-    rows = {name: Rows([part for rows in parts for part in rows[name].parts]) for name in parts[0]}
-    augment = None if run.train.augment is None else augment_named(run.train.augment)
-
-    def canonical(batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
-        found = {name: batch[INPUT + name] for name in rows}
-        if augment is None or generator is None:
-            return found
-        with calling("train.augment", str(run.train.augment)):
-            moved = augment(as_network_takes_it(found), generator)
-        return moved if isinstance(moved, dict) else dict.fromkeys(found, moved)
+    rows, augmented = canonical_columns(run, transfer_set, segments)
 
     def inputs(batch: Batch, generator: Generator | None) -> Network:
-        ready: Network = preprocessor(canonical(batch, generator))
+        ready: Network = preprocessor(augmented(batch, generator))
         return ready
 
-    return {INPUT + name: column for name, column in rows.items()}, inputs, canonical
+    return {INPUT + name: column for name, column in rows.items()}, inputs, augmented
+
+
+def canonical_columns(
+    run: Run, transfer_set: TransferSet, segments: Sequence[Segment]
+) -> tuple[dict[str, Rows], Canonical]:
+    """The columns as they are stored, and what gives those of a batch after augmentation by a generator."""
+    parts = [transfer_set.input_rows(segment) for segment in segments]
+    rows = {name: Rows([part for rows in parts for part in rows[name].parts]) for name in parts[0]}
+    augment = augmentation(run.train.augments)
+
+    def augmented(batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+        canonical = {name: batch[INPUT + name] for name in rows}
+        if augment is None or generator is None:
+            return canonical
+        moved = augment(as_network_takes_it(canonical), generator)
+        return moved if isinstance(moved, dict) else dict.fromkeys(canonical, moved)
+
+    return rows, augmented
+
+
+def live_sources(run: Run) -> dict[str, int]:
+    """Live teachers that the objective listens to: for how many batches ahead each is asked."""
+    combinations = [combination_of(term, run.sources, number) for number, term in enumerate(run.objective)]
+    heard = {name for combination in combinations if combination for name in combination.teachers}
+    return {source.name: source.live.prefetch for source in run.sources if source.live and source.name in heard}
+
+
+def live_columns(
+    run: Run, transfer_set: TransferSet, segments: Sequence[Segment], preprocessor: Preprocessor
+) -> tuple[dict[str, Column], Inputs, Canonical | None]:
+    """Canonical columns and keys, which every teacher is told; `inputs` only preprocesses: the rows are augmented before."""
+    rows, augmented = canonical_columns(run, transfer_set, segments)
+    keys = np.concatenate([transfer_set.keys(segment) for segment in segments]).view(np.int64)
+    columns = {INPUT + name: column for name, column in rows.items()} | {KEY: torch.from_numpy(keys.copy())}
+
+    def inputs(batch: Batch, _: Generator | None) -> Network:
+        ready: Network = preprocessor({name: batch[INPUT + name] for name in rows})
+        return ready
+
+    return columns, inputs, augmented
 
 
 def as_network_takes_it(columns: dict[str, Tensor]) -> Network:

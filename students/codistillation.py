@@ -25,13 +25,14 @@ from teachers.users_code import calling, within
 
 from .batches import Network, TrainingRows
 from .cohort_config import CodistillationCohort
+from .data import Data, SharedData
 from .generations import Generation, drop_after, load_generation, newest_generation, publish_generation
 from .objective import NOTHING, Heard
 from .peer_targets import PEER_RULES
 from .peers import Cohort
 from .session import CohortRun, Run, RunResult, Session
 from .steps import Stepper, Work, at_least_float32, rows_of
-from .train import Clock, Data, SharedData, Training, make_stepper
+from .train import Clock, Training, make_stepper
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,8 @@ class ListeningStepper(Stepper):
     def inputs(self, batch: dict[str, Tensor], step: int) -> Network:
         if self.rows.canonical is None:
             return super().inputs(batch, step)
-        self.canonical = self.rows.canonical(batch, self.augmentation(step))
+        views = None if self.rows.live else self.views(step)  # rows for live teachers were augmented before
+        self.canonical = self.rows.canonical(batch, views)
         return self.preprocessor(self.canonical)
 
     def hear(

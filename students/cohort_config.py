@@ -1,100 +1,18 @@
 """What a recipe can say of cohorts: students that teach each other while they train. Knows nothing of torch or ray."""
 
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, Tag, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from teachers.config import (
-    Config,
-    ImportString,
-    OptimizerName,
-    PrecisionName,
-    Preprocess,
-    Resources,
-    ScheduleName,
-    tag_or,
-)
+from teachers.config import Config, ImportString, OptimizerName, PrecisionName, Preprocess, Resources, ScheduleName
 
-from .config import (
-    HardTerm,
-    ImportedTerm,
-    PeerLossName,
-    Ramp,
-    Require,
-    SoftTerm,
-    StudentLossName,
-    StudentTrain,
-    TeacherLabelTerm,
-    TermCommon,
-    check_ramps,
-    check_teachers,
-)
+from .cohort_terms import OBJECTIVES, CohortTerm, MethodName, PeerTerm, with_defaults
+from .config import Require, StudentTrain, check_ramps, check_teachers
 
-MethodName = Literal["mutual", "kdcl", "one", "group_leader", "codistillation", "online_teacher", "feature_exchange"]
 KdclTarget = Literal["naive", "linear", "min_logit", "general"]
 Role = Literal["wide_teacher", "deep_teacher", "student"]
 WireName = Literal["float16", "bfloat16"]
 MemberName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
-
-PEER_TEMPERATURE: dict[MethodName, float] = {
-    "mutual": 1.0,
-    "kdcl": 2.0,
-    "one": 3.0,
-    "group_leader": 3.0,
-    "codistillation": 1.0,
-    "online_teacher": 4.0,
-    "feature_exchange": 1.0,
-}
-"""Where the recipe says nothing; the papers' own, where they name one."""
-
-
-class PeerTerm(TermCommon):
-    """T^2 KL(peers || member) of softened distributions: what the others say now, or what the method makes of it."""
-
-    loss: Literal["peer"]
-    temperature: float | None = Field(None, gt=0)
-    """Softens both sides; null: the method's own (mutual 1, one and group_leader 3, ...)."""
-    reduce: Literal["mean", "sum"] | None = None
-    """Over the peers: their mean, 1 / (K - 1) of each, or their sum; null: the method's own (a sum for online_teacher)."""
-
-
-class FeatureTerm(TermCommon):
-    """Mean square between a member's projected stage maps and its peers' (of `feature_exchange`)."""
-
-    loss: Literal["feature"]
-
-
-class ChannelTerm(TermCommon):
-    """Mean square between the channel means of projected stage maps and of the wide teacher's (of `online_teacher`)."""
-
-    loss: Literal["channel"]
-
-
-CohortTerm = Annotated[
-    Annotated[HardTerm, Tag("hard")]
-    | Annotated[SoftTerm, Tag("soft")]
-    | Annotated[TeacherLabelTerm, Tag("teacher_label")]
-    | Annotated[PeerTerm, Tag("peer")]
-    | Annotated[FeatureTerm, Tag("feature")]
-    | Annotated[ChannelTerm, Tag("channel")]
-    | Annotated[ImportedTerm, Tag("import")],
-    tag_or((*get_args(StudentLossName), *get_args(PeerLossName)), "loss", "import"),
-]
-"""One term of a cohort's objective, chosen by `loss`."""
-
-HARD = HardTerm(loss="hard")
-SIGMOID = Ramp(share=0.27, shape="sigmoid")
-"""80 of 300 epochs (Lan et al., 2018)."""
-OBJECTIVES: dict[MethodName, tuple[CohortTerm, ...]] = {
-    "mutual": (HARD, PeerTerm(loss="peer")),
-    "kdcl": (HARD, PeerTerm(loss="peer")),
-    "one": (HARD, PeerTerm(loss="peer", ramp=SIGMOID)),
-    "group_leader": (HARD, PeerTerm(loss="peer", ramp=SIGMOID)),
-    "codistillation": (HARD, PeerTerm(loss="peer")),
-    "online_teacher": (PeerTerm(loss="peer"),),
-    "feature_exchange": (HARD, PeerTerm(loss="peer"), FeatureTerm(loss="feature")),
-}
-"""Where the recipe says nothing."""
 
 
 class MemberTrain(Config):
@@ -175,7 +93,7 @@ class CohortCommon(Config):
         """Fill in what the method decides, then check that the parts fit each other."""
         method = self.name_of_method
         terms = self.objective or [term for term in OBJECTIVES[method] if len(self.members) > 1 or term.loss == "hard"]
-        object.__setattr__(self, "objective", [_with_defaults(term, method) for term in terms])
+        object.__setattr__(self, "objective", [with_defaults(term, method) for term in terms])
         if len(self.members) == 1 and method != "mutual":
             raise ValueError(f"a cohort of one member has nobody to learn from; `{method}` takes two or more")
         self._check_objective(method)
@@ -183,6 +101,8 @@ class CohortCommon(Config):
         check_ramps(self.objective, self.train)
         if self.deliver not in ("best", "all", "ensemble", *self.members):
             raise ValueError(f"deliver is {self.deliver!r}, expected best, all, ensemble or one of {[*self.members]}")
+        if self.deliver == "ensemble" and len({m.preprocess.model_dump_json() for m in self.members.values()}) > 1:
+            raise ValueError("deliver: ensemble needs members with one preprocess")
         self._check_batch()
         return self
 
@@ -217,13 +137,6 @@ class CohortCommon(Config):
 
     def member_train(self, member: str) -> StudentTrain:
         return self.members[member].trained(self.train).model_copy(update={"workers": self.ranks_of_a_batch})
-
-
-def _with_defaults(term: CohortTerm, method: MethodName) -> CohortTerm:
-    if not isinstance(term, PeerTerm):
-        return term
-    own = {"temperature": PEER_TEMPERATURE[method], "reduce": "sum" if method == "online_teacher" else "mean"}
-    return term.model_copy(update={key: value for key, value in own.items() if getattr(term, key) is None})
 
 
 class SynchronousCohort(CohortCommon):

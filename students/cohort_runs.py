@@ -3,15 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from .cohort_config import (
-    ChannelTerm,
-    CodistillationCohort,
-    CohortConfig,
-    FeatureTerm,
-    KdclCohort,
-    OnlineTeacherCohort,
-    PeerTerm,
-)
+from .cohort_config import CodistillationCohort, CohortConfig, KdclCohort, OnlineTeacherCohort
+from .cohort_terms import ChannelTerm, FeatureTerm, PeerTerm
 from .config import HardTerm
 from .session import CohortRun, Membership, Run, Source
 

@@ -94,7 +94,7 @@ def evaluate_teachers(
     for name, looked_at in _validation(data, sources).items():
         figures[name]["validation"] = looked_at
     for name, folder in (folders or {}).items():
-        figures[name] |= _footprint(folder, rows, trust, threads)
+        figures[name] |= footprint_of(folder, rows, trust, threads)
     return {
         "format": FORMAT,
         "ensemble": figures.pop("ensemble"),
@@ -124,23 +124,54 @@ def evaluate_student(
     is the delivered seed. Raises DataError when no row of `split` has a label.
     """
     rows = Labelled.of(TransferSet.open(transfer_set), split).require(split)
-    said, ensemble = hear(rows, sources, combine, teacher_weights)
-    students = {seed: ask(load_model(run, trust=trust, device=device), rows) for seed, run in student_runs.items()}
-    controls = {
-        seed: ask(load_model(run, trust=trust, device=device), rows) for seed, run in (control_runs or {}).items()
-    }
-    size = _footprint(student_runs[chosen], rows, trust, threads)
-    gain = paired_gain(_right(students, rows), _right(controls, rows)) if controls else None
-    heard = {**said, "ensemble": ensemble, "student": students[chosen]}
+    heard = hear(rows, sources, combine, teacher_weights)
+    runs = {"student": student_runs, **({"control": control_runs} if control_runs else {})}
+    said = ask_all(runs, rows, trust, device)
+    return {"format": FORMAT, **document_of(rows, heard, runs, said, chosen, trust, threads)}
+
+
+Runs = Mapping[str, Mapping[int, Path]]
+"""By kind (student, control, offline) and seed."""
+Answers = Mapping[str, Mapping[int, Tensor]]
+"""What the networks of `Runs` say."""
+
+
+def ask_all(runs: Runs, rows: Labelled, trust: Sequence[str], device: str | torch.device = "cpu") -> Answers:
     return {
-        "format": FORMAT,
-        "student": _runs(students, student_runs, rows, ensemble, size),
-        "control": _runs(controls, control_runs, rows, ensemble, {}) if control_runs else None,
+        kind: {seed: ask(load_model(run, trust=trust, device=device), rows) for seed, run in by_seed.items()}
+        for kind, by_seed in runs.items()
+    }
+
+
+def document_of(
+    rows: Labelled,
+    heard: tuple[Mapping[str, Tensor], Tensor],
+    runs: Runs,
+    said: Answers,
+    chosen: int,
+    trust: Sequence[str],
+    threads: int,
+) -> dict[str, Any]:
+    """Figures of one student over seeds, beside whoever of `control` and `offline` was trained as well.
+
+    `heard`: each of its teachers alone, and what they say together.
+    """
+    alone, ensemble = heard
+    students, controls, offline = said["student"], said.get("control"), said.get("offline")
+    size = footprint_of(runs["student"][chosen], rows, trust, threads)
+    gain = paired_gain(_right(students, rows), _right(controls, rows)) if controls else None
+    over_offline = paired_gain(_right(students, rows), _right(offline, rows)) if offline else None
+    everyone = {**alone, "ensemble": ensemble} | {kind: by_seed[chosen] for kind, by_seed in said.items()}
+    return {
+        "student": _runs(students, runs["student"], rows, ensemble, size),
+        "control": _runs(controls, runs["control"], rows, ensemble, {}) if controls else None,
+        "offline": _runs(offline, runs["offline"], rows, ensemble, {}) if offline else None,
         "ensemble": metrics.all_metrics(ensemble, rows.labels),
         "gain": gain.to_json() if gain else None,
+        "gain_over_offline": over_offline.to_json() if over_offline else None,
         "verdict": verdict(gain, len(students)),
         "delivered": chosen,
-        "agreement": metrics.agreement_matrix(heard | ({"control": controls[chosen]} if controls else {})),
+        "agreement": metrics.agreement_matrix(everyone),
         "rows": len(rows.labels),
     }
 
@@ -150,10 +181,14 @@ def delivered(runs: Mapping[int, Path]) -> int:
 
     Best is by accuracy, then by likelihood; without labelled validation rows it is the lowest seed.
     """
-    results = {seed: validation_of(run) for seed, run in sorted(runs.items())}
-    return max(
-        results, key=lambda seed: (found["accuracy"], -found["nll"]) if (found := results[seed]) else (-1.0, 0.0)
-    )
+    ranks = {seed: rank_of_run(run) for seed, run in sorted(runs.items())}
+    return max(ranks, key=lambda seed: ranks[seed])
+
+
+def rank_of_run(run: Path) -> tuple[float, float]:
+    """The larger the better on validation."""
+    found = validation_of(run)
+    return (found["accuracy"], -found["nll"]) if found else (-1.0, 0.0)
 
 
 def validation_of(run: Path) -> dict[str, float] | None:
@@ -245,7 +280,7 @@ def _runs(
     return {"runs": runs}
 
 
-def _footprint(folder: Path, rows: Labelled, trust: Sequence[str], threads: int) -> dict[str, Any]:
+def footprint_of(folder: Path, rows: Labelled, trust: Sequence[str], threads: int) -> dict[str, Any]:
     segment = rows.segments[0]
     inputs = rows.transfer_set.inputs(segment, 0, min(32, segment.num_rows))
     return footprint(folder, inputs, trust=trust, threads=threads)

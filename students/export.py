@@ -86,7 +86,8 @@ def model_card(name: str, config: ModelConfig, figures: Mapping[str, Any], recip
     environment.filters |= {"percent": lambda share: f"{100 * share:.1f} %", "code": code, "points": points}
     template = environment.get_template("model_card.md.j2")
     front = yaml.safe_dump(front_matter(name, figures, recipe), sort_keys=False, allow_unicode=True)
-    student = recipe["students"][name]
+    learner, _, _ = name.partition(".")
+    student = recipe["students"].get(learner) or recipe["cohorts"][learner]
     inputs = [dict(column) for column in config.preprocess.get("columns", [])]
     return template.render(
         name=name, front=front, config=config, figures=figures, recipe=recipe, student=student, inputs=inputs

@@ -1,13 +1,16 @@
 """Networks for students: small enough to be worth distilling into. Knows nothing of teachers or training."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from teachers.model_folder import build_module
 from teachers.zoo import mlp
 
-__all__ = ["mlp", "small_conv_net"]
+__all__ = ["ensemble", "mlp", "small_conv_net"]
 
 
 def small_conv_net(width: int = 8, *, num_classes: int, input_shape: Sequence[int]) -> nn.Module:
@@ -25,3 +28,24 @@ def small_conv_net(width: int = 8, *, num_classes: int, input_shape: Sequence[in
         nn.Flatten(),
         nn.Linear(2 * width * positions, num_classes),
     )
+
+
+def ensemble(members: Sequence[Mapping[str, Any]], *, num_classes: int, input_shape: Any) -> nn.Module:
+    """Several networks as one: the log of their mean probability. `members`: {model, arguments} of each."""
+    made = [
+        build_module(member["model"], member["arguments"], num_classes=num_classes, input_shape=input_shape)
+        for member in members
+    ]
+    return Ensemble(made)
+
+
+class Ensemble(nn.Module):
+    """The log of the mean of its members' probabilities, `[rows, classes]`."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, inputs: Any) -> Tensor:
+        said = torch.stack([member(inputs).log_softmax(-1) for member in self.members])
+        return said.logsumexp(0) - math.log(len(said))

@@ -17,7 +17,7 @@ from teachers.errors import RecipeError
 from teachers.imports import load
 from teachers.users_code import calling
 
-from .cohort_config import ChannelTerm, CohortTerm, FeatureTerm, PeerTerm
+from .cohort_terms import ChannelTerm, CohortTerm, FeatureTerm, PeerTerm
 from .config import HardTerm, ImportedTerm, Ramp, SoftTerm, Term
 from .losses import LOSSES, Loss
 from .session import Session

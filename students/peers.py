@@ -1,7 +1,7 @@
 """Synchronous cohorts: members that see the same rows and take every step together, on one rank each or in turn on one.
 
 A rank that hosts one member and a process that hosts all of them run the same lines; only the exchange differs. Knows
-nothing of Ray. Cohorts with a shared trunk are in `trunk`, codistillation is in a module of its name.
+nothing of Ray. Cohorts with a shared trunk are in `trunk`, codistillation is in `generations`.
 """
 
 import logging
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from teachers.errors import CollegiumError
-from teachers.users_code import calling, within
+from teachers.users_code import within
 
-from .batches import Batches, Network
 from .checkpoint import Attempt, drop_attempts, newest_common, read_result
-from .cohort_config import CodistillationCohort, SharedTrunkCohort, SynchronousCohort
+from .cohort_config import SynchronousCohort
+from .data import Data, SharedData
 from .exchange import Exchange, Said
 from .features import FeatureStepper, connect
 from .objective import Heard
@@ -26,9 +26,8 @@ from .peer_targets import PEER_RULES, general_weights
 from .session import CohortRun, Record, RunResult, Session
 from .steps import Work
 from .targets import usable_labels
-from .together import Together
-from .train import Clock, Data, SharedData, Training, make_stepper
-from .validation import right_and_nll
+from .together import Together, look_together
+from .train import Clock, Training, make_stepper
 
 log = logging.getLogger(__name__)
 
@@ -40,26 +39,6 @@ class Diverged(Exception):
 
     def __init__(self, members: Sequence[int]) -> None:
         self.members = members
-
-
-def train_cohort(run: CohortRun, session: Session, shared: SharedData, checkpoint_every_s: float) -> list[RunResult]:
-    """Train all members of `run` to their results. Raises CollegiumError for a member that goes on diverging."""
-    cohort = cohort_of(run, session, shared)
-    cohort.resume()
-    cohort.train(checkpoint_every_s)
-    return cohort.finish()
-
-
-def cohort_of(run: CohortRun, session: Session, shared: SharedData) -> "Cohort":
-    if isinstance(run.config, SharedTrunkCohort) and run.exchange:
-        from .trunk import TrunkCohort
-
-        return TrunkCohort(run, session, shared)
-    if isinstance(run.config, CodistillationCohort) and run.exchange:
-        from .codistillation import CodistillingCohort
-
-        return CodistillingCohort(run, session, shared)
-    return Cohort(run, session, shared)
 
 
 def who_is_where(members: int, session: Session) -> tuple[list[int], Session, Session]:
@@ -90,6 +69,8 @@ class Cohort:
         """Of the rule `general`, from the last look at validation."""
         self.rollbacks = [0] * len(run.members)
         """Of each member: it goes on at half its learning rate after each."""
+        self.busy_s, self.taken = 0.0, 0
+        """Seconds in steps and their number, since the last look."""
         self.new_attempt()
 
     def places(self) -> tuple[list[int], Session, Session]:
@@ -135,7 +116,9 @@ class Cohort:
         if self.step == self.steps:
             return
         for batches in self.batches():
+            begun = time.perf_counter()
             due = self.advance(batches, clock)
+            self.busy_s, self.taken = self.busy_s + time.perf_counter() - begun, self.taken + 1
             if self.step == self.steps or self.step % first.evaluate_every == 0:
                 self.look()
                 if self.step == self.steps or self.is_stopped():
@@ -145,14 +128,14 @@ class Cohort:
 
     def batches(self) -> Iterator[list[dict[str, Tensor]]]:
         """What each hosted member sees in every step from here on; members that read the same share it."""
-        keys = [(id(each.data.rows), each.run.membership.share_of_rows) for each in self.trainings]
-        streams = {
-            key: Batches(each.data.rows, each.run, self.own).from_step(self.step)
-            for key, each in zip(keys, self.trainings, strict=True)
-        }
+        reads = [each.stream for each in self.trainings]
+        streams = {}
+        for key, training in zip(reads, self.trainings, strict=True):
+            if key not in streams:
+                streams[key] = training.batches()
         for batches in zip(*streams.values(), strict=True):
             by_stream = dict(zip(streams, batches, strict=True))
-            yield [by_stream[key] for key in keys]
+            yield [by_stream[key] for key in reads]
 
     def advance(self, batches: Sequence[dict[str, Tensor]], clock: Clock) -> bool:
         """One step of everyone; whether a checkpoint is due. Raises Diverged before any weight has moved."""
@@ -274,15 +257,7 @@ class Cohort:
             training.report_losses()
             training.stepper.share_batch_statistics()
             training.module.eval()
-        sums = torch.zeros(len(self.trainings), 2, dtype=torch.float64, device=self.session.device)
-        together = Together(len(self.run.members), self.session.device)
-        with torch.inference_mode():
-            for chunks in zip(*(each.data.validation.chunks() for each in self.trainings), strict=True):
-                labels = chunks[0][1]
-                said = [looked(each, inputs) for each, (inputs, _) in zip(self.trainings, chunks, strict=True)]
-                sums += torch.stack([right_and_nll(logits, labels) for logits in said])
-                everyone = said if len(said) == len(self.run.members) else self.same_rows.all_gather(said[0]).unbind()
-                together.add(everyone, labels)
+        sums, together = look_together(self.trainings, len(self.run.members), self.same_rows)
         labelled = self.data[0].validation.num_labelled
         for training, (right, nll) in zip(self.trainings, self.own.all_reduce_sum(sums).tolist(), strict=True):
             training.module.train()
@@ -294,7 +269,9 @@ class Cohort:
         if found.labelled:
             self.weights = general_weights(found.covariance())
         if len(self.run.members) > 1 and self.run.exchange and found.rows:
-            values = {"agreement": found.agreement()} | self.exchange.taken()
+            values = {"agreement": found.agreement(), "step_ms": 1e3 * self.busy_s / max(self.taken, 1)}
+            values |= self.exchange.taken()
+            self.busy_s, self.taken = 0.0, 0
             if found.labelled:
                 values["ensemble_accuracy"] = found.ensemble_accuracy()
             self.report({f"cohort.{key}": value for key, value in values.items()})
@@ -325,9 +302,3 @@ class Cohort:
             for member in members:
                 drop_attempts(member)
         return [result for result in sealed if result]
-
-
-def looked(training: Training, inputs: Network) -> Tensor:
-    with within(training.run.key), calling("model", training.run.model):
-        logits: Tensor = training.module(inputs)
-    return logits.float()

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .session import CohortRun, Record, Run, Session, deliver_records
+from .session import CohortRun, LiveTeachers, Record, Run, Session, deliver_records
 
 T = TypeVar("T")
 
@@ -16,8 +16,10 @@ T = TypeVar("T")
 class Ranks:
     """This process among those of a group, by default all. The process group must have been started."""
 
-    def __init__(self, device: torch.device, mailbox: Any = None, group: Any = None) -> None:
-        self.device, self.mailbox, self.group = device, mailbox, group
+    def __init__(
+        self, device: torch.device, mailbox: Any = None, live: LiveTeachers | None = None, group: Any = None
+    ) -> None:
+        self.device, self.mailbox, self.live, self.group = device, mailbox, live, group
         self.rank: int = dist.get_rank(group)
         self.world: int = dist.get_world_size(group)
         self.parts: dict[tuple[tuple[int, ...], ...], Ranks] = {}
@@ -59,5 +61,5 @@ class Ranks:
             # every rank makes every group, in the same order: torch asks for that
             made = [dist.new_group(list(ranks)) for ranks in groups]
             mine = next(group for ranks, group in zip(groups, made, strict=True) if self.rank in ranks)
-            self.parts[groups] = Ranks(self.device, self.mailbox, mine)
+            self.parts[groups] = Ranks(self.device, self.mailbox, self.live, mine)
         return self.parts[groups]

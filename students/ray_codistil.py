@@ -15,30 +15,21 @@ from .checkpoint import read_result
 from .codistillation import drop_generations
 from .ray_train import fit_on_ray
 from .session import CohortRun, RunResult
-from .train import CHECKPOINT_EVERY_S
 
 log = logging.getLogger(__name__)
 
 
 def codistil_on_ray(
-    runs: Sequence[CohortRun],
-    *,
-    resources: Resources,
-    workers: int = 1,
-    gpus: float = 0.0,
-    mailbox: Any = None,
-    max_failures: int = 3,
-    placement: str = "PACK",
-    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    runs: Sequence[CohortRun], *, resources: Resources, workers: int = 1, gpus: float = 0.0, **others: Any
 ) -> list[RunResult]:
     """Train the members of `runs` (one cohort: its seeds, and the members alone), each on a group of `workers` of its own.
 
     All start together where the cluster has room for them, else as many as it has room for. A member that finally
     fails stops no other: they end and are sealed, then its error is raised, naming it; called again, only the members
-    without a result are trained. Returns one result a network, by run and then member. Other keywords are `fit_on_ray`'s.
+    without a result are trained. Returns one result a network, by run and then member. All keywords are `fit_on_ray`'s.
     """
     mine = {name: runs_of(runs, number) for number, name in enumerate(runs[0].config.members)}
-    unfinished = {name: own for name, own in mine.items() if not all(read_result(run.members[0]) for run in own)}
+    unfinished = {name: own for name, own in mine.items() if not all(read_result(run.networks[0]) for run in own)}
     at_once = min(room_for(resources, workers, gpus), len(unfinished))
     if at_once < len(unfinished):
         log.warning(
@@ -47,21 +38,12 @@ def codistil_on_ray(
             at_once,
             len(unfinished),
         )
-    fit = partial(
-        fit_on_ray,
-        resources=resources,
-        workers=workers,
-        gpus=gpus,
-        mailbox=mailbox,
-        max_failures=max_failures,
-        placement=placement,
-        checkpoint_every_s=checkpoint_every_s,
-    )
+    fit = partial(fit_on_ray, resources=resources, workers=workers, gpus=gpus, **others)
     if errors := errors_of({name: partial(fit, own) for name, own in unfinished.items()}, at_once):
-        raise named(runs[0].stage_name, {name: mine[name][0].members[0].key for name in errors}, errors)
+        raise named(runs[0].stage_name, {name: mine[name][0].networks[0].key for name in errors}, errors)
     for run in runs:
         drop_generations(run)
-    return [result for run in runs for member in run.members if (result := read_result(member))]
+    return [result for run in runs for member in run.networks if (result := read_result(member))]
 
 
 def runs_of(runs: Sequence[CohortRun], number: int) -> list[CohortRun]:

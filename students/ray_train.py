@@ -21,6 +21,7 @@ from teachers.config import Resources
 from teachers.disk import is_unfit, unfit
 from teachers.errors import CollegiumError, UsersCodeError
 from teachers.imports import check_own_packages, use_user_path
+from teachers.live import ReplicaClient
 from teachers.users_code import described
 from teachers.waiting import aside
 
@@ -49,14 +50,19 @@ BUGS = (
 """What a worker's code raises the next time too."""
 
 
-def ray_session(mailbox: Any = None) -> Session:
-    """This worker of a TorchTrainer. `mailbox` is an actor handle whose `put` takes points of curves, or None."""
+def ray_session(mailbox: Any = None, live: Mapping[str, Sequence[Any]] | None = None) -> Session:
+    """This worker of a TorchTrainer. `mailbox` is an actor handle whose `put` takes points of curves, or None.
+
+    `live`: actor handles of the live teachers' replicas.
+    """
     import ray.train
     import ray.train.torch
 
     world = ray.train.get_context().get_world_size()
+    rank = ray.train.get_context().get_world_rank()
     device: torch.device = ray.train.torch.get_device()
-    return PlainSession(device, mailbox) if world == 1 else Ranks(device, mailbox)
+    answering = ReplicaClient(live, rank=rank) if live else None
+    return PlainSession(device, mailbox, answering) if world == 1 else Ranks(device, mailbox, answering)
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ class Job:
     threads: int
     mailbox: Any
     checkpoint_every_s: float
+    live: Mapping[str, Sequence[Any]] | None
 
 
 def train_on_worker(job: Mapping[str, Any]) -> list[RunResult] | CollegiumError:
@@ -74,9 +81,10 @@ def train_on_worker(job: Mapping[str, Any]) -> list[RunResult] | CollegiumError:
     work: Job = job["job"]
     torch.set_num_threads(work.threads)  # Ray sets OMP_NUM_THREADS to 1
     try:
-        use_user_path(first_of(work.runs[0]).user_path)
+        use_user_path(work.runs[0].networks[0].user_path)
         check_own_packages()
-        return fit(work.runs, ray_session(work.mailbox), checkpoint_every_s=work.checkpoint_every_s)
+        session = ray_session(work.mailbox, work.live)
+        return fit(work.runs, session, checkpoint_every_s=work.checkpoint_every_s)
     except (*BUGS, OSError) as error:
         if isinstance(error, OSError) and not is_unfit(error):
             raise
@@ -96,7 +104,7 @@ def may_be_a_lost_rank(error: Exception) -> bool:
 def unforeseen(error: Exception, run: Run | CohortRun) -> CollegiumError:
     """One line for the user; the traceback goes along as a note."""
     if isinstance(error, OSError):
-        return unfit(error)
+        return unfit(error, run.networks[0].folder)
     told = CollegiumError(f"{run.key}: {described(error)}")
     told.add_note("".join(traceback.format_exception(error)))
     return told
@@ -112,17 +120,18 @@ def fit_on_ray(
     max_failures: int = 3,
     placement: str = "PACK",
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    live: Mapping[str, Sequence[Any]] | None = None,
 ) -> list[RunResult]:
     """Train `runs` in turn on a group of `workers`, each with `resources.cpus` threads and `gpus` of a GPU.
 
-    `gpus` is what `resources.gpus: auto` came to on this cluster. A group that loses a worker is started again up to
-    `max_failures` times. Raises what a worker raised (RecipeError, StoreError, …), and CollegiumError for anything else.
+    `gpus` is what `resources.gpus: auto` came to on this cluster; `live` holds the replicas of live teachers by name. A
+    group that loses a worker is started again up to `max_failures` times. Raises what a worker raised (RecipeError, StoreError, …), and CollegiumError for anything else.
     """
     from ray.train import TrainingFailedError, WorkerGroupError
 
     for name, value in TRAIN_SETTINGS.items():
         os.environ.setdefault(name, value)
-    job = Job(tuple(runs), max(1, int(resources.cpus)), mailbox, checkpoint_every_s)
+    job = Job(tuple(runs), max(1, int(resources.cpus)), mailbox, checkpoint_every_s, live)
     storage = runs[0].stage / "attempts" / uuid4().hex  # of Ray's bookkeeping; part of no seal
     try:
         # aside: in the main thread Ray Train would take Ctrl-C over, and never give it back
@@ -143,10 +152,6 @@ def fit_on_ray(
         raise result.return_value
     results: list[RunResult] = result.return_value
     return results
-
-
-def first_of(run: Run | CohortRun) -> Run:
-    return run if isinstance(run, Run) else run.members[0]
 
 
 def trainer(

@@ -9,16 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypedDict, TypeVar
 
+import numpy as np
 import torch
 import xxhash
 from torch import Tensor, nn
 
 from teachers.config import Preprocess, TrainConfig
 
-from .cohort_config import CohortConfig, CohortTerm
+from .cohort_config import CohortConfig
+from .cohort_terms import CohortTerm
 from .config import Term
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Live:
+    """Of a teacher that is asked while the student trains: what it scores, and how many batches ahead it is asked."""
+
+    classes: tuple[str, ...]
+    prefetch: int = 4
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,8 @@ class Source:
     stores: Mapping[str, Path]
     class_map: Mapping[str, str | None] | None = None
     probability_floor: float = 1e-3
+    live: Live | None = None
+    """Then it has no stores of train segments."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,16 @@ class Run:
         return self.membership.recipe_key or f"{'teachers' if kind == 'train_teacher' else 'students'}.{name}"
 
     @property
+    def networks(self) -> tuple["Run", ...]:
+        """What it trains: itself; a cohort's run has several."""
+        return (self,)
+
+    @property
+    def view_seed(self) -> int:
+        """Of augmentation."""
+        return self.draw_seed if self.membership.own_views else self.seed
+
+    @property
     def draw_seed(self) -> int:
         """Of initial weights and dropout; the first member's, and a student's, is the seed itself."""
         number = self.membership.number
@@ -109,6 +131,10 @@ class CohortRun:
     config: CohortConfig
     exchange: bool = True
     """False: the members train beside each other and say nothing, as controls do."""
+
+    @property
+    def networks(self) -> tuple[Run, ...]:
+        return self.members
 
     @property
     def stage(self) -> Path:
@@ -149,12 +175,23 @@ class Record(TypedDict):
     time: float
 
 
+class LiveTeachers(Protocol):
+    """Who answers for the live teachers; `teachers.live.ReplicaClient` on a Ray cluster."""
+
+    def ask(self, teachers: Sequence[str], inputs: Mapping[str, np.ndarray], sample_key: np.ndarray) -> Any:
+        """Ask all of `teachers` about canonical inputs; does not wait."""
+
+    def answers(self, asked: Any) -> Mapping[str, np.ndarray]:
+        """Logits f32 `[rows, C]` of each of them, in its own classes."""
+
+
 class Session(Protocol):
     """A process among `world` that train the same network together."""
 
     rank: int
     world: int
     device: torch.device
+    live: LiveTeachers | None
 
     def report(self, run: Run | CohortRun, records: Sequence[Record]) -> None:
         """Keep points of curves; called by rank 0, never waits."""
@@ -198,9 +235,12 @@ class PlainSession:
     rank = 0
     world = 1
 
-    def __init__(self, device: torch.device | str = "cpu", mailbox: Any = None) -> None:
+    def __init__(
+        self, device: torch.device | str = "cpu", mailbox: Any = None, live: LiveTeachers | None = None
+    ) -> None:
         self.device = torch.device(device)
         self.mailbox = mailbox
+        self.live = live
 
     def report(self, run: Run | CohortRun, records: Sequence[Record]) -> None:
         deliver_records(self.mailbox, run, records)

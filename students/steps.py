@@ -99,11 +99,11 @@ class Stepper:
 
     def inputs(self, batch: dict[str, Tensor], step: int) -> Network:
         """A batch as the network takes it, augmented."""
-        return self.rows.inputs(batch, self.augmentation(step))
+        return self.rows.inputs(batch, self.views(step))
 
-    def augmentation(self, step: int) -> torch.Generator:
-        seed = self.run.draw_seed if self.run.membership.own_views else self.run.seed
-        return self.generator.manual_seed(step_seed(seed, step, self.session.rank))
+    def views(self, step: int) -> torch.Generator:
+        """From which step `step` draws its augmentation."""
+        return self.generator.manual_seed(step_seed(self.run.view_seed, step, self.session.rank))
 
     def forward(self, work: Work, number: int) -> Any:
         """What the network gives for part `number` of the rows; draws dropout from the step, not from what ran before."""

@@ -19,9 +19,9 @@ from teachers.soft_targets.reader import Rows, SoftTargets
 from teachers.transfer_set import Segment, TransferSet
 from teachers.users_code import calling
 
-from .cohort_config import CohortTerm
+from .cohort_terms import CohortTerm
 from .config import TeacherTermCommon, Term
-from .session import Source
+from .session import Live, Source
 
 Batch = Mapping[str, Tensor]
 Column = Rows | Tensor
@@ -90,6 +90,32 @@ class Voice:
         return out
 
 
+class LiveVoice(Voice):
+    """What one live teacher says: in no store, every batch brings it along."""
+
+    def __init__(self, source: Source, live: Live, transfer_set: TransferSet) -> None:
+        self.name, self.encoding, self.num_classes = source.name, "dense", len(live.classes)
+        self.columns = {}
+        index, self.known = align(live.classes, transfer_set.classes, source.class_map)
+        self.index = None if torch.equal(index, torch.arange(self.num_classes)) else index
+
+    def logits(self, batch: Batch) -> Tensor:
+        said = batch[live_column(self.name)]
+        return said if self.index is None else said[:, self.index.to(said.device)]
+
+
+def live_column(teacher: str) -> str:
+    """Of a batch: f32 `[rows, C]`, in the teacher's own classes."""
+    return f"{teacher}.logits"
+
+
+def voice_of(source: Source, transfer_set: TransferSet, segments: Sequence[Segment]) -> Voice:
+    """Raises StoreError for stores of other rows, RecipeError for classes that do not fit."""
+    if source.live is not None:
+        return LiveVoice(source, source.live, transfer_set)
+    return Voice(source, transfer_set, segments)
+
+
 def open_store(source: Source, transfer_set: TransferSet, segment: Segment) -> SoftTargets:
     """The store of one teacher and segment. Raises StoreError when it is of other rows."""
     if segment.name not in source.stores:
@@ -119,7 +145,8 @@ class Targets:
     def answer(self, combination: Combination) -> Callable[[Batch], Asked]:
         """What gives this combination's target of a batch; its columns are brought from now on."""
         if combination not in self.answers:
-            once = combination.rule in COMBINE and self._fits(combination)
+            live = any(isinstance(self.voices[name], LiveVoice) for name in combination.teachers)
+            once = not live and combination.rule in COMBINE and self._fits(combination)
             self.answers[combination] = self._once(combination) if once else self._per_step(combination)
         return self.answers[combination]
 

@@ -7,7 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from teachers.users_code import calling, within
+
+from .batches import Network
 from .session import Session
+from .train import Training
+from .validation import right_and_nll
 
 
 class Together:
@@ -52,3 +57,26 @@ class Together:
     def covariance(self) -> Tensor:
         """f64 `[members, members]`: mean over labelled rows of the inner product of two members' errors p - y."""
         return (self.sums[len(self.pairs) + 3 :] / self.labelled).reshape(self.members, self.members).cpu()
+
+
+def look_together(trainings: Sequence[Training], members: int, same_rows: Session) -> tuple[Tensor, Together]:
+    """Of this rank's validation rows: f64 `[hosted members, 2]` as `right_and_nll` has it, and what all say together.
+
+    `trainings` are the members that this process hosts; the others are heard over `same_rows`.
+    """
+    device = same_rows.device
+    sums, together = torch.zeros(len(trainings), 2, dtype=torch.float64, device=device), Together(members, device)
+    with torch.inference_mode():
+        for chunks in zip(*(each.data.validation.chunks() for each in trainings), strict=True):
+            labels = chunks[0][1]
+            said = [looked(each, inputs) for each, (inputs, _) in zip(trainings, chunks, strict=True)]
+            sums += torch.stack([right_and_nll(logits, labels) for logits in said])
+            everyone = said if len(said) == members else same_rows.all_gather(said[0]).unbind()
+            together.add(everyone, labels)
+    return sums, together
+
+
+def looked(training: Training, inputs: Network) -> Tensor:
+    with within(training.run.key), calling("model", training.run.model):
+        logits: Tensor = training.module(inputs)
+    return logits.float()

@@ -6,10 +6,10 @@ Knows nothing of Ray: a `Session` says which rank this is.
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,11 +18,9 @@ from teachers.disk import is_unfit, unfit
 from teachers.errors import CollegiumError
 from teachers.imports import use_user_path
 from teachers.model_folder import ModelConfig
-from teachers.preprocess import Preprocessor
-from teachers.transfer_set import TransferSet
 from teachers.users_code import calling, within
 
-from .batches import Batches, TrainingRows, load_rows, memory_for
+from .batches import Batches, TrainingRows
 from .checkpoint import (
     Attempt,
     drop_attempts,
@@ -31,10 +29,12 @@ from .checkpoint import (
     read_checkpoint,
     read_result,
 )
+from .data import Data, SharedData
+from .live import LookAhead
 from .optimize import resolve_evaluate_every, resolve_steps
 from .session import CohortRun, PlainSession, Record, Run, RunResult, Session, Source
 from .steps import Stepper
-from .validation import Validation, is_better
+from .validation import is_better
 
 __all__ = [
     "CohortRun",
@@ -70,23 +70,17 @@ def fit(
     shared = SharedData()
     results = []
     for run in runs:
-        networks = [run] if isinstance(run, Run) else run.members
-        found = session.agree([read_result(network) for network in networks] if session.rank == 0 else [])
-        results += (
-            [result for result in found if result]
-            if all(found)
-            else train_one(run, session, shared, checkpoint_every_s)
-        )
+        found = session.agree([read_result(network) for network in run.networks] if session.rank == 0 else [])
+        sealed = [result for result in found if result]
+        whole = len(sealed) == len(run.networks)
+        results += sealed if whole else train_one(run, session, shared, checkpoint_every_s)
     return results
 
 
-def train_one(
-    run: Run | CohortRun, session: Session, shared: "SharedData", checkpoint_every_s: float
-) -> list[RunResult]:
-    from .peers import train_cohort
+def train_one(run: Run | CohortRun, session: Session, shared: SharedData, checkpoint_every_s: float) -> list[RunResult]:
+    from .cohorts import train_cohort
 
-    networks = [run] if isinstance(run, Run) else run.members
-    for network in networks:
+    for network in run.networks:
         use_user_path(network.user_path)
         network.folder.mkdir(parents=True, exist_ok=True)
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
@@ -97,47 +91,6 @@ def train_one(
             training.resume()
             training.train(checkpoint_every_s)
     return [training.finish()]
-
-
-@dataclass
-class Data:
-    """All that a training reads."""
-
-    transfer_set: TransferSet
-    preprocessor: Preprocessor
-    rows: TrainingRows
-    validation: Validation
-
-
-class SharedData:
-    """The data of the run before, for the next one that reads the same: the seeds of a student, a cohort's members."""
-
-    def __init__(self, memory_bytes: int | None = None) -> None:
-        self.memory_bytes = memory_bytes
-        self.held: list[tuple[Any, Data]] = []
-
-    def of(self, runs: Sequence[Run], session: Session) -> list[Data]:
-        keys = [reads(run) for run in runs]
-        self.held = [(key, data) for key, data in self.held if key in keys]  # frees memory first
-        for run, key in zip(runs, keys, strict=True):
-            if key not in [held for held, _ in self.held]:
-                memory_bytes = (self.memory_bytes or memory_for(session)) // len(runs)
-                self.held.append((key, open_data(run, session, memory_bytes)))
-        return [next(data for held, data in self.held if held == key) for key in keys]
-
-
-def reads(run: Run) -> tuple[Any, ...]:
-    """Runs that agree on this read the same data."""
-    augment, member = run.train.augment, run.membership
-    asked = run.objective, run.sources, run.labelled_only, member.peer_rule
-    return run.transfer_set, run.preprocess, augment, member.keeps_canonical, *asked
-
-
-def open_data(run: Run, session: Session, memory_bytes: int) -> Data:
-    transfer_set = TransferSet.open(run.transfer_set)
-    preprocessor = Preprocessor(run.preprocess, transfer_set.columns)
-    rows = load_rows(run, transfer_set, preprocessor, memory_bytes)
-    return Data(transfer_set, preprocessor, rows, Validation(transfer_set, preprocessor, session))
 
 
 @dataclass
@@ -184,11 +137,12 @@ class Training:
         """What is delivered."""
         self.progress = Progress()
         self.attempt = Attempt(run)
+        self.look_ahead: LookAhead | None = None
 
     def train(self, checkpoint_every_s: float = CHECKPOINT_EVERY_S) -> None:
         """Take all steps that are left, with looks at validation and checkpoints on the way."""
         progress, clock = self.progress, Clock(checkpoint_every_s)
-        for batch in Batches(self.data.rows, self.run, self.session).from_step(progress.step):
+        for batch in self.batches():
             self.advance(batch)
             if progress.step == self.steps or progress.step % self.evaluate_every == 0:
                 self.look()
@@ -196,6 +150,22 @@ class Training:
                     break
             if self.session.rank == 0 and clock.is_due():
                 clock.time(self.save)
+
+    @property
+    def stream(self) -> tuple[int, tuple[int, int], int]:
+        """Trainings that agree on it see the same batches."""
+        rows, member = self.data.rows, self.run.membership
+        return id(rows), member.share_of_rows, self.run.view_seed if rows.live else 0
+
+    def batches(self) -> Iterator[dict[str, Tensor]]:
+        """The batches of all steps that are left, complete: with what live teachers say of them."""
+        batches = Batches(self.data.rows, self.run, self.session).from_step(self.progress.step)
+        if self.data.rows.live is None:
+            return batches
+        self.look_ahead = LookAhead(
+            batches, self.data.rows.live, self.run, self.session, range(self.progress.step, self.steps)
+        )
+        return self.look_ahead
 
     def advance(self, batch: dict[str, Tensor]) -> None:
         """One optimiser step."""
@@ -226,6 +196,8 @@ class Training:
         weights = torch.tensor([objective.weights(step, self.stepper.steps) for step in own])
         values = {"loss": float((terms * weights).sum(1).mean())}
         values |= dict(zip(objective.names, terms.mean(0).tolist(), strict=True))
+        if self.look_ahead is not None:
+            values["wait_s"] = self.look_ahead.take_wait_s()
         self.report("train", values | {"learning_rate": self.stepper.learning_rate(own[-1])})
 
     def look(self) -> None:

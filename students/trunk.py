@@ -12,11 +12,12 @@ from teachers.users_code import within
 
 from .batches import Network
 from .cohort_config import GroupLeaderCohort, SharedTrunkCohort
+from .data import Data
 from .objective import Heard
 from .peers import Cohort
 from .session import Session
 from .steps import Stepper, Work, at_least_float32
-from .train import Clock, Data, Training, make_stepper
+from .train import Clock, Training, make_stepper
 
 ATTENTION_WIDTH = 32
 """Of the queries and keys with which a peer chooses whom to follow."""

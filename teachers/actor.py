@@ -12,6 +12,13 @@ from .labelling import Labeller, LabelTask, TeacherSpec
 from .soft_targets.schema import Commit
 
 
+def device_of_replica(num_threads: int, num_gpus: float) -> str:
+    """Make this process ready to compute; says on what."""
+    imports.check_own_packages()
+    torch.set_num_threads(num_threads)  # Ray leaves one
+    return "cuda" if num_gpus > 0 and torch.cuda.is_available() else "cpu"
+
+
 class TeacherReplica:
     """Loads its teacher when first asked, so that what goes wrong there comes back as the answer of a call."""
 
@@ -34,10 +41,7 @@ class TeacherReplica:
     def _loaded(self) -> Labeller:
         with self.loading:
             if self.labeller is None:
-                imports.check_own_packages()
-                torch.set_num_threads(self.num_threads)  # Ray leaves one
-                device = "cuda" if self.num_gpus > 0 and torch.cuda.is_available() else "cpu"
-                self.labeller = Labeller(self.teacher, self.tasks, device)
+                self.labeller = Labeller(self.teacher, self.tasks, device_of_replica(self.num_threads, self.num_gpus))
         return self.labeller
 
 

@@ -5,7 +5,7 @@ Knows nothing of torch, ray or any student: reading a recipe imports this and mu
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from .source_config import (
     ImageFolderSource as ImageFolderSource,
@@ -45,7 +45,14 @@ from .strict import tag_or as tag_or
 CombineName = Literal["mean_probability", "mean_logits", "weighted"]
 OutputKind = Literal["logits", "log_probabilities", "probabilities"]
 EncodingName = Literal["dense", "label"]
-AugmentName = Literal["affine"]
+TeacherMode = Literal["cached", "live"]
+TransformName = Literal["flip", "pad_and_crop", "cutout", "noise"]
+AugmentName = Literal["affine", TransformName]
+AugmentStep = AugmentName | ImportString
+Augment = Annotated[
+    Annotated[AugmentStep, Tag("one")] | Annotated[list[AugmentStep], Field(min_length=1), Tag("several")],
+    Discriminator(lambda value: "several" if isinstance(value, list) else "one"),
+]
 OptimizerName = Literal["adamw", "sgd"]
 ScheduleName = Literal["one_cycle", "cosine", "constant"]
 PrecisionName = Literal["float32", "bfloat16"]
@@ -124,8 +131,8 @@ class TrainConfig(Config):
     """Steps between two looks at validation; null: a twentieth of all steps."""
     early_stopping: EarlyStopping | None = None
     """Null: train to the end and keep the best weights."""
-    augment: AugmentName | ImportString | None = None
-    """Fresh random augmentation of every batch: `affine`, or a function (inputs, generator) -> inputs."""
+    augment: Augment | None = None
+    """Fresh random augmentation of every batch: a name, a function (inputs, generator) -> inputs, or a list of these, applied in order."""
     labelled_fraction: float | None = Field(None, gt=0, lt=1)
     """Share of labelled rows in every batch; null: as they come."""
     shuffle_window: int | None = Field(None, ge=1)
@@ -136,6 +143,11 @@ class TrainConfig(Config):
     """`bfloat16`: autocast."""
     compile: bool = False
     """Through torch.compile."""
+
+    @property
+    def augments(self) -> list[str]:
+        """The steps of `augment`, in order."""
+        return self.augment if isinstance(self.augment, list) else [] if self.augment is None else [self.augment]
 
     @model_validator(mode="after")
     def has_one_budget(self) -> Self:
@@ -168,12 +180,24 @@ class TeacherCommon(Config):
     """`dense`: scores of all classes, exact at any temperature; `label`: the class only."""
     preprocess: Preprocess = Preprocess()
     """From canonical inputs to what this teacher takes."""
+    mode: TeacherMode = "cached"
+    """`cached`: labels every row once, into a store; `live`: no store of training rows, asked during training about each batch as the student sees it, freshly augmented."""
+    prefetch: int = Field(4, ge=1)
+    """Batches of each worker that a live teacher is asked about ahead of the step that needs them."""
     batch_size: int = Field(256, ge=1)
     """Rows of one forward; halves when a GPU runs out of memory."""
     replicas: int = Field(1, ge=1)
-    """Actors that label side by side."""
+    """Actors that label, or answer, side by side."""
     resources: Resources = Resources()
     """Of one replica."""
+
+    @model_validator(mode="after")
+    def keeps_labels_in_a_store_only(self) -> Self:
+        if self.mode == "live" and self.encoding == "label":
+            raise ValueError(
+                "`encoding: label` is how a store keeps what is said; a teacher with `mode: live` has none"
+            )
+        return self
 
 
 class ModuleTeacher(TeacherCommon):
@@ -252,5 +276,5 @@ TeacherConfig = Annotated[
     ModuleTeacher | CheckpointTeacher | SklearnTeacher | CallableTeacher, Field(discriminator="kind")
 ]
 
-DECIDES_NOTHING = {"batch_size", "replicas", "resources"}
-"""Fields of a teacher that cannot change what it says: left out of stage keys."""
+DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources"}
+"""Fields of a teacher that cannot change what it says of a row: left out of stage keys."""

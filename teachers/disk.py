@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from .errors import EnvironmentUnfit
 
@@ -19,20 +20,21 @@ def is_unfit(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in UNFIT
 
 
-def unfit(error: OSError) -> EnvironmentUnfit:
-    place = f"{error.filename}: " if error.filename else ""
+def unfit(error: OSError, place: Path | None = None) -> EnvironmentUnfit:
+    """What to tell the user; `place`: what was written, where the error itself does not say."""
+    where = error.filename or place
     cure = "make room there" if is_full(error) else "mend that"
     return EnvironmentUnfit(
-        f"{place}{error.strerror or error}; what is done is kept: {cure}, and run the same command again"
+        f"{where or 'a disk'}: {error.strerror or error}; what is done is kept: {cure}, and run the same command again"
     )
 
 
 @contextmanager
-def told_if_unfit() -> Iterator[None]:
-    """Raise EnvironmentUnfit for a disk that cannot be written any more; other errors stay as they are."""
+def told_if_unfit(place: Path | None = None) -> Iterator[None]:
+    """Raise EnvironmentUnfit for a disk, that of `place`, which cannot be written any more; other errors stay as they are."""
     try:
         yield
     except OSError as error:
         if not is_unfit(error):
             raise
-        raise unfit(error) from error
+        raise unfit(error, place) from error

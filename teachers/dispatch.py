@@ -13,19 +13,16 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util.placement_group import placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from .actor import TeacherActor
-from .config import Resources
-from .errors import CollegiumError, EnvironmentUnfit, TeacherError, UsersCodeError
+from .errors import CollegiumError, TeacherError, UsersCodeError
 from .labelling import LabelTask, TeacherSpec
+from .reservation import Request, actor_options, num_gpus, num_threads, reserved
 
 log = logging.getLogger(__name__)
 
 IN_FLIGHT = 3
 """Shards that a replica has in hand: one is read, one computed, one written."""
-LOG_EVERY_S = 10.0
 PAUSE_S = 0.5
 """Between two questions whether a lost replica is back."""
 
@@ -34,69 +31,17 @@ PAUSE_S = 0.5
 def replicas(teacher: TeacherSpec, tasks: Sequence[LabelTask], num: int, wait_s: float) -> Iterator[list[Any]]:
     """Reserve all replicas together, start them, and give everything back at the end, whatever happened."""
     resources = teacher.config.resources
-    num_gpus = _num_gpus(resources)
-    bundle = _bundle(resources, num_gpus)
-    group = placement_group([bundle] * num, strategy="PACK")
     actors: list[Any] = []
-    try:
-        _wait_for_room(group, teacher.name, num, bundle, wait_s)
-        for number in range(num):
-            options = _actor_options(resources, num_gpus, PlacementGroupSchedulingStrategy(group, number))
-            actors.append(TeacherActor.options(**options).remote(teacher, tasks, _threads(resources), num_gpus))
-        yield actors
-    finally:
-        for actor in actors:
-            ray.kill(actor, no_restart=True)
-        remove_placement_group(group)
-
-
-def _num_gpus(resources: Resources) -> float:
-    if resources.gpus == "auto":
-        return float(ray.cluster_resources().get("GPU", 0) > 0)
-    return resources.gpus
-
-
-def _threads(resources: Resources) -> int:
-    return max(1, int(resources.cpus))
-
-
-def _bundle(resources: Resources, num_gpus: float) -> dict[str, float]:
-    bundle = {"CPU": resources.cpus, **resources.custom}
-    if num_gpus:
-        bundle["GPU"] = num_gpus
-    if resources.accelerator_type is not None:
-        bundle[f"accelerator_type:{resources.accelerator_type}"] = 0.001
-    return bundle
-
-
-def _actor_options(resources: Resources, num_gpus: float, strategy: PlacementGroupSchedulingStrategy) -> dict[str, Any]:
-    threads = {"OMP_NUM_THREADS": str(_threads(resources))}
-    return {
-        "num_cpus": resources.cpus,
-        "num_gpus": num_gpus,
-        "resources": resources.custom,
-        "accelerator_type": resources.accelerator_type,
-        "scheduling_strategy": strategy,
-        "runtime_env": {"env_vars": threads}
-        if _threads(resources) > 1
-        else None,  # Ray's own processes, idle ones, have 1
-        "max_concurrency": IN_FLIGHT,
-        "max_restarts": -1,
-        "max_task_retries": 0,  # a shard that was lost is sent again from here, to another replica
-    }
-
-
-def _wait_for_room(group: Any, name: str, num: int, bundle: dict[str, float], wait_s: float) -> None:
-    wanted = f"{num} x {', '.join(f'{amount:g} {resource}' for resource, amount in bundle.items())}"
-    deadline = time.monotonic() + wait_s
-    while not group.wait(timeout_seconds=min(LOG_EVERY_S, max(deadline - time.monotonic(), 0.0))):
-        free = {resource: amount for resource, amount in ray.available_resources().items() if resource in bundle}
-        if time.monotonic() >= deadline:
-            raise EnvironmentUnfit(
-                f"teacher {name!r}: the cluster had no room for {wanted} within {wait_s:g} s; free are {free}. "
-                f"Ask for fewer `replicas` or less in `resources`, or wait for other work to end"
-            )
-        log.info("teacher %s waits for %s; free are %s", name, wanted, free)
+    with reserved([Request.of(f"replicas of teacher {teacher.name!r}", resources, num)], wait_s) as (group,):
+        try:
+            for number in range(num):
+                options = actor_options(resources, group, number, max_concurrency=IN_FLIGHT)
+                arguments = (teacher, tasks, num_threads(resources), num_gpus(resources))
+                actors.append(TeacherActor.options(**options).remote(*arguments))
+            yield actors
+        finally:
+            for actor in actors:
+                ray.kill(actor, no_restart=True)
 
 
 @dataclass
@@ -244,7 +189,7 @@ class Dispatcher:
         elif now - replica.lost_at > self.wait_s:
             raise TeacherError(
                 f"replica {replica.number} of teacher {self.teacher.name!r} was lost and did not come back within "
-                f"{self.wait_s:g} s; what is labelled is kept, run the same command again. Ray says: {_first_line(error)}"
+                f"{self.wait_s:g} s; what is labelled is kept, run the same command again. Ray says: {first_line(error)}"
             ) from error
 
     def _send_again(self, replica: Replica, shard: Shard, error: Exception) -> None:
@@ -254,7 +199,7 @@ class Dispatcher:
         if shard.attempts >= self.max_attempts:
             self.given_up.append(self._failure(shard, error))
         else:
-            reason = _first_line(error)
+            reason = first_line(error)
             level = logging.DEBUG if reason in self.told else logging.WARNING
             log.log(level, "teacher %s: shard %d is sent again (%s)", self.teacher.name, shard.number, reason)
             self.told.add(reason)
@@ -268,11 +213,11 @@ class Dispatcher:
         last_row = shard.first_row + shard.num_rows - 1
         return TeacherError(
             f"teacher {self.teacher.name!r} failed {shard.attempts} time{'s' * (shard.attempts != 1)} at shard {shard.number} of {task.store}, "
-            f"rows {shard.first_row} to {last_row} of segment {task.segment}; the last time: {_first_line(error)}. "
+            f"rows {shard.first_row} to {last_row} of segment {task.segment}; the last time: {first_line(error)}. "
             f"What could be labelled is kept; look at these rows, and run the same command again"
         )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     told = str(error) if isinstance(error, CollegiumError) else f"{type(error).__name__}: {error}"
     return told.splitlines()[0]

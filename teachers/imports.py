@@ -58,7 +58,9 @@ def _module(import_string: str, module_name: str) -> ModuleType:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         cure = "is it in the working directory, or installed?"
-        if error.name is not None and not f"{module_name}.".startswith(f"{error.name}."):
+        if (top := module_name.partition(".")[0]) in OURS:
+            cure = f"{top!r} is Collegium's own package, which hides a folder of that name; rename yours"
+        elif error.name is not None and not f"{module_name}.".startswith(f"{error.name}."):
             cure = f"{module_name} was found, but it imports {error.name!r}, which is not installed"
         raise RecipeError(f"{import_string}: there is no module {error.name!r}; {cure}") from error
 

@@ -48,6 +48,11 @@ class TeacherSpec:
     trust: tuple[str, ...]
     user_path: Path
 
+    def resolved(self) -> Self:
+        """The same for a process with another working directory."""
+        trained = None if self.trained is None else self.trained.resolve()
+        return replace(self, config=absolute(self.config), trained=trained, user_path=self.user_path.resolve())
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -143,6 +148,21 @@ class Questioner:
         torch.cuda.empty_cache()
 
 
+def loaded(teacher: TeacherSpec, transfer_set: TransferSet, device: str) -> Questioner:
+    """Raises TeacherError, StoreError or RecipeError, naming the teacher, when it cannot be loaded."""
+    with within(f"teachers.{teacher.name}"):
+        found = load_teacher(
+            teacher.config,
+            columns=transfer_set.columns,
+            classes=transfer_set.classes,
+            trained=teacher.trained,
+            trust=teacher.trust,
+            device=device,
+            user_path=teacher.user_path,
+        )
+    return Questioner(found, teacher.name, teacher.config)
+
+
 def label_shard(questioner: Questioner, task: OpenTask, number: int) -> Commit:
     """Read one shard's rows, ask the teacher and commit what it says; batches start where the shard starts."""
     first_row, num_rows = task.store.shard_rows(number)
@@ -156,24 +176,14 @@ class Labeller:
 
     def __init__(self, teacher: TeacherSpec, tasks: Sequence[LabelTask], device: str) -> None:
         self.tasks = [OpenTask.open(task) for task in tasks]
-        transfer_set = self.tasks[0].transfer_set
-        with within(f"teachers.{teacher.name}"):
-            loaded = load_teacher(
-                teacher.config,
-                columns=transfer_set.columns,
-                classes=transfer_set.classes,
-                trained=teacher.trained,
-                trust=teacher.trust,
-                device=device,
-                user_path=teacher.user_path,
-            )
+        self.questioner = loaded(teacher, self.tasks[0].transfer_set, device)
+        classes = self.questioner.teacher.classes
         for task in self.tasks:
-            if loaded.classes != task.store.spec.classes:
+            if classes != task.store.spec.classes:
                 raise StoreError(
                     f"{task.store.folder} holds scores of the classes {task.store.spec.classes}, "
-                    f"teacher {teacher.name!r} knows {loaded.classes}; take another folder for this teacher"
+                    f"teacher {teacher.name!r} knows {classes}; take another folder for this teacher"
                 )
-        self.questioner = Questioner(loaded, teacher.name, teacher.config)
 
     def label(self, task: int, number: int) -> Commit:
         return label_shard(self.questioner, self.tasks[task], number)
@@ -195,7 +205,7 @@ def label(
     from .dispatch import Dispatcher, Shard, replicas
 
     given = [task.store for task in tasks]
-    teacher, tasks = _resolved(teacher), [_resolved_task(task) for task in tasks]
+    teacher, tasks = teacher.resolved(), [_resolved_task(task) for task in tasks]
     stores = [SoftTargetStore.open(task.store) for task in tasks]
     shards = [
         Shard(task, number, *store.shard_rows(number))
@@ -218,12 +228,6 @@ def label(
             progress(Progress(given[shard.task], done[shard.task], stores[shard.task].spec.num_rows, rate))
         seconds = time.monotonic() - ready
     return LabelReport(rows, seconds, ready - began, dispatcher.num_retries, dict(zip(given, missing, strict=True)))
-
-
-def _resolved(teacher: TeacherSpec) -> TeacherSpec:
-    """The same for a process with another working directory."""
-    trained = None if teacher.trained is None else teacher.trained.resolve()
-    return replace(teacher, config=absolute(teacher.config), trained=trained, user_path=teacher.user_path.resolve())
 
 
 def _resolved_task(task: LabelTask) -> LabelTask:

@@ -7,7 +7,7 @@ to be harmless, and that is checked before anything is imported.
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def load_model(folder: Path, *, trust: Sequence[str] = (), device: str | torch.d
 
 def check_trusted(config: ModelConfig, trust: Sequence[str], folder: Path) -> None:
     """Raise StoreError when the folder names code that nobody vouched for. Imports nothing but our own modules."""
-    for named in [config.model, config.preprocess.get("function")]:
+    for named in [config.model, config.preprocess.get("function"), *models_within(config.arguments)]:
         module = str(named).partition(":")[0]
         if named is None or module in trust or named in trust:
             continue
@@ -140,6 +140,17 @@ def check_trusted(config: ModelConfig, trust: Sequence[str], folder: Path) -> No
                 f"{folder / CONFIG} names {named!r}, which is not one of Collegium's own architectures "
                 f"({', '.join(OWN_ARCHITECTURES)}); if you know what it is, list it under `trust:` in the recipe"
             )
+
+
+def models_within(arguments: Any) -> Iterator[str]:
+    """Architectures that arguments name in turn, as an ensemble's do."""
+    if isinstance(arguments, Mapping):
+        if "model" in arguments:
+            yield str(arguments["model"])
+        arguments = list(arguments.values())
+    if isinstance(arguments, list | tuple):
+        for value in arguments:
+            yield from models_within(value)
 
 
 def read_safetensors(path: Path, error: type[CollegiumError]) -> dict[str, Tensor]:

@@ -78,8 +78,9 @@ def write_draft(folder: Path, payload: bytes | memoryview) -> Path:
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:  # the disk is full, and a part of the file would only fill it more
+    except OSError as error:  # the disk is full, and a part of the file would only fill it more
         draft.unlink(missing_ok=True)
+        error.filename = str(folder)  # a failed write does not say where
         raise
     return draft
 

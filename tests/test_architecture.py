@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from students.config import LossName
-from teachers.config import AugmentName, CombineName
+from teachers.config import AugmentName, CombineName, TransformName
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
@@ -53,10 +53,12 @@ def test_names_in_the_recipe_are_the_names_in_the_tables() -> None:
     from students.augment import AUGMENTS
     from students.losses import LOSSES
     from teachers.combine import COMBINE
+    from teachers.views import TRANSFORMS
 
     assert set(LOSSES) == set(get_args(LossName))
     assert set(COMBINE) == set(get_args(CombineName))
     assert set(AUGMENTS) == set(get_args(AugmentName))
+    assert set(TRANSFORMS) == set(get_args(TransformName))
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-oracles.lock"])

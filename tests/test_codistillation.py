@@ -12,12 +12,14 @@ from pydantic import ValidationError
 from students.batches import Batches
 from students.codistillation import Listener, generations_of
 from students.cohort_runs import alone_runs
+from students.cohorts import cohort_of
+from students.data import SharedData
 from students.generations import drop_after, load_generation, newest_generation, publish_generation, steps_in
 from students.losses import peer
 from students.peer_targets import PEER_RULES
-from students.peers import Diverged, cohort_of
+from students.peers import Diverged
 from students.session import PlainSession
-from students.train import Clock, SharedData, fit
+from students.train import Clock, fit
 from teachers.errors import CollegiumError, StoreError
 from teachers.imports import use_user_path
 from teachers.model_folder import CONFIG, WEIGHTS, ModelConfig, build_module, load_model
@@ -139,7 +141,7 @@ def test_a_peer_with_its_own_preprocess_sees_the_rows_as_its_folder_would_augmen
     stepper = cohort.trainings[0].stepper
     (batch,) = next(cohort.batches())
     work = stepper.begin(batch, 3)
-    moved = stepper.rows.canonical(batch, stepper.augmentation(3))
+    moved = stepper.rows.canonical(batch, stepper.views(3))
     assert not torch.equal(moved["image"], batch["input.image"])
     assert torch.equal(stepper.preprocessor(moved), work.inputs)
     (generation,) = cohort.listeners[0].heard_at(3, None)

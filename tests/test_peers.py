@@ -161,7 +161,7 @@ def test_members_of_kdcl_see_views_of_their_own_and_others_the_same(digits, tmp_
     seen = {}
     for method in ("kdcl", "mutual"):
         run = make_cohort(tmp_path / method, digits, cohort_config(method, train={"augment": "affine"}))
-        from students.peers import cohort_of
+        from students.cohorts import cohort_of
 
         cohort = cohort_of(run, SESSION, SharedData())
         batches = next(cohort.batches())
@@ -253,7 +253,7 @@ def test_an_online_teacher_that_moves_every_step_is_plain_training(digits, tmp_p
 
 
 def test_a_students_loss_has_no_gradient_at_its_teachers(digits, tmp_path):
-    from students.peers import cohort_of
+    from students.cohorts import cohort_of
     from students.train import Clock
 
     run = make_cohort(tmp_path, digits, online(teachers_every=2, train={"steps": 4}))
@@ -370,7 +370,7 @@ def test_trunks_that_do_not_fit_are_refused_with_the_first_difference(digits, tm
 
 
 def test_a_resumed_cohort_ends_like_an_undisturbed_one(digits, tmp_path):
-    from students.peers import cohort_of
+    from students.cohorts import cohort_of
     from students.train import Clock
 
     config = cohort_config("mutual", {"a": MLP, "b": CONV}, train={"steps": 60, "evaluate_every": 15})

@@ -72,6 +72,18 @@ def test_an_unknown_loss_that_is_no_import_string_is_refused(tmp_path: Path) -> 
     assert "objective.0.loss" in complaint(tmp_path, DIGITS.replace("loss: soft", "loss: sofd"))
 
 
+def test_augmentation_is_a_name_an_import_string_or_a_list_of_them(tmp_path: Path) -> None:
+    path = ROOT / "recipes" / "digits.yaml"
+    given = {"flip": ["flip"], "[flip, 'mine:fn', cutout]": ["flip", "mine:fn", "cutout"], "null": []}
+    for text, steps in given.items():
+        assert load_recipe(path, [f"students.small.train.augment={text}"]).students["small"].train.augments == steps
+    for text, where in (("cutuot", "augment"), ("[flip, cutuot]", "augment.1")):
+        told = complaint(tmp_path, DIGITS, f"students.small.train.augment={text}")
+        assert f"students.small.train.{where}: expected one of" in told and "did you mean cutout?" in told
+        assert len(told.splitlines()) == 1
+    assert "at least 1" in complaint(tmp_path, DIGITS, "students.small.train.augment=[]")
+
+
 def test_broken_yaml_has_its_place(tmp_path: Path) -> None:
     assert complaint(tmp_path, "format: 1\nname: [unclosed\n").startswith("r.yaml:3:1: not YAML")
 
@@ -114,7 +126,7 @@ def test_assistants_come_before_those_they_teach() -> None:
     small = recipe["students"].pop("small")
     recipe["students"] = {"last": small | {"teachers": ["middle"]}, "middle": small, "other": small}
     loaded = Recipe.model_validate(recipe)
-    assert loaded.students_in_order() == [["middle", "other"], ["last"]]
+    assert loaded.learners_in_order() == [["middle", "other"], ["last"]]
     assert loaded.assistants() == ["middle"]
 
 

@@ -1,0 +1,222 @@
+"""What a live teacher costs a step, beside the teacher alone, the student alone, and the same training from a store.
+
+    python benchmarks/live.py [--rounds 9] [--steps 30] [--batch-size 256] [--teachers 16] [--student 8] [--device cuda]
+
+The student trains in this process on one thread, each teacher answers in a Ray actor with a core of its own: have a core
+for each of them, or the figures say nothing. With fresh augmentation (`pad_and_crop`) on all sides. Sides take turns
+in this process, every other round backwards; a figure is the median over rounds. A turn of the live side begins with
+nothing asked and ends with nothing left over, so it includes the wait for its first answers. The last line printed is
+one JSON object:
+
+    live_over_max               step with live teachers over the larger of: a batch by the slowest teacher alone, in a plain loop,
+                                and a step of the student alone, from a store (goal <= 1.15)
+    live_over_cached_training   the same step over that of the student alone
+    wait_share                  share of the live step in which the student waited for answers
+"""
+
+import argparse
+import itertools
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from orchestrator.cluster import set_environment
+from students.batches import Batches
+from students.config import HardTerm, SoftTerm
+from students.live import LookAhead
+from students.session import Live, PlainSession, Run, Source
+from students.train import SharedData, Training
+from teachers.config import ModuleTeacher, NumpySource, Preprocess, Resources, TrainConfig, TransferSetConfig
+from teachers.labelling import Questioner, TeacherSpec, loaded
+from teachers.prepare import prepare
+from teachers.soft_targets.schema import Spec, rows_per_shard
+from teachers.soft_targets.store import SoftTargetStore
+from teachers.transfer_set import TransferSet
+from teachers.zoo import conv_net
+
+EDGE, CLASSES, PREFETCH = 28, 10, 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=30, help="of a turn")
+    parser.add_argument("--rows", type=int, default=8192)
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--teachers", type=int, nargs="+", default=[16], help="width of the conv net of each")
+    parser.add_argument("--student", type=int, default=8, help="width of its conv net")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    arguments = parser.parse_args()
+    set_environment()  # before ray is imported
+    import ray
+
+    torch.set_num_threads(1)
+    logging.disable(logging.INFO)
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    ray.init(address="local", num_cpus=len(arguments.teachers) + 1, object_store_memory=1 << 30, **quiet)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            figures = measured(Bench(Path(folder), arguments), arguments)
+    finally:
+        ray.shutdown()
+    print(json.dumps(figures | vars(arguments) | {"prefetch": PREFETCH, "torch": torch.__version__}))
+
+
+def measured(bench: "Bench", arguments: argparse.Namespace) -> dict[str, float]:
+    from teachers.live import ReplicaClient, live_replicas
+
+    with live_replicas(bench.teachers, bench.transfer_set.folder, [], 60) as replicas:
+        live = LiveSide(bench, ReplicaClient(replicas))
+        sides = {"live": live, "student": bench.student_alone()}
+        sides |= {f"teacher {spec.name}": bench.teacher_alone(spec) for spec in bench.teachers}
+        times = in_turn(sides, arguments.steps, arguments.rounds)
+    slowest = [
+        max(values) for values in zip(*(times[name] for name in sides if name.startswith("teacher")), strict=True)
+    ]
+    over_max = [o / max(t, s) for o, t, s in zip(times["live"], slowest, times["student"], strict=True)]
+    over_cached = [o / s for o, s in zip(times["live"], times["student"], strict=True)]
+    for name, values in times.items():
+        print(f"{name}: {1e3 * median(values):.2f} ms")
+    return {
+        "live_over_max": round(median(over_max), 4),
+        "live_over_cached_training": round(median(over_cached), 4),
+        "wait_share": round(live.waited_s / sum(live.took_s), 4),
+        **{f"{name.replace(' ', '_')}_ms": round(1e3 * median(values), 3) for name, values in times.items()},
+    }
+
+
+def in_turn(sides: dict[str, Callable[[int], Any]], steps: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds a step, for each side and round; a round before the first warms up."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for round_number in range(rounds + 1):
+        for name in sorted(sides, reverse=bool(round_number % 2)):
+            start = time.perf_counter()
+            sides[name](steps)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if round_number:
+                times[name].append((time.perf_counter() - start) / steps)
+    return times
+
+
+class Bench:
+    """The rows, the teachers' weights and stores, and what each side does with them."""
+
+    def __init__(self, folder: Path, arguments: argparse.Namespace) -> None:
+        self.folder, self.arguments, self.device = folder, arguments, torch.device(arguments.device)
+        self.transfer_set = prepared(folder, arguments.rows)
+        gpus = 0.4 / len(arguments.teachers) if arguments.device == "cuda" else 0.0
+        self.teachers = [self.teacher(f"wide{number}", width, gpus) for number, width in enumerate(arguments.teachers)]
+
+    def teacher(self, name: str, width: int, gpus: float) -> TeacherSpec:
+        torch.manual_seed(0)
+        weights = self.folder / f"{name}.safetensors"
+        save_file(conv_net(width, num_classes=CLASSES, input_shape=(1, EDGE, EDGE)).state_dict(), weights)
+        config = ModuleTeacher(
+            kind="module",
+            model="teachers.zoo:conv_net",
+            arguments={"width": width},
+            weights=str(weights),
+            resources=Resources(cpus=1, gpus=gpus),
+        )
+        return TeacherSpec(name, config, None, (), self.folder)
+
+    def run(self, name: str, sources: tuple[Source, ...]) -> Run:
+        batch_size = self.arguments.batch_size
+        return Run(
+            name=name,
+            folder=self.folder / name,
+            stage=self.folder,
+            stage_name="benchmark/small",
+            model="teachers.zoo:conv_net",
+            arguments={"width": self.arguments.student},
+            preprocess=Preprocess(),
+            objective=(SoftTerm(loss="soft", weight=0.9), HardTerm(loss="hard", weight=0.1)),
+            train=TrainConfig(steps=10**6, batch_size=batch_size, learning_rate=1e-3, augment="pad_and_crop"),
+            seed=0,
+            transfer_set=self.transfer_set.folder,
+            sources=sources,
+        )
+
+    def student_alone(self) -> Callable[[int], Any]:
+        """The engine, from stores: gather, augmentation, preprocessing, one-cycle, curves and all."""
+        session = PlainSession(self.device)
+        run = self.run("cached", tuple(self.stored(spec) for spec in self.teachers))
+        training = Training(run, session, SharedData().of(run, session))
+        batches = training.batches()
+        return lambda steps: [training.advance(next(batches)) for _ in range(steps)]
+
+    def teacher_alone(self, spec: TeacherSpec) -> Callable[[int], Any]:
+        """A plain loop over batches that lie ready."""
+        questioner = self.questioner(spec)
+        (segment,) = self.transfer_set.of("train")
+        size = self.arguments.batch_size
+        firsts = range(0, segment.num_rows - size + 1, size)
+        parts = itertools.cycle([self.rows(first, size) for first in firsts])
+        return lambda steps: [questioner.ask(*next(parts)) for _ in range(steps)]
+
+    def questioner(self, spec: TeacherSpec) -> Questioner:
+        return loaded(spec, self.transfer_set, self.arguments.device)
+
+    def rows(self, first: int, num: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        (segment,) = self.transfer_set.of("train")
+        inputs = {name: np.array(column) for name, column in self.transfer_set.inputs(segment, first, num).items()}
+        return inputs, self.transfer_set.keys(segment)[first : first + num]
+
+    def stored(self, spec: TeacherSpec) -> Source:
+        (segment,) = self.transfer_set.of("train")
+        per_shard = rows_per_shard(segment.num_rows, 2 * CLASSES + 12)
+        classes = self.transfer_set.classes
+        about = Spec(spec.name, "0", segment.name, segment.digest, "dense", classes, segment.num_rows, per_shard)
+        store = SoftTargetStore.create(self.folder / "stores" / spec.name, about)
+        questioner = self.questioner(spec)
+        for number in range(store.num_shards):
+            inputs, keys = self.rows(*store.shard_rows(number))
+            store.commit(number, keys, {"logits": questioner.ask(inputs, keys)})
+        store.seal()
+        return Source(spec.name, {segment.name: store.folder})
+
+
+class LiveSide:
+    """The engine with live teachers; every turn asks ahead anew."""
+
+    def __init__(self, bench: Bench, client: Any) -> None:
+        self.session = PlainSession(bench.device, live=client)
+        about = Live(bench.transfer_set.classes, PREFETCH)
+        run = bench.run("live", tuple(Source(spec.name, {}, live=about) for spec in bench.teachers))
+        self.training = Training(run, self.session, SharedData().of(run, self.session))
+        self.endless = Batches(self.training.data.rows, run, self.session).from_step(0)
+        self.waited_s, self.took_s = 0.0, [0.0]
+
+    def __call__(self, steps: int) -> None:
+        start, first = time.perf_counter(), self.training.progress.step
+        rows = self.training.data.rows.live
+        assert rows is not None
+        ahead = LookAhead(self.endless, rows, self.training.run, self.session, range(first, first + steps))
+        for batch in ahead:
+            self.training.advance(batch)
+        if first:  # the first turn warms up
+            self.waited_s += steps * ahead.take_wait_s()
+            self.took_s.append(time.perf_counter() - start)
+
+
+def prepared(folder: Path, num_rows: int) -> TransferSet:
+    """Noise in the shape of Fashion-MNIST: time does not depend on what is seen."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (num_rows, EDGE, EDGE, 1), dtype=np.uint8)
+    np.savez(folder / "images.npz", image=images, label=random.integers(0, CLASSES, num_rows))
+    source = NumpySource(kind="numpy", path=str(folder / "images.npz"))
+    return prepare(TransferSetConfig(source=source, inputs="image", label="label"), folder / "prepared")
+
+
+if __name__ == "__main__":
+    main()

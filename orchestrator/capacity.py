@@ -1,0 +1,107 @@
+"""What a recipe asks of a cluster at one time, and whether the cluster could ever give it.
+
+Refuses only what is certain: each replica and worker must fit a node, and what must run at once the sum of all nodes.
+Knows nothing of how a cluster is joined.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+from students.cohort_config import CohortCommon
+from teachers.config import Resources, TeacherConfig
+from teachers.errors import EnvironmentUnfit
+
+from .graph import name_in_recipe
+from .recipe import Learner, Recipe
+
+Node = Mapping[str, float]
+"""Resources of one node by Ray's names."""
+
+
+def check_capacity(recipe: Recipe, nodes: Sequence[Node], cure: str = "") -> None:
+    """Raise EnvironmentUnfit for requests that `nodes` can never meet; `cure` is told last."""
+    if problems := list(problems_of(recipe, nodes)):
+        raise EnvironmentUnfit("\n".join([*problems, *([cure] if cure else [])]))
+
+
+def problems_of(recipe: Recipe, nodes: Sequence[Node]) -> Iterator[str]:
+    everyone: dict[str, TeacherConfig | Learner] = {
+        f"teachers.{name}": found for name, found in recipe.teachers.items()
+    }
+    everyone |= {name_in_recipe(recipe, name): learner for name, learner in recipe.learners.items()}
+    for where, config in everyone.items():
+        name = where.partition(".")[2]
+        if lacking := lacks(nodes, config.resources):
+            yield f"{where}.resources asks for {', '.join(lacking)}"
+        elif name in recipe.learners:
+            yield from _gang_problems(recipe, name, nodes)
+
+
+def lacks(nodes: Sequence[Node], resources: Resources) -> list[str]:
+    """Why no node could ever host one replica or worker with these resources; empty when one could."""
+    wanted = request_of(nodes, resources)
+    if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
+        return []
+    best = {name: max((node.get(name, 0) for node in nodes), default=0) for name in wanted}
+    short = {name: amount for name, amount in wanted.items() if best[name] < amount}
+    return [f"{amount:g} {name} (no node has more than {best[name]:g})" for name, amount in short.items()] or [
+        "all of it on one node"
+    ]
+
+
+def request_of(nodes: Sequence[Node], resources: Resources) -> dict[str, float]:
+    gpus = float(total(nodes, "GPU") > 0) if resources.gpus == "auto" else resources.gpus
+    wanted = {"CPU": resources.cpus, "GPU": gpus, **resources.custom}
+    if resources.accelerator_type:
+        wanted[f"accelerator_type:{resources.accelerator_type}"] = 0.001
+    return wanted
+
+
+def total(nodes: Sequence[Node], resource: str) -> float:
+    return float(sum(node.get(resource, 0) for node in nodes))
+
+
+def workers_of(learner: Learner) -> int:
+    """That train at once."""
+    return learner.workers if isinstance(learner, CohortCommon) else learner.train.workers
+
+
+def _gang_problems(recipe: Recipe, learner: str, nodes: Sequence[Node]) -> Iterator[str]:
+    """The workers of a student or cohort and all replicas of its live teachers run at the same time."""
+    config = recipe.learners[learner]
+    in_cohort = isinstance(config, CohortCommon)
+    members = [(f"{workers_of(config)} workers", workers_of(config), config.resources)]
+    for name in recipe.live_teachers(learner):
+        teacher = recipe.teachers[name]
+        members.append((f"{teacher.replicas} replicas of the live teacher {name}", teacher.replicas, teacher.resources))
+    wanted: dict[str, float] = {}
+    for _, num, resources in members:
+        for resource, amount in request_of(nodes, resources).items():
+            wanted[resource] = wanted.get(resource, 0) + num * amount
+    short = [name for name, amount in wanted.items() if amount > total(nodes, name) + 1e-9]
+    if short:
+        asks = ", ".join(f"{wanted[name]:g} {name} (there are {total(nodes, name):g})" for name in short)
+        told = " and ".join(who for who, _, _ in members)
+        key = "teachers" if len(members) > 1 else "workers_per_member" if in_cohort else "train.workers"
+        cure = ", or set `workers_per_member: null`" if in_cohort else ""
+        where = name_in_recipe(recipe, learner)
+        yield f"{where}.{key}: {told} run at once and ask for {asks}; ask for fewer, or less in `resources`{cure}"
+
+
+def expected_nodes(recipe: Recipe, address: str | None) -> list[Node] | None:
+    """The nodes that a run would find, as far as that is known without starting Ray; None for a cluster elsewhere.
+
+    Of this machine upper bounds: Ray counts no more than these. What it calls the GPUs is not known, so any name passes.
+    """
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if (address or os.environ.get("RAY_ADDRESS") or "local") != "local":
+        return None
+    import torch
+
+    gpus = float(torch.cuda.device_count())
+    configs = [*recipe.teachers.values(), *recipe.learners.values()]
+    called = {f"accelerator_type:{config.resources.accelerator_type}": gpus for config in configs}
+    return [{"CPU": float(os.cpu_count() or 1), "GPU": gpus, **called}]
