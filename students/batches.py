@@ -32,6 +32,7 @@ Network = Tensor | dict[str, Tensor]
 """What a network takes: one tensor, or one per input column."""
 
 Inputs = Callable[[Batch, Generator | None], Network]
+Canonical = Callable[[Batch, Generator | None], dict[str, Tensor]]
 CHUNK = 4096
 INPUT = "input."
 KEY = "sample_key"
@@ -49,6 +50,8 @@ class TrainingRows:
     inputs: Inputs
     """A batch and the generator of its augmentation to what the network takes."""
     memory_bytes: int
+    canonical: Canonical | None = None
+    """The same before the network's own preprocess; None where a batch does not bring it."""
     live: "LiveRows | None" = None
     """Of a run with live teachers: its batches must pass `students.live` before they become a step."""
 
@@ -59,7 +62,7 @@ class LiveRows:
 
     teachers: tuple[str, ...]
     prefetch: int
-    augmented: Callable[[Batch, Generator], dict[str, Tensor]]
+    augmented: Canonical
     """Canonical inputs by column, after augmentation; put back into the batch, `inputs` augments them no more."""
 
 
@@ -81,15 +84,15 @@ def load_rows(run: Run, transfer_set: TransferSet, preprocessor: Preprocessor, m
     if live:
         columns, inputs, augmented = live_columns(run, transfer_set, segments, preprocessor)
     else:
-        columns, inputs = input_columns(run, transfer_set, segments, preprocessor, memory_bytes)
+        columns, inputs, augmented = input_columns(run, transfer_set, segments, preprocessor, memory_bytes)
     labels = np.concatenate([transfer_set.labels(segment) for segment in segments]).astype(np.int64)
     labelled = np.concatenate([transfer_set.labelled(segment) for segment in segments]) & (labels >= 0)
     columns["label"] = torch.from_numpy(labels.clip(min=0))
     if not labelled.all() and not run.labelled_only:
         columns["has_label"] = torch.from_numpy(labelled.astype(np.float32))
     objective, targets = bring_targets(run, transfer_set, segments, len(labels), memory_bytes)
-    asked = LiveRows(tuple(live), max(live.values()), augmented) if live else None
-    return TrainingRows(columns | targets.columns, labelled, objective, inputs, memory_bytes, asked)
+    asked = LiveRows(tuple(live), max(live.values()), augmented) if live and augmented else None
+    return TrainingRows(columns | targets.columns, labelled, objective, inputs, memory_bytes, augmented, asked)
 
 
 def bring_targets(
@@ -118,24 +121,25 @@ def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Callable[[Batch],
 
 def input_columns(
     run: Run, transfer_set: TransferSet, segments: Sequence[Segment], preprocessor: Preprocessor, memory_bytes: int
-) -> tuple[dict[str, Column], Inputs]:
+) -> tuple[dict[str, Column], Inputs, Canonical | None]:
     """Preprocessed once where that fits memory and nothing random comes before it, else canonical and per step."""
-    if run.train.augment is None and bytes_preprocessed(segments, preprocessor) <= memory_bytes:
+    once = run.train.augment is None and not run.membership.keeps_canonical
+    if once and bytes_preprocessed(segments, preprocessor) <= memory_bytes:
         ready = preprocess_all(transfer_set, segments, preprocessor)
         columns: dict[str, Column] = {INPUT + name: tensor for name, tensor in ready.items()}
-        return columns, lambda batch, _: as_network_takes_it({name: batch[INPUT + name] for name in ready})
+        return columns, lambda batch, _: as_network_takes_it({name: batch[INPUT + name] for name in ready}), None
     rows, augmented = canonical_columns(run, transfer_set, segments)
 
     def inputs(batch: Batch, generator: Generator | None) -> Network:
         ready: Network = preprocessor(augmented(batch, generator))
         return ready
 
-    return {INPUT + name: column for name, column in rows.items()}, inputs
+    return {INPUT + name: column for name, column in rows.items()}, inputs, augmented
 
 
 def canonical_columns(
     run: Run, transfer_set: TransferSet, segments: Sequence[Segment]
-) -> tuple[dict[str, Rows], Callable[[Batch, Generator | None], dict[str, Tensor]]]:
+) -> tuple[dict[str, Rows], Canonical]:
     """The columns as they are stored, and what gives those of a batch after augmentation by a generator."""
     parts = [transfer_set.input_rows(segment) for segment in segments]
     rows = {name: Rows([part for rows in parts for part in rows[name].parts]) for name in parts[0]}
@@ -160,7 +164,7 @@ def live_sources(run: Run) -> dict[str, int]:
 
 def live_columns(
     run: Run, transfer_set: TransferSet, segments: Sequence[Segment], preprocessor: Preprocessor
-) -> tuple[dict[str, Column], Inputs, Callable[[Batch, Generator], dict[str, Tensor]]]:
+) -> tuple[dict[str, Column], Inputs, Canonical | None]:
     """Canonical columns and keys, which every teacher is told; `inputs` only preprocesses: the rows are augmented before."""
     rows, augmented = canonical_columns(run, transfer_set, segments)
     keys = np.concatenate([transfer_set.keys(segment) for segment in segments]).view(np.int64)

@@ -6,7 +6,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from teachers.config import Config, ImportString, OptimizerName, PrecisionName, Preprocess, Resources, ScheduleName
 
-from .cohort_terms import OBJECTIVES, CohortTerm, MethodName, with_defaults
+from .cohort_terms import OBJECTIVES, CohortTerm, MethodName, PeerTerm, with_defaults
 from .config import Require, StudentTrain, check_ramps, check_teachers
 
 KdclTarget = Literal["naive", "linear", "min_logit", "general"]
@@ -203,6 +203,21 @@ class CodistillationCohort(CohortCommon):
     """Steps by which a generation may be behind the member that listens; an older one is not heard. Null: any."""
     own_rows: bool = False
     """Each member draws from its own share of the rows; else all draw from all."""
+
+    @model_validator(mode="after")
+    def listens_at_one_temperature(self) -> Self:
+        found = sorted({term.temperature for term in self.objective if isinstance(term, PeerTerm) and term.temperature})
+        if len(found) != 1:
+            raise ValueError(f"codistillation takes a term `peer`, and all such at one temperature; found {found}")
+        return self
+
+    @property
+    def peer_temperature(self) -> float:
+        return next(term.temperature for term in self.objective if isinstance(term, PeerTerm) and term.temperature)
+
+    @property
+    def has_one_preprocess(self) -> bool:
+        return len({member.preprocess.model_dump_json() for member in self.members.values()}) == 1
 
 
 class OnlineTeacherCohort(SynchronousCohort):

@@ -73,13 +73,20 @@ def membership_of(name: str, config: CohortConfig, number: int) -> Membership:
         number=number,
         own_views=isinstance(config, KdclCohort),
         every=config.teachers_every if isinstance(config, OnlineTeacherCohort) and teaches else 1,
-        peer_rule=config.target if isinstance(config, KdclCohort) else "others",
+        peer_rule=peer_rule_of(config),
         share_of_rows=(number, len(config.members))
         if isinstance(config, CodistillationCohort) and config.own_rows
         else (0, 1),
         layers=tuple(config.members[member].layers) if needs_maps else (),
+        keeps_canonical=isinstance(config, CodistillationCohort) and not config.has_one_preprocess,
         recipe_key=f"cohorts.{name}.members.{member}",
     )
+
+
+def peer_rule_of(config: CohortConfig) -> str:
+    if isinstance(config, KdclCohort):
+        return config.target
+    return "mean_of_others" if isinstance(config, CodistillationCohort) else "others"
 
 
 def _run(

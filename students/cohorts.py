@@ -1,6 +1,7 @@
 """One training of a cohort, from its run to the results of its members, whatever its method."""
 
-from .cohort_config import SharedTrunkCohort
+from .codistillation import CodistillingCohort
+from .cohort_config import CodistillationCohort, SharedTrunkCohort
 from .data import SharedData
 from .peers import Cohort
 from .session import CohortRun, RunResult, Session
@@ -18,4 +19,6 @@ def train_cohort(run: CohortRun, session: Session, shared: SharedData, checkpoin
 def cohort_of(run: CohortRun, session: Session, shared: SharedData) -> Cohort:
     if isinstance(run.config, SharedTrunkCohort) and run.exchange:
         return TrunkCohort(run, session, shared)
+    if isinstance(run.config, CodistillationCohort) and run.exchange:
+        return CodistillingCohort(run, session, shared)
     return Cohort(run, session, shared)

@@ -41,8 +41,9 @@ class SharedData:
 
 def reads(run: Run) -> tuple[Any, ...]:
     """Runs that agree on this read the same data."""
-    augment, rule = run.train.augment, run.membership.peer_rule
-    return run.transfer_set, run.preprocess, run.objective, run.sources, run.labelled_only, augment, rule
+    augment, member = run.train.augment, run.membership
+    asked = run.objective, run.sources, run.labelled_only, member.peer_rule
+    return run.transfer_set, run.preprocess, augment, member.keeps_canonical, *asked
 
 
 def open_data(run: Run, session: Session, memory_bytes: int) -> Data:

@@ -4,6 +4,7 @@ A rule looks at each row alone, so any number of workers makes the same targets.
 `[rows, members, classes]`, labels i64 `[rows]` (-1: none) and the member's number, and give `[rows, peers, classes]`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -19,11 +20,13 @@ def others(logits: Tensor, labels: Tensor, member: int) -> Tensor:
     return torch.cat([logits[:, :member], logits[:, member + 1 :]], 1)
 
 
-def mean_of_others(logits: Tensor, labels: Tensor, member: int) -> Tensor:
-    """log of the mean probability of the others, at T = 1 (codistillation, Anil et al., 2018)."""
-    return others(logits.log_softmax(-1), labels, member).logsumexp(1, keepdim=True) - torch.tensor(
-        logits.shape[1] - 1.0, device=logits.device
-    ).log().to(logits.dtype)
+def mean_of_others(logits: Tensor, labels: Tensor, member: int, *, temperature: float) -> Tensor:
+    """T log of the mean of the others' softened probabilities (codistillation, Anil et al., 2018).
+
+    softmax(target / T) is that mean, so a loss divides by T once.
+    """
+    log_p = (others(logits, labels, member) / temperature).log_softmax(-1)
+    return temperature * (log_p.logsumexp(1, keepdim=True) - math.log(logits.shape[1] - 1))
 
 
 def naive(logits: Tensor, labels: Tensor, member: int) -> Tensor:

@@ -128,7 +128,7 @@ class Cohort:
 
     def batches(self) -> Iterator[list[dict[str, Tensor]]]:
         """What each hosted member sees in every step from here on; members that read the same share it."""
-        reads = [(id(each.data.rows), each.run.view_seed if each.data.rows.live else 0) for each in self.trainings]
+        reads = [each.stream for each in self.trainings]
         streams = {}
         for key, training in zip(reads, self.trainings, strict=True):
             if key not in streams:
@@ -188,10 +188,10 @@ class Cohort:
     def agree_to_go_on(self, moving: Sequence[bool], clock: Clock) -> bool:
         """One small sum over all ranks before any weight moves: who has a gradient that is not finite, and the clock."""
         flags = torch.zeros(len(self.run.members) + 1, device=self.session.device)
-        for training, moves in zip(self.trainings, moving, strict=True):
+        for number, training, moves in zip(self.hosts, self.trainings, moving, strict=True):
             if moves:
                 gradients = [p.grad for p in training.stepper.whole.parameters() if p.grad is not None]
-                flags[training.run.membership.number] = 1 - torch.nn.utils.get_total_norm(gradients).isfinite().float()
+                flags[number] = 1 - torch.nn.utils.get_total_norm(gradients).isfinite().float()
         if self.session.rank == 0:
             flags[-1] = float(clock.is_due())
         *bad, due = self.session.all_reduce_sum(flags).tolist()
@@ -225,8 +225,8 @@ class Cohort:
 
     def slow_down(self, rollbacks: Sequence[int]) -> None:
         self.rollbacks = [*rollbacks]
-        for training in self.trainings:
-            training.progress.rollbacks = rollbacks[training.run.membership.number]
+        for number, training in zip(self.hosts, self.trainings, strict=True):
+            training.progress.rollbacks = rollbacks[number]
             training.stepper.rate_scale = 0.5**training.progress.rollbacks
 
     def new_attempt(self) -> None:

@@ -59,6 +59,8 @@ class Membership:
     """(number, of how many): draw from this share of the rows."""
     layers: tuple[str, ...] = ()
     """Modules whose outputs are its stage maps."""
+    keeps_canonical: bool = False
+    """Its batches bring canonical inputs, for peers with another preprocess."""
     recipe_key: str = ""
 
 

@@ -91,12 +91,19 @@ class Stepper:
         run = self.run
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        self.generator.manual_seed(step_seed(run.view_seed, step, self.session.rank))
-        inputs = self.rows.inputs(batch, self.generator)
+        inputs = self.inputs(batch, step)
         asked = self.objective.ask(batch)
         counts = self.objective.counts(asked, run.train.batch_size, self.session)
         weights = self.objective.weights_on(self.session.device, step, self.steps)
         return Work(step, inputs, asked, counts, weights, [])
+
+    def inputs(self, batch: dict[str, Tensor], step: int) -> Network:
+        """A batch as the network takes it, augmented."""
+        return self.rows.inputs(batch, self.views(step))
+
+    def views(self, step: int) -> torch.Generator:
+        """From which step `step` draws its augmentation."""
+        return self.generator.manual_seed(step_seed(self.run.view_seed, step, self.session.rank))
 
     def forward(self, work: Work, number: int) -> Any:
         """What the network gives for part `number` of the rows; draws dropout from the step, not from what ran before."""

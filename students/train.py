@@ -151,6 +151,12 @@ class Training:
             if self.session.rank == 0 and clock.is_due():
                 clock.time(self.save)
 
+    @property
+    def stream(self) -> tuple[int, tuple[int, int], int]:
+        """Trainings that agree on it see the same batches."""
+        rows, member = self.data.rows, self.run.membership
+        return id(rows), member.share_of_rows, self.run.view_seed if rows.live else 0
+
     def batches(self) -> Iterator[dict[str, Tensor]]:
         """The batches of all steps that are left, complete: with what live teachers say of them."""
         batches = Batches(self.data.rows, self.run, self.session).from_step(self.progress.step)

@@ -3,6 +3,7 @@
 As a script it is one rank: RANK WORLD PORT_FILE_STORE FOLDER TRANSFER_SET METHOD_JSON.
 """
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -84,6 +85,11 @@ def make_cohort(
     return member_runs("trio", config, seed, folder=folder, sources=sources, **common)
 
 
+def only(run: CohortRun, number: int) -> CohortRun:
+    """The run of one member by itself, as in a trainer of its own."""
+    return dataclasses.replace(run, members=(run.members[number],))
+
+
 def in_turn(run: CohortRun, **options: Any) -> list[Any]:
     return fit([run], PlainSession(), **options)
 
@@ -109,6 +115,8 @@ def one_rank(rank: int, world: int, folder: Path, transfer_set: Path, more: dict
     config = COHORT.validate_json((folder / "config.json").read_text())
     sources = tuple(Source(name, {"train-0": Path(path)}) for name, path in more.get("sources", {}).items())
     run = make_cohort(folder, TransferSet.open(transfer_set), config, sources=sources)
+    if "only" in more:
+        run = only(run, more["only"])
     fit([run], Ranks(torch.device("cpu")), checkpoint_every_s=more.get("checkpoint_every_s", 10.0))
     dist.destroy_process_group()
 
