@@ -31,9 +31,9 @@ import torch
 import torch.distributed as dist
 from pydantic import TypeAdapter
 
+from students.codistillation import CodistillingCohort
 from students.cohort_config import CohortConfig
 from students.cohort_runs import member_runs
-from students.codistillation import CodistillingCohort
 from students.data import SharedData
 from students.peers import Cohort
 from students.ranks import Ranks

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from students.cohort_config import CohortConfig
+from students.cohort_config import CodistillationCohort, CohortConfig
 from teachers.seal import Seal, publish, write_seal
 from teachers.users_code import within
 
@@ -56,9 +56,9 @@ def _train(
     }
     runs = list(_runs(stage.name, resolved, common))
     with live_teachers(context, prepared, taught, [stage.name]) as live:
-        results = fit_group(
-            context, runs, resolved.resources, resolved.workers, placement=resolved.placement, live=live
-        )
+        apart = isinstance(config, CodistillationCohort) and config.workers_per_member is not None
+        options: dict[str, Any] = {"placement": config.placement, "live": live, "apart": apart}
+        results = fit_group(context, runs, config.resources, config.workers, **options)
     return _seal(folder, resolved, list(results.values()))
 
 

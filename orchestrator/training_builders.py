@@ -168,17 +168,19 @@ def fit_group(
     *,
     placement: str = "PACK",
     live: "Replicas | None" = None,
+    apart: bool = False,
 ) -> "dict[Path, RunResult]":
-    """Train `runs` in one group of `workers`; the result of every network by its folder."""
+    """Train `runs` in one group of `workers` (`apart`: in one a member); the result of every network by its folder."""
+    from students.ray_codistil import codistil_on_ray
     from students.ray_train import fit_on_ray
 
     for stage_name, folder in {run.stage_name: run.stage for run in runs}.items():
         context.tracker.follow(stage_name, folder / "metrics.jsonl")
     gpus = context.cluster.gpus(resources)
     mailbox = context.tracker.mailbox()
-    results = fit_on_ray(
-        runs, resources=resources, workers=workers, gpus=gpus, mailbox=mailbox, placement=placement, live=live
-    )
+    keywords = {"resources": resources, "workers": workers, "gpus": gpus, "mailbox": mailbox, "placement": placement}
+    fit: Callable[..., list[RunResult]] = codistil_on_ray if apart else fit_on_ray
+    results = fit(runs, **keywords, live=live)
     for stage_name in {run.stage_name for run in runs}:
         context.tracker.stage_done(stage_name)
     networks = [network for run in runs for network in run.networks]

@@ -212,6 +212,11 @@ class CodistillationCohort(CohortCommon):
         return self
 
     @property
+    def workers(self) -> int:
+        """Of one member's trainer; members that find no room beside it wait, and listen to those who are done."""
+        return self.ranks_of_a_batch
+
+    @property
     def peer_temperature(self) -> float:
         return next(term.temperature for term in self.objective if isinstance(term, PeerTerm) and term.temperature)
 
