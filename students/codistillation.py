@@ -157,7 +157,7 @@ class CodistillingCohort(Cohort):
         super().__init__(run, session, shared)
         self.listeners = [Listener.of(run, training.run, self.own) for training in self.trainings]
         self.has_looked = False
-        if self.config.burn_in >= self.steps:
+        if self.config.burn_in >= self.steps and session.rank == 0:
             log.warning(
                 "%s: burn_in is %d of %d steps, so no member ever listens", run.key, self.config.burn_in, self.steps
             )

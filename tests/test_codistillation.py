@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -18,18 +19,26 @@ from students.generations import drop_after, load_generation, newest_generation,
 from students.losses import peer
 from students.peer_targets import PEER_RULES
 from students.peers import Diverged
-from students.session import PlainSession
+from students.session import Live, PlainSession
 from students.train import Clock, fit
 from teachers.errors import CollegiumError, StoreError
 from teachers.imports import use_user_path
 from teachers.model_folder import CONFIG, WEIGHTS, ModelConfig, build_module, load_model
 from teachers.preprocess import Preprocessor
 from tests.cohort_runs import CONV, EXACT, MLP, cohort_config, in_turn, make_cohort, on_ranks, only
-from tests.training_runs import make_run
+from tests.training_runs import make_run, source
 
 SESSION = PlainSession()
 OTHER = {"model": "cohort_runs:ExactPlain"}
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def codistilling(members=None, **options):
@@ -77,6 +86,16 @@ def curve(run, key, name="a/seed-0"):
     """(step, value) of each point."""
     points = [json.loads(line) for line in (run.stage / "metrics.jsonl").read_text().splitlines()]
     return [(point["step"], point["value"]) for point in points if point["key"] == key and point["run"] == name]
+
+
+class Mute:
+    """Answers for a live teacher that knows nothing."""
+
+    def ask(self, teachers, inputs, sample_key):
+        return {name: np.zeros((len(sample_key), 10), np.float32) for name in teachers}
+
+    def answers(self, asked):
+        return asked
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
@@ -130,21 +149,28 @@ def test_a_member_follows_the_generation_it_hears_after_the_burn_in(temperature,
     assert farthest(weights(run), module.state_dict()) < 1e-8
 
 
+@pytest.mark.parametrize("live", [False, True])
 def test_a_peer_with_its_own_preprocess_sees_the_rows_as_its_folder_would_augmented_as_the_members_are(
-    digits, tmp_path
+    live, digits, tmp_path
 ):
+    session, options = PlainSession(live=Mute()) if live else SESSION, {}
+    if live:
+        options = {"teachers": ["wide"], "objective": [{"loss": "soft"}, {"loss": "peer"}]}
+    sources = (source(None, live=Live(tuple(digits.classes), 2)),) if live else ()
     members = {"a": EXACT, "b": {**CONV, "preprocess": {"resize": 12, "normalise": None}}}
-    run = alone(tmp_path, digits, codistilling(members, train={"augment": "affine", "accumulate": 2}))
+    config = codistilling(members, train={"augment": "affine", "accumulate": 2}, **options)
+    run = only(make_cohort(tmp_path, digits, config, sources=sources), 0)
     speak(run, digits)
-    cohort = cohort_of(run, SESSION, SharedData())
+    cohort = cohort_of(run, session, SharedData())
     cohort.listeners[0].look(None)
     stepper = cohort.trainings[0].stepper
     (batch,) = next(cohort.batches())
-    work = stepper.begin(batch, 3)
-    moved = stepper.rows.canonical(batch, stepper.views(3))
-    assert not torch.equal(moved["image"], batch["input.image"])
+    work = stepper.begin(batch, 0)
+    stored = next(Batches(stepper.rows, run.members[0], SESSION).from_step(0))
+    moved = stepper.rows.canonical(stored, stepper.views(0))
+    assert not torch.equal(moved["image"], stored["input.image"])
     assert torch.equal(stepper.preprocessor(moved), work.inputs)
-    (generation,) = cohort.listeners[0].heard_at(3, None)
+    (generation,) = cohort.listeners[0].heard_at(0, None)
     said = torch.cat([stepper.ask(generation, work, number) for number in (0, 1)])
     folder = generations_of(run, "b") / "step-000010"
     expected = load_model(folder)({name: column for name, column in moved.items()})
