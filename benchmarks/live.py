@@ -151,7 +151,7 @@ class Bench:
         """The engine, from stores: gather, augmentation, preprocessing, one-cycle, curves and all."""
         session = PlainSession(self.device)
         run = self.run("cached", tuple(self.stored(spec) for spec in self.teachers))
-        training = Training(run, session, SharedData().of(run, session))
+        training = Training(run, session, SharedData().of([run], session)[0])
         batches = training.batches()
         return lambda steps: [training.advance(next(batches)) for _ in range(steps)]
 

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from teachers.errors import CollegiumError
+
 from .session import Session
 
+WIRES = {"float16": torch.float16, "bfloat16": torch.bfloat16, None: None}
 Said = list[Tensor]
 """Of one member: its logits `[rows, classes]`, then its stage maps."""
 
@@ -81,3 +84,15 @@ def unpacked(buffer: Tensor, shapes: Sequence[torch.Size], dtype: torch.dtype) -
     lengths = [shape.numel() for shape in shapes]
     parts = torch.split(buffer[: sum(lengths)], lengths)
     return [part.view(shape).to(dtype) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def who_is_where(members: int, session: Session) -> tuple[list[int], Session, Session]:
+    """Members that this process hosts, the session of one member's ranks, and that of the ranks with the same rows."""
+    if session.world == 1:
+        return [*range(members)], session, session
+    if session.world % members:
+        raise CollegiumError(f"{session.world} workers cannot be shared out among {members} members")
+    per = session.world // members
+    own = tuple(tuple(range(first, first + per)) for first in range(0, session.world, per))
+    same_rows = tuple(tuple(range(slice_, session.world, per)) for slice_ in range(per))
+    return [session.rank // per], session.part(own), session.part(same_rows)

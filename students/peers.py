@@ -19,7 +19,7 @@ from teachers.users_code import within
 from .checkpoint import Attempt, drop_attempts, newest_common, read_result
 from .cohort_config import SynchronousCohort
 from .data import Data, SharedData
-from .exchange import Exchange, Said
+from .exchange import WIRES, Exchange, Said, who_is_where
 from .features import FeatureStepper, connect
 from .objective import Heard
 from .peer_targets import PEER_RULES, general_weights
@@ -31,26 +31,12 @@ from .train import Clock, Training, make_stepper
 
 log = logging.getLogger(__name__)
 
-WIRES = {"float16": torch.float16, "bfloat16": torch.bfloat16, None: None}
-
 
 class Diverged(Exception):
     """A gradient is not finite; `members` are the numbers of those whose it is."""
 
     def __init__(self, members: Sequence[int]) -> None:
         self.members = members
-
-
-def who_is_where(members: int, session: Session) -> tuple[list[int], Session, Session]:
-    """Members that this process hosts, the session of one member's ranks, and that of the ranks with the same rows."""
-    if session.world == 1:
-        return [*range(members)], session, session
-    if session.world % members:
-        raise CollegiumError(f"{session.world} workers cannot be shared out among {members} members")
-    per = session.world // members
-    own = tuple(tuple(range(first, first + per)) for first in range(0, session.world, per))
-    same_rows = tuple(tuple(range(slice_, session.world, per)) for slice_ in range(per))
-    return [session.rank // per], session.part(own), session.part(same_rows)
 
 
 class Cohort:
@@ -69,6 +55,8 @@ class Cohort:
         """Of the rule `general`, from the last look at validation."""
         self.rollbacks = [0] * len(run.members)
         """Of each member: it goes on at half its learning rate after each."""
+        self.overflowed: dict[str, Tensor | float] = {}
+        """By member: parts of this step whose logits are not finite."""
         self.busy_s, self.taken = 0.0, 0
         """Seconds in steps and their number, since the last look."""
         self.new_attempt()
@@ -170,6 +158,8 @@ class Cohort:
         with within(training.run.key):
             said = stepper.say(work, number) if moves else stepper.say_aside(work, number)
             stepper.check(said[0], stepper.parts[number])
+        overflowed = 1 - said[0].detach().isfinite().all().float()
+        self.overflowed[training.run.name] = self.overflowed.get(training.run.name, 0) + overflowed
         return said
 
     def hear(self, training: Training, labels: Tensor, everyone: Sequence[Said], own: Said) -> Heard:
@@ -187,16 +177,20 @@ class Cohort:
 
     def agree_to_go_on(self, moving: Sequence[bool], clock: Clock) -> bool:
         """One small sum over all ranks before any weight moves: who has a gradient that is not finite, and the clock."""
-        flags = torch.zeros(len(self.run.members) + 1, device=self.session.device)
+        members = len(self.run.members)
+        flags = torch.zeros(2 * members + 1, device=self.session.device)
         for number, training, moves in zip(self.hosts, self.trainings, moving, strict=True):
             if moves:
                 gradients = [p.grad for p in training.stepper.whole.parameters() if p.grad is not None]
                 flags[number] = 1 - torch.nn.utils.get_total_norm(gradients).isfinite().float()
+                flags[members + number] = self.overflowed.get(training.run.name, 0.0)
+        self.overflowed.clear()
         if self.session.rank == 0:
             flags[-1] = float(clock.is_due())
         *bad, due = self.session.all_reduce_sum(flags).tolist()
-        if any(bad):
-            raise Diverged([number for number, count in enumerate(bad) if count])
+        if any(bad):  # who heard another's overflow has a bad gradient too, and is not to blame
+            blamed = bad[members:] if any(bad[members:]) else bad[:members]
+            raise Diverged([number for number, count in enumerate(blamed) if count])
         return bool(due)
 
     def set_back(self, members: Sequence[int]) -> None:

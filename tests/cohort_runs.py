@@ -53,15 +53,20 @@ class ExactPlain(torch.nn.Module):
 
 
 class Exploding(torch.nn.Module):
-    """Fine at first; its gradient overflows when its weights have moved far, as a large rate makes them."""
+    """Overflows when a step moves a weight by more than `limit`, as a rate that is too large does."""
 
     def __init__(self, limit, num_classes, input_shape):
         super().__init__()
         self.layer, self.limit = torch.nn.Linear(int(torch.tensor(input_shape).prod()), num_classes), limit
+        self.register_buffer("before", self.layer.weight.detach().clone())
 
     def forward(self, inputs):
         logits = self.layer(inputs.flatten(1))
-        return logits if self.layer.weight.detach().abs().max() < self.limit else logits * float("inf")
+        if not self.training:
+            return logits
+        moved = (self.layer.weight.detach() - self.before).abs().max()
+        self.before.copy_(self.layer.weight.detach())
+        return logits if moved <= self.limit else logits * float("inf")
 
 
 def cohort_config(method: str = "mutual", members: Any = None, **options: Any) -> CohortConfig:

@@ -94,7 +94,7 @@ def teachers(tmp_path_factory):
 
 def training(run, session):
     run.stage.mkdir(parents=True, exist_ok=True)
-    return Training(run, session, SharedData().of(run, session))
+    return Training(run, session, SharedData().of([run], session)[0])
 
 
 def losses(run, session, steps=20):
@@ -206,7 +206,7 @@ def test_ranks_are_asked_about_their_own_rows_by_their_own_draws(digits, teacher
     for rank in (0, 1):
         here = Here(teachers, digits)
         session = Rank(rank, here)
-        rows = SharedData().of(run, session).rows
+        rows = SharedData().of([run], session)[0].rows
         batches = Batches(rows, run, session).from_step(0)
         next(LookAhead(batches, rows.live, run, session, range(1)))
         told.append(here.asked[0]["image"])
