@@ -125,11 +125,16 @@ class ListeningStepper(Stepper):
     def hear(
         self, work: Work, number: int, own: Tensor, generations: Sequence[Generation], temperature: float
     ) -> Heard:
-        """What the mean of `generations` says of part `number` of the rows, beside the member's own logits."""
-        if not generations:
+        """What the mean of `generations` says of part `number` of the rows, beside the member's own logits.
+
+        One whose logits overflow is passed over: it is on its way to be set back, and this member is not.
+        """
+        said = [self.ask(each, work, number) for each in generations]
+        heard = [logits for logits in said if bool(logits.isfinite().all())]
+        if not heard:
             return NOTHING
         own = at_least_float32(own.detach())
-        logits = torch.stack([own, *(self.ask(each, work, number).to(own.dtype) for each in generations)], 1)
+        logits = torch.stack([own, *(each.to(own.dtype) for each in heard)], 1)
         labels = torch.full(logits.shape[:1], -1, device=logits.device)
         rule = PEER_RULES[self.run.membership.peer_rule]
         return Heard(rule(logits, labels, 0, temperature=temperature))

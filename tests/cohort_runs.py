@@ -69,6 +69,13 @@ class Exploding(torch.nn.Module):
         return logits if moved <= self.limit else logits * float("inf")
 
 
+class Overflowing(ExactPlain):
+    """Its weights are finite, what it says is not."""
+
+    def forward(self, inputs):
+        return super().forward(inputs) * float("inf")
+
+
 def cohort_config(method: str = "mutual", members: Any = None, **options: Any) -> CohortConfig:
     members = members or {"a": MLP, "b": MLP}
     train = {"steps": 20, "batch_size": 32, "learning_rate": 1e-2} | options.pop("train", {})

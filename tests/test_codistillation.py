@@ -241,6 +241,18 @@ def test_weights_that_are_not_finite_are_not_published(digits, tmp_path, caplog)
     assert steps_in(generations_of(run, "b")) == [] and "not finite" in caplog.text
 
 
+def test_a_generation_whose_logits_overflow_is_passed_over(digits, tmp_path):
+    wild = {"model": "cohort_runs:Overflowing"}
+    beside, silent = (
+        alone(tmp_path / name, digits, codistilling({"a": MLP, "b": wild})) for name in ("beside", "none")
+    )
+    speak(beside, digits)
+    for run in (beside, silent):
+        in_turn(run)
+    assert curve(beside, "peers.heard")[-1] == (30, 1)
+    assert farthest(weights(beside), weights(silent)) == 0
+
+
 def test_a_generation_that_names_code_beyond_the_recipe_is_refused(digits, tmp_path):
     run = alone(tmp_path, digits, codistilling())
     module, config = network(run, digits, 1)
