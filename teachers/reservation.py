@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
+from uuid import uuid4
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -99,7 +100,10 @@ def _reserve(requests: Sequence[Request], wait_s: float) -> list[Any]:
     """
     wait = Wait(wait_s)
     while True:
-        groups = [placement_group([request.bundle] * request.num, strategy="PACK") for request in requests]
+        groups = [
+            placement_group([request.bundle] * request.num, strategy="PACK", name=f"collegium-{uuid4().hex}")
+            for request in requests
+        ]
         try:
             if wait.until_ready(requests, groups):
                 return groups

@@ -75,3 +75,16 @@ def test_two_workers_agree_with_one_to_1e_6_and_leave_nothing_of_rays_behind(dig
         assert (weights[1][name] - expected).abs().max() < 1e-6
     assert double.validation == pytest.approx(single.validation, abs=1e-6)
     assert {path.name for path in two.stage.iterdir()} == {"student", "metrics.jsonl"}
+
+
+def test_room_that_ray_train_forgot_is_given_back_to_who_waits_for_it(digits, ray_cluster, tmp_path):
+    import ray
+    from ray.util.placement_group import placement_group
+
+    from students.ray_leaks import unnamed_groups
+
+    forgotten = placement_group([{"CPU": 7.5}])  # as of a worker group whose worker died while it started
+    ray.get(forgotten.ready())
+    run = make_run(tmp_path, digits, objective=[HARD], labelled_only=True, steps=5)
+    (result,) = fit_on_ray([run], resources=Resources())
+    assert result.steps == 5 and unnamed_groups() == []

@@ -1,0 +1,188 @@
+"""What peers are worth: every cohort method beside independent training and offline distillation, on Fashion-MNIST.
+
+    python benchmarks/peers.py [--epochs 10] [--seeds 3] [--rows 8600]
+
+6,000 training rows with all their labels, three networks a cohort (one conv net; online_teacher has a wide and a deep
+teacher), the same epochs for everybody. *offline* spends the same compute apart: two networks are trained by labels and
+teach the third. Test accuracy, mean and standard deviation over seeds, of the mean member, of the best member on
+validation, and of the members' mean probability. The last line printed is one JSON object.
+"""
+
+import argparse
+import json
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+
+import students
+from benchmarks.training import FASHION, fashion
+from students.cohort_config import CohortConfig
+from students.cohort_runs import alone_runs, member_runs
+from students.config import HardTerm, SoftTerm
+from students.evaluate_cohort import mean_probability
+from students.optimize import resolve_steps
+from students.session import CohortRun, PlainSession, Run, Source
+from students.train import fit
+from teachers.config import NumpySource, Preprocess, TransferSetConfig
+from teachers.prepare import prepare
+from teachers.soft_targets.schema import Spec, rows_per_shard
+from teachers.soft_targets.store import SoftTargetStore
+from teachers.transfer_set import TransferSet
+
+CONV = {"model": "students.models:small_conv_net", "arguments": {"width": 16}}
+WIDE = {"model": "students.models:small_conv_net", "arguments": {"width": 32}}
+DEEP = {"model": "teachers.zoo:mlp", "arguments": {"hidden": [256, 128]}}
+THREE = {name: CONV for name in "abc"}
+COHORTS: dict[str, dict[str, Any]] = {
+    "mutual": {"members": THREE},
+    "kdcl": {"members": THREE},
+    "feature_exchange": {"members": {name: {**CONV, "layers": ["2"]} for name in "abc"}},
+    "one": {"members": THREE, "trunk": "1"},
+    "group_leader": {"members": THREE, "trunk": "1"},
+    "codistillation": {"members": THREE},
+    "online_teacher": {
+        "members": {
+            "wide": {**WIDE, "role": "wide_teacher", "layers": ["2"]},
+            "deep": {**DEEP, "role": "deep_teacher", "layers": ["3"]},
+            "small": {**CONV, "role": "student", "layers": ["2"]},
+        },
+    },
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=float, default=10)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=8600)
+    arguments = parser.parse_args()
+    if not FASHION.exists():
+        raise SystemExit(f"{FASHION} is not there: this table is about real pictures")
+    torch.set_num_threads(1)
+    logging.disable(logging.INFO)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = table_of(Path(folder), arguments)
+    print(as_markdown(rows))
+    print(json.dumps({"rows": rows, "seeds": arguments.seeds, "epochs": arguments.epochs}))
+
+
+def table_of(folder: Path, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    images, labels = fashion(arguments.rows)
+    np.savez(folder / "rows.npz", image=images, label=labels)
+    source = NumpySource(kind="numpy", path=str(folder / "rows.npz"))
+    data = prepare(TransferSetConfig(source=source, inputs="image", label="label"), folder / "prepared")
+    rows: dict[str, dict[str, Any]] = {}
+    for method in ("independent", "offline", *COHORTS):
+        found, seconds = [], []
+        for seed in range(arguments.seeds):
+            begun = time.perf_counter()
+            found.append(one_run(folder / method / str(seed), data, method, seed, arguments.epochs))
+            seconds.append(time.perf_counter() - begun)
+        rows[method] = {key: over([each[key] for each in found]) for key in found[0]}
+        rows[method]["seconds"] = round(statistics.median(seconds), 1)
+        print(method, rows[method], flush=True)
+    return rows
+
+
+def over(values: list[float]) -> list[float]:
+    return [round(statistics.fmean(values), 4), round(statistics.stdev(values), 4) if len(values) > 1 else 0.0]
+
+
+def one_run(folder: Path, data: TransferSet, method: str, seed: int, epochs: float) -> dict[str, float]:
+    """Test accuracies of what `method` trains with one seed."""
+    if method == "offline":
+        taught = offline(folder, data, seed, epochs)
+        return figures([taught], data)
+    options = COHORTS.get(method, COHORTS["mutual"])
+    name = method if method in COHORTS else "mutual"
+    run = cohort(folder, data, name, options, seed, epochs, alone=method == "independent")
+    fit([run], PlainSession())
+    members = [member for member in run.members if method != "online_teacher" or member.folder.parts[-2] == "small"]
+    return figures([member.folder for member in members], data)
+
+
+def cohort(
+    folder: Path, data: TransferSet, method: str, options: Mapping[str, Any], seed: int, epochs: float, *, alone: bool
+) -> CohortRun:
+    train = {"epochs": epochs, "batch_size": 64, "learning_rate": 5e-3, "augment": ["pad_and_crop", "flip"]}
+    document = {"method": method, "train": train, "workers_per_member": None, **options}
+    config: CohortConfig = TypeAdapter(CohortConfig).validate_python(document)
+    steps = resolve_steps(config.train, sum(segment.num_rows for segment in data.of("train")))
+    config = config.model_copy(update={"train": config.train.model_copy(update={"steps": steps, "epochs": None})})
+    common = {"stage": folder, "stage_name": "distill/bench", "transfer_set": data.folder, "sources": ()}
+    make = alone_runs if alone else member_runs
+    first = ("control",) if alone else ()
+    return make(*first, "bench", config, seed, folder=folder, **common)
+
+
+def offline(folder: Path, data: TransferSet, seed: int, epochs: float) -> Path:
+    """Two networks by labels, what they say of the training rows into stores, then the third from both."""
+    alone = cohort(folder / "teachers", data, "mutual", {"members": {n: CONV for n in "ab"}}, seed, epochs, alone=True)
+    fit([alone], PlainSession())
+    sources = tuple(stored(folder / f"store-{n}", data, member) for n, member in enumerate(alone.members))
+    student = Run(
+        name=f"student/seed-{seed}",
+        folder=folder / "student",
+        stage=folder,
+        stage_name="distill/offline",
+        model=CONV["model"],
+        arguments=CONV["arguments"],
+        preprocess=Preprocess(),
+        objective=(SoftTerm(loss="soft", temperature=1.0, weight=1.0), HardTerm(loss="hard")),
+        train=alone.members[0].train,
+        seed=seed + 1000,
+        transfer_set=data.folder,
+        sources=sources,
+    )
+    fit([student], PlainSession())
+    return student.folder
+
+
+def stored(folder: Path, data: TransferSet, member: Run) -> Source:
+    (segment,) = data.of("train")
+    shard = rows_per_shard(segment.num_rows, 12 + 2 * len(data.classes))
+    name = f"teacher_{member.membership.number}"
+    spec = Spec(name, "bench", segment.name, segment.digest, "dense", data.classes, segment.num_rows, shard)
+    store, model, keys = SoftTargetStore.create(folder, spec), students.load(member.folder), data.keys(segment)
+    for number in range(store.num_shards):
+        first, rows = store.shard_rows(number)
+        logits = model(data.inputs(segment, first, rows)).numpy()
+        store.commit(number, keys[first : first + rows], {"logits": logits})
+    store.seal()
+    return Source(name=name, stores={segment.name: folder})
+
+
+def figures(folders: list[Path], data: TransferSet) -> dict[str, float]:
+    (test,) = data.of("test")
+    labels = torch.from_numpy(data.labels(test).astype(np.int64))
+    said = [students.load(folder)(data.inputs(test)) for folder in folders]
+    right = [float((logits.argmax(-1) == labels).double().mean()) for logits in said]
+    chosen = max(
+        range(len(folders)),
+        key=lambda n: json.loads((folders[n] / "result.json").read_text())["validation"]["accuracy"],
+    )
+    together = float((mean_probability(said).argmax(-1) == labels).double().mean())
+    return {"mean_member": statistics.fmean(right), "best_member": right[chosen], "ensemble": together}
+
+
+def as_markdown(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    def cell(found: list[float]) -> str:
+        return f"{100 * found[0]:.1f} ± {100 * found[1]:.1f}"
+
+    lines = ["| method | mean member | best on validation | ensemble | seconds a run |", "|---|---|---|---|---|"]
+    for method, row in rows.items():
+        shown = [cell(row[key]) for key in ("mean_member", "best_member", "ensemble")]
+        lines.append(f"| {method} | {' | '.join(shown)} | {row['seconds']:.0f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

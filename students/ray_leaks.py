@@ -1,0 +1,67 @@
+"""Placement groups that Ray Train 2.60 forgets: of a worker group whose worker died while the group was starting.
+
+Its controller then starts another group and never gives the first one's room back, so on a cluster without room for both
+the second waits for ever, and so does whoever needs room later. A trainer has one group at a time, which is its newest.
+"""
+
+from threading import Event, Lock, Thread
+from types import TracebackType
+from typing import Any
+
+POLL_S = 1.0
+
+
+class Watch:
+    """While a trainer runs, and once when the last one of this process has ended, forgotten groups are given back.
+
+    Groups of Ray Train are those of this job without a name; all of ours have one. While several trainers run at once
+    nobody knows whose a group is, so nothing is touched until the last of them ends.
+    """
+
+    lock = Lock()
+    running = 0
+
+    def __enter__(self) -> "Watch":
+        with Watch.lock:
+            Watch.running += 1
+        self.seen: list[str] = []
+        self.ended = Event()
+        self.thread = Thread(target=self._watch, name="ray-train-groups", daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.ended.set()
+        self.thread.join()
+        with Watch.lock:
+            Watch.running -= 1
+            if Watch.running == 0:
+                give_back(unnamed_groups())
+
+    def _watch(self) -> None:
+        while not self.ended.wait(POLL_S):
+            groups = unnamed_groups()
+            self.seen = [group for group in self.seen if group in groups] + [g for g in groups if g not in self.seen]
+            with Watch.lock:
+                if Watch.running == 1:
+                    give_back(self.seen[:-1])
+
+
+def unnamed_groups() -> list[str]:
+    """Hexadecimal ids of this job's placement groups that have no name and hold or wait for room."""
+    import ray
+
+    job = ray.get_runtime_context().get_job_id()
+    table: dict[str, dict[str, Any]] = ray.util.placement_group_table()
+    alive = {group: found for group, found in table.items() if found["state"] != "REMOVED"}
+    return [group for group, found in alive.items() if not found["name"] and group.endswith(job)]
+
+
+def give_back(groups: list[str]) -> None:
+    from ray._raylet import PlacementGroupID
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    for group in groups:
+        remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group)))
