@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from students.cohort_config import CohortConfig, SharedTrunkCohort
 from teachers.errors import CollegiumError, RecipeError
 
 from .recipe import Recipe
@@ -29,8 +30,33 @@ def dry_forward(recipe: Recipe, columns: Any, classes: list[str]) -> None:
         for member, network in cohort.members.items():
             where = f"cohorts.{name}.members.{member}"
             problems += _problem(where, network.model, network.arguments, network.preprocess, columns, len(classes))
+        if not problems:
+            problems += _problems_between(name, cohort, columns, len(classes))
     if problems:
         raise RecipeError("\n".join(problems))
+
+
+def _problems_between(name: str, cohort: CohortConfig, columns: Any, num_classes: int) -> list[str]:
+    """Of members that share a trunk, or swap stage maps."""
+    from students.features import maps_of_zeros
+    from students.trunk import share_trunk
+    from teachers.model_folder import build_module
+    from teachers.preprocess import Preprocessor
+
+    keys = [f"cohorts.{name}.members.{member}" for member in cohort.members]
+    try:
+        shapes = [Preprocessor(member.preprocess, columns).input_shape for member in cohort.members.values()]
+        modules = [
+            build_module(member.model, member.arguments, num_classes=num_classes, input_shape=shape)
+            for member, shape in zip(cohort.members.values(), shapes, strict=True)
+        ]
+        if isinstance(cohort, SharedTrunkCohort):
+            share_trunk(modules, cohort.trunk, keys)
+        for member, module, shape, key in zip(cohort.members.values(), modules, shapes, keys, strict=True):
+            maps_of_zeros(module, member.layers, shape, f"{key}.layers: {member.model}")
+    except CollegiumError as error:
+        return [str(error)]
+    return []
 
 
 def _problem(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
 
-from students.config import LossName
+from students.config import LossName, StudentLossName
 from teachers.config import IMPORT_PATTERN, AugmentName, CombineName
 
 from .recipe_file import Loc, nearest
@@ -27,7 +27,8 @@ def told(model: type[BaseModel], value: Any, error: ValidationError) -> Iterator
         elif found["type"] in ("union_tag_invalid", "union_tag_not_found", "literal_error"):
             yield loc, _choice_message(found)
         elif _is_no_import_string(found):
-            known = {"loss": get_args(LossName), "combine": get_args(CombineName), "augment": get_args(AugmentName)}
+            losses = get_args(LossName if loc[0] == "cohorts" else StudentLossName)
+            known = {"loss": losses, "combine": get_args(CombineName), "augment": get_args(AugmentName)}
             key = next(str(part) for part in reversed(loc) if isinstance(part, str))  # `augment.1` is of `augment`
             own = list(known.get(key, ()))
             either = f"one of {', '.join(own)}, or " if own else ""
@@ -117,5 +118,5 @@ def _tags(member: Any) -> list[str]:
         return own or _tags(get_args(member)[0])
     if not _is_model(member):
         return []
-    kinds = [get_args(member.model_fields[key].annotation) for key in ("kind",) if key in member.model_fields]
+    kinds = [get_args(member.model_fields[key].annotation) for key in ("kind", "method") if key in member.model_fields]
     return list(kinds[0]) if kinds else []

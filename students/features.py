@@ -74,20 +74,10 @@ class FeatureStepper(Stepper):
     dtype: torch.dtype
 
     def shapes(self, input_shape: Any) -> Shapes:
-        """Of its stage maps, without the rows. Raises RecipeError for a layer that is not there, or is no tensor."""
-        names = dict(self.module.named_modules())
-        for layer in self.run.membership.layers:
-            if layer not in names:
-                known = ", ".join(list(names)[1:12])
-                raise RecipeError(f"{self.run.key}.layers: {self.run.model} has no module {layer!r}; it has {known}")
+        """Of its stage maps, without the rows."""
         layers = self.run.membership.layers
-        probe = WithMaps(self.module.eval(), layers, {})
-        with torch.no_grad():
-            _, maps, _ = probe(zeros(input_shape, self.session.device))
-        for layer in layers:
-            self.module.get_submodule(layer)._forward_hooks.clear()
+        maps = maps_of_zeros(self.module, layers, input_shape, f"{self.run.key}.layers: {self.run.model}")
         self.dtype = maps[0].dtype if maps else torch.float32
-        self.module.train()
         return [tuple(each.shape[1:]) for each in maps]
 
     def attach(self, own: Shapes, theirs: Mapping[int, Shapes]) -> None:
@@ -121,6 +111,23 @@ class FeatureStepper(Stepper):
             assert isinstance(projector, Projector)
             found.append((own, projector.pooled(everyone[int(number)][1 + int(layer)])))
         return found
+
+
+def maps_of_zeros(module: nn.Module, layers: Sequence[str], input_shape: Any, where: str) -> list[Tensor]:
+    """Stage maps of one row of zeros. Raises RecipeError, which begins with `where`, for a layer that is not there."""
+    names = dict(module.named_modules())
+    for layer in layers:
+        if layer not in names:
+            raise RecipeError(f"{where} has no module {layer!r}; it has {', '.join(list(names)[1:12])}")
+    probe = WithMaps(module.eval(), layers, {})
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    maps: list[Tensor]
+    with torch.no_grad():
+        _, maps, _ = probe(zeros(input_shape, device))
+    for layer in layers:
+        module.get_submodule(layer)._forward_hooks.clear()
+    module.train()
+    return maps
 
 
 def connect(

@@ -62,7 +62,8 @@ def test_a_resolved_cohort_reads_back_as_itself(tmp_path: Path) -> None:
         (f"method: mutual, {MEMBERS}, teachers: [wid]", "no teacher or student is called 'wid'"),
         (f"method: mutual, {MEMBERS}, objective: [{{loss: soft}}]", "needs `teachers`"),
         (f"method: mutual, {MEMBERS}, target: naive", "target: unknown key"),
-        (f"method: mutul, {MEMBERS}", "mutul"),
+        (f"method: mutul, {MEMBERS}", "did you mean mutual?"),
+        (f"method: mutual, {MEMBERS}, train: {{stesp: 1}}", "unknown key, did you mean steps?"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_at_its_place(cohort: str, told: str, tmp_path: Path) -> None:
