@@ -20,10 +20,13 @@ class Watch:
 
     lock = Lock()
     running = 0
+    crowded = False
+    """Several have run at once since the last time that none did: the newest group need not be of the one that is left."""
 
     def __enter__(self) -> "Watch":
         with Watch.lock:
             Watch.running += 1
+            Watch.crowded |= Watch.running > 1
         self.seen: list[str] = []
         self.ended = Event()
         self.thread = Thread(target=self._watch, name="ray-train-groups", daemon=True)
@@ -38,6 +41,7 @@ class Watch:
         with Watch.lock:
             Watch.running -= 1
             if Watch.running == 0:
+                Watch.crowded = False
                 give_back(unnamed_groups())
 
     def _watch(self) -> None:
@@ -45,7 +49,7 @@ class Watch:
             groups = unnamed_groups()
             self.seen = [group for group in self.seen if group in groups] + [g for g in groups if g not in self.seen]
             with Watch.lock:
-                if Watch.running == 1:
+                if not Watch.crowded:
                     give_back(self.seen[:-1])
 
 
