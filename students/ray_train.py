@@ -26,7 +26,7 @@ from teachers.users_code import described
 from teachers.waiting import aside
 
 from .ranks import Ranks
-from .ray_leaks import Watch
+from .ray_groups import Watch
 from .session import CohortRun, PlainSession, Run, RunResult, Session
 from .train import CHECKPOINT_EVERY_S, fit
 
@@ -136,7 +136,7 @@ def fit_on_ray(
     storage = runs[0].stage / "attempts" / uuid4().hex  # of Ray's bookkeeping; part of no seal
     try:
         # aside: in the main thread Ray Train would take Ctrl-C over, and never give it back
-        with Watch():
+        with Watch(runs[0].stage_name):
             result = aside(trainer(job, storage, resources, workers, gpus, max_failures, placement).fit)
     except WorkerGroupError as error:
         rank, wrapped = next(iter(error.worker_failures.items()))

@@ -20,6 +20,7 @@ TOKEN.touch(mode=0o600)
 TOKEN.write_text("tests-" + os.urandom(16).hex())
 os.environ |= {  # read when ray and mlflow are imported
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "OMP_NUM_THREADS": "1",  # tiny networks are slower on several, and far slower beside other work
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN_PATH": str(TOKEN),
     "RAY_ENABLE_AUTO_CONNECT": "0",

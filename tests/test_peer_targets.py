@@ -84,14 +84,18 @@ def test_general_weights_are_those_of_the_least_combined_error():
 
 
 def test_members_that_err_alike_share_the_weight():
-    assert torch.allclose(general_weights(torch.ones(3, 3, dtype=torch.float64)), torch.full((3,), 1 / 3, dtype=torch.float64))
+    assert torch.allclose(
+        general_weights(torch.ones(3, 3, dtype=torch.float64)), torch.full((3,), 1 / 3, dtype=torch.float64)
+    )
 
 
 def test_the_mean_of_others_is_the_log_of_their_mean_probability():
     logits, labels = drawn(4)
     target = PEER_RULES["mean_of_others"](logits, labels, 1)[:, 0]
     expected = logits[:, [0, 2]].softmax(-1).mean(1)
-    assert torch.allclose(target.softmax(-1), expected) and torch.allclose(target.exp().sum(-1), torch.ones(16, dtype=torch.float64))
+    assert torch.allclose(target.softmax(-1), expected) and torch.allclose(
+        target.exp().sum(-1), torch.ones(16, dtype=torch.float64)
+    )
 
 
 @pytest.mark.parametrize("reduce", ["mean", "sum"])

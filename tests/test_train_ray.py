@@ -81,10 +81,10 @@ def test_room_that_ray_train_forgot_is_given_back_to_who_waits_for_it(digits, ra
     import ray
     from ray.util.placement_group import placement_group
 
-    from students.ray_leaks import unnamed_groups
+    from students.ray_groups import unnamed_groups
 
     forgotten = placement_group([{"CPU": 7.5}])  # as of a worker group whose worker died while it started
     ray.get(forgotten.ready())
     run = make_run(tmp_path, digits, objective=[HARD], labelled_only=True, steps=5)
     (result,) = fit_on_ray([run], resources=Resources())
-    assert result.steps == 5 and unnamed_groups() == []
+    assert result.steps == 5 and unnamed_groups() == {}

@@ -1,14 +1,20 @@
-"""Placement groups that Ray Train 2.60 forgets: of a worker group whose worker died while the group was starting.
+"""The room that trainers take on the cluster: who waits for it says so, and what Ray Train forgets is given back.
 
-Its controller then starts another group and never gives the first one's room back, so on a cluster without room for both
-the second waits for ever, and so does whoever needs room later. A trainer has one group at a time, which is its newest.
+Ray Train 2.60 forgets the placement group of a worker group whose worker died while the group was starting: its controller
+starts another one, which on a cluster without room for both waits for ever, as does whoever needs room later. A trainer
+has one group at a time, which is its newest.
 """
 
+import logging
+import time
 from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Any
 
+log = logging.getLogger(__name__)
+
 POLL_S = 1.0
+LOG_EVERY_S = 10.0
 
 
 class Watch:
@@ -22,6 +28,9 @@ class Watch:
     running = 0
     crowded = False
     """Several have run at once since the last time that none did: the newest group need not be of the one that is left."""
+
+    def __init__(self, who: str) -> None:
+        self.who = who
 
     def __enter__(self) -> "Watch":
         with Watch.lock:
@@ -42,25 +51,43 @@ class Watch:
             Watch.running -= 1
             if Watch.running == 0:
                 Watch.crowded = False
-                give_back(unnamed_groups())
+                give_back([*unnamed_groups()])
 
     def _watch(self) -> None:
+        begun = told = time.time()
         while not self.ended.wait(POLL_S):
             groups = unnamed_groups()
+            waiting = [found for found in groups.values() if found["state"] in ("PENDING", "RESCHEDULING")]
+            begun = begun if waiting else time.time()
+            if waiting and time.time() - max(begun, told) >= LOG_EVERY_S:
+                told = time.time()
+                tell_who_waits(self.who, [*waiting[-1]["bundles"].values()], begun)
             self.seen = [group for group in self.seen if group in groups] + [g for g in groups if g not in self.seen]
             with Watch.lock:
                 if not Watch.crowded:
                     give_back(self.seen[:-1])
 
 
-def unnamed_groups() -> list[str]:
-    """Hexadecimal ids of this job's placement groups that have no name and hold or wait for room."""
+def tell_who_waits(who: str, bundles: list[dict[str, float]], since: float) -> None:
+    import ray
+
+    free = {name: amount for name, amount in ray.available_resources().items() if name in ("CPU", "GPU", *bundles[0])}
+    asked = ", ".join(f"{amount:g} {name}" for name, amount in bundles[0].items())
+    at = time.strftime("%H:%M:%S", time.localtime(since))
+    log.info("%s waits since %s for %d x %s; free are %s", who, at, len(bundles), asked, free)
+
+
+def unnamed_groups() -> dict[str, dict[str, Any]]:
+    """By hexadecimal id, this job's placement groups that have no name and hold or wait for room."""
     import ray
 
     job = ray.get_runtime_context().get_job_id()
     table: dict[str, dict[str, Any]] = ray.util.placement_group_table()
-    alive = {group: found for group, found in table.items() if found["state"] != "REMOVED"}
-    return [group for group, found in alive.items() if not found["name"] and group.endswith(job)]
+    return {
+        group: found
+        for group, found in table.items()
+        if found["state"] != "REMOVED" and not found["name"] and group.endswith(job)
+    }
 
 
 def give_back(groups: list[str]) -> None:
