@@ -91,7 +91,7 @@ def test_members_that_err_alike_share_the_weight():
 
 def test_the_mean_of_others_is_the_log_of_their_mean_probability():
     logits, labels = drawn(4)
-    target = PEER_RULES["mean_of_others"](logits, labels, 1)[:, 0]
+    target = PEER_RULES["mean_of_others"](logits, labels, 1, temperature=1.0)[:, 0]
     expected = logits[:, [0, 2]].softmax(-1).mean(1)
     assert torch.allclose(target.softmax(-1), expected) and torch.allclose(
         target.exp().sum(-1), torch.ones(16, dtype=torch.float64)
