@@ -51,8 +51,6 @@ class Cohort:
         self.trainings = self.make_trainings(self.data)
         wire = run.config.wire if isinstance(run.config, SynchronousCohort) else None
         self.exchange = Exchange(self.same_rows, WIRES[wire])
-        self.weights = torch.full((len(run.members),), 1 / len(run.members), dtype=torch.float64)
-        """Of the rule `general`, from the last look at validation."""
         self.rollbacks = [0] * len(run.members)
         """Of each member: it goes on at half its learning rate after each."""
         self.overflowed: dict[str, Tensor | float] = {}
@@ -77,9 +75,13 @@ class Cohort:
     def check_classes(self) -> None:
         found = self.same_rows.everyone([each.transfer_set.classes for each in self.data])
         if len({tuple(classes) for each in found for classes in each}) > 1:
-            raise CollegiumError(
-                f"{self.run.key}: its members have different classes; a cohort shares one transfer set"
-            )
+            raise CollegiumError(f"{self.run.key}: its members have different classes; give them one transfer set")
+
+    @property
+    def weights(self) -> Tensor:
+        """Of the rule `general`, f64 `[members]`."""
+        members = len(self.run.members)
+        return torch.tensor(self.trainings[0].progress.peer_weights or [1 / members] * members, dtype=torch.float64)
 
     @property
     def step(self) -> int:
@@ -207,13 +209,8 @@ class Cohort:
         if not self.resume():
             self.trainings = self.make_trainings(self.data)  # there is none yet: everyone again from its seed
         self.slow_down(rollbacks)
-        log.warning(
-            "%s: %s diverged at step %d; back to step %d, at half the learning rate",
-            self.run.stage_name,
-            ", ".join(names),
-            at + 1,
-            self.step,
-        )
+        who = f"{self.run.stage_name}: {', '.join(names)}"
+        log.warning("%s diverged at step %d; back to step %d, at half the learning rate", who, at + 1, self.step)
         self.new_attempt()
         self.save()
 
@@ -261,7 +258,9 @@ class Cohort:
     def keep(self, found: Together) -> None:
         """What the look said of all together: curves of the cohort, and the weights of the rule `general`."""
         if found.labelled:
-            self.weights = general_weights(found.covariance())
+            weights = general_weights(found.covariance()).tolist()
+            for training in self.trainings:
+                training.progress.peer_weights = weights
         if len(self.run.members) > 1 and self.run.exchange and found.rows:
             values = {"agreement": found.agreement(), "step_ms": 1e3 * self.busy_s / max(self.taken, 1)}
             values |= self.exchange.taken()

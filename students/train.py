@@ -104,6 +104,8 @@ class Progress:
     looks_without_better: int = 0
     pending: dict[int, Tensor] = field(default_factory=dict)
     """By step, the terms `[terms]` since the last point of the curves, this rank's share."""
+    peer_weights: list[float] = field(default_factory=list)
+    """Of the members of its cohort, from the last look at validation; empty: they count alike."""
     rollbacks: int = 0
     """Times that this member of a cohort diverged; its learning rate is halved by each."""
 

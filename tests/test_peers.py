@@ -370,11 +370,12 @@ def test_trunks_that_do_not_fit_are_refused_with_the_first_difference(digits, tm
         in_turn(run)
 
 
-def test_a_resumed_cohort_ends_like_an_undisturbed_one(digits, tmp_path):
+@pytest.mark.parametrize("method", [{"method": "mutual"}, {"method": "kdcl", "target": "general"}])
+def test_a_resumed_cohort_ends_like_an_undisturbed_one(method, digits, tmp_path):
     from students.cohorts import cohort_of
     from students.train import Clock
 
-    config = cohort_config("mutual", {"a": MLP, "b": CONV}, train={"steps": 60, "evaluate_every": 15})
+    config = cohort_config(members={"a": MLP, "b": CONV}, train={"steps": 60, "evaluate_every": 15}, **method)
     whole = make_cohort(tmp_path / "whole", digits, config)
     in_turn(whole)
     run = make_cohort(tmp_path / "stopped", digits, config)
