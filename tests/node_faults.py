@@ -1,7 +1,7 @@
-"""Two peers on two Ray nodes of this machine; one node is killed in the middle, and another takes its place.
+"""Two peers on two Ray nodes of this machine: a rank is killed, then a whole node, and another node takes its place.
 
-`python -m tests.node_faults FOLDER SEED` prints the seconds from the kill to the end of the training, and fails when the
-members' weights are not those of a cohort that nobody disturbed.
+`python -m tests.node_faults FOLDER SEED` writes to FOLDER/seconds those from the node's end to that of the training, and fails when
+the members' weights are not those of a cohort that nobody disturbed.
 """
 
 import random
@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import psutil
 import ray
 import torch
 from ray.cluster_utils import Cluster
@@ -49,8 +50,12 @@ def main(folder: Path, seed: int) -> float:
     failed: list[Exception] = []
     training = Thread(target=train, args=(run, failed), daemon=True)
     training.start()
-    wait_for_a_checkpoint(run, training)
-    time.sleep(random.Random(seed).uniform(0, 2))
+    at = random.Random(seed)
+    step = wait_for_a_checkpoint(run, training, after=0)
+    time.sleep(at.uniform(0, 2))
+    at.choice(ranks()).kill()
+    wait_for_a_checkpoint(run, training, after=step)
+    time.sleep(at.uniform(0, 2))
     assert training.is_alive(), "the training ended before there was anything to kill"
     killed = time.monotonic()
     cluster.remove_node(nodes[seed % 2], allow_graceful=False)
@@ -70,12 +75,23 @@ def train(run: CohortRun, failed: list[Any]) -> None:
         failed.append(error)
 
 
-def wait_for_a_checkpoint(run: CohortRun, training: Thread) -> None:
+def ranks() -> list[psutil.Process]:
+    """Processes in which a member trains."""
+    family = psutil.Process().children(recursive=True)
+    return [process for process in family if " ".join(process.cmdline()).startswith("ray::RayTrainWorker")]
+
+
+def wait_for_a_checkpoint(run: CohortRun, training: Thread, *, after: int) -> int:
+    """The step of a common checkpoint beyond step `after`."""
     end = time.monotonic() + PATIENCE_S
-    while newest_common(run.members) is None:
-        assert training.is_alive() and time.monotonic() < end, "there was no checkpoint"
+    step = 0
+    while step <= after:
+        assert training.is_alive() and time.monotonic() < end, "there was no further checkpoint"
         time.sleep(0.1)
+        step = int((newest_common(run.members) or "-0").rpartition("-")[2])
+    return step
 
 
 if __name__ == "__main__":
-    print(main(Path(sys.argv[1]), int(sys.argv[2])))
+    folder = Path(sys.argv[1])
+    (folder / "seconds").write_text(f"{main(folder, int(sys.argv[2])):.1f}")
