@@ -9,7 +9,7 @@ run: $(STAMP)
 	$(BIN)/collegium run recipes/digits.yaml --out out/digits
 
 test: $(STAMP)
-	$(BIN)/python -m pytest tests -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff check .

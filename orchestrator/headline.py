@@ -12,7 +12,7 @@ def learners(report: Mapping[str, Any]) -> dict[str, Any]:
     """Every student, and every member of a cohort as `cohort.member`: their documents have one form."""
     members = {
         f"{name}.{member}": found
-        for name, cohort in report["cohorts"].items()
+        for name, cohort in report.get("cohorts", {}).items()
         for member, found in cohort["members"].items()
     }
     return {**report["students"], **members}
@@ -43,7 +43,7 @@ def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
         yield "ensemble.test_accuracy", report["ensemble"]["test_accuracy"]
     for name, teacher in report["teachers"].items():
         yield f"teachers.{name}.test_accuracy", teacher["test_accuracy"]
-    for name, cohort in report["cohorts"].items():
+    for name, cohort in report.get("cohorts", {}).items():
         yield f"cohorts.{name}.ensemble.test_accuracy", cohort["ensemble"]["test_accuracy"]["mean"]
     for name, student in learners(report).items():
         yield f"students.{name}.test_accuracy", student["test_accuracy"]["mean"]
@@ -64,7 +64,7 @@ def note(report: Mapping[str, Any]) -> str:
     lines += [f"| teacher {name} | {percent(t['test_accuracy'])} | |" for name, t in report["teachers"].items()]
     if report["ensemble"]:
         lines += [f"| teachers together | {percent(report['ensemble']['test_accuracy'])} | |"]
-    for name, cohort in report["cohorts"].items():
+    for name, cohort in report.get("cohorts", {}).items():
         lines += [f"| cohort {name} together | {spread(cohort['ensemble']['test_accuracy'])} | |"]
     for name, student in learners(report).items():
         gain = student["gain"]

@@ -133,7 +133,7 @@ def _student_plots(report: Mapping[str, Any], name: str) -> Iterator[Plot]:
 def _cohort_plots(report: Mapping[str, Any]) -> Iterator[tuple[str, list[Plot]]]:
     """Of every cohort: agreement between its members over time, and on the test rows at the end."""
     labels = {"cohort.agreement": "agreement of peers", "cohort.ensemble_accuracy": "validation accuracy together"}
-    for name, cohort in report["cohorts"].items():
+    for name, cohort in report.get("cohorts", {}).items():
         curves = report["curves"].get(name, {})
         runs = {f"student/{run}": found for run, found in curves.items() if "cohort.agreement" in found}
         found = [

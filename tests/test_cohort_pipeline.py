@@ -19,7 +19,9 @@ TINY = [
     "teachers.wide={kind: module, model: 'teachers.zoo:mlp', arguments: {hidden: 16}, train: {steps: 30}}",
     "teachers.trees.arguments={n_estimators: 10}",
     "cohorts.trio.train.steps=40",
-    "cohorts.trio.train.seeds=[0, 1]",
+    "cohorts.trio.train.seeds=[0]",
+    "cohorts.trio.members={a: {model: 'students.models:mlp', arguments: {hidden: 16}}, "
+    "b: {model: 'students.models:small_conv_net'}}",
     "cohorts.trio.workers_per_member=1",
     "cohorts.trio.deliver=all",
     "students={late: {model: 'students.models:mlp', arguments: {hidden: 4}, teachers: [trio.b], control: false, "
@@ -42,15 +44,15 @@ def test_the_report_shows_members_beside_controls_and_offline_distillation(
 ) -> None:
     _, report = finished
     trio = report["cohorts"]["trio"]
-    assert trio["method"] == "mutual" and set(trio["members"]) == {"a", "b", "c"}
+    assert trio["method"] == "mutual" and set(trio["members"]) == {"a", "b"}
     for member in trio["members"].values():
         for figures in (member["test_accuracy"], member["control_accuracy"], member["offline_accuracy"]):
-            assert len(figures["runs"]) == 2 and figures["std"] is not None
+            assert len(figures["runs"]) == 1 and figures["std"] is None
         assert (
             "interval" in member["verdict"]
             and member["gain_over_offline"]["low"] <= member["gain_over_offline"]["high"]
         )
-    assert len(trio["ensemble"]["test_accuracy"]["runs"]) == 2
+    assert len(trio["ensemble"]["test_accuracy"]["runs"]) == 1
     assert 0 < trio["exchange"]["share"] < 1 and trio["exchange"]["bytes"] > 0
     assert any("cohort.agreement" in points for points in report["curves"]["trio"].values())
 
@@ -60,7 +62,7 @@ def test_every_member_is_delivered_and_one_of_them_has_taught_a_student(
 ) -> None:
     out, report = finished
     models = sorted(path.name.partition("-")[0] for path in (out / "models").iterdir())
-    assert models == ["late", "trio.a", "trio.b", "trio.c"]
+    assert models == ["late", "trio.a", "trio.b"]
     for path in (out / "models").iterdir():
         assert len(students.load(path).config.classes) == 10
     assert any(stage["stage"] == "label" and stage["name"] == "trio.b" for stage in report["stages"])
