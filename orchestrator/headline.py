@@ -72,7 +72,7 @@ def note(report: Mapping[str, Any]) -> str:
         lines.append(f"| student {name} | {spread(student['test_accuracy'])} | {interval} |")
         if student["control_accuracy"]:
             lines.append(f"| control of {name} | {spread(student['control_accuracy'])} | |")
-        if student["offline_accuracy"]:
+        if student.get("offline_accuracy"):
             lines.append(f"| {name} from its teachers alone | {spread(student['offline_accuracy'])} | |")
     return "\n".join(lines)[:NOTE_CHARACTERS]
 

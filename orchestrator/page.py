@@ -67,7 +67,7 @@ def _rows(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {**ensemble, "kind": "ensemble", "name": "teachers together", "shown": percent(ensemble["test_accuracy"])}
     for name, student in learners(report).items():
         yield {**student, "kind": "student", "name": name, "shown": spread(student["test_accuracy"])}
-        if student["offline_runs"]:
+        if student.get("offline_runs"):
             shown = spread(student["offline_accuracy"])
             yield {**_means(student["offline_runs"]), **_alone(student, f"{name} from its teachers alone", shown)}
         if student["control_runs"]:
