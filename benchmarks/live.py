@@ -193,7 +193,7 @@ class LiveSide:
         self.session = PlainSession(bench.device, live=client)
         about = Live(bench.transfer_set.classes, PREFETCH)
         run = bench.run("live", tuple(Source(spec.name, {}, live=about) for spec in bench.teachers))
-        self.training = Training(run, self.session, SharedData().of(run, self.session))
+        self.training = Training(run, self.session, SharedData().of([run], self.session)[0])
         self.endless = Batches(self.training.data.rows, run, self.session).from_step(0)
         self.waited_s, self.took_s = 0.0, [0.0]
 

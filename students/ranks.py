@@ -53,7 +53,7 @@ class Ranks:
 
     def all_gather(self, tensor: Tensor) -> Tensor:
         out = tensor.new_empty(self.world * tensor.numel())  # gloo takes no other shape
-        dist.all_gather_into_tensor(out, tensor.flatten(), group=self.group)
+        dist.all_gather_single(out, tensor.flatten(), group=self.group)
         return out.view(self.world, *tensor.shape)
 
     def part(self, groups: tuple[tuple[int, ...], ...]) -> Session:
