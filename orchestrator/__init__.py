@@ -1,6 +1,6 @@
 """Collegium distils many teachers into one small student on a Ray cluster.
 
-Everything the command does is one call from here: `from orchestrator import load_recipe, plan, run`.
+Everything the command does is one call from here: `from orchestrator import load_recipe, plan, run, tune`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from .planning import plan as plan
     from .recipe import load_recipe as load_recipe
     from .runs import run as run
+    from .studies import tune as tune
 
-__all__ = ["load_recipe", "plan", "run"]
-_HOMES = {"load_recipe": "recipe", "plan": "planning", "run": "runs"}
+__all__ = ["load_recipe", "plan", "run", "tune"]
+_HOMES = {"load_recipe": "recipe", "plan": "planning", "run": "runs", "tune": "studies"}
 
 
 def __getattr__(name: str) -> Any:

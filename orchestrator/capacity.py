@@ -89,6 +89,29 @@ def _gang_problems(recipe: Recipe, learner: str, nodes: Sequence[Node]) -> Itera
         yield f"{where}.{key}: {told} at once ask for {asks}; ask for fewer, or less in `resources`{cure}"
 
 
+def room_for_trials(recipe: Recipe, nodes: Sequence[Node]) -> int:
+    """How many trials of the recipe's search fit side by side."""
+    assert recipe.search is not None
+    learner = recipe.learners[recipe.search.student]
+    wanted = {name: amount for name, amount in request_of(nodes, learner.resources).items() if amount}
+    workers = sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in wanted.items()) for node in nodes)
+    return workers // workers_of(learner)
+
+
+def check_room_for_trials(recipe: Recipe, nodes: Sequence[Node]) -> None:
+    """Raise EnvironmentUnfit for a search that wants more trials at a time than there is ever room for."""
+    search = recipe.search
+    if (
+        search is not None
+        and search.max_concurrent is not None
+        and search.max_concurrent > room_for_trials(recipe, nodes)
+    ):
+        raise EnvironmentUnfit(
+            f"search.max_concurrent is {search.max_concurrent}, and there is room for {room_for_trials(recipe, nodes)} "
+            f"trials at a time, of {workers_of(recipe.learners[search.student])} workers each; ask for fewer, or null"
+        )
+
+
 def expected_nodes(recipe: Recipe, address: str | None) -> list[Node] | None:
     """The nodes that a run would find, as far as that is known without starting Ray; None for a cluster elsewhere.
 

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from .listing_cli import students, teachers
 from .recipe import load_recipe, public
 from .shipped import find, recipes
 from .store_cli import store
+
+if TYPE_CHECKING:
+    from .runs import Finished
 
 with_recipe = click.argument("recipe", default="digits", metavar="[RECIPE]")
 with_overrides = click.option(
@@ -116,7 +119,11 @@ def _run(
     if how.pop("smoke", False):
         loaded, out = smoke(loaded), out.with_name(f"{out.name}-smoke")
     show_logs(Watch().console, verbose=verbose)
-    finished = run_recipe(loaded, out, address=address, quiet=False, **how)
+    _end(run_recipe(loaded, out, address=address, quiet=False, **how), out, as_json)
+
+
+def _end(finished: "Finished", out: Path, as_json: bool) -> None:
+    """Print what a run or a study came to; exit code 3 when it missed a quality gate."""
     if as_json:
         click.echo(json.dumps(finished.report, indent=1))
     else:
@@ -133,8 +140,28 @@ def _tell(report: Mapping[str, Any], folder: Path, out: Path) -> None:
     click.echo(f"{len(report['stages'])} stages, {reused} of them reused")
     for name, student in learners(report).items() if "students" in report else ():
         click.echo(f"{name}: {student['verdict']}")
+    if search := report.get("search"):
+        _tell_study(search, folder)
     if (folder / "report.html").exists():
         click.echo(f"report: {folder / 'report.html'}\ncurves: collegium ui {out}")
+
+
+def _tell_study(search: Mapping[str, Any], folder: Path) -> None:
+    from .study_report import front_table
+
+    counts = ", ".join(f"{search[state]} {state}" for state in ("finished", "pruned", "failed"))
+    click.echo(
+        f"study of {search['student']}: {search['trials']} trials ({counts}), {search['control']['trials']} of its control"
+    )
+    for line in search["advice"]:
+        click.echo(f"- {line}")
+    if search["front"]:
+        rows = front_table(search)
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        click.echo("Pareto front:")
+        for row in rows:
+            click.echo("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    click.echo(f"found: {folder / 'found.yaml'}")
 
 
 def _verb(name: str, help_text: str) -> None:
@@ -164,6 +191,33 @@ def run(**given: Any) -> None:
     _run(**given)
 
 
+@collegium.command()
+@with_recipe
+@with_overrides
+@with_out
+@with_address
+@with_json
+@with_verbose
+@click.option("--fresh", is_flag=True, help="Set an earlier study of this OUT aside, and begin anew.")
+def tune(
+    recipe: str,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    address: str | None,
+    as_json: bool,
+    verbose: bool,
+    fresh: bool,
+) -> None:
+    """Search the settings under `search` on the cached labels; train the best again. The same command goes on."""
+    from .progress import Watch, show_logs
+    from .studies import tune as search
+
+    loaded = load_recipe(find(recipe), overrides)
+    out = out or Path("out") / loaded.name
+    show_logs(Watch().console, verbose=verbose)
+    _end(search(loaded, out, address=address, quiet=False, fresh=fresh), out, as_json)
+
+
 _verb("label", "Ask the teachers; fill the soft-target stores.")
 _verb("distill", "Label, then train the students and their controls.")
 _verb("evaluate", "Label, distil, then measure everything on the test split.")
@@ -180,6 +234,10 @@ def report(out: Path, as_json: bool) -> None:
 
     folder = _newest_run(out)
     document = json.loads((folder / "report.json").read_bytes())
+    if "search" in document:
+        from .study_report import told_again
+
+        document["search"] = told_again(document, out)
     write_report(folder, document)
     for line in replay(out, document["recipe"]["tracking"]["uri"]):
         click.echo(line, err=True)

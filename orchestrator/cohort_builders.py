@@ -43,7 +43,7 @@ def _train(
 ) -> tuple[Seal, Facts]:
     config = context.recipe.cohorts[stage.name]
     heard = sources(context.recipe, config, taught, train)
-    steps = in_steps(config.train, prepared, labelled_only=False)
+    steps = in_steps(config.train, prepared.folder, labelled_only=False)
     resolved = config.model_copy(update={"train": steps})
     common = {
         "folder": folder,
@@ -75,7 +75,7 @@ def _runs(name: str, config: CohortConfig, common: dict[str, Any]) -> "Iterator[
 
 
 def kinds_alone(config: CohortConfig) -> dict[str, bool]:
-    return {"control": config.control, "offline": config.offline and bool(config.teachers)}
+    return {"control": bool(config.control), "offline": config.offline and bool(config.teachers)}
 
 
 def _seal(folder: Path, config: CohortConfig, results: "Sequence[RunResult]") -> tuple[Seal, Facts]:

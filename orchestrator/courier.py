@@ -24,6 +24,8 @@ HOPELESS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 AWAY = "TEMPORARILY_UNAVAILABLE"
 """Answer of a server that is not well, and of a database that is locked or whose disk is full."""
 ATTEMPTS = 3
+MAX_PARAM, MAX_TAG = 6000, 5000
+"""Characters that MLflow takes."""
 
 T = TypeVar("T")
 
@@ -115,6 +117,19 @@ class Courier:
                 self.client.set_terminated(child.id, task["status"], task["time"])
                 child.ended = True
 
+    def trial(self, task: Mapping[str, Any]) -> None:
+        """End one nested run, and say what it was trained with."""
+        from mlflow.entities import Param, RunTag
+
+        stage, run = task["stage"], task["run"]
+        child = self.ledger.child(stage, run) or self._begin(stage, run, task["time"] / 1000)
+        if not child.ended:
+            params = [Param(_key(name), value[:MAX_PARAM]) for name, value in task["params"].items()]
+            tags = [RunTag(name, value[:MAX_TAG]) for name, value in task["tags"].items()]
+            self.client.log_batch(child.id, params=params, tags=tags)
+            self.client.set_terminated(child.id, task["status"], task["time"])
+            child.ended = True
+
     def end(self, task: Mapping[str, Any]) -> None:
         self.client.set_terminated(self.ledger.run_id, task["status"], task["time"])
 
@@ -195,6 +210,7 @@ VALIDATION = "validation_accuracy"
 
 TASKS: dict[str, Callable[[Courier, Any], None]] = {
     "end_children": Courier.end_children,
+    "trial": Courier.trial,
     "end": Courier.end,
     "figures": Courier.figures,
     "tag": Courier.tag,

@@ -1,7 +1,7 @@
 """A run: every stage of a recipe in order, what is ready side by side; then the report."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -45,13 +45,21 @@ class Results:
 
 def build(context: Context, until: Until = "export") -> Results:
     """The recipe's paragraph: label, distil (an assistant before those it teaches), evaluate, export."""
+    results = train_in_order(context, [] if until == "label" else context.recipe.learners_in_order())
+    if until in ("evaluate", "export"):
+        evaluate(context, results)
+    if until == "export":
+        export(context, results)
+    return results
+
+
+def train_in_order(context: Context, generations: Sequence[list[str]]) -> Results:
+    """Everything that teaches these students and cohorts, and they themselves; who assists others labels for them."""
     results = Results(builders.prepare(context))
     pool = ThreadPoolExecutor(thread_name_prefix="label")
     try:
         label_teachers(context, results, pool)
-        if until == "label":
-            return results
-        for generation in context.recipe.learners_in_order():
+        for generation in generations:
             train(context, results, generation)
             label_assistants(context, results, generation, pool)
     except BaseException:
@@ -59,10 +67,6 @@ def build(context: Context, until: Until = "export") -> Results:
         raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # an interrupted run leaves at once; what was sealed stays
-    if until in ("evaluate", "export"):
-        evaluate(context, results)
-    if until == "export":
-        export(context, results)
     return results
 
 

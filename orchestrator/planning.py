@@ -11,12 +11,13 @@ from teachers.errors import RecipeError, StoreError
 from teachers.imports import use_user_path
 
 from . import graph
-from .capacity import check_capacity, expected_nodes
+from .capacity import check_capacity, check_room_for_trials, expected_nodes
 from .checks import class_problems, folder_problems, import_problems, weights_problems
 from .cohort_builders import to_export
 from .context import Taught, delivered, delivered_digest, delivered_member, segments_of
 from .label_builder import label_stages
 from .recipe import Recipe, check, learner_of
+from .search_space import search_warnings
 from .stages import Built, Stage, Stages
 
 
@@ -80,6 +81,7 @@ def plan(
     if nodes is None:
         made.notes.append("whether the cluster could ever hold replicas and workers is found out when a run joins it")
     else:
+        check_room_for_trials(recipe, nodes)
         check_capacity(recipe, nodes, "That is this machine; a cluster is named by --address or RAY_ADDRESS")
     walk = _Walk(recipe, Stages(out), made)
     walk.all(source_digest(recipe.transfer_set))
@@ -93,7 +95,7 @@ def plan(
             f"about {made.bytes_needed / 2**20:,.0f} MiB are needed under {out}, "
             f"{made.bytes_free / 2**20:,.0f} MiB are free"
         )
-    made.notes += _floor_notes(recipe)
+    made.notes += [*_floor_notes(recipe), *search_warnings(recipe)]
     if dry_forward:
         from .dry_forward import dry_forward as run_dry
 

@@ -17,6 +17,8 @@ from teachers.errors import RecipeError
 
 from .recipe_errors import told
 from .recipe_file import Loc, nearest, read_yaml
+from .search_config import SearchConfig
+from .search_space import search_problems
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 Learner = StudentConfig | CohortConfig
@@ -49,6 +51,8 @@ class Recipe(Config):
     """By name."""
     cohorts: dict[Name, CohortConfig] = {}
     """By name: students that teach each other while they train."""
+    search: SearchConfig | None = None
+    """Settings that `collegium tune` tries; `collegium run` leaves them as they stand."""
     tracking: Tracking = Tracking()
     """Where MLflow keeps the curves."""
     trust: list[ImportString] = []
@@ -56,7 +60,8 @@ class Recipe(Config):
 
     def problems(self) -> list[tuple[Loc, str]]:
         """What is wrong between the parts of the recipe: (path, message)."""
-        return [*self._name_problems(), *self._teacher_problems(), *self._cycle_problems()]
+        found = [*self._name_problems(), *self._teacher_problems(), *self._cycle_problems()]
+        return found if found or self.search is None else [*search_problems(self)]
 
     @property
     def learners(self) -> dict[str, Learner]:
@@ -148,6 +153,17 @@ class Recipe(Config):
             for name in ready:
                 del left[name]
         return done
+
+    def before(self, learner: str) -> list[list[str]]:
+        """The students and cohorts that have to be trained before `learner` can be taught, in generations."""
+        needed: set[str] = set()
+        waiting = [learner]
+        while waiting:
+            found = {learner_of(teacher) for teacher in self.learners[waiting.pop()].teachers} & set(self.learners)
+            waiting += found - needed
+            needed |= found
+        generations = [[name for name in names if name in needed] for names in self.learners_in_order()]
+        return [names for names in generations if names]
 
     def assistants(self) -> list[str]:
         """Students, and members of cohorts, that teach another student."""

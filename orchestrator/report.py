@@ -18,6 +18,7 @@ from teachers.seal import replace
 from teachers.transfer_set import TransferSet
 
 from .ledger import read_records
+from .study_report import with_test_figures
 
 FORMAT = 1
 POINTS_OF_A_CURVE = 400
@@ -33,16 +34,18 @@ def build_report(
     mlflow: Mapping[str, str],
     prepared: Path,
     seconds: float,
+    search: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The document of one run.
 
     `recipe` is the resolved one without secrets; `evaluations` holds the evaluation of `teachers` and of every student by
-    its name; `metrics` the `metrics.jsonl` of every student; `prepared` is the folder of the transfer set.
+    its name; `metrics` the `metrics.jsonl` of every student; `prepared` is the folder of the transfer set; `search` is the
+    part of a study, if there was one.
     """
     teachers = evaluations.get("teachers", NO_TEACHERS)
     drawn = {name: curves(path) for name, path in metrics.items()}
     counted = TransferSet.open(prepared).report
-    return {
+    document = {
         "format": FORMAT,
         "recipe": dict(recipe),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -61,6 +64,7 @@ def build_report(
         "mlflow": dict(mlflow),
         "environment": environment(),
     }
+    return document | {"search": with_test_figures(search, document)} if search else document
 
 
 NO_TEACHERS: dict[str, Any] = {"teachers": {}, "ensemble": None, "agreement": None}

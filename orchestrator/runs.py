@@ -4,10 +4,11 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -23,6 +24,9 @@ from .pipeline import Results, Until
 from .progress import Watch
 from .recipe import Recipe, check, public
 from .stages import Stages
+
+if TYPE_CHECKING:
+    from .tracking import Tracker
 
 log = logging.getLogger("collegium")
 
@@ -54,6 +58,46 @@ def run(
 
 
 def _run(recipe: Recipe, out: Path, until: Until, address: str | None, user_path: Path, quiet: bool) -> Finished:
+    with opened(recipe, out, user_path, quiet=quiet) as begun:
+        with begun.on_cluster(address) as context:
+            results = pipeline.build(context, until)
+        report = begun.report(context, results)
+        if results.evaluations:
+            begun.finish(report, results)
+    return Finished(begun.folder, report, pipeline.missed_gates(recipe, report) if results.evaluations else [])
+
+
+@dataclass
+class Begun:
+    """A command that works in OUT: its folder, what it shows, and what it tells MLflow."""
+
+    recipe: Recipe
+    folder: Path
+    stages: Stages
+    watch: Watch
+    tracker: "Tracker"
+    user_path: Path
+    start: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def on_cluster(self, address: str | None) -> Iterator[Context]:
+        with cluster(address, self.recipe) as joined:
+            try:
+                yield Context(self.recipe, self.stages, joined, self.watch, self.tracker, self.user_path)
+            finally:
+                self.tracker.drain()
+
+    def report(self, context: Context, results: Results, **more: Any) -> Mapping[str, Any]:
+        return _report(context, results, self.tracker.ids(), time.monotonic() - self.start, self.folder, **more)
+
+    def finish(self, report: Mapping[str, Any], results: Results) -> None:
+        for line in self.tracker.finish(report, {name: built.folder for name, built in results.models.items()}):
+            log.warning("%s", line)
+
+
+@contextmanager
+def opened(recipe: Recipe, out: Path, user_path: Path, *, quiet: bool) -> Iterator[Begun]:
+    """A folder under `runs/` and a run of MLflow for one command."""
     check(recipe)
     set_environment()
     check_own_packages()
@@ -64,19 +108,7 @@ def _run(recipe: Recipe, out: Path, until: Until, address: str | None, user_path
     from .tracking import Tracker
 
     with traceback_kept(folder), Watch(quiet=quiet) as watch, Tracker.start(recipe, out, folder) as tracker:
-        with cluster(address, recipe) as joined:
-            context = Context(recipe, stages, joined, watch, tracker, user_path)
-            start = time.monotonic()
-            try:
-                results = pipeline.build(context, until)
-            finally:
-                tracker.drain()
-        report = _report(context, results, tracker.ids(), time.monotonic() - start, folder)
-        if not results.evaluations:
-            return Finished(folder, report, [])
-        for line in tracker.finish(report, {name: built.folder for name, built in results.models.items()}):
-            log.warning("%s", line)
-    return Finished(folder, report, pipeline.missed_gates(recipe, report))
+        yield Begun(recipe, folder, stages, watch, tracker, user_path)
 
 
 def _run_folder(out: Path, recipe: Recipe) -> Path:
@@ -87,7 +119,7 @@ def _run_folder(out: Path, recipe: Recipe) -> Path:
 
 
 def _report(
-    context: Context, results: Results, ids: Mapping[str, str], seconds: float, folder: Path
+    context: Context, results: Results, ids: Mapping[str, str], seconds: float, folder: Path, **more: Any
 ) -> Mapping[str, Any]:
     stages = [built.record() for built in results.built()]
     evaluations = {
@@ -105,6 +137,7 @@ def _report(
         mlflow=ids,
         prepared=results.prepared.folder,
         seconds=seconds,
+        **more,
     )
     write_report(folder, report)
     return report

@@ -128,6 +128,13 @@ class Tracker:
         """End the nested runs of a stage."""
         self._tell({"do": "end_children", "stage": stage, "status": status})
 
+    def trial_done(
+        self, stage: str, run: str, *, params: Mapping[str, Any], status: Status, tags: Mapping[str, str]
+    ) -> None:
+        """End the nested run of one trial, with its setting."""
+        given = {name: value if isinstance(value, str) else json.dumps(value) for name, value in params.items()}
+        self._tell({"do": "trial", "stage": stage, "run": run, "params": given, "status": status, "tags": dict(tags)})
+
     def finish(
         self, report: Mapping[str, Any], models: Mapping[str, Path], patience_s: float = PATIENCE_S
     ) -> list[str]:
@@ -160,7 +167,7 @@ class Tracker:
     def _tell_results(self, report: Mapping[str, Any]) -> None:
         self._tell({"do": "figures", "values": headline_figures(report)})
         self._tell({"do": "tag", "key": "mlflow.note.content", "value": note(report)})
-        for file in ("recipe.yaml", "report.json", "report.html"):
+        for file in ("recipe.yaml", "found.yaml", "report.json", "report.html"):
             if (path := self._ledger.folder / file).exists():
                 self._tell({"do": "artifact", "path": str(path), "to": None})
 

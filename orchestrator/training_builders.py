@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from students.config import HardTerm, StudentConfig
 from teachers.config import ModuleTeacher, Resources, SklearnTeacher, TeacherConfig, TrainConfig
@@ -82,7 +82,7 @@ def _teacher_run(context: Context, stage: Stage, prepared: Built, folder: Path) 
         arguments=config.arguments,
         preprocess=config.preprocess,
         objective=(HardTerm(loss="hard"),),
-        train=in_steps(config.train, prepared, labelled_only=True),
+        train=in_steps(config.train, prepared.folder, labelled_only=True),
         seed=config.train.seed,
         transfer_set=prepared.folder,
         sources=(),
@@ -132,32 +132,22 @@ def _distill(
 def _student_runs(
     context: Context, stage: Stage, prepared: Built, folder: Path, heard: "tuple[Source, ...]"
 ) -> "list[Run]":
-    from students.session import Run
+    from students.student_runs import student_run
 
     config = context.recipe.students[stage.name]
-    train = in_steps(config.train, prepared, labelled_only=False)
-    runs = []
-    for kind in ("student", "control") if config.control else ("student",):
-        for seed in config.train.seeds:
-            run = Run(
-                name=f"{kind}/seed-{seed}",
-                folder=folder / kind / f"seed-{seed}",
-                stage=folder,
-                stage_name=stage.title,
-                model=config.model,
-                arguments=config.arguments,
-                preprocess=config.preprocess,
-                objective=tuple(config.objective) if kind == "student" else (HardTerm(loss="hard"),),
-                train=train,
-                seed=seed,
-                transfer_set=prepared.folder,
-                sources=heard if kind == "student" else (),
-                labelled_only=kind == "control",
-                user_path=context.user_path,
-                trust=context.recipe.trusted(),
-            )
-            runs.append(run)
-    return runs
+    resolved = config.model_copy(update={"train": in_steps(config.train, prepared.folder, labelled_only=False)})
+    common: dict[str, Any] = {
+        "folder": folder,
+        "stage": folder,
+        "stage_name": stage.title,
+        "transfer_set": prepared.folder,
+        "sources": heard,
+        "user_path": context.user_path,
+        "trust": context.recipe.trusted(),
+    }
+    seeds = config.train.seeds
+    runs = [student_run("student", resolved, seed, **common) for seed in seeds]
+    return runs + [student_run("control", resolved, seed, **common) for seed in seeds if config.control]
 
 
 def fit_group(
@@ -207,12 +197,12 @@ def outputs_of(folder: Path, results: "Sequence[RunResult]") -> Iterator[str]:
         yield from (f"{result.name}/{path}" for path in (*(output.path for output in seal.outputs), "SEAL.json"))
 
 
-def in_steps(train: Trained, prepared: Built, *, labelled_only: bool) -> Trained:
-    """The budget in steps, from the rows that the student (not its control) draws from."""
+def in_steps(train: Trained, prepared: Path, *, labelled_only: bool) -> Trained:
+    """The budget in steps, from the rows that the student (not its control) draws from. `prepared`: the transfer set."""
     from students.optimize import resolve_steps
     from teachers.transfer_set import TransferSet
 
-    transfer_set = TransferSet.open(prepared.folder)
+    transfer_set = TransferSet.open(prepared)
     rows = sum(segment.num_rows for segment in transfer_set.of("train"))
     steps = resolve_steps(train, transfer_set.num_labelled if labelled_only else rows)
     return train.model_copy(update={"steps": steps, "epochs": None})

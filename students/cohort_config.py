@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from teachers.config import Config, ImportString, OptimizerName, PrecisionName, Preprocess, Resources, ScheduleName
+from teachers.config import Config, ImportString, Preprocess, Resources
 
 from .cohort_terms import OBJECTIVES, CohortTerm, MethodName, PeerTerm, with_defaults
-from .config import Require, StudentTrain, check_ramps, check_teachers
+from .config import Control, Require, StudentTrain, TrainOverride, check_ramps, check_teachers
 
 KdclTarget = Literal["naive", "linear", "min_logit", "general"]
 Role = Literal["wide_teacher", "deep_teacher", "student"]
@@ -15,23 +15,8 @@ WireName = Literal["float16", "bfloat16"]
 MemberName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 
 
-class MemberTrain(Config):
+class MemberTrain(TrainOverride):
     """What a member trains otherwise than its cohort; rows, batches and the budget are the cohort's."""
-
-    learning_rate: float | None = Field(None, gt=0)
-    """The peak of the schedule."""
-    optimizer: OptimizerName | None = None
-    """`adamw` or `sgd`."""
-    momentum: float | None = Field(None, ge=0, lt=1)
-    """Of `sgd`."""
-    weight_decay: float | None = Field(None, ge=0)
-    """Decoupled for `adamw`."""
-    schedule: ScheduleName | None = None
-    """Of the learning rate."""
-    clip: float | None = Field(None, gt=0)
-    """Largest norm of the gradient."""
-    precision: PrecisionName | None = None
-    """`bfloat16`: autocast."""
 
 
 class MemberConfig(Config):
@@ -50,10 +35,6 @@ class MemberConfig(Config):
     layers: list[str] = []
     """Names of the modules whose outputs are its stage maps, for the losses `feature` and `channel`."""
 
-    def trained(self, train: StudentTrain) -> StudentTrain:
-        """`train` with what is this member's own."""
-        return train.model_copy(update=self.train.model_dump(exclude_none=True))
-
 
 class CohortCommon(Config):
     """What every cohort has, whatever its method."""
@@ -70,8 +51,8 @@ class CohortCommon(Config):
     """Data-parallel workers of each member; null: the whole cohort in turn on one worker."""
     deliver: str = "best"
     """What is exported: `best` (on validation), `all`, a member's name, or `ensemble` (the mean of their probabilities)."""
-    control: bool = True
-    """Train each member alone as well: same seeds, same steps, hard labels only."""
+    control: Control = True
+    """Train each member alone as well: same seeds, same steps, hard labels only; a mapping: by settings of its own."""
     offline: bool = True
     """Where there are `teachers`: train each member alone from their soft targets as well, same seeds and steps."""
     resources: Resources = Resources()
@@ -136,7 +117,7 @@ class CohortCommon(Config):
         return len(self.members) * self.workers_per_member if self.workers_per_member else 1
 
     def member_train(self, member: str) -> StudentTrain:
-        return self.members[member].trained(self.train).model_copy(update={"workers": self.ranks_of_a_batch})
+        return self.members[member].train.on(self.train).model_copy(update={"workers": self.ranks_of_a_batch})
 
 
 class SynchronousCohort(CohortCommon):

@@ -5,7 +5,7 @@ from typing import Any
 
 from .cohort_config import CodistillationCohort, CohortConfig, KdclCohort, OnlineTeacherCohort
 from .cohort_terms import ChannelTerm, FeatureTerm, PeerTerm
-from .config import HardTerm
+from .config import HardTerm, control_train
 from .session import CohortRun, Membership, Run, Source
 
 HARD = (HardTerm(loss="hard"),)
@@ -100,13 +100,14 @@ def _run(
     **common: Any,
 ) -> Run:
     name = "/".join(part for part in (kind, member, f"seed-{seed}") if part)
+    train = config.member_train(member)
     return Run(
         name=name,
         folder=folder / name,
         model=config.members[member].model,
         arguments=config.members[member].arguments,
         preprocess=config.members[member].preprocess,
-        train=config.member_train(member),
+        train=control_train(config.control, train) if kind == "control" else train,
         seed=seed,
         membership=membership,
         **common,

@@ -3,9 +3,20 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from teachers.config import CombineName, Config, ImportString, Preprocess, Resources, TrainConfig, tag_or
+from teachers.config import (
+    CombineName,
+    Config,
+    ImportString,
+    OptimizerName,
+    PrecisionName,
+    Preprocess,
+    Resources,
+    ScheduleName,
+    TrainConfig,
+    tag_or,
+)
 
 StudentLossName = Literal["hard", "soft", "teacher_label"]
 PeerLossName = Literal["peer", "feature", "channel"]
@@ -124,6 +135,44 @@ class StudentTrain(TrainConfig):
         return self
 
 
+class TrainOverride(Config):
+    """What somebody trains otherwise; rows, batches and the budget stay what they are."""
+
+    learning_rate: float | None = Field(None, gt=0)
+    """The peak of the schedule."""
+    optimizer: OptimizerName | None = None
+    """`adamw` or `sgd`."""
+    momentum: float | None = Field(None, ge=0, lt=1)
+    """Of `sgd`."""
+    weight_decay: float | None = Field(None, ge=0)
+    """Decoupled for `adamw`."""
+    schedule: ScheduleName | None = None
+    """Of the learning rate."""
+    clip: float | None = Field(None, gt=0)
+    """Largest norm of the gradient."""
+    precision: PrecisionName | None = None
+    """`bfloat16`: autocast."""
+
+    def on(self, train: StudentTrain) -> StudentTrain:
+        """`train` with what is said here."""
+        return train.model_copy(update=self.model_dump(exclude_none=True))
+
+
+class ControlTrain(TrainOverride):
+    """What the control trains otherwise than its student: a control that was tuned for itself is the fairer rival."""
+
+
+Control = Annotated[
+    Annotated[bool, Tag("whether")] | Annotated[ControlTrain, Tag("how")],
+    Discriminator(lambda value: "how" if isinstance(value, dict | ControlTrain) else "whether"),
+]
+
+
+def control_train(control: bool | ControlTrain, train: StudentTrain) -> StudentTrain:
+    """How the control of a student that is trained by `train` is trained."""
+    return control.on(train) if isinstance(control, ControlTrain) else train
+
+
 class Require(Config):
     """Quality gates: exit code 3 when a mean over seeds on the test split falls below."""
 
@@ -163,8 +212,8 @@ class StudentConfig(Config):
     """A weighted sum of terms; reads like the paper's formula."""
     train: StudentTrain = StudentTrain()
     """Budget, optimiser, seeds."""
-    control: bool = True
-    """Train the same student without teachers as well: same seeds, same steps, hard labels only."""
+    control: Control = True
+    """Train the same student without teachers as well: same seeds, same steps, hard labels only; a mapping: by settings of its own."""
     resources: Resources = Resources()
     """Of one worker."""
     require: Require = Require()

@@ -33,10 +33,13 @@ class Watch:
         self.who = who
 
     def __enter__(self) -> "Watch":
+        import ray
+
         with Watch.lock:
             Watch.running += 1
             Watch.crowded |= Watch.running > 1
         self.seen: list[str] = []
+        self.alone = ray.get_runtime_context().get_actor_id() is None  # in a trial: others' groups are of this job too
         self.ended = Event()
         self.thread = Thread(target=self._watch, name="ray-train-groups", daemon=True)
         self.thread.start()
@@ -49,7 +52,7 @@ class Watch:
         self.thread.join()
         with Watch.lock:
             Watch.running -= 1
-            if Watch.running == 0:
+            if Watch.running == 0 and self.alone:
                 Watch.crowded = False
                 give_back([*unnamed_groups()])
 
@@ -64,7 +67,7 @@ class Watch:
                 tell_who_waits(self.who, [*waiting[-1]["bundles"].values()], begun)
             self.seen = [group for group in self.seen if group in groups] + [g for g in groups if g not in self.seen]
             with Watch.lock:
-                if not Watch.crowded:
+                if self.alone and not Watch.crowded:
                     give_back(self.seen[:-1])
 
 

@@ -215,11 +215,11 @@ class Training:
         if found is None:
             progress.best_step = progress.step
             return
-        self.report("validation", found)
         progress.looks_without_better += 1
         if is_better(found, progress.best):
             progress.best, progress.best_step, progress.looks_without_better = found, progress.step, 0
             progress.best_weights = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+        self.report("validation", found)
 
     def is_stopped(self) -> bool:
         rule = self.run.train.early_stopping
