@@ -12,9 +12,7 @@ from students.bootstrap import points
 from . import plots
 from .headline import curves_of, learners, percent, spread
 from .server import deep_link
-
-Plot = tuple[str, Markup]
-"""A caption and an SVG."""
+from .study_page import Plot, study_page
 
 
 def page(report: Mapping[str, Any]) -> str:
@@ -40,6 +38,7 @@ def page(report: Mapping[str, Any]) -> str:
         own={name: list(_student_plots(report, name)) for name in learners(report)},
         learners=learners(report),
         together=dict(_cohort_plots(report)),
+        study=study_page(report["search"]) if "search" in report else None,
         tones={name: tone(student["gain"]) for name, student in learners(report).items()},
         recipe=yaml.safe_dump(report["recipe"], sort_keys=False, allow_unicode=True),
         link=_link(report["mlflow"]),

@@ -71,7 +71,10 @@ def run_trials(
             in_population = search.algorithm == "pbt" and who == ("student",)
             scheduler = _population(search, looks) if in_population else _by_who(search, looks)
             recorder = _recorder(plan, ended, looked)
-            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # Tune prints tables, whatever `verbose` is
+            with (
+                open(os.devnull, "w") as nowhere,
+                redirect_stdout(nowhere),
+            ):  # Tune prints tables, whatever `verbose` is
                 _fit(plan, partial(trial, job=job), job, scheduler, recorder, at_once)
 
 
