@@ -5,6 +5,8 @@ from typing import Any
 
 from students.bootstrap import points
 
+from .study_report import short
+
 NOTE_CHARACTERS = 8000
 
 
@@ -60,6 +62,7 @@ def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
 def note(report: Mapping[str, Any]) -> str:
     """The verdicts and the table of accuracies, in Markdown."""
     lines = [f"**{name}**: {student['verdict']}\n" for name, student in learners(report).items()]
+    lines += [*_study(report["search"])] if "search" in report else []
     lines += ["| who | test accuracy | gain over control (95%) |", "|---|---|---|"]
     lines += [f"| teacher {name} | {percent(t['test_accuracy'])} | |" for name, t in report["teachers"].items()]
     if report["ensemble"]:
@@ -75,6 +78,14 @@ def note(report: Mapping[str, Any]) -> str:
         if student.get("offline_accuracy"):
             lines.append(f"| {name} from its teachers alone | {spread(student['offline_accuracy'])} | |")
     return "\n".join(lines)[:NOTE_CHARACTERS]
+
+
+def _study(found: Mapping[str, Any]) -> Iterator[str]:
+    """What the study of a student showed, in two paragraphs."""
+    counts = ", ".join(f"{found[state]} {state}" for state in ("finished", "pruned", "failed"))
+    settings = ", ".join(f"{path} {short(value)}" for path, value in found["best"]["params"].items())
+    yield f"**Study of {found['student']}**, {found['trials']} trials ({counts}): {found['advice'][0]}\n"
+    yield f"Best, trial {found['best']['number']}: {settings}.\n"
 
 
 def percent(share: float) -> str:

@@ -18,7 +18,7 @@ from teachers.seal import replace
 from teachers.transfer_set import TransferSet
 
 from .ledger import read_records
-from .study_report import with_test_figures
+from .study_report import short, with_test_figures
 
 FORMAT = 1
 POINTS_OF_A_CURVE = 400
@@ -175,6 +175,7 @@ def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
         f"Teacher {name} was live: asked about each batch as the student saw it, so no store keeps what it said of training rows."
         for name in live
     ]
+    told += [*_about_controls(recipe)]
     if bad := counted.get("bad_rows"):
         told.append(
             f"{bad} rows could not be used and were dropped, first: {'; '.join(counted['first_bad_rows'][:3])}."
@@ -197,6 +198,15 @@ def _about_augmentation(recipe: Mapping[str, Any]) -> Iterator[str]:
             augmented.setdefault(told, []).append(name)
     for augment, names in augmented.items():
         yield f"Trained with augmentation ({augment}): {', '.join(names)}. All others saw the rows as they are."
+
+
+def _about_controls(recipe: Mapping[str, Any]) -> Iterator[str]:
+    for name, config in {**recipe["students"], **recipe["cohorts"]}.items():
+        if isinstance(config["control"], Mapping):
+            own = {key: value for key, value in config["control"].items() if value is not None}
+            if own:
+                settings = ", ".join(f"{key} {short(value)}" for key, value in own.items())
+                yield f"The control of {name} was trained by settings of its own: {settings}."
 
 
 def environment() -> dict[str, Any]:

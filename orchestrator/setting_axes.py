@@ -88,13 +88,13 @@ def _is_positive(value: Any) -> bool:
 
 
 def ticks_of(low: float, high: float, *, is_log: bool) -> list[float]:
-    """At most seven round numbers between two."""
+    """At most six round numbers between two."""
     from matplotlib.ticker import LogLocator, MaxNLocator
 
     finest: tuple[tuple[float, ...], ...] = ((1, 2, 5), (1, 3), (1,))
     locators = [LogLocator(subs=subs, numticks=100) for subs in finest] if is_log else []
-    for locator in [*locators, LogLocator(numticks=7) if is_log else MaxNLocator(5)]:
+    for locator in [*locators, LogLocator(numticks=6) if is_log else MaxNLocator(5)]:
         found = [float(f"{tick:.6g}") for tick in locator.tick_values(low, high) if low <= tick <= high * (1 + 1e-9)]
-        if 2 <= len(found) <= 7:
+        if 2 <= len(found) <= 6:
             return found
     return [low, high]

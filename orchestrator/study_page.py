@@ -78,7 +78,7 @@ class _Plots:
             svg = study_plots.importance(shares, self.metric)
             left_out = len(shares) - study_plots.BARS
             more = f" {left_out} that mattered less are not shown." if left_out > 0 else ""
-            yield f"Importance of settings for {label_of(self.metric)} (PED-ANOVA).{more}", Markup(svg)
+            yield f"Importance of settings for a good {label_of(self.metric)} (PED-ANOVA).{more}", Markup(svg)
         if self.found["front"]:
             yield from self._fronts()
 
@@ -127,7 +127,7 @@ class _Plots:
         low, high = study_plots.window(values, self.direction)
         outside = sum(not low <= value <= high for value in values)
         bound = low if self.direction == "max" else high
-        return f" {outside:,} finished ones worse than {bound:.3g} stand at the edge." if outside else ""
+        return f" At the edge: {outside:,} worse than {bound:.3g}." if outside else ""
 
 
 def _some(count: int, most: int) -> str:

@@ -110,7 +110,7 @@ def importance(shares: Mapping[str, float], metric: str) -> str:
         for row, (_, share) in zip(rows, shown, strict=True):
             axes.annotate(f"{100 * share:.0f}", (100 * share, row), (4, 0), textcoords="offset points", va="center")
         axes.set_yticks(rows, [name for name, _ in shown])
-        axes.set(xlabel="% of how finished trials differ", ylim=(len(shown) - 0.5, -0.5))
+        axes.set(xlabel="% of what sets the best quarter of trials apart", ylim=(len(shown) - 0.5, -0.5))
         axes.set_xlim(0, 112 * max(share for _, share in shown))
         axes.grid(visible=False, axis="y")
 
@@ -181,8 +181,8 @@ def slice_of(trials: Sequence[Trial], axis: Axis, metric: str, direction: str, b
             at = [axis.place(t["params"][axis.title]) + _jitter(t, width, axis) for t in some]
             values = [min(high, max(low, t["values"][metric])) for t in some]
             edge = {"mew": 1.4, "mec": INK} if kind == "best" else {"mew": 0, "alpha": 0.5}
-            axes.plot(at, values, "o", color=COLOURS["student"], markersize=size, **edge)
-        _set_ticks(axes, axis.ticks)
+            axes.plot(at, values, "o", color=COLOURS["student"], markersize=size, **edge, zorder=3)
+        _set_ticks(axes, axis.ticks, room=0.06 + (width / 2 if axis.is_of_categories else 0))
         axes.set(xlabel=axis.title, ylabel=label_of(metric))
         _margins(axes, low, high)
 
@@ -192,11 +192,10 @@ def slice_of(trials: Sequence[Trial], axis: Axis, metric: str, direction: str, b
 SMALL = (4.0, 2.9)
 
 
-def _set_ticks(axes: "Axes", ticks: Sequence[tuple[float, str]]) -> None:
-    is_long = sum(len(label) for _, label in ticks) > 34
-    turned: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if is_long else {}
-    axes.set_xticks([at for at, _ in ticks], [label for _, label in ticks], **turned)
-    axes.set_xlim(min(-0.06, *(at - 0.06 for at, _ in ticks)), 1.06)
+def _set_ticks(axes: "Axes", ticks: Sequence[tuple[float, str]], room: float) -> None:
+    labels = [label for _, label in ticks]
+    axes.set_xticks([at for at, _ in ticks], labels, **_turned(labels))
+    axes.set_xlim(min([0.0, *(at for at, _ in ticks)]) - room, 1 + room)
 
 
 def slice_of_names(trials: Sequence[Trial], path: str, of: Sequence[str], metric: str, direction: str) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .proposals import importances
 from .search_config import SearchConfig
 from .search_space import of_the_control, shared_with_control
 from .study import Study, Trial, best_of, front_of, read_trials
@@ -21,6 +20,8 @@ MATTERS = 0.25
 
 def section(search: SearchConfig, study: Study, *, asked: int) -> dict[str, Any]:
     """`report.json`: `search`. `asked`: rows that teachers were asked about since the study began."""
+    from .proposals import importances  # Optuna takes its time, and a report without a study needs none of it
+
     students, controls = study.of("student"), study.of("control")
     best = best_of(students, search.metrics)
     assert best is not None
@@ -139,8 +140,9 @@ def _about_teachers(found: Mapping[str, Any]) -> Iterator[str]:
         if "subset" in entry:
             top = best_share(found)
             counts = {name: sum(name in t["params"][path] for t in top) for name in entry["subset"]["of"]}
-            told = ", ".join(f"{name} in {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
-            yield f"Of the {len(top)} best trials, {told} listened to each teacher ({path}); the very best to {', '.join(found['best']['params'][path])}."
+            told = ", ".join(f"{count} to {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
+            best = ", ".join(found["best"]["params"][path])
+            yield f"Of the {len(top)} best trials, so many listened to each teacher ({path}): {told}; the very best to {best}."
 
 
 def _about_settings(found: Mapping[str, Any]) -> Iterator[str]:
@@ -152,7 +154,7 @@ def _about_settings(found: Mapping[str, Any]) -> Iterator[str]:
     if not mattered:
         yield "No setting stands out: what mattered is spread over all of them."
     for name in mattered:
-        yield f"{name} mattered: {100 * importance[name]:.0f} % of how the trials differ{_where(found, name)}."
+        yield f"{name} mattered: {100 * importance[name]:.0f} % of what sets the best quarter of trials apart{_where(found, name)}."
 
 
 def _where(found: Mapping[str, Any], path: str) -> str:
