@@ -89,7 +89,10 @@ class _Plots:
         pruned = sum(trial["state"] == "pruned" for trial in self.students)
         pale = f" Pale: {_some(pruned, MARKS)} pruned trials, at their last best look." if pruned else ""
         shown = self._shown(len(self.finished), MARKS)
-        return f"{_capital(label_of(self.metric))} of every trial. {shown}{pale}{self._edge()}", Markup(svg)
+        return (
+            f"{_capital(label_of(self.metric))} of every trial. {shown}{pale}{self._edge([*lines.values()])}",
+            Markup(svg),
+        )
 
     def _fronts(self) -> Iterator[Plot]:
         front = [self.by_number[trial["number"]] for trial in self.found["front"]]
@@ -121,10 +124,10 @@ class _Plots:
             f"{most:,} of {count:,} finished trials are drawn: the best {most // 3} and an even sample of the others."
         )
 
-    def _edge(self) -> str:
-        """What the plots do with trials far behind."""
+    def _edge(self, keep: Sequence[float] = ()) -> str:
+        """What a plot does with trials far behind; `keep`: values that it has to show."""
         values = [trial["values"][self.metric] for trial in self.finished]
-        low, high = study_plots.window(values, self.direction)
+        low, high = study_plots.window(values, self.direction, keep)
         outside = sum(not low <= value <= high for value in values)
         bound = low if self.direction == "max" else high
         return f" At the edge: {outside:,} worse than {bound:.3g}." if outside else ""

@@ -236,17 +236,20 @@ def pareto(trials: Sequence[Trial], front: Sequence[Trial], metrics: Mapping[str
     (up, up_direction), (along, direction) = metrics.items()
     is_log = all(t["values"][along] > 0 for t in [*trials, *front]) and direction == "min"
     joined = staircase(front, metrics)
+    low, high = window([t["values"][up] for t in trials], up_direction, [t["values"][up] for t in front])
     shown = thinned(trials, up, up_direction, MARKS), thinned(front, up, up_direction, MARKS)
 
     def draw(axes: "Axes") -> None:
         for some, look in zip(shown, ((INK, 0.25, 4.0), (COLOURS["student"], 0.9, 6.0)), strict=True):
             colour, alpha, size = look
-            at, values = [t["values"][along] for t in some], [t["values"][up] for t in some]
+            at = [t["values"][along] for t in some]
+            values = [min(high, max(low, t["values"][up])) for t in some]
             axes.plot(at, values, "o", color=colour, alpha=alpha, markersize=size, mew=0)
         line = [(t["values"][along], t["values"][up]) for t in thinned(joined, up, up_direction, MARKS)]
         axes.plot(*zip(*line, strict=True), color=COLOURS["student"], linewidth=1.4)
         axes.plot(best["values"][along], best["values"][up], "o", color=COLOURS["student"], ms=10, mew=1.4, mec=INK)
         axes.set(xlabel=label_of(along), ylabel=label_of(up))
+        _margins(axes, low, high)
         if is_log:
             _log_ticks(axes, [t["values"][along] for t in [*trials, *front]])
 

@@ -76,9 +76,11 @@ def with_test_figures(found: Mapping[str, Any], report: Mapping[str, Any]) -> di
 
 
 def told_again(report: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    """The section of an earlier report, from the study's file as it is now."""
-    before = report["search"]
+    """The section of an earlier report, from the study's file as it is now; as it was, where that file is gone."""
+    before: Mapping[str, Any] = report["search"]
     study = Study(out / before["study"], [*read_trials(out / before["study"])])
+    if not any(trial.is_complete for trial in study.of("student")):
+        return dict(before)
     found = section(SearchConfig.model_validate(before["search"]), study, asked=before["teacher_forwards"])
     return with_test_figures(found, report)
 
