@@ -37,6 +37,9 @@ REDUCTION = 3
 """ASHA keeps one of so many."""
 PERTURBATIONS = 5
 """Times that a population trades places."""
+DRAWN_ANEW = 0.25
+"""Chance that a setting of a population is drawn anew; else it goes by one of the factors, or to a neighbour."""
+FACTORS = (0.8, 1.2)
 
 log = logging.getLogger(__name__)
 Ended = Callable[[Trial], None]
@@ -71,7 +74,10 @@ def run_trials(
             in_population = search.algorithm == "pbt" and who == ("student",)
             scheduler = _population(search, looks) if in_population else _by_who(search, looks)
             recorder = _recorder(plan, ended, looked)
-            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # Tune prints tables, whatever `verbose` is
+            with (
+                open(os.devnull, "w") as nowhere,
+                redirect_stdout(nowhere),
+            ):  # Tune prints tables, whatever `verbose` is
                 _fit(plan, partial(trial, job=job), job, scheduler, recorder, at_once)
 
 
@@ -130,11 +136,15 @@ class Plan:
         tried += [dict(params) for other, params in self.running.values() if other == who]
         if not tried:
             return self.now[who]
-        proposed = self.proposals[who].ask(self.number, tried)
-        if who == "student" or proposed is None:
-            return proposed
+        proposals, shared = self.proposals[who], self._shared() if who == "control" else {}
+        alike = [params for params in tried if all(params.get(path) == value for path, value in shared.items())]
+        proposed = proposals.ask(self.number, [{path: params[path] for path in proposals.space} for params in alike])
+        return None if proposed is None else shared | proposed
+
+    def _shared(self) -> dict[str, Any]:
+        """What the control's others have from the best student."""
         best = best_of(self.study.of("student"), self.search.metrics)
-        return shared_with_control(best.params if best else self.now["student"] or {}) | proposed
+        return shared_with_control(best.params if best else self.now["student"] or {})
 
     def ended(self, trial: Trial) -> None:
         self.study.add(trial)
@@ -315,8 +325,8 @@ def _population(search: SearchConfig, looks: int) -> Any:
 
     metric, direction = next(iter(search.metrics.items()))
 
-    def within_range(config: dict[str, Any]) -> dict[str, Any]:
-        params = {path: _clamped(entry, config["params"][path]) for path, entry in search.space.items()}
+    def explored(config: dict[str, Any]) -> dict[str, Any]:
+        params = {path: _explored(entry, config["params"][path]) for path, entry in search.space.items()}
         return {**config, "params": params}
 
     return PopulationBasedTraining(
@@ -324,27 +334,38 @@ def _population(search: SearchConfig, looks: int) -> Any:
         metric=metric,
         mode=direction,
         perturbation_interval=max(1, looks // PERTURBATIONS),
-        hyperparam_mutations={"params": {path: _mutation(entry) for path, entry in search.space.items()}},
-        custom_explore_fn=within_range,
+        custom_explore_fn=explored,  # Tune's own multiplies lists of names by 1.2
         log_config=False,
     )
 
 
-def _mutation(entry: Entry) -> Any:
-    """What Tune draws a new value from, or steps along."""
+def _explored(entry: Entry, value: Any) -> Any:
+    """What a member of a population that took over another's network goes on with: drawn anew, or near `value`."""
+    if random.random() < DRAWN_ANEW or value is None:
+        return _drawn(entry)
     match entry:
         case Choice():
-            return list(entry.choice)
+            at = entry.choice.index(value) if value in entry.choice else random.randrange(len(entry.choice))
+            return entry.choice[min(max(at + random.choice((-1, 1)), 0), len(entry.choice) - 1)]
+        case Subset():
+            return value
+    return _clamped(entry, value * random.choice(FACTORS))
+
+
+def _drawn(entry: Entry) -> Any:
+    match entry:
+        case Choice():
+            return random.choice(entry.choice)
         case Uniform():
-            return lambda: random.uniform(*entry.uniform)
+            return random.uniform(*entry.uniform)
         case LogUniform():
             low, high = entry.log_uniform
-            return lambda: low * (high / low) ** random.random()
+            return _clamped(entry, low * (high / low) ** random.random())
         case Integer():
-            return lambda: random.randint(*entry.integer)
+            return random.randint(*entry.integer)
         case Subset():
             of, least = entry.subset.of, entry.subset.at_least
-            return lambda: sorted(random.sample(of, random.randint(least, len(of))), key=of.index)
+            return sorted(random.sample(of, random.randint(least, len(of))), key=of.index)
 
 
 def _clamped(entry: Entry, value: Any) -> Any:
