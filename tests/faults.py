@@ -179,6 +179,20 @@ def disturbed(folder: Path, kind: str, seed: int) -> tuple[Outcome, str, float]:
     return outcome(out), when, time.monotonic() - killed
 
 
+def disturbed_by_all(folder: Path, seed: int) -> Outcome:
+    """One run that loses a teacher actor, then a training worker, then its driver."""
+    out, at = folder / "all", random.Random(seed)
+    driver = start(out, SMALL)
+    for kind in ("teacher actor", "training worker"):
+        FAULTS[kind][1](driver, out, at)
+    time.sleep(at.uniform(0.0, 8.0))
+    assert driver.poll() is None, "the run ended before its driver could be killed"
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    finish(start(out, SMALL), out)
+    return outcome(out)
+
+
 def compare(found: Outcome, expected: Outcome) -> list[str]:
     """What is lost, doubled or different."""
     problems = []
