@@ -259,7 +259,7 @@ def _fit(plan: Plan, trainable: Callable[..., None], job: Job, scheduler: Any, r
 def request_of_trial(job: Job) -> dict[str, float]:
     """What one trial reserves; a trainer inside reserves by itself."""
     if job.is_nested:
-        return {"CPU": 0}
+        return {"node:__internal_head__": 0.001}  # Tune takes no empty request, and a share of a CPU may be one too many
     return {"CPU": job.resources.cpus, **({"GPU": job.gpus} if job.gpus else {}), **job.resources.custom}
 
 
