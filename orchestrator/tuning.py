@@ -71,7 +71,10 @@ def run_trials(
             in_population = search.algorithm == "pbt" and who == ("student",)
             scheduler = _population(search, looks) if in_population else _by_who(search, looks)
             recorder = _recorder(plan, ended, looked)
-            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # Tune prints tables, whatever `verbose` is
+            with (
+                open(os.devnull, "w") as nowhere,
+                redirect_stdout(nowhere),
+            ):  # Tune prints tables, whatever `verbose` is
                 _fit(plan, partial(trial, job=job), job, scheduler, recorder, at_once)
 
 
@@ -101,7 +104,7 @@ class Plan:
         return sum(self.left.values())
 
     def next(self) -> dict[str, Any] | None:
-        """The configuration of the next trial; None when nothing is left to try."""
+        """The next trial's number, who it is of, and its setting; None when nothing is left to try."""
         who = self._next_who()
         if who is None or self.is_hopeless:
             return None
@@ -112,6 +115,12 @@ class Plan:
         self.number, self.left[who] = self.number + 1, self.left[who] - 1
         self.running[number] = who, params
         return {"number": number, "who": who, "params": dict(params), "as_recipe": params == self.now[who]}
+
+    def all_that_is_left(self) -> list[dict[str, Any]]:
+        found = []
+        while (setting := self.next()) is not None:
+            found.append(setting)
+        return found
 
     def _next_who(self) -> Who | None:
         """The control as the recipe has it, then all of the student's, then the control's others."""
@@ -153,7 +162,10 @@ def _searcher(plan: Plan) -> Any:
             self.plan = plan
 
         def suggest(self, trial_id: str) -> Any:
-            return None if self.plan.waits else self.plan.next() or Searcher.FINISHED
+            if self.plan.waits:
+                return None
+            setting = self.plan.next()
+            return Searcher.FINISHED if setting is None else {"setting": setting}
 
         def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
             return True
@@ -179,10 +191,15 @@ def _recorder(plan: Plan, ended: Ended, looked: Looked) -> Any:
     class Recorder(Callback):  # type: ignore[misc]
         def __init__(self, plan: Plan, ended: Ended, looked: Looked) -> None:
             self.plan, self.ended, self.looked = plan, ended, looked
+            self.numbers: dict[str, int] = {}
+            """By Tune's id: a trial of a population takes over the whole configuration of another."""
+
+        def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            self.numbers.setdefault(trial.trial_id, trial.config["setting"]["number"])
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
             if "step" in result and ENDED not in result:
-                self.looked(name_of(trial.config["number"]), result["step"], figures_in(result))
+                self.looked(name_of(self.numbers[trial.trial_id]), result["step"], figures_in(result))
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             self.keep(trial, trial.last_result)
@@ -192,7 +209,8 @@ def _recorder(plan: Plan, ended: Ended, looked: Looked) -> Any:
             self.keep(trial, {**trial.last_result, FAILED: lines[-1]})
 
         def keep(self, trial: Any, result: Mapping[str, Any]) -> None:
-            done = trial_from(trial.config, result)
+            number = self.numbers.get(trial.trial_id, trial.config["setting"]["number"])
+            done = trial_from({**trial.config["setting"], "number": number}, result)
             self.plan.ended(done)
             self.ended(done)
 
@@ -211,14 +229,14 @@ def figures_in(result: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(result[name]) for name in known if name in result}
 
 
-def trial_from(config: Mapping[str, Any], result: Mapping[str, Any]) -> Trial:
+def trial_from(setting: Mapping[str, Any], result: Mapping[str, Any]) -> Trial:
     """What is kept of a trial, from the last that it told."""
     failed = FAILED in result
     looks = int(result.get("training_iteration", 0)) - (failed or ENDED in result)
     return Trial(
-        number=config["number"],
-        who=config["who"],
-        params=config["params"],
+        number=setting["number"],
+        who=setting["who"],
+        params=setting["params"],
         state="failed" if failed else "finished" if ENDED in result else "pruned",
         values={} if failed else figures_in(result),
         looks=max(0, looks),
@@ -231,14 +249,17 @@ def trial_from(config: Mapping[str, Any], result: Mapping[str, Any]) -> Trial:
 def _fit(plan: Plan, trainable: Callable[..., None], job: Job, scheduler: Any, recorder: Any, at_once: int) -> None:
     from ray import tune
     from ray.tune import FailureConfig, RunConfig, TuneConfig, TuneError
+    from ray.tune.schedulers import PopulationBasedTraining
 
     storage = job.folder / f"tune-{time.time_ns()}"
+    all_at_once = isinstance(scheduler, PopulationBasedTraining)  # which draws by itself, after the first
     tuner = tune.Tuner(
         tune.with_resources(trainable, request_of_trial(job)),
+        param_space={"setting": tune.grid_search(plan.all_that_is_left())} if all_at_once else None,
         tune_config=TuneConfig(
-            search_alg=_searcher(plan),
+            search_alg=None if all_at_once else _searcher(plan),
             scheduler=scheduler,
-            num_samples=plan.num_left,
+            num_samples=1 if all_at_once else plan.num_left,
             max_concurrent_trials=at_once,
             reuse_actors=not job.is_nested,  # a trainer inside is ended with its process
         ),
@@ -259,7 +280,9 @@ def _fit(plan: Plan, trainable: Callable[..., None], job: Job, scheduler: Any, r
 def request_of_trial(job: Job) -> dict[str, float]:
     """What one trial reserves; a trainer inside reserves by itself."""
     if job.is_nested:
-        return {"node:__internal_head__": 0.001}  # Tune takes no empty request, and a share of a CPU may be one too many
+        return {
+            "node:__internal_head__": 0.001
+        }  # Tune takes no empty request, and a share of a CPU may be one too many
     return {"CPU": job.resources.cpus, **({"GPU": job.gpus} if job.gpus else {}), **job.resources.custom}
 
 
@@ -276,23 +299,25 @@ def _by_who(search: SearchConfig, looks: int) -> Any:
             return True
 
         def on_trial_add(self, controller: Any, trial: Any) -> None:
-            self.own[trial.config["who"]].on_trial_add(controller, trial)
+            self.own[trial.config["setting"]["who"]].on_trial_add(controller, trial)
 
         def on_trial_error(self, controller: Any, trial: Any) -> None:
-            self.own[trial.config["who"]].on_trial_error(controller, trial)
+            self.own[trial.config["setting"]["who"]].on_trial_error(controller, trial)
 
         def on_trial_result(self, controller: Any, trial: Any, result: Any) -> Any:
             if FAILED in result or ENDED in result:
                 return self.CONTINUE
-            decision = self.own[trial.config["who"]].on_trial_result(controller, trial, result)
-            return self.CONTINUE if trial.config["as_recipe"] else decision  # what all others are compared with
+            decision = self.own[trial.config["setting"]["who"]].on_trial_result(controller, trial, result)
+            return (
+                self.CONTINUE if trial.config["setting"]["as_recipe"] else decision
+            )  # what all others are compared with
 
         def on_trial_complete(self, controller: Any, trial: Any, result: Any) -> None:
             if FAILED not in result:
-                self.own[trial.config["who"]].on_trial_complete(controller, trial, result)
+                self.own[trial.config["setting"]["who"]].on_trial_complete(controller, trial, result)
 
         def on_trial_remove(self, controller: Any, trial: Any) -> None:
-            self.own[trial.config["who"]].on_trial_remove(controller, trial)
+            self.own[trial.config["setting"]["who"]].on_trial_remove(controller, trial)
 
     return ByWho()
 
@@ -316,15 +341,15 @@ def _population(search: SearchConfig, looks: int) -> Any:
     metric, direction = next(iter(search.metrics.items()))
 
     def within_range(config: dict[str, Any]) -> dict[str, Any]:
-        params = {path: _clamped(entry, config["params"][path]) for path, entry in search.space.items()}
-        return {**config, "params": params}
+        params = {path: _clamped(entry, config["setting"]["params"][path]) for path, entry in search.space.items()}
+        return {"setting": {**config["setting"], "params": params}}
 
     return PopulationBasedTraining(
         time_attr="training_iteration",
         metric=metric,
         mode=direction,
         perturbation_interval=max(1, looks // PERTURBATIONS),
-        hyperparam_mutations={"params": {path: _mutation(entry) for path, entry in search.space.items()}},
+        hyperparam_mutations={"setting": {"params": {path: _mutation(entry) for path, entry in search.space.items()}}},
         custom_explore_fn=within_range,
         log_config=False,
     )
