@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from teachers.errors import CollegiumError
@@ -205,7 +206,10 @@ def _recorder(plan: Plan, ended: Ended, looked: Looked) -> Any:
             self.keep(trial, trial.last_result)
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            lines = str(trial.get_error()).strip().splitlines() or ["its worker was lost"]
+            told = (
+                Path(trial.error_file).read_text() if trial.error_file else ""
+            )  # where Tune has no copy elsewhere yet
+            lines = told.strip().splitlines() or ["its worker was lost"]
             self.keep(trial, {**trial.last_result, FAILED: lines[-1]})
 
         def keep(self, trial: Any, result: Mapping[str, Any]) -> None:
