@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,6 +44,14 @@ def trials_of(out: Path) -> list[Trial]:
 def finished(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mapping[str, Any]]:
     out = tmp_path_factory.mktemp("study") / "out"
     return out, tune(quick(), out).report
+
+
+@pytest.fixture
+def labelled(finished: tuple[Path, Mapping[str, Any]], tmp_path: Path) -> Path:
+    """An OUT in which everything that teaches is sealed, and nothing was searched."""
+    out = Path(shutil.copytree(finished[0], tmp_path / "out"))
+    shutil.rmtree(out / "studies")
+    return out
 
 
 def test_a_study_asks_no_teacher_and_shows_its_best_beside_the_tuned_control(
@@ -122,17 +131,8 @@ def test_mlflow_has_a_run_for_every_trial_with_its_setting(finished: tuple[Path,
     assert len(client.get_metric_history(parent, "search.best")) >= 1
 
 
-def test_a_trial_that_fails_is_told_and_ends_no_study(finished: tuple[Path, Mapping[str, Any]], tmp_path: Path) -> None:
-    recipe = quick(
-        "search.space={arguments.hidden: {choice: [16, -3]}}", "search.algorithm=grid", "search.seeds_for_best=1"
-    )
-    report = tune(recipe, tmp_path / "out").report
-    assert (report["search"]["failed"], report["search"]["finished"]) == (1, 1)
-    assert "hidden" in report["search"]["errors"][0]["error"] or "-3" in report["search"]["errors"][0]["error"]
-
-
-def test_a_killed_driver_repeats_no_trial(tmp_path: Path) -> None:
-    out = tmp_path / "out"
+def test_a_killed_driver_repeats_no_trial(labelled: Path, tmp_path: Path) -> None:
+    out = labelled
     options = [*QUICK, "search.trials=8", "search.scheduler=none", "students.small.train.steps=400"]
     command = [str(Path(sys.executable).parent / "collegium"), "tune", "search", "--out", str(out)]
     command += [part for option in options for part in ("-o", option)]
@@ -152,9 +152,10 @@ def test_a_killed_driver_repeats_no_trial(tmp_path: Path) -> None:
     assert len({json.dumps([t.who, t.params]) for t in trials}) == 12
 
 
-def test_a_front_of_two_metrics_is_found(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_front_of_two_metrics_is_found_and_a_trial_that_fails_is_told_and_ends_no_study(labelled: Path) -> None:
     recipe = quick(
-        "search.space={arguments.hidden: {choice: [2, 8, 32]}}",
+        "search.space={arguments.hidden: {choice: [2, 8, 32, -3]}}",
+        "search.algorithm=grid",
         "search.metric={validation.accuracy: max, parameters: min}",
         "search.scheduler=none",
         "search.seeds_for_best=1",
@@ -162,13 +163,15 @@ def test_a_front_of_two_metrics_is_found(ray_cluster: None, tmp_path: Path) -> N
         "students.small.control=false",
         "students.small.train.steps=200",
     )
-    search = tune(recipe, tmp_path / "out").report["search"]
+    search = tune(recipe, labelled).report["search"]
+    assert (search["trials"], search["finished"], search["failed"]) == (5, 4, 1)  # the recipe's own 16 came first
+    assert "-3" in search["errors"][0]["error"]
     front = [(trial["validation"]["accuracy"], trial["parameters"]) for trial in search["front"]]
     assert front == sorted(front, reverse=True) and len(front) >= 2
     assert search["control"]["trials"] == 0 and search["control_accuracy"] is None
 
 
-def test_a_cohort_on_two_workers_and_a_student_with_two_can_be_searched(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_cohort_on_two_workers_and_a_student_with_two_can_be_searched(labelled: Path) -> None:
     import ray
 
     student = quick(
@@ -179,7 +182,7 @@ def test_a_cohort_on_two_workers_and_a_student_with_two_can_be_searched(ray_clus
         "search.max_concurrent=2",
         "students.small.control=false",
     )
-    assert tune(student, tmp_path / "student").report["search"]["failed"] == 0
+    assert tune(student, labelled).report["search"]["failed"] == 0
     members = "{a: {model: 'students.models:mlp', arguments: {hidden: 16}}, b: {model: 'students.models:mlp', arguments: {hidden: 8}}}"
     cohort = quick(
         "students={}",
@@ -191,13 +194,13 @@ def test_a_cohort_on_two_workers_and_a_student_with_two_can_be_searched(ray_clus
         "search.seeds_for_best=1",
         "cohorts.pair.objective=[{loss: hard}, {loss: peer}, {loss: soft}]",
     )
-    report = tune(cohort, tmp_path / "cohort").report
+    report = tune(cohort, labelled).report
     assert report["search"]["failed"] == 0 and report["search"]["finished"] >= 1
     assert report["search"]["test_accuracy"]["runs"]
     assert [g for g in ray.util.placement_group_table().values() if g["state"] != "REMOVED"] == []
 
 
-def test_a_population_trades_weights_while_it_trains(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_population_trades_weights_while_it_trains(labelled: Path) -> None:
     recipe = quick(
         "search.algorithm=pbt",
         "search.scheduler=none",
@@ -207,10 +210,9 @@ def test_a_population_trades_weights_while_it_trains(ray_cluster: None, tmp_path
         "students.small.control=false",
         "students.small.train.steps=400",
     )
-    out = tmp_path / "out"
-    search = tune(recipe, out).report["search"]
+    search = tune(recipe, labelled).report["search"]
     assert search["finished"] == 4 and search["failed"] == 0
-    space = [t.params["train.learning_rate"] for t in trials_of(out)]
+    space = [t.params["train.learning_rate"] for t in trials_of(labelled)]
     assert all(1e-5 <= rate <= 1e-1 for rate in space)
-    accuracies = [t.values["validation.accuracy"] for t in trials_of(out)]
+    accuracies = [t.values["validation.accuracy"] for t in trials_of(labelled)]
     assert max(accuracies) - min(accuracies) < 0.2  # nobody is left behind at a rate that learns nothing
