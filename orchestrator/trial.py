@@ -97,7 +97,7 @@ def trial(config: dict[str, Any], job: Job) -> None:
     check_own_packages()
     use_user_path(job.user_path)
     try:
-        figures = _train(job, config["who"], config["params"], tune.get_checkpoint())
+        figures = _train(job, config["setting"]["who"], config["setting"]["params"], tune.get_checkpoint())
     except BUGS as error:
         if isinstance(error, CollegiumError):
             tune.report({FAILED: str(error)})
