@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 Values = Mapping[str, Any]
 """By path below the student: what a trial sets there."""
-BUDGET = {f"train.{key}" for key in ("steps", "epochs", "batch_size", "accumulate", "workers", "early_stopping")}
+BUDGET = {
+    f"train.{key}"
+    for key in ("steps", "epochs", "batch_size", "accumulate", "workers", "early_stopping", "evaluate_every")
+}
 OF_PBT = ("objective.", "teachers", "train.learning_rate", "train.clip")
 """Below these a network that is being trained can be given other values."""
 MANY_SUBSETS = 200
@@ -142,6 +145,8 @@ def search_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
 def _entry_problems(learner: "Learner", search: SearchConfig, path: str, entry: Entry) -> Iterator[str]:
     if any(path == key or path.startswith(f"{key}.") for key in BUDGET):
         yield "is the budget, which is the same for all trials; else the most expensive one would win"
+    elif path in OWN_OF_CONTROL and isinstance(entry, Choice) and None in entry.choice and learner.control:
+        yield "null among the choices cannot be said of the control alone; leave null out, or set `control: false`"
     elif path == "train":
         yield "holds the budget too, which is the same for all trials; name keys below it, as `train.learning_rate`"
     elif path == "train.seeds" or path.split(".")[0] == "control":
