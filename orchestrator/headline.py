@@ -60,6 +60,8 @@ def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
 def note(report: Mapping[str, Any]) -> str:
     """The verdicts and the table of accuracies, in Markdown."""
     lines = [f"**{name}**: {student['verdict']}\n" for name, student in learners(report).items()]
+    if search := report.get("search"):
+        lines += [f"- {line}" for line in search["advice"]] + [""]
     lines += ["| who | test accuracy | gain over control (95%) |", "|---|---|---|"]
     lines += [f"| teacher {name} | {percent(t['test_accuracy'])} | |" for name, t in report["teachers"].items()]
     if report["ensemble"]:

@@ -12,6 +12,9 @@ from students.bootstrap import points
 from . import plots
 from .headline import curves_of, learners, percent, spread
 from .server import deep_link
+from .study_plots import study_plots, wide_plots
+from .study_report import front_table
+from .study_report import short as short_value
 
 Plot = tuple[str, Markup]
 """A caption and an SVG."""
@@ -32,6 +35,7 @@ def page(report: Mapping[str, Any]) -> str:
         "spread": spread,
         "short": plots.short,
         "seconds": seconds,
+        "value": short_value,
     }
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -40,10 +44,30 @@ def page(report: Mapping[str, Any]) -> str:
         own={name: list(_student_plots(report, name)) for name in learners(report)},
         learners=learners(report),
         together=dict(_cohort_plots(report)),
+        study=study_of(report),
         tones={name: tone(student["gain"]) for name, student in learners(report).items()},
         recipe=yaml.safe_dump(report["recipe"], sort_keys=False, allow_unicode=True),
         link=_link(report["mlflow"]),
     )
+
+
+def study_of(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the page shows of a search."""
+    found = report.get("search")
+    if found is None:
+        return None
+    rows = [
+        ("as the recipe stands", found["as_recipe"]),
+        ("best", found["best"]),
+        ("tuned control", found["control"]["best"]),
+    ]
+    return {
+        "settings": [(who, trial) for who, trial in rows if trial is not None],
+        "paths": [*found["search"]["space"]],
+        "front": front_table(found) if found["front"] else [],
+        "wide": [(caption, Markup(svg)) for caption, svg in wide_plots(found)],
+        "plots": [(caption, Markup(svg)) for caption, svg in study_plots(found)],
+    }
 
 
 def tone(gain: Mapping[str, float] | None) -> str:

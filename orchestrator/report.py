@@ -164,7 +164,7 @@ def _thinned(points: Mapping[int, float]) -> list[list[float]]:
 
 def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
     """What a reader must know to judge the figures."""
-    told = [*_about_augmentation(recipe)]
+    told = [*_about_augmentation(recipe), *_about_controls(recipe)]
     told += [
         f"Teacher {name} gives probabilities; they were floored at {teacher['probability_floor']:g}, which decides what a 0 means."
         for name, teacher in recipe["teachers"].items()
@@ -197,6 +197,13 @@ def _about_augmentation(recipe: Mapping[str, Any]) -> Iterator[str]:
             augmented.setdefault(told, []).append(name)
     for augment, names in augmented.items():
         yield f"Trained with augmentation ({augment}): {', '.join(names)}. All others saw the rows as they are."
+
+
+def _about_controls(recipe: Mapping[str, Any]) -> Iterator[str]:
+    for name, config in {**recipe["students"], **recipe["cohorts"]}.items():
+        if isinstance(config["control"], Mapping):
+            own = ", ".join(f"{key} {value}" for key, value in config["control"].items() if value is not None)
+            yield f"The control of {name} is trained by settings of its own ({own}); the budget is the same."
 
 
 def environment() -> dict[str, Any]:

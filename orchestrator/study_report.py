@@ -112,14 +112,15 @@ def _about_the_recipe(found: Mapping[str, Any]) -> Iterator[str]:
     before, metric = found["as_recipe"], next(iter(found["metrics"]))
     if before is None:
         return
-    values = [_value(trial, metric) for trial in (before, found["best"])]
+    values = [value_of(trial, metric) for trial in (before, found["best"])]
     if found["best"]["number"] == before["number"]:
         yield f"No trial was better on validation than the recipe as it stands ({metric} {values[0]:.4f})."
     else:
         yield f"On validation the best trial has {metric} {values[1]:.4f}, the recipe as it stands {values[0]:.4f}; chosen among {found['finished']}, the best looks better than it is."
 
 
-def _value(trial: Mapping[str, Any], metric: str) -> float:
+def value_of(trial: Mapping[str, Any], metric: str) -> float:
+    """Of a trial as the report tells it."""
     validation: Mapping[str, float] = trial["validation"]
     found: float = validation[metric.removeprefix("validation.")] if metric.startswith("validation.") else trial[metric]
     return found
@@ -138,8 +139,9 @@ def _about_teachers(found: Mapping[str, Any]) -> Iterator[str]:
         if "subset" in entry:
             top = best_share(found)
             counts = {name: sum(name in t["params"][path] for t in top) for name in entry["subset"]["of"]}
-            told = ", ".join(f"{name} in {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
-            yield f"Of the {len(top)} best trials, {told} listened to each teacher ({path}); the very best to {', '.join(found['best']['params'][path])}."
+            told = ", ".join(f"{count} to {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
+            own = ", ".join(found["best"]["params"][path])
+            yield f"Of the {len(top)} best trials, so many listened to each teacher ({path}): {told}. The very best listened to {own}."
 
 
 def _about_settings(found: Mapping[str, Any]) -> Iterator[str]:
@@ -168,7 +170,7 @@ def front_table(found: Mapping[str, Any]) -> list[Sequence[str]]:
     metrics, paths = [*found["metrics"]], [*found["search"]["space"]]
     rows: list[Sequence[str]] = [["trial", *metrics, *paths]]
     for trial in found["front"]:
-        figures = [f"{_value(trial, metric):.4g}" for metric in metrics]
+        figures = [f"{value_of(trial, metric):.4g}" for metric in metrics]
         rows.append([str(trial["number"]), *figures, *(short(trial["params"][path]) for path in paths)])
     return rows
 

@@ -236,7 +236,9 @@ def test_room_for_trials_is_counted_node_by_node() -> None:
 def test_as_many_trials_at_a_time_as_there_is_room_for_are_allowed() -> None:
     check_room_for_trials(recipe("search.max_concurrent=2"), [{"CPU": 2.0}])
     check_room_for_trials(recipe(), [{"CPU": 1.0}])
-    with pytest.raises(EnvironmentUnfit, match="max_concurrent is 3, and there is room for 2 trials of 1 workers at a time"):
+    with pytest.raises(
+        EnvironmentUnfit, match="max_concurrent is 3, and there is room for 2 trials of 1 workers at a time"
+    ):
         check_room_for_trials(recipe("search.max_concurrent=3"), [{"CPU": 2.0}])
 
 
