@@ -28,6 +28,7 @@ class Plan:
         for each in who:
             self.proposals[each].knows(study.of(each))
         self.running: dict[int, tuple[Who, Mapping[str, Any]]] = {}
+        self.ended_of: set[Who] = {trial.who for trial in study.trials}
         self.is_hopeless = False
 
     @property
@@ -55,25 +56,31 @@ class Plan:
 
     def _next_who(self) -> Who | None:
         """The control as the recipe has it, then all of the student's, then the control's others."""
-        control_first = not self.study.of("control") and all(who != "control" for who, _ in self.running.values())
-        order: tuple[Who, ...] = ("control", "student") if control_first else ("student", "control")
+        order: tuple[Who, ...] = ("student", "control") if self._has_begun("control") else ("control", "student")
         return next((who for who in order if self.left.get(who, 0) > 0), None)
+
+    def _has_begun(self, who: Who) -> bool:
+        return who in self.ended_of or any(other == who for other, _ in self.running.values())
 
     @property
     def waits(self) -> bool:
         """The control's others have the network of the best student: that has to be known first."""
         students = any(who == "student" for who, _ in self.running.values())
-        return self._next_who() == "control" and students and bool(self.study.of("control"))
+        return students and self._next_who() == "control" and self._has_begun("control")
 
     def _setting(self, who: Who) -> Mapping[str, Any] | None:
-        tried = [dict(trial.params) for trial in self.study.of(who)]
-        tried += [dict(params) for other, params in self.running.values() if other == who]
-        if not tried:
+        if not self._has_begun(who):
             return self.now[who]
         proposals, shared = self.proposals[who], self._shared() if who == "control" else {}
-        alike = [params for params in tried if all(params.get(path) == value for path, value in shared.items())]
-        proposed = proposals.ask(self.number, [{path: params[path] for path in proposals.space} for params in alike])
+        proposed = proposals.ask(self.number, self._tried(who, shared) if proposals.grid is not None else [])
         return None if proposed is None else shared | proposed
+
+    def _tried(self, who: Who, shared: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Points of its space that were tried already, of the same network."""
+        tried = [trial.params for trial in self.study.of(who)]
+        tried += [params for other, params in self.running.values() if other == who]
+        alike = [params for params in tried if all(params.get(path) == value for path, value in shared.items())]
+        return [{path: params[path] for path in self.proposals[who].space} for params in alike]
 
     def _shared(self) -> dict[str, Any]:
         """What the control's others have from the best student."""
@@ -83,6 +90,7 @@ class Plan:
     def ended(self, trial: Trial) -> None:
         self.study.add(trial)
         self.running.pop(trial.number, None)
+        self.ended_of.add(trial.who)
         self.proposals[trial.who].told(trial)
         if trial.state == "failed" and not any(trial.state != "failed" for trial in self.study.trials):
             self.is_hopeless = trial.who == "control" or len(self.study.trials) >= 3
