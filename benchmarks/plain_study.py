@@ -62,6 +62,18 @@ class Timed:
         return figures | {"rows": rows, "seconds": round(self.seconds, 2), "trial_s": round(self.trial_s, 3)}
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a plain training says of itself."""
+
+    accuracy: float
+    """Of the best look at validation."""
+    step_s: float
+    """Median."""
+    look_s: float
+    """Median."""
+
+
 def evaluate_every(steps: int) -> int:
     return -(-steps // LOOKS)
 
@@ -76,20 +88,22 @@ class Held:
         for teacher, name in zip(self.teachers, TEACHERS, strict=True):
             teacher.load_state_dict(held["teachers"][name])
 
-    def train(self, steps: int, setting: Mapping[str, float], ask: bool) -> tuple[float, list[float], list[float]]:
-        """The best validation accuracy, and the seconds of each step and look. `ask`: the teachers, not what they said."""
+    def train(self, steps: int, setting: Mapping[str, float], ask: bool) -> Trained:
+        """`ask`: the teachers in every step, not what they once said."""
         torch.manual_seed(0)
         student = conv_net(STUDENT, num_classes=CLASSES, input_shape=SHAPE).train()
         rate = setting["train.learning_rate"]
         optimizer = torch.optim.AdamW(student.parameters(), lr=rate, weight_decay=1e-2, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, cycle_momentum=False)
-        batches, best, steps_s, looks_s = self.batches(), 0.0, [], []
+        batches, best = self.batches(), 0.0
+        steps_s: list[float] = []
+        looks_s: list[float] = []
         for step in range(1, steps + 1):
             start = time.perf_counter()
             index = next(batches)
             inputs = self.inputs[index]
             targets = self.said_by_teachers(inputs) if ask else self.targets[index]
-            loss_of(student(inputs), targets, self.labels[index], setting["objective.0.weight"]).backward()
+            loss_of(student(inputs), targets, self.labels[index], setting["objective.0.weight"]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
@@ -98,7 +112,7 @@ class Held:
             if step % evaluate_every(steps) == 0 or step == steps:
                 best = max(best, self.look(student))
                 looks_s.append(time.perf_counter() - stepped)
-        return best, steps_s, looks_s
+        return Trained(best, median(steps_s), median(looks_s))
 
     def batches(self) -> Iterator[Tensor]:
         while True:
@@ -111,6 +125,7 @@ class Held:
             return F.softmax(torch.stack([teacher(inputs) for teacher in self.teachers]) / TEMPERATURE, -1).mean(0)
 
     def look(self, student: nn.Module) -> float:
+        """Validation accuracy; the NLL is worked out too, as every look of ours does."""
         right, nll = 0, 0.0
         student.eval()
         with torch.inference_mode():
@@ -156,9 +171,7 @@ def leave_with_parent() -> None:
     os._exit(1)
 
 
-def train_plainly(
-    steps: int, setting: Mapping[str, float], ask: bool = False
-) -> tuple[float, list[float], list[float]]:
+def train_plainly(steps: int, setting: Mapping[str, float], ask: bool = False) -> Trained:
     return HELD[0].train(steps, setting, ask)
 
 
@@ -179,7 +192,7 @@ class Speed:
     @classmethod
     def of_trainings(cls, pool: ProcessPoolExecutor, steps: int) -> "Speed":
         found = [each.result() for each in [pool.submit(train_plainly, steps, AS_RECIPE) for _ in range(SLOTS)]]
-        return cls(*(fmean(median(each[part]) for each in found) for part in (1, 2)))
+        return cls(fmean(each.step_s for each in found), fmean(each.look_s for each in found))
 
     def of(self, steps: int) -> float:
         """Seconds of a whole training."""
@@ -194,7 +207,8 @@ def plain_optuna(rows_file: Path, steps: int, trials: int) -> Timed:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    start, ends_s = time.perf_counter(), []
+    ends_s: list[float] = []
+    start = time.perf_counter()
     with processes(rows_file) as pool:
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(0))
         running: dict[Future[Any], optuna.Trial] = {}
@@ -203,7 +217,7 @@ def plain_optuna(rows_file: Path, steps: int, trials: int) -> Timed:
                 trial = study.ask()
                 running[pool.submit(train_plainly, steps, setting_of(trial))] = trial
             for ended in wait(running, return_when=FIRST_COMPLETED).done:
-                study.tell(running.pop(ended), ended.result()[0])
+                study.tell(running.pop(ended), ended.result().accuracy)
                 ends_s.append(time.perf_counter() - start)
     return Timed(trials, steps, time.perf_counter() - start, ends_s)
 

@@ -59,6 +59,7 @@ if TYPE_CHECKING:  # processes of the plain sides import this file, and must not
     from orchestrator.pipeline import Results
     from orchestrator.recipe import Recipe
     from orchestrator.runs import Begun
+    from orchestrator.study import Who
     from orchestrator.trial import Job
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -219,7 +220,7 @@ class Ours:
             start, begun_at = time.perf_counter(), time.time()
             study = Study.open(self.folder / "out" / "studies" / str(self.num_studies), {"steps": steps})
             diary, job = Diary(begun, study, search), job_of(context, taught, study.folder / "scratch")
-            now = {"student": values_now(job.learner, search), "control": None}
+            now: dict[Who, dict[str, Any] | None] = {"student": values_now(job.learner, search), "control": None}
             looks = -(-steps // evaluate_every(steps))
             run_trials(study, search, now, job, looks=looks, at_once=SLOTS, ended=diary.ended, looked=diary.looked)
             seconds = time.perf_counter() - start
