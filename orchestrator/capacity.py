@@ -108,7 +108,7 @@ def check_room_for_trials(recipe: Recipe, nodes: Sequence[Node]) -> None:
     ):
         raise EnvironmentUnfit(
             f"search.max_concurrent is {search.max_concurrent}, and there is room for {room_for_trials(recipe, nodes)} "
-            f"trials at a time, of {workers_of(recipe.learners[search.student])} workers each; ask for fewer, or null"
+            f"trials of {workers_of(recipe.learners[search.student])} workers at a time; ask for fewer, or null"
         )
 
 

@@ -66,8 +66,10 @@ class Courier:
                 self.told.update(map(identity, some))
 
     def _send_points(self, stage: str, run: str, records: Sequence[Record]) -> None:
-        child = self.ledger.child(stage, run) or self._begin(stage, run, records[0]["time"])
-        self.client.log_batch(child.id, metrics=[_metric(record) for record in records])
+        of = self.ledger.run_id  # figures of no stage are the parent's own
+        if stage:
+            of = (self.ledger.child(stage, run) or self._begin(stage, run, records[0]["time"])).id
+        self.client.log_batch(of, metrics=[_metric(record) for record in records])
 
     def _begin(self, stage: str, run: str, time: float) -> Child:
         """The nested run; one that was made by a call whose answer was lost is found again."""

@@ -52,7 +52,7 @@ def learning_curves(runs: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
         axes.set(xlabel="optimiser steps", ylabel=label)
         axes.legend(loc="best")
 
-    return drawing(draw, f"{label} of {of} and its control over optimiser steps")
+    return svg(draw, f"{label} of {of} and its control over optimiser steps")
 
 
 def _mean_curve(seeds: Sequence[Sequence[Sequence[float]]]) -> list[tuple[float, float]]:
@@ -78,7 +78,7 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, Any]]], of: str) -> str
         axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.05), aspect="equal")
         axes.legend(loc="upper left")
 
-    return drawing(draw, f"Reliability diagram of {of}: accuracy by confidence", size=(4.4, 4.0))
+    return svg(draw, f"Reliability diagram of {of}: accuracy by confidence", size=(4.4, 4.0))
 
 
 def agreement(names: Sequence[str], matrix: Sequence[Sequence[float]], of: str = "teachers") -> str:
@@ -101,7 +101,7 @@ def agreement(names: Sequence[str], matrix: Sequence[Sequence[float]], of: str =
         axes.grid(visible=False)
 
     edge = 1.6 + 0.55 * len(names)
-    return drawing(draw, f"Agreement of {of} in percent of test rows", size=(edge + 0.4, edge))
+    return svg(draw, f"Agreement of {of} in percent of test rows", size=(edge + 0.4, edge))
 
 
 def _cell(column: int, row: int, colour: str, alpha: float) -> Any:
@@ -133,7 +133,7 @@ def accuracy_against(points: Sequence[Mapping[str, Any]], key: str, label: str, 
         axes.xaxis.set_major_formatter(lambda cost, _: short(cost))
         axes.xaxis.set_minor_locator(NullLocator())
 
-    return drawing(draw, f"Test accuracy against {label}")
+    return svg(draw, f"Test accuracy against {label}")
 
 
 def short(count: float) -> str:
@@ -158,11 +158,11 @@ def gains(intervals: Mapping[str, Mapping[str, float]]) -> str:
         axes.set_yticks(range(len(intervals)), list(intervals))
         axes.set(xlabel="points of test accuracy over the control", ylim=(len(intervals) - 0.5, -0.5))
 
-    return drawing(draw, "Gain of each student over its control", size=(5.4, 1.0 + 0.45 * len(intervals)))
+    return svg(draw, "Gain of each student over its control", size=(5.4, 1.0 + 0.45 * len(intervals)))
 
 
-def drawing(draw: "Callable[[Axes], None]", title: str, size: tuple[float, float] = (5.4, 3.6)) -> str:
-    """SVG of what `draw` does to the axes of a figure of `size` inches; no two drawings of a page may have one title."""
+def svg(draw: "Callable[[Axes], None]", title: str, size: tuple[float, float] = (5.4, 3.6)) -> str:
+    """What `draw` does to the axes of a figure of `size` inches; no two drawings of a page may have one title."""
     import matplotlib
     from matplotlib.figure import Figure
 

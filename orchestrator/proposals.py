@@ -41,7 +41,7 @@ class Proposals:
         self.study.add_trials([frozen for trial in trials if (frozen := self.frozen(trial))])
 
     def ask(self, number: int, tried: Sequence[Values]) -> Values | None:
-        """A setting for trial `number`; None when a grid has no point left that is not among `tried`."""
+        """A setting for trial `number`; None when a grid has no point left that is not among `tried`, of the same space."""
         if self.grid is not None:
             return next((values for values in self.grid if values not in tried), None)
         trial = self.study.ask()
@@ -154,13 +154,14 @@ def _in_optunas_terms(path: str, entry: Entry, value: Any) -> "dict[str, tuple[A
             return {path: (at, categories([*range(len(entry.choice))]))}
         case Subset():
             asked: dict[str, tuple[Any, BaseDistribution]] = {}
+            named = value if isinstance(value, list) else []  # null in a recipe: whoever there is, maybe more than `of`
 
             def wants(name: str) -> bool:
-                asked[f"{path}.{name}"] = (name in value, categories([True, False]))
-                return name in value
+                asked[f"{path}.{name}"] = (name in named, categories([True, False]))
+                return name in named
 
-            _subset(path, entry, wants)
-            return asked
+            chosen = _subset(path, entry, wants)
+            return asked if {*chosen} == {*named} else {path: (None, categories([True, False]))}
 
 
 def grid(space: Mapping[str, Entry]) -> list[Values]:

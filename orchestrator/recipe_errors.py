@@ -13,8 +13,8 @@ from teachers.config import IMPORT_PATTERN, AugmentName, CombineName
 from .recipe_file import Loc, nearest
 
 
-def told(model: type[BaseModel], value: Any, error: ValidationError) -> Iterator[tuple[Loc, str]]:
-    """What pydantic found wrong in `value`, in the words of the file: (path, message)."""
+def told(model: Any, value: Any, error: ValidationError) -> Iterator[tuple[Loc, str]]:
+    """What pydantic found wrong in `value`, in the words of the file: (path, message). `model`: or a union of models."""
     names = {_untagged(value, found["loc"]) for found in error.errors() if _is_no_import_string(found)}
     for found in error.errors():
         loc = _untagged(value, found["loc"], absent=found["type"] == "missing")
@@ -64,7 +64,7 @@ def _untagged(value: Any, loc: Sequence[str | int], *, absent: bool = False) -> 
     """Pydantic's location without the tags of unions, which the file does not have; `absent`: its last part is no tag."""
     kept: list[str | int] = []
     for number, part in enumerate(loc):
-        there = (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int))
+        there = (isinstance(value, dict) and part in value) or (isinstance(value, list) and part in range(len(value)))
         if there:
             value = value[part]
         if there or (absent and number == len(loc) - 1):
@@ -72,9 +72,9 @@ def _untagged(value: Any, loc: Sequence[str | int], *, absent: bool = False) -> 
     return tuple(kept)
 
 
-def _fields_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+def _fields_at(model: Any, loc: Sequence[str | int]) -> list[str]:
     """The keys that the model at `loc` (tags included) has."""
-    at: Any = model
+    at = _models(model)
     for part in loc:
         at = _step(at, part)
     return list(at.model_fields) if isinstance(at, type) and issubclass(at, BaseModel) else []

@@ -164,7 +164,7 @@ def _thinned(points: Mapping[int, float]) -> list[list[float]]:
 
 def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
     """What a reader must know to judge the figures."""
-    told = [*_about_augmentation(recipe)]
+    told = [*_about_augmentation(recipe), *_about_controls(recipe)]
     told += [
         f"Teacher {name} gives probabilities; they were floored at {teacher['probability_floor']:g}, which decides what a 0 means."
         for name, teacher in recipe["teachers"].items()
@@ -175,7 +175,6 @@ def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
         f"Teacher {name} was live: asked about each batch as the student saw it, so no store keeps what it said of training rows."
         for name in live
     ]
-    told += [*_about_controls(recipe)]
     if bad := counted.get("bad_rows"):
         told.append(
             f"{bad} rows could not be used and were dropped, first: {'; '.join(counted['first_bad_rows'][:3])}."
@@ -203,10 +202,9 @@ def _about_augmentation(recipe: Mapping[str, Any]) -> Iterator[str]:
 def _about_controls(recipe: Mapping[str, Any]) -> Iterator[str]:
     for name, config in {**recipe["students"], **recipe["cohorts"]}.items():
         if isinstance(config["control"], Mapping):
-            own = {key: value for key, value in config["control"].items() if value is not None}
+            own = ", ".join(f"{key} {short(value)}" for key, value in config["control"].items() if value is not None)
             if own:
-                settings = ", ".join(f"{key} {short(value)}" for key, value in own.items())
-                yield f"The control of {name} was trained by settings of its own: {settings}."
+                yield f"The control of {name} is trained by settings of its own ({own}); the budget is the same."
 
 
 def environment() -> dict[str, Any]:

@@ -93,16 +93,23 @@ class Subset(Config):
 
 
 KINDS = ("uniform", "log_uniform", "integer", "choice", "subset")
+
+
+def _kind_of(value: Any) -> str | None:
+    """The tag of an entry, which must not look like one of its keys; None for what has no kind, or two."""
+    keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, Config) else ()
+    found = [kind for kind in KINDS if kind in keys]
+    return f"of {found[0]}" if len(found) == 1 else None
+
+
 Entry = Annotated[
-    Annotated[Uniform, Tag("uniform")]
-    | Annotated[LogUniform, Tag("log_uniform")]
-    | Annotated[Integer, Tag("integer")]
-    | Annotated[Choice, Tag("choice")]
-    | Annotated[Subset, Tag("subset")],
+    Annotated[Uniform, Tag("of uniform")]
+    | Annotated[LogUniform, Tag("of log_uniform")]
+    | Annotated[Integer, Tag("of integer")]
+    | Annotated[Choice, Tag("of choice")]
+    | Annotated[Subset, Tag("of subset")],
     Discriminator(
-        lambda value: next(
-            (kind for kind in KINDS if kind in (value if isinstance(value, dict) else vars(value))), None
-        ),
+        _kind_of,
         custom_error_type="kind_of_values",
         custom_error_message=f"expected one of {', '.join(KINDS)}, for example {{uniform: [0, 1]}}",
     ),
@@ -151,8 +158,13 @@ class SearchConfig(Config):
                 f"scheduler: {self.scheduler} compares trials while they train, by one figure of validation; with "
                 f"`metric` {told} set `scheduler: none`"
             )
-        if self.algorithm == "pbt" and (self.scheduler != "none" or several):
-            raise ValueError("algorithm: pbt is a scheduler itself and takes one metric; set `scheduler: none`")
+        if self.algorithm == "pbt" and self.scheduler != "none":
+            raise ValueError("algorithm: pbt is a scheduler itself; set `scheduler: none`")
+        if self.algorithm == "pbt" and (several or not set(self.metrics) <= WHILE_TRAINING):
+            raise ValueError(
+                f"algorithm: pbt compares trials while they train, by one figure of validation; with `metric` "
+                f"{', '.join(self.metrics)} take another algorithm"
+            )
         if self.algorithm == "grid":
             self._check_grid()
         return self

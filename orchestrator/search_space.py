@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 Values = Mapping[str, Any]
 """By path below the student: what a trial sets there."""
-BUDGET = {f"train.{key}" for key in ("steps", "epochs", "batch_size", "accumulate", "workers", "early_stopping")}
+BUDGET = {
+    f"train.{key}"
+    for key in ("steps", "epochs", "batch_size", "accumulate", "workers", "early_stopping", "evaluate_every")
+}
 OF_PBT = ("objective.", "teachers", "train.learning_rate", "train.clip")
 """Below these a network that is being trained can be given other values."""
 MANY_SUBSETS = 200
@@ -41,10 +44,7 @@ def applied(document: Mapping[str, Any], values: Values) -> dict[str, Any]:
         at: Any = changed
         for part in above:
             at = at[part]
-        if isinstance(at, list):
-            at[last] = _copied(value)
-        else:
-            at.update({last: _copied(value)})
+        at[last] = _copied(value)
     if "teachers" in values:
         for term in changed["objective"]:
             _restrict(term, values["teachers"])
@@ -76,10 +76,13 @@ def with_values(learner: "Learner", values: Values) -> "Learner":
 
 
 def validated(learner: "Learner", document: Mapping[str, Any]) -> "Learner":
-    if isinstance(learner, CohortCommon):
-        cohort: CohortConfig = TypeAdapter(CohortConfig).validate_python(document)
-        return cohort
-    return StudentConfig.model_validate(document)
+    checked: Learner = TypeAdapter(schema_of(learner)).validate_python(document)
+    return checked
+
+
+def schema_of(learner: "Learner") -> Any:
+    """What documents of its kind are checked against; a cohort's may change its method."""
+    return CohortConfig if isinstance(learner, CohortCommon) else StudentConfig
 
 
 def values_now(learner: "Learner", search: SearchConfig) -> dict[str, Any]:
@@ -142,6 +145,10 @@ def search_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
 def _entry_problems(learner: "Learner", search: SearchConfig, path: str, entry: Entry) -> Iterator[str]:
     if any(path == key or path.startswith(f"{key}.") for key in BUDGET):
         yield "is the budget, which is the same for all trials; else the most expensive one would win"
+    elif path in OWN_OF_CONTROL and isinstance(entry, Choice) and None in entry.choice and learner.control:
+        yield "null among the choices cannot be said of the control alone; leave null out, or set `control: false`"
+    elif path == "train":
+        yield "holds the budget too, which is the same for all trials; name keys below it, as `train.learning_rate`"
     elif path == "train.seeds" or path.split(".")[0] == "control":
         yield "is the study's own: trials share a seed, and the control is searched by itself"
     elif search.algorithm == "pbt" and not path.startswith(OF_PBT):
@@ -166,7 +173,7 @@ def _value_problems(learner: "Learner", path: str, entry: Entry) -> Iterator[str
         try:
             validated(learner, changed)
         except ValidationError as error:
-            for loc, message in told(type(learner), changed, error):
+            for loc, message in told(schema_of(learner), changed, error):
                 at = ".".join(map(str, loc))
                 yield f"{message}" if at == path else f"with {value!r}: {at + ': ' if at else ''}{message}"
 

@@ -6,10 +6,10 @@ Knows nothing of trials or of what is drawn on the axes.
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from .study_report import short
+from .study_report import heard, short
 
 LABELS_OF_AN_AXIS = 12
 LABEL_CHARACTERS = 16
@@ -32,8 +32,10 @@ def axis_of(path: str, entry: Mapping[str, Any], values: Sequence[Any]) -> Axis:
         return _of_categories(path, {_key(value): _cut(short(value)) for value in known})
     if "subset" in entry:
         of = entry["subset"]["of"]
-        ordered = sorted(values, key=lambda chosen: (len(chosen), [of.index(n) if n in of else -1 for n in chosen]))
-        return _of_categories(path, {_key(chosen): _cut(_subset(chosen, of)) for chosen in ordered})
+        chosen = [heard(value, entry) for value in values]
+        chosen.sort(key=lambda names: (len(names), [of.index(name) if name in of else -1 for name in names]))
+        axis = _of_categories(path, {_key(names): _cut(_subset(names, of)) for names in chosen})
+        return replace(axis, place=lambda value: axis.place(heard(value, entry)))
     low, high = next(iter(entry.values()))
     return _of_numbers(path, low, high, values, is_log="log_uniform" in entry)
 

@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
@@ -174,7 +174,7 @@ class Diary:
     def __init__(self, begun: Begun, study: Study, search: SearchConfig) -> None:
         self.begun, self.study, self.search = begun, study, search
         self.stage = f"tune/{search.student}"
-        self.best: float | None = None
+        self.best: Trial | None = None
         self.num_students = 0
         begun.tracker.follow(self.stage, study.folder / "metrics.jsonl")
 
@@ -197,8 +197,8 @@ class Diary:
         self.tell(trial)
         if trial.state == "failed":
             log.warning("%s of %s failed: %s", name_of(trial.number), self.search.student, trial.error)
-        done, metric = len(self.study.of("student")), next(iter(self.search.metrics))
-        note = f"best {metric} {self.best:.4f}" if self.best is not None else ""
+        done, metric = self.num_students, next(iter(self.search.metrics))
+        note = f"best {metric} {self.best.values[metric]:.4f}" if self.best is not None else ""
         self.begun.watch.advance(self.stage, done, max(done, self.search.trials), note)
 
     def tell(self, trial: Trial) -> None:
@@ -212,14 +212,10 @@ class Diary:
         )
         if trial.who == "student":
             self.num_students += 1
-            best = best_of([*self._until(trial)], self.search.metrics)
-            if best is not None:
-                self.best = best.values[next(iter(self.search.metrics))]
-                self.begun.tracker.log("", {"search.best": self.best}, step=self.num_students)
-
-    def _until(self, trial: Trial) -> Sequence[Trial]:
-        students = self.study.of("student")
-        return students[: students.index(trial) + 1]
+            self.best = best_of([*([self.best] if self.best else []), trial], self.search.metrics)
+            if self.best is not None:
+                figure = self.best.values[next(iter(self.search.metrics))]
+                self.begun.tracker.log("", {"search.best": figure}, step=self.num_students)
 
 
 def found_recipe(recipe: Recipe, study: Study) -> Recipe:

@@ -65,7 +65,7 @@ class Study:
         document = {"format": FORMAT, **of}
         if publish(folder / "study.json", json.dumps(document, indent=1, allow_nan=False).encode()):
             return cls(folder)
-        earlier = json.loads((folder / "study.json").read_bytes())
+        earlier = _read(folder / "study.json")
         check_format(earlier, FORMAT, folder / "study.json")
         if changed := [*differences(earlier, document)]:
             raise RecipeError(
@@ -101,6 +101,15 @@ class Study:
         return [trial for trial in self.trials if trial.who == who]
 
 
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise StoreError(
+            f"{path}: is not JSON ({error}); set that study aside and begin anew: collegium tune --fresh"
+        ) from None
+
+
 def read_trials(folder: Path) -> Iterator[Trial]:
     """Every trial of a study. Raises StoreError for a line that is no trial, naming it."""
     path = folder / "trials.jsonl"
@@ -112,7 +121,8 @@ def read_trials(folder: Path) -> Iterator[Trial]:
                 return  # somebody is writing it, or was killed meanwhile
             try:
                 document = json.loads(line)
-                check_format(document, FORMAT, path)
+                if "format" in document:
+                    check_format(document, FORMAT, Path(f"{path}:{number}"))
                 del document["format"]
                 yield Trial(**document)
             except (ValueError, TypeError, KeyError) as error:
@@ -138,9 +148,15 @@ def what_it_is_of(recipe: Recipe, inputs: Mapping[str, str]) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
         "search": {key: value for key, value in document["search"].items() if key not in MAY_CHANGE},
-        kind: {search.student: learner},
+        kind: {search.student: learner | {"control": _own_of_control(document[kind][search.student], search)}},
         "inputs": dict(inputs),
     }
+
+
+def _own_of_control(learner: Mapping[str, Any], search: SearchConfig) -> dict[str, Any]:
+    """What the recipe's control trains otherwise and no trial of it says: whether there is one changes no trial."""
+    own = learner["control"] if isinstance(learner["control"], dict) else {}
+    return {key: value for key, value in own.items() if value is not None and f"train.{key}" not in search.space}
 
 
 def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

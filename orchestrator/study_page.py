@@ -66,6 +66,8 @@ class _Plots:
         self.axes = {path: axis_of(path, space[path], [t["params"][path] for t in self.finished]) for path in ordered}
 
     def broad(self) -> Iterator[Plot]:
+        if len(self.finished) < 2:
+            return
         axes: list[Axis] = [*self.axes.values()][:AXES]
         svg = study_plots.parallel(self.finished, axes, self.metric, self.direction, self.best)
         shown = self._shown(len(self.finished), LINES)
@@ -86,11 +88,11 @@ class _Plots:
         told = {"recipe": self.found["as_recipe"], "control": self.found["control"]["best"]}
         lines = {kind: value_of(trial, self.metric) for kind, trial in told.items() if trial}
         svg = study_plots.best_so_far(self.students, self.metric, self.direction, lines)
-        pruned = sum(trial["state"] == "pruned" for trial in self.students)
-        pale = f" Pale: {_some(pruned, MARKS)} pruned trials, at their last best look." if pruned else ""
+        pruned = [trial for trial in self.students if trial["state"] == "pruned"]
+        pale = f" Pale: {_some(len(pruned), MARKS)} pruned, at their best look." if pruned else ""
         shown = self._shown(len(self.finished), MARKS)
         return (
-            f"{_capital(label_of(self.metric))} of every trial. {shown}{pale}{self._edge([*lines.values()])}",
+            f"{_capital(label_of(self.metric))} of every trial. {shown}{pale}{self._edge([*lines.values()], pruned)}",
             Markup(svg),
         )
 
@@ -101,17 +103,16 @@ class _Plots:
             svg = study_plots.pareto(self.finished, front, dict([first, other]), self.best)
             line = ", by the line those best in these two" if len(others) > 1 else ""
             shown = f"{_some(len(front), MARKS)} of the front in blue{line}; ringed: the best in {label_of(first[0])}."
-            yield (
-                f"Trials that no other beats in everything: {shown} {self._shown(len(self.finished), MARKS)}",
-                Markup(svg),
-            )
+            rest = f"{self._shown(len(self.finished), MARKS)}{self._edge([t['values'][self.metric] for t in front])}"
+            yield f"Trials that no other beats in everything: {shown} {rest}", Markup(svg)
 
     def slices(self) -> Iterator[Plot]:
         space = self.found["search"]["space"]
+        if len(self.finished) < 2:
+            return
         for path, axis in self.axes.items():
             if "subset" in space[path]:
-                of = space[path]["subset"]["of"]
-                svg = study_plots.slice_of_names(self.finished, path, of, self.metric, self.direction)
+                svg = study_plots.slice_of_names(self.finished, path, space[path], self.metric, self.direction)
                 yield "With each of them in and out; bars: medians.", Markup(svg)
             else:
                 svg = study_plots.slice_of(self.finished, axis, self.metric, self.direction, self.best)
@@ -124,10 +125,11 @@ class _Plots:
             f"{most:,} of {count:,} finished trials are drawn: the best {most // 3} and an even sample of the others."
         )
 
-    def _edge(self, keep: Sequence[float] = ()) -> str:
+    def _edge(self, keep: Sequence[float] = (), pruned: Sequence[Trial] = ()) -> str:
         """What a plot does with trials far behind; `keep`: values that it has to show."""
         values = [trial["values"][self.metric] for trial in self.finished]
         low, high = study_plots.window(values, self.direction, keep)
+        values += [trial["values"][self.metric] for trial in pruned if self.metric in trial["values"]]
         outside = sum(not low <= value <= high for value in values)
         bound = low if self.direction == "max" else high
         return f" At the edge: {outside:,} worse than {bound:.3g}." if outside else ""

@@ -8,9 +8,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .plots import COLOURS, INK, drawing
+from .plots import COLOURS, INK, svg
 from .plots import short as of_many
 from .setting_axes import Axis, ticks_of
+from .study_report import heard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,6 +57,8 @@ def window(values: Sequence[float], direction: str, keep: Sequence[float] = ()) 
 
 def best_so_far(trials: Sequence[Trial], metric: str, direction: str, lines: Mapping[str, float]) -> str:
     """The student's trials in the order in which they ended; `lines`: what they are to be held against, by kind."""
+    from matplotlib.ticker import MaxNLocator
+
     places = {trial["number"]: at for at, trial in enumerate(trials, 1)}
     told = [trial for trial in trials if metric in trial["values"]]
     by_state = {state: [t for t in told if t["state"] == state] for state in ("pruned", "finished")}
@@ -80,9 +83,10 @@ def best_so_far(trials: Sequence[Trial], metric: str, direction: str, lines: Map
             axes.axhline(value, color=colour, linewidth=1.4, linestyle=dashes, label=name)
         axes.set(xlabel="trials of the student that have ended", ylabel=label_of(metric))
         _margins(axes, low, high)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
 
-    return drawing(draw, f"Best {label_of(metric)} so far")
+    return svg(draw, f"Best {label_of(metric)} so far")
 
 
 def _margins(axes: "Axes", low: float, high: float) -> None:
@@ -114,7 +118,7 @@ def importance(shares: Mapping[str, float], metric: str) -> str:
         axes.set_xlim(0, 112 * max(share for _, share in shown))
         axes.grid(visible=False, axis="y")
 
-    return drawing(draw, f"Which settings decided {label_of(metric)}", size=(5.4, 1.0 + 0.34 * len(shown)))
+    return svg(draw, f"Which settings decided {label_of(metric)}", size=(5.4, 1.0 + 0.34 * len(shown)))
 
 
 def parallel(trials: Sequence[Trial], axes_of: Sequence[Axis], metric: str, direction: str, best: Trial) -> str:
@@ -122,7 +126,7 @@ def parallel(trials: Sequence[Trial], axes_of: Sequence[Axis], metric: str, dire
     low, high = window([t["values"][metric] for t in trials], direction)
     shown = thinned(trials, metric, direction, LINES)
     shown.sort(key=lambda trial: trial["values"][metric], reverse=direction == "min")
-    figures = [((tick - low) / ((high - low) or 1.0), f"{tick:g}") for tick in ticks_of(low, high, is_log=False)]
+    figures = [((tick - low) / ((high - low) or 1.0), f"{tick:.4g}") for tick in ticks_of(low, high, is_log=False)]
     last = Axis(label_of(metric), lambda value: _share(value, low, high), figures, is_of_categories=False)
 
     def heights(trial: Trial) -> list[float]:
@@ -147,7 +151,7 @@ def parallel(trials: Sequence[Trial], axes_of: Sequence[Axis], metric: str, dire
         axes.spines[:].set_visible(False)
         axes.grid(visible=False)
 
-    return drawing(draw, f"Settings and {label_of(metric)} of every trial", size=(11, 3.7))
+    return svg(draw, f"Settings and {label_of(metric)} of every trial", size=(11, 3.7))
 
 
 def _share(value: float, low: float, high: float) -> float:
@@ -186,7 +190,7 @@ def slice_of(trials: Sequence[Trial], axis: Axis, metric: str, direction: str, b
         axes.set(xlabel=axis.title, ylabel=label_of(metric))
         _margins(axes, low, high)
 
-    return drawing(draw, f"{label_of(metric)} over {axis.title}", size=SMALL)
+    return svg(draw, f"{label_of(metric)} over {axis.title}", size=SMALL)
 
 
 SMALL = (4.0, 2.9)
@@ -198,13 +202,16 @@ def _set_ticks(axes: "Axes", ticks: Sequence[tuple[float, str]], room: float) ->
     axes.set_xlim(min([0.0, *(at for at, _ in ticks)]) - room, 1 + room)
 
 
-def slice_of_names(trials: Sequence[Trial], path: str, of: Sequence[str], metric: str, direction: str) -> str:
+def slice_of_names(trials: Sequence[Trial], path: str, entry: Mapping[str, Any], metric: str, direction: str) -> str:
     """The metric with each name of a subset in and out: two columns a name, as bars the medians of all trials."""
+    of = entry["subset"]["of"]
     low, high = window([t["values"][metric] for t in trials], direction)
     shown = thinned(trials, metric, direction, max(40, MARKS // len(of)))
 
     def column(axes: "Axes", at: float, name: str, *, is_in: bool) -> None:
-        every, some = ([t for t in group if (name in t["params"][path]) == is_in] for group in (trials, shown))
+        every, some = (
+            [t for t in group if (name in heard(t["params"][path], entry)) == is_in] for group in (trials, shown)
+        )
         colour = COLOURS["student"] if is_in else INK
         places = [at + 0.26 * ((t["number"] * GOLDEN) % 1 - 0.5) for t in some]
         values = [min(high, max(low, t["values"][metric])) for t in some]
@@ -223,7 +230,7 @@ def slice_of_names(trials: Sequence[Trial], path: str, of: Sequence[str], metric
         _margins(axes, low, high)
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.0)
 
-    return drawing(draw, f"{label_of(metric)} over {path}", size=SMALL)
+    return svg(draw, f"{label_of(metric)} over {path}", size=SMALL)
 
 
 def _turned(names: Sequence[str]) -> dict[str, Any]:
@@ -253,7 +260,7 @@ def pareto(trials: Sequence[Trial], front: Sequence[Trial], metrics: Mapping[str
         if is_log:
             _log_ticks(axes, [t["values"][along] for t in [*trials, *front]])
 
-    return drawing(draw, f"Pareto front of {label_of(up)} and {label_of(along)}")
+    return svg(draw, f"Pareto front of {label_of(up)} and {label_of(along)}")
 
 
 def staircase(front: Sequence[Trial], metrics: Mapping[str, str]) -> list[Trial]:

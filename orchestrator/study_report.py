@@ -141,10 +141,16 @@ def _about_teachers(found: Mapping[str, Any]) -> Iterator[str]:
     for path, entry in found["search"]["space"].items():
         if "subset" in entry:
             top = best_share(found)
-            counts = {name: sum(name in t["params"][path] for t in top) for name in entry["subset"]["of"]}
+            counts = {name: sum(name in heard(t["params"][path], entry) for t in top) for name in entry["subset"]["of"]}
             told = ", ".join(f"{count} to {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
-            best = ", ".join(found["best"]["params"][path])
-            yield f"Of the {len(top)} best trials, so many listened to each teacher ({path}): {told}; the very best to {best}."
+            own = ", ".join(heard(found["best"]["params"][path], entry))
+            yield f"Of the {len(top)} best trials, so many listened to each teacher ({path}): {told}. The very best listened to {own}."
+
+
+def heard(value: Sequence[str] | None, entry: Mapping[str, Any]) -> Sequence[str]:
+    """Who a trial listened to, of one subset; null in the recipe is everybody."""
+    everybody: Sequence[str] = entry["subset"]["of"]
+    return everybody if value is None else value
 
 
 def _about_settings(found: Mapping[str, Any]) -> Iterator[str]:

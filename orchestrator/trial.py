@@ -20,7 +20,7 @@ from teachers.imports import check_own_packages, use_user_path
 from .capacity import workers_of
 from .recipe import Learner
 from .recipe_errors import told
-from .search_space import OWN_OF_CONTROL, Values, applied, validated
+from .search_space import OWN_OF_CONTROL, Values, applied, schema_of, validated
 from .study import Who
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def trial(config: dict[str, Any], job: Job) -> None:
     check_own_packages()
     use_user_path(job.user_path)
     try:
-        figures = _train(job, config["who"], config["params"], tune.get_checkpoint())
+        figures = _train(job, config["setting"]["who"], config["setting"]["params"], tune.get_checkpoint())
     except BUGS as error:
         if isinstance(error, CollegiumError):
             tune.report({FAILED: str(error)})
@@ -151,7 +151,7 @@ def setting(learner: Learner, who: Who, params: Values) -> Learner:
         return validated(learner, document)
     except ValidationError as error:
         found = "; ".join(
-            f"{'.'.join(map(str, loc))}: {message}" for loc, message in told(type(learner), document, error)
+            f"{'.'.join(map(str, loc))}: {message}" for loc, message in told(schema_of(learner), document, error)
         )
         raise RecipeError(f"these values do not go together: {found}") from None
 

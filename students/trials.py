@@ -16,7 +16,7 @@ from teachers.users_code import within
 
 from .data import SharedData
 from .footprint import footprint
-from .session import CohortRun, PlainSession, Record, Run
+from .session import CohortRun, PlainSession, Record, Run, RunResult
 from .train import Training, fit
 from .validation import is_better
 
@@ -47,6 +47,14 @@ class Looks:
         for step in sorted(self.found):
             if all(len(self.found[step].get(name, ())) == 2 for name in self.waiting_for):
                 self._look(step, self.found.pop(step))
+
+    def settle(self, result: RunResult) -> None:
+        """What counts in the end: of a training that came from elsewhere the best look may have been another's."""
+        if result.validation is not None:
+            self.best, self.best_of = (
+                {f"validation.{key}": value for key, value in result.validation.items()},
+                result.name,
+            )
 
     def _look(self, step: int, found: Mapping[str, Figures]) -> None:
         for name, figures in found.items():
@@ -85,6 +93,7 @@ def train_in_population(
     `own` is given the training before its first step, so that whoever is told of a look can save it.
     """
     session = TrialSession(device, looks)
+    run.folder.mkdir(parents=True)
     with within(run.key):
         training = Training(run, session, SharedData().of([run], session)[0])
         if come_from is not None:
@@ -92,7 +101,7 @@ def train_in_population(
         own(training)
         if training.progress.step < training.steps:
             training.train(checkpoint_every_s=float("inf"))
-        training.finish()
+        looks.settle(training.finish())
 
 
 def measured(folder: Path, transfer_set: Path, trust: Sequence[str], threads: int) -> Figures:

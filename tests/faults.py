@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -160,6 +160,9 @@ FAULTS: dict[str, tuple[Setup, Killer]] = {
 }
 
 
+NODE = "node of a cohort"
+
+
 def undisturbed(folder: Path, setup: Setup) -> Outcome:
     out = folder / f"undisturbed_{setup.name}"
     finish(start(out, setup), out)
@@ -177,6 +180,20 @@ def disturbed(folder: Path, kind: str, seed: int) -> tuple[Outcome, str, float]:
         driver = start(out, setup)
     finish(driver, out)
     return outcome(out), when, time.monotonic() - killed
+
+
+def disturbed_by_all(folder: Path, seed: int) -> Outcome:
+    """One run that loses a teacher actor, then a training worker, then its driver."""
+    out, at = folder / "all", random.Random(seed)
+    driver = start(out, SMALL)
+    for kind in ("teacher actor", "training worker"):
+        FAULTS[kind][1](driver, out, at)
+    time.sleep(at.uniform(0.0, 8.0))
+    assert driver.poll() is None, "the run ended before its driver could be killed"
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    finish(start(out, SMALL), out)
+    return outcome(out)
 
 
 def compare(found: Outcome, expected: Outcome) -> list[str]:
@@ -211,10 +228,13 @@ def other_number_of_workers(folder: Path) -> str:
     return f"2 workers and 1: test accuracies differ by {difference:.4f} at most"
 
 
-def campaign(folder: Path, times: int, seed: int) -> Iterator[str]:
-    expected = {setup.name: undisturbed(folder, setup) for setup in (SMALL, PEERS)}
-    yield other_number_of_workers(folder)
-    for kind, (setup, _) in FAULTS.items():
+def campaign(folder: Path, kinds: Sequence[str], times: int, seed: int) -> Iterator[str]:
+    setups = {FAULTS[kind][0].name: FAULTS[kind][0] for kind in kinds if kind != NODE}
+    expected = {name: undisturbed(folder, setup) for name, setup in setups.items()}
+    if SMALL.name in expected:
+        yield other_number_of_workers(folder)
+    for kind in (kind for kind in kinds if kind != NODE):
+        setup = FAULTS[kind][0]
         durations = []
         for number in range(times):
             found, when, seconds = disturbed(folder, kind, seed + number)
@@ -224,9 +244,9 @@ def campaign(folder: Path, times: int, seed: int) -> Iterator[str]:
             if problems:
                 raise SystemExit(f"{kind}, seed {seed + number}: {'; '.join(problems)}")
         yield f"{kind:<16} median {statistics.median(durations):.1f} s from the kill to the end; rows lost 0, rows doubled 0"
-    for number in range(times):
+    for number in range(times if NODE in kinds else 0):
         seconds = node_killed(folder / f"node-{number}", seed + number)
-        yield f"node of a cohort {number + 1:>2}  done {seconds:5.1f} s after the kill  same"
+        yield f"{NODE:<16} {number + 1:>2}  done {seconds:5.1f} s after the kill  same"
 
 
 def node_killed(folder: Path, seed: int) -> float:
@@ -241,9 +261,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=10, help="kills of each kind")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=[*FAULTS, NODE], default=[*FAULTS, NODE], help="what is killed")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="collegium-faults-") as folder:
-        for line in campaign(Path(folder), arguments.times, arguments.seed):
+        for line in campaign(Path(folder), arguments.kinds, arguments.times, arguments.seed):
             print(line, flush=True)
 
 

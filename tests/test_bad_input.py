@@ -330,7 +330,7 @@ def mlflow_statuses(out: Path) -> list[str]:
 def test_an_interrupted_run_leaves_no_process_and_goes_on_when_asked_again(user: Path, tmp_path: Path) -> None:
     """By a cluster that the command starts itself, beside folders named like our packages."""
     out, log = tmp_path / "out", tmp_path / "log"
-    command = ["run", "recipe.yaml", "--json", "--out", str(out), "-o", "students.small.train.steps=3000"]
+    command = ["run", "recipe.yaml", "--json", "--out", str(out), "-o", "students.small.train.steps=1500"]
     driver = subprocess.Popen([COMMAND, *command], cwd=user, stdout=subprocess.DEVNULL, stderr=log.open("wb"))
     wait_until(lambda: any(out.glob("students/*/metrics.jsonl")) or driver.poll() is not None)
     family = psutil.Process(driver.pid).children(recursive=True)

@@ -444,7 +444,10 @@ def test_a_dead_and_a_slow_member_stop_no_other_and_the_same_call_goes_on_with_t
     done = {member.name for member in run.members if (member.folder / "SEAL.json").exists()}
     assert done == {"a/seed-0", "slow/seed-0"}
     heard = dict(curve(run, "peers.staleness", "slow/seed-0"))
-    assert heard[20] >= 0 and curve(run, "train.loss", "a/seed-0")[-1][0] == 40
+    assert (
+        heard[20] <= 0
+    )  # what it heard was as old as itself, or older in steps: the dead one may have said nothing yet
+    assert curve(run, "train.loss", "a/seed-0")[-1][0] == 40
     assert newest_generation(generations_of(run, "a")) == 40  # which the slow one found at its step 20
     before = sealed.stat().st_mtime_ns
 

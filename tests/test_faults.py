@@ -7,15 +7,10 @@ import pytest
 from tests import faults
 
 
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> faults.Outcome:
-    return faults.undisturbed(tmp_path_factory.mktemp("undisturbed"), faults.SMALL)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["driver", "teacher actor"])
-def test_a_killed_process_costs_no_row_and_changes_no_bit(kind: str, expected: faults.Outcome, tmp_path: Path) -> None:
-    found, _, _ = faults.disturbed(tmp_path, kind, seed=0)
+def test_a_killed_actor_worker_and_driver_cost_no_row_and_change_no_bit(tmp_path: Path) -> None:
+    expected = faults.undisturbed(tmp_path, faults.SMALL)
+    found = faults.disturbed_by_all(tmp_path, seed=0)
     assert len(expected.keys) == 9 and len(expected.students) == 4
     assert faults.compare(found, expected) == []
 

@@ -80,8 +80,11 @@ def test_the_same_command_again_builds_nothing(copied: Path, finished: tuple[Pat
 
 
 def test_another_temperature_rebuilds_the_student_and_no_label(copied: Path) -> None:
-    done = actions(run(quick("students.small.objective.0.temperature=1"), copied).report)
-    assert done["distill/small"] == "objective.0.temperature: 2.0 -> 1.0"
+    report = run(quick("students.small.objective.0.temperature=1", "students.small.control=false"), copied).report
+    done = actions(report)
+    assert done["distill/small"] == "control: True -> False, objective.0.temperature: 2.0 -> 1.0"
+    small = report["students"]["small"]
+    assert small["control_accuracy"] is None and small["gain"] is None
     assert {
         action for stage, action in done.items() if stage.split("/")[0] in ("prepare", "train_teacher", "label")
     } == {"reused"}
@@ -137,12 +140,13 @@ def test_changed_weights_are_labelled_anew_beside_the_old(ray_cluster: None, tmp
     assert len(list((tmp_path / "out" / "soft_targets").glob("wide-*"))) == 6
 
 
-def test_an_assistant_labels_for_the_student_that_it_teaches(ray_cluster: None, tmp_path: Path) -> None:
+def test_an_assistant_labels_for_the_student_that_it_teaches(copied: Path) -> None:
     middle = "students.middle={model: 'students.models:mlp', arguments: {hidden: 24}, teachers: [wide], train: {steps: 30, seeds: [0]}}"
     recipe = quick(middle, "students.small.teachers=[middle, trees]")
-    report = run(recipe, tmp_path / "out").report
-    assert {"label/middle/train-0", "distill/middle", "distill/small"} <= set(actions(report))
-    assert {path.name.rpartition("-")[0] for path in (tmp_path / "out" / "models").iterdir()} == {"middle", "small"}
+    done = actions(run(recipe, copied).report)
+    assert {"label/middle/train-0", "distill/middle"} <= {stage for stage, action in done.items() if action != "reused"}
+    assert done["distill/small"].startswith("labels of middle changed")
+    assert {path.name.rpartition("-")[0] for path in (copied / "models").iterdir()} == {"middle", "small"}
 
 
 def test_a_teacher_that_says_nan_is_named_with_the_rows(ray_cluster: None, tmp_path: Path) -> None:
@@ -167,8 +171,3 @@ def test_what_the_cluster_can_never_give_is_refused_before_any_work(ray_cluster:
     with pytest.raises(EnvironmentUnfit, match=r"teachers\.wide\.resources asks for 1 not_there"):
         run(quick("teachers.wide.resources.custom={not_there: 1}"), tmp_path)
     assert not list(tmp_path.rglob("transfer_set.json"))
-
-
-def test_a_student_without_a_control_has_no_gain(copied: Path) -> None:
-    small = run(quick("students.small.control=false"), copied).report["students"]["small"]
-    assert small["control_accuracy"] is None and small["gain"] is None
