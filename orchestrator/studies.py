@@ -36,6 +36,7 @@ from .tuning import name_of, run_trials
 if TYPE_CHECKING:
     from students.session import Source
 
+SCRATCH = ".scratch-"
 STATUS: dict[State, Status] = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 """Of a trial's run in MLflow."""
 
@@ -57,7 +58,9 @@ def tune(
     Raises CollegiumError (see teachers.errors) for whatever a user can mend.
     """
     if recipe.search is None:
-        raise RecipeError("there is nothing to search: the recipe has no `search`")
+        raise RecipeError(
+            "the recipe has no `search`, so there is nothing to try; `collegium init --from search` shows one"
+        )
     with told_if_unfit():
         return _tune(recipe, Path(out).resolve(), address, (user_path or Path.cwd()).resolve(), quiet, fresh)
 
@@ -107,7 +110,9 @@ def _study(begun: Begun, context: Context, taught: Results, place: Path) -> Stud
     diary = Diary(begun, study, search)
     for trial in study.trials:
         diary.tell(trial)
-    scratch = Path(mkdtemp(prefix=".scratch-", dir=place))
+    for left_by_a_kill in place.glob(f"{SCRATCH}*"):
+        shutil.rmtree(left_by_a_kill, ignore_errors=True)
+    scratch = Path(mkdtemp(prefix=SCRATCH, dir=place))
     try:
         job = _job(context, taught, heard, scratch)
         now: dict[Who, Mapping[str, Any] | None] = {

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from students.cohort_config import CohortCommon
 from teachers.errors import RecipeError, StoreError
 from teachers.seal import check_format, publish
 
@@ -200,8 +199,3 @@ def front_of(trials: Sequence[Trial], metrics: Mapping[str, Direction]) -> list[
 def num_control_trials(search: SearchConfig, entries: int) -> int:
     """Half as many as the student's; one where it has nothing to be searched for."""
     return -(-search.trials // 2) if entries else 1
-
-
-def is_cohort(recipe: Recipe) -> bool:
-    assert recipe.search is not None
-    return isinstance(recipe.learners[recipe.search.student], CohortCommon)
