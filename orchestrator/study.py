@@ -44,6 +44,8 @@ class Trial:
     error: str | None = None
     time: float = 0.0
     """When it ended, Unix seconds."""
+    as_recipe: bool = False
+    """Whether its setting is the recipe's own."""
 
     @property
     def is_complete(self) -> bool:
@@ -62,6 +64,10 @@ class Study:
         """Go on with the study in `folder`, or begin it. Raises RecipeError when that one is of something else."""
         folder.mkdir(parents=True, exist_ok=True)
         document = {"format": FORMAT, **of}
+        if (folder / "trials.jsonl").exists() and not (folder / "study.json").exists():
+            raise StoreError(
+                f"{folder} has trials, and no study.json that says of what; begin anew: collegium tune --fresh"
+            )
         if publish(folder / "study.json", json.dumps(document, indent=1, allow_nan=False).encode()):
             return cls(folder)
         earlier = _read(folder / "study.json")
@@ -130,7 +136,7 @@ def read_trials(folder: Path) -> Iterator[Trial]:
 
 def set_aside(folder: Path) -> Path | None:
     """Move an earlier study out of the way; where it is kept."""
-    if not (folder / "study.json").exists():
+    if not any((folder / name).exists() for name in ("study.json", "trials.jsonl")):
         return None
     kept = folder.with_name(f"{folder.name}-until-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}")
     folder.rename(kept)

@@ -28,7 +28,7 @@ def section(search: SearchConfig, study: Study, *, asked: int) -> dict[str, Any]
     metric = dict([next(iter(search.metrics.items()))])
     same = shared_with_control(best.params)
     rivals = [t for t in controls if all(t.params.get(path) == value for path, value in same.items())]
-    first = min(students, key=lambda trial: trial.number)
+    own = [trial for trial in students if trial.as_recipe and trial.is_complete]
     front = front_of(students, search.metrics) if len(search.metrics) > 1 else []
     return {
         "student": search.student,
@@ -39,7 +39,7 @@ def section(search: SearchConfig, study: Study, *, asked: int) -> dict[str, Any]
         **{state: sum(t.state == state for t in students) for state in ("finished", "failed", "pruned")},
         "teacher_forwards": asked,
         "best": _told(best),
-        "as_recipe": _told(first) if first.is_complete else None,
+        "as_recipe": _told(own[0]) if own else None,
         "control": {
             "trials": len(controls),
             "searched": [*of_the_control(search)],

@@ -11,6 +11,8 @@ import click
 if TYPE_CHECKING:
     from .runs import Finished
 
+FRONT_ROWS = 30
+
 
 def tell_and_leave(finished: "Finished", out: Path, as_json: bool) -> None:
     """Print what a run or a study came to; exit code 3 when it missed a quality gate."""
@@ -46,9 +48,9 @@ def _tell_study(search: Mapping[str, Any], folder: Path) -> None:
     for line in search["advice"]:
         click.echo(f"- {line}")
     if search["front"]:
-        rows = front_table(search)
+        rows = front_table(search)[: FRONT_ROWS + 1]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        click.echo("Pareto front:")
+        click.echo(f"Pareto front ({len(rows) - 1} of {len(search['front'])}):")
         for row in rows:
             click.echo("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     click.echo(f"found: {folder / 'found.yaml'}")

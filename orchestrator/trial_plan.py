@@ -28,7 +28,7 @@ class Plan:
         for each in who:
             self.proposals[each].knows(study.of(each))
         self.running: dict[int, tuple[Who, Mapping[str, Any]]] = {}
-        self.ended_of: set[Who] = {trial.who for trial in study.trials}
+        self.as_recipe: set[Who] = {trial.who for trial in study.trials if trial.as_recipe}
         self.is_hopeless = False
 
     @property
@@ -46,7 +46,7 @@ class Plan:
             return self.next()
         self.number, self.left[who] = self.number + 1, self.left[who] - 1
         self.running[number] = who, params
-        return {"number": number, "who": who, "params": dict(params), "as_recipe": params == self.now[who]}
+        return {"number": number, "who": who, "params": dict(params), "as_recipe": params is self.now[who]}
 
     def all_that_is_left(self) -> list[dict[str, Any]]:
         found = []
@@ -56,20 +56,18 @@ class Plan:
 
     def _next_who(self) -> Who | None:
         """The control as the recipe has it, then all of the student's, then the control's others."""
-        order: tuple[Who, ...] = ("student", "control") if self._has_begun("control") else ("control", "student")
+        order: tuple[Who, ...] = ("student", "control") if "control" in self.as_recipe else ("control", "student")
         return next((who for who in order if self.left.get(who, 0) > 0), None)
-
-    def _has_begun(self, who: Who) -> bool:
-        return who in self.ended_of or any(other == who for other, _ in self.running.values())
 
     @property
     def waits(self) -> bool:
         """The control's others have the network of the best student: that has to be known first."""
         students = any(who == "student" for who, _ in self.running.values())
-        return students and self._next_who() == "control" and self._has_begun("control")
+        return students and self._next_who() == "control" and "control" in self.as_recipe
 
     def _setting(self, who: Who) -> Mapping[str, Any] | None:
-        if not self._has_begun(who):
+        if who not in self.as_recipe:  # one that was lost to a kill is tried again
+            self.as_recipe.add(who)
             return self.now[who]
         proposals, shared = self.proposals[who], self._shared() if who == "control" else {}
         proposed = proposals.ask(self.number, self._tried(who, shared) if proposals.grid is not None else [])
@@ -90,7 +88,6 @@ class Plan:
     def ended(self, trial: Trial) -> None:
         self.study.add(trial)
         self.running.pop(trial.number, None)
-        self.ended_of.add(trial.who)
         self.proposals[trial.who].told(trial)
         if trial.state == "failed" and not any(trial.state != "failed" for trial in self.study.trials):
             self.is_hopeless = trial.who == "control" or len(self.study.trials) >= 3

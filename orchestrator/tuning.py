@@ -165,6 +165,7 @@ def trial_from(setting: Mapping[str, Any], result: Mapping[str, Any]) -> Trial:
         seconds=round(float(result.get("time_total_s", 0.0)), 3),
         error=str(result[FAILED]) if failed else None,
         time=round(time.time(), 3),
+        as_recipe=setting["as_recipe"],
     )
 
 

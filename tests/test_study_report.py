@@ -51,7 +51,7 @@ def trials_of(count, *, seed=0):
     now = {"objective.0.temperature": None, "objective.0.weight": 0.9, "objective.0.combine": "mean_probability"}
     now |= {"teachers": ["wide", "trees"], "train.learning_rate": 0.005, "arguments.width": 32}
     now |= {"objective.0.teachers": None}
-    yield Trial(1, "student", now, "finished", figures(0.9, 32), seconds=1.0)
+    yield Trial(1, "student", now, "finished", figures(0.9, 32), seconds=1.0, as_recipe=True)
     for number in range(2, count + 1):
         rate = 10 ** draw.uniform(-4, -1)
         params = {
