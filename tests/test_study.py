@@ -52,7 +52,9 @@ def plan_of(made: Recipe, study: Study, who: tuple[Who, ...] = ("control", "stud
 
 
 def ended(plan: Plan, config: Mapping[str, Any], accuracy: float = 0.5, state: State = "finished") -> Trial:
-    done = trial(config["number"], config["who"], config["params"], accuracy, state)
+    done = replace(
+        trial(config["number"], config["who"], config["params"], accuracy, state), as_recipe=config["as_recipe"]
+    )
     plan.ended(done)
     return done
 
@@ -191,6 +193,16 @@ def test_the_control_comes_first_then_the_student_both_as_the_recipe_has_them_th
     assert [config["as_recipe"] for config in configs] == [True, True, False, False, False, False]
     as_recipe = {"train.learning_rate": 0.005, "arguments.hidden": 16}
     assert configs[0]["params"] == configs[1]["params"] == as_recipe
+
+
+def test_the_recipes_own_trial_that_was_lost_is_tried_again(tmp_path: Path) -> None:
+    made = recipe(SPACE)
+    plan = plan_of(made, opened(tmp_path, SPACE))
+    control, lost, other = (plan.next() for _ in range(3))
+    assert control is not None and lost is not None and other is not None
+    ended(plan, control), ended(plan, other)
+    again = plan_of(made, opened(tmp_path, SPACE)).next()
+    assert again is not None and again["as_recipe"] and again["params"] == lost["params"]
 
 
 def test_a_control_as_the_recipe_has_it_trains_by_its_own_settings(tmp_path: Path) -> None:
