@@ -3,6 +3,7 @@
 The one module beside the command line that may catch whatever Ray throws.
 """
 
+import gc
 import logging
 import os
 import secrets
@@ -164,6 +165,7 @@ class Cluster:
         if self._started_here:
             import ray
 
+            gc.collect()  # a handle that some thread finds in a cycle after Ray has ended ends this process
             ray.shutdown()
         self._keeper.shutdown(wait=self._start.done())
 

@@ -3,6 +3,7 @@
 Ray, torch and our own packages are imported inside the fixtures: a test of a recipe needs none of them.
 """
 
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -33,8 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "ray_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.ray)
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)  # several files run side by side: the long ones begin
+    long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("ray")}
+    items.sort(key=lambda item: item.path not in long)  # several files run side by side: the long ones begin
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +52,7 @@ def ray_cluster() -> Iterator[None]:
         logging_level="ERROR",
     )
     yield
+    gc.collect()  # a handle that is found in a cycle when Ray has ended ends the process
     ray.shutdown()
 
 
