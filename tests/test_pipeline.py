@@ -82,7 +82,7 @@ def test_the_same_command_again_builds_nothing(copied: Path, finished: tuple[Pat
 def test_another_temperature_rebuilds_the_student_and_no_label(copied: Path) -> None:
     report = run(quick("students.small.objective.0.temperature=1", "students.small.control=false"), copied).report
     done = actions(report)
-    assert done["distill/small"] == "control: True -> False, objective.0.temperature: 2.0 -> 1.0"
+    assert done["distill/small"] == "objective.0.temperature: 2.0 -> 1.0, control: True -> False"
     small = report["students"]["small"]
     assert small["control_accuracy"] is None and small["gain"] is None
     assert {
@@ -145,7 +145,7 @@ def test_an_assistant_labels_for_the_student_that_it_teaches(copied: Path) -> No
     recipe = quick(middle, "students.small.teachers=[middle, trees]")
     done = actions(run(recipe, copied).report)
     assert {"label/middle/train-0", "distill/middle"} <= {stage for stage, action in done.items() if action != "reused"}
-    assert done["distill/small"].startswith("labels of middle changed")
+    assert "labels of middle changed" in done["distill/small"]
     assert {path.name.rpartition("-")[0] for path in (copied / "models").iterdir()} == {"middle", "small"}
 
 
