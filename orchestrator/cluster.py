@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,6 +37,7 @@ OBJECT_STORE_BYTES = 256 << 20
 """Only control messages and small batches pass through it; Ray's default would take a third of the machine."""
 LIVE_OBJECT_STORE_BYTES = 8 << 30
 """At most, with live teachers: five float32 batches of 256 images of 224 pixels take 770 MB."""
+DASHBOARD = "RAY_API_SERVER_ADDRESS"
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -65,6 +67,19 @@ def _token_file() -> Path:
     with os.fdopen(handle, "w") as file:
         file.write(secrets.token_hex(32))
     return path
+
+
+def own_dashboard() -> int:
+    """A free port for the dashboard of a Ray that is started here, which all of its processes then ask.
+
+    Left to themselves they ask whatever cluster was last started on this machine: one that is gone costs every trainer
+    12 seconds at its end, and another one says that our controllers are dead.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    os.environ[DASHBOARD] = f"http://127.0.0.1:{port}"
+    return port
 
 
 def object_store_bytes(recipe: Recipe | None) -> int:
@@ -100,6 +115,7 @@ class Cluster:
         self._lock = RLock()
         self._nodes: list[dict[str, Any]] = []
         self._started_here = False
+        self._dashboard_port: int | None = None
         self._start: Future[None] = Future()
         # Linux ends Ray's processes when the thread that started them ends: that thread must live as long as the run.
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="ray")
@@ -130,10 +146,13 @@ class Cluster:
         if ray.is_initialized():
             return
         local = self._address in (None, "local")
+        if local:
+            self._dashboard_port = own_dashboard()
         # Without the dashboard Ray Train leaves the placement group of a worker group that died.
         options: dict[str, Any] = {
             "address": "local",
             "include_dashboard": True,
+            "dashboard_port": self._dashboard_port,
             "object_store_memory": object_store_bytes(self._recipe),
         }
         if not local:
@@ -167,6 +186,8 @@ class Cluster:
 
             gc.collect()  # a handle that some thread finds in a cycle after Ray has ended ends this process
             ray.shutdown()
+            if self._dashboard_port is not None:
+                os.environ.pop(DASHBOARD, None)
         self._keeper.shutdown(wait=self._start.done())
 
     def total(self, resource: str) -> float:

@@ -22,6 +22,7 @@ TOKEN.write_text("tests-" + os.urandom(16).hex())
 os.environ |= {  # read when ray and mlflow are imported
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "OMP_NUM_THREADS": "1",  # tiny networks are slower on several, and far slower beside other work
+    "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9",  # no dashboard here; else Ray asks that of another cluster
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN_PATH": str(TOKEN),
     "RAY_ENABLE_AUTO_CONNECT": "0",

@@ -62,10 +62,13 @@ def main(folder: Path, seed: int) -> float:
     cluster.add_node(num_cpus=1)
     training.join(PATIENCE_S)
     assert not training.is_alive() and not failed, failed
+    seconds = time.monotonic() - killed
+    ray.shutdown()
+    cluster.shutdown()
     for one, other in zip(run.members, calm.members, strict=True):
         weights = [(member.folder / "model.safetensors").read_bytes() for member in (one, other)]
         assert weights[0] == weights[1], f"{one.name} has other weights"
-    return time.monotonic() - killed
+    return seconds
 
 
 def train(run: CohortRun, failed: list[Any]) -> None:
