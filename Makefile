@@ -9,7 +9,7 @@ run: $(STAMP)
 	$(BIN)/collegium run recipes/digits.yaml --out out/digits
 
 test: $(STAMP)
-	$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest tests -m "not campaign" -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -17,6 +17,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 faults: $(STAMP)
+	$(BIN)/python -m pytest tests -m campaign
 	$(BIN)/python -m tests.faults
 
 $(STAMP): requirements.lock requirements-oracles.lock pyproject.toml

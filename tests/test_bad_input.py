@@ -248,6 +248,7 @@ def disks(tmp_path: Path) -> Iterator[Callable[[str, str], Disk]]:
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_a_full_disk_is_named_wherever_it_is_met_and_costs_nothing_that_was_done(
     user: Path, address: str, tmp_path: Path, disks: Callable[[str, str], Disk]
 ) -> None:
@@ -327,6 +328,7 @@ def mlflow_statuses(out: Path) -> list[str]:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_an_interrupted_run_leaves_no_process_and_goes_on_when_asked_again(user: Path, tmp_path: Path) -> None:
     """By a cluster that the command starts itself, beside folders named like our packages."""
     out, log = tmp_path / "out", tmp_path / "log"

@@ -171,6 +171,7 @@ def test_a_front_of_two_metrics_is_found_and_a_trial_that_fails_is_told_and_ends
     assert search["control"]["trials"] == 0 and search["control_accuracy"] is None
 
 
+@pytest.mark.campaign
 def test_a_cohort_on_two_workers_and_a_student_with_two_can_be_searched(labelled: Path) -> None:
     import ray
 
@@ -200,6 +201,7 @@ def test_a_cohort_on_two_workers_and_a_student_with_two_can_be_searched(labelled
     assert [g for g in ray.util.placement_group_table().values() if g["state"] != "REMOVED"] == []
 
 
+@pytest.mark.campaign
 def test_a_population_trades_weights_while_it_trains(labelled: Path) -> None:
     recipe = quick(
         "search.algorithm=pbt",
