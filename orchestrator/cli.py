@@ -108,15 +108,16 @@ def _run(
     **how: Any,
 ) -> None:
     from .progress import Watch, show_logs
-    from .runs import run as run_recipe
-    from .runs import smoke
+    from .runs import run, smoke
+    from .studies import tune
 
     loaded = load_recipe(find(recipe), overrides)
     out = out or Path("out") / loaded.name
     if how.pop("smoke", False):
         loaded, out = smoke(loaded), out.with_name(f"{out.name}-smoke")
     show_logs(Watch().console, verbose=verbose)
-    tell_and_leave(run_recipe(loaded, out, address=address, quiet=False, **how), out, as_json)
+    work = tune if how.pop("searching", False) else run
+    tell_and_leave(work(loaded, out, address=address, quiet=False, **how), out, as_json)
 
 
 def _verb(name: str, help_text: str) -> None:
@@ -154,23 +155,9 @@ def run(**given: Any) -> None:
 @with_json
 @with_verbose
 @click.option("--fresh", is_flag=True, help="Set an earlier study of this OUT aside, and begin anew.")
-def tune(
-    recipe: str,
-    overrides: tuple[str, ...],
-    out: Path | None,
-    address: str | None,
-    as_json: bool,
-    verbose: bool,
-    fresh: bool,
-) -> None:
+def tune(**given: Any) -> None:
     """Search the settings under `search` on the cached labels; train the best again. The same command goes on."""
-    from .progress import Watch, show_logs
-    from .studies import tune as search
-
-    loaded = load_recipe(find(recipe), overrides)
-    out = out or Path("out") / loaded.name
-    show_logs(Watch().console, verbose=verbose)
-    tell_and_leave(search(loaded, out, address=address, quiet=False, fresh=fresh), out, as_json)
+    _run(searching=True, **given)
 
 
 _verb("label", "Ask the teachers; fill the soft-target stores.")
