@@ -7,6 +7,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ class Exact(torch.nn.Sequential):
     """Computes in float64, so that the order of sums is all that two ways of training can differ in."""
 
     def __init__(self, hidden, num_classes, input_shape):
-        width = int(torch.tensor(input_shape).prod())
-        layers = [torch.nn.Linear(width, hidden), torch.nn.Tanh(), torch.nn.Linear(hidden, num_classes)]
-        super().__init__(DoubleFlatten(), *layers)
+        widths = [int(torch.tensor(input_shape).prod()), *([hidden] if isinstance(hidden, int) else hidden)]
+        layers = [each for pair in pairwise(widths) for each in (torch.nn.Linear(*pair), torch.nn.Tanh())]
+        super().__init__(DoubleFlatten(), *layers, torch.nn.Linear(widths[-1], num_classes))
         self.double()
 
 

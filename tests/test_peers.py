@@ -307,17 +307,11 @@ def test_members_of_one_trunk_share_it_and_are_networks_of_their_own(method, dig
     assert all(result.validation["accuracy"] > 0.6 for result in results)
 
 
-def test_one_is_its_formula(digits, tmp_path):
-    """sum_b CE(z_b) + CE(z_e) + sum_b T^2 KL(sg z_e || z_b), z_e by a gate of softmax(ReLU(BN(FC(GAP(x)))))."""
-    config = cohort_config(
-        "one", {"a": EXACT, "b": EXACT}, trunk="1",
-        objective=[{"loss": "hard"}, {"loss": "peer", "temperature": 3.0}], **last(),
-    )  # fmt: skip
-    run = make_cohort(tmp_path, digits, config)
-    in_turn(run)
-    data = SharedData().of(run.members, SESSION)
+def trunk_by_hand(run, gate_of, loss_of, steps=20):
+    """Networks of one trunk, their branches and what `gate_of` makes, trained on `loss_of(branches, gate, trunk's output, labels)`."""
     from teachers.model_folder import build_module
 
+    data = SharedData().of(run.members, SESSION)
     nets = []
     for member, own in zip(run.members, data, strict=True):
         torch.manual_seed(member.draw_seed)
@@ -325,38 +319,78 @@ def test_one_is_its_formula(digits, tmp_path):
             build_module(member.model, member.arguments, num_classes=10, input_shape=own.preprocessor.input_shape)
         )
     torch.manual_seed(run.members[0].draw_seed)
-    gate = torch.nn.ModuleList([torch.nn.Linear(16, 2), torch.nn.BatchNorm1d(2)]).double()
-    trunk = nets[0][1]
-    parameters = [*trunk.parameters(), *nets[0][3].parameters(), *nets[1][3].parameters(), *gate.parameters()]
+    gate = torch.nn.ModuleList(gate_of()).double()
+    trunk = torch.nn.Sequential(*[*nets[0]][:2])
+    branches = [torch.nn.Sequential(*[*net][2:]) for net in nets]
+    parameters = [*trunk.parameters(), *gate.parameters(), *(p for branch in branches for p in branch.parameters())]
     optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.01)
     stream = Batches(data[0].rows, run.members[0], SESSION).from_step(0)
-    for _ in range(20):
+    for _ in range(steps):
         batch = next(stream)
-        shared = trunk(data[0].rows.inputs(batch, None).double().flatten(1))
         labels = torch.where(batch["has_label"] > 0, batch["label"], -1)
-        branches = [net[3](torch.tanh(shared)) for net in nets]
-        g = F.relu(gate[1](gate[0](shared))).softmax(-1)
-        z_e = g[:, :1] * branches[0] + g[:, 1:] * branches[1]
-        loss = F.cross_entropy(z_e, labels, ignore_index=-1)
-        for z in branches:
-            pull = F.kl_div((z / 3).log_softmax(-1), (z_e.detach() / 3).softmax(-1), reduction="batchmean")
-            loss = loss + F.cross_entropy(z, labels, ignore_index=-1) + 9 * pull
+        loss = loss_of(branches, gate, trunk(data[0].rows.inputs(batch, None)), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    expected = [net.state_dict() for net in nets]
-    expected[1] |= {name: value for name, value in expected[0].items() if name.startswith("1.")}
-    matches(run, expected)
+    shared = {name: value for name, value in nets[0].state_dict().items() if name.startswith("1.")}
+    return [net.state_dict() | shared for net in nets]
 
 
-@pytest.mark.parametrize("method", ["one", "group_leader"])
-def test_a_trunk_on_two_workers_is_the_trunk_on_one(method, digits, tmp_path):
+def pull(target, z, temperature=3.0):
+    """T^2 KL(target || z)."""
+    softened = F.kl_div((z / temperature).log_softmax(-1), (target / temperature).softmax(-1), reduction="batchmean")
+    return temperature**2 * softened
+
+
+def trunk_config(method, members):
+    objective = [{"loss": "hard"}, {"loss": "peer", "temperature": 3.0}]
+    network = {**EXACT, "arguments": {"hidden": [16, 8]}}
+    return cohort_config(method, dict.fromkeys(members, network), trunk="1", objective=objective, **last())
+
+
+def test_one_is_its_formula(digits, tmp_path):
+    """sum_b CE(z_b) + CE(z_e) + sum_b T^2 KL(sg z_e || z_b), z_e by a gate of softmax(ReLU(BN(FC(GAP(x)))))."""
+    run = make_cohort(tmp_path, digits, trunk_config("one", "ab"))
+    in_turn(run)
+
+    def loss_of(branches, gate, shared, labels):
+        said = [branch(shared) for branch in branches]
+        g = F.relu(gate[1](gate[0](shared))).softmax(-1)
+        z_e = g[:, :1] * said[0] + g[:, 1:] * said[1]
+        hard = [F.cross_entropy(z, labels, ignore_index=-1) for z in [z_e, *said]]
+        return sum(hard) + sum(pull(z_e.detach(), z) for z in said)
+
+    gate = lambda: [torch.nn.Linear(16, 2), torch.nn.BatchNorm1d(2)]  # noqa: E731
+    matches(run, trunk_by_hand(run, gate, loss_of))
+
+
+def test_group_leader_is_its_formula(digits, tmp_path):
+    """A peer follows sum_k a_k sg(z_k), a = softmax_k <q(h), k(h_k)>, which learns too; the leader the mean of its peers."""
+    run = make_cohort(tmp_path, digits, trunk_config("group_leader", "abc"))
+    in_turn(run)
+
+    def loss_of(branches, gate, shared, labels):
+        features = [branch[:-1](shared) for branch in branches]
+        z = [branch[-1](hidden) for branch, hidden in zip(branches, features, strict=True)]
+        queries, keys = ([layer(hidden) for hidden in features[:2]] for layer in gate)
+        constant = torch.stack([logits.detach() for logits in z[:2]], 1)
+        loss = pull(constant.mean(1), z[2])
+        for query, own in zip(queries, z, strict=False):
+            attention = torch.stack([(query * key).sum(1) for key in keys], 1).softmax(1)
+            loss = loss + pull((attention[:, :, None] * constant).sum(1), own)
+        return loss + sum(F.cross_entropy(logits, labels, ignore_index=-1) for logits in z)
+
+    gate = lambda: [torch.nn.Linear(8, 32, bias=False) for _ in range(2)]  # noqa: E731
+    matches(run, trunk_by_hand(run, gate, loss_of))
+
+
+def test_a_trunk_on_two_workers_is_the_trunk_on_one(digits, tmp_path):
+    """Of a group leader: the gate of `one` has batch statistics, which each worker takes over its own rows."""
     members = {name: {**EXACT, "arguments": {"hidden": 16}} for name in "abc"}
     one, two = (
-        cohort_config(method, members, workers_per_member=n, trunk="1", **last(learning_rate=1e-3)) for n in (1, 2)
+        cohort_config("group_leader", members, workers_per_member=n, trunk="1", **last(learning_rate=1e-3))
+        for n in (1, 2)
     )
-    if method == "one":
-        pytest.skip("its gate has batch statistics, which each worker takes over its own rows")
     on_ranks(tmp_path / "two", digits, two, world=2)
     here = make_cohort(tmp_path / "one", digits, one)
     in_turn(here)
