@@ -16,7 +16,7 @@ from tests.test_pipeline import actions
 pytestmark = pytest.mark.slow
 
 TINY = [
-    "teachers.wide={kind: module, model: 'teachers.zoo:mlp', arguments: {hidden: 16}, train: {steps: 30}}",
+    "teachers.wide={kind: sklearn, model: 'sklearn.linear_model:LogisticRegression'}",
     "teachers.trees.arguments={n_estimators: 10}",
     "cohorts.trio.train.steps=40",
     "cohorts.trio.train.seeds=[0]",

@@ -131,6 +131,7 @@ def test_mlflow_has_a_run_for_every_trial_with_its_setting(finished: tuple[Path,
     assert len(client.get_metric_history(parent, "search.best")) >= 1
 
 
+@pytest.mark.campaign
 def test_a_killed_driver_repeats_no_trial(labelled: Path, tmp_path: Path) -> None:
     out = labelled
     options = [*QUICK, "search.trials=8", "search.scheduler=none", "students.small.train.steps=400"]
