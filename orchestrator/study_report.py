@@ -49,11 +49,15 @@ def section(search: SearchConfig, study: Study, *, asked: int) -> dict[str, Any]
         "importance": importances(search, search.space, students),
         "seconds": round(sum(t.seconds for t in study.trials), 3),
         "errors": [{"number": t.number, "error": t.error} for t in study.trials if t.error][:10],
-        "history": [
-            {"number": t.number, "who": t.who, "state": t.state, "params": dict(t.params), "values": dict(t.values)}
-            for t in study.trials
-        ],
+        "history": _history(study),
     }
+
+
+def _history(study: Study) -> list[dict[str, Any]]:
+    return [
+        {"number": t.number, "who": t.who, "state": t.state, "params": dict(t.params), "values": dict(t.values)}
+        for t in study.trials
+    ]
 
 
 def _told(trial: Trial | None) -> dict[str, Any] | None:
@@ -76,10 +80,10 @@ def with_test_figures(found: Mapping[str, Any], report: Mapping[str, Any]) -> di
 
 
 def told_again(report: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    """The section of an earlier report, from the study's file as it is now; as it was, where that file is gone."""
+    """The section of an earlier report, from the study's file as it is now; as it was, where that is gone or another study."""
     before: Mapping[str, Any] = report["search"]
     study = Study(out / before["study"], [*read_trials(out / before["study"])])
-    if not any(trial.is_complete for trial in study.of("student")):
+    if _history(study)[: len(before["history"])] != before["history"]:
         return dict(before)
     found = section(SearchConfig.model_validate(before["search"]), study, asked=before["teacher_forwards"])
     return with_test_figures(found, report)

@@ -314,3 +314,11 @@ def test_a_report_outlives_its_study(plain, tmp_path):
     report = reported(plain, tmp_path, 20)
     (tmp_path / "studies" / "small" / "trials.jsonl").unlink()
     assert told_again(report, tmp_path) == report["search"]
+
+
+def test_a_report_is_not_told_of_the_study_that_took_the_place_of_its_own(plain, tmp_path):
+    report = reported(plain, tmp_path, 20)
+    trials = tmp_path / "studies" / "small" / "trials.jsonl"
+    begun_anew = trials.read_text().splitlines(keepends=True)
+    trials.write_text("".join(begun_anew[10:]))
+    assert told_again(report, tmp_path) == report["search"]
