@@ -219,7 +219,7 @@ class Ours:
             assert search is not None
             start, begun_at = time.perf_counter(), time.time()
             study = Study.open(self.folder / "out" / "studies" / str(self.num_studies), {"steps": steps})
-            diary, job = Diary(begun, study, search), job_of(context, taught, study.folder / "scratch")
+            diary, job = Diary(begun, study, search, control=False), job_of(context, taught, study.folder / "scratch")
             now: dict[Who, dict[str, Any] | None] = {"student": values_now(job.learner, search), "control": None}
             looks = -(-steps // evaluate_every(steps))
             run_trials(study, search, now, job, looks=looks, at_once=SLOTS, ended=diary.ended, looked=diary.looked)

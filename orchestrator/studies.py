@@ -25,7 +25,7 @@ from .pipeline import Results
 from .recipe import Recipe, public
 from .runs import Begun, Finished, opened
 from .search_config import WHILE_TRAINING, SearchConfig
-from .search_space import control_now, search_warnings, shared_with_control, values_now
+from .search_space import control_now, of_the_control, search_warnings, shared_with_control, values_now
 from .stages import folder_lock
 from .study import State, Study, Trial, Who, best_of, num_control_trials, set_aside, what_it_is_of
 from .study_report import section
@@ -107,7 +107,11 @@ def _study(begun: Begun, context: Context, taught: Results, place: Path) -> Stud
     stage = graph.distill_stage(recipe, search.student, taught.prepared.digest, labels)
     study = Study.open(place, what_it_is_of(recipe, stage.inputs))
     heard = {source.name: source for source in sources(recipe, learner, taught.taught, train)}
-    diary = Diary(begun, study, search)
+    now: dict[Who, Mapping[str, Any] | None] = {
+        "student": values_now(learner, search),
+        "control": control_now(learner, search),
+    }
+    diary = Diary(begun, study, search, control=now["control"] is not None)
     for trial in study.trials:
         diary.tell(trial)
     for left_by_a_kill in place.glob(f"{SCRATCH}*"):
@@ -115,11 +119,7 @@ def _study(begun: Begun, context: Context, taught: Results, place: Path) -> Stud
     scratch = Path(mkdtemp(prefix=SCRATCH, dir=place))
     try:
         job = _job(context, taught, heard, scratch)
-        now: dict[Who, Mapping[str, Any] | None] = {
-            "student": values_now(learner, search),
-            "control": control_now(learner, search),
-        }
-        if diary.is_missing_some(now["control"]):
+        if diary.is_missing_some():
             nodes = [node["Resources"] for node in context.cluster.nodes]
             check_room_for_trials(recipe, nodes)
             at_once = search.max_concurrent or max(1, room_for_trials(recipe, nodes))
@@ -176,18 +176,16 @@ def _num_looks(job: Job) -> int:
 class Diary:
     """Tells a person and MLflow of trials as they go on and end."""
 
-    def __init__(self, begun: Begun, study: Study, search: SearchConfig) -> None:
+    def __init__(self, begun: Begun, study: Study, search: SearchConfig, *, control: bool) -> None:
         self.begun, self.study, self.search = begun, study, search
+        self.num_controls = num_control_trials(search, len(of_the_control(search))) if control else 0
         self.stage = f"tune/{search.student}"
         self.best: Trial | None = None
         self.num_students = 0
         begun.tracker.follow(self.stage, study.folder / "metrics.jsonl")
 
-    def is_missing_some(self, control: Mapping[str, Any] | None) -> bool:
-        from .search_space import of_the_control
-
-        wanted = num_control_trials(self.search, len(of_the_control(self.search))) if control is not None else 0
-        return len(self.study.of("student")) < self.search.trials or len(self.study.of("control")) < wanted
+    def is_missing_some(self) -> bool:
+        return len(self.study.of("student")) < self.search.trials or len(self.study.of("control")) < self.num_controls
 
     def looked(self, trial: str, step: int, figures: Mapping[str, float]) -> None:
         now = time.time()
@@ -202,9 +200,10 @@ class Diary:
         self.tell(trial)
         if trial.state == "failed":
             log.warning("%s of %s failed: %s", name_of(trial.number), self.search.student, trial.error)
-        done, metric = self.num_students, next(iter(self.search.metrics))
+        done, total = len(self.study.trials), self.search.trials + self.num_controls
+        metric = next(iter(self.search.metrics))
         note = f"best {metric} {self.best.values[metric]:.4f}" if self.best is not None else ""
-        self.begun.watch.advance(self.stage, done, max(done, self.search.trials), note)
+        self.begun.watch.advance(self.stage, done, max(done, total), note)
 
     def tell(self, trial: Trial) -> None:
         """MLflow: a nested run for each trial, and the best so far on the parent."""
