@@ -2,13 +2,14 @@
 
 The database is SQLite on the head's own disk (a network file system would corrupt it). A copy goes to `--keep`, a bucket or a
 folder that every head sees, and a head without a database begins with that copy. Artifacts lie there as well; they pass through the
-server. Started a second time, it does nothing. Knows nothing of Ray or of Collegium.
+server. Started a second time, it does nothing; its process is named in `lock`, and SIGTERM ends it after a last copy. Knows nothing of Ray or of Collegium.
 """
 
 import argparse
 import fcntl
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -61,9 +62,11 @@ def state_of(database: Path) -> list[tuple[int, int]]:
 
 
 def server_command(database: Path, host: str, keep: str) -> list[str]:
-    """Answers at `host` only. It takes requests that name a private address or loopback, which tunnels do."""
+    """Answers at `host`, to requests that name it, its address, or loopback, which tunnels do."""
+    names = [f"{name}:{PORT}" for name in sorted({host, socket.gethostbyname(host)})]
     return [
         *(sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(PORT), "--workers", "1"),
+        *("--allowed-hosts", ",".join([*names, "localhost:*", "127.0.0.1:*"])),
         *("--backend-store-uri", f"sqlite:///{database}"),
         *("--serve-artifacts", "--artifacts-destination", f"{keep}/artifacts"),
     ]
@@ -118,11 +121,13 @@ def main() -> None:
     )
     options = parser.parse_args()
     options.home.mkdir(parents=True, exist_ok=True)
-    with open(options.home / "lock", "w") as lock:
+    with open(options.home / "lock", "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return  # one is running
+        lock.truncate(0)
+        print(os.getpid(), file=lock, flush=True)  # whom to send SIGTERM
         serve((options.home / "mlflow.db").resolve(), options.host, options.keep.rstrip("/"))
 
 
