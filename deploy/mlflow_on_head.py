@@ -1,8 +1,9 @@
 """MLflow's server on the head of a cluster, with a database that outlives the head.
 
 The database is SQLite on the head's own disk (a network file system would corrupt it). A copy goes to `--keep`, a bucket or a
-folder that every head sees, and a head without a database begins with that copy. Artifacts lie there as well; they pass through the
-server. Started a second time, it does nothing; its process is named in `lock`, and SIGTERM ends it after a last copy. Knows nothing of Ray or of Collegium.
+folder that every head sees, and a head without a database begins with that copy. Artifacts lie there as well; they pass
+through the server. Started a second time, it does nothing. Its process is named in `lock`; SIGTERM ends it after a last copy.
+Knows nothing of Ray or of Collegium.
 """
 
 import argparse

@@ -120,7 +120,7 @@ def _study(begun: Begun, context: Context, taught: Results, place: Path) -> Stud
             "control": control_now(learner, search),
         }
         if diary.is_missing_some(now["control"]):
-            nodes = [node["Resources"] for node in context.cluster.nodes]
+            nodes = context.cluster.in_reach
             check_room_for_trials(recipe, nodes)
             at_once = search.max_concurrent or max(1, room_for_trials(recipe, nodes))
             run_trials(
