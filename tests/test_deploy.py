@@ -101,11 +101,12 @@ def test_what_is_copied_to_the_nodes_lies_in_a_checkout(file: str) -> None:
 
 
 @pytest.mark.parametrize("file", LAUNCHED)
-def test_the_dashboard_is_on_loopback_and_mlflow_at_a_private_address(file: str) -> None:
-    (head,) = [command for command in shell_commands(file) if "ray start --head" in command]
-    assert "--dashboard-host=127.0.0.1" in head and "MLFLOW_TRACKING_URI=http://" in head
+def test_mlflow_is_at_a_private_address_and_the_dashboard_wants_the_token(file: str) -> None:
     (server,) = [command for command in shell_commands(file) if "mlflow_on_head.py" in command]
     assert "0.0.0.0" not in server and re.search(r"--keep (s3:/)?/\S+", server)
+    (head,) = [command for command in shell_commands(file) if "ray start --head" in command]
+    assert "MLFLOW_TRACKING_URI=http://" in head and "RAY_AUTH_MODE" not in head  # that of the shell, which is token
+    assert "--dashboard-host=0.0.0.0" in head  # on loopback, trainers on other nodes could not ask it
 
 
 def test_the_head_on_aws_does_no_work_and_every_pool_can_be_empty() -> None:
