@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from students.cohort_config import CohortCommon
 from teachers.config import Resources, TeacherConfig
 from teachers.errors import EnvironmentUnfit
+from teachers.pools import in_reach
 
 from .graph import name_in_recipe
 from .recipe import Learner, Recipe
@@ -119,7 +120,7 @@ def expected_nodes(recipe: Recipe, address: str | None) -> list[Node] | None:
     """
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
-        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return in_reach([node["Resources"] for node in ray.nodes() if node["Alive"]])
     if (address or os.environ.get("RAY_ADDRESS") or "local") != "local":
         return None
     import torch

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +23,10 @@ from teachers.config import Resources
 from teachers.disk import is_unfit
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.imports import check_own_packages, use_user_path
+from teachers.pools import in_reach
 from teachers.waiting import outcome
 
-from .capacity import check_capacity
+from .capacity import check_capacity, total
 from .checks import check_before_work
 from .recipe import Recipe
 
@@ -133,8 +134,13 @@ class Cluster:
                 outcome(self._start)
                 self._nodes = [node for node in ray.nodes() if node["Alive"]]
                 if self._recipe is not None:
-                    check_capacity(self._recipe, [node["Resources"] for node in self._nodes])
+                    check_capacity(self._recipe, self.in_reach)
         return self._nodes
+
+    @property
+    def in_reach(self) -> list[Mapping[str, float]]:
+        """Resources of the nodes that are up, and of those that an autoscaler may add to them."""
+        return in_reach([node["Resources"] for node in self.nodes])
 
     def join(self) -> None:
         """Make sure that Ray runs."""
@@ -195,8 +201,8 @@ class Cluster:
         return float(sum(node["Resources"].get(resource, 0) for node in self._nodes))
 
     def gpus(self, resources: Resources) -> float:
-        """`auto` resolved: 1 if the cluster has any GPU, else 0."""
-        return float(self.total("GPU") > 0) if resources.gpus == "auto" else resources.gpus
+        """`auto` resolved: 1 if the cluster has any GPU or can get one, else 0."""
+        return float(total(self.in_reach, "GPU") > 0) if resources.gpus == "auto" else resources.gpus
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item], user_path: Path) -> Iterator[Result]:
         """`map(function, items)` on the cluster, results in order, a bounded number under way."""
@@ -206,7 +212,7 @@ class Cluster:
         run = ray.remote(num_cpus=1, max_retries=3)(_run)
         shared = ray.put((function, str(user_path)))
         in_flight: deque[Any] = deque()
-        limit = 2 * max(1, int(self.total("CPU")))
+        limit = 2 * max(1, int(total(self.in_reach, "CPU")))
         for item in items:
             in_flight.append(run.remote(shared, item))
             if len(in_flight) >= limit:

@@ -120,7 +120,7 @@ def _study(begun: Begun, context: Context, taught: Results, place: Path) -> Stud
     try:
         job = _job(context, taught, heard, scratch)
         if diary.is_missing_some():
-            nodes = [node["Resources"] for node in context.cluster.nodes]
+            nodes = context.cluster.in_reach
             check_room_for_trials(recipe, nodes)
             at_once = search.max_concurrent or max(1, room_for_trials(recipe, nodes))
             run_trials(

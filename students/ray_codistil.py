@@ -9,6 +9,7 @@ from typing import Any
 
 from teachers.config import Resources
 from teachers.errors import CollegiumError
+from teachers.pools import in_reach
 from teachers.waiting import outcome
 
 from .checkpoint import read_result
@@ -55,9 +56,12 @@ def room_for(resources: Resources, workers: int, gpus: float) -> int:
     """How many groups of `workers` the cluster has room for; at least one, which then waits for it."""
     import ray
 
-    total = ray.cluster_resources()
+    reach = in_reach([node["Resources"] for node in ray.nodes() if node["Alive"]])
     needed = {"CPU": resources.cpus, "GPU": gpus, **resources.custom}
-    return max(1, min(int(total.get(name, 0) // (workers * each)) for name, each in needed.items() if each))
+    return max(
+        1,
+        min(int(sum(node.get(name, 0) for node in reach) // (workers * each)) for name, each in needed.items() if each),
+    )
 
 
 def errors_of(works: Mapping[str, partial[Any]], at_once: int) -> dict[str, CollegiumError]:

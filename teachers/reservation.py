@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from .config import Resources
 from .errors import EnvironmentUnfit
+from .pools import in_reach
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,9 @@ class Request:
 
 
 def num_gpus(resources: Resources) -> float:
-    """`auto` resolved: 1 if the cluster has any GPU, else 0."""
+    """`auto` resolved: 1 if the cluster has any GPU or can get one, else 0."""
     if resources.gpus == "auto":
-        return float(ray.cluster_resources().get("GPU", 0) > 0)
+        return float(any(node.get("GPU", 0) > 0 for node in in_reach([ray.cluster_resources()])))
     return resources.gpus
 
 
