@@ -15,11 +15,13 @@ import yaml
 from students.config import StudentConfig
 from teachers.disk import told_if_unfit
 from teachers.errors import CollegiumError, RecipeError
+from teachers.log_lines import Carried
 from teachers.seal import publish
 
 from . import graph, pipeline
 from .capacity import check_room_for_trials, room_for_trials
 from .context import Context, segments_of, sources
+from .journal import planned_study
 from .ledger import Record, Status
 from .pipeline import Results
 from .recipe import Recipe, public
@@ -72,7 +74,7 @@ def _tune(recipe: Recipe, out: Path, address: str | None, user_path: Path, quiet
         log.warning("%s", warning)
     place = out / "studies" / search.student
     with (
-        opened(recipe, out, user_path, quiet=quiet) as begun,
+        opened(recipe, out, user_path, quiet=quiet, command="tune", planned=planned_study(recipe)) as begun,
         folder_lock(place.parent, f"a study of {search.student}"),
     ):
         if fresh and (kept := set_aside(place)):
@@ -108,6 +110,7 @@ def _study(begun: Begun, context: Context, taught: Results, place: Path) -> Stud
     study = Study.open(place, what_it_is_of(recipe, stage.inputs))
     heard = {source.name: source for source in sources(recipe, learner, taught.taught, train)}
     diary = Diary(begun, study, search)
+    diary.begin(control_now(learner, search))
     for trial in study.trials:
         diary.tell(trial)
     for left_by_a_kill in place.glob(f"{SCRATCH}*"):
@@ -123,6 +126,8 @@ def _study(begun: Begun, context: Context, taught: Results, place: Path) -> Stud
             nodes = [node["Resources"] for node in context.cluster.nodes]
             check_room_for_trials(recipe, nodes)
             at_once = search.max_concurrent or max(1, room_for_trials(recipe, nodes))
+            context.journal.on(context.cluster.nodes)
+            context.journal.work(diary.stage, at_once=at_once)
             run_trials(
                 study, search, now, job, looks=_num_looks(job), at_once=at_once, ended=diary.ended, looked=diary.looked
             )
@@ -131,6 +136,7 @@ def _study(begun: Begun, context: Context, taught: Results, place: Path) -> Stud
     if best_of(study.of("student"), search.metrics) is None:
         errors = [trial.error for trial in study.trials if trial.error] or ["all were ended early"]
         raise CollegiumError(f"no trial of the study came to its end: {errors[0]}")
+    context.journal.work(diary.stage, done=True)
     return study
 
 
@@ -162,6 +168,7 @@ def _job(context: Context, taught: Results, heard: "Mapping[str, Source]", scrat
         measures=not set(search.metrics) <= WHILE_TRAINING,
         folder=scratch,
         in_population=search.algorithm == "pbt",
+        log_as=Carried.from_here(),
     )
 
 
@@ -183,10 +190,18 @@ class Diary:
         self.num_students = 0
         begun.tracker.follow(self.stage, study.folder / "metrics.jsonl")
 
-    def is_missing_some(self, control: Mapping[str, Any] | None) -> bool:
+    def begin(self, control: Mapping[str, Any] | None) -> None:
+        metric, direction = next(iter(self.search.metrics.items()))
+        wanted: dict[str, Any] = {"trials": self.search.trials, "control_trials": self.num_control_trials(control)}
+        self.begun.journal.work(self.stage, **wanted, metric=metric, direction=direction)
+
+    def num_control_trials(self, control: Mapping[str, Any] | None) -> int:
         from .search_space import of_the_control
 
-        wanted = num_control_trials(self.search, len(of_the_control(self.search))) if control is not None else 0
+        return num_control_trials(self.search, len(of_the_control(self.search))) if control is not None else 0
+
+    def is_missing_some(self, control: Mapping[str, Any] | None) -> bool:
+        wanted = self.num_control_trials(control)
         return len(self.study.of("student")) < self.search.trials or len(self.study.of("control")) < wanted
 
     def looked(self, trial: str, step: int, figures: Mapping[str, float]) -> None:
