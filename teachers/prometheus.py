@@ -63,8 +63,8 @@ def timed(name: str, **labels: str) -> Iterator[None]:
 
 
 def _ray_runs() -> bool:
-    ray = sys.modules.get("ray")
-    return ray is not None and bool(ray.is_initialized())
+    is_initialized = getattr(sys.modules.get("ray"), "is_initialized", None)  # None while another thread imports it
+    return is_initialized is not None and bool(is_initialized())
 
 
 @cache

@@ -91,6 +91,15 @@ def test_without_ray_figures_go_nowhere() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
+def test_figures_wait_for_a_ray_that_another_thread_is_importing() -> None:
+    code = (
+        "import sys, types; from teachers import prometheus\n"
+        "sys.modules['ray'] = types.ModuleType('ray')\n"  # as it is until its last line was run
+        "prometheus.show('collegium_stages_done', 1)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
 def test_the_readme_has_a_row_for_every_figure() -> None:
     text = (ROOT / "README.md").read_text()
     for row in metric_rows():

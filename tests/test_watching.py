@@ -253,3 +253,4 @@ def test_prometheus_has_what_the_driver_and_the_actors_counted(watched: Watched)
         time.sleep(1)
     assert rows(text) == 1797
     assert re.search(rf'^ray_collegium_teacher_seconds_total\{{.*phase="compute".*run="{name}"', text, re.M)
+    assert re.search(rf'^ray_collegium_stages_done\{{.*run="{name}".*\}} [1-9]', text, re.M)
