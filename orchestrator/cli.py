@@ -12,6 +12,7 @@ from .endings import end_well
 from .listing_cli import students, teachers
 from .recipe import load_recipe, public
 from .shipped import find, recipes
+from .status_cli import status
 from .store_cli import store
 from .telling import tell_and_leave
 
@@ -30,6 +31,14 @@ with_out = click.option(
 with_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 with_address = click.option("--address", help="Ray cluster to join.  [default: RAY_ADDRESS, else start one here]")
 with_verbose = click.option("-v", "--verbose", is_flag=True, help="More of what is going on.")
+with_log_format = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    envvar="COLLEGIUM_LOG_FORMAT",
+    show_envvar=True,
+    help="Of the log on stderr; json: one object a line.  [default: text]",
+)
 
 
 def main() -> None:
@@ -105,17 +114,18 @@ def _run(
     address: str | None,
     as_json: bool,
     verbose: bool,
+    log_format: str,
     **how: Any,
 ) -> None:
     from .progress import Watch, show_logs
     from .runs import run, smoke
     from .studies import tune
 
+    show_logs(Watch().console, verbose=verbose, as_json=log_format == "json")
     loaded = load_recipe(find(recipe), overrides)
     out = out or Path("out") / loaded.name
     if how.pop("smoke", False):
         loaded, out = smoke(loaded), out.with_name(f"{out.name}-smoke")
-    show_logs(Watch().console, verbose=verbose)
     work = tune if how.pop("searching", False) else run
     tell_and_leave(work(loaded, out, address=address, quiet=False, **how), out, as_json)
 
@@ -130,6 +140,7 @@ def _verb(name: str, help_text: str) -> None:
     @with_address
     @with_json
     @with_verbose
+    @with_log_format
     def command(**given: Any) -> None:
         _run(until=name, **given)
 
@@ -141,6 +152,7 @@ def _verb(name: str, help_text: str) -> None:
 @with_address
 @with_json
 @with_verbose
+@with_log_format
 @click.option("--smoke", is_flag=True, help="The whole recipe on a few rows and steps, in an OUT of its own.")
 def run(**given: Any) -> None:
     """Label, distil, evaluate, export, report. The same command again does only what is missing."""
@@ -154,6 +166,7 @@ def run(**given: Any) -> None:
 @with_address
 @with_json
 @with_verbose
+@with_log_format
 @click.option("--fresh", is_flag=True, help="Set an earlier study of this OUT aside, and begin anew.")
 def tune(**given: Any) -> None:
     """Search the settings under `search` on the cached labels; train the best again. The same command goes on."""
@@ -254,5 +267,5 @@ def schema(recipe: str, overrides: tuple[str, ...], resolved: bool) -> None:
     click.echo(json_schema(), nl=False)
 
 
-for command in (store, teachers, students):
+for command in (store, teachers, students, status):
     collegium.add_command(command)

@@ -23,6 +23,7 @@ from teachers.config import Resources
 from teachers.disk import is_unfit
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.imports import check_own_packages, use_user_path
+from teachers.log_lines import Carried
 from teachers.pools import in_reach
 from teachers.waiting import outcome
 
@@ -142,6 +143,10 @@ class Cluster:
         """Resources of the nodes that are up, and of those that an autoscaler may add to them."""
         return in_reach([node["Resources"] for node in self.nodes])
 
+    @property
+    def is_joined(self) -> bool:
+        return bool(self._nodes)
+
     def join(self) -> None:
         """Make sure that Ray runs."""
         assert self.nodes
@@ -210,7 +215,7 @@ class Cluster:
 
         self.join()
         run = ray.remote(num_cpus=1, max_retries=3)(_run)
-        shared = ray.put((function, str(user_path)))
+        shared = ray.put((function, str(user_path), Carried.from_here()))
         in_flight: deque[Any] = deque()
         limit = 2 * max(1, int(total(self.in_reach, "CPU")))
         for item in items:
@@ -228,7 +233,7 @@ class Cluster:
         options |= {"resources": dict(resources.custom), "accelerator_type": resources.accelerator_type}
         threads = str(max(1, int(resources.cpus)))
         bound = ray.remote(**options, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}})(_call)
-        result: Result = _get(bound.remote(function, arguments, str(user_path)))
+        result: Result = _get(bound.remote(function, arguments, str(user_path), Carried.from_here()))
         return result
 
 
@@ -243,9 +248,10 @@ def _job_config() -> Any:
     return OwnPackagesFirst()
 
 
-def _run(shared: tuple[Callable[[Any], Any], str], item: Any) -> Any:
+def _run(shared: tuple[Callable[[Any], Any], str, Carried], item: Any) -> Any:
     check_own_packages()
-    function, user_path = shared
+    function, user_path, log_as = shared
+    log_as.take_up()
     use_user_path(Path(user_path))
     return function(item)
 
@@ -268,8 +274,9 @@ def _get(result_ref: Any) -> Any:
         raise error.__cause__ or error from None
 
 
-def _call(function: Callable[..., Any], arguments: Sequence[Any], user_path: str) -> Any:
+def _call(function: Callable[..., Any], arguments: Sequence[Any], user_path: str, log_as: Carried) -> Any:
     check_own_packages()
+    log_as.take_up()
     use_user_path(Path(user_path))
     return function(*arguments)
 

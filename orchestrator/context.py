@@ -12,6 +12,7 @@ from teachers.seal import digest_of
 
 from . import graph
 from .cluster import Cluster
+from .journal import Journal
 from .progress import Watch
 from .recipe import Learner, Recipe
 from .stages import Built, Stages
@@ -32,6 +33,7 @@ class Context:
     cluster: Cluster
     watch: Watch
     tracker: Tracker
+    journal: Journal
     user_path: Path
     cancelled: Event = field(default_factory=Event)
     """Set when another part of the run has failed."""

@@ -8,17 +8,21 @@ import hashlib
 import json
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .ledger import Child, Identity, Ledger, Record, identity
+from teachers import prometheus
+
+from .ledger import Child, Ledger, Record, Told
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 POINTS_AT_ONCE = 1000
+SAVE_EVERY_S = 1.0
 HOPELESS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 """Answers of a server that is well and will never take this."""
 AWAY = "TEMPORARILY_UNAVAILABLE"
@@ -40,7 +44,11 @@ class Courier:
         self.ledger = ledger
         self.tags = dict(tags)
         self.refusals = 0
-        self.told: set[Identity] = {identity(record) for file in ledger.files for record in file.sent()}
+        self.told = Told(record for file in ledger.files for record in file.sent())
+        self.children = {(child.stage, child.run): child for child in ledger.children}
+        self.in_doubt = ledger.closed
+        """Whether the server may have made a nested run whose id never came here."""
+        self.saved_s = time.monotonic()
 
     def sync(self, fresh: Iterable[Record] = ()) -> None:
         """Send fresh points of followed stages, then what the files have beyond them, then the outbox.
@@ -56,36 +64,39 @@ class Courier:
         while self.ledger.outbox:
             self._unless_hopeless(self._do, self.ledger.outbox[0])
             del self.ledger.outbox[0]
-            self.ledger.save()
+            if time.monotonic() - self.saved_s > SAVE_EVERY_S:  # what is done twice does no harm
+                self.saved_s = time.monotonic()
+                self.ledger.save()
 
     def _send(self, records: Sequence[Record]) -> None:
-        new = {identity(record): record for record in records if identity(record) not in self.told}
-        for (stage, run), grouped in groupby(sorted(new.values(), key=_place), key=_place):
+        for (stage, run), grouped in groupby(sorted(self.told.new(records), key=_place), key=_place):
             for some in _portions(list(grouped)):
                 self._unless_hopeless(self._send_points, stage, run, some)
-                self.told.update(map(identity, some))
+                self.told.add(some)
+                prometheus.add("collegium_mlflow_points", len(some))
 
     def _send_points(self, stage: str, run: str, records: Sequence[Record]) -> None:
         of = self.ledger.run_id  # figures of no stage are the parent's own
         if stage:
-            of = (self.ledger.child(stage, run) or self._begin(stage, run, records[0]["time"])).id
+            of = (self.children.get((stage, run)) or self._begin(stage, run, records[0]["time"])).id
         self.client.log_batch(of, metrics=[_metric(record) for record in records])
 
-    def _begin(self, stage: str, run: str, time: float) -> Child:
+    def _begin(self, stage: str, run: str, begun: float) -> Child:
         """The nested run; one that was made by a call whose answer was lost is found again."""
         place = hashlib.sha256(f"{stage}|{run}".encode()).hexdigest()[:16]
         query = f"tags.\"mlflow.parentRunId\" = '{self.ledger.run_id}' and tags.\"collegium.child\" = '{place}'"
-        found = self.client.search_runs([self.ledger.experiment_id], query)
+        found = self.client.search_runs([self.ledger.experiment_id], query) if self.in_doubt else []
         tags = {"collegium.stage": stage, "collegium.run": run, "collegium.child": place}
+        was_in_doubt, self.in_doubt = self.in_doubt, True
         made = found[0] if found else self.client.create_run(
             self.ledger.experiment_id,
-            start_time=int(time * 1000),
+            start_time=int(begun * 1000),
             run_name=f"{stage} {run}".strip(),
             tags={**self.tags, **tags, "mlflow.parentRunId": self.ledger.run_id},
         )  # fmt: skip
-        child = Child(stage, run, made.info.run_id)
+        self.in_doubt = was_in_doubt
+        child = self.children[stage, run] = Child(stage, run, made.info.run_id)
         self.ledger.children.append(child)
-        self.ledger.save()
         return child
 
     def _unless_hopeless(self, tell: Callable[..., None], *arguments: Any) -> None:
@@ -124,7 +135,7 @@ class Courier:
         from mlflow.entities import Param, RunTag
 
         stage, run = task["stage"], task["run"]
-        child = self.ledger.child(stage, run) or self._begin(stage, run, task["time"] / 1000)
+        child = self.children.get((stage, run)) or self._begin(stage, run, task["time"] / 1000)
         if not child.ended:
             params = [Param(_key(name), value[:MAX_PARAM]) for name, value in task["params"].items()]
             tags = [RunTag(name, value[:MAX_TAG]) for name, value in task["tags"].items()]

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 run failed, 2 usage or recipe invalid, 3 quality gate miss
 """
 
 import atexit
+import logging
 import os
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import click
 
 from teachers.disk import is_unfit, unfit
 from teachers.errors import CollegiumError
+from teachers.log_lines import are_json
 
 from .interrupts import Interrupted, raise_on_signals
 
@@ -38,7 +40,7 @@ def end_well(command: Callable[..., Any]) -> None:
     except SystemExit as stop:
         _leave(int(stop.code or 0))
     except (Interrupted, click.Abort) as stop:
-        click.echo("interrupted; the same command goes on from here", err=True)
+        say("interrupted; the same command goes on from here")
         _leave(getattr(stop, "exit_code", 130))
     except BrokenPipeError:
         _leave(141)
@@ -51,11 +53,19 @@ def _tell(error: Exception) -> int:
     said = str(error).strip()
     if not isinstance(error, CollegiumError):
         said = f"{type(error).__name__}: {(said.splitlines() or ['nothing said'])[0]}"
-    click.echo(said if "\n" in said else f"error: {said}", err=True)
+    say(said if "\n" in said or are_json() else f"error: {said}")
     if _is_unforeseen(error):
         told = next((note for note in getattr(error, "__notes__", ()) if note.startswith(TOLD)), None)
-        click.echo(told or _keep(error, Path(tempfile.mkdtemp(prefix="collegium-"))), err=True)
+        say(told or _keep(error, Path(tempfile.mkdtemp(prefix="collegium-"))))
     return error.exit_code if isinstance(error, CollegiumError) else 1
+
+
+def say(message: str) -> None:
+    """Last words on stderr: as they are, or as a line of JSON like all before them."""
+    if are_json():
+        logging.getLogger("collegium").error("%s", message)
+    else:
+        click.echo(message, err=True)
 
 
 class traceback_kept:

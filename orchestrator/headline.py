@@ -1,13 +1,7 @@
-"""A report in short: the figures that stand on MLflow's parent run, and the table in its description."""
+"""A report in short: the figures that stand on MLflow's parent run."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
-
-from students.bootstrap import points
-
-from .study_report import short
-
-NOTE_CHARACTERS = 8000
 
 
 def learners(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,35 +51,6 @@ def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
             for end in ("low", "mean", "high"):
                 yield f"students.{name}.gain.{end}", student["gain"][end]
     yield "seconds", report.get("seconds")
-
-
-def note(report: Mapping[str, Any]) -> str:
-    """The verdicts and the table of accuracies, in Markdown."""
-    lines = [f"**{name}**: {student['verdict']}\n" for name, student in learners(report).items()]
-    lines += [*_study(report["search"])] if "search" in report else []
-    lines += ["| who | test accuracy | gain over control (95%) |", "|---|---|---|"]
-    lines += [f"| teacher {name} | {percent(t['test_accuracy'])} | |" for name, t in report["teachers"].items()]
-    if report["ensemble"]:
-        lines += [f"| teachers together | {percent(report['ensemble']['test_accuracy'])} | |"]
-    for name, cohort in report.get("cohorts", {}).items():
-        lines += [f"| cohort {name} together | {spread(cohort['ensemble']['test_accuracy'])} | |"]
-    for name, student in learners(report).items():
-        gain = student["gain"]
-        interval = f"{points(gain['mean'])} ({points(gain['low'])} to {points(gain['high'])})" if gain else ""
-        lines.append(f"| student {name} | {spread(student['test_accuracy'])} | {interval} |")
-        if student["control_accuracy"]:
-            lines.append(f"| control of {name} | {spread(student['control_accuracy'])} | |")
-        if student.get("offline_accuracy"):
-            lines.append(f"| {name} from its teachers alone | {spread(student['offline_accuracy'])} | |")
-    return "\n".join(lines)[:NOTE_CHARACTERS]
-
-
-def _study(found: Mapping[str, Any]) -> Iterator[str]:
-    """What the study of a student showed, in two paragraphs."""
-    counts = ", ".join(f"{found[state]} {state}" for state in ("finished", "pruned", "failed"))
-    settings = ", ".join(f"{path} {short(value)}" for path, value in found["best"]["params"].items())
-    yield f"**Study of {found['student']}**, {found['trials']} trials ({counts}): {found['advice'][0]}\n"
-    yield f"Best, trial {found['best']['number']}: {settings}.\n"
 
 
 def percent(share: float) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from teachers.config import TeacherConfig
 from teachers.errors import CollegiumError
+from teachers.log_lines import working_on
 from teachers.seal import Damage, Seal, digest_of
 from teachers.users_code import within
 
@@ -100,6 +101,8 @@ def _label(context: Context, asked: Asked, folders: Mapping[Stage, Path]) -> dic
     from teachers.soft_targets.store import SoftTargetStore
 
     context.cluster.join()
+    context.journal.on(context.cluster.nodes)
+    title = f"label/{asked.name}"
     stores = {stage: SoftTargetStore.create(folder, asked.spec(stage.part)) for stage, folder in folders.items()}
     tasks = [LabelTask(asked.transfer_set.folder, stage.part, folder) for stage, folder in folders.items()]
     done: dict[Path, int] = {}
@@ -109,16 +112,21 @@ def _label(context: Context, asked: Asked, folders: Mapping[Stage, Path]) -> dic
         if context.cancelled.is_set():
             raise CollegiumError(f"label/{asked.name} was given up, since another stage failed")
         done[now.store] = now.rows
-        context.watch.advance(f"label/{asked.name}", sum(done.values()), total, f"{now.rows_per_s:,.0f} rows/s")
+        context.journal.work(title, replicas=now.num_replicas, ready=now.num_ready)
+        context.watch.advance(title, sum(done.values()), total, f"{now.rows_per_s:,.0f} rows/s")
 
+    resources = asked.config.resources
+    context.journal.work(title, replicas=asked.config.replicas, ready=0)
+    context.journal.work(title, cpus=resources.cpus, gpus=context.cluster.gpus(resources))
     teacher = TeacherSpec(asked.name, asked.config, asked.trained, context.recipe.trusted(), context.user_path)
-    report = ask(teacher, tasks, progress=advance)
+    with working_on(stage=title):
+        report = ask(teacher, tasks, progress=advance)
     facts = {
         "rows_per_s": round(report.rows_per_s, 1),
         "actor_start_s": round(report.start_s, 3),
         "num_retries": report.num_retries,
     }
-    context.tracker.log(f"label/{asked.name}", {"rows_per_s": report.rows_per_s})
+    context.tracker.log(title, {"rows_per_s": report.rows_per_s})
     share = {stage: report.stores.get(folder, 0) for stage, folder in folders.items()}
     seconds = {stage: report.seconds * rows / max(report.rows, 1) for stage, rows in share.items()}
     return {

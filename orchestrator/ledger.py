@@ -6,9 +6,12 @@ server is away: who opens the ledger later goes on where it stopped. Knows nothi
 
 import fcntl
 import json
-from collections.abc import Iterator, Mapping
+import os
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -17,7 +20,8 @@ from teachers.seal import check_format, replace
 FORMAT = 1
 NAME = "tracking.json"
 LOCK = ".tracking.lock"
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 8 << 20
+"""Of a file at a time: so many points that those of a thousand trainings still make portions worth sending."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -33,12 +37,35 @@ class Record(TypedDict):
     time: float
 
 
-Identity = tuple[str, str, str, int]
+class Told:
+    """Points that were told, in eight bytes each: a training that resumed says the same again, and they count once."""
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        self._steps: dict[tuple[str, str, str], array[int]] = {}
+        """By curve, ascending."""
+        self.add(records)
+
+    def add(self, records: Iterable[Record]) -> None:
+        for record in records:
+            steps = self._steps.setdefault(_curve(record), array("q"))
+            if not steps or steps[-1] < record["step"]:
+                steps.append(record["step"])
+            elif steps[at := bisect_left(steps, record["step"])] != record["step"]:
+                steps.insert(at, record["step"])
+
+    def new(self, records: Iterable[Record]) -> list[Record]:
+        """Those of `records` that were not told; of two for one point the later one."""
+        found = {(*_curve(record), record["step"]): record for record in records if not self._has(record)}
+        return [*found.values()]
+
+    def _has(self, record: Record) -> bool:
+        steps = self._steps.get(_curve(record), ())
+        at = bisect_left(steps, record["step"])
+        return at < len(steps) and steps[at] == record["step"]
 
 
-def identity(record: Record) -> Identity:
-    """What makes a point: a training that resumed says the same points again, and they count once."""
-    return record["stage"], record["run"], record["key"], record["step"]
+def _curve(record: Record) -> tuple[str, str, str]:
+    return record["stage"], record["run"], record["key"]
 
 
 @dataclass
@@ -62,6 +89,8 @@ class Followed:
 
     def unsent(self) -> Iterator[tuple[list[Record], int]]:
         """Complete lines after `offset`, in chunks: the records, and the offset behind them."""
+        if self.complete:
+            return
         yield from _chunks(Path(self.path), self.offset, self.until, self.stage)
 
     def sent(self) -> Iterator[Record]:
@@ -70,8 +99,16 @@ class Followed:
 
     @property
     def complete(self) -> bool:
-        path = Path(self.path)
-        return not path.exists() or self.offset >= (path.stat().st_size if self.until is None else self.until)
+        if self.until is not None and self.offset >= self.until:
+            return True
+        try:
+            size = os.stat(self.path).st_size
+        except FileNotFoundError:
+            return True
+        return self.offset >= (size if self.until is None else self.until)
+
+
+PLAIN = ("uri", "experiment_id", "run_id", "outbox", "closed")
 
 
 @dataclass
@@ -88,6 +125,7 @@ class Ledger:
     outbox: list[dict[str, Any]] = field(default_factory=list)
     closed: bool = False
     """The run has ended and nothing will be added."""
+    saved: bytes = b""
 
     @classmethod
     def open(cls, folder: Path) -> "Ledger":
@@ -97,13 +135,17 @@ class Ledger:
             folder=folder,
             children=[Child(**child) for child in document["children"]],
             files=[Followed(**followed) for followed in document["files"]],
-            **{name: document[name] for name in ("uri", "experiment_id", "run_id", "outbox", "closed")},
+            **{name: document[name] for name in PLAIN},
         )
 
     def save(self) -> None:
-        document = {"format": FORMAT, **asdict(self)}
-        del document["folder"]
-        replace(self.folder / NAME, json.dumps(document, indent=1).encode())
+        """Write it, where something has changed."""
+        document = {"format": FORMAT, **{name: getattr(self, name) for name in PLAIN}}
+        document |= {"children": [*map(vars, self.children)], "files": [*map(vars, self.files)]}
+        payload = json.dumps(document, indent=1).encode()
+        if payload != self.saved:
+            replace(self.folder / NAME, payload)
+            self.saved = payload
 
     @property
     def is_empty(self) -> bool:
@@ -125,9 +167,6 @@ class Ledger:
         if all(followed.path != str(path) for followed in self.files):
             self.files.append(Followed(str(path), stage))
 
-    def child(self, stage: str, run: str) -> Child | None:
-        return next((child for child in self.children if (child.stage, child.run) == (stage, run)), None)
-
     def close(self) -> None:
         """Nothing is added from here on: what a later run writes into the same files is not this run's."""
         self.closed = True
@@ -137,8 +176,11 @@ class Ledger:
 
 def ledgers_with_unsent(out: Path) -> list[Ledger]:
     """Runs in `out` that ended while their server was away."""
-    opened = (Ledger.open(path.parent) for path in sorted((out / "runs").glob(f"*/{NAME}")))
-    return [ledger for ledger in opened if ledger.closed and not ledger.is_empty]
+    return [ledger for ledger in ledgers(out) if ledger.closed and not ledger.is_empty]
+
+
+def ledgers(out: Path) -> list[Ledger]:
+    return [Ledger.open(path.parent) for path in sorted((out / "runs").glob(f"*/{NAME}"))]
 
 
 def read_records(path: Path, stage: str = "") -> Iterator[Record]:

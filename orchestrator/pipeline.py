@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from teachers.config import TeacherConfig
+from teachers.log_lines import with_ids
 from teachers.waiting import outcome
 
 from . import builders, cohort_builders, graph, training_builders
@@ -86,13 +87,13 @@ def label_teachers(context: Context, results: Results, pool: ThreadPoolExecutor)
     for name, config in context.recipe.teachers.items():
         if not graph.is_trained_here(config):
             weights = graph.teacher_digest(context.recipe, name, None)
-            waiting[name] = pool.submit(label, context, name, config, weights, None, results.prepared)
+            waiting[name] = pool.submit(with_ids(label), context, name, config, weights, None, results.prepared)
         elif config.kind == "sklearn":
-            waiting[name] = pool.submit(_train_and_label, context, results, name)
+            waiting[name] = pool.submit(with_ids(_train_and_label), context, results, name)
     networks = training_builders.train_networks(context, results.prepared)
     for name, built in networks.items():
         config, folder = context.recipe.teachers[name], built.folder / delivered(built.folder)[0]
-        waiting[name] = pool.submit(label, context, name, config, built.digest, folder, results.prepared)
+        waiting[name] = pool.submit(with_ids(label), context, name, config, built.digest, folder, results.prepared)
     results.trained |= networks
     results.taught = {name: outcome(waiting[name]) for name in context.recipe.teachers}
 
@@ -113,7 +114,7 @@ def label_assistants(context: Context, results: Results, names: list[str], pool:
             run, _ = delivered_member(built.folder, member) if member else delivered(built.folder)
             config: TeacherConfig = graph.assistant_as_teacher(context.recipe, name, str(built.folder / run))
             weights = delivered_digest(built, run)
-            waiting[name] = pool.submit(label, context, name, config, weights, None, results.prepared)
+            waiting[name] = pool.submit(with_ids(label), context, name, config, weights, None, results.prepared)
     results.taught |= {name: outcome(future) for name, future in waiting.items()}
 
 

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from teachers.log_lines import JsonLines, are_json, handle
+
 EVERY_S = 5.0
 """Between two lines about the same task, off a terminal."""
 
@@ -25,7 +27,7 @@ class Watch:
         self._log = logging.getLogger("collegium")
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal and not self.console.quiet:
+        if self.console.is_terminal and not self.console.quiet and not are_json():
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -53,16 +55,15 @@ class Watch:
             self._log.info("%s: %d of %d%s", task, done, total, f", {note}" if note else "")
 
 
-def show_logs(console: Console, *, verbose: bool = False) -> None:
-    """Our log lines on stderr: through rich on a terminal, plain with time elsewhere."""
+def show_logs(console: Console, *, verbose: bool = False, as_json: bool = False) -> None:
+    """Our log lines on stderr: through rich on a terminal, plain with time elsewhere; or as JSON, then others' too."""
     handler: logging.Handler
-    if console.is_terminal:
+    if console.is_terminal and not as_json:
         handler = RichHandler(console=console, show_path=False, show_level=False, markup=False)
     else:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    for name in ("collegium", "orchestrator", "students", "teachers"):
-        logger = logging.getLogger(name)
-        logger.handlers[:] = [handler]
-        logger.propagate = False
-        logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+        handler.setFormatter(JsonLines() if as_json else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    if as_json:
+        logging.captureWarnings(True)
+        logging.getLogger().handlers[:] = [handler]
+    handle(handler, logging.DEBUG if verbose else logging.INFO)

@@ -32,6 +32,8 @@ class Tracking(Config):
     """Null: MLFLOW_TRACKING_URI if set, else SQLite under `--out`; `http(s)://...` on a cluster."""
     experiment: str | None = None
     """Null: the recipe's name."""
+    system_metrics: bool = False
+    """Also keep CPU, memory, network and GPUs of every node, as `system/<node>/...`."""
 
 
 class Recipe(Config):

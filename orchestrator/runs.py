@@ -4,8 +4,8 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,14 @@ import yaml
 
 from teachers.disk import told_if_unfit
 from teachers.imports import check_own_packages, use_user_path
+from teachers.log_lines import working_on
 from teachers.seal import publish
 
 from . import pipeline
-from .cluster import cluster, set_environment
+from .cluster import Cluster, cluster, set_environment
 from .context import Context
 from .endings import traceback_kept
+from .journal import Journal, planned
 from .pipeline import Results, Until
 from .progress import Watch
 from .recipe import Recipe, check, public
@@ -58,7 +60,8 @@ def run(
 
 
 def _run(recipe: Recipe, out: Path, until: Until, address: str | None, user_path: Path, quiet: bool) -> Finished:
-    with opened(recipe, out, user_path, quiet=quiet) as begun:
+    command, stages = "run" if until == "export" else until, planned(recipe, until)
+    with opened(recipe, out, user_path, quiet=quiet, command=command, planned=stages) as begun:
         with begun.on_cluster(address) as context:
             results = pipeline.build(context, until)
         report = begun.report(context, results)
@@ -76,6 +79,7 @@ class Begun:
     stages: Stages
     watch: Watch
     tracker: "Tracker"
+    journal: Journal
     user_path: Path
     start: float = field(default_factory=time.monotonic)
 
@@ -83,9 +87,19 @@ class Begun:
     def on_cluster(self, address: str | None) -> Iterator[Context]:
         with cluster(address, self.recipe) as joined:
             try:
-                yield Context(self.recipe, self.stages, joined, self.watch, self.tracker, self.user_path)
+                with self._measured(joined):
+                    yield Context(
+                        self.recipe, self.stages, joined, self.watch, self.tracker, self.journal, self.user_path
+                    )
             finally:
                 self.tracker.drain()
+
+    def _measured(self, joined: Cluster) -> AbstractContextManager[Any]:
+        if not self.recipe.tracking.system_metrics:
+            return nullcontext()
+        from .system_metrics import SystemMetrics
+
+        return SystemMetrics(joined, self.tracker)
 
     def report(self, context: Context, results: Results, **more: Any) -> Mapping[str, Any]:
         return _report(context, results, self.tracker.ids(), time.monotonic() - self.start, self.folder, **more)
@@ -96,19 +110,29 @@ class Begun:
 
 
 @contextmanager
-def opened(recipe: Recipe, out: Path, user_path: Path, *, quiet: bool) -> Iterator[Begun]:
-    """A folder under `runs/` and a run of MLflow for one command."""
+def opened(
+    recipe: Recipe, out: Path, user_path: Path, *, quiet: bool, command: str, planned: Sequence[str]
+) -> Iterator[Begun]:
+    """A folder under `runs/`, a journal in it and a run of MLflow for one command; `planned`: titles of its stages."""
     check(recipe)
     set_environment()
     check_own_packages()
     use_user_path(user_path)
-    stages = Stages(out)
-    stages.open()
+    Stages(out).open()
     folder = _run_folder(out, recipe)
+    journal = Journal(folder, command=command, recipe=recipe.name, planned=planned)
+    stages = Stages(out, journal.seen)
     from .tracking import Tracker
 
-    with traceback_kept(folder), Watch(quiet=quiet) as watch, Tracker.start(recipe, out, folder) as tracker:
-        yield Begun(recipe, folder, stages, watch, tracker, user_path)
+    with (
+        working_on(run=folder.name),
+        journal,
+        traceback_kept(folder),
+        Watch(quiet=quiet) as watch,
+        Tracker.start(recipe, out, folder) as tracker,
+    ):
+        journal.tracked(tracker.ids())
+        yield Begun(recipe, folder, stages, watch, tracker, journal, user_path)
 
 
 def _run_folder(out: Path, recipe: Recipe) -> Path:

@@ -24,13 +24,14 @@ import psutil
 from teachers.errors import EnvironmentUnfit
 from teachers.seal import publish
 
+from .journal import is_process
 from .ledger import NAME as LEDGER
 from .ledger import Ledger
 from .recipe import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
 LONGEST_PARAM = 6000
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -179,27 +180,35 @@ def _experiment(client: "MlflowClient", uri: str, out: Path, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         location = (out / "mlartifacts").resolve().as_uri() if local else None
-        return _created(client, name, location)
+        found = _created(client, name, location)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
-    remote = urlsplit(uri).scheme in ("http", "https") and urlsplit(uri).hostname not in LOOPBACK
-    if remote and urlsplit(found.artifact_location).scheme in ("", "file"):
-        raise EnvironmentUnfit(
-            f"experiment {name!r} at {without_password(uri)} keeps artifacts in {found.artifact_location}, a folder of one "
-            f"machine; name another in `tracking.experiment`, and it is made with the server's own place for artifacts"
-        )
+    check_artifacts(uri, name, found.artifact_location)
     return str(found.experiment_id)
 
 
-def _created(client: "MlflowClient", name: str, location: str | None) -> str:
+def _created(client: "MlflowClient", name: str, location: str | None) -> "Experiment":
+    """The experiment, or the one that another process made at the same time."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return str(client.create_experiment(name, location))
+        client.create_experiment(name, location)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return str(client.get_experiment_by_name(name).experiment_id)
+    return client.get_experiment_by_name(name)
+
+
+def check_artifacts(uri: str, experiment: str, location: str) -> None:
+    """Raise EnvironmentUnfit where a server elsewhere would have each machine write artifacts to its own disk."""
+    parts = urlsplit(uri)
+    elsewhere = parts.scheme in ("http", "https") and parts.hostname not in LOOPBACK
+    if elsewhere and urlsplit(location).scheme in ("", "file"):
+        raise EnvironmentUnfit(
+            f"experiment {experiment!r} at {without_password(uri)} keeps artifacts in {location}, a folder that other "
+            f"machines cannot reach; start the server with --serve-artifacts, or with --default-artifact-root s3://..., "
+            f"and name another experiment in `tracking.experiment`: one keeps the place that it was made with"
+        )
 
 
 @contextmanager
@@ -217,9 +226,8 @@ def _alone(out: Path, uri: str) -> Iterator[None]:
 def _is_alive(tags: Mapping[str, str]) -> bool:
     """Whether the very process that opened a run still runs, not another that got its number."""
     try:
-        started = psutil.Process(int(tags["collegium.pid"])).create_time()
-        return bool(abs(started - float(tags["collegium.start"])) < 1.0)
-    except (psutil.NoSuchProcess, KeyError, ValueError):
+        return is_process(int(tags["collegium.pid"]), float(tags["collegium.start"]))
+    except (KeyError, ValueError):
         return False
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from teachers.disk import told_if_unfit
 from teachers.errors import EnvironmentUnfit, StoreError
+from teachers.log_lines import working_on
 from teachers.seal import NAME as SEAL
 from teachers.seal import Damage, Seal, check_format, check_seal, digest_of, publish, read_seal
 
@@ -108,6 +109,8 @@ class Built:
         }
 
 
+Seen = Callable[["Stage", "Built | None"], None]
+"""Is told of a stage that is being built (None), and of one that is there."""
 Builder = Callable[[Path], tuple[Seal, Mapping[str, Any]]]
 """Fills the stage's folder (which may hold an interrupted attempt), seals it, and returns facts for the report."""
 GroupBuilder = Callable[[Mapping["Stage", Path]], Mapping["Stage", tuple[Seal, Mapping[str, Any]]]]
@@ -118,8 +121,9 @@ Repair = Callable[[Path, Path, list[Damage]], None]
 class Stages:
     """The stages under one OUT."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, seen: Seen = lambda stage, built: None) -> None:
         self.out = out
+        self._seen = seen
         self._checked: dict[Path, Seal] = {}
 
     def open(self) -> None:
@@ -160,20 +164,23 @@ class Stages:
         left = sorted((stage for stage in stages if stage not in built), key=lambda stage: stage.folder)
         if not left:
             return built
-        with ExitStack() as locks, told_if_unfit(self.out / left[0].folder):
+        with ExitStack() as locks, told_if_unfit(self.out / left[0].folder), working_on(stage=left[0].title):
             for stage in left:
                 locks.enter_context(folder_lock(self.out / stage.folder, stage.title))
             reasons = {stage: self._repaired(stage, repair or move_damaged_parts) for stage in left}
             built |= {s: reused for s in left if (reused := self._reuse(s, "built by another run")) is not None}
             reasons = {stage: reasons[stage] or self.reason(stage) for stage in left if stage not in built}
             for stage, reason in reasons.items():
-                log.info("building %s: %s", stage.title, reason)
+                with working_on(stage=stage.title):
+                    log.info("building %s: %s", stage.title, reason)
+                self._seen(stage, None)
                 publish(self.out / stage.folder / "STAGE.json", json.dumps(stage.document(), indent=1).encode())
             for stage, (seal, facts) in (builder(self._folders(reasons)) if reasons else {}).items():
                 folder = self.out / stage.folder
                 self._checked[folder] = seal
                 seconds = float(facts.get("seconds", time.monotonic() - start))
                 built[stage] = Built(stage, folder, seal, False, reasons[stage], seconds, facts)
+                self._seen(stage, built[stage])
         return built
 
     def _folders(self, stages: Iterable[Stage]) -> dict[Stage, Path]:
@@ -188,7 +195,8 @@ class Stages:
         if seal is None:
             return None
         log.info("reused %s", stage.title)
-        return Built(stage, self.out / stage.folder, seal, True, reason, time.monotonic() - start)
+        self._seen(stage, built := Built(stage, self.out / stage.folder, seal, True, reason, time.monotonic() - start))
+        return built
 
     def _repaired(self, stage: Stage, repair: Repair) -> str:
         """Move damaged outputs away; says what was damaged, or nothing."""

@@ -15,11 +15,13 @@ import yaml
 from students.config import StudentConfig
 from teachers.disk import told_if_unfit
 from teachers.errors import CollegiumError, RecipeError
+from teachers.log_lines import Carried
 from teachers.seal import publish
 
 from . import graph, pipeline
 from .capacity import check_room_for_trials, room_for_trials
 from .context import Context, segments_of, sources
+from .journal import planned_study
 from .ledger import Record, Status
 from .pipeline import Results
 from .recipe import Recipe, public
@@ -72,7 +74,7 @@ def _tune(recipe: Recipe, out: Path, address: str | None, user_path: Path, quiet
         log.warning("%s", warning)
     place = out / "studies" / search.student
     with (
-        opened(recipe, out, user_path, quiet=quiet) as begun,
+        opened(recipe, out, user_path, quiet=quiet, command="tune", planned=planned_study(recipe)) as begun,
         folder_lock(place.parent, f"a study of {search.student}"),
     ):
         if fresh and (kept := set_aside(place)):
@@ -123,6 +125,8 @@ def _study(begun: Begun, context: Context, taught: Results, place: Path) -> Stud
             nodes = context.cluster.in_reach
             check_room_for_trials(recipe, nodes)
             at_once = search.max_concurrent or max(1, room_for_trials(recipe, nodes))
+            context.journal.on(context.cluster.nodes)
+            context.journal.work(diary.stage, at_once=at_once)
             run_trials(
                 study, search, now, job, looks=_num_looks(job), at_once=at_once, ended=diary.ended, looked=diary.looked
             )
@@ -131,6 +135,7 @@ def _study(begun: Begun, context: Context, taught: Results, place: Path) -> Stud
     if best_of(study.of("student"), search.metrics) is None:
         errors = [trial.error for trial in study.trials if trial.error] or ["all were ended early"]
         raise CollegiumError(f"no trial of the study came to its end: {errors[0]}")
+    context.journal.work(diary.stage, done=True)
     return study
 
 
@@ -162,6 +167,7 @@ def _job(context: Context, taught: Results, heard: "Mapping[str, Source]", scrat
         measures=not set(search.metrics) <= WHILE_TRAINING,
         folder=scratch,
         in_population=search.algorithm == "pbt",
+        log_as=Carried.from_here(),
     )
 
 
@@ -183,6 +189,9 @@ class Diary:
         self.best: Trial | None = None
         self.num_students = 0
         begun.tracker.follow(self.stage, study.folder / "metrics.jsonl")
+        metric, direction = next(iter(search.metrics.items()))
+        wanted = {"trials": search.trials, "control_trials": self.num_controls}
+        begun.journal.work(self.stage, **wanted, metric=metric, direction=direction)
 
     def is_missing_some(self) -> bool:
         return len(self.study.of("student")) < self.search.trials or len(self.study.of("control")) < self.num_controls

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .endings import say
+
 if TYPE_CHECKING:
     from .runs import Finished
 
@@ -21,7 +23,7 @@ def tell_and_leave(finished: "Finished", out: Path, as_json: bool) -> None:
     else:
         _tell(finished.report, finished.folder, out)
     if finished.missed:
-        click.echo("quality gate missed: " + "; ".join(finished.missed), err=True)
+        say("quality gate missed: " + "; ".join(finished.missed))
         sys.exit(3)
 
 

@@ -9,17 +9,22 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from teachers import prometheus
+from teachers.log_lines import with_ids
+
+from . import journal
 from . import mailbox as mailboxes
 from .courier import VALIDATION, Courier
-from .headline import headline_figures, note
-from .ledger import Ledger, Record, Status, ledgers_with_unsent
+from .headline import headline_figures
+from .ledger import Ledger, Record, Status, ledgers, ledgers_with_unsent
 from .recipe import Recipe, public, without_password
+from .run_note import note
 from .server import (
     check_reachable,
     client_of,
@@ -42,6 +47,9 @@ PATIENCE_S = 15.0
 SHORT_PATIENCE_S = 3.0
 """How long a run that failed or was interrupted does."""
 
+STATUS: dict[str, Status] = {"finished": "FINISHED", "failed": "FAILED"}
+"""By how a journal says that a run ended."""
+
 log = logging.getLogger(__name__)
 
 
@@ -59,7 +67,7 @@ class Tracker:
         self._away_since: float | None = None
         self._finishing = False
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="tracker", daemon=True)
+        self._thread = threading.Thread(target=with_ids(self._serve), name="tracker", daemon=True)
         self._thread.start()
 
     @classmethod
@@ -142,7 +150,7 @@ class Tracker:
 
         Waits until all is told, or until the server has been away for `patience_s`. Returns what to tell the user.
         """
-        self._tell_results(report)
+        self._tell_results(report, [*models])
         for name, folder in models.items():
             self._tell_model(name, folder, f"{report['recipe']['name']}-{name}")
         return self._end("FINISHED", patience_s)
@@ -164,9 +172,10 @@ class Tracker:
         task.setdefault("time", int(time.time() * 1000))
         self._inbox.put(lambda: self._ledger.outbox.append(task))
 
-    def _tell_results(self, report: Mapping[str, Any]) -> None:
+    def _tell_results(self, report: Mapping[str, Any], models: Sequence[str]) -> None:
+        out = self._ledger.folder.parent.parent
         self._tell({"do": "figures", "values": headline_figures(report)})
-        self._tell({"do": "tag", "key": "mlflow.note.content", "value": note(report)})
+        self._tell({"do": "tag", "key": "mlflow.note.content", "value": note(report, out=out, models=models)})
         for file in ("recipe.yaml", "found.yaml", "report.json", "report.html"):
             if (path := self._ledger.folder / file).exists():
                 self._tell({"do": "artifact", "path": str(path), "to": None})
@@ -209,6 +218,7 @@ class Tracker:
         if self._away_since is not None:
             log.info("MLflow at %s answers again; nothing was lost", self.uri)
         self._away_since = None
+        prometheus.show("collegium_mlflow_away_seconds", 0)
         return True
 
     def _read_inbox(self, pause: float) -> None:
@@ -225,6 +235,7 @@ class Tracker:
             self._away_since = time.monotonic()
             reason = without_password(str(error)).partition("\n")[0][:300]
             log.warning("MLflow at %s does not answer; work goes on and curves are sent later (%s)", self.uri, reason)
+        prometheus.show("collegium_mlflow_away_seconds", time.monotonic() - self._away_since)
 
 
 def replay(out: Path, uri: str | None = None) -> list[str]:
@@ -254,8 +265,20 @@ def _failure(work: Callable[[], None]) -> Exception | None:
     return None
 
 
+def _close_abandoned(out: Path) -> None:
+    """Ledgers of runs whose process was killed: nobody else would send what they had not."""
+    for ledger in ledgers(out):
+        run = None if ledger.closed or ledger.is_empty else journal.read(ledger.folder)
+        if run is not None and not journal.goes_on(run, time.time()):
+            ended = {"status": STATUS.get(run["state"], "KILLED"), "time": int(run["beat"] * 1000)}
+            ledger.outbox += [{"do": "end_children", "stage": None, **ended}, {"do": "end", **ended}]
+            ledger.close()
+            ledger.save()
+
+
 def _late_couriers(out: Path, uri: str) -> list[Courier]:
     """Of earlier runs in `out` that have something left to send; `uri` has the password, if theirs is the same."""
+    _close_abandoned(out)
     couriers = []
     for ledger in ledgers_with_unsent(out):
         client = client_of(uri if without_password(uri) == ledger.uri else ledger.uri)

@@ -164,9 +164,12 @@ def fit_group(
     from students.ray_codistil import codistil_on_ray
     from students.ray_train import fit_on_ray
 
+    gpus = context.cluster.gpus(resources)
+    context.journal.on(context.cluster.nodes)
     for stage_name, folder in {run.stage_name: run.stage for run in runs}.items():
         context.tracker.follow(stage_name, folder / "metrics.jsonl")
-    gpus = context.cluster.gpus(resources)
+        budgets = dict(_budget(network) for run in runs if run.stage_name == stage_name for network in run.networks)
+        context.journal.work(stage_name, workers=workers, cpus=resources.cpus, gpus=gpus, trainings=budgets)
     mailbox = context.tracker.mailbox()
     keywords = {"resources": resources, "workers": workers, "gpus": gpus, "mailbox": mailbox, "placement": placement}
     fit: Callable[..., list[RunResult]] = codistil_on_ray if apart else fit_on_ray
@@ -175,6 +178,13 @@ def fit_group(
         context.tracker.stage_done(stage_name)
     networks = [network for run in runs for network in run.networks]
     return {network.folder: result for network, result in zip(networks, results, strict=True)}
+
+
+def _budget(run: "Run") -> tuple[str, dict[str, Any]]:
+    """Name and size of one training: its optimiser steps, and the rows that it draws from."""
+    _, shares = run.membership.share_of_rows
+    rows = rows_drawn(run.transfer_set, labelled_only=run.labelled_only) / shares
+    return run.name, {"steps": run.train.steps, "batch_size": run.train.batch_size, "rows": rows}
 
 
 def _seal_runs(folder: Path, results: "list[RunResult]") -> tuple[Seal, Facts]:
@@ -200,12 +210,17 @@ def outputs_of(folder: Path, results: "Sequence[RunResult]") -> Iterator[str]:
 def in_steps(train: Trained, prepared: Path, *, labelled_only: bool) -> Trained:
     """The budget in steps, from the rows that the student (not its control) draws from. `prepared`: the transfer set."""
     from students.optimize import resolve_steps
+
+    steps = resolve_steps(train, rows_drawn(prepared, labelled_only=labelled_only))
+    return train.model_copy(update={"steps": steps, "epochs": None})
+
+
+def rows_drawn(prepared: Path, *, labelled_only: bool) -> int:
+    """How many rows a training draws from."""
     from teachers.transfer_set import TransferSet
 
     transfer_set = TransferSet.open(prepared)
-    rows = sum(segment.num_rows for segment in transfer_set.of("train"))
-    steps = resolve_steps(train, transfer_set.num_labelled if labelled_only else rows)
-    return train.model_copy(update={"steps": steps, "epochs": None})
+    return transfer_set.num_labelled if labelled_only else sum(each.num_rows for each in transfer_set.of("train"))
 
 
 def _needs(config: ModuleTeacher | StudentConfig | TeacherConfig) -> str:

@@ -16,6 +16,7 @@ from students.config import StudentConfig
 from teachers.config import Resources
 from teachers.errors import CollegiumError, RecipeError
 from teachers.imports import check_own_packages, use_user_path
+from teachers.log_lines import NOT_CARRIED, Carried, working_on
 
 from .capacity import workers_of
 from .recipe import Learner
@@ -55,6 +56,7 @@ class Job:
     """Scratch that all machines see."""
     in_population: bool = False
     """Trials go on from each other's checkpoints."""
+    log_as: Carried = NOT_CARRIED
 
     @property
     def is_nested(self) -> bool:
@@ -96,8 +98,11 @@ def trial(config: dict[str, Any], job: Job) -> None:
 
     check_own_packages()
     use_user_path(job.user_path)
+    job.log_as.take_up()
+    chosen = config["setting"]
     try:
-        figures = _train(job, config["setting"]["who"], config["setting"]["params"], tune.get_checkpoint())
+        with working_on(stage=f"tune/{job.name}", trial=chosen["number"]):
+            figures = _train(job, chosen["who"], chosen["params"], tune.get_checkpoint())
     except BUGS as error:
         if isinstance(error, CollegiumError):
             tune.report({FAILED: str(error)})

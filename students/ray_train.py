@@ -22,6 +22,7 @@ from teachers.disk import is_unfit, unfit
 from teachers.errors import CollegiumError, UsersCodeError
 from teachers.imports import check_own_packages, use_user_path
 from teachers.live import ReplicaClient
+from teachers.log_lines import Carried
 from teachers.users_code import described
 from teachers.waiting import aside
 
@@ -75,11 +76,13 @@ class Job:
     mailbox: Any
     checkpoint_every_s: float
     live: Mapping[str, Sequence[Any]] | None
+    log_as: Carried
 
 
 def train_on_worker(job: Mapping[str, Any]) -> list[RunResult] | CollegiumError:
     """The training function of a worker. What would fail again is returned: raised, Ray would start the group again."""
     work: Job = job["job"]
+    work.log_as.take_up()
     torch.set_num_threads(work.threads)  # Ray sets OMP_NUM_THREADS to 1
     try:
         use_user_path(work.runs[0].networks[0].user_path)
@@ -132,7 +135,7 @@ def fit_on_ray(
 
     for name, value in TRAIN_SETTINGS.items():
         os.environ.setdefault(name, value)
-    job = Job(tuple(runs), max(1, int(resources.cpus)), mailbox, checkpoint_every_s, live)
+    job = Job(tuple(runs), max(1, int(resources.cpus)), mailbox, checkpoint_every_s, live, Carried.from_here())
     storage = runs[0].stage / "attempts" / uuid4().hex  # of Ray's bookkeeping; part of no seal
     try:
         # aside: in the main thread Ray Train would take Ctrl-C over, and never give it back

@@ -14,6 +14,7 @@ import torch
 import xxhash
 from torch import Tensor, nn
 
+from teachers import prometheus
 from teachers.config import Preprocess, TrainConfig
 
 from .cohort_config import CohortConfig
@@ -164,6 +165,14 @@ class RunResult:
     """`accuracy` and `nll` at `best_step`; None without a labelled validation row."""
 
 
+SHOWN = {
+    "train.loss": "collegium_training_loss",
+    "validation.accuracy": "collegium_validation_accuracy",
+    "validation.nll": "collegium_validation_nll",
+}
+"""Curves that Prometheus has too."""
+
+
 class Record(TypedDict):
     """One point of a curve."""
 
@@ -223,8 +232,13 @@ def append_metrics(run: Run | CohortRun, records: Sequence[Record]) -> None:
 
 
 def deliver_records(mailbox: Any, run: Run | CohortRun, records: Sequence[Record]) -> None:
-    """Keep points of curves in the stage's file, and send them to the tracker if there is one."""
+    """Keep points of curves in the stage's file, and send them to the tracker and to Prometheus if they are there."""
     append_metrics(run, records)
+    shown = [record for record in records if record["key"] in SHOWN]
+    for record in shown:
+        prometheus.show(SHOWN[record["key"]], record["value"], stage=record["stage"], training=record["run"])
+    for record in shown[:1]:
+        prometheus.show("collegium_training_steps", record["step"], stage=record["stage"], training=record["run"])
     if mailbox is not None:
         mailbox.put.remote(list(records))
 

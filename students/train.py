@@ -17,6 +17,7 @@ from torch import Tensor
 from teachers.disk import is_unfit, unfit
 from teachers.errors import CollegiumError
 from teachers.imports import use_user_path
+from teachers.log_lines import working_on
 from teachers.model_folder import ModelConfig
 from teachers.users_code import calling, within
 
@@ -83,7 +84,8 @@ def train_one(run: Run | CohortRun, session: Session, shared: SharedData, checkp
     for network in run.networks:
         use_user_path(network.user_path)
         network.folder.mkdir(parents=True, exist_ok=True)
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+    at_work = working_on(stage=run.stage_name, training=run.name)
+    with at_work, torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
         if isinstance(run, CohortRun):
             return train_cohort(run, session, shared, checkpoint_every_s)
         with within(run.key):

@@ -9,6 +9,7 @@ import torch
 
 from . import imports
 from .labelling import Labeller, LabelTask, TeacherSpec
+from .log_lines import Carried, working_on
 from .soft_targets.schema import Commit
 
 
@@ -22,7 +23,10 @@ def device_of_replica(num_threads: int, num_gpus: float) -> str:
 class TeacherReplica:
     """Loads its teacher when first asked, so that what goes wrong there comes back as the answer of a call."""
 
-    def __init__(self, teacher: TeacherSpec, tasks: Sequence[LabelTask], num_threads: int, num_gpus: float) -> None:
+    def __init__(
+        self, teacher: TeacherSpec, tasks: Sequence[LabelTask], num_threads: int, num_gpus: float, log_as: Carried
+    ) -> None:
+        log_as.take_up()
         self.teacher = teacher
         self.tasks = tasks
         self.num_threads = num_threads
@@ -36,7 +40,8 @@ class TeacherReplica:
         return os.getpid()
 
     def label(self, task: int, number: int) -> Commit:
-        return self._loaded().label(task, number)
+        with working_on(stage=f"label/{self.teacher.name}/{self.tasks[task].segment}", shard=number):
+            return self._loaded().label(task, number)
 
     def _loaded(self) -> Labeller:
         with self.loading:

@@ -14,9 +14,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from . import prometheus
 from .actor import TeacherActor
 from .errors import CollegiumError, TeacherError, UsersCodeError
 from .labelling import LabelTask, TeacherSpec
+from .log_lines import Carried
 from .reservation import Request, actor_options, num_gpus, num_threads, reserved
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ def replicas(teacher: TeacherSpec, tasks: Sequence[LabelTask], num: int, wait_s:
         try:
             for number in range(num):
                 options = actor_options(resources, group, number, max_concurrency=IN_FLIGHT)
-                arguments = (teacher, tasks, num_threads(resources), num_gpus(resources))
+                arguments = (teacher, tasks, num_threads(resources), num_gpus(resources), Carried.from_here())
                 actors.append(TeacherActor.options(**options).remote(*arguments))
             yield actors
         finally:
@@ -101,6 +103,10 @@ class Dispatcher:
         self.told: set[str] = set()
         self.num_lost_in_a_row = 0
         self.first_ready: float | None = None
+
+    @property
+    def num_ready(self) -> int:
+        return sum(replica.ready for replica in self.replicas)
 
     def run(self) -> Iterator[Shard]:
         """Yield each shard once it is committed. Raises TeacherError, or what a replica refused to load."""
@@ -204,6 +210,7 @@ class Dispatcher:
             log.log(level, "teacher %s: shard %d is sent again (%s)", self.teacher.name, shard.number, reason)
             self.told.add(reason)
             self.num_retries += 1
+            prometheus.add("collegium_shard_retries", 1, teacher=self.teacher.name)
             self.lost.append(shard)
         if self.num_lost_in_a_row >= self.max_attempts * IN_FLIGHT * len(self.replicas):
             raise self._failure(shard, error)

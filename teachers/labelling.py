@@ -9,15 +9,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
 
+from . import prometheus
 from .adapters import Teacher, absolute, check_scores, load_teacher, to_logits
 from .config import TeacherConfig
 from .errors import StoreError, TeacherError
+from .log_lines import with_ids
 from .soft_targets.schema import Commit
 from .soft_targets.store import SoftTargetStore
 from .transfer_set import Segment, TransferSet
@@ -56,12 +59,17 @@ class TeacherSpec:
 
 @dataclass(frozen=True)
 class Progress:
-    """One more shard of `store` is committed: `rows` of its `num_rows` now are. `rows_per_s` is of all stores together."""
+    """One more shard of `store` is committed: `rows` of its `num_rows` now are. `rows_per_s` is of all stores together.
+
+    `num_ready` of `num_replicas` are at work.
+    """
 
     store: Path
     rows: int
     num_rows: int
     rows_per_s: float
+    num_ready: int
+    num_replicas: int
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,13 @@ class Questioner:
 
     def ask(self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray) -> np.ndarray:
         """Logits f32 `[rows, C]`. Raises TeacherError for scores of another shape or kind, or not finite."""
-        return self.thread.submit(self._ask, inputs, sample_key).result()
+        return self.thread.submit(with_ids(self._counted), inputs, sample_key).result()
+
+    def _counted(self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray) -> np.ndarray:
+        with prometheus.timed("collegium_teacher_seconds", teacher=self.name, phase="compute"):
+            logits = self._ask(inputs, sample_key)
+        prometheus.add("collegium_answered_rows", len(sample_key), teacher=self.name)
+        return logits
 
     def _ask(self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray) -> np.ndarray:
         logits = torch.empty(len(sample_key), len(self.teacher.classes))
@@ -167,8 +181,14 @@ def label_shard(questioner: Questioner, task: OpenTask, number: int) -> Commit:
     """Read one shard's rows, ask the teacher and commit what it says; batches start where the shard starts."""
     first_row, num_rows = task.store.shard_rows(number)
     sample_key = task.keys[first_row : first_row + num_rows]
-    logits = questioner.ask(task.read(first_row, num_rows), sample_key)
-    return task.store.commit(number, sample_key, {"logits": logits})
+    timed = partial(prometheus.timed, "collegium_teacher_seconds", teacher=questioner.name)
+    with timed(phase="read"):
+        inputs = task.read(first_row, num_rows)
+    logits = questioner.ask(inputs, sample_key)
+    with timed(phase="write"):
+        record = task.store.commit(number, sample_key, {"logits": logits})
+    log.debug("labelled rows %d to %d", first_row, first_row + num_rows - 1)
+    return record
 
 
 class Labeller:
@@ -225,9 +245,24 @@ def label(
             rows += shard.num_rows
             done[shard.task] += shard.num_rows
             rate = rows / max(time.monotonic() - ready, 1e-9)
-            progress(Progress(given[shard.task], done[shard.task], stores[shard.task].spec.num_rows, rate))
+            _count(teacher.name, tasks[shard.task].segment, shard.num_rows, dispatcher.num_ready)
+            now = Progress(
+                given[shard.task],
+                done[shard.task],
+                stores[shard.task].spec.num_rows,
+                rate,
+                dispatcher.num_ready,
+                len(actors),
+            )
+            progress(now)
         seconds = time.monotonic() - ready
     return LabelReport(rows, seconds, ready - began, dispatcher.num_retries, dict(zip(given, missing, strict=True)))
+
+
+def _count(teacher: str, segment: str, rows: int, num_ready: int) -> None:
+    prometheus.add("collegium_labelled_rows", rows, teacher=teacher, segment=segment)
+    prometheus.add("collegium_committed_shards", 1, teacher=teacher, segment=segment)
+    prometheus.show("collegium_ready_replicas", num_ready, teacher=teacher)
 
 
 def _resolved_task(task: LabelTask) -> LabelTask:

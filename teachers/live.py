@@ -23,6 +23,7 @@ from .actor import device_of_replica
 from .dispatch import first_line
 from .errors import CollegiumError, TeacherError, UsersCodeError
 from .labelling import MAX_ATTEMPTS, Questioner, TeacherSpec, loaded
+from .log_lines import Carried
 from .reservation import Request, actor_options, num_gpus, num_threads, reserved
 from .transfer_set import TransferSet
 
@@ -38,7 +39,8 @@ Inputs = Mapping[str, np.ndarray]
 class LiveReplica:
     """Loads its teacher when first asked, so that what goes wrong there comes back as the answer of a call."""
 
-    def __init__(self, teacher: TeacherSpec, transfer_set: Path, threads: int, gpus: float) -> None:
+    def __init__(self, teacher: TeacherSpec, transfer_set: Path, threads: int, gpus: float, log_as: Carried) -> None:
+        log_as.take_up()
         self.teacher, self.transfer_set, self.threads, self.gpus = teacher, transfer_set, threads, gpus
         self.loading = threading.Lock()
         self.questioner: Questioner | None = None
@@ -94,7 +96,7 @@ def _started(teacher: TeacherSpec, transfer_set: Path, group: Any, number: int) 
     resources = teacher.config.resources
     options = actor_options(resources, group, number, max_concurrency=SIDE_BY_SIDE)
     arguments = (teacher.resolved(), transfer_set.resolve(), num_threads(resources), num_gpus(resources))
-    return LiveActor.options(**options).remote(*arguments)
+    return LiveActor.options(**options).remote(*arguments, Carried.from_here())
 
 
 @dataclass(eq=False)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
+from .log_lines import with_ids
+
 T = TypeVar("T")
 
 POLL_S = 0.2
@@ -20,6 +22,6 @@ def aside(work: Callable[[], T]) -> T:
     """`work()` in a thread of its own, which is left alone when a signal ends the wait for it."""
     thread = ThreadPoolExecutor(max_workers=1)
     try:
-        return outcome(thread.submit(work))
+        return outcome(thread.submit(with_ids(work)))
     finally:
         thread.shutdown(wait=False)

@@ -4,16 +4,18 @@ import re
 import statistics
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from orchestrator.headline import headline_figures, note
+from orchestrator.headline import headline_figures
 from orchestrator.page import page, seconds, tone
 from orchestrator.plots import short
 from orchestrator.recipe import Recipe, public
 from orchestrator.report import POINTS_OF_A_CURVE, build_report, curves, write_report
+from orchestrator.run_note import note
 from students import metrics
 from students.bootstrap import paired_gain, verdict
 
@@ -253,7 +255,8 @@ def test_headline_and_note_say_what_the_report_says(report):
     assert figures["teachers.wide.test_accuracy"] == report["teachers"]["wide"]["test_accuracy"]
     text = note(report)
     assert report["students"]["small"]["verdict"] in text and "| control of small |" in text
-    assert len(note({**report, "teachers": dict.fromkeys(map(str, range(999)), report["teachers"]["wide"])})) <= 8000
+    many = note({**report, "teachers": dict.fromkeys(map(str, range(999)), report["teachers"]["wide"])}, out=Path("o"))
+    assert len(many) <= 8000 and "more, in the report" in many and many.endswith("- results: `o`")
 
 
 def test_numbers_are_short():

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.cli import collegium
-from orchestrator.headline import note
 from orchestrator.page import page
 from orchestrator.proposals import importances
 from orchestrator.report import build_report, notes, write_report
+from orchestrator.run_note import note
 from orchestrator.search_config import SearchConfig
 from orchestrator.study import Study, Trial, best_of, front_of, read_trials
 from orchestrator.study_plots import staircase, thinned, window
@@ -266,7 +266,7 @@ def test_without_the_recipes_own_trial_and_without_a_control_there_is_a_page(pla
 def test_mlflow_is_told_of_the_study_in_short(plain, tmp_path):
     told = note(reported(plain, tmp_path, 40))
     assert "**Study of small**, 40 trials" in told and "train.learning_rate" in told
-    assert told.index("Study of small") < told.index("| who |")
+    assert told.index("Study of small") < told.index("| best, trial") < told.index("| who |")
 
 
 def test_a_control_with_settings_of_its_own_is_named(digits):

@@ -15,11 +15,15 @@ from typing import Any
 
 import pytest
 import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestrator import courier
-from orchestrator.ledger import Ledger, Record, ledgers_with_unsent, read_records
+from orchestrator.journal import Journal
+from orchestrator.ledger import Ledger, Record, Told, ledgers_with_unsent, read_records
 from orchestrator.mailbox import Mailbox
 from orchestrator.recipe import Recipe
+from orchestrator.server import check_artifacts
 from orchestrator.tracking import Tracker, check_reachable, deep_link, experiment_link, replay, resolve_uri, ui_command
 from teachers.errors import EnvironmentUnfit
 
@@ -228,6 +232,32 @@ def test_a_run_whose_process_was_killed_is_ended_by_the_next_which_continues_it(
             assert client(uri).get_run(tracker.ids()["run_id"]).info.status == "RUNNING"  # this process lives
 
 
+def start_and_die_before_all_is_sent(out: Path) -> None:
+    folder = out / "runs" / "1"
+    folder.mkdir(parents=True)
+    with Journal(folder, command="run", recipe="digits", planned=[]):
+        tracker = Tracker.start(recipe(), out, folder)
+        tracker.follow(STAGE, out / "metrics.jsonl")
+        append(out / "metrics.jsonl", points(range(5)))
+        until(lambda: any(followed.offset for followed in Ledger.open(folder).files))
+        append(out / "metrics.jsonl", points(range(5, 10)))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_run_had_not_sent_is_sent_by_whoever_comes_next(out):
+    process = multiprocessing.get_context("spawn").Process(target=start_and_die_before_all_is_sent, args=(out,))
+    process.start()
+    process.join()
+    old = Ledger.open(out / "runs" / "1")
+    assert not old.closed
+    assert "sent" in replay(out)[0]
+    assert replay(out) == []
+    uri = resolve_uri(None, out)
+    (child,) = children(uri, {"experiment_id": old.experiment_id, "run_id": old.run_id}).values()
+    assert steps_of(uri, child) == list(range(10))
+    assert {child.info.status, client(uri).get_run(old.run_id).info.status} == {"KILLED"}
+
+
 @pytest.mark.slow
 def test_three_processes_may_open_a_fresh_database_at_once(tmp_path):
     context = multiprocessing.get_context("spawn")
@@ -384,6 +414,51 @@ def test_a_mailbox_actor_reserves_nothing_and_gives_each_record_once(ray_cluster
     assert empty(mailbox) == []
     ray.kill(mailbox)
     assert empty(mailbox) == []
+
+
+@given(st.lists(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 20)), max_size=30), max_size=5))
+def test_a_point_is_new_until_it_was_told(rounds):
+    told, known = Told(), set()
+    for given_points in rounds:
+        records = [points(range(step, step + 1), run)[0] for run, step in given_points]
+        new = told.new(records)
+        assert {(record["run"], record["step"]) for record in new} == set(given_points) - known
+        assert len(new) == len(set(given_points) - known)
+        told.add(new)
+        known |= set(given_points)
+
+
+def test_a_ledger_is_written_only_when_something_has_changed(tmp_path):
+    ledger = Ledger(tmp_path, "sqlite://", "1", "2")
+    ledger.save()
+    first = (tmp_path / "tracking.json").stat().st_ino
+    ledger.save()
+    assert (tmp_path / "tracking.json").stat().st_ino == first
+    ledger.outbox.append({"do": "end"})
+    ledger.save()
+    assert Ledger.open(tmp_path).outbox == [{"do": "end"}]
+
+
+@pytest.mark.parametrize(
+    ("uri", "location", "fits"),
+    [
+        ("http://tracking.example:5000", "mlflow-artifacts:/1", True),
+        ("https://tracking.example", "s3://bucket/1", True),
+        ("http://tracking.example:5000", "file:///home/me/mlruns/1", False),
+        ("http://somebody:secret@tracking.example:5000", "/mlruns/1", False),
+        ("http://tracking.example:5000", "mlruns/1", False),
+        ("http://127.0.0.1:5000", "file:///home/me/mlruns/1", True),
+        ("http://localhost:5000", "/mlruns/1", True),
+        ("sqlite:////out/mlflow.db", "file:///out/mlartifacts", True),
+    ],
+)
+def test_artifacts_that_other_machines_cannot_reach_are_refused_at_the_start(uri, location, fits):
+    if fits:
+        check_artifacts(uri, "digits", location)
+        return
+    with pytest.raises(EnvironmentUnfit, match="--serve-artifacts") as raised:
+        check_artifacts(uri, "digits", location)
+    assert location in str(raised.value) and "secret" not in str(raised.value) and raised.value.exit_code == 4
 
 
 def test_importing_the_tracker_does_not_import_mlflow():

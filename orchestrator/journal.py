@@ -1,0 +1,221 @@
+"""What a run says of itself while it goes on: `runs/<id>/run.json`, for `collegium status` and whoever else looks.
+
+Written over in one step by a thread that nobody waits for, at every change and every few seconds: so who reads it
+elsewhere can tell a run that goes on from one whose process is gone. What stores and curves say is not repeated.
+"""
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Lock, Thread
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import psutil
+
+from students.cohort_config import CohortCommon
+from teachers import prometheus
+from teachers.errors import StoreError
+from teachers.seal import check_format, replace
+
+from .graph import is_trained_here
+from .recipe import Recipe, learner_of
+from .stages import Built, Stage
+
+FORMAT = 1
+NAME = "run.json"
+BEAT_S = 5.0
+SILENT_S = 60.0
+"""A run on another machine that has said nothing for so long is taken for dead."""
+
+Ended = Literal["finished", "failed", "interrupted"]
+log = logging.getLogger(__name__)
+
+
+class Journal:
+    """Of one command; a context, whose end says how the command ended. All methods return at once."""
+
+    def __init__(self, folder: Path, *, command: str, recipe: str, planned: Sequence[str]) -> None:
+        self.file = folder / NAME
+        now = time.time()
+        self._document: dict[str, Any] = {
+            "format": FORMAT,
+            "id": folder.name,
+            "command": command,
+            "recipe": recipe,
+            "state": "running",
+            **this_process(),
+            "begun": now,
+            "beat": now,
+            "ended": None,
+            "error": None,
+            "planned": list(planned),
+            "stages": {},
+            "work": {},
+            "cluster": None,
+            "mlflow": None,
+        }
+        self._lock = Lock()
+        self._news, self._over = Event(), False
+        self._thread = Thread(target=self._keep, name="journal", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._write()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ended: Ended = "finished" if kind is None else "failed" if issubclass(kind, Exception) else "interrupted"
+        said = (
+            (str(error).strip().splitlines() or [kind.__name__])[0] if kind is not None and ended == "failed" else None
+        )
+        self._tell(state=ended, ended=time.time(), error=said)
+        self._over = True
+        self._news.set()
+        self._thread.join()
+
+    def seen(self, stage: Stage, built: Built | None) -> None:
+        """A stage is being built, or is there."""
+        state = "building" if built is None else "reused" if built.reused else "built"
+        entry: dict[str, Any] = {"folder": stage.folder, "state": state, "since": time.time()}
+        if built is not None and not built.reused:
+            entry |= {"seconds": round(built.seconds, 3), "facts": dict(built.facts)}
+        with self._lock:
+            self._document["stages"] = {**self._document["stages"], stage.title: entry}
+            done = sum(entry["state"] != "building" for entry in self._document["stages"].values())
+        prometheus.show("collegium_stages_done", done)
+        self._news.set()
+
+    def work(self, title: str, *, trainings: Mapping[str, Any] | None = None, **what: Any) -> None:
+        """What is done for `label/wide`, `distill/small` or `tune/small`, and with what; said again, it is put together."""
+        with self._lock:
+            before = self._document["work"].get(title, {})
+            now = {**before, **what}
+            if trainings is not None:
+                now["trainings"] = {**before.get("trainings", {}), **trainings}
+            self._document["work"] = {**self._document["work"], title: now}
+        if now != before:
+            self._news.set()
+
+    def on(self, nodes: Sequence[Mapping[str, Any]]) -> None:
+        """The nodes that the run works on."""
+        found = [node["Resources"] for node in nodes]
+        cpus, gpus = (sum(node.get(name, 0) for node in found) for name in ("CPU", "GPU"))
+        self._tell(cluster={"nodes": len(found), "cpus": cpus, "gpus": gpus})
+
+    def tracked(self, ids: Mapping[str, str]) -> None:
+        """Where MLflow has the run."""
+        self._tell(mlflow=dict(ids))
+
+    def _tell(self, **news: Any) -> None:
+        with self._lock:
+            self._document |= news
+        self._news.set()
+
+    def _keep(self) -> None:
+        while not self._over:
+            self._news.wait(BEAT_S)
+            self._news.clear()
+            self._write()
+        self._write()
+
+    def _write(self) -> None:
+        with self._lock:
+            self._document["beat"] = time.time()
+            payload = json.dumps(self._document, indent=1).encode()
+        with suppress(OSError):  # a disk that is full: the run itself says so
+            replace(self.file, payload)
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The journal in a run's folder, or None. Raises StoreError for one of another format, or that cannot be read."""
+    path = folder / NAME
+    try:
+        document: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise StoreError(f"{path}: not readable as JSON ({error}); remove it") from None
+    check_format(document, FORMAT, path)
+    return document
+
+
+def this_process() -> dict[str, Any]:
+    """Which process on which machine; in a container, of that container's processes."""
+    return {
+        "host": socket.gethostname(),
+        "processes": _processes(),
+        "pid": os.getpid(),
+        "process_start": psutil.Process().create_time(),
+    }
+
+
+def _processes() -> str:
+    """Stands for all processes among which a pid means something."""
+    try:
+        return f"{socket.gethostname()}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def goes_on(document: Mapping[str, Any], now: float) -> bool:
+    """Whether the process that writes a journal still lives: looked up on its own machine, else by what it last said."""
+    if document["processes"] == _processes():
+        return is_process(document["pid"], document["process_start"])
+    return bool(now - document["beat"] <= SILENT_S)
+
+
+def is_process(pid: int, start: float) -> bool:
+    """Whether a very process still runs, not another that got its number."""
+    try:
+        return bool(abs(psutil.Process(pid).create_time() - start) < 1.0)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def planned(recipe: Recipe, until: str) -> list[str]:
+    """Titles of the stages of a run without their parts, in the order of the recipe's paragraph."""
+    learners = [] if until == "label" else [name for names in recipe.learners_in_order() for name in names]
+    return [*_taught(recipe, learners), *_measured(recipe, learners, until)]
+
+
+def planned_study(recipe: Recipe) -> list[str]:
+    """The same of a search: what teaches, the trials, and the best trained again."""
+    assert recipe.search is not None
+    student = recipe.search.student
+    before = [name for names in recipe.before(student) for name in names]
+    measured = _measured(recipe, [*before, student], "export")
+    return [*_taught(recipe, before), f"tune/{student}", f"distill/{student}", *measured]
+
+
+def _taught(recipe: Recipe, learners: Sequence[str]) -> list[str]:
+    titles = ["prepare/transfer_set"]
+    titles += [f"train_teacher/{name}" for name, teacher in recipe.teachers.items() if is_trained_here(teacher)]
+    titles += [f"label/{name}" for name in recipe.teachers]
+    for learner in learners:
+        titles.append(f"distill/{learner}")
+        titles += [f"label/{name}" for name in recipe.assistants() if learner_of(name) == learner]
+    return titles
+
+
+def _measured(recipe: Recipe, learners: Sequence[str], until: str) -> list[str]:
+    titles = []
+    if until in ("evaluate", "export"):
+        titles += ["evaluate/teachers"] * bool(recipe.teachers) + [f"evaluate/{name}" for name in learners]
+    if until == "export":
+        titles += [f"export/{title}" for name in learners for title in _delivered(recipe, name)]
+    return titles
+
+
+def _delivered(recipe: Recipe, learner: str) -> list[str]:
+    config = recipe.learners[learner]
+    if isinstance(config, CohortCommon) and config.deliver == "all":
+        return [f"{learner}.{member}" for member in config.members]
+    return [learner]
