@@ -58,7 +58,7 @@ PEERS = Setup(
     ),
 )
 """Two peers, each on a worker of its own."""
-PATIENCE_S = 300.0
+PATIENCE_S = 1200.0
 """For a process to appear that is to be killed, and for a run to end."""
 
 

@@ -27,11 +27,11 @@ from orchestrator.server import ui_command
 QUICK_TO_NOTICE = {
     "health_check_initial_delay_ms": 1000,
     "health_check_period_ms": 500,
-    "health_check_timeout_ms": 500,
-    "health_check_failure_threshold": 3,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 4,
 }
-"""A node that is gone is noticed after 2 s, not after 14 s."""
-PATIENCE_S = 180.0
+"""A node that is gone is noticed after 6 s, not after 14 s; a busy machine may be silent for a while."""
+PATIENCE_S = 600.0
 BIN = Path(sys.executable).parent
 MACHINE = """
 set -e
@@ -133,16 +133,28 @@ class NodeCluster:
 
     def add(self, *, cpus: int, resources: Mapping[str, float] | None = None) -> Node:
         """Start a node, the first one as the head, and wait until Ray runs on it."""
-        node = self._begin(cpus, resources or {})
-        self._finish(node)
-        return node
+        return self.add_all([resources or {}], cpus=cpus)[0]
 
     def add_all(self, resources: Sequence[Mapping[str, float]], *, cpus: int = 2) -> list[Node]:
         """Several nodes side by side."""
         nodes = [self._begin(cpus, wanted) for wanted in resources]
-        for node in nodes:
-            self._finish(node)
-        return nodes
+        return [
+            node if self._runs(node) else self._again(node, cpus, wanted)
+            for node, wanted in zip(nodes, resources, strict=True)
+        ]
+
+    def _again(self, node: Node, cpus: int, resources: Mapping[str, float]) -> Node:
+        """In the place of a node that Ray gave up: on a busy machine it does so after 30 s."""
+        self.kill(node)
+        other = self._begin(cpus, resources)
+        assert self._runs(other), self._log_of(other.number).read_text()[-3000:]
+        return other
+
+    def _runs(self, node: Node) -> bool:
+        """Whether Ray runs on the node, once that is known."""
+        log = self._log_of(node.number)
+        until(lambda: "Ray runtime started" in log.read_text() or node.process.poll() is not None)
+        return node.process.poll() is None
 
     def _begin(self, cpus: int, resources: Mapping[str, float]) -> Node:
         number = self.num_started = self.num_started + 1
@@ -156,13 +168,9 @@ class NodeCluster:
             command += ["--head", f"--port={self.port}", f"--include-dashboard={str(self.dashboard).lower()}"]
             command += ["--dashboard-host=0.0.0.0"] * self.dashboard
             command += [f"--system-config={json.dumps(self.settings)}"] * bool(self.settings)
-        self._log_of(number).touch()
+        self._log_of(number).write_text("")
         self.nodes.append(Node(number, address, self._machine(number, address, command)))
         return self.nodes[-1]
-
-    def _finish(self, node: Node) -> None:
-        log = self._log_of(node.number)
-        until(lambda: "Ray runtime started" in log.read_text(), or_dead=node.process, log=log)
 
     def _log_of(self, number: int) -> Path:
         return self.shared / "logs" / f"node-{number}.log"

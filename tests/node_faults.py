@@ -66,7 +66,10 @@ WHOLE = faults.Setup(
     ),
 )
 """`wide` and `deep` are on different nodes, and so are the student's two workers."""
-PEERS = replace(faults.PEERS, overrides=(*faults.PEERS.overrides, "cohorts.trio.resources={custom: {trains: 1}}"))
+PEERS = replace(
+    faults.PEERS,
+    overrides=(*faults.PEERS.overrides, "cohorts.trio.resources={custom: {trains: 1}}", "cohorts.trio.control=false"),
+)
 LEFT = {"teaches": 1.0, "trains": 1.0, "wide": 1.0}
 RIGHT = {"teaches": 1.0, "trains": 1.0, "deep": 1.0}
 
@@ -114,18 +117,68 @@ class Nodes(NodeCluster):
 
 def kill_while_labelling(nodes: Nodes, out: Path, at: random.Random) -> tuple[float, int]:
     """Kill the left node in labelling; another joins and gets work. The seconds from kill to end; its batches."""
-    (nodes.shared / "asked").unlink(missing_ok=True)
     nodes.pace(1.0)
     driver = nodes.start(out, LABELS, verb="label")
-    until(lambda: nodes.asked()[nodes.left.address] > 0, or_dead=driver, log=out.with_name(f"{out.name}.log"))
+    killed = kill_who_labels(nodes, driver, out, at)
+    faults.finish(driver, out)
+    return time.monotonic() - killed, nodes.asked()[nodes.left.address]
+
+
+def kill_who_labels(nodes: Nodes, driver: "subprocess.Popen[bytes]", out: Path, at: random.Random) -> float:
+    """Kill the left node once it has labelled; returns when, once another one that joined has labelled too."""
+    log = out.with_name(f"{out.name}.log")
+    before = nodes.asked()[nodes.left.address]
+    until(lambda: nodes.asked()[nodes.left.address] > before, or_dead=driver, log=log)
     time.sleep(at.uniform(0.0, 2.0))
     killed = time.monotonic()
     nodes.pace(5.0)  # so that work is left for who joins
     nodes.left = nodes.replace(nodes.left, LEFT)
-    until(lambda: nodes.asked()[nodes.left.address] > 0, or_dead=driver, log=out.with_name(f"{out.name}.log"))
+    until(lambda: nodes.asked()[nodes.left.address] > 0, or_dead=driver, log=log)
     nodes.pace(0.0)
+    return killed
+
+
+def lose_two_nodes(nodes: Nodes, out: Path, at: random.Random, tracking: str) -> dict[str, float]:
+    """A whole run: the left node is killed while it labels, the right one while it trains. Seconds from each kill on."""
+    nodes.pace(1.0)
+    driver = nodes.start(out, tracked(WHOLE, tracking))
+    labelling = kill_who_labels(nodes, driver, out, at)
+    log = out.with_name(f"{out.name}.log")
+    until(lambda: any((out / "students").glob("small-*/STAGE.json")), or_dead=driver, log=log)
+    wait_for_ranks(nodes, driver, log, other_than=set())
+    time.sleep(at.uniform(1.0, 5.0))
+    assert driver.poll() is None, "the run ended before there was anything to kill"
+    training = time.monotonic()
+    nodes.right = nodes.replace(nodes.right, RIGHT)
+    joined = time.monotonic()
+    wait_for_ranks(nodes, driver, log, other_than=set())
+    back = time.monotonic()
     faults.finish(driver, out)
-    return time.monotonic() - killed, nodes.asked()[nodes.left.address]
+    return {
+        "to another node's start": joined - training,
+        "to the group's": back - training,
+        "from the kill in labelling to the end": time.monotonic() - labelling,
+        "from the kill in training to the end": time.monotonic() - training,
+    }
+
+
+def tracked(setup: faults.Setup, uri: str) -> faults.Setup:
+    return replace(setup, overrides=(*setup.overrides, f"tracking.uri={uri}"))
+
+
+def lose_the_head(nodes: Nodes, out: Path, *, on: Node) -> tuple[int, str, float]:
+    """Kill the head while a command on node `on` labels: exit code, what it said since, and the seconds that it took."""
+    nodes.pace(1.0)
+    before = sum(nodes.asked().values())
+    driver = nodes.start(out, LABELS, verb="label", on=on)
+    log = out.with_name(f"{out.name}.log")
+    until(lambda: sum(nodes.asked().values()) > before + 3, or_dead=driver, log=log)
+    said = len(log.read_text())
+    killed = time.monotonic()
+    nodes.pace(30.0)  # replicas label without a head as well: so that they do not end
+    nodes.kill(nodes.head)
+    code = driver.wait(faults.PATIENCE_S)
+    return code, log.read_text()[said:], time.monotonic() - killed
 
 
 def label_kills(folder: Path, times: int, seed: int) -> Iterator[faults.Kill]:
@@ -143,7 +196,7 @@ def label_kills(folder: Path, times: int, seed: int) -> Iterator[faults.Kill]:
 def kill_a_rank_and_a_node(nodes: Nodes, out: Path, at: random.Random) -> float:
     """Kill a rank of a cohort, then the node of one; another joins. The seconds from the node's end to that of the run."""
     log = out.with_name(f"{out.name}.log")
-    driver = nodes.start(out, PEERS)
+    driver = nodes.start(out, PEERS, verb="distill")
     ranks = wait_for_ranks(nodes, driver, log, other_than=set())
     time.sleep(at.uniform(1.0, 3.0))
     at.choice(ranks).kill()
@@ -172,7 +225,7 @@ def wait_for_ranks(
 def cohort_kills(folder: Path, times: int, seed: int) -> Iterator[faults.Kill]:
     with Nodes(folder) as nodes:
         calm = folder / "calm"
-        faults.finish(nodes.start(calm, PEERS), calm)
+        faults.finish(nodes.start(calm, PEERS, verb="distill"), calm)
         for number in range(times):
             out = folder / f"cohort-{number}"
             seconds = kill_a_rank_and_a_node(nodes, out, random.Random(seed + number))
