@@ -3,6 +3,7 @@
 The one module beside the command line that may catch whatever Ray throws.
 """
 
+import atexit
 import gc
 import logging
 import os
@@ -29,6 +30,7 @@ from teachers.waiting import outcome
 
 from .capacity import check_capacity, total
 from .checks import check_before_work
+from .head_watch import HeadWatch
 from .recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -105,6 +107,13 @@ def cluster(address: str | None = None, recipe: Recipe | None = None) -> Iterato
     joined = Cluster(address or os.environ.get("RAY_ADDRESS"), recipe)
     try:
         yield joined
+    except BaseException as error:
+        if (head := joined.head) is not None and head.gone:
+            raise CollegiumError(
+                f"the head of the cluster at {head.address} has not answered since {head.gone}, and a cluster ends with "
+                f"its head; what is done is kept: run the same command again on a new one"
+            ) from error
+        raise
     finally:
         joined.leave()
 
@@ -117,6 +126,7 @@ class Cluster:
         self._lock = RLock()
         self._nodes: list[dict[str, Any]] = []
         self._started_here = False
+        self.head: HeadWatch | None = None
         self._dashboard_port: int | None = None
         self._start: Future[None] = Future()
         # Linux ends Ray's processes when the thread that started them ends: that thread must live as long as the run.
@@ -189,14 +199,20 @@ class Cluster:
             where = self._address or "this machine"
             raise EnvironmentUnfit(f"Ray did not start at {where} ({_one_line(error)}); {cure}") from error
         self._started_here = True
+        self.head = HeadWatch(ray.get_runtime_context().gcs_address)
 
     def leave(self) -> None:
         """Leave the cluster. A start that is under way is not waited for: it ends with this process."""
         if self._started_here:
             import ray
 
+            assert self.head is not None
+            self.head.stop()
             gc.collect()  # a handle that some thread finds in a cycle after Ray has ended ends this process
-            ray.shutdown()
+            if self.head.gone:
+                atexit.unregister(ray.shutdown)  # it would wait for the head
+            else:
+                ray.shutdown()
             if self._dashboard_port is not None:
                 os.environ.pop(DASHBOARD, None)
         self._keeper.shutdown(wait=self._start.done())

@@ -27,6 +27,7 @@ IN_FLIGHT = 3
 """Shards that a replica has in hand: one is read, one computed, one written."""
 PAUSE_S = 0.5
 """Between two questions whether a lost replica is back."""
+LOG_EVERY_S = 10.0
 
 
 @contextmanager
@@ -103,6 +104,8 @@ class Dispatcher:
         self.told: set[str] = set()
         self.num_lost_in_a_row = 0
         self.first_ready: float | None = None
+        self.told_at = 0.0
+        self.last_loss = ""
 
     @property
     def num_ready(self) -> int:
@@ -112,6 +115,7 @@ class Dispatcher:
         """Yield each shard once it is committed. Raises TeacherError, or what a replica refused to load."""
         while self.waiting or self.lost or self.num_in_flight:
             self._submit()
+            self._wait_for_a_replica()
             for ref in self._done():
                 replica, shard = self.calls.pop(ref)
                 if shard is None:
@@ -124,6 +128,23 @@ class Dispatcher:
                     yield shard
         if self.given_up:
             raise self.given_up[0]
+
+    def _wait_for_a_replica(self) -> None:
+        """Say so when all replicas are lost, and raise TeacherError in the end: a call to one without a node waits for ever."""
+        if any(replica.lost_at is None for replica in self.replicas):
+            return
+        now, since = time.monotonic(), max(replica.lost_at or 0.0 for replica in self.replicas)
+        if now - since > self.wait_s:
+            raise TeacherError(
+                f"all replicas of teacher {self.teacher.name!r} were lost, and none came back within {self.wait_s:g} s: "
+                f"what is labelled is kept; run the same command again once the cluster has room for them. "
+                f"Ray says: {self.last_loss}"
+            )
+        if now - max(since, self.told_at) >= LOG_EVERY_S:
+            self.told_at = now
+            log.info(
+                "teacher %s: waiting for room for its replicas (%.0f s), all are lost", self.teacher.name, now - since
+            )
 
     def _done(self) -> list[Any]:
         if not self.calls:  # every replica is lost
@@ -172,6 +193,8 @@ class Dispatcher:
             self._gone(replica, shard, error)
             return False
         if shard is None:
+            if replica.lost_at is not None:
+                log.info("teacher %s: replica %d is back", self.teacher.name, replica.number)
             replica.ready, replica.lost_at = True, None
             self.first_ready = self.first_ready or time.monotonic()
         return True
@@ -189,14 +212,9 @@ class Dispatcher:
         if replica.lost_at is None:
             replica.lost_at = now
             log.warning("teacher %s: replica %d is lost, Ray starts it again", self.teacher.name, replica.number)
-        replica.ready, replica.ask_at = False, now + PAUSE_S
+        replica.ready, replica.ask_at, self.last_loss = False, now + PAUSE_S, first_line(error)
         if shard is not None:
             self._send_again(replica, shard, error)
-        elif now - replica.lost_at > self.wait_s:
-            raise TeacherError(
-                f"replica {replica.number} of teacher {self.teacher.name!r} was lost and did not come back within "
-                f"{self.wait_s:g} s; what is labelled is kept, run the same command again. Ray says: {first_line(error)}"
-            ) from error
 
     def _send_again(self, replica: Replica, shard: Shard, error: Exception) -> None:
         shard.attempts += 1

@@ -1,7 +1,7 @@
 """Kills real processes of real runs at random moments, and compares what comes out with an undisturbed run.
 
-`python -m tests.faults` does it ten times for the driver, a teacher actor, a training worker, a rank of a cohort and a
-node each, and prints the times. The test suite does one of each kind. A run is killed by SIGKILL; where the driver died, the same command is
+`python -m tests.faults` does it ten times for the driver, a teacher actor, a training worker, a rank of a cohort and nodes
+each (see `node_faults`), and prints the times. The test suite does one of each kind. A run is killed by SIGKILL; where the driver died, the same command is
 started again.
 """
 
@@ -58,7 +58,7 @@ PEERS = Setup(
     ),
 )
 """Two peers, each on a worker of its own."""
-PATIENCE_S = 300.0
+PATIENCE_S = 1200.0
 """For a process to appear that is to be killed, and for a run to end."""
 
 
@@ -68,14 +68,16 @@ class Outcome:
 
     keys: dict[str, tuple[int, ...]]
     """By teacher and segment, every sample_key in the store, in order."""
+    labels: dict[str, tuple[str, ...]]
+    """By teacher and segment, hashes of the shards."""
     students: dict[str, str]
     """By run, SHA-256 of the student's weights."""
 
 
-def command(out: Path, setup: Setup) -> list[str]:
+def command(out: Path, setup: Setup, verb: str = "run") -> list[str]:
     options = [part for override in setup.overrides for part in ("-o", override)]
     collegium = str(Path(sys.executable).parent / "collegium")
-    return [collegium, "run", str(RECIPES / setup.recipe), "--out", str(out), "--json", *options]
+    return [collegium, verb, str(RECIPES / setup.recipe), "--out", str(out), "--json", *options]
 
 
 def start(out: Path, setup: Setup) -> "subprocess.Popen[bytes]":
@@ -91,19 +93,20 @@ def finish(driver: "subprocess.Popen[bytes]", out: Path) -> None:
 
 def outcome(out: Path) -> Outcome:
     """Read with pyarrow and hashlib alone: the check must not trust the code that it checks."""
-    keys = {}
+    keys, labels = {}, {}
     for store in sorted((out / "soft_targets").glob("*")):
         spec = json.loads((store / "spec.json").read_bytes())
         records = [json.loads(path.read_bytes()) for path in sorted((store / "commits").glob("*.json"))]
         found: list[int] = []
         for record in records:
             found += pa.ipc.open_file(store / record["path"]).read_all()["sample_key"].to_pylist()
-        keys[f"{spec['teacher']}/{spec['segment']}"] = tuple(found)
+        name = f"{spec['teacher']}/{spec['segment']}"
+        keys[name], labels[name] = tuple(found), tuple(record["xxh3_128"] for record in records)
     weights = {
         "/".join(path.relative_to(out / "students").parts[1:-1]): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted((out / "students").rglob("model.safetensors"))
     }
-    return Outcome(keys, weights)
+    return Outcome(keys, labels, weights)
 
 
 def workers_of(driver: "subprocess.Popen[bytes]", names: tuple[str, ...]) -> list[psutil.Process]:
@@ -160,7 +163,13 @@ FAULTS: dict[str, tuple[Setup, Killer]] = {
 }
 
 
-NODE = "node of a cohort"
+@dataclass(frozen=True)
+class Kill:
+    """One kill: how it was, seconds from it to the end of the run, and what is lost, doubled or different."""
+
+    how: str
+    seconds: float
+    problems: list[str]
 
 
 def undisturbed(folder: Path, setup: Setup) -> Outcome:
@@ -205,6 +214,9 @@ def compare(found: Outcome, expected: Outcome) -> list[str]:
         problems += [f"{store}: {len(has) - len(set(has))} rows doubled"] * (len(has) != len(set(has)))
         problems += [f"{store}: rows in another order"] * (sorted(has) == sorted(keys) and has != keys)
     problems += [
+        f"{store}: other labels" for store in expected.labels if found.labels.get(store) != expected.labels[store]
+    ]
+    problems += [
         f"{run}: other weights" for run in expected.students if found.students.get(run) != expected.students[run]
     ]
     return problems
@@ -228,40 +240,44 @@ def other_number_of_workers(folder: Path) -> str:
     return f"2 workers and 1: test accuracies differ by {difference:.4f} at most"
 
 
+def kills(folder: Path, kind: str, times: int, seed: int) -> Iterator[Kill]:
+    """Of one kind; each in a run of its own."""
+    from tests import node_faults  # which stands on this module
+
+    if kind in node_faults.KINDS:
+        yield from node_faults.KINDS[kind](folder / kind.replace(" ", "_"), times, seed)
+        return
+    setup = FAULTS[kind][0]
+    calm = folder / f"undisturbed_{setup.name}"
+    expected = outcome(calm) if calm.exists() else undisturbed(folder, setup)
+    for number in range(times):
+        found, when, seconds = disturbed(folder, kind, seed + number)
+        yield Kill(f"killed {when}", seconds, compare(found, expected))
+
+
 def campaign(folder: Path, kinds: Sequence[str], times: int, seed: int) -> Iterator[str]:
-    setups = {FAULTS[kind][0].name: FAULTS[kind][0] for kind in kinds if kind != NODE}
-    expected = {name: undisturbed(folder, setup) for name, setup in setups.items()}
-    if SMALL.name in expected:
+    if any(kind in FAULTS and FAULTS[kind][0] == SMALL for kind in kinds):
+        undisturbed(folder, SMALL)
         yield other_number_of_workers(folder)
-    for kind in (kind for kind in kinds if kind != NODE):
-        setup = FAULTS[kind][0]
+    for kind in kinds:
         durations = []
-        for number in range(times):
-            found, when, seconds = disturbed(folder, kind, seed + number)
-            problems = compare(found, expected[setup.name])
-            durations.append(seconds)
-            yield f"{kind:<16} {number + 1:>2}  killed {when:<30} done {seconds:5.1f} s later  {'; '.join(problems) or 'same'}"
-            if problems:
-                raise SystemExit(f"{kind}, seed {seed + number}: {'; '.join(problems)}")
+        for number, kill in enumerate(kills(folder, kind, times, seed)):
+            durations.append(kill.seconds)
+            told = "; ".join(kill.problems) or "same"
+            yield f"{kind:<16} {number + 1:>2}  {kill.how:<38} done {kill.seconds:5.1f} s later  {told}"
+            if kill.problems:
+                raise SystemExit(f"{kind}, seed {seed + number}: {told}")
         yield f"{kind:<16} median {statistics.median(durations):.1f} s from the kill to the end; rows lost 0, rows doubled 0"
-    for number in range(times if NODE in kinds else 0):
-        seconds = node_killed(folder / f"node-{number}", seed + number)
-        yield f"{NODE:<16} {number + 1:>2}  done {seconds:5.1f} s after the kill  same"
-
-
-def node_killed(folder: Path, seed: int) -> float:
-    """Two members on two Ray nodes of this machine, one node killed: seconds from the kill to the end of the training."""
-    command = [sys.executable, "-m", "tests.node_faults", str(folder), str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=RECIPES.parent)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return float((folder / "seconds").read_text())
 
 
 def main() -> None:
+    from tests.node_faults import KINDS
+
+    everything = [*FAULTS, *KINDS]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=10, help="kills of each kind")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", nargs="+", choices=[*FAULTS, NODE], default=[*FAULTS, NODE], help="what is killed")
+    parser.add_argument("--kinds", nargs="+", choices=everything, default=everything, help="what is killed")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="collegium-faults-") as folder:
         for line in campaign(Path(folder), arguments.kinds, arguments.times, arguments.seed):

@@ -1,100 +1,239 @@
-"""Two peers on two Ray nodes of this machine: a rank is killed, then a whole node, and another node takes its place.
+"""Whole runs on nodes of their own; nodes are killed while they label and while they train, others join, the head dies.
 
-`python -m tests.node_faults FOLDER SEED` writes to FOLDER/seconds those from the node's end to that of the training, and fails when
-the members' weights are not those of a cohort that nobody disturbed.
+Each function yields, or returns, what the same command left in the end. See `node_cluster` for what a node is here.
 """
 
 import random
-import sys
+import shutil
+import subprocess
 import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import psutil
+
+from tests import faults
+from tests.node_cluster import QUICK_TO_NOTICE, Node, NodeCluster, until
+
+PATIENT = '''
+"""A teacher that takes its time: how near each image is to the mean image of each digit. It writes down who was asked."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
 import ray
-import torch
-from ray.cluster_utils import Cluster
+from sklearn.datasets import load_digits
 
-from students.checkpoint import newest_common
-from students.ray_train import fit_on_ray
-from students.session import CohortRun, PlainSession
-from students.train import fit
-from teachers.config import Resources, SklearnSource, TransferSetConfig
-from teachers.prepare import prepare
-from tests.cohort_runs import cohort_config, make_cohort
-
-QUICK_TO_NOTICE = {
-    "health_check_initial_delay_ms": 1000,
-    "health_check_period_ms": 500,
-    "health_check_timeout_ms": 500,
-    "health_check_failure_threshold": 3,
-}
-STEPS = 4000
-PATIENCE_S = 300.0
+HERE = Path(__file__).parent
+DIGITS = load_digits()
+MEANS = np.stack([DIGITS.data[DIGITS.target == digit].mean(0) for digit in range(10)])
 
 
-def main(folder: Path, seed: int) -> float:
-    source = SklearnSource(kind="sklearn", name="digits")
-    transfer_set = prepare(
-        TransferSetConfig(source=source, inputs="image", label="digit", labelled=100), folder / "set"
-    )
-    config = cohort_config("mutual", train={"steps": STEPS, "evaluate_every": 500}, placement="SPREAD")
-    calm, run = (make_cohort(folder / name, transfer_set, config) for name in ("calm", "disturbed"))
-    torch.set_num_threads(1)  # as a worker has: sums are in the same order
-    fit([calm], PlainSession())
-    # the driver's node has no room for a member, so each member has a node of its own
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": QUICK_TO_NOTICE})
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    failed: list[Exception] = []
-    training = Thread(target=train, args=(run, failed), daemon=True)
-    training.start()
-    at = random.Random(seed)
-    step = wait_for_a_checkpoint(run, training, after=0)
-    time.sleep(at.uniform(0, 2))
-    at.choice(ranks()).kill()
-    wait_for_a_checkpoint(run, training, after=step)
-    time.sleep(at.uniform(0, 2))
-    assert training.is_alive(), "the training ended before there was anything to kill"
+def say(batch):
+    time.sleep(float((HERE / "pace").read_text()))
+    with (HERE / "asked").open("a") as file:
+        file.write(f"{ray.util.get_node_ip_address()} {os.getpid()} {len(batch['image'])}\\n")
+    images = batch["image"].reshape(-1, 1, 64)
+    return -((images - MEANS) ** 2).mean(-1).astype(np.float32)
+'''
+"""A user's module."""
+TEACHER = (
+    "{kind: callable, function: 'patient:say', output: logits, replicas: 2, "
+    "resources: {cpus: 0.1, custom: {teaches: 1}}}"
+)
+LABELS = faults.Setup(
+    "labels", "digits.yaml", (f"teachers={{patient: {TEACHER}}}", "students.small.teachers=[patient]")
+)
+"""Only its labels are wanted: two replicas, each on a node that `teaches`."""
+WHOLE = faults.Setup(
+    "nodes",
+    "digits.yaml",
+    (
+        f"teachers.patient={TEACHER}",
+        "teachers.wide={kind: module, model: 'teachers.zoo:conv_net', arguments: {width: 8}, train: {steps: 60}, "
+        "resources: {custom: {wide: 1}}}",
+        "teachers.deep={kind: module, model: 'teachers.zoo:conv_net', arguments: {width: 4}, train: {steps: 40}, "
+        "resources: {custom: {deep: 1}}}",
+        "students.small.teachers=[wide, deep, trees, patient]",
+        "students.small.train.steps=2500",
+        "students.small.train.seeds=[0]",
+        "students.small.train.workers=2",
+        "students.small.resources={custom: {trains: 1}}",
+    ),
+)
+"""`wide` and `deep` are on different nodes, and so are the student's two workers."""
+PEERS = replace(
+    faults.PEERS,
+    overrides=(*faults.PEERS.overrides, "cohorts.trio.resources={custom: {trains: 1}}", "cohorts.trio.control=false"),
+)
+LEFT = {"teaches": 1.0, "trains": 1.0, "wide": 1.0}
+RIGHT = {"teaches": 1.0, "trains": 1.0, "deep": 1.0}
+
+
+class Nodes(NodeCluster):
+    """A head on which no work is done, a node to the left and one to the right, and what runs on them."""
+
+    def __init__(self, shared: Path, *, dashboard: bool = False, **settings: int) -> None:
+        super().__init__(shared, dashboard=dashboard, **(settings or QUICK_TO_NOTICE))
+        (self.shared / "patient.py").write_text(PATIENT)
+        self.pace(0.0)
+
+    def __enter__(self) -> "Nodes":
+        super().__enter__()
+        try:
+            self.add(cpus=0)
+            self.left, self.right = self.add_all([LEFT, RIGHT])
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def pace(self, seconds: float) -> None:
+        """Of the patient teacher, a batch."""
+        draft = self.shared / "pace.new"
+        draft.write_text(str(seconds))
+        draft.rename(self.shared / "pace")
+
+    def start(
+        self, out: Path, setup: faults.Setup, *, verb: str = "run", on: Node | None = None
+    ) -> "subprocess.Popen[bytes]":
+        command = faults.command(out, setup, verb=verb)
+        return self.run(on or self.head, [*command, "--address", self.address], log=out.with_name(f"{out.name}.log"))
+
+    def asked(self) -> Counter[str]:
+        """Batches of the patient teacher by node."""
+        file = self.shared / "asked"
+        return Counter(line.split()[0] for line in file.read_text().splitlines()) if file.exists() else Counter()
+
+    def replace(self, node: Node, resources: dict[str, float]) -> Node:
+        """Kill one node; another one joins."""
+        self.kill(node)
+        return self.add(cpus=2, resources=resources)
+
+
+def kill_while_labelling(nodes: Nodes, out: Path, at: random.Random) -> tuple[float, int]:
+    """Kill the left node in labelling; another joins and gets work. The seconds from kill to end; its batches."""
+    nodes.pace(1.0)
+    driver = nodes.start(out, LABELS, verb="label")
+    killed = kill_who_labels(nodes, driver, out, at)
+    faults.finish(driver, out)
+    return time.monotonic() - killed, nodes.asked()[nodes.left.address]
+
+
+def kill_who_labels(nodes: Nodes, driver: "subprocess.Popen[bytes]", out: Path, at: random.Random) -> float:
+    """Kill the left node once it has labelled; returns when, once another one that joined has labelled too."""
+    log = out.with_name(f"{out.name}.log")
+    before = nodes.asked()[nodes.left.address]
+    until(lambda: nodes.asked()[nodes.left.address] > before, or_dead=driver, log=log)
+    time.sleep(at.uniform(0.0, 2.0))
     killed = time.monotonic()
-    cluster.remove_node(nodes[seed % 2], allow_graceful=False)
-    cluster.add_node(num_cpus=1)
-    training.join(PATIENCE_S)
-    assert not training.is_alive() and not failed, failed
-    seconds = time.monotonic() - killed
-    ray.shutdown()
-    cluster.shutdown()
-    for one, other in zip(run.members, calm.members, strict=True):
-        weights = [(member.folder / "model.safetensors").read_bytes() for member in (one, other)]
-        assert weights[0] == weights[1], f"{one.name} has other weights"
-    return seconds
+    nodes.pace(5.0)  # so that work is left for who joins
+    nodes.left = nodes.replace(nodes.left, LEFT)
+    until(lambda: nodes.asked()[nodes.left.address] > 0, or_dead=driver, log=log)
+    nodes.pace(0.0)
+    return killed
 
 
-def train(run: CohortRun, failed: list[Any]) -> None:
-    try:
-        fit_on_ray([run], resources=Resources(), workers=2, placement="SPREAD", checkpoint_every_s=0.5)
-    except Exception as error:
-        failed.append(error)
+def lose_two_nodes(nodes: Nodes, out: Path, at: random.Random, tracking: str) -> dict[str, float]:
+    """A whole run: the left node is killed while it labels, the right one while it trains. Seconds from each kill on."""
+    nodes.pace(1.0)
+    driver = nodes.start(out, tracked(WHOLE, tracking))
+    labelling = kill_who_labels(nodes, driver, out, at)
+    log = out.with_name(f"{out.name}.log")
+    until(lambda: any((out / "students").glob("small-*/STAGE.json")), or_dead=driver, log=log)
+    wait_for_ranks(nodes, driver, log, other_than=set())
+    time.sleep(at.uniform(1.0, 5.0))
+    assert driver.poll() is None, "the run ended before there was anything to kill"
+    training = time.monotonic()
+    nodes.right = nodes.replace(nodes.right, RIGHT)
+    joined = time.monotonic()
+    wait_for_ranks(nodes, driver, log, other_than=set())
+    back = time.monotonic()
+    faults.finish(driver, out)
+    return {
+        "to another node's start": joined - training,
+        "to the group's": back - training,
+        "from the kill in labelling to the end": time.monotonic() - labelling,
+        "from the kill in training to the end": time.monotonic() - training,
+    }
 
 
-def ranks() -> list[psutil.Process]:
-    """Processes in which a member trains."""
-    family = psutil.Process().children(recursive=True)
-    return [process for process in family if " ".join(process.cmdline()).startswith("ray::RayTrainWorker")]
+def tracked(setup: faults.Setup, uri: str) -> faults.Setup:
+    return replace(setup, overrides=(*setup.overrides, f"tracking.uri={uri}"))
 
 
-def wait_for_a_checkpoint(run: CohortRun, training: Thread, *, after: int) -> int:
-    """The step of a common checkpoint beyond step `after`."""
-    end = time.monotonic() + PATIENCE_S
-    step = 0
-    while step <= after:
-        assert training.is_alive() and time.monotonic() < end, "there was no further checkpoint"
-        time.sleep(0.1)
-        step = int((newest_common(run.members) or "-0").rpartition("-")[2])
-    return step
+def lose_the_head(nodes: Nodes, out: Path, *, on: Node) -> tuple[int, str, float]:
+    """Kill the head while a command on node `on` labels: exit code, what it said since, and the seconds that it took."""
+    nodes.pace(1.0)
+    before = sum(nodes.asked().values())
+    driver = nodes.start(out, LABELS, verb="label", on=on)
+    log = out.with_name(f"{out.name}.log")
+    until(lambda: sum(nodes.asked().values()) > before + 3, or_dead=driver, log=log)
+    said = len(log.read_text())
+    killed = time.monotonic()
+    nodes.pace(30.0)  # replicas label without a head as well: so that they do not end
+    nodes.kill(nodes.head)
+    code = driver.wait(faults.PATIENCE_S)
+    return code, log.read_text()[said:], time.monotonic() - killed
 
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    (folder / "seconds").write_text(f"{main(folder, int(sys.argv[2])):.1f}")
+def label_kills(folder: Path, times: int, seed: int) -> Iterator[faults.Kill]:
+    """A node is killed while it labels, another joins: each time in a run of its own, on the same cluster."""
+    with Nodes(folder) as nodes:
+        calm = folder / "calm"
+        faults.finish(nodes.start(calm, LABELS, verb="label"), calm)
+        for number in range(times):
+            out = folder / f"labels-{number}"
+            seconds, batches = kill_while_labelling(nodes, out, random.Random(seed + number))
+            problems = faults.compare(faults.outcome(out), faults.outcome(calm))
+            yield faults.Kill(f"labelling; {batches} batches by who joined", seconds, problems)
+
+
+def kill_a_rank_and_a_node(nodes: Nodes, out: Path, at: random.Random) -> float:
+    """Kill a rank of a cohort, then the node of one; another joins. The seconds from the node's end to that of the run."""
+    log = out.with_name(f"{out.name}.log")
+    driver = nodes.start(out, PEERS, verb="distill")
+    ranks = wait_for_ranks(nodes, driver, log, other_than=set())
+    time.sleep(at.uniform(1.0, 3.0))
+    at.choice(ranks).kill()
+    wait_for_ranks(nodes, driver, log, other_than={rank.pid for rank in ranks})
+    time.sleep(at.uniform(1.0, 3.0))
+    assert driver.poll() is None, "the run ended before there was anything to kill"
+    killed = time.monotonic()
+    nodes.left = nodes.replace(nodes.left, LEFT)
+    faults.finish(driver, out)
+    return time.monotonic() - killed
+
+
+def wait_for_ranks(
+    nodes: Nodes, driver: "subprocess.Popen[bytes]", log: Path, other_than: set[int]
+) -> list[psutil.Process]:
+    """One on each side, other processes than these."""
+
+    def found() -> list[psutil.Process]:
+        ranks = [rank for node in (nodes.left, nodes.right) for rank in node.workers("RayTrainWorker")[:1]]
+        return [rank for rank in ranks if rank.pid not in other_than]
+
+    until(lambda: len(found()) == 2, or_dead=driver, log=log)
+    return found()
+
+
+def cohort_kills(folder: Path, times: int, seed: int) -> Iterator[faults.Kill]:
+    with Nodes(folder) as nodes:
+        calm = folder / "calm"
+        faults.finish(nodes.start(calm, PEERS, verb="distill"), calm)
+        for number in range(times):
+            out = folder / f"cohort-{number}"
+            seconds = kill_a_rank_and_a_node(nodes, out, random.Random(seed + number))
+            yield faults.Kill("a rank, then a node", seconds, faults.compare(faults.outcome(out), faults.outcome(calm)))
+            shutil.rmtree(out)
+
+
+KINDS: dict[str, Callable[[Path, int, int], Iterator[faults.Kill]]] = {
+    "node that labels": label_kills,
+    "node of a cohort": cohort_kills,
+}

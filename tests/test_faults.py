@@ -13,8 +13,3 @@ def test_a_killed_actor_worker_and_driver_cost_no_row_and_change_no_bit(tmp_path
     found = faults.disturbed_by_all(tmp_path, seed=0)
     assert len(expected.keys) == 9 and len(expected.students) == 4
     assert faults.compare(found, expected) == []
-
-
-@pytest.mark.slow
-def test_a_killed_training_worker_and_a_killed_node_take_the_cohort_back(tmp_path: Path) -> None:
-    faults.node_killed(tmp_path, seed=0)

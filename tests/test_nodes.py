@@ -1,0 +1,107 @@
+"""A cluster of several nodes loses some of them; `python -m tests.faults` does it again and again."""
+
+import json
+import random
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests import faults, node_faults
+from tests.node_faults import Nodes
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """A head and two nodes."""
+    with Nodes(tmp_path_factory.mktemp("nodes")) as cluster:
+        yield cluster
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_node_killed_while_it_labels_costs_no_row_and_one_that_joins_gets_its_work(nodes: Nodes) -> None:
+    out = nodes.shared / "labels"
+    _, batches = node_faults.kill_while_labelling(nodes, out, random.Random(0))
+    found = faults.outcome(out)
+    assert batches > 0
+    assert sum(map(len, found.keys.values())) == 1797
+    assert len({key for keys in found.keys.values() for key in keys}) == 1797
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_killed_rank_and_a_killed_node_take_the_cohort_back(nodes: Nodes) -> None:
+    calm, out = nodes.shared / "calm", nodes.shared / "cohort"
+    faults.finish(nodes.start(calm, node_faults.PEERS, verb="distill"), calm)
+    node_faults.kill_a_rank_and_a_node(nodes, out, random.Random(0))
+    assert len(faults.outcome(calm).students) == 2
+    assert faults.compare(faults.outcome(out), faults.outcome(calm)) == []
+
+
+@pytest.mark.campaign
+def test_a_run_that_loses_a_node_in_labelling_and_one_in_training_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
+    with Nodes(tmp_path, dashboard=True) as nodes:
+        tracking = nodes.mlflow()
+        calm, out = tmp_path / "calm", tmp_path / "out"
+        faults.finish(nodes.start(calm, node_faults.tracked(node_faults.WHOLE, tracking)), calm)
+        print(node_faults.lose_two_nodes(nodes, out, random.Random(0), tracking))
+    assert faults.compare(faults.outcome(out), faults.outcome(calm)) == []
+    assert points_in_mlflow(tmp_path / "mlflow" / "mlflow.db", out) == points_in_files(out)
+
+
+@pytest.mark.campaign
+def test_after_the_head_has_died_the_same_command_goes_on_under_a_new_one(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with Nodes(tmp_path) as nodes:
+        code, said, seconds = node_faults.lose_the_head(nodes, out, on=nodes.right)
+        print(code, f"{seconds:.0f} s", said)
+    done = [line for line in (tmp_path / "asked").read_text().splitlines()]
+    assert code == 1 and "the same command" in said
+    with Nodes(tmp_path) as nodes:
+        faults.finish(nodes.start(out, node_faults.LABELS, verb="label"), out)
+    found = faults.outcome(out)
+    assert sum(map(len, found.keys.values())) == len({key for keys in found.keys.values() for key in keys}) == 1797
+    assert len((tmp_path / "asked").read_text().splitlines()) - len(done) < 29, "everything was labelled again"
+
+
+WATCHED = """
+import socket, time
+from orchestrator.head_watch import HeadWatch
+
+with socket.create_server(("127.0.0.1", 0)) as head:
+    watch = HeadWatch("127.0.0.1:%d" % head.getsockname()[1], patience_s=0.5)
+    time.sleep(3)
+    print(watch.gone)
+try:
+    time.sleep(600)
+except KeyboardInterrupt:
+    print("interrupted", watch.gone is not None)
+"""
+
+
+def test_who_waits_is_interrupted_when_the_head_does_not_answer_any_more() -> None:
+    done = subprocess.run([sys.executable, "-c", WATCHED], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["None", "interrupted True"], done.stderr
+
+
+def points_in_files(out: Path) -> set[tuple[str, str, int, str]]:
+    """(stage, run, step, key) of every point in the stages' files."""
+    records = [json.loads(line) for file in out.rglob("metrics.jsonl") for line in file.read_text().splitlines()]
+    return {(record["stage"], record["run"], record["step"], record["key"]) for record in records}
+
+
+def points_in_mlflow(database: Path, out: Path) -> set[tuple[str, str, int, str]]:
+    """The same, as the server has them, of the newest run of `out`."""
+    query = (
+        "select stage.value, run.value, metrics.step, metrics.key from metrics "
+        "join tags stage on stage.run_uuid = metrics.run_uuid and stage.key = 'collegium.stage' "
+        "join tags run on run.run_uuid = metrics.run_uuid and run.key = 'collegium.run' "
+        "join tags place on place.run_uuid = metrics.run_uuid and place.key = 'collegium.out' and place.value = ?"
+    )
+    with closing(sqlite3.connect(database)) as connection:
+        return set(connection.execute(query, [str(out)]))
