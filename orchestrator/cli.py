@@ -9,6 +9,7 @@ import click
 
 from . import neighbours  # noqa: F401  (before all that imports `teachers`)
 from .endings import end_well
+from .jobs_cli import jobs, submit
 from .listing_cli import students, teachers
 from .recipe import load_recipe, public
 from .shipped import find, recipes
@@ -267,5 +268,5 @@ def schema(recipe: str, overrides: tuple[str, ...], resolved: bool) -> None:
     click.echo(json_schema(), nl=False)
 
 
-for command in (store, teachers, students, status):
+for command in (store, teachers, students, submit, jobs, status):
     collegium.add_command(command)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from teachers.errors import RecipeError
+from teachers.imports import submitted_folder
 
 from .recipe_file import nearest
 
@@ -18,8 +19,14 @@ def recipes() -> dict[str, Path]:
 
 
 def find(name: str) -> Path:
-    """A recipe's path: a file of that name, else the shipped recipe. Raises RecipeError with the nearest."""
+    """A recipe's path: a file of that name, what a submitted job brought, else the shipped recipe.
+
+    Raises RecipeError with the nearest.
+    """
     path = Path(name)
+    submitted = submitted_folder()
+    if submitted is not None and (submitted / name).is_file():
+        return submitted / name
     if path.exists():
         return path
     known = recipes()

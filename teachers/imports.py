@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,13 +18,25 @@ from .errors import EnvironmentUnfit, RecipeError
 from .users_code import told_as
 
 OURS = ("teachers", "students", "orchestrator")
+SUBMITTED = "collegium_submitted"
+"""Folder of a submitted job's recipe and user's modules. Ray puts the folder above it on the path, where only this is."""
 
 
 def use_user_path(folder: Path) -> None:
-    """Let import strings find modules in `folder`, after everything that is installed."""
-    entry = str(folder.resolve())
+    """Let import strings find modules in `folder`, after everything that is installed.
+
+    In a submitted job they are those that came with it, wherever this node keeps them.
+    """
+    entry = str(submitted_folder() or folder.resolve())
     if entry not in sys.path:
         sys.path.append(entry)
+
+
+def submitted_folder() -> Path | None:
+    """Where this node keeps what came with a submitted job; None outside of one."""
+    spec = importlib.util.find_spec(SUBMITTED)
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    return Path(places[0]) if places else None
 
 
 def check_own_packages() -> None:
@@ -84,11 +97,34 @@ def code_digest(import_string: str) -> str:
     if distributions and "site-packages" in source.parts:
         return f"{import_string}@{distributions[0]}=={importlib.metadata.version(distributions[0])}"
     hashed = hashlib.sha256(import_string.encode())
-    with told_as(lambda what: RecipeError(f"{import_string}: {module_name} cannot be read: {what}")):
-        modules = _reachable(module_name)
-    for name, path in sorted(modules.items()):
+    for name, path in sorted(_read(import_string).items()):
         hashed.update(f"\0{name}\0".encode() + path.read_bytes())
     return hashed.hexdigest()
+
+
+def users_modules(import_string: str) -> dict[str, Path] | None:
+    """The user's module that is named and all of the user's that it imports; nothing of ours and installed ones.
+
+    None when there is no such module here. Raises RecipeError for one that cannot be read.
+    """
+    module_name = import_string.partition(":")[0]
+    top = module_name.partition(".")[0]
+    if top in OURS or top in sys.stdlib_module_names:
+        return {}
+    spec = importlib.util.find_spec(top)  # of the whole name it would import an installed package, which takes long
+    if spec is not None and any("site-packages" in Path(place).parts for place in _places(spec)):
+        return {}
+    return _read(import_string) if spec is not None and _source_file(module_name) is not None else None
+
+
+def _places(spec: ModuleSpec) -> list[str]:
+    return [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.origin else [])]
+
+
+def _read(import_string: str) -> dict[str, Path]:
+    module_name = import_string.partition(":")[0]
+    with told_as(lambda what: RecipeError(f"{import_string}: {module_name} cannot be read: {what}")):
+        return _reachable(module_name)
 
 
 def _source_file(module_name: str) -> Path | None:

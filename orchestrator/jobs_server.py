@@ -1,0 +1,149 @@
+"""The dashboard of a Ray cluster, which takes jobs: is it there, whom does it let in, what does it run?
+
+Everything here is asked before Ray is imported: a wrong address, token or version is told within seconds.
+Knows nothing of jobs.
+"""
+
+import http.client
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import urllib.error
+import urllib.request
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as OutOfTime
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from teachers.errors import EnvironmentUnfit, RecipeError
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S = 8.0
+"""For all of the first answer, name look-up included."""
+PLACES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+TOKEN_FILE = Path(".ray") / "auth_token"
+
+
+def dashboard_address(given: str | None) -> str:
+    """`http://HEAD:8265` as given or from the environment. Raises RecipeError for none, or for another kind."""
+    address = given or next((value for name in PLACES if (value := os.environ.get(name))), None)
+    if not address:
+        raise RecipeError(
+            "which cluster? give --address http://HEAD:8265, its dashboard (or set RAY_API_SERVER_ADDRESS)"
+        )
+    scheme, there, _ = address.rpartition("://")
+    if address == "auto" or (there and scheme not in ("http", "https")):
+        raise RecipeError(
+            f"{address} is not where a cluster takes jobs; that is its dashboard: --address http://HEAD:8265"
+        )
+    return (address if there else f"http://{address}").rstrip("/")
+
+
+def token() -> tuple[str | None, str]:
+    """The token for clusters, and where it comes from or would be looked for."""
+    if (given := os.environ.get("RAY_AUTH_TOKEN")) is not None:
+        return given.strip(), "RAY_AUTH_TOKEN"
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / TOKEN_FILE)
+    try:
+        text = path.read_text("utf-8").strip()
+    except OSError:
+        return None, str(path)
+    if path.stat().st_mode & 0o077:
+        log.warning("%s can be read by others on this machine; `chmod 600 %s`", path, path)
+    return text or None, str(path)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A dashboard that has let us in."""
+
+    address: str
+    ray: str
+    python: str | None
+    """None: it does not say."""
+    authenticated: bool
+
+
+def look_at(address: str) -> Server:
+    """Ask the dashboard at `address` who it is. Raises EnvironmentUnfit: nothing there, not let in, other versions."""
+    authenticated = _mode(address) == "token"
+    found, place = token()
+    if authenticated and found is None:
+        raise EnvironmentUnfit(
+            f"the cluster at {address} asks for a token, and there is none in RAY_AUTH_TOKEN or {place}; "
+            f"copy the head's token there, with mode 0600"
+        )
+    if not authenticated:
+        log.warning("the cluster at %s takes jobs from anybody: start it with RAY_AUTH_MODE=token", address)
+    key = found if authenticated else None
+    status, version = _ask(address, "/api/version", key)
+    if status in (401, 403):
+        raise EnvironmentUnfit(
+            f"the cluster at {address} does not take the token from {place}; it must be the one that its head has"
+        )
+    if status != 200 or "ray_version" not in version:
+        raise EnvironmentUnfit(f"{address} answers, but not as the dashboard of a Ray cluster; is it HEAD:8265?")
+    _, about = _ask(address, "/api/v0/cluster_metadata", key)
+    data = about.get("data")
+    python = data.get("pythonVersion") if isinstance(data, dict) else None
+    server = Server(address, version["ray_version"], python, authenticated)
+    check_versions(address, server.ray, server.python)
+    return server
+
+
+def check_versions(where: str, ray: str, python: str | None) -> None:
+    """Raise EnvironmentUnfit when a cluster has another Ray, or another minor version of Python, than this process."""
+    ours, here = importlib.metadata.version("ray"), platform.python_version()
+    other_python = python is not None and python.split(".")[:2] != here.split(".")[:2]
+    if ray != ours or other_python:
+        raise EnvironmentUnfit(
+            f"the cluster at {where} has Ray {ray}{f' and Python {python}' if python else ''}, "
+            f"here are Ray {ours} and Python {here}; use an environment with the cluster's versions, or change the cluster's"
+        )
+
+
+def _mode(address: str) -> str:
+    """How the dashboard lets people in: `token`, `disabled`."""
+    status, answer = _ask(address, "/api/authentication_mode", None)
+    if status in (401, 403):
+        return "token"
+    return str(answer.get("authentication_mode", "disabled"))
+
+
+def _ask(address: str, path: str, key: str | None) -> tuple[int, dict[str, Any]]:
+    """Status and JSON object (empty where it is none) of one GET. Raises EnvironmentUnfit when no answer comes."""
+    request = urllib.request.Request(address + path, headers={"Authorization": f"Bearer {key}"} if key else {})
+    answer: Future[tuple[int, dict[str, Any]]] = Future()
+    Thread(target=_get, args=(request, answer), daemon=True).start()  # a name look-up heeds no time limit
+    try:
+        return answer.result(PATIENCE_S)
+    except OutOfTime:
+        reason = f"nothing within {PATIENCE_S:g} s"
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = str(getattr(error, "reason", None) or error or type(error).__name__)
+    raise EnvironmentUnfit(
+        f"{address} does not answer ({reason}); is the cluster running, and is this its dashboard (HEAD:8265)?"
+    )
+
+
+def _get(request: urllib.request.Request, answer: "Future[tuple[int, dict[str, Any]]]") -> None:
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
+            answer.set_result((response.status, _object(response.read(1 << 20))))
+    except urllib.error.HTTPError as error:
+        answer.set_result((error.code, {}))
+    except Exception as error:
+        answer.set_exception(error)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
