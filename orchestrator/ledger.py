@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from teachers.seal import check_format, replace
+from teachers.storage.place import here, remote_of
+from teachers.storage.room import write
 
 FORMAT = 1
 NAME = "tracking.json"
@@ -96,14 +98,20 @@ class Ledger:
         return cls(
             folder=folder,
             children=[Child(**child) for child in document["children"]],
-            files=[Followed(**followed) for followed in document["files"]],
+            files=[
+                Followed(**{**followed, "path": str(here(Path(followed["path"])))}) for followed in document["files"]
+            ],
             **{name: document[name] for name in ("uri", "experiment_id", "run_id", "outbox", "closed")},
         )
 
     def save(self) -> None:
         document = {"format": FORMAT, **asdict(self)}
         del document["folder"]
-        replace(self.folder / NAME, json.dumps(document, indent=1).encode())
+        payload = json.dumps(document, indent=1).encode()
+        if remote_of(self.folder) is None or self.closed:
+            replace(self.folder / NAME, payload)
+        else:  # several times a second: the storage gets it at the end
+            write(self.folder / NAME, payload)
 
     @property
     def is_empty(self) -> bool:

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from teachers.disk import told_if_unfit
+from teachers.errors import CollegiumError
 from teachers.imports import check_own_packages, use_user_path
 from teachers.seal import publish
+from teachers.storage import mirror
+from teachers.storage.place import place, use_one_cache
 
 from . import pipeline
 from .cluster import cluster, set_environment
@@ -54,7 +57,7 @@ def run(
     Raises CollegiumError (see teachers.errors) for whatever a user can mend.
     """
     with told_if_unfit():
-        return _run(recipe, Path(out).resolve(), until, address, (user_path or Path.cwd()).resolve(), quiet)
+        return _run(recipe, place(out), until, address, (user_path or Path.cwd()).resolve(), quiet)
 
 
 def _run(recipe: Recipe, out: Path, until: Until, address: str | None, user_path: Path, quiet: bool) -> Finished:
@@ -81,7 +84,7 @@ class Begun:
 
     @contextmanager
     def on_cluster(self, address: str | None) -> Iterator[Context]:
-        with cluster(address, self.recipe) as joined:
+        with cluster(address, self.recipe, self.stages.out) as joined:
             try:
                 yield Context(self.recipe, self.stages, joined, self.watch, self.tracker, self.user_path)
             finally:
@@ -102,13 +105,32 @@ def opened(recipe: Recipe, out: Path, user_path: Path, *, quiet: bool) -> Iterat
     set_environment()
     check_own_packages()
     use_user_path(user_path)
+    use_one_cache(out)
+    from .tracking import Tracker, check_place
+
+    check_place(recipe.tracking.uri, out)
     stages = Stages(out)
     stages.open()
     folder = _run_folder(out, recipe)
-    from .tracking import Tracker
-
-    with traceback_kept(folder), Watch(quiet=quiet) as watch, Tracker.start(recipe, out, folder) as tracker:
+    with (
+        kept_in_storage(folder),
+        traceback_kept(folder),
+        Watch(quiet=quiet) as watch,
+        Tracker.start(recipe, out, folder) as tracker,
+    ):
         yield Begun(recipe, folder, stages, watch, tracker, user_path)
+
+
+@contextmanager
+def kept_in_storage(folder: Path) -> Iterator[None]:
+    """At the end, whatever it was, an OUT elsewhere has what lies in the folder of this command."""
+    try:
+        yield
+    finally:
+        try:
+            mirror.put_folder(folder)
+        except (CollegiumError, OSError) as error:
+            log.warning("what the run wrote last is here alone, in %s: %s", folder.resolve(), error)
 
 
 def _run_folder(out: Path, recipe: Recipe) -> Path:
