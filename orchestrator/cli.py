@@ -11,6 +11,7 @@ from . import neighbours  # noqa: F401  (before all that imports `teachers`)
 from .endings import end_well
 from .jobs_cli import jobs, submit
 from .listing_cli import students, teachers
+from .places import Out, brought
 from .recipe import load_recipe, public
 from .shipped import find, recipes
 from .status_cli import status
@@ -27,7 +28,7 @@ with_overrides = click.option(
     help="Set a key of the recipe: -o students.small.train.steps=5",
 )
 with_out = click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder of all results.  [default: out/<name of the recipe>]"
+    "--out", type=Out(), help="Folder of all results, or s3://, gs://.  [default: out/<name of the recipe>]"
 )
 with_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 with_address = click.option("--address", help="Ray cluster to join.  [default: RAY_ADDRESS, else start one here]")
@@ -181,7 +182,7 @@ _verb("export", "Everything up to the student's model folder (safetensors, confi
 
 
 @collegium.command()
-@click.argument("out", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("out", type=Out(exists=True))
 @with_json
 def report(out: Path, as_json: bool) -> None:
     """Write the newest run's report.html again, and send what MLflow could not take."""
@@ -194,7 +195,7 @@ def report(out: Path, as_json: bool) -> None:
         from .study_report import told_again
 
         document["search"] = told_again(document, out)
-    write_report(folder, document)
+    write_report(brought(folder), document)
     for line in replay(out, document["recipe"]["tracking"]["uri"]):
         click.echo(line, err=True)
     click.echo(json.dumps(document, indent=1) if as_json else str(folder / "report.html"))
@@ -208,7 +209,7 @@ def _newest_run(out: Path) -> Path:
 
 
 @collegium.command()
-@click.argument("model", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("model", type=Out(exists=True))
 @click.argument("source", type=click.Path(path_type=Path, exists=True))
 @click.option(
     "--output", type=click.Path(path_type=Path), help="*.parquet, *.csv or *.jsonl.  [default: JSON lines on stdout]"
@@ -219,11 +220,11 @@ def predict(model: Path, source: Path, output: Path | None, inputs: tuple[str, .
     """Class and probability of every row of SOURCE, by the model folder MODEL."""
     from .predicting import predict_file
 
-    predict_file(model, source, output, inputs=inputs, trust=trust, tell=click.echo)
+    predict_file(brought(model), source, output, inputs=inputs, trust=trust, tell=click.echo)
 
 
 @collegium.command()
-@click.argument("out", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("out", type=Out(exists=True))
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="On 127.0.0.1.")
 def ui(out: Path, port: int) -> None:
     """Open the MLflow page of OUT: starts a light server on loopback, prints the link, stops with Ctrl-C."""

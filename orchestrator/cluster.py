@@ -26,11 +26,13 @@ from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.imports import check_own_packages, use_user_path
 from teachers.log_lines import Carried
 from teachers.pools import in_reach
+from teachers.storage.place import shipped_environment
 from teachers.waiting import outcome
 
 from .capacity import check_capacity, total
 from .checks import check_before_work
 from .head_watch import HeadWatch
+from .probing import check_seen
 from .recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -97,14 +99,14 @@ def object_store_bytes(recipe: Recipe | None) -> int:
 
 
 @contextmanager
-def cluster(address: str | None = None, recipe: Recipe | None = None) -> Iterator["Cluster"]:
+def cluster(address: str | None = None, recipe: Recipe | None = None, out: Path | None = None) -> Iterator["Cluster"]:
     """The cluster at `address` (or RAY_ADDRESS), or one of this process; joined when it is first needed, left at the end.
 
-    A run that finds everything sealed never starts Ray. Raises EnvironmentUnfit on joining, when Ray does not start or
-    the cluster can never meet a request of `recipe`.
+    A run that finds everything sealed never starts Ray. Raises EnvironmentUnfit on joining, when Ray does not start,
+    the cluster can never meet a request of `recipe`, or one of its nodes does not see `out`.
     """
     set_environment()
-    joined = Cluster(address or os.environ.get("RAY_ADDRESS"), recipe)
+    joined = Cluster(address or os.environ.get("RAY_ADDRESS"), recipe, out)
     try:
         yield joined
     except BaseException as error:
@@ -121,8 +123,8 @@ def cluster(address: str | None = None, recipe: Recipe | None = None) -> Iterato
 class Cluster:
     """What a run asks of Ray, and what the cluster has. Safe to use from several threads."""
 
-    def __init__(self, address: str | None, recipe: Recipe | None) -> None:
-        self._address, self._recipe = address, recipe
+    def __init__(self, address: str | None, recipe: Recipe | None, out: Path | None = None) -> None:
+        self._address, self._recipe, self._out = address, recipe, out
         self._lock = RLock()
         self._nodes: list[dict[str, Any]] = []
         self._started_here = False
@@ -146,6 +148,8 @@ class Cluster:
                 self._nodes = [node for node in ray.nodes() if node["Alive"]]
                 if self._recipe is not None:
                     check_capacity(self._recipe, self.in_reach)
+                if self._out is not None and self._dashboard_port is None:  # not started here: others' machines
+                    check_seen(self._out, self._nodes)
         return self._nodes
 
     @property
@@ -178,6 +182,8 @@ class Cluster:
         }
         if not local:
             options = {"address": self._address}
+            if self._out is not None and (shipped := shipped_environment(self._out)):
+                options["runtime_env"] = {"env_vars": shipped}
         log.info(
             "starting Ray on this machine" if local else "joining the Ray cluster at %s",
             *([] if local else [self._address]),

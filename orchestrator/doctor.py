@@ -10,6 +10,8 @@ from pathlib import Path
 
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.imports import check_own_packages
+from teachers.storage import mirror
+from teachers.storage.place import remote_of
 
 PACKAGES = ("ray", "torch", "pyarrow", "mlflow", "pydantic", "click", "scikit-learn", "skops", "safetensors")
 LOW_DISK_BYTES = 2 << 30
@@ -73,6 +75,13 @@ def _processors() -> Iterator[Finding]:
 
 
 def _storage(out: Path) -> Iterator[Finding]:
+    if (remote := remote_of(out)) is not None:
+        try:
+            mirror.check(out)
+            yield Finding(f"storage {remote}", "readable and writable")
+        except CollegiumError as error:
+            yield Finding(f"storage {remote}", "not usable", str(error))
+        return
     at = out.resolve()
     while not at.exists():
         at = at.parent

@@ -20,6 +20,7 @@ import click
 from teachers.disk import is_unfit, unfit
 from teachers.errors import CollegiumError
 from teachers.log_lines import are_json
+from teachers.storage.place import spoken
 
 from .interrupts import Interrupted, raise_on_signals
 
@@ -53,6 +54,7 @@ def _tell(error: Exception) -> int:
     said = str(error).strip()
     if not isinstance(error, CollegiumError):
         said = f"{type(error).__name__}: {(said.splitlines() or ['nothing said'])[0]}"
+    said = spoken(said)
     say(said if "\n" in said or are_json() else f"error: {said}")
     if _is_unforeseen(error):
         told = next((note for note in getattr(error, "__notes__", ()) if note.startswith(TOLD)), None)

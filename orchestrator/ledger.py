@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from teachers.seal import check_format, replace
+from teachers.storage.place import here, remote_of
+from teachers.storage.room import write
 
 FORMAT = 1
 NAME = "tracking.json"
@@ -134,17 +136,19 @@ class Ledger:
         return cls(
             folder=folder,
             children=[Child(**child) for child in document["children"]],
-            files=[Followed(**followed) for followed in document["files"]],
+            files=[
+                Followed(**{**followed, "path": str(here(Path(followed["path"])))}) for followed in document["files"]
+            ],
             **{name: document[name] for name in PLAIN},
         )
 
     def save(self) -> None:
-        """Write it, where something has changed."""
+        """Write it, where something has changed; storage, where OUT is in one, gets it at the end."""
         document = {"format": FORMAT, **{name: getattr(self, name) for name in PLAIN}}
         document |= {"children": [*map(vars, self.children)], "files": [*map(vars, self.files)]}
         payload = json.dumps(document, indent=1).encode()
         if payload != self.saved:
-            replace(self.folder / NAME, payload)
+            (replace if remote_of(self.folder) is None or self.closed else write)(self.folder / NAME, payload)
             self.saved = payload
 
     @property

@@ -7,9 +7,10 @@ from typing import Any, get_args
 
 import click
 
+from .places import Out
 from .stages import FOLDERS, Kind
 
-with_out = click.argument("out", type=click.Path(path_type=Path, exists=True, file_okay=False), required=False)
+with_out = click.argument("out", type=Out(exists=True), required=False)
 with_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 

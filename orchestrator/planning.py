@@ -9,6 +9,8 @@ from typing import Any
 from teachers.config import TeacherConfig
 from teachers.errors import RecipeError, StoreError
 from teachers.imports import use_user_path
+from teachers.storage import mirror
+from teachers.storage.place import place, spoken
 
 from . import graph
 from .capacity import check_capacity, check_room_for_trials, expected_nodes
@@ -57,7 +59,7 @@ class Plan:
 
 def plan(
     recipe: Recipe,
-    out: Path,
+    out: str | Path,
     *,
     dry_forward: bool = False,
     user_path: Path | None = None,
@@ -72,6 +74,9 @@ def plan(
 
     check(recipe)
     use_user_path(user_path or Path.cwd())
+    out = place(out)
+    mirror.check(out, writes=False)
+    mirror.pull(out)
     seen = look(recipe.transfer_set)
     made = Plan(bytes_free=_free(out))
     problems = [*import_problems(recipe), *folder_problems(recipe), *weights_problems(recipe)]
@@ -92,7 +97,7 @@ def plan(
     made.bytes_needed = (seen.num_bytes or 0) + rows * label_bytes
     if made.bytes_needed > made.bytes_free:
         made.notes.append(
-            f"about {made.bytes_needed / 2**20:,.0f} MiB are needed under {out}, "
+            f"about {made.bytes_needed / 2**20:,.0f} MiB are needed under {spoken(out)}, "
             f"{made.bytes_free / 2**20:,.0f} MiB are free"
         )
     made.notes += [*_floor_notes(recipe), *search_warnings(recipe)]

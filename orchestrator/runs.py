@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from teachers.disk import told_if_unfit
+from teachers.errors import CollegiumError
 from teachers.imports import check_own_packages, use_user_path
 from teachers.log_lines import working_on
 from teachers.seal import publish
+from teachers.storage import mirror
+from teachers.storage.place import place, use_one_cache
 
 from . import pipeline
 from .cluster import Cluster, cluster, set_environment
@@ -56,7 +59,7 @@ def run(
     Raises CollegiumError (see teachers.errors) for whatever a user can mend.
     """
     with told_if_unfit():
-        return _run(recipe, Path(out).resolve(), until, address, (user_path or Path.cwd()).resolve(), quiet)
+        return _run(recipe, place(out), until, address, (user_path or Path.cwd()).resolve(), quiet)
 
 
 def _run(recipe: Recipe, out: Path, until: Until, address: str | None, user_path: Path, quiet: bool) -> Finished:
@@ -85,7 +88,7 @@ class Begun:
 
     @contextmanager
     def on_cluster(self, address: str | None) -> Iterator[Context]:
-        with cluster(address, self.recipe) as joined:
+        with cluster(address, self.recipe, self.stages.out) as joined:
             try:
                 with self._measured(joined):
                     yield Context(
@@ -118,13 +121,16 @@ def opened(
     set_environment()
     check_own_packages()
     use_user_path(user_path)
+    from .tracking import Tracker, check_place
+
+    use_one_cache(out)
+    check_place(recipe.tracking.uri, out)
     Stages(out).open()
     folder = _run_folder(out, recipe)
     journal = Journal(folder, command=command, recipe=recipe.name, planned=planned)
     stages = Stages(out, journal.seen)
-    from .tracking import Tracker
-
     with (
+        kept_in_storage(folder),
         working_on(run=folder.name),
         journal,
         traceback_kept(folder),
@@ -133,6 +139,18 @@ def opened(
     ):
         journal.tracked(tracker.ids())
         yield Begun(recipe, folder, stages, watch, tracker, journal, user_path)
+
+
+@contextmanager
+def kept_in_storage(folder: Path) -> Iterator[None]:
+    """At the end, whatever it was, an OUT elsewhere has what lies in the folder of this command."""
+    try:
+        yield
+    finally:
+        try:
+            mirror.put_folder(folder)
+        except (CollegiumError, OSError) as error:
+            log.warning("what the run wrote last is here alone, in %s: %s", folder.resolve(), error)
 
 
 def _run_folder(out: Path, recipe: Recipe) -> Path:

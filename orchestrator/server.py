@@ -23,6 +23,7 @@ import psutil
 
 from teachers.errors import EnvironmentUnfit
 from teachers.seal import publish
+from teachers.storage.place import remote_of, spoken
 
 from .journal import is_process
 from .ledger import NAME as LEDGER
@@ -42,6 +43,15 @@ log = logging.getLogger(__name__)
 def resolve_uri(uri: str | None, out: Path) -> str:
     """The recipe's, else MLFLOW_TRACKING_URI, else SQLite in `out`."""
     return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(out / 'mlflow.db').resolve()}"
+
+
+def check_place(uri: str | None, out: Path) -> None:
+    """Raise EnvironmentUnfit for an OUT in an object store without a server named: a database file cannot lie there."""
+    if remote_of(out) is not None and not uri and "MLFLOW_TRACKING_URI" not in os.environ:
+        raise EnvironmentUnfit(
+            f"--out {spoken(out)}: MLflow's database file cannot lie in an object store; name a tracking server: set "
+            f"MLFLOW_TRACKING_URI=http://HOST:5000, or `tracking.uri` in the recipe"
+        )
 
 
 def prepare_environment() -> None:
@@ -72,7 +82,7 @@ def client_of(uri: str) -> "MlflowClient":
 
 def place_of(out: Path) -> dict[str, str]:
     """Tags that say which process runs where; `collegium.place` stands for the host and the folder."""
-    host, folder = socket.gethostname(), str(out.resolve())
+    host, folder = socket.gethostname(), spoken(out.resolve())
     process = psutil.Process()
     return {
         "collegium.out": folder,
@@ -179,7 +189,8 @@ def _experiment(client: "MlflowClient", uri: str, out: Path, name: str) -> str:
     local = uri.startswith("sqlite:")
     found = client.get_experiment_by_name(name)
     if found is None:
-        location = (out / "mlartifacts").resolve().as_uri() if local else None
+        beside = Path(uri.removeprefix("sqlite:///")).parent if remote_of(out) is not None else out
+        location = (beside / "mlartifacts").resolve().as_uri() if local else None
         found = _created(client, name, location)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)

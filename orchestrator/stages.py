@@ -3,14 +3,12 @@
 Knows nothing of what a stage does. `Stages.build` reuses a sealed stage, resumes an unsealed one, repairs a damaged one.
 """
 
-import fcntl
 import json
 import logging
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +18,11 @@ from teachers.errors import EnvironmentUnfit, StoreError
 from teachers.log_lines import working_on
 from teachers.seal import NAME as SEAL
 from teachers.seal import Damage, Seal, check_format, check_seal, digest_of, publish, read_seal
+from teachers.storage import mirror
+from teachers.storage.lease import NAME as LEASE
+from teachers.storage.place import spoken
+
+from .locks import folder_lock
 
 Kind = Literal["prepare", "train_teacher", "label", "distill", "evaluate", "export"]
 FORMAT = 1
@@ -33,6 +36,11 @@ FOLDERS: dict[Kind, str] = {
     "evaluate": "evaluations",
     "export": "models",
 }
+
+NO_LEASE = (
+    "this storage knows no conditional writes (If-None-Match), so nobody can tell whether another machine works on it; "
+    "copy it to a storage that does, or to a folder"
+)
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +135,10 @@ class Stages:
         self._checked: dict[Path, Seal] = {}
 
     def open(self) -> None:
-        """Make OUT. Raises EnvironmentUnfit when it cannot be written."""
+        """Make OUT; of an object store bring what is small of it. Raises EnvironmentUnfit when it cannot be written."""
         try:
+            mirror.check(self.out)
+            mirror.pull(self.out)
             for folder in (*FOLDERS.values(), "runs"):
                 (self.out / folder).mkdir(parents=True, exist_ok=True)
             probe = self.out / f".probe-{os.getpid()}"
@@ -136,7 +146,7 @@ class Stages:
             probe.unlink()
         except OSError as error:
             raise EnvironmentUnfit(
-                f"--out {self.out}: cannot be written ({error.strerror}); choose another folder"
+                f"--out {spoken(self.out)}: cannot be written ({error.strerror or error}); choose another folder"
             ) from None
 
     def sealed(self, stage: Stage, *, hashes: bool = True) -> Seal | None:
@@ -165,9 +175,8 @@ class Stages:
         if not left:
             return built
         with ExitStack() as locks, told_if_unfit(self.out / left[0].folder), working_on(stage=left[0].title):
-            for stage in left:
-                locks.enter_context(folder_lock(self.out / stage.folder, stage.title))
-            reasons = {stage: self._repaired(stage, repair or move_damaged_parts) for stage in left}
+            alone = [locks.enter_context(folder_lock(self.out / stage.folder, stage.title)) for stage in left]
+            reasons = {stage: self._repaired(stage, repair or move_damaged_parts, all(alone)) for stage in left}
             built |= {s: reused for s in left if (reused := self._reuse(s, "built by another run")) is not None}
             reasons = {stage: reasons[stage] or self.reason(stage) for stage in left if stage not in built}
             for stage, reason in reasons.items():
@@ -198,8 +207,8 @@ class Stages:
         self._seen(stage, built := Built(stage, self.out / stage.folder, seal, True, reason, time.monotonic() - start))
         return built
 
-    def _repaired(self, stage: Stage, repair: Repair) -> str:
-        """Move damaged outputs away; says what was damaged, or nothing."""
+    def _repaired(self, stage: Stage, repair: Repair, alone: bool) -> str:
+        """Move damaged outputs away; says what was damaged, or nothing. Raises StoreError without the right to."""
         folder = self.out / stage.folder
         try:
             seal = read_seal(folder)
@@ -209,6 +218,8 @@ class Stages:
         if not damages:
             return ""
         told = "; ".join(map(str, damages[:3])) + (f" and {len(damages) - 3} more" if len(damages) > 3 else "")
+        if not alone:
+            raise StoreError(f"{stage.title} is damaged ({told}), and is not repaired: {NO_LEASE}")
         away = self.out / "quarantine" / f"{folder.name}-{time.time_ns()}"
         away.mkdir(parents=True)
         log.warning("%s is damaged (%s): moved to %s", stage.title, told, away)
@@ -238,19 +249,6 @@ class Stages:
         return newest[1] if newest else None
 
 
-@contextmanager
-def folder_lock(folder: Path, title: str) -> Iterator[None]:
-    """Only saves double work, but repair and gc need it. The kernel frees it when its holder dies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("waiting for another run that is building %s", title)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def move_damaged_parts(folder: Path, away: Path, damages: list[Damage]) -> None:
     """Move the innermost sealed folder around each damaged file to `away`, and remove the seals above it."""
     for damage in damages:
@@ -262,17 +260,16 @@ def move_damaged_parts(folder: Path, away: Path, damages: list[Damage]) -> None:
             return
         if not part.exists():  # moved already: several of its files were damaged
             continue
-        shutil.move(str(part), str(away / part.relative_to(folder).as_posix().replace("/", "_")))
-        while part != folder:
-            part = part.parent
-            (part / SEAL).unlink(missing_ok=True)
+        for above in (each for each in part.parents if each == folder or folder in each.parents):
+            mirror.remove(above / SEAL)
+        mirror.move(part, away / part.relative_to(folder).as_posix().replace("/", "_"))
 
 
 def _move_all(folder: Path, away: Path) -> None:
-    (folder / SEAL).unlink(missing_ok=True)
-    for entry in folder.iterdir():
-        if entry.name not in (".lock", "STAGE.json"):
-            shutil.move(str(entry), str(away / entry.name))
+    mirror.remove(folder / SEAL)
+    names = {entry.name for entry in folder.iterdir()} | {name.split("/")[0] for name in mirror.entries(folder)}
+    for name in sorted(names - {".lock", LEASE, "STAGE.json"}):
+        mirror.move(folder / name, away / name)
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

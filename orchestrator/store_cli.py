@@ -8,7 +8,9 @@ import click
 
 from teachers.errors import StoreError
 
-with_path = click.argument("path", type=click.Path(path_type=Path, exists=True, file_okay=False))
+from .places import Out
+
+with_path = click.argument("path", type=Out(exists=True))
 with_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
@@ -22,7 +24,7 @@ def store() -> None:
 @with_json
 def list_stores(path: Path, as_json: bool) -> None:
     """List stores: teacher, segment, rows, shards, bytes, sealed or not."""
-    from teachers.soft_targets.store import describe, find_stores
+    from teachers.soft_targets.listing import describe, find_stores
 
     found = [describe(folder) for folder in find_stores(path)]
     if as_json:
@@ -42,7 +44,8 @@ def list_stores(path: Path, as_json: bool) -> None:
 @with_json
 def verify(path: Path, as_json: bool) -> None:
     """Check every byte against its record; exit code 1 when something is damaged."""
-    from teachers.soft_targets.store import SoftTargetStore, find_stores
+    from teachers.soft_targets.listing import find_stores
+    from teachers.soft_targets.store import SoftTargetStore
 
     damages: dict[str, list[str]] = {}
     for folder in find_stores(path):
@@ -67,13 +70,17 @@ def verify(path: Path, as_json: bool) -> None:
 @click.option("--grace", default=24.0, show_default=True, help="Hours that a file without a record is left alone.")
 def gc(path: Path, grace: float) -> None:
     """Remove drafts, and shards that no record names."""
-    from teachers.soft_targets.store import SoftTargetStore, find_stores
+    from teachers.soft_targets.listing import find_stores
+    from teachers.soft_targets.store import SoftTargetStore
 
-    from .stages import folder_lock
+    from .locks import folder_lock
+    from .stages import NO_LEASE
 
     removed: list[Path] = []
     for folder in find_stores(path):
-        with folder_lock(folder, f"store {folder.name}"):
+        with folder_lock(folder, f"store {folder.name}") as alone:
+            if not alone:
+                raise StoreError(f"{folder}: nothing is removed: {NO_LEASE}")
             removed += SoftTargetStore.open(folder).collect_garbage(grace * 3600)
     for file in removed:
         click.echo(f"removed {file}")
@@ -91,7 +98,8 @@ def gc(path: Path, grace: float) -> None:
 )
 def export(path: Path, target: Path) -> None:
     """Write stores as Parquet, for everyone else."""
-    from teachers.soft_targets.store import SoftTargetStore, find_stores
+    from teachers.soft_targets.listing import find_stores
+    from teachers.soft_targets.store import SoftTargetStore
 
     folders = find_stores(path)
     one = len(folders) == 1 and target.suffix == ".parquet"

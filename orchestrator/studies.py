@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,18 +16,20 @@ from teachers.disk import told_if_unfit
 from teachers.errors import CollegiumError, RecipeError
 from teachers.log_lines import Carried
 from teachers.seal import publish
+from teachers.storage import mirror
+from teachers.storage.place import place
 
 from . import graph, pipeline
 from .capacity import check_room_for_trials, room_for_trials
 from .context import Context, segments_of, sources
 from .journal import planned_study
 from .ledger import Record, Status
+from .locks import folder_lock
 from .pipeline import Results
 from .recipe import Recipe, public
 from .runs import Begun, Finished, opened
 from .search_config import WHILE_TRAINING, SearchConfig
 from .search_space import control_now, of_the_control, search_warnings, shared_with_control, values_now
-from .stages import folder_lock
 from .study import State, Study, Trial, Who, best_of, num_control_trials, set_aside, what_it_is_of
 from .study_report import section
 from .training_builders import in_steps
@@ -64,7 +65,7 @@ def tune(
             "the recipe has no `search`, so there is nothing to try; `collegium init --from search` shows one"
         )
     with told_if_unfit():
-        return _tune(recipe, Path(out).resolve(), address, (user_path or Path.cwd()).resolve(), quiet, fresh)
+        return _tune(recipe, place(out), address, (user_path or Path.cwd()).resolve(), quiet, fresh)
 
 
 def _tune(recipe: Recipe, out: Path, address: str | None, user_path: Path, quiet: bool, fresh: bool) -> Finished:
@@ -72,16 +73,16 @@ def _tune(recipe: Recipe, out: Path, address: str | None, user_path: Path, quiet
     assert search is not None
     for warning in search_warnings(recipe):
         log.warning("%s", warning)
-    place = out / "studies" / search.student
+    at = out / "studies" / search.student
     with (
         opened(recipe, out, user_path, quiet=quiet, command="tune", planned=planned_study(recipe)) as begun,
-        folder_lock(place.parent, f"a study of {search.student}"),
+        folder_lock(at.parent, f"a study of {search.student}"),
     ):
-        if fresh and (kept := set_aside(place)):
+        if fresh and (kept := set_aside(at)):
             log.info("the earlier study is kept in %s", kept)
         with begun.on_cluster(address) as context:
             taught = pipeline.train_in_order(context, recipe.before(search.student))
-            study = _study(begun, context, taught, place)
+            study = _study(begun, context, taught, at)
             found = found_recipe(recipe, study)
             written = begun.folder / "found.yaml"
             publish(written, yaml.safe_dump(public(found), sort_keys=False).encode())
@@ -98,7 +99,7 @@ def rows_asked(results: Results) -> int:
     return sum(int(built.facts.get("rows", 0)) for built in labels if not built.reused)
 
 
-def _study(begun: Begun, context: Context, taught: Results, place: Path) -> Study:
+def _study(begun: Begun, context: Context, taught: Results, at: Path) -> Study:
     """The study with all its trials."""
     recipe, search = context.recipe, context.recipe.search
     assert search is not None
@@ -107,7 +108,7 @@ def _study(begun: Begun, context: Context, taught: Results, place: Path) -> Stud
     train = segments_of(taught.prepared, "train")
     labels = {name: taught.taught[name].digests(train) for name in learner.teachers}
     stage = graph.distill_stage(recipe, search.student, taught.prepared.digest, labels)
-    study = Study.open(place, what_it_is_of(recipe, stage.inputs))
+    study = Study.open(at, what_it_is_of(recipe, stage.inputs))
     heard = {source.name: source for source in sources(recipe, learner, taught.taught, train)}
     now: dict[Who, Mapping[str, Any] | None] = {
         "student": values_now(learner, search),
@@ -116,9 +117,9 @@ def _study(begun: Begun, context: Context, taught: Results, place: Path) -> Stud
     diary = Diary(begun, study, search, control=now["control"] is not None)
     for trial in study.trials:
         diary.tell(trial)
-    for left_by_a_kill in place.glob(f"{SCRATCH}*"):
-        shutil.rmtree(left_by_a_kill, ignore_errors=True)
-    scratch = Path(mkdtemp(prefix=SCRATCH, dir=place))
+    for left_by_a_kill in at.glob(f"{SCRATCH}*"):
+        mirror.remove_folder(left_by_a_kill)
+    scratch = Path(mkdtemp(prefix=SCRATCH, dir=at))
     try:
         job = _job(context, taught, heard, scratch)
         if diary.is_missing_some():
@@ -131,7 +132,7 @@ def _study(begun: Begun, context: Context, taught: Results, place: Path) -> Stud
                 study, search, now, job, looks=_num_looks(job), at_once=at_once, ended=diary.ended, looked=diary.looked
             )
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        mirror.remove_folder(scratch)
     if best_of(study.of("student"), search.metrics) is None:
         errors = [trial.error for trial in study.trials if trial.error] or ["all were ended early"]
         raise CollegiumError(f"no trial of the study came to its end: {errors[0]}")
@@ -207,6 +208,8 @@ class Diary:
 
     def ended(self, trial: Trial) -> None:
         self.tell(trial)
+        if (curves := self.study.folder / "metrics.jsonl").exists():
+            mirror.put(curves)
         if trial.state == "failed":
             log.warning("%s of %s failed: %s", name_of(trial.number), self.search.student, trial.error)
         done, total = len(self.study.trials), self.search.trials + self.num_controls

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from teachers.errors import RecipeError, StoreError
-from teachers.seal import check_format, publish
+from teachers.seal import check_format, publish, replace
+from teachers.storage import mirror
+from teachers.storage.place import remote_of
 
 from .recipe import Recipe, public
 from .search_config import Direction, SearchConfig
@@ -64,6 +66,7 @@ class Study:
         """Go on with the study in `folder`, or begin it. Raises RecipeError when that one is of something else."""
         folder.mkdir(parents=True, exist_ok=True)
         document = {"format": FORMAT, **of}
+        mirror.refresh_all([folder / "study.json", folder / "trials.jsonl"])
         if (folder / "trials.jsonl").exists() and not (folder / "study.json").exists():
             raise StoreError(
                 f"{folder} has trials, and no study.json that says of what; begin anew: collegium tune --fresh"
@@ -96,10 +99,13 @@ class Study:
     def add(self, trial: Trial) -> None:
         """Keep a trial that has ended; on the disk when this returns."""
         line = json.dumps({"format": FORMAT, **asdict(trial)}, allow_nan=False) + "\n"
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        if remote_of(self.file) is not None:  # which cannot be appended to
+            replace(self.file, (self.file.read_bytes() if self.file.exists() else b"") + line.encode())
+        else:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
         self.trials.append(trial)
 
     def of(self, who: Who) -> list[Trial]:
@@ -139,7 +145,7 @@ def set_aside(folder: Path) -> Path | None:
     if not any((folder / name).exists() for name in ("study.json", "trials.jsonl")):
         return None
     kept = folder.with_name(f"{folder.name}-until-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}")
-    folder.rename(kept)
+    mirror.move(folder, kept)
     return kept
 
 

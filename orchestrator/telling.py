@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from teachers.storage.place import remote_of, spoken
+
 from .endings import say
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ def _tell(report: Mapping[str, Any], folder: Path, out: Path) -> None:
     if search := report.get("search"):
         _tell_study(search, folder)
     if (folder / "report.html").exists():
-        click.echo(f"report: {folder / 'report.html'}\ncurves: collegium ui {out}")
+        click.echo(f"report: {folder / 'report.html'}")
+        click.echo(f"also in {spoken(folder)}" if remote_of(folder) else f"curves: collegium ui {out}")
 
 
 def _tell_study(search: Mapping[str, Any], folder: Path) -> None:

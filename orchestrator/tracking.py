@@ -26,6 +26,7 @@ from .ledger import Ledger, Record, Status, ledgers, ledgers_with_unsent
 from .recipe import Recipe, public, without_password
 from .run_note import note
 from .server import (
+    check_place,
     check_reachable,
     client_of,
     connect,
@@ -38,7 +39,16 @@ from .server import (
     ui_command,
 )
 
-__all__ = ["Tracker", "check_reachable", "deep_link", "experiment_link", "replay", "resolve_uri", "ui_command"]
+__all__ = [
+    "Tracker",
+    "check_place",
+    "check_reachable",
+    "deep_link",
+    "experiment_link",
+    "replay",
+    "resolve_uri",
+    "ui_command",
+]
 
 POLL_S = 0.3
 LONGEST_PAUSE_S = 5.0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from students.config import HardTerm, StudentConfig
 from teachers.config import ModuleTeacher, Resources, SklearnTeacher, TeacherConfig, TrainConfig
 from teachers.seal import Seal, digest_of, publish, read_seal, write_seal
+from teachers.storage import mirror
 from teachers.users_code import within
 
 from . import graph
@@ -48,6 +49,7 @@ def _fit_sklearn(context: Context, stage: Stage, prepared: Built, folder: Path) 
         context.cluster.call(
             _fit_estimator, config, prepared.folder, folder, resources=config.resources, user_path=context.user_path
         )
+    mirror.pull_all(folder)
     outputs = [path.name for path in folder.iterdir() if path.name in ("model.skops", "teacher.json")]
     return write_seal(folder, outputs), {"train_s": round(time.monotonic() - start, 3)}
 
@@ -163,6 +165,7 @@ def fit_group(
     """Train `runs` in one group of `workers` (`apart`: in one a member); the result of every network by its folder."""
     from students.ray_codistil import codistil_on_ray
     from students.ray_train import fit_on_ray
+    from students.session import gather_metrics
 
     gpus = context.cluster.gpus(resources)
     context.journal.on(context.cluster.nodes)
@@ -173,7 +176,11 @@ def fit_group(
     mailbox = context.tracker.mailbox()
     keywords = {"resources": resources, "workers": workers, "gpus": gpus, "mailbox": mailbox, "placement": placement}
     fit: Callable[..., list[RunResult]] = codistil_on_ray if apart else fit_on_ray
-    results = fit(runs, **keywords, live=live)
+    try:
+        results = fit(runs, **keywords, live=live)
+    finally:
+        for folder in {run.stage for run in runs}:
+            gather_metrics(folder)
     for stage_name in {run.stage_name for run in runs}:
         context.tracker.stage_done(stage_name)
     networks = [network for run in runs for network in run.networks]

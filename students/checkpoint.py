@@ -8,10 +8,10 @@ import fcntl
 import io
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from teachers import model_folder, seal
 from teachers.errors import StoreError
 from teachers.model_folder import ModelConfig, save_model
+from teachers.storage import mirror
 
 from .session import Run, RunResult
 
@@ -47,7 +48,7 @@ class Attempt:
         seal.write_seal(folder, [STATE])
         self.saved.append(folder)
         while len(self.saved) > KEPT:
-            shutil.rmtree(self.saved.pop(0), ignore_errors=True)
+            mirror.remove_folder(self.saved.pop(0))
 
 
 def newest_checkpoint(run: Run) -> Path | None:
@@ -58,9 +59,16 @@ def newest_checkpoint(run: Run) -> Path | None:
 
 def newest_common(runs: Sequence[Run]) -> str | None:
     """`<attempt>/step-<n>`, the furthest that verifies in the folder of every one of `runs`; None when there is none."""
-    found = [{"/".join(at.parts[-2:]) for at in (run.folder / "attempts").glob("*/step-*")} for run in runs]
+    found = [_named(run.folder / "attempts") for run in runs]
     furthest = sorted(set.intersection(*found), key=lambda name: (int(name.rpartition("-")[2]), name), reverse=True)
     return next((name for name in furthest if all(is_whole(run.folder / "attempts" / name) for run in runs)), None)
+
+
+def _named(attempts: Path) -> set[str]:
+    """`<attempt>/step-<n>` of every checkpoint of which there is something, here or in the storage."""
+    there = {PurePosixPath(name).parent.as_posix() for name in mirror.entries(attempts)}
+    found = {"/".join(at.parts[-2:]) for at in attempts.glob("*/step-*")}
+    return found | {name for name in there if re.fullmatch(r"[^/]+/step-\d+", name)}
 
 
 def is_whole(folder: Path) -> bool:
@@ -91,7 +99,7 @@ def publish_result(run: Run, weights: Mapping[str, Tensor], config: ModelConfig,
     with only_one(run.folder):
         if seal.read_seal(run.folder) is None:
             for name in outputs:  # of somebody who was killed before the seal
-                (run.folder / name).unlink(missing_ok=True)
+                mirror.remove(run.folder / name)
             save_model(run.folder, weights, config)
             seal.publish(run.folder / RESULT, json.dumps(document, indent=1, allow_nan=False).encode())
             seal.write_seal(run.folder, outputs)
@@ -99,7 +107,7 @@ def publish_result(run: Run, weights: Mapping[str, Tensor], config: ModelConfig,
 
 def drop_attempts(run: Run) -> None:
     """Of a run that is sealed."""
-    shutil.rmtree(run.folder / "attempts", ignore_errors=True)
+    mirror.remove_folder(run.folder / "attempts")
 
 
 def read_result(run: Run) -> RunResult | None:
@@ -109,7 +117,7 @@ def read_result(run: Run) -> RunResult | None:
         return None
     if damages := seal.check_seal(run.folder, found, hashes=False):
         raise StoreError(f"{run.folder} is sealed but damaged ({damages[0]}); remove the folder to train it again")
-    document = json.loads((run.folder / RESULT).read_bytes())
+    document = json.loads(seal.local(run.folder, RESULT).read_bytes())
     seal.check_format(document, FORMAT, run.folder / RESULT)
     fields = {name: document[name] for name in ("seed", "steps", "best_step", "validation")}
     return RunResult(name=run.name, folder=run.folder, **fields)

@@ -9,7 +9,6 @@ are taken where generations are, so the result is the same every time, killed an
 """
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from teachers.model_folder import ModelConfig
 from teachers.preprocess import Preprocessor
+from teachers.storage import mirror
 from teachers.transfer_set import TransferSet
 from teachers.users_code import calling, within
 
@@ -44,7 +44,7 @@ def generations_of(run: CohortRun, member: str) -> Path:
 
 def drop_generations(run: CohortRun) -> None:
     """Of a cohort whose members are all sealed."""
-    shutil.rmtree(run.stage / "peers" / run.name, ignore_errors=True)
+    mirror.remove_folder(run.stage / "peers" / run.name)
     with suppress(OSError):  # another seed's lie there too
         (run.stage / "peers").rmdir()
 

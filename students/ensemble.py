@@ -5,6 +5,7 @@ from pathlib import Path
 
 from teachers.errors import RecipeError
 from teachers.model_folder import WEIGHTS, ModelConfig, read_config, read_safetensors, save_model
+from teachers.seal import local
 
 
 def save_ensemble(folder: Path, members: Sequence[Path]) -> None:
@@ -23,6 +24,6 @@ def save_ensemble(folder: Path, members: Sequence[Path]) -> None:
     state = {
         f"members.{number}.{name}": tensor
         for number, member in enumerate(members)
-        for name, tensor in read_safetensors(member / WEIGHTS, RecipeError).items()
+        for name, tensor in read_safetensors(local(member, WEIGHTS), RecipeError).items()
     }
     save_model(folder, state, ModelConfig("students.models:ensemble", arguments, first.classes, first.preprocess))

@@ -18,6 +18,7 @@ from teachers import imports
 from teachers.combine import COMBINE, align
 from teachers.errors import DataError, StoreError
 from teachers.model_folder import LoadedModel, load_model
+from teachers.seal import local
 from teachers.soft_targets.reader import SoftTargets
 from teachers.transfer_set import Segment, SplitName, TransferSet
 from teachers.users_code import calling
@@ -194,7 +195,7 @@ def rank_of_run(run: Path) -> tuple[float, float]:
 def validation_of(run: Path) -> dict[str, float] | None:
     """Accuracy and NLL on the validation rows, as training kept them in `result.json`."""
     try:
-        found: dict[str, float] | None = json.loads((run / "result.json").read_bytes())["validation"]
+        found: dict[str, float] | None = json.loads(local(run, "result.json").read_bytes())["validation"]
     except FileNotFoundError:
         raise StoreError(
             f"{run}: there is no result.json, so this training did not end; run the recipe again"

@@ -13,7 +13,7 @@ import yaml
 
 from teachers.errors import StoreError
 from teachers.model_folder import CONFIG, WEIGHTS, ModelConfig, read_config
-from teachers.seal import Damage, inside, publish, sha256_file
+from teachers.seal import Damage, inside, local, publish, sha256_file
 
 from .bootstrap import points
 
@@ -31,8 +31,8 @@ def export_student(run: Path, folder: Path, *, name: str, evaluation: Mapping[st
     figures = deliverable_metrics(evaluation)
     recipe = yaml.safe_load(recipe_yaml)
     payloads = {
-        WEIGHTS: (run / WEIGHTS).read_bytes(),
-        CONFIG: (run / CONFIG).read_bytes(),
+        WEIGHTS: local(run, WEIGHTS).read_bytes(),
+        CONFIG: local(run, CONFIG).read_bytes(),
         "README.md": model_card(name, read_config(run), figures, recipe).encode(),
         "metrics.json": json.dumps(figures, indent=1, allow_nan=False).encode(),
         "recipe.yaml": recipe_yaml.encode(),

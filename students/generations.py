@@ -5,7 +5,6 @@ waits for one. Knows nothing of when to publish, to read, or what is made of it.
 """
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from teachers import seal
 from teachers.disk import is_unfit, unfit
 from teachers.errors import CollegiumError, StoreError
 from teachers.model_folder import CONFIG, WEIGHTS, LoadedModel, ModelConfig, load_model, save_model
+from teachers.storage import mirror
 
 from .checkpoint import is_whole
 
@@ -45,7 +45,7 @@ def publish_generation(folder: Path, step: int, state: Mapping[str, Tensor], con
     target = folder_of(folder, step)
     try:
         with suppress(FileNotFoundError):  # a later life of this member is ahead, and has dropped the folder
-            if not (target / seal.NAME).exists():
+            if not mirror.there(target / seal.NAME):
                 save_model(target, state, config)
                 seal.write_seal(target, [CONFIG, WEIGHTS])
     except OSError as error:
@@ -59,12 +59,13 @@ def folder_of(folder: Path, step: int) -> Path:
 
 def steps_in(folder: Path) -> list[int]:
     """Steps of which there is a folder, whole or not, the newest first."""
-    return sorted((int(path.name.removeprefix("step-")) for path in folder.glob("step-*")), reverse=True)
+    names = {path.name for path in folder.glob("step-*")} | {name.split("/")[0] for name in mirror.entries(folder)}
+    return sorted((int(name.removeprefix("step-")) for name in names if name.startswith("step-")), reverse=True)
 
 
 def drop_older(folder: Path, step: int) -> None:
     """Keep the newest three sealed generations up to `step`, and all after it: an earlier life may have been ahead."""
-    sealed = [each for each in steps_in(folder) if each <= step and (folder_of(folder, each) / seal.NAME).exists()]
+    sealed = [each for each in steps_in(folder) if each <= step and mirror.there(folder_of(folder, each) / seal.NAME)]
     drop(folder, [each for each in steps_in(folder) if len(sealed) >= KEPT and each < sealed[KEPT - 1]])
 
 
@@ -75,7 +76,7 @@ def drop_after(folder: Path, step: int) -> None:
 
 def drop(folder: Path, steps: Sequence[int]) -> None:
     for step in steps:
-        shutil.rmtree(folder_of(folder, step), ignore_errors=True)
+        mirror.remove_folder(folder_of(folder, step))
 
 
 def newest_generation(folder: Path, *, up_to: int | None = None, known: int | None = None) -> int | None:

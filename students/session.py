@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypedDict, TypeVar
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -16,12 +17,17 @@ from torch import Tensor, nn
 
 from teachers import prometheus
 from teachers.config import Preprocess, TrainConfig
+from teachers.storage import mirror
+from teachers.storage.place import remote_of
 
 from .cohort_config import CohortConfig
 from .cohort_terms import CohortTerm
 from .config import Term
 
 T = TypeVar("T")
+CURVES = "metrics"
+WRITER = uuid4().hex
+"""This process."""
 
 
 @dataclass(frozen=True)
@@ -227,8 +233,35 @@ class Session(Protocol):
 def append_metrics(run: Run | CohortRun, records: Sequence[Record]) -> None:
     """Add points to the stage's `metrics.jsonl`, in one write; of two points for one (run, step, key) the last counts."""
     lines = "".join(json.dumps(record) + "\n" for record in records)
-    with (run.stage / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(lines)
+    file = metrics_file(run.stage)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(lines)
+
+
+def metrics_file(stage: Path) -> Path:
+    """Where this process adds points: in an object store, which cannot be appended to, each has a file of its own."""
+    return stage / "metrics.jsonl" if remote_of(stage) is None else stage / CURVES / f"{WRITER}.jsonl"
+
+
+def keep_metrics(stage: Path) -> None:
+    """Let the storage have the points so far; before each checkpoint, so that what follows on it misses none."""
+    if remote_of(stage) is not None and (file := metrics_file(stage)).exists():
+        mirror.put(file)
+
+
+def gather_metrics(stage: Path) -> None:
+    """Add what all processes have left of curves to the stage's `metrics.jsonl`, once each."""
+    if remote_of(stage) is None:
+        return
+    whole = stage / "metrics.jsonl"
+    mirror.bring(whole)
+    mirror.pull(stage / CURVES)
+    known = set(whole.read_text("utf-8").splitlines()) if whole.exists() else set()
+    found = [line for file in sorted((stage / CURVES).glob("*.jsonl")) for line in file.read_text("utf-8").splitlines()]
+    with whole.open("a", encoding="utf-8") as opened:
+        opened.write("".join(f"{line}\n" for line in found if line not in known))
+    mirror.put(whole)
 
 
 def deliver_records(mailbox: Any, run: Run | CohortRun, records: Sequence[Record]) -> None:

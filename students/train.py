@@ -33,7 +33,7 @@ from .checkpoint import (
 from .data import Data, SharedData
 from .live import LookAhead
 from .optimize import resolve_evaluate_every, resolve_steps
-from .session import CohortRun, PlainSession, Record, Run, RunResult, Session, Source
+from .session import CohortRun, PlainSession, Record, Run, RunResult, Session, Source, keep_metrics
 from .steps import Stepper
 from .validation import is_better
 
@@ -75,6 +75,7 @@ def fit(
         sealed = [result for result in found if result]
         whole = len(sealed) == len(run.networks)
         results += sealed if whole else train_one(run, session, shared, checkpoint_every_s)
+        keep_metrics(run.stage)
     return results
 
 
@@ -240,6 +241,7 @@ class Training:
         """Write a checkpoint, unless somebody has sealed the run meanwhile."""
         modules = {"module": self.stepper.whole.state_dict(), "optimizer": self.stepper.optimizer.state_dict()}
         try:
+            keep_metrics(self.run.stage)
             self.attempt.save(self.progress.step, vars(self.progress) | modules)
         except OSError as error:
             if read_result(self.run) is None:

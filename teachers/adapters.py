@@ -217,7 +217,7 @@ def _read_pt(path: Path, config: ModuleTeacher) -> dict[str, Tensor]:
 def _sklearn(
     config: SklearnTeacher, columns: Sequence[Column], classes: tuple[str, ...], trained: Path | None
 ) -> Teacher:
-    path = trained / estimators.MODEL if trained is not None else Path(config.weights or "")
+    path = seal.local(trained, estimators.MODEL) if trained is not None else Path(config.weights or "")
     estimator = estimators.load_estimator(path, config)
     names = (
         estimators.fitted_classes(trained)

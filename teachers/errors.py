@@ -6,6 +6,7 @@ CollegiumError          1   the run failed
 ├── DataError           1   rows that cannot be used
 ├── TeacherError        1   a teacher that cannot be loaded or says what it must not
 ├── StoreError          1   a store, stage or model folder that is damaged or foreign
+├── StorageError        1   an object store that did not answer, or answered otherwise than it should (also an OSError)
 └── EnvironmentUnfit    4   the machine or cluster lacks something
 """
 
@@ -43,3 +44,7 @@ class StoreError(CollegiumError):
 
 class EnvironmentUnfit(CollegiumError):
     exit_code = 4
+
+
+class StorageError(CollegiumError, OSError):
+    """Also an OSError: whoever survives a failed disk survives a storage that does not answer."""

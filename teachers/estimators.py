@@ -81,7 +81,7 @@ def load_estimator(path: Path, config: SklearnTeacher) -> Any:
 
 def fitted_classes(folder: Path) -> tuple[str, ...]:
     """Names of the classes that the estimator in `folder`, fitted here, has seen."""
-    document = json.loads((folder / ABOUT).read_bytes())
+    document = json.loads(seal.local(folder, ABOUT).read_bytes())
     seal.check_format(document, FORMAT, folder / ABOUT)
     return tuple(document["classes"])
 

@@ -98,7 +98,7 @@ def save_model(folder: Path, state: Mapping[str, Tensor], config: ModelConfig) -
 
 def read_config(folder: Path) -> ModelConfig:
     """The configuration of a model folder. Raises StoreError when it is not one."""
-    path = folder / CONFIG
+    path = seal.local(folder, CONFIG)
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -125,7 +125,7 @@ def load_model(folder: Path, *, trust: Sequence[str] = (), device: str | torch.d
     module = build_module(
         config.model, config.arguments, num_classes=len(config.classes), input_shape=preprocessor.input_shape
     )
-    load_state(module, read_safetensors(folder / WEIGHTS, StoreError), f"{folder / WEIGHTS}", StoreError)
+    load_state(module, read_safetensors(seal.local(folder, WEIGHTS), StoreError), f"{folder / WEIGHTS}", StoreError)
     return LoadedModel(module.to(device).eval(), config, preprocessor, torch.device(device))
 
 

@@ -3,7 +3,6 @@
 An external shuffle in two passes that run wherever `run` runs them. Knows nothing of Ray, of stages or of seals.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
@@ -43,6 +42,7 @@ from .segments import (
 from .shuffle import BadPosition, ChunkDone, PartTask, Reading, Run, Writing, read_chunk, write_part
 from .sources import Chunk, chunks_of, files_of, positions_of
 from .splits import sample_keys, split_numbers
+from .storage import mirror
 from .transfer_set import NAME, SPLITS, Column, Part, Segment, TransferSet, segment_digest
 
 __all__ = ["Look", "look", "prepare", "source_digest"]
@@ -80,7 +80,7 @@ def prepare(
     try:
         return _prepare(config, folder, earlier, run, chunk_rows)
     except FileNotFoundError:
-        if not (folder / NAME).exists():
+        if not mirror.there(folder / NAME):
             raise
         return TransferSet.open(folder)  # another call finished first, and removed the pieces under us
 
@@ -218,7 +218,9 @@ def _fingerprint(config: TransferSetConfig, chunks: Sequence[Chunk]) -> str:
 
 def _tidy(folder: Path) -> None:
     """Remove the pieces, and the drafts of killed calls (not beside the manifest, where others seal the folder)."""
-    for pieces in folder.glob(".pieces-*"):
-        shutil.rmtree(pieces, ignore_errors=True)
+    for pieces in {*folder.glob(".pieces-*"), *(folder / name.split("/")[0] for name in mirror.entries(folder))}:
+        if not pieces.name.startswith(".pieces-"):
+            continue
+        mirror.remove_folder(pieces)
     for draft in (folder / "segments").rglob(".draft-*"):
         draft.unlink(missing_ok=True)

@@ -9,11 +9,15 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
 
 from .errors import StoreError
+from .storage import mirror
+from .storage.bucket import Expected
+from .storage.place import remote_of
 
 FORMAT = 1
 NAME = "SEAL.json"
@@ -73,6 +77,8 @@ def sync_folder(folder: Path) -> None:
 def write_draft(folder: Path, payload: bytes | memoryview) -> Path:
     """A synced file of `payload` in `folder`, under a name that nobody reads."""
     draft = folder / f".draft-{uuid4().hex}"
+    if remote_of(folder) is not None:  # made on another machine, perhaps
+        folder.mkdir(parents=True, exist_ok=True)
     try:
         with draft.open("xb") as file:
             file.write(payload)
@@ -88,6 +94,8 @@ def write_draft(folder: Path, payload: bytes | memoryview) -> Path:
 def publish(path: Path, payload: bytes | memoryview) -> bool:
     """Create `path` in one step, or leave the one that is already there: the first writer wins. True if it was us."""
     draft = write_draft(path.parent, payload)
+    if remote_of(path) is not None:
+        return _publish_remote(path, draft)
     try:
         os.link(draft, path)
         won = True
@@ -102,9 +110,25 @@ def publish(path: Path, payload: bytes | memoryview) -> bool:
     return won
 
 
+def _publish_remote(path: Path, draft: Path) -> bool:
+    """The storage decides who was first; here lies what it has."""
+    try:
+        won = mirror.create(path, draft)
+        if won:
+            os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return won
+
+
 def replace(path: Path, payload: bytes | memoryview) -> None:
     """Write `path` in one step, over whatever was there."""
-    os.replace(write_draft(path.parent, payload), path)
+    draft = write_draft(path.parent, payload)
+    try:
+        mirror.put(path, draft)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
@@ -114,6 +138,7 @@ def write_seal(folder: Path, outputs: Iterable[str], digest: str | None = None) 
     If the folder is already sealed that seal stays and is returned: the first one wins.
     """
     listed = list_outputs(folder, outputs)
+    mirror.complete(folder, {output.path: output.bytes for output in listed})
     digest = digest or digest_of([[output.path, output.sha256] for output in listed])
     publish(folder / NAME, spell(Seal(listed, digest)))
     seal = read_seal(folder)
@@ -122,7 +147,8 @@ def write_seal(folder: Path, outputs: Iterable[str], digest: str | None = None) 
 
 
 def list_outputs(folder: Path, outputs: Iterable[str]) -> tuple[Output, ...]:
-    return tuple(Output(path, (folder / path).stat().st_size, sha256_file(folder / path)) for path in sorted(outputs))
+    found = [(path, local(folder, path)) for path in sorted(outputs)]
+    return tuple(Output(path, here.stat().st_size, sha256_file(here)) for path, here in found)
 
 
 def spell(seal: Seal) -> bytes:
@@ -133,6 +159,11 @@ def spell(seal: Seal) -> bytes:
 
 def read_seal(folder: Path) -> Seal | None:
     """The seal of `folder`, or None without one. Raises StoreError for one that cannot be read or is newer than this program."""
+    mirror.refresh(folder / NAME)
+    return _read(folder)
+
+
+def _read(folder: Path) -> Seal | None:
     try:
         document = json.loads((folder / NAME).read_bytes())
     except FileNotFoundError:
@@ -150,11 +181,15 @@ def read_seal(folder: Path) -> Seal | None:
 
 
 def check_seal(folder: Path, seal: Seal, *, hashes: bool) -> list[Damage]:
-    """What differs from the seal: sizes always, SHA-256 when `hashes`."""
+    """What differs from the seal: sizes always, SHA-256 when `hashes`. Of a mirror all of it is brought here."""
     damages = []
+    paths = {output.path: inside(folder, output.path) for output in seal.outputs}
+    spoiled = mirror.bring_all({paths[output.path]: expected(output) for output in seal.outputs}, hashes=hashes)
     for output in seal.outputs:
-        path = inside(folder, output.path)
-        if not path.is_file():
+        path = paths[output.path]
+        if path in spoiled:
+            damages.append(Damage(output.path, spoiled[path], output.sha256[:16]))
+        elif not path.is_file():
             damages.append(Damage(output.path, "no file", f"{output.bytes} bytes"))
         elif (size := path.stat().st_size) != output.bytes:
             damages.append(Damage(output.path, f"{size} bytes", f"{output.bytes} bytes"))
@@ -170,6 +205,40 @@ def inside(folder: Path, relative: str) -> Path:
     if pure.is_absolute() or ".." in pure.parts or not path.resolve().is_relative_to(folder.resolve()):
         raise StoreError(f"{relative!r} leaves the folder {folder}; whoever wrote this record is not to be trusted")
     return path
+
+
+def expected(output: Output) -> Expected:
+    return Expected(output.bytes, "sha256", output.sha256)
+
+
+def local(folder: Path, relative: str) -> Path:
+    """`inside(folder, relative)`; of a mirror the file is brought here, and must be what the innermost seal above it says.
+
+    Raises StoreError for a path that leaves `folder`, and for an object that is damaged.
+    """
+    path = inside(folder, relative)
+    if remote_of(path) is not None:
+        mirror.bring(path, _vouched(folder, path))
+    return path
+
+
+def _vouched(folder: Path, path: Path) -> Expected | None:
+    """What the innermost seal says of a file; None where no seal lists it."""
+    for above in path.parents:
+        if (above / NAME).is_file():
+            state = (above / NAME).stat()
+            return _listed(above, state.st_mtime_ns, state.st_ino).get(path)
+        if above == folder:
+            break
+    seal = read_seal(folder)  # of another machine
+    return next((expected(output) for output in seal.outputs if folder / output.path == path), None) if seal else None
+
+
+@lru_cache(maxsize=64)
+def _listed(folder: Path, changed_ns: int, inode: int) -> dict[Path, Expected]:
+    """By path, what the seal in `folder` lists; the other arguments say which seal."""
+    seal = _read(folder)
+    return {inside(folder, output.path): expected(output) for output in seal.outputs} if seal is not None else {}
 
 
 def check_format(document: Mapping[str, Any], known: int, path: Path) -> None:

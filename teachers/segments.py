@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .census import Census
 from .errors import StoreError
 from .moments import Moments, moments
-from .seal import inside, sync_folder
+from .seal import local, sync_folder
 from .shuffle import PartTask, Run, ids_piece, run_batch
 from .splits import Keys, row_hashes
 from .transfer_set import SPLITS, Column, Segment, SplitName, TransferSet, inputs_of, rows_per_part
@@ -83,12 +83,12 @@ def _kept(census: Census, columns: Sequence[Column], earlier: TransferSet, run: 
 
 def part_hashes(folder: Path, columns: Sequence[Column], path: str) -> Keys:
     """`row_hashes` of a part that exists."""
-    return row_hashes(list(inputs_of(run_batch(inside(folder, path)), columns).values()))
+    return row_hashes(list(inputs_of(run_batch(local(folder, path)), columns).values()))
 
 
 def part_moments(folder: Path, columns: Sequence[Column], path: str) -> list[Moments]:
     """Per column, of a part that exists."""
-    inputs = inputs_of(run_batch(inside(folder, path)), columns)
+    inputs = inputs_of(run_batch(local(folder, path)), columns)
     return [moments(inputs[column.name], column.kind) for column in columns]
 
 
@@ -107,7 +107,7 @@ def part_tasks(
 def keep_parts(segment: Segment, earlier: Path, folder: Path) -> None:
     """The parts of a kept segment in the new folder: hard-linked, or copied where links are refused."""
     for part in segment.parts:
-        source, target = inside(earlier, part.path), folder / part.path
+        source, target = local(earlier, part.path), folder / part.path
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.parent / f".draft-{uuid4().hex}"
         try:

@@ -22,6 +22,7 @@ from .seal import replace
 from .sources import Chunk, read
 from .sources.files import Batch
 from .splits import UNUSED, Keys, row_hashes, sample_keys, split_numbers
+from .storage import mirror
 from .transfer_set import Column, Part, content_hash, inputs_batch, inputs_of, ipc_file
 
 RUN_BYTES = 32 * 2**20
@@ -101,7 +102,7 @@ def read_chunk(told: Reading, numbered: tuple[int, Chunk]) -> ChunkDone:
     """First pass: decode and check a chunk, write it as runs. A chunk that was done before is not done again."""
     number, chunk = numbered
     record = told.pieces / f"chunk-{number:06}.json"
-    if record.exists():
+    if mirror.there(record):
         return _chunk_done(json.loads(record.read_bytes()))
     done = _read_chunk(told, number, chunk)
     replace(record, json.dumps(asdict(done)).encode())
@@ -215,6 +216,7 @@ def _write_run(told: Reading, name: str, waiting: Sequence[Decoded]) -> Run:
 
 
 def run_batch(path: Path) -> pa.RecordBatch:
+    mirror.bring(path)
     return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
 
 

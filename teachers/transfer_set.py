@@ -15,7 +15,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from .errors import StoreError
-from .seal import check_format, digest_of, inside
+from .seal import NAME as SEAL
+from .seal import check_format, digest_of, local
+from .storage import mirror
 
 if TYPE_CHECKING:
     from .soft_targets.reader import Rows
@@ -96,7 +98,8 @@ class TransferSet:
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Raises StoreError for a manifest that is missing, unreadable or of another format."""
-        path = folder / NAME
+        mirror.refresh(folder / SEAL)
+        path = local(folder, NAME)
         try:
             document = json.loads(path.read_bytes())
         except FileNotFoundError:
@@ -180,13 +183,13 @@ class TransferSet:
         return {column.name: Rows([part[column.name] for part in parts]) for column in self.columns}
 
     def _part(self, part: Part) -> dict[str, NDArray[Any]]:
-        batch = _open(inside(self.folder, part.path)).get_batch(0)
+        batch = _open(local(self.folder, part.path)).get_batch(0)
         if batch.num_rows != part.num_rows:
             raise StoreError(f"{self.folder / part.path}: {batch.num_rows} rows, its record says {part.num_rows}")
         return inputs_of(batch, self.columns)
 
     def _rows(self, segment: Segment, name: str) -> Any:
-        table = _open(inside(self.folder, segment.rows_path)).read_all()
+        table = _open(local(self.folder, segment.rows_path)).read_all()
         chunks = table.column(name).chunks
         return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
 

@@ -29,8 +29,9 @@ from teachers.config import EncodingName
 from teachers.errors import EnvironmentUnfit, StoreError, TeacherError
 from teachers.seal import NAME as SEAL
 from teachers.soft_targets.encoding import ENCODINGS, bytes_per_row, decode
+from teachers.soft_targets.listing import describe, find_stores
 from teachers.soft_targets.schema import Commit, Spec, parse, rows_per_shard, spell
-from teachers.soft_targets.store import SoftTargetStore, describe, find_stores
+from teachers.soft_targets.store import SoftTargetStore
 
 CLASSES = tuple("abcdefg")
 PROCESSES = multiprocessing.get_context("forkserver")

@@ -16,6 +16,7 @@ import pyarrow as pa
 from ..config import EncodingName
 from ..errors import StoreError
 from ..seal import check_format, digest_of
+from ..storage.bucket import Expected
 from .encoding import ENCODINGS, Field
 
 FORMAT = 1
@@ -103,6 +104,11 @@ class Commit:
     crc32c: int
     min_key: int
     max_key: int
+
+    @property
+    def expected(self) -> Expected:
+        """Of its file, for who brings it from elsewhere."""
+        return Expected(self.bytes, "xxh3_128", self.xxh3_128)
 
     def to_json(self) -> dict[str, Any]:
         return {"format": FORMAT, **{"rows" if name == "num_rows" else name: v for name, v in asdict(self).items()}}

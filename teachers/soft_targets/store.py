@@ -6,13 +6,13 @@ shard are harmless. Knows nothing of teachers, Ray or training.
 """
 
 import hashlib
-import shutil
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 from uuid import uuid4
 
 import numpy as np
@@ -24,11 +24,14 @@ from .. import seal
 from ..disk import is_unfit
 from ..errors import EnvironmentUnfit, StoreError
 from ..seal import Damage, Seal, digest_of, inside
+from ..storage import mirror
+from ..storage.place import remote_of
 from .schema import Commit, Spec, parse, shard_path, spell
 from .shard import build_shard
 
 SPEC = "spec.json"
 NO_FILE = "no file"
+SHARD = re.compile(r"\d{6}-[0-9a-f]{16}\.arrow")
 
 
 class SoftTargetStore:
@@ -43,6 +46,7 @@ class SoftTargetStore:
         """Make the store, or open the one that is there. StoreError if that has another spec, or a damaged one."""
         for part in ("shards", "commits"):
             (folder / part).mkdir(parents=True, exist_ok=True)
+        mirror.refresh(folder / SPEC)
         if not (folder / SPEC).exists():
             seal.publish(folder / SPEC, spell(spec.to_json()))
         store = cls.open(folder)
@@ -52,8 +56,13 @@ class SoftTargetStore:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Raises StoreError where there is no store, or one whose spec is damaged or of another format."""
+        """Raises StoreError where there is no store, or one whose spec is damaged or of another format.
+
+        Of a mirror it brings the records that the storage has at this moment.
+        """
         path = folder / SPEC
+        mirror.refresh_all([path, folder / seal.NAME])
+        mirror.pull(folder / "commits")
         try:
             return cls(folder, Spec.from_json(parse(path.read_bytes()), path))
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -71,17 +80,21 @@ class SoftTargetStore:
 
     def shard_file(self, number: int) -> Path:
         """The file that the record of a committed shard names. StoreError without a valid record."""
-        return inside(self.folder, self.record(number).path)
+        record = self.record(number)
+        path = inside(self.folder, record.path)
+        mirror.bring(path, record.expected)
+        return path
 
     def record(self, number: int) -> Commit:
         """The record of a shard. StoreError when there is none, or when it is not what this store would have written."""
-        record = self._read_record(number)
+        record = self.record_or_damage(number)
         if isinstance(record, Damage):
             raise StoreError(f"{self.folder}: {record}; run the recipe again to label or repair this shard")
         return record
 
     def missing(self, *, hashes: bool = False) -> list[int]:
         """The shards without a valid record and a file of the recorded size (and hash, on request)."""
+        self._bring(range(self.num_shards), hashes=hashes)
         return [number for number in range(self.num_shards) if self._damage(number, hashes=hashes)]
 
     def commit(self, number: int, sample_key: np.ndarray, outputs: Mapping[str, np.ndarray]) -> Commit:
@@ -128,6 +141,7 @@ class SoftTargetStore:
         """
         sealed = (self.folder / seal.NAME).exists()
         found = list(self._spec_damage())
+        self._bring(range(self.num_shards), hashes=True)
         for number in range(self.num_shards):
             if sealed or (self.folder / record_path(number)).exists():
                 found += filter(None, [self._damage(number, hashes=True)])
@@ -146,32 +160,42 @@ class SoftTargetStore:
         aside = quarantine / f"{self.folder.name}-{uuid4().hex[:8]}"
         numbers = sorted({int(Path(d.path).name[:6]) for d in damages if d.path not in (SPEC, seal.NAME)})
         named = [seal.NAME, *(d.path for d in damages if d.path == SPEC), *(record_path(n) for n in numbers)]
-        shards = [path for n in numbers for path in sorted((self.folder / "shards").glob(f"{n:06d}-*.arrow"))]
+        shards = [path for path in self._shards() if int(path.name[:6]) in numbers]
         for path in [*(self.folder / name for name in named), *shards]:
-            if path.exists():
-                (aside / path.parent.relative_to(self.folder)).mkdir(parents=True, exist_ok=True)
-                shutil.move(path, aside / path.relative_to(self.folder))
+            mirror.move(path, aside / path.relative_to(self.folder))
         seal.publish(self.folder / SPEC, spell(self.spec.to_json()))
         return numbers
 
     def collect_garbage(self, grace_s: float) -> list[Path]:
         """Remove drafts and shards that no record names, if older than `grace_s`. Returns them. Needs the caller's lock."""
-        records = {number: self._read_record(number) for number in range(self.num_shards)}
+        mirror.refresh_all([self.folder / record_path(number) for number in range(self.num_shards)])
+        records = {number: self.record_or_damage(number) for number in range(self.num_shards)}
         wanted = {record.path for record in records.values() if isinstance(record, Commit)}
         in_doubt = {f"{n:06d}" for n, r in records.items() if isinstance(r, Damage) and r.found != NO_FILE}
         orphans = [
-            path
-            for path in self.folder.glob("shards/*.arrow")
-            if f"shards/{path.name}" not in wanted and path.name[:6] not in in_doubt
+            path for path in self._shards() if f"shards/{path.name}" not in wanted and path.name[:6] not in in_doubt
         ]
         drafts = [path for part in (".", "shards", "commits") for path in (self.folder / part).glob(".draft-*")]
+        there = mirror.entries(self.folder / "shards")
         removed = []
         for path in sorted(orphans + drafts):
             with suppress(FileNotFoundError):  # its writer was quicker
-                if time.time() - path.stat().st_mtime > grace_s:
-                    path.unlink()
+                written = there[path.name].time if path.name in there else path.stat().st_mtime
+                if time.time() - written > grace_s:
+                    mirror.remove(path)
                     removed.append(path)
         return removed
+
+    def _shards(self) -> list[Path]:
+        """Every file of a shard, of a record or not."""
+        folder = self.folder / "shards"
+        return sorted({*folder.glob("*.arrow"), *(folder / n for n in mirror.entries(folder) if SHARD.fullmatch(n))})
+
+    def _bring(self, numbers: Iterable[int], *, hashes: bool) -> None:
+        """Of a mirror: the shards that valid records name. What is damaged in the storage does not come."""
+        if remote_of(self.folder) is not None:
+            records = [found for n in numbers if isinstance(found := self.record_or_damage(n), Commit)]
+            mirror.bring_all({inside(self.folder, r.path): r.expected for r in records}, hashes=hashes)
 
     def export_parquet(self, path: Path) -> None:
         """Write all rows to one Parquet file (zstd, a row group a shard), in one step. StoreError while shards are missing."""
@@ -187,7 +211,8 @@ class SoftTargetStore:
         finally:
             draft.unlink(missing_ok=True)
 
-    def _read_record(self, number: int) -> Commit | Damage:
+    def record_or_damage(self, number: int) -> Commit | Damage:
+        """The record of a shard, or what is wrong with it."""
         path = record_path(number)
         expected = f"the record of shard {number}, rows {self.shard_rows(number)}"
         try:
@@ -204,7 +229,7 @@ class SoftTargetStore:
 
     def _damage(self, number: int, *, hashes: bool) -> Damage | None:
         """What is wrong with a shard or its record: sizes always, the hash on request."""
-        record = self._read_record(number)
+        record = self.record_or_damage(number)
         if isinstance(record, Damage):
             return record
         path = inside(self.folder, record.path)
@@ -246,6 +271,9 @@ class SoftTargetStore:
 
     def _publish_shard(self, record: Commit, payload: pa.Buffer) -> None:
         path = inside(self.folder, record.path)
+        if remote_of(path) is not None:  # its name is its content: written twice it is the same
+            seal.replace(path, payload)
+            return
         if seal.publish(path, payload):
             return
         if _xxh3_128(path) == record.xxh3_128:
@@ -257,41 +285,15 @@ class SoftTargetStore:
         """Create the record; a valid one that was there first stays, and is returned."""
         path = self.folder / record_path(record.shard)
         payload = spell(record.to_json())
-        if not seal.publish(path, payload) and self._damage(record.shard, hashes=True):
-            seal.replace(path, payload)
+        if not seal.publish(path, payload):
+            self._bring([record.shard], hashes=False)
+            if self._damage(record.shard, hashes=True):
+                seal.replace(path, payload)
         return self.record(record.shard)
 
 
 def record_path(number: int) -> str:
     return f"commits/{number:06d}.json"
-
-
-def describe(folder: Path) -> dict[str, Any]:
-    """What `collegium store ls` says of one store. StoreError where there is none."""
-    store = SoftTargetStore.open(folder)
-    records = [store._read_record(number) for number in range(store.num_shards)]
-    done = [record for record in records if isinstance(record, Commit)]
-    return {
-        "folder": str(folder),
-        "teacher": store.spec.teacher,
-        "segment": store.spec.segment,
-        "encoding": store.spec.encoding,
-        "rows": store.spec.num_rows,
-        "shards": store.num_shards,
-        "shards_done": len(done),
-        "bytes": sum(record.bytes for record in done),
-        "sealed": seal.read_seal(folder) is not None,
-    }
-
-
-def find_stores(path: Path) -> list[Path]:
-    """The folders of stores: `path` itself, or those in its `soft_targets/`. StoreError when there are none."""
-    if (path / "commits").is_dir():
-        return [path]
-    found = sorted(commits.parent for commits in (path / "soft_targets").glob("*/commits"))
-    if not found:
-        raise StoreError(f"{path}: no soft-target store here and none in {path / 'soft_targets'}")
-    return found
 
 
 def _xxh3_128(path: Path) -> str:

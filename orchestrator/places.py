@@ -1,0 +1,38 @@
+"""What the command line takes as OUT: a folder, or a URI of an object store, of which the mirror here is worked in."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from teachers.storage import mirror
+from teachers.storage.place import is_uri, place, remote_of
+
+
+class Out(click.ParamType[Path]):
+    """Gives the folder to work in. `exists`: it must hold something, of which what is small is brought here."""
+
+    name = "path"
+
+    def __init__(self, *, exists: bool = False) -> None:
+        self.exists = exists
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if not is_uri(value):
+            checked = click.Path(path_type=Path, exists=self.exists, file_okay=not self.exists)
+            found: Path = checked.convert(value, param, ctx)
+            return place(value) if "://" in str(value) else found
+        folder = place(value)
+        if self.exists:
+            mirror.check(folder, writes=False)
+            if not mirror.entries(folder):
+                self.fail(f"{value} holds nothing.", param, ctx)
+            mirror.pull(folder)
+        return folder
+
+
+def brought(path: Path) -> Path:
+    """`path` with everything that lies below it in the storage: for what reads all of it."""
+    if remote_of(path) is not None:
+        mirror.pull_all(path)
+    return path

@@ -1,0 +1,75 @@
+"""Do all nodes see OUT? The driver writes a few bytes there, and a task on every node reads them, before any work is done."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from teachers.errors import CollegiumError, EnvironmentUnfit
+from teachers.storage import mirror
+from teachers.storage.place import remote_of, spoken
+
+PATIENCE_S = 120.0
+"""For a worker to start on each node."""
+LATE_S = 5.0
+"""After which a network file system shows a new file."""
+
+
+def check_seen(out: Path, nodes: Sequence[Mapping[str, Any]]) -> None:
+    """Raise EnvironmentUnfit, naming the nodes, where one of `nodes` does not see what this process writes into `out`."""
+    probe, token = out / f".seen-{uuid4().hex}", uuid4().hex
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe.write_text(token)
+        mirror.put(probe)
+        problems = [f"{where} {problem}" for where, problem in _asked(probe, token, nodes).items() if problem]
+    except OSError as error:
+        raise EnvironmentUnfit(f"--out {spoken(out)}: cannot be written ({error})") from error
+    finally:
+        mirror.remove(probe)
+    if problems:
+        cure = (
+            "mend its access to the storage: package, credentials and endpoint have to be there too"
+            if remote_of(out)
+            else "give --out a folder that all nodes share (NFS), or s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"
+        )
+        raise EnvironmentUnfit(f"--out {spoken(out)}: {'; '.join(problems)}; {cure}")
+
+
+def _asked(probe: Path, token: str, nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """By the node's address, what is wrong there; empty where nothing is."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    read = ray.remote(num_cpus=0, max_retries=1)(what_is_wrong)
+    asked = {}
+    for node in nodes:
+        pinned = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        where = f"node {node['NodeManagerAddress']}"
+        asked[where] = read.options(scheduling_strategy=pinned).remote(str(probe), token)
+    done, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=PATIENCE_S)
+    found = {}
+    for where, answer in asked.items():
+        try:
+            found[where] = ray.get(answer) if answer in done else f"did not answer within {PATIENCE_S:g} s"
+        except ray.exceptions.RayError as error:
+            found[where] = f"cannot look ({[line for line in str(error).splitlines() if line.strip()][-1]})"
+    return found
+
+
+def what_is_wrong(probe: str, token: str) -> str:
+    """Of what a node sees of the probe; empty when it sees it."""
+    path, begun = Path(probe), time.monotonic()
+    while True:
+        try:
+            mirror.bring(path)
+            if path.read_text() == token:
+                return ""
+        except FileNotFoundError:
+            pass
+        except (CollegiumError, OSError) as error:
+            return f"cannot read it ({error})"
+        if time.monotonic() - begun > LATE_S:
+            return "does not see what the driver wrote there"
+        time.sleep(0.2)

@@ -1,0 +1,258 @@
+"""An OUT in an object store, as the folder that mirrors it here. Every verb is harmless for a path in no mirror.
+
+What is written goes to the storage first, then takes its name here: whatever lies in a mirror lay in the storage. What is
+read is brought whole, verified against its record, then renamed into place. Listings are hints: a proof is always read.
+Knows nothing of stages or stores.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, unquote
+from uuid import uuid4
+
+from ..errors import EnvironmentUnfit, StorageError, StoreError
+from . import room
+from .bucket import Entry, Expected, Spoiled, bucket_of
+from .place import Remote, remote_of, root_of
+
+AT_ONCE = 12
+"""Objects that one process moves side by side."""
+SMALL_BYTES = 1 << 20
+CURVES_BYTES = 256 << 20
+SMALL = {".json": SMALL_BYTES, ".yaml": SMALL_BYTES, ".html": 16 << 20, ".jsonl": CURVES_BYTES}
+"""By suffix, how large a file may be that `pull` brings."""
+PROOFS = ("SEAL.json", "STAGE.json", "spec.json", "study.json", "trials.jsonl")
+SPOILED = "spoiled"
+PASSING = ("attempts", "quarantine", SPOILED)
+"""Folders that `pull` leaves alone, beside those with a leading dot."""
+
+
+def create(path: Path, draft: Path) -> bool:
+    """Create the object of `path` with the bytes of `draft`; the first writer wins, and who is not has its bytes here."""
+    if (remote := remote_of(path)) is None:
+        return True
+    while not bucket_of(remote).create(remote.key, draft):
+        with suppress(FileNotFoundError):  # the first one has been removed meanwhile
+            bucket_of(remote).get(remote.key, path)
+            return False
+    return True
+
+
+def put(path: Path, file: Path | None = None) -> None:
+    """Write the object of `path` with the bytes of `file`, or of the path itself."""
+    if (remote := remote_of(path)) is not None:
+        bucket_of(remote).put(remote.key, file or path)
+
+
+def check(folder: Path, *, writes: bool = True) -> None:
+    """Raise EnvironmentUnfit for a storage that does not exist, refuses, or (`writes`) does not do what a run needs."""
+    if (remote := remote_of(folder)) is None:
+        return
+    bucket = bucket_of(remote)
+    bucket.conditions.check(remote.key)
+    if not writes:
+        return
+    probe = folder / f".probe-{uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        put(probe)
+        bucket.get(f"{remote.key}/{probe.name}", probe)
+        remove(probe)
+    except StorageError as error:
+        raise EnvironmentUnfit(f"--out {remote}: {error}") from error
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def put_folder(folder: Path) -> None:
+    """Every file below `folder` but drafts and locks, as it is now."""
+    if remote_of(folder) is not None:
+        files = [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")]
+        _side_by_side(put, files)
+
+
+def refresh(path: Path) -> None:
+    """Read a small file anew: what the storage has, or has no more, is what lies here. Needed for proofs alone."""
+    if (remote := remote_of(path)) is None:
+        return
+    found = bucket_of(remote).conditions.read(remote.key)
+    if found is None:
+        path.unlink(missing_ok=True)
+    elif not path.is_file() or path.read_bytes() != found[0]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        room.write(path, found[0])
+
+
+def refresh_all(paths: Iterable[Path]) -> None:
+    _side_by_side(refresh, list(paths))
+
+
+def bring(path: Path, expected: Expected | None = None) -> None:
+    """Make sure that `path` lies here, of the expected size; what comes is verified. Stays away when there is none.
+
+    Raises StoreError for an object that is not what its record says; the next run then looks at it.
+    """
+    if (remote := remote_of(path)) is None:
+        return
+    if path.is_file() and (expected is None or path.stat().st_size == expected.bytes):
+        room.use(path)
+        return
+    try:
+        _get(path, remote, expected)
+    except Spoiled as error:
+        _mark(path)
+        assert expected is not None
+        raise StoreError(
+            f"{path}: damaged in the storage (found {error}, expected {expected.digest[:16]}); run the same command "
+            f"again: it finds and rebuilds what is damaged"
+        ) from None
+
+
+def bring_all(wanted: Mapping[Path, Expected], *, hashes: bool) -> dict[Path, str]:
+    """`bring` side by side, where a file here counts only with the right bytes (`hashes`) or size.
+
+    What was found instead, of the objects that are damaged: they do not come.
+    """
+    if not wanted or remote_of(next(iter(wanted))) is None:
+        return {}
+    found: dict[Path, str] = {}
+
+    def one(path: Path) -> None:
+        expected = wanted[path]
+        whole = expected.is_of(path) if hashes else path.is_file() and path.stat().st_size == expected.bytes
+        if whole:
+            room.use(path)
+            return
+        path.unlink(missing_ok=True)
+        try:
+            remote = remote_of(path)
+            assert remote is not None
+            _get(path, remote, expected)
+        except Spoiled as error:
+            found[path] = str(error)
+
+    _side_by_side(one, list(wanted))
+    return found
+
+
+def _get(path: Path, remote: Remote, expected: Expected | None) -> None:
+    room.make(path, expected.bytes if expected else 0)
+    with suppress(FileNotFoundError):
+        bucket_of(remote).get(remote.key, path, expected)
+        room.use(path)
+
+
+def _mark(path: Path) -> None:
+    """Tell the next run that this object is damaged: its own copy may be whole."""
+    root = root_of(path)
+    marked = root / SPOILED / quote(path.relative_to(root).as_posix(), safe="")
+    marked.parent.mkdir(parents=True, exist_ok=True)
+    marked.touch()
+    put(marked)
+
+
+def entries(folder: Path) -> dict[str, Entry]:
+    """What the storage lists below `folder`, by the path below it: a hint. Names that would leave it are passed over."""
+    if (remote := remote_of(folder)) is None:
+        return {}
+    found = {}
+    for entry in bucket_of(remote).list(remote.key):
+        below = PurePosixPath(entry.key.removeprefix(remote.key).lstrip("/"))
+        if below.parts and ".." not in below.parts:
+            found[str(below)] = entry
+    return found
+
+
+def pull(folder: Path) -> None:
+    """Bring the small files below `folder` that are not here, or of another size, and forget proofs that are gone."""
+    if remote_of(folder) is None:
+        return
+    there = entries(folder)
+    small = {name: entry for name, entry in there.items() if _is_small(PurePosixPath(name), entry.bytes)}
+    stale = [folder / name for name, entry in small.items() if _size(folder / name) != entry.bytes]
+    for path in stale:
+        path.unlink(missing_ok=True)
+    _side_by_side(bring, stale)
+    for name in there:
+        if PurePosixPath(name).parts[0] == SPOILED:
+            (folder / unquote(PurePosixPath(name).name)).unlink(missing_ok=True)
+            remove(folder / name)
+    for path in [p for pattern in (*PROOFS, "commits/*.json") for p in folder.rglob(pattern)]:
+        if path.relative_to(folder).as_posix() not in there:
+            path.unlink(missing_ok=True)
+
+
+def pull_all(folder: Path) -> None:
+    """Bring everything below `folder` that is not here."""
+    _side_by_side(bring, [folder / name for name in entries(folder)])
+
+
+def complete(folder: Path, outputs: Mapping[str, int]) -> None:
+    """Put what the storage does not list in this size: what a seal vouches for must lie there."""
+    if remote_of(folder) is None:
+        return
+    there = entries(folder)
+    _side_by_side(put, [folder / n for n, size in outputs.items() if n not in there or there[n].bytes != size])
+
+
+def remove(path: Path) -> None:
+    """A file, here and in the storage."""
+    path.unlink(missing_ok=True)
+    if (remote := remote_of(path)) is not None:
+        bucket_of(remote).conditions.remove([remote.key])
+
+
+def remove_folder(folder: Path) -> None:
+    """A folder with all that is in it, here and in the storage; its seal goes first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if (remote := remote_of(folder)) is not None:
+        keys = sorted((entry.key for entry in entries(folder).values()), key=lambda key: not key.endswith("SEAL.json"))
+        bucket_of(remote).conditions.remove(keys)
+
+
+def move(path: Path, target: Path) -> None:
+    """A file or folder, here and in the storage; nothing where there is none."""
+    if path.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, target)
+    if (remote := remote_of(path)) is None:
+        return
+    to = remote_of(target)
+    assert to is not None
+    conditions = bucket_of(remote).conditions
+    for key in [remote.key, *(entry.key for entry in entries(path).values())]:
+        with suppress(FileNotFoundError):
+            conditions.copy(key, f"{to.key}{key.removeprefix(remote.key)}")
+            conditions.remove([key])
+
+
+def there(path: Path) -> bool:
+    """Whether a file lies here, or comes from the storage."""
+    bring(path)
+    return path.is_file()
+
+
+def _is_small(name: PurePosixPath, size: int) -> bool:
+    passing = any(part.startswith(".") or part in PASSING for part in name.parts)
+    return not passing and size <= SMALL.get(name.suffix, -1)
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return -1
+
+
+def _side_by_side(work: Callable[[Path], None], items: Sequence[Path]) -> None:
+    """`work` on every item, a bounded number at once; the first error is raised when all have ended."""
+    if not items:
+        return
+    with ThreadPoolExecutor(min(AT_ONCE, len(items)), thread_name_prefix="mirror") as pool:
+        for done in [pool.submit(work, item) for item in items]:
+            done.result()

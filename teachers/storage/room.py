@@ -1,0 +1,74 @@
+"""How much of this machine's disk the mirrors take: COLLEGIUM_CACHE_BYTES, else half of what the disk has for them.
+
+Above it the files that were used least recently go, whatever mirror they are of: shards, parts and weights alone, which lie
+in the storage and come again when they are needed. What this process uses stays; a file that another process has mapped
+lives on in its memory.
+"""
+
+import os
+import shutil
+import threading
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+from .place import QUOTED, cache
+
+LIMIT = "COLLEGIUM_CACHE_BYTES"
+MAY_GO = {".arrow", ".safetensors", ".skops", ".pt"}
+
+_lock = threading.Lock()
+_used: set[Path] = set()
+
+
+def use(path: Path) -> None:
+    """This process reads `path` from now on."""
+    _used.add(path)
+    with suppress(OSError):
+        os.utime(path)
+
+
+def make(path: Path, num_bytes: int) -> None:
+    """Make room for a file of `num_bytes` at `path`."""
+    if num_bytes < 1 << 16:
+        return
+    with _lock:
+        files = sorted(_files(), key=lambda found: found[1])
+        held = sum(size for size, _, _ in files)
+        excess = held + num_bytes - limit(held)
+        for size, _, old in files:
+            if excess <= 0:
+                return
+            if old not in _used:
+                old.unlink(missing_ok=True)
+                excess -= size
+
+
+def limit(held: int) -> int:
+    """In bytes; `held`: what the mirrors take now."""
+    if given := os.environ.get(LIMIT):
+        return int(given)
+    cache().mkdir(parents=True, exist_ok=True)
+    return (shutil.disk_usage(cache()).free + held) // 2
+
+
+def _files() -> list[tuple[int, float, Path]]:
+    """(size, when it was last used, path) of what may go."""
+    found = []
+    for mirror in cache().glob("*"):
+        if QUOTED.fullmatch(mirror.name):
+            for folder, _, names in os.walk(mirror):
+                for name in names:
+                    if Path(name).suffix in MAY_GO:
+                        with suppress(FileNotFoundError):
+                            path = Path(folder) / name
+                            state = path.stat()
+                            found.append((state.st_size, state.st_mtime, path))
+    return found
+
+
+def write(path: Path, payload: bytes) -> None:
+    """A small file, in one step."""
+    draft = path.parent / f".draft-{uuid4().hex}"
+    draft.write_bytes(payload)
+    os.replace(draft, path)
