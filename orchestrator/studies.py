@@ -191,7 +191,7 @@ class Diary:
         self.num_students = 0
         begun.tracker.follow(self.stage, study.folder / "metrics.jsonl")
         metric, direction = next(iter(search.metrics.items()))
-        wanted = {"trials": search.trials, "control_trials": self.num_controls}
+        wanted: dict[str, Any] = {"trials": search.trials, "control_trials": self.num_controls}
         begun.journal.work(self.stage, **wanted, metric=metric, direction=direction)
 
     def is_missing_some(self) -> bool:
