@@ -25,10 +25,12 @@ class Mailbox:
 
 
 def open_mailbox() -> Any:
-    """A handle of a mailbox actor that reserves no CPU; trainings call `put.remote(records)` and never wait."""
+    """A handle of a mailbox actor on this node that reserves no CPU; trainings call `put.remote(records)` and never wait."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return ray.remote(num_cpus=0, max_restarts=-1)(Mailbox).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # no node less to lose
+    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Mailbox).remote()
 
 
 def empty(mailbox: Any, timeout_s: float = 2.0) -> list[Record]:

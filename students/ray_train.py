@@ -163,7 +163,9 @@ def trainer(
     job: Job, storage: Path, resources: Resources, workers: int, gpus: float, max_failures: int, placement: str
 ) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from .ray_network import OwnNetwork
 
     storage.mkdir(parents=True)
     reserved = {"CPU": resources.cpus, **({"GPU": gpus} if gpus else {}), **resources.custom}
@@ -171,7 +173,7 @@ def trainer(
     return TorchTrainer(
         train_on_worker,
         train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="gloo") if shares_gpus else None,
+        torch_config=OwnNetwork(backend="gloo" if shares_gpus else None),
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=gpus > 0,

@@ -149,6 +149,7 @@ class ReplicaClient:
         self.max_attempts, self.wait_s, self.num_retries = max_attempts, wait_s, 0
         self.replicas: dict[str, list[Replica]] = {}
         self.waiting: list[Call] = []
+        self.last_loss = ""
         self.under_way: dict[Any, Call | Replica] = {}
         for name, given in actors.items():
             if not given:
@@ -173,6 +174,7 @@ class ReplicaClient:
         for call in calls:
             while call.is_open:
                 self._turn(PAUSE_S)
+                self._check_that_somebody_is_left(call.teacher)
             if call.error is not None:
                 raise call.error
         return {call.teacher: call.answer for call in calls if call.answer is not None}
@@ -231,12 +233,16 @@ class ReplicaClient:
         if replica.lost_at is None:
             replica.lost_at = now
             log.warning("live teacher %s: a replica is lost, Ray starts it again", replica.teacher)
-        replica.ready, replica.ask_at = False, now + PAUSE_S
-        if now - replica.lost_at > self.wait_s and not any(other.ready for other in self.replicas[replica.teacher]):
+        replica.ready, replica.ask_at, self.last_loss = False, now + PAUSE_S, first_line(error)
+
+    def _check_that_somebody_is_left(self, teacher: str) -> None:
+        """A call to a replica whose node is gone, and that finds no other, is not answered at all."""
+        since = [replica.lost_at for replica in self.replicas[teacher] if replica.lost_at is not None]
+        if len(since) == len(self.replicas[teacher]) and time.monotonic() - max(since) > self.wait_s:
             raise TeacherError(
-                f"live teacher {replica.teacher!r}: no replica came back within {self.wait_s:g} s; checkpoints are kept, "
-                f"run the same command again. Ray says: {first_line(error)}"
-            ) from error
+                f"live teacher {teacher!r}: no replica came back within {self.wait_s:g} s; checkpoints are kept, "
+                f"run the same command again. Ray says: {self.last_loss}"
+            )
 
     def _take_answer(self, ref: Any, call: Call) -> None:
         replica = call.replica
