@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-SHOWN_METRICS = ("train.loss", "train.learning_rate", "train.wait_s", "validation.accuracy", "validation.nll")
+SHOWN_METRICS = ("train.loss", "validation.accuracy", "train.wait_s")
 MOST_TRAININGS = 8
 MOST_RUNS = 5
 Stage = Mapping[str, Any]
@@ -14,10 +14,8 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The whole page."""
     run = found["run"]
     yield f"{run['recipe']}: {_how_it_stands(found)}"
-    yield f"run {run['id']} in {found['out']} (collegium {run['command']}, pid {run['pid']} on {run['host']})"
-    if run["cluster"]:
-        nodes, cpus, gpus = (run["cluster"][key] for key in ("nodes", "cpus", "gpus"))
-        yield f"cluster: {_num(nodes, 'node')}, {_num(cpus, 'CPU')}, {_num(gpus, 'GPU')}"
+    yield f"run {run['id']} in {found['out']}"
+    yield f"collegium {run['command']}, pid {run['pid']} on {run['host']}{_cluster(run['cluster'])}"
     if run["error"]:
         yield f"error: {run['error']}"
     yield ""
@@ -60,6 +58,12 @@ def _how_it_stands(found: Mapping[str, Any]) -> str:
     return f"{run['state']} after {clock(run['seconds'])}{cure}"
 
 
+def _cluster(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    return f"; {_num(found['nodes'], 'node')}, {_num(found['cpus'], 'CPU')}, {_num(found['gpus'], 'GPU')}"
+
+
 def _title(stage: Stage) -> str:
     return f"{stage['stage']}/{stage['name']}"
 
@@ -87,7 +91,7 @@ def _of_labels(stage: Stage) -> Iterator[str]:
         if stage["shards_per_s"]:
             yield f"{stage['shards_per_s']:.3g} shards/s"
         if "replicas" in stage:
-            yield f"{stage.get('ready', 0)}/{stage['replicas']} replicas"
+            yield f"{stage.get('ready', 0)}/{stage['replicas']} replicas ready"
         if stage.get("gpus"):
             yield _num(stage["gpus"] * stage["replicas"], "GPU")
     else:

@@ -246,16 +246,16 @@ def test_the_page_fits_a_terminal_and_a_line_says_what_goes_on(run: tuple[Path, 
     written.work("distill/small", workers=2, gpus=1.0, trainings=trainings)
     written.work("label/wide", replicas=4, ready=3, gpus=0.25)
     written.on([{"Resources": {"CPU": 8.0, "GPU": 2.0}}] * 2)
-    append(
-        folder / "metrics.jsonl", (STUDENT, "train.loss", 350, 0.31234), (STUDENT, "validation.accuracy", 350, 0.9142)
-    )
+    figures = {"train.loss": 0.31234, "train.learning_rate": 0.00231, "train.wait_s": 0.01, "validation.nll": 0.5871}
+    figures["validation.accuracy"] = 0.9142
+    append(folder / "metrics.jsonl", *((STUDENT, key, 350, value) for key, value in figures.items()))
     until(lambda: stage(out, "label/wide").get("ready") == 3)
     found = {**Looker(str(out)).look(), "out": "out/digits"}
     found["run"]["cluster"] = found["run"]["cluster"] or {"nodes": 2, "cpus": 16, "gpus": 4}
     page = [*lines(found)]
     assert max(map(len, page)) <= 80, page
     text = "\n".join(page)
-    assert "12/29 shards" in text and "3/4 replicas" in text and "validation.accuracy 0.9142" in text
+    assert "12/29 shards" in text and "3/4 replicas ready" in text and "validation.accuracy 0.9142" in text
     assert "step 350/1600" in one_line(found) and "\n" not in one_line(found)
 
 
