@@ -27,6 +27,7 @@ from teachers.waiting import outcome
 
 from .capacity import check_capacity
 from .checks import check_before_work
+from .joining import check_address, told
 from .recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ def cluster(address: str | None = None, recipe: Recipe | None = None) -> Iterato
     the cluster can never meet a request of `recipe`.
     """
     set_environment()
+    check_address(address)
     joined = Cluster(address or os.environ.get("RAY_ADDRESS"), recipe)
     try:
         yield joined
@@ -133,7 +135,8 @@ class Cluster:
                 outcome(self._start)
                 self._nodes = [node for node in ray.nodes() if node["Alive"]]
                 if self._recipe is not None:
-                    check_capacity(self._recipe, [node["Resources"] for node in self._nodes])
+                    for note in check_capacity(self._recipe, [node["Resources"] for node in self._nodes]):
+                        log.info("%s", note)
         return self._nodes
 
     def join(self) -> None:
@@ -170,13 +173,11 @@ class Cluster:
                 job_config=_job_config(),
             )
         except Exception as error:
-            cure = (
-                "`collegium doctor` looks closer"
-                if local
-                else "is it running, and is its token in RAY_AUTH_TOKEN_PATH?"
-            )
-            where = self._address or "this machine"
-            raise EnvironmentUnfit(f"Ray did not start at {where} ({_one_line(error)}); {cure}") from error
+            if self._address is not None and not local:
+                raise told(self._address, error) from error
+            raise EnvironmentUnfit(
+                f"Ray did not start on this machine ({_one_line(error)}); `collegium doctor` looks closer"
+            ) from error
         self._started_here = True
 
     def leave(self) -> None:

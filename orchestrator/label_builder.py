@@ -12,6 +12,7 @@ from teachers.seal import Damage, Seal, digest_of
 from teachers.users_code import within
 
 from . import graph
+from .capacity import wait_for_room_s
 from .context import Context, Facts, Taught
 from .stages import Built, Stage
 
@@ -112,7 +113,7 @@ def _label(context: Context, asked: Asked, folders: Mapping[Stage, Path]) -> dic
         context.watch.advance(f"label/{asked.name}", sum(done.values()), total, f"{now.rows_per_s:,.0f} rows/s")
 
     teacher = TeacherSpec(asked.name, asked.config, asked.trained, context.recipe.trusted(), context.user_path)
-    report = ask(teacher, tasks, progress=advance)
+    report = ask(teacher, tasks, progress=advance, wait_s=wait_for_room_s())
     facts = {
         "rows_per_s": round(report.rows_per_s, 1),
         "actor_start_s": round(report.start_s, 3),
