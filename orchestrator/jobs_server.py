@@ -78,8 +78,6 @@ def look_at(address: str) -> Server:
             f"the cluster at {address} asks for a token, and there is none in RAY_AUTH_TOKEN or {place}; "
             f"copy the head's token there, with mode 0600"
         )
-    if not authenticated:
-        log.warning("the cluster at %s takes jobs from anybody: start it with RAY_AUTH_MODE=token", address)
     key = found if authenticated else None
     status, version = _ask(address, "/api/version", key)
     if status in (401, 403):
@@ -88,6 +86,8 @@ def look_at(address: str) -> Server:
         )
     if status != 200 or "ray_version" not in version:
         raise EnvironmentUnfit(f"{address} answers, but not as the dashboard of a Ray cluster; is it HEAD:8265?")
+    if not authenticated:
+        log.warning("the cluster at %s takes jobs from anybody: start it with RAY_AUTH_MODE=token", address)
     _, about = _ask(address, "/api/v0/cluster_metadata", key)
     data = about.get("data")
     python = data.get("pythonVersion") if isinstance(data, dict) else None
