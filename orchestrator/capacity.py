@@ -5,25 +5,40 @@ Knows nothing of how a cluster is joined.
 """
 
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from students.cohort_config import CohortCommon
+from teachers import pools
 from teachers.config import Resources, TeacherConfig
 from teachers.errors import EnvironmentUnfit
-from teachers.pools import in_reach
 
 from .graph import name_in_recipe
 from .recipe import Learner, Recipe
 
 Node = Mapping[str, float]
 """Resources of one node by Ray's names."""
+AUTOSCALING = "COLLEGIUM_AUTOSCALING"
 
 
-def check_capacity(recipe: Recipe, nodes: Sequence[Node], cure: str = "") -> None:
-    """Raise EnvironmentUnfit for requests that `nodes` can never meet; `cure` is told last."""
-    if problems := list(problems_of(recipe, nodes)):
+def check_capacity(recipe: Recipe, nodes: Sequence[Node], cure: str = "") -> list[str]:
+    """Raise EnvironmentUnfit for requests that `nodes` can never meet; `cure` is told last.
+
+    Where nodes are added on demand, which ones is not known: then the requests that wait for such are returned.
+    """
+    problems = list(problems_of(recipe, nodes))
+    if problems and not autoscaling():
         raise EnvironmentUnfit("\n".join([*problems, *([cure] if cure else [])]))
+    return [f"{problem}: waits for the autoscaler" for problem in problems]
+
+
+def autoscaling() -> bool:
+    """Whether the environment says that the cluster adds nodes on demand: Ray tells no driver."""
+    return os.environ.get(AUTOSCALING, "0") not in ("", "0")
+
+
+def wait_for_room_s() -> float:
+    """So long replicas wait for room before a run gives up: nodes of a cloud can take many minutes."""
+    return 3600.0 if autoscaling() or os.environ.get(pools.VARIABLE) else 600.0
 
 
 def problems_of(recipe: Recipe, nodes: Sequence[Node]) -> Iterator[str]:
@@ -113,16 +128,11 @@ def check_room_for_trials(recipe: Recipe, nodes: Sequence[Node]) -> None:
         )
 
 
-def expected_nodes(recipe: Recipe, address: str | None) -> list[Node] | None:
-    """The nodes that a run would find, as far as that is known without starting Ray; None for a cluster elsewhere.
+def this_machine(recipe: Recipe) -> list[Node]:
+    """What a Ray that is started here would find, without starting it.
 
-    Of this machine upper bounds: Ray counts no more than these. What it calls the GPUs is not known, so any name passes.
+    Upper bounds: Ray counts no more than these. What it calls the GPUs is not known, so any name passes.
     """
-    ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
-        return in_reach([node["Resources"] for node in ray.nodes() if node["Alive"]])
-    if (address or os.environ.get("RAY_ADDRESS") or "local") != "local":
-        return None
     import torch
 
     gpus = float(torch.cuda.device_count())

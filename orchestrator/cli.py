@@ -1,6 +1,7 @@
 """The command `collegium`. Results go to stdout, progress and logs to stderr; heavy packages are imported when needed."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -88,12 +89,23 @@ def init(target: Path, name: str, listing: bool) -> None:
 @with_address
 @with_json
 @click.option("--check", "dry_forward", is_flag=True, help="Also run one batch of zeros through every network.")
+@click.option("--autoscaling", is_flag=True, help="The cluster adds nodes: tell what waits for them, refuse nothing.")
 def plan(
-    recipe: str, overrides: tuple[str, ...], out: Path | None, address: str | None, as_json: bool, dry_forward: bool
+    recipe: str,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    address: str | None,
+    as_json: bool,
+    dry_forward: bool,
+    autoscaling: bool,
 ) -> None:
-    """Validate a recipe; show its stages, what would be reused, what is needed."""
+    """Validate a recipe; show its stages, what would be reused, what is needed; of a cluster, which nodes."""
+    from .capacity import AUTOSCALING
+    from .placement import table
     from .planning import plan as make_plan
 
+    if autoscaling:
+        os.environ[AUTOSCALING] = "1"
     loaded = load_recipe(find(recipe), overrides)
     made = make_plan(loaded, out or Path("out") / loaded.name, dry_forward=dry_forward, address=address)
     if as_json:
@@ -102,6 +114,8 @@ def plan(
     for stage in made.stages:
         title = "/".join(part for part in (stage.stage, stage.name, stage.part) if part)
         click.echo(f"{stage.action:<8} {title:<32} {stage.reason}")
+    for line in ["", *table(made.placement)] if made.placement else []:
+        click.echo(line)
     click.echo(
         f"\nabout {made.bytes_needed / 2**20:,.1f} MiB of {made.bytes_free / 2**20:,.0f} MiB free; nothing was written"
     )
@@ -119,6 +133,7 @@ def _run(
     log_format: str,
     **how: Any,
 ) -> None:
+    from .joining import check_address
     from .progress import Watch, show_logs
     from .runs import run, smoke
     from .studies import tune
@@ -128,6 +143,7 @@ def _run(
     out = out or Path("out") / loaded.name
     if how.pop("smoke", False):
         loaded, out = smoke(loaded), out.with_name(f"{out.name}-smoke")
+    check_address(address)
     work = tune if how.pop("searching", False) else run
     tell_and_leave(work(loaded, out, address=address, quiet=False, **how), out, as_json)
 

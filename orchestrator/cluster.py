@@ -32,6 +32,7 @@ from teachers.waiting import outcome
 from .capacity import check_capacity, total
 from .checks import check_before_work
 from .head_watch import HeadWatch
+from .joining import check_address, told
 from .probing import check_seen
 from .recipe import Recipe
 
@@ -106,6 +107,7 @@ def cluster(address: str | None = None, recipe: Recipe | None = None, out: Path 
     the cluster can never meet a request of `recipe`, or one of its nodes does not see `out`.
     """
     set_environment()
+    check_address(address)
     joined = Cluster(address or os.environ.get("RAY_ADDRESS"), recipe, out)
     try:
         yield joined
@@ -147,7 +149,8 @@ class Cluster:
                 outcome(self._start)
                 self._nodes = [node for node in ray.nodes() if node["Alive"]]
                 if self._recipe is not None:
-                    check_capacity(self._recipe, self.in_reach)
+                    for note in check_capacity(self._recipe, self.in_reach):
+                        log.info("%s", note)
                 if self._out is not None and self._dashboard_port is None:  # not started here: others' machines
                     check_seen(self._out, self._nodes)
         return self._nodes
@@ -197,13 +200,11 @@ class Cluster:
                 job_config=_job_config(),
             )
         except Exception as error:
-            cure = (
-                "`collegium doctor` looks closer"
-                if local
-                else "is it running, and is its token in RAY_AUTH_TOKEN_PATH?"
-            )
-            where = self._address or "this machine"
-            raise EnvironmentUnfit(f"Ray did not start at {where} ({_one_line(error)}); {cure}") from error
+            if self._address is not None and not local:
+                raise told(self._address, error) from error
+            raise EnvironmentUnfit(
+                f"Ray did not start on this machine ({_one_line(error)}); `collegium doctor` looks closer"
+            ) from error
         self._started_here = True
         self.head = HeadWatch(ray.get_runtime_context().gcs_address)
 

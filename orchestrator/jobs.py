@@ -18,8 +18,6 @@ from .jobs_server import look_at, token
 if TYPE_CHECKING:
     from .submission import Submission
 
-log = logging.getLogger(__name__)
-
 ANSWER_S = 30.0
 """So long a cluster that has answered before may take for one answer."""
 QUIET_S = 15.0
@@ -219,6 +217,8 @@ def _client(address: str) -> Any:
         def _do_request(self, *arguments: Any, **keywords: Any) -> Any:
             return super()._do_request(*arguments, **{"timeout": ANSWER_S, **keywords})  # the default waits for ever
 
+    for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     return Patient(address)
 
 

@@ -5,11 +5,9 @@ Knows nothing of jobs.
 """
 
 import http.client
-import importlib.metadata
 import json
 import logging
 import os
-import platform
 import urllib.error
 import urllib.request
 from concurrent.futures import Future
@@ -20,6 +18,8 @@ from threading import Thread
 from typing import Any
 
 from teachers.errors import EnvironmentUnfit, RecipeError
+
+from .joining import check_versions
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +78,6 @@ def look_at(address: str) -> Server:
             f"the cluster at {address} asks for a token, and there is none in RAY_AUTH_TOKEN or {place}; "
             f"copy the head's token there, with mode 0600"
         )
-    if not authenticated:
-        log.warning("the cluster at %s takes jobs from anybody: start it with RAY_AUTH_MODE=token", address)
     key = found if authenticated else None
     status, version = _ask(address, "/api/version", key)
     if status in (401, 403):
@@ -88,6 +86,8 @@ def look_at(address: str) -> Server:
         )
     if status != 200 or "ray_version" not in version:
         raise EnvironmentUnfit(f"{address} answers, but not as the dashboard of a Ray cluster; is it HEAD:8265?")
+    if not authenticated:
+        log.warning("the cluster at %s takes jobs from anybody: start it with RAY_AUTH_MODE=token", address)
     _, about = _ask(address, "/api/v0/cluster_metadata", key)
     data = about.get("data")
     python = data.get("pythonVersion") if isinstance(data, dict) else None
@@ -96,15 +96,15 @@ def look_at(address: str) -> Server:
     return server
 
 
-def check_versions(where: str, ray: str, python: str | None) -> None:
-    """Raise EnvironmentUnfit when a cluster has another Ray, or another minor version of Python, than this process."""
-    ours, here = importlib.metadata.version("ray"), platform.python_version()
-    other_python = python is not None and python.split(".")[:2] != here.split(".")[:2]
-    if ray != ours or other_python:
-        raise EnvironmentUnfit(
-            f"the cluster at {where} has Ray {ray}{f' and Python {python}' if python else ''}, "
-            f"here are Ray {ours} and Python {here}; use an environment with the cluster's versions, or change the cluster's"
-        )
+def nodes_from_dashboard(address: str) -> list[tuple[str, dict[str, float]]]:
+    """(address, resources) of every node that is alive. Raises as `look_at`."""
+    server = look_at(address)
+    _, answer = _ask(address, "/api/v0/nodes?detail=1&limit=10000", token()[0] if server.authenticated else None)
+    try:
+        nodes = answer["data"]["result"]["result"]
+        return [(node["node_ip"], node["resources_total"]) for node in nodes if node["state"] == "ALIVE"]
+    except (KeyError, TypeError):
+        raise EnvironmentUnfit(f"the dashboard at {address} does not say which nodes there are") from None
 
 
 def _mode(address: str) -> str:
@@ -124,7 +124,9 @@ def _ask(address: str, path: str, key: str | None) -> tuple[int, dict[str, Any]]
         return answer.result(PATIENCE_S)
     except OutOfTime:
         reason = f"nothing within {PATIENCE_S:g} s"
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (http.client.HTTPException, ValueError):
+        reason = "what is there speaks no HTTP"
+    except OSError as error:
         reason = str(getattr(error, "reason", None) or error or type(error).__name__)
     raise EnvironmentUnfit(
         f"{address} does not answer ({reason}); is the cluster running, and is this its dashboard (HEAD:8265)?"

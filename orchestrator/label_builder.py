@@ -13,6 +13,7 @@ from teachers.seal import Damage, Seal, digest_of
 from teachers.users_code import within
 
 from . import graph
+from .capacity import wait_for_room_s
 from .context import Context, Facts, Taught
 from .stages import Built, Stage
 
@@ -120,7 +121,7 @@ def _label(context: Context, asked: Asked, folders: Mapping[Stage, Path]) -> dic
     context.journal.work(title, cpus=resources.cpus, gpus=context.cluster.gpus(resources))
     teacher = TeacherSpec(asked.name, asked.config, asked.trained, context.recipe.trusted(), context.user_path)
     with working_on(stage=title):
-        report = ask(teacher, tasks, progress=advance)
+        report = ask(teacher, tasks, progress=advance, wait_s=wait_for_room_s())
     facts = {
         "rows_per_s": round(report.rows_per_s, 1),
         "actor_start_s": round(report.start_s, 3),

@@ -4,13 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .capacity import workers_of
+from .capacity import wait_for_room_s, workers_of
 from .context import Context, Taught
 from .stages import Built
 
 Replicas = Mapping[str, Sequence[Any]]
 """Actor handles by the teacher's name."""
-WAIT_S = 600.0
 """For room on the cluster."""
 
 
@@ -35,5 +34,5 @@ def live_teachers(
     specs = [TeacherSpec(name, taught[name].config, taught[name].trained, trust, context.user_path) for name in names]
     config = context.recipe.learners[learners[0]]
     workers = Request.of(f"workers of {', '.join(learners)}", config.resources, workers_of(config))
-    with live_replicas(specs, prepared.folder, [workers], WAIT_S) as replicas:
+    with live_replicas(specs, prepared.folder, [workers], wait_for_room_s()) as replicas:
         yield replicas

@@ -9,15 +9,18 @@ from typing import Any
 from teachers.config import TeacherConfig
 from teachers.errors import RecipeError, StoreError
 from teachers.imports import use_user_path
+from teachers.pools import in_reach
 from teachers.storage import mirror
 from teachers.storage.place import place, spoken
 
 from . import graph
-from .capacity import check_capacity, check_room_for_trials, expected_nodes
+from .capacity import Node, autoscaling, check_capacity, check_room_for_trials, this_machine, total
 from .checks import class_problems, folder_problems, import_problems, weights_problems
 from .cohort_builders import to_export
 from .context import Taught, delivered, delivered_digest, delivered_member, segments_of
 from .label_builder import label_stages
+from .placement import Ask, places_at
+from .placement import place as placed_on
 from .recipe import Recipe, check, learner_of
 from .search_space import search_warnings
 from .stages import Built, Stage, Stages
@@ -46,6 +49,8 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     bytes_needed: int = 0
     bytes_free: int = 0
+    placement: list[Ask] | None = None
+    """Where what is not reused would run; of a cluster only."""
 
     def record(self) -> dict[str, Any]:
         return {
@@ -54,6 +59,7 @@ class Plan:
             "notes": self.notes,
             "bytes_needed": self.bytes_needed,
             "bytes_free": self.bytes_free,
+            "placement": None if self.placement is None else [ask.record() for ask in self.placement],
         }
 
 
@@ -67,7 +73,7 @@ def plan(
 ) -> Plan:
     """Validate everything that can be known without running. Raises RecipeError, DataError or EnvironmentUnfit.
 
-    Requests are compared with this machine, unless `address` (or RAY_ADDRESS) names a cluster: joining it compares them.
+    Requests are compared with this machine, or with the nodes of the cluster at `address` (or RAY_ADDRESS).
     `dry_forward` builds every network and runs it on one batch of zeros (imports torch and the user's modules).
     """
     from teachers.look import look, source_digest
@@ -82,14 +88,19 @@ def plan(
     problems = [*import_problems(recipe), *folder_problems(recipe), *weights_problems(recipe)]
     if problems := [*problems, *class_problems(recipe, seen.classes)]:
         raise RecipeError("\n".join(problems))
-    nodes = expected_nodes(recipe, address)
-    if nodes is None:
-        made.notes.append("whether the cluster could ever hold replicas and workers is found out when a run joins it")
-    else:
+    places = places_at(address)
+    if places is None:
+        nodes = this_machine(recipe)
         check_room_for_trials(recipe, nodes)
-        check_capacity(recipe, nodes, "That is this machine; a cluster is named by --address or RAY_ADDRESS")
+        made.notes += check_capacity(
+            recipe, nodes, "That is this machine; a cluster is named by --address or RAY_ADDRESS"
+        )
+    else:
+        made.notes += _cluster_notes(recipe, in_reach([*places.values()]))
     walk = _Walk(recipe, Stages(out), made)
     walk.all(source_digest(recipe.transfer_set))
+    if places is not None:
+        made.placement = placed_on(recipe, [(s.stage, s.name) for s in made.stages if s.action != "reuse"], places)
     rows = seen.num_rows or 0
     classes = len(seen.classes or ())
     cached = [teacher for teacher in recipe.teachers.values() if teacher.mode == "cached"]
@@ -113,6 +124,17 @@ def _free(out: Path) -> int:
     while not at.exists():
         at = at.parent
     return shutil.disk_usage(at).free
+
+
+def _cluster_notes(recipe: Recipe, nodes: Sequence[Node]) -> list[str]:
+    """What waits for nodes to come. Raises EnvironmentUnfit for what the cluster can never hold."""
+    notes = check_capacity(recipe, nodes)
+    configs = [*recipe.teachers.values(), *recipe.learners.values()]
+    if not autoscaling():
+        check_room_for_trials(recipe, nodes)
+    elif not total(nodes, "GPU") and any(config.resources.gpus == "auto" for config in configs):
+        notes.append("`gpus: auto` is none, since no node of today has a GPU; say `gpus: 1` for nodes to be added")
+    return notes
 
 
 def _floor_notes(recipe: Recipe) -> list[str]:

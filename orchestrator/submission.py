@@ -15,6 +15,7 @@ from teachers.errors import RecipeError
 from teachers.imports import use_user_path
 
 from .arrival import EXPECTED
+from .capacity import AUTOSCALING
 from .parcel import Parcel, pack, uri_of
 from .recipe import Recipe, load_recipe, without_password
 
@@ -92,7 +93,7 @@ def make(
     environment, notes = _environment(variables)
     environment[EXPECTED] = importlib.metadata.version("collegium")
     if autoscaling:
-        environment["COLLEGIUM_AUTOSCALING"] = "1"
+        environment[AUTOSCALING] = "1"
     notes += [f"{name}: there is no such module here; it must be installed on the cluster" for name in parcel.absent]
     decided = "\0".join([entrypoint, uri_of(zipped), *sorted(environment)])
     readable = recipe.name.lower().replace("_", "-")

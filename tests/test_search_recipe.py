@@ -214,7 +214,7 @@ def test_what_another_key_of_the_space_brings_into_use_is_not_warned_of() -> Non
 def test_the_plan_of_the_shipped_search_has_nothing_to_warn_of_and_tells_what_there_is(tmp_path: Path) -> None:
     unused = recipe("search.space={train.momentum: {uniform: [0, 0.9]}}")
     for made, told in ((recipe(), 0), (unused, 1)):
-        found = plan(made, tmp_path / "out", address="elsewhere")
+        found = plan(made, tmp_path / "out")
         assert found.stages[0].stage == "prepare" and not (tmp_path / "out").exists()
         assert len([note for note in found.notes if "the student does not use it" in note]) == told
 

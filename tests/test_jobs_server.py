@@ -1,0 +1,183 @@
+"""Addresses where there is no cluster, or one that will not have us: told in a line, within seconds, exit code 4."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from orchestrator.jobs_server import dashboard_address
+from orchestrator.joining import check_address, told
+from teachers.errors import EnvironmentUnfit, RecipeError
+
+COMMAND = Path(sys.executable).parent / "collegium"
+KEY = "right-and-hidden"
+HERE = {"ray_version": importlib.metadata.version("ray"), "python": platform.python_version()}
+
+
+def dashboard(ray_version: str, python: str, mode: str = "token") -> type[BaseHTTPRequestHandler]:
+    """What a cluster's dashboard answers, of whatever versions."""
+    answers = {
+        "/api/version": {"ray_version": ray_version},
+        "/api/v0/cluster_metadata": {"data": {"rayVersion": ray_version, "pythonVersion": python}},
+        "/api/jobs/": [],
+    }
+
+    class Dashboard(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/api/authentication_mode":
+                self.answer(200, {"authentication_mode": mode})
+            elif mode == "token" and self.headers.get("Authorization") is None:
+                self.answer(401, {})
+            elif mode == "token" and self.headers["Authorization"] != f"Bearer {KEY}":
+                self.answer(403, {})
+            else:
+                self.answer(200, answers[self.path])
+
+        def answer(self, status: int, document: object) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(document).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Dashboard
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[type[BaseHTTPRequestHandler]], str]]:
+    servers = []
+
+    def start(handler: type[BaseHTTPRequestHandler]) -> str:
+        servers.append(HTTPServer(("127.0.0.1", 0), handler))
+        Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Takes connections and says nothing."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def jobs_list(address: str, key: str | None, tmp_path: Path) -> "subprocess.CompletedProcess[str]":
+    file = tmp_path / "token"
+    if key is not None:
+        file.touch(mode=0o600)
+        file.write_text(key)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment["RAY_AUTH_TOKEN_PATH"] = str(file)
+    return subprocess.run(
+        [COMMAND, "jobs", "list", "--address", address], env=environment, capture_output=True, text=True
+    )
+
+
+def refused(address: str, key: str | None, tmp_path: Path) -> str:
+    """What is said in one line, with exit code 4 and without the token."""
+    done = jobs_list(address, key, tmp_path)
+    assert done.returncode == 4 and KEY not in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def test_a_cluster_of_the_same_versions_lets_the_right_token_in(serve, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    done = jobs_list(serve(dashboard(HERE["ray_version"], HERE["python"])), KEY, tmp_path)
+    assert (done.returncode, done.stdout.split()[:2]) == (0, ["id", "status"]), done.stderr
+
+
+def test_a_wrong_token_and_none_are_told_apart_and_say_where_it_was_looked_for(serve, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    address = serve(dashboard(HERE["ray_version"], HERE["python"]))
+    told = refused(address, None, tmp_path)
+    assert "asks for a token, and there is none" in told and str(tmp_path / "token") in told
+    assert f"does not take the token from {tmp_path / 'token'}" in refused(address, "wrong", tmp_path)
+
+
+@pytest.mark.parametrize(("ray", "python"), [("2.9.0", HERE["python"]), (HERE["ray_version"], "3.9.1")])
+def test_a_cluster_with_another_ray_or_python_is_refused_and_both_are_named(  # type: ignore[no-untyped-def]
+    serve, tmp_path: Path, ray: str, python: str
+) -> None:
+    told = refused(serve(dashboard(ray, python)), KEY, tmp_path)
+    assert f"has Ray {ray} and Python {python}, here are Ray {HERE['ray_version']} and Python {HERE['python']}" in told
+
+
+def test_a_cluster_that_takes_jobs_from_anybody_is_warned_of(serve, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    done = jobs_list(serve(dashboard(HERE["ray_version"], HERE["python"], mode="disabled")), None, tmp_path)
+    assert (done.returncode, "takes jobs from anybody" in done.stderr) == (0, True), done.stderr
+
+
+def test_a_web_page_that_is_no_dashboard_is_told_so(serve, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    assert "not as the dashboard of a Ray cluster" in refused(serve(Page), KEY, tmp_path)
+
+
+def test_an_address_that_answers_nothing_is_given_up_within_the_time_that_is_promised(
+    silent: str, tmp_path: Path
+) -> None:
+    """10 seconds are promised to users: the command's own start is not counted here."""
+    from orchestrator.jobs_server import look_at
+
+    begun = time.monotonic()
+    with pytest.raises(EnvironmentUnfit, match="does not answer"):
+        look_at(f"http://{silent}")
+    assert time.monotonic() - begun < 10
+    assert "does not answer" in refused("http://127.0.0.1:1", KEY, tmp_path)
+
+
+@pytest.mark.parametrize("address", ["auto", "ray://head:10001", None])
+def test_what_is_no_dashboard_by_its_name_is_told_what_one_looks_like(
+    address: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(RecipeError, match="http://HEAD:8265"):
+        dashboard_address(address)
+    assert dashboard_address("head:8265") == dashboard_address("http://head:8265/") == "http://head:8265"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:1", "no cluster answers at 127.0.0.1:1"),
+        ("elsewhere", "expected HOST:PORT"),
+        ("no-such-host.invalid:6379", "no cluster answers"),
+        ("http://head:8265", "collegium submit"),
+        ("ray://head:10001", "collegium submit"),
+    ],
+)
+def test_an_address_that_cannot_be_joined_is_told_before_any_work(address: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentUnfit, match=said):
+        check_address(address)
+
+
+def test_what_ray_says_of_other_versions_names_both_sides() -> None:
+    text = (
+        "Version mismatch: The cluster was started with:\n    Ray: 2.9.0\n    Python: 3.9.1\n"
+        "This process on node 10.0.0.2 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+    )
+    said = str(told("head:6379", RuntimeError(text)))
+    assert f"at head:6379 has Ray 2.9.0 and Python 3.9.1, here are Ray {HERE['ray_version']}" in said

@@ -1,0 +1,66 @@
+"""Where the stages of a plan would go: laws of fitting, on nodes written down as Ray tells them."""
+
+import pytest
+
+from orchestrator.capacity import AUTOSCALING
+from orchestrator.placement import Ask, Places, fitting, place, table
+from orchestrator.recipe import Recipe, load_recipe
+from orchestrator.shipped import find
+
+NODES: Places = {
+    "head": {"CPU": 0.0},
+    "a": {"CPU": 8.0, "GPU": 2.0, "accelerator_type:A100": 1.0},
+    "b": {"CPU": 8.0, "GPU": 4.0, "accelerator_type:T4": 1.0},
+    "c": {"CPU": 4.0, "licence": 1.0},
+}
+STAGES = [("label", "wide"), ("label", "deep"), ("label", "trees"), ("distill", "small")]
+
+
+def digits(*overrides: str) -> Recipe:
+    return load_recipe(find("digits"), overrides)
+
+
+def seats(*overrides: str) -> dict[str, Ask]:
+    return {ask.stage: ask for ask in place(digits(*overrides), STAGES, NODES)}
+
+
+def test_teachers_with_different_needs_go_to_the_nodes_that_have_them() -> None:
+    found = seats(
+        "teachers.wide.resources={gpus: 1, accelerator_type: A100}",
+        "teachers.deep.resources={gpus: 0.25, accelerator_type: T4}",
+        "teachers.trees.resources={gpus: 0, custom: {licence: 1}}",
+        "students.small.resources={gpus: 4}",
+    )
+    assert {stage: ask.on for stage, ask in found.items()} == {
+        "label/wide": {"a": 2},
+        "label/deep": {"b": 2},
+        "label/trees": {"c": 1},
+        "distill/small": {"b": 1},
+    }
+    assert not [ask for ask in found.values() if ask.missing]
+
+
+@pytest.mark.parametrize(("share", "num"), [(1, 2), (0.5, 4), (0.6, 2), (0.25, 8), (2, 1), (3, 0)])
+def test_a_share_of_a_gpu_lies_on_one_gpu(share: float, num: int) -> None:
+    assert fitting({"CPU": 0.1, "GPU": share}, NODES["a"]) == num
+
+
+def test_a_student_and_its_live_teachers_take_room_from_each_other() -> None:
+    together = digits(
+        *("teachers.wide.mode=live", "teachers.wide.replicas=4", "teachers.wide.resources={gpus: 1}"),
+        *("students.small.train.workers=4", "students.small.resources={gpus: 1}"),
+    )
+    workers, replicas = place(together, [("distill", "small")], NODES)
+    assert sum(workers.on.values()) + sum(replicas.on.values()) == 6
+    assert [ask.missing is None for ask in (workers, replicas)].count(False) == 1
+
+
+def test_what_finds_no_room_says_how_many_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ("teachers.wide.resources={gpus: 4}", "teachers.wide.replicas=3")
+    monkeypatch.delenv(AUTOSCALING, raising=False)
+    assert seats(*wanted)["label/wide"].missing == "2 x 1 CPU, 4 GPU: no room at once"
+    monkeypatch.setenv(AUTOSCALING, "1")
+    assert seats(*wanted)["label/wide"].missing == "2 x 1 CPU, 4 GPU: waits for the autoscaler"
+    alone = seats("teachers.wide.resources={gpus: 16}", "teachers.wide.replicas=1")["label/wide"]
+    assert alone.missing == "1 x 1 CPU, 16 GPU: waits for the autoscaler; no node of today has 16 GPU"
+    assert "0 of 1" in table([alone])[1]
