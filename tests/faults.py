@@ -161,6 +161,9 @@ FAULTS: dict[str, tuple[Setup, Killer]] = {
 
 
 NODE = "node of a cohort"
+STORAGE = "driver, on a storage that does harm"
+APART = (NODE, STORAGE)
+"""Kinds that do their own setting up."""
 
 
 def undisturbed(folder: Path, setup: Setup) -> Outcome:
@@ -229,11 +232,11 @@ def other_number_of_workers(folder: Path) -> str:
 
 
 def campaign(folder: Path, kinds: Sequence[str], times: int, seed: int) -> Iterator[str]:
-    setups = {FAULTS[kind][0].name: FAULTS[kind][0] for kind in kinds if kind != NODE}
+    setups = {FAULTS[kind][0].name: FAULTS[kind][0] for kind in kinds if kind not in APART}
     expected = {name: undisturbed(folder, setup) for name, setup in setups.items()}
     if SMALL.name in expected:
         yield other_number_of_workers(folder)
-    for kind in (kind for kind in kinds if kind != NODE):
+    for kind in (kind for kind in kinds if kind not in APART):
         setup = FAULTS[kind][0]
         durations = []
         for number in range(times):
@@ -248,6 +251,24 @@ def campaign(folder: Path, kinds: Sequence[str], times: int, seed: int) -> Itera
         seconds = node_killed(folder / f"node-{number}", seed + number)
         yield f"{NODE:<16} {number + 1:>2}  done {seconds:5.1f} s after the kill  same"
 
+    if STORAGE in kinds:
+        yield from storage_harmed(folder / "storage", times, seed)
+
+
+def storage_harmed(folder: Path, times: int, seed: int) -> Iterator[str]:
+    """OUT in an object store: the driver is killed while requests are reset, refused and slow."""
+    from tests import storage_faults
+
+    expected, durations = storage_faults.undisturbed(folder / "undisturbed"), []
+    for number in range(times):
+        found, when, seconds = storage_faults.disturbed(folder / str(number), seed + number)
+        problems = compare(found, expected)
+        durations.append(seconds)
+        yield f"{STORAGE} {number + 1:>2}  killed {when}  done {seconds:5.1f} s later  {'; '.join(problems) or 'same'}"
+        if problems:
+            raise SystemExit(f"{STORAGE}, seed {seed + number}: {'; '.join(problems)}")
+    yield f"{STORAGE}: median {statistics.median(durations):.1f} s from the kill to the end; rows lost 0, rows doubled 0"
+
 
 def node_killed(folder: Path, seed: int) -> float:
     """Two members on two Ray nodes of this machine, one node killed: seconds from the kill to the end of the training."""
@@ -261,7 +282,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=10, help="kills of each kind")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", nargs="+", choices=[*FAULTS, NODE], default=[*FAULTS, NODE], help="what is killed")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=[*FAULTS, *APART], default=[*FAULTS, *APART], help="what is killed"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="collegium-faults-") as folder:
         for line in campaign(Path(folder), arguments.kinds, arguments.times, arguments.seed):
