@@ -3,6 +3,7 @@
 Each `machine` is a cache of its own, which sees nothing of the others but what the storage has.
 """
 
+import io
 import json
 import threading
 import time
@@ -32,6 +33,7 @@ from teachers.storage import lease as leases
 from teachers.storage import mirror
 from teachers.storage.place import CACHE, place, remote_of, shipped_environment, spoken
 from teachers.storage.room import LIMIT
+from tests.google_store import google_store
 from tests.object_store import ObjectStore, object_store
 from tests.test_store import a_spec, a_store, fill, keys_of, logits_of, stored_keys
 
@@ -451,6 +453,27 @@ def test_a_node_that_does_not_see_out_says_so(tmp_path: Path) -> None:
     (tmp_path / "probe").write_text("token")
     assert what_is_wrong(str(tmp_path / "probe"), "token") == ""
     assert "does not see" in what_is_wrong(str(tmp_path / "elsewhere"), "token")
+
+
+def test_conditions_on_google_are_generations(monkeypatch: pytest.MonkeyPatch) -> None:
+    from teachers.storage import gcs
+
+    with google_store() as (address, objects):
+        monkeypatch.setenv(gcs.EMULATOR, address)
+        gcs.client.cache_clear()
+        bucket = gcs.Conditions("box")
+        bucket.check("out")
+        first = bucket.create("out/x", io.BytesIO(b"first"))
+        assert first is not None and bucket.create("out/x", io.BytesIO(b"second")) is None
+        assert bucket.read("out/x") == (b"first", first) and bucket.read("out/y") is None
+        swapped = bucket.swap("out/x", b"swapped", first)
+        assert swapped is not None and bucket.swap("out/x", b"late", first) is None
+        bucket.copy("out/x", "out/y")
+        bucket.remove(["out/x", "out/none"])
+        assert [(name, payload) for name, (_, payload) in objects.items()] == [("out/y", b"swapped")]
+        with pytest.raises(EnvironmentUnfit, match="gs://none: there is no such bucket"):
+            gcs.Conditions("none").check("out")
+        gcs.client.cache_clear()
 
 
 @pytest.mark.campaign

@@ -32,8 +32,9 @@ class Conditions:
                 with told(self.name):
                     if (blob := self.bucket.get_blob(key, retry=retry())) is None:
                         return None
-                    payload: bytes = blob.download_as_bytes(if_generation_match=blob.generation, retry=retry())
-                    return payload, str(blob.generation)
+                    version = blob.generation
+                    payload: bytes = blob.download_as_bytes(if_generation_match=version, retry=retry())
+                    return payload, str(version)
             except (FileNotFoundError, FileExistsError):  # written or removed between the two questions
                 continue
 
