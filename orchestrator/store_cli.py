@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from teachers.errors import StoreError
+from teachers.storage import mirror
+from teachers.storage.place import spoken
 
 from .places import Out
 
@@ -48,18 +50,22 @@ def verify(path: Path, as_json: bool) -> None:
     from teachers.soft_targets.store import SoftTargetStore
 
     damages: dict[str, list[str]] = {}
-    for folder in find_stores(path):
-        try:
-            damages[str(folder)] = [str(damage) for damage in SoftTargetStore.open(folder).verify()]
-        except StoreError as error:
-            damages[str(folder)] = [str(error)]
+    with mirror.apart(path) as read:  # what the storage has, not what this machine remembers of it
+        for folder in find_stores(read):
+            try:
+                verified = SoftTargetStore.open(folder).verify()
+                for damage in verified:
+                    mirror.mark(path / folder.relative_to(read) / damage.path)
+                damages[spoken(folder)] = [str(damage) for damage in verified]
+            except StoreError as error:
+                damages[spoken(folder)] = [str(error)]
     if as_json:
         click.echo(json.dumps(damages, indent=1))
     else:
         for name, found in damages.items():
             click.echo(f"{'damaged' if found else 'whole':<8} {name}")
-            for damage in found:
-                click.echo(f"         {damage}")
+            for line in found:
+                click.echo(f"         {line}")
     if any(damages.values()):
         click.echo("the next `collegium run` repairs what is damaged", err=True)
         sys.exit(1)

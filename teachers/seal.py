@@ -181,20 +181,24 @@ def _read(folder: Path) -> Seal | None:
 
 
 def check_seal(folder: Path, seal: Seal, *, hashes: bool) -> list[Damage]:
-    """What differs from the seal: sizes always, SHA-256 when `hashes`. Of a mirror all of it is brought here."""
+    """What differs from the seal: sizes always, SHA-256 when `hashes`.
+
+    Of a mirror all of it is brought here; without `hashes` only what is small, the rest is compared with a listing.
+    """
     damages = []
     paths = {output.path: inside(folder, output.path) for output in seal.outputs}
-    spoiled = mirror.bring_all({paths[output.path]: expected(output) for output in seal.outputs}, hashes=hashes)
+    elsewhere = mirror.bring_all({paths[output.path]: expected(output) for output in seal.outputs}, hashes=hashes)
     for output in seal.outputs:
         path = paths[output.path]
-        if path in spoiled:
-            damages.append(Damage(output.path, spoiled[path], output.sha256[:16]))
+        if path in elsewhere:
+            if (found := elsewhere[path]) is not None:
+                damages.append(Damage(output.path, found, f"sha256 {output.sha256[:16]}"))
         elif not path.is_file():
             damages.append(Damage(output.path, "no file", f"{output.bytes} bytes"))
         elif (size := path.stat().st_size) != output.bytes:
             damages.append(Damage(output.path, f"{size} bytes", f"{output.bytes} bytes"))
-        elif hashes and (found := sha256_file(path)) != output.sha256:
-            damages.append(Damage(output.path, f"SHA-256 {found[:12]}", output.sha256[:12]))
+        elif hashes and (hashed := sha256_file(path)) != output.sha256:
+            damages.append(Damage(output.path, f"SHA-256 {hashed[:12]}", output.sha256[:12]))
     return damages
 
 

@@ -240,12 +240,17 @@ def other_number_of_workers(folder: Path) -> str:
     return f"2 workers and 1: test accuracies differ by {difference:.4f} at most"
 
 
+def kinds_apart() -> dict[str, Callable[[Path, int, int], Iterator[Kill]]]:
+    """Those that do their own setting up."""
+    from tests import node_faults, storage_faults  # which stand on this module
+
+    return {**node_faults.KINDS, **storage_faults.KINDS}
+
+
 def kills(folder: Path, kind: str, times: int, seed: int) -> Iterator[Kill]:
     """Of one kind; each in a run of its own."""
-    from tests import node_faults  # which stands on this module
-
-    if kind in node_faults.KINDS:
-        yield from node_faults.KINDS[kind](folder / kind.replace(" ", "_"), times, seed)
+    if kind in (others := kinds_apart()):
+        yield from others[kind](folder / kind.replace(" ", "_"), times, seed)
         return
     setup = FAULTS[kind][0]
     calm = folder / f"undisturbed_{setup.name}"
@@ -271,9 +276,7 @@ def campaign(folder: Path, kinds: Sequence[str], times: int, seed: int) -> Itera
 
 
 def main() -> None:
-    from tests.node_faults import KINDS
-
-    everything = [*FAULTS, *KINDS]
+    everything = [*FAULTS, *kinds_apart()]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=10, help="kills of each kind")
     parser.add_argument("--seed", type=int, default=0)

@@ -273,13 +273,11 @@ class SoftTargetStore:
         path = inside(self.folder, record.path)
         if remote_of(path) is not None:  # its name is its content: written twice it is the same
             seal.replace(path, payload)
-            return
-        if seal.publish(path, payload):
-            return
-        if _xxh3_128(path) == record.xxh3_128:
-            path.touch()  # an orphan no more: `collect_garbage` must not find it old
-        else:
-            seal.replace(path, payload)
+        elif not seal.publish(path, payload):
+            if _xxh3_128(path) == record.xxh3_128:
+                path.touch()  # an orphan no more: `collect_garbage` must not find it old
+            else:
+                seal.replace(path, payload)
 
     def _publish_record(self, record: Commit) -> Commit:
         """Create the record; a valid one that was there first stays, and is returned."""

@@ -3,6 +3,7 @@
 Credentials come from Google's own chain (application default credentials). STORAGE_EMULATOR_HOST names another server.
 """
 
+import io
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,13 +27,16 @@ class Conditions:
 
     def read(self, key: str) -> tuple[bytes, str] | None:
         """A small object and its version, or None where there is none."""
-        try:
-            with told(self.name):
-                blob = self.bucket.blob(key)
-                payload: bytes = blob.download_as_bytes(retry=retry())
-                return payload, str(blob.generation)
-        except FileNotFoundError:
-            return None
+        while True:
+            try:
+                with told(self.name):
+                    if (blob := self.bucket.get_blob(key, retry=retry())) is None:
+                        return None
+                    version = blob.generation
+                    payload: bytes = blob.download_as_bytes(if_generation_match=version, retry=retry())
+                    return payload, str(version)
+            except (FileNotFoundError, FileExistsError):  # written or removed between the two questions
+                continue
 
     def create(self, key: str, body: BinaryIO) -> str | None:
         """Create-only: the version written, or None when there is one."""
@@ -40,15 +44,15 @@ class Conditions:
 
     def swap(self, key: str, payload: bytes, version: str) -> str | None:
         """Write over `version` alone: the new version, or None when another one is there."""
-        import io
-
         return self._put(key, io.BytesIO(payload), int(version))
 
     def _put(self, key: str, body: BinaryIO, generation: int) -> str | None:
-        blob = self.bucket.blob(key)
+        blob, size = self.bucket.blob(key), body.seek(0, os.SEEK_END)
         try:
             with told(self.name):
-                blob.upload_from_file(body, if_generation_match=generation, rewind=True, retry=retry())
+                blob.upload_from_file(
+                    body, rewind=True, size=size, if_generation_match=generation, checksum="crc32c", retry=retry()
+                )
         except FileExistsError:
             return None
         return str(blob.generation)

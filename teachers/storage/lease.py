@@ -88,7 +88,7 @@ class Held:
 
     def give_back(self) -> None:
         self.ended.set()
-        self.thread.join()
+        self.thread.join(timeout=self.beat_s)
         try:
             self.conditions.swap(self.key, said(free=True), self.version)
         except (CollegiumError, OSError) as error:

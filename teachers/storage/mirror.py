@@ -7,10 +7,12 @@ Knows nothing of stages or stores.
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from urllib.parse import quote, unquote
 from uuid import uuid4
 
@@ -23,10 +25,12 @@ AT_ONCE = 12
 """Objects that one process moves side by side."""
 SMALL_BYTES = 1 << 20
 CURVES_BYTES = 256 << 20
-SMALL = {".json": SMALL_BYTES, ".yaml": SMALL_BYTES, ".html": 16 << 20, ".jsonl": CURVES_BYTES}
+SMALL = {".json": SMALL_BYTES, ".yaml": SMALL_BYTES, ".jsonl": CURVES_BYTES}
 """By suffix, how large a file may be that `pull` brings."""
 PROOFS = ("SEAL.json", "STAGE.json", "spec.json", "study.json", "trials.jsonl")
 SPOILED = "spoiled"
+JUST_WRITTEN_S = 60.0
+"""A proof that another process of this machine may have written since a listing was made."""
 PASSING = ("attempts", "quarantine", SPOILED)
 """Folders that `pull` leaves alone, beside those with a leading dot."""
 
@@ -69,6 +73,19 @@ def check(folder: Path, *, writes: bool = True) -> None:
         probe.unlink(missing_ok=True)
 
 
+@contextmanager
+def apart(folder: Path) -> Iterator[Path]:
+    """`folder` in an empty mirror of its own, for who wants to see what the storage has; itself where it is in none."""
+    if remote_of(folder) is None:
+        yield folder
+        return
+    root_of(folder).parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="collegium-", dir=root_of(folder).parent) as scratch:
+        empty = Path(scratch) / folder.relative_to(root_of(folder).parent)
+        pull(empty)
+        yield empty
+
+
 def put_folder(folder: Path) -> None:
     """Every file below `folder` but drafts and locks, as it is now."""
     if remote_of(folder) is not None:
@@ -105,7 +122,7 @@ def bring(path: Path, expected: Expected | None = None) -> None:
     try:
         _get(path, remote, expected)
     except Spoiled as error:
-        _mark(path)
+        mark(path)
         assert expected is not None
         raise StoreError(
             f"{path}: damaged in the storage (found {error}, expected {expected.digest[:16]}); run the same command "
@@ -113,28 +130,32 @@ def bring(path: Path, expected: Expected | None = None) -> None:
         ) from None
 
 
-def bring_all(wanted: Mapping[Path, Expected], *, hashes: bool) -> dict[Path, str]:
+def bring_all(wanted: Mapping[Path, Expected], *, hashes: bool) -> dict[Path, str | None]:
     """`bring` side by side, where a file here counts only with the right bytes (`hashes`) or size.
 
-    What was found instead, of the objects that are damaged: they do not come.
+    Without `hashes` large files do not come when a listing of their folder has them. What is not here afterwards though
+    the storage has it: what was found instead of the right bytes, or None for a large file that is listed rightly.
     """
     if not wanted or remote_of(next(iter(wanted))) is None:
         return {}
-    found: dict[Path, str] = {}
+    found: dict[Path, str | None] = {}
+    large = {path for path, expected in wanted.items() if expected.bytes > SMALL_BYTES}
+    listed = {} if hashes or not large else entries(Path(os.path.commonpath([path.parent for path in large])))
+    sizes = {entry.key: entry.bytes for entry in listed.values()}
 
     def one(path: Path) -> None:
-        expected = wanted[path]
-        whole = expected.is_of(path) if hashes else path.is_file() and path.stat().st_size == expected.bytes
-        if whole:
+        expected, remote = wanted[path], remote_of(path)
+        assert remote is not None
+        if expected.is_of(path) if hashes else _size(path) == expected.bytes:
             room.use(path)
-            return
-        path.unlink(missing_ok=True)
-        try:
-            remote = remote_of(path)
-            assert remote is not None
-            _get(path, remote, expected)
-        except Spoiled as error:
-            found[path] = str(error)
+        elif path in large and sizes.get(remote.key) == expected.bytes:
+            found[path] = None
+        else:
+            path.unlink(missing_ok=True)
+            try:
+                _get(path, remote, expected)
+            except Spoiled as error:
+                found[path] = str(error)
 
     _side_by_side(one, list(wanted))
     return found
@@ -147,8 +168,10 @@ def _get(path: Path, remote: Remote, expected: Expected | None) -> None:
         room.use(path)
 
 
-def _mark(path: Path) -> None:
+def mark(path: Path) -> None:
     """Tell the next run that this object is damaged: its own copy may be whole."""
+    if remote_of(path) is None:
+        return
     root = root_of(path)
     marked = root / SPOILED / quote(path.relative_to(root).as_posix(), safe="")
     marked.parent.mkdir(parents=True, exist_ok=True)
@@ -172,18 +195,20 @@ def pull(folder: Path) -> None:
     """Bring the small files below `folder` that are not here, or of another size, and forget proofs that are gone."""
     if remote_of(folder) is None:
         return
-    there = entries(folder)
+    begun, there = time.time(), entries(folder)
     small = {name: entry for name, entry in there.items() if _is_small(PurePosixPath(name), entry.bytes)}
-    stale = [folder / name for name, entry in small.items() if _size(folder / name) != entry.bytes]
+    stale = [folder / name for name, entry in small.items() if _is_stale(folder / name, entry.bytes)]
     for path in stale:
         path.unlink(missing_ok=True)
     _side_by_side(bring, stale)
-    for name in there:
-        if PurePosixPath(name).parts[0] == SPOILED:
-            (folder / unquote(PurePosixPath(name).name)).unlink(missing_ok=True)
-            remove(folder / name)
+    for marker in [name for name in there if SPOILED in PurePosixPath(name).parts[:-1]]:
+        below = PurePosixPath(unquote(PurePosixPath(marker).name))
+        if ".." not in below.parts and not below.is_absolute():
+            (folder / PurePosixPath(marker).parents[1] / below).unlink(missing_ok=True)
+        remove(folder / marker)
     for path in [p for pattern in (*PROOFS, "commits/*.json") for p in folder.rglob(pattern)]:
-        if path.relative_to(folder).as_posix() not in there:
+        old = begun - path.stat().st_mtime > JUST_WRITTEN_S
+        if old and path.relative_to(folder).as_posix() not in there:
             path.unlink(missing_ok=True)
 
 
@@ -235,6 +260,12 @@ def there(path: Path) -> bool:
     """Whether a file lies here, or comes from the storage."""
     bring(path)
     return path.is_file()
+
+
+def _is_stale(path: Path, size: int) -> bool:
+    """What only grows is ahead of the storage while somebody here adds to it."""
+    here = _size(path)
+    return here < size if path.suffix == ".jsonl" else here != size
 
 
 def _is_small(name: PurePosixPath, size: int) -> bool:

@@ -8,6 +8,7 @@ lives on in its memory.
 import os
 import shutil
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -17,7 +18,11 @@ from .place import QUOTED, cache
 LIMIT = "COLLEGIUM_CACHE_BYTES"
 MAY_GO = {".arrow", ".safetensors", ".skops", ".pt"}
 
+COUNT_EVERY_S = 10.0
+"""Other processes fill the same disk."""
+
 _lock = threading.Lock()
+_free, _counted = 0, 0.0
 _used: set[Path] = set()
 
 
@@ -30,12 +35,17 @@ def use(path: Path) -> None:
 
 def make(path: Path, num_bytes: int) -> None:
     """Make room for a file of `num_bytes` at `path`."""
+    global _free, _counted
     if num_bytes < 1 << 16:
         return
     with _lock:
+        _free -= num_bytes
+        if _free >= 0 and time.monotonic() - _counted < COUNT_EVERY_S:
+            return
         files = sorted(_files(), key=lambda found: found[1])
         held = sum(size for size, _, _ in files)
         excess = held + num_bytes - limit(held)
+        _free, _counted = max(0, -excess), time.monotonic()
         for size, _, old in files:
             if excess <= 0:
                 return
