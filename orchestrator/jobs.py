@@ -28,6 +28,11 @@ TAILS = 3
 """Attempts at the rest of the log of a job that has ended."""
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 INTERRUPTED = 143
+NEVER_BEGAN = (
+    *("RUNTIME_ENV_SETUP_FAILURE", "JOB_SUPERVISOR_ACTOR_START_TIMEOUT", "JOB_SUPERVISOR_ACTOR_START_FAILURE"),
+    *("JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE", "JOB_ENTRYPOINT_COMMAND_START_ERROR"),
+)
+"""Ray's words for a cluster on which a job's command could not be started."""
 OUT, VERSION = "collegium_out", "collegium_version"
 
 
@@ -41,6 +46,8 @@ class Job:
     started: float | None
     seconds: float | None
     out: str | None
+    error: str | None
+    """Ray's word for why it failed."""
     message: str
 
     @property
@@ -199,7 +206,7 @@ def exit_code(job: Job) -> int:
     """What the command that follows a job ends with: the job's own code; where there is none, what comes nearest."""
     if job.exit_code is not None:
         return job.exit_code if job.exit_code >= 0 else 128 - job.exit_code
-    return {"SUCCEEDED": 0, "STOPPED": INTERRUPTED}.get(job.status, 4 if "runtime_env" in job.message else 1)
+    return {"SUCCEEDED": 0, "STOPPED": INTERRUPTED}.get(job.status, 4 if job.error in NEVER_BEGAN else 1)
 
 
 def _use_token(authenticated: bool) -> None:
@@ -233,6 +240,7 @@ def _job(details: Any) -> Job:
         started=began,
         seconds=round(ended - began, 1) if began else None,
         out=metadata.get(OUT),
+        error=details.error_type,
         message=details.message or "",
     )
 

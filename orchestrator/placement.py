@@ -161,6 +161,6 @@ def table(asks: Sequence[Ask]) -> list[str]:
         request = ", ".join(f"{amount:g} {name}" for name, amount in ask.request.items())
         on = ", ".join(f"{name} ({num})" for name, num in ask.on.items())
         told = "; ".join(part for part in (on, f"missing {ask.missing}" if ask.missing else "") if part)
-        rows.append((ask.stage, f"{ask.num} {ask.who} x {request}", f"{sum(ask.on.values())} of {ask.num}", told))
+        rows.append((ask.stage, f"{ask.num} x {request} ({ask.who})", f"{sum(ask.on.values())} of {ask.num}", told))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -162,19 +163,23 @@ def test_a_job_can_be_left_followed_found_again_and_stopped(head: Head, user: Pa
     found = collegium(head, *command, "--detach", cwd=user)
     assert found.stdout.strip() == name and "under way already" in found.stderr
     following = subprocess.Popen(
-        [BIN / "collegium", "jobs", "logs", "-f", name, "--address", head.dashboard],
+        [BIN / "collegium", *command, "--address", head.dashboard],
+        cwd=user,
         env=head.environment,
         stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
         text=True,
     )
     assert following.stderr is not None
     for line in following.stderr:  # as it says it: the job is far from its end
         if "said before" in line:
             break
+    following.send_signal(signal.SIGINT)
+    said = following.stderr.read()
+    assert following.wait(PATIENCE_S) == 130 and f"collegium jobs stop {name} --address {head.dashboard}" in said
     stopped = collegium(head, "jobs", "stop", name)
     assert (stopped.returncode, stopped.stdout) == (0, f"{name}: stopped\n"), stopped.stderr
-    assert following.wait(PATIENCE_S) == 143
+    followed = collegium(head, "jobs", "logs", "-f", name)
+    assert followed.returncode == 143 and "said before" in followed.stderr
     assert collegium(head, "jobs", "logs", "no-such-job").returncode == 2
 
 
