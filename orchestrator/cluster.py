@@ -136,7 +136,7 @@ class Cluster:
                 self._nodes = [node for node in ray.nodes() if node["Alive"]]
                 if self._recipe is not None:
                     check_capacity(self._recipe, [node["Resources"] for node in self._nodes])
-                if self._out is not None and self._dashboard_port is None:  # not started here: others' machines
+                if self._out is not None and (len(self._nodes) > 1 or self._address not in (None, "local")):
                     check_seen(self._out, self._nodes)
         return self._nodes
 
