@@ -151,7 +151,7 @@ class Cluster:
                 if self._recipe is not None:
                     for note in check_capacity(self._recipe, self.in_reach):
                         log.info("%s", note)
-                if self._out is not None and self._dashboard_port is None:  # not started here: others' machines
+                if self._out is not None and (len(self._nodes) > 1 or self._address not in (None, "local")):
                     check_seen(self._out, self._nodes)
         return self._nodes
 

@@ -18,6 +18,7 @@ from .errors import StoreError
 from .storage import mirror
 from .storage.bucket import Expected
 from .storage.place import remote_of
+from .storage.room import forget
 
 FORMAT = 1
 NAME = "SEAL.json"
@@ -147,8 +148,14 @@ def write_seal(folder: Path, outputs: Iterable[str], digest: str | None = None) 
 
 
 def list_outputs(folder: Path, outputs: Iterable[str]) -> tuple[Output, ...]:
-    found = [(path, local(folder, path)) for path in sorted(outputs)]
-    return tuple(Output(path, here.stat().st_size, sha256_file(here)) for path, here in found)
+    return tuple(_output(folder, path) for path in sorted(outputs))
+
+
+def _output(folder: Path, path: str) -> Output:
+    here = local(folder, path)
+    found = Output(path, here.stat().st_size, sha256_file(here))
+    forget(here)
+    return found
 
 
 def spell(seal: Seal) -> bytes:
@@ -185,21 +192,24 @@ def check_seal(folder: Path, seal: Seal, *, hashes: bool) -> list[Damage]:
 
     Of a mirror all of it is brought here; without `hashes` only what is small, the rest is compared with a listing.
     """
-    damages = []
     paths = {output.path: inside(folder, output.path) for output in seal.outputs}
-    elsewhere = mirror.bring_all({paths[output.path]: expected(output) for output in seal.outputs}, hashes=hashes)
-    for output in seal.outputs:
-        path = paths[output.path]
-        if path in elsewhere:
-            if (found := elsewhere[path]) is not None:
-                damages.append(Damage(output.path, found, f"sha256 {output.sha256[:16]}"))
-        elif not path.is_file():
-            damages.append(Damage(output.path, "no file", f"{output.bytes} bytes"))
-        elif (size := path.stat().st_size) != output.bytes:
-            damages.append(Damage(output.path, f"{size} bytes", f"{output.bytes} bytes"))
-        elif hashes and (hashed := sha256_file(path)) != output.sha256:
-            damages.append(Damage(output.path, f"SHA-256 {hashed[:12]}", output.sha256[:12]))
-    return damages
+    with mirror.brought({paths[output.path]: expected(output) for output in seal.outputs}, hashes=hashes) as elsewhere:
+        found = (_damage(output, paths[output.path], elsewhere, hashes=hashes) for output in seal.outputs)
+        return [damage for damage in found if damage is not None]
+
+
+def _damage(output: Output, path: Path, elsewhere: Mapping[Path, str | None], *, hashes: bool) -> Damage | None:
+    """`elsewhere`: what a mirror found in the storage instead, or None for what is there and need not come."""
+    if path in elsewhere:
+        wrong = elsewhere[path]
+        return None if wrong is None else Damage(output.path, wrong, f"sha256 {output.sha256[:16]}")
+    if not path.is_file():
+        return Damage(output.path, "no file", f"{output.bytes} bytes")
+    if (size := path.stat().st_size) != output.bytes:
+        return Damage(output.path, f"{size} bytes", f"{output.bytes} bytes")
+    if hashes and (found := sha256_file(path)) != output.sha256:
+        return Damage(output.path, f"SHA-256 {found[:12]}", output.sha256[:12])
+    return None
 
 
 def inside(folder: Path, relative: str) -> Path:

@@ -9,7 +9,7 @@ import hashlib
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Self
@@ -94,8 +94,8 @@ class SoftTargetStore:
 
     def missing(self, *, hashes: bool = False) -> list[int]:
         """The shards without a valid record and a file of the recorded size (and hash, on request)."""
-        self._bring(range(self.num_shards), hashes=hashes)
-        return [number for number in range(self.num_shards) if self._damage(number, hashes=hashes)]
+        with self._brought(range(self.num_shards), hashes=hashes):
+            return [number for number in range(self.num_shards) if self._damage(number, hashes=hashes)]
 
     def commit(self, number: int, sample_key: np.ndarray, outputs: Mapping[str, np.ndarray]) -> Commit:
         """Encode, write and publish one shard; if it is committed already and whole, that record stays and is returned.
@@ -141,11 +141,11 @@ class SoftTargetStore:
         """
         sealed = (self.folder / seal.NAME).exists()
         found = list(self._spec_damage())
-        self._bring(range(self.num_shards), hashes=True)
-        for number in range(self.num_shards):
-            if sealed or (self.folder / record_path(number)).exists():
-                found += filter(None, [self._damage(number, hashes=True)])
-        return found or list(self._seal_damage())
+        with self._brought(range(self.num_shards), hashes=True):
+            for number in range(self.num_shards):
+                if sealed or (self.folder / record_path(number)).exists():
+                    found += filter(None, [self._damage(number, hashes=True)])
+            return found or list(self._seal_damage())
 
     def repair(self, quarantine: Path) -> list[int]:
         """Move what `verify` finds, with the files of the same shard, into a new folder in `quarantine`.
@@ -191,11 +191,11 @@ class SoftTargetStore:
         folder = self.folder / "shards"
         return sorted({*folder.glob("*.arrow"), *(folder / n for n in mirror.entries(folder) if SHARD.fullmatch(n))})
 
-    def _bring(self, numbers: Iterable[int], *, hashes: bool) -> None:
-        """Of a mirror: the shards that valid records name. What is damaged in the storage does not come."""
-        if remote_of(self.folder) is not None:
-            records = [found for n in numbers if isinstance(found := self.record_or_damage(n), Commit)]
-            mirror.bring_all({inside(self.folder, r.path): r.expected for r in records}, hashes=hashes)
+    def _brought(self, numbers: Iterable[int], *, hashes: bool) -> AbstractContextManager[object]:
+        """Of a mirror: the shards that valid records name lie here. What is damaged in the storage does not come."""
+        mirrored = numbers if remote_of(self.folder) is not None else ()
+        records = [found for n in mirrored if isinstance(found := self.record_or_damage(n), Commit)]
+        return mirror.brought({inside(self.folder, r.path): r.expected for r in records}, hashes=hashes)
 
     def export_parquet(self, path: Path) -> None:
         """Write all rows to one Parquet file (zstd, a row group a shard), in one step. StoreError while shards are missing."""
@@ -284,8 +284,9 @@ class SoftTargetStore:
         path = self.folder / record_path(record.shard)
         payload = spell(record.to_json())
         if not seal.publish(path, payload):
-            self._bring([record.shard], hashes=False)
-            if self._damage(record.shard, hashes=True):
+            with self._brought([record.shard], hashes=True):
+                whole = not self._damage(record.shard, hashes=True)
+            if not whole:
                 seal.replace(path, payload)
         return self.record(record.shard)
 

@@ -39,6 +39,7 @@ def create(path: Path, draft: Path) -> bool:
     """Create the object of `path` with the bytes of `draft`; the first writer wins, and who is not has its bytes here."""
     if (remote := remote_of(path)) is None:
         return True
+    room.use(path)
     while not bucket_of(remote).create(remote.key, draft):
         with suppress(FileNotFoundError):  # the first one has been removed meanwhile
             bucket_of(remote).get(remote.key, path)
@@ -116,8 +117,8 @@ def bring(path: Path, expected: Expected | None = None) -> None:
     """
     if (remote := remote_of(path)) is None:
         return
+    room.use(path)
     if path.is_file() and (expected is None or path.stat().st_size == expected.bytes):
-        room.use(path)
         return
     try:
         _get(path, remote, expected)
@@ -130,14 +131,16 @@ def bring(path: Path, expected: Expected | None = None) -> None:
         ) from None
 
 
-def bring_all(wanted: Mapping[Path, Expected], *, hashes: bool) -> dict[Path, str | None]:
-    """`bring` side by side, where a file here counts only with the right bytes (`hashes`) or size.
+@contextmanager
+def brought(wanted: Mapping[Path, Expected], *, hashes: bool) -> Iterator[dict[Path, str | None]]:
+    """`bring` side by side, where a file here counts only with the right bytes (`hashes`) or size; all stay meanwhile.
 
     Without `hashes` large files do not come when a listing of their folder has them. What is not here afterwards though
     the storage has it: what was found instead of the right bytes, or None for a large file that is listed rightly.
     """
     if not wanted or remote_of(next(iter(wanted))) is None:
-        return {}
+        yield {}
+        return
     found: dict[Path, str | None] = {}
     large = {path for path, expected in wanted.items() if expected.bytes > SMALL_BYTES}
     listed = {} if hashes or not large else entries(Path(os.path.commonpath([path.parent for path in large])))
@@ -147,7 +150,7 @@ def bring_all(wanted: Mapping[Path, Expected], *, hashes: bool) -> dict[Path, st
         expected, remote = wanted[path], remote_of(path)
         assert remote is not None
         if expected.is_of(path) if hashes else _size(path) == expected.bytes:
-            room.use(path)
+            room.touch(path)
         elif path in large and sizes.get(remote.key) == expected.bytes:
             found[path] = None
         else:
@@ -157,15 +160,15 @@ def bring_all(wanted: Mapping[Path, Expected], *, hashes: bool) -> dict[Path, st
             except Spoiled as error:
                 found[path] = str(error)
 
-    _side_by_side(one, list(wanted))
-    return found
+    with room.pinned(wanted):
+        _side_by_side(one, list(wanted))
+        yield found
 
 
 def _get(path: Path, remote: Remote, expected: Expected | None) -> None:
     room.make(path, expected.bytes if expected else 0)
     with suppress(FileNotFoundError):
         bucket_of(remote).get(remote.key, path, expected)
-        room.use(path)
 
 
 def mark(path: Path) -> None:

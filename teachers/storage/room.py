@@ -9,7 +9,9 @@ import os
 import shutil
 import threading
 import time
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,13 +26,35 @@ COUNT_EVERY_S = 10.0
 _lock = threading.Lock()
 _free, _counted = 0, 0.0
 _used: set[Path] = set()
+_pinned: Counter[Path] = Counter()
 
 
 def use(path: Path) -> None:
     """This process reads `path` from now on."""
     _used.add(path)
+    touch(path)
+
+
+def touch(path: Path) -> None:
     with suppress(OSError):
         os.utime(path)
+
+
+def forget(path: Path) -> None:
+    """This process has read `path`."""
+    _used.discard(path)
+
+
+@contextmanager
+def pinned(paths: Iterable[Path]) -> Iterator[None]:
+    """None of `paths` goes while this lasts."""
+    with _lock:
+        _pinned.update(list(paths))
+    try:
+        yield
+    finally:
+        with _lock:
+            _pinned.subtract(list(paths))
 
 
 def make(path: Path, num_bytes: int) -> None:
@@ -49,7 +73,7 @@ def make(path: Path, num_bytes: int) -> None:
         for size, _, old in files:
             if excess <= 0:
                 return
-            if old not in _used:
+            if old not in _used and _pinned[old] <= 0:
                 old.unlink(missing_ok=True)
                 excess -= size
 
