@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file, save_file
 
-from orchestrator.cluster import set_environment
+from orchestrator.ray_environment import set_environment
 from teachers.config import CallableTeacher, ModuleTeacher, NumpySource, Resources, SplitConfig, TransferSetConfig
 from teachers.labelling import LabelTask, TeacherSpec, label
 from teachers.prepare import prepare

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from orchestrator.cluster import set_environment
+from orchestrator.ray_environment import set_environment
 from students.batches import Batches
 from students.config import HardTerm, SoftTerm
 from students.live import LookAhead

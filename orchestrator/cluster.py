@@ -7,9 +7,7 @@ import atexit
 import gc
 import logging
 import os
-import secrets
 import shutil
-import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +32,7 @@ from .checks import check_before_work
 from .head_watch import HeadWatch
 from .joining import check_address, told
 from .probing import check_seen
+from .ray_environment import DASHBOARD, own_dashboard, set_environment
 from .recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -44,49 +43,7 @@ OBJECT_STORE_BYTES = 256 << 20
 """Only control messages and small batches pass through it; Ray's default would take a third of the machine."""
 LIVE_OBJECT_STORE_BYTES = 8 << 30
 """At most, with live teachers: five float32 batches of 256 images of 224 pixels take 770 MB."""
-DASHBOARD = "RAY_API_SERVER_ADDRESS"
 SHARED_MEMORY = Path("/dev/shm")
-
-
-def set_environment() -> None:
-    """Quiet, private and authenticated, unless the user's environment says otherwise. Before ray is imported."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # reports and failures are seen that often
-    os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "600")  # the default waits for ever for a rank that is gone
-    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a thread that outlives its cluster must not start another
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # answers that nobody waits for when a run has failed
-    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # it would take SIGTERM over, and print a stack
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    if "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        if "RAY_AUTH_TOKEN" not in os.environ and "RAY_AUTH_TOKEN_PATH" not in os.environ:
-            os.environ["RAY_AUTH_TOKEN_PATH"] = str(_token_file())
-
-
-def _token_file() -> Path:
-    """`~/.ray/auth_token`, made with mode 0600 when it is not there."""
-    path = Path.home() / ".ray" / "auth_token"
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path
-    with os.fdopen(handle, "w") as file:
-        file.write(secrets.token_hex(32))
-    return path
-
-
-def own_dashboard() -> int:
-    """A free port for the dashboard of a Ray that is started here, which all of its processes then ask.
-
-    Left to themselves they ask whatever cluster was last started on this machine: one that is gone costs every trainer
-    12 seconds at its end, and another one says that our controllers are dead.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    os.environ[DASHBOARD] = f"http://127.0.0.1:{port}"
-    return port
 
 
 def object_store_bytes(recipe: Recipe | None) -> int:

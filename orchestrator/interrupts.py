@@ -1,6 +1,6 @@
 """Ctrl-C and SIGTERM raise `Interrupted` in the main thread.
 
-Ray must not take these signals over: see `set_environment` of the cluster, and `aside` where it trains.
+Ray must not take these signals over: see `ray_environment`, and `aside` where it trains.
 """
 
 import signal

@@ -21,12 +21,13 @@ from teachers.storage import mirror
 from teachers.storage.place import place, use_one_cache
 
 from . import pipeline
-from .cluster import Cluster, cluster, set_environment
+from .cluster import Cluster, cluster
 from .context import Context
 from .endings import traceback_kept
 from .journal import Journal, planned
 from .pipeline import Results, Until
 from .progress import Watch
+from .ray_environment import set_environment
 from .recipe import Recipe, check, public
 from .stages import Stages
 

@@ -163,9 +163,9 @@ def fit_group(
     apart: bool = False,
 ) -> "dict[Path, RunResult]":
     """Train `runs` in one group of `workers` (`apart`: in one a member); the result of every network by its folder."""
+    from students.curves import gather_metrics
     from students.ray_codistil import codistil_on_ray
     from students.ray_train import fit_on_ray
-    from students.session import gather_metrics
 
     gpus = context.cluster.gpus(resources)
     context.journal.on(context.cluster.nodes)

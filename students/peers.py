@@ -18,12 +18,13 @@ from teachers.users_code import within
 
 from .checkpoint import Attempt, drop_attempts, newest_common, read_result
 from .cohort_config import SynchronousCohort
+from .curves import Record
 from .data import Data, SharedData
 from .exchange import WIRES, Exchange, Said, who_is_where
 from .features import FeatureStepper, connect
 from .objective import Heard
 from .peer_targets import PEER_RULES, general_weights
-from .session import CohortRun, Record, RunResult, Session
+from .session import CohortRun, RunResult, Session
 from .steps import Work
 from .targets import usable_labels
 from .together import Together, look_together

@@ -8,7 +8,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .session import CohortRun, LiveTeachers, Record, Run, Session, deliver_records
+from .curves import Record, deliver_records
+from .session import CohortRun, LiveTeachers, Run, Session
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ class Ranks:
         self.parts: dict[tuple[tuple[int, ...], ...], Ranks] = {}
 
     def report(self, run: Run | CohortRun, records: Sequence[Record]) -> None:
-        deliver_records(self.mailbox, run, records)
+        deliver_records(self.mailbox, run.stage, records)
 
     def wrap(self, module: nn.Module) -> nn.Module:
         if self.world == 1:

@@ -30,10 +30,11 @@ from .checkpoint import (
     read_checkpoint,
     read_result,
 )
+from .curves import Record, keep_metrics
 from .data import Data, SharedData
 from .live import LookAhead
 from .optimize import resolve_evaluate_every, resolve_steps
-from .session import CohortRun, PlainSession, Record, Run, RunResult, Session, Source, keep_metrics
+from .session import CohortRun, PlainSession, Run, RunResult, Session, Source
 from .steps import Stepper
 from .validation import is_better
 

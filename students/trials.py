@@ -14,9 +14,10 @@ import torch
 from teachers.transfer_set import TransferSet
 from teachers.users_code import within
 
+from .curves import Record
 from .data import SharedData
 from .footprint import footprint
-from .session import CohortRun, PlainSession, Record, Run, RunResult
+from .session import CohortRun, PlainSession, Run, RunResult
 from .train import Training, fit
 from .validation import is_better
 

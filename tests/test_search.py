@@ -15,8 +15,10 @@ import psutil
 import pytest
 
 from orchestrator import load_recipe, run, tune
+from orchestrator.journal import planned_study
 from orchestrator.recipe import Recipe
 from orchestrator.shipped import find
+from orchestrator.status import Looker
 from orchestrator.study import Trial, read_trials
 
 pytestmark = pytest.mark.slow
@@ -129,6 +131,17 @@ def test_mlflow_has_a_run_for_every_trial_with_its_setting(finished: tuple[Path,
         assert child.data.metrics["validation.accuracy"] == trial.values["validation.accuracy"]
         assert child.data.tags["collegium.state"] == trial.state and child.info.status != "RUNNING"
     assert len(client.get_metric_history(parent, "search.best")) >= 1
+
+
+def test_status_tells_trials_and_the_best_of_them(finished: tuple[Path, Mapping[str, Any]]) -> None:
+    out, report = finished
+    found = Looker(str(out)).look()
+    assert [f"{stage['stage']}/{stage['name']}" for stage in found["stages"]] == planned_study(quick())
+    assert {stage["state"] for stage in found["stages"]} <= {"done", "reused"}
+    (study,) = [stage for stage in found["stages"] if stage["stage"] == "tune"]
+    assert (study["trials"], study["num_trials"]) == (4, 4)
+    assert study["control_trials"] == study["num_control_trials"] == report["search"]["control"]["trials"]
+    assert study["best"]["trial"] == report["search"]["best"]["number"]
 
 
 @pytest.mark.campaign

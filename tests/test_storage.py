@@ -22,7 +22,8 @@ from orchestrator.locks import folder_lock
 from orchestrator.stages import Stage, Stages
 from orchestrator.study import Study, Trial
 from students.checkpoint import Attempt, drop_attempts, newest_checkpoint, read_checkpoint
-from students.session import Record, Run, append_metrics, gather_metrics, keep_metrics
+from students.curves import Record, append_metrics, gather_metrics, keep_metrics
+from students.session import Run
 from teachers.config import Preprocess, TrainConfig
 from teachers.errors import EnvironmentUnfit, RecipeError, StorageError, StoreError
 from teachers.seal import NAME as SEAL
@@ -371,7 +372,7 @@ def test_curves_of_several_processes_are_one_file_without_doubles(machine: Machi
         run = a_run(machine(name) / "stage")
         for step in points:
             record = Record(stage="distill/small", run="s", step=step, key="train.loss", value=0.5, time=0.0)
-            append_metrics(run, [record])
+            append_metrics(run.stage, [record])
         if name == "b":  # two machines are two processes
             one, other = (run.stage / "metrics").glob("*.jsonl"), run.stage / "metrics" / f"{uuid4().hex}.jsonl"
             next(one).rename(other)
