@@ -28,7 +28,6 @@ GUIDE = (ROOT / "deploy/README.md").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
 TAG = f"{PROJECT['version']}-ray{LOCK['ray']}-py{PROJECT['requires-python'].removeprefix('>=').replace('.', '')}"
-NOT_MERGED_YET = {"submit", "jobs", "status"}
 HOSTS = {  # whose names a file may hold; example.com belongs to nobody
     *("registry.example.com", "127.0.0.1", "0.0.0.0", "localhost", "mlflow"),
     *("astral.sh", "pypi.org", "download.pytorch.org", "checkip.amazonaws.com", "ray-project.github.io"),
@@ -408,8 +407,6 @@ def test_every_command_of_the_guide_is_one(words: tuple[str, ...]) -> None:
     command = command_line(program)
     while isinstance(command, click.Group):
         name, *arguments = arguments
-        if program == "collegium" and name in NOT_MERGED_YET and name not in command.commands:
-            pytest.skip(f"`collegium {name}` is not there yet")
         assert name in command.commands
         command = command.commands[name]
     command.make_context(command.name, arguments)
