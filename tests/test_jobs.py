@@ -192,6 +192,7 @@ def test_a_wrong_token_is_told_in_a_line(head: Head, user: Path, tmp_path: Path)
     assert "hidden" not in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.campaign
 def test_the_plan_knows_the_clusters_nodes_without_joining_it(head: Head, user: Path) -> None:
     done = collegium(head, "plan", "recipe.yaml", "--json", "-o", "teachers.mine.replicas=5", cwd=user)
     asks = {ask["stage"]: ask for ask in json.loads(done.stdout)["placement"]}
