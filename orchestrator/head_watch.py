@@ -1,10 +1,10 @@
 """Whether the head of the cluster is still there: without it Ray waits in silence, in some places for ever."""
 
-import _thread
 import logging
 import socket
 import time
-from threading import Event, Thread
+from signal import SIGINT, pthread_kill
+from threading import Event, Thread, main_thread
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class HeadWatch:
                 answered, clock, told = time.monotonic(), time.strftime("%H:%M:%S"), False
             elif time.monotonic() - answered > self._patience_s:
                 self.gone = clock
-                _thread.interrupt_main()
+                pthread_kill(main_thread().ident or 0, SIGINT)  # a real one, which ends any wait
                 return
             elif not told:
                 told = True
