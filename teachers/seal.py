@@ -193,7 +193,8 @@ def check_seal(folder: Path, seal: Seal, *, hashes: bool) -> list[Damage]:
     Of a mirror all of it is brought here; without `hashes` only what is small, the rest is compared with a listing.
     """
     paths = {output.path: inside(folder, output.path) for output in seal.outputs}
-    with mirror.brought({paths[output.path]: expected(output) for output in seal.outputs}, hashes=hashes) as elsewhere:
+    wanted = {paths[output.path]: expected(output) for output in seal.outputs}
+    with mirror.brought(wanted, hashes=hashes, listed=not hashes) as elsewhere:
         found = (_damage(output, paths[output.path], elsewhere, hashes=hashes) for output in seal.outputs)
         return [damage for damage in found if damage is not None]
 

@@ -330,6 +330,7 @@ def test_the_cache_stays_within_its_bound_and_what_went_comes_again(
         assert other.shard_file(number).read_bytes() == store.shard_file(number).read_bytes()
         assert len(list((other.folder / "shards").glob("*.arrow"))) <= 2
     assert SoftTargetStore.open(other.folder).verify() == []
+    assert SoftTargets.open(machine("c") / "wide").keys().tobytes() == keys_of(store.spec).tobytes()
 
 
 def a_run(stage: Path) -> Run:

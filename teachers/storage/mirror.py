@@ -132,19 +132,19 @@ def bring(path: Path, expected: Expected | None = None) -> None:
 
 
 @contextmanager
-def brought(wanted: Mapping[Path, Expected], *, hashes: bool) -> Iterator[dict[Path, str | None]]:
+def brought(wanted: Mapping[Path, Expected], *, hashes: bool, listed: bool = False) -> Iterator[dict[Path, str | None]]:
     """`bring` side by side, where a file here counts only with the right bytes (`hashes`) or size; all stay meanwhile.
 
-    Without `hashes` large files do not come when a listing of their folder has them. What is not here afterwards though
-    the storage has it: what was found instead of the right bytes, or None for a large file that is listed rightly.
+    With `listed` large files do not come when a listing of their folder has them. What is not here afterwards though the
+    storage has it: what was found instead of the right bytes, or None for a large file that is listed rightly.
     """
     if not wanted or remote_of(next(iter(wanted))) is None:
         yield {}
         return
     found: dict[Path, str | None] = {}
-    large = {path for path, expected in wanted.items() if expected.bytes > SMALL_BYTES}
-    listed = {} if hashes or not large else entries(Path(os.path.commonpath([path.parent for path in large])))
-    sizes = {entry.key: entry.bytes for entry in listed.values()}
+    large = {path for path, expected in wanted.items() if listed and expected.bytes > SMALL_BYTES}
+    hints = entries(Path(os.path.commonpath([path.parent for path in large]))) if large else {}
+    sizes = {entry.key: entry.bytes for entry in hints.values()}
 
     def one(path: Path) -> None:
         expected, remote = wanted[path], remote_of(path)
