@@ -10,6 +10,9 @@ from typing import Any
 
 from teachers.errors import RecipeError
 from teachers.seal import NAME as SEAL
+from teachers.storage import mirror
+from teachers.storage.place import place as at
+from teachers.storage.place import remote_of
 
 from . import journal
 from .status_stages import Curves, labelling, study, training
@@ -19,9 +22,11 @@ TRAINS = ("train_teacher", "distill")
 
 
 def place(out: str) -> Path:
-    """The folder in which an OUT is read."""
-    folder = Path(out)
-    if not folder.is_dir():
+    """The folder in which an OUT is read. Raises EnvironmentUnfit for a storage that does not exist or refuses."""
+    folder = at(out)
+    if remote_of(folder) is not None:
+        mirror.check(folder, writes=False)
+    elif not folder.is_dir():
         raise RecipeError(f"there is no folder {out}; name the --out of a run")
     return folder
 
@@ -47,6 +52,9 @@ class Looker:
     def look(self) -> dict[str, Any]:
         """One document. Raises RecipeError for an OUT without a run, StoreError for one of another format."""
         now = time.time()
+        if remote_of(self.folder) is not None:
+            mirror.pull(self.folder)
+            mirror.refresh_all(self.folder.glob(f"runs/*/{journal.NAME}"))  # of one size, whatever it says
         journals = _journals(self.folder)
         if not journals:
             raise RecipeError(f"{self.out} holds no run; `collegium run RECIPE --out {self.out}` makes one")

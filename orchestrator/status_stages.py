@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from students.curves import CURVES
 from teachers.seal import NAME as SEAL
 
 from .ledger import Followed, Record
@@ -21,20 +22,25 @@ WINDOW_S = 60.0
 
 
 class Curves:
-    """The newest point of every curve in a `metrics.jsonl`; asked again, it reads only what has come since."""
+    """The newest point of every curve in a `metrics.jsonl`; asked again, it reads only what has come since.
+
+    In an object store each process that trains has a file of its own beside it until the stage is done.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._followed = Followed(str(path), "")
+        self._path, self._followed = path, dict[Path, Followed]()
         self.newest: dict[str, dict[str, Record]] = {}
         """By training and key, the point of the highest step; of two the later one, as MLflow has it."""
         self.recent: dict[str, deque[tuple[float, int]]] = {}
         """By training, the times and steps of the last minute."""
 
     def read_on(self) -> None:
-        for records, offset in self._followed.unsent():
-            self._followed.offset = offset
-            for record in records:
-                self._take(record)
+        for path in (self._path, *sorted((self._path.parent / CURVES).glob("*.jsonl"))):
+            followed = self._followed.setdefault(path, Followed(str(path), ""))
+            for records, offset in followed.unsent():
+                followed.offset = offset
+                for record in records:
+                    self._take(record)
 
     def _take(self, record: Record) -> None:
         name = record["run"] or record["stage"]  # what a driver measures is of a stage, and of no training

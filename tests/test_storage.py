@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -18,8 +19,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from orchestrator.journal import Journal
 from orchestrator.locks import folder_lock
 from orchestrator.stages import Stage, Stages
+from orchestrator.status import Looker
 from orchestrator.study import Study, Trial
 from students.checkpoint import Attempt, drop_attempts, newest_checkpoint, read_checkpoint
 from students.curves import Record, append_metrics, gather_metrics, keep_metrics
@@ -36,6 +39,7 @@ from teachers.storage.place import CACHE, place, remote_of, shipped_environment,
 from teachers.storage.room import LIMIT
 from tests.google_store import google_store
 from tests.object_store import ObjectStore, object_store
+from tests.test_status import until
 from tests.test_store import a_spec, a_store, fill, keys_of, logits_of, stored_keys
 
 Machine = Callable[[str], Path]
@@ -395,6 +399,32 @@ def test_a_study_goes_on_elsewhere_with_every_trial_that_has_ended(machine: Mach
     other.add(Trial(number=3, who="student", params={}, state="failed"))
     again = Study.open(machine("a") / "studies" / "small", {"recipe": "digits"})
     assert [trial.number for trial in again.trials] == [0, 1, 2, 3]
+
+
+def test_status_of_an_out_elsewhere_is_what_its_driver_and_workers_last_said(machine: Machine) -> None:
+    stage = Stage(kind="distill", name="small", config={}, inputs={})
+    training = {"steps": 10, "rows": 100, "batch_size": 10}
+    with Journal(machine("a") / "runs" / "one", command="run", recipe="digits", planned=[stage.title]) as journal:
+        journal.seen(stage, None)
+        journal.work(stage.title, trainings={"student/seed-0": training})
+        looker = Looker(spoken(machine("b")))
+        for step in (3, 7):
+            folder = machine("a") / stage.folder
+            record = Record(
+                stage=stage.title, run="student/seed-0", step=step, key="train.loss", value=0.5, time=time.time()
+            )
+            append_metrics(folder, [record])
+            keep_metrics(folder)
+            machine("b")
+            until(lambda step=step: steps_of(looker.look()) == [step])  # type: ignore[misc]
+        assert looker.look()["run"]["state"] == "running"
+    assert looker.look()["run"]["state"] == "finished"
+    with pytest.raises(EnvironmentUnfit, match="no-such-box"):
+        Looker("s3://no-such-box/out")
+
+
+def steps_of(status: dict[str, Any]) -> list[int]:
+    return [each["step"] for stage in status["stages"] for each in stage.get("trainings", [])]
 
 
 BAD = {
