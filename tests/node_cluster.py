@@ -117,6 +117,9 @@ class NodeCluster:
         for node in [*self.nodes]:
             self.kill(node)
         for process in self.others:
+            with suppress(psutil.NoSuchProcess):
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.kill()
             process.kill()
             process.wait()
         self.ray_folder.cleanup()
@@ -206,8 +209,9 @@ class NodeCluster:
         command[command.index("127.0.0.1")] = host
         (self.shared / "mlflow").mkdir()
         entered = ["nsenter", f"--target={self.switch.pid}", "--net"] if self.isolated else []
+        alone = ["unshare", "--pid", "--fork", "--kill-child"] if self.isolated else []  # its workers end with it
         with (self.shared / "logs" / "mlflow.log").open("ab") as file:
-            server = self._popen([*entered, *command], stdout=file, stderr=file, **environment)
+            server = self._popen([*entered, *alone, *command], stdout=file, stderr=file, **environment)
         self.others.append(server)
         asked = f"until : 2>/dev/null </dev/tcp/{host}/{port}; do sleep 0.3; done"
         subprocess.run([*entered, "bash", "-c", asked], check=True, timeout=PATIENCE_S)

@@ -33,8 +33,7 @@ def test_a_node_killed_while_it_labels_costs_no_row_and_one_that_joins_gets_its_
     assert len({key for keys in found.keys.values() for key in keys}) == 1797
 
 
-@pytest.mark.slow
-@pytest.mark.ray
+@pytest.mark.campaign
 def test_a_killed_rank_and_a_killed_node_take_the_cohort_back(nodes: Nodes) -> None:
     calm, out = nodes.shared / "calm", nodes.shared / "cohort"
     faults.finish(nodes.start(calm, node_faults.PEERS, verb="distill"), calm)
