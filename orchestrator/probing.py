@@ -23,7 +23,7 @@ def check_seen(out: Path, nodes: Sequence[Mapping[str, Any]]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         probe.write_text(token)
         mirror.put(probe)
-        problems = [f"{where} {problem}" for where, problem in _asked(probe, token, nodes).items() if problem]
+        problems = [f"{where} {problem}" for where, problem in asked(probe, token, nodes).items() if problem]
     except OSError as error:
         raise EnvironmentUnfit(f"--out {spoken(out)}: cannot be written ({error})") from error
     finally:
@@ -37,7 +37,7 @@ def check_seen(out: Path, nodes: Sequence[Mapping[str, Any]]) -> None:
         raise EnvironmentUnfit(f"--out {spoken(out)}: {'; '.join(problems)}; {cure}")
 
 
-def _asked(probe: Path, token: str, nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def asked(probe: Path, token: str, nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """By the node's address, what is wrong there; empty where nothing is."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

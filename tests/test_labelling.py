@@ -321,3 +321,14 @@ def test_replicas_that_find_no_room_give_up_and_say_what_they_asked_for(spec, ta
 def test_torch_has_as_many_threads_as_the_replica_has_cpus(spec, tasks, tmp_path, ray_cluster):
     label(spec("say_threads", resources=Resources(cpus=3)), [tasks[1]])
     assert (tmp_path / "user" / "threads").read_text() == "3 3"
+
+
+def test_every_node_is_asked_whether_it_sees_out(ray_cluster: None, tmp_path: Path) -> None:
+    import ray
+
+    from orchestrator.probing import asked, check_seen
+
+    check_seen(tmp_path / "out", ray.nodes())
+    assert list((tmp_path / "out").iterdir()) == []
+    found = asked(tmp_path / "nowhere" / "probe", "token", ray.nodes())
+    assert [problem for problem in found.values() if problem == "does not see what the driver wrote there"]

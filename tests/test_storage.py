@@ -5,6 +5,9 @@ Each `machine` is a cache of its own, which sees nothing of the others but what 
 
 import io
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -457,6 +460,28 @@ def test_a_storage_that_is_not_there_or_refuses_is_told_before_anything_is_done(
     finally:
         server.harm.denied = ""
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_missing_credentials_are_one_line_and_exit_code_4(server: ObjectStore, tmp_path: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    environment = {
+        **kept,
+        "HOME": str(tmp_path),
+        "AWS_ENDPOINT_URL": server.endpoint,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    environment |= {CACHE: str(tmp_path / "cache"), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    collegium = str(Path(sys.executable).parent / "collegium")
+    done = subprocess.run(
+        [collegium, "run", "digits", "--out", "s3://box/x"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 4, done.stderr
+    assert done.stderr.startswith("error: s3://box: there are no credentials; set AWS_ACCESS_KEY_ID")
+    assert done.stderr.count("\n") == 1 and done.stdout == "" and not (tmp_path / "mlflow.db").exists()
 
 
 def test_without_a_tracking_server_a_run_elsewhere_is_refused(
