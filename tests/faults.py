@@ -48,6 +48,16 @@ SMALL = Setup(
     ),
 )
 """A run of half a minute, with every kind of stage in it."""
+SMALLEST = Setup(
+    "least",
+    "digits.yaml",
+    (
+        *SMALL.overrides,
+        "teachers.deep={kind: sklearn, model: 'sklearn.linear_model:LogisticRegression'}",
+        "students.small.train.seeds=[0]",
+    ),
+)
+"""The same with one network to train as a teacher, and one student."""
 PEERS = Setup(
     "cohort",
     "peers.yaml",
@@ -194,14 +204,14 @@ def disturbed(folder: Path, kind: str, seed: int) -> tuple[Outcome, str, float]:
 def disturbed_by_all(folder: Path, seed: int) -> Outcome:
     """One run that loses a teacher actor, then a training worker, then its driver."""
     out, at = folder / "all", random.Random(seed)
-    driver = start(out, SMALL)
+    driver = start(out, SMALLEST)
     for kind in ("teacher actor", "training worker"):
         FAULTS[kind][1](driver, out, at)
     time.sleep(at.uniform(0.0, 8.0))
     assert driver.poll() is None, "the run ended before its driver could be killed"
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    finish(start(out, SMALL), out)
+    finish(start(out, SMALLEST), out)
     return outcome(out)
 
 

@@ -130,6 +130,7 @@ def source(function: str) -> tuple[str, str]:
     return "-o", f"transfer_set.source={{kind: import, function: 'job_rows:{function}'}}"
 
 
+@pytest.mark.campaign
 def test_a_job_runs_and_submitted_again_it_resumes(head: Head, user: Path) -> None:
     """Of its own driver no second Ray: the head's GPUs and custom resource were there for the teacher."""
     out = user / "out"
