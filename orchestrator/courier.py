@@ -14,9 +14,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from students.curves import Record
 from teachers import prometheus
 
-from .ledger import Child, Ledger, Record, Told
+from .ledger import Child, Ledger, Told
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

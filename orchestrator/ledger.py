@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
+from students.curves import Record
 from teachers.seal import check_format, replace
 from teachers.storage.place import here, remote_of
 from teachers.storage.room import write
@@ -26,17 +27,6 @@ CHUNK_BYTES = 8 << 20
 """Of a file at a time: so many points that those of a thousand trainings still make portions worth sending."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-
-
-class Record(TypedDict):
-    """One point of a curve, as stages write it."""
-
-    stage: str
-    run: str
-    step: int
-    key: str
-    value: float
-    time: float
 
 
 class Told:

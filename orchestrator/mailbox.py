@@ -5,7 +5,7 @@ It only makes curves quick: every point is in the stage's `metrics.jsonl` too, s
 
 from typing import Any
 
-from .ledger import Record
+from students.curves import Record
 
 CAPACITY = 100_000
 

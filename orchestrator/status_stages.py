@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from students.curves import CURVES
+from students.curves import CURVES, Record
 from teachers.seal import NAME as SEAL
 
-from .ledger import Followed, Record
+from .ledger import Followed
 from .study import best_of, read_trials
 
 WINDOW_S = 60.0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from students.config import StudentConfig
+from students.curves import Record
 from teachers.disk import told_if_unfit
 from teachers.errors import CollegiumError, RecipeError
 from teachers.log_lines import Carried
@@ -23,7 +24,7 @@ from . import graph, pipeline
 from .capacity import check_room_for_trials, room_for_trials
 from .context import Context, segments_of, sources
 from .journal import planned_study
-from .ledger import Record, Status
+from .ledger import Status
 from .locks import folder_lock
 from .pipeline import Results
 from .recipe import Recipe, public

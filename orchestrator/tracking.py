@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from students.curves import Record
 from teachers import prometheus
 from teachers.log_lines import with_ids
 
@@ -22,7 +23,7 @@ from . import journal
 from . import mailbox as mailboxes
 from .courier import VALIDATION, Courier
 from .headline import headline_figures
-from .ledger import Ledger, Record, Status, ledgers, ledgers_with_unsent
+from .ledger import Ledger, Status, ledgers, ledgers_with_unsent
 from .recipe import Recipe, public, without_password
 from .run_note import note
 from .server import (

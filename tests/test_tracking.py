@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 
 from orchestrator import courier
 from orchestrator.journal import Journal
-from orchestrator.ledger import Ledger, Record, Told, ledgers_with_unsent, read_records
+from orchestrator.ledger import Ledger, Told, ledgers_with_unsent, read_records
 from orchestrator.mailbox import Mailbox
 from orchestrator.recipe import Recipe
 from orchestrator.server import check_artifacts
 from orchestrator.tracking import Tracker, check_reachable, deep_link, experiment_link, replay, resolve_uri, ui_command
+from students.curves import Record
 from teachers.errors import EnvironmentUnfit
 
 STAGE = "distill/small"
