@@ -98,6 +98,7 @@ class NodeCluster:
             "OMP_NUM_THREADS": "1",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
+            "PATH": f"{BIN}:{os.environ['PATH']}",  # a submitted job starts `python`
             "RAY_USAGE_STATS_ENABLED": "0",
         }
 
