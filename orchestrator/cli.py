@@ -12,6 +12,7 @@ from . import neighbours  # noqa: F401  (before all that imports `teachers`)
 from .endings import end_well
 from .jobs_cli import jobs, submit
 from .listing_cli import students, teachers
+from .options import with_json, with_overrides, with_recipe, with_verbose
 from .places import Out, brought
 from .recipe import load_recipe, public
 from .shipped import find, recipes
@@ -19,21 +20,10 @@ from .status_cli import status
 from .store_cli import store
 from .telling import tell_and_leave
 
-with_recipe = click.argument("recipe", default="digits", metavar="[RECIPE]")
-with_overrides = click.option(
-    "-o",
-    "--override",
-    "overrides",
-    multiple=True,
-    metavar="PATH=VALUE",
-    help="Set a key of the recipe: -o students.small.train.steps=5",
-)
 with_out = click.option(
     "--out", type=Out(), help="Folder of all results, or s3://, gs://.  [default: out/<name of the recipe>]"
 )
-with_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 with_address = click.option("--address", help="Ray cluster to join.  [default: RAY_ADDRESS, else start one here]")
-with_verbose = click.option("-v", "--verbose", is_flag=True, help="More of what is going on.")
 with_log_format = click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),

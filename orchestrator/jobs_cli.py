@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .interrupts import Interrupted
+from .options import with_json, with_overrides, with_recipe, with_verbose
 from .shipped import find
 from .submission import VERBS, Submission, Verb, make
 
@@ -18,20 +19,12 @@ if TYPE_CHECKING:
 with_dashboard = click.option(
     "--address", metavar="URL", help="The cluster's dashboard: http://HEAD:8265.  [default: RAY_API_SERVER_ADDRESS]"
 )
-with_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 with_id = click.argument("job_id", metavar="ID")
 
 
 @click.command()
-@click.argument("recipe", default="digits", metavar="[RECIPE]")
-@click.option(
-    "-o",
-    "--override",
-    "overrides",
-    multiple=True,
-    metavar="PATH=VALUE",
-    help="Set a key of the recipe: -o students.small.train.steps=5",
-)
+@with_recipe
+@with_overrides
 @click.option(
     "--out", metavar="PLACE", help="Of all results; every node must see it: /shared/digits, s3://bucket/digits."
 )
@@ -39,7 +32,7 @@ with_id = click.argument("job_id", metavar="ID")
 @click.option("--verb", type=click.Choice(VERBS), default="run", show_default=True, help="The command to run there.")
 @click.option("--smoke", is_flag=True, help="Of `run`: the whole recipe on a few rows and steps, in an OUT of its own.")
 @click.option("--fresh", is_flag=True, help="Of `tune`: set an earlier study of this OUT aside.")
-@click.option("-v", "--verbose", is_flag=True, help="More of what is going on.")
+@with_verbose
 @click.option(
     "--env", "variables", multiple=True, metavar="NAME", help="Pass this variable on; all on the cluster can read it."
 )

@@ -7,11 +7,11 @@ from typing import Any, get_args
 
 import click
 
+from .options import with_json
 from .places import Out
 from .stages import FOLDERS, Kind
 
 with_out = click.argument("out", type=Out(exists=True), required=False)
-with_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
 @click.group()

@@ -69,12 +69,6 @@ def _restrict(term: dict[str, Any], teachers: list[str]) -> None:
         term["teacher_weights"] = {name: weight for name, weight in term["teacher_weights"].items() if name in teachers}
 
 
-def with_values(learner: "Learner", values: Values) -> "Learner":
-    """The student or cohort with `values`. Raises ValidationError for what does not fit."""
-    document = applied(learner.model_dump(mode="json"), values)
-    return validated(learner, document)
-
-
 def validated(learner: "Learner", document: Mapping[str, Any]) -> "Learner":
     checked: Learner = TypeAdapter(schema_of(learner)).validate_python(document)
     return checked

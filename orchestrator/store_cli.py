@@ -10,10 +10,10 @@ from teachers.errors import StoreError
 from teachers.storage import mirror
 from teachers.storage.place import spoken
 
+from .options import with_json
 from .places import Out
 
 with_path = click.argument("path", type=Out(exists=True))
-with_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
 @click.group()

@@ -5,7 +5,7 @@ A rule looks at each row alone, so any number of workers makes the same targets.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -125,9 +125,3 @@ def _margins(logits: Tensor, labels: Tensor) -> Tensor:
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """`[rows, members]`."""
     return _margins(logits, labels).logsumexp(-1)
-
-
-def mean_agreement(said: Sequence[Tensor]) -> float:
-    """Share of rows on which two members say the same class, the mean over all pairs; `said`: i64 `[rows]` each."""
-    pairs = [(one == other).double().mean() for n, one in enumerate(said) for other in said[n + 1 :]]
-    return float(torch.stack(pairs).mean()) if pairs else 1.0
