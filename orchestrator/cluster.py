@@ -133,6 +133,7 @@ class Cluster:
         local = self._address in (None, "local")
         if local:
             self._dashboard_port = own_dashboard()
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # this machine is not taken away
         # Without the dashboard Ray Train leaves the placement group of a worker group that died.
         options: dict[str, Any] = {
             "address": "local",

@@ -52,12 +52,13 @@ SMALLEST = Setup(
     "least",
     "digits.yaml",
     (
-        *SMALL.overrides,
-        "teachers.deep={kind: sklearn, model: 'sklearn.linear_model:LogisticRegression'}",
+        "teachers.wide={kind: sklearn, model: 'sklearn.linear_model:LogisticRegression', replicas: 2}",
+        "teachers.deep={kind: sklearn, model: 'sklearn.tree:DecisionTreeClassifier'}",
+        "students.small.train.steps=400",
         "students.small.train.seeds=[0]",
     ),
 )
-"""The same with one network to train as a teacher, and one student."""
+"""The same without a network to train as a teacher, and with one student."""
 PEERS = Setup(
     "cohort",
     "peers.yaml",

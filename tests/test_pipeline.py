@@ -126,12 +126,13 @@ def test_changed_weights_are_labelled_anew_beside_the_old(ray_cluster: None, tmp
         generator = torch.Generator().manual_seed(seed)
         shapes = {"1.weight": (16, 64), "1.bias": (16,), "3.weight": (10, 16), "3.bias": (10,)}
         save_file({name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}, weights)
-        return (
-            f"teachers.wide={{kind: module, model: 'teachers.zoo:mlp', arguments: {{hidden: 16}}, weights: {weights}}}"
-        )
+        trees = "{kind: sklearn, model: 'sklearn.linear_model:LogisticRegression'}"
+        wide = f"{{kind: module, model: 'teachers.zoo:mlp', arguments: {{hidden: 16}}, weights: {weights}}}"
+        return f"teachers={{wide: {wide}, trees: {trees}}}"
 
     def label(override: str) -> dict[str, str]:
-        return actions(run(quick(override), tmp_path / "out", until="label").report)
+        recipe = load_recipe(find("digits"), [override, "students.small.teachers=[wide, trees]"])
+        return actions(run(recipe, tmp_path / "out", until="label").report)
 
     label(written(0))
     again = label(written(1))

@@ -75,13 +75,14 @@ def test_a_study_asks_no_teacher_and_shows_its_best_beside_the_tuned_control(
 
 
 def test_what_was_found_reproduces_the_final_training_bit_for_bit(
-    finished: tuple[Path, Mapping[str, Any]], tmp_path: Path
+    finished: tuple[Path, Mapping[str, Any]], labelled: Path
 ) -> None:
     out, _ = finished
     found = load_recipe(next(out.glob("runs/*/found.yaml")))
     assert found.search is None and found.students["small"].train.seeds == [1, 2]
-    run(found, tmp_path / "alone")
-    results = [sorted(folder.glob("students/small-*/*/*/result.json")) for folder in (out, tmp_path / "alone")]
+    shutil.rmtree(*(labelled / "students").iterdir())
+    run(found, labelled, until="distill")
+    results = [sorted(folder.glob("students/small-*/*/*/result.json")) for folder in (out, labelled)]
     assert len(results[0]) == 4
     assert [path.read_bytes() for path in results[0]] == [path.read_bytes() for path in results[1]]
 
