@@ -6,8 +6,8 @@ from pydantic import Field, StringConstraints, model_validator
 
 from teachers.config import Config, ImportString, Preprocess, Resources
 
-from .cohort_terms import OBJECTIVES, CohortTerm, MethodName, PeerTerm, with_defaults
-from .config import Control, Require, StudentTrain, TrainOverride, check_ramps, check_teachers
+from .cohort_terms import CohortTerm, MethodName, PeerTerm, default_objective, with_defaults
+from .config import Control, Require, StudentTrain, TeacherTermCommon, TrainOverride, check_ramps, check_teachers
 
 KdclTarget = Literal["naive", "linear", "min_logit", "general"]
 Role = Literal["wide_teacher", "deep_teacher", "student"]
@@ -44,7 +44,7 @@ class CohortCommon(Config):
     teachers: list[str] = []
     """Frozen teachers that join through the store, for the terms `soft` and `teacher_label`."""
     objective: list[CohortTerm] = Field(default_factory=list)
-    """Of each member: a weighted sum of terms; empty: the method's own."""
+    """Of each member: a weighted sum of terms; empty: the method's own, and `soft` where there are `teachers`."""
     train: StudentTrain = StudentTrain()
     """Budget, optimiser and seeds of every member."""
     workers_per_member: int | None = Field(1, ge=1)
@@ -73,12 +73,15 @@ class CohortCommon(Config):
     def resolved(self) -> Self:
         """Fill in what the method decides, then check that the parts fit each other."""
         method = self.name_of_method
-        terms = self.objective or [term for term in OBJECTIVES[method] if len(self.members) > 1 or term.loss == "hard"]
+        own = default_objective(method, alone=len(self.members) == 1, taught=bool(self.teachers))
+        terms = self.objective or own
         object.__setattr__(self, "objective", [with_defaults(term, method) for term in terms])
         if len(self.members) == 1 and method != "mutual":
             raise ValueError(f"a cohort of one member has nobody to learn from; `{method}` takes two or more")
         self._check_objective(method)
         check_teachers(self.objective, self.teachers)
+        if self.teachers and not any(isinstance(term, TeacherTermCommon) for term in self.objective):
+            raise ValueError(f"no term listens to the teachers {self.teachers}; add `{{loss: soft}}`, or remove them")
         check_ramps(self.objective, self.train)
         if self.deliver not in ("best", "all", "ensemble", *self.members):
             raise ValueError(f"deliver is {self.deliver!r}, expected best, all, ensemble or one of {[*self.members]}")

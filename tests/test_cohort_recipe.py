@@ -7,6 +7,7 @@ import pytest
 from orchestrator.capacity import check_capacity
 from orchestrator.recipe import load_recipe
 from orchestrator.shipped import find
+from students.cohort_runs import alone_runs
 from students.cohort_terms import OBJECTIVES
 from teachers.errors import EnvironmentUnfit, RecipeError
 
@@ -15,6 +16,9 @@ ONE = "members: {a: {model: 'students.models:mlp'}}"
 ROLES = (
     "members: {a: {model: 'students.models:mlp', role: wide_teacher}, b: {model: 'students.models:mlp', role: student}}"
 )
+
+OF_METHOD = {"online_teacher": ROLES, "feature_exchange": MEMBERS.replace("mlp'}", "mlp', layers: ['1']}")}
+WHERE = {"folder": Path(), "stage": Path(), "stage_name": "distill/trio", "transfer_set": Path(), "sources": ()}
 
 
 def recipe(tmp_path: Path, cohort: str, *, more: str = "", overrides: tuple[str, ...] = ()):
@@ -30,12 +34,19 @@ def recipe(tmp_path: Path, cohort: str, *, more: str = "", overrides: tuple[str,
 
 @pytest.mark.parametrize("method", OBJECTIVES)
 def test_every_method_has_an_objective_of_its_own(method: str, tmp_path: Path) -> None:
-    members = {"online_teacher": ROLES}.get(method, MEMBERS)
-    if method == "feature_exchange":
-        members = members.replace("mlp'}", "mlp', layers: ['1']}")
-    cohort = recipe(tmp_path, f"method: {method}, {members}").cohorts["trio"]
+    cohort = recipe(tmp_path, f"method: {method}, {OF_METHOD.get(method, MEMBERS)}").cohorts["trio"]
     assert [term.loss for term in cohort.objective] == [term.loss for term in OBJECTIVES[method]]
     assert all(term.temperature is not None for term in cohort.objective if term.loss == "peer")
+
+
+@pytest.mark.parametrize("method", OBJECTIVES)
+def test_frozen_teachers_are_heard_beside_what_a_method_says_by_itself(method: str, tmp_path: Path) -> None:
+    teacher = "teachers: {wide: {kind: sklearn, model: 'sklearn.ensemble:ExtraTreesClassifier'}}\n"
+    members = OF_METHOD.get(method, MEMBERS)
+    cohort = recipe(tmp_path, f"method: {method}, {members}, teachers: [wide]", more=teacher).cohorts["trio"]
+    assert [term.loss for term in cohort.objective] == ["soft", *(term.loss for term in OBJECTIVES[method])]
+    twin = alone_runs("offline", "trio", cohort, 0, **WHERE).members[0]
+    assert twin.objective[0].loss == "soft"
 
 
 def test_a_resolved_cohort_reads_back_as_itself(tmp_path: Path) -> None:
@@ -61,6 +72,8 @@ def test_a_resolved_cohort_reads_back_as_itself(tmp_path: Path) -> None:
         (f"method: group_leader, {MEMBERS}, leader: c", "leader is 'c'"),
         (f"method: mutual, {MEMBERS}, teachers: [wid]", "no teacher or student is called 'wid'"),
         (f"method: mutual, {MEMBERS}, objective: [{{loss: soft}}]", "needs `teachers`"),
+        (f"method: mutual, {MEMBERS}, teachers: [w], objective: [{{loss: peer}}]", "no term listens to the teachers ['w']; add `{loss: soft}`"),
+        (f"method: online_teacher, {ROLES}, teachers: [w], objective: [{{loss: peer}}]", "no term listens"),
         (f"method: mutual, {MEMBERS}, target: naive", "target: unknown key"),
         (f"method: mutul, {MEMBERS}", "did you mean mutual?"),
         (f"method: mutual, {MEMBERS}, train: {{stesp: 1}}", "unknown key, did you mean steps?"),
