@@ -65,7 +65,7 @@ class Cohort:
 
     def make_trainings(self, data: Sequence[Data]) -> list[Training]:
         mine = [self.run.members[number] for number in self.hosts]
-        if self.run.exchange and any(member.membership.layers for member in mine):
+        if self.run.exchange and any(member.membership.layers for member in self.run.members):
             makers = [
                 make_stepper(member, self.own, each, FeatureStepper) for member, each in zip(mine, data, strict=True)
             ]

@@ -292,6 +292,32 @@ def test_a_live_teachers_channels_reach_the_student(digits, tmp_path):
     assert final[1.0] < 0.7 * final[0.0]
 
 
+CHANNEL = [{"loss": "peer"}, {"loss": "channel"}]
+
+
+def channelled(**options):
+    """The deep teacher has no stage maps: nobody follows them."""
+    wide = {**EXACT, "arguments": {"hidden": 24}, "role": "wide_teacher", "layers": ["1"]}
+    small = {**EXACT, "role": "student", "layers": ["1"]}
+    members = {"wide": wide, "deep": {**OTHER, "role": "deep_teacher"}, "small": small}
+    return cohort_config("online_teacher", members, objective=CHANNEL, **options)
+
+
+def test_channels_on_three_ranks_are_those_in_turn_and_only_the_wide_teachers_maps_travel(digits, tmp_path):
+    from students.cohorts import cohort_of
+
+    config = channelled(teachers_every=2, **last())
+    on_ranks(tmp_path / "ranks", digits, config, world=3)
+    here = make_cohort(tmp_path / "here", digits, config)
+    in_turn(here)
+    assert farthest(make_cohort(tmp_path / "ranks", digits, config), here) < 1e-8
+    cohort = cohort_of(make_cohort(tmp_path / "said", digits, config), SESSION, SharedData())
+    batches = next(cohort.batches())
+    works = [each.stepper.begin(batch, 0) for each, batch in zip(cohort.trainings, batches, strict=True)]
+    said = [cohort.say(each, work, True, 0) for each, work in zip(cohort.trainings, works, strict=True)]
+    assert [len(each) for each in said] == [2, 1, 1]
+
+
 @pytest.mark.parametrize("method", ["one", "group_leader"])
 def test_members_of_one_trunk_share_it_and_are_networks_of_their_own(method, digits, tmp_path):
     members = {name: {**MLP, "arguments": {"hidden": [32, 16]}} for name in "abc"}
