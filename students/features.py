@@ -13,7 +13,7 @@ from .batches import Network
 from .cohort_config import OnlineTeacherCohort
 from .exchange import Said
 from .session import CohortRun, Session
-from .steps import Stepper, Work
+from .steps import Stepper, Work, at_least_float32
 
 Shapes = list[tuple[int, ...]]
 
@@ -112,7 +112,8 @@ class FeatureStepper(Stepper):
             layer, _, number = name.partition("_")
             projector = self.whole.projectors[name]
             assert isinstance(projector, Projector)
-            found.append((own, projector.pooled(everyone[int(number)][1 + int(layer)])))
+            theirs = projector.pooled(everyone[int(number)][1 + int(layer)])
+            found.append((own, theirs.to(at_least_float32(own).dtype)))
         return found
 
 

@@ -25,7 +25,7 @@ from .features import FeatureStepper, connect
 from .objective import Heard
 from .peer_targets import PEER_RULES, general_weights
 from .session import CohortRun, RunResult, Session
-from .steps import Work
+from .steps import Work, at_least_float32
 from .targets import usable_labels
 from .together import Together, look_together
 from .train import Clock, Training, make_stepper
@@ -170,7 +170,7 @@ class Cohort:
         if not everyone:
             return Heard()
         membership = training.run.membership
-        logits = torch.stack([said[0] for said in everyone], 1)
+        logits = torch.stack([said[0] for said in everyone], 1).to(at_least_float32(own[0]).dtype)
         keywords = {"weights": self.weights} if membership.peer_rule == "general" else {}
         peer = PEER_RULES[membership.peer_rule](logits, labels, membership.number, **keywords)
         maps: list[tuple[Tensor, Tensor]] = []

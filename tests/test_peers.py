@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from students.batches import Batches
+from students.exchange import Exchange
 from students.features import Projector
 from students.peer_targets import PEER_RULES
 from students.session import PlainSession
@@ -98,6 +99,22 @@ def test_two_ranks_train_what_one_process_trains(members, digits, tmp_path):
     for one, other in zip(run.members, here.members, strict=True):
         results = [json.loads((member.folder / "result.json").read_text()) for member in (one, other)]
         assert results[0]["validation"] == pytest.approx(results[1]["validation"], abs=1e-8)
+
+
+def test_a_bfloat16_member_beside_a_float32_one_trains_on_ranks_as_in_turn(digits, tmp_path):
+    members = {"a": {**MLP, "train": {"precision": "bfloat16"}}, "b": CONV}
+    config = cohort_config("mutual", members, **last())
+    on_ranks(tmp_path / "ranks", digits, config, world=2)
+    here = make_cohort(tmp_path / "here", digits, config)
+    in_turn(here)
+    assert farthest(make_cohort(tmp_path / "ranks", digits, config), here) < 1e-2  # one unit of bfloat16 moves a step
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_in_turn_a_member_is_heard_as_precisely_as_it_speaks(order):
+    said = [torch.full((2, 3), 1 / 3, dtype=dtype) for dtype in (torch.bfloat16, torch.float32, torch.float64)]
+    heard = Exchange(SESSION)([[said[number]] for number in order])
+    assert all(torch.equal(each, said[number].double()) for (each,), number in zip(heard, order, strict=True))
 
 
 def test_two_workers_a_member_train_what_one_trains(digits, tmp_path):
