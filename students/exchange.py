@@ -1,7 +1,9 @@
 """How the members of a cohort hear each other: one collective a step among the ranks that hold the same rows.
 
-It stands between forward and backward and is waited for: the loss needs what it brings, so there is nothing of the same
-step to do meanwhile but the terms without peers, which take a few microseconds. Knows nothing of losses or methods.
+It stands between forward and backward and is waited for. There is nothing to gain by an overlap: the loss, and so the
+backward, needs what it brings; only the terms without peers do not, and they are functions of a few logits.
+
+Knows nothing of losses or methods.
 """
 
 import time
@@ -64,7 +66,10 @@ class Exchange:
         )
 
     def _to_wire(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.dtype if self.wire is None else self.wire)
+        if self.wire is None:
+            return tensor.to(self.dtype)
+        limits = torch.finfo(self.wire)  # what is finite here stays finite there: else who hears it would be blamed
+        return tensor.to(self.dtype).clamp(limits.min, limits.max).to(self.wire)
 
     def _timed(self, work: Callable[[], list[Said]]) -> list[Said]:
         start = time.perf_counter()

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from students.batches import Batches
-from students.exchange import Exchange
+from students.exchange import WIRES, Exchange
 from students.features import Projector
 from students.peer_targets import PEER_RULES
 from students.session import PlainSession
@@ -108,6 +108,25 @@ def test_a_bfloat16_member_beside_a_float32_one_trains_on_ranks_as_in_turn(digit
     here = make_cohort(tmp_path / "here", digits, config)
     in_turn(here)
     assert farthest(make_cohort(tmp_path / "ranks", digits, config), here) < 1e-2  # one unit of bfloat16 moves a step
+
+
+@pytest.mark.parametrize("wire", ["float16", "bfloat16"])
+def test_what_is_rounded_on_its_way_trains_on_ranks_as_in_turn_and_nearly_as_in_full(wire, digits, tmp_path):
+    rounded, full = (cohort_config("mutual", {"a": EXACT, "b": OTHER}, wire=w, **last()) for w in (wire, None))
+    on_ranks(tmp_path / "ranks", digits, rounded, world=2)
+    on_two = make_cohort(tmp_path / "ranks", digits, rounded)
+    here = {name: make_cohort(tmp_path / name, digits, each) for name, each in (("in", rounded), ("full", full))}
+    for run in here.values():
+        in_turn(run)
+    assert farthest(on_two, here["in"]) < 1e-8
+    assert 0 < farthest(on_two, here["full"]) < 0.02
+
+
+@pytest.mark.parametrize("wire", WIRES.values())
+def test_what_is_finite_arrives_finite(wire):
+    said = torch.tensor([[3.4e38, -3.4e38, 1e5, 1.0]])
+    ((heard,), _) = Exchange(SESSION, wire)([[said], [said]])
+    assert heard.dtype == torch.float32 and heard.isfinite().all() and heard[0, 3] == 1
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
