@@ -186,7 +186,7 @@ class Cohort:
             if moves:
                 gradients = [p.grad for p in training.stepper.whole.parameters() if p.grad is not None]
                 flags[number] = 1 - torch.nn.utils.get_total_norm(gradients).isfinite().float()
-                flags[members + number] = self.overflowed.get(training.run.name, 0.0)
+            flags[members + number] = self.overflowed.get(training.run.name, 0.0)
         self.overflowed.clear()
         if self.session.rank == 0:
             flags[-1] = float(clock.is_due())

@@ -529,6 +529,16 @@ def test_who_goes_on_diverging_ends_the_run_by_name(digits, tmp_path):
         in_turn(run)
 
 
+def test_a_resting_teacher_that_overflows_is_named_and_not_the_student_that_heard_it(digits, tmp_path):
+    wild = {"model": "cohort_runs:OverflowingAtRest", "role": "deep_teacher"}
+    members = {"deep": wild, "small": {**MLP, "role": "student"}}
+    run = make_cohort(
+        tmp_path, digits, cohort_config("online_teacher", members, teachers_every=2, max_rollbacks=0, **last())
+    )
+    with pytest.raises(CollegiumError, match=r"trio: deep/seed-0 diverged at step 2, after 0"):
+        in_turn(run)
+
+
 def test_every_rule_is_of_the_literal_table():
     assert set(PEER_RULES) == {"others", "mean_of_others", "naive", "linear", "min_logit", "general"}
 
