@@ -172,12 +172,12 @@ def exchange(job: Mapping[str, Any]) -> dict[str, float]:
     cohort, clock = Cohort(cohort_run(job, "mutual"), Ranks(torch.device("cpu")), SharedData()), Clock(1e9)
     batches = cohort.batches()
     cohort.advance(next(batches), clock)
-    cohort.exchange.taken()
+    cohort.exchange.taken(1)
     begun = time.perf_counter()
     for _ in range(job["steps"]):
         cohort.advance(next(batches), clock)
     step_ms = 1e3 * (time.perf_counter() - begun) / job["steps"]
-    taken = cohort.exchange.taken()
+    taken = cohort.exchange.taken(job["steps"])
     return {
         "bytes": taken["exchange_bytes"],
         "share": round(taken["exchange_ms"] / step_ms, 4),

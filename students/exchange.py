@@ -27,7 +27,6 @@ Said = list[Tensor]
 class Traffic:
     """What the exchange cost since it was last asked."""
 
-    calls: int = 0
     bytes: int = 0
     """Sent by this rank to each other."""
     seconds: float = 0.0
@@ -55,15 +54,12 @@ class Exchange:
             return [[self._to_wire(tensor).to(self.dtype) for tensor in each] for each in said]
         return self._timed(lambda: self._gather(said[0]))
 
-    def taken(self) -> dict[str, float]:
-        """Bytes that this rank sent and milliseconds that it took, a call, since the last time; empty when nothing travels."""
+    def taken(self, steps: int) -> dict[str, float]:
+        """Bytes that this rank sent and milliseconds that it took, a step of `steps`; empty when nothing travels."""
         traffic, self.traffic = self.traffic, Traffic()
-        calls = max(traffic.calls, 1)
-        return (
-            {"exchange_bytes": traffic.bytes / calls, "exchange_ms": 1e3 * traffic.seconds / calls}
-            if traffic.calls
-            else {}
-        )
+        if not traffic.bytes:
+            return {}
+        return {"exchange_bytes": traffic.bytes / steps, "exchange_ms": 1e3 * traffic.seconds / steps}
 
     def _to_wire(self, tensor: Tensor) -> Tensor:
         if self.wire is None:
@@ -75,7 +71,6 @@ class Exchange:
         start = time.perf_counter()
         heard = work()
         self.traffic.seconds += time.perf_counter() - start
-        self.traffic.calls += 1
         return heard
 
     def _gather(self, said: Said) -> list[Said]:

@@ -263,8 +263,9 @@ class Cohort:
             for training in self.trainings:
                 training.progress.peer_weights = weights
         if len(self.run.members) > 1 and self.run.exchange and found.rows:
-            values = {"agreement": found.agreement(), "step_ms": 1e3 * self.busy_s / max(self.taken, 1)}
-            values |= self.exchange.taken()
+            steps = max(self.taken, 1)
+            values = {"agreement": found.agreement(), "step_ms": 1e3 * self.busy_s / steps}
+            values |= self.exchange.taken(steps)
             self.busy_s, self.taken = 0.0, 0
             if found.labelled:
                 values["ensemble_accuracy"] = found.ensemble_accuracy()

@@ -142,6 +142,9 @@ def test_two_workers_a_member_train_what_one_trains(digits, tmp_path):
     here = make_cohort(tmp_path / "one", digits, one)
     in_turn(here)
     assert farthest(make_cohort(tmp_path / "two", digits, two), here) < 1e-6
+    points = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    sent = [point["value"] for point in points if point["key"] == "cohort.exchange_bytes"]
+    assert sent == [16 * 10 * 4]  # a step: 16 rows of 10 classes in float32, however many parts it has
 
 
 def test_a_mutual_cohort_of_one_is_plain_training_bit_for_bit(digits, tmp_path):
