@@ -226,8 +226,8 @@ class CodistillingCohort(Cohort):
     def folder_of(self, training: Training) -> Path:
         return generations_of(self.run, [*self.config.members][training.run.membership.number])
 
-    def resume(self) -> bool:
-        found = super().resume()
+    def resume(self, *, before: int | None = None) -> bool:
+        found = super().resume(before=before)
         self.has_looked = False
         for listener in self.listeners:
             listener.found.clear()

@@ -197,7 +197,10 @@ class Cohort:
         return bool(due)
 
     def set_back(self, members: Sequence[int]) -> None:
-        """Go to the last common checkpoint; those who diverged go on at half their rate."""
+        """Go to the last common checkpoint before this step; those who diverged go on at half their rate.
+
+        One of this very step has the weights that diverge at once, so it would be gone back to for ever.
+        """
         rollbacks = [count + (number in members) for number, count in enumerate(self.rollbacks)]
         names, at = [self.run.members[number].name for number in members], self.step
         if too_often := [self.run.members[n].name for n in members if rollbacks[n] > self.run.config.max_rollbacks]:
@@ -207,7 +210,7 @@ class Cohort:
             )
         for training in self.trainings:
             training.stepper.optimizer.zero_grad()
-        if not self.resume():
+        if not self.resume(before=at):
             self.trainings = self.make_trainings(self.data)  # there is none yet: everyone again from its seed
         self.slow_down(rollbacks)
         who = f"{self.run.stage_name}: {', '.join(names)}"
@@ -224,16 +227,16 @@ class Cohort:
     def new_attempt(self) -> None:
         name = self.session.agree(uuid4().hex)
         for training in self.trainings:
-            training.attempt = Attempt(training.run, name)
+            training.attempt = Attempt(training.run, name, rollbacks=sum(self.rollbacks))
 
     def save(self) -> None:
         if self.own.rank == 0:
             for training in self.trainings:
                 training.save()
 
-    def resume(self) -> bool:
-        """Go to the newest checkpoint that every member has, if there is one."""
-        common = self.session.agree(newest_common(self.run.members) if self.session.rank == 0 else None)
+    def resume(self, *, before: int | None = None) -> bool:
+        """Go to the newest checkpoint that every member has, if there is one; `before`: of a step before that."""
+        common = self.session.agree(newest_common(self.run.members, before=before) if self.session.rank == 0 else None)
         if common is None:
             return False
         for training in self.trainings:

@@ -504,7 +504,12 @@ def test_members_go_back_to_a_checkpoint_that_all_have(digits, tmp_path):
         attempt = Attempt(member, "first")
         for step in steps:
             attempt.save(step, {"step": step})
-    assert newest_common(run.members) == "first/step-000010"
+    assert newest_common(run.members) == "000-first/step-000010"
+    for member in run.members:
+        for rollbacks, name in ((2, "b"), (1, "c"), (0, "z")):  # told apart by nothing but who came last
+            Attempt(member, name, rollbacks=rollbacks).save(10, {"step": 10})
+    assert newest_common(run.members) == "002-b/step-000010"
+    assert newest_common(run.members, before=10) is None
 
 
 def test_who_diverges_is_named_and_goes_on_at_half_its_rate(digits, tmp_path, caplog):
@@ -530,6 +535,28 @@ def test_who_goes_on_diverging_ends_the_run_by_name(digits, tmp_path):
     run = make_cohort(tmp_path, digits, cohort_config("mutual", {"a": MLP, "b": wild}, max_rollbacks=2))
     with pytest.raises(CollegiumError, match=r"b/seed-0 diverged at step 2, after 2 rollbacks; lower its"):
         in_turn(run)
+
+
+def test_a_checkpoint_whose_weights_overflow_at_once_is_not_gone_back_to(digits, tmp_path, caplog):
+    from students.cohorts import cohort_of
+    from students.train import Clock
+
+    run = make_cohort(tmp_path, digits, cohort_config("mutual", train={"steps": 12}))
+    cohort = cohort_of(run, SESSION, SharedData())
+    for batches in cohort.batches():
+        cohort.advance(batches, Clock(1e9))
+        if cohort.step == 3:
+            cohort.save()
+        if cohort.step == 5:
+            with torch.no_grad():
+                [*cohort.trainings[1].module.parameters()][-1].fill_(float("inf"))
+            cohort.save()
+            break
+    results = in_turn(run)
+    assert [told for told in caplog.messages if "diverged" in told] == [
+        "distill/trio: b/seed-0 diverged at step 6; back to step 3, at half the learning rate"
+    ]
+    assert all(result.steps == 12 for result in results)
 
 
 def test_a_resting_teacher_that_overflows_is_named_and_not_the_student_that_heard_it(digits, tmp_path):
