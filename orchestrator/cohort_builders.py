@@ -19,7 +19,7 @@ from .context import Context, Facts, Taught, delivered_digest, delivered_member,
 from .live_builder import live_teachers
 from .recipe import Recipe, public
 from .stages import Built, Stage
-from .training_builders import fit_group, in_steps, outputs_of
+from .training_builders import budget_of, fit_group, outputs_of
 
 if TYPE_CHECKING:
     from students.session import CohortRun, RunResult
@@ -43,7 +43,7 @@ def _train(
 ) -> tuple[Seal, Facts]:
     config = context.recipe.cohorts[stage.name]
     heard = sources(context.recipe, config, taught, train)
-    steps = in_steps(config.train, prepared.folder, labelled_only=False)
+    steps = budget_of(f"cohorts.{stage.name}", config, prepared.folder)
     resolved = config.model_copy(update={"train": steps})
     common = {
         "folder": folder,

@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from students.config import HardTerm, StudentConfig
+from students.cohort_config import CohortCommon
+from students.config import HardTerm, StudentConfig, StudentTrain, check_ramps
 from teachers.config import ModuleTeacher, Resources, SklearnTeacher, TeacherConfig, TrainConfig
+from teachers.errors import RecipeError
 from teachers.seal import Seal, digest_of, publish, read_seal, write_seal
 from teachers.storage import mirror
 from teachers.users_code import within
@@ -137,7 +139,8 @@ def _student_runs(
     from students.student_runs import student_run
 
     config = context.recipe.students[stage.name]
-    resolved = config.model_copy(update={"train": in_steps(config.train, prepared.folder, labelled_only=False)})
+    train = budget_of(f"students.{stage.name}", config, prepared.folder)
+    resolved = config.model_copy(update={"train": train})
     common: dict[str, Any] = {
         "folder": folder,
         "stage": folder,
@@ -220,6 +223,16 @@ def in_steps(train: Trained, prepared: Path, *, labelled_only: bool) -> Trained:
 
     steps = resolve_steps(train, rows_drawn(prepared, labelled_only=labelled_only))
     return train.model_copy(update={"steps": steps, "epochs": None})
+
+
+def budget_of(key: str, learner: StudentConfig | CohortCommon, prepared: Path) -> StudentTrain:
+    """`train` of a student or cohort, in steps. Raises RecipeError, which begins with `key`, for a ramp that is longer."""
+    train = in_steps(learner.train, prepared, labelled_only=False)
+    try:
+        check_ramps(learner.objective, train)
+    except ValueError as error:
+        raise RecipeError(f"{key}.{error}") from None
+    return train
 
 
 def rows_drawn(prepared: Path, *, labelled_only: bool) -> int:
