@@ -50,8 +50,7 @@ class WithMaps(nn.Module):
         self.layers = layers
         self.projectors = nn.ModuleDict(dict(projectors))
         self.seen: dict[str, Tensor] = {}
-        for layer in layers:
-            network.get_submodule(layer).register_forward_hook(self._keeper(layer))
+        self.hooks = [network.get_submodule(each).register_forward_hook(self._keeper(each)) for each in layers]
 
     def _keeper(self, layer: str) -> Any:
         def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -128,8 +127,8 @@ def maps_of_zeros(module: nn.Module, layers: Sequence[str], input_shape: Any, wh
     maps: list[Tensor]
     with torch.no_grad():
         _, maps, _ = probe(zeros(input_shape, device))
-    for layer in layers:
-        module.get_submodule(layer)._forward_hooks.clear()
+    for hook in probe.hooks:
+        hook.remove()
     module.train()
     return maps
 

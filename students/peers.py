@@ -197,10 +197,7 @@ class Cohort:
         return bool(due)
 
     def set_back(self, members: Sequence[int]) -> None:
-        """Go to the last common checkpoint before this step; those who diverged go on at half their rate.
-
-        One of this very step has the weights that diverge at once, so it would be gone back to for ever.
-        """
+        """Go to the last common checkpoint; those who diverged go on at half their rate."""
         rollbacks = [count + (number in members) for number, count in enumerate(self.rollbacks)]
         names, at = [self.run.members[number].name for number in members], self.step
         if too_often := [self.run.members[n].name for n in members if rollbacks[n] > self.run.config.max_rollbacks]:
@@ -210,7 +207,7 @@ class Cohort:
             )
         for training in self.trainings:
             training.stepper.optimizer.zero_grad()
-        if not self.resume(before=at):
+        if not self.resume(before=at):  # one of this very step has the weights that diverge at once
             self.trainings = self.make_trainings(self.data)  # there is none yet: everyone again from its seed
         self.slow_down(rollbacks)
         who = f"{self.run.stage_name}: {', '.join(names)}"

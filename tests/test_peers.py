@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from students.batches import Batches
 from students.exchange import WIRES, Exchange
-from students.features import Projector
+from students.features import Projector, maps_of_zeros
 from students.peer_targets import PEER_RULES
 from students.session import PlainSession
 from students.train import SharedData, fit
@@ -260,6 +260,14 @@ def test_feature_exchange_is_its_formula(digits, tmp_path):
     matches(run, [module.state_dict() for module in modules])
 
 
+def test_a_hook_of_the_models_own_is_left_where_it_is():
+    module, seen = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)), []
+    module[1].register_forward_hook(lambda *of_call: seen.append(of_call))
+    assert [maps.shape for maps in maps_of_zeros(module, ["1"], (2, 2), "here")] == [(1, 3)]
+    module(torch.zeros(1, 2, 2))
+    assert len(seen) == 2 and len(module[1]._forward_hooks) == 1
+
+
 def online(members=("wide_teacher", "deep_teacher", "student"), **options):
     kinds = {"wide_teacher": OTHER, "deep_teacher": EXACT, "student": EXACT_TOO}
     return cohort_config(
@@ -491,6 +499,33 @@ def test_a_resumed_cohort_ends_like_an_undisturbed_one(method, digits, tmp_path)
     for one, other in zip(run.members, whole.members, strict=True):
         for name in ("model.safetensors", "result.json"):
             assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes()
+
+
+def losses(folder):
+    points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(point["step"], point["value"]) for point in points if point["key"] == "train.loss"]
+
+
+def test_the_loss_of_two_workers_that_were_resumed_is_that_of_the_steps_since(digits, tmp_path):
+    from students.cohorts import cohort_of
+    from students.train import Clock
+
+    folders = tmp_path / "here", tmp_path / "ranks"
+    two = cohort_config("mutual", {"a": MLP}, workers_per_member=2, **last())
+    for folder in folders:
+        run = make_cohort(folder, digits, cohort_config("mutual", {"a": MLP}, **last()))
+        folder.mkdir()
+        cohort = cohort_of(run, SESSION, SharedData())
+        for batches in cohort.batches():
+            cohort.advance(batches, Clock(1e9))
+            if cohort.step == 17:
+                cohort.save()
+                break
+        cohort.trainings[0].progress.pending.clear()
+        if folder.name == "here":
+            cohort.train(1e9)
+    on_ranks(folders[1], digits, two, world=2)
+    assert losses(folders[1]) == [(20, pytest.approx(losses(folders[0])[0][1], abs=1e-5))]
 
 
 def test_members_go_back_to_a_checkpoint_that_all_have(digits, tmp_path):
