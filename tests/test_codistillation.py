@@ -1,6 +1,8 @@
 """Codistillation: laws in one process, where a peer is a folder that somebody wrote; and members under Ray that fail alone."""
 
 import json
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from students.generations import drop_after, load_generation, newest_generation,
 from students.losses import peer
 from students.peer_targets import PEER_RULES
 from students.peers import Diverged
+from students.ray_codistil import errors_of
 from students.session import Live, PlainSession
 from students.train import Clock, fit
 from teachers.errors import CollegiumError, StoreError
@@ -394,6 +397,15 @@ def test_a_control_in_a_trainer_of_its_own_is_the_control_beside_others(digits, 
 def test_peers_are_heard_at_one_temperature(objective):
     with pytest.raises(ValidationError, match="all such at one temperature"):
         codistilling(objective=objective)
+
+
+@pytest.mark.parametrize(("number", "other"), [(0, 1), (1, 0)])
+def test_an_error_of_ours_in_one_trainer_ends_the_wait_for_no_other(number, other):
+    done = []
+    works = [partial(int, "no number"), lambda: time.sleep(0.5) or done.append("the other")]
+    with pytest.raises(ValueError, match="no number"):
+        errors_of({"a": works[number], "b": works[other]}, at_once=2)
+    assert done == ["the other"]
 
 
 class Fated(torch.nn.Module):
