@@ -123,13 +123,8 @@ def _distill(
         runs[stage] = _student_runs(context, stage, prepared, folder, heard)
     config = context.recipe.students[next(iter(folders)).name]
     all_runs = [run for each in runs.values() for run in each]
-    asking = [run for run in all_runs if any(source.live for source in run.sources)]
-    with live_teachers(context, prepared, taught, [stage.name for stage in folders]) as live:
-        first = asking or all_runs
-        results = fit_group(context, first, config.resources, config.train.workers, live=live)
-    if asking and len(asking) < len(all_runs):  # live teachers do not idle on their GPUs while controls are trained
-        others = [run for run in all_runs if run not in asking]
-        results |= fit_group(context, others, config.resources, config.train.workers)
+    learners = [stage.name for stage in folders]
+    results = fit_beside_live(context, prepared, taught, learners, all_runs, config.resources, config.train.workers)
     return {stage: _seal_runs(folders[stage], [results[run.folder] for run in each]) for stage, each in runs.items()}
 
 
@@ -153,6 +148,32 @@ def _student_runs(
     seeds = config.train.seeds
     runs = [student_run("student", resolved, seed, **common) for seed in seeds]
     return runs + [student_run("control", resolved, seed, **common) for seed in seeds if config.control]
+
+
+def fit_beside_live(
+    context: Context,
+    prepared: Built,
+    taught: Mapping[str, Taught],
+    learners: Sequence[str],
+    runs: "Sequence[Run | CohortRun]",
+    resources: Resources,
+    workers: int,
+    **options: Any,
+) -> "dict[Path, RunResult]":
+    """As `fit_group`; who asks live teachers comes first, so that these do not idle on their GPUs while controls are trained."""
+    asking, others = by_who_asks(runs)
+    with live_teachers(context, prepared, taught, learners) as live:
+        results = fit_group(context, asking or others, resources, workers, live=live, **options)
+    if asking and others:
+        results |= fit_group(context, others, resources, workers, **options)
+    return results
+
+
+def by_who_asks(runs: "Sequence[Run | CohortRun]") -> "tuple[list[Run | CohortRun], list[Run | CohortRun]]":
+    """Runs with a network that asks live teachers, and those without."""
+    asks = [any(source.live for network in run.networks for source in network.sources) for run in runs]
+    paired = list(zip(runs, asks, strict=True))
+    return [run for run, does in paired if does], [run for run, does in paired if not does]
 
 
 def fit_group(

@@ -7,9 +7,10 @@ import pytest
 from orchestrator.capacity import check_capacity
 from orchestrator.recipe import load_recipe
 from orchestrator.shipped import find
-from orchestrator.training_builders import budget_of
-from students.cohort_runs import alone_runs
+from orchestrator.training_builders import budget_of, by_who_asks
+from students.cohort_runs import alone_runs, member_runs
 from students.cohort_terms import OBJECTIVES
+from students.session import Live, Source
 from teachers.errors import EnvironmentUnfit, RecipeError
 
 MEMBERS = "members: {a: {model: 'students.models:mlp'}, b: {model: 'students.models:mlp'}}"
@@ -111,6 +112,16 @@ def test_what_cannot_be_is_refused_at_its_place(cohort: str, told: str, tmp_path
     with pytest.raises(RecipeError) as error:
         recipe(tmp_path, cohort)
     assert told in str(error.value) and "r.yaml:5:" in str(error.value) and "cohorts.trio" in str(error.value)
+
+
+def test_live_teachers_are_let_go_before_the_controls_of_a_cohort_are_trained(tmp_path: Path) -> None:
+    live = (Source("wide", {}, live=Live(("0", "1"))),)
+    trio = recipe(tmp_path, f"method: online_teacher, {ROLES}").cohorts["trio"]
+    cohort = member_runs("trio", trio, 0, **WHERE | {"sources": live})
+    offline, control = (
+        alone_runs(kind, "trio", trio, 0, **WHERE | {"sources": live}) for kind in ("offline", "control")
+    )
+    assert by_who_asks([cohort, control, offline]) == ([cohort, offline], [control])
 
 
 def test_a_ramp_that_is_longer_than_the_epochs_is_refused_once_the_rows_are_counted(digits, tmp_path: Path) -> None:
