@@ -208,7 +208,7 @@ class CodistillationCohort(CohortCommon):
     burn_in: int = Field(100, ge=0)
     """Steps before a member listens."""
     max_staleness: int | None = Field(None, ge=1)
-    """Steps by which a generation may be behind the member that listens; an older one is not heard. Null: any."""
+    """Steps by which a generation may be behind the member that listens; an older one is not heard. Null: ten times `exchange_every`."""
     own_rows: bool = False
     """Each member draws from its own share of the rows; else all draw from all."""
 
@@ -223,6 +223,11 @@ class CodistillationCohort(CohortCommon):
     def workers(self) -> int:
         """Of one member's trainer; members that find no room beside it wait, and listen to those who are done."""
         return self.ranks_of_a_batch
+
+    @property
+    def staleness_bound(self) -> int:
+        """In steps: who has missed ten exchanges counts as dead, whatever became of it."""
+        return self.max_staleness or 10 * self.exchange_every
 
     @property
     def peer_temperature(self) -> float:

@@ -174,7 +174,7 @@ def test_a_peer_with_its_own_preprocess_sees_the_rows_as_its_folder_would_augmen
     moved = stepper.rows.canonical(stored, stepper.views(0))
     assert not torch.equal(moved["image"], stored["input.image"])
     assert torch.equal(stepper.preprocessor(moved), work.inputs)
-    (generation,) = cohort.listeners[0].heard_at(0, None)
+    (generation,) = cohort.listeners[0].heard_at(0, 0)
     said = torch.cat([stepper.ask(generation, work, number) for number in (0, 1)])
     folder = generations_of(run, "b") / "step-000010"
     expected = load_model(folder)({name: column for name, column in moved.items()})
@@ -193,6 +193,11 @@ def test_where_there_is_nothing_to_hear_a_member_is_plain_training_bit_for_bit(d
     for name in (WEIGHTS, CONFIG, "result.json"):
         assert (run.members[0].folder / name).read_bytes() == (plain.folder / name).read_bytes()
     assert {value for _, value in curve(run, "peers.heard")} == {0} and not curve(run, "peers.staleness")
+
+
+def test_a_generation_is_not_heard_when_ten_exchanges_have_passed_or_as_many_steps_as_the_recipe_says():
+    assert codistilling(exchange_every=7).staleness_bound == 70
+    assert codistilling(exchange_every=7, max_staleness=14).staleness_bound == 14
 
 
 def test_a_generation_older_than_the_bound_is_not_heard_at_any_step(digits, tmp_path):
