@@ -212,7 +212,6 @@ class Cohort:
         self.slow_down(rollbacks)
         who = f"{self.run.stage_name}: {', '.join(names)}"
         log.warning("%s diverged at step %d; back to step %d, at half the learning rate", who, at + 1, self.step)
-        self.new_attempt()
         self.save()
 
     def slow_down(self, rollbacks: Sequence[int]) -> None:
@@ -220,6 +219,7 @@ class Cohort:
         for number, training in zip(self.hosts, self.trainings, strict=True):
             training.progress.rollbacks = rollbacks[number]
             training.stepper.rate_scale = 0.5**training.progress.rollbacks
+        self.new_attempt()
 
     def new_attempt(self) -> None:
         name = self.session.agree(uuid4().hex)

@@ -572,6 +572,22 @@ def test_who_goes_on_diverging_ends_the_run_by_name(digits, tmp_path):
         in_turn(run)
 
 
+def test_what_is_saved_after_a_rollback_and_a_resume_is_the_newest(digits, tmp_path):
+    from students.checkpoint import newest_common
+    from students.cohorts import cohort_of
+
+    run = make_cohort(tmp_path, digits, cohort_config("mutual"))
+    for step in (3, 5):
+        cohort = cohort_of(run, SESSION, SharedData())
+        if not cohort.resume():
+            cohort.slow_down([0, 1])
+        assert cohort.rollbacks == [0, 1]
+        for training in cohort.trainings:
+            training.progress.step = step
+        cohort.save()
+        assert newest_common(run.members).endswith(f"/step-00000{step}")
+
+
 def test_a_checkpoint_whose_weights_overflow_at_once_is_not_gone_back_to(digits, tmp_path, caplog):
     from students.cohorts import cohort_of
     from students.train import Clock
