@@ -172,12 +172,12 @@ def exchange(job: Mapping[str, Any]) -> dict[str, float]:
     cohort, clock = Cohort(cohort_run(job, "mutual"), Ranks(torch.device("cpu")), SharedData()), Clock(1e9)
     batches = cohort.batches()
     cohort.advance(next(batches), clock)
-    cohort.exchange.taken()
+    cohort.exchange.taken(1)
     begun = time.perf_counter()
     for _ in range(job["steps"]):
         cohort.advance(next(batches), clock)
     step_ms = 1e3 * (time.perf_counter() - begun) / job["steps"]
-    taken = cohort.exchange.taken()
+    taken = cohort.exchange.taken(job["steps"])
     return {
         "bytes": taken["exchange_bytes"],
         "share": round(taken["exchange_ms"] / step_ms, 4),
@@ -187,7 +187,7 @@ def exchange(job: Mapping[str, Any]) -> dict[str, float]:
 
 def straggler(job: Mapping[str, Any]) -> dict[str, list[float]]:
     """Rank 0 is measured; rank 1 is its peer, slowed, and in the solo rounds a dead one, whose last generation is heard."""
-    run = cohort_run(job, "codistillation", exchange_every=10, burn_in=0)
+    run = cohort_run(job, "codistillation", exchange_every=10, burn_in=0, max_staleness=1_000_000)
     mine, slow = codistilling_steps(run, job["rank"]), job["rank"] == 1
     found: dict[str, list[float]] = {"beside_peer": [], "solo": []}
     for number in range(job["rounds"] + 1):

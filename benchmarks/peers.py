@@ -50,9 +50,9 @@ COHORTS: dict[str, dict[str, Any]] = {
     "codistillation": {"members": THREE},
     "online_teacher": {
         "members": {
-            "wide": {**WIDE, "role": "wide_teacher", "layers": ["2"]},
-            "deep": {**DEEP, "role": "deep_teacher", "layers": ["3"]},
-            "small": {**CONV, "role": "student", "layers": ["2"]},
+            "wide": {**WIDE, "role": "wide_teacher"},
+            "deep": {**DEEP, "role": "deep_teacher"},
+            "small": {**CONV, "role": "student"},
         },
     },
 }

@@ -16,10 +16,9 @@ from teachers.users_code import within
 from . import graph
 from .builders import evaluate_on_cluster
 from .context import Context, Facts, Taught, delivered_digest, delivered_member, segments_of, sources
-from .live_builder import live_teachers
 from .recipe import Recipe, public
 from .stages import Built, Stage
-from .training_builders import fit_group, in_steps, outputs_of
+from .training_builders import budget_of, fit_beside_live, outputs_of
 
 if TYPE_CHECKING:
     from students.session import CohortRun, RunResult
@@ -43,7 +42,7 @@ def _train(
 ) -> tuple[Seal, Facts]:
     config = context.recipe.cohorts[stage.name]
     heard = sources(context.recipe, config, taught, train)
-    steps = in_steps(config.train, prepared.folder, labelled_only=False)
+    steps = budget_of(f"cohorts.{stage.name}", config, prepared.folder)
     resolved = config.model_copy(update={"train": steps})
     common = {
         "folder": folder,
@@ -55,10 +54,11 @@ def _train(
         "sources": heard,
     }
     runs = list(_runs(stage.name, resolved, common))
-    with live_teachers(context, prepared, taught, [stage.name]) as live:
-        apart = isinstance(config, CodistillationCohort) and config.workers_per_member is not None
-        options: dict[str, Any] = {"placement": config.placement, "live": live, "apart": apart}
-        results = fit_group(context, runs, config.resources, config.workers, **options)
+    apart = isinstance(config, CodistillationCohort) and config.workers_per_member is not None
+    results = fit_beside_live(
+        context, prepared, taught, [stage.name], runs, config.resources, config.workers,
+        placement=config.placement, apart=apart,
+    )  # fmt: skip
     return _seal(folder, resolved, list(results.values()))
 
 

@@ -10,7 +10,6 @@ from .stages import Built
 
 Replicas = Mapping[str, Sequence[Any]]
 """Actor handles by the teacher's name."""
-"""For room on the cluster."""
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from .search_config import WHILE_TRAINING, SearchConfig
 from .search_space import control_now, of_the_control, search_warnings, shared_with_control, values_now
 from .study import State, Study, Trial, Who, best_of, num_control_trials, set_aside, what_it_is_of
 from .study_report import section
-from .training_builders import in_steps
+from .training_builders import budget_of
 from .trial import Job, setting
 from .tuning import name_of, run_trials
 
@@ -156,10 +156,10 @@ def _job(context: Context, taught: Results, heard: "Mapping[str, Source]", scrat
     recipe, search = context.recipe, context.recipe.search
     assert search is not None
     learner = recipe.learners[search.student]
-    steps = in_steps(learner.train, taught.prepared.folder, labelled_only=False)
+    train = budget_of(graph.name_in_recipe(recipe, search.student), learner, taught.prepared.folder)
     return Job(
         name=search.student,
-        learner=learner.model_copy(update={"train": steps}),
+        learner=learner.model_copy(update={"train": train}),
         sources=heard,
         transfer_set=taught.prepared.folder,
         seed=learner.train.seeds[0],

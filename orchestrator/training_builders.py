@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from students.config import HardTerm, StudentConfig
+from students.cohort_config import CohortCommon
+from students.config import HardTerm, StudentConfig, StudentTrain, check_ramps
 from teachers.config import ModuleTeacher, Resources, SklearnTeacher, TeacherConfig, TrainConfig
+from teachers.errors import RecipeError
 from teachers.seal import Seal, digest_of, publish, read_seal, write_seal
 from teachers.storage import mirror
 from teachers.users_code import within
@@ -121,13 +123,8 @@ def _distill(
         runs[stage] = _student_runs(context, stage, prepared, folder, heard)
     config = context.recipe.students[next(iter(folders)).name]
     all_runs = [run for each in runs.values() for run in each]
-    asking = [run for run in all_runs if any(source.live for source in run.sources)]
-    with live_teachers(context, prepared, taught, [stage.name for stage in folders]) as live:
-        first = asking or all_runs
-        results = fit_group(context, first, config.resources, config.train.workers, live=live)
-    if asking and len(asking) < len(all_runs):  # live teachers do not idle on their GPUs while controls are trained
-        others = [run for run in all_runs if run not in asking]
-        results |= fit_group(context, others, config.resources, config.train.workers)
+    learners = [stage.name for stage in folders]
+    results = fit_beside_live(context, prepared, taught, learners, all_runs, config.resources, config.train.workers)
     return {stage: _seal_runs(folders[stage], [results[run.folder] for run in each]) for stage, each in runs.items()}
 
 
@@ -137,7 +134,8 @@ def _student_runs(
     from students.student_runs import student_run
 
     config = context.recipe.students[stage.name]
-    resolved = config.model_copy(update={"train": in_steps(config.train, prepared.folder, labelled_only=False)})
+    train = budget_of(f"students.{stage.name}", config, prepared.folder)
+    resolved = config.model_copy(update={"train": train})
     common: dict[str, Any] = {
         "folder": folder,
         "stage": folder,
@@ -150,6 +148,32 @@ def _student_runs(
     seeds = config.train.seeds
     runs = [student_run("student", resolved, seed, **common) for seed in seeds]
     return runs + [student_run("control", resolved, seed, **common) for seed in seeds if config.control]
+
+
+def fit_beside_live(
+    context: Context,
+    prepared: Built,
+    taught: Mapping[str, Taught],
+    learners: Sequence[str],
+    runs: "Sequence[Run | CohortRun]",
+    resources: Resources,
+    workers: int,
+    **options: Any,
+) -> "dict[Path, RunResult]":
+    """As `fit_group`; who asks live teachers comes first, so that these do not idle on their GPUs while controls are trained."""
+    asking, others = by_who_asks(runs)
+    with live_teachers(context, prepared, taught, learners) as live:
+        results = fit_group(context, asking or others, resources, workers, live=live, **options)
+    if asking and others:
+        results |= fit_group(context, others, resources, workers, **options)
+    return results
+
+
+def by_who_asks(runs: "Sequence[Run | CohortRun]") -> "tuple[list[Run | CohortRun], list[Run | CohortRun]]":
+    """Runs with a network that asks live teachers, and those without."""
+    asks = [any(source.live for network in run.networks for source in network.sources) for run in runs]
+    paired = list(zip(runs, asks, strict=True))
+    return [run for run, does in paired if does], [run for run, does in paired if not does]
 
 
 def fit_group(
@@ -220,6 +244,16 @@ def in_steps(train: Trained, prepared: Path, *, labelled_only: bool) -> Trained:
 
     steps = resolve_steps(train, rows_drawn(prepared, labelled_only=labelled_only))
     return train.model_copy(update={"steps": steps, "epochs": None})
+
+
+def budget_of(key: str, learner: StudentConfig | CohortCommon, prepared: Path) -> StudentTrain:
+    """`train` of a student or cohort, in steps. Raises RecipeError, which begins with `key`, for a ramp that is longer."""
+    train = in_steps(learner.train, prepared, labelled_only=False)
+    try:
+        check_ramps(learner.objective, train)
+    except ValueError as error:
+        raise RecipeError(f"{key}.{error}") from None
+    return train
 
 
 def rows_drawn(prepared: Path, *, labelled_only: bool) -> int:

@@ -32,10 +32,10 @@ KEPT = 2
 
 
 class Attempt:
-    """One try at a run, as its checkpoints. `name`: the same for all members of a cohort."""
+    """One try at a run, as its checkpoints. `name`, and the number of `rollbacks` before it, are the same for all of a cohort."""
 
-    def __init__(self, run: Run, name: str | None = None) -> None:
-        self.folder = run.folder / "attempts" / (name or uuid4().hex)
+    def __init__(self, run: Run, name: str | None = None, *, rollbacks: int = 0) -> None:
+        self.folder = run.folder / "attempts" / f"{rollbacks:03d}-{name or uuid4().hex}"
         self.saved: list[Path] = []
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
@@ -57,18 +57,29 @@ def newest_checkpoint(run: Run) -> Path | None:
     return None if common is None else run.folder / "attempts" / common
 
 
-def newest_common(runs: Sequence[Run]) -> str | None:
-    """`<attempt>/step-<n>`, the furthest that verifies in the folder of every one of `runs`; None when there is none."""
-    found = [_named(run.folder / "attempts") for run in runs]
-    furthest = sorted(set.intersection(*found), key=lambda name: (int(name.rpartition("-")[2]), name), reverse=True)
-    return next((name for name in furthest if all(is_whole(run.folder / "attempts" / name) for run in runs)), None)
+def newest_common(runs: Sequence[Run], *, before: int | None = None) -> str | None:
+    """`<attempt>/step-<n>` of the newest state that verifies in the folder of every one of `runs`; None when there is none.
+
+    Newest is the furthest of those after the most rollbacks: what was further before one was on its way to diverge.
+    `before`: of a step before that.
+    """
+    common = set.intersection(*[_named(run.folder / "attempts") for run in runs])
+    newest = sorted(((*_age(name), name) for name in common), reverse=True)
+    candidates = [name for _, step, name in newest if before is None or step < before]
+    return next((name for name in candidates if all(is_whole(run.folder / "attempts" / name) for run in runs)), None)
+
+
+def _age(name: str) -> tuple[int, int]:
+    """Rollbacks and steps that a checkpoint comes after."""
+    rollbacks, step = re.findall(r"^\d+|\d+$", name)
+    return int(rollbacks), int(step)
 
 
 def _named(attempts: Path) -> set[str]:
     """`<attempt>/step-<n>` of every checkpoint of which there is something, here or in the storage."""
-    there = {PurePosixPath(name).parent.as_posix() for name in mirror.entries(attempts)}
-    found = {"/".join(at.parts[-2:]) for at in attempts.glob("*/step-*")}
-    return found | {name for name in there if re.fullmatch(r"[^/]+/step-\d+", name)}
+    found = {PurePosixPath(name).parent.as_posix() for name in mirror.entries(attempts)}
+    found |= {"/".join(at.parts[-2:]) for at in attempts.glob("*/step-*")}
+    return {name for name in found if re.fullmatch(r"\d+-[^/]+/step-\d+", name)}
 
 
 def is_whole(folder: Path) -> bool:

@@ -90,10 +90,10 @@ class Listener:
             return self.found[name]
         return load_generation(self.folders[name], step, self.trust, self.session.device)
 
-    def heard_at(self, step: int, max_staleness: int | None) -> list[Generation]:
+    def heard_at(self, step: int, max_staleness: int) -> list[Generation]:
         """Those that are at most `max_staleness` steps behind, in the recipe's order of peers."""
         found = [self.found[name] for name in self.folders if name in self.found]
-        return [each for each in found if max_staleness is None or step - each.step <= max_staleness]
+        return [each for each in found if step - each.step <= max_staleness]
 
 
 class ListeningStepper(Stepper):
@@ -197,7 +197,9 @@ class CodistillingCohort(Cohort):
         for training, listener in zip(self.trainings, self.listeners, strict=True):
             with within(training.run.key):
                 listener.look(self.step if self.in_turn else None)
-            behind = [float(self.step - each.step) for each in listener.heard_at(self.step, self.config.max_staleness)]
+            behind = [
+                float(self.step - each.step) for each in listener.heard_at(self.step, self.config.staleness_bound)
+            ]
             training.report("peers", {"heard": len(behind)} | ({"staleness": max(behind)} if behind else {}))
 
     def learn(
@@ -207,7 +209,7 @@ class CodistillingCohort(Cohort):
             stepper = training.stepper
             assert isinstance(stepper, ListeningStepper)
             own = self.say(training, work, True, number)[0]
-            generations = listener.heard_at(self.step, self.config.max_staleness)
+            generations = listener.heard_at(self.step, self.config.staleness_bound)
             with within(training.run.key):
                 heard = stepper.hear(work, number, own, generations, self.config.peer_temperature)
                 stepper.backward(work, number, own, heard)
@@ -226,8 +228,8 @@ class CodistillingCohort(Cohort):
     def folder_of(self, training: Training) -> Path:
         return generations_of(self.run, [*self.config.members][training.run.membership.number])
 
-    def resume(self) -> bool:
-        found = super().resume()
+    def resume(self, *, before: int | None = None) -> bool:
+        found = super().resume(before=before)
         self.has_looked = False
         for listener in self.listeners:
             listener.found.clear()

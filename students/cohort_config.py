@@ -1,13 +1,14 @@
 """What a recipe can say of cohorts: students that teach each other while they train. Knows nothing of torch or ray."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from teachers.config import Config, ImportString, Preprocess, Resources
 
-from .cohort_terms import OBJECTIVES, CohortTerm, MethodName, PeerTerm, with_defaults
-from .config import Control, Require, StudentTrain, TrainOverride, check_ramps, check_teachers
+from .cohort_terms import CohortTerm, MethodName, PeerTerm, default_objective, with_defaults
+from .config import Control, Require, StudentTrain, TeacherTermCommon, TrainOverride, check_ramps, check_teachers
 
 KdclTarget = Literal["naive", "linear", "min_logit", "general"]
 Role = Literal["wide_teacher", "deep_teacher", "student"]
@@ -29,7 +30,7 @@ class MemberConfig(Config):
     preprocess: Preprocess = Preprocess()
     """From canonical inputs to what this member takes."""
     train: MemberTrain = MemberTrain()
-    """What it trains otherwise than its cohort."""
+    """What it trains otherwise than its cohort; not where members share a trunk."""
     role: Role | None = None
     """Of `online_teacher`, each member has one: wide_teacher, deep_teacher or student."""
     layers: list[str] = []
@@ -44,7 +45,7 @@ class CohortCommon(Config):
     teachers: list[str] = []
     """Frozen teachers that join through the store, for the terms `soft` and `teacher_label`."""
     objective: list[CohortTerm] = Field(default_factory=list)
-    """Of each member: a weighted sum of terms; empty: the method's own."""
+    """Of each member: a weighted sum of terms; empty: the method's own, and `soft` where there are `teachers`."""
     train: StudentTrain = StudentTrain()
     """Budget, optimiser and seeds of every member."""
     workers_per_member: int | None = Field(1, ge=1)
@@ -73,12 +74,16 @@ class CohortCommon(Config):
     def resolved(self) -> Self:
         """Fill in what the method decides, then check that the parts fit each other."""
         method = self.name_of_method
-        terms = self.objective or [term for term in OBJECTIVES[method] if len(self.members) > 1 or term.loss == "hard"]
+        own = default_objective(method, alone=len(self.members) == 1, taught=bool(self.teachers))
+        terms = self.objective or own
         object.__setattr__(self, "objective", [with_defaults(term, method) for term in terms])
         if len(self.members) == 1 and method != "mutual":
             raise ValueError(f"a cohort of one member has nobody to learn from; `{method}` takes two or more")
         self._check_objective(method)
+        self._check_members(method)
         check_teachers(self.objective, self.teachers)
+        if self.teachers and not any(isinstance(term, TeacherTermCommon) for term in self.objective):
+            raise ValueError(f"no term listens to the teachers {self.teachers}; add `{{loss: soft}}`, or remove them")
         check_ramps(self.objective, self.train)
         if self.deliver not in ("best", "all", "ensemble", *self.members):
             raise ValueError(f"deliver is {self.deliver!r}, expected best, all, ensemble or one of {[*self.members]}")
@@ -96,6 +101,16 @@ class CohortCommon(Config):
                 raise ValueError(f"{where}: the loss `feature` is of the method feature_exchange, this one is {method}")
             if term.loss == "channel" and method != "online_teacher":
                 raise ValueError(f"{where}: the loss `channel` is of the method online_teacher, this one is {method}")
+
+    def _check_members(self, method: MethodName) -> None:
+        """What a member says is of some use."""
+        feature = method == "feature_exchange"
+        channel = any(term.loss == "channel" for term in self.objective)
+        for name, member in self.members.items():
+            if member.role and method != "online_teacher":
+                raise ValueError(f"members.{name}.role: roles are of the method online_teacher, this one is {method}")
+            if member.layers and not (feature or (channel and member.role in ("wide_teacher", "student"))):
+                raise ValueError(f"members.{name}.layers: nobody compares its stage maps; remove its `layers`")
 
     def _check_batch(self) -> None:
         if self.train.workers != 1:
@@ -147,6 +162,16 @@ class SharedTrunkCohort(CohortCommon):
     trunk: str | None = None
     """Name of the last module that is shared, `stages.1`; null: the first half of the modules."""
 
+    @model_validator(mode="after")
+    def members_differ_in_their_branches_only(self) -> Self:
+        first = next(iter(self.members.values()))
+        for name, member in self.members.items():
+            for key in member.train.model_dump(exclude_none=True):
+                raise ValueError(f"members.{name}.train.{key}: one optimiser moves a shared trunk; say `train.{key}`")
+            if member.preprocess != first.preprocess:
+                raise ValueError(f"members.{name}.preprocess: members of one trunk see the same inputs; give all one")
+        return self
+
     @property
     def workers(self) -> int:
         return self.ranks_of_a_batch
@@ -167,6 +192,8 @@ class GroupLeaderCohort(SharedTrunkCohort):
 
     @model_validator(mode="after")
     def leader_is_a_member(self) -> Self:
+        if len(self.members) < 3:
+            raise ValueError("group_leader takes three or more: a leader, and peers that attend to each other")
         if self.leader is not None and self.leader not in self.members:
             raise ValueError(f"leader is {self.leader!r}, expected one of {[*self.members]}")
         return self
@@ -181,7 +208,7 @@ class CodistillationCohort(CohortCommon):
     burn_in: int = Field(100, ge=0)
     """Steps before a member listens."""
     max_staleness: int | None = Field(None, ge=1)
-    """Steps by which a generation may be behind the member that listens; an older one is not heard. Null: any."""
+    """Steps by which a generation may be behind the member that listens; an older one is not heard. Null: ten times `exchange_every`."""
     own_rows: bool = False
     """Each member draws from its own share of the rows; else all draw from all."""
 
@@ -196,6 +223,11 @@ class CodistillationCohort(CohortCommon):
     def workers(self) -> int:
         """Of one member's trainer; members that find no room beside it wait, and listen to those who are done."""
         return self.ranks_of_a_batch
+
+    @property
+    def staleness_bound(self) -> int:
+        """In steps: who has missed ten exchanges counts as dead, whatever became of it."""
+        return self.max_staleness or 10 * self.exchange_every
 
     @property
     def peer_temperature(self) -> float:
@@ -218,8 +250,11 @@ class OnlineTeacherCohort(SynchronousCohort):
         roles = [member.role for member in self.members.values()]
         if roles.count("student") != 1 or None in roles or roles.count("wide_teacher") > 1:
             raise ValueError("online_teacher takes one student, at most one wide_teacher, and a role for every member")
-        if any(term.loss == "channel" for term in self.objective) and "wide_teacher" not in roles:
-            raise ValueError("the loss `channel` needs a wide_teacher")
+        if any(term.loss == "channel" for term in self.objective):
+            if "wide_teacher" not in roles:
+                raise ValueError("the loss `channel` needs a wide_teacher")
+            follow = {name: len(m.layers) for name, m in self.members.items() if m.role in ("wide_teacher", "student")}
+            check_numbers_of_layers("the loss `channel`", follow)
         return self
 
 
@@ -230,10 +265,16 @@ class FeatureExchangeCohort(SynchronousCohort):
 
     @model_validator(mode="after")
     def layers_are_given(self) -> Self:
-        numbers = {name: len(member.layers) for name, member in self.members.items()}
-        if len(set(numbers.values())) != 1 or not next(iter(numbers.values())):
-            raise ValueError(f"feature_exchange takes as many `layers` of each member; found {numbers}")
+        if not any(term.loss == "feature" for term in self.objective):
+            raise ValueError("feature_exchange takes a term `feature`; without one the method is `mutual`")
+        check_numbers_of_layers("feature_exchange", {name: len(each.layers) for name, each in self.members.items()})
         return self
+
+
+def check_numbers_of_layers(who: str, numbers: Mapping[str, int]) -> None:
+    """Raise ValueError unless all members in `numbers` have as many, and some."""
+    if len(set(numbers.values())) != 1 or not all(numbers.values()):
+        raise ValueError(f"{who} takes as many `layers` of each member that it compares, at least one; found {numbers}")
 
 
 CohortConfig = Annotated[

@@ -7,6 +7,7 @@ from pydantic import Field, Tag
 from teachers.config import tag_or
 
 from .config import (
+    TAUGHT,
     HardTerm,
     ImportedTerm,
     PeerLossName,
@@ -78,6 +79,15 @@ OBJECTIVES: dict[MethodName, tuple[CohortTerm, ...]] = {
     "feature_exchange": (HARD, PeerTerm(loss="peer"), FeatureTerm(loss="feature")),
 }
 """Where the recipe says nothing."""
+
+
+def default_objective(method: MethodName, *, alone: bool, taught: bool) -> list[CohortTerm]:
+    """The method's own; with frozen teachers these and the labels count as for a student, and peers as ever."""
+    own = [term for term in OBJECTIVES[method] if not alone or term.loss == "hard"]
+    if not taught:
+        return own
+    soft, hard = TAUGHT
+    return [soft, *(hard if term.loss == "hard" else term for term in own)]
 
 
 def with_defaults(term: CohortTerm, method: MethodName) -> CohortTerm:

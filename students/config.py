@@ -197,6 +197,10 @@ def check_teachers(objective: Sequence[TermCommon], teachers: list[str]) -> None
                 raise ValueError(f"objective.{number}: teacher_weights says nothing of {silent}")
 
 
+TAUGHT = (SoftTerm(loss="soft", weight=0.9), HardTerm(loss="hard", weight=0.1))
+"""The objective of who has teachers, where the recipe says nothing."""
+
+
 class StudentConfig(Config):
     """The small network, who teaches it, and how."""
 
@@ -208,7 +212,7 @@ class StudentConfig(Config):
     """From canonical inputs to what this student takes."""
     teachers: list[str] = Field(min_length=1)
     """Teachers, or other students: then those are its assistants."""
-    objective: list[Term] = Field([SoftTerm(loss="soft", weight=0.9), HardTerm(loss="hard", weight=0.1)], min_length=1)
+    objective: list[Term] = Field([*TAUGHT], min_length=1)
     """A weighted sum of terms; reads like the paper's formula."""
     train: StudentTrain = StudentTrain()
     """Budget, optimiser, seeds."""

@@ -1,11 +1,15 @@
 """How the members of a cohort hear each other: one collective a step among the ranks that hold the same rows.
 
+It stands between forward and backward and is waited for. There is nothing to gain by an overlap: the loss, and so the
+backward, needs what it brings; only the terms without peers do not, and they are functions of a few logits.
+
 Knows nothing of losses or methods.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -23,7 +27,6 @@ Said = list[Tensor]
 class Traffic:
     """What the exchange cost since it was last asked."""
 
-    calls: int = 0
     bytes: int = 0
     """Sent by this rank to each other."""
     seconds: float = 0.0
@@ -31,53 +34,65 @@ class Traffic:
 
 
 class Exchange:
-    """Gathers what every member says of a batch, detached. With all members in this process nothing travels."""
+    """Gathers what every member says of a batch, detached. With all members in this process nothing travels.
+
+    All of it is in one dtype that holds what every member says: a float32 member hears a bfloat16 one, and the other way
+    round. `wire`: what it is rounded to on its way, also where nothing travels.
+    """
 
     def __init__(self, session: Session, wire: torch.dtype | None = None) -> None:
         self.session, self.wire = session, wire
         self.traffic = Traffic()
         self.shapes: list[list[torch.Size]] = []
+        self.dtype = torch.float32
 
     def __call__(self, mine: Sequence[Said]) -> list[Said]:
         """By member, in their order; `mine` are those of this process."""
-        sent = [[self._rounded(tensor.detach()) for tensor in said] for said in mine]
+        said = [[tensor.detach() for tensor in each] for each in mine]
         if self.session.world == 1:
-            return [[tensor.to(mine[0][0].dtype) for tensor in said] for said in sent]
-        return self._timed(lambda: self._gather(sent[0], mine[0][0].dtype))
+            self.dtype = reduce(torch.promote_types, map(dtype_of, said))
+            return [[self._to_wire(tensor).to(self.dtype) for tensor in each] for each in said]
+        return self._timed(lambda: self._gather(said[0]))
 
-    def taken(self) -> dict[str, float]:
-        """Bytes that this rank sent and milliseconds that it took, a call, since the last time; empty when nothing travels."""
+    def taken(self, steps: int) -> dict[str, float]:
+        """Bytes that this rank sent and milliseconds that it took, a step of `steps`; empty when nothing travels."""
         traffic, self.traffic = self.traffic, Traffic()
-        calls = max(traffic.calls, 1)
-        return (
-            {"exchange_bytes": traffic.bytes / calls, "exchange_ms": 1e3 * traffic.seconds / calls}
-            if traffic.calls
-            else {}
-        )
+        if not traffic.bytes:
+            return {}
+        return {"exchange_bytes": traffic.bytes / steps, "exchange_ms": 1e3 * traffic.seconds / steps}
 
-    def _rounded(self, tensor: Tensor) -> Tensor:
-        return tensor if self.wire is None else tensor.to(self.wire)
+    def _to_wire(self, tensor: Tensor) -> Tensor:
+        if self.wire is None:
+            return tensor.to(self.dtype)
+        limits = torch.finfo(self.wire)  # what is finite here stays finite there: else who hears it would be blamed
+        return tensor.to(self.dtype).clamp(limits.min, limits.max).to(self.wire)
 
     def _timed(self, work: Callable[[], list[Said]]) -> list[Said]:
         start = time.perf_counter()
         heard = work()
         self.traffic.seconds += time.perf_counter() - start
-        self.traffic.calls += 1
         return heard
 
-    def _gather(self, sent: Said, dtype: torch.dtype) -> list[Said]:
+    def _gather(self, said: Said) -> list[Said]:
         """One buffer a member, as long as the longest: maps may differ in shape between members, logits do not."""
-        flat = torch.cat([tensor.flatten() for tensor in sent])
-        mine = [tensor.shape for tensor in sent]
+        mine = [tensor.shape for tensor in said]
         if not self.shapes or self.shapes[self.session.rank] != mine:
-            self.shapes = self.session.everyone(mine)
+            told = self.session.everyone((mine, dtype_of(said)))
+            self.shapes = [shapes for shapes, _ in told]
+            self.dtype = reduce(torch.promote_types, (dtype for _, dtype in told))
+        flat = torch.cat([self._to_wire(tensor).flatten() for tensor in said])
         longest = max(sum(shape.numel() for shape in shapes) for shapes in self.shapes)
         buffer = torch.nn.functional.pad(flat, (0, longest - len(flat)))
         self.traffic.bytes += buffer.nbytes
         return [
-            unpacked(row, shapes, dtype)
+            unpacked(row, shapes, self.dtype)
             for row, shapes in zip(self.session.all_gather(buffer), self.shapes, strict=True)
         ]
+
+
+def dtype_of(said: Said) -> torch.dtype:
+    """That holds all of what a member says, at least float32."""
+    return reduce(torch.promote_types, (tensor.dtype for tensor in said), torch.float32)
 
 
 def unpacked(buffer: Tensor, shapes: Sequence[torch.Size], dtype: torch.dtype) -> Said:

@@ -13,7 +13,7 @@ from .batches import Network
 from .cohort_config import OnlineTeacherCohort
 from .exchange import Said
 from .session import CohortRun, Session
-from .steps import Stepper, Work
+from .steps import Stepper, Work, at_least_float32
 
 Shapes = list[tuple[int, ...]]
 
@@ -50,8 +50,7 @@ class WithMaps(nn.Module):
         self.layers = layers
         self.projectors = nn.ModuleDict(dict(projectors))
         self.seen: dict[str, Tensor] = {}
-        for layer in layers:
-            network.get_submodule(layer).register_forward_hook(self._keeper(layer))
+        self.hooks = [network.get_submodule(each).register_forward_hook(self._keeper(each)) for each in layers]
 
     def _keeper(self, layer: str) -> Any:
         def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -72,6 +71,8 @@ class FeatureStepper(Stepper):
 
     projected: dict[str, Tensor]
     dtype: torch.dtype
+    is_followed: bool
+    """Somebody compares maps with its own: then it says them."""
 
     def shapes(self, input_shape: Any) -> Shapes:
         """Of its stage maps, without the rows."""
@@ -80,26 +81,27 @@ class FeatureStepper(Stepper):
         self.dtype = maps[0].dtype if maps else torch.float32
         return [tuple(each.shape[1:]) for each in maps]
 
-    def attach(self, own: Shapes, theirs: Mapping[int, Shapes]) -> None:
+    def attach(self, own: Shapes, theirs: Mapping[int, Shapes], *, is_followed: bool) -> None:
         """Make the projectors to the maps of the members `theirs`, and start."""
+        self.is_followed = is_followed
         torch.manual_seed(self.run.draw_seed)
         projectors = {}
         for layer, shape in enumerate(own):
             for number, shapes in theirs.items():
                 try:
-                    projectors[f"{layer}_{number}"] = Projector(shape, shapes[layer])
+                    projectors[f"{layer}_{number}"] = Projector(shape, shapes[layer]).to(self.dtype)
                 except ValueError as error:
                     name = self.run.membership.layers[layer]
                     raise RecipeError(f"{self.run.key}.layers: {name}: {error}; name layers of one kind") from None
-        self.start(WithMaps(self.module, self.run.membership.layers, projectors).to(self.dtype))
+        self.start(WithMaps(self.module, self.run.membership.layers, projectors))
 
     def say(self, work: Work, number: int) -> Said:
         logits, maps, self.projected = self.forward(work, number)
-        return [logits, *maps]
+        return [logits, *maps] if self.is_followed else [logits]
 
     def say_aside(self, work: Work, number: int) -> Said:
         logits, maps, _ = self.aside(work, number)
-        return [logits, *maps]
+        return [logits, *maps] if self.is_followed else [logits]
 
     def pairs(self, everyone: Sequence[Said]) -> list[tuple[Tensor, Tensor]]:
         """Own projected maps of the last forward, each with the maps of the member that it is to follow."""
@@ -109,7 +111,8 @@ class FeatureStepper(Stepper):
             layer, _, number = name.partition("_")
             projector = self.whole.projectors[name]
             assert isinstance(projector, Projector)
-            found.append((own, projector.pooled(everyone[int(number)][1 + int(layer)])))
+            theirs = projector.pooled(everyone[int(number)][1 + int(layer)])
+            found.append((own, theirs.to(at_least_float32(own).dtype)))
         return found
 
 
@@ -124,8 +127,8 @@ def maps_of_zeros(module: nn.Module, layers: Sequence[str], input_shape: Any, wh
     maps: list[Tensor]
     with torch.no_grad():
         _, maps, _ = probe(zeros(input_shape, device))
-    for layer in layers:
-        module.get_submodule(layer)._forward_hooks.clear()
+    for hook in probe.hooks:
+        hook.remove()
     module.train()
     return maps
 
@@ -136,8 +139,11 @@ def connect(
     """Tell every member the shapes of the others' maps, and let it make its projectors."""
     mine = [stepper.shapes(shape) for stepper, shape in zip(steppers, input_shapes, strict=True)]
     everyone = [shapes for shapes_of_rank in same_rows.everyone(mine) for shapes in shapes_of_rank]
+    follows = [followed_by(number, run) for number in range(len(run.members))]
     for stepper, own in zip(steppers, mine, strict=True):
-        stepper.attach(own, {number: everyone[number] for number in followed_by(stepper.run.membership.number, run)})
+        number = stepper.run.membership.number
+        is_followed = any(number in each for each in follows)
+        stepper.attach(own, {other: everyone[other] for other in follows[number]}, is_followed=is_followed)
 
 
 def followed_by(number: int, run: CohortRun) -> list[int]:

@@ -25,7 +25,7 @@ from .features import FeatureStepper, connect
 from .objective import Heard
 from .peer_targets import PEER_RULES, general_weights
 from .session import CohortRun, RunResult, Session
-from .steps import Work
+from .steps import Work, at_least_float32
 from .targets import usable_labels
 from .together import Together, look_together
 from .train import Clock, Training, make_stepper
@@ -65,7 +65,7 @@ class Cohort:
 
     def make_trainings(self, data: Sequence[Data]) -> list[Training]:
         mine = [self.run.members[number] for number in self.hosts]
-        if self.run.exchange and any(member.membership.layers for member in mine):
+        if self.run.exchange and any(member.membership.layers for member in self.run.members):
             makers = [
                 make_stepper(member, self.own, each, FeatureStepper) for member, each in zip(mine, data, strict=True)
             ]
@@ -170,7 +170,7 @@ class Cohort:
         if not everyone:
             return Heard()
         membership = training.run.membership
-        logits = torch.stack([said[0] for said in everyone], 1)
+        logits = torch.stack([said[0] for said in everyone], 1).to(at_least_float32(own[0]).dtype)
         keywords = {"weights": self.weights} if membership.peer_rule == "general" else {}
         peer = PEER_RULES[membership.peer_rule](logits, labels, membership.number, **keywords)
         maps: list[tuple[Tensor, Tensor]] = []
@@ -186,7 +186,7 @@ class Cohort:
             if moves:
                 gradients = [p.grad for p in training.stepper.whole.parameters() if p.grad is not None]
                 flags[number] = 1 - torch.nn.utils.get_total_norm(gradients).isfinite().float()
-                flags[members + number] = self.overflowed.get(training.run.name, 0.0)
+            flags[members + number] = self.overflowed.get(training.run.name, 0.0)
         self.overflowed.clear()
         if self.session.rank == 0:
             flags[-1] = float(clock.is_due())
@@ -207,12 +207,11 @@ class Cohort:
             )
         for training in self.trainings:
             training.stepper.optimizer.zero_grad()
-        if not self.resume():
+        if not self.resume(before=at):  # one of this very step has the weights that diverge at once
             self.trainings = self.make_trainings(self.data)  # there is none yet: everyone again from its seed
         self.slow_down(rollbacks)
         who = f"{self.run.stage_name}: {', '.join(names)}"
         log.warning("%s diverged at step %d; back to step %d, at half the learning rate", who, at + 1, self.step)
-        self.new_attempt()
         self.save()
 
     def slow_down(self, rollbacks: Sequence[int]) -> None:
@@ -220,20 +219,21 @@ class Cohort:
         for number, training in zip(self.hosts, self.trainings, strict=True):
             training.progress.rollbacks = rollbacks[number]
             training.stepper.rate_scale = 0.5**training.progress.rollbacks
+        self.new_attempt()
 
     def new_attempt(self) -> None:
         name = self.session.agree(uuid4().hex)
         for training in self.trainings:
-            training.attempt = Attempt(training.run, name)
+            training.attempt = Attempt(training.run, name, rollbacks=sum(self.rollbacks))
 
     def save(self) -> None:
         if self.own.rank == 0:
             for training in self.trainings:
                 training.save()
 
-    def resume(self) -> bool:
-        """Go to the newest checkpoint that every member has, if there is one."""
-        common = self.session.agree(newest_common(self.run.members) if self.session.rank == 0 else None)
+    def resume(self, *, before: int | None = None) -> bool:
+        """Go to the newest checkpoint that every member has, if there is one; `before`: of a step before that."""
+        common = self.session.agree(newest_common(self.run.members, before=before) if self.session.rank == 0 else None)
         if common is None:
             return False
         for training in self.trainings:
@@ -263,8 +263,9 @@ class Cohort:
             for training in self.trainings:
                 training.progress.peer_weights = weights
         if len(self.run.members) > 1 and self.run.exchange and found.rows:
-            values = {"agreement": found.agreement(), "step_ms": 1e3 * self.busy_s / max(self.taken, 1)}
-            values |= self.exchange.taken()
+            steps = max(self.taken, 1)
+            values = {"agreement": found.agreement(), "step_ms": 1e3 * self.busy_s / steps}
+            values |= self.exchange.taken(steps)
             self.busy_s, self.taken = 0.0, 0
             if found.labelled:
                 values["ensemble_accuracy"] = found.ensemble_accuracy()

@@ -10,7 +10,7 @@ from typing import Any
 from teachers.config import Resources
 from teachers.errors import CollegiumError
 from teachers.pools import in_reach
-from teachers.waiting import outcome
+from teachers.waiting import until_done
 
 from .checkpoint import read_result
 from .codistillation import drop_generations
@@ -65,20 +65,24 @@ def room_for(resources: Resources, workers: int, gpus: float) -> int:
 
 
 def errors_of(works: Mapping[str, partial[Any]], at_once: int) -> dict[str, CollegiumError]:
-    """Do all `works`, `at_once` at a time, whatever becomes of the others; what failed, by name."""
+    """Do all `works`, `at_once` at a time, whatever becomes of the others; what failed, by name.
+
+    An error that is no CollegiumError is raised, when all have ended.
+    """
     if not works:
         return {}
-    errors = {}
     threads = ThreadPoolExecutor(max_workers=at_once)
     try:
         futures = {name: threads.submit(work) for name, work in works.items()}
-        for name, future in futures.items():
-            try:
-                outcome(future)
-            except CollegiumError as error:
-                errors[name] = error
+        until_done(futures.values())
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
+    errors = {}
+    for name, future in futures.items():
+        try:
+            future.result()
+        except CollegiumError as error:
+            errors[name] = error
     return errors
 
 

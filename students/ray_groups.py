@@ -21,7 +21,7 @@ class Watch:
     """While a trainer runs, and once when the last one of this process has ended, forgotten groups are given back.
 
     Groups of Ray Train are those of this job without a name; all of ours have one. While several trainers run at once
-    nobody knows whose a group is, so nothing is touched until the last of them ends.
+    nobody knows whose a group is, so nothing is touched until one that waits for room is left, or none.
     """
 
     lock = Lock()
@@ -67,8 +67,19 @@ class Watch:
                 tell_who_waits(self.who, [*waiting[-1]["bundles"].values()], begun)
             self.seen = [group for group in self.seen if group in groups] + [g for g in groups if g not in self.seen]
             with Watch.lock:
-                if self.alone and not Watch.crowded:
-                    give_back(self.seen[:-1])
+                if self.alone:
+                    pending = {group for group, found in groups.items() if found["state"] == "PENDING"}
+                    give_back(forgotten(self.seen, pending, left=Watch.running, crowded=Watch.crowded))
+
+
+def forgotten(groups: list[str], pending: set[str], *, left: int, crowded: bool) -> list[str]:
+    """Of `groups`, the oldest first, those that none of the trainers that are `left` can have; `pending` never had room.
+
+    A forgotten group had room: its worker died while it started. So where the last trainer waits, all that have are.
+    """
+    if not crowded:
+        return groups[:-1]
+    return [group for group in groups if group not in pending] if left == 1 and pending else []
 
 
 def tell_who_waits(who: str, bundles: list[dict[str, float]], since: float) -> None:

@@ -262,6 +262,8 @@ class Training:
         self.stepper.whole.load_state_dict(state["module"])
         self.stepper.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**{name: state[name] for name in vars(self.progress)})
+        if self.session.world > 1:  # rank 0's share of these steps is all that was saved: no sum over ranks
+            self.progress.pending.clear()
 
     def finish(self) -> RunResult:
         """Publish the best weights and seal the run's folder; what the seal holds is the result, on every rank."""

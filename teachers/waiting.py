@@ -1,6 +1,6 @@
 """Waiting for threads so that Ctrl-C and SIGTERM are answered. Knows nothing of what the threads do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
@@ -12,10 +12,15 @@ POLL_S = 0.2
 
 
 def outcome(future: Future[T]) -> T:
-    """`future.result()` in short waits: with some libraries (polars) a signal does not end a long one."""
-    while not wait([future], timeout=POLL_S).done:
-        pass
+    """`future.result()`, waited for as `until_done` does."""
+    until_done([future])
     return future.result()
+
+
+def until_done(futures: Collection[Future[T]]) -> None:
+    """Until all have ended, in short waits: with some libraries (polars) a signal does not end a long one."""
+    while wait(futures, timeout=POLL_S).not_done:
+        pass
 
 
 def aside(work: Callable[[], T]) -> T:

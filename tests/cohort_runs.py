@@ -77,6 +77,13 @@ class Overflowing(ExactPlain):
         return super().forward(inputs) * float("inf")
 
 
+class OverflowingAtRest(ExactPlain):
+    """What it says is finite while it trains, and not when it is only asked."""
+
+    def forward(self, inputs):
+        return super().forward(inputs) * (1.0 if self.training else float("inf"))
+
+
 def cohort_config(method: str = "mutual", members: Any = None, **options: Any) -> CohortConfig:
     members = members or {"a": MLP, "b": MLP}
     train = {"steps": 20, "batch_size": 32, "learning_rate": 1e-2} | options.pop("train", {})

@@ -1,6 +1,8 @@
 """Codistillation: laws in one process, where a peer is a folder that somebody wrote; and members under Ray that fail alone."""
 
 import json
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ from students.generations import drop_after, load_generation, newest_generation,
 from students.losses import peer
 from students.peer_targets import PEER_RULES
 from students.peers import Diverged
+from students.ray_codistil import errors_of
+from students.ray_groups import forgotten
 from students.session import Live, PlainSession
 from students.train import Clock, fit
 from teachers.errors import CollegiumError, StoreError
@@ -170,7 +174,7 @@ def test_a_peer_with_its_own_preprocess_sees_the_rows_as_its_folder_would_augmen
     moved = stepper.rows.canonical(stored, stepper.views(0))
     assert not torch.equal(moved["image"], stored["input.image"])
     assert torch.equal(stepper.preprocessor(moved), work.inputs)
-    (generation,) = cohort.listeners[0].heard_at(0, None)
+    (generation,) = cohort.listeners[0].heard_at(0, 0)
     said = torch.cat([stepper.ask(generation, work, number) for number in (0, 1)])
     folder = generations_of(run, "b") / "step-000010"
     expected = load_model(folder)({name: column for name, column in moved.items()})
@@ -189,6 +193,11 @@ def test_where_there_is_nothing_to_hear_a_member_is_plain_training_bit_for_bit(d
     for name in (WEIGHTS, CONFIG, "result.json"):
         assert (run.members[0].folder / name).read_bytes() == (plain.folder / name).read_bytes()
     assert {value for _, value in curve(run, "peers.heard")} == {0} and not curve(run, "peers.staleness")
+
+
+def test_a_generation_is_not_heard_when_ten_exchanges_have_passed_or_as_many_steps_as_the_recipe_says():
+    assert codistilling(exchange_every=7).staleness_bound == 70
+    assert codistilling(exchange_every=7, max_staleness=14).staleness_bound == 14
 
 
 def test_a_generation_older_than_the_bound_is_not_heard_at_any_step(digits, tmp_path):
@@ -394,6 +403,31 @@ def test_a_control_in_a_trainer_of_its_own_is_the_control_beside_others(digits, 
 def test_peers_are_heard_at_one_temperature(objective):
     with pytest.raises(ValidationError, match="all such at one temperature"):
         codistilling(objective=objective)
+
+
+@pytest.mark.parametrize(("number", "other"), [(0, 1), (1, 0)])
+def test_an_error_of_ours_in_one_trainer_ends_the_wait_for_no_other(number, other):
+    done = []
+    works = [partial(int, "no number"), lambda: time.sleep(0.5) or done.append("the other")]
+    with pytest.raises(ValueError, match="no number"):
+        errors_of({"a": works[number], "b": works[other]}, at_once=2)
+    assert done == ["the other"]
+
+
+@pytest.mark.parametrize(
+    ("pending", "left", "crowded", "given_back"),
+    [
+        (set(), 1, False, ["old", "older"]),  # one trainer has had all of them: the newest is its own
+        ({"new"}, 1, False, ["old", "older"]),
+        (set(), 2, True, []),  # nobody knows whose is which
+        ({"new"}, 2, True, []),
+        (set(), 1, True, []),
+        ({"old"}, 1, True, ["older", "new"]),  # the last one waits: whatever has room was of one that has ended
+    ],
+)
+def test_room_is_given_back_that_no_trainer_can_have(pending, left, crowded, given_back):
+    found = forgotten(["older", "old", "new"], pending, left=left, crowded=crowded)
+    assert sorted(found) == sorted(given_back)
 
 
 class Fated(torch.nn.Module):

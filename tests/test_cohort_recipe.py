@@ -7,7 +7,10 @@ import pytest
 from orchestrator.capacity import check_capacity
 from orchestrator.recipe import load_recipe
 from orchestrator.shipped import find
+from orchestrator.training_builders import budget_of, by_who_asks
+from students.cohort_runs import alone_runs, member_runs
 from students.cohort_terms import OBJECTIVES
+from students.session import Live, Source
 from teachers.errors import EnvironmentUnfit, RecipeError
 
 MEMBERS = "members: {a: {model: 'students.models:mlp'}, b: {model: 'students.models:mlp'}}"
@@ -15,6 +18,26 @@ ONE = "members: {a: {model: 'students.models:mlp'}}"
 ROLES = (
     "members: {a: {model: 'students.models:mlp', role: wide_teacher}, b: {model: 'students.models:mlp', role: student}}"
 )
+THREE = (
+    "members: {a: {model: 'students.models:mlp'}, b: {model: 'students.models:mlp'}, c: {model: 'students.models:mlp'}}"
+)
+LAYERED = MEMBERS.replace("mlp'}", "mlp', layers: ['1']}")
+CHANNEL = "objective: [{loss: peer}, {loss: channel}]"
+OF_METHOD = {"online_teacher": ROLES, "feature_exchange": LAYERED, "group_leader": THREE}
+WHERE = {"folder": Path(), "stage": Path(), "stage_name": "distill/trio", "transfer_set": Path(), "sources": ()}
+
+
+def with_of_b(said: str) -> str:
+    return MEMBERS.replace("mlp'}}", f"mlp', {said}}}}}")
+
+
+def channelled(*layers: int) -> str:
+    """A wide teacher, a student and a deep teacher with so many layers."""
+    roles = zip("abc", ("wide_teacher", "student", "deep_teacher"), layers, strict=False)
+    members = [
+        f"{name}: {{model: 'students.models:mlp', role: {role}, layers: {['1'] * n}}}" for name, role, n in roles
+    ]
+    return f"members: {{{', '.join(members)}}}"
 
 
 def recipe(tmp_path: Path, cohort: str, *, more: str = "", overrides: tuple[str, ...] = ()):
@@ -30,12 +53,19 @@ def recipe(tmp_path: Path, cohort: str, *, more: str = "", overrides: tuple[str,
 
 @pytest.mark.parametrize("method", OBJECTIVES)
 def test_every_method_has_an_objective_of_its_own(method: str, tmp_path: Path) -> None:
-    members = {"online_teacher": ROLES}.get(method, MEMBERS)
-    if method == "feature_exchange":
-        members = members.replace("mlp'}", "mlp', layers: ['1']}")
-    cohort = recipe(tmp_path, f"method: {method}, {members}").cohorts["trio"]
+    cohort = recipe(tmp_path, f"method: {method}, {OF_METHOD.get(method, MEMBERS)}").cohorts["trio"]
     assert [term.loss for term in cohort.objective] == [term.loss for term in OBJECTIVES[method]]
     assert all(term.temperature is not None for term in cohort.objective if term.loss == "peer")
+
+
+@pytest.mark.parametrize("method", OBJECTIVES)
+def test_frozen_teachers_are_heard_beside_what_a_method_says_by_itself(method: str, tmp_path: Path) -> None:
+    teacher = "teachers: {wide: {kind: sklearn, model: 'sklearn.ensemble:ExtraTreesClassifier'}}\n"
+    members = OF_METHOD.get(method, MEMBERS)
+    cohort = recipe(tmp_path, f"method: {method}, {members}, teachers: [wide]", more=teacher).cohorts["trio"]
+    assert [term.loss for term in cohort.objective] == ["soft", *(term.loss for term in OBJECTIVES[method])]
+    twin = alone_runs("offline", "trio", cohort, 0, **WHERE).members[0]
+    assert twin.objective[0].loss == "soft"
 
 
 def test_a_resolved_cohort_reads_back_as_itself(tmp_path: Path) -> None:
@@ -58,9 +88,21 @@ def test_a_resolved_cohort_reads_back_as_itself(tmp_path: Path) -> None:
         (f"method: mutual, {MEMBERS}, deliver: c", "deliver is 'c'"),
         (f"method: mutual, {MEMBERS}, train: {{workers: 2}}", "workers_per_member"),
         (f"method: mutual, {MEMBERS}, workers_per_member: 3, train: {{batch_size: 64}}", "not divisible"),
-        (f"method: group_leader, {MEMBERS}, leader: c", "leader is 'c'"),
+        (f"method: group_leader, {THREE}, leader: d", "leader is 'd'"),
+        (f"method: group_leader, {MEMBERS}", "takes three or more: a leader, and peers"),
+        (f"method: feature_exchange, {LAYERED}, objective: [{{loss: hard}}]", "without one the method is `mutual`"),
+        (f"method: one, {LAYERED}", "members.a.layers: nobody compares its stage maps; remove its `layers`"),
+        (f"method: mutual, {ROLES}", "members.a.role: roles are of the method online_teacher, this one is mutual"),
+        (f"method: one, {with_of_b('train: {weight_decay: 0.1}')}", "members.b.train.weight_decay: one optimiser moves a shared trunk"),
+        (f"method: one, {with_of_b('preprocess: {resize: 4}')}", "members.b.preprocess: members of one trunk see the same inputs"),
+        (f"method: online_teacher, {ROLES}, {CHANNEL}", "as many `layers` of each member that it compares, at least one; found {'a': 0, 'b': 0}"),
+        (f"method: online_teacher, {channelled(1, 2)}, {CHANNEL}", "found {'a': 1, 'b': 2}"),
+        (f"method: online_teacher, {channelled(1, 1)}", "members.a.layers: nobody compares its stage maps"),
+        (f"method: online_teacher, {channelled(1, 1, 1)}, {CHANNEL}", "members.c.layers: nobody compares its stage maps"),
         (f"method: mutual, {MEMBERS}, teachers: [wid]", "no teacher or student is called 'wid'"),
         (f"method: mutual, {MEMBERS}, objective: [{{loss: soft}}]", "needs `teachers`"),
+        (f"method: mutual, {MEMBERS}, teachers: [w], objective: [{{loss: peer}}]", "no term listens to the teachers ['w']; add `{loss: soft}`"),
+        (f"method: online_teacher, {ROLES}, teachers: [w], objective: [{{loss: peer}}]", "no term listens"),
         (f"method: mutual, {MEMBERS}, target: naive", "target: unknown key"),
         (f"method: mutul, {MEMBERS}", "did you mean mutual?"),
         (f"method: mutual, {MEMBERS}, train: {{stesp: 1}}", "unknown key, did you mean steps?"),
@@ -70,6 +112,29 @@ def test_what_cannot_be_is_refused_at_its_place(cohort: str, told: str, tmp_path
     with pytest.raises(RecipeError) as error:
         recipe(tmp_path, cohort)
     assert told in str(error.value) and "r.yaml:5:" in str(error.value) and "cohorts.trio" in str(error.value)
+
+
+def test_live_teachers_are_let_go_before_the_controls_of_a_cohort_are_trained(tmp_path: Path) -> None:
+    live = (Source("wide", {}, live=Live(("0", "1"))),)
+    trio = recipe(tmp_path, f"method: online_teacher, {ROLES}").cohorts["trio"]
+    cohort = member_runs("trio", trio, 0, **WHERE | {"sources": live})
+    offline, control = (
+        alone_runs(kind, "trio", trio, 0, **WHERE | {"sources": live}) for kind in ("offline", "control")
+    )
+    assert by_who_asks([cohort, control, offline]) == ([cohort, offline], [control])
+
+
+def test_a_ramp_that_is_longer_than_the_epochs_is_refused_once_the_rows_are_counted(digits, tmp_path: Path) -> None:
+    objective = "objective: [{loss: peer, ramp: {steps: 200}}]"
+    long, short = (
+        recipe(tmp_path, f"method: mutual, {MEMBERS}, train: {{epochs: {epochs}}}, {objective}").cohorts["trio"]
+        for epochs in (50, 5)
+    )
+    assert (budget_of("cohorts.trio", long, digits.folder).steps or 0) > 200
+    with pytest.raises(
+        RecipeError, match=r"^cohorts\.trio\.objective\.0\.ramp\.steps is 200, longer than the \d+ steps"
+    ):
+        budget_of("cohorts.trio", short, digits.folder)
 
 
 def test_members_and_students_may_teach_each_other_but_not_in_a_circle(tmp_path: Path) -> None:

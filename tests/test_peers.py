@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from students.batches import Batches
-from students.features import Projector
+from students.exchange import WIRES, Exchange
+from students.features import Projector, maps_of_zeros
 from students.peer_targets import PEER_RULES
 from students.session import PlainSession
 from students.train import SharedData, fit
@@ -100,12 +101,50 @@ def test_two_ranks_train_what_one_process_trains(members, digits, tmp_path):
         assert results[0]["validation"] == pytest.approx(results[1]["validation"], abs=1e-8)
 
 
+def test_a_bfloat16_member_beside_a_float32_one_trains_on_ranks_as_in_turn(digits, tmp_path):
+    members = {"a": {**MLP, "train": {"precision": "bfloat16"}}, "b": CONV}
+    config = cohort_config("mutual", members, **last())
+    on_ranks(tmp_path / "ranks", digits, config, world=2)
+    here = make_cohort(tmp_path / "here", digits, config)
+    in_turn(here)
+    assert farthest(make_cohort(tmp_path / "ranks", digits, config), here) < 1e-2  # one unit of bfloat16 moves a step
+
+
+@pytest.mark.parametrize("wire", ["float16", "bfloat16"])
+def test_what_is_rounded_on_its_way_trains_on_ranks_as_in_turn_and_nearly_as_in_full(wire, digits, tmp_path):
+    rounded, full = (cohort_config("mutual", {"a": EXACT, "b": OTHER}, wire=w, **last()) for w in (wire, None))
+    on_ranks(tmp_path / "ranks", digits, rounded, world=2)
+    on_two = make_cohort(tmp_path / "ranks", digits, rounded)
+    here = {name: make_cohort(tmp_path / name, digits, each) for name, each in (("in", rounded), ("full", full))}
+    for run in here.values():
+        in_turn(run)
+    assert farthest(on_two, here["in"]) < 1e-8
+    assert 0 < farthest(on_two, here["full"]) < 0.02
+
+
+@pytest.mark.parametrize("wire", WIRES.values())
+def test_what_is_finite_arrives_finite(wire):
+    said = torch.tensor([[3.4e38, -3.4e38, 1e5, 1.0]])
+    ((heard,), _) = Exchange(SESSION, wire)([[said], [said]])
+    assert heard.dtype == torch.float32 and heard.isfinite().all() and heard[0, 3] == 1
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_in_turn_a_member_is_heard_as_precisely_as_it_speaks(order):
+    said = [torch.full((2, 3), 1 / 3, dtype=dtype) for dtype in (torch.bfloat16, torch.float32, torch.float64)]
+    heard = Exchange(SESSION)([[said[number]] for number in order])
+    assert all(torch.equal(each, said[number].double()) for (each,), number in zip(heard, order, strict=True))
+
+
 def test_two_workers_a_member_train_what_one_trains(digits, tmp_path):
     one, two = (cohort_config("mutual", workers_per_member=n, **last(accumulate=2)) for n in (1, 2))
     on_ranks(tmp_path / "two", digits, two, world=4)
     here = make_cohort(tmp_path / "one", digits, one)
     in_turn(here)
     assert farthest(make_cohort(tmp_path / "two", digits, two), here) < 1e-6
+    points = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    sent = [point["value"] for point in points if point["key"] == "cohort.exchange_bytes"]
+    assert sent == [16 * 10 * 4]  # a step: 16 rows of 10 classes in float32, however many parts it has
 
 
 def test_a_mutual_cohort_of_one_is_plain_training_bit_for_bit(digits, tmp_path):
@@ -221,6 +260,14 @@ def test_feature_exchange_is_its_formula(digits, tmp_path):
     matches(run, [module.state_dict() for module in modules])
 
 
+def test_a_hook_of_the_models_own_is_left_where_it_is():
+    module, seen = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)), []
+    module[1].register_forward_hook(lambda *of_call: seen.append(of_call))
+    assert [maps.shape for maps in maps_of_zeros(module, ["1"], (2, 2), "here")] == [(1, 3)]
+    module(torch.zeros(1, 2, 2))
+    assert len(seen) == 2 and len(module[1]._forward_hooks) == 1
+
+
 def online(members=("wide_teacher", "deep_teacher", "student"), **options):
     kinds = {"wide_teacher": OTHER, "deep_teacher": EXACT, "student": EXACT_TOO}
     return cohort_config(
@@ -290,6 +337,32 @@ def test_a_live_teachers_channels_reach_the_student(digits, tmp_path):
         points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         final[weight] = [p["value"] for p in points if p["key"] == "train.channel" and p["run"] == "small/seed-0"][-1]
     assert final[1.0] < 0.7 * final[0.0]
+
+
+CHANNEL = [{"loss": "peer"}, {"loss": "channel"}]
+
+
+def channelled(**options):
+    """The deep teacher has no stage maps: nobody follows them."""
+    wide = {**EXACT, "arguments": {"hidden": 24}, "role": "wide_teacher", "layers": ["1"]}
+    small = {**EXACT, "role": "student", "layers": ["1"]}
+    members = {"wide": wide, "deep": {**OTHER, "role": "deep_teacher"}, "small": small}
+    return cohort_config("online_teacher", members, objective=CHANNEL, **options)
+
+
+def test_channels_on_three_ranks_are_those_in_turn_and_only_the_wide_teachers_maps_travel(digits, tmp_path):
+    from students.cohorts import cohort_of
+
+    config = channelled(teachers_every=2, **last())
+    on_ranks(tmp_path / "ranks", digits, config, world=3)
+    here = make_cohort(tmp_path / "here", digits, config)
+    in_turn(here)
+    assert farthest(make_cohort(tmp_path / "ranks", digits, config), here) < 1e-8
+    cohort = cohort_of(make_cohort(tmp_path / "said", digits, config), SESSION, SharedData())
+    batches = next(cohort.batches())
+    works = [each.stepper.begin(batch, 0) for each, batch in zip(cohort.trainings, batches, strict=True)]
+    said = [cohort.say(each, work, True, 0) for each, work in zip(cohort.trainings, works, strict=True)]
+    assert [len(each) for each in said] == [2, 1, 1]
 
 
 @pytest.mark.parametrize("method", ["one", "group_leader"])
@@ -428,6 +501,33 @@ def test_a_resumed_cohort_ends_like_an_undisturbed_one(method, digits, tmp_path)
             assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes()
 
 
+def losses(folder):
+    points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(point["step"], point["value"]) for point in points if point["key"] == "train.loss"]
+
+
+def test_the_loss_of_two_workers_that_were_resumed_is_that_of_the_steps_since(digits, tmp_path):
+    from students.cohorts import cohort_of
+    from students.train import Clock
+
+    folders = tmp_path / "here", tmp_path / "ranks"
+    two = cohort_config("mutual", {"a": MLP}, workers_per_member=2, **last())
+    for folder in folders:
+        run = make_cohort(folder, digits, cohort_config("mutual", {"a": MLP}, **last()))
+        folder.mkdir()
+        cohort = cohort_of(run, SESSION, SharedData())
+        for batches in cohort.batches():
+            cohort.advance(batches, Clock(1e9))
+            if cohort.step == 17:
+                cohort.save()
+                break
+        cohort.trainings[0].progress.pending.clear()
+        if folder.name == "here":
+            cohort.train(1e9)
+    on_ranks(folders[1], digits, two, world=2)
+    assert losses(folders[1]) == [(20, pytest.approx(losses(folders[0])[0][1], abs=1e-5))]
+
+
 def test_members_go_back_to_a_checkpoint_that_all_have(digits, tmp_path):
     from students.checkpoint import newest_common
 
@@ -439,7 +539,12 @@ def test_members_go_back_to_a_checkpoint_that_all_have(digits, tmp_path):
         attempt = Attempt(member, "first")
         for step in steps:
             attempt.save(step, {"step": step})
-    assert newest_common(run.members) == "first/step-000010"
+    assert newest_common(run.members) == "000-first/step-000010"
+    for member in run.members:
+        for rollbacks, name in ((2, "b"), (1, "c"), (0, "z")):  # told apart by nothing but who came last
+            Attempt(member, name, rollbacks=rollbacks).save(10, {"step": 10})
+    assert newest_common(run.members) == "002-b/step-000010"
+    assert newest_common(run.members, before=10) is None
 
 
 def test_who_diverges_is_named_and_goes_on_at_half_its_rate(digits, tmp_path, caplog):
@@ -464,6 +569,54 @@ def test_who_goes_on_diverging_ends_the_run_by_name(digits, tmp_path):
     wild = {"model": "cohort_runs:Exploding", "arguments": {"limit": 1e-9}}
     run = make_cohort(tmp_path, digits, cohort_config("mutual", {"a": MLP, "b": wild}, max_rollbacks=2))
     with pytest.raises(CollegiumError, match=r"b/seed-0 diverged at step 2, after 2 rollbacks; lower its"):
+        in_turn(run)
+
+
+def test_what_is_saved_after_a_rollback_and_a_resume_is_the_newest(digits, tmp_path):
+    from students.checkpoint import newest_common
+    from students.cohorts import cohort_of
+
+    run = make_cohort(tmp_path, digits, cohort_config("mutual"))
+    for step in (3, 5):
+        cohort = cohort_of(run, SESSION, SharedData())
+        if not cohort.resume():
+            cohort.slow_down([0, 1])
+        assert cohort.rollbacks == [0, 1]
+        for training in cohort.trainings:
+            training.progress.step = step
+        cohort.save()
+        assert newest_common(run.members).endswith(f"/step-00000{step}")
+
+
+def test_a_checkpoint_whose_weights_overflow_at_once_is_not_gone_back_to(digits, tmp_path, caplog):
+    from students.cohorts import cohort_of
+    from students.train import Clock
+
+    run = make_cohort(tmp_path, digits, cohort_config("mutual", train={"steps": 12}))
+    cohort = cohort_of(run, SESSION, SharedData())
+    for batches in cohort.batches():
+        cohort.advance(batches, Clock(1e9))
+        if cohort.step == 3:
+            cohort.save()
+        if cohort.step == 5:
+            with torch.no_grad():
+                [*cohort.trainings[1].module.parameters()][-1].fill_(float("inf"))
+            cohort.save()
+            break
+    results = in_turn(run)
+    assert [told for told in caplog.messages if "diverged" in told] == [
+        "distill/trio: b/seed-0 diverged at step 6; back to step 3, at half the learning rate"
+    ]
+    assert all(result.steps == 12 for result in results)
+
+
+def test_a_resting_teacher_that_overflows_is_named_and_not_the_student_that_heard_it(digits, tmp_path):
+    wild = {"model": "cohort_runs:OverflowingAtRest", "role": "deep_teacher"}
+    members = {"deep": wild, "small": {**MLP, "role": "student"}}
+    run = make_cohort(
+        tmp_path, digits, cohort_config("online_teacher", members, teachers_every=2, max_rollbacks=0, **last())
+    )
+    with pytest.raises(CollegiumError, match=r"trio: deep/seed-0 diverged at step 2, after 0"):
         in_turn(run)
 
 
