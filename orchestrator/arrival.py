@@ -20,7 +20,14 @@ def check_arrival() -> None:
     found = importlib.metadata.version("collegium")
     if found != expected:
         _leave(f"the cluster has Collegium {found}, the job was submitted by {expected}; submit without --installed")
-    if missing := [name for name in _needed() if not _is_there(name)]:
+    missing = [name for name in _needed() if not _is_there(name)]
+    if "ray" in missing:
+        _leave(
+            f"jobs start the `python` that is first on the PATH of the cluster's head: {sys.executable}, which has no "
+            f"Ray, so it is not the cluster's own; start the head with that one's folder first: "
+            f"`PATH=/its/environment/bin:$PATH ray start --head ...`"
+        )
+    if missing:
         _leave(
             f"the cluster's environment lacks {', '.join(missing)}; install what Collegium needs on every node "
             f"(`pip install collegium` or its image): a job ships only Collegium itself"

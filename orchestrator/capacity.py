@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from students.cohort_config import CohortCommon
 from teachers import pools
-from teachers.config import Resources, TeacherConfig
+from teachers.config import OF_A_TYPE, Resources, TeacherConfig, in_words
 from teachers.errors import EnvironmentUnfit
 
 from .graph import name_in_recipe
@@ -61,16 +61,22 @@ def lacks(nodes: Sequence[Node], resources: Resources) -> list[str]:
         return []
     best = {name: max((node.get(name, 0) for node in nodes), default=0) for name in wanted}
     short = {name: amount for name, amount in wanted.items() if best[name] < amount}
-    return [f"{amount:g} {name} (no node has more than {best[name]:g})" for name, amount in short.items()] or [
-        "all of it on one node"
-    ]
+    return [
+        f"{in_words({name: amount})} ({_types(nodes) if name.startswith(OF_A_TYPE) else f'no node has more than {best[name]:g}'})"
+        for name, amount in short.items()
+    ] or ["all of it on one node"]
+
+
+def _types(nodes: Sequence[Node]) -> str:
+    found = sorted({name.removeprefix(OF_A_TYPE) for node in nodes for name in node if name.startswith(OF_A_TYPE)})
+    return f"the nodes have {', '.join(found)}" if found else "no node says of which type its GPUs are"
 
 
 def request_of(nodes: Sequence[Node], resources: Resources) -> dict[str, float]:
     gpus = float(total(nodes, "GPU") > 0) if resources.gpus == "auto" else resources.gpus
     wanted = {"CPU": resources.cpus, "GPU": gpus, **resources.custom}
     if resources.accelerator_type:
-        wanted[f"accelerator_type:{resources.accelerator_type}"] = 0.001
+        wanted[f"{OF_A_TYPE}{resources.accelerator_type}"] = 0.001
     return wanted
 
 
@@ -137,5 +143,5 @@ def this_machine(recipe: Recipe) -> list[Node]:
 
     gpus = float(torch.cuda.device_count())
     configs = [*recipe.teachers.values(), *recipe.learners.values()]
-    called = {f"accelerator_type:{config.resources.accelerator_type}": gpus for config in configs}
+    called = {f"{OF_A_TYPE}{config.resources.accelerator_type}": gpus for config in configs}
     return [{"CPU": float(os.cpu_count() or 1), "GPU": gpus, **called}]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from teachers.errors import CollegiumError, EnvironmentUnfit, RecipeError
 
-from .jobs_server import look_at, token
+from .jobs_server import look_at
+from .joining import token
 
 if TYPE_CHECKING:
     from .submission import Submission
@@ -33,6 +34,8 @@ NEVER_BEGAN = (
     *("JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE", "JOB_ENTRYPOINT_COMMAND_START_ERROR"),
 )
 """Ray's words for a cluster on which a job's command could not be started."""
+NO_PYTHON = (126, 127)
+"""Exit codes of a shell that finds no `python` that it can start; ours are others."""
 OUT, VERSION = "collegium_out", "collegium_version"
 
 
@@ -204,6 +207,8 @@ class _Lost(Exception):
 
 def exit_code(job: Job) -> int:
     """What the command that follows a job ends with: the job's own code; where there is none, what comes nearest."""
+    if job.exit_code in NO_PYTHON:
+        return EnvironmentUnfit.exit_code
     if job.exit_code is not None:
         return job.exit_code if job.exit_code >= 0 else 128 - job.exit_code
     return {"SUCCEEDED": 0, "STOPPED": INTERRUPTED}.get(job.status, 4 if job.error in NEVER_BEGAN else 1)

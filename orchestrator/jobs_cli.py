@@ -111,11 +111,18 @@ def _follow(jobs: "Jobs", job_id: str, as_json: bool) -> None:
             err=True,
         )
         sys.exit(stop.exit_code)
-    click.echo(json.dumps(job.record(), indent=1) if as_json else _ending(job))
+    click.echo(json.dumps(job.record(), indent=1) if as_json else ending(job))
     sys.exit(exit_code(job))
 
 
-def _ending(job: "Job") -> str:
+def ending(job: "Job") -> str:
+    from .jobs import NO_PYTHON
+
+    if job.exit_code in NO_PYTHON:
+        return (
+            f"{job.id}: failed (no `python` can be started from the PATH of the cluster's head; start the head with its "
+            f"environment's folder first: `PATH=/its/environment/bin:$PATH ray start --head ...`)"
+        )
     told = {"SUCCEEDED": "done", "STOPPED": "stopped; submitted again, it goes on"}.get(job.status, "failed")
     code = f", exit code {job.exit_code}" if job.exit_code else ""
     last = job.message.strip().splitlines()[-1:] if job.exit_code is None and job.status == "FAILED" else []

@@ -13,20 +13,18 @@ import urllib.request
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as OutOfTime
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
 from teachers.errors import EnvironmentUnfit, RecipeError
 
-from .joining import check_versions
+from .joining import check_versions, not_let_in, token
 
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 8.0
 """For all of the first answer, name look-up included."""
 PLACES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-TOKEN_FILE = Path(".ray") / "auth_token"
 
 
 def dashboard_address(given: str | None) -> str:
@@ -42,20 +40,6 @@ def dashboard_address(given: str | None) -> str:
             f"{address} is not where a cluster takes jobs; that is its dashboard: --address http://HEAD:8265"
         )
     return (address if there else f"http://{address}").rstrip("/")
-
-
-def token() -> tuple[str | None, str]:
-    """The token for clusters, and where it comes from or would be looked for."""
-    if (given := os.environ.get("RAY_AUTH_TOKEN")) is not None:
-        return given.strip(), "RAY_AUTH_TOKEN"
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / TOKEN_FILE)
-    try:
-        text = path.read_text("utf-8").strip()
-    except OSError:
-        return None, str(path)
-    if path.stat().st_mode & 0o077:
-        log.warning("%s can be read by others on this machine; `chmod 600 %s`", path, path)
-    return text or None, str(path)
 
 
 @dataclass(frozen=True)
@@ -74,16 +58,11 @@ def look_at(address: str) -> Server:
     authenticated = _mode(address) == "token"
     found, place = token()
     if authenticated and found is None:
-        raise EnvironmentUnfit(
-            f"the cluster at {address} asks for a token, and there is none in RAY_AUTH_TOKEN or {place}; "
-            f"copy the head's token there, with mode 0600"
-        )
+        raise not_let_in(address, None, place)
     key = found if authenticated else None
     status, version = _ask(address, "/api/version", key)
     if status in (401, 403):
-        raise EnvironmentUnfit(
-            f"the cluster at {address} does not take the token from {place}; it must be the one that its head has"
-        )
+        raise not_let_in(address, found, place)
     if status != 200 or "ray_version" not in version:
         raise EnvironmentUnfit(f"{address} answers, but not as the dashboard of a Ray cluster; is it HEAD:8265?")
     if not authenticated:

@@ -1,18 +1,27 @@
-"""Addresses of clusters to join, and what is said when one cannot be joined. Imports no Ray."""
+"""Addresses of clusters to join, whom they let in, and what is said when one cannot be joined. Imports no Ray."""
 
 import importlib.metadata
+import logging
 import os
 import platform
 import re
 import socket
+import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as OutOfTime
+from contextlib import suppress
+from pathlib import Path
 from threading import Thread
 
 from teachers.errors import EnvironmentUnfit
 
+log = logging.getLogger(__name__)
+
 PATIENCE_S = 8.0
 """For a cluster's first sign of life, name look-up included."""
+TOKEN_FILE = Path(".ray") / "auth_token"
+FIRST_QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+"""Of whoever joins a cluster; it needs nothing but a token."""
 
 
 def check_address(given: str | None) -> None:
@@ -29,11 +38,25 @@ def check_address(given: str | None) -> None:
             f"{address} is {kind}; `collegium submit --address http://HEAD:8265` works from anywhere, "
             f"to join give HEAD:6379, or `auto` on one of the nodes"
         )
+    if address == "auto":
+        address = _on_this_machine()
+    if address == "auto":
+        return
+    begun = time.monotonic()
     host, _, port = address.rpartition(":")
-    if address != "auto" and (reason := _unreachable(host, port)):
+    if reason := _unreachable(host, port) or _turned_away(address, begun + PATIENCE_S - time.monotonic()):
         raise EnvironmentUnfit(
             f"no cluster answers at {address} ({reason}); is it running, and is this its head (HEAD:6379)?"
         )
+
+
+def _on_this_machine() -> str:
+    """What `auto` means to Ray, where a cluster that was started here has noted its address; else `auto`."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    if "RAY_ADDRESS" not in os.environ:
+        with suppress(OSError):
+            return Path(folder, "ray", "ray_current_cluster").read_text("utf-8").strip() or "auto"
+    return "auto"
 
 
 def _unreachable(host: str, port: str) -> str | None:
@@ -54,6 +77,59 @@ def _connect(host: str, port: int, answer: "Future[str | None]") -> None:
         answer.set_result(None)
     except (OSError, OverflowError) as error:
         answer.set_result(str(getattr(error, "strerror", None) or error))
+
+
+def _turned_away(address: str, patience_s: float) -> str | None:
+    """Why what takes connections there is no head of a cluster; None when it answers as one.
+
+    Raises EnvironmentUnfit when it does not take our token: Ray would try for half a minute.
+    """
+    mode = os.environ.get("RAY_AUTH_MODE", "token").lower()
+    if mode not in ("token", "disabled") or os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        return None  # what only Ray can speak
+    import grpc
+
+    key, place = token() if mode == "token" else (None, "")
+    sent = [("authorization", f"Bearer {key}")] if key else []
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(FIRST_QUESTION)(b"", timeout=max(patience_s, 1.0), metadata=sent)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                raise not_let_in(address, key, place or f"RAY_AUTH_MODE={mode}") from None
+            if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                return f"nothing within {PATIENCE_S:g} s"
+            if error.code() == grpc.StatusCode.UNAVAILABLE:
+                return "what is there is no head of a Ray cluster"
+    return None
+
+
+def token() -> tuple[str | None, str]:
+    """The token for clusters, and where it comes from or would be looked for."""
+    if (given := os.environ.get("RAY_AUTH_TOKEN")) is not None:
+        return given.strip(), "RAY_AUTH_TOKEN"
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / TOKEN_FILE)
+    try:
+        text = path.read_text("utf-8").strip()
+    except OSError:
+        return None, str(path)
+    if path.stat().st_mode & 0o077:
+        log.warning("%s can be read by others on this machine; `chmod 600 %s`", path, path)
+    return text or None, str(path)
+
+
+def not_let_in(where: str, key: str | None, place: str) -> EnvironmentUnfit:
+    """By the cluster at `where`, with what `token` gave."""
+    if key is not None:
+        return EnvironmentUnfit(
+            f"the cluster at {where} does not take the token from {place}; it must be the one that its head has"
+        )
+    if place.startswith("RAY_AUTH_MODE"):
+        return EnvironmentUnfit(f"the cluster at {where} asks for a token, and with {place} none is sent; unset that")
+    return EnvironmentUnfit(
+        f"the cluster at {where} asks for a token, and there is none in RAY_AUTH_TOKEN or {place}; "
+        f"copy the head's token there, with mode 0600"
+    )
 
 
 def check_versions(where: str, ray: str, python: str | None) -> None:

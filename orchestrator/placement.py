@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from teachers.config import Resources
+from teachers.config import Resources, in_words
 
 from .capacity import Node, autoscaling, lacks, request_of, workers_of
 from .cluster import cluster
@@ -135,7 +135,7 @@ def fitting(request: Mapping[str, float], node: Node) -> int:
 def _missing(ask: Ask, nodes: Sequence[Node]) -> str | None:
     if not (more := ask.num - sum(ask.on.values())):
         return None
-    wanted = ", ".join(f"{amount:g} {name}" for name, amount in ask.request.items())
+    wanted = in_words(ask.request)
     why = "waits for the autoscaler" if autoscaling() else "no room at once"
     resources = Resources(cpus=ask.request["CPU"], gpus=ask.request.get("GPU", 0), custom=_custom(ask.request))
     lacking = lacks(nodes, resources)
@@ -158,7 +158,7 @@ def table(asks: Sequence[Ask]) -> list[str]:
     """For people: one line for each who asks."""
     rows = [("stage", "asks for", "at once", "on")]
     for ask in asks:
-        request = ", ".join(f"{amount:g} {name}" for name, amount in ask.request.items())
+        request = in_words(ask.request)
         on = ", ".join(f"{name} ({num})" for name, num in ask.on.items())
         told = "; ".join(part for part in (on, f"missing {ask.missing}" if ask.missing else "") if part)
         rows.append((ask.stage, f"{ask.num} x {request} ({ask.who})", f"{sum(ask.on.values())} of {ask.num}", told))

@@ -188,13 +188,20 @@ def failures() -> tuple[type[Exception], ...]:
 def _experiment(client: "MlflowClient", uri: str, out: Path, name: str) -> str:
     local = uri.startswith("sqlite:")
     found = client.get_experiment_by_name(name)
-    if found is None:
+    is_new = found is None
+    if is_new:
         beside = Path(uri.removeprefix("sqlite:///")).parent if remote_of(out) is not None else out
         location = (beside / "mlartifacts").resolve().as_uri() if local else None
         found = _created(client, name, location)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
-    check_artifacts(uri, name, found.artifact_location)
+    try:
+        check_artifacts(uri, name, found.artifact_location, is_new=is_new)
+    except EnvironmentUnfit:
+        if is_new:  # one keeps its place for good: the name must be free once the server is mended
+            client.rename_experiment(found.experiment_id, f"{name}, refused as {found.experiment_id}")
+            client.delete_experiment(found.experiment_id)
+        raise
     return str(found.experiment_id)
 
 
@@ -210,15 +217,16 @@ def _created(client: "MlflowClient", name: str, location: str | None) -> "Experi
     return client.get_experiment_by_name(name)
 
 
-def check_artifacts(uri: str, experiment: str, location: str) -> None:
+def check_artifacts(uri: str, experiment: str, location: str, *, is_new: bool = False) -> None:
     """Raise EnvironmentUnfit where a server elsewhere would have each machine write artifacts to its own disk."""
     parts = urlsplit(uri)
     elsewhere = parts.scheme in ("http", "https") and parts.hostname not in LOOPBACK
     if elsewhere and urlsplit(location).scheme in ("", "file"):
+        keeps = ", and name another experiment in `tracking.experiment`: one keeps the place that it was made with"
         raise EnvironmentUnfit(
             f"experiment {experiment!r} at {without_password(uri)} keeps artifacts in {location}, a folder that other "
-            f"machines cannot reach; start the server with --serve-artifacts, or with --default-artifact-root s3://..., "
-            f"and name another experiment in `tracking.experiment`: one keeps the place that it was made with"
+            f"machines cannot reach; start the server with --serve-artifacts, or with --default-artifact-root s3://..."
+            f"{'' if is_new else keeps}"
         )
 
 

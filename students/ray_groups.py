@@ -83,12 +83,11 @@ def forgotten(groups: list[str], pending: set[str], *, left: int, crowded: bool)
 
 
 def tell_who_waits(who: str, bundles: list[dict[str, float]], since: float) -> None:
-    import ray
+    from teachers.reservation import Request, free_of
 
-    free = {name: amount for name, amount in ray.available_resources().items() if name in ("CPU", "GPU", *bundles[0])}
-    asked = ", ".join(f"{amount:g} {name}" for name, amount in bundles[0].items())
     at = time.strftime("%H:%M:%S", time.localtime(since))
-    log.info("%s waits since %s for %d x %s; free are %s", who, at, len(bundles), asked, free)
+    asked = Request(who, bundles[0], len(bundles))
+    log.info("%s waits since %s for %s; free are %s", who, at, asked, free_of(["CPU", "GPU", *bundles[0]]))
 
 
 def unnamed_groups() -> dict[str, dict[str, Any]]:

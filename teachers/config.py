@@ -3,6 +3,7 @@
 Knows nothing of torch, ray or any student: reading a recipe imports this and must stay quick.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -95,6 +96,15 @@ class Resources(Config):
     """For example `A100`."""
     custom: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Custom Ray resources."""
+
+
+OF_A_TYPE = "accelerator_type:"
+"""Begins the name of what Ray gives to nodes with GPUs of one type; who asks for a type asks for a crumb of it."""
+
+
+def in_words(request: Mapping[str, float]) -> str:
+    """By Ray's names, what is asked for on one node: `1 CPU, 0.5 GPU, accelerator_type:A100`."""
+    return ", ".join(name if name.startswith(OF_A_TYPE) else f"{amount:g} {name}" for name, amount in request.items())
 
 
 class EarlyStopping(Config):

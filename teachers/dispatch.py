@@ -16,10 +16,10 @@ from ray.exceptions import RayError, RayTaskError
 
 from . import prometheus
 from .actor import TeacherActor
-from .errors import CollegiumError, TeacherError, UsersCodeError
+from .errors import CollegiumError, EnvironmentUnfit, TeacherError, UsersCodeError
 from .labelling import LabelTask, TeacherSpec
 from .log_lines import Carried
-from .reservation import Request, actor_options, num_gpus, num_threads, reserved
+from .reservation import Request, actor_options, free_of, num_gpus, num_threads, reserved
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,10 @@ class Dispatcher:
         return sum(replica.ready for replica in self.replicas)
 
     def run(self) -> Iterator[Shard]:
-        """Yield each shard once it is committed. Raises TeacherError, or what a replica refused to load."""
+        """Yield each shard once it is committed.
+
+        Raises TeacherError, EnvironmentUnfit when no replica comes back, or what a replica refused to load.
+        """
         while self.waiting or self.lost or self.num_in_flight:
             self._submit()
             self._wait_for_a_replica()
@@ -130,21 +133,26 @@ class Dispatcher:
             raise self.given_up[0]
 
     def _wait_for_a_replica(self) -> None:
-        """Say so when all replicas are lost, and raise TeacherError in the end: a call to one without a node waits for ever."""
+        """Say so when all replicas are lost, and raise EnvironmentUnfit in the end: a call to one without a node waits for ever."""
         if any(replica.lost_at is None for replica in self.replicas):
             return
         now, since = time.monotonic(), max(replica.lost_at or 0.0 for replica in self.replicas)
         if now - since > self.wait_s:
-            raise TeacherError(
-                f"all replicas of teacher {self.teacher.name!r} were lost, and none came back within {self.wait_s:g} s: "
-                f"what is labelled is kept; run the same command again once the cluster has room for them. "
-                f"Ray says: {self.last_loss}"
+            raise EnvironmentUnfit(
+                f"{self._needed()}, and none came back within {self.wait_s:g} s; Ray says: {self.last_loss}. What is "
+                f"labelled is kept: run the same command again once the cluster can hold them"
             )
         if now - max(since, self.told_at) >= LOG_EVERY_S:
             self.told_at = now
-            log.info(
-                "teacher %s: waiting for room for its replicas (%.0f s), all are lost", self.teacher.name, now - since
-            )
+            at = time.strftime("%H:%M:%S", time.localtime(time.time() - (now - since)))
+            log.info("waiting since %s (%.0f s): %s", at, now - since, self._needed())
+
+    def _needed(self) -> str:
+        """By the replicas of which none is left."""
+        request = Request.of(
+            f"replicas of teacher {self.teacher.name!r}", self.teacher.config.resources, len(self.replicas)
+        )
+        return f"all {request.who} are lost; they need {request}, beside that are free {free_of(request.bundle)}"
 
     def _done(self) -> list[Any]:
         if not self.calls:  # every replica is lost

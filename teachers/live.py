@@ -21,7 +21,7 @@ from ray.util.placement_group import remove_placement_group
 
 from .actor import device_of_replica
 from .dispatch import first_line
-from .errors import CollegiumError, TeacherError, UsersCodeError
+from .errors import CollegiumError, EnvironmentUnfit, TeacherError, UsersCodeError
 from .labelling import MAX_ATTEMPTS, Questioner, TeacherSpec, loaded
 from .log_lines import Carried
 from .reservation import Request, actor_options, num_gpus, num_threads, reserved
@@ -168,8 +168,8 @@ class ReplicaClient:
     def answers(self, calls: Sequence[Call]) -> dict[str, np.ndarray]:
         """Logits f32 `[rows, C]` of each teacher, read-only. Waits for them.
 
-        Raises what a teacher raised, TeacherError when a batch was lost `max_attempts` times or when no replica of a
-        teacher came back within `wait_s`.
+        Raises what a teacher raised, TeacherError when a batch was lost `max_attempts` times, EnvironmentUnfit when no
+        replica of a teacher came back within `wait_s`.
         """
         for call in calls:
             while call.is_open:
@@ -239,9 +239,9 @@ class ReplicaClient:
         """A call to a replica whose node is gone, and that finds no other, is not answered at all."""
         since = [replica.lost_at for replica in self.replicas[teacher] if replica.lost_at is not None]
         if len(since) == len(self.replicas[teacher]) and time.monotonic() - max(since) > self.wait_s:
-            raise TeacherError(
-                f"live teacher {teacher!r}: no replica came back within {self.wait_s:g} s; checkpoints are kept, "
-                f"run the same command again. Ray says: {self.last_loss}"
+            raise EnvironmentUnfit(
+                f"live teacher {teacher!r}: all replicas are lost, and none came back within {self.wait_s:g} s; Ray says: "
+                f"{self.last_loss}. Checkpoints are kept: run the same command again once the cluster can hold them"
             )
 
     def _take_answer(self, ref: Any, call: Call) -> None:

@@ -6,7 +6,7 @@ Knows nothing of what is done with the room.
 import logging
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -16,7 +16,7 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from .config import Resources
+from .config import OF_A_TYPE, Resources, in_words
 from .errors import EnvironmentUnfit
 from .pools import in_reach
 
@@ -41,7 +41,7 @@ class Request:
         return cls(who, bundle_of(resources, num_gpus(resources)), num)
 
     def __str__(self) -> str:
-        return f"{self.num} x {', '.join(f'{amount:g} {resource}' for resource, amount in self.bundle.items())}"
+        return f"{self.num} x {in_words(self.bundle)}"
 
 
 def num_gpus(resources: Resources) -> float:
@@ -49,6 +49,12 @@ def num_gpus(resources: Resources) -> float:
     if resources.gpus == "auto":
         return float(any(node.get("GPU", 0) > 0 for node in in_reach([ray.cluster_resources()])))
     return resources.gpus
+
+
+def free_of(resources: Iterable[str]) -> dict[str, float]:
+    """What nobody has reserved of these at this moment, on all nodes together."""
+    available = ray.available_resources()
+    return {name: available.get(name, 0.0) for name in dict.fromkeys(resources)}
 
 
 def num_threads(resources: Resources) -> int:
@@ -60,7 +66,7 @@ def bundle_of(resources: Resources, gpus: float) -> dict[str, float]:
     if gpus:
         bundle["GPU"] = gpus
     if resources.accelerator_type is not None:
-        bundle[f"accelerator_type:{resources.accelerator_type}"] = 0.001
+        bundle[f"{OF_A_TYPE}{resources.accelerator_type}"] = 0.001
     return bundle
 
 
@@ -141,8 +147,7 @@ class Wait:
         """Say what is missing, now and then. Raises EnvironmentUnfit when the time is over."""
         now = time.monotonic()
         who, wanted = " and ".join(r.who for r in missing), " and ".join(map(str, missing))
-        resources = {resource for request in missing for resource in request.bundle}
-        free = {name: amount for name, amount in ray.available_resources().items() if name in resources}
+        free = free_of(resource for request in missing for resource in request.bundle)
         if now - self.since >= self.wait_s:
             raise EnvironmentUnfit(
                 f"{who}: the cluster had no room for {wanted} within {self.wait_s:g} s; free are {free}. "

@@ -193,6 +193,31 @@ def test_a_wrong_token_is_told_in_a_line(head: Head, user: Path, tmp_path: Path)
     assert "hidden" not in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"RAY_AUTH_TOKEN": "wrong-and-hidden"}, "does not take the token from RAY_AUTH_TOKEN"),
+        (
+            {"RAY_AUTH_TOKEN_PATH": "/no/such/token"},
+            "asks for a token, and there is none in RAY_AUTH_TOKEN or /no/such",
+        ),
+        ({"RAY_AUTH_MODE": "disabled"}, "asks for a token, and with RAY_AUTH_MODE=disabled none is sent"),
+    ],
+)
+def test_whom_a_cluster_does_not_let_in_joins_nothing_and_is_told_in_a_line(
+    head: Head, given: dict[str, str], told: str, tmp_path: Path
+) -> None:
+    """Before Ray would try for half a minute, and say much."""
+    done = subprocess.run(
+        [BIN / "collegium", "run", "digits", "--address", head.gcs, "--out", tmp_path / "out"],
+        env=head.environment | given,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1) and told in done.stderr, done.stderr
+    assert "hidden" not in done.stderr and not (tmp_path / "out").exists()
+
+
 @pytest.mark.campaign
 def test_the_plan_knows_the_clusters_nodes_without_joining_it(head: Head, user: Path) -> None:
     done = collegium(head, "plan", "recipe.yaml", "--json", "-o", "teachers.mine.replicas=5", cwd=user)

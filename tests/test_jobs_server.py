@@ -174,6 +174,15 @@ def test_an_address_that_cannot_be_joined_is_told_before_any_work(address: str, 
         check_address(address)
 
 
+def test_what_takes_connections_and_is_no_head_is_told_within_the_time_that_is_promised(serve, silent: str) -> None:  # type: ignore[no-untyped-def]
+    page = serve(dashboard(HERE["ray_version"], HERE["python"])).removeprefix("http://")
+    for address, said in [(page, "no head of a Ray cluster"), (silent, "nothing within 8 s")]:
+        begun = time.monotonic()
+        with pytest.raises(EnvironmentUnfit, match=f"no cluster answers at {address} .*{said}"):
+            check_address(address)
+        assert time.monotonic() - begun < 10
+
+
 def test_what_ray_says_of_other_versions_names_both_sides() -> None:
     text = (
         "Version mismatch: The cluster was started with:\n    Ray: 2.9.0\n    Python: 3.9.1\n"

@@ -26,6 +26,8 @@ import numpy as np
 import torch
 
 HERE = Path(__file__).parent
+if HERE.joinpath("unfit").exists():
+    os._exit(1)
 
 
 def say(batch):
@@ -278,6 +280,31 @@ def test_the_only_replica_comes_back_after_it_was_killed(digits, spec, tasks, tm
     label(spec("say_slowly"), [tasks[0]], progress=kill)
     assert_labelled(digits, tasks[0])
     assert len(list((tmp_path / "user").glob("pid-*"))) == 2
+
+
+def test_replicas_that_never_come_back_end_the_run_and_what_they_did_stays(
+    digits, spec, tasks, tmp_path, caplog, ray_cluster
+):
+    """The error says what is missing and since when; the same command does the rest once it can."""
+    user, store = tmp_path / "user", SoftTargetStore.open(tasks[0].store)
+
+    def kill_all(progress):
+        if progress.rows == 4 * 64:
+            (user / "unfit").touch()
+            for path in user.glob("pid-*"):
+                os.kill(int(path.name[4:]), signal.SIGKILL)
+
+    told = r"replicas of teacher 'mine' are lost; they need 2 x 1 CPU, .*free .'CPU': 6.*none came back within 12 s"
+    with caplog.at_level("INFO"), pytest.raises(EnvironmentUnfit, match=told) as raised:
+        label(spec("say_slowly", replicas=2), [tasks[0]], progress=kill_all, wait_s=12)
+    assert raised.value.exit_code == 4
+    assert re.search(r"waiting since \d\d:\d\d:\d\d \(1\d s\): all replicas of teacher 'mine'", caplog.text)
+    missing = store.missing()
+    assert 0 < len(missing) <= store.num_shards - 4
+    assert_all_is_given_back()
+    (user / "unfit").unlink()
+    assert label(spec(), [tasks[0]]).rows == sum(store.shard_rows(number)[1] for number in missing)
+    assert_labelled(digits, tasks[0])
 
 
 @pytest.mark.parametrize(

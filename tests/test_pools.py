@@ -33,6 +33,14 @@ def test_a_head_that_does_no_work_can_do_what_its_pools_can(monkeypatch: pytest.
     assert lacks(in_reach([HEAD]), Resources(accelerator_type="H100"))
 
 
+def test_a_type_of_gpu_that_no_node_has_is_told_with_those_that_they_have() -> None:
+    nodes = [HEAD, TEACHERS, {"CPU": 8.0, "GPU": 4.0, "accelerator_type:A100": 1.0}]
+    assert lacks(nodes, Resources(accelerator_type="H100")) == ["accelerator_type:H100 (the nodes have A100, L4)"]
+    [told] = lacks([{"CPU": 8.0}], Resources(accelerator_type="L4"))
+    assert told == "accelerator_type:L4 (no node says of which type its GPUs are)"
+    assert not lacks(nodes, Resources(accelerator_type="L4"))
+
+
 @pytest.mark.parametrize("num_up", [0, 1, 2, 3])
 def test_a_node_that_is_up_is_not_added_again(num_up: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, SAID)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import venv
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -12,6 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from orchestrator.cli import collegium
+from orchestrator.jobs import Job, exit_code
+from orchestrator.jobs_cli import ending
 from orchestrator.submission import Submission, make
 from teachers.errors import RecipeError
 from teachers.imports import SUBMITTED
@@ -180,6 +183,32 @@ def test_the_tracking_server_goes_along_where_it_has_no_password_and_is_not_this
 def test_a_variable_that_is_not_there_or_is_the_clusters_token_is_not_passed_on(user: Path, name: str) -> None:
     with pytest.raises(RecipeError, match=f"--env {name}"):
         submission(user, variables=[name])
+
+
+def started(made: Submission, path: Path, tmp_path: Path) -> "subprocess.CompletedProcess[str]":
+    """The job's command as a head starts it that has `path` as its PATH."""
+    place = tmp_path / "unpacked"
+    ZipFile(io.BytesIO(made.zipped)).extractall(place)
+    environment = made.environment | {"PATH": str(path), "PYTHONPATH": str(place)}
+    return subprocess.run(
+        ["/bin/sh", "-c", made.entrypoint], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+
+
+def test_a_job_that_is_started_by_another_python_than_the_clusters_says_which_and_what_to_do(
+    user: Path, tmp_path: Path
+) -> None:
+    venv.create(tmp_path / "other", symlinks=True)
+    done = started(submission(user), tmp_path / "other" / "bin", tmp_path)
+    assert done.returncode == 4 and done.stderr.count("\n") == 1, done.stderr
+    assert f"the cluster's head: {tmp_path / 'other' / 'bin' / 'python'}, which has no Ray" in done.stderr
+    assert "PATH=/its/environment/bin:$PATH ray start" in done.stderr
+
+
+def test_a_head_without_any_python_is_unfit_and_the_job_says_so(user: Path, tmp_path: Path) -> None:
+    done = started(submission(user), tmp_path / "nothing", tmp_path)
+    failed = Job("mine-1", "FAILED", done.returncode, None, None, None, None, "")
+    assert exit_code(failed) == 4 and "no `python` can be started" in ending(failed)
 
 
 def test_a_job_that_meets_another_collegium_ends_with_both_versions() -> None:

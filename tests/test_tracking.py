@@ -23,7 +23,7 @@ from orchestrator.journal import Journal
 from orchestrator.ledger import Ledger, Told, ledgers_with_unsent, read_records
 from orchestrator.mailbox import Mailbox
 from orchestrator.recipe import Recipe
-from orchestrator.server import check_artifacts
+from orchestrator.server import check_artifacts, connect
 from orchestrator.tracking import Tracker, check_reachable, deep_link, experiment_link, replay, resolve_uri, ui_command
 from students.curves import Record
 from teachers.errors import EnvironmentUnfit
@@ -277,17 +277,17 @@ def free_port() -> int:
 
 
 class RealServer:
-    """`mlflow server` on loopback, light; it can be killed and started again."""
+    """`mlflow server` on loopback, light; it can be killed, and started again with other options."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         command, environment = ui_command(self.folder, self.port)
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen(command, env=environment, start_new_session=True, **quiet)
+        self.process = subprocess.Popen([*command, *options], env=environment, start_new_session=True, **quiet)
         until(self.answers)
 
     def answers(self) -> bool:
@@ -305,11 +305,18 @@ class RealServer:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[RealServer]:
+def one_server(tmp_path_factory) -> Iterator[RealServer]:
     server = RealServer(tmp_path_factory.mktemp("server"))
-    server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture
+def server(one_server) -> RealServer:
+    """It runs, with the usual options."""
+    if one_server.process is None:
+        one_server.start()
+    return one_server
 
 
 @pytest.mark.slow
@@ -348,6 +355,29 @@ def test_nothing_is_lost_and_nothing_doubled_when_the_server_goes_away(tmp_path,
     assert {run.info.status for run in nested.values()} == {"FINISHED"}
     assert client(server.uri).get_run(ids["run_id"]).info.status == "FINISHED"
     assert client(server.uri).get_model_version_by_alias("digits-small", "champion").version == "1"
+
+
+@pytest.mark.slow
+def test_a_server_that_has_each_machine_keep_artifacts_is_refused_until_it_is_mended(tmp_path, one_server):
+    """The refused experiment leaves its name free; a server on this machine may use a folder of this machine."""
+    folder = tmp_path / "artifacts"
+    one_server.kill()
+    one_server.start("--no-serve-artifacts", "--default-artifact-root", str(folder), "--host", "0.0.0.0")
+    elsewhere = one_server.uri.replace("127.0.0.1", "0.0.0.0")  # this machine too, and not said to be
+    named = recipe(elsewhere).model_copy(update={"name": "folders"})
+    for _ in range(2):
+        with pytest.raises(EnvironmentUnfit, match=f"keeps artifacts in {folder}/.*--serve-artifacts") as raised:
+            Tracker.start(named, tmp_path, tmp_path / "runs" / "1")
+        assert raised.value.exit_code == 4 and "name another experiment" not in str(raised.value)
+    assert not (tmp_path / "runs").exists()
+    here = named.model_copy(update={"tracking": recipe(one_server.uri).tracking, "name": "here"})
+    with Tracker.start(here, tmp_path, tmp_path / "runs" / "2") as tracker:
+        tracker.finish(report(), {"small": model_folder(tmp_path / "models" / "small-0123")})
+    assert [path.name for path in folder.rglob("model.safetensors")]
+    one_server.kill()
+    one_server.start()
+    mended = connect(one_server.uri, tmp_path, "folders")
+    assert mended.client.get_experiment(mended.experiment_id).artifact_location.startswith("mlflow-artifacts:")
 
 
 def test_without_a_server_nothing_starts(tmp_path):
