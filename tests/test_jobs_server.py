@@ -135,6 +135,29 @@ def test_a_web_page_that_is_no_dashboard_is_told_so(serve, tmp_path: Path) -> No
     assert "not as the dashboard of a Ray cluster" in refused(serve(Page), KEY, tmp_path)
 
 
+def test_the_token_is_not_carried_to_where_a_dashboard_sends_on(serve, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    keys: list[str | None] = []
+
+    class Elsewhere(dashboard(HERE["ray_version"], HERE["python"])):  # type: ignore[misc]
+        def do_GET(self) -> None:
+            keys.append(self.headers.get("Authorization"))
+            super().do_GET()
+
+    elsewhere = serve(Elsewhere)
+
+    class SendsOn(dashboard(HERE["ray_version"], HERE["python"])):  # type: ignore[misc]
+        def do_GET(self) -> None:
+            if self.headers.get("Authorization") is None:
+                super().do_GET()
+            else:
+                self.send_response(307)
+                self.send_header("Location", elsewhere + self.path)
+                self.end_headers()
+
+    assert f"it sends to {elsewhere}/api/version" in refused(serve(SendsOn), KEY, tmp_path)
+    assert keys == []
+
+
 def test_an_address_that_answers_nothing_is_given_up_within_the_time_that_is_promised(
     silent: str, tmp_path: Path
 ) -> None:
