@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from teachers.actor import device_of_replica
 from teachers.adapters import to_logits
-from teachers.config import CallableTeacher, Resources
+from teachers.config import CallableTeacher, CheckpointTeacher, Resources
 from teachers.errors import EnvironmentUnfit, RecipeError, StoreError, TeacherError
 from teachers.labelling import Labeller, LabelTask, TeacherSpec, label
 from teachers.soft_targets.reader import SoftTargets
@@ -172,6 +173,16 @@ def test_the_batch_size_halves_until_the_batch_fits(digits, spec, tasks, tmp_pat
 def test_a_row_that_does_not_fit_the_gpu_alone_is_an_error(spec, tasks):
     with pytest.raises(TeacherError, match="single row"):
         label_here(spec("always_run_out_of_memory"), tasks[0])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
+def test_a_network_that_was_given_a_gpu_that_torch_does_not_find_is_not_computed_on_the_cpu(spec, tmp_path):
+    """A function of the user's may have its GPU by other means than torch."""
+    network = replace(spec(), config=CheckpointTeacher(kind="checkpoint", path=str(tmp_path)))
+    threads = torch.get_num_threads()
+    with pytest.raises(EnvironmentUnfit, match=r"'mine' was given a GPU of node .*torch \S+ is .*CUDA.*`gpus: 0`"):
+        device_of_replica(network, threads, 0.5)
+    assert device_of_replica(network, threads, 0) == device_of_replica(spec(), threads, 1) == "cpu"
 
 
 def test_rows_of_which_a_teacher_says_nan_are_named(digits, spec, tasks):
