@@ -364,7 +364,9 @@ def test_what_an_image_installs_is_what_the_package_depends_on(tmp_path: Path) -
     (script,) = [rest for _, rest in stages()["system"] if "tomllib" in rest]
     done = subprocess.run(["sh", "-c", script.replace("run.txt", str(tmp_path / "run.txt"))], cwd=ROOT)
     assert done.returncode == 0
-    assert (tmp_path / "run.txt").read_text().splitlines() == [*PROJECT["dependencies"], "boto3"]
+    buckets = [package for extra in ("s3", "gcs") for package in PROJECT["optional-dependencies"][extra]]
+    assert (tmp_path / "run.txt").read_text().splitlines() == [*PROJECT["dependencies"], *buckets]
+    assert all(package in LOCK for package in buckets)
 
 
 # What people type -------------------------------------------------------------------------------------------------------
