@@ -32,7 +32,7 @@ from .capacity import check_capacity, total, wait_for_room_s
 from .checks import check_before_work
 from .head_watch import HeadWatch
 from .joining import check_address, told
-from .probing import check_seen
+from .probing import NewNodes, check_seen
 from .ray_environment import DASHBOARD, own_dashboard, set_environment
 from .recipe import Recipe
 
@@ -75,6 +75,8 @@ def cluster(address: str | None = None, recipe: Recipe | None = None, out: Path 
                 f"the head of the cluster at {head.address} has not answered since {head.gone}, and a cluster ends with "
                 f"its head; what is done is kept: run the same command again on a new one"
             ) from error
+        if joined.new_nodes is not None and joined.new_nodes.unfit is not None:
+            raise joined.new_nodes.unfit from error
         raise
     finally:
         joined.leave()
@@ -90,6 +92,7 @@ class Cluster:
         self._nodes: list[dict[str, Any]] = []
         self._started_here = False
         self.head: HeadWatch | None = None
+        self.new_nodes: NewNodes | None = None
         self._dashboard_port: int | None = None
         self._start: Future[None] = Future()
         # Linux ends Ray's processes when the thread that started them ends: that thread must live as long as the run.
@@ -112,6 +115,7 @@ class Cluster:
                         log.info("%s", note)
                 if self._out is not None and (len(self._nodes) > 1 or self._address not in (None, "local")):
                     check_seen(self._out, self._nodes)
+                    self.new_nodes = NewNodes(self._out, self._nodes)
         return self._nodes
 
     @property
@@ -169,6 +173,8 @@ class Cluster:
 
     def leave(self) -> None:
         """Leave the cluster. A start that is under way is not waited for: it ends with this process."""
+        if self.new_nodes is not None:
+            self.new_nodes.stop()
         if self._started_here:
             import ray
 

@@ -365,12 +365,32 @@ def test_a_task_that_finds_no_room_says_what_it_waits_for_and_gives_up_where_no_
     assert_all_is_given_back()
 
 
-def test_every_node_is_asked_whether_it_sees_out(ray_cluster: None, tmp_path: Path) -> None:
+def test_every_node_is_asked_whether_it_sees_out(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that join later, too. What is relative is elsewhere for a worker than for the driver: it does not see it."""
     import ray
 
-    from orchestrator.probing import asked, check_seen
+    from orchestrator.cluster import cluster
+    from orchestrator.probing import NewNodes, check_seen
 
+    cure = r"out: node \S+ does not see what the driver wrote there; give --out a folder that all nodes share \(NFS\), or s3"
     check_seen(tmp_path / "out", ray.nodes())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EnvironmentUnfit, match=cure):
+        check_seen(Path("out"), ray.nodes())
+    head = ray.get_runtime_context().gcs_address
+    told = pytest.raises(EnvironmentUnfit, match=r"out: node \S+, which has joined, does not see .*; give --out")
+    with told, cluster(head, None, tmp_path / "out") as joined:
+        joined.join()
+        assert joined.new_nodes is not None
+        joined.new_nodes.stop()
+        joined.new_nodes = NewNodes(Path("out"), known=[])
+        while True:
+            time.sleep(0.1)
     assert list((tmp_path / "out").iterdir()) == []
-    found = asked(tmp_path / "nowhere" / "probe", "token", ray.nodes())
-    assert [problem for problem in found.values() if problem == "does not see what the driver wrote there"]
+    seeing = NewNodes(tmp_path / "out", known=[])
+    while seeing.known == set() or list((tmp_path / "out").iterdir()):
+        time.sleep(0.1)
+    seeing.stop()
+    assert seeing.unfit is None
