@@ -6,6 +6,7 @@ The one module beside the command line that may catch whatever Ray throws.
 import atexit
 import gc
 import logging
+import math
 import os
 import shutil
 from collections import deque
@@ -22,16 +23,16 @@ from teachers.config import Resources
 from teachers.disk import is_unfit
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.imports import check_own_packages, use_user_path
-from teachers.log_lines import Carried
+from teachers.log_lines import Carried, ids
 from teachers.pools import in_reach
 from teachers.storage.place import shipped_environment
 from teachers.waiting import outcome
 
-from .capacity import check_capacity, total
+from .capacity import check_capacity, total, wait_for_room_s
 from .checks import check_before_work
 from .head_watch import HeadWatch
 from .joining import check_address, told
-from .probing import check_seen
+from .probing import NewNodes, check_seen
 from .ray_environment import DASHBOARD, own_dashboard, set_environment
 from .recipe import Recipe
 
@@ -74,6 +75,8 @@ def cluster(address: str | None = None, recipe: Recipe | None = None, out: Path 
                 f"the head of the cluster at {head.address} has not answered since {head.gone}, and a cluster ends with "
                 f"its head; what is done is kept: run the same command again on a new one"
             ) from error
+        if joined.new_nodes is not None and joined.new_nodes.unfit is not None:
+            raise joined.new_nodes.unfit from error
         raise
     finally:
         joined.leave()
@@ -84,10 +87,12 @@ class Cluster:
 
     def __init__(self, address: str | None, recipe: Recipe | None, out: Path | None = None) -> None:
         self._address, self._recipe, self._out = address, recipe, out
+        self.wait_for_room_s = wait_for_room_s()
         self._lock = RLock()
         self._nodes: list[dict[str, Any]] = []
         self._started_here = False
         self.head: HeadWatch | None = None
+        self.new_nodes: NewNodes | None = None
         self._dashboard_port: int | None = None
         self._start: Future[None] = Future()
         # Linux ends Ray's processes when the thread that started them ends: that thread must live as long as the run.
@@ -110,6 +115,7 @@ class Cluster:
                         log.info("%s", note)
                 if self._out is not None and (len(self._nodes) > 1 or self._address not in (None, "local")):
                     check_seen(self._out, self._nodes)
+                    self.new_nodes = NewNodes(self._out, self._nodes)
         return self._nodes
 
     @property
@@ -168,6 +174,8 @@ class Cluster:
 
     def leave(self) -> None:
         """Leave the cluster. A start that is under way is not waited for: it ends with this process."""
+        if self.new_nodes is not None:
+            self.new_nodes.stop()
         if self._started_here:
             import ray
 
@@ -195,6 +203,8 @@ class Cluster:
         import ray
 
         self.join()
+        with self._room({"CPU": 1.0}):
+            pass  # there is some now; the tasks take it, and what else is free
         run = ray.remote(num_cpus=1, max_retries=3)(_run)
         shared = ray.put((function, str(user_path), Carried.from_here()))
         in_flight: deque[Any] = deque()
@@ -207,15 +217,39 @@ class Cluster:
             yield _get(in_flight.popleft())
 
     def call(self, function: Callable[..., Result], *arguments: Any, resources: Resources, user_path: Path) -> Result:
-        """Run one function as a Ray task with `resources` and wait for it."""
+        """Run one function as a Ray task with `resources` and wait for it. Raises EnvironmentUnfit as `_room`."""
         import ray
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": self.gpus(resources), "max_retries": 3}
+        from teachers.reservation import bundle_of
+
+        gpus = self.gpus(resources)
+        options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": gpus, "max_retries": 3}
         options |= {"resources": dict(resources.custom), "accelerator_type": resources.accelerator_type}
         threads = str(max(1, int(resources.cpus)))
         bound = ray.remote(**options, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}})(_call)
-        result: Result = _get(bound.remote(function, arguments, str(user_path), Carried.from_here()))
+        with self._room(bundle_of(resources, gpus)) as group:
+            there = bound.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group, 0))
+            result: Result = _get(there.remote(function, arguments, str(user_path), Carried.from_here()))
         return result
+
+    @contextmanager
+    def _room(self, bundle: dict[str, float]) -> Iterator[Any]:
+        """A group with `bundle` on one node, for a task of the stage that this thread is at; a wait for it is told.
+
+        Raises EnvironmentUnfit when no node could hold it, and none has come after a while. Where one could, other work
+        has it, of this run perhaps, and that is waited for.
+        """
+        import ray
+
+        from teachers.reservation import Request, reserved
+
+        self.join()
+        up = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        could = any(all(node.get(name, 0) >= amount for name, amount in bundle.items()) for node in up)
+        request = Request(f"tasks of {ids().get('stage', 'this run')}", bundle, 1)
+        with reserved([request], math.inf if could else self.wait_for_room_s) as (group,):
+            yield group
 
 
 def _job_config() -> Any:

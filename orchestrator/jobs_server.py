@@ -112,9 +112,16 @@ def _ask(address: str, path: str, key: str | None) -> tuple[int, dict[str, Any]]
     )
 
 
+class _NowhereElse(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: it would take the token along, to whatever host it names."""
+
+    def redirect_request(self, *request_and_answer: Any) -> None:
+        raise OSError(f"it sends to {request_and_answer[-1]}")
+
+
 def _get(request: urllib.request.Request, answer: "Future[tuple[int, dict[str, Any]]]") -> None:
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
+        with urllib.request.build_opener(_NowhereElse).open(request, timeout=PATIENCE_S) as response:
             answer.set_result((response.status, _object(response.read(1 << 20))))
     except urllib.error.HTTPError as error:
         answer.set_result((error.code, {}))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from teachers.config import Resources, in_words
+from teachers.pools import in_reach, to_come
 
 from .capacity import Node, autoscaling, lacks, request_of, workers_of
 from .cluster import cluster
@@ -66,10 +67,11 @@ def _named(nodes: Iterable[tuple[str, Node]]) -> Places:
 def place(recipe: Recipe, stages: Iterable[tuple[str, str]], places: Places) -> list[Ask]:
     """What each of `stages` (kind, name) asks the cluster for, and where it would go."""
     made: list[Ask] = []
+    reach = in_reach([*places.values()])
     for kind, name in dict.fromkeys(stages):
         if kind in GANGS:
             gang = [
-                Ask(f"{kind}/{name}", who, num, _positive(request_of([*places.values()], resources)))
+                Ask(f"{kind}/{name}", who, num, _positive(request_of(reach, resources)))
                 for who, num, resources in GANGS[kind](recipe, name)
             ]
             _seat(gang, places)
@@ -110,16 +112,25 @@ GANGS: dict[str, Callable[[Recipe, str], Gang]] = {
 
 
 def _seat(gang: Sequence[Ask], places: Places) -> None:
-    """Fill the nodes, the largest requests first; write down who finds no room."""
-    free = {name: dict(node) for name, node in places.items()}
+    """Fill the nodes, the largest requests first; write down who finds no room, and who finds it on nodes that may come."""
+    nodes = [*places.values()]
+    free = [(name, dict(node)) for name, node in places.items()]
+    coming = [(pool, dict(node)) for pool, node in to_come(nodes)]
     for ask in sorted(gang, key=lambda ask: (-ask.request.get("GPU", 0), -ask.request.get("CPU", 0))):
-        for name, node in free.items():
-            num = min(ask.num - sum(ask.on.values()), fitting(ask.request, node))
-            if num > 0:
-                ask.on[name] = num
-                for resource, amount in ask.request.items():
-                    node[resource] = node.get(resource, 0) - num * amount
-        ask.missing = _missing(ask, [*places.values()])
+        ask.on = _filled(free, ask.request, ask.num)
+        later = _filled(coming, ask.request, ask.num - sum(ask.on.values()))
+        ask.missing = _missing(ask, later, nodes)
+
+
+def _filled(nodes: Iterable[tuple[str, dict[str, float]]], request: Mapping[str, float], num: int) -> dict[str, int]:
+    """By name, how many of `num` such requests the nodes take; what they take is no longer free."""
+    found: dict[str, int] = {}
+    for name, node in nodes:
+        if taken := min(num - sum(found.values()), fitting(request, node)):
+            found[name] = found.get(name, 0) + taken
+            for resource, amount in request.items():
+                node[resource] = node.get(resource, 0) - taken * amount
+    return found
 
 
 def fitting(request: Mapping[str, float], node: Node) -> int:
@@ -132,14 +143,18 @@ def fitting(request: Mapping[str, float], node: Node) -> int:
     )
 
 
-def _missing(ask: Ask, nodes: Sequence[Node]) -> str | None:
-    if not (more := ask.num - sum(ask.on.values())):
-        return None
+def _missing(ask: Ask, later: Mapping[str, int], nodes: Sequence[Node]) -> str | None:
+    """`later`: how many find room on nodes that may come, by their pool."""
     wanted = in_words(ask.request)
-    why = "waits for the autoscaler" if autoscaling() else "no room at once"
-    resources = Resources(cpus=ask.request["CPU"], gpus=ask.request.get("GPU", 0), custom=_custom(ask.request))
-    lacking = lacks(nodes, resources)
-    return f"{more} x {wanted}: {why}{f'; no node of today has {_first(lacking)}' if lacking else ''}"
+    told = [
+        f"{num} x {wanted}: {'wait' if num > 1 else 'waits'} for nodes of pool {pool}" for pool, num in later.items()
+    ]
+    if more := ask.num - sum(ask.on.values()) - sum(later.values()):
+        why = "waits for the autoscaler" if autoscaling() else "no room at once"
+        resources = Resources(cpus=ask.request["CPU"], gpus=ask.request.get("GPU", 0), custom=_custom(ask.request))
+        lacking = [] if later else lacks(nodes, resources)
+        told.append(f"{more} x {wanted}: {why}{f'; no node of today has {_first(lacking)}' if lacking else ''}")
+    return "; ".join(told) or None
 
 
 def _custom(request: Mapping[str, float]) -> dict[str, float]:

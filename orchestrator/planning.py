@@ -1,5 +1,6 @@
 """What a run would do, found out without doing any of it: nothing is written, no teacher is asked."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 from teachers.config import TeacherConfig
 from teachers.errors import RecipeError, StoreError
 from teachers.imports import use_user_path
-from teachers.pools import in_reach
+from teachers.pools import VARIABLE, in_reach
 from teachers.storage import mirror
 from teachers.storage.place import place, spoken
 
@@ -24,6 +25,8 @@ from .placement import place as placed_on
 from .recipe import Recipe, check, learner_of
 from .search_space import search_warnings
 from .stages import Built, Stage, Stages
+
+POOLS_UNKNOWN = "These are the nodes that are up; which more can come, the cluster's head knows: `collegium submit --verb plan` asks there"
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ def _free(out: Path) -> int:
 
 def _cluster_notes(recipe: Recipe, nodes: Sequence[Node]) -> list[str]:
     """What waits for nodes to come. Raises EnvironmentUnfit for what the cluster can never hold."""
-    notes = check_capacity(recipe, nodes)
+    notes = check_capacity(recipe, nodes, "" if os.environ.get(VARIABLE) else POOLS_UNKNOWN)
     configs = [*recipe.teachers.values(), *recipe.learners.values()]
     if not autoscaling():
         check_room_for_trials(recipe, nodes)

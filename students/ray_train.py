@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from teachers.config import Resources
+from teachers.device import device_of
 from teachers.disk import is_unfit, unfit
 from teachers.errors import CollegiumError, UsersCodeError
 from teachers.imports import check_own_packages, use_user_path
@@ -55,13 +56,14 @@ BUGS = (
 def ray_session(mailbox: Any = None, live: Mapping[str, Sequence[Any]] | None = None) -> Session:
     """This worker of a TorchTrainer. `mailbox` is an actor handle whose `put` takes points of curves, or None.
 
-    `live`: actor handles of the live teachers' replicas.
+    `live`: actor handles of the live teachers' replicas. Raises EnvironmentUnfit for a GPU that is not there.
     """
     import ray.train
     import ray.train.torch
 
     world = ray.train.get_context().get_world_size()
     rank = ray.train.get_context().get_world_rank()
+    device_of("a worker of the training", len(ray.get_gpu_ids()))
     device: torch.device = ray.train.torch.get_device()
     answering = ReplicaClient(live, rank=rank) if live else None
     return PlainSession(device, mailbox, answering) if world == 1 else Ranks(device, mailbox, answering)

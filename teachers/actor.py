@@ -8,16 +8,21 @@ import ray
 import torch
 
 from . import imports
+from .device import device_of
 from .labelling import Labeller, LabelTask, TeacherSpec
 from .log_lines import Carried, working_on
 from .soft_targets.schema import Commit
 
+NETWORKS = ("module", "checkpoint")
+"""Kinds of teachers that torch computes; the others do what they want with a GPU."""
 
-def device_of_replica(num_threads: int, num_gpus: float) -> str:
-    """Make this process ready to compute; says on what."""
+
+def device_of_replica(teacher: TeacherSpec, num_threads: int, num_gpus: float) -> str:
+    """Make this process ready to compute; says on what. Raises EnvironmentUnfit for a GPU that is not there."""
     imports.check_own_packages()
     torch.set_num_threads(num_threads)  # Ray leaves one
-    return "cuda" if num_gpus > 0 and torch.cuda.is_available() else "cpu"
+    gpus = num_gpus if teacher.config.kind in NETWORKS else 0.0
+    return device_of(f"a replica of teacher {teacher.name!r}", gpus)
 
 
 class TeacherReplica:
@@ -46,7 +51,8 @@ class TeacherReplica:
     def _loaded(self) -> Labeller:
         with self.loading:
             if self.labeller is None:
-                self.labeller = Labeller(self.teacher, self.tasks, device_of_replica(self.num_threads, self.num_gpus))
+                device = device_of_replica(self.teacher, self.num_threads, self.num_gpus)
+                self.labeller = Labeller(self.teacher, self.tasks, device)
         return self.labeller
 
 

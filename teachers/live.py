@@ -57,7 +57,7 @@ class LiveReplica:
     def _loaded(self) -> Questioner:
         with self.loading:
             if self.questioner is None:
-                device = device_of_replica(self.threads, self.gpus)
+                device = device_of_replica(self.teacher, self.threads, self.gpus)
                 self.questioner = loaded(self.teacher, TransferSet.open(self.transfer_set), device)
         return self.questioner
 

@@ -19,17 +19,22 @@ OF_EVERY_NODE = ("memory", "object_store_memory", "node:")
 
 
 def in_reach(nodes: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
-    """Resources of the `nodes` that are up, and of those that may still be added to them.
+    """Resources of the `nodes` that are up, and of those that may still be added to them. Raises as `to_come`."""
+    return [*nodes, *(resources for _, resources in to_come(nodes))]
+
+
+def to_come(nodes: Sequence[Mapping[str, float]]) -> list[tuple[str, Mapping[str, float]]]:
+    """(pool, resources) of each node that may still be added to the `nodes` that are up.
 
     The variable holds JSON, by pool: {"teachers": {"nodes": 8, "CPU": 8, "GPU": 1, "accelerator_type:L4": 1}}. A node that is up
     is one of a pool when it has just these resources. Raises EnvironmentUnfit when the variable says something else.
     """
-    reach = list(nodes)
-    for pool in _pools().values():
-        resources = {name: amount for name, amount in pool.items() if name != NODES}
+    coming: list[tuple[str, Mapping[str, float]]] = []
+    for name, pool in _pools().items():
+        resources = {resource: amount for resource, amount in pool.items() if resource != NODES}
         num_up = sum(_kind(node) == _kind(resources) for node in nodes)
-        reach += [resources] * max(0, int(pool[NODES]) - num_up)
-    return reach
+        coming += [(name, resources)] * max(0, int(pool[NODES]) - num_up)
+    return coming
 
 
 def _kind(node: Mapping[str, float]) -> dict[str, float]:

@@ -6,13 +6,10 @@ order, nor the process, nor the device changes a bit of the result. Knows nothin
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from .config import TransformName
-from .splits import mixed
 
 Transform = Callable[[Tensor, Tensor], Tensor]
 """(images `[rows, height, width, channels]`, seeds i64 `[rows]`) to images of the same shape and dtype."""
@@ -27,13 +24,6 @@ NOISE = 10.0
 """Standard deviation of `noise`, of 255."""
 DRAWS_AT_ONCE = 1 << 20
 """Bounds the memory of `noise`; nothing else depends on it."""
-
-
-def view_seeds(view_seed: int, sample_keys: NDArray[np.uint64], view: int) -> Tensor:
-    """The seed of each row's view number `view`, i64 `[rows]`. View 0 is the row itself and has none."""
-    if view < 1:
-        raise ValueError(f"view {view}: views that are drawn begin with 1")
-    return torch.from_numpy(mixed(sample_keys, f"view-{view}", view_seed).view(np.int64))
 
 
 def draw(seeds: Tensor, counter: int | Tensor) -> Tensor:

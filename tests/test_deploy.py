@@ -364,7 +364,9 @@ def test_what_an_image_installs_is_what_the_package_depends_on(tmp_path: Path) -
     (script,) = [rest for _, rest in stages()["system"] if "tomllib" in rest]
     done = subprocess.run(["sh", "-c", script.replace("run.txt", str(tmp_path / "run.txt"))], cwd=ROOT)
     assert done.returncode == 0
-    assert (tmp_path / "run.txt").read_text().splitlines() == [*PROJECT["dependencies"], "boto3"]
+    buckets = [package for extra in ("s3", "gcs") for package in PROJECT["optional-dependencies"][extra]]
+    assert (tmp_path / "run.txt").read_text().splitlines() == [*PROJECT["dependencies"], *buckets]
+    assert all(package in LOCK for package in buckets)
 
 
 # What people type -------------------------------------------------------------------------------------------------------
@@ -432,3 +434,14 @@ def test_everything_to_replace_is_marked_where_it_stands() -> None:
         for line in (ROOT / file).read_text().splitlines():
             if "registry.example.com" in line or re.match(r" *(region|head_ip|worker_ips|ssh_private_key):", line):
                 assert "REPLACE" in line, f"{file}: {line}"
+
+
+@pytest.mark.parametrize("file", ["cluster.yaml", "deploy/raycluster.yaml", "deploy/rayjob.yaml"])
+def test_what_the_gpus_are_called_is_marked_wherever_it_stands(file: str) -> None:
+    """In the pools, and in the variable that repeats them, in whose JSON no comment can stand: shortly before it."""
+    lines = (ROOT / file).read_text().splitlines()
+    named = [number for number, line in enumerate(lines) if re.search(r'accelerator_type:L40?S?\\?"', line)]
+    assert len(named) == 4
+    for number in named:
+        near = lines[number - 7 : number] if "nodes" in lines[number] else [lines[number]]
+        assert any("REPLACE" in line for line in near), lines[number]

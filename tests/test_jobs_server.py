@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -24,11 +24,19 @@ KEY = "right-and-hidden"
 HERE = {"ray_version": importlib.metadata.version("ray"), "python": platform.python_version()}
 
 
-def dashboard(ray_version: str, python: str, mode: str = "token") -> type[BaseHTTPRequestHandler]:
+HEAD_ALONE = [{"CPU": 0.0}]
+"""Resources of the nodes of a cluster at rest."""
+
+
+def dashboard(
+    ray_version: str, python: str, mode: str = "token", nodes: Sequence[Mapping[str, float]] = HEAD_ALONE
+) -> type[BaseHTTPRequestHandler]:
     """What a cluster's dashboard answers, of whatever versions."""
+    up = [{"node_ip": f"192.0.2.{n}", "state": "ALIVE", "resources_total": node} for n, node in enumerate(nodes, 10)]
     answers = {
         "/api/version": {"ray_version": ray_version},
         "/api/v0/cluster_metadata": {"data": {"rayVersion": ray_version, "pythonVersion": python}},
+        "/api/v0/nodes?detail=1&limit=10000": {"data": {"result": {"result": up}}},
         "/api/jobs/": [],
     }
 
@@ -79,15 +87,18 @@ def silent() -> Iterator[str]:
 
 
 def jobs_list(address: str, key: str | None, tmp_path: Path) -> "subprocess.CompletedProcess[str]":
+    return collegium(key, tmp_path, "jobs", "list", "--address", address)
+
+
+def collegium(key: str | None, tmp_path: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """The command of somebody who has the token `key`."""
     file = tmp_path / "token"
     if key is not None:
         file.touch(mode=0o600)
         file.write_text(key)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment["RAY_AUTH_TOKEN_PATH"] = str(file)
-    return subprocess.run(
-        [COMMAND, "jobs", "list", "--address", address], env=environment, capture_output=True, text=True
-    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "COLLEGIUM_"))}
+    environment |= {"RAY_AUTH_TOKEN_PATH": str(file), **variables}
+    return subprocess.run([COMMAND, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
 
 
 def refused(address: str, key: str | None, tmp_path: Path) -> str:
@@ -117,6 +128,34 @@ def test_a_cluster_with_another_ray_or_python_is_refused_and_both_are_named(  # 
     assert f"has Ray {ray} and Python {python}, here are Ray {HERE['ray_version']} and Python {HERE['python']}" in told
 
 
+GPU_NODE = {"CPU": 8.0, "GPU": 1.0}
+POOLS = '{"teachers": {"nodes": 2, "CPU": 8, "GPU": 1}, "cpu": {"nodes": 1, "CPU": 8}}'
+
+
+def planned(serve, tmp_path: Path, nodes: Sequence[Mapping[str, float]], *more: str, **variables: str):  # type: ignore[no-untyped-def]
+    """`collegium plan digits` with a cluster of these nodes."""
+    address = serve(dashboard(HERE["ray_version"], HERE["python"], nodes=nodes))
+    return collegium(KEY, tmp_path, "plan", "digits", "--address", address, *more, **variables)
+
+
+def test_the_plan_refuses_a_teacher_whose_gpu_no_node_has(serve, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    done = planned(serve, tmp_path, [GPU_NODE], "-o", "teachers.wide.resources.gpus=2")
+    assert done.returncode == 4 and done.stdout == "", done.stderr
+    assert "teachers.wide.resources asks for 2 GPU (no node has more than 1)" in done.stderr
+    assert "`collegium submit --verb plan`" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_plan_of_a_cluster_at_rest_waits_with_autoscaling_and_with_pools_says_for_which(  # type: ignore[no-untyped-def]
+    serve, tmp_path: Path
+) -> None:
+    done = planned(serve, tmp_path, HEAD_ALONE)
+    assert done.returncode == 4 and "1 CPU (no node has more than 0)" in done.stderr, done.stderr
+    done = planned(serve, tmp_path, HEAD_ALONE, "--autoscaling")
+    assert done.returncode == 0 and "waits for the autoscaler; no node of today has 1 CPU" in done.stdout, done.stderr
+    done = planned(serve, tmp_path, HEAD_ALONE, COLLEGIUM_POOLS=POOLS)
+    assert done.returncode == 0 and "2 x 1 CPU, 1 GPU: wait for nodes of pool teachers" in done.stdout, done.stderr
+
+
 def test_a_cluster_that_takes_jobs_from_anybody_is_warned_of(serve, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     done = jobs_list(serve(dashboard(HERE["ray_version"], HERE["python"], mode="disabled")), None, tmp_path)
     assert (done.returncode, "takes jobs from anybody" in done.stderr) == (0, True), done.stderr
@@ -133,6 +172,29 @@ def test_a_web_page_that_is_no_dashboard_is_told_so(serve, tmp_path: Path) -> No
             pass
 
     assert "not as the dashboard of a Ray cluster" in refused(serve(Page), KEY, tmp_path)
+
+
+def test_the_token_is_not_carried_to_where_a_dashboard_sends_on(serve, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    keys: list[str | None] = []
+
+    class Elsewhere(dashboard(HERE["ray_version"], HERE["python"])):  # type: ignore[misc]
+        def do_GET(self) -> None:
+            keys.append(self.headers.get("Authorization"))
+            super().do_GET()
+
+    elsewhere = serve(Elsewhere)
+
+    class SendsOn(dashboard(HERE["ray_version"], HERE["python"])):  # type: ignore[misc]
+        def do_GET(self) -> None:
+            if self.headers.get("Authorization") is None:
+                super().do_GET()
+            else:
+                self.send_response(307)
+                self.send_header("Location", elsewhere + self.path)
+                self.end_headers()
+
+    assert f"it sends to {elsewhere}/api/version" in refused(serve(SendsOn), KEY, tmp_path)
+    assert keys == []
 
 
 def test_an_address_that_answers_nothing_is_given_up_within_the_time_that_is_promised(

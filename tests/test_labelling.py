@@ -4,17 +4,21 @@ import shutil
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from teachers.actor import device_of_replica
 from teachers.adapters import to_logits
-from teachers.config import CallableTeacher, Resources
+from teachers.config import CallableTeacher, CheckpointTeacher, Resources
 from teachers.errors import EnvironmentUnfit, RecipeError, StoreError, TeacherError
 from teachers.labelling import Labeller, LabelTask, TeacherSpec, label
+from teachers.log_lines import with_ids, working_on
 from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
@@ -174,6 +178,16 @@ def test_the_batch_size_halves_until_the_batch_fits(digits, spec, tasks, tmp_pat
 def test_a_row_that_does_not_fit_the_gpu_alone_is_an_error(spec, tasks):
     with pytest.raises(TeacherError, match="single row"):
         label_here(spec("always_run_out_of_memory"), tasks[0])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
+def test_a_network_that_was_given_a_gpu_that_torch_does_not_find_is_not_computed_on_the_cpu(spec, tmp_path):
+    """A function of the user's may have its GPU by other means than torch."""
+    network = replace(spec(), config=CheckpointTeacher(kind="checkpoint", path=str(tmp_path)))
+    threads = torch.get_num_threads()
+    with pytest.raises(EnvironmentUnfit, match=r"'mine' was given a GPU of node .*torch \S+ is .*CUDA.*`gpus: 0`"):
+        device_of_replica(network, threads, 0.5)
+    assert device_of_replica(network, threads, 0) == device_of_replica(spec(), threads, 1) == "cpu"
 
 
 def test_rows_of_which_a_teacher_says_nan_are_named(digits, spec, tasks):
@@ -350,12 +364,60 @@ def test_torch_has_as_many_threads_as_the_replica_has_cpus(spec, tasks, tmp_path
     assert (tmp_path / "user" / "threads").read_text() == "3 3"
 
 
-def test_every_node_is_asked_whether_it_sees_out(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_task_that_finds_no_room_says_what_it_waits_for_and_gives_up_where_no_node_could_hold_it(
+    caplog, ray_cluster: None
+) -> None:
+    """What others hold is waited for without end: it may be this run's own."""
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    from orchestrator.cluster import Cluster
+
+    joined = Cluster(None, None)
+    joined.wait_for_room_s = 1
+    others = placement_group([{"CPU": 8.0}])
+    assert others.wait(60)
+    with caplog.at_level("INFO"), ThreadPoolExecutor() as threads, working_on(stage="evaluate/small"):
+        call = partial(joined.call, int, "7", resources=Resources(gpus=0), user_path=Path.cwd())
+        done = threads.submit(with_ids(call))
+        while not re.search(r"waiting since .*: tasks of evaluate/small need 1 x 1 CPU; free are", caplog.text):
+            assert not done.done()
+            time.sleep(0.1)
+        remove_placement_group(others)
+        assert done.result() == 7
+        assert list(joined.map(int, "123", Path.cwd())) == [1, 2, 3]
+        with pytest.raises(
+            EnvironmentUnfit, match=r"tasks of evaluate/small: the cluster had no room for 1 x .*nowhere"
+        ):
+            joined.call(int, "7", resources=Resources(gpus=0, custom={"nowhere": 1}), user_path=Path.cwd())
+    assert_all_is_given_back()
+
+
+def test_every_node_is_asked_whether_it_sees_out(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that join later, too. What is relative is elsewhere for a worker than for the driver: it does not see it."""
     import ray
 
-    from orchestrator.probing import asked, check_seen
+    from orchestrator.cluster import cluster
+    from orchestrator.probing import NewNodes, check_seen
 
+    cure = r"out: node \S+ does not see what the driver wrote there; give --out a folder that all nodes share \(NFS\), or s3"
     check_seen(tmp_path / "out", ray.nodes())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EnvironmentUnfit, match=cure):
+        check_seen(Path("out"), ray.nodes())
+    head = ray.get_runtime_context().gcs_address
+    told = pytest.raises(EnvironmentUnfit, match=r"out: node \S+, which has joined, does not see .*; give --out")
+    with told, cluster(head, None, tmp_path / "out") as joined:
+        joined.join()
+        assert joined.new_nodes is not None
+        joined.new_nodes.stop()
+        joined.new_nodes = NewNodes(Path("out"), known=[])
+        while True:
+            time.sleep(0.1)
     assert list((tmp_path / "out").iterdir()) == []
-    found = asked(tmp_path / "nowhere" / "probe", "token", ray.nodes())
-    assert [problem for problem in found.values() if problem == "does not see what the driver wrote there"]
+    seeing = NewNodes(tmp_path / "out", known=[])
+    while seeing.known == set() or list((tmp_path / "out").iterdir()):
+        time.sleep(0.1)
+    seeing.stop()
+    assert seeing.unfit is None

@@ -6,6 +6,7 @@ from orchestrator.capacity import AUTOSCALING
 from orchestrator.placement import Ask, Places, fitting, place, table
 from orchestrator.recipe import Recipe, load_recipe
 from orchestrator.shipped import find
+from teachers.pools import VARIABLE
 
 NODES: Places = {
     "head": {"CPU": 0.0},
@@ -64,3 +65,18 @@ def test_what_finds_no_room_says_how_many_and_why(monkeypatch: pytest.MonkeyPatc
     alone = seats("teachers.wide.resources={gpus: 16}", "teachers.wide.replicas=1")["label/wide"]
     assert alone.missing == "1 x 1 CPU, 16 GPU: waits for the autoscaler; no node of today has 16 GPU"
     assert "0 of 1" in table([alone])[1]
+
+
+def test_what_nodes_of_a_pool_will_hold_waits_for_them_and_asks_for_what_they_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`auto` is a GPU although none is up, as it will be in the run; the pools bound what can come."""
+    monkeypatch.setenv(VARIABLE, '{"teachers": {"nodes": 3, "CPU": 8, "GPU": 1}, "cpu": {"nodes": 1, "CPU": 16}}')
+    monkeypatch.delenv(AUTOSCALING, raising=False)
+    up: Places = {"head": {"CPU": 0.0}, "a": {"CPU": 8.0, "GPU": 1.0}}
+    recipe = digits("teachers.wide.replicas=4", "teachers.trees.resources.gpus=0", "teachers.trees.resources.cpus=16")
+    wide, deep, trees = place(recipe, STAGES[:3], up)
+    assert wide.on == {"a": 1}
+    assert wide.missing == "2 x 1 CPU, 1 GPU: wait for nodes of pool teachers; 1 x 1 CPU, 1 GPU: no room at once"
+    assert (deep.on, deep.missing) == ({"a": 1}, "1 x 1 CPU, 1 GPU: waits for nodes of pool teachers")
+    assert (trees.on, trees.missing) == ({}, "1 x 16 CPU: waits for nodes of pool cpu")

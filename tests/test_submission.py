@@ -12,6 +12,7 @@ from zipfile import ZipFile
 import pytest
 from click.testing import CliRunner, Result
 
+from orchestrator.capacity import AUTOSCALING
 from orchestrator.cli import collegium
 from orchestrator.jobs import Job, exit_code
 from orchestrator.jobs_cli import ending
@@ -160,6 +161,13 @@ def test_a_dry_run_shows_all_but_the_values_of_what_is_passed_on(user: Path) -> 
     assert "hidden" not in done.output
     assert "not passed on: AWS_SECRET_ACCESS_KEY" in " ".join(shown["notes"])
     assert "hidden" not in dry_run(user, "--env", "HF_TOKEN", HF_TOKEN="hidden").output
+
+
+def test_with_autoscaling_the_job_knows_that_nodes_may_come(user: Path) -> None:
+    """It is another job than the one without: that may have been refused."""
+    plain, growing = (json.loads(dry_run(user, "--json", *more).stdout) for more in ((), ("--autoscaling",)))
+    told = growing["runtime_env"]["env_vars"].items() - plain["runtime_env"]["env_vars"].items()
+    assert told == {(AUTOSCALING, "1")} and plain["id"] != growing["id"]
 
 
 @pytest.mark.parametrize(
