@@ -136,6 +136,12 @@ def test_a_labelling_that_was_killed_goes_on_from_an_empty_cache(server: ObjectS
     assert resumed.seal().digest == a_store(machine("c").parent / "local").seal().digest
 
 
+def test_a_store_that_another_machine_fills_is_sealed_by_who_made_it(machine: Machine) -> None:
+    made = SoftTargetStore.create(machine("a") / "wide", a_spec())
+    filled = fill(SoftTargetStore.create(machine("b") / "wide", a_spec()))
+    assert made.seal().digest == filled.seal().digest
+
+
 def test_of_two_writers_of_one_record_one_wins_and_the_other_sees_its_bytes(machine: Machine) -> None:
     spec = a_spec(num_rows=64)
     stores = [SoftTargetStore.create(machine(name) / "wide", spec) for name in ("a", "b", "c")]
