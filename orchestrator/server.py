@@ -22,10 +22,10 @@ from urllib.parse import urlsplit
 import psutil
 
 from teachers.errors import EnvironmentUnfit
+from teachers.processes import is_process
 from teachers.seal import publish
 from teachers.storage.place import remote_of, spoken
 
-from .journal import is_process
 from .ledger import NAME as LEDGER
 from .ledger import Ledger
 from .recipe import without_password

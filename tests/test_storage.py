@@ -136,6 +136,12 @@ def test_a_labelling_that_was_killed_goes_on_from_an_empty_cache(server: ObjectS
     assert resumed.seal().digest == a_store(machine("c").parent / "local").seal().digest
 
 
+def test_a_store_that_another_machine_fills_is_sealed_by_who_made_it(machine: Machine) -> None:
+    made = SoftTargetStore.create(machine("a") / "wide", a_spec())
+    filled = fill(SoftTargetStore.create(machine("b") / "wide", a_spec()))
+    assert made.seal().digest == filled.seal().digest
+
+
 def test_of_two_writers_of_one_record_one_wins_and_the_other_sees_its_bytes(machine: Machine) -> None:
     spec = a_spec(num_rows=64)
     stores = [SoftTargetStore.create(machine(name) / "wide", spec) for name in ("a", "b", "c")]
@@ -265,8 +271,8 @@ def test_a_lease_has_one_holder(machine: Machine) -> None:
 def test_the_lease_of_a_dead_holder_is_taken_over(machine: Machine, holder: str) -> None:
     remote = remote_of(machine("a") / "stage")
     assert remote is not None
-    said = json.loads(leases.said()) | {"holder": "dead", "pid": 2**22 + 1}
-    said |= {} if holder == "on this machine" else {"host": "another"}
+    said = json.loads(leases.said()) | {"holder": "dead", "pid": 2**22 + 1}  # of the same name wherever it is
+    said |= {} if holder == "on this machine" else {"processes": "another"}
     publish(machine("a") / "stage" / leases.NAME, json.dumps(said).encode())
     begun = time.monotonic()
     with leases.lease(machine("a") / "stage", "a test", beat_s=0.1, stale_s=1.0) as alone:
@@ -366,6 +372,10 @@ def test_training_goes_on_elsewhere_from_the_newest_checkpoint_that_verifies(
     newest = newest_checkpoint(run)
     assert newest is not None and newest.name == "step-000030"
     assert read_checkpoint(newest, torch.device("cpu"))["weights"][0] == 30.0
+    named = newest.relative_to(machine("b"))
+    assert read_checkpoint(machine("another rank's") / named, torch.device("cpu"))["weights"][0] == 30.0, (
+        "one rank looks, the others are told where"
+    )
     assert not any("step-000010" in key for key in objects(server, machine("a"))), "only the newest are kept"
     overwrite(server, attempt.folder / "step-000030" / "state.pt", flipped)
     run = a_run(machine("c") / "stage")

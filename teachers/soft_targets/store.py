@@ -119,8 +119,10 @@ class SoftTargetStore:
     def seal(self) -> Seal:
         """Write the proof that the store is whole. StoreError while shards are missing or damaged.
 
-        The digest is of the spec and each shard's first row, rows and xxh3_128, in order.
+        The digest is of the spec and each shard's first row, rows and xxh3_128, in order. Other machines may have
+        committed them.
         """
+        mirror.pull(self.folder / "commits")
         if missing := self.missing(hashes=True):
             raise StoreError(f"{self.folder}: shards {missing[:10]} ({len(missing)} in all) are missing or damaged")
         records = [self.record(number) for number in range(self.num_shards)]

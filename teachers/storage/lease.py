@@ -8,7 +8,6 @@ takes it over. It is never removed: a holder that ends says so in it.
 import json
 import logging
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,11 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 from uuid import uuid4
 
-import psutil
-
 from ..errors import CollegiumError
+from ..processes import is_process, neighbours, this_process
 from .bucket import Conditions, bucket_of
 from .place import Remote, remote_of, spoken
 
@@ -100,9 +99,7 @@ HOLDER = uuid4().hex
 
 
 def said(*, free: bool = False) -> bytes:
-    process = psutil.Process()
-    place = {"host": socket.gethostname(), "pid": process.pid, "start": process.create_time()}
-    return json.dumps({"format": 1, "holder": HOLDER, "free": free, "beat": uuid4().hex, **place}).encode()
+    return json.dumps({"format": 1, "holder": HOLDER, "free": free, "beat": uuid4().hex, **this_process()}).encode()
 
 
 def take(remote: Remote, title: str, beat_s: float, stale_s: float) -> Held:
@@ -135,15 +132,11 @@ def _created(conditions: Conditions, key: str) -> str | None:
         return conditions.create(key, body)
 
 
-def _is_dead_here(holder: dict[str, object]) -> bool:
+def _is_dead_here(holder: dict[str, Any]) -> bool:
     """Whether the holder was a process of this very machine that is gone."""
-    if holder["host"] != socket.gethostname() or holder["holder"] == HOLDER:
+    if holder.get("processes") != neighbours() or holder["holder"] == HOLDER:
         return False
-    try:
-        started = psutil.Process(int(str(holder["pid"]))).create_time()
-    except psutil.NoSuchProcess:
-        return True
-    return bool(abs(started - float(str(holder["start"]))) > 1.0)
+    return not is_process(holder["pid"], holder["process_start"])
 
 
 _checked: dict[tuple[str, str], str] = {}
