@@ -138,7 +138,7 @@ class Stages:
         """Make OUT; of an object store bring what is small of it. Raises EnvironmentUnfit when it cannot be written."""
         try:
             mirror.check(self.out)
-            mirror.pull(self.out)
+            mirror.heed_marks(self.out, mirror.pull(self.out))
             for folder in (*FOLDERS.values(), "runs"):
                 (self.out / folder).mkdir(parents=True, exist_ok=True)
             probe = self.out / f".probe-{os.getpid()}"

@@ -22,6 +22,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from orchestrator.cli import collegium
 from orchestrator.journal import Journal
 from orchestrator.locks import folder_lock
 from orchestrator.stages import Stage, Stages
@@ -198,12 +199,20 @@ def test_a_flipped_byte_in_a_remote_shard_is_found_and_repaired(
     if finder == "store verify":
         found = CliRunner().invoke(_verify(), [str(remote_of(built.folder))])
         assert found.exit_code == 1 and shard.name in found.output
+    look(machine("c"))
     out = machine("a" if finder == "store verify" else "b")
     again = opened(out).build(a_stage(), label, repair)  # type: ignore[arg-type]
     assert again.reason.startswith("repaired: ") and shard.name in again.reason
     assert again.digest == built.digest, "the same bytes: nothing that follows moves"
     assert any(shard.name in key for key in objects(server, out) if key.startswith("quarantine/"))
     assert CliRunner().invoke(_verify(), [str(remote_of(built.folder))]).exit_code == 0
+
+
+def look(out: Path) -> None:
+    """Somebody watches `out`, who repairs nothing."""
+    with pytest.raises(RecipeError, match="holds no run"):
+        Looker(spoken(out)).look()
+    assert CliRunner().invoke(collegium, ["store", "ls", spoken(out)]).exit_code == 0
 
 
 def _verify() -> object:
@@ -220,6 +229,7 @@ def test_who_reads_a_damaged_object_says_so_and_the_next_run_looks_at_it(server:
     machine("b")
     with pytest.raises(StoreError, match=r"damaged in the storage.*run the same command again"):
         elsewhere.shard_file(2)
+    look(machine("c"))
     assert opened(machine("a")).build(a_stage(), label, repair).reason.startswith("repaired: ")  # type: ignore[arg-type]
 
 
@@ -481,9 +491,9 @@ def test_missing_credentials_are_one_line_and_exit_code_4(server: ObjectStore, t
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     environment |= {CACHE: str(tmp_path / "cache"), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
-    collegium = str(Path(sys.executable).parent / "collegium")
+    command = str(Path(sys.executable).parent / "collegium")
     done = subprocess.run(
-        [collegium, "run", "digits", "--out", "s3://box/x"],
+        [command, "run", "digits", "--out", "s3://box/x"],
         env=environment,
         cwd=tmp_path,
         capture_output=True,
