@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ class Harm:
     """False: conditional writes are answered with 501, as some S3 clones do."""
     denied: str = ""
     """A code that every request is answered with: AccessDenied, InvalidAccessKeyId."""
+    planned: deque[str] = field(default_factory=deque)
+    """What the next requests meet, one each: a fault, "denied" (once, and not to be tried again), or nothing."""
     done: dict[str, int] = field(default_factory=dict)
     """By fault, how often."""
     num_requests: int = 0
@@ -44,7 +47,8 @@ class Harm:
     def next(self) -> str:
         with self.lock:
             self.num_requests += 1
-            fault = self.drawn.choice(FAULTS) if self.drawn.random() < self.rate else ""
+            drawn = self.drawn.choice(FAULTS) if self.drawn.random() < self.rate else ""
+            fault = self.planned.popleft() if self.planned else drawn
             if fault:
                 self.done[fault] = self.done.get(fault, 0) + 1
             return fault
@@ -67,8 +71,8 @@ class Proxy(BaseHTTPRequestHandler):
     def forward(self) -> None:
         body, fault = self.body(), self.harm.next()
         conditional = self.command == "PUT" and bool({"if-none-match", "if-match"} & {k.lower() for k in self.headers})
-        if self.harm.denied:
-            self.say(403, ERROR % self.harm.denied.encode())
+        if self.harm.denied or fault == "denied":
+            self.say(403, ERROR % (self.harm.denied or "AnInventedCode").encode())
         elif f"Credential={CREDENTIALS['AWS_ACCESS_KEY_ID']}/" not in self.headers.get("Authorization", ""):
             self.say(403, ERROR % b"InvalidAccessKeyId")
         elif conditional and not self.harm.conditions:

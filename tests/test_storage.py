@@ -5,6 +5,7 @@ Each `machine` is a cache of its own, which sees nothing of the others but what 
 
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,6 +29,7 @@ from orchestrator.journal import Journal
 from orchestrator.locks import folder_lock
 from orchestrator.stages import Stage, Stages
 from orchestrator.status import Looker
+from orchestrator.store_cli import gc, remove, verify
 from orchestrator.study import Study, Trial
 from students.checkpoint import Attempt, drop_attempts, newest_checkpoint, read_checkpoint
 from students.curves import Record, append_metrics, gather_metrics, keep_metrics
@@ -34,7 +37,7 @@ from students.session import Run
 from teachers.config import Preprocess, TrainConfig
 from teachers.errors import EnvironmentUnfit, RecipeError, StorageError, StoreError
 from teachers.seal import NAME as SEAL
-from teachers.seal import check_seal, publish, read_seal, write_seal
+from teachers.seal import check_seal, publish, read_seal, replace, write_seal
 from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.storage import lease as leases
@@ -69,6 +72,7 @@ def machine(server: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     yield on
     server.harm.rate, server.harm.conditions, server.harm.denied = 0.0, True, ""
+    server.harm.planned.clear()
 
 
 def objects(server: ObjectStore, folder: Path) -> list[str]:
@@ -197,7 +201,7 @@ def test_a_flipped_byte_in_a_remote_shard_is_found_and_repaired(
     shard = SoftTargetStore.open(built.folder).shard_file(2)
     overwrite(server, shard, flipped)
     if finder == "store verify":
-        found = CliRunner().invoke(_verify(), [str(remote_of(built.folder))])
+        found = CliRunner().invoke(verify, [str(remote_of(built.folder))])
         assert found.exit_code == 1 and shard.name in found.output
     look(machine("c"))
     out = machine("a" if finder == "store verify" else "b")
@@ -205,7 +209,7 @@ def test_a_flipped_byte_in_a_remote_shard_is_found_and_repaired(
     assert again.reason.startswith("repaired: ") and shard.name in again.reason
     assert again.digest == built.digest, "the same bytes: nothing that follows moves"
     assert any(shard.name in key for key in objects(server, out) if key.startswith("quarantine/"))
-    assert CliRunner().invoke(_verify(), [str(remote_of(built.folder))]).exit_code == 0
+    assert CliRunner().invoke(verify, [str(remote_of(built.folder))]).exit_code == 0
 
 
 def look(out: Path) -> None:
@@ -213,12 +217,6 @@ def look(out: Path) -> None:
     with pytest.raises(RecipeError, match="holds no run"):
         Looker(spoken(out)).look()
     assert CliRunner().invoke(collegium, ["store", "ls", spoken(out)]).exit_code == 0
-
-
-def _verify() -> object:
-    from orchestrator.store_cli import verify
-
-    return verify
 
 
 def test_who_reads_a_damaged_object_says_so_and_the_next_run_looks_at_it(server: ObjectStore, machine: Machine) -> None:
@@ -262,8 +260,8 @@ def test_a_lease_has_one_holder(machine: Machine) -> None:
 
     def work(folder: Path) -> None:
         nonlocal inside, most
-        with leases.lease(folder, "a test", beat_s=0.2, stale_s=5.0) as alone:
-            assert alone
+        with leases.lease(folder, "a test", beat_s=0.2, stale_s=5.0) as doubt:
+            assert not doubt()
             with lock:
                 inside += 1
                 most = max(most, inside)
@@ -281,12 +279,12 @@ def test_a_lease_has_one_holder(machine: Machine) -> None:
 def test_the_lease_of_a_dead_holder_is_taken_over(machine: Machine, holder: str) -> None:
     remote = remote_of(machine("a") / "stage")
     assert remote is not None
-    said = json.loads(leases.said()) | {"holder": "dead", "pid": 2**22 + 1}  # of the same name wherever it is
+    said = json.loads(leases.said("dead")) | {"pid": 2**22 + 1}  # of the same name wherever it is
     said |= {} if holder == "on this machine" else {"processes": "another"}
     publish(machine("a") / "stage" / leases.NAME, json.dumps(said).encode())
     begun = time.monotonic()
-    with leases.lease(machine("a") / "stage", "a test", beat_s=0.1, stale_s=1.0) as alone:
-        assert alone and (time.monotonic() - begun >= 1.0) is (holder == "elsewhere")
+    with leases.lease(machine("a") / "stage", "a test", beat_s=0.1, stale_s=1.0) as doubt:
+        assert not doubt() and (time.monotonic() - begun >= 1.0) is (holder == "elsewhere")
 
 
 def test_a_holder_that_beats_is_waited_for(machine: Machine) -> None:
@@ -306,6 +304,73 @@ def test_a_holder_that_beats_is_waited_for(machine: Machine) -> None:
         assert got.is_set()
 
 
+@pytest.mark.parametrize("there", ["no lease", "a free one"])
+def test_who_took_a_lease_and_was_not_told_does_not_wait_for_itself(
+    server: ObjectStore, machine: Machine, there: str
+) -> None:
+    folder = machine("a") / "stage"
+    with leases.lease(folder.parent if there == "no lease" else folder, "an earlier run") as doubt:
+        assert not doubt()
+    server.harm.planned.extend(["reset after"] if there == "no lease" else ["", "", "reset after"])
+    got = threading.Event()
+
+    def take() -> None:
+        with leases.lease(folder, "a test", stale_s=math.inf):
+            got.set()
+
+    threading.Thread(target=take, daemon=True).start()
+    until(got.is_set)
+
+
+def test_a_holder_whose_beat_was_lost_and_could_not_be_looked_up_goes_on(server: ObjectStore, machine: Machine) -> None:
+    path = machine("a") / "stage" / leases.NAME
+    with leases.lease(path.parent, "a test", beat_s=0.2) as doubt:
+        server.harm.planned.extend(["reset after", "", "denied"])  # written, refused since it is there, not to be read
+        until(lambda: not server.harm.planned)
+        lost = content(server, path)
+        until(lambda: content(server, path) != lost)
+        assert not doubt()
+
+
+def content(server: ObjectStore, path: Path) -> bytes:
+    remote = remote_of(path)
+    assert remote is not None
+    found: bytes = server.client().get_object(Bucket="box", Key=remote.key)["Body"].read()
+    return found
+
+
+def test_who_was_not_heard_for_too_long_removes_nothing(server: ObjectStore, machine: Machine) -> None:
+    store = a_store(machine("a") / "wide")
+    orphan = store.folder / "shards" / "000002-0123456789abcdef.arrow"
+    orphan.write_bytes(b"an orphan, perhaps that of another run by now")
+    mirror.put(orphan)
+    with leases.lease(store.folder, "slow", beat_s=3600) as slow:
+        assert slow() == ""
+        with leases.lease(machine("b") / "wide", "quick", beat_s=0.1, stale_s=0.1) as quick:
+            with pytest.raises(StoreError, match="nothing more is removed: another machine has taken over"):
+                store.collect_garbage(-60, partial(remove, store.folder, slow))
+            assert f"shards/{orphan.name}" in objects(server, store.folder)
+            assert store.collect_garbage(-60, partial(remove, store.folder, quick)) == [orphan]
+
+
+def test_who_was_not_heard_for_too_long_repairs_nothing(server: ObjectStore, machine: Machine) -> None:
+    deep, wide = (Stage("label", name, {}, {}) for name in ("deep", "wide"))
+    for stage in (deep, wide):
+        built = opened(machine("a")).build(stage, label)  # type: ignore[arg-type]
+        overwrite(server, SoftTargetStore.open(built.folder).shard_file(2), flipped)
+    out = machine("b")
+
+    def slowly(folder: Path, away: Path, damages: list[object]) -> None:
+        assert deep.folder in str(folder)
+        repair(folder, away, damages)
+        replace(out / wide.folder / leases.NAME, leases.said("another"))
+
+    whole = objects(server, out / wide.folder)
+    with pytest.raises(StoreError, match=r"label/wide is damaged .* not repaired: another machine has taken over"):
+        opened(out).build_together([deep, wide], pytest.fail, slowly)  # type: ignore[arg-type]
+    assert objects(server, out / wide.folder) == whole
+
+
 def test_without_conditional_writes_labelling_goes_on_and_nothing_is_repaired_or_removed(
     server: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,10 +381,8 @@ def test_without_conditional_writes_labelling_goes_on_and_nothing_is_repaired_or
     built = opened(out).build(a_stage(), label)  # type: ignore[arg-type]
     remote = remote_of(SoftTargetStore.open(built.folder).shard_file(2))
     assert remote is not None
-    with folder_lock(built.folder, "a test") as alone:
-        assert not alone
-    from orchestrator.store_cli import gc
-
+    with folder_lock(built.folder, "a test") as doubt:
+        assert "no conditional writes" in doubt()
     found = CliRunner().invoke(gc, [str(remote_of(built.folder))])
     assert isinstance(found.exception, StoreError) and "no conditional writes" in str(found.exception)
     server.client().put_object(Bucket="clone", Key=remote.key, Body=b"spoiled")
