@@ -277,9 +277,9 @@ def _failure(work: Callable[[], None]) -> Exception | None:
 
 
 def _close_abandoned(out: Path) -> None:
-    """Ledgers of runs whose process was killed: nobody else would send what they had not."""
+    """Ledgers of runs whose process was killed: nobody else would send what they had not, and that they ended."""
     for ledger in ledgers(out):
-        run = None if ledger.closed or ledger.is_empty else journal.read(ledger.folder)
+        run = None if ledger.closed else journal.read(ledger.folder)
         if run is not None and not journal.goes_on(run, time.time()):
             ended = {"status": STATUS.get(run["state"], "KILLED"), "time": int(run["beat"] * 1000)}
             ledger.outbox += [{"do": "end_children", "stage": None, **ended}, {"do": "end", **ended}]
