@@ -6,7 +6,9 @@ Each `machine` is a cache of its own, which sees nothing of the others but what 
 import io
 import json
 import math
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -26,11 +28,13 @@ from click.testing import CliRunner
 
 from orchestrator.cli import collegium
 from orchestrator.journal import Journal
+from orchestrator.ledger import Ledger
 from orchestrator.locks import folder_lock
 from orchestrator.stages import Stage, Stages
 from orchestrator.status import Looker
 from orchestrator.store_cli import gc, remove, verify
 from orchestrator.study import Study, Trial
+from orchestrator.tracking import Tracker, replay
 from students.checkpoint import Attempt, drop_attempts, newest_checkpoint, read_checkpoint
 from students.curves import Record, append_metrics, gather_metrics, keep_metrics
 from students.session import Run
@@ -48,6 +52,9 @@ from tests.google_store import google_store
 from tests.object_store import ObjectStore, object_store
 from tests.test_status import until
 from tests.test_store import a_spec, a_store, fill, keys_of, logits_of, stored_keys
+from tests.test_tracking import append as append_points
+from tests.test_tracking import children, client, points
+from tests.test_tracking import recipe as a_recipe
 
 Machine = Callable[[str], Path]
 
@@ -459,9 +466,9 @@ def test_training_goes_on_elsewhere_from_the_newest_checkpoint_that_verifies(
 
 
 def test_curves_of_several_processes_are_one_file_without_doubles(machine: Machine) -> None:
-    for name, points in (("a", (1, 2)), ("b", (3, 4))):
+    for name, steps in (("a", (1, 2)), ("b", (3, 4))):
         run = a_run(machine(name) / "stage")
-        for step in points:
+        for step in steps:
             record = Record(stage="distill/small", run="s", step=step, key="train.loss", value=0.5, time=0.0)
             append_metrics(run.stage, [record])
         if name == "b":  # two machines are two processes
@@ -507,6 +514,32 @@ def test_status_of_an_out_elsewhere_is_what_its_driver_and_workers_last_said(mac
     assert looker.look()["run"]["state"] == "finished"
     with pytest.raises(EnvironmentUnfit, match="no-such-box"):
         Looker("s3://no-such-box/out")
+
+
+def drive_and_die(out: Path, uri: str) -> None:
+    with Journal(out / "runs" / "one", command="run", recipe="digits", planned=[]) as journal:
+        tracker = Tracker.start(a_recipe(uri), out, journal.file.parent)
+        tracker.follow("distill/small", metrics := out / "metrics.jsonl")
+        append_points(metrics, points(range(3)))
+        until(lambda: children(uri, tracker.ids()))
+        storage = mirror.entries(out / "runs")["one/tracking.json"].time
+        until(lambda: mirror.entries(out / "runs")["one/tracking.json"].time > storage)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_run_of_a_driver_that_was_killed_is_ended_in_mlflow_from_another_machine(
+    machine: Machine, tmp_path: Path
+) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    process = multiprocessing.get_context("spawn").Process(target=drive_and_die, args=(machine("a"), uri))
+    process.start()
+    process.join()
+    begun = Ledger.open(machine("a") / "runs" / "one")
+    out = opened(machine("b")).out
+    assert "sent" in replay(out, uri)[0] and replay(out, uri) == []
+    (child,) = children(uri, vars(begun)).values()
+    assert {child.info.status, client(uri).get_run(begun.run_id).info.status} == {"KILLED"}
+    assert replay(opened(machine("c")).out, uri) == [], "the storage knows that it has ended"
 
 
 def steps_of(status: dict[str, Any]) -> list[int]:
