@@ -516,6 +516,40 @@ def test_status_of_an_out_elsewhere_is_what_its_driver_and_workers_last_said(mac
         Looker("s3://no-such-box/out")
 
 
+def test_status_elsewhere_knows_when_shards_were_committed_and_fetches_no_record(
+    server: ObjectStore, machine: Machine
+) -> None:
+    stage = a_stage()
+    with Journal(machine("a") / "runs" / "one", command="run", recipe="digits", planned=["label/wide"]) as journal:
+        journal.seen(stage, None)
+        time.sleep(1)  # the storage's times are whole seconds
+        fill(SoftTargetStore.create(machine("a") / stage.folder, a_spec()), [0, 1, 2, 3])
+        time.sleep(4)
+        found = Looker(spoken(machine("b"))).look()["stages"][0]
+    assert (found["shards"], found["num_shards"]) == (4, 5)
+    assert 0 < found["shards_per_s"] <= 3 / 4 and found["eta_s"] > 0
+    assert not (machine("b") / stage.folder / "commits").exists()
+
+
+def test_a_look_elsewhere_asks_no_run_that_has_ended(server: ObjectStore, machine: Machine) -> None:
+    def asked(looker: Looker) -> int:
+        looker.look()
+        before = server.harm.num_requests
+        looker.look()
+        return server.harm.num_requests - before
+
+    def run(name: str) -> Journal:
+        return Journal(machine("a") / "runs" / name, command="run", recipe="digits", planned=[])
+
+    with run("first"):
+        pass
+    few = asked(Looker(spoken(machine("b"))))
+    for name in ("second", "third"):
+        with run(name):
+            pass
+    assert asked(Looker(spoken(machine("b")))) == few
+
+
 def drive_and_die(out: Path, uri: str) -> None:
     with Journal(out / "runs" / "one", command="run", recipe="digits", planned=[]) as journal:
         tracker = Tracker.start(a_recipe(uri), out, journal.file.parent)

@@ -194,15 +194,15 @@ def entries(folder: Path) -> dict[str, Entry]:
     return found
 
 
-def pull(folder: Path) -> dict[str, Entry]:
+def pull(folder: Path, *, without: str = "") -> dict[str, Entry]:
     """Bring the small files below `folder` that are not here, or of another size, and forget proofs that are gone.
 
-    Returns what the storage lists there.
+    Returns what the storage lists there. Folders named `without` are left alone.
     """
     if remote_of(folder) is None:
         return {}
     begun, there = time.time(), entries(folder)
-    small = {name: entry for name, entry in there.items() if _is_small(PurePosixPath(name), entry.bytes)}
+    small = {name: entry for name, entry in there.items() if _is_small(PurePosixPath(name), entry.bytes, without)}
     stale = [folder / name for name, entry in small.items() if _is_stale(folder / name, entry.bytes)]
     for path in stale:
         path.unlink(missing_ok=True)
@@ -279,8 +279,8 @@ def _is_stale(path: Path, size: int) -> bool:
     return here < size if path.suffix == ".jsonl" else here != size
 
 
-def _is_small(name: PurePosixPath, size: int) -> bool:
-    passing = any(part.startswith(".") or part in PASSING for part in name.parts)
+def _is_small(name: PurePosixPath, size: int, without: str) -> bool:
+    passing = any(part.startswith(".") or part in (*PASSING, without) for part in name.parts)
     return not passing and size <= SMALL.get(name.suffix, -1)
 
 
