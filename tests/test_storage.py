@@ -3,6 +3,7 @@
 Each `machine` is a cache of its own, which sees nothing of the others but what the storage has.
 """
 
+import fcntl
 import io
 import json
 import math
@@ -481,6 +482,19 @@ def test_curves_of_several_processes_are_one_file_without_doubles(machine: Machi
         gather_metrics(machine("c") / "stage")
     lines = (machine("c") / "stage" / "metrics.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["step"] for line in lines) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("other", ["ends", "died on its node, with the lock"])
+def test_who_adds_points_waits_for_another_that_does_but_not_for_ever(tmp_path: Path, other: str) -> None:
+    adding = threading.Thread(target=append_metrics, args=(tmp_path, points(range(1))))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        adding.start()
+        adding.join(timeout=0.3 if other == "ends" else None)
+        file.write("of another\n")
+    adding.join()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [line == "of another" for line in lines] == ([True, False] if other == "ends" else [False, True])
 
 
 def test_a_study_goes_on_elsewhere_with_every_trial_that_has_ended(machine: Machine) -> None:
