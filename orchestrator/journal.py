@@ -6,8 +6,6 @@ elsewhere can tell a run that goes on from one whose process is gone. What store
 
 import json
 import logging
-import os
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,11 +14,10 @@ from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import psutil
-
 from students.cohort_config import CohortCommon
 from teachers import prometheus
 from teachers.errors import StoreError
+from teachers.processes import is_process, neighbours, this_process
 from teachers.seal import check_format, replace
 
 from .graph import is_trained_here
@@ -147,37 +144,11 @@ def read(folder: Path) -> dict[str, Any] | None:
     return document
 
 
-def this_process() -> dict[str, Any]:
-    """Which process on which machine; in a container, of that container's processes."""
-    return {
-        "host": socket.gethostname(),
-        "processes": _processes(),
-        "pid": os.getpid(),
-        "process_start": psutil.Process().create_time(),
-    }
-
-
-def _processes() -> str:
-    """Stands for all processes among which a pid means something."""
-    try:
-        return f"{socket.gethostname()}/{os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return socket.gethostname()
-
-
 def goes_on(document: Mapping[str, Any], now: float) -> bool:
     """Whether the process that writes a journal still lives: looked up on its own machine, else by what it last said."""
-    if document["processes"] == _processes():
+    if document["processes"] == neighbours():
         return is_process(document["pid"], document["process_start"])
     return bool(now - document["beat"] <= SILENT_S)
-
-
-def is_process(pid: int, start: float) -> bool:
-    """Whether a very process still runs, not another that got its number."""
-    try:
-        return bool(abs(psutil.Process(pid).create_time() - start) < 1.0)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def planned(recipe: Recipe, until: str) -> list[str]:

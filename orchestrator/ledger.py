@@ -6,7 +6,9 @@ server is away: who opens the ledger later goes on where it stopped. Knows nothi
 
 import fcntl
 import json
+import math
 import os
+import time
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +25,8 @@ from teachers.storage.room import write
 FORMAT = 1
 NAME = "tracking.json"
 LOCK = ".tracking.lock"
+KEEP_EVERY_S = 5.0
+"""Storage has a ledger of a run that goes on, so that a driver elsewhere can end it. What is told twice does no harm."""
 CHUNK_BYTES = 8 << 20
 """Of a file at a time: so many points that those of a thousand trainings still make portions worth sending."""
 
@@ -118,6 +122,10 @@ class Ledger:
     closed: bool = False
     """The run has ended and nothing will be added."""
     saved: bytes = b""
+    """As it lies here."""
+    kept: bytes = b""
+    """As it outlives this machine, since `kept_s`."""
+    kept_s: float = -math.inf
 
     @classmethod
     def open(cls, folder: Path) -> "Ledger":
@@ -133,13 +141,21 @@ class Ledger:
         )
 
     def save(self) -> None:
-        """Write it, where something has changed; storage, where OUT is in one, gets it at the end."""
+        """Write it, where something has changed; storage, where OUT is in one, gets it at once or a little later."""
         document = {"format": FORMAT, **{name: getattr(self, name) for name in PLAIN}}
         document |= {"children": [*map(vars, self.children)], "files": [*map(vars, self.files)]}
-        payload = json.dumps(document, indent=1).encode()
-        if payload != self.saved:
-            (replace if remote_of(self.folder) is None or self.closed else write)(self.folder / NAME, payload)
+        payload, now = json.dumps(document, indent=1).encode(), time.monotonic()
+        if payload != self.kept and (self.closed or now - self.kept_s > self.keep_every_s):
+            self.kept_s = now  # tried, at least
+            replace(self.folder / NAME, payload)
+            self.kept = self.saved = payload
+        elif payload != self.saved:
+            write(self.folder / NAME, payload)
             self.saved = payload
+
+    @property
+    def keep_every_s(self) -> float:
+        return -1.0 if remote_of(self.folder) is None else KEEP_EVERY_S
 
     @property
     def is_empty(self) -> bool:

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from teachers.storage.lease import lease
+from teachers.storage.lease import Doubt, lease
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def folder_lock(folder: Path, title: str) -> Iterator[bool]:
+def folder_lock(folder: Path, title: str) -> Iterator[Doubt]:
     """Only saves double work, but repair and gc need it. The kernel frees it when its holder dies.
 
-    In an object store a lease does the same between machines. Yields whether nobody else can hold it: not where the
-    storage knows no conditional writes, and then nothing may be repaired or cleared up.
+    In an object store a lease does the same between machines. Yields what is asked before anything is repaired or cleared
+    up: why that may not be. Storage may know no conditional writes, or a machine that was not heard has lost its lease.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as file:
@@ -25,5 +25,5 @@ def folder_lock(folder: Path, title: str) -> Iterator[bool]:
         except BlockingIOError:
             log.info("waiting for another run that is building %s", title)
             fcntl.flock(file, fcntl.LOCK_EX)
-        with lease(folder, title) as alone:
-            yield alone
+        with lease(folder, title) as doubt:
+            yield doubt

@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import os
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -19,13 +18,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import psutil
-
 from teachers.errors import EnvironmentUnfit
+from teachers.processes import is_process, neighbours, this_process
 from teachers.seal import publish
 from teachers.storage.place import remote_of, spoken
 
-from .journal import is_process
 from .ledger import NAME as LEDGER
 from .ledger import Ledger
 from .recipe import without_password
@@ -82,14 +79,14 @@ def client_of(uri: str) -> "MlflowClient":
 
 def place_of(out: Path) -> dict[str, str]:
     """Tags that say which process runs where; `collegium.place` stands for the host and the folder."""
-    host, folder = socket.gethostname(), spoken(out.resolve())
-    process = psutil.Process()
+    process, folder = this_process(), spoken(out.resolve())
     return {
         "collegium.out": folder,
-        "collegium.host": host,
-        "collegium.place": hashlib.sha256(f"{host}:{folder}".encode()).hexdigest()[:16],
-        "collegium.pid": str(process.pid),
-        "collegium.start": str(process.create_time()),
+        "collegium.host": process["host"],
+        "collegium.place": hashlib.sha256(f"{process['host']}:{folder}".encode()).hexdigest()[:16],
+        "collegium.processes": process["processes"],
+        "collegium.pid": str(process["pid"]),
+        "collegium.start": str(process["process_start"]),
     }
 
 
@@ -121,7 +118,7 @@ class Server:
 
     def _end_stale(self, runs: "list[Run]") -> None:
         for run in runs:
-            if run.info.status == "RUNNING" and not _is_alive(run.data.tags):
+            if run.info.status == "RUNNING" and _is_dead_here(run.data.tags):
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
 
@@ -242,10 +239,11 @@ def _alone(out: Path, uri: str) -> Iterator[None]:
         yield
 
 
-def _is_alive(tags: Mapping[str, str]) -> bool:
-    """Whether the very process that opened a run still runs, not another that got its number."""
+def _is_dead_here(tags: Mapping[str, str]) -> bool:
+    """Whether the very process that opened a run was of this machine and is gone; of others their journals tell."""
     try:
-        return is_process(int(tags["collegium.pid"]), float(tags["collegium.start"]))
+        here = tags["collegium.processes"] == neighbours()
+        return here and not is_process(int(tags["collegium.pid"]), float(tags["collegium.start"]))
     except (KeyError, ValueError):
         return False
 

@@ -20,6 +20,7 @@ from teachers.seal import NAME as SEAL
 from teachers.seal import Damage, Seal, check_format, check_seal, digest_of, publish, read_seal
 from teachers.storage import mirror
 from teachers.storage.lease import NAME as LEASE
+from teachers.storage.lease import Doubt
 from teachers.storage.place import spoken
 
 from .locks import folder_lock
@@ -36,11 +37,6 @@ FOLDERS: dict[Kind, str] = {
     "evaluate": "evaluations",
     "export": "models",
 }
-
-NO_LEASE = (
-    "this storage knows no conditional writes (If-None-Match), so nobody can tell whether another machine works on it; "
-    "copy it to a storage that does, or to a folder"
-)
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +134,7 @@ class Stages:
         """Make OUT; of an object store bring what is small of it. Raises EnvironmentUnfit when it cannot be written."""
         try:
             mirror.check(self.out)
-            mirror.pull(self.out)
+            mirror.heed_marks(self.out, mirror.pull(self.out))
             for folder in (*FOLDERS.values(), "runs"):
                 (self.out / folder).mkdir(parents=True, exist_ok=True)
             probe = self.out / f".probe-{os.getpid()}"
@@ -175,8 +171,11 @@ class Stages:
         if not left:
             return built
         with ExitStack() as locks, told_if_unfit(self.out / left[0].folder), working_on(stage=left[0].title):
-            alone = [locks.enter_context(folder_lock(self.out / stage.folder, stage.title)) for stage in left]
-            reasons = {stage: self._repaired(stage, repair or move_damaged_parts, all(alone)) for stage in left}
+            doubts = [locks.enter_context(folder_lock(self.out / stage.folder, stage.title)) for stage in left]
+            reasons = {
+                stage: self._repaired(stage, repair or move_damaged_parts, doubt)
+                for stage, doubt in zip(left, doubts, strict=True)
+            }
             built |= {s: reused for s in left if (reused := self._reuse(s, "built by another run")) is not None}
             reasons = {stage: reasons[stage] or self.reason(stage) for stage in left if stage not in built}
             for stage, reason in reasons.items():
@@ -207,7 +206,7 @@ class Stages:
         self._seen(stage, built := Built(stage, self.out / stage.folder, seal, True, reason, time.monotonic() - start))
         return built
 
-    def _repaired(self, stage: Stage, repair: Repair, alone: bool) -> str:
+    def _repaired(self, stage: Stage, repair: Repair, doubt: Doubt) -> str:
         """Move damaged outputs away; says what was damaged, or nothing. Raises StoreError without the right to."""
         folder = self.out / stage.folder
         try:
@@ -218,8 +217,8 @@ class Stages:
         if not damages:
             return ""
         told = "; ".join(map(str, damages[:3])) + (f" and {len(damages) - 3} more" if len(damages) > 3 else "")
-        if not alone:
-            raise StoreError(f"{stage.title} is damaged ({told}), and is not repaired: {NO_LEASE}")
+        if reason := doubt():
+            raise StoreError(f"{stage.title} is damaged ({told}), and is not repaired: {reason}")
         away = self.out / "quarantine" / f"{folder.name}-{time.time_ns()}"
         away.mkdir(parents=True)
         log.warning("%s is damaged (%s): moved to %s", stage.title, told, away)

@@ -15,10 +15,11 @@ from teachers.storage.place import place as at
 from teachers.storage.place import remote_of
 
 from . import journal
-from .status_stages import Curves, labelling, study, training
+from .status_stages import COMMITS, Curves, Records, labelling, records_in, study, training
 
 FORMAT = 1
 TRAINS = ("train_teacher", "distill")
+EVERY_S = 1.0
 
 
 def place(out: str) -> Path:
@@ -48,13 +49,17 @@ class Looker:
     def __init__(self, out: str, run: str | None = None) -> None:
         self.out, self.folder, self.run = out, place(out), run
         self.curves: dict[Path, Curves] = {}
+        self.records: Records | None = None
+        self.every_s = EVERY_S if remote_of(self.folder) is None else journal.BEAT_S
+        """More often there is nothing new."""
 
     def look(self) -> dict[str, Any]:
         """One document. Raises RecipeError for an OUT without a run, StoreError for one of another format."""
         now = time.time()
         if remote_of(self.folder) is not None:
-            mirror.pull(self.folder)
-            mirror.refresh_all(self.folder.glob(f"runs/*/{journal.NAME}"))  # of one size, whatever it says
+            self.records = records_in(self.folder, mirror.pull(self.folder, without=COMMITS))
+            goes_on = [each["id"] for each in _journals(self.folder) if each["state"] == "running"]
+            mirror.refresh_all(self.folder / "runs" / run / journal.NAME for run in goes_on)  # of one size, perhaps
         journals = _journals(self.folder)
         if not journals:
             raise RecipeError(f"{self.out} holds no run; `collegium run RECIPE --out {self.out}` makes one")
@@ -130,7 +135,7 @@ class Looker:
         if kind == "label" and parts:
             segments = {part.removeprefix(f"{title}/"): folder for part, folder in folders.items()}
             since = min(entry["since"] for entry in parts.values())
-            found = labelling(segments, work, now, since=since, goes_on=goes_on)
+            found = labelling(segments, work, now, since=since, goes_on=goes_on, records=self.records)
             facts = [entry.get("facts", {}) for entry in parts.values()]
             speed = max((fact["rows_per_s"] for fact in facts if "rows_per_s" in fact), default=None)
             return found if goes_on else {**found, "rows_per_s": speed}

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-EVERY_S = 1.0
 LINE_EVERY_S = 5.0
 """Off a terminal."""
 
@@ -49,7 +48,7 @@ def _watched(looker: Any, found: Mapping[str, Any], as_json: bool) -> Mapping[st
 
             told = time.monotonic()
             click.echo(one_line(found))
-        time.sleep(EVERY_S)
+        time.sleep(looker.every_s)
         found = looker.look()
     return found
 
@@ -66,7 +65,7 @@ def _drawn(looker: Any, found: Mapping[str, Any]) -> Mapping[str, Any]:
 
     with Live(page(found), console=Console(), auto_refresh=False) as live:
         while found["run"]["state"] == "running":
-            time.sleep(EVERY_S)
+            time.sleep(looker.every_s)
             found = looker.look()
             live.update(page(found), refresh=True)
     return found

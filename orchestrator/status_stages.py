@@ -5,20 +5,27 @@ Needs none of Ray, torch, MLflow or Arrow, and opens no record: of thousands of 
 
 import json
 import os
+import re
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from students.curves import CURVES, Record
 from teachers.seal import NAME as SEAL
+from teachers.storage.bucket import Entry
 
 from .ledger import Followed
 from .study import best_of, read_trials
 
+COMMITS = "commits"
+RECORD = re.compile(r"\d+\.json")
 WINDOW_S = 60.0
 """Speeds are of the last minute."""
+
+Records = Callable[[Path], Iterable[tuple[int, float]]]
+"""Number and time of every commit record in a folder."""
 
 
 class Curves:
@@ -115,12 +122,18 @@ def _finite(value: float) -> float | None:
 
 
 def labelling(
-    folders: Mapping[str, Path], work: Mapping[str, Any], now: float, *, since: float, goes_on: bool
+    folders: Mapping[str, Path],
+    work: Mapping[str, Any],
+    now: float,
+    *,
+    since: float,
+    goes_on: bool,
+    records: Records | None = None,
 ) -> dict[str, Any]:
-    """What a teacher has labelled; `folders`: its stores by segment, `since`: when it began."""
+    """What a teacher has labelled; `folders`: its stores by segment, `since`: when it began, `records`: not those here."""
     stores, recent = [], []
     for segment, folder in folders.items():
-        if (found := _store(folder, segment)) is not None:
+        if (found := _store(folder, segment, records or _records)) is not None:
             store, times = found
             stores.append(store)
             recent += [(time, store["rows_per_shard"]) for time in times if time > max(since, now - WINDOW_S)]
@@ -140,7 +153,7 @@ def labelling(
     }
 
 
-def _store(folder: Path, segment: str) -> tuple[dict[str, Any], Sequence[float]] | None:
+def _store(folder: Path, segment: str, records: Records) -> tuple[dict[str, Any], Sequence[float]] | None:
     """How far a store is, and when its records were written; None before it is made."""
     try:
         spec = json.loads((folder / "spec.json").read_bytes())
@@ -149,7 +162,7 @@ def _store(folder: Path, segment: str) -> tuple[dict[str, Any], Sequence[float]]
     num_rows, rows_per_shard = spec["num_rows"], spec["rows_per_shard"]
     num_shards = -(-num_rows // rows_per_shard)
     sealed = (folder / SEAL).exists()
-    written = {} if sealed else dict(_records(folder / "commits"))
+    written = {} if sealed else dict(records(folder / COMMITS))
     shards = num_shards if sealed else len(written)
     short = num_shards * rows_per_shard - num_rows if sealed or num_shards - 1 in written else 0
     store = {"segment": segment, "folder": str(folder), "sealed": sealed, "shards": shards, "num_shards": num_shards}
@@ -157,12 +170,21 @@ def _store(folder: Path, segment: str) -> tuple[dict[str, Any], Sequence[float]]
     return {**store, **rows}, [*written.values()]
 
 
+def records_in(out: Path, listed: Mapping[str, Entry]) -> Records:
+    """Of an OUT in an object store, from its listing: what lies here tells when it came, and need not come."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for name, entry in listed.items():
+        folder, _, file = name.rpartition("/")
+        if folder.endswith(f"/{COMMITS}") and RECORD.fullmatch(file):
+            found.setdefault(folder, []).append((int(file[:-5]), entry.time))
+    return lambda commits: found.get(commits.relative_to(out).as_posix(), [])
+
+
 def _records(commits: Path) -> Iterator[tuple[int, float]]:
-    """Number and time of every commit record."""
     try:
         with os.scandir(commits) as entries:
             for entry in entries:
-                if entry.name[0] != "." and entry.name.endswith(".json"):
+                if RECORD.fullmatch(entry.name):
                     yield int(entry.name[:-5]), entry.stat().st_mtime
     except FileNotFoundError:
         return

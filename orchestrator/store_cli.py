@@ -2,12 +2,14 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 
 from teachers.errors import StoreError
 from teachers.storage import mirror
+from teachers.storage.lease import Doubt
 from teachers.storage.place import spoken
 
 from .options import with_json
@@ -80,17 +82,26 @@ def gc(path: Path, grace: float) -> None:
     from teachers.soft_targets.store import SoftTargetStore
 
     from .locks import folder_lock
-    from .stages import NO_LEASE
 
     removed: list[Path] = []
     for folder in find_stores(path):
-        with folder_lock(folder, f"store {folder.name}") as alone:
-            if not alone:
-                raise StoreError(f"{folder}: nothing is removed: {NO_LEASE}")
-            removed += SoftTargetStore.open(folder).collect_garbage(grace * 3600)
+        with folder_lock(folder, f"store {folder.name}") as doubt:
+            _check(folder, doubt)
+            removed += SoftTargetStore.open(folder).collect_garbage(grace * 3600, partial(remove, folder, doubt))
     for file in removed:
         click.echo(f"removed {file}")
     click.echo(f"{len(removed)} files removed")
+
+
+def _check(folder: Path, doubt: Doubt) -> None:
+    if reason := doubt():
+        raise StoreError(f"{folder}: nothing more is removed: {reason}")
+
+
+def remove(folder: Path, doubt: Doubt, path: Path) -> None:
+    """One file of a store, while nobody else can be at work there."""
+    _check(folder, doubt)
+    mirror.remove(path)
 
 
 @store.command()

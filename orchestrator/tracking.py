@@ -18,6 +18,7 @@ from typing import Any, Self
 from students.curves import Record
 from teachers import prometheus
 from teachers.log_lines import with_ids
+from teachers.storage import mirror
 
 from . import journal
 from . import mailbox as mailboxes
@@ -277,9 +278,10 @@ def _failure(work: Callable[[], None]) -> Exception | None:
 
 
 def _close_abandoned(out: Path) -> None:
-    """Ledgers of runs whose process was killed: nobody else would send what they had not."""
-    for ledger in ledgers(out):
-        run = None if ledger.closed or ledger.is_empty else journal.read(ledger.folder)
+    """Ledgers of runs whose process was killed: nobody else would send what they had not, and that they ended."""
+    for ledger in [ledger for ledger in ledgers(out) if not ledger.closed]:
+        mirror.refresh(ledger.folder / journal.NAME)  # of one size, whatever it says
+        run = journal.read(ledger.folder)
         if run is not None and not journal.goes_on(run, time.time()):
             ended = {"status": STATUS.get(run["state"], "KILLED"), "time": int(run["beat"] * 1000)}
             ledger.outbox += [{"do": "end_children", "stage": None, **ended}, {"do": "end", **ended}]

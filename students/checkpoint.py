@@ -91,8 +91,8 @@ def is_whole(folder: Path) -> bool:
 
 
 def read_checkpoint(folder: Path, device: torch.device) -> dict[str, Any]:
-    """The state that `Attempt.save` was given. Unpickles nothing but tensors and plain values."""
-    state: dict[str, Any] = torch.load(folder / STATE, map_location=device, weights_only=True)
+    """The state that `Attempt.save` was given, by whatever rank. Unpickles nothing but tensors and plain values."""
+    state: dict[str, Any] = torch.load(seal.local(folder, STATE), map_location=device, weights_only=True)
     seal.check_format(state, FORMAT, folder / STATE)
     return state
 

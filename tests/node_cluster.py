@@ -6,6 +6,7 @@ name and everything hangs on the process that started it, so the kernel clears a
 the kernel refuses namespaces, nodes are process trees on addresses 127.0.0.x, and share the disk.
 """
 
+import ctypes
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,8 @@ QUICK_TO_NOTICE = {
 }
 """A node that is gone is noticed after 6 s, not after 14 s; a busy machine may be silent for a while."""
 PATIENCE_S = 600.0
+SWITCH = "10.77.0.254"
+"""The address of what is no node."""
 BIN = Path(sys.executable).parent
 MACHINE = """
 set -e
@@ -108,7 +112,7 @@ class NodeCluster:
             self.others.append(self.switch)
             until(lambda: net_of(self.switch.pid) != net_of(os.getpid()))
             self._ip(
-                "link add bridge type bridge; link set bridge up; link set lo up; addr add 10.77.0.254/24 dev bridge"
+                f"link add bridge type bridge; link set bridge up; link set lo up; addr add {SWITCH}/24 dev bridge"
             )
         return self
 
@@ -192,6 +196,10 @@ class NodeCluster:
         node.process.wait()
         self.nodes.remove(node)
 
+    def cut_off(self, node: Node, address: str) -> None:
+        """Take the route from a node to an address."""
+        self._ip(f"route add unreachable {address}/32", of=node.processes()[0].pid)
+
     def run(self, node: Node, command: Sequence[str], *, log: Path, **environment: str) -> "subprocess.Popen[bytes]":
         """Start a command on a node, in the shared folder; it dies with the node."""
         entered = []
@@ -205,7 +213,7 @@ class NodeCluster:
 
     def mlflow(self) -> str:
         """Start an MLflow server on a machine that is no node; its address."""
-        host, port = ("10.77.0.254", 5000) if self.isolated else ("127.0.0.1", free_port())
+        host, port = (SWITCH, 5000) if self.isolated else ("127.0.0.1", free_port())
         command, environment = ui_command(self.shared / "mlflow", port)
         command[command.index("127.0.0.1")] = host
         (self.shared / "mlflow").mkdir()
@@ -217,6 +225,19 @@ class NodeCluster:
         asked = f"until : 2>/dev/null </dev/tcp/{host}/{port}; do sleep 0.3; done"
         subprocess.run([*entered, "bash", "-c", asked], check=True, timeout=PATIENCE_S)
         return f"http://{host}:{port}"
+
+    def listening(self) -> socket.socket:
+        """A socket of this process that all nodes reach: it stays in the network that the thread was in that opened it."""
+        if not self.isolated:
+            return socket.create_server(("127.0.0.1", 0))
+
+        def opened() -> socket.socket:
+            with open(f"/proc/{self.switch.pid}/ns/net") as network:
+                assert ctypes.CDLL(None).setns(network.fileno(), 0) == 0
+            return socket.create_server((SWITCH, 0))
+
+        with ThreadPoolExecutor(1) as aside:
+            return aside.submit(opened).result()
 
     def _machine(self, number: int, address: str, command: list[str]) -> "subprocess.Popen[bytes]":
         if not self.isolated:

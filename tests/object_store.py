@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ class Harm:
     """False: conditional writes are answered with 501, as some S3 clones do."""
     denied: str = ""
     """A code that every request is answered with: AccessDenied, InvalidAccessKeyId."""
+    planned: deque[str] = field(default_factory=deque)
+    """What the next requests meet, one each: a fault, "denied" (once, and not to be tried again), or nothing."""
     done: dict[str, int] = field(default_factory=dict)
     """By fault, how often."""
     num_requests: int = 0
@@ -44,7 +47,8 @@ class Harm:
     def next(self) -> str:
         with self.lock:
             self.num_requests += 1
-            fault = self.drawn.choice(FAULTS) if self.drawn.random() < self.rate else ""
+            drawn = self.drawn.choice(FAULTS) if self.drawn.random() < self.rate else ""
+            fault = self.planned.popleft() if self.planned else drawn
             if fault:
                 self.done[fault] = self.done.get(fault, 0) + 1
             return fault
@@ -67,8 +71,10 @@ class Proxy(BaseHTTPRequestHandler):
     def forward(self) -> None:
         body, fault = self.body(), self.harm.next()
         conditional = self.command == "PUT" and bool({"if-none-match", "if-match"} & {k.lower() for k in self.headers})
-        if self.harm.denied:
-            self.say(403, ERROR % self.harm.denied.encode())
+        if self.harm.denied or fault == "denied":
+            self.say(403, ERROR % (self.harm.denied or "AnInventedCode").encode())
+        elif f"Credential={CREDENTIALS['AWS_ACCESS_KEY_ID']}/" not in self.headers.get("Authorization", ""):
+            self.say(403, ERROR % b"InvalidAccessKeyId")
         elif conditional and not self.harm.conditions:
             self.say(501, ERROR % b"NotImplemented")
         elif fault == "reset before":
@@ -154,8 +160,14 @@ class Proxy(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
+    """Of a socket that listens already, wherever it was opened."""
+
     daemon_threads = True
-    request_queue_size = 128
+
+    def __init__(self, listening: socket.socket, handler: type[Proxy]) -> None:
+        super().__init__(listening.getsockname(), handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that was reset on purpose."""
@@ -171,7 +183,13 @@ class ObjectStore:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**CREDENTIALS, "AWS_ENDPOINT_URL": self.endpoint, "AWS_EC2_METADATA_DISABLED": "true"}
+        return {**CREDENTIALS, **self.location}
+
+    @property
+    def location(self) -> dict[str, str]:
+        """Without credentials."""
+        region = {"AWS_REGION": CREDENTIALS["AWS_REGION"], "AWS_EC2_METADATA_DISABLED": "true"}
+        return {"AWS_ENDPOINT_URL": self.endpoint, **region}
 
     def client(self) -> Any:
         """boto3, past the proxy."""
@@ -186,16 +204,19 @@ class ObjectStore:
 
 
 @contextmanager
-def object_store() -> Iterator[ObjectStore]:
+def object_store(listening: socket.socket | None = None) -> Iterator[ObjectStore]:
+    """`listening`: where clients are waited for; None: on a port of this machine."""
+    listening = listening or socket.create_server(("127.0.0.1", 0))
+    host, reached = listening.getsockname()
     port = free_port()
     program = f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"
     server = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         await_port(server, port)
         harm = Harm()
-        proxy = Server(("127.0.0.1", 0), type("OneProxy", (Proxy,), {"harm": harm, "upstream": port}))
+        proxy = Server(listening, type("OneProxy", (Proxy,), {"harm": harm, "upstream": port}))
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        yield ObjectStore(f"http://127.0.0.1:{proxy.server_port}", f"http://127.0.0.1:{port}", harm)
+        yield ObjectStore(f"http://{host}:{reached}", f"http://127.0.0.1:{port}", harm)
         proxy.shutdown()
         proxy.server_close()
     finally:

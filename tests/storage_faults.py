@@ -39,13 +39,13 @@ def finish(driver: "subprocess.Popen[bytes]", folder: Path) -> None:
     assert code == 0, f"exit code {code}; {(folder / 'log').read_text()[-3000:]}"
 
 
-def downloaded(store: ObjectStore, folder: Path) -> Outcome:
-    """What lies in the bucket, as an OUT in a folder."""
-    for key in store.keys(BUCKET, f"{PREFIX}/"):
+def downloaded(store: ObjectStore, folder: Path, prefix: str = PREFIX) -> Outcome:
+    """What lies in the bucket below `prefix`, as an OUT in a folder."""
+    for key in store.keys(BUCKET, f"{prefix}/"):
         file = folder / key
         file.parent.mkdir(parents=True, exist_ok=True)
         store.client().download_file(BUCKET, key, str(file))
-    return outcome(folder / PREFIX)
+    return outcome(folder / prefix)
 
 
 def undisturbed(folder: Path) -> Outcome:

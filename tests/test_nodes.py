@@ -13,9 +13,11 @@ import pytest
 
 from orchestrator import load_recipe
 from teachers.transfer_set import TransferSet
-from tests import faults, node_faults
+from tests import faults, node_faults, storage_nodes
 from tests.cohort_runs import in_turn, make_cohort
+from tests.node_cluster import Node
 from tests.node_faults import Nodes
+from tests.object_store import ObjectStore
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,60 @@ def test_a_run_that_loses_a_node_in_labelling_and_one_in_training_ends_like_an_u
         print(node_faults.lose_two_nodes(nodes, out, random.Random(0), tracking))
     assert faults.compare(faults.outcome(out), faults.outcome(calm)) == []
     assert points_in_mlflow(tmp_path / "mlflow" / "mlflow.db", out) == points_in_files(out)
+
+
+@pytest.mark.campaign
+def test_nodes_that_share_a_bucket_alone_lose_one_and_the_driver_and_end_like_an_undisturbed_run(
+    tmp_path: Path,
+) -> None:
+    with storage_nodes.nodes_and_bucket(tmp_path) as (nodes, store):
+        calm, out = tmp_path / "calm", tmp_path / "out"
+        faults.finish(nodes.start(calm, node_faults.WHOLE), calm)
+        store.harm.rate = storage_nodes.RATE
+        other, killed, seconds = storage_nodes.lose_a_node_and_the_driver(nodes, store, out, random.Random(0))
+        found = storage_nodes.downloaded(store, tmp_path / "found", out.name)
+        print(f"{seconds:.0f} s, {store.harm.num_requests} requests, {store.harm.done}")
+        assert faults.compare(found, faults.outcome(calm)) == []
+        assert storage_nodes.first_step_after(tmp_path / "found" / out.name, killed) > 50, "it began anew"
+        check_mirrors(nodes, other)
+        check_what_a_third_node_says(nodes, store, out.name)
+        check_who_does_not_see_it(nodes, store, out)
+
+
+def check_mirrors(nodes: Nodes, other: Node) -> None:
+    """Each node that worked has one on its own disk, and the shared folder has none."""
+    for node in (nodes.head, nodes.left, nodes.right, other):
+        assert list(storage_nodes.on(node, storage_nodes.mirrors(nodes)).glob("s3*/prepared")), node.address
+    assert list(nodes.shared.rglob("s3%3A*")) == []
+
+
+def check_what_a_third_node_says(nodes: Nodes, store: ObjectStore, name: str) -> None:
+    uri = f"s3://{storage_nodes.BUCKET}/{name}"
+    code, said = storage_nodes.told(nodes, store, nodes.right, "status", uri, "--json")
+    status = json.loads(said)
+    assert code == 0 and [run["state"] for run in status["runs"]] == ["finished", "killed"], said
+    assert {stage["state"] for stage in status["stages"]} <= {"done", "reused"}
+    code, said = storage_nodes.told(nodes, store, nodes.right, "store", "verify", uri, "--json")
+    damages = json.loads(said)
+    assert code == 0 and len(damages) == len(faults_stores(store, name)) and not any(damages.values()), said
+    code, said = storage_nodes.told(nodes, store, nodes.right, "report", uri)
+    assert code == 0 and said.strip().endswith("report.html"), said
+
+
+def faults_stores(store: ObjectStore, name: str) -> set[str]:
+    return {key.split("/")[2] for key in store.keys(storage_nodes.BUCKET, f"{name}/soft_targets/")}
+
+
+def check_who_does_not_see_it(nodes: Nodes, store: ObjectStore, out: Path) -> None:
+    """It is named before any work is done; the others are not."""
+    well = [node.address for node in nodes.nodes]
+    found = storage_nodes.strangers(nodes)
+    driver = storage_nodes.start(nodes, store, out.with_name("unseen"), nodes.head)
+    code, said = driver.wait(), out.with_name("unseen.log").read_text()
+    print(said)
+    assert code == 4 and all(f"node {node.address} " in said for node in found.values()), said
+    assert not any(f"node {address} " in said for address in well)
+    assert not [key for key in store.keys(storage_nodes.BUCKET, "unseen/") if "/prepared/" in key]
 
 
 @pytest.mark.campaign

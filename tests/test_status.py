@@ -24,6 +24,7 @@ from orchestrator.status import Looker
 from orchestrator.status_lines import lines, one_line
 from orchestrator.status_stages import Curves
 from orchestrator.study import Study, Trial
+from teachers.processes import BOOT, this_process
 
 PLANNED = ["prepare/transfer_set", "label/wide", "distill/small", "evaluate/small"]
 LABELS = Stage("label", "wide", {}, {}, part="train-0")
@@ -126,6 +127,11 @@ def test_a_run_on_another_machine_is_believed_as_long_as_it_beats(tmp_path: Path
     elsewhere = {"processes": "elsewhere", "state": "running", "beat": time.time() - silent_s}
     written.file.write_text(json.dumps({**document, **elsewhere}))
     assert Looker(str(tmp_path)).look()["run"]["state"] == state
+
+
+@pytest.mark.skipif(not BOOT.exists(), reason="Linux alone gives each start of a machine a name")
+def test_machines_of_one_name_are_told_apart() -> None:
+    assert BOOT.read_text().strip() in this_process()["processes"]
 
 
 def test_a_running_run_is_shown_before_a_newer_one_that_has_ended(tmp_path: Path) -> None:

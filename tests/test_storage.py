@@ -3,9 +3,13 @@
 Each `machine` is a cache of its own, which sees nothing of the others but what the storage has.
 """
 
+import fcntl
 import io
 import json
+import math
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,18 +27,22 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from orchestrator.cli import collegium
 from orchestrator.journal import Journal
+from orchestrator.ledger import Ledger
 from orchestrator.locks import folder_lock
 from orchestrator.stages import Stage, Stages
 from orchestrator.status import Looker
+from orchestrator.store_cli import gc, remove, verify
 from orchestrator.study import Study, Trial
+from orchestrator.tracking import Tracker, replay
 from students.checkpoint import Attempt, drop_attempts, newest_checkpoint, read_checkpoint
 from students.curves import Record, append_metrics, gather_metrics, keep_metrics
 from students.session import Run
 from teachers.config import Preprocess, TrainConfig
 from teachers.errors import EnvironmentUnfit, RecipeError, StorageError, StoreError
 from teachers.seal import NAME as SEAL
-from teachers.seal import check_seal, publish, read_seal, write_seal
+from teachers.seal import check_seal, publish, read_seal, replace, write_seal
 from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.storage import lease as leases
@@ -44,6 +53,9 @@ from tests.google_store import google_store
 from tests.object_store import ObjectStore, object_store
 from tests.test_status import until
 from tests.test_store import a_spec, a_store, fill, keys_of, logits_of, stored_keys
+from tests.test_tracking import append as append_points
+from tests.test_tracking import children, client, points
+from tests.test_tracking import recipe as a_recipe
 
 Machine = Callable[[str], Path]
 
@@ -68,6 +80,7 @@ def machine(server: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     yield on
     server.harm.rate, server.harm.conditions, server.harm.denied = 0.0, True, ""
+    server.harm.planned.clear()
 
 
 def objects(server: ObjectStore, folder: Path) -> list[str]:
@@ -136,6 +149,12 @@ def test_a_labelling_that_was_killed_goes_on_from_an_empty_cache(server: ObjectS
     assert resumed.seal().digest == a_store(machine("c").parent / "local").seal().digest
 
 
+def test_a_store_that_another_machine_fills_is_sealed_by_who_made_it(machine: Machine) -> None:
+    made = SoftTargetStore.create(machine("a") / "wide", a_spec())
+    filled = fill(SoftTargetStore.create(machine("b") / "wide", a_spec()))
+    assert made.seal().digest == filled.seal().digest
+
+
 def test_of_two_writers_of_one_record_one_wins_and_the_other_sees_its_bytes(machine: Machine) -> None:
     spec = a_spec(num_rows=64)
     stores = [SoftTargetStore.create(machine(name) / "wide", spec) for name in ("a", "b", "c")]
@@ -190,20 +209,22 @@ def test_a_flipped_byte_in_a_remote_shard_is_found_and_repaired(
     shard = SoftTargetStore.open(built.folder).shard_file(2)
     overwrite(server, shard, flipped)
     if finder == "store verify":
-        found = CliRunner().invoke(_verify(), [str(remote_of(built.folder))])
+        found = CliRunner().invoke(verify, [str(remote_of(built.folder))])
         assert found.exit_code == 1 and shard.name in found.output
+    look(machine("c"))
     out = machine("a" if finder == "store verify" else "b")
     again = opened(out).build(a_stage(), label, repair)  # type: ignore[arg-type]
     assert again.reason.startswith("repaired: ") and shard.name in again.reason
     assert again.digest == built.digest, "the same bytes: nothing that follows moves"
     assert any(shard.name in key for key in objects(server, out) if key.startswith("quarantine/"))
-    assert CliRunner().invoke(_verify(), [str(remote_of(built.folder))]).exit_code == 0
+    assert CliRunner().invoke(verify, [str(remote_of(built.folder))]).exit_code == 0
 
 
-def _verify() -> object:
-    from orchestrator.store_cli import verify
-
-    return verify
+def look(out: Path) -> None:
+    """Somebody watches `out`, who repairs nothing."""
+    with pytest.raises(RecipeError, match="holds no run"):
+        Looker(spoken(out)).look()
+    assert CliRunner().invoke(collegium, ["store", "ls", spoken(out)]).exit_code == 0
 
 
 def test_who_reads_a_damaged_object_says_so_and_the_next_run_looks_at_it(server: ObjectStore, machine: Machine) -> None:
@@ -214,6 +235,7 @@ def test_who_reads_a_damaged_object_says_so_and_the_next_run_looks_at_it(server:
     machine("b")
     with pytest.raises(StoreError, match=r"damaged in the storage.*run the same command again"):
         elsewhere.shard_file(2)
+    look(machine("c"))
     assert opened(machine("a")).build(a_stage(), label, repair).reason.startswith("repaired: ")  # type: ignore[arg-type]
 
 
@@ -246,8 +268,8 @@ def test_a_lease_has_one_holder(machine: Machine) -> None:
 
     def work(folder: Path) -> None:
         nonlocal inside, most
-        with leases.lease(folder, "a test", beat_s=0.2, stale_s=5.0) as alone:
-            assert alone
+        with leases.lease(folder, "a test", beat_s=0.2, stale_s=5.0) as doubt:
+            assert not doubt()
             with lock:
                 inside += 1
                 most = max(most, inside)
@@ -265,12 +287,12 @@ def test_a_lease_has_one_holder(machine: Machine) -> None:
 def test_the_lease_of_a_dead_holder_is_taken_over(machine: Machine, holder: str) -> None:
     remote = remote_of(machine("a") / "stage")
     assert remote is not None
-    said = json.loads(leases.said()) | {"holder": "dead", "pid": 2**22 + 1}
-    said |= {} if holder == "on this machine" else {"host": "another"}
+    said = json.loads(leases.said("dead")) | {"pid": 2**22 + 1}  # of the same name wherever it is
+    said |= {} if holder == "on this machine" else {"processes": "another"}
     publish(machine("a") / "stage" / leases.NAME, json.dumps(said).encode())
     begun = time.monotonic()
-    with leases.lease(machine("a") / "stage", "a test", beat_s=0.1, stale_s=1.0) as alone:
-        assert alone and (time.monotonic() - begun >= 1.0) is (holder == "elsewhere")
+    with leases.lease(machine("a") / "stage", "a test", beat_s=0.1, stale_s=1.0) as doubt:
+        assert not doubt() and (time.monotonic() - begun >= 1.0) is (holder == "elsewhere")
 
 
 def test_a_holder_that_beats_is_waited_for(machine: Machine) -> None:
@@ -290,6 +312,73 @@ def test_a_holder_that_beats_is_waited_for(machine: Machine) -> None:
         assert got.is_set()
 
 
+@pytest.mark.parametrize("there", ["no lease", "a free one"])
+def test_who_took_a_lease_and_was_not_told_does_not_wait_for_itself(
+    server: ObjectStore, machine: Machine, there: str
+) -> None:
+    folder = machine("a") / "stage"
+    with leases.lease(folder.parent if there == "no lease" else folder, "an earlier run") as doubt:
+        assert not doubt()
+    server.harm.planned.extend(["reset after"] if there == "no lease" else ["", "", "reset after"])
+    got = threading.Event()
+
+    def take() -> None:
+        with leases.lease(folder, "a test", stale_s=math.inf):
+            got.set()
+
+    threading.Thread(target=take, daemon=True).start()
+    until(got.is_set)
+
+
+def test_a_holder_whose_beat_was_lost_and_could_not_be_looked_up_goes_on(server: ObjectStore, machine: Machine) -> None:
+    path = machine("a") / "stage" / leases.NAME
+    with leases.lease(path.parent, "a test", beat_s=0.2) as doubt:
+        server.harm.planned.extend(["reset after", "", "denied"])  # written, refused since it is there, not to be read
+        until(lambda: not server.harm.planned)
+        lost = content(server, path)
+        until(lambda: content(server, path) != lost)
+        assert not doubt()
+
+
+def content(server: ObjectStore, path: Path) -> bytes:
+    remote = remote_of(path)
+    assert remote is not None
+    found: bytes = server.client().get_object(Bucket="box", Key=remote.key)["Body"].read()
+    return found
+
+
+def test_who_was_not_heard_for_too_long_removes_nothing(server: ObjectStore, machine: Machine) -> None:
+    store = a_store(machine("a") / "wide")
+    orphan = store.folder / "shards" / "000002-0123456789abcdef.arrow"
+    orphan.write_bytes(b"an orphan, perhaps that of another run by now")
+    mirror.put(orphan)
+    with leases.lease(store.folder, "slow", beat_s=3600) as slow:
+        assert slow() == ""
+        with leases.lease(machine("b") / "wide", "quick", beat_s=0.1, stale_s=0.1) as quick:
+            with pytest.raises(StoreError, match="nothing more is removed: another machine has taken over"):
+                store.collect_garbage(-60, partial(remove, store.folder, slow))
+            assert f"shards/{orphan.name}" in objects(server, store.folder)
+            assert store.collect_garbage(-60, partial(remove, store.folder, quick)) == [orphan]
+
+
+def test_who_was_not_heard_for_too_long_repairs_nothing(server: ObjectStore, machine: Machine) -> None:
+    deep, wide = (Stage("label", name, {}, {}) for name in ("deep", "wide"))
+    for stage in (deep, wide):
+        built = opened(machine("a")).build(stage, label)  # type: ignore[arg-type]
+        overwrite(server, SoftTargetStore.open(built.folder).shard_file(2), flipped)
+    out = machine("b")
+
+    def slowly(folder: Path, away: Path, damages: list[object]) -> None:
+        assert deep.folder in str(folder)
+        repair(folder, away, damages)
+        replace(out / wide.folder / leases.NAME, leases.said("another"))
+
+    whole = objects(server, out / wide.folder)
+    with pytest.raises(StoreError, match=r"label/wide is damaged .* not repaired: another machine has taken over"):
+        opened(out).build_together([deep, wide], pytest.fail, slowly)  # type: ignore[arg-type]
+    assert objects(server, out / wide.folder) == whole
+
+
 def test_without_conditional_writes_labelling_goes_on_and_nothing_is_repaired_or_removed(
     server: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,10 +389,8 @@ def test_without_conditional_writes_labelling_goes_on_and_nothing_is_repaired_or
     built = opened(out).build(a_stage(), label)  # type: ignore[arg-type]
     remote = remote_of(SoftTargetStore.open(built.folder).shard_file(2))
     assert remote is not None
-    with folder_lock(built.folder, "a test") as alone:
-        assert not alone
-    from orchestrator.store_cli import gc
-
+    with folder_lock(built.folder, "a test") as doubt:
+        assert "no conditional writes" in doubt()
     found = CliRunner().invoke(gc, [str(remote_of(built.folder))])
     assert isinstance(found.exception, StoreError) and "no conditional writes" in str(found.exception)
     server.client().put_object(Bucket="clone", Key=remote.key, Body=b"spoiled")
@@ -366,6 +453,10 @@ def test_training_goes_on_elsewhere_from_the_newest_checkpoint_that_verifies(
     newest = newest_checkpoint(run)
     assert newest is not None and newest.name == "step-000030"
     assert read_checkpoint(newest, torch.device("cpu"))["weights"][0] == 30.0
+    named = newest.relative_to(machine("b"))
+    assert read_checkpoint(machine("another rank's") / named, torch.device("cpu"))["weights"][0] == 30.0, (
+        "one rank looks, the others are told where"
+    )
     assert not any("step-000010" in key for key in objects(server, machine("a"))), "only the newest are kept"
     overwrite(server, attempt.folder / "step-000030" / "state.pt", flipped)
     run = a_run(machine("c") / "stage")
@@ -376,9 +467,9 @@ def test_training_goes_on_elsewhere_from_the_newest_checkpoint_that_verifies(
 
 
 def test_curves_of_several_processes_are_one_file_without_doubles(machine: Machine) -> None:
-    for name, points in (("a", (1, 2)), ("b", (3, 4))):
+    for name, steps in (("a", (1, 2)), ("b", (3, 4))):
         run = a_run(machine(name) / "stage")
-        for step in points:
+        for step in steps:
             record = Record(stage="distill/small", run="s", step=step, key="train.loss", value=0.5, time=0.0)
             append_metrics(run.stage, [record])
         if name == "b":  # two machines are two processes
@@ -391,6 +482,19 @@ def test_curves_of_several_processes_are_one_file_without_doubles(machine: Machi
         gather_metrics(machine("c") / "stage")
     lines = (machine("c") / "stage" / "metrics.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["step"] for line in lines) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("other", ["ends", "died on its node, with the lock"])
+def test_who_adds_points_waits_for_another_that_does_but_not_for_ever(tmp_path: Path, other: str) -> None:
+    adding = threading.Thread(target=append_metrics, args=(tmp_path, points(range(1))))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        adding.start()
+        adding.join(timeout=0.3 if other == "ends" else None)
+        file.write("of another\n")
+    adding.join()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [line == "of another" for line in lines] == ([True, False] if other == "ends" else [False, True])
 
 
 def test_a_study_goes_on_elsewhere_with_every_trial_that_has_ended(machine: Machine) -> None:
@@ -424,6 +528,66 @@ def test_status_of_an_out_elsewhere_is_what_its_driver_and_workers_last_said(mac
     assert looker.look()["run"]["state"] == "finished"
     with pytest.raises(EnvironmentUnfit, match="no-such-box"):
         Looker("s3://no-such-box/out")
+
+
+def test_status_elsewhere_knows_when_shards_were_committed_and_fetches_no_record(
+    server: ObjectStore, machine: Machine
+) -> None:
+    stage = a_stage()
+    with Journal(machine("a") / "runs" / "one", command="run", recipe="digits", planned=["label/wide"]) as journal:
+        journal.seen(stage, None)
+        time.sleep(1)  # the storage's times are whole seconds
+        fill(SoftTargetStore.create(machine("a") / stage.folder, a_spec()), [0, 1, 2, 3])
+        time.sleep(4)
+        found = Looker(spoken(machine("b"))).look()["stages"][0]
+    assert (found["shards"], found["num_shards"]) == (4, 5)
+    assert 0 < found["shards_per_s"] <= 3 / 4 and found["eta_s"] > 0
+    assert not (machine("b") / stage.folder / "commits").exists()
+
+
+def test_a_look_elsewhere_asks_no_run_that_has_ended(server: ObjectStore, machine: Machine) -> None:
+    def asked(looker: Looker) -> int:
+        looker.look()
+        before = server.harm.num_requests
+        looker.look()
+        return server.harm.num_requests - before
+
+    def run(name: str) -> Journal:
+        return Journal(machine("a") / "runs" / name, command="run", recipe="digits", planned=[])
+
+    with run("first"):
+        pass
+    few = asked(Looker(spoken(machine("b"))))
+    for name in ("second", "third"):
+        with run(name):
+            pass
+    assert asked(Looker(spoken(machine("b")))) == few
+
+
+def drive_and_die(out: Path, uri: str) -> None:
+    with Journal(out / "runs" / "one", command="run", recipe="digits", planned=[]) as journal:
+        tracker = Tracker.start(a_recipe(uri), out, journal.file.parent)
+        tracker.follow("distill/small", metrics := out / "metrics.jsonl")
+        append_points(metrics, points(range(3)))
+        until(lambda: children(uri, tracker.ids()))
+        storage = mirror.entries(out / "runs")["one/tracking.json"].time
+        until(lambda: mirror.entries(out / "runs")["one/tracking.json"].time > storage)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_run_of_a_driver_that_was_killed_is_ended_in_mlflow_from_another_machine(
+    machine: Machine, tmp_path: Path
+) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    process = multiprocessing.get_context("spawn").Process(target=drive_and_die, args=(machine("a"), uri))
+    process.start()
+    process.join()
+    begun = Ledger.open(machine("a") / "runs" / "one")
+    out = opened(machine("b")).out
+    assert "sent" in replay(out, uri)[0] and replay(out, uri) == []
+    (child,) = children(uri, vars(begun)).values()
+    assert {child.info.status, client(uri).get_run(begun.run_id).info.status} == {"KILLED"}
+    assert replay(opened(machine("c")).out, uri) == [], "the storage knows that it has ended"
 
 
 def steps_of(status: dict[str, Any]) -> list[int]:
@@ -471,9 +635,9 @@ def test_missing_credentials_are_one_line_and_exit_code_4(server: ObjectStore, t
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     environment |= {CACHE: str(tmp_path / "cache"), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
-    collegium = str(Path(sys.executable).parent / "collegium")
+    command = str(Path(sys.executable).parent / "collegium")
     done = subprocess.run(
-        [collegium, "run", "digits", "--out", "s3://box/x"],
+        [command, "run", "digits", "--out", "s3://box/x"],
         env=environment,
         cwd=tmp_path,
         capture_output=True,

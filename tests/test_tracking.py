@@ -233,20 +233,30 @@ def test_a_run_whose_process_was_killed_is_ended_by_the_next_which_continues_it(
             assert client(uri).get_run(tracker.ids()["run_id"]).info.status == "RUNNING"  # this process lives
 
 
-def start_and_die_before_all_is_sent(out: Path) -> None:
+def test_a_run_of_another_machine_is_not_ended_for_its_pid_is_unknown_here(out):
+    with Tracker.start(recipe(), out, out / "runs" / "1") as tracker:
+        elsewhere, run = client(resolve_uri(None, out)), tracker.ids()["run_id"]
+        elsewhere.set_tag(run, "collegium.pid", str(2**22 + 1))  # more than there can be
+        elsewhere.set_tag(run, "collegium.processes", "those of a machine of the same name")
+        with Tracker.start(recipe(), out, out / "runs" / "2"):
+            assert elsewhere.get_run(run).info.status == "RUNNING"
+
+
+def start_and_die_later(out: Path, unsent: int) -> None:
     folder = out / "runs" / "1"
     folder.mkdir(parents=True)
     with Journal(folder, command="run", recipe="digits", planned=[]):
         tracker = Tracker.start(recipe(), out, folder)
         tracker.follow(STAGE, out / "metrics.jsonl")
-        append(out / "metrics.jsonl", points(range(5)))
+        append(out / "metrics.jsonl", points(range(10 - unsent)))
         until(lambda: any(followed.offset for followed in Ledger.open(folder).files))
-        append(out / "metrics.jsonl", points(range(5, 10)))
+        append(out / "metrics.jsonl", points(range(10 - unsent, 10)))
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_what_a_killed_run_had_not_sent_is_sent_by_whoever_comes_next(out):
-    process = multiprocessing.get_context("spawn").Process(target=start_and_die_before_all_is_sent, args=(out,))
+@pytest.mark.parametrize("unsent", [5, 0])
+def test_a_killed_run_is_ended_and_what_it_had_not_sent_is_sent_by_whoever_comes_next(out, unsent):
+    process = multiprocessing.get_context("spawn").Process(target=start_and_die_later, args=(out, unsent))
     process.start()
     process.join()
     old = Ledger.open(out / "runs" / "1")

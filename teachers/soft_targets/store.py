@@ -8,7 +8,7 @@ shard are harmless. Knows nothing of teachers, Ray or training.
 import hashlib
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -121,6 +121,7 @@ class SoftTargetStore:
 
         The digest is of the spec and each shard's first row, rows and xxh3_128, in order.
         """
+        mirror.pull(self.folder / "commits")  # of other machines
         if missing := self.missing(hashes=True):
             raise StoreError(f"{self.folder}: shards {missing[:10]} ({len(missing)} in all) are missing or damaged")
         records = [self.record(number) for number in range(self.num_shards)]
@@ -166,15 +167,13 @@ class SoftTargetStore:
         seal.publish(self.folder / SPEC, spell(self.spec.to_json()))
         return numbers
 
-    def collect_garbage(self, grace_s: float) -> list[Path]:
+    def collect_garbage(self, grace_s: float, remove: Callable[[Path], None] = mirror.remove) -> list[Path]:
         """Remove drafts and shards that no record names, if older than `grace_s`. Returns them. Needs the caller's lock."""
         mirror.refresh_all([self.folder / record_path(number) for number in range(self.num_shards)])
         records = {number: self.record_or_damage(number) for number in range(self.num_shards)}
         wanted = {record.path for record in records.values() if isinstance(record, Commit)}
         in_doubt = {f"{n:06d}" for n, r in records.items() if isinstance(r, Damage) and r.found != NO_FILE}
-        orphans = [
-            path for path in self._shards() if f"shards/{path.name}" not in wanted and path.name[:6] not in in_doubt
-        ]
+        orphans = [p for p in self._shards() if f"shards/{p.name}" not in wanted and p.name[:6] not in in_doubt]
         drafts = [path for part in (".", "shards", "commits") for path in (self.folder / part).glob(".draft-*")]
         there = mirror.entries(self.folder / "shards")
         removed = []
@@ -182,7 +181,7 @@ class SoftTargetStore:
             with suppress(FileNotFoundError):  # its writer was quicker
                 written = there[path.name].time if path.name in there else path.stat().st_mtime
                 if time.time() - written > grace_s:
-                    mirror.remove(path)
+                    remove(path)
                     removed.append(path)
         return removed
 

@@ -194,25 +194,33 @@ def entries(folder: Path) -> dict[str, Entry]:
     return found
 
 
-def pull(folder: Path) -> None:
-    """Bring the small files below `folder` that are not here, or of another size, and forget proofs that are gone."""
+def pull(folder: Path, *, without: str = "") -> dict[str, Entry]:
+    """Bring the small files below `folder` that are not here, or of another size, and forget proofs that are gone.
+
+    Returns what the storage lists there. Folders named `without` are left alone.
+    """
     if remote_of(folder) is None:
-        return
+        return {}
     begun, there = time.time(), entries(folder)
-    small = {name: entry for name, entry in there.items() if _is_small(PurePosixPath(name), entry.bytes)}
+    small = {name: entry for name, entry in there.items() if _is_small(PurePosixPath(name), entry.bytes, without)}
     stale = [folder / name for name, entry in small.items() if _is_stale(folder / name, entry.bytes)]
     for path in stale:
         path.unlink(missing_ok=True)
     _side_by_side(bring, stale)
-    for marker in [name for name in there if SPOILED in PurePosixPath(name).parts[:-1]]:
-        below = PurePosixPath(unquote(PurePosixPath(marker).name))
-        if ".." not in below.parts and not below.is_absolute():
-            (folder / PurePosixPath(marker).parents[1] / below).unlink(missing_ok=True)
-        remove(folder / marker)
     for path in [p for pattern in (*PROOFS, "commits/*.json") for p in folder.rglob(pattern)]:
         old = begun - path.stat().st_mtime > JUST_WRITTEN_S
         if old and path.relative_to(folder).as_posix() not in there:
             path.unlink(missing_ok=True)
+    return there
+
+
+def heed_marks(folder: Path, listed: Iterable[str]) -> None:
+    """Forget own copies of what is marked as damaged, and the marks: for who looks at it next, and repairs it."""
+    for marker in [PurePosixPath(name) for name in listed if SPOILED in PurePosixPath(name).parts[:-1]]:
+        below = PurePosixPath(unquote(marker.name))
+        if ".." not in below.parts and not below.is_absolute():
+            (folder / marker.parents[1] / below).unlink(missing_ok=True)
+        remove(folder / marker)
 
 
 def pull_all(folder: Path) -> None:
@@ -271,8 +279,8 @@ def _is_stale(path: Path, size: int) -> bool:
     return here < size if path.suffix == ".jsonl" else here != size
 
 
-def _is_small(name: PurePosixPath, size: int) -> bool:
-    passing = any(part.startswith(".") or part in PASSING for part in name.parts)
+def _is_small(name: PurePosixPath, size: int, without: str) -> bool:
+    passing = any(part.startswith(".") or part in (*PASSING, without) for part in name.parts)
     return not passing and size <= SMALL.get(name.suffix, -1)
 
 
