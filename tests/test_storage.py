@@ -507,9 +507,11 @@ def test_without_a_tracking_server_a_run_elsewhere_is_refused(
 
 def test_a_storage_that_goes_away_ends_in_one_line(server: ObjectStore, machine: Machine) -> None:
     publish(machine("a") / "x.json", b"{}")
+    store = SoftTargetStore.create(machine("a") / "wide", a_spec())
     server.harm.denied = "AnInventedCode"
-    with pytest.raises(StorageError, match="the same command goes on from here"):
-        publish(machine("a") / "y.json", b"{}")
+    for work in (lambda: publish(machine("a") / "y.json", b"{}"), lambda: fill(store)):
+        with pytest.raises(StorageError, match="the same command goes on from here"):
+            work()
 
 
 def test_a_node_that_does_not_see_out_says_so(tmp_path: Path) -> None:

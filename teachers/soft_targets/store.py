@@ -22,7 +22,7 @@ from pyarrow import parquet
 
 from .. import seal
 from ..disk import is_unfit
-from ..errors import EnvironmentUnfit, StoreError
+from ..errors import EnvironmentUnfit, StorageError, StoreError
 from ..seal import Damage, Seal, digest_of, inside
 from ..storage import mirror
 from ..storage.place import remote_of
@@ -102,7 +102,8 @@ class SoftTargetStore:
 
         `sample_key` u64 [rows], strictly ascending; `outputs` {"logits": float [rows, classes]}, raw logits or
         log-probabilities. Raises TeacherError for values that are not finite, naming their keys, and StoreError for
-        rows or classes that are not this shard's; EnvironmentUnfit for a disk that is full.
+        rows or classes that are not this shard's; EnvironmentUnfit for a disk that is full, StorageError for a storage
+        that does not answer.
         """
         if not self._damage(number, hashes=True):
             return self.record(number)
@@ -110,6 +111,8 @@ class SoftTargetStore:
         try:
             self._publish_shard(record, payload)
             return self._publish_record(record)
+        except StorageError:  # it says itself what to do
+            raise
         except OSError as error:
             raise (EnvironmentUnfit if is_unfit(error) else StoreError)(
                 f"{self.folder}: shard {number} ({len(payload):,} bytes) cannot be written ({error.strerror}); "
