@@ -68,13 +68,14 @@ def test_nodes_that_share_a_bucket_alone_lose_one_and_the_driver_and_end_like_an
 ) -> None:
     with storage_nodes.nodes_and_bucket(tmp_path) as (nodes, store):
         calm, out = tmp_path / "calm", tmp_path / "out"
-        faults.finish(nodes.start(calm, node_faults.WHOLE), calm)
+        faults.finish(nodes.start(calm, storage_nodes.SETUP), calm)
         store.harm.rate = storage_nodes.RATE
         other, killed, seconds = storage_nodes.lose_a_node_and_the_driver(nodes, store, out, random.Random(0))
         found = storage_nodes.downloaded(store, tmp_path / "found", out.name)
-        print(f"{seconds:.0f} s, {store.harm.num_requests} requests, {store.harm.done}")
+        step = storage_nodes.first_step_after(tmp_path / "found" / out.name, killed)
+        print(f"went on at step {step}, {seconds:.0f} s; {store.harm.num_requests} requests, {store.harm.done}")
         assert faults.compare(found, faults.outcome(calm)) == []
-        assert storage_nodes.first_step_after(tmp_path / "found" / out.name, killed) > 50, "it began anew"
+        assert step > 50, "it began anew"
         check_mirrors(nodes, other)
         check_what_a_third_node_says(nodes, store, out.name)
         check_who_does_not_see_it(nodes, store, out)
