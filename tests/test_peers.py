@@ -16,6 +16,7 @@ from students.peer_targets import PEER_RULES
 from students.session import PlainSession
 from students.train import SharedData, fit
 from teachers.errors import CollegiumError, RecipeError
+from teachers.imports import use_user_path
 from teachers.model_folder import load_model
 from tests.cohort_runs import CONV, EXACT, MLP, cohort_config, in_turn, make_cohort, on_ranks
 from tests.training_runs import HARD, SOFT, make_run, make_store, source
@@ -42,6 +43,7 @@ def last(**train):
 
 def by_hand(run, loss_of, steps=20):
     """The members of `run` trained by a loop of plain torch: `loss_of(logits of all, labels, member)`."""
+    use_user_path(run.members[0].user_path)
     data = SharedData().of(run.members, SESSION)
     from teachers.model_folder import build_module
 
