@@ -153,7 +153,9 @@ def test_the_plan_of_a_cluster_at_rest_waits_with_autoscaling_and_with_pools_say
     done = planned(serve, tmp_path, HEAD_ALONE, "--autoscaling")
     assert done.returncode == 0 and "waits for the autoscaler; no node of today has 1 CPU" in done.stdout, done.stderr
     done = planned(serve, tmp_path, HEAD_ALONE, COLLEGIUM_POOLS=POOLS)
-    assert done.returncode == 0 and "2 x 1 CPU, 1 GPU: wait for nodes of pool teachers" in done.stdout, done.stderr
+    assert (
+        done.returncode == 0 and "2 x 1 CPU, 1 GPU (replicas)  0 of 2   waits for pool teachers (2)" in done.stdout
+    ), done.stderr
 
 
 def test_a_job_that_does_not_end_when_it_is_stopped_is_no_success(serve, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
