@@ -32,7 +32,8 @@ from .capacity import check_capacity, total, wait_for_room_s
 from .checks import check_before_work
 from .head_watch import HeadWatch
 from .joining import check_address, told
-from .probing import NewNodes, check_seen
+from .new_nodes import NewNodes
+from .probing import check_seen
 from .ray_environment import DASHBOARD, own_dashboard, set_environment
 from .recipe import Recipe
 

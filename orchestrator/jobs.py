@@ -25,6 +25,8 @@ QUIET_S = 15.0
 """Without a line of its log, after which a job is asked whether it still lives."""
 LOST_S = 120.0
 """Without any answer, after which a cluster counts as gone."""
+STOP_S = 60.0
+"""For a job that is stopped: longer than Ray leaves it."""
 TAILS = 3
 """Attempts at the rest of the log of a job that has ended."""
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -113,12 +115,17 @@ class Jobs:
         """Raises RecipeError when there is none of that name."""
         return _job(self._told(self._client.get_job_info, name))
 
-    def stop(self, name: str) -> Job:
-        """Ask a job to end, and wait until it has."""
+    def stop(self, name: str, patience_s: float = STOP_S) -> Job:
+        """Ask a job to end, and wait until it has. Raises CollegiumError when it has not after `patience_s`."""
         if not (job := self.job(name)).ended:
             self._told(self._client.stop_job, name)
-        end = time.monotonic() + ANSWER_S
-        while not job.ended and time.monotonic() < end:
+        end = time.monotonic() + patience_s
+        while not job.ended:
+            if time.monotonic() > end:
+                raise CollegiumError(
+                    f"{name} was asked to end, and has not within {patience_s:g} s; look again: "
+                    f"collegium jobs list --address {self.address}"
+                )
             time.sleep(0.5)
             job = self.job(name)
         return job

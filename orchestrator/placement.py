@@ -31,6 +31,8 @@ class Ask:
     request: Mapping[str, float]
     on: dict[str, int] = field(default_factory=dict)
     """By node, how many of them it would hold."""
+    later: dict[str, int] = field(default_factory=dict)
+    """By pool, how many would find room on nodes that may still come."""
     missing: str | None = None
 
     def record(self) -> dict[str, Any]:
@@ -118,8 +120,8 @@ def _seat(gang: Sequence[Ask], places: Places) -> None:
     coming = [(pool, dict(node)) for pool, node in to_come(nodes)]
     for ask in sorted(gang, key=lambda ask: (-ask.request.get("GPU", 0), -ask.request.get("CPU", 0))):
         ask.on = _filled(free, ask.request, ask.num)
-        later = _filled(coming, ask.request, ask.num - sum(ask.on.values()))
-        ask.missing = _missing(ask, later, nodes)
+        ask.later = _filled(coming, ask.request, ask.num - sum(ask.on.values()))
+        ask.missing = _missing(ask, nodes)
 
 
 def _filled(nodes: Iterable[tuple[str, dict[str, float]]], request: Mapping[str, float], num: int) -> dict[str, int]:
@@ -143,18 +145,14 @@ def fitting(request: Mapping[str, float], node: Node) -> int:
     )
 
 
-def _missing(ask: Ask, later: Mapping[str, int], nodes: Sequence[Node]) -> str | None:
-    """`later`: how many find room on nodes that may come, by their pool."""
+def _missing(ask: Ask, nodes: Sequence[Node]) -> str | None:
+    if not (more := ask.num - sum(ask.on.values()) - sum(ask.later.values())):
+        return None
     wanted = in_words(ask.request)
-    told = [
-        f"{num} x {wanted}: {'wait' if num > 1 else 'waits'} for nodes of pool {pool}" for pool, num in later.items()
-    ]
-    if more := ask.num - sum(ask.on.values()) - sum(later.values()):
-        why = "waits for the autoscaler" if autoscaling() else "no room at once"
-        resources = Resources(cpus=ask.request["CPU"], gpus=ask.request.get("GPU", 0), custom=_custom(ask.request))
-        lacking = [] if later else lacks(nodes, resources)
-        told.append(f"{more} x {wanted}: {why}{f'; no node of today has {_first(lacking)}' if lacking else ''}")
-    return "; ".join(told) or None
+    why = "waits for the autoscaler" if autoscaling() else "no room at once"
+    resources = Resources(cpus=ask.request["CPU"], gpus=ask.request.get("GPU", 0), custom=_custom(ask.request))
+    lacking = lacks(nodes, resources)
+    return f"{more} x {wanted}: {why}{f'; no node of today has {_first(lacking)}' if lacking else ''}"
 
 
 def _custom(request: Mapping[str, float]) -> dict[str, float]:
@@ -175,7 +173,8 @@ def table(asks: Sequence[Ask]) -> list[str]:
     for ask in asks:
         request = in_words(ask.request)
         on = ", ".join(f"{name} ({num})" for name, num in ask.on.items())
-        told = "; ".join(part for part in (on, f"missing {ask.missing}" if ask.missing else "") if part)
+        later = ", ".join(f"waits for pool {pool} ({num})" for pool, num in ask.later.items())
+        told = "; ".join(part for part in (on, later, f"missing {ask.missing}" if ask.missing else "") if part)
         rows.append((ask.stage, f"{ask.num} x {request} ({ask.who})", f"{sum(ask.on.values())} of {ask.num}", told))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -27,6 +27,8 @@ SECRETS = (
 )
 """Variables that a job may need, and that are never passed on unasked."""
 MASK = "***"
+ENDING_S = 30
+"""So long a job that is stopped may take to write how far it is, and to tell MLflow; then Ray kills it. Its default is 3."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def make(
     entrypoint = f"exec {shlex.join(command)}"
     environment, notes = _environment(variables)
     environment[EXPECTED] = importlib.metadata.version("collegium")
+    environment.setdefault("RAY_JOB_STOP_WAIT_TIME_S", str(ENDING_S))
     if autoscaling:
         environment[AUTOSCALING] = "1"
     notes += [f"{name}: there is no such module here; it must be installed on the cluster" for name in parcel.absent]

@@ -1,11 +1,9 @@
 """Points of curves: kept in the stage's `metrics.jsonl`, sent to the tracker, shown to Prometheus."""
 
-import fcntl
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, TypedDict
+from typing import Any, TypedDict
 from uuid import uuid4
 
 from teachers import prometheus
@@ -15,8 +13,6 @@ from teachers.storage.place import remote_of
 CURVES = "metrics"
 WRITER = uuid4().hex
 """This process."""
-PATIENCE_S = 1.0
-"""With whoever writes to the same file at the same time."""
 SHOWN = {
     "train.loss": "collegium_training_loss",
     "validation.accuracy": "collegium_validation_accuracy",
@@ -42,24 +38,7 @@ def append_metrics(stage: Path, records: Sequence[Record]) -> None:
     file = metrics_file(stage)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as opened:
-        take_turn(opened)
         opened.write(lines)
-
-
-def take_turn(file: IO[str]) -> None:
-    """Hold `file` until it is closed, once nobody else does: what several nodes append on an NFS share overlaps (open(2)).
-
-    Nobody is waited for without end, since no trainer waits for another: a line that is torn is passed over.
-    """
-    end = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            time.sleep(0.01)
-        except OSError:  # a share that knows no locks
-            return
 
 
 def metrics_file(stage: Path) -> Path:

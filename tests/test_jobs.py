@@ -5,16 +5,21 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
+
+from teachers.storage.place import CACHE
+from tests.object_store import CREDENTIALS, object_store
 
 BIN = Path(sys.executable).parent
 PATIENCE_S = 300
@@ -30,13 +35,18 @@ students:
 """
 TEACHER = "import numpy as np\ndef teach(columns): return np.zeros((len(columns['image']), 10), np.float32)\n"
 ROWS = """
-import time, sys
+import atexit, os, time
+from pathlib import Path
 def raising():
     print("said before", flush=True)
     raise ValueError("not today")
 def slow():
+    atexit.register(end_slowly)
     print("said before", flush=True)
     time.sleep(600)
+def end_slowly():
+    time.sleep(6)  # longer than Ray leaves a job that does not ask for more
+    Path(os.environ["ENDED"]).touch()
 """
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -130,17 +140,34 @@ def source(function: str) -> tuple[str, str]:
     return "-o", f"transfer_set.source={{kind: import, function: 'job_rows:{function}'}}"
 
 
+@contextmanager
+def bucket(head: Head, user: Path, name: str) -> Iterator[tuple[Head, tuple[str, ...]]]:
+    """An object store with the bucket `name`, the head as those see it who have what opens it, and options that pass it on."""
+    with object_store() as store:
+        store.client().create_bucket(Bucket=name)
+        given = CREDENTIALS | {
+            "AWS_ENDPOINT_URL": store.endpoint,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            CACHE: str(user / name),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{user}/{name}.db",
+            "ENDED": str(user / "ended"),
+        }
+        passed_on = tuple(part for variable in given for part in ("--env", variable))
+        yield Head(head.dashboard, head.gcs, head.environment | given), passed_on
+
+
 @pytest.mark.campaign
-def test_a_job_runs_and_submitted_again_it_resumes(head: Head, user: Path) -> None:
+def test_a_job_runs_and_submitted_again_it_resumes_with_its_results_in_a_bucket(head: Head, user: Path) -> None:
     """Of its own driver no second Ray: the head's GPUs and custom resource were there for the teacher."""
-    out = user / "out"
-    command = ("submit", "recipe.yaml", "--verb", "label", "--out", str(out))
-    first = collegium(head, *command, "--json", cwd=user)
-    assert first.returncode == 0, first.stderr
-    record = json.loads(first.stdout)
-    assert (record["status"], record["exit_code"], record["out"]) == ("SUCCEEDED", 0, str(out))
-    assert "joining the Ray cluster at" in first.stderr and "building label/mine/train-0" in first.stderr
-    again = collegium(head, *command, cwd=user)
+    with bucket(head, user, "mine") as (opener, passed_on):
+        command = ("submit", "recipe.yaml", "--verb", "label", "--out", "s3://mine/out", *passed_on)
+        first = collegium(opener, *command, "--json", cwd=user)
+        assert first.returncode == 0, first.stderr
+        record = json.loads(first.stdout)
+        assert (record["status"], record["exit_code"], record["out"]) == ("SUCCEEDED", 0, "s3://mine/out")
+        assert "joining the Ray cluster at" in first.stderr and "building label/mine/train-0" in first.stderr
+        shutil.rmtree(user / "mine")  # the cache; what counts is in the bucket
+        again = collegium(opener, *command, cwd=user)
     assert again.returncode == 0, again.stderr
     assert "building" not in again.stderr and f"{record['id']}-2: done" in again.stdout
     listed = json.loads(collegium(head, "jobs", "list", "--json").stdout)
@@ -157,9 +184,27 @@ def test_the_exit_code_of_a_job_that_fails_is_passed_on_with_what_it_said(head: 
     assert "failed, exit code 1" in failed.stdout
 
 
-def test_a_job_can_be_left_followed_found_again_and_stopped(head: Head, user: Path) -> None:
-    command = ("submit", "recipe.yaml", "--verb", "plan", "--out", "/tmp/none", *source("slow"))
+def test_a_run_can_be_left_followed_found_again_and_stopped_and_has_time_to_say_so(head: Head, user: Path) -> None:
+    """With OUT in a bucket: what the job wrote last is seen from outside."""
+    with bucket(head, user, "stopped") as (opener, passed_on):
+        stop_in_the_middle(
+            opener, user, ("submit", "recipe.yaml", "--out", "s3://stopped/x", *source("slow"), *passed_on)
+        )
+        seen = subprocess.run(
+            [BIN / "collegium", "status", "s3://stopped/x", "--json"],
+            env=opener.environment | {CACHE: str(user / "another-cache")},
+            capture_output=True,
+            text=True,
+        )
+    assert seen.returncode == 0, seen.stderr
+    assert json.loads(seen.stdout)["run"]["state"] == "interrupted" and (user / "ended").exists()
+    with sqlite3.connect(user / "stopped.db") as database:
+        assert database.execute("select status from runs").fetchall() == [("KILLED",)]
+
+
+def stop_in_the_middle(head: Head, user: Path, command: tuple[str, ...]) -> None:
     handed_in = collegium(head, *command, "--detach", cwd=user)
+    assert handed_in.returncode == 0, handed_in.stderr
     name = handed_in.stdout.strip()
     found = collegium(head, *command, "--detach", cwd=user)
     assert found.stdout.strip() == name and "under way already" in found.stderr

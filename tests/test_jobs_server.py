@@ -153,7 +153,27 @@ def test_the_plan_of_a_cluster_at_rest_waits_with_autoscaling_and_with_pools_say
     done = planned(serve, tmp_path, HEAD_ALONE, "--autoscaling")
     assert done.returncode == 0 and "waits for the autoscaler; no node of today has 1 CPU" in done.stdout, done.stderr
     done = planned(serve, tmp_path, HEAD_ALONE, COLLEGIUM_POOLS=POOLS)
-    assert done.returncode == 0 and "2 x 1 CPU, 1 GPU: wait for nodes of pool teachers" in done.stdout, done.stderr
+    assert (
+        done.returncode == 0 and "2 x 1 CPU, 1 GPU (replicas)  0 of 2   waits for pool teachers (2)" in done.stdout
+    ), done.stderr
+
+
+def test_a_job_that_does_not_end_when_it_is_stopped_is_no_success(serve, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    class Hangs(dashboard(HERE["ray_version"], HERE["python"], mode="disabled")):  # type: ignore[misc]
+        def do_GET(self) -> None:
+            job = {"type": "SUBMISSION", "submission_id": "mine-1", "status": "RUNNING", "entrypoint": "collegium run"}
+            self.answer(200, job) if self.path == "/api/jobs/mine-1" else super().do_GET()
+
+        def do_POST(self) -> None:
+            self.answer(200, {"stopped": True})
+
+    address = serve(Hangs)
+    code = f"from orchestrator.jobs import Jobs; Jobs({address!r}).stop('mine-1', patience_s=1)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (
+        f"CollegiumError: mine-1 was asked to end, and has not within 1 s; look again: collegium jobs list --address {address}"
+        in done.stderr
+    )
 
 
 def test_a_cluster_that_takes_jobs_from_anybody_is_warned_of(serve, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

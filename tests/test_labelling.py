@@ -399,7 +399,8 @@ def test_every_node_is_asked_whether_it_sees_out(
     import ray
 
     from orchestrator.cluster import cluster
-    from orchestrator.probing import NewNodes, check_seen
+    from orchestrator.new_nodes import NewNodes
+    from orchestrator.probing import check_seen
 
     cure = r"out: node \S+ does not see what the driver wrote there; give --out a folder that all nodes share \(NFS\), or s3"
     check_seen(tmp_path / "out", ray.nodes())

@@ -76,7 +76,7 @@ def test_what_nodes_of_a_pool_will_hold_waits_for_them_and_asks_for_what_they_ha
     up: Places = {"head": {"CPU": 0.0}, "a": {"CPU": 8.0, "GPU": 1.0}}
     recipe = digits("teachers.wide.replicas=4", "teachers.trees.resources.gpus=0", "teachers.trees.resources.cpus=16")
     wide, deep, trees = place(recipe, STAGES[:3], up)
-    assert wide.on == {"a": 1}
-    assert wide.missing == "2 x 1 CPU, 1 GPU: wait for nodes of pool teachers; 1 x 1 CPU, 1 GPU: no room at once"
-    assert (deep.on, deep.missing) == ({"a": 1}, "1 x 1 CPU, 1 GPU: waits for nodes of pool teachers")
-    assert (trees.on, trees.missing) == ({}, "1 x 16 CPU: waits for nodes of pool cpu")
+    assert (wide.on, wide.later, wide.missing) == ({"a": 1}, {"teachers": 2}, "1 x 1 CPU, 1 GPU: no room at once")
+    assert (deep.on, deep.later, deep.missing) == ({"a": 1}, {"teachers": 1}, None)
+    assert (trees.on, trees.later, trees.missing) == ({}, {"cpu": 1}, None)
+    assert table([wide])[1].endswith("a (1); waits for pool teachers (2); missing 1 x 1 CPU, 1 GPU: no room at once")

@@ -155,7 +155,11 @@ def dry_run(user: Path, *arguments: str, **environment: str) -> Result:
 def test_a_dry_run_shows_all_but_the_values_of_what_is_passed_on(user: Path) -> None:
     done = dry_run(user, "--json", "--env", "HF_TOKEN", HF_TOKEN="hidden", AWS_SECRET_ACCESS_KEY="hidden")
     shown = json.loads(done.stdout)
-    assert shown["runtime_env"]["env_vars"] == {"HF_TOKEN": "***", "COLLEGIUM_VERSION": "0.1.0"}
+    assert shown["runtime_env"]["env_vars"] == {
+        "HF_TOKEN": "***",
+        "COLLEGIUM_VERSION": "0.1.0",
+        "RAY_JOB_STOP_WAIT_TIME_S": "30",
+    }
     assert shown["entrypoint"] == "exec python -P -m orchestrator run recipe.yaml --out /shared/out"
     assert shown["ships"]["yours"][-1] == "recipe.yaml"
     assert "hidden" not in done.output

@@ -1,6 +1,5 @@
 """Laws of the engine, in the plain session: what a result depends on, and what it does not."""
 
-import fcntl
 import json
 import signal
 import subprocess
@@ -13,7 +12,6 @@ import torch
 
 from students.batches import Batches
 from students.checkpoint import newest_checkpoint
-from students.curves import PATIENCE_S, Record, append_metrics
 from students.session import PlainSession
 from students.train import SharedData, Training, fit, resolve_steps
 from teachers.config import TrainConfig
@@ -65,18 +63,6 @@ def records(run):
 
 
 # what comes of a run
-
-
-def test_who_adds_to_curves_waits_for_who_does_so_already_but_not_for_a_hung_one(tmp_path):
-    """Over NFS two that append at once write over each other."""
-    points = [Record(stage="distill/small", run="s", step=1, key="train.loss", value=0.5, time=0.0)]
-    with (tmp_path / "metrics.jsonl").open("a") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        begun = time.monotonic()
-        append_metrics(tmp_path, points)
-        assert time.monotonic() - begun >= PATIENCE_S
-    append_metrics(tmp_path, points)
-    assert (tmp_path / "metrics.jsonl").read_text() == 2 * f"{json.dumps(points[0])}\n"
 
 
 def test_a_student_learns_from_its_teachers_and_becomes_a_sealed_model_folder(digits, store, tmp_path):
