@@ -670,16 +670,6 @@ def test_a_proof_that_broke_off_is_read_again_after_pauses_that_grow(server: Obj
     assert time.monotonic() - begun >= 0.1 + 0.2 + 0.4 + 0.8
 
 
-@pytest.mark.parametrize("payload", [b"x", b"x" * 500], ids=["smaller than the error", "larger"])
-def test_a_server_that_is_busy_for_a_moment_is_asked_again(
-    server: ObjectStore, machine: Machine, payload: bytes
-) -> None:
-    publish(machine("a") / "x.json", payload)
-    server.harm.planned.extend(["", "500 before"])  # the size is asked for first
-    mirror.bring(machine("b") / "x.json")
-    assert (machine("b") / "x.json").read_bytes() == payload
-
-
 def test_a_storage_that_goes_away_ends_in_one_line(server: ObjectStore, machine: Machine) -> None:
     publish(machine("a") / "x.json", b"{}")
     server.harm.denied = "AnInventedCode"

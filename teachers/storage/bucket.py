@@ -3,7 +3,6 @@ a write has a condition. Knows nothing of what the objects are."""
 
 import hashlib
 import os
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,9 +21,8 @@ CHUNK_BYTES = 16 << 20
 """Read by one request."""
 LARGEST_WHOLE_BYTES = 4 << 30
 """Of one PUT, which can have a condition; larger files go in parts and the last writer wins."""
-TRIES, PAUSE_S = 3, 0.5
-"""At an object that arrives otherwise than its record says, or not: pyarrow gives up on one that is smaller than the error
-that a busy server answers with."""
+TRIES = 3
+"""At an object that arrives otherwise than its record says."""
 HASHES: dict[str, Any] = {"sha256": hashlib.sha256, "xxh3_128": xxhash.xxh3_128}
 
 
@@ -109,14 +107,8 @@ class Bucket:
         draft = target.parent / f".draft-{uuid4().hex}"
         found = ""
         try:
-            for attempt in range(TRIES):
-                try:
-                    found = self._download(key, draft, expected.algorithm if expected else "sha256")
-                except StorageError:
-                    if attempt + 1 == TRIES:
-                        raise
-                    time.sleep(PAUSE_S * 2**attempt)
-                    continue
+            for _ in range(TRIES):
+                found = self._download(key, draft, expected.algorithm if expected else "sha256")
                 if expected is None or found == expected.digest:
                     os.replace(draft, target)
                     return
