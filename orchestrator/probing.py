@@ -60,16 +60,19 @@ def asked(probe: Path, token: str, nodes: Sequence[Mapping[str, Any]]) -> dict[s
 
 def what_is_wrong(probe: str, token: str) -> str:
     """Of what a node sees of the probe; empty when it sees it."""
-    path, begun = Path(probe), time.monotonic()
-    while True:
-        try:
-            mirror.bring(path)
-            if path.read_text() == token:
-                return ""
-        except FileNotFoundError:
-            pass
-        except (CollegiumError, OSError) as error:
-            return f"cannot read it ({error})"
-        if time.monotonic() - begun > LATE_S:
-            return "does not see what the driver wrote there"
-        time.sleep(0.2)
+    path = Path(probe)
+    try:
+        mirror.check(path.parent, writes=False)  # it names what is missing; a failed read does not
+        begun = time.monotonic()
+        while not _has(path, token):
+            if time.monotonic() - begun > LATE_S:
+                return "does not see what the driver wrote there"
+            time.sleep(0.2)
+    except (CollegiumError, OSError) as error:
+        return f"cannot read it ({error})"
+    return ""
+
+
+def _has(path: Path, token: str) -> bool:
+    mirror.bring(path)
+    return path.is_file() and path.read_text() == token

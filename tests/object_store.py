@@ -22,7 +22,11 @@ from typing import Any
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "secret-of-tests", "AWS_REGION": "us-east-1"}
 FAULTS = ("reset before", "reset after", "reset within", "500 before", "500 after", "slow")
 """`before` the server sees a request, `after` it has done it (nobody knows then), `within` the body of its answer."""
-ERROR = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>injected</Message></Error>"
+ERROR = (
+    b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>%s</Code><Message>injected</Message>"
+    b"<RequestId>0123456789ABCDEF</RequestId><HostId>" + b"0" * 76 + b"</HostId></Error>"
+)
+"""As long as those of S3, which is longer than many an object."""
 
 
 @dataclass

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,9 @@ from tests.node_cluster import SWITCH, Node, until
 from tests.node_faults import WHOLE, Nodes, kill_who_labels
 from tests.object_store import CREDENTIALS, ObjectStore, object_store
 from tests.storage_faults import BUCKET, RATE, downloaded
+
+SETUP = replace(WHOLE, overrides=(*WHOLE.overrides, "students.small.train.steps=5000"))
+"""Its student has a checkpoint long before it ends."""
 
 
 @contextmanager
@@ -52,7 +56,7 @@ def collegium(
 
 def start(nodes: Nodes, store: ObjectStore, out: Path, node: Node) -> "subprocess.Popen[bytes]":
     """A whole run with `--out s3://BUCKET/<name of out>`; what it says is added to `<out>.log`."""
-    command = [*faults.command(out, WHOLE), "--address", nodes.address]
+    command = [*faults.command(out, SETUP), "--address", nodes.address]
     command[command.index("--out") + 1] = f"s3://{BUCKET}/{out.name}"
     return collegium(nodes, store, node, command, out.with_name(f"{out.name}.log"))
 
@@ -83,7 +87,7 @@ def is_checkpoint(key: str) -> bool:
 
 
 def first_step_after(folder: Path, clock: float) -> int:
-    """Of the downloaded OUT: the first point of the student's curve that was made after `clock`, and not before it too."""
+    """Of a downloaded OUT: the step of the first point of the student's curve that was made after `clock`."""
     (file,) = folder.glob("students/small-*/metrics.jsonl")
     points = [json.loads(line) for line in file.read_text().splitlines()]
     losses = [point for point in points if (point["run"], point["key"]) == ("student/seed-0", "train.loss")]
@@ -98,22 +102,22 @@ def told(nodes: Nodes, store: ObjectStore, node: Node, *arguments: str) -> tuple
 
 
 def strangers(nodes: Nodes) -> dict[str, Node]:
-    """Nodes that join and do not see the storage, by what is wrong there."""
+    """Nodes that join and do not see the storage, by how they tell what is wrong."""
     key = nodes.environment.pop("AWS_ACCESS_KEY_ID")
-    found = {"no credentials": nodes.add(cpus=1)}
+    found = {"there are no credentials": nodes.add(cpus=1)}
     nodes.environment["AWS_ACCESS_KEY_ID"] = "unknown"
-    found["credentials of somebody else"] = nodes.add(cpus=1)
+    found["these credentials are not accepted"] = nodes.add(cpus=1)
     nodes.environment["AWS_ACCESS_KEY_ID"] = key
     if nodes.isolated:
-        found["no route"] = nodes.add(cpus=1)
-        nodes.cut_off(found["no route"], SWITCH)
+        found["Could not connect"] = nodes.add(cpus=1)
+        nodes.cut_off(found["Could not connect"], SWITCH)
     return found
 
 
 def kills(folder: Path, times: int, seed: int) -> Iterator[faults.Kill]:
     with nodes_and_bucket(folder) as (nodes, store):
         calm = nodes.shared / "calm"  # in a folder: where OUT lies changes nothing
-        faults.finish(nodes.start(calm, WHOLE), calm)
+        faults.finish(nodes.start(calm, SETUP), calm)
         store.harm.rate, store.harm.drawn = RATE, random.Random(seed)
         for number in range(times):
             out = nodes.shared / f"bucket-{number}"

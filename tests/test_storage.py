@@ -168,6 +168,16 @@ def test_of_two_writers_of_one_record_one_wins_and_the_other_sees_its_bytes(mach
     assert len({store.seal().digest for store in stores}) == 1
 
 
+def test_an_object_that_is_shorter_than_an_error_of_the_storage_is_read_all_the_same(
+    server: ObjectStore, machine: Machine
+) -> None:
+    publish(machine("a") / "x.json", b"{}")
+    server.harm.rate, server.harm.seed = 0.4, 1
+    for number in range(20):
+        mirror.bring(machine(str(number)) / "x.json")
+        assert (machine(str(number)) / "x.json").read_bytes() == b"{}"
+
+
 def test_one_of_many_creates_and_all_have_its_bytes(server: ObjectStore, machine: Machine) -> None:
     server.harm.rate = 0.15
     paths = [machine(str(number)) / "x.json" for number in range(6)]
@@ -672,9 +682,11 @@ def test_a_proof_that_broke_off_is_read_again_after_pauses_that_grow(server: Obj
 
 def test_a_storage_that_goes_away_ends_in_one_line(server: ObjectStore, machine: Machine) -> None:
     publish(machine("a") / "x.json", b"{}")
+    store = SoftTargetStore.create(machine("a") / "wide", a_spec())
     server.harm.denied = "AnInventedCode"
-    with pytest.raises(StorageError, match="the same command goes on from here"):
-        publish(machine("a") / "y.json", b"{}")
+    for work in (lambda: publish(machine("a") / "y.json", b"{}"), lambda: fill(store)):
+        with pytest.raises(StorageError, match="the same command goes on from here"):
+            work()
 
 
 def test_a_node_that_does_not_see_out_says_so(tmp_path: Path) -> None:

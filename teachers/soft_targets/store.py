@@ -5,7 +5,6 @@ counts if and only if its record does, so a killed writer loses at most the shar
 shard are harmless. Knows nothing of teachers, Ray or training.
 """
 
-import hashlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,17 +16,16 @@ from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
-import xxhash
 from pyarrow import parquet
 
 from .. import seal
 from ..disk import is_unfit
-from ..errors import EnvironmentUnfit, StoreError
+from ..errors import EnvironmentUnfit, StorageError, StoreError
 from ..seal import Damage, Seal, digest_of, inside
 from ..storage import mirror
 from ..storage.place import remote_of
 from .schema import Commit, Spec, parse, shard_path, spell
-from .shard import build_shard
+from .shard import build_shard, hash_file
 
 SPEC = "spec.json"
 NO_FILE = "no file"
@@ -102,7 +100,7 @@ class SoftTargetStore:
 
         `sample_key` u64 [rows], strictly ascending; `outputs` {"logits": float [rows, classes]}, raw logits or
         log-probabilities. Raises TeacherError for values that are not finite, naming their keys, and StoreError for
-        rows or classes that are not this shard's; EnvironmentUnfit for a disk that is full.
+        rows or classes that are not this shard's; EnvironmentUnfit for a full disk, StorageError for a silent storage.
         """
         if not self._damage(number, hashes=True):
             return self.record(number)
@@ -111,6 +109,8 @@ class SoftTargetStore:
             self._publish_shard(record, payload)
             return self._publish_record(record)
         except OSError as error:
+            if isinstance(error, StorageError):  # it says itself what to do
+                raise
             raise (EnvironmentUnfit if is_unfit(error) else StoreError)(
                 f"{self.folder}: shard {number} ({len(payload):,} bytes) cannot be written ({error.strerror}); "
                 f"what is committed stays: make room there, then run the recipe again"
@@ -119,9 +119,9 @@ class SoftTargetStore:
     def seal(self) -> Seal:
         """Write the proof that the store is whole. StoreError while shards are missing or damaged.
 
-        The digest is of the spec and each shard's first row, rows and xxh3_128, in order.
+        The digest is of the spec and each shard's first row, rows and xxh3_128, in order, whichever machine committed it.
         """
-        mirror.pull(self.folder / "commits")  # of other machines
+        mirror.pull(self.folder / "commits")
         if missing := self.missing(hashes=True):
             raise StoreError(f"{self.folder}: shards {missing[:10]} ({len(missing)} in all) are missing or damaged")
         records = [self.record(number) for number in range(self.num_shards)]
@@ -236,7 +236,7 @@ class SoftTargetStore:
             return Damage(record.path, NO_FILE, f"{record.bytes} bytes")
         if (size := path.stat().st_size) != record.bytes:
             return Damage(record.path, f"{size} bytes", f"{record.bytes} bytes")
-        if hashes and (found := _xxh3_128(path)) != record.xxh3_128:
+        if hashes and (found := hash_file(path)) != record.xxh3_128:
             return Damage(record.path, f"xxh3_128 {found[:16]}", record.xxh3_128[:16])
         return None
 
@@ -273,7 +273,7 @@ class SoftTargetStore:
         if remote_of(path) is not None:  # its name is its content: written twice it is the same
             seal.replace(path, payload)
         elif not seal.publish(path, payload):
-            if _xxh3_128(path) == record.xxh3_128:
+            if hash_file(path) == record.xxh3_128:
                 path.touch()  # an orphan no more: `collect_garbage` must not find it old
             else:
                 seal.replace(path, payload)
@@ -292,8 +292,3 @@ class SoftTargetStore:
 
 def record_path(number: int) -> str:
     return f"commits/{number:06d}.json"
-
-
-def _xxh3_128(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()

@@ -3,6 +3,7 @@ a write has a condition. Knows nothing of what the objects are."""
 
 import hashlib
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ LARGEST_WHOLE_BYTES = 4 << 30
 """Of one PUT, which can have a condition; larger files go in parts and the last writer wins."""
 TRIES = 3
 """At an object that arrives otherwise than its record says."""
+SHORTER = "Failed to flush response stream"
+"""What pyarrow says, and does not try again, when an answer 500 or 503 is longer than the object that it asked for."""
 HASHES: dict[str, Any] = {"sha256": hashlib.sha256, "xxh3_128": xxhash.xxh3_128}
 
 
@@ -118,6 +121,17 @@ class Bucket:
         raise Spoiled(f"{expected.algorithm} {found[:16]}")
 
     def _download(self, key: str, draft: Path, algorithm: str) -> str:
+        """Its digest."""
+        for attempt in range(s3.ATTEMPTS):
+            try:
+                return self._downloaded(key, draft, algorithm)
+            except StorageError as error:
+                if SHORTER not in str(error) or attempt + 1 == s3.ATTEMPTS:
+                    raise
+                time.sleep(min(0.1 * 2**attempt, 5.0))
+        raise AssertionError
+
+    def _downloaded(self, key: str, draft: Path, algorithm: str) -> str:
         hashed = HASHES[algorithm]()
         with self._told(key), self.files.open_input_file(f"{self.name}/{key}") as source, draft.open("wb") as sink:
             while chunk := source.read_buffer(CHUNK_BYTES):
