@@ -1,6 +1,8 @@
 """Points of curves: kept in the stage's `metrics.jsonl`, sent to the tracker, shown to Prometheus."""
 
+import fcntl
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -13,6 +15,8 @@ from teachers.storage.place import remote_of
 CURVES = "metrics"
 WRITER = uuid4().hex
 """This process."""
+PATIENCE_S = 2.0
+"""With others that add points to the same file; a node that died may have left it locked, and training goes on."""
 SHOWN = {
     "train.loss": "collegium_training_loss",
     "validation.accuracy": "collegium_validation_accuracy",
@@ -38,7 +42,21 @@ def append_metrics(stage: Path, records: Sequence[Record]) -> None:
     file = metrics_file(stage)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as opened:
+        _await_turn(opened.fileno())
         opened.write(lines)
+
+
+def _await_turn(file: int) -> None:
+    """Lock an open file until it is closed. Between nodes that share a folder, appending alone is not one step."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(0.01)
+        except OSError:  # a file system without locks
+            return
 
 
 def metrics_file(stage: Path) -> Path:

@@ -40,7 +40,7 @@ class Harm:
     denied: str = ""
     """A code that every request is answered with: AccessDenied, InvalidAccessKeyId."""
     planned: deque[str] = field(default_factory=deque)
-    """What the next requests meet, one each: a fault, "denied" (once, and not to be tried again), or nothing."""
+    """What the next requests meet, one each: a fault, "cut" (half a body), "denied" (once, for good), or nothing."""
     done: dict[str, int] = field(default_factory=dict)
     """By fault, how often."""
     num_requests: int = 0
@@ -122,9 +122,11 @@ class Proxy(BaseHTTPRequestHandler):
             self.send(payload, fault)
 
     def send(self, payload: bytes, fault: str) -> None:
-        if fault == "reset within":
+        if fault in ("reset within", "cut"):
             self.wfile.write(payload[: len(payload) // 2])
-            self.reset()
+            self.close_connection = True
+            if fault == "reset within":
+                self.reset()
         elif fault == "slow":
             step = max(1, len(payload) // 5)
             for first in range(0, len(payload), step):

@@ -102,15 +102,15 @@ def told(nodes: Nodes, store: ObjectStore, node: Node, *arguments: str) -> tuple
 
 
 def strangers(nodes: Nodes) -> dict[str, Node]:
-    """Nodes that join and do not see the storage, by what is wrong there."""
+    """Nodes that join and do not see the storage, by how they tell what is wrong."""
     key = nodes.environment.pop("AWS_ACCESS_KEY_ID")
-    found = {"no credentials": nodes.add(cpus=1)}
+    found = {"there are no credentials": nodes.add(cpus=1)}
     nodes.environment["AWS_ACCESS_KEY_ID"] = "unknown"
-    found["credentials of somebody else"] = nodes.add(cpus=1)
+    found["these credentials are not accepted"] = nodes.add(cpus=1)
     nodes.environment["AWS_ACCESS_KEY_ID"] = key
     if nodes.isolated:
-        found["no route"] = nodes.add(cpus=1)
-        nodes.cut_off(found["no route"], SWITCH)
+        found["Could not connect"] = nodes.add(cpus=1)
+        nodes.cut_off(found["Could not connect"], SWITCH)
     return found
 
 

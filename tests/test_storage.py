@@ -47,6 +47,7 @@ from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.storage import lease as leases
 from teachers.storage import mirror, room
+from teachers.storage.bucket import bucket_of
 from teachers.storage.place import CACHE, place, remote_of, shipped_environment, spoken
 from teachers.storage.room import LIMIT
 from tests.google_store import google_store
@@ -667,6 +668,16 @@ def test_without_a_tracking_server_a_run_elsewhere_is_refused(
     recipe = load_recipe(Path(__file__).parents[1] / "recipes" / "digits.yaml")
     with pytest.raises(EnvironmentUnfit, match="MLFLOW_TRACKING_URI=http://HOST:5000"):
         run(recipe, machine("a"))
+
+
+def test_a_proof_that_broke_off_is_read_again_after_pauses_that_grow(server: ObjectStore, machine: Machine) -> None:
+    remote = remote_of(path := machine("a") / "x.json")
+    assert remote is not None and publish(path, b"a proof of some length")
+    server.harm.planned.extend(["cut"] * 4)
+    begun = time.monotonic()
+    found = bucket_of(remote).conditions.read(remote.key)
+    assert found is not None and found[0] == b"a proof of some length"
+    assert time.monotonic() - begun >= 0.1 + 0.2 + 0.4 + 0.8
 
 
 def test_a_storage_that_goes_away_ends_in_one_line(server: ObjectStore, machine: Machine) -> None:

@@ -121,7 +121,7 @@ class SoftTargetStore:
 
         The digest is of the spec and each shard's first row, rows and xxh3_128, in order, whichever machine committed it.
         """
-        mirror.pull(self.folder / "commits")  # of other machines
+        mirror.pull(self.folder / "commits")
         if missing := self.missing(hashes=True):
             raise StoreError(f"{self.folder}: shards {missing[:10]} ({len(missing)} in all) are missing or damaged")
         records = [self.record(number) for number in range(self.num_shards)]

@@ -5,6 +5,7 @@ Credentials, region and endpoint come from boto3's own chain: environment, profi
 
 import io
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -15,6 +16,8 @@ from ..errors import EnvironmentUnfit, StorageError
 
 ATTEMPTS = 10
 """Of one request, with a pause that grows between them."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
+"""Before an object whose body broke off is asked for again: boto3 does not."""
 LOST = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 NONE = {"NoSuchKey", "404", "NotFound"}
 UNKNOWN = {"NotImplemented", "501", "InvalidArgument", "MalformedTrailerError"}
@@ -49,6 +52,7 @@ class Conditions:
             except (HTTPClientError, HTTPError, OSError) as error:  # boto3 does not begin a body again that broke off
                 if attempt + 1 == ATTEMPTS or isinstance(error, StorageError):
                     raise StorageError(f"s3://{self.bucket}/{key}: cannot be read ({error})") from error
+            time.sleep(min(FIRST_PAUSE_S * 2**attempt, LONGEST_PAUSE_S))
         raise AssertionError
 
     def create(self, key: str, body: BinaryIO) -> str | None:
