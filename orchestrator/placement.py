@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from teachers.config import Resources, in_words
+from teachers.pools import in_reach
 
-from .capacity import Node, autoscaling, lacks, request_of, workers_of
+from .capacity import Node, lacks, may_grow, request_of, workers_of
 from .cluster import cluster
 from .jobs_server import nodes_from_dashboard
 from .recipe import Recipe, learner_of
@@ -66,10 +67,11 @@ def _named(nodes: Iterable[tuple[str, Node]]) -> Places:
 def place(recipe: Recipe, stages: Iterable[tuple[str, str]], places: Places) -> list[Ask]:
     """What each of `stages` (kind, name) asks the cluster for, and where it would go."""
     made: list[Ask] = []
+    reach = in_reach([*places.values()])
     for kind, name in dict.fromkeys(stages):
         if kind in GANGS:
             gang = [
-                Ask(f"{kind}/{name}", who, num, _positive(request_of([*places.values()], resources)))
+                Ask(f"{kind}/{name}", who, num, _positive(request_of(reach, resources)))
                 for who, num, resources in GANGS[kind](recipe, name)
             ]
             _seat(gang, places)
@@ -136,7 +138,7 @@ def _missing(ask: Ask, nodes: Sequence[Node]) -> str | None:
     if not (more := ask.num - sum(ask.on.values())):
         return None
     wanted = in_words(ask.request)
-    why = "waits for the autoscaler" if autoscaling() else "no room at once"
+    why = "waits for the autoscaler" if may_grow() else "no room at once"
     resources = Resources(cpus=ask.request["CPU"], gpus=ask.request.get("GPU", 0), custom=_custom(ask.request))
     lacking = lacks(nodes, resources)
     return f"{more} x {wanted}: {why}{f'; no node of today has {_first(lacking)}' if lacking else ''}"

@@ -6,6 +6,7 @@ from orchestrator.capacity import AUTOSCALING
 from orchestrator.placement import Ask, Places, fitting, place, table
 from orchestrator.recipe import Recipe, load_recipe
 from orchestrator.shipped import find
+from teachers.pools import VARIABLE
 
 NODES: Places = {
     "head": {"CPU": 0.0},
@@ -53,6 +54,12 @@ def test_a_student_and_its_live_teachers_take_room_from_each_other() -> None:
     workers, replicas = place(together, [("distill", "small")], NODES)
     assert sum(workers.on.values()) + sum(replicas.on.values()) == 6
     assert [ask.missing is None for ask in (workers, replicas)].count(False) == 1
+
+
+def test_what_pools_may_bring_is_asked_for_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, '{"gpus": {"nodes": 2, "CPU": 8, "GPU": 1}}')
+    [asked] = place(digits("teachers.wide.replicas=1"), [("label", "wide")], {"head": {"CPU": 0.0}})
+    assert asked.missing == "1 x 1 CPU, 1 GPU: waits for the autoscaler; no node of today has 1 CPU"
 
 
 def test_what_finds_no_room_says_how_many_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
