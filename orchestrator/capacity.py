@@ -36,9 +36,14 @@ def autoscaling() -> bool:
     return os.environ.get(AUTOSCALING, "0") not in ("", "0")
 
 
+def may_grow() -> bool:
+    """Whether the environment says that nodes may come, and which or not."""
+    return autoscaling() or bool(os.environ.get(pools.VARIABLE))
+
+
 def wait_for_room_s() -> float:
     """So long replicas wait for room before a run gives up: nodes of a cloud can take many minutes."""
-    return 3600.0 if autoscaling() or os.environ.get(pools.VARIABLE) else 600.0
+    return 3600.0 if may_grow() else 600.0
 
 
 def problems_of(recipe: Recipe, nodes: Sequence[Node]) -> Iterator[str]:

@@ -101,20 +101,26 @@ class Server:
         """Open a parent run; runs of the same place whose process is gone are ended first. Returns its id."""
         from mlflow.entities import Param
 
-        earlier = self._earlier(tags["collegium.place"])
-        self._end_stale(earlier)
-        if earlier and earlier[0].info.status != "FINISHED":
-            tags = {**tags, "collegium.continues": earlier[0].info.run_id}
+        here = f"tags.\"collegium.place\" = '{tags['collegium.place']}'"
+        self._end_stale([*self._runs(f"{here} and attributes.status = 'RUNNING'")])
+        last = next((run for run in self._runs(here) if "mlflow.parentRunId" not in run.data.tags), None)
+        if last is not None and last.info.status != "FINISHED":
+            tags = {**tags, "collegium.continues": last.info.run_id}
         run_id: str = self.client.create_run(self.experiment_id, int(time.time() * 1000), dict(tags), name).info.run_id
         params = [Param(key[:250], value[:LONGEST_PARAM]) for key, value in flattened(recipe)]
         for first in range(0, len(params), 100):
             self.client.log_batch(run_id, params=params[first : first + 100])
         return run_id
 
-    def _earlier(self, place: str) -> "list[Run]":
-        """Parent runs of this place in any experiment, newest first."""
+    def _runs(self, query: str) -> "Iterator[Run]":
+        """In any experiment, newest first; nested ones too, of which a search has thousands."""
         experiments = [experiment.experiment_id for experiment in self.client.search_experiments(max_results=1000)]
-        return list(self.client.search_runs(experiments, f"tags.\"collegium.place\" = '{place}'", max_results=1000))
+        token = None
+        while True:
+            page = self.client.search_runs(experiments, query, max_results=1000, page_token=token)
+            yield from page
+            if not (token := page.token):
+                return
 
     def _end_stale(self, runs: "list[Run]") -> None:
         for run in runs:
