@@ -152,10 +152,7 @@ class Cluster:
             options = {"address": self._address}
             if self._out is not None and (shipped := shipped_environment(self._out)):
                 options["runtime_env"] = {"env_vars": shipped}
-        log.info(
-            "starting Ray on this machine" if local else "joining the Ray cluster at %s",
-            *([] if local else [self._address]),
-        )
+        log.info("starting Ray on this machine" if local else f"joining the Ray cluster at {self._address}")
         try:
             ray.init(
                 **options,

@@ -56,12 +56,6 @@ def test_a_student_and_its_live_teachers_take_room_from_each_other() -> None:
     assert [ask.missing is None for ask in (workers, replicas)].count(False) == 1
 
 
-def test_what_pools_may_bring_is_asked_for_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, '{"gpus": {"nodes": 2, "CPU": 8, "GPU": 1}}')
-    [asked] = place(digits("teachers.wide.replicas=1"), [("label", "wide")], {"head": {"CPU": 0.0}})
-    assert asked.missing == "1 x 1 CPU, 1 GPU: waits for the autoscaler; no node of today has 1 CPU"
-
-
 def test_what_finds_no_room_says_how_many_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = ("teachers.wide.resources={gpus: 4}", "teachers.wide.replicas=3")
     monkeypatch.delenv(AUTOSCALING, raising=False)
