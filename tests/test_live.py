@@ -375,6 +375,19 @@ def test_a_live_teacher_without_replicas_is_refused():
 
 
 @pytest.mark.slow
+def test_a_live_teacher_of_which_no_replica_comes_back_is_the_clusters_fault(digits, own, ray_cluster):
+    import ray
+
+    with live_replicas([own(replicas=2)], digits.folder, [], 60) as replicas:
+        client = ReplicaClient(replicas, wait_s=1)
+        client.answers(client.ask(["mine"], *batch_of(digits)))
+        for actor in replicas["mine"]:
+            ray.kill(actor, no_restart=True)
+        with pytest.raises(EnvironmentUnfit, match=r"'mine': all replicas are lost, and none came back within 1 s"):
+            client.answers(client.ask(["mine"], *batch_of(digits)))
+    assert_all_is_given_back()
+
+
 def test_room_for_all_at_once_or_for_nothing_and_what_is_missing_is_told(ray_cluster, caplog):
     parts = [Request.of("replicas of x", Resources(cpus=2), 3), Request.of("workers of y", Resources(), 3)]
     told = r"workers of y: the cluster had no room for 3 x 1 CPU within 12 s; free are .*`replicas` or `workers`"
