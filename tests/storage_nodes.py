@@ -130,4 +130,4 @@ def kills(folder: Path, times: int, seed: int) -> Iterator[faults.Kill]:
             )
 
 
-KINDS = {"node, then driver, OUT in a bucket": kills}
+KINDS = {"node and driver of a bucket": kills}  # no comma: overlayfs would take it for the end of a path
