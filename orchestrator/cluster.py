@@ -6,7 +6,6 @@ The one module beside the command line that may catch whatever Ray throws.
 import atexit
 import gc
 import logging
-import math
 import os
 import shutil
 from collections import deque
@@ -201,8 +200,7 @@ class Cluster:
         import ray
 
         self.join()
-        with self._room({"CPU": 1.0}):
-            pass  # there is some now; the tasks take it, and what else is free
+        self._await_room({"CPU": 1.0})
         run = ray.remote(num_cpus=1, max_retries=3)(_run)
         shared = ray.put((function, str(user_path), Carried.from_here()))
         in_flight: deque[Any] = deque()
@@ -215,9 +213,8 @@ class Cluster:
             yield _get(in_flight.popleft())
 
     def call(self, function: Callable[..., Result], *arguments: Any, resources: Resources, user_path: Path) -> Result:
-        """Run one function as a Ray task with `resources` and wait for it. Raises EnvironmentUnfit as `_room`."""
+        """Run one function as a Ray task with `resources` and wait for it. Raises EnvironmentUnfit as `_await_room`."""
         import ray
-        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         from teachers.reservation import bundle_of
 
@@ -226,17 +223,14 @@ class Cluster:
         options |= {"resources": dict(resources.custom), "accelerator_type": resources.accelerator_type}
         threads = str(max(1, int(resources.cpus)))
         bound = ray.remote(**options, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}})(_call)
-        with self._room(bundle_of(resources, gpus)) as group:
-            there = bound.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group, 0))
-            result: Result = _get(there.remote(function, arguments, str(user_path), Carried.from_here()))
+        self._await_room(bundle_of(resources, gpus))
+        result: Result = _get(bound.remote(function, arguments, str(user_path), Carried.from_here()))
         return result
 
-    @contextmanager
-    def _room(self, bundle: dict[str, float]) -> Iterator[Any]:
-        """A group with `bundle` on one node, for a task of the stage that this thread is at; a wait for it is told.
+    def _await_room(self, bundle: dict[str, float]) -> None:
+        """Where no node that is up could hold `bundle`, wait for one that can, and say so: a task would wait in silence.
 
-        Raises EnvironmentUnfit when no node could hold it, and none has come after a while. Where one could, other work
-        has it, of this run perhaps, and that is waited for.
+        Raises EnvironmentUnfit when none has come after a while.
         """
         import ray
 
@@ -244,10 +238,9 @@ class Cluster:
 
         self.join()
         up = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        could = any(all(node.get(name, 0) >= amount for name, amount in bundle.items()) for node in up)
-        request = Request(f"tasks of {ids().get('stage', 'this run')}", bundle, 1)
-        with reserved([request], math.inf if could else self.wait_for_room_s) as (group,):
-            yield group
+        if not any(all(node.get(name, 0) >= amount for name, amount in bundle.items()) for node in up):
+            with reserved([Request(f"tasks of {ids().get('stage', 'this run')}", bundle, 1)], self.wait_for_room_s):
+                pass
 
 
 def _job_config() -> Any:

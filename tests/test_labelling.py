@@ -4,9 +4,7 @@ import shutil
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,7 @@ from teachers.adapters import to_logits
 from teachers.config import CallableTeacher, CheckpointTeacher, Resources
 from teachers.errors import EnvironmentUnfit, RecipeError, StoreError, TeacherError
 from teachers.labelling import Labeller, LabelTask, TeacherSpec, label
-from teachers.log_lines import with_ids, working_on
+from teachers.log_lines import working_on
 from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
@@ -364,31 +362,17 @@ def test_torch_has_as_many_threads_as_the_replica_has_cpus(spec, tasks, tmp_path
     assert (tmp_path / "user" / "threads").read_text() == "3 3"
 
 
-def test_a_task_that_finds_no_room_says_what_it_waits_for_and_gives_up_where_no_node_could_hold_it(
-    caplog, ray_cluster: None
-) -> None:
-    """What others hold is waited for without end: it may be this run's own."""
-    from ray.util.placement_group import placement_group, remove_placement_group
-
+def test_a_task_that_no_node_could_hold_says_what_it_waits_for_and_gives_up(caplog, ray_cluster: None) -> None:
     from orchestrator.cluster import Cluster
 
     joined = Cluster(None, None)
-    joined.wait_for_room_s = 1
-    others = placement_group([{"CPU": 8.0}])
-    assert others.wait(60)
-    with caplog.at_level("INFO"), ThreadPoolExecutor() as threads, working_on(stage="evaluate/small"):
-        call = partial(joined.call, int, "7", resources=Resources(gpus=0), user_path=Path.cwd())
-        done = threads.submit(with_ids(call))
-        while not re.search(r"waiting since .*: tasks of evaluate/small need 1 x 1 CPU; free are", caplog.text):
-            assert not done.done()
-            time.sleep(0.1)
-        remove_placement_group(others)
-        assert done.result() == 7
-        assert list(joined.map(int, "123", Path.cwd())) == [1, 2, 3]
-        with pytest.raises(
-            EnvironmentUnfit, match=r"tasks of evaluate/small: the cluster had no room for 1 x .*nowhere"
-        ):
-            joined.call(int, "7", resources=Resources(gpus=0, custom={"nowhere": 1}), user_path=Path.cwd())
+    joined.wait_for_room_s = 12
+    nowhere = Resources(gpus=0, custom={"nowhere": 1})
+    told = r"tasks of evaluate/small: the cluster had no room for 1 x .*nowhere within 12 s"
+    with caplog.at_level("INFO"), working_on(stage="evaluate/small"), pytest.raises(EnvironmentUnfit, match=told):
+        joined.call(int, "7", resources=nowhere, user_path=Path.cwd())
+    assert re.search(r"waiting since .*: tasks of evaluate/small need 1 x 1 CPU, 1 nowhere; free are", caplog.text)
+    assert joined.call(int, "7", resources=Resources(gpus=0), user_path=Path.cwd()) == 7
     assert_all_is_given_back()
 
 
