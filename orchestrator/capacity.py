@@ -144,9 +144,14 @@ def this_machine(recipe: Recipe) -> list[Node]:
 
     Upper bounds: Ray counts no more than these. What it calls the GPUs is not known, so any name passes.
     """
-    import torch
-
-    gpus = float(torch.cuda.device_count())
+    gpus = float(gpus_here())
     configs = [*recipe.teachers.values(), *recipe.learners.values()]
     called = {f"{OF_A_TYPE}{config.resources.accelerator_type}": gpus for config in configs}
     return [{"CPU": float(os.cpu_count() or 1), "GPU": gpus, **called}]
+
+
+def gpus_here() -> int:
+    """On which torch computes. Those beside a build for the CPU, or under a driver that is too old, are of no use here."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

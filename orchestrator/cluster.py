@@ -27,7 +27,7 @@ from teachers.pools import in_reach
 from teachers.storage.place import shipped_environment
 from teachers.waiting import outcome
 
-from .capacity import check_capacity, total, wait_for_room_s
+from .capacity import check_capacity, gpus_here, total, wait_for_room_s
 from .checks import check_before_work
 from .head_watch import HeadWatch
 from .joining import check_address, told
@@ -137,20 +137,20 @@ class Cluster:
         if ray.is_initialized():
             return
         local = self._address in (None, "local")
+        options: dict[str, Any] = {"address": self._address}
         if local:
             self._dashboard_port = own_dashboard()
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # this machine is not taken away
-        # Without the dashboard Ray Train leaves the placement group of a worker group that died.
-        options: dict[str, Any] = {
-            "address": "local",
-            "include_dashboard": True,
-            "dashboard_port": self._dashboard_port,
-            "object_store_memory": object_store_bytes(self._recipe),
-        }
-        if not local:
-            options = {"address": self._address}
-            if self._out is not None and (shipped := shipped_environment(self._out)):
-                options["runtime_env"] = {"env_vars": shipped}
+            # Without the dashboard Ray Train leaves the placement group of a worker group that died.
+            options = {
+                "address": "local",
+                "num_gpus": gpus_here(),
+                "include_dashboard": True,
+                "dashboard_port": self._dashboard_port,
+                "object_store_memory": object_store_bytes(self._recipe),
+            }
+        elif self._out is not None and (shipped := shipped_environment(self._out)):
+            options["runtime_env"] = {"env_vars": shipped}
         log.info("starting Ray on this machine" if local else f"joining the Ray cluster at {self._address}")
         try:
             ray.init(
