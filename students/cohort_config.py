@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 from teachers.config import Config, ImportString, Preprocess, Resources
 
 from .cohort_terms import CohortTerm, MethodName, PeerTerm, default_objective, with_defaults
-from .config import Control, Require, StudentTrain, TeacherTermCommon, TrainOverride, check_ramps, check_teachers
+from .config import Control, Require, StudentTrain, TrainOverride, check_ramps, check_teachers
 
 KdclTarget = Literal["naive", "linear", "min_logit", "general"]
 Role = Literal["wide_teacher", "deep_teacher", "student"]
@@ -82,8 +82,6 @@ class CohortCommon(Config):
         self._check_objective(method)
         self._check_members(method)
         check_teachers(self.objective, self.teachers)
-        if self.teachers and not any(isinstance(term, TeacherTermCommon) for term in self.objective):
-            raise ValueError(f"no term listens to the teachers {self.teachers}; add `{{loss: soft}}`, or remove them")
         check_ramps(self.objective, self.train)
         if self.deliver not in ("best", "all", "ensemble", *self.members):
             raise ValueError(f"deliver is {self.deliver!r}, expected best, all, ensemble or one of {[*self.members]}")

@@ -183,9 +183,11 @@ class Require(Config):
 
 
 def check_teachers(objective: Sequence[TermCommon], teachers: list[str]) -> None:
-    """Raise ValueError for a term that listens to somebody else than `teachers`."""
+    """Raise ValueError for a term that listens to somebody else than `teachers`, and where no term listens to any."""
     if len(set(teachers)) != len(teachers):
         raise ValueError(f"teachers {teachers} name one twice")
+    if teachers and not any(isinstance(term, TeacherTermCommon) for term in objective):
+        raise ValueError(f"no term listens to the teachers {teachers}; add `{{loss: soft}}`, or remove them")
     for number, term in enumerate(objective):
         if isinstance(term, TeacherTermCommon):
             heard = set(term.teachers or teachers)

@@ -31,7 +31,7 @@ transfer_set: {source: {kind: sklearn, name: digits}, inputs: image, label: digi
 teachers:
   mine: {kind: callable, function: "job_teacher:teach", output: logits, resources: {gpus: 0.5, custom: {place: 1}}}
 students:
-  small: {model: "students.models:mlp", teachers: [mine], objective: [{loss: hard}], train: {steps: 20, seeds: [0]}, resources: {gpus: 0}}
+  small: {model: "students.models:mlp", teachers: [mine], train: {steps: 20, seeds: [0]}, resources: {gpus: 0}}
 """
 TEACHER = "import numpy as np\ndef teach(columns): return np.zeros((len(columns['image']), 10), np.float32)\n"
 ROWS = """

@@ -72,6 +72,11 @@ def test_an_unknown_loss_that_is_no_import_string_is_refused(tmp_path: Path) -> 
     assert "objective.0.loss" in complaint(tmp_path, DIGITS.replace("loss: soft", "loss: sofd"))
 
 
+def test_a_student_that_hears_none_of_its_teachers_is_refused(tmp_path: Path) -> None:
+    told = complaint(tmp_path, DIGITS, "students.small.objective=[{loss: hard}]")
+    assert "students.small: no term listens to the teachers ['wide', 'deep', 'trees']; add `{loss: soft}`" in told
+
+
 def test_augmentation_is_a_name_an_import_string_or_a_list_of_them(tmp_path: Path) -> None:
     path = ROOT / "recipes" / "digits.yaml"
     given = {"flip": ["flip"], "[flip, 'mine:fn', cutout]": ["flip", "mine:fn", "cutout"], "null": []}
