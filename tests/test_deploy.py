@@ -108,6 +108,21 @@ def test_mlflow_is_at_a_private_address_and_the_dashboard_wants_the_token(file: 
     assert "--dashboard-host=0.0.0.0" in head  # on loopback, trainers on other nodes could not ask it
 
 
+@pytest.mark.parametrize("file", LAUNCHED)
+def test_no_cluster_sends_usage_statistics(file: str) -> None:
+    """The launcher exports its own RAY_USAGE_STATS_ENABLED to the head, over that of the shell: only the option counts."""
+    (head,) = [command for command in shell_commands(file) if "ray start --head" in command]
+    assert "--disable-usage-stats" in shlex.split(head.rpartition(";")[2])
+
+
+def test_no_host_of_a_list_is_left_out_for_the_head() -> None:
+    """Ray's second autoscaler takes a local head for one of the workers that `min_workers` counts; the launcher exports it."""
+    config = loaded("deploy/on-premise.yaml")
+    (head,) = [command for command in config["head_start_ray_commands"] if "ray start --head" in command]
+    assert "RAY_enable_autoscaler_v2=0" in head
+    assert config["min_workers"] == config["max_workers"] == len(config["provider"]["worker_ips"])
+
+
 def test_the_head_on_aws_does_no_work_and_every_pool_can_be_empty() -> None:
     config = accepted(loaded("cluster.yaml"))
     types = config["available_node_types"]
