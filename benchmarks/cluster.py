@@ -34,9 +34,9 @@ import psutil
 from tests.node_cluster import BIN, NodeCluster, until
 
 if TYPE_CHECKING:
-    from teachers.dispatch import Dispatcher
-    from teachers.labelling import LabelTask
-    from teachers.transfer_set import TransferSet
+    from teachers.labelling.dispatch import Dispatcher
+    from teachers.labelling.shard import LabelTask
+    from teachers.transfer_set.transfer_set import TransferSet
 
 REPLICAS = (1, 2, 4, 8)
 SLEEP_S = 0.2
@@ -149,7 +149,7 @@ def tiny(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 @contextmanager
 def joined() -> Iterator[None]:
     """This cluster, as `collegium run` joins it."""
-    from orchestrator.cluster import cluster
+    from orchestrator.cluster.cluster import cluster
 
     with cluster() as found:
         found.join()
@@ -161,9 +161,10 @@ def dispatcher(function: str, task: "LabelTask", folder: Path, num: int, num_sha
     """Of the first shards, with replicas that are up already."""
     import ray
 
-    from teachers.config import CallableTeacher, Resources
-    from teachers.dispatch import Dispatcher, Shard, replicas
-    from teachers.labelling import TeacherSpec
+    from teachers.config.resources import Resources
+    from teachers.config.teacher import CallableTeacher
+    from teachers.labelling.dispatch import Dispatcher, Shard, replicas
+    from teachers.labelling.shard import TeacherSpec
     from teachers.soft_targets.store import SoftTargetStore
 
     config = CallableTeacher(

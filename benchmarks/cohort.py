@@ -31,16 +31,17 @@ import torch
 import torch.distributed as dist
 from pydantic import TypeAdapter
 
-from students.codistillation import CodistillingCohort
-from students.cohort_config import CohortConfig
-from students.cohort_runs import member_runs
-from students.data import SharedData
-from students.peers import Cohort
-from students.ranks import Ranks
-from students.session import CohortRun, PlainSession
-from students.train import Clock, Training
-from teachers.config import NumpySource, TransferSetConfig
-from teachers.prepare import prepare
+from students.cohorts.codistillation import CodistillingCohort
+from students.cohorts.peers import Cohort
+from students.config.cohort import CohortConfig
+from students.data.shared import SharedData
+from students.fitting.ranks import Ranks
+from students.runs.of_cohort import member_runs
+from students.runs.run import CohortRun
+from students.runs.session import PlainSession
+from students.training.train import Clock, Training
+from teachers.config.transfer_set import NumpySource, TransferSetConfig
+from teachers.preparing.prepare import prepare
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "conv": {"model": "teachers.zoo:conv_net", "arguments": {"width": 8}, "batch_size": 256},

@@ -18,10 +18,11 @@ from typing import Any
 
 import yaml
 
-from orchestrator import load_recipe, run
-from orchestrator.cluster import cluster
-from orchestrator.recipe import Recipe
-from orchestrator.shipped import find
+from orchestrator.cluster.cluster import cluster
+from orchestrator.recipe.load import load_recipe
+from orchestrator.recipe.model import Recipe
+from orchestrator.recipe.shipped import find
+from orchestrator.running.run import run
 
 LEARNING_RATES = (1e-3, 2.5e-3, 5e-3, 1e-2, 2e-2)
 WEIGHT_DECAYS = (0.0, 1e-2, 1e-1)
@@ -56,9 +57,10 @@ def tuned_control(recipe: Recipe, out: Path) -> float:
 
 
 def train_controls(recipe: Recipe, out: Path, seeds: list[int], learning_rate: float, weight_decay: float) -> list[Any]:
-    from students.config import HardTerm
-    from students.session import PlainSession, Run
-    from students.train import fit
+    from students.config.student import HardTerm
+    from students.fitting.fit import fit
+    from students.runs.run import Run
+    from students.runs.session import PlainSession
 
     student = recipe.students["small"]
     train = student.train.model_copy(update={"learning_rate": learning_rate, "weight_decay": weight_decay})
@@ -101,7 +103,7 @@ def prepared(out: Path) -> Path:
 
 def test_accuracy(folder: Path, transfer_set: Path) -> float:
     import students
-    from teachers.transfer_set import TransferSet
+    from teachers.transfer_set.transfer_set import TransferSet
 
     opened, model = TransferSet.open(transfer_set), students.load(folder)
     segment = opened.of("test")[0]

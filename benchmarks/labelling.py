@@ -27,13 +27,16 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file, save_file
 
-from orchestrator.ray_environment import set_environment
-from teachers.config import CallableTeacher, ModuleTeacher, NumpySource, Resources, SplitConfig, TransferSetConfig
-from teachers.labelling import LabelTask, TeacherSpec, label
-from teachers.prepare import prepare
+from orchestrator.cluster.environment import set_environment
+from teachers.config.resources import Resources
+from teachers.config.teacher import CallableTeacher, ModuleTeacher
+from teachers.config.transfer_set import NumpySource, SplitConfig, TransferSetConfig
+from teachers.labelling.label import label
+from teachers.labelling.shard import LabelTask, TeacherSpec
+from teachers.preparing.prepare import prepare
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
-from teachers.transfer_set import TransferSet
+from teachers.transfer_set.transfer_set import TransferSet
 from teachers.zoo import conv_net
 
 NUM_ROUNDS = 5
@@ -64,7 +67,7 @@ def real(folder: Path) -> dict[str, Any]:
     """A conv net on 28 x 28 images: our replicas, one plain process with all threads, one plain process a core."""
     import ray
 
-    from teachers.dispatch import replicas
+    from teachers.labelling.dispatch import replicas
 
     num_rows = NUM_REPLICAS * REAL_SHARDS_PER_REPLICA * REAL_ROWS_PER_SHARD
     transfer_set, rows = prepared(folder / "real", num_rows)
@@ -108,7 +111,7 @@ def real(folder: Path) -> dict[str, Any]:
 
 def dispatch(teacher: TeacherSpec, tasks: list[LabelTask], actors: list[Any], number: int) -> None:
     """Fill the store of one round by replicas that are up already."""
-    from teachers.dispatch import Dispatcher, Shard
+    from teachers.labelling.dispatch import Dispatcher, Shard
 
     store = SoftTargetStore.open(tasks[number].store)
     shards = [Shard(number, shard, *store.shard_rows(shard)) for shard in store.missing()]

@@ -29,18 +29,24 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from orchestrator.ray_environment import set_environment
-from students.batches import Batches
-from students.config import HardTerm, SoftTerm
-from students.live import LookAhead
-from students.session import Live, PlainSession, Run, Source
-from students.train import SharedData, Training
-from teachers.config import ModuleTeacher, NumpySource, Preprocess, Resources, TrainConfig, TransferSetConfig
-from teachers.labelling import Questioner, TeacherSpec, loaded
-from teachers.prepare import prepare
+from orchestrator.cluster.environment import set_environment
+from students.config.student import HardTerm, SoftTerm
+from students.data.batches import Batches
+from students.data.shared import SharedData
+from students.runs.run import Live, Run, Source
+from students.runs.session import PlainSession
+from students.training.look_ahead import LookAhead
+from students.training.train import Training
+from teachers.config.preprocess import Preprocess
+from teachers.config.resources import Resources
+from teachers.config.teacher import ModuleTeacher
+from teachers.config.training import TrainConfig
+from teachers.config.transfer_set import NumpySource, TransferSetConfig
+from teachers.labelling.shard import Questioner, TeacherSpec, loaded
+from teachers.preparing.prepare import prepare
 from teachers.soft_targets.schema import Spec, rows_per_shard
 from teachers.soft_targets.store import SoftTargetStore
-from teachers.transfer_set import TransferSet
+from teachers.transfer_set.transfer_set import TransferSet
 from teachers.zoo import conv_net
 
 EDGE, CLASSES, PREFETCH = 28, 10, 4
@@ -72,7 +78,7 @@ def main() -> None:
 
 
 def measured(bench: "Bench", arguments: argparse.Namespace) -> dict[str, float]:
-    from teachers.live import ReplicaClient, live_replicas
+    from teachers.labelling.live import ReplicaClient, live_replicas
 
     with live_replicas(bench.teachers, bench.transfer_set.folder, [], 60) as replicas:
         live = LiveSide(bench, ReplicaClient(replicas))

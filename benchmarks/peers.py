@@ -24,18 +24,20 @@ from pydantic import TypeAdapter
 
 import students
 from benchmarks.training import FASHION, fashion
-from students.cohort_config import CohortConfig
-from students.cohort_runs import alone_runs, member_runs
-from students.config import HardTerm, SoftTerm
-from students.evaluate_cohort import mean_probability
-from students.optimize import resolve_steps
-from students.session import CohortRun, PlainSession, Run, Source
-from students.train import fit
-from teachers.config import NumpySource, Preprocess, TransferSetConfig
-from teachers.prepare import prepare
+from students.config.cohort import CohortConfig
+from students.config.student import HardTerm, SoftTerm
+from students.fitting.fit import fit
+from students.measuring.cohort import mean_probability
+from students.runs.of_cohort import alone_runs, member_runs
+from students.runs.run import CohortRun, Run, Source
+from students.runs.session import PlainSession
+from students.training.optimize import resolve_steps
+from teachers.config.preprocess import Preprocess
+from teachers.config.transfer_set import NumpySource, TransferSetConfig
+from teachers.preparing.prepare import prepare
 from teachers.soft_targets.schema import Spec, rows_per_shard
 from teachers.soft_targets.store import SoftTargetStore
-from teachers.transfer_set import TransferSet
+from teachers.transfer_set.transfer_set import TransferSet
 
 CONV = {"model": "students.models:small_conv_net", "arguments": {"width": 16}}
 WIDE = {"model": "students.models:small_conv_net", "arguments": {"width": 32}}

@@ -33,8 +33,9 @@ import pyarrow.parquet
 import torch
 from torch import Tensor
 
-from teachers.soft_targets.encoding import bytes_per_row
-from teachers.soft_targets.reader import EpochReader, SoftTargets
+from teachers.rows.epoch import EpochReader
+from teachers.soft_targets.encodings.table import bytes_per_row
+from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.schema import Spec, rows_per_shard
 from teachers.soft_targets.store import SoftTargetStore
 

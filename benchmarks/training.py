@@ -32,15 +32,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from students.batches import Batches
-from students.config import HardTerm, SoftTerm
-from students.session import PlainSession, Run, Source
-from students.train import SharedData, Training
-from teachers.config import NumpySource, Preprocess, TrainConfig, TransferSetConfig
-from teachers.prepare import prepare
+from students.config.student import HardTerm, SoftTerm
+from students.data.batches import Batches
+from students.data.shared import SharedData
+from students.runs.run import Run, Source
+from students.runs.session import PlainSession
+from students.training.train import Training
+from teachers.config.preprocess import Preprocess
+from teachers.config.training import TrainConfig
+from teachers.config.transfer_set import NumpySource, TransferSetConfig
+from teachers.preparing.prepare import prepare
 from teachers.soft_targets.schema import Spec, rows_per_shard
 from teachers.soft_targets.store import SoftTargetStore
-from teachers.transfer_set import TransferSet
+from teachers.transfer_set.transfer_set import TransferSet
 from teachers.zoo import conv_net
 
 FASHION = Path(__file__).parents[2] / "shared" / "data" / "fashion_mnist" / "train.parquet"
@@ -140,7 +144,7 @@ def against_live(bench: "Bench", rounds: int) -> dict[str, float | None]:
 
 
 def under_cudnn_flags_of_the_engine(side: Side) -> Side:
-    """As `students.train.fit` runs its steps: deterministic, without trying algorithms."""
+    """As `students.fitting.fit.fit` runs its steps: deterministic, without trying algorithms."""
 
     def deterministic(steps: int) -> Any:
         flags: AbstractContextManager[None] = torch.backends.cudnn.flags(

@@ -55,12 +55,12 @@ from teachers.zoo import conv_net
 if TYPE_CHECKING:  # processes of the plain sides import this file, and must not wait for what is ours
     import numpy as np
 
-    from orchestrator.context import Context
-    from orchestrator.pipeline import Results
-    from orchestrator.recipe import Recipe
-    from orchestrator.runs import Begun
-    from orchestrator.study import Who
-    from orchestrator.trial import Job
+    from orchestrator.building.context import Context
+    from orchestrator.building.pipeline import Results
+    from orchestrator.recipe.model import Recipe
+    from orchestrator.running.run import Begun
+    from orchestrator.search.study import Who
+    from orchestrator.search.trial import Job
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = 9216
@@ -155,7 +155,7 @@ class Ours:
         return self.counter.stat().st_size
 
     def recipe(self, steps: int, trials: int) -> "Recipe":
-        from orchestrator.recipe import Recipe
+        from orchestrator.recipe.model import Recipe
 
         source = {"kind": "numpy", "path": str(self.folder / "images.npz")}
         split = {"train": 0.9, "validation": 0.05, "test": 0.05}
@@ -188,8 +188,8 @@ class Ours:
     @contextmanager
     def sealed(self, steps: int, trials: int) -> Iterator[tuple["Begun", "Context", "Results"]]:
         """A cluster, with all that comes before the trials; done the first time."""
-        from orchestrator.pipeline import train_in_order
-        from orchestrator.runs import opened
+        from orchestrator.building.pipeline import train_in_order
+        from orchestrator.running.run import opened
 
         recipe = self.recipe(steps, trials)
         with opened(recipe, self.folder / "out", ROOT, quiet=True) as begun, begun.on_cluster("local") as context:
@@ -208,10 +208,10 @@ class Ours:
 
     def study(self, steps: int, trials: int) -> Timed:
         """As `collegium tune` has it, from the first of a study to the end of its last trial."""
-        from orchestrator.search_space import values_now
-        from orchestrator.studies import Diary
-        from orchestrator.study import Study
-        from orchestrator.tuning import run_trials
+        from orchestrator.recipe.space import values_now
+        from orchestrator.running.tune import Diary
+        from orchestrator.search.on_tune import run_trials
+        from orchestrator.search.study import Study
 
         self.num_studies += 1
         with self.sealed(steps, trials) as (begun, context, taught):
@@ -231,8 +231,8 @@ class Ours:
 
 
 def job_of(context: "Context", taught: "Results", scratch: Path) -> "Job":
-    from orchestrator.context import segments_of, sources
-    from orchestrator.trial import Job
+    from orchestrator.building.context import segments_of, sources
+    from orchestrator.search.trial import Job
 
     learner = context.recipe.learners["small"]
     segments = segments_of(taught.prepared, "train")
@@ -254,9 +254,9 @@ def rows_of(job: "Job", taught: "Results") -> dict[str, Any]:
     """What a trial of ours reads, as tensors; and the teachers, who give the same targets when they are asked."""
     from safetensors.torch import load_file
 
-    from orchestrator.trial import run_of
-    from students.data import open_data
-    from students.session import PlainSession
+    from orchestrator.search.trial import run_of
+    from students.data.shared import open_data
+    from students.runs.session import PlainSession
 
     data = open_data(run_of(job, job.learner, "student", job.folder / "none"), PlainSession(), 1 << 34)  # type: ignore[arg-type]
     columns: dict[str, Any] = data.rows.columns

@@ -6,10 +6,10 @@ Everything the command does is one call from here: `from orchestrator import loa
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .planning import plan as plan
-    from .recipe import load_recipe as load_recipe
-    from .runs import run as run
-    from .studies import tune as tune
+    from .planning.planning import plan as plan
+    from .recipe.load import load_recipe as load_recipe
+    from .running.run import run as run
+    from .running.tune import tune as tune
 
 __all__ = ["load_recipe", "plan", "run", "tune"]
 _HOMES = {"load_recipe": "recipe", "plan": "planning", "run": "runs", "tune": "studies"}

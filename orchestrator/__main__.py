@@ -1,9 +1,9 @@
 """`python -m orchestrator`: the command `collegium`, where its script is not on the PATH, as in a submitted job."""
 
-from .arrival import check_arrival
+from .jobs.arrival import check_arrival
 
 if __name__ == "__main__":
     check_arrival()
-    from .cli import main
+    from .cli.main import main
 
     main()

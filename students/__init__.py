@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from teachers.model_folder import LoadedModel
+    from teachers.models.folder import LoadedModel
 
 
 def load(folder: str | Path, *, trust: Sequence[str] = (), device: str = "cpu") -> "LoadedModel":
@@ -13,6 +13,6 @@ def load(folder: str | Path, *, trust: Sequence[str] = (), device: str = "cpu") 
 
     `trust` names architectures beyond Collegium's own that the folder may name. Raises StoreError for any other.
     """
-    from teachers.model_folder import load_model
+    from teachers.models.folder import load_model
 
     return load_model(Path(folder), trust=trust, device=device)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teachers.model_folder import build_module
+from teachers.models.folder import build_module
 from teachers.zoo import mlp
 
 __all__ = ["ensemble", "mlp", "small_conv_net"]

@@ -15,11 +15,12 @@ import torch
 import torch.distributed as dist
 from pydantic import TypeAdapter
 
-from students.cohort_config import CohortConfig
-from students.ranks import Ranks
-from students.session import CohortRun, PlainSession, Source
-from students.train import fit
-from teachers.transfer_set import TransferSet
+from students.config.cohort import CohortConfig
+from students.fitting.fit import fit
+from students.fitting.ranks import Ranks
+from students.runs.run import CohortRun, Source
+from students.runs.session import PlainSession
+from teachers.transfer_set.transfer_set import TransferSet
 
 COHORT = TypeAdapter(CohortConfig)
 MLP = {"model": "students.models:mlp", "arguments": {"hidden": 16}}
@@ -94,7 +95,7 @@ def cohort_config(method: str = "mutual", members: Any = None, **options: Any) -
 def make_cohort(
     folder: Path, transfer_set: TransferSet, config: CohortConfig, *, sources: tuple[Source, ...] = (), seed: int = 0
 ) -> CohortRun:
-    from students.cohort_runs import member_runs
+    from students.runs.of_cohort import member_runs
 
     common = {
         "stage": folder,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from teachers.transfer_set import TransferSet
+    from teachers.transfer_set.transfer_set import TransferSet
 
 SESSION_FOLDER = tempfile.TemporaryDirectory(prefix="collegium-tests-")
 TOKEN = Path(SESSION_FOLDER.name) / "ray-token"
@@ -61,8 +61,8 @@ def ray_cluster() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> "TransferSet":
     """scikit-learn's digits, prepared: 100 labelled rows, image uint8 [8, 8, 1], classes "0" to "9". Read only."""
-    from teachers.config import SklearnSource, TransferSetConfig
-    from teachers.prepare import prepare
+    from teachers.config.transfer_set import SklearnSource, TransferSetConfig
+    from teachers.preparing.prepare import prepare
 
     source = SklearnSource(kind="sklearn", name="digits")
     config = TransferSetConfig(source=source, inputs="image", label="digit", labelled=100)

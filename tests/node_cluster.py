@@ -24,7 +24,7 @@ from types import TracebackType
 
 import psutil
 
-from orchestrator.server import ui_command
+from orchestrator.tracking.server import ui_command
 
 QUICK_TO_NOTICE = {
     "health_check_initial_delay_ms": 1000,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from orchestrator.recipe_reference import reference
+from orchestrator.recipe.reference import reference
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- reference: begin -->\n", "<!-- reference: end -->\n"

@@ -9,12 +9,14 @@ from safetensors.torch import save_file
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
 
-from teachers.adapters import LoadedTeacher, check_scores, fit_sklearn, load_teacher, teacher_classes, to_logits
-from teachers.config import CallableTeacher, CheckpointTeacher, ModuleTeacher, Preprocess, Resources, SklearnTeacher
+from teachers.config.preprocess import Preprocess
+from teachers.config.resources import Resources
+from teachers.config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher
 from teachers.errors import RecipeError, StoreError, TeacherError
-from teachers.estimators import canonical_skops, class_names
-from teachers.model_folder import ModelConfig, save_model
-from teachers.preprocess import Preprocessor
+from teachers.models.adapters import LoadedTeacher, check_scores, load_teacher, teacher_classes, to_logits
+from teachers.models.estimators import canonical_skops, class_names, fit_sklearn
+from teachers.models.folder import ModelConfig, save_model
+from teachers.models.preprocess import Preprocessor
 from teachers.zoo import mlp
 
 MLP = {"kind": "module", "model": "teachers.zoo:mlp", "arguments": {"hidden": 4}}

@@ -7,8 +7,9 @@ from typing import get_args
 
 import pytest
 
-from students.config import LossName
-from teachers.config import AugmentName, CombineName, TransformName
+from students.config.student import LossName
+from teachers.config.teacher import CombineName
+from teachers.config.training import AugmentName, TransformName
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
@@ -50,10 +51,10 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 
 
 def test_names_in_the_recipe_are_the_names_in_the_tables() -> None:
-    from students.augment import AUGMENTS
-    from students.losses import LOSSES
-    from teachers.combine import COMBINE
-    from teachers.views import TRANSFORMS
+    from students.data.augment import AUGMENTS
+    from students.objective.losses import LOSSES
+    from teachers.soft_targets.combine.class_scores import COMBINE
+    from teachers.transfer_set.views import TRANSFORMS
 
     assert set(LOSSES) == set(get_args(LossName))
     assert set(COMBINE) == set(get_args(CombineName))

@@ -43,8 +43,8 @@ import psutil
 import pytest
 from safetensors.numpy import save_file
 
-from orchestrator.tracking import Tracker, replay
-from teachers.transfer_set import TransferSet
+from orchestrator.tracking.tracker import Tracker, replay
+from teachers.transfer_set.transfer_set import TransferSet
 from tests.test_tracking import append, children, client, points, report, steps_of
 from tests.test_tracking import recipe as tracked
 from tests.training_runs import make_run, make_store, source
@@ -204,7 +204,8 @@ def test_users_code_that_raises_in_a_worker_is_told_by_its_key_and_line(
 def test_users_code_that_raises_in_a_training_is_told_by_its_key_and_line(
     key: str, where: str, changes: dict[str, Any], user: Path, digits: TransferSet, tmp_path: Path
 ) -> None:
-    from students.train import PlainSession, fit
+    from students.fitting.fit import fit
+    from students.runs.session import PlainSession
     from teachers.errors import UsersCodeError
 
     store = make_store(tmp_path / "store", digits)

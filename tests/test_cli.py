@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from orchestrator.cli import collegium
-from teachers.transfer_set import TransferSet
+from orchestrator.cli.main import collegium
+from teachers.transfer_set.transfer_set import TransferSet
 
 ROOT = Path(__file__).parents[1]
 COMMAND = Path(sys.executable).parent / "collegium"

@@ -12,23 +12,24 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from students.batches import Batches
-from students.codistillation import Listener, generations_of
-from students.cohort_runs import alone_runs
-from students.cohorts import cohort_of
-from students.data import SharedData
-from students.generations import drop_after, load_generation, newest_generation, publish_generation, steps_in
-from students.losses import peer
-from students.peer_targets import PEER_RULES
-from students.peers import Diverged
-from students.ray_codistil import errors_of
-from students.ray_groups import forgotten
-from students.session import Live, PlainSession
-from students.train import Clock, fit
+from students.cohorts.codistillation import Listener, generations_of
+from students.cohorts.generations import drop_after, load_generation, newest_generation, publish_generation, steps_in
+from students.cohorts.peers import Diverged
+from students.data.batches import Batches
+from students.data.shared import SharedData
+from students.fitting.codistil import errors_of
+from students.fitting.fit import cohort_of, fit
+from students.fitting.groups import forgotten
+from students.objective.losses import peer
+from students.objective.peer_targets import PEER_RULES
+from students.runs.of_cohort import alone_runs
+from students.runs.run import Live
+from students.runs.session import PlainSession
+from students.training.train import Clock
 from teachers.errors import CollegiumError, StoreError
-from teachers.imports import use_user_path
-from teachers.model_folder import CONFIG, WEIGHTS, ModelConfig, build_module, load_model
-from teachers.preprocess import Preprocessor
+from teachers.models.folder import CONFIG, WEIGHTS, ModelConfig, build_module, load_model
+from teachers.models.preprocess import Preprocessor
+from teachers.users_code.imports import use_user_path
 from tests.cohort_runs import CONV, EXACT, MLP, cohort_config, in_turn, make_cohort, on_ranks, only
 from tests.training_runs import make_run, source
 
@@ -462,8 +463,8 @@ class Fated(torch.nn.Module):
 def test_a_dead_and_a_slow_member_stop_no_other_and_the_same_call_goes_on_with_the_dead_one(
     digits, ray_cluster, tmp_path
 ):
-    from students.ray_codistil import codistil_on_ray
-    from teachers.config import Resources
+    from students.fitting.codistil import codistil_on_ray
+    from teachers.config.resources import Resources
 
     model = "test_codistillation:Fated"
     spare, sealed = tmp_path / "spare", tmp_path / "a" / "seed-0" / "SEAL.json"

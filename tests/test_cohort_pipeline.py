@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 import students
-from orchestrator import load_recipe, plan, run
-from orchestrator.recipe import Recipe
-from orchestrator.shipped import find
+from orchestrator.planning.planning import plan
+from orchestrator.recipe.load import load_recipe
+from orchestrator.recipe.model import Recipe
+from orchestrator.recipe.shipped import find
+from orchestrator.running.run import run
 from tests.test_pipeline import actions
 
 pytestmark = pytest.mark.slow

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.capacity import check_capacity
-from orchestrator.recipe import load_recipe
-from orchestrator.shipped import find
-from orchestrator.training_builders import budget_of, by_who_asks
-from students.cohort_runs import alone_runs, member_runs
-from students.cohort_terms import OBJECTIVES
-from students.session import Live, Source
+from orchestrator.building.fit import budget_of, by_who_asks
+from orchestrator.cluster.capacity import check_capacity
+from orchestrator.recipe.load import load_recipe
+from orchestrator.recipe.shipped import find
+from students.config.cohort_terms import OBJECTIVES
+from students.runs.of_cohort import alone_runs, member_runs
+from students.runs.run import Live, Source
 from teachers.errors import EnvironmentUnfit, RecipeError
 
 MEMBERS = "members: {a: {model: 'students.models:mlp'}, b: {model: 'students.models:mlp'}}"

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
-from teachers.combine import COMBINE, align, mean_logits, mean_probability, weighted
-from teachers.config import CombineName
+from teachers.config.teacher import CombineName
 from teachers.errors import RecipeError
+from teachers.soft_targets.combine.class_scores import COMBINE, align, mean_logits, mean_probability, weighted
 
 TEMPERATURES = [0.5, 1.0, 4.0, 100.0]
 

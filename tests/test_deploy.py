@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 import yaml
 
-from orchestrator.cli import collegium
+from orchestrator.cli.main import collegium
 
 from .kubernetes_fields import KINDS
 

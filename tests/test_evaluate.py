@@ -10,13 +10,14 @@ import sklearn.metrics
 import torch
 
 import students
-from students import evaluate, footprint
-from students.predict import predict_file
-from students.session import PlainSession, Source
-from students.train import fit
-from teachers.config import NumpySource, SklearnSource, TransferSetConfig
+from students.delivering.predict import predict_file
+from students.fitting.fit import fit
+from students.measuring import evaluate, footprint
+from students.runs.run import Source
+from students.runs.session import PlainSession
+from teachers.config.transfer_set import NumpySource, SklearnSource, TransferSetConfig
 from teachers.errors import DataError, RecipeError, StoreError
-from teachers.prepare import prepare
+from teachers.preparing.prepare import prepare
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
 from tests.training_runs import make_run

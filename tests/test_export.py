@@ -7,11 +7,11 @@ import torch
 import yaml
 
 import students
-from orchestrator.recipe import Recipe, public
-from students.export import FILES, code, export_student, verify_export
-from students.predict import predict_file
-from students.session import PlainSession
-from students.train import fit
+from orchestrator.recipe.model import Recipe, public
+from students.delivering.export import FILES, code, export_student, verify_export
+from students.delivering.predict import predict_file
+from students.fitting.fit import fit
+from students.runs.session import PlainSession
 from teachers.errors import StoreError
 from tests.training_runs import make_run
 

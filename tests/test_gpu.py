@@ -11,15 +11,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from students.batches import Batches
-from students.session import PlainSession
-from students.train import SharedData, Training, fit
-from teachers.config import CheckpointTeacher, ModuleTeacher
-from teachers.labelling import Labeller, LabelTask, TeacherSpec
-from teachers.soft_targets.reader import EpochReader, Rows, SoftTargets
+from students.data.batches import Batches
+from students.data.shared import SharedData
+from students.fitting.fit import fit
+from students.runs.session import PlainSession
+from students.training.train import Training
+from teachers.config.teacher import CheckpointTeacher, ModuleTeacher
+from teachers.labelling.shard import Labeller, LabelTask, TeacherSpec
+from teachers.rows.epoch import EpochReader
+from teachers.rows.rows import Rows
+from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
-from teachers.views import TRANSFORMS
+from teachers.transfer_set.views import TRANSFORMS
 from teachers.zoo import mlp
 from tests import training_runs
 from tests.training_runs import SOFT, make_run, make_store, outputs, run_to_kill, source

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from teachers.pools import NODES, VARIABLE
+from teachers.resources.pools import NODES, VARIABLE
 
 BIN = Path(sys.executable).parent
 STORE = 150 << 20

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from teachers.errors import RecipeError
-from teachers.imports import code_digest, load, use_user_path
+from teachers.users_code.digest import code_digest
+from teachers.users_code.imports import load, use_user_path
 
 
 def write(folder: Path, name: str, text: str) -> None:
@@ -17,7 +18,7 @@ def write(folder: Path, name: str, text: str) -> None:
 
 def digest(folder: Path, name: str) -> str:
     """In a fresh process: no module is remembered."""
-    code = f"from pathlib import Path; from teachers.imports import *; use_user_path(Path({str(folder)!r})); print(code_digest({name!r}))"
+    code = f"from pathlib import Path; from teachers.users_code.imports import *; use_user_path(Path({str(folder)!r})); print(code_digest({name!r}))"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -62,7 +63,7 @@ def test_what_is_not_there_is_told_with_a_cure(tmp_path: Path) -> None:
 
 def test_a_users_folder_named_teachers_does_not_hide_ours(tmp_path: Path) -> None:
     write(tmp_path, "teachers/__init__.py", "raise SystemExit('the wrong one')\n")
-    code = "from pathlib import Path; from teachers.imports import *; use_user_path(Path.cwd()); check_own_packages(); print('ours')"
+    code = "from pathlib import Path; from teachers.users_code.imports import *; use_user_path(Path.cwd()); check_own_packages(); print('ours')"
     command = [sys.executable, "-P", "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "ours\n"

@@ -15,8 +15,8 @@ from threading import Thread
 
 import pytest
 
-from orchestrator.jobs_server import dashboard_address
-from orchestrator.joining import check_address, told
+from orchestrator.cluster.dashboard import dashboard_address
+from orchestrator.cluster.joining import check_address, told
 from teachers.errors import EnvironmentUnfit, RecipeError
 
 COMMAND = Path(sys.executable).parent / "collegium"
@@ -168,7 +168,7 @@ def test_a_job_that_does_not_end_when_it_is_stopped_is_no_success(serve, tmp_pat
             self.answer(200, {"stopped": True})
 
     address = serve(Hangs)
-    code = f"from orchestrator.jobs import Jobs; Jobs({address!r}).stop('mine-1', patience_s=1)"
+    code = f"from orchestrator.jobs.client import Jobs; Jobs({address!r}).stop('mine-1', patience_s=1)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert (
         f"CollegiumError: mine-1 was asked to end, and has not within 1 s; look again: collegium jobs list --address {address}"
@@ -221,7 +221,7 @@ def test_an_address_that_answers_nothing_is_given_up_within_the_time_that_is_pro
     silent: str, tmp_path: Path
 ) -> None:
     """10 seconds are promised to users: the command's own start is not counted here."""
-    from orchestrator.jobs_server import look_at
+    from orchestrator.cluster.dashboard import look_at
 
     begun = time.monotonic()
     with pytest.raises(EnvironmentUnfit, match="does not answer"):

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from teachers.actor import device_of_replica
-from teachers.adapters import to_logits
-from teachers.config import CallableTeacher, CheckpointTeacher, Resources
+from teachers.config.resources import Resources
+from teachers.config.teacher import CallableTeacher, CheckpointTeacher
 from teachers.errors import EnvironmentUnfit, RecipeError, StoreError, TeacherError
-from teachers.labelling import Labeller, LabelTask, TeacherSpec, label
-from teachers.log_lines import working_on
+from teachers.labelling.actor import device_of_replica
+from teachers.labelling.label import label
+from teachers.labelling.shard import Labeller, LabelTask, TeacherSpec
+from teachers.models.adapters import to_logits
+from teachers.process.log_lines import working_on
 from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
@@ -363,7 +365,7 @@ def test_torch_has_as_many_threads_as_the_replica_has_cpus(spec, tasks, tmp_path
 
 
 def test_a_task_that_no_node_could_hold_says_what_it_waits_for_and_gives_up(caplog, ray_cluster: None) -> None:
-    from orchestrator.cluster import Cluster
+    from orchestrator.cluster.cluster import Cluster
 
     joined = Cluster(None, None)
     joined.wait_for_room_s = 12
@@ -382,9 +384,9 @@ def test_every_node_is_asked_whether_it_sees_out(
     """Those that join later, too. What is relative is elsewhere for a worker than for the driver: it does not see it."""
     import ray
 
-    from orchestrator.cluster import cluster
-    from orchestrator.new_nodes import NewNodes
-    from orchestrator.probing import check_seen
+    from orchestrator.cluster.cluster import cluster
+    from orchestrator.cluster.new_nodes import NewNodes
+    from orchestrator.cluster.probing import check_seen
 
     cure = r"out: node \S+ does not see what the driver wrote there; give --out a folder that all nodes share \(NFS\), or s3"
     check_seen(tmp_path / "out", ray.nodes())

@@ -11,17 +11,21 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from students.batches import INPUT, Batches
-from students.live import LookAhead
-from students.ray_train import fit_on_ray
-from students.session import Live, PlainSession
-from students.steps import step_seed
-from students.train import SharedData, Training, fit
-from teachers.config import CallableTeacher, ModuleTeacher, Resources
+from students.data.batches import INPUT, Batches
+from students.data.shared import SharedData
+from students.fitting.fit import fit
+from students.fitting.on_ray import fit_on_ray
+from students.runs.run import Live
+from students.runs.session import PlainSession
+from students.training.look_ahead import LookAhead
+from students.training.steps import step_seed
+from students.training.train import Training
+from teachers.config.resources import Resources
+from teachers.config.teacher import CallableTeacher, ModuleTeacher
 from teachers.errors import EnvironmentUnfit, RecipeError, TeacherError, UsersCodeError
-from teachers.labelling import Labeller, LabelTask, TeacherSpec, loaded
-from teachers.live import ReplicaClient, live_replicas
-from teachers.reservation import Request, reserved
+from teachers.labelling.live import ReplicaClient, live_replicas
+from teachers.labelling.shard import Labeller, LabelTask, TeacherSpec, loaded
+from teachers.resources.reservation import Request, reserved
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.zoo import mlp
@@ -391,7 +395,7 @@ def test_a_live_teacher_of_which_no_replica_comes_back_is_the_clusters_fault(dig
 def test_room_for_all_at_once_or_for_nothing_and_what_is_missing_is_told(ray_cluster, caplog):
     parts = [Request.of("replicas of x", Resources(cpus=2), 3), Request.of("workers of y", Resources(), 3)]
     told = r"workers of y: the cluster had no room for 3 x 1 CPU within 12 s; free are .*`replicas` or `workers`"
-    caplog.set_level("INFO", "teachers.reservation")
+    caplog.set_level("INFO", "teachers.resources.reservation")
     with pytest.raises(EnvironmentUnfit, match=told), reserved(parts, 12):
         pass
     said = [record.getMessage() for record in caplog.records]

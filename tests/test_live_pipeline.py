@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from orchestrator import load_recipe, plan, run
-from orchestrator.capacity import check_capacity
-from orchestrator.cli import collegium
-from orchestrator.recipe import Recipe
-from orchestrator.shipped import find
+from orchestrator.cli.main import collegium
+from orchestrator.cluster.capacity import check_capacity
+from orchestrator.planning.planning import plan
+from orchestrator.recipe.load import load_recipe
+from orchestrator.recipe.model import Recipe
+from orchestrator.recipe.shipped import find
+from orchestrator.running.run import run
 from teachers.errors import EnvironmentUnfit, RecipeError
 from tests.test_pipeline import actions
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from teachers import log_lines, prometheus
-from teachers.log_lines import ROOTS, Carried, JsonLines, ids, with_ids, working_on
+from teachers.process import log_lines, prometheus
+from teachers.process.log_lines import ROOTS, Carried, JsonLines, ids, with_ids, working_on
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,7 +33,7 @@ def written() -> Iterator[io.StringIO]:
 
 
 def test_a_line_is_one_object_with_the_ids_of_its_work(written: io.StringIO) -> None:
-    log = logging.getLogger("teachers.labelling")
+    log = logging.getLogger("teachers.labelling.label")
     with working_on(run="r"):
         with working_on(stage="label/wide", shard=3):
             log.warning("two\nlines of %s", "text")
@@ -43,7 +43,7 @@ def test_a_line_is_one_object_with_the_ids_of_its_work(written: io.StringIO) -> 
     assert first | {"time": 0} == {
         "time": 0,
         "level": "WARNING",
-        "logger": "teachers.labelling",
+        "logger": "teachers.labelling.label",
         "message": "two\nlines of text",
         "run": "r",
         "stage": "label/wide",
@@ -64,9 +64,9 @@ def test_another_process_writes_as_this_one_does(written: io.StringIO) -> None:
         carried = Carried.from_here()
     assert carried == Carried({"run": "r", "stage": "label/wide"}, True, logging.INFO)
     code = (
-        "import logging; from teachers.log_lines import Carried, working_on\n"
+        "import logging; from teachers.process.log_lines import Carried, working_on\n"
         f"{carried!r}.take_up()\n"
-        "with working_on(shard=1): logging.getLogger('students.train').info('hello')"
+        "with working_on(shard=1): logging.getLogger('students.training.train').info('hello')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     line = json.loads(done.stderr)

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from students.augment import AUGMENTS, affine
-from students.config import LossName
-from students.losses import LOSSES, hard, soft, teacher_label
-from students.optimize import OPTIMIZERS, SCHEDULES
-from teachers.config import AugmentName, OptimizerName, ScheduleName
+from students.config.student import LossName
+from students.data.augment import AUGMENTS, affine
+from students.objective.losses import LOSSES, hard, soft, teacher_label
+from students.training.optimize import OPTIMIZERS, SCHEDULES
+from teachers.config.training import AugmentName, OptimizerName, ScheduleName
 from teachers.errors import RecipeError
 
 TEMPERATURES = [1.0, 2.0, 4.0, 20.0]

@@ -5,8 +5,8 @@ import scipy.stats
 import sklearn.metrics
 import torch
 
-from students import metrics
-from students.bootstrap import Gain, paired_gain, points, verdict
+from students.measuring.bootstrap import Gain, paired_gain, points, verdict
+from students.tasks import classification
 
 
 def some_logits(rows: int = 400, classes: int = 7, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -19,16 +19,18 @@ def test_accuracy_f1_and_nll_are_those_of_scikit_learn():
     logits, labels = some_logits()
     labels = labels.clamp(max=4)  # classes 5 and 6 are said, and never true
     p = scipy.special.softmax(logits.double().numpy(), axis=1)
-    assert metrics.accuracy(logits, labels) == sklearn.metrics.accuracy_score(labels, logits.argmax(-1))
-    assert metrics.macro_f1(logits, labels) == pytest.approx(
+    assert classification.accuracy(logits, labels) == sklearn.metrics.accuracy_score(labels, logits.argmax(-1))
+    assert classification.macro_f1(logits, labels) == pytest.approx(
         sklearn.metrics.f1_score(labels, logits.argmax(-1), average="macro"), abs=1e-12
     )
-    assert metrics.nll(logits, labels) == pytest.approx(sklearn.metrics.log_loss(labels, p, labels=range(7)), abs=1e-12)
+    assert classification.nll(logits, labels) == pytest.approx(
+        sklearn.metrics.log_loss(labels, p, labels=range(7)), abs=1e-12
+    )
 
 
 def test_a_class_that_is_never_said_and_never_true_counts_in_no_f1():
     logits = torch.tensor([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0]])
-    assert metrics.macro_f1(logits, torch.tensor([0, 1])) == 1.0
+    assert classification.macro_f1(logits, torch.tensor([0, 1])) == 1.0
 
 
 def test_calibration_error_is_the_formula_of_guo():
@@ -40,16 +42,16 @@ def test_calibration_error_is_the_formula_of_guo():
         inside = (confidence > number / 15) & (confidence <= (number + 1) / 15)
         if inside.any():
             expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    bins = metrics.reliability(logits, labels)
+    bins = classification.reliability(logits, labels)
     assert len(bins) == 15
     assert sum(bin["count"] for bin in bins) == 400
-    assert metrics.expected_calibration_error(bins) == pytest.approx(expected, abs=1e-12)
+    assert classification.expected_calibration_error(bins) == pytest.approx(expected, abs=1e-12)
 
 
 def test_who_is_always_sure_and_always_right_is_calibrated():
     labels = torch.arange(5)
-    bins = metrics.reliability(1e4 * torch.eye(5), labels)
-    assert metrics.expected_calibration_error(bins) == 0.0
+    bins = classification.reliability(1e4 * torch.eye(5), labels)
+    assert classification.expected_calibration_error(bins) == 0.0
     assert [bin["count"] for bin in bins] == [0] * 14 + [5]
     assert bins[0] == {"confidence": None, "accuracy": None, "count": 0}
 
@@ -58,20 +60,20 @@ def test_kl_is_that_of_scipy_and_zero_to_oneself():
     model, _ = some_logits(seed=0)
     ensemble, _ = some_logits(seed=1)
     p, q = (scipy.special.softmax(logits.double().numpy(), axis=1) for logits in (ensemble, model))
-    assert metrics.kl(ensemble, model) == pytest.approx(scipy.stats.entropy(p, q, axis=1).mean(), abs=1e-12)
-    assert metrics.kl(model, model + 3.0) == pytest.approx(0.0, abs=1e-9)  # a constant changes no distribution
+    assert classification.kl(ensemble, model) == pytest.approx(scipy.stats.entropy(p, q, axis=1).mean(), abs=1e-12)
+    assert classification.kl(model, model + 3.0) == pytest.approx(0.0, abs=1e-9)  # a constant changes no distribution
 
 
 def test_every_figure_is_finite_where_a_class_has_no_probability():
     logits = torch.tensor([[0.0, -1e4], [-1e4, 0.0]])
-    found = metrics.all_metrics(logits, torch.tensor([1, 0]), logits.flip(0))
+    found = classification.all_metrics(logits, torch.tensor([1, 0]), logits.flip(0))
     assert found["nll"] == 100.0
     assert np.isfinite([value for value in found.values() if isinstance(value, float)]).all()
 
 
 def test_agreement_is_symmetric_with_ones_on_the_diagonal():
     said = {name: some_logits(seed=seed)[0] for seed, name in enumerate("abc")}
-    matrix = np.array(metrics.agreement_matrix(said)["matrix"])
+    matrix = np.array(classification.agreement_matrix(said)["matrix"])
     assert (matrix == matrix.T).all()
     assert (matrix.diagonal() == 1).all()
     assert matrix[0, 2] == (said["a"].argmax(-1) == said["c"].argmax(-1)).double().mean()

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from teachers import model_folder
-from teachers.config import Preprocess
+from teachers.config.preprocess import Preprocess
 from teachers.errors import RecipeError, StoreError
-from teachers.model_folder import ModelConfig, build_module, load_model, save_model
-from teachers.preprocess import Preprocessor
-from teachers.transfer_set import Column
+from teachers.models import folder
+from teachers.models.folder import ModelConfig, build_module, load_model, save_model
+from teachers.models.preprocess import Preprocessor
+from teachers.transfer_set.transfer_set import Column
 from teachers.zoo import conv_net, mlp
 
 CLASSES = ("a", "b", "c")
@@ -48,7 +48,7 @@ def test_a_loaded_model_says_what_the_saved_one_said(module, tmp_path):
 def test_the_same_model_makes_the_same_bytes(module, tmp_path):
     for name in "ab":
         save_model(tmp_path / name, module.state_dict(), config())
-    for file in (model_folder.WEIGHTS, model_folder.CONFIG):
+    for file in (folder.WEIGHTS, folder.CONFIG):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
@@ -62,11 +62,13 @@ def test_tied_weights_survive(tmp_path):
     module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     module[1].weight = module[0].weight
     save_model(tmp_path, module.state_dict(), config())
-    state = model_folder.read_safetensors(tmp_path / model_folder.WEIGHTS, StoreError)
+    state = folder.read_safetensors(tmp_path / folder.WEIGHTS, StoreError)
     assert set(state) == set(module.state_dict())
 
 
-@pytest.mark.parametrize("named", ["os:system", "teachers.imports:load", "teachers.zoo:Tensor", "teachers.zoo:nn"])
+@pytest.mark.parametrize(
+    "named", ["os:system", "teachers.users_code.imports:load", "teachers.zoo:Tensor", "teachers.zoo:nn"]
+)
 def test_a_folder_that_names_foreign_code_is_refused(module, tmp_path, named):
     save_model(tmp_path, module.state_dict(), config(model=named))
     with pytest.raises(StoreError, match=rf"{named}.*trust"):
@@ -102,7 +104,7 @@ def test_weights_that_do_not_fit_are_listed_by_name(module, tmp_path):
 
 def test_a_newer_format_is_refused_naming_both(module, tmp_path):
     save_model(tmp_path, module.state_dict(), config())
-    path = tmp_path / model_folder.CONFIG
+    path = tmp_path / folder.CONFIG
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 9}))
     with pytest.raises(StoreError, match=r"format 9, this program reads 1; update"):
         load_model(tmp_path)
@@ -113,14 +115,14 @@ def test_a_newer_format_is_refused_naming_both(module, tmp_path):
 )
 def test_what_is_no_model_folder_is_said_to_be_none(tmp_path, content, told):
     if content is not None:
-        (tmp_path / model_folder.CONFIG).write_text(content)
+        (tmp_path / folder.CONFIG).write_text(content)
     with pytest.raises(StoreError, match=told):
         load_model(tmp_path)
 
 
 def test_a_folder_without_weights_is_refused(module, tmp_path):
     save_model(tmp_path, module.state_dict(), config())
-    (tmp_path / model_folder.WEIGHTS).unlink()
+    (tmp_path / folder.WEIGHTS).unlink()
     with pytest.raises(StoreError, match="no such file"):
         load_model(tmp_path)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import load_recipe
-from teachers.transfer_set import TransferSet
+from orchestrator.recipe.load import load_recipe
+from teachers.transfer_set.transfer_set import TransferSet
 from tests import faults, node_faults, storage_nodes
 from tests.cohort_runs import in_turn, make_cohort
 from tests.node_cluster import Node

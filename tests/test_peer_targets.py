@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from students.losses import LOSSES
-from students.peer_targets import PEER_RULES, general_weights, onto_simplex, simplex_minimum
+from students.objective.losses import LOSSES
+from students.objective.peer_targets import PEER_RULES, general_weights, onto_simplex, simplex_minimum
 
 
 def drawn(seed, rows=16, members=3, classes=7, scale=3.0):

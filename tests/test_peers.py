@@ -9,15 +9,16 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from students.batches import Batches
-from students.exchange import WIRES, Exchange
-from students.features import Projector, maps_of_zeros
-from students.peer_targets import PEER_RULES
-from students.session import PlainSession
-from students.train import SharedData, fit
+from students.cohorts.exchange import WIRES, Exchange
+from students.cohorts.features import Projector, maps_of_zeros
+from students.data.batches import Batches
+from students.data.shared import SharedData
+from students.fitting.fit import fit
+from students.objective.peer_targets import PEER_RULES
+from students.runs.session import PlainSession
 from teachers.errors import CollegiumError, RecipeError
-from teachers.imports import use_user_path
-from teachers.model_folder import load_model
+from teachers.models.folder import load_model
+from teachers.users_code.imports import use_user_path
 from tests.cohort_runs import CONV, EXACT, MLP, cohort_config, in_turn, make_cohort, on_ranks
 from tests.training_runs import HARD, SOFT, make_run, make_store, source
 
@@ -45,7 +46,7 @@ def by_hand(run, loss_of, steps=20):
     """The members of `run` trained by a loop of plain torch: `loss_of(logits of all, labels, member)`."""
     use_user_path(run.members[0].user_path)
     data = SharedData().of(run.members, SESSION)
-    from teachers.model_folder import build_module
+    from teachers.models.folder import build_module
 
     modules = []
     for member, own in zip(run.members, data, strict=True):
@@ -203,7 +204,7 @@ def test_members_of_kdcl_see_views_of_their_own_and_others_the_same(digits, tmp_
     seen = {}
     for method in ("kdcl", "mutual"):
         run = make_cohort(tmp_path / method, digits, cohort_config(method, train={"augment": "affine"}))
-        from students.cohorts import cohort_of
+        from students.fitting.fit import cohort_of
 
         cohort = cohort_of(run, SESSION, SharedData())
         batches = next(cohort.batches())
@@ -234,7 +235,7 @@ def test_feature_exchange_is_its_formula(digits, tmp_path):
     run = make_cohort(tmp_path, digits, config)
     in_turn(run)
     data = SharedData().of(run.members, SESSION)
-    from teachers.model_folder import build_module
+    from teachers.models.folder import build_module
 
     modules, projectors, optimizers = [], [], []
     widths = [16, 24]
@@ -303,8 +304,8 @@ def test_an_online_teacher_that_moves_every_step_is_plain_training(digits, tmp_p
 
 
 def test_a_students_loss_has_no_gradient_at_its_teachers(digits, tmp_path):
-    from students.cohorts import cohort_of
-    from students.train import Clock
+    from students.fitting.fit import cohort_of
+    from students.training.train import Clock
 
     run = make_cohort(tmp_path, digits, online(teachers_every=2, train={"steps": 4}))
     cohort = cohort_of(run, SESSION, SharedData())
@@ -353,7 +354,7 @@ def channelled(**options):
 
 
 def test_channels_on_three_ranks_are_those_in_turn_and_only_the_wide_teachers_maps_travel(digits, tmp_path):
-    from students.cohorts import cohort_of
+    from students.fitting.fit import cohort_of
 
     config = channelled(teachers_every=2, **last())
     on_ranks(tmp_path / "ranks", digits, config, world=3)
@@ -384,7 +385,7 @@ def test_members_of_one_trunk_share_it_and_are_networks_of_their_own(method, dig
 
 def trunk_by_hand(run, gate_of, loss_of, steps=20):
     """Networks of one trunk, their branches and what `gate_of` makes, trained on `loss_of(branches, gate, trunk's output, labels)`."""
-    from teachers.model_folder import build_module
+    from teachers.models.folder import build_module
 
     data = SharedData().of(run.members, SESSION)
     nets = []
@@ -481,8 +482,8 @@ def test_trunks_that_do_not_fit_are_refused_with_the_first_difference(digits, tm
 
 @pytest.mark.parametrize("method", [{"method": "mutual"}, {"method": "kdcl", "target": "general"}])
 def test_a_resumed_cohort_ends_like_an_undisturbed_one(method, digits, tmp_path):
-    from students.cohorts import cohort_of
-    from students.train import Clock
+    from students.fitting.fit import cohort_of
+    from students.training.train import Clock
 
     config = cohort_config(members={"a": MLP, "b": CONV}, train={"steps": 60, "evaluate_every": 15}, **method)
     whole = make_cohort(tmp_path / "whole", digits, config)
@@ -509,8 +510,8 @@ def losses(folder):
 
 
 def test_the_loss_of_two_workers_that_were_resumed_is_that_of_the_steps_since(digits, tmp_path):
-    from students.cohorts import cohort_of
-    from students.train import Clock
+    from students.fitting.fit import cohort_of
+    from students.training.train import Clock
 
     folders = tmp_path / "here", tmp_path / "ranks"
     two = cohort_config("mutual", {"a": MLP}, workers_per_member=2, **last())
@@ -531,12 +532,12 @@ def test_the_loss_of_two_workers_that_were_resumed_is_that_of_the_steps_since(di
 
 
 def test_members_go_back_to_a_checkpoint_that_all_have(digits, tmp_path):
-    from students.checkpoint import newest_common
+    from students.training.checkpoint import newest_common
 
     run = make_cohort(tmp_path, digits, cohort_config("mutual"))
     for member, steps in zip(run.members, [(10, 20), (10,)], strict=True):
         member.folder.mkdir(parents=True)
-        from students.checkpoint import Attempt
+        from students.training.checkpoint import Attempt
 
         attempt = Attempt(member, "first")
         for step in steps:
@@ -575,8 +576,8 @@ def test_who_goes_on_diverging_ends_the_run_by_name(digits, tmp_path):
 
 
 def test_what_is_saved_after_a_rollback_and_a_resume_is_the_newest(digits, tmp_path):
-    from students.checkpoint import newest_common
-    from students.cohorts import cohort_of
+    from students.fitting.fit import cohort_of
+    from students.training.checkpoint import newest_common
 
     run = make_cohort(tmp_path, digits, cohort_config("mutual"))
     for step in (3, 5):
@@ -591,8 +592,8 @@ def test_what_is_saved_after_a_rollback_and_a_resume_is_the_newest(digits, tmp_p
 
 
 def test_a_checkpoint_whose_weights_overflow_at_once_is_not_gone_back_to(digits, tmp_path, caplog):
-    from students.cohorts import cohort_of
-    from students.train import Clock
+    from students.fitting.fit import cohort_of
+    from students.training.train import Clock
 
     run = make_cohort(tmp_path, digits, cohort_config("mutual", train={"steps": 12}))
     cohort = cohort_of(run, SESSION, SharedData())
@@ -627,8 +628,8 @@ def test_every_rule_is_of_the_literal_table():
 
 
 def test_members_of_two_transfer_sets_are_refused(digits, tmp_path):
-    from teachers.config import SklearnSource, TransferSetConfig
-    from teachers.prepare import prepare
+    from teachers.config.transfer_set import SklearnSource, TransferSetConfig
+    from teachers.preparing.prepare import prepare
 
     iris = SklearnSource(kind="sklearn", name="wine")
     other = prepare(TransferSetConfig(source=iris, inputs="features", label="target"), tmp_path / "wine")

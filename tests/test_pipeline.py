@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from orchestrator import load_recipe, run
-from orchestrator.recipe import Recipe
-from orchestrator.shipped import find
+from orchestrator.recipe.load import load_recipe
+from orchestrator.recipe.model import Recipe
+from orchestrator.recipe.shipped import find
+from orchestrator.running.run import run
 from teachers.errors import EnvironmentUnfit, TeacherError
 
 QUICK = [

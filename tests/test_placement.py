@@ -2,11 +2,12 @@
 
 import pytest
 
-from orchestrator.capacity import AUTOSCALING
-from orchestrator.placement import Ask, Places, fitting, place, table
-from orchestrator.recipe import Recipe, load_recipe
-from orchestrator.shipped import find
-from teachers.pools import VARIABLE
+from orchestrator.cluster.capacity import AUTOSCALING
+from orchestrator.planning.placement import Ask, Places, fitting, place, table
+from orchestrator.recipe.load import load_recipe
+from orchestrator.recipe.model import Recipe
+from orchestrator.recipe.shipped import find
+from teachers.resources.pools import VARIABLE
 
 NODES: Places = {
     "head": {"CPU": 0.0},

@@ -2,12 +2,12 @@
 
 import pytest
 
-from orchestrator.capacity import check_capacity, lacks
-from orchestrator.recipe import load_recipe
-from orchestrator.shipped import find
-from teachers.config import Resources
+from orchestrator.cluster.capacity import check_capacity, lacks
+from orchestrator.recipe.load import load_recipe
+from orchestrator.recipe.shipped import find
+from teachers.config.resources import Resources
 from teachers.errors import EnvironmentUnfit
-from teachers.pools import VARIABLE, in_reach
+from teachers.resources.pools import VARIABLE, in_reach
 
 HEAD = {"CPU": 0.0, "GPU": 0.0, "memory": 8e9, "node:192.0.2.10": 1.0}
 SAID = """{

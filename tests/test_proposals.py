@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.samplers import NSGAIISampler, RandomSampler, TPESampler
 
-from orchestrator.proposals import Proposals, grid, importances, inside
-from orchestrator.schedulers import _clamped, _explored
-from orchestrator.search_config import Choice, Entry, Integer, LogUniform, SearchConfig, Subset, Uniform
-from orchestrator.study import State, Trial
+from orchestrator.recipe.search import Choice, Entry, Integer, LogUniform, SearchConfig, Subset, Uniform
+from orchestrator.search.proposals import Proposals, grid, importances, inside
+from orchestrator.search.schedulers import _clamped, _explored
+from orchestrator.search.study import State, Trial
 
 Space = dict[str, Entry]
 NAMES = ["wide", "deep", "trees", "forest"]

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from teachers.errors import DataError, StoreError
-from teachers.soft_targets.reader import EpochReader, Rows, SoftTargets, epoch_order, map_columns
+from teachers.rows.epoch import EpochReader, epoch_order
+from teachers.rows.rows import Rows, map_columns
+from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.recipe import Recipe, load_recipe, public
-from orchestrator.recipe_reference import json_schema, reference
-from orchestrator.shipped import recipes
+from orchestrator.recipe.load import load_recipe
+from orchestrator.recipe.model import Recipe, public
+from orchestrator.recipe.reference import json_schema, reference
+from orchestrator.recipe.shipped import recipes
 from teachers.errors import RecipeError
 
 ROOT = Path(__file__).parents[1]
@@ -162,7 +163,7 @@ def test_the_readme_quotes_the_reference_of_every_key() -> None:
 
 def test_reading_a_recipe_imports_no_heavy_package() -> None:
     code = (
-        "import sys; from orchestrator.recipe import load_recipe; import orchestrator.cli;"
+        "import sys; from orchestrator.recipe.load import load_recipe; import orchestrator.cli.main;"
         f"load_recipe({str(ROOT / 'recipes' / 'digits.yaml')!r});"
         "print([name for name in ('torch', 'ray', 'mlflow', 'numpy', 'pyarrow', 'sklearn') if name in sys.modules])"
     )

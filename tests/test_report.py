@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.headline import headline_figures
-from orchestrator.page import page, seconds, tone
-from orchestrator.plots import short
-from orchestrator.recipe import Recipe, public
-from orchestrator.report import POINTS_OF_A_CURVE, build_report, curves, write_report
-from orchestrator.run_note import note
-from students import metrics
-from students.bootstrap import paired_gain, verdict
+from orchestrator.recipe.model import Recipe, public
+from orchestrator.reporting.document import POINTS_OF_A_CURVE, build_report, curves, write_report
+from orchestrator.reporting.headline import headline_figures
+from orchestrator.reporting.note import note
+from orchestrator.reporting.page import page, seconds, tone
+from orchestrator.reporting.plots import short
+from students.measuring.bootstrap import paired_gain, verdict
+from students.tasks import classification
 
 SIZE = {
     "parameters": 1210,
@@ -59,12 +59,12 @@ def evaluations_of(students, *, control=True, seeds=(0, 1, 2)):
 
     said = {"wide": say(4.0), "trees": say(3.0)}
     ensemble = torch.stack([torch.softmax(logits, -1) for logits in said.values()]).mean(0).log()
-    figures = {name: metrics.all_metrics(logits, labels, ensemble) for name, logits in said.items()}
+    figures = {name: classification.all_metrics(logits, labels, ensemble) for name, logits in said.items()}
     found = {
         "teachers": {
             "teachers": figures,
-            "ensemble": metrics.all_metrics(ensemble, labels),
-            "agreement": metrics.agreement_matrix({**said, "ensemble": ensemble}),
+            "ensemble": classification.all_metrics(ensemble, labels),
+            "agreement": classification.agreement_matrix({**said, "ensemble": ensemble}),
             "rows": 300,
         }
     }
@@ -76,18 +76,19 @@ def evaluations_of(students, *, control=True, seeds=(0, 1, 2)):
         def runs(of, **size):
             return {
                 "runs": [
-                    {"seed": s, **metrics.all_metrics(logits, labels, ensemble), **size} for s, logits in of.items()
+                    {"seed": s, **classification.all_metrics(logits, labels, ensemble), **size}
+                    for s, logits in of.items()
                 ]
             }
 
         found[name] = {
             "student": runs(mine, **SIZE),
             "control": runs(other) if control else None,
-            "ensemble": metrics.all_metrics(ensemble, labels),
+            "ensemble": classification.all_metrics(ensemble, labels),
             "gain": gain.to_json() if gain else None,
             "verdict": verdict(gain, len(seeds)),
             "delivered": seeds[0],
-            "agreement": metrics.agreement_matrix({**said, "ensemble": ensemble, "student": mine[seeds[0]]}),
+            "agreement": classification.agreement_matrix({**said, "ensemble": ensemble, "student": mine[seeds[0]]}),
         }
     return found
 

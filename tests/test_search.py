@@ -15,12 +15,14 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator import load_recipe, run, tune
-from orchestrator.journal import planned_study
-from orchestrator.recipe import Recipe
-from orchestrator.shipped import find
-from orchestrator.status import Looker
-from orchestrator.study import Trial, read_trials
+from orchestrator.recipe.load import load_recipe
+from orchestrator.recipe.model import Recipe
+from orchestrator.recipe.shipped import find
+from orchestrator.running.run import run
+from orchestrator.running.tune import tune
+from orchestrator.search.study import Trial, read_trials
+from orchestrator.stages.outline import planned_study
+from orchestrator.watching.status import Looker
 
 pytestmark = pytest.mark.slow
 

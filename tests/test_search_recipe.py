@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.capacity import check_room_for_trials, room_for_trials
-from orchestrator.planning import plan
-from orchestrator.recipe import Recipe, check, load_recipe
-from orchestrator.search_space import search_warnings
-from orchestrator.shipped import find
-from students.config import ControlTrain, control_train
-from students.student_runs import student_run
+from orchestrator.cluster.capacity import check_room_for_trials, room_for_trials
+from orchestrator.planning.planning import plan
+from orchestrator.recipe.load import check, load_recipe
+from orchestrator.recipe.model import Recipe
+from orchestrator.recipe.shipped import find
+from orchestrator.recipe.space import search_warnings
+from students.config.student import ControlTrain, control_train
+from students.runs.of_student import student_run
 from teachers.errors import EnvironmentUnfit, RecipeError
 from tests.test_cli import run
 from tests.test_recipe import complaint, line_of
@@ -296,7 +297,7 @@ def test_a_control_that_says_nothing_trains_as_its_student(control: bool | Contr
 
 def test_reading_a_recipe_with_a_search_imports_no_heavy_package() -> None:
     code = (
-        "import sys; from orchestrator.recipe import load_recipe;"
+        "import sys; from orchestrator.recipe.load import load_recipe;"
         f"load_recipe({str(find('search'))!r});"
         "print([name for name in ('torch', 'ray', 'mlflow', 'numpy', 'optuna') if name in sys.modules])"
     )

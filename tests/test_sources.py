@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from teachers.config import TransferSetConfig
+from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import DataError, RecipeError
-from teachers.images import BadRow, decode_image, resized
-from teachers.prepare import look, prepare, source_digest
-from teachers.transfer_set import TransferSet
+from teachers.preparing.images import BadRow, decode_image, resized
+from teachers.preparing.look import look, source_digest
+from teachers.preparing.prepare import prepare
+from teachers.transfer_set.transfer_set import TransferSet
 
 ROWS = 60
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

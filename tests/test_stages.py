@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.stages import Stage, Stages, flat
+from orchestrator.stages.stages import Stage, Stages, flat
 from teachers.errors import EnvironmentUnfit, StoreError
-from teachers.seal import Seal, check_seal, inside, publish, read_seal, write_seal
+from teachers.storage.seal import Seal, check_seal, inside, publish, read_seal, write_seal
 
 
 def stage(**config: object) -> Stage:

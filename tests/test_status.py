@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from orchestrator import journal
-from orchestrator.cli import collegium
-from orchestrator.journal import Journal
-from orchestrator.stages import Stage
-from orchestrator.status import Looker
-from orchestrator.status_lines import lines, one_line
-from orchestrator.status_stages import Curves
-from orchestrator.study import Study, Trial
-from teachers.processes import BOOT, this_process
+from orchestrator.cli.main import collegium
+from orchestrator.search.study import Study, Trial
+from orchestrator.stages.stages import Stage
+from orchestrator.watching import journal
+from orchestrator.watching.journal import Journal
+from orchestrator.watching.status import Looker
+from orchestrator.watching.status_lines import lines, one_line
+from orchestrator.watching.status_stages import Curves
+from teachers.process.identity import BOOT, this_process
 
 PLANNED = ["prepare/transfer_set", "label/wide", "distill/small", "evaluate/small"]
 LABELS = Stage("label", "wide", {}, {}, part="train-0")
@@ -306,7 +306,7 @@ def test_without_an_out_the_one_with_the_run_that_goes_on_is_meant(
 
 def test_looking_needs_none_of_the_heavy_packages(run: tuple[Path, Journal]) -> None:
     code = (
-        "import sys; from orchestrator.cli import collegium; "
+        "import sys; from orchestrator.cli.main import collegium; "
         f"collegium(['status', {str(run[0])!r}], standalone_mode=False); "
         "sys.exit(bool({'torch', 'ray', 'mlflow', 'pyarrow', 'numpy'} & set(sys.modules)))"
     )

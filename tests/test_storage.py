@@ -27,22 +27,21 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from orchestrator.cli import collegium
-from orchestrator.journal import Journal
-from orchestrator.ledger import Ledger
-from orchestrator.locks import folder_lock
-from orchestrator.stages import Stage, Stages
-from orchestrator.status import Looker
-from orchestrator.store_cli import gc, remove, verify
-from orchestrator.study import Study, Trial
-from orchestrator.tracking import Tracker, replay
-from students.checkpoint import Attempt, drop_attempts, newest_checkpoint, read_checkpoint
-from students.curves import Record, append_metrics, gather_metrics, keep_metrics
-from students.session import Run
-from teachers.config import Preprocess, TrainConfig
+from orchestrator.cli.main import collegium
+from orchestrator.cli.store import gc, remove, verify
+from orchestrator.search.study import Study, Trial
+from orchestrator.stages.locks import folder_lock
+from orchestrator.stages.stages import Stage, Stages
+from orchestrator.tracking.ledger import Ledger
+from orchestrator.tracking.tracker import Tracker, replay
+from orchestrator.watching.journal import Journal
+from orchestrator.watching.status import Looker
+from students.runs.curves import Record, append_metrics, gather_metrics, keep_metrics
+from students.runs.run import Run
+from students.training.checkpoint import Attempt, drop_attempts, newest_checkpoint, read_checkpoint
+from teachers.config.preprocess import Preprocess
+from teachers.config.training import TrainConfig
 from teachers.errors import EnvironmentUnfit, RecipeError, StorageError, StoreError
-from teachers.seal import NAME as SEAL
-from teachers.seal import check_seal, publish, read_seal, replace, write_seal
 from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.storage import lease as leases
@@ -50,6 +49,8 @@ from teachers.storage import mirror, room
 from teachers.storage.bucket import bucket_of
 from teachers.storage.place import CACHE, place, remote_of, shipped_environment, spoken
 from teachers.storage.room import LIMIT
+from teachers.storage.seal import NAME as SEAL
+from teachers.storage.seal import check_seal, publish, read_seal, replace, write_seal
 from tests.google_store import google_store
 from tests.object_store import ObjectStore, object_store
 from tests.test_status import until
@@ -620,7 +621,9 @@ BAD = {
 def test_a_storage_that_is_not_there_or_refuses_is_told_before_anything_is_done(
     server: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
-    from orchestrator import load_recipe, plan, run
+    from orchestrator.planning.planning import plan
+    from orchestrator.recipe.load import load_recipe
+    from orchestrator.running.run import run
 
     uri, denied, message = BAD[case]
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
@@ -662,7 +665,8 @@ def test_missing_credentials_are_one_line_and_exit_code_4(server: ObjectStore, t
 def test_without_a_tracking_server_a_run_elsewhere_is_refused(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator import load_recipe, run
+    from orchestrator.recipe.load import load_recipe
+    from orchestrator.running.run import run
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     recipe = load_recipe(Path(__file__).parents[1] / "recipes" / "digits.yaml")
@@ -690,7 +694,7 @@ def test_a_storage_that_goes_away_ends_in_one_line(server: ObjectStore, machine:
 
 
 def test_a_node_that_does_not_see_out_says_so(tmp_path: Path) -> None:
-    from orchestrator.probing import what_is_wrong
+    from orchestrator.cluster.probing import what_is_wrong
 
     (tmp_path / "probe").write_text("token")
     assert what_is_wrong(str(tmp_path / "probe"), "token") == ""

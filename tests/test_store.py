@@ -25,13 +25,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from teachers.config import EncodingName
+from teachers.config.teacher import EncodingName
 from teachers.errors import EnvironmentUnfit, StoreError, TeacherError
-from teachers.seal import NAME as SEAL
-from teachers.soft_targets.encoding import ENCODINGS, bytes_per_row, decode
+from teachers.soft_targets.encodings.table import ENCODINGS, bytes_per_row, decode
 from teachers.soft_targets.listing import describe, find_stores
 from teachers.soft_targets.schema import Commit, Spec, parse, rows_per_shard, spell
 from teachers.soft_targets.store import SoftTargetStore
+from teachers.storage.seal import NAME as SEAL
 
 CLASSES = tuple("abcdefg")
 PROCESSES = multiprocessing.get_context("forkserver")

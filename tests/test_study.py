@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.recipe import Recipe, load_recipe, public
-from orchestrator.search_space import control_now, values_now
-from orchestrator.shipped import find
-from orchestrator.studies import best_control, found_recipe
-from orchestrator.study import State, Study, Trial, Who, best_of, front_of, set_aside, what_it_is_of
-from orchestrator.trial import ENDED, FAILED, Job, setting
-from orchestrator.trial_plan import Plan
-from orchestrator.tuning import request_of_trial, trial_from
-from students.config import ControlTrain, StudentConfig
+from orchestrator.recipe.load import load_recipe
+from orchestrator.recipe.model import Recipe, public
+from orchestrator.recipe.shipped import find
+from orchestrator.recipe.space import control_now, values_now
+from orchestrator.running.tune import best_control, found_recipe
+from orchestrator.search.next_trial import Plan
+from orchestrator.search.on_tune import request_of_trial, trial_from
+from orchestrator.search.study import State, Study, Trial, Who, best_of, front_of, set_aside, what_it_is_of
+from orchestrator.search.trial import ENDED, FAILED, Job, setting
+from students.config.student import ControlTrain, StudentConfig
 from teachers.errors import RecipeError, StoreError
 
 SPACE = "search.space={train.learning_rate: {log_uniform: [1.0e-4, 0.1]}, arguments.hidden: {integer: [4, 64]}}"

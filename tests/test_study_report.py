@@ -10,15 +10,15 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cli import collegium
-from orchestrator.page import page
-from orchestrator.proposals import importances
-from orchestrator.report import build_report, notes, write_report
-from orchestrator.run_note import note
-from orchestrator.search_config import SearchConfig
-from orchestrator.study import Study, Trial, best_of, front_of, read_trials
-from orchestrator.study_plots import staircase, thinned, window
-from orchestrator.study_report import advice, section, told_again, with_test_figures
+from orchestrator.cli.main import collegium
+from orchestrator.recipe.search import SearchConfig
+from orchestrator.reporting.document import build_report, notes, write_report
+from orchestrator.reporting.note import note
+from orchestrator.reporting.page import page
+from orchestrator.reporting.study import advice, section, told_again, with_test_figures
+from orchestrator.reporting.study_plots import staircase, thinned, window
+from orchestrator.search.proposals import importances
+from orchestrator.search.study import Study, Trial, best_of, front_of, read_trials
 
 from .test_report import HOSTILE, Page, evaluations_of, recipe_of, stages_of
 

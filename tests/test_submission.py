@@ -12,13 +12,13 @@ from zipfile import ZipFile
 import pytest
 from click.testing import CliRunner, Result
 
-from orchestrator.capacity import AUTOSCALING
-from orchestrator.cli import collegium
-from orchestrator.jobs import Job, exit_code
-from orchestrator.jobs_cli import ending
-from orchestrator.submission import Submission, make
+from orchestrator.cli.jobs import ending
+from orchestrator.cli.main import collegium
+from orchestrator.cluster.capacity import AUTOSCALING
+from orchestrator.jobs.client import Job, exit_code
+from orchestrator.jobs.submission import Submission, make
 from teachers.errors import RecipeError
-from teachers.imports import SUBMITTED
+from teachers.users_code.imports import SUBMITTED
 
 RECIPE = """
 format: 1
@@ -114,7 +114,7 @@ def test_what_is_shipped_runs_from_any_folder_with_the_users_modules_last(user: 
     assert done.returncode == 0, done.stderr
     assert "prepare/transfer_set" in done.stdout
     code = (
-        "import sys, teachers; from pathlib import Path; from teachers.imports import use_user_path; use_user_path(Path.cwd())"
+        "import sys, teachers; from pathlib import Path; from teachers.users_code.imports import use_user_path; use_user_path(Path.cwd())"
         "; print(teachers.__file__); print(sys.path[-1])"
     )
     told = subprocess.run(

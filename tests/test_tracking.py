@@ -18,14 +18,22 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import courier
-from orchestrator.journal import Journal
-from orchestrator.ledger import Ledger, Told, ledgers_with_unsent, read_records
-from orchestrator.mailbox import Mailbox
-from orchestrator.recipe import Recipe
-from orchestrator.server import check_artifacts, connect
-from orchestrator.tracking import Tracker, check_reachable, deep_link, experiment_link, replay, resolve_uri, ui_command
-from students.curves import Record
+from orchestrator.cluster.mailbox import Mailbox
+from orchestrator.recipe.model import Recipe
+from orchestrator.reporting.headline import deep_link
+from orchestrator.tracking import courier
+from orchestrator.tracking.ledger import Ledger, Told, ledgers_with_unsent
+from orchestrator.tracking.server import (
+    check_artifacts,
+    check_reachable,
+    connect,
+    experiment_link,
+    resolve_uri,
+    ui_command,
+)
+from orchestrator.tracking.tracker import Tracker, replay
+from orchestrator.watching.journal import Journal
+from students.runs.curves import Record, read_records
 from teachers.errors import EnvironmentUnfit
 
 STAGE = "distill/small"
@@ -450,7 +458,7 @@ def test_all_points_of_a_big_file_arrive_in_portions(out, monkeypatch):
 def test_a_mailbox_actor_reserves_nothing_and_gives_each_record_once(ray_cluster):
     import ray
 
-    from orchestrator.mailbox import empty, open_mailbox
+    from orchestrator.cluster.mailbox import empty, open_mailbox
 
     mailbox = open_mailbox()
     ray.get(mailbox.put.remote(points(range(3))))
@@ -506,5 +514,5 @@ def test_artifacts_that_other_machines_cannot_reach_are_refused_at_the_start(uri
 
 
 def test_importing_the_tracker_does_not_import_mlflow():
-    code = "import sys, orchestrator.tracking; sys.exit('mlflow' in sys.modules or 'ray' in sys.modules)"
+    code = "import sys, orchestrator.tracking.tracker; sys.exit('mlflow' in sys.modules or 'ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from students.batches import Batches
-from students.checkpoint import newest_checkpoint
-from students.session import PlainSession
-from students.train import SharedData, Training, fit, resolve_steps
-from teachers.config import TrainConfig
+from students.data.batches import Batches
+from students.data.shared import SharedData
+from students.fitting.fit import fit
+from students.runs.session import PlainSession
+from students.training.checkpoint import newest_checkpoint
+from students.training.optimize import resolve_steps
+from students.training.train import Training
+from teachers.config.training import TrainConfig
 from teachers.errors import CollegiumError, DataError, RecipeError, StoreError
-from teachers.model_folder import load_model
+from teachers.models.folder import load_model
 from tests import training_runs
 from tests.training_runs import HARD, SOFT, TERM, make_run, make_store, outputs, own_loss, run_to_kill, source
 

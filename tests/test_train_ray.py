@@ -4,10 +4,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from students.ray_train import fit_on_ray
-from students.session import PlainSession
-from students.train import fit
-from teachers.config import Resources
+from students.fitting.fit import fit
+from students.fitting.on_ray import fit_on_ray
+from students.runs.session import PlainSession
+from teachers.config.resources import Resources
 from teachers.errors import RecipeError
 from tests.training_runs import HARD, SOFT, make_run, make_store, outputs, source
 
@@ -81,7 +81,7 @@ def test_room_that_ray_train_forgot_is_given_back_to_who_waits_for_it(digits, ra
     import ray
     from ray.util.placement_group import placement_group
 
-    from students.ray_groups import unnamed_groups
+    from students.fitting.groups import unnamed_groups
 
     forgotten = placement_group([{"CPU": 7.5}])  # as of a worker group whose worker died while it started
     ray.get(forgotten.ready())

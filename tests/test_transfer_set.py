@@ -15,12 +15,20 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from teachers.config import SplitConfig, TransferSetConfig
+from teachers.config.transfer_set import SplitConfig, TransferSetConfig
 from teachers.errors import DataError, StoreError
-from teachers.moments import mean_and_std, moments
-from teachers.prepare import prepare
-from teachers.splits import quotas, row_hashes, sample_keys, split_numbers
-from teachers.transfer_set import NAME, SPLITS, Column, TransferSet, content_hash, rows_per_part, segment_digest
+from teachers.preparing.moments import mean_and_std, moments
+from teachers.preparing.prepare import prepare
+from teachers.preparing.splits import quotas, row_hashes, sample_keys, split_numbers
+from teachers.transfer_set.transfer_set import (
+    NAME,
+    SPLITS,
+    Column,
+    TransferSet,
+    content_hash,
+    rows_per_part,
+    segment_digest,
+)
 
 FASHION = Path(__file__).parents[2] / "shared" / "data" / "fashion_mnist"
 

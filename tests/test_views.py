@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from students.augment import AUGMENTS, augmentation
+from students.data.augment import AUGMENTS, augmentation
 from teachers.errors import RecipeError, UsersCodeError
-from teachers.views import TRANSFORMS, below, cutout, draw, flip, noise, pad_and_crop
+from teachers.transfer_set.views import TRANSFORMS, below, cutout, draw, flip, noise, pad_and_crop
 
 EVERY = pytest.mark.parametrize("name", TRANSFORMS)
 SEEDS = st.integers(-(2**63), 2**63 - 1)

@@ -14,16 +14,17 @@ from typing import Any
 
 import pytest
 
-from orchestrator import load_recipe, run
-from orchestrator.journal import planned
-from orchestrator.ledger import read_records
-from orchestrator.progress import show_logs
-from orchestrator.recipe import Recipe
-from orchestrator.server import client_of, resolve_uri
-from orchestrator.shipped import find
-from orchestrator.status import Looker
-from orchestrator.status_lines import lines
-from teachers.log_lines import ROOTS
+from orchestrator.recipe.load import load_recipe
+from orchestrator.recipe.model import Recipe
+from orchestrator.recipe.shipped import find
+from orchestrator.running.run import run
+from orchestrator.stages.outline import planned
+from orchestrator.tracking.server import client_of, resolve_uri
+from orchestrator.watching.progress import show_logs
+from orchestrator.watching.status import Looker
+from orchestrator.watching.status_lines import lines
+from students.runs.curves import read_records
+from teachers.process.log_lines import ROOTS
 
 SLOW = """
 import time

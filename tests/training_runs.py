@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from students.config import Term
-from students.session import PlainSession, Run, Source
-from students.train import fit
-from teachers.combine import COMBINE
-from teachers.config import Preprocess, TrainConfig
+from students.config.student import Term
+from students.fitting.fit import fit
+from students.runs.run import Run, Source
+from students.runs.session import PlainSession
+from teachers.config.preprocess import Preprocess
+from teachers.config.training import TrainConfig
+from teachers.soft_targets.combine.class_scores import COMBINE
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
-from teachers.transfer_set import TransferSet
+from teachers.transfer_set.transfer_set import TransferSet
 
 TERM = TypeAdapter(Term)
 SOFT = {"loss": "soft", "weight": 0.9}

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
-from ..seal import read_seal
+from ..storage.seal import read_seal
 from .schema import Commit
 from .store import SoftTargetStore
 

@@ -11,13 +11,10 @@ import pyarrow as pa
 from torch import Tensor
 
 from ..errors import StoreError
-from .encoding import decode
-from .epoch import EpochReader, epoch_order
-from .rows import Rows, map_columns, view_column
+from ..rows.rows import Rows, map_columns, view_column
+from .encodings.table import decode
 from .schema import KEY, Spec
 from .store import SoftTargetStore
-
-__all__ = ["EpochReader", "Rows", "SoftTargets", "epoch_order", "map_columns"]
 
 
 class SoftTargets:

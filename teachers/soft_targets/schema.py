@@ -13,11 +13,11 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from ..config import EncodingName
+from ..config.teacher import EncodingName
 from ..errors import StoreError
-from ..seal import check_format, digest_of
 from ..storage.bucket import Expected
-from .encoding import ENCODINGS, Field
+from ..storage.seal import check_format, digest_of
+from .encodings.table import ENCODINGS, Field
 
 FORMAT = 1
 KEY = "sample_key"

@@ -11,7 +11,7 @@ import torch
 import xxhash
 
 from ..errors import StoreError, TeacherError
-from .encoding import ENCODINGS
+from .encodings.table import ENCODINGS
 from .schema import Commit, Spec, shard_path
 
 

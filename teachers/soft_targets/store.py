@@ -18,12 +18,11 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from .. import seal
-from ..disk import is_unfit
 from ..errors import EnvironmentUnfit, StorageError, StoreError
-from ..seal import Damage, Seal, digest_of, inside
-from ..storage import mirror
+from ..storage import mirror, seal
+from ..storage.disk import is_unfit
 from ..storage.place import remote_of
+from ..storage.seal import Damage, Seal, digest_of, inside
 from .schema import Commit, Spec, parse, shard_path, spell
 from .shard import build_shard, hash_file
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ..config import ImportSource, SklearnSource, SplitConfig, TransferSetConfig
+from ..config.transfer_set import ImportSource, SklearnSource, SplitConfig, TransferSetConfig
 from ..errors import DataError, RecipeError
-from ..seal import digest_of, sha256_file
-from ..transfer_set import SPLITS
+from ..storage.seal import digest_of, sha256_file
+from ..transfer_set.transfer_set import SPLITS
 from .arrays import numpy_chunks, numpy_schema, read_numpy, read_sklearn, sklearn_chunks, sklearn_digest, sklearn_schema
 from .files import Batch, Chunk, File, Format, existing, is_inside, listed, named_inside, position
 from .folders import folder_chunks, folder_schema, image_names, in_order, read_folder

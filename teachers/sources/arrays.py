@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from ..config import SklearnSource
+from ..config.transfer_set import SklearnSource
 from ..errors import DataError
 from .files import Batch, Chunk, File, batches, check_columns, reading
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from ..config import Source
+from ..config.transfer_set import Source
 from ..errors import DataError, RecipeError, StoreError
-from ..seal import inside
-from ..transfer_set import SplitName
+from ..storage.seal import inside
+from ..transfer_set.transfer_set import SplitName
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
-from ..config import ImportSource
+from ..config.transfer_set import ImportSource
 from ..errors import RecipeError
-from ..imports import code_digest, load
-from ..seal import digest_of
-from ..users_code import calling
+from ..storage.seal import digest_of
+from ..users_code.calls import calling
+from ..users_code.digest import code_digest
+from ..users_code.imports import load
 from .files import Batch, Chunk, File, batches, check_columns
 
 END = object()

@@ -19,7 +19,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import CollegiumError
-from ..processes import is_process, neighbours, this_process
+from ..process.identity import is_process, neighbours, this_process
 from .bucket import Conditions, bucket_of
 from .place import Remote, remote_of, spoken
 

@@ -1,0 +1,107 @@
+"""What the builders of all stages share: the run's context, a teacher's labels, what a training stage delivers."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from teachers.config.teacher import TeacherConfig
+from teachers.storage.seal import digest_of
+
+from ..cluster.cluster import Cluster
+from ..recipe.model import Learner, Recipe
+from ..stages import keys
+from ..stages.stages import Built, Stages
+from ..tracking.tracker import Tracker
+from ..watching.journal import Journal
+from ..watching.progress import Watch
+
+if TYPE_CHECKING:
+    from students.runs.run import Live, Source
+
+Facts = Mapping[str, Any]
+
+
+@dataclass
+class Context:
+    """What every builder needs."""
+
+    recipe: Recipe
+    stages: Stages
+    cluster: Cluster
+    watch: Watch
+    tracker: Tracker
+    journal: Journal
+    user_path: Path
+    cancelled: Event = field(default_factory=Event)
+    """Set when another part of the run has failed."""
+
+
+@dataclass
+class Taught:
+    """A teacher's labels: one built stage per segment, by the segment's name."""
+
+    name: str
+    config: TeacherConfig
+    labels: dict[str, Built] = field(default_factory=dict)
+    network: Path | None = None
+    """Its model folder, where it has one."""
+    trained: Path | None = None
+    """The folder of what was trained here."""
+    classes: tuple[str, ...] = ()
+    """What it scores, in its order; of a live teacher."""
+    live: dict[str, str] = field(default_factory=dict)
+    """By train segment of a live teacher, the key that its labels would have: all that decides what it says."""
+
+    def digests(self, segments: Sequence[str]) -> str:
+        return digest_of([[s, self.live[s] if s in self.live else self.labels[s].digest] for s in sorted(segments)])
+
+
+def sources(
+    recipe: Recipe, config: Learner | None, taught: Mapping[str, Taught], segments: Sequence[str]
+) -> tuple["Source", ...]:
+    """A student's teachers (or all of the recipe's), as those who read their labels need them."""
+    from students.runs.run import Source
+
+    names = config.teachers if config is not None else list(recipe.teachers)
+    return tuple(
+        Source(
+            name=name,
+            stores={s: taught[name].labels[s].folder for s in segments if s not in taught[name].live},
+            live=_live(taught[name], segments),
+            **keys.hearing(recipe, name),
+        )
+        for name in names
+    )
+
+
+def _live(taught: Taught, segments: Sequence[str]) -> "Live | None":
+    from students.runs.run import Live
+
+    return Live(taught.classes, taught.config.prefetch) if any(s in taught.live for s in segments) else None
+
+
+def segments_of(prepared: Built, *splits: str) -> list[str]:
+    from teachers.transfer_set.transfer_set import TransferSet
+
+    return [segment.name for segment in TransferSet.open(prepared.folder).segments if segment.split in splits]
+
+
+def delivered(folder: Path) -> tuple[str, int]:
+    """(run, seed) that a training stage delivers."""
+    document = json.loads((folder / "delivered.json").read_bytes())
+    return document["run"], document["seed"]
+
+
+def delivered_member(folder: Path, member: str) -> tuple[str, int]:
+    """(run, seed) that one member of a cohort delivers."""
+    document = json.loads((folder / "delivered.json").read_bytes())["members"][member]
+    return document["run"], document["seed"]
+
+
+def delivered_digest(built: Built, run: str | None = None) -> str:
+    """Of what a training stage delivers, or of another of its runs."""
+    run = run or delivered(built.folder)[0]
+    return built.output_digest(f"{run}/config.json", f"{run}/model.safetensors")

@@ -1,0 +1,153 @@
+"""Trainings in one worker group, beside the live teachers that they ask; their budgets and what they leave."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from students.config.cohort import CohortCommon
+from students.config.student import StudentConfig, StudentTrain, check_ramps
+from teachers.config.resources import Resources
+from teachers.config.training import TrainConfig
+from teachers.errors import RecipeError
+from teachers.storage.seal import read_seal
+
+from ..cluster.capacity import wait_for_room_s, workers_of
+from ..stages.stages import Built
+from .context import Context, Taught
+
+if TYPE_CHECKING:
+    from students.runs.run import CohortRun, Run, RunResult
+
+Replicas = Mapping[str, Sequence[Any]]
+"""Actor handles by the teacher's name."""
+
+
+@contextmanager
+def live_teachers(
+    context: Context, prepared: Built, taught: Mapping[str, Taught], learners: Sequence[str]
+) -> Iterator[Replicas]:
+    """Replicas of the live teachers of `learners`, who share them and a worker group; nothing is started without any.
+
+    Raises EnvironmentUnfit when the cluster has no room for replicas and workers at once.
+    """
+    names = context.recipe.live_teachers(learners[0])
+    if not names:
+        yield {}
+        return
+    from teachers.labelling.live import live_replicas
+    from teachers.labelling.shard import TeacherSpec
+    from teachers.resources.reservation import Request
+
+    context.cluster.join()
+    trust = context.recipe.trusted()
+    specs = [TeacherSpec(name, taught[name].config, taught[name].trained, trust, context.user_path) for name in names]
+    config = context.recipe.learners[learners[0]]
+    workers = Request.of(f"workers of {', '.join(learners)}", config.resources, workers_of(config))
+    with live_replicas(specs, prepared.folder, [workers], wait_for_room_s()) as replicas:
+        yield replicas
+
+
+Trained = TypeVar("Trained", bound=TrainConfig)
+
+
+def fit_beside_live(
+    context: Context,
+    prepared: Built,
+    taught: Mapping[str, Taught],
+    learners: Sequence[str],
+    runs: "Sequence[Run | CohortRun]",
+    resources: Resources,
+    workers: int,
+    **options: Any,
+) -> "dict[Path, RunResult]":
+    """As `fit_group`; who asks live teachers comes first, so that these do not idle on their GPUs while controls are trained."""
+    asking, others = by_who_asks(runs)
+    with live_teachers(context, prepared, taught, learners) as live:
+        results = fit_group(context, asking or others, resources, workers, live=live, **options)
+    if asking and others:
+        results |= fit_group(context, others, resources, workers, **options)
+    return results
+
+
+def by_who_asks(runs: "Sequence[Run | CohortRun]") -> "tuple[list[Run | CohortRun], list[Run | CohortRun]]":
+    """Runs with a network that asks live teachers, and those without."""
+    asks = [any(source.live for network in run.networks for source in network.sources) for run in runs]
+    paired = list(zip(runs, asks, strict=True))
+    return [run for run, does in paired if does], [run for run, does in paired if not does]
+
+
+def fit_group(
+    context: Context,
+    runs: "Sequence[Run | CohortRun]",
+    resources: Resources,
+    workers: int,
+    *,
+    placement: str = "PACK",
+    live: "Replicas | None" = None,
+    apart: bool = False,
+) -> "dict[Path, RunResult]":
+    """Train `runs` in one group of `workers` (`apart`: in one a member); the result of every network by its folder."""
+    from students.fitting.codistil import codistil_on_ray
+    from students.fitting.on_ray import fit_on_ray
+    from students.runs.curves import gather_metrics
+
+    gpus = context.cluster.gpus(resources)
+    context.journal.on(context.cluster.nodes)
+    for stage_name, folder in {run.stage_name: run.stage for run in runs}.items():
+        context.tracker.follow(stage_name, folder / "metrics.jsonl")
+        budgets = dict(_budget(network) for run in runs if run.stage_name == stage_name for network in run.networks)
+        context.journal.work(stage_name, workers=workers, cpus=resources.cpus, gpus=gpus, trainings=budgets)
+    mailbox = context.tracker.mailbox()
+    keywords = {"resources": resources, "workers": workers, "gpus": gpus, "mailbox": mailbox, "placement": placement}
+    fit: Callable[..., list[RunResult]] = codistil_on_ray if apart else fit_on_ray
+    try:
+        results = fit(runs, **keywords, live=live)
+    finally:
+        for folder in {run.stage for run in runs}:
+            gather_metrics(folder)
+    for stage_name in {run.stage_name for run in runs}:
+        context.tracker.stage_done(stage_name)
+    networks = [network for run in runs for network in run.networks]
+    return {network.folder: result for network, result in zip(networks, results, strict=True)}
+
+
+def _budget(run: "Run") -> tuple[str, dict[str, Any]]:
+    """Name and size of one training: its optimiser steps, and the rows that it draws from."""
+    _, shares = run.membership.share_of_rows
+    rows = rows_drawn(run.transfer_set, labelled_only=run.labelled_only) / shares
+    return run.name, {"steps": run.train.steps, "batch_size": run.train.batch_size, "rows": rows}
+
+
+def outputs_of(folder: Path, results: "Sequence[RunResult]") -> Iterator[str]:
+    """Every file of the sealed runs of a training stage, relative."""
+    for result in results:
+        seal = read_seal(folder / result.name)
+        assert seal is not None
+        yield from (f"{result.name}/{path}" for path in (*(output.path for output in seal.outputs), "SEAL.json"))
+
+
+def in_steps(train: Trained, prepared: Path, *, labelled_only: bool) -> Trained:
+    """The budget in steps, from the rows that the student (not its control) draws from. `prepared`: the transfer set."""
+    from students.training.optimize import resolve_steps
+
+    steps = resolve_steps(train, rows_drawn(prepared, labelled_only=labelled_only))
+    return train.model_copy(update={"steps": steps, "epochs": None})
+
+
+def budget_of(key: str, learner: StudentConfig | CohortCommon, prepared: Path) -> StudentTrain:
+    """`train` of a student or cohort, in steps. Raises RecipeError, which begins with `key`, for a ramp that is longer."""
+    train = in_steps(learner.train, prepared, labelled_only=False)
+    try:
+        check_ramps(learner.objective, train)
+    except ValueError as error:
+        raise RecipeError(f"{key}.{error}") from None
+    return train
+
+
+def rows_drawn(prepared: Path, *, labelled_only: bool) -> int:
+    """How many rows a training draws from."""
+    from teachers.transfer_set.transfer_set import TransferSet
+
+    transfer_set = TransferSet.open(prepared)
+    return transfer_set.num_labelled if labelled_only else sum(each.num_rows for each in transfer_set.of("train"))

@@ -1,0 +1,144 @@
+"""How a teacher's labels are built: one stage a segment, one set of actors for all that is missing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from teachers.config.teacher import TeacherConfig
+from teachers.errors import CollegiumError
+from teachers.process.log_lines import working_on
+from teachers.storage.seal import Damage, Seal, digest_of
+from teachers.users_code.calls import within
+
+from ..cluster.capacity import wait_for_room_s
+from ..stages import keys
+from ..stages.stages import Built, Stage
+from .context import Context, Facts, Taught
+
+if TYPE_CHECKING:
+    from teachers.soft_targets.schema import Spec
+    from teachers.transfer_set.transfer_set import TransferSet
+
+
+def label(
+    context: Context, name: str, config: TeacherConfig, weights: str, trained: Path | None, prepared: Built
+) -> Taught:
+    """Ask one teacher about every segment; its actors start once, and only when something is missing.
+
+    A live teacher is asked about what the training does not see, which evaluation compares with. `weights`: digest of what the teacher is; `trained`: the folder of what was trained here, or None.
+    """
+    from teachers.transfer_set.transfer_set import TransferSet
+
+    transfer_set = TransferSet.open(prepared.folder)
+    asked = Asked(name, config, weights, trained, transfer_set)
+    stages, live = label_stages(name, config, weights, transfer_set)
+    parts = {context.stages.out / stage.folder: part for part, stage in stages.items()}
+    build = partial(_label, context, asked)
+    built = context.stages.build_together(list(stages.values()), build, partial(_repair, asked, parts))
+    network = trained if config.kind == "module" else Path(config.path) if config.kind == "checkpoint" else None
+    labels = {part: built[stage] for part, stage in stages.items()}
+    return Taught(name, config, labels, network, trained, asked.classes() if live else (), live)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One teacher and the rows that it is asked about."""
+
+    name: str
+    config: TeacherConfig
+    weights: str
+    trained: Path | None
+    transfer_set: "TransferSet"
+
+    def classes(self) -> tuple[str, ...]:
+        """What the teacher scores, in its order."""
+        from teachers.models.adapters import teacher_classes
+        from teachers.soft_targets.combine.class_scores import align
+
+        with within(f"teachers.{self.name}"):
+            classes = teacher_classes(self.config, self.transfer_set.classes, self.trained)
+            align(classes, self.transfer_set.classes, self.config.class_map)
+        return classes
+
+    def spec(self, part: str) -> "Spec":
+        """Of the store of one segment."""
+        from teachers.soft_targets.schema import Spec, rows_per_shard
+
+        segment = self.transfer_set.segment(part)
+        classes = self.classes()
+        return Spec(
+            teacher=self.name,
+            teacher_digest=self.weights,
+            segment=segment.name,
+            segment_digest=segment.digest,
+            encoding=self.config.encoding,
+            classes=classes,
+            num_rows=segment.num_rows,
+            rows_per_shard=rows_per_shard(segment.num_rows, 12 + 2 * len(classes)),
+        )
+
+
+def label_stages(
+    name: str, config: TeacherConfig, weights: str, transfer_set: "TransferSet"
+) -> tuple[dict[str, Stage], dict[str, str]]:
+    """By segment: the stages to build, and the keys of those that a live teacher spares."""
+    statistics = digest_of([[column.name, list(column.mean), list(column.std)] for column in transfer_set.columns])
+    classes = list(transfer_set.classes)
+    stages, live = {}, {}
+    for segment in transfer_set.segments:
+        stage = keys.label_stage(config, name, (segment.name, segment.digest), weights, classes, statistics)
+        if config.mode == "live" and segment.split == "train":
+            live[segment.name] = stage.key
+        else:
+            stages[segment.name] = stage
+    return stages, live
+
+
+def _label(context: Context, asked: Asked, folders: Mapping[Stage, Path]) -> dict[Stage, tuple[Seal, Facts]]:
+    from teachers.labelling.label import Progress
+    from teachers.labelling.label import label as ask
+    from teachers.labelling.shard import LabelTask, TeacherSpec
+    from teachers.soft_targets.store import SoftTargetStore
+
+    context.cluster.join()
+    context.journal.on(context.cluster.nodes)
+    title = f"label/{asked.name}"
+    stores = {stage: SoftTargetStore.create(folder, asked.spec(stage.part)) for stage, folder in folders.items()}
+    tasks = [LabelTask(asked.transfer_set.folder, stage.part, folder) for stage, folder in folders.items()]
+    done: dict[Path, int] = {}
+    total = sum(store.spec.num_rows for store in stores.values())
+
+    def advance(now: Progress) -> None:
+        if context.cancelled.is_set():
+            raise CollegiumError(f"label/{asked.name} was given up, since another stage failed")
+        done[now.store] = now.rows
+        context.journal.work(title, replicas=now.num_replicas, ready=now.num_ready)
+        context.watch.advance(title, sum(done.values()), total, f"{now.rows_per_s:,.0f} rows/s")
+
+    resources = asked.config.resources
+    context.journal.work(title, replicas=asked.config.replicas, ready=0)
+    context.journal.work(title, cpus=resources.cpus, gpus=context.cluster.gpus(resources))
+    teacher = TeacherSpec(asked.name, asked.config, asked.trained, context.recipe.trusted(), context.user_path)
+    with working_on(stage=title):
+        report = ask(teacher, tasks, progress=advance, wait_s=wait_for_room_s())
+    facts = {
+        "rows_per_s": round(report.rows_per_s, 1),
+        "actor_start_s": round(report.start_s, 3),
+        "num_retries": report.num_retries,
+    }
+    context.tracker.log(title, {"rows_per_s": report.rows_per_s})
+    share = {stage: report.stores.get(folder, 0) for stage, folder in folders.items()}
+    seconds = {stage: report.seconds * rows / max(report.rows, 1) for stage, rows in share.items()}
+    return {
+        stage: (store.seal(), {"rows": share[stage], **facts, "seconds": seconds[stage]})
+        for stage, store in stores.items()
+    }
+
+
+def _repair(asked: Asked, parts: Mapping[Path, str], folder: Path, away: Path, damages: list[Damage]) -> None:
+    """Only the damaged shards are labelled again."""
+    from teachers.soft_targets.store import SoftTargetStore
+
+    SoftTargetStore(folder, asked.spec(parts[folder])).repair(away)

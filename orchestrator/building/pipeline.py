@@ -1,0 +1,160 @@
+"""A run: every stage of a recipe in order, what is ready side by side; then the report."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from teachers.config.teacher import TeacherConfig
+from teachers.process.log_lines import with_ids
+from teachers.process.waiting import outcome
+
+from ..recipe import model
+from ..recipe.model import Recipe
+from ..stages import keys
+from ..stages.stages import Built
+from . import cohorts, prepare
+from . import evaluate as evaluate_module
+from . import export as export_module
+from . import train as train_module
+from .context import Context, Taught, delivered, delivered_digest, delivered_member
+from .label import label
+
+Until = Literal["label", "distill", "evaluate", "export"]
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Results:
+    """What a run has built, in the order in which it was done."""
+
+    prepared: Built
+    trained: dict[str, Built] = field(default_factory=dict)
+    taught: dict[str, Taught] = field(default_factory=dict)
+    students: dict[str, Built] = field(default_factory=dict)
+    """Cohorts too."""
+    evaluations: dict[str, Built] = field(default_factory=dict)
+    models: dict[str, Built] = field(default_factory=dict)
+
+    def built(self) -> list[Built]:
+        labels = [built for taught in self.taught.values() for built in taught.labels.values()]
+        return [
+            self.prepared,
+            *self.trained.values(),
+            *labels,
+            *self.students.values(),
+            *self.evaluations.values(),
+            *self.models.values(),
+        ]
+
+
+def build(context: Context, until: Until = "export") -> Results:
+    """The recipe's paragraph: label, distil (an assistant before those it teaches), evaluate, export."""
+    results = train_in_order(context, [] if until == "label" else context.recipe.learners_in_order())
+    if until in ("evaluate", "export"):
+        evaluate(context, results)
+    if until == "export":
+        export(context, results)
+    return results
+
+
+def train_in_order(context: Context, generations: Sequence[list[str]]) -> Results:
+    """Everything that teaches these students and cohorts, and they themselves; who assists others labels for them."""
+    results = Results(prepare.prepare(context))
+    pool = ThreadPoolExecutor(thread_name_prefix="label")
+    try:
+        label_teachers(context, results, pool)
+        for generation in generations:
+            train(context, results, generation)
+            label_assistants(context, results, generation, pool)
+    except BaseException:
+        context.cancelled.set()
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # an interrupted run leaves at once; what was sealed stays
+    return results
+
+
+def train(context: Context, results: Results, names: list[str]) -> None:
+    """Students and cohorts whose teachers have all labelled."""
+    students = [name for name in names if name in context.recipe.students]
+    results.students |= train_module.distill(context, students, results.prepared, results.taught)
+    for name in names:
+        if name in context.recipe.cohorts:
+            built = cohorts.train_cohort(context, name, results.prepared, results.taught)
+            results.students[name] = built
+
+
+def label_teachers(context: Context, results: Results, pool: ThreadPoolExecutor) -> None:
+    """Teachers with given weights, and estimators, label while the networks are still trained."""
+    waiting: dict[str, Future[Taught]] = {}
+    for name, config in context.recipe.teachers.items():
+        if not model.is_trained_here(config):
+            weights = keys.teacher_digest(context.recipe, name, None)
+            waiting[name] = pool.submit(with_ids(label), context, name, config, weights, None, results.prepared)
+        elif config.kind == "sklearn":
+            waiting[name] = pool.submit(with_ids(_train_and_label), context, results, name)
+    networks = train_module.train_networks(context, results.prepared)
+    for name, built in networks.items():
+        config, folder = context.recipe.teachers[name], built.folder / delivered(built.folder)[0]
+        waiting[name] = pool.submit(with_ids(label), context, name, config, built.digest, folder, results.prepared)
+    results.trained |= networks
+    results.taught = {name: outcome(waiting[name]) for name in context.recipe.teachers}
+
+
+def _train_and_label(context: Context, results: Results, name: str) -> Taught:
+    built = train_module.train_estimator(context, name, results.prepared)
+    results.trained[name] = built
+    return label(context, name, context.recipe.teachers[name], built.digest, built.folder, results.prepared)
+
+
+def label_assistants(context: Context, results: Results, names: list[str], pool: ThreadPoolExecutor) -> None:
+    """A student, or a member of a cohort, that teaches another one labels what its delivered seed says."""
+    waiting: dict[str, Future[Taught]] = {}
+    for name in context.recipe.assistants():
+        learner, _, member = name.partition(".")
+        if learner in names:
+            built = results.students[learner]
+            run, _ = delivered_member(built.folder, member) if member else delivered(built.folder)
+            config: TeacherConfig = keys.assistant_as_teacher(context.recipe, name, str(built.folder / run))
+            weights = delivered_digest(built, run)
+            waiting[name] = pool.submit(with_ids(label), context, name, config, weights, None, results.prepared)
+    results.taught |= {name: outcome(future) for name, future in waiting.items()}
+
+
+def evaluate(context: Context, results: Results) -> None:
+    """Latency is measured: one after the other."""
+    if context.recipe.teachers:
+        teachers = evaluate_module.evaluate_teachers(context, results.prepared, results.taught)
+        results.evaluations["teachers"] = teachers
+    for name, built in results.students.items():
+        in_cohort = name in context.recipe.cohorts
+        look = evaluate_module.evaluate_cohort if in_cohort else evaluate_module.evaluate_student
+        results.evaluations[name] = look(context, name, results.prepared, built, results.taught)
+
+
+def export(context: Context, results: Results) -> None:
+    for name, built in results.students.items():
+        evaluated = results.evaluations[name]
+        if name in context.recipe.cohorts:
+            results.models |= export_module.export_cohort(context, name, built, evaluated)
+        else:
+            results.models[name] = export_module.export(context, name, built, evaluated)
+
+
+def missed_gates(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
+    """Quality gates of the recipe that the report's test figures fall below; a cohort's are of what it delivers."""
+    missed = []
+    for name, config in recipe.learners.items():
+        figures = report["students"][name] if name in recipe.students else report["cohorts"][name]["delivered"]
+        accuracy = figures["test_accuracy"]["mean"]
+        if config.require.accuracy is not None and accuracy < config.require.accuracy:
+            missed.append(
+                f"{model.name_in_recipe(recipe, name)}: accuracy {accuracy:.4f} is below {config.require.accuracy}"
+            )
+        gain = figures["gain"]["mean"] if figures["gain"] else None
+        if config.require.gain is not None and (gain is None or gain < config.require.gain):
+            told = "not known without a control" if gain is None else f"{gain:.4f}"
+            missed.append(f"{model.name_in_recipe(recipe, name)}: gain {told} is below {config.require.gain}")
+    return missed

@@ -1,0 +1,41 @@
+"""How the transfer set is prepared. Reuse is decided elsewhere."""
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from teachers.storage.seal import Seal, write_seal
+
+from ..stages import keys
+from ..stages.stages import Built
+from .context import Context, Facts
+
+if TYPE_CHECKING:
+    pass
+
+
+def prepare(context: Context) -> Built:
+    from teachers.preparing.look import source_digest
+    from teachers.preparing.prepare import prepare as prepare_transfer_set
+
+    config = context.recipe.transfer_set
+    stage = keys.prepare_stage(context.recipe, source_digest(config))
+
+    def build(folder: Path) -> tuple[Seal, Facts]:
+        earlier = context.stages.earlier(stage)
+        start = time.monotonic()
+        transfer_set = prepare_transfer_set(
+            config,
+            folder,
+            earlier=Path(earlier["folder"]) if earlier else None,
+            run=partial(context.cluster.map, user_path=context.user_path),
+        )
+        rows = sum(segment.num_rows for segment in transfer_set.segments)
+        return write_seal(folder, transfer_set.files()), _speed(rows, time.monotonic() - start)
+
+    return context.stages.build(stage, build)
+
+
+def _speed(rows: int, seconds: float) -> Facts:
+    return {"rows": rows, "rows_per_s": round(rows / max(seconds, 1e-9), 1)}

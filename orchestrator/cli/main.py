@@ -1,0 +1,280 @@
+"""The command `collegium`. Results go to stdout, progress and logs to stderr; heavy packages are imported when needed."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..recipe.load import load_recipe
+from ..recipe.model import public
+from ..recipe.shipped import find, recipes
+from . import neighbours  # noqa: F401  (before all that imports `teachers`)
+from .endings import end_well
+from .jobs import jobs, submit
+from .listing import students, teachers
+from .options import with_json, with_overrides, with_recipe, with_verbose
+from .out import Out, brought
+from .status import status
+from .store import store
+from .telling import tell_and_leave
+
+with_out = click.option(
+    "--out", type=Out(), help="Folder of all results, or s3://, gs://.  [default: out/<name of the recipe>]"
+)
+with_address = click.option("--address", help="Ray cluster to join.  [default: RAY_ADDRESS, else start one here]")
+with_log_format = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    envvar="COLLEGIUM_LOG_FORMAT",
+    show_envvar=True,
+    help="Of the log on stderr; json: one object a line.  [default: text]",
+)
+
+
+def main() -> None:
+    """Entry point."""
+    end_well(collegium.main)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="collegium")
+def collegium() -> None:
+    """Distil many teachers into one small student on a Ray cluster.
+
+    Start with `collegium run`: it does the shipped recipe `digits` on this machine in about two minutes.
+    """
+
+
+@collegium.command()
+@click.argument("target", type=click.Path(path_type=Path), default="recipe.yaml")
+@click.option("--from", "name", default="digits", show_default=True, help="Shipped recipe to start from.")
+@click.option("--list", "listing", is_flag=True, help="List the shipped recipes.")
+def init(target: Path, name: str, listing: bool) -> None:
+    """Write a starter recipe."""
+    if listing:
+        for known, path in recipes().items():
+            purpose = next(
+                (line.removeprefix("# ") for line in path.read_text().splitlines()[1:] if line.startswith("#")), ""
+            )
+            click.echo(f"{known:<12} {purpose}")
+        return
+    text = find(name).read_text("utf-8")
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise click.UsageError(f"{target} is there already; choose another name") from None
+    except OSError as error:
+        raise click.UsageError(f"{target}: cannot be written ({error.strerror})") from None
+    click.echo(f"wrote {target}; next: collegium plan {target}")
+
+
+@collegium.command()
+@with_recipe
+@with_overrides
+@with_out
+@with_address
+@with_json
+@click.option("--check", "dry_forward", is_flag=True, help="Also run one batch of zeros through every network.")
+@click.option("--autoscaling", is_flag=True, help="The cluster adds nodes: tell what waits for them, refuse nothing.")
+def plan(
+    recipe: str,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    address: str | None,
+    as_json: bool,
+    dry_forward: bool,
+    autoscaling: bool,
+) -> None:
+    """Validate a recipe; show its stages, what would be reused, what is needed; of a cluster, which nodes."""
+    from ..cluster.capacity import AUTOSCALING
+    from ..planning.placement import table
+    from ..planning.planning import plan as make_plan
+
+    if autoscaling:
+        os.environ[AUTOSCALING] = "1"
+    loaded = load_recipe(find(recipe), overrides)
+    made = make_plan(loaded, out or Path("out") / loaded.name, dry_forward=dry_forward, address=address)
+    if as_json:
+        click.echo(json.dumps(made.record(), indent=1))
+        return
+    for stage in made.stages:
+        title = "/".join(part for part in (stage.stage, stage.name, stage.part) if part)
+        click.echo(f"{stage.action:<8} {title:<32} {stage.reason}")
+    for line in ["", *table(made.placement)] if made.placement else []:
+        click.echo(line)
+    click.echo(
+        f"\nabout {made.bytes_needed / 2**20:,.1f} MiB of {made.bytes_free / 2**20:,.0f} MiB free; nothing was written"
+    )
+    for note in made.notes:
+        click.echo(f"note: {note}")
+
+
+def _run(
+    recipe: str,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    address: str | None,
+    as_json: bool,
+    verbose: bool,
+    log_format: str,
+    **how: Any,
+) -> None:
+    from ..cluster.joining import check_address
+    from ..running.run import run, smoke
+    from ..running.tune import tune
+    from ..watching.progress import Watch, show_logs
+
+    show_logs(Watch().console, verbose=verbose, as_json=log_format == "json")
+    loaded = load_recipe(find(recipe), overrides)
+    out = out or Path("out") / loaded.name
+    if how.pop("smoke", False):
+        loaded, out = smoke(loaded), out.with_name(f"{out.name}-smoke")
+    check_address(address)
+    work = tune if how.pop("searching", False) else run
+    tell_and_leave(work(loaded, out, address=address, quiet=False, **how), out, as_json)
+
+
+def _verb(name: str, help_text: str) -> None:
+    """`label`, `distill`, `evaluate`, `export`: `run` up to that stage."""
+
+    @collegium.command(name, help=help_text)
+    @with_recipe
+    @with_overrides
+    @with_out
+    @with_address
+    @with_json
+    @with_verbose
+    @with_log_format
+    def command(**given: Any) -> None:
+        _run(until=name, **given)
+
+
+@collegium.command()
+@with_recipe
+@with_overrides
+@with_out
+@with_address
+@with_json
+@with_verbose
+@with_log_format
+@click.option("--smoke", is_flag=True, help="The whole recipe on a few rows and steps, in an OUT of its own.")
+def run(**given: Any) -> None:
+    """Label, distil, evaluate, export, report. The same command again does only what is missing."""
+    _run(**given)
+
+
+@collegium.command()
+@with_recipe
+@with_overrides
+@with_out
+@with_address
+@with_json
+@with_verbose
+@with_log_format
+@click.option("--fresh", is_flag=True, help="Set an earlier study of this OUT aside, and begin anew.")
+def tune(**given: Any) -> None:
+    """Search the settings under `search` on the cached labels; train the best again. The same command goes on."""
+    _run(searching=True, **given)
+
+
+_verb("label", "Ask the teachers; fill the soft-target stores.")
+_verb("distill", "Label, then train the students and their controls.")
+_verb("evaluate", "Label, distil, then measure everything on the test split.")
+_verb("export", "Everything up to the student's model folder (safetensors, config, model card).")
+
+
+@collegium.command()
+@click.argument("out", type=Out(exists=True))
+@with_json
+def report(out: Path, as_json: bool) -> None:
+    """Write the newest run's report.html again, and send what MLflow could not take."""
+    from ..reporting.document import write_report
+    from ..tracking.tracker import replay
+
+    folder = _newest_run(out)
+    document = json.loads((folder / "report.json").read_bytes())
+    if "search" in document:
+        from ..reporting.study import told_again
+
+        document["search"] = told_again(document, out)
+    write_report(brought(folder), document)
+    for line in replay(out, document["recipe"]["tracking"]["uri"]):
+        click.echo(line, err=True)
+    click.echo(json.dumps(document, indent=1) if as_json else str(folder / "report.html"))
+
+
+def _newest_run(out: Path) -> Path:
+    found = sorted((out / "runs").glob("*/report.json"))
+    if not found:
+        raise click.UsageError(f"{out} holds no finished run; `collegium run RECIPE --out {out}` makes one")
+    return found[-1].parent
+
+
+@collegium.command()
+@click.argument("model", type=Out(exists=True))
+@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="*.parquet, *.csv or *.jsonl.  [default: JSON lines on stdout]"
+)
+@click.option("--inputs", multiple=True, metavar="COLUMN", help="Input column of SOURCE.  [default: the model's]")
+@click.option("--trust", multiple=True, metavar="MODULE:NAME", help="Architecture of yours that the folder may name.")
+def predict(model: Path, source: Path, output: Path | None, inputs: tuple[str, ...], trust: tuple[str, ...]) -> None:
+    """Class and probability of every row of SOURCE, by the model folder MODEL."""
+    from .predict import predict_file
+
+    predict_file(brought(model), source, output, inputs=inputs, trust=trust, tell=click.echo)
+
+
+@collegium.command()
+@click.argument("out", type=Out(exists=True))
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="On 127.0.0.1.")
+def ui(out: Path, port: int) -> None:
+    """Open the MLflow page of OUT: starts a light server on loopback, prints the link, stops with Ctrl-C."""
+    from .ui import serve
+
+    serve(out, port, tell=click.echo)
+
+
+@collegium.command()
+@with_out
+@click.option("--tracking-uri", help="MLflow server to look for.  [default: MLFLOW_TRACKING_URI, else SQLite]")
+@with_json
+def doctor(out: Path | None, tracking_uri: str | None, as_json: bool) -> None:
+    """Check Python, packages, CPUs and GPUs, Ray, storage, MLflow; each finding with its cure."""
+    from .doctor import examine
+
+    findings = []
+    for finding in examine(out or Path("out"), tracking_uri):
+        findings.append(finding)
+        if not as_json:
+            click.echo(f"{'ok' if not finding.cure else 'BAD':<4} {finding.subject:<42} {finding.found}")
+            if finding.cure:
+                click.echo(f"     {finding.cure}")
+    if as_json:
+        click.echo(json.dumps([vars(finding) for finding in findings], indent=1))
+    sys.exit(4 if any(finding.cure for finding in findings) else 0)
+
+
+@collegium.command()
+@with_recipe
+@with_overrides
+@click.option("--recipe", "resolved", is_flag=True, help="Print the recipe with every default filled in instead.")
+def schema(recipe: str, overrides: tuple[str, ...], resolved: bool) -> None:
+    """Print the JSON schema of recipes, for completion in editors."""
+    if resolved:
+        import yaml
+
+        click.echo(yaml.safe_dump(public(load_recipe(find(recipe), overrides)), sort_keys=False), nl=False)
+        return
+    from ..recipe.reference import json_schema
+
+    click.echo(json_schema(), nl=False)
+
+
+for command in (store, teachers, students, submit, jobs, status):
+    collegium.add_command(command)

@@ -1,0 +1,129 @@
+"""`collegium store`: looking at, checking, cleaning and exporting soft-target stores."""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import click
+
+from teachers.errors import StoreError
+from teachers.storage import mirror
+from teachers.storage.lease import Doubt
+from teachers.storage.place import spoken
+
+from .options import with_json
+from .out import Out
+
+with_path = click.argument("path", type=Out(exists=True))
+
+
+@click.group()
+def store() -> None:
+    """List, verify, clean and export soft-target stores. PATH is an OUT, or one store's folder (a copy too)."""
+
+
+@store.command("ls")
+@with_path
+@with_json
+def list_stores(path: Path, as_json: bool) -> None:
+    """List stores: teacher, segment, rows, shards, bytes, sealed or not."""
+    from teachers.soft_targets.listing import describe, find_stores
+
+    found = [describe(folder) for folder in find_stores(path)]
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    click.echo(f"{'teacher':<16} {'segment':<14} {'encoding':<9} {'rows':>9} {'shards':>9} {'MiB':>9}  state")
+    for it in found:
+        shards = f"{it['shards_done']}/{it['shards']}"
+        click.echo(
+            f"{it['teacher']:<16} {it['segment']:<14} {it['encoding']:<9} {it['rows']:>9,} {shards:>9} "
+            f"{it['bytes'] / 2**20:>9.2f}  {'sealed' if it['sealed'] else 'unfinished'}"
+        )
+
+
+@store.command()
+@with_path
+@with_json
+def verify(path: Path, as_json: bool) -> None:
+    """Check every byte against its record; exit code 1 when something is damaged."""
+    from teachers.soft_targets.listing import find_stores
+    from teachers.soft_targets.store import SoftTargetStore
+
+    damages: dict[str, list[str]] = {}
+    with mirror.apart(path) as read:  # what the storage has, not what this machine remembers of it
+        for folder in find_stores(read):
+            try:
+                verified = SoftTargetStore.open(folder).verify()
+                for damage in verified:
+                    mirror.mark(path / folder.relative_to(read) / damage.path)
+                damages[spoken(folder)] = [str(damage) for damage in verified]
+            except StoreError as error:
+                damages[spoken(folder)] = [str(error)]
+    if as_json:
+        click.echo(json.dumps(damages, indent=1))
+    else:
+        for name, found in damages.items():
+            click.echo(f"{'damaged' if found else 'whole':<8} {name}")
+            for line in found:
+                click.echo(f"         {line}")
+    if any(damages.values()):
+        click.echo("the next `collegium run` repairs what is damaged", err=True)
+        sys.exit(1)
+
+
+@store.command()
+@with_path
+@click.option("--grace", default=24.0, show_default=True, help="Hours that a file without a record is left alone.")
+def gc(path: Path, grace: float) -> None:
+    """Remove drafts, and shards that no record names."""
+    from teachers.soft_targets.listing import find_stores
+    from teachers.soft_targets.store import SoftTargetStore
+
+    from ..stages.locks import folder_lock
+
+    removed: list[Path] = []
+    for folder in find_stores(path):
+        with folder_lock(folder, f"store {folder.name}") as doubt:
+            _check(folder, doubt)
+            removed += SoftTargetStore.open(folder).collect_garbage(grace * 3600, partial(remove, folder, doubt))
+    for file in removed:
+        click.echo(f"removed {file}")
+    click.echo(f"{len(removed)} files removed")
+
+
+def _check(folder: Path, doubt: Doubt) -> None:
+    if reason := doubt():
+        raise StoreError(f"{folder}: nothing more is removed: {reason}")
+
+
+def remove(folder: Path, doubt: Doubt, path: Path) -> None:
+    """One file of a store, while nobody else can be at work there."""
+    _check(folder, doubt)
+    mirror.remove(path)
+
+
+@store.command()
+@with_path
+@click.option(
+    "--parquet",
+    "target",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="File to write, or folder for several stores.",
+)
+def export(path: Path, target: Path) -> None:
+    """Write stores as Parquet, for everyone else."""
+    from teachers.soft_targets.listing import find_stores
+    from teachers.soft_targets.store import SoftTargetStore
+
+    folders = find_stores(path)
+    one = len(folders) == 1 and target.suffix == ".parquet"
+    if not one:
+        target.mkdir(parents=True, exist_ok=True)
+    for folder in folders:
+        opened = SoftTargetStore.open(folder)
+        file = target if one else target / f"{opened.spec.teacher}.{opened.spec.segment}.{folder.name[-12:]}.parquet"
+        opened.export_parquet(file)
+        click.echo(f"wrote {file}")

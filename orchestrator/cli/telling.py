@@ -1,0 +1,61 @@
+"""What a run or a study prints when it is done: on stdout, for people or as one JSON document."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from teachers.storage.place import remote_of, spoken
+
+from .endings import say
+
+if TYPE_CHECKING:
+    from ..running.run import Finished
+
+FRONT_ROWS = 30
+
+
+def tell_and_leave(finished: "Finished", out: Path, as_json: bool) -> None:
+    """Print what a run or a study came to; exit code 3 when it missed a quality gate."""
+    if as_json:
+        click.echo(json.dumps(finished.report, indent=1))
+    else:
+        _tell(finished.report, finished.folder, out)
+    if finished.missed:
+        say("quality gate missed: " + "; ".join(finished.missed))
+        sys.exit(3)
+
+
+def _tell(report: Mapping[str, Any], folder: Path, out: Path) -> None:
+    from ..reporting.headline import learners
+
+    reused = sum(stage["reused"] for stage in report["stages"])
+    click.echo(f"{len(report['stages'])} stages, {reused} of them reused")
+    for name, student in learners(report).items() if "students" in report else ():
+        click.echo(f"{name}: {student['verdict']}")
+    if search := report.get("search"):
+        _tell_study(search, folder)
+    if (folder / "report.html").exists():
+        click.echo(f"report: {folder / 'report.html'}")
+        click.echo(f"also in {spoken(folder)}" if remote_of(folder) else f"curves: collegium ui {out}")
+
+
+def _tell_study(search: Mapping[str, Any], folder: Path) -> None:
+    from ..reporting.study import front_table
+
+    counts = ", ".join(f"{search[state]} {state}" for state in ("finished", "pruned", "failed"))
+    click.echo(
+        f"study of {search['student']}: {search['trials']} trials ({counts}), {search['control']['trials']} of its control"
+    )
+    for line in search["advice"]:
+        click.echo(f"- {line}")
+    if search["front"]:
+        rows = front_table(search)[: FRONT_ROWS + 1]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        click.echo(f"Pareto front ({len(rows) - 1} of {len(search['front'])}):")
+        for row in rows:
+            click.echo("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    click.echo(f"found: {folder / 'found.yaml'}")

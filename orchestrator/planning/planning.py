@@ -1,0 +1,283 @@
+"""What a run would do, found out without doing any of it: nothing is written, no teacher is asked."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from teachers.config.teacher import TeacherConfig
+from teachers.errors import RecipeError, StoreError
+from teachers.resources.pools import VARIABLE, in_reach
+from teachers.storage import mirror
+from teachers.storage.place import place, spoken
+from teachers.users_code.imports import use_user_path
+
+from ..building.context import Taught, delivered, delivered_digest, delivered_member, segments_of
+from ..building.export import to_export
+from ..building.label import label_stages
+from ..cluster.capacity import Node, autoscaling, check_capacity, check_room_for_trials, this_machine, total
+from ..recipe import model
+from ..recipe.checks import class_problems, folder_problems, import_problems
+from ..recipe.load import check
+from ..recipe.model import Recipe, learner_of
+from ..recipe.space import search_warnings
+from ..stages import keys
+from ..stages.stages import Built, Stage, Stages
+from .placement import Ask, places_at
+from .placement import place as placed_on
+
+POOLS_UNKNOWN = "These are the nodes that are up; which more can come, the cluster's head knows: `collegium submit --verb plan` asks there"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One stage: will it be reused, built, or is it not known yet, and why."""
+
+    stage: str
+    name: str
+    part: str
+    key: str | None
+    action: str
+    reason: str
+
+    def record(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if value != ""}
+
+
+@dataclass
+class Plan:
+    """Stages in order, what they need, and what speaks against running them."""
+
+    stages: list[Planned] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    bytes_needed: int = 0
+    bytes_free: int = 0
+    placement: list[Ask] | None = None
+    """Where what is not reused would run; of a cluster only."""
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "format": 1,
+            "stages": [stage.record() for stage in self.stages],
+            "notes": self.notes,
+            "bytes_needed": self.bytes_needed,
+            "bytes_free": self.bytes_free,
+            "placement": None if self.placement is None else [ask.record() for ask in self.placement],
+        }
+
+
+def plan(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    dry_forward: bool = False,
+    user_path: Path | None = None,
+    address: str | None = None,
+) -> Plan:
+    """Validate everything that can be known without running. Raises RecipeError, DataError or EnvironmentUnfit.
+
+    Requests are compared with this machine, or with the nodes of the cluster at `address` (or RAY_ADDRESS).
+    `dry_forward` builds every network and runs it on one batch of zeros (imports torch and the user's modules).
+    """
+    from teachers.preparing.look import look, source_digest
+
+    check(recipe)
+    use_user_path(user_path or Path.cwd())
+    out = place(out)
+    mirror.check(out, writes=False)
+    mirror.pull(out)
+    seen = look(recipe.transfer_set)
+    made = Plan(bytes_free=_free(out))
+    problems = [*import_problems(recipe), *folder_problems(recipe), *weights_problems(recipe)]
+    if problems := [*problems, *class_problems(recipe, seen.classes)]:
+        raise RecipeError("\n".join(problems))
+    places = places_at(address)
+    if places is None:
+        nodes = this_machine(recipe)
+        check_room_for_trials(recipe, nodes)
+        made.notes += check_capacity(
+            recipe, nodes, "That is this machine; a cluster is named by --address or RAY_ADDRESS"
+        )
+    else:
+        made.notes += _cluster_notes(recipe, in_reach([*places.values()]))
+    walk = _Walk(recipe, Stages(out), made)
+    walk.all(source_digest(recipe.transfer_set))
+    if places is not None:
+        made.placement = placed_on(recipe, [(s.stage, s.name) for s in made.stages if s.action != "reuse"], places)
+    rows = seen.num_rows or 0
+    classes = len(seen.classes or ())
+    cached = [teacher for teacher in recipe.teachers.values() if teacher.mode == "cached"]
+    label_bytes = sum(12 + (2 * classes if teacher.encoding == "dense" else 0) for teacher in cached)
+    made.bytes_needed = (seen.num_bytes or 0) + rows * label_bytes
+    if made.bytes_needed > made.bytes_free:
+        made.notes.append(
+            f"about {made.bytes_needed / 2**20:,.0f} MiB are needed under {spoken(out)}, "
+            f"{made.bytes_free / 2**20:,.0f} MiB are free"
+        )
+    made.notes += [*_floor_notes(recipe), *search_warnings(recipe)]
+    if dry_forward:
+        from .dry_forward import dry_forward as run_dry
+
+        run_dry(recipe, seen.columns, list(seen.classes or ()))
+    return made
+
+
+def _free(out: Path) -> int:
+    at = out.resolve()
+    while not at.exists():
+        at = at.parent
+    return shutil.disk_usage(at).free
+
+
+def _cluster_notes(recipe: Recipe, nodes: Sequence[Node]) -> list[str]:
+    """What waits for nodes to come. Raises EnvironmentUnfit for what the cluster can never hold."""
+    notes = check_capacity(recipe, nodes, "" if os.environ.get(VARIABLE) else POOLS_UNKNOWN)
+    configs = [*recipe.teachers.values(), *recipe.learners.values()]
+    if not autoscaling():
+        check_room_for_trials(recipe, nodes)
+    elif not total(nodes, "GPU") and any(config.resources.gpus == "auto" for config in configs):
+        notes.append("`gpus: auto` is none, since no node of today has a GPU; say `gpus: 1` for nodes to be added")
+    return notes
+
+
+def _floor_notes(recipe: Recipe) -> list[str]:
+    return [
+        f"teachers.{name}: probabilities of 0 become {teacher.probability_floor:g} / classes (probability_floor)"
+        for name, teacher in recipe.teachers.items()
+        if teacher.kind != "checkpoint" and teacher.output == "probabilities"
+    ]
+
+
+class _Walk:
+    """Follows the graph as far as its keys are known."""
+
+    def __init__(self, recipe: Recipe, stages: Stages, made: Plan) -> None:
+        self.recipe, self.stages, self.made = recipe, stages, made
+
+    def note(self, stage: Stage) -> Built | None:
+        """Write down what would happen to `stage`; its content if it is sealed."""
+        try:
+            seal = self.stages.sealed(stage, hashes=False)
+        except StoreError as error:
+            self._add(stage, "repair", str(error))
+            return None
+        if seal is None:
+            self._add(stage, "build", self.stages.reason(stage))
+            return None
+        self._add(stage, "reuse", "unchanged")
+        return Built(stage, self.stages.out / stage.folder, seal, True, "unchanged", 0.0)
+
+    def _add(self, stage: Stage, action: str, reason: str) -> None:
+        self.made.stages.append(Planned(stage.kind, stage.name, stage.part, stage.key, action, reason))
+
+    def unknown(self, kind: str, name: str, until: str) -> None:
+        self.made.stages.append(Planned(kind, name, "", None, "unknown", f"unknown until {until} is sealed"))
+
+    def all(self, source_digest: str) -> None:
+        prepared = self.note(keys.prepare_stage(self.recipe, source_digest))
+        taught = {name: self.teacher(name, prepared) for name in self.recipe.teachers}
+        students: dict[str, Built | None] = {}
+        for generation in self.recipe.learners_in_order():
+            for name in generation:
+                students[name] = self.student(name, prepared, taught)
+            for name in self.recipe.assistants():
+                if learner_of(name) in generation:
+                    taught[name] = self.assistant(name, prepared, students[learner_of(name)])
+        if self.recipe.teachers:
+            self.evaluation("teachers", prepared, None, taught)
+        for name, learner in students.items():
+            evaluated = self.evaluation(name, prepared, learner, taught)
+            if evaluated is None or learner is None:
+                self.unknown("export", name, f"evaluate/{name}")
+            else:
+                self.exports(name, learner, evaluated)
+
+    def exports(self, name: str, learner: Built, evaluated: Built) -> None:
+        of_cohort = name in self.recipe.cohorts
+        found = to_export(self.recipe, name, learner) if of_cohort else {name: [delivered(learner.folder)[0]]}
+        for title, runs in found.items():
+            digest = "+".join(delivered_digest(learner, run) for run in runs)
+            self.note(keys.export_stage(self.recipe, title, digest, evaluated.digest))
+
+    def teacher(self, name: str, prepared: Built | None) -> Taught | None:
+        config = self.recipe.teachers[name]
+        trained: Built | None = None
+        if prepared is None:
+            if model.is_trained_here(config):
+                self.unknown("train_teacher", name, "prepare/transfer_set")
+            self.unknown("label", name, "prepare/transfer_set")
+            return None
+        if model.is_trained_here(config):
+            trained = self.note(keys.train_teacher_stage(self.recipe, name, prepared.digest))
+            if trained is None:
+                self.unknown("label", name, f"train_teacher/{name}")
+                return None
+        weights = keys.teacher_digest(self.recipe, name, trained.digest if trained else None)
+        return self.labels(name, config, weights, prepared)
+
+    def labels(self, name: str, config: TeacherConfig, weights: str, prepared: Built) -> Taught | None:
+        from teachers.transfer_set.transfer_set import TransferSet
+
+        stages, live = label_stages(name, config, weights, TransferSet.open(prepared.folder))
+        taught: Taught | None = Taught(name, config, live=live)
+        for part, stage in stages.items():
+            built = self.note(stage)
+            if built is None:
+                taught = None
+            elif taught is not None:
+                taught.labels[part] = built
+        return taught
+
+    def assistant(self, name: str, prepared: Built | None, student: Built | None) -> Taught | None:
+        if prepared is None or student is None:
+            self.unknown("label", name, f"distill/{learner_of(name)}")
+            return None
+        member = name.partition(".")[2]
+        run, _ = delivered_member(student.folder, member) if member else delivered(student.folder)
+        config = keys.assistant_as_teacher(self.recipe, name, str(student.folder / run))
+        return self.labels(name, config, delivered_digest(student, run), prepared)
+
+    def student(self, name: str, prepared: Built | None, taught: dict[str, Taught | None]) -> Built | None:
+        teachers = self.recipe.learners[name].teachers
+        heard = self._heard(teachers, taught)
+        if prepared is None or heard is None:
+            self.unknown("distill", name, self._first_missing(teachers, prepared, taught))
+            return None
+        train = segments_of(prepared, "train")
+        labels = {teacher.name: teacher.digests(train) for teacher in heard}
+        return self.note(keys.distill_stage(self.recipe, name, prepared.digest, labels))
+
+    def evaluation(
+        self, name: str, prepared: Built | None, student: Built | None, taught: dict[str, Taught | None]
+    ) -> Built | None:
+        teachers = list(self.recipe.teachers) if name == "teachers" else self.recipe.learners[name].teachers
+        heard = self._heard(teachers, taught)
+        if prepared is None or heard is None or (student is None and name != "teachers"):
+            until = self._first_missing(teachers, prepared, taught) if heard is None else f"distill/{name}"
+            self.unknown("evaluate", name, until)
+            return None
+        looked_at = segments_of(prepared, "validation", "test")
+        labels = {teacher.name: teacher.digests(looked_at) for teacher in heard}
+        if student is None:
+            return self.note(keys.evaluate_teachers_stage(self.recipe, prepared.digest, labels))
+        return self.note(keys.evaluate_stage(self.recipe, name, prepared.digest, student.digest, labels))
+
+    def _heard(self, names: Sequence[str], taught: dict[str, Taught | None]) -> list[Taught] | None:
+        heard = [found for name in names if (found := taught[name]) is not None]
+        return heard if len(heard) == len(names) else None
+
+    def _first_missing(self, names: Sequence[str], prepared: Built | None, taught: dict[str, Taught | None]) -> str:
+        missing = [name for name in names if taught.get(name) is None]
+        return f"label/{missing[0]}" if prepared is not None and missing else "prepare/transfer_set"
+
+
+def weights_problems(recipe: Recipe) -> Iterator[str]:
+    """Weights that are not there, code that cannot be read."""
+    for name, teacher in recipe.teachers.items():
+        if not model.is_trained_here(teacher):
+            try:
+                keys.teacher_digest(recipe, name, None)
+            except RecipeError as error:
+                yield str(error)

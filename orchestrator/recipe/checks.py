@@ -1,0 +1,88 @@
+"""What can be known to be wrong with a recipe before any work: names that lead nowhere, weights, classes that do not fit.
+
+`plan` tells all of it; a run looks before it starts Ray. Knows nothing of stages.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from teachers.errors import CollegiumError, RecipeError, StoreError
+from teachers.users_code.imports import load
+
+from .model import Recipe
+
+
+def import_problems(recipe: Recipe) -> Iterator[str]:
+    """Import strings that name nothing, or what cannot be called. A recipe is code: its modules are imported."""
+    for where, name in _import_strings(recipe):
+        try:
+            found = load(name)
+        except RecipeError as error:
+            yield f"{where}: {error}"
+        else:
+            if not callable(found):
+                yield f"{where}: {name} is a {type(found).__name__}, expected a function or class"
+
+
+def check_before_work(recipe: Recipe) -> None:
+    """Raise RecipeError with all that is wrong with names and model folders: found before hours of work, not after."""
+    if problems := [*import_problems(recipe), *folder_problems(recipe)]:
+        raise RecipeError("\n".join(problems))
+
+
+def folder_problems(recipe: Recipe) -> Iterator[str]:
+    """Model folders that are none, or that name code which nobody vouched for."""
+    from teachers.models.folder import check_trusted, read_config
+
+    for name, teacher in recipe.teachers.items():
+        if teacher.kind == "checkpoint":
+            try:
+                check_trusted(read_config(Path(teacher.path)), recipe.trusted(), Path(teacher.path))
+            except CollegiumError as error:
+                yield f"teachers.{name}.path: {error}"
+
+
+def _import_strings(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    for where, config in _configs(recipe):
+        for key in ("model", "function"):
+            value = getattr(config, key, None)
+            if value is not None:
+                yield f"{where}.{key}", value
+        train = getattr(config, "train", None)
+        for name in getattr(train, "augments", ()):
+            if ":" in name:
+                yield f"{where}.train.augment", name
+        preprocess = getattr(config, "preprocess", None)
+        if preprocess is not None and preprocess.function is not None:
+            yield f"{where}.preprocess.function", preprocess.function
+        for number, term in enumerate(getattr(config, "objective", ())):
+            for key in ("loss", "combine"):
+                if ":" in (value := getattr(term, key, "")):
+                    yield f"{where}.objective.{number}.{key}", value
+
+
+def _configs(recipe: Recipe) -> Iterator[tuple[str, Any]]:
+    for kind in ("teachers", "students", "cohorts"):
+        for name, config in getattr(recipe, kind).items():
+            yield f"{kind}.{name}", config
+            for member, own in getattr(config, "members", {}).items():
+                yield f"{kind}.{name}.members.{member}", own
+
+
+def class_problems(recipe: Recipe, classes: Sequence[str] | None) -> Iterator[str]:
+    """Teachers whose declared classes do not fit the transfer set's."""
+    from teachers.models.folder import read_config
+    from teachers.soft_targets.combine.class_scores import align
+
+    if classes is None:
+        return
+    for name, teacher in recipe.teachers.items():
+        try:
+            own = read_config(Path(teacher.path)).classes if teacher.kind == "checkpoint" else teacher.classes
+            if own is not None:
+                align(own, classes, teacher.class_map)
+        except StoreError:
+            continue  # told with the other problems of folders
+        except RecipeError as error:
+            yield f"teachers.{name}: {error}"

@@ -1,0 +1,210 @@
+"""The recipe: what a user writes. Reading one imports neither torch nor ray nor mlflow.
+
+Every error names file, line, column and path, and all errors are told at once.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import StringConstraints
+
+from students.config.cohort import CohortConfig
+from students.config.student import StudentConfig, TeacherLabelTerm, TeacherTermCommon
+from teachers.config.strict import Config, ImportString
+from teachers.config.teacher import TeacherConfig
+from teachers.config.transfer_set import TransferSetConfig
+
+from .file import Loc, nearest
+from .search import SearchConfig
+from .space import search_problems
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+Learner = StudentConfig | CohortConfig
+RESERVED = {"teachers", "ensemble", "control", "offline", "student"}
+
+
+class Tracking(Config):
+    """Where MLflow keeps the curves."""
+
+    uri: str | None = None
+    """Null: MLFLOW_TRACKING_URI if set, else SQLite under `--out`; `http(s)://...` on a cluster."""
+    experiment: str | None = None
+    """Null: the recipe's name."""
+    system_metrics: bool = False
+    """Also keep CPU, memory, network and GPUs of every node, as `system/<node>/...`."""
+
+
+class Recipe(Config):
+    """Which transfer set, which teachers, which students and cohorts."""
+
+    format: Literal[1]
+    """Of this file."""
+    name: Name
+    """Of the experiment, of the registered model and in reports."""
+    task: Literal["classification"] = "classification"
+    """Picks losses and metrics."""
+    transfer_set: TransferSetConfig
+    """The inputs on which teachers are asked."""
+    teachers: dict[Name, TeacherConfig] = {}
+    """By name; a recipe of cohorts needs none."""
+    students: dict[Name, StudentConfig] = {}
+    """By name."""
+    cohorts: dict[Name, CohortConfig] = {}
+    """By name: students that teach each other while they train."""
+    search: SearchConfig | None = None
+    """Settings that `collegium tune` tries; `collegium run` leaves them as they stand."""
+    tracking: Tracking = Tracking()
+    """Where MLflow keeps the curves."""
+    trust: list[ImportString] = []
+    """Architectures that a model folder from elsewhere may name, beside ours."""
+
+    def problems(self) -> list[tuple[Loc, str]]:
+        """What is wrong between the parts of the recipe: (path, message)."""
+        found = [*self._name_problems(), *self._teacher_problems(), *self._cycle_problems()]
+        return found if found or self.search is None else [*search_problems(self)]
+
+    @property
+    def learners(self) -> dict[str, Learner]:
+        """Students and cohorts, by name."""
+        return {**self.students, **self.cohorts}
+
+    def who_teaches(self) -> list[str]:
+        """Every name that may stand in a `teachers` list: teachers, students, and `cohort.member`."""
+        return [*self.teachers, *self.students, *self.members()]
+
+    def members(self) -> list[str]:
+        return [f"{name}.{member}" for name, cohort in self.cohorts.items() for member in cohort.members]
+
+    def _name_problems(self) -> Iterator[tuple[Loc, str]]:
+        taken: dict[str, str] = {}
+        for kind, names in (("teachers", self.teachers), ("students", self.students), ("cohorts", self.cohorts)):
+            for name in names:
+                if name in RESERVED:
+                    yield (kind, name), f"the name {name!r} is taken by the report; choose another"
+                if name in taken:
+                    yield (
+                        (kind, name),
+                        f"{taken[name]} has the name {name!r} too; everything that teaches needs its own",
+                    )
+                taken[name] = f"one of the {kind}"
+        for name, cohort in self.cohorts.items():
+            for member in RESERVED & set(cohort.members):
+                yield (
+                    ("cohorts", name, "members", member),
+                    f"the name {member!r} is taken by the report; choose another",
+                )
+        if not self.learners:
+            yield ("students",), "there is nobody to train; add a student, or a cohort under `cohorts`"
+        if self.transfer_set.label is None and self.transfer_set.labelled is not None:
+            yield ("transfer_set", "labelled"), "there are no labels to keep: `label` is null"
+
+    def _teacher_problems(self) -> Iterator[tuple[Loc, str]]:
+        known = self.who_teaches()
+        for learner, config in self.learners.items():
+            where = ("students" if learner in self.students else "cohorts", learner)
+            for number, name in enumerate(config.teachers):
+                if name not in known:
+                    yield (
+                        (*where, "teachers", number),
+                        f"no teacher or student is called {name!r}{nearest(name, known)}",
+                    )
+            for number, term in enumerate(config.objective):
+                for name in self._label_only(config, term):
+                    yield (
+                        (*where, "objective", number, "loss"),
+                        f"teacher {name!r} keeps only labels; use `loss: teacher_label`, or `encoding: dense` for it",
+                    )
+
+    def _label_only(self, config: Learner, term: object) -> list[str]:
+        if not isinstance(term, TeacherTermCommon) or isinstance(term, TeacherLabelTerm):
+            return []
+        heard = [self.teachers[name] for name in term.teachers or config.teachers if name in self.teachers]
+        return [name for name, teacher in self.teachers.items() if teacher in heard and teacher.encoding == "label"]
+
+    def _cycle_problems(self) -> Iterator[tuple[Loc, str]]:
+        for name in self.learners:
+            path = self._cycle_from(name)
+            if path is not None and name == min(path):  # told once, not once a member
+                kind = "students" if name in self.students else "cohorts"
+                yield (kind, name, "teachers"), f"students teach each other in a circle: {' -> '.join(path)}"
+
+    def _cycle_from(self, start: str) -> list[str] | None:
+        waiting = [[start]]
+        seen = set()
+        while waiting:
+            path = waiting.pop()
+            for teacher in self.learners[path[-1]].teachers:
+                learner = learner_of(teacher)
+                if learner == start:
+                    return [*path, start]
+                if learner in self.learners and learner not in seen:
+                    seen.add(learner)
+                    waiting.append([*path, learner])
+        return None
+
+    def learners_in_order(self) -> list[list[str]]:
+        """Students and cohorts in generations: an assistant comes before those whom it teaches."""
+        done: list[list[str]] = []
+        left = self.learners
+        while left:
+            ready = [name for name, c in left.items() if not any(learner_of(teacher) in left for teacher in c.teachers)]
+            assert ready, "cycles are refused before"
+            done.append(ready)
+            for name in ready:
+                del left[name]
+        return done
+
+    def before(self, learner: str) -> list[list[str]]:
+        """The students and cohorts that have to be trained before `learner` can be taught, in generations."""
+        needed: set[str] = set()
+        waiting = [learner]
+        while waiting:
+            found = {learner_of(teacher) for teacher in self.learners[waiting.pop()].teachers} & set(self.learners)
+            waiting += found - needed
+            needed |= found
+        generations = [[name for name in names if name in needed] for names in self.learners_in_order()]
+        return [names for names in generations if names]
+
+    def assistants(self) -> list[str]:
+        """Students, and members of cohorts, that teach another student."""
+        taught_by = {teacher for config in self.learners.values() for teacher in config.teachers}
+        return [name for name in (*self.students, *self.members()) if name in taught_by]
+
+    def live_teachers(self, learner: str) -> list[str]:
+        """Teachers that are asked while this student or cohort trains."""
+        heard = self.learners[learner].teachers
+        return [name for name in heard if name in self.teachers and self.teachers[name].mode == "live"]
+
+    def trusted(self) -> tuple[str, ...]:
+        """Every architecture that the recipe itself names."""
+        own = [config.model for config in self.students.values()]
+        own += [member.model for cohort in self.cohorts.values() for member in cohort.members.values()]
+        own += [config.model for config in self.teachers.values() if config.kind == "module"]
+        return tuple(sorted({*own, *self.trust}))
+
+
+def learner_of(teacher: str) -> str:
+    """The student or cohort that a name in a `teachers` list stands for: `trio` of `trio.a`."""
+    return teacher.partition(".")[0]
+
+
+def public(recipe: Recipe) -> dict[str, Any]:
+    """The resolved recipe as JSON, without secrets: what copies, reports and MLflow get."""
+    document: dict[str, Any] = recipe.model_dump(mode="json")
+    document["tracking"]["uri"] = without_password(recipe.tracking.uri) if recipe.tracking.uri else None
+    return document
+
+
+def without_password(uri: str) -> str:
+    return re.sub(r"(?<=//)[^/@]*@", "", uri)
+
+
+def is_trained_here(teacher: TeacherConfig) -> bool:
+    return (teacher.kind == "module" and teacher.train is not None) or (
+        teacher.kind == "sklearn" and teacher.weights is None
+    )
+
+
+def name_in_recipe(recipe: Recipe, name: str) -> str:
+    return f"{'students' if name in recipe.students else 'cohorts'}.{name}"

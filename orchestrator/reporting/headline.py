@@ -1,0 +1,77 @@
+"""A report in short: the figures that stand on MLflow's parent run."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+
+
+def learners(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Every student, and every member of a cohort as `cohort.member`: their documents have one form."""
+    members = {
+        f"{name}.{member}": found
+        for name, cohort in report.get("cohorts", {}).items()
+        for member, found in cohort["members"].items()
+    }
+    return {**report["students"], **members}
+
+
+def curves_of(report: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The curves of a student and its control; of a member its own, under a student's names."""
+    cohort, _, member = name.partition(".")
+    runs: dict[str, Any] = report["curves"].get(cohort, {})
+    if not member:
+        return runs
+    own = {f"{member}/": "student/", f"control/{member}/": "control/"}
+    return {
+        short + run.removeprefix(long): found
+        for run, found in runs.items()
+        for long, short in own.items()
+        if run.startswith(long)
+    }
+
+
+def headline_figures(report: Mapping[str, Any]) -> dict[str, float]:
+    """Flat names to figures: `students.small.gain`, `teachers.wide.test_accuracy`."""
+    return {name: float(value) for name, value in _figures(report) if value is not None}
+
+
+def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    if report["ensemble"]:
+        yield "ensemble.test_accuracy", report["ensemble"]["test_accuracy"]
+    for name, teacher in report["teachers"].items():
+        yield f"teachers.{name}.test_accuracy", teacher["test_accuracy"]
+    for name, cohort in report.get("cohorts", {}).items():
+        yield f"cohorts.{name}.ensemble.test_accuracy", cohort["ensemble"]["test_accuracy"]["mean"]
+    for name, student in learners(report).items():
+        yield f"students.{name}.test_accuracy", student["test_accuracy"]["mean"]
+        for key in ("agreement", "ece", "parameters"):
+            yield f"students.{name}.{key}", student[key]
+        if student["control_accuracy"]:
+            yield f"students.{name}.control_accuracy", student["control_accuracy"]["mean"]
+        if student["gain"]:
+            for end in ("low", "mean", "high"):
+                yield f"students.{name}.gain.{end}", student["gain"][end]
+    yield "seconds", report.get("seconds")
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def spread(accuracy: Mapping[str, Any]) -> str:
+    """Mean and standard deviation over seeds: `92.1 ± 0.4 %`."""
+    if accuracy["std"] is None:
+        return f"{percent(accuracy['mean'])} (one seed)"
+    return f"{100 * accuracy['mean']:.1f} \N{PLUS-MINUS SIGN} {100 * accuracy['std']:.1f} %"
+
+
+log = logging.getLogger(__name__)
+
+
+def deep_link(base: str, experiment_id: str, run_id: str | None = None) -> str:
+    """The experiment's table of runs, or one run; the bare page opens somewhere else."""
+    run = f"/{run_id}" if run_id else ""
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs{run}?workflowType=machine_learning"

@@ -1,0 +1,91 @@
+"""The description of a run on its MLflow page: verdicts, the table of figures, what it cost, and where the rest is.
+
+Links are relative to the page itself, so they hold under whatever name the server is reached.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from students.measuring.bootstrap import points
+
+from .headline import learners, percent, spread
+from .study import short
+
+CHARACTERS = 8000
+"""MLflow shows no more."""
+
+
+def note(report: Mapping[str, Any], *, out: Path | None = None, models: Sequence[str] = ()) -> str:
+    """In Markdown. `out`: the folder of all results; `models`: the students and members that are registered."""
+    head = [f"**{name}**: {learner['verdict']}\n" for name, learner in learners(report).items()]
+    head += [*_study(report["search"])] if "search" in report else []
+    head += ["| who | test accuracy | gain over control (95%) |", "|---|---|---|"]
+    tail = ["", *_cost(report), *_links(report, models)]
+    tail += [f"- results: `{out}`"] if out is not None else []
+    return _fitted(head, [*_rows(report)], tail)
+
+
+def _fitted(head: Sequence[str], rows: Sequence[str], tail: Sequence[str]) -> str:
+    """All of it, with fewer rows where they are too many."""
+    kept = len(rows)
+    while True:
+        left_out = [f"| and {len(rows) - kept} more, in the report | | |"] if kept < len(rows) else []
+        text = "\n".join([*head, *rows[:kept], *left_out, *tail])
+        if len(text) <= CHARACTERS or not kept:
+            return text[:CHARACTERS]
+        kept -= 1
+
+
+def _rows(report: Mapping[str, Any]) -> Iterator[str]:
+    for name, learner in learners(report).items():
+        gain = learner["gain"]
+        interval = f"{points(gain['mean'])} ({points(gain['low'])} to {points(gain['high'])})" if gain else ""
+        yield f"| student {name} | {spread(learner['test_accuracy'])} | {interval} |"
+        if learner["control_accuracy"]:
+            yield f"| control of {name} | {spread(learner['control_accuracy'])} | |"
+        if learner.get("offline_accuracy"):
+            yield f"| {name} from its teachers alone | {spread(learner['offline_accuracy'])} | |"
+    for name, cohort in report.get("cohorts", {}).items():
+        yield f"| cohort {name} together | {spread(cohort['ensemble']['test_accuracy'])} | |"
+    if report["ensemble"]:
+        yield f"| teachers together | {percent(report['ensemble']['test_accuracy'])} | |"
+    yield from (f"| teacher {name} | {percent(t['test_accuracy'])} | |" for name, t in report["teachers"].items())
+
+
+def _study(found: Mapping[str, Any]) -> Iterator[str]:
+    """What the study of a student showed, and the table of its best trial."""
+    counts = ", ".join(f"{found[state]} {state}" for state in ("finished", "pruned", "failed"))
+    yield f"**Study of {found['student']}**, {found['trials']} trials ({counts}): {found['advice'][0]}\n"
+    yield from (f"| best, trial {found['best']['number']} | |", "|---|---|")
+    yield from (f"| {path} | {short(value)} |" for path, value in found["best"]["params"].items())
+    yield from (f"| validation {name} | {short(value)} |" for name, value in found["best"]["validation"].items())
+    yield ""
+
+
+def _cost(report: Mapping[str, Any]) -> Iterator[str]:
+    stages = report.get("stages", [])
+    built = [stage for stage in stages if not stage["reused"]]
+    told = [f"{report['seconds']:,.0f} s in all"] if report.get("seconds") else []
+    for kind, what, key in (("label", "rows labelled", "rows"), ("distill", "steps of students trained", "steps")):
+        mine = [stage for stage in built if stage["stage"] == kind and key in stage]
+        if mine:
+            seconds = sum(stage["seconds"] for stage in mine)
+            told.append(f"{sum(stage[key] for stage in mine):,} {what} in {seconds:,.0f} s")
+    if stages:
+        told.append(f"{len(stages) - len(built)} of {len(stages)} stages reused")
+    if told:
+        yield f"Cost: {'; '.join(told)}.\n"
+
+
+def _links(report: Mapping[str, Any], models: Sequence[str]) -> Iterator[str]:
+    if "mlflow" not in report:
+        return
+    experiment, run = report["mlflow"]["experiment_id"], report["mlflow"]["run_id"]
+    children = quote(f"tags.`mlflow.parentRunId` = '{run}'")
+    yield f"- [report.html](#/experiments/{experiment}/runs/{run}/artifacts/report.html)"
+    yield f"- [trainings of this run](#/experiments/{experiment}/runs?searchFilter={children})"
+    for name in models:
+        registered = f"{report['recipe']['name']}-{name}"
+        yield f"- registered model [{registered}](#/models/{registered})"

@@ -1,0 +1,210 @@
+"""One `collegium run`: its folder, cluster, tracker and report around the pipeline."""
+
+import json
+import logging
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from teachers.errors import CollegiumError
+from teachers.process.log_lines import working_on
+from teachers.storage import mirror
+from teachers.storage.disk import told_if_unfit
+from teachers.storage.place import place, use_one_cache
+from teachers.storage.seal import publish
+from teachers.users_code.imports import check_own_packages, use_user_path
+
+from ..building import pipeline
+from ..building.context import Context
+from ..building.pipeline import Results, Until
+from ..cluster.cluster import Cluster, cluster
+from ..cluster.environment import set_environment
+from ..recipe.load import check
+from ..recipe.model import Recipe, public
+from ..stages.outline import planned
+from ..stages.stages import Stages
+from ..watching.journal import Journal
+from ..watching.progress import Watch
+from .tracebacks import traceback_kept
+
+if TYPE_CHECKING:
+    from ..tracking.tracker import Tracker
+
+log = logging.getLogger("collegium")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run leaves: its folder, `report.json` as a mapping, and the quality gates that it missed."""
+
+    folder: Path
+    report: Mapping[str, Any]
+    missed: list[str]
+
+
+def run(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    until: Until = "export",
+    address: str | None = None,
+    user_path: Path | None = None,
+    quiet: bool = True,
+) -> Finished:
+    """Do whatever is missing of `recipe` under `out`, and report. Safe to interrupt and to call again.
+
+    Raises CollegiumError (see teachers.errors) for whatever a user can mend.
+    """
+    with told_if_unfit():
+        return _run(recipe, place(out), until, address, (user_path or Path.cwd()).resolve(), quiet)
+
+
+def _run(recipe: Recipe, out: Path, until: Until, address: str | None, user_path: Path, quiet: bool) -> Finished:
+    command, stages = "run" if until == "export" else until, planned(recipe, until)
+    with opened(recipe, out, user_path, quiet=quiet, command=command, planned=stages) as begun:
+        with begun.on_cluster(address) as context:
+            results = pipeline.build(context, until)
+        report = begun.report(context, results)
+        if results.evaluations:
+            begun.finish(report, results)
+    return Finished(begun.folder, report, pipeline.missed_gates(recipe, report) if results.evaluations else [])
+
+
+@dataclass
+class Begun:
+    """A command that works in OUT: its folder, what it shows, and what it tells MLflow."""
+
+    recipe: Recipe
+    folder: Path
+    stages: Stages
+    watch: Watch
+    tracker: "Tracker"
+    journal: Journal
+    user_path: Path
+    start: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def on_cluster(self, address: str | None) -> Iterator[Context]:
+        with cluster(address, self.recipe, self.stages.out) as joined:
+            try:
+                with self._measured(joined):
+                    yield Context(
+                        self.recipe, self.stages, joined, self.watch, self.tracker, self.journal, self.user_path
+                    )
+            finally:
+                self.tracker.drain()
+
+    def _measured(self, joined: Cluster) -> AbstractContextManager[Any]:
+        if not self.recipe.tracking.system_metrics:
+            return nullcontext()
+        from ..tracking.system_metrics import SystemMetrics
+
+        return SystemMetrics(joined, self.tracker)
+
+    def report(self, context: Context, results: Results, **more: Any) -> Mapping[str, Any]:
+        return _report(context, results, self.tracker.ids(), time.monotonic() - self.start, self.folder, **more)
+
+    def finish(self, report: Mapping[str, Any], results: Results) -> None:
+        for line in self.tracker.finish(report, {name: built.folder for name, built in results.models.items()}):
+            log.warning("%s", line)
+
+
+@contextmanager
+def opened(
+    recipe: Recipe, out: Path, user_path: Path, *, quiet: bool, command: str, planned: Sequence[str]
+) -> Iterator[Begun]:
+    """A folder under `runs/`, a journal in it and a run of MLflow for one command; `planned`: titles of its stages."""
+    check(recipe)
+    set_environment()
+    check_own_packages()
+    use_user_path(user_path)
+    from ..tracking.server import check_place
+    from ..tracking.tracker import Tracker
+
+    use_one_cache(out)
+    check_place(recipe.tracking.uri, out)
+    Stages(out).open()
+    folder = _run_folder(out, recipe)
+    journal = Journal(folder, command=command, recipe=recipe.name, planned=planned)
+    stages = Stages(out, journal.seen)
+    with (
+        kept_in_storage(folder),
+        working_on(run=folder.name),
+        journal,
+        traceback_kept(folder),
+        Watch(quiet=quiet) as watch,
+        Tracker.start(recipe, out, folder) as tracker,
+    ):
+        journal.tracked(tracker.ids())
+        yield Begun(recipe, folder, stages, watch, tracker, journal, user_path)
+
+
+@contextmanager
+def kept_in_storage(folder: Path) -> Iterator[None]:
+    """At the end, whatever it was, an OUT elsewhere has what lies in the folder of this command."""
+    try:
+        yield
+    finally:
+        try:
+            mirror.put_folder(folder)
+        except (CollegiumError, OSError) as error:
+            log.warning("what the run wrote last is here alone, in %s: %s", folder.resolve(), error)
+
+
+def _run_folder(out: Path, recipe: Recipe) -> Path:
+    folder = out / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    folder.mkdir(parents=True)
+    publish(folder / "recipe.yaml", yaml.safe_dump(public(recipe), sort_keys=False).encode())
+    return folder
+
+
+def _report(
+    context: Context, results: Results, ids: Mapping[str, str], seconds: float, folder: Path, **more: Any
+) -> Mapping[str, Any]:
+    stages = [built.record() for built in results.built()]
+    evaluations = {
+        name: json.loads((built.folder / "evaluation.json").read_bytes()) for name, built in results.evaluations.items()
+    }
+    if not evaluations:
+        return {"format": 1, "recipe": public(context.recipe), "stages": stages, "mlflow": dict(ids)}
+    from ..reporting.document import build_report, write_report
+
+    report: Mapping[str, Any] = build_report(
+        recipe=public(context.recipe),
+        stages=stages,
+        evaluations=evaluations,
+        metrics={name: built.folder / "metrics.jsonl" for name, built in results.students.items()},
+        mlflow=ids,
+        prepared=results.prepared.folder,
+        seconds=seconds,
+        **more,
+    )
+    write_report(folder, report)
+    return report
+
+
+def smoke(recipe: Recipe) -> Recipe:
+    """The whole recipe on a few rows and steps: finds what is broken before a long run does."""
+    document = recipe.model_dump(mode="json")
+    rows = document["transfer_set"]
+    rows["limit"] = min(rows["limit"] or 256, 256)
+    rows["labelled"] = min(rows["labelled"], 64) if rows["labelled"] else None
+    for teacher in document["teachers"].values():
+        teacher["replicas"] = 1
+        _shorten(teacher.get("train"))
+    for student in [*document["students"].values(), *document["cohorts"].values()]:
+        student["train"]["seeds"] = student["train"]["seeds"][:1]
+        student["require"] = {}
+        _shorten(student["train"])
+    return Recipe.model_validate(document)
+
+
+def _shorten(train: dict[str, Any] | None) -> None:
+    if train is not None:
+        train |= {"steps": min(train["steps"] or 20, 20), "epochs": None, "evaluate_every": 10}

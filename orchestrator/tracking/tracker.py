@@ -1,0 +1,276 @@
+"""Curves and results to MLflow while training goes on: one thread, which nobody waits for.
+
+A run of the command is a run of MLflow, each training a nested one. The thread follows the stages' `metrics.jsonl` and a
+mailbox that is quicker, keeps a ledger of what was sent, and goes on from there when a server was away.
+"""
+
+import json
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from students.runs.curves import Record
+from teachers.process import prometheus
+from teachers.process.log_lines import with_ids
+from teachers.storage import mirror
+
+from ..cluster import mailbox as mailboxes
+from ..recipe.model import Recipe, public, without_password
+from ..reporting.headline import headline_figures
+from ..reporting.note import note
+from ..watching import journal
+from .courier import VALIDATION, Courier
+from .ledger import Ledger, Status, ledgers, ledgers_with_unsent
+from .server import client_of, connect, failures, place_of, resolve_uri, told_if_away
+
+POLL_S = 0.3
+LONGEST_PAUSE_S = 5.0
+PATIENCE_S = 15.0
+"""How long the end of a run waits for a server that is away."""
+SHORT_PATIENCE_S = 3.0
+"""How long a run that failed or was interrupted does."""
+
+STATUS: dict[str, Status] = {"finished": "FINISHED", "failed": "FAILED"}
+"""By how a journal says that a run ended."""
+
+log = logging.getLogger(__name__)
+
+
+class Tracker:
+    """Of one `collegium run`. All methods but `finish` return at once, whatever the server does."""
+
+    def __init__(self, uri: str, courier: Courier, late: list[Courier]) -> None:
+        self.uri = without_password(uri)
+        self._courier = courier
+        self._late = late
+        self._ledger = courier.ledger
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._take: Callable[[], list[Record]] = list
+        self._asking = threading.Lock()
+        self._away_since: float | None = None
+        self._finishing = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=with_ids(self._serve), name="tracker", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def start(cls, recipe: Recipe, out: Path, folder: Path) -> Self:
+        """Open the parent run of the command whose folder is `runs/<id>`; leave it as a context or by `finish`.
+
+        Raises EnvironmentUnfit when the tracking server does not answer.
+        """
+        uri = resolve_uri(recipe.tracking.uri, out)
+        server = connect(uri, out, recipe.tracking.experiment or recipe.name)
+        tags = place_of(out)
+        with told_if_away(uri):
+            parent = server.begin(folder.name, tags, public(recipe))
+        folder.mkdir(parents=True, exist_ok=True)
+        ledger = Ledger(folder, without_password(uri), server.experiment_id, parent)
+        ledger.follow("", folder / "metrics.jsonl")
+        ledger.save()
+        return cls(uri, Courier(server.client, ledger, tags), _late_couriers(out, uri))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._ended.is_set() and not self._finishing:
+            interrupted = kind is not None and not issubclass(kind, Exception)
+            status: Status = "FINISHED" if kind is None else "KILLED" if interrupted else "FAILED"
+            for told in self._end(status, SHORT_PATIENCE_S):
+                log.warning("%s", told)
+
+    def ids(self) -> dict[str, str]:
+        """`experiment_id`, `run_id` and `uri`, for the report."""
+        return {"experiment_id": self._ledger.experiment_id, "run_id": self._ledger.run_id, "uri": self.uri}
+
+    def mailbox(self) -> Any:
+        """A mailbox actor that trainings `put` points into; needs a cluster."""
+        mailbox = mailboxes.open_mailbox()
+        self.listen(partial(mailboxes.empty, mailbox))
+        return mailbox
+
+    def listen(self, take: Callable[[], list[Record]]) -> None:
+        """Take points of followed stages from `take` too."""
+        self._take = take
+
+    def drain(self) -> None:
+        """Leave the mailbox, before its cluster ends: who asks it then waits for ever. What lies in it is in the files."""
+        self.listen(list)
+        with self._asking:
+            pass
+
+    def follow(self, stage: str, metrics: Path) -> None:
+        """Send what is, and what will be, in a stage's `metrics.jsonl`; call it when the stage starts."""
+        self._inbox.put(lambda: self._ledger.follow(stage, metrics))
+
+    def log(self, stage: str, values: Mapping[str, float], *, run: str = "", step: int = 0) -> None:
+        """Figures of the driver's own, for example rows per second of a label stage."""
+        now = time.time()
+        records = [
+            Record(stage=stage, run=run, step=step, key=key, value=value, time=now) for key, value in values.items()
+        ]
+        with (self._ledger.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(record) + "\n" for record in records))
+
+    def stage_done(self, stage: str, status: Status = "FINISHED") -> None:
+        """End the nested runs of a stage."""
+        self._tell({"do": "end_children", "stage": stage, "status": status})
+
+    def trial_done(
+        self, stage: str, run: str, *, params: Mapping[str, Any], status: Status, tags: Mapping[str, str]
+    ) -> None:
+        """End the nested run of one trial, with its setting."""
+        given = {name: value if isinstance(value, str) else json.dumps(value) for name, value in params.items()}
+        self._tell({"do": "trial", "stage": stage, "run": run, "params": given, "status": status, "tags": dict(tags)})
+
+    def finish(
+        self, report: Mapping[str, Any], models: Mapping[str, Path], patience_s: float = PATIENCE_S
+    ) -> list[str]:
+        """End the run with its results; `models` are the exported folders `<name>-<key>` by student.
+
+        Waits until all is told, or until the server has been away for `patience_s`. Returns what to tell the user.
+        """
+        self._tell_results(report, [*models])
+        for name, folder in models.items():
+            self._tell_model(name, folder, f"{report['recipe']['name']}-{name}")
+        return self._end("FINISHED", patience_s)
+
+    def _end(self, status: Status, patience_s: float) -> list[str]:
+        self._finishing = True
+        self._tell({"do": "end_children", "stage": None, "status": status})
+        self._tell({"do": "end", "status": status})
+        self._inbox.put(self._ledger.close)
+        begun = time.monotonic()
+        while not self._ended.wait(POLL_S):
+            since = begun if status == "KILLED" else self._away_since  # who interrupts a run wants it to end
+            if not self._thread.is_alive() or (since is not None and time.monotonic() - since > patience_s):
+                self._ended.set()  # whoever opens the ledger next goes on
+                return [self._kept()]
+        return []
+
+    def _tell(self, task: dict[str, Any]) -> None:
+        task.setdefault("time", int(time.time() * 1000))
+        self._inbox.put(lambda: self._ledger.outbox.append(task))
+
+    def _tell_results(self, report: Mapping[str, Any], models: Sequence[str]) -> None:
+        out = self._ledger.folder.parent.parent
+        self._tell({"do": "figures", "values": headline_figures(report)})
+        self._tell({"do": "tag", "key": "mlflow.note.content", "value": note(report, out=out, models=models)})
+        for file in ("recipe.yaml", "found.yaml", "report.json", "report.html"):
+            if (path := self._ledger.folder / file).exists():
+                self._tell({"do": "artifact", "path": str(path), "to": None})
+
+    def _tell_model(self, name: str, folder: Path, registered: str) -> None:
+        test = json.loads((folder / "metrics.json").read_bytes())["test"]
+        figures = {key: value for key, value in test.items() if isinstance(value, float)}
+        tags = {"collegium.student": name}
+        if "validation" in test:
+            tags[VALIDATION] = str(test["validation"]["accuracy"])
+        model = {"name": registered, "key": folder.name, "path": str(folder), "figures": figures, "tags": tags}
+        self._tell({"do": "artifact", "path": str(folder), "to": f"models/{name}"})
+        self._tell({"do": "model", **model})
+
+    def _kept(self) -> str:
+        return (
+            f"MLflow at {self.uri} does not answer, or not quickly; the curves are kept in the stages' metrics.jsonl and "
+            f"what is left to send in {self._ledger.folder}; `collegium report` or the next run sends it"
+        )
+
+    def _serve(self) -> None:
+        for told in _send_late(self._late):
+            log.info("%s", told)
+        with self._ledger.alone():
+            pause = POLL_S
+            while not self._ended.is_set():
+                self._read_inbox(pause)
+                pause = POLL_S if self._sync() else min(LONGEST_PAUSE_S, 2 * pause)
+                if self._ledger.closed and self._ledger.is_empty:
+                    self._ended.set()
+
+    def _sync(self) -> bool:
+        """Tell what there is, and keep what was told; whether server and disk took it."""
+        with self._asking:
+            fresh = self._take()
+        failures = [_failure(partial(self._courier.sync, fresh)), _failure(self._ledger.save)]
+        if error := failures[0] or failures[1]:
+            self._is_away(error)
+            return False
+        if self._away_since is not None:
+            log.info("MLflow at %s answers again; nothing was lost", self.uri)
+        self._away_since = None
+        prometheus.show("collegium_mlflow_away_seconds", 0)
+        return True
+
+    def _read_inbox(self, pause: float) -> None:
+        try:
+            change = self._inbox.get(timeout=pause)
+            while True:
+                change()
+                change = self._inbox.get_nowait()
+        except queue.Empty:
+            pass
+
+    def _is_away(self, error: Exception) -> None:
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            reason = without_password(str(error)).partition("\n")[0][:300]
+            log.warning("MLflow at %s does not answer; work goes on and curves are sent later (%s)", self.uri, reason)
+        prometheus.show("collegium_mlflow_away_seconds", time.monotonic() - self._away_since)
+
+
+def replay(out: Path, uri: str | None = None) -> list[str]:
+    """Send what earlier runs in `out` could not; `uri` is the recipe's. Returns what to tell the user."""
+    return list(_send_late(_late_couriers(out, resolve_uri(uri, out))))
+
+
+def _send_late(couriers: Iterable[Courier]) -> Iterator[str]:
+    for courier in couriers:
+        ledger = courier.ledger
+        with ledger.alone() as mine:
+            if not mine:
+                continue  # somebody sends it at this moment
+            if _failure(courier.sync) is None:
+                yield f"sent to MLflow at {ledger.uri} what run {ledger.folder.name} had kept"
+            else:
+                yield f"MLflow at {ledger.uri} does not answer; run {ledger.folder.name} stays kept"
+            _failure(ledger.save)
+
+
+def _failure(work: Callable[[], None]) -> Exception | None:
+    """What a server that does not answer, or a disk that is full, makes of `work`."""
+    try:
+        work()
+    except failures() as error:
+        return error
+    return None
+
+
+def _close_abandoned(out: Path) -> None:
+    """Ledgers of runs whose process was killed: nobody else would send what they had not, and that they ended."""
+    for ledger in [ledger for ledger in ledgers(out) if not ledger.closed]:
+        mirror.refresh(ledger.folder / journal.NAME)  # of one size, whatever it says
+        run = journal.read(ledger.folder)
+        if run is not None and not journal.goes_on(run, time.time()):
+            ended = {"status": STATUS.get(run["state"], "KILLED"), "time": int(run["beat"] * 1000)}
+            ledger.outbox += [{"do": "end_children", "stage": None, **ended}, {"do": "end", **ended}]
+            ledger.close()
+            ledger.save()
+
+
+def _late_couriers(out: Path, uri: str) -> list[Courier]:
+    """Of earlier runs in `out` that have something left to send; `uri` has the password, if theirs is the same."""
+    _close_abandoned(out)
+    couriers = []
+    for ledger in ledgers_with_unsent(out):
+        client = client_of(uri if without_password(uri) == ledger.uri else ledger.uri)
+        couriers.append(Courier(client, ledger, place_of(out)))
+    return couriers

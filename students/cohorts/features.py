@@ -1,0 +1,161 @@
+"""Stage maps of cohort members and the projectors between them. Projectors train with their member and are not delivered."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from teachers.errors import RecipeError
+
+from ..config.cohort import OnlineTeacherCohort
+from ..data.batches import Network
+from ..runs.run import CohortRun
+from ..runs.session import Session
+from ..training.steps import Stepper, Work, at_least_float32
+from .exchange import Said
+
+Shapes = list[tuple[int, ...]]
+
+
+class Projector(nn.Module):
+    """From one member's maps to another's width: a 1x1 convolution of `[rows, C, H, W]`, else linear over the last axis.
+
+    Maps that differ in height or width are compared at the smaller of the two, by adaptive mean pooling.
+    """
+
+    def __init__(self, own: Sequence[int], theirs: Sequence[int]) -> None:
+        super().__init__()
+        if len(own) != len(theirs):
+            raise ValueError(f"maps of {[*own]} and {[*theirs]} have no projector between them")
+        self.size = (min(own[1], theirs[1]), min(own[2], theirs[2])) if len(own) == 3 else None
+        self.map: nn.Module = nn.Linear(own[-1], theirs[-1], bias=False)
+        if len(own) == 3:
+            self.map = nn.Conv2d(own[0], theirs[0], 1, bias=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        projected: Tensor = self.map(self.pooled(maps))
+        return projected
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        return maps if self.size is None or maps.shape[2:] == self.size else F.adaptive_avg_pool2d(maps, self.size)
+
+
+class WithMaps(nn.Module):
+    """A network that also gives the outputs of some of its modules, and these as its projectors make them."""
+
+    def __init__(self, network: nn.Module, layers: Sequence[str], projectors: Mapping[str, Projector]) -> None:
+        super().__init__()
+        self.network = network
+        self.layers = layers
+        self.projectors = nn.ModuleDict(dict(projectors))
+        self.seen: dict[str, Tensor] = {}
+        self.hooks = [network.get_submodule(each).register_forward_hook(self._keeper(each)) for each in layers]
+
+    def _keeper(self, layer: str) -> Any:
+        def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            self.seen[layer] = output
+
+        return keep
+
+    def forward(self, inputs: Network) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
+        """Logits, maps in the order of `layers`, and by `<layer number>_<member number>` the projected maps."""
+        logits = self.network(inputs)
+        maps = [self.seen.pop(layer) for layer in self.layers]
+        projected = {name: projector(maps[int(name.partition("_")[0])]) for name, projector in self.projectors.items()}
+        return logits, maps, projected
+
+
+class FeatureStepper(Stepper):
+    """A member that says its stage maps, and compares its own with its peers'."""
+
+    projected: dict[str, Tensor]
+    dtype: torch.dtype
+    is_followed: bool
+    """Somebody compares maps with its own: then it says them."""
+
+    def shapes(self, input_shape: Any) -> Shapes:
+        """Of its stage maps, without the rows."""
+        layers = self.run.membership.layers
+        maps = maps_of_zeros(self.module, layers, input_shape, f"{self.run.key}.layers: {self.run.model}")
+        self.dtype = maps[0].dtype if maps else torch.float32
+        return [tuple(each.shape[1:]) for each in maps]
+
+    def attach(self, own: Shapes, theirs: Mapping[int, Shapes], *, is_followed: bool) -> None:
+        """Make the projectors to the maps of the members `theirs`, and start."""
+        self.is_followed = is_followed
+        torch.manual_seed(self.run.draw_seed)
+        projectors = {}
+        for layer, shape in enumerate(own):
+            for number, shapes in theirs.items():
+                try:
+                    projectors[f"{layer}_{number}"] = Projector(shape, shapes[layer]).to(self.dtype)
+                except ValueError as error:
+                    name = self.run.membership.layers[layer]
+                    raise RecipeError(f"{self.run.key}.layers: {name}: {error}; name layers of one kind") from None
+        self.start(WithMaps(self.module, self.run.membership.layers, projectors))
+
+    def say(self, work: Work, number: int) -> Said:
+        logits, maps, self.projected = self.forward(work, number)
+        return [logits, *maps] if self.is_followed else [logits]
+
+    def say_aside(self, work: Work, number: int) -> Said:
+        logits, maps, _ = self.aside(work, number)
+        return [logits, *maps] if self.is_followed else [logits]
+
+    def pairs(self, everyone: Sequence[Said]) -> list[tuple[Tensor, Tensor]]:
+        """Own projected maps of the last forward, each with the maps of the member that it is to follow."""
+        assert isinstance(self.whole, WithMaps)
+        found = []
+        for name, own in self.projected.items():
+            layer, _, number = name.partition("_")
+            projector = self.whole.projectors[name]
+            assert isinstance(projector, Projector)
+            theirs = projector.pooled(everyone[int(number)][1 + int(layer)])
+            found.append((own, theirs.to(at_least_float32(own).dtype)))
+        return found
+
+
+def maps_of_zeros(module: nn.Module, layers: Sequence[str], input_shape: Any, where: str) -> list[Tensor]:
+    """Stage maps of one row of zeros. Raises RecipeError, which begins with `where`, for a layer that is not there."""
+    names = dict(module.named_modules())
+    for layer in layers:
+        if layer not in names:
+            raise RecipeError(f"{where} has no module {layer!r}; it has {', '.join(list(names)[1:12])}")
+    probe = WithMaps(module.eval(), layers, {})
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    maps: list[Tensor]
+    with torch.no_grad():
+        _, maps, _ = probe(zeros(input_shape, device))
+    for hook in probe.hooks:
+        hook.remove()
+    module.train()
+    return maps
+
+
+def connect(
+    steppers: Sequence[FeatureStepper], run: CohortRun, same_rows: Session, input_shapes: Sequence[Any]
+) -> None:
+    """Tell every member the shapes of the others' maps, and let it make its projectors."""
+    mine = [stepper.shapes(shape) for stepper, shape in zip(steppers, input_shapes, strict=True)]
+    everyone = [shapes for shapes_of_rank in same_rows.everyone(mine) for shapes in shapes_of_rank]
+    follows = [followed_by(number, run) for number in range(len(run.members))]
+    for stepper, own in zip(steppers, mine, strict=True):
+        number = stepper.run.membership.number
+        is_followed = any(number in each for each in follows)
+        stepper.attach(own, {other: everyone[other] for other in follows[number]}, is_followed=is_followed)
+
+
+def followed_by(number: int, run: CohortRun) -> list[int]:
+    """Whose maps a member follows: all others', or, as the student of live teachers, the wide one's."""
+    if isinstance(run.config, OnlineTeacherCohort):
+        roles = [member.role for member in run.config.members.values()]
+        return [roles.index("wide_teacher")] if roles[number] == "student" else []
+    return [other for other in range(len(run.members)) if other != number]
+
+
+def zeros(input_shape: Any, device: torch.device) -> Network:
+    if isinstance(input_shape, Mapping):
+        return {name: torch.zeros(1, *shape, device=device) for name, shape in input_shape.items()}
+    return torch.zeros(1, *input_shape, device=device)

@@ -1,0 +1,225 @@
+"""What a recipe can say of students: networks, objectives, training. Knows nothing of torch or ray."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from teachers.config.preprocess import Preprocess
+from teachers.config.resources import Resources
+from teachers.config.strict import Config, ImportString, tag_or
+from teachers.config.teacher import CombineName
+from teachers.config.training import OptimizerName, PrecisionName, ScheduleName, TrainConfig
+
+StudentLossName = Literal["hard", "soft", "teacher_label"]
+PeerLossName = Literal["peer", "feature", "channel"]
+LossName = Literal[StudentLossName, PeerLossName]
+
+
+class Ramp(Config):
+    """The term's weight rises from 0 to its value over the first steps."""
+
+    steps: int | None = Field(None, ge=1)
+    """Optimiser steps."""
+    share: float | None = Field(None, gt=0, le=1)
+    """Instead: of all optimiser steps."""
+    shape: Literal["linear", "sigmoid"] = "linear"
+    """`sigmoid`: exp(-5 (1 - step / steps)^2)."""
+
+    @model_validator(mode="after")
+    def has_one_length(self) -> Self:
+        if (self.steps is None) == (self.share is None):
+            raise ValueError("give `steps` or `share`, one of them")
+        return self
+
+
+class TermCommon(Config):
+    """What every term of an objective has."""
+
+    weight: float = Field(1.0, ge=0)
+    """Factor of this term in the objective."""
+    ramp: Ramp | None = None
+    """Null: the full weight from the first step."""
+
+
+class HardTerm(TermCommon):
+    """Cross-entropy with the labels, over the labelled rows of the batch."""
+
+    loss: Literal["hard"]
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of the target that is spread over all classes."""
+
+
+class TeacherTermCommon(TermCommon):
+    """What every term has that listens to teachers."""
+
+    loss: str
+
+    teachers: list[str] | None = Field(None, min_length=1)
+    """Who is heard in this term; null: all of the student's teachers."""
+    combine: CombineName | ImportString = "mean_probability"
+    """How several teachers become one target."""
+    teacher_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    """Of `combine: weighted`, by teacher; they are normalised to sum to 1."""
+    temperature: float = Field(2.0, gt=0)
+    """Softens teacher and student alike; 1 leaves the logits as they are."""
+
+    @model_validator(mode="after")
+    def weights_go_with_weighted(self) -> Self:
+        if (self.combine == "weighted") != (self.teacher_weights is not None):
+            raise ValueError("`combine: weighted` and `teacher_weights` go together")
+        if self.teacher_weights is not None and not sum(self.teacher_weights.values()) > 0:
+            raise ValueError("teacher_weights are all 0")
+        return self
+
+
+class SoftTerm(TeacherTermCommon):
+    """T^2 KL(teachers || student) of softened distributions (Hinton 2015)."""
+
+    loss: Literal["soft"]
+
+
+class TeacherLabelTerm(TeacherTermCommon):
+    """Hard distillation: cross-entropy with the class that the combined teachers say."""
+
+    loss: Literal["teacher_label"]
+    temperature: float = Field(1.0, gt=0)
+    """At which the teachers are combined; the class said can depend on it, the student is not softened."""
+
+
+class ImportedTerm(TeacherTermCommon):
+    """A loss of yours: `fn(student [rows, classes], target [rows, classes], *, temperature, **arguments) -> [rows]`."""
+
+    loss: ImportString
+    arguments: dict[str, Any] = {}
+    """Keyword arguments of the loss."""
+
+
+Term = Annotated[
+    Annotated[HardTerm, Tag("hard")]
+    | Annotated[SoftTerm, Tag("soft")]
+    | Annotated[TeacherLabelTerm, Tag("teacher_label")]
+    | Annotated[ImportedTerm, Tag("import")],
+    tag_or(get_args(StudentLossName), "loss", "import"),
+]
+"""One term of an objective, chosen by `loss`."""
+
+
+def check_ramps(objective: Sequence[TermCommon], train: TrainConfig) -> None:
+    """Raise ValueError for a term that would never reach its weight."""
+    for number, term in enumerate(objective):
+        if term.ramp and term.ramp.steps and train.steps and term.ramp.steps > train.steps:
+            raise ValueError(
+                f"objective.{number}.ramp.steps is {term.ramp.steps}, longer than the {train.steps} steps of train: "
+                f"the term would never reach its weight"
+            )
+
+
+class StudentTrain(TrainConfig):
+    """How a student, and its control with the same budget, is trained."""
+
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2], min_length=1)
+    """One student and one control is trained for each."""
+
+    @model_validator(mode="after")
+    def seeds_differ(self) -> Self:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds {self.seeds} name one twice")
+        return self
+
+
+class TrainOverride(Config):
+    """What somebody trains otherwise; rows, batches and the budget stay what they are."""
+
+    learning_rate: float | None = Field(None, gt=0)
+    """The peak of the schedule."""
+    optimizer: OptimizerName | None = None
+    """`adamw` or `sgd`."""
+    momentum: float | None = Field(None, ge=0, lt=1)
+    """Of `sgd`."""
+    weight_decay: float | None = Field(None, ge=0)
+    """Decoupled for `adamw`."""
+    schedule: ScheduleName | None = None
+    """Of the learning rate."""
+    clip: float | None = Field(None, gt=0)
+    """Largest norm of the gradient."""
+    precision: PrecisionName | None = None
+    """`bfloat16`: autocast."""
+
+    def on(self, train: StudentTrain) -> StudentTrain:
+        """`train` with what is said here."""
+        return train.model_copy(update=self.model_dump(exclude_none=True))
+
+
+class ControlTrain(TrainOverride):
+    """What the control trains otherwise than its student: a control that was tuned for itself is the fairer rival."""
+
+
+Control = Annotated[
+    Annotated[bool, Tag("whether")] | Annotated[ControlTrain, Tag("how")],
+    Discriminator(lambda value: "how" if isinstance(value, dict | ControlTrain) else "whether"),
+]
+
+
+def control_train(control: bool | ControlTrain, train: StudentTrain) -> StudentTrain:
+    """How the control of a student that is trained by `train` is trained."""
+    return control.on(train) if isinstance(control, ControlTrain) else train
+
+
+class Require(Config):
+    """Quality gates: exit code 3 when a mean over seeds on the test split falls below."""
+
+    accuracy: float | None = Field(None, ge=0, le=1)
+    """Of the student."""
+    gain: float | None = Field(None, ge=-1, le=1)
+    """Student's accuracy minus its control's."""
+
+
+def check_teachers(objective: Sequence[TermCommon], teachers: list[str]) -> None:
+    """Raise ValueError for a term that listens to somebody else than `teachers`, and where no term listens to any."""
+    if len(set(teachers)) != len(teachers):
+        raise ValueError(f"teachers {teachers} name one twice")
+    if teachers and not any(isinstance(term, TeacherTermCommon) for term in objective):
+        raise ValueError(f"no term listens to the teachers {teachers}; add `{{loss: soft}}`, or remove them")
+    for number, term in enumerate(objective):
+        if isinstance(term, TeacherTermCommon):
+            heard = set(term.teachers or teachers)
+            for name in sorted((heard | set(term.teacher_weights or {})) - set(teachers)):
+                raise ValueError(f"objective.{number} names {name!r}, which is not among the teachers {teachers}")
+            if not heard:
+                raise ValueError(f"objective.{number}: loss {term.loss!r} needs `teachers`, and there are none")
+            if term.teacher_weights is not None and (silent := sorted(heard - set(term.teacher_weights))):
+                raise ValueError(f"objective.{number}: teacher_weights says nothing of {silent}")
+
+
+TAUGHT = (SoftTerm(loss="soft", weight=0.9), HardTerm(loss="hard", weight=0.1))
+"""The objective of who has teachers, where the recipe says nothing."""
+
+
+class StudentConfig(Config):
+    """The small network, who teaches it, and how."""
+
+    model: ImportString
+    """Function or class that makes the module; it is called with `arguments` and, as far as it takes them, `num_classes` and `input_shape`."""
+    arguments: dict[str, Any] = {}
+    """Keyword arguments of the model."""
+    preprocess: Preprocess = Preprocess()
+    """From canonical inputs to what this student takes."""
+    teachers: list[str] = Field(min_length=1)
+    """Teachers, or other students: then those are its assistants."""
+    objective: list[Term] = Field([*TAUGHT], min_length=1)
+    """A weighted sum of terms; reads like the paper's formula."""
+    train: StudentTrain = StudentTrain()
+    """Budget, optimiser, seeds."""
+    control: Control = True
+    """Train the same student without teachers as well: same seeds, same steps, hard labels only; a mapping: by settings of its own."""
+    resources: Resources = Resources()
+    """Of one worker."""
+    require: Require = Require()
+    """Quality gates."""
+
+    @model_validator(mode="after")
+    def terms_fit(self) -> Self:
+        check_teachers(self.objective, self.teachers)
+        check_ramps(self.objective, self.train)
+        return self

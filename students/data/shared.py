@@ -1,0 +1,54 @@
+"""All that a training reads, opened once for all runs that read the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from teachers.models.preprocess import Preprocessor
+from teachers.transfer_set.transfer_set import TransferSet
+
+from ..runs.run import Run
+from ..runs.session import Session
+from .batches import TrainingRows, load_rows, memory_for
+from .validation import Validation
+
+
+@dataclass
+class Data:
+    """All that a training reads."""
+
+    transfer_set: TransferSet
+    preprocessor: Preprocessor
+    rows: TrainingRows
+    validation: Validation
+
+
+class SharedData:
+    """The data of the run before, for the next one that reads the same: the seeds of a student, a cohort's members."""
+
+    def __init__(self, memory_bytes: int | None = None) -> None:
+        self.memory_bytes = memory_bytes
+        self.held: list[tuple[Any, Data]] = []
+
+    def of(self, runs: Sequence[Run], session: Session) -> list[Data]:
+        keys = [reads(run) for run in runs]
+        self.held = [(key, data) for key, data in self.held if key in keys]  # frees memory first
+        for run, key in zip(runs, keys, strict=True):
+            if key not in [held for held, _ in self.held]:
+                memory_bytes = (self.memory_bytes or memory_for(session)) // len(runs)
+                self.held.append((key, open_data(run, session, memory_bytes)))
+        return [next(data for held, data in self.held if held == key) for key in keys]
+
+
+def reads(run: Run) -> tuple[Any, ...]:
+    """Runs that agree on this read the same data."""
+    augment, member = run.train.augment, run.membership
+    asked = run.objective, run.sources, run.labelled_only, member.peer_rule
+    return run.transfer_set, run.preprocess, augment, member.keeps_canonical, *asked
+
+
+def open_data(run: Run, session: Session, memory_bytes: int) -> Data:
+    transfer_set = TransferSet.open(run.transfer_set)
+    preprocessor = Preprocessor(run.preprocess, transfer_set.columns)
+    rows = load_rows(run, transfer_set, preprocessor, memory_bytes)
+    return Data(transfer_set, preprocessor, rows, Validation(transfer_set, preprocessor, session))

@@ -1,0 +1,67 @@
+"""Looks at validation while a network trains. Opens validation rows only; test rows are the evaluation's."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from teachers.models.preprocess import Preprocessor
+from teachers.transfer_set.transfer_set import TransferSet
+
+from ..runs.session import Session
+from .batches import Network, bytes_preprocessed, memory_for, preprocessed
+
+ROWS = 512
+
+
+class Validation:
+    """The labelled validation rows; each rank looks at every `world`-th chunk of them."""
+
+    def __init__(self, transfer_set: TransferSet, preprocessor: Preprocessor, session: Session) -> None:
+        self.transfer_set, self.preprocessor, self.session = transfer_set, preprocessor, session
+        self.segments = transfer_set.of("validation")
+        labels = [transfer_set.labels(segment) for segment in self.segments]
+        self.num_labelled = sum(int((label >= 0).sum()) for label in labels)
+        self.held: list[tuple[Network, Tensor]] | None = None
+        if bytes_preprocessed(self.segments, preprocessor) <= memory_for(session):
+            self.held = list(self._read())
+
+    def look(self, module: nn.Module) -> dict[str, float] | None:
+        """`accuracy` and `nll` (nats) of `module`, the same on every rank; None without a labelled row."""
+        if not self.num_labelled:
+            return None
+        sums = torch.zeros(2, dtype=torch.float64, device=self.session.device)
+        module.eval()
+        with torch.inference_mode():
+            for inputs, labels in self.chunks():
+                sums += right_and_nll(module(inputs).float(), labels)
+        module.train()
+        correct, nll = (self.session.all_reduce_sum(sums) / self.num_labelled).tolist()
+        return {"accuracy": correct, "nll": nll}
+
+    def chunks(self) -> Iterator[tuple[Network, Tensor]]:
+        """This rank's rows, some at a time: inputs, and labels i64 (-1: none)."""
+        yield from self.held or self._read()
+
+    def _read(self) -> Iterator[tuple[Network, Tensor]]:
+        number = 0
+        for segment in self.segments:
+            labels = self.transfer_set.labels(segment).astype(np.int64)
+            chunks = preprocessed(self.transfer_set, segment, self.preprocessor, self.session.device, ROWS)
+            for first, inputs in zip(range(0, segment.num_rows, ROWS), chunks, strict=True):
+                if number % self.session.world == self.session.rank:
+                    yield inputs, torch.tensor(labels[first : first + ROWS], device=self.session.device)
+                number += 1
+
+
+def right_and_nll(logits: Tensor, labels: Tensor) -> Tensor:
+    """Rows whose class is right and the sum of -log p(label), f64 `[2]`, over the rows with a label (-1: none)."""
+    nll = F.cross_entropy(logits, labels, ignore_index=-1, reduction="none").double().sum()
+    return torch.stack([(logits.argmax(-1) == labels).sum().double(), nll])
+
+
+def is_better(found: Mapping[str, float], best: Mapping[str, float] | None) -> bool:
+    """Higher accuracy, and of equals the lower nll."""
+    return best is None or (found["accuracy"], -found["nll"]) > (best["accuracy"], -best["nll"])

@@ -1,0 +1,125 @@
+"""The deliverable: a model folder with its card, figures, recipe and checksums, that needs nothing else to be used.
+
+Knows nothing of how the figures came about.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from teachers.errors import StoreError
+from teachers.models.folder import CONFIG, WEIGHTS, ModelConfig, read_config
+from teachers.storage.seal import Damage, inside, local, publish, sha256_file
+
+from ..measuring.bootstrap import points
+
+SUMS = "SHA256SUMS"
+FILES = (WEIGHTS, CONFIG, "README.md", "metrics.json", "recipe.yaml")
+
+
+def export_student(run: Path, folder: Path, *, name: str, evaluation: Mapping[str, Any], recipe_yaml: str) -> list[str]:
+    """Write `models/<name>-<key>/` from a finished run, its `evaluation.json` and the resolved recipe without secrets.
+
+    File by file, each in one step, SHA256SUMS last; what a killed export left is kept. Returns the files, relative.
+    Raises StoreError when a file that is already there is not the run's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = deliverable_metrics(evaluation)
+    recipe = yaml.safe_load(recipe_yaml)
+    payloads = {
+        WEIGHTS: local(run, WEIGHTS).read_bytes(),
+        CONFIG: local(run, CONFIG).read_bytes(),
+        "README.md": model_card(name, read_config(run), figures, recipe).encode(),
+        "metrics.json": json.dumps(figures, indent=1, allow_nan=False).encode(),
+        "recipe.yaml": recipe_yaml.encode(),
+    }
+    for file, payload in payloads.items():
+        if not publish(folder / file, payload) and (folder / file).read_bytes() != payload:
+            raise StoreError(f"{folder / file} is there and says something else; move it away and export again")
+    publish(folder / SUMS, "".join(f"{sha256_file(folder / file)}  {file}\n" for file in FILES).encode())
+    return [*FILES, SUMS]
+
+
+def verify_export(folder: Path) -> list[Damage]:
+    """What differs from SHA256SUMS, as `sha256sum --check` would find it. Raises StoreError without that file."""
+    try:
+        lines = (folder / SUMS).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        raise StoreError(f"{folder}: there is no {SUMS}, so its export did not end; export again") from None
+    damages = []
+    for line in lines:
+        expected, _, file = line.partition("  ")
+        path = inside(folder, file)
+        found = sha256_file(path) if path.is_file() else None
+        if found != expected:
+            damages.append(Damage(file, f"SHA-256 {found[:12]}" if found else "no file", expected[:12]))
+    return damages
+
+
+def deliverable_metrics(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """`metrics.json`: the figures of the delivered seed, and what the student's evaluation says of all seeds."""
+    runs = {run["seed"]: run for run in evaluation["student"]["runs"]}
+    return {
+        "format": 1,
+        "delivered_seed": evaluation["delivered"],
+        "test": runs[evaluation["delivered"]],
+        "test_accuracy_by_seed": {str(seed): run["accuracy"] for seed, run in runs.items()},
+        "ensemble_test_accuracy": evaluation["ensemble"]["accuracy"],
+        "gain": evaluation["gain"],
+        "verdict": evaluation["verdict"],
+    }
+
+
+def model_card(name: str, config: ModelConfig, figures: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+    """README.md with YAML front matter, in the form that model hubs read."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("students"),
+        autoescape=False,  # Markdown; cells that come from users go through `code`
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"percent": lambda share: f"{100 * share:.1f} %", "code": code, "points": points}
+    template = environment.get_template("model_card.md.j2")
+    front = yaml.safe_dump(front_matter(name, figures, recipe), sort_keys=False, allow_unicode=True)
+    learner, _, _ = name.partition(".")
+    student = recipe["students"].get(learner) or recipe["cohorts"][learner]
+    inputs = [dict(column) for column in config.preprocess.get("columns", [])]
+    return template.render(
+        name=name, front=front, config=config, figures=figures, recipe=recipe, student=student, inputs=inputs
+    )
+
+
+def code(text: object) -> str:
+    """Text as Markdown code that breaks no table: what it holds is shown, never interpreted."""
+    plain = " ".join(str(text).replace("`", "'").replace("|", "\N{BROKEN BAR}").split())
+    return f"`{plain}`"
+
+
+def front_matter(name: str, figures: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    test = figures["test"]
+    results = [
+        {"type": metric, "name": f"test {metric}", "value": test[metric]}
+        for metric in ("accuracy", "macro_f1", "nll", "ece")
+    ]
+    return {
+        "library_name": "collegium",
+        "tags": ["collegium", "knowledge-distillation", recipe["task"]],
+        "metrics": ["accuracy", "f1"],
+        "model-index": [
+            {
+                "name": f"{recipe['name']}-{name}",
+                "results": [
+                    {
+                        "task": {"type": recipe["task"]},
+                        "dataset": {"name": recipe["name"], "type": recipe["name"], "split": "test"},
+                        "metrics": results,
+                    }
+                ],
+            }
+        ],
+    }

@@ -1,0 +1,129 @@
+"""One trial of a search: a run of the engine whose looks at validation are told as they come, and of which nothing stays.
+
+Knows nothing of Ray Tune or Optuna, nor of what is searched for.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from teachers.transfer_set.transfer_set import TransferSet
+from teachers.users_code.calls import within
+
+from ..data.shared import SharedData
+from ..data.validation import is_better
+from ..measuring.footprint import footprint
+from ..runs.curves import Record
+from ..runs.run import CohortRun, Run, RunResult
+from ..runs.session import PlainSession
+from ..training.train import Training
+from .fit import fit
+
+Figures = dict[str, float]
+"""`validation.accuracy` and `validation.nll`."""
+Tell = Callable[[int, Figures], None]
+"""Takes a step and the best figures so far; may raise SystemExit, which ends the trial."""
+ROWS = 32
+
+
+class Looks:
+    """What the networks of a run say at each look at validation; of a cohort the best member counts, or a named one."""
+
+    def __init__(self, run: Run | CohortRun, tell: Tell, member: str | None = None) -> None:
+        self.waiting_for = {network.name for network in run.networks if member in (None, network.name.split("/")[0])}
+        self.tell = tell
+        self.found: dict[int, dict[str, Figures]] = {}
+        """By step and network."""
+        self.best: Figures | None = None
+        self.best_of = ""
+        """The network whose best look it was."""
+        self.num = 0
+
+    def take(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if record["key"].startswith("validation.") and record["run"] in self.waiting_for:
+                self.found.setdefault(record["step"], {}).setdefault(record["run"], {})[record["key"]] = record["value"]
+        for step in sorted(self.found):
+            if all(len(self.found[step].get(name, ())) == 2 for name in self.waiting_for):
+                self._look(step, self.found.pop(step))
+
+    def settle(self, result: RunResult) -> None:
+        """What counts in the end: of a training that came from elsewhere the best look may have been another's."""
+        if result.validation is not None:
+            self.best, self.best_of = (
+                {f"validation.{key}": value for key, value in result.validation.items()},
+                result.name,
+            )
+
+    def _look(self, step: int, found: Mapping[str, Figures]) -> None:
+        for name, figures in found.items():
+            if self.best is None or is_better(_short(figures), _short(self.best)):
+                self.best, self.best_of = figures, name
+        self.num += 1
+        assert self.best is not None
+        self.tell(step, self.best)
+
+
+def _short(figures: Figures) -> dict[str, float]:
+    return {key.removeprefix("validation."): value for key, value in figures.items()}
+
+
+class TrialSession(PlainSession):
+    """This process; points of curves go to `looks` and to no file."""
+
+    def __init__(self, device: torch.device | str, looks: Looks) -> None:
+        super().__init__(device)
+        self.looks = looks
+
+    def report(self, run: Run | CohortRun, records: Sequence[Record]) -> None:
+        self.looks.take(records)
+
+
+def train_trial(run: Run | CohortRun, looks: Looks, device: torch.device | str) -> None:
+    """Train `run` in this process; its folder becomes a model folder."""
+    fit([run], TrialSession(device, looks), checkpoint_every_s=float("inf"))
+
+
+def train_in_population(
+    run: Run, looks: Looks, device: torch.device | str, come_from: Path | None, own: Callable[[Training], None]
+) -> None:
+    """The same from a checkpoint of another trial's, if there is one: its weights and optimiser, this one's setting.
+
+    `own` is given the training before its first step, so that whoever is told of a look can save it.
+    """
+    session = TrialSession(device, looks)
+    run.folder.mkdir(parents=True)
+    with within(run.key):
+        training = Training(run, session, SharedData().of([run], session)[0])
+        if come_from is not None:
+            training.go_to(come_from)
+        own(training)
+        if training.progress.step < training.steps:
+            training.train(checkpoint_every_s=float("inf"))
+        looks.settle(training.finish())
+
+
+def measured(folder: Path, transfer_set: Path, trust: Sequence[str], threads: int) -> Figures:
+    """`parameters`, `bytes` and `latency_ms` (p50 of one row) of a model folder, asked with rows of validation."""
+    opened = TransferSet.open(transfer_set)
+    segment = next(segment for segment in opened.of("validation") if segment.num_rows)
+    inputs = opened.inputs(segment, 0, min(ROWS, segment.num_rows))
+    found: dict[str, Any] = footprint(folder, inputs, trust=trust, threads=threads)
+    return {
+        "parameters": float(found["parameters"]),
+        "bytes": float(found["bytes"]),
+        "latency_ms": found["latency"]["batch_1"]["p50_ms"],
+    }
+
+
+@contextmanager
+def scratch(beside: Path | None) -> Iterator[Path]:
+    """A folder that is gone afterwards: of this machine, or in `beside`, where workers on other machines see it too."""
+    if beside is not None:
+        beside.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="collegium-trial-", dir=beside, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)

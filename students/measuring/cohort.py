@@ -1,0 +1,93 @@
+"""Every figure that a report quotes of a cohort: its members as students of their own, and all of them together."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from teachers.transfer_set.transfer_set import SplitName, TransferSet
+
+from ..tasks import classification
+from .bootstrap import verdict
+from .ensemble import save_ensemble
+from .evaluate import FORMAT, Labelled, Runs, Source, ask_all, document_of, footprint_of, hear, rank_of_run
+
+
+def evaluate_cohort(
+    transfer_set: Path,
+    sources: Sequence[Source],
+    members: Mapping[str, Runs],
+    chosen: Mapping[str, int],
+    trust: Sequence[str] = (),
+    *,
+    combine: str = "mean_probability",
+    teacher_weights: Mapping[str, float] | None = None,
+    split: SplitName = "test",
+    threads: int = 1,
+    as_one: bool = False,
+) -> dict[str, Any]:
+    """`evaluation.json` of a cohort: every member as a student of its own, and all of them together, seed by seed.
+
+    A member agrees with its frozen teachers' combination; without any, with the mean probability of its cohort. `as_one`:
+    the ensemble is delivered, so what it costs is measured too.
+    """
+    rows = Labelled.of(TransferSet.open(transfer_set), split).require(split)
+    said = {member: ask_all(runs, rows, trust) for member, runs in members.items()}
+    seeds = sorted(next(iter(said.values()))["student"])
+    together = {seed: mean_probability([answers["student"][seed] for answers in said.values()]) for seed in seeds}
+    best = max(seeds, key=lambda seed: sum(rank_of_run(runs["student"][seed])[0] for runs in members.values()))
+    heard = hear(rows, sources, combine, teacher_weights) if sources else ({}, together[best])
+    documents = {
+        member: document_of(rows, heard, members[member], answers, chosen[member], trust, threads)
+        for member, answers in said.items()
+    }
+    figures = [
+        {"seed": seed, **classification.all_metrics(logits, rows.labels, heard[1])} for seed, logits in together.items()
+    ]
+    return {
+        "format": FORMAT,
+        "members": documents,
+        "ensemble": {"runs": figures},
+        "as_one": one_model(
+            documents, figures, [runs["student"][best] for runs in members.values()], best, rows, trust, threads
+        )
+        if as_one
+        else None,
+        "agreement": classification.agreement_matrix(
+            {member: answers["student"][best] for member, answers in said.items()}
+        ),
+        "seed": best,
+        "best": max(members, key=lambda member: rank_of_run(members[member]["student"][chosen[member]])),
+        "rows": len(rows.labels),
+    }
+
+
+def one_model(
+    documents: Mapping[str, Mapping[str, Any]],
+    figures: Sequence[Mapping[str, Any]],
+    runs: Sequence[Path],
+    chosen: int,
+    rows: Labelled,
+    trust: Sequence[str],
+    threads: int,
+) -> dict[str, Any]:
+    """The ensemble of a cohort as a student's document; it has no control of its own."""
+    with TemporaryDirectory(prefix="ensemble-") as scratch:
+        save_ensemble(Path(scratch), runs)
+        size = footprint_of(Path(scratch), rows, trust, threads)
+    return {
+        "student": {"runs": [{**run, **size} for run in figures]},
+        "ensemble": next(iter(documents.values()))["ensemble"],
+        "gain": None,
+        "verdict": verdict(None, len(figures)),
+        "delivered": chosen,
+    }
+
+
+def mean_probability(logits: Sequence[Tensor]) -> Tensor:
+    """log of the mean of the networks' probabilities, f32[N, C]."""
+    return torch.stack([each.log_softmax(-1) for each in logits]).logsumexp(0) - math.log(len(logits))

@@ -1,0 +1,166 @@
+"""An objective at work: a weighted sum of terms, each (global sum) / (global count) over its rows.
+
+Knows nothing of stores, optimisers or ranks beyond a sum over them.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from teachers.errors import RecipeError
+from teachers.users_code.calls import calling
+from teachers.users_code.imports import load
+
+from ..config.cohort_terms import ChannelTerm, CohortTerm, FeatureTerm, PeerTerm
+from ..config.student import HardTerm, ImportedTerm, Ramp, SoftTerm, Term
+from ..runs.session import Session
+from .losses import LOSSES, Loss
+from .targets import Asked, Batch
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a member of a cohort hears from its peers about some rows."""
+
+    peer: Tensor | None = None
+    """Logits `[rows, peers, classes]`; None: nobody speaks yet."""
+    maps: Sequence[tuple[Tensor, Tensor]] = ()
+    """Its own projected stage maps, each with a peer's, `[rows, ...]`."""
+
+
+NOTHING = Heard()
+
+
+@dataclass(frozen=True)
+class TermAtWork:
+    """One term; `ask` gives what the student is compared with and the weight of each row."""
+
+    name: str
+    key: str
+    """Of the recipe."""
+    loss_name: str
+    loss: Loss
+    weight: float
+    ramp: Ramp | None
+    ask: Callable[[Batch], Asked]
+    hears: Literal["targets", "peer", "maps"]
+
+    def weight_at(self, step: int, steps: int) -> float:
+        """At step `step`, counted from 0, of `steps`."""
+        if self.ramp is None:
+            return self.weight
+        risen = step / (self.ramp.steps or max(1, round((self.ramp.share or 0) * steps)))
+        if risen >= 1:
+            return self.weight
+        return self.weight * (risen if self.ramp.shape == "linear" else math.exp(-5 * (1 - risen) ** 2))
+
+
+def labels_of(batch: Batch) -> Asked:
+    return batch["label"], batch.get("has_label")
+
+
+def every_row(batch: Batch) -> Asked:
+    """Of a term that hears no stored targets and takes all rows."""
+    return batch["label"], None
+
+
+def bound_loss(term: Term | CohortTerm) -> Loss:
+    """The term's function of (student, target)."""
+    if isinstance(term, ImportedTerm):
+        return partial(load(term.loss), temperature=term.temperature, **term.arguments)
+    keywords: dict[str, Any] = {}
+    if isinstance(term, HardTerm):
+        keywords = {"label_smoothing": term.label_smoothing}
+    elif isinstance(term, SoftTerm):
+        keywords = {"temperature": term.temperature}
+    elif isinstance(term, PeerTerm):
+        keywords = {"temperature": term.temperature, "reduce": term.reduce}
+    return partial(LOSSES[term.loss], **keywords)
+
+
+class Objective:
+    """The terms of one run. `names` are those of its curves."""
+
+    def __init__(self, terms: Sequence[Term | CohortTerm], asks: Sequence[Callable[[Batch], Asked]]) -> None:
+        seen: Counter[str] = Counter()
+        self.terms: list[TermAtWork] = []
+        for number, (term, ask) in enumerate(zip(terms, asks, strict=True)):
+            name = term.loss.rpartition(":")[2]
+            seen[name] += 1
+            numbered = name if seen[name] == 1 else f"{name}_{seen[name]}"
+            key = f"objective.{number}.loss"
+            hears = hears_what(term)
+            self.terms.append(
+                TermAtWork(numbered, key, term.loss, bound_loss(term), term.weight, term.ramp, ask, hears)
+            )
+        self.names = tuple(term.name for term in self.terms)
+        self.constants: dict[tuple[float, ...], Tensor] = {}
+
+    def ask(self, batch: Batch) -> list[Asked]:
+        """What each term compares the student with, for this rank's rows of a step."""
+        return [term.ask(batch) for term in self.terms]
+
+    def counts(self, asked: Sequence[Asked], batch_size: int, session: Session) -> Tensor:
+        """Rows of the global batch that take part in each term, f32 `[terms]`, at least 1."""
+        if all(weight is None for _, weight in asked):
+            return self._constant((float(batch_size),) * len(asked), session.device)
+        rows = torch.tensor(batch_size / session.world, device=session.device)
+        here = [rows if weight is None else (weight > 0).sum() for _, weight in asked]
+        return session.all_reduce_sum(torch.stack([count.float() for count in here])).clamp_(min=1)
+
+    def sums(self, student: Tensor, asked: Sequence[Asked], heard: Heard = NOTHING) -> Tensor:
+        """The sum of each term, unweighted, over the given rows: `[terms]`."""
+        values = [
+            row_sum(term, student, target, weight, heard)
+            for term, (target, weight) in zip(self.terms, asked, strict=True)
+        ]
+        return torch.stack(values)
+
+    def weights(self, step: int, steps: int) -> tuple[float, ...]:
+        return tuple(term.weight_at(step, steps) for term in self.terms)
+
+    def weights_on(self, device: torch.device, step: int, steps: int) -> Tensor:
+        return self._constant(self.weights(step, steps), device)
+
+    def _constant(self, values: tuple[float, ...], device: torch.device) -> Tensor:
+        """`values` on the device, from the last time where they are the same: a tiny network feels every copy."""
+        if values not in self.constants:
+            self.constants = dict(list(self.constants.items())[-1:]) | {values: torch.tensor(values, device=device)}
+        return self.constants[values]
+
+
+def hears_what(term: Term | CohortTerm) -> Literal["targets", "peer", "maps"]:
+    if isinstance(term, PeerTerm):
+        return "peer"
+    return "maps" if isinstance(term, FeatureTerm | ChannelTerm) else "targets"
+
+
+def row_sum(term: TermAtWork, student: Tensor, target: Tensor, weight: Tensor | None, heard: Heard = NOTHING) -> Tensor:
+    """The weighted sum of a term's values over the given rows."""
+    if term.hears == "maps" or (term.hears == "peer" and heard.peer is None):
+        return sum_of_maps(term, heard.maps) if heard.maps else (student * 0).sum()
+    with calling(term.key, term.loss_name):
+        value = term.loss(student, heard.peer if term.hears == "peer" else target)
+    if value.shape != student.shape[:1]:
+        raise RecipeError(
+            f"loss {term.name!r} returned {list(value.shape)} for {len(student)} rows, expected one value per row; "
+            f"leave the mean to the engine"
+        )
+    return value.sum() if weight is None else torch.where(weight > 0, value * weight, 0.0).sum()
+
+
+def sum_of_maps(term: TermAtWork, maps: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """`feature` is the mean over layers and peers, `channel` the sum over layers, as their papers have it."""
+    total = torch.stack([term.loss(own, theirs).sum() for own, theirs in maps]).sum()
+    return total / len(maps) if term.loss_name == "feature" else total
+
+
+def slices(asked: Sequence[Asked], part: slice) -> list[Asked]:
+    """`asked` of some rows of the batch."""
+    return [(target[part], None if weight is None else weight[part]) for target, weight in asked]

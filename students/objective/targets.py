@@ -1,0 +1,210 @@
+"""From stores to what a term listens to: several teachers become one target per row.
+
+A rule of COMBINE has no state, so its target is computed once per run when it fits memory, and a step then costs one
+gather. Other rules, and targets that do not fit, are computed in every step from the same stores.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from teachers.errors import RecipeError, StoreError
+from teachers.rows.rows import Rows
+from teachers.soft_targets.combine.class_scores import COMBINE, align
+from teachers.soft_targets.encodings.table import decode
+from teachers.soft_targets.reader import SoftTargets
+from teachers.transfer_set.transfer_set import Segment, TransferSet
+from teachers.users_code.calls import calling
+from teachers.users_code.imports import load
+
+from ..config.cohort_terms import CohortTerm
+from ..config.student import TeacherTermCommon, Term
+from ..runs.run import Live, Source
+
+Batch = Mapping[str, Tensor]
+Column = Rows | Tensor
+Asked = tuple[Tensor, Tensor | None]
+"""What a term compares the student with, and the weight of each row `[rows]` (None: all 1)."""
+
+CHUNK = 16_384
+
+
+@dataclass(frozen=True)
+class Combination:
+    """How several teachers become one target; terms that agree on it share the column."""
+
+    teachers: tuple[str, ...]
+    rule: str
+    teacher_weights: tuple[float, ...] | None
+    temperature: float
+    key: str = field(default="combine", compare=False)
+    """Of the recipe."""
+
+    def __call__(self, logits: Tensor, known: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Target `[B, C]` and the weight of each row `[B]`, of logits and known `[K, B, C]`."""
+        rule = COMBINE[self.rule] if self.rule in COMBINE else load(self.rule)
+        keywords = {} if self.teacher_weights is None else {"teacher_weights": self.teacher_weights}
+        with calling(self.key, self.rule):
+            target, weights = rule(logits, temperature=self.temperature, known=known, labels=labels, **keywords)
+            return target, weights.sum(0)
+
+
+def combination_of(term: Term | CohortTerm, sources: Sequence[Source], number: int) -> Combination | None:
+    """What term number `number` asks of the teachers; None for one that does not listen to any."""
+    if not isinstance(term, TeacherTermCommon):
+        return None
+    heard = tuple(term.teachers or (source.name for source in sources))
+    given = term.teacher_weights
+    weights = None if given is None else tuple(given[name] for name in heard)
+    return Combination(heard, term.combine, weights, term.temperature, f"objective.{number}.combine")
+
+
+class Voice:
+    """What one teacher says of the training rows, in the classes of the transfer set."""
+
+    def __init__(self, source: Source, transfer_set: TransferSet, segments: Sequence[Segment]) -> None:
+        stores = [open_store(source, transfer_set, segment) for segment in segments]
+        spec = stores[0].spec
+        self.name, self.encoding, self.num_classes = source.name, spec.encoding, len(spec.classes)
+        self.floor = source.probability_floor
+        self.columns = {
+            f"{source.name}.{field}": join([store.rows()[field] for store in stores]) for field in stores[0].rows()
+        }
+        index, self.known = align(spec.classes, transfer_set.classes, source.class_map)
+        self.index = None if torch.equal(index, torch.arange(self.num_classes)) else index
+
+    def logits(self, batch: Batch) -> Tensor:
+        """f32 `[rows, C]` from this teacher's columns of a batch, on their device."""
+        fields = {name.rpartition(".")[2]: batch[name] for name in self.columns}
+        said = decode(self.encoding, fields, num_classes=self.num_classes, probability_floor=self.floor)
+        return said if self.index is None else said[:, self.index.to(said.device)]
+
+    def chunk(self, first_row: int, num_rows: int) -> dict[str, Tensor]:
+        """This teacher's columns of some rows, copied."""
+        out = {}
+        for name, rows in self.columns.items():
+            out[name] = torch.empty((num_rows, *rows.shape), dtype=rows.dtype)
+            rows.copy(first_row, out[name])
+        return out
+
+
+class LiveVoice(Voice):
+    """What one live teacher says: in no store, every batch brings it along."""
+
+    def __init__(self, source: Source, live: Live, transfer_set: TransferSet) -> None:
+        self.name, self.encoding, self.num_classes = source.name, "dense", len(live.classes)
+        self.columns = {}
+        index, self.known = align(live.classes, transfer_set.classes, source.class_map)
+        self.index = None if torch.equal(index, torch.arange(self.num_classes)) else index
+
+    def logits(self, batch: Batch) -> Tensor:
+        said = batch[live_column(self.name)]
+        return said if self.index is None else said[:, self.index.to(said.device)]
+
+
+def live_column(teacher: str) -> str:
+    """Of a batch: f32 `[rows, C]`, in the teacher's own classes."""
+    return f"{teacher}.logits"
+
+
+def voice_of(source: Source, transfer_set: TransferSet, segments: Sequence[Segment]) -> Voice:
+    """Raises StoreError for stores of other rows, RecipeError for classes that do not fit."""
+    if source.live is not None:
+        return LiveVoice(source, source.live, transfer_set)
+    return Voice(source, transfer_set, segments)
+
+
+def open_store(source: Source, transfer_set: TransferSet, segment: Segment) -> SoftTargets:
+    """The store of one teacher and segment. Raises StoreError when it is of other rows."""
+    if segment.name not in source.stores:
+        raise StoreError(f"teacher {source.name!r} has no store for segment {segment.name!r}; label it first")
+    store = SoftTargets.open(source.stores[segment.name])
+    if not np.array_equal(store.keys(), transfer_set.keys(segment)):
+        raise StoreError(
+            f"{source.stores[segment.name]} holds other rows than segment {segment.name!r} of {transfer_set.folder}; "
+            f"it belongs to another transfer set: label this one"
+        )
+    return store
+
+
+def join(columns: Sequence[Rows]) -> Rows:
+    """The rows of one segment after another's."""
+    return columns[0] if len(columns) == 1 else Rows([part for column in columns for part in column.parts])
+
+
+class Targets:
+    """The columns that a reader has to bring, and what each combination makes of a batch of them."""
+
+    def __init__(self, voices: Mapping[str, Voice], num_rows: int, memory_bytes: int) -> None:
+        self.voices, self.num_rows, self.memory_bytes = voices, num_rows, memory_bytes
+        self.columns: dict[str, Column] = {}
+        self.answers: dict[Combination, Callable[[Batch], Asked]] = {}
+
+    def answer(self, combination: Combination) -> Callable[[Batch], Asked]:
+        """What gives this combination's target of a batch; its columns are brought from now on."""
+        if combination not in self.answers:
+            live = any(isinstance(self.voices[name], LiveVoice) for name in combination.teachers)
+            once = not live and combination.rule in COMBINE and self._fits(combination)
+            self.answers[combination] = self._once(combination) if once else self._per_step(combination)
+        return self.answers[combination]
+
+    def _fits(self, combination: Combination) -> bool:
+        num_classes = len(self.voices[combination.teachers[0]].known)
+        held = sum(column.nbytes for column in self.columns.values())
+        return held + 4 * self.num_rows * num_classes <= self.memory_bytes
+
+    def _once(self, combination: Combination) -> Callable[[Batch], Asked]:
+        name = f"target.{len(self.answers)}"
+        target, row_weight = self._combine_all(combination)
+        self.columns[name] = target
+        if bool((row_weight - 1).abs().max() < 1e-6):
+            return lambda batch: (batch[name], None)
+        self.columns[f"{name}.weight"] = row_weight
+        return lambda batch: (batch[name], batch[f"{name}.weight"])
+
+    def _combine_all(self, combination: Combination) -> tuple[Tensor, Tensor]:
+        """f32 `[N, C]` and `[N]`; float32, for float16 would add an error of its own to the store's."""
+        voices = [self.voices[name] for name in combination.teachers]
+        known = torch.stack([voice.known for voice in voices])[:, None]
+        target, row_weight = torch.empty(self.num_rows, known.shape[-1]), torch.empty(self.num_rows)
+        for first in range(0, self.num_rows, CHUNK):
+            rows = min(CHUNK, self.num_rows - first)
+            logits = torch.stack([voice.logits(voice.chunk(first, rows)) for voice in voices])
+            target[first : first + rows], row_weight[first : first + rows] = combination(
+                logits, known.expand_as(logits)
+            )
+        return target, row_weight
+
+    def _per_step(self, combination: Combination) -> Callable[[Batch], Asked]:
+        voices = [self.voices[name] for name in combination.teachers]
+        for voice in voices:
+            self.columns |= voice.columns
+        known = torch.stack([voice.known for voice in voices])[:, None]
+
+        def ask(batch: Batch) -> Asked:
+            logits = torch.stack([voice.logits(batch) for voice in voices])
+            known_here = known.to(logits.device).expand_as(logits)
+            return combination(logits, known_here, usable_labels(batch))
+
+        return ask
+
+
+def usable_labels(batch: Batch) -> Tensor:
+    """i64 `[rows]`, -1 where a row has no label that may be used."""
+    label = batch["label"]
+    return label if "has_label" not in batch else torch.where(batch["has_label"] > 0, label, -1)
+
+
+def check_encodings(
+    term: Term | CohortTerm, number: int, combination: Combination, voices: Mapping[str, Voice]
+) -> None:
+    """Raise RecipeError when a term needs more than the class that a teacher's store keeps."""
+    for name in combination.teachers:
+        if term.loss != "teacher_label" and voices[name].encoding == "label":
+            raise RecipeError(
+                f"objective.{number}: loss {term.loss!r} needs the scores of teacher {name!r}, whose store keeps the "
+                f"class only; set `teachers.{name}.encoding: dense`, or use `loss: teacher_label`"
+            )

@@ -1,0 +1,158 @@
+"""What a training is asked to do (`Run`, `CohortRun`), and what comes of it (`RunResult`)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import xxhash
+
+from teachers.config.preprocess import Preprocess
+from teachers.config.training import TrainConfig
+
+from ..config.cohort import CohortConfig
+from ..config.cohort_terms import CohortTerm
+from ..config.student import Term
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Live:
+    """Of a teacher that is asked while the student trains: what it scores, and how many batches ahead it is asked."""
+
+    classes: tuple[str, ...]
+    prefetch: int = 4
+
+
+@dataclass(frozen=True)
+class Source:
+    """One teacher of a run: a complete store per train segment, and how its classes map to the transfer set's."""
+
+    name: str
+    stores: Mapping[str, Path]
+    class_map: Mapping[str, str | None] | None = None
+    probability_floor: float = 1e-3
+    live: Live | None = None
+    """Then it has no stores of train segments."""
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What a cohort makes of a member's training; `ALONE` for all others."""
+
+    number: int = 0
+    """Members draw their weights and dropout apart, and the same order of rows."""
+    own_views: bool = False
+    """Draw its own augmentation of the rows; else all members see the same."""
+    every: int = 1
+    """Steps of its cohort between two of its own."""
+    peer_rule: str = "others"
+    """Of `students.objective.peer_targets.PEER_RULES`."""
+    share_of_rows: tuple[int, int] = (0, 1)
+    """(number, of how many): draw from this share of the rows."""
+    layers: tuple[str, ...] = ()
+    """Modules whose outputs are its stage maps."""
+    keeps_canonical: bool = False
+    """Its batches bring canonical inputs, for peers with another preprocess."""
+    recipe_key: str = ""
+
+
+ALONE = Membership()
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One training of one network; picklable, and itself alone.
+
+    `train.steps` is what the pipeline resolved with the student's rows; the control's run gets the same.
+    """
+
+    name: str
+    """Inside its stage: `student/seed-0`."""
+    folder: Path
+    """Becomes a model folder with `result.json` and a seal."""
+    stage: Path
+    """Folder of the stage; `metrics.jsonl` lies in it."""
+    stage_name: str
+    """`distill/small`."""
+    model: str
+    arguments: Mapping[str, Any]
+    preprocess: Preprocess
+    objective: tuple[Term | CohortTerm, ...]
+    train: TrainConfig
+    seed: int
+    transfer_set: Path
+    sources: tuple[Source, ...] = ()
+    labelled_only: bool = False
+    """Draw from the labelled rows only: controls and teachers."""
+    user_path: Path = Path()
+    trust: tuple[str, ...] = ()
+    membership: Membership = ALONE
+    """Of a cohort."""
+
+    @property
+    def key(self) -> str:
+        """Of the recipe: `students.small`, `teachers.wide`, `cohorts.trio.members.a`."""
+        kind, _, name = self.stage_name.partition("/")
+        return self.membership.recipe_key or f"{'teachers' if kind == 'train_teacher' else 'students'}.{name}"
+
+    @property
+    def networks(self) -> tuple["Run", ...]:
+        """What it trains: itself; a cohort's run has several."""
+        return (self,)
+
+    @property
+    def view_seed(self) -> int:
+        """Of augmentation."""
+        return self.draw_seed if self.membership.own_views else self.seed
+
+    @property
+    def draw_seed(self) -> int:
+        """Of initial weights and dropout; the first member's, and a student's, is the seed itself."""
+        number = self.membership.number
+        return xxhash.xxh3_64_intdigest(b"%d member %d" % (self.seed, number)) >> 1 if number else self.seed
+
+
+@dataclass(frozen=True, eq=False)
+class CohortRun:
+    """One training of a cohort: its members take their steps together; picklable."""
+
+    name: str
+    """Inside its stage: `seed-0`, `control/seed-0`."""
+    members: tuple[Run, ...]
+    """With one folder each; their `train` differs in nothing but what a member may override."""
+    config: CohortConfig
+    exchange: bool = True
+    """False: the members train beside each other and say nothing, as controls do."""
+
+    @property
+    def networks(self) -> tuple[Run, ...]:
+        return self.members
+
+    @property
+    def stage(self) -> Path:
+        return self.members[0].stage
+
+    @property
+    def stage_name(self) -> str:
+        return self.members[0].stage_name
+
+    @property
+    def key(self) -> str:
+        return self.members[0].key.rpartition(".members.")[0]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a sealed run folder says of its training."""
+
+    name: str
+    folder: Path
+    seed: int
+    steps: int
+    """Optimiser steps taken: the budget, or less when it stopped early."""
+    best_step: int
+    """Step whose weights were kept."""
+    validation: Mapping[str, float] | None
+    """`accuracy` and `nll` at `best_step`; None without a labelled validation row."""

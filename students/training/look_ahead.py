@@ -1,0 +1,65 @@
+"""Batches for a student with live teachers: augmented and asked about some steps before they are used.
+
+What a batch becomes is a function of (seed, step, rank), so neither the look-ahead nor a resumed run changes it. Knows
+nothing of Ray: the session says who answers.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.batches import INPUT, KEY, LiveRows
+from ..objective.targets import live_column
+from ..runs.run import Run
+from ..runs.session import Session
+from .steps import step_seed
+
+
+class LookAhead:
+    """The batches of `steps`, each with its canonical inputs after augmentation and the logits of all live teachers.
+
+    At most `prefetch` batches after the one in use have been asked about, which bounds what waits at the replicas.
+    """
+
+    def __init__(
+        self, batches: Iterator[dict[str, Tensor]], rows: LiveRows, run: Run, session: Session, steps: range
+    ) -> None:
+        assert session.live is not None, f"{run.name} has live teachers, its session has nobody who answers for them"
+        self.batches, self.rows, self.run, self.session, self.live = batches, rows, run, session, session.live
+        self.steps = iter(steps)
+        self.generator = torch.Generator(session.device)
+        self.asked: deque[tuple[dict[str, Tensor], Any]] = deque()
+        self.waits_s: list[float] = []
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        return self
+
+    def __next__(self) -> dict[str, Tensor]:
+        while len(self.asked) <= self.rows.prefetch and (step := next(self.steps, None)) is not None:
+            self.asked.append(self._asked(next(self.batches), step))
+        if not self.asked:
+            raise StopIteration
+        batch, asked = self.asked.popleft()
+        start_s = time.perf_counter()
+        answers = self.live.answers(asked)
+        self.waits_s.append(time.perf_counter() - start_s)
+        said = {live_column(name): torch.tensor(logits, device=self.session.device) for name, logits in answers.items()}
+        return batch | said
+
+    def _asked(self, batch: dict[str, Tensor], step: int) -> tuple[dict[str, Tensor], Any]:
+        self.generator.manual_seed(step_seed(self.run.view_seed, step, self.session.rank))
+        inputs = self.rows.augmented(batch, self.generator)
+        told = {name: column.cpu().numpy() for name, column in inputs.items()}
+        sample_key = batch[KEY].cpu().numpy().view(np.uint64)
+        asked = self.live.ask(self.rows.teachers, told, sample_key)
+        return batch | {INPUT + name: column for name, column in inputs.items()}, asked
+
+    def take_wait_s(self) -> float:
+        """Mean seconds that a step has waited for answers, since this was last asked."""
+        waits_s, self.waits_s = self.waits_s, []
+        return sum(waits_s) / max(len(waits_s), 1)

@@ -1,0 +1,85 @@
+"""The budget in steps, optimisers and schedules of the learning rate. Knows nothing of losses or data."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch.nn import Parameter
+from torch.optim import SGD, AdamW, Optimizer
+
+from teachers.config.training import OptimizerName, ScheduleName, TrainConfig
+
+DEFAULT_STEPS = 1000
+LOOKS = 20
+
+
+def resolve_steps(train: TrainConfig, num_rows: int) -> int:
+    """Optimiser steps of a training that draws from `num_rows` rows.
+
+    Asked once, with the student's rows: the control then gets the same number, not the same number of epochs.
+    """
+    if train.steps is not None:
+        return train.steps
+    if train.epochs is None:
+        return DEFAULT_STEPS
+    return max(1, math.ceil(train.epochs * num_rows / train.batch_size))
+
+
+def resolve_evaluate_every(train: TrainConfig, steps: int) -> int:
+    """Steps between two looks at validation."""
+    return train.evaluate_every or max(1, math.ceil(steps / LOOKS))
+
+
+def adamw(parameters: Iterable[Parameter], train: TrainConfig, fused: bool) -> Optimizer:
+    return AdamW(parameters, lr=train.learning_rate, weight_decay=train.weight_decay, fused=fused)
+
+
+def sgd(parameters: Iterable[Parameter], train: TrainConfig, fused: bool) -> Optimizer:
+    return SGD(
+        parameters,
+        lr=train.learning_rate,
+        momentum=train.momentum,
+        nesterov=train.momentum > 0,
+        weight_decay=train.weight_decay,
+        fused=fused,
+    )
+
+
+OPTIMIZERS: dict[OptimizerName, Callable[[Iterable[Parameter], TrainConfig, bool], Optimizer]] = {
+    "adamw": adamw,
+    "sgd": sgd,
+}
+
+
+def make_optimizer(parameters: Iterable[Parameter], train: TrainConfig, device: torch.device) -> Optimizer:
+    """The recipe's optimiser; fused where torch can, which saves most of a tiny network's step."""
+    return OPTIMIZERS[train.optimizer](parameters, train, device.type in ("cpu", "cuda"))
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """Up from 1/25 over the first 30% and down to 1/250,000, both along a cosine (Smith and Topin, 2018)."""
+    top, last = 0.3 * steps - 1, steps - 1
+    if step <= top:
+        return _along_cosine(1 / 25, 1.0, step / top)
+    return _along_cosine(1.0, 1 / 25e4, (step - top) / (last - top))
+
+
+def cosine(step: int, steps: int) -> float:
+    """From 1 to 0 along a cosine (Loshchilov and Hutter, 2017, without restarts)."""
+    return _along_cosine(1.0, 0.0, step / steps)
+
+
+def constant(step: int, steps: int) -> float:
+    return 1.0
+
+
+def _along_cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+SCHEDULES: dict[ScheduleName, Callable[[int, int], float]] = {
+    "one_cycle": one_cycle,
+    "cosine": cosine,
+    "constant": constant,
+}
+"""Factor of `learning_rate` at a step, counted from 0, of a budget of `steps`."""

@@ -1,0 +1,223 @@
+"""One optimiser step of one network, on this rank's share of a global batch.
+
+Every draw of a step is a function of (seed, step, rank), so the position is all that a resumed run needs to know of
+the random state. Knows nothing of validation, checkpoints or how many steps there are to come.
+"""
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+import xxhash
+from torch import Tensor, nn
+
+from teachers.errors import RecipeError
+from teachers.models.folder import build_module
+from teachers.models.preprocess import Preprocessor
+from teachers.transfer_set.transfer_set import TransferSet
+from teachers.users_code.calls import calling
+
+from ..data.batches import Network, TrainingRows
+from ..objective.objective import NOTHING, Heard, slices
+from ..objective.targets import Asked
+from ..runs.run import Run
+from ..runs.session import Session
+from .optimize import SCHEDULES, make_optimizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one step of one network works on."""
+
+    step: int
+    inputs: Network
+    asked: list[Asked]
+    counts: Tensor
+    weights: Tensor
+    terms: list[Tensor]
+    """This rank's share of each unweighted term, `[terms]`, of each part done."""
+
+
+class Stepper:
+    """A network, its optimiser and its objective."""
+
+    def __init__(
+        self,
+        run: Run,
+        session: Session,
+        rows: TrainingRows,
+        transfer_set: TransferSet,
+        preprocessor: Preprocessor,
+        steps: int,
+    ) -> None:
+        self.run, self.session, self.rows, self.objective, self.steps = run, session, rows, rows.objective, steps
+        self.num_classes = len(transfer_set.classes)
+        self.rate_scale = 1.0
+        """Of the learning rate; below 1 for a member of a cohort that diverged."""
+        torch.manual_seed(run.draw_seed)
+        self.module = build_module(
+            run.model,
+            run.arguments,
+            num_classes=self.num_classes,
+            input_shape=preprocessor.input_shape,
+        )
+        self.module.to(session.device).train()
+        self.generator = torch.Generator(session.device)
+        self.generators = default_generators(session.device)
+        self.parts = equal_parts(run.train.batch_size // session.world, run.train.accumulate)
+
+    def start(self, whole: nn.Module | None = None) -> Self:
+        """Make the optimiser. `whole`: the module with what else is trained, its projectors or its siblings."""
+        self.whole = self.module if whole is None else whole.to(self.session.device).train()
+        warn_of_batch_statistics(self.whole, self.run, self.session)
+        compiled: Any = torch.compile(self.whole) if self.run.train.compile else self.whole
+        self.network = self.session.wrap(compiled)
+        self.optimizer = make_optimizer(self.whole.parameters(), self.run.train, self.session.device)
+        return self
+
+    def advance(self, batch: dict[str, Tensor], step: int) -> Tensor:
+        """Take step `step`, counted from 0. Returns this rank's share of each unweighted term, f32 `[terms]`."""
+        work = self.begin(batch, step)
+        for number in range(len(self.parts)):
+            student = self.forward(work, number)
+            self.check(student, self.parts[number])
+            self.backward(work, number, student)
+        return self.end(work)
+
+    def begin(self, batch: dict[str, Tensor], step: int) -> Work:
+        run = self.run
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+        inputs = self.inputs(batch, step)
+        asked = self.objective.ask(batch)
+        counts = self.objective.counts(asked, run.train.batch_size, self.session)
+        weights = self.objective.weights_on(self.session.device, step, self.steps)
+        return Work(step, inputs, asked, counts, weights, [])
+
+    def inputs(self, batch: dict[str, Tensor], step: int) -> Network:
+        """A batch as the network takes it, augmented."""
+        return self.rows.inputs(batch, self.views(step))
+
+    def views(self, step: int) -> torch.Generator:
+        """From which step `step` draws its augmentation."""
+        return self.generator.manual_seed(step_seed(self.run.view_seed, step, self.session.rank))
+
+    def forward(self, work: Work, number: int) -> Any:
+        """What the network gives for part `number` of the rows; draws dropout from the step, not from what ran before."""
+        seed = step_seed(self.run.draw_seed, work.step, self.session.rank) + number
+        for generator in self.generators:
+            generator.manual_seed(seed)
+        last = number + 1 == len(self.parts)
+        with self._without_sync(not last), calling("model", self.run.model), self._autocast():
+            return self.network(rows_of(work.inputs, self.parts[number]))
+
+    def say(self, work: Work, number: int) -> list[Tensor]:
+        """What peers are told of part `number` of the rows: logits first."""
+        return [self.forward(work, number)]
+
+    def say_aside(self, work: Work, number: int) -> list[Tensor]:
+        """The same in a step in which this network does not move: nothing in it changes."""
+        return [self.aside(work, number)]
+
+    def aside(self, work: Work, number: int) -> Any:
+        self.whole.eval()
+        with torch.no_grad(), calling("model", self.run.model), self._autocast():
+            out = self.whole(rows_of(work.inputs, self.parts[number]))
+        self.whole.train()
+        return out
+
+    def backward(self, work: Work, number: int, student: Tensor, heard: Heard = NOTHING) -> None:
+        """Add the gradient of part `number` of the rows."""
+        loss = self.loss(work, number, student, heard)
+        (loss * self.session.world if self.session.world > 1 else loss).backward()  # type: ignore[no-untyped-call]
+
+    def loss(self, work: Work, number: int, student: Tensor, heard: Heard = NOTHING) -> Tensor:
+        """This rank's share of the objective for part `number` of the rows; its terms are kept for the curves."""
+        asked = slices(work.asked, self.parts[number])
+        values = self.objective.sums(at_least_float32(student), asked, heard) / work.counts
+        work.terms.append(values.detach())
+        return (values * work.weights).sum()
+
+    def loss_of_labels(self, work: Work, number: int, logits: Tensor) -> Tensor:
+        """What `loss` has for the labels alone, of other logits."""
+        asked = slices(work.asked, self.parts[number])
+        values = self.objective.sums(logits, asked, NOTHING) / work.counts
+        of_labels = torch.tensor([term.loss_name == "hard" for term in self.objective.terms], device=logits.device)
+        return (values * work.weights)[of_labels].sum()
+
+    def end(self, work: Work) -> Tensor:
+        """Move the weights. Returns this rank's share of each unweighted term, `[terms]`."""
+        if self.run.train.clip is not None:
+            nn.utils.clip_grad_norm_(self.whole.parameters(), self.run.train.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return work.terms[0] if len(work.terms) == 1 else torch.stack(work.terms).sum(0)
+
+    def check(self, student: Any, part: slice) -> None:
+        """Raise RecipeError for a network that does not give a score for each row and class."""
+        num_rows = part.stop - part.start
+        found = list(student.shape) if isinstance(student, Tensor) else type(student).__name__
+        if found != [num_rows, self.num_classes]:
+            raise RecipeError(
+                f"model: {self.run.model} gives {found} for {num_rows} rows, expected [{num_rows}, {self.num_classes}]: "
+                f"a score for each row and class"
+            )
+
+    def learning_rate(self, step: int) -> float:
+        return self.rate_scale * self.run.train.learning_rate * SCHEDULES[self.run.train.schedule](step, self.steps)
+
+    def _without_sync(self, more_to_come: bool) -> AbstractContextManager[Any]:
+        """Gradients are averaged over ranks with the last part of a step only."""
+        if more_to_come and self.session.world > 1:
+            return self.network.no_sync()  # type: ignore[operator,no-any-return]
+        return nullcontext()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.run.train.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.session.device.type, dtype=torch.bfloat16)
+
+    def share_batch_statistics(self) -> None:
+        """Give every rank rank 0's buffers: batch statistics are each rank's own while it trains."""
+        if self.session.world > 1:
+            for buffer in self.whole.buffers():
+                mine = buffer.clone() if self.session.rank == 0 else torch.zeros_like(buffer)
+                buffer.copy_(self.session.all_reduce_sum(mine))
+
+
+def default_generators(device: torch.device) -> list[torch.Generator]:
+    """Where dropout draws from. `torch.manual_seed` seeds these too, but takes half a millisecond without a GPU."""
+    on_gpu = [torch.cuda.default_generators[device.index or 0]] if device.type == "cuda" else []
+    return [torch.default_generator, *on_gpu]
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """What seeds dropout and augmentation of a step on a rank."""
+    return xxhash.xxh3_64_intdigest(b"%d %d %d" % (seed, step, rank)) >> 1
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def equal_parts(rows: int, parts: int) -> list[slice]:
+    return [slice(number * rows // parts, (number + 1) * rows // parts) for number in range(parts)]
+
+
+def rows_of(inputs: Network, part: slice) -> Network:
+    return inputs[part] if isinstance(inputs, Tensor) else {name: column[part] for name, column in inputs.items()}
+
+
+def warn_of_batch_statistics(module: nn.Module, run: Run, session: Session) -> None:
+    if session.world > 1 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
+        log.warning(
+            "%s: %s has batch statistics, which each of the %d workers takes over its own rows of a batch: the result "
+            "differs from that of one worker",
+            run.stage_name,
+            run.name,
+            session.world,
+        )

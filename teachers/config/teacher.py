@@ -1,0 +1,138 @@
+"""What a recipe can say of teachers and of training a network; the transfer set's part is in source_config.
+
+Knows nothing of torch, ray or any student: reading a recipe imports this and must stay quick.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from .preprocess import Preprocess
+from .resources import Resources
+from .strict import Config, ImportString
+from .training import TrainConfig
+
+CombineName = Literal["mean_probability", "mean_logits", "weighted"]
+OutputKind = Literal["logits", "log_probabilities", "probabilities"]
+EncodingName = Literal["dense", "label"]
+TeacherMode = Literal["cached", "live"]
+
+
+class TeacherTrain(TrainConfig):
+    """A teacher that is trained here, by hard labels on the labelled rows."""
+
+    seed: int = Field(0, ge=0)
+    """Of its initial weights and the order of rows."""
+
+
+class TeacherCommon(Config):
+    """What every teacher has, whatever its kind."""
+
+    classes: list[str] | None = None
+    """Names of what it scores, in its order; null: the transfer set's (a checkpoint's and an estimator's are known)."""
+    class_map: dict[str, str | None] | None = None
+    """Teacher's class: transfer set's class, or null for one that takes no part. Needed when the names differ."""
+    probability_floor: float = Field(1e-3, gt=0, lt=1)
+    """E: probabilities become log((1 - E) p + E / C). A forest says exactly 0 and 1; the floor decides what that means at T = 4."""
+    encoding: EncodingName = "dense"
+    """`dense`: scores of all classes, exact at any temperature; `label`: the class only."""
+    preprocess: Preprocess = Preprocess()
+    """From canonical inputs to what this teacher takes."""
+    mode: TeacherMode = "cached"
+    """`cached`: labels every row once, into a store; `live`: no store of training rows, asked during training about each batch as the student sees it, freshly augmented."""
+    prefetch: int = Field(4, ge=1)
+    """Batches of each worker that a live teacher is asked about ahead of the step that needs them."""
+    batch_size: int = Field(256, ge=1)
+    """Rows of one forward; halves when a GPU runs out of memory."""
+    replicas: int = Field(1, ge=1)
+    """Actors that label, or answer, side by side."""
+    resources: Resources = Resources()
+    """Of one replica."""
+
+    @model_validator(mode="after")
+    def keeps_labels_in_a_store_only(self) -> Self:
+        if self.mode == "live" and self.encoding == "label":
+            raise ValueError(
+                "`encoding: label` is how a store keeps what is said; a teacher with `mode: live` has none"
+            )
+        return self
+
+
+class ModuleTeacher(TeacherCommon):
+    """A torch module: trained here, or with given weights."""
+
+    kind: Literal["module"]
+    model: ImportString
+    """Function or class that makes the module; it is called with `arguments` and, as far as it takes them, `num_classes` and `input_shape`."""
+    arguments: dict[str, Any] = {}
+    """Keyword arguments of the model."""
+    train: TeacherTrain | None = None
+    """Train it here, by hard labels."""
+    weights: str | None = None
+    """`*.safetensors`, or `*.pt` (read with weights_only=True)."""
+    strip_prefix: str | None = None
+    """Taken off the front of every tensor's name, for example `module.`."""
+    allow_pickle: bool = False
+    """Unpickle a `.pt` that holds more than tensors. This runs whatever code is in the file."""
+    output: OutputKind = "logits"
+    """What its numbers are."""
+
+    @model_validator(mode="after")
+    def has_weights_from_somewhere(self) -> Self:
+        if (self.train is None) == (self.weights is None):
+            raise ValueError("give `train` (trained here) or `weights` (a file), one of them")
+        return self
+
+
+class CheckpointTeacher(TeacherCommon):
+    """A Collegium model folder: yesterday's student teaches."""
+
+    kind: Literal["checkpoint"]
+    path: str
+    """The folder."""
+
+
+class SklearnTeacher(TeacherCommon):
+    """Any estimator with `predict_proba`: trained here on the labelled rows, or loaded from skops."""
+
+    kind: Literal["sklearn"]
+    model: ImportString | None = None
+    """Class of the estimator, trained here."""
+    arguments: dict[str, Any] = {}
+    """Keyword arguments of the estimator."""
+    seed: int = Field(0, ge=0)
+    """`random_state`, where the estimator has one."""
+    weights: str | None = None
+    """A `*.skops` file."""
+    trusted: list[str] = []
+    """Types beyond scikit-learn's own that the skops file may name."""
+
+    @model_validator(mode="after")
+    def has_an_estimator_from_somewhere(self) -> Self:
+        if (self.model is None) == (self.weights is None):
+            raise ValueError("give `model` (trained here) or `weights` (a skops file), one of them")
+        return self
+
+    @property
+    def output(self) -> OutputKind:
+        return "probabilities"
+
+
+class CallableTeacher(TeacherCommon):
+    """A function of yours: {column: array [rows, ...]} -> scores [rows, classes]."""
+
+    kind: Literal["callable"]
+    function: ImportString
+    """`package.module:name`; gets canonical inputs, so `preprocess` is not used."""
+    arguments: dict[str, Any] = {}
+    """Keyword arguments of the function."""
+    output: OutputKind
+    """What its numbers are."""
+
+
+TeacherConfig = Annotated[
+    ModuleTeacher | CheckpointTeacher | SklearnTeacher | CallableTeacher, Field(discriminator="kind")
+]
+
+DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources"}
+"""Fields of a teacher that cannot change what it says of a row: left out of stage keys."""

@@ -1,0 +1,81 @@
+"""What a recipe can say of training a network; the same engine trains students, controls and teachers."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from .strict import Config, ImportString
+
+TransformName = Literal["flip", "pad_and_crop", "cutout", "noise"]
+AugmentName = Literal["affine", TransformName]
+AugmentStep = AugmentName | ImportString
+Augment = Annotated[
+    Annotated[AugmentStep, Tag("one")] | Annotated[list[AugmentStep], Field(min_length=1), Tag("several")],
+    Discriminator(lambda value: "several" if isinstance(value, list) else "one"),
+]
+OptimizerName = Literal["adamw", "sgd"]
+ScheduleName = Literal["one_cycle", "cosine", "constant"]
+PrecisionName = Literal["float32", "bfloat16"]
+
+
+class EarlyStopping(Config):
+    """Stop when validation has not improved; the best weights are restored, the schedule is never shortened."""
+
+    patience: int = Field(ge=1)
+    """Looks at validation without a better one."""
+
+
+class TrainConfig(Config):
+    """How a network is trained; the same engine trains students, controls and teachers."""
+
+    steps: int | None = Field(None, ge=1)
+    """Optimiser steps."""
+    epochs: float | None = Field(None, gt=0)
+    """Passes over the rows that the student draws from; converted to steps once."""
+    batch_size: int = Field(64, ge=1)
+    """Rows of one optimiser step, over all workers; divisible by `workers * accumulate`."""
+    learning_rate: float = Field(5e-3, gt=0)
+    """The peak of the schedule."""
+    optimizer: OptimizerName = "adamw"
+    """`adamw` or `sgd` (Nesterov when `momentum` is above 0)."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Of `sgd`."""
+    weight_decay: float = Field(1e-2, ge=0)
+    """Decoupled for `adamw`."""
+    schedule: ScheduleName = "one_cycle"
+    """Of the learning rate, over all steps."""
+    clip: float | None = Field(None, gt=0)
+    """Largest norm of the gradient; null: as it is."""
+    accumulate: int = Field(1, ge=1)
+    """Parts that a step's batch is computed in, to save memory."""
+    evaluate_every: int | None = Field(None, ge=1)
+    """Steps between two looks at validation; null: a twentieth of all steps."""
+    early_stopping: EarlyStopping | None = None
+    """Null: train to the end and keep the best weights."""
+    augment: Augment | None = None
+    """Fresh random augmentation of every batch: a name, a function (inputs, generator) -> inputs, or a list of these, applied in order."""
+    labelled_fraction: float | None = Field(None, gt=0, lt=1)
+    """Share of labelled rows in every batch; null: as they come."""
+    shuffle_window: int | None = Field(None, ge=1)
+    """Rows that are shuffled together, for data that does not fit memory; null: all."""
+    workers: int = Field(1, ge=1)
+    """Data-parallel Ray Train workers."""
+    precision: PrecisionName = "float32"
+    """`bfloat16`: autocast."""
+    compile: bool = False
+    """Through torch.compile."""
+
+    @property
+    def augments(self) -> list[str]:
+        """The steps of `augment`, in order."""
+        return self.augment if isinstance(self.augment, list) else [] if self.augment is None else [self.augment]
+
+    @model_validator(mode="after")
+    def has_one_budget(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give `steps` or `epochs`, not both")
+        if self.batch_size % (self.workers * self.accumulate):
+            raise ValueError(
+                f"batch_size {self.batch_size} is not divisible by workers * accumulate = {self.workers * self.accumulate}"
+            )
+        return self

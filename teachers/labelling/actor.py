@@ -1,0 +1,59 @@
+"""A replica of a teacher as a Ray actor: a thin shell around `Labeller`."""
+
+import os
+import threading
+from collections.abc import Sequence
+
+import ray
+import torch
+
+from ..process.log_lines import Carried, working_on
+from ..resources.device import device_of
+from ..soft_targets.schema import Commit
+from ..users_code import imports
+from .shard import Labeller, LabelTask, TeacherSpec
+
+NETWORKS = ("module", "checkpoint")
+"""Kinds of teachers that torch computes; the others do what they want with a GPU."""
+
+
+def device_of_replica(teacher: TeacherSpec, num_threads: int, num_gpus: float) -> str:
+    """Make this process ready to compute; says on what. Raises EnvironmentUnfit for a GPU that is not there."""
+    imports.check_own_packages()
+    torch.set_num_threads(num_threads)  # Ray leaves one
+    gpus = num_gpus if teacher.config.kind in NETWORKS else 0.0
+    return device_of(f"a replica of teacher {teacher.name!r}", gpus)
+
+
+class TeacherReplica:
+    """Loads its teacher when first asked, so that what goes wrong there comes back as the answer of a call."""
+
+    def __init__(
+        self, teacher: TeacherSpec, tasks: Sequence[LabelTask], num_threads: int, num_gpus: float, log_as: Carried
+    ) -> None:
+        log_as.take_up()
+        self.teacher = teacher
+        self.tasks = tasks
+        self.num_threads = num_threads
+        self.num_gpus = num_gpus
+        self.loading = threading.Lock()
+        self.labeller: Labeller | None = None
+
+    def ready(self) -> int:
+        """Load the teacher; the process id."""
+        self._loaded()
+        return os.getpid()
+
+    def label(self, task: int, number: int) -> Commit:
+        with working_on(stage=f"label/{self.teacher.name}/{self.tasks[task].segment}", shard=number):
+            return self._loaded().label(task, number)
+
+    def _loaded(self) -> Labeller:
+        with self.loading:
+            if self.labeller is None:
+                device = device_of_replica(self.teacher, self.num_threads, self.num_gpus)
+                self.labeller = Labeller(self.teacher, self.tasks, device)
+        return self.labeller
+
+
+TeacherActor = ray.remote(TeacherReplica)

@@ -1,0 +1,103 @@
+"""Labelling: the shards that stores still miss, spread over a teacher's replicas."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..process import prometheus
+from ..soft_targets.store import SoftTargetStore
+from .shard import MAX_ATTEMPTS, LabelTask, TeacherSpec
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One more shard of `store` is committed: `rows` of its `num_rows` now are. `rows_per_s` is of all stores together.
+
+    `num_ready` of `num_replicas` are at work.
+    """
+
+    store: Path
+    rows: int
+    num_rows: int
+    rows_per_s: float
+    num_ready: int
+    num_replicas: int
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """What was done. `rows` were labelled in `seconds` after the first replica was ready, which took `start_s`."""
+
+    rows: int
+    seconds: float
+    start_s: float
+    num_retries: int
+    stores: Mapping[Path, int]
+
+    @property
+    def rows_per_s(self) -> float:
+        return self.rows / self.seconds if self.seconds > 0 else 0.0
+
+
+def label(
+    teacher: TeacherSpec,
+    tasks: Sequence[LabelTask],
+    *,
+    progress: Callable[[Progress], None] = lambda progress: None,
+    max_attempts: int = MAX_ATTEMPTS,
+    wait_s: float = 600.0,
+) -> LabelReport:
+    """Fill what is missing in the tasks' stores, by `config.replicas` Ray actors. Ray must be running.
+
+    Raises TeacherError when the teacher cannot be loaded, says what it must not, or fails at a shard `max_attempts`
+    times; EnvironmentUnfit when the cluster has had no room for its replicas for `wait_s`. Whatever was committed stays.
+    """
+    from .dispatch import Dispatcher, Shard, replicas
+
+    given = [task.store for task in tasks]
+    teacher, tasks = teacher.resolved(), [_resolved_task(task) for task in tasks]
+    stores = [SoftTargetStore.open(task.store) for task in tasks]
+    shards = [
+        Shard(task, number, *store.shard_rows(number))
+        for task, store in enumerate(stores)
+        for number in store.missing(hashes=True)
+    ]
+    if not shards:
+        return LabelReport(rows=0, seconds=0.0, start_s=0.0, num_retries=0, stores={})
+    missing = [sum(shard.num_rows for shard in shards if shard.task == task) for task in range(len(tasks))]
+    done = [store.spec.num_rows - rows for store, rows in zip(stores, missing, strict=True)]
+    began = time.monotonic()
+    with replicas(teacher, tasks, min(teacher.config.replicas, len(shards)), wait_s) as actors:
+        dispatcher = Dispatcher(actors, shards, teacher, tasks, max_attempts=max_attempts, wait_s=wait_s)
+        ready, rows = began, 0
+        for shard in dispatcher.run():
+            ready = dispatcher.first_ready or began
+            rows += shard.num_rows
+            done[shard.task] += shard.num_rows
+            rate = rows / max(time.monotonic() - ready, 1e-9)
+            _count(teacher.name, tasks[shard.task].segment, shard.num_rows, dispatcher.num_ready)
+            now = Progress(
+                given[shard.task],
+                done[shard.task],
+                stores[shard.task].spec.num_rows,
+                rate,
+                dispatcher.num_ready,
+                len(actors),
+            )
+            progress(now)
+        seconds = time.monotonic() - ready
+    return LabelReport(rows, seconds, ready - began, dispatcher.num_retries, dict(zip(given, missing, strict=True)))
+
+
+def _count(teacher: str, segment: str, rows: int, num_ready: int) -> None:
+    prometheus.add("collegium_labelled_rows", rows, teacher=teacher, segment=segment)
+    prometheus.add("collegium_committed_shards", 1, teacher=teacher, segment=segment)
+    prometheus.show("collegium_ready_replicas", num_ready, teacher=teacher)
+
+
+def _resolved_task(task: LabelTask) -> LabelTask:
+    return replace(task, transfer_set=task.transfer_set.resolve(), store=task.store.resolve())

@@ -1,0 +1,177 @@
+"""One shard: its rows read, a teacher asked, what it says committed. Needs no Ray.
+
+Knows nothing of stages, of replicas or of who reads the stores; it does not seal them.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+
+from ..config.teacher import TeacherConfig
+from ..errors import StoreError, TeacherError
+from ..models.adapters import Teacher, absolute, check_scores, load_teacher, to_logits
+from ..process import prometheus
+from ..process.log_lines import with_ids
+from ..soft_targets.schema import Commit
+from ..soft_targets.store import SoftTargetStore
+from ..transfer_set.transfer_set import Segment, TransferSet
+from ..users_code.calls import within
+
+log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 5
+"""Times that a shard is tried before its rows are blamed."""
+
+
+@dataclass(frozen=True)
+class LabelTask:
+    """A store that is to be filled, which exists already, and the segment whose rows it is about."""
+
+    transfer_set: Path
+    segment: str
+    store: Path
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """All that a replica needs to load its teacher. `trained`: the folder that it was trained into, here."""
+
+    name: str
+    config: TeacherConfig
+    trained: Path | None
+    trust: tuple[str, ...]
+    user_path: Path
+
+    def resolved(self) -> Self:
+        """The same for a process with another working directory."""
+        trained = None if self.trained is None else self.trained.resolve()
+        return replace(self, config=absolute(self.config), trained=trained, user_path=self.user_path.resolve())
+
+
+@dataclass(frozen=True)
+class OpenTask:
+    """A task with its files open."""
+
+    transfer_set: TransferSet
+    segment: Segment
+    keys: np.ndarray
+    store: SoftTargetStore
+
+    @classmethod
+    def open(cls, task: LabelTask) -> Self:
+        """Raises StoreError when the store is about other rows than the segment's."""
+        transfer_set = TransferSet.open(task.transfer_set)
+        segment = transfer_set.segment(task.segment)
+        store = SoftTargetStore.open(task.store)
+        if (store.spec.segment, store.spec.segment_digest) != (segment.name, segment.digest):
+            raise StoreError(
+                f"{task.store} is about segment {store.spec.segment} {store.spec.segment_digest[:12]}, "
+                f"the transfer set has {segment.name} {segment.digest[:12]}; take another folder for these rows"
+            )
+        return cls(transfer_set, segment, transfer_set.keys(segment), store)
+
+    def read(self, first_row: int, num_rows: int) -> dict[str, np.ndarray]:
+        """An owned copy of these rows: what is read here is not read while the teacher computes."""
+        mapped = self.transfer_set.inputs(self.segment, first_row, num_rows)
+        return {name: np.array(column) for name, column in mapped.items()}
+
+
+class Questioner:
+    """Asks a teacher in batches, all in one thread of its own, whoever calls."""
+
+    def __init__(self, teacher: Teacher, name: str, config: TeacherConfig) -> None:
+        self.teacher = teacher
+        self.name = name
+        self.probability_floor = config.probability_floor
+        self.batch_size = config.batch_size
+        self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="teacher")
+
+    def ask(self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray) -> np.ndarray:
+        """Logits f32 `[rows, C]`. Raises TeacherError for scores of another shape or kind, or not finite."""
+        return self.thread.submit(with_ids(self._counted), inputs, sample_key).result()
+
+    def _counted(self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray) -> np.ndarray:
+        with prometheus.timed("collegium_teacher_seconds", teacher=self.name, phase="compute"):
+            logits = self._ask(inputs, sample_key)
+        prometheus.add("collegium_answered_rows", len(sample_key), teacher=self.name)
+        return logits
+
+    def _ask(self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray) -> np.ndarray:
+        logits = torch.empty(len(sample_key), len(self.teacher.classes))
+        first = 0
+        while first < len(sample_key):
+            rows = slice(first, first + self.batch_size)
+            try:
+                with within(f"teachers.{self.name}"):
+                    scores = self.teacher({name: column[rows] for name, column in inputs.items()})
+            except torch.cuda.OutOfMemoryError as error:
+                self._halve(error)
+                continue
+            checked = check_scores(scores, self.teacher, self.name, sample_key[rows])
+            logits[rows] = to_logits(checked, self.teacher.output, self.probability_floor)
+            first = rows.stop
+        return logits.numpy()
+
+    def _halve(self, error: Exception) -> None:
+        if self.batch_size == 1:
+            raise TeacherError(
+                f"teacher {self.name!r} runs out of GPU memory on a single row; give it a larger share in "
+                f"`resources.gpus`, or a smaller model"
+            ) from error
+        self.batch_size //= 2
+        log.warning("teacher %s: out of GPU memory, the batch size is now %d", self.name, self.batch_size)
+        torch.cuda.empty_cache()
+
+
+def loaded(teacher: TeacherSpec, transfer_set: TransferSet, device: str) -> Questioner:
+    """Raises TeacherError, StoreError or RecipeError, naming the teacher, when it cannot be loaded."""
+    with within(f"teachers.{teacher.name}"):
+        found = load_teacher(
+            teacher.config,
+            columns=transfer_set.columns,
+            classes=transfer_set.classes,
+            trained=teacher.trained,
+            trust=teacher.trust,
+            device=device,
+            user_path=teacher.user_path,
+        )
+    return Questioner(found, teacher.name, teacher.config)
+
+
+def label_shard(questioner: Questioner, task: OpenTask, number: int) -> Commit:
+    """Read one shard's rows, ask the teacher and commit what it says; batches start where the shard starts."""
+    first_row, num_rows = task.store.shard_rows(number)
+    sample_key = task.keys[first_row : first_row + num_rows]
+    timed = partial(prometheus.timed, "collegium_teacher_seconds", teacher=questioner.name)
+    with timed(phase="read"):
+        inputs = task.read(first_row, num_rows)
+    logits = questioner.ask(inputs, sample_key)
+    with timed(phase="write"):
+        record = task.store.commit(number, sample_key, {"logits": logits})
+    log.debug("labelled rows %d to %d", first_row, first_row + num_rows - 1)
+    return record
+
+
+class Labeller:
+    """One replica: a loaded teacher, and the tasks whose shards it may be asked for. Safe to call from many threads."""
+
+    def __init__(self, teacher: TeacherSpec, tasks: Sequence[LabelTask], device: str) -> None:
+        self.tasks = [OpenTask.open(task) for task in tasks]
+        self.questioner = loaded(teacher, self.tasks[0].transfer_set, device)
+        classes = self.questioner.teacher.classes
+        for task in self.tasks:
+            if classes != task.store.spec.classes:
+                raise StoreError(
+                    f"{task.store.folder} holds scores of the classes {task.store.spec.classes}, "
+                    f"teacher {teacher.name!r} knows {classes}; take another folder for this teacher"
+                )
+
+    def label(self, task: int, number: int) -> Commit:
+        return label_shard(self.questioner, self.tasks[task], number)

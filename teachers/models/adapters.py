@@ -1,0 +1,252 @@
+"""Foreign models as teachers: one `Teacher` for every kind that a recipe can name.
+
+Knows nothing of Ray, of stores, or of where the rows come from.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..config.teacher import (
+    CallableTeacher,
+    CheckpointTeacher,
+    ModuleTeacher,
+    OutputKind,
+    SklearnTeacher,
+    TeacherConfig,
+)
+from ..errors import RecipeError, TeacherError
+from ..storage import seal
+from ..transfer_set.transfer_set import Column
+from ..users_code import digest as digest_module
+from ..users_code import imports
+from ..users_code.calls import calling
+from . import estimators
+from .folder import LoadedModel, ModelConfig, build_module, load_model, load_state, read_config, read_safetensors
+from .preprocess import Preprocessor
+
+Scores = np.ndarray | Tensor
+Batch = Mapping[str, np.ndarray]
+
+
+class Teacher(Protocol):
+    """`classes` are what it scores, in the order of its columns; `output` is what the scores are."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def output(self) -> OutputKind: ...
+    def digest(self) -> str: ...
+    def __call__(self, batch: Batch) -> Scores:
+        """Canonical inputs `{column: [rows, ...]}` to finite scores `[rows, len(classes)]`."""
+
+
+@dataclass(frozen=True)
+class LoadedTeacher:
+    """A teacher of any kind. `identity` says in JSON what decides its scores; it may have to hash weights."""
+
+    classes: tuple[str, ...]
+    output: OutputKind
+    forward: Callable[[Batch], Scores]
+    identity: Callable[[], dict[str, Any]]
+
+    def digest(self) -> str:
+        """SHA-256 of architecture, weights, preprocessing, classes and output kind."""
+        return seal.digest_of({"classes": self.classes, "output": self.output, **self.identity()})
+
+    def __call__(self, batch: Batch) -> Scores:
+        return self.forward(batch)
+
+
+def load_teacher(
+    config: TeacherConfig,
+    *,
+    columns: Sequence[Column],
+    classes: tuple[str, ...],
+    trained: Path | None,
+    trust: Sequence[str],
+    device: str | torch.device,
+    user_path: Path,
+) -> Teacher:
+    """Load what `config` names.
+
+    `columns` and `classes` are the transfer set's; `trained` is the folder of a teacher that was trained here, or of an
+    assistant. Raises TeacherError (weights), StoreError (a model folder) or RecipeError (an import string).
+    """
+    imports.use_user_path(user_path)
+    if isinstance(config, ModuleTeacher):
+        return _module(config, columns, classes, trained, trust, device)
+    if isinstance(config, CheckpointTeacher):
+        return _network(load_model(trained or Path(config.path), trust=trust, device=device), "logits")
+    if isinstance(config, SklearnTeacher):
+        return _sklearn(config, columns, classes, trained)
+    return _callable(config, classes)
+
+
+def teacher_classes(config: TeacherConfig, classes: tuple[str, ...], trained: Path | None) -> tuple[str, ...]:
+    """What a teacher scores, in its order, without loading it where its files say so. `classes`: the transfer set's."""
+    if isinstance(config, CheckpointTeacher):
+        return read_config(trained or Path(config.path)).classes
+    if isinstance(config, SklearnTeacher):
+        if trained is not None:
+            return estimators.fitted_classes(trained)
+        estimator = estimators.load_estimator(Path(config.weights or ""), config)
+        return estimators.class_names(estimator.classes_, config.classes, classes)
+    return tuple(config.classes or classes)
+
+
+def absolute(config: TeacherConfig) -> TeacherConfig:
+    """The same teacher for a process with another working directory."""
+    given = {name: getattr(config, name, None) for name in ("weights", "path")}
+    return config.model_copy(update={name: str(Path(path).resolve()) for name, path in given.items() if path})
+
+
+def to_logits(scores: Tensor, output: OutputKind, probability_floor: float) -> Tensor:
+    """Scores `[rows, C]` as logits f32: probabilities become log((1 - E) p + E / C), E = `probability_floor`."""
+    if output != "probabilities":
+        return scores.float()
+    return torch.log((1 - probability_floor) * scores.float() + probability_floor / scores.shape[1])
+
+
+def check_scores(scores: Scores, teacher: Teacher, name: str, sample_key: np.ndarray) -> Tensor:
+    """The scores of the rows `sample_key` as f32 on the CPU. Raises TeacherError for what no teacher may say."""
+    try:
+        checked = torch.as_tensor(scores).detach().to("cpu", torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TeacherError(
+            f"teacher {name!r} returned a {type(scores).__name__}, expected an array ({error})"
+        ) from error
+    expected = (len(sample_key), len(teacher.classes))
+    if tuple(checked.shape) != expected:
+        raise TeacherError(
+            f"teacher {name!r} returned scores of shape {list(checked.shape)}, expected {list(expected)}: "
+            f"a row for each input and a column for each of its classes"
+        )
+    _complain(~checked.isfinite().all(1), sample_key, f"teacher {name!r} says NaN or infinity")
+    if teacher.output == "probabilities":
+        wrong = (checked.min(1).values < -1e-6) | ((checked.sum(1) - 1).abs() > 1e-2)
+        _complain(wrong, sample_key, f"teacher {name!r} declares `output: probabilities`, but they are not")
+    if teacher.output == "log_probabilities":
+        wrong = checked.logsumexp(1).abs() > 1e-2
+        _complain(wrong, sample_key, f"teacher {name!r} declares `output: log_probabilities`, but they are not")
+    return checked
+
+
+def _complain(wrong: Tensor, sample_key: np.ndarray, what: str) -> None:
+    if num_wrong := int(wrong.sum()):
+        keys = ", ".join(str(key) for key in sample_key[wrong.numpy()][:5])
+        raise TeacherError(
+            f"{what}, in {num_wrong} of {len(sample_key)} rows; sample_key {keys}{' ...' * (num_wrong > 5)}"
+        )
+
+
+def _module(
+    config: ModuleTeacher,
+    columns: Sequence[Column],
+    classes: tuple[str, ...],
+    trained: Path | None,
+    trust: Sequence[str],
+    device: str | torch.device,
+) -> Teacher:
+    if trained is not None:
+        named = [name for name in (config.model, config.preprocess.function) if name is not None]
+        return _network(load_model(trained, trust=[*trust, *named], device=device), config.output)
+    names = tuple(config.classes or classes)
+    preprocessor = Preprocessor(config.preprocess, columns)
+    module = build_module(config.model, config.arguments, num_classes=len(names), input_shape=preprocessor.input_shape)
+    load_state(module, _weights(config), str(config.weights), TeacherError)
+    about = ModelConfig(config.model, config.arguments, names, preprocessor.resolved())
+    return _network(LoadedModel(module.to(device).eval(), about, preprocessor, torch.device(device)), config.output)
+
+
+def _network(model: LoadedModel, output: OutputKind) -> Teacher:
+    def identity() -> dict[str, Any]:
+        about = {"model": model.config.model, "arguments": model.config.arguments}
+        return about | {"preprocess": model.config.preprocess, "weights": _state_digest(model.module)}
+
+    return LoadedTeacher(model.config.classes, output, model, identity)
+
+
+def _state_digest(module: nn.Module) -> str:
+    hashed = sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        hashed.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        hashed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return hashed.hexdigest()
+
+
+def _weights(config: ModuleTeacher) -> dict[str, Tensor]:
+    path = Path(config.weights or "")
+    state = read_safetensors(path, TeacherError) if path.suffix == ".safetensors" else _read_pt(path, config)
+    prefix = config.strip_prefix or ""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+
+
+def _read_pt(path: Path, config: ModuleTeacher) -> dict[str, Tensor]:
+    """The tensors of a `.pt` file: a state dict, or one under `state_dict` or `model`, or a pickled module's."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=not config.allow_pickle)
+    except FileNotFoundError:
+        raise TeacherError(f"{path}: there is no such file") from None
+    except UnpicklingError as error:
+        raise TeacherError(
+            f"{path} holds more than tensors, and unpickling it runs whatever code is in it; "
+            f"if you trust who made it, say `allow_pickle: true`, better convert it to safetensors"
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise TeacherError(f"{path}: not readable as weights ({error})") from error
+    if isinstance(found, nn.Module):
+        found = found.state_dict()
+    for key in ("state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise TeacherError(f"{path} holds a {type(found).__name__}, expected a state dict: tensors by name")
+    return dict(found)
+
+
+def _sklearn(
+    config: SklearnTeacher, columns: Sequence[Column], classes: tuple[str, ...], trained: Path | None
+) -> Teacher:
+    path = seal.local(trained, estimators.MODEL) if trained is not None else Path(config.weights or "")
+    estimator = estimators.load_estimator(path, config)
+    names = (
+        estimators.fitted_classes(trained)
+        if trained is not None
+        else estimators.class_names(estimator.classes_, config.classes, classes)
+    )
+    preprocessor = Preprocessor(config.preprocess, columns)
+
+    def forward(batch: Batch) -> Scores:
+        features = estimators.flat(preprocessor, batch)
+        with calling("model" if trained is not None else "weights", str(config.model or config.weights)):
+            scores: np.ndarray = estimator.predict_proba(features)
+        return scores
+
+    def identity() -> dict[str, Any]:
+        return {"preprocess": preprocessor.resolved(), "weights": seal.sha256_file(path)}
+
+    return LoadedTeacher(names, config.output, forward, identity)
+
+
+def _callable(config: CallableTeacher, classes: tuple[str, ...]) -> Teacher:
+    function = imports.load(config.function)
+    if not callable(function):
+        raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")
+
+    def identity() -> dict[str, Any]:
+        return {"function": digest_module.code_digest(config.function), "arguments": config.arguments}
+
+    def forward(batch: Batch) -> Scores:
+        with calling("function", config.function):
+            scores: Scores = function(batch, **config.arguments)
+        return scores
+
+    return LoadedTeacher(tuple(config.classes or classes), config.output, forward, identity)

@@ -1,0 +1,184 @@
+"""scikit-learn estimators as teachers: fitted here on the labelled rows, kept as skops, whose types are checked.
+
+Knows nothing of torch modules or of labelling. skops, and scikit-learn with it, is imported where it is used: every
+replica imports this module, and few hold estimators.
+"""
+
+import inspect
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config.teacher import SklearnTeacher
+from ..errors import RecipeError, TeacherError
+from ..storage import seal
+from ..transfer_set.transfer_set import TransferSet
+from ..users_code import imports
+from ..users_code.calls import calling
+from .preprocess import Preprocessor
+
+FORMAT = 1
+MODEL = "model.skops"
+ABOUT = "teacher.json"
+
+SKLEARN_TYPES = {
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.metrics._dist_metrics.EuclideanDistance64",
+    "sklearn.neighbors._ball_tree.BallTree",
+    "sklearn.neighbors._kd_tree.KDTree",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    "sklearn.tree._tree.Tree",
+}
+"""Parts of scikit-learn's own classifiers that skops leaves for its user to trust: they hold arrays and run nothing."""
+
+
+def fit_sklearn(config: SklearnTeacher, transfer_set: TransferSet, folder: Path) -> None:
+    """Fit `config.model` on the labelled training rows and write `model.skops` and `teacher.json` into `folder`.
+
+    The same rows, arguments and seed give the same bytes, whatever the number of CPUs. Raises RecipeError when the
+    estimator cannot be made, TeacherError when it has no `predict_proba` or holds types that nobody vouched for.
+    """
+    import skops.io
+
+    features, labels = _labelled_rows(config, transfer_set)
+    with calling("model", str(config.model)):
+        estimator = _make(config).fit(features, labels)
+    if not hasattr(estimator, "predict_proba"):
+        raise TeacherError(f"{config.model} has no predict_proba; choose an estimator that gives probabilities")
+    _use_cpus(estimator, config, 1)  # how many there were is no part of what it has learnt
+    payload = canonical_skops(skops.io.dumps(estimator))
+    _check_types(skops.io.get_untrusted_types(data=payload), config.trusted, str(config.model))
+    classes = [transfer_set.classes[number] for number in estimator.classes_]
+    folder.mkdir(parents=True, exist_ok=True)
+    seal.publish(folder / MODEL, payload)
+    seal.publish(folder / ABOUT, json.dumps({"format": FORMAT, "classes": classes}, indent=1).encode())
+
+
+def load_estimator(path: Path, config: SklearnTeacher) -> Any:
+    """The estimator in a skops file. Raises TeacherError that lists its types when they are not trusted."""
+    import skops.io
+
+    try:
+        types = skops.io.get_untrusted_types(file=path)
+    except FileNotFoundError:
+        raise TeacherError(f"{path}: there is no such file") from None
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+        raise TeacherError(f"{path}: not readable as skops ({error})") from error
+    _check_types(types, config.trusted, str(path))
+    estimator = skops.io.load(path, trusted=types)
+    if not hasattr(estimator, "predict_proba"):
+        raise TeacherError(f"{path}: a {type(estimator).__name__} without predict_proba cannot teach")
+    _use_cpus(estimator, config, config.resources.cpus)
+    return estimator
+
+
+def fitted_classes(folder: Path) -> tuple[str, ...]:
+    """Names of the classes that the estimator in `folder`, fitted here, has seen."""
+    document = json.loads(seal.local(folder, ABOUT).read_bytes())
+    seal.check_format(document, FORMAT, folder / ABOUT)
+    return tuple(document["classes"])
+
+
+def class_names(found: Sequence[Any], given: Sequence[str] | None, classes: Sequence[str]) -> tuple[str, ...]:
+    """Names of `classes_` of an estimator from elsewhere: as `given`, else its strings, else its integers.
+
+    Integers are names where the transfer set has classes of these names, else positions among them.
+    """
+    names = tuple(str(name) for name in found)
+    if given is not None:
+        if len(given) != len(names):
+            raise TeacherError(f"`classes` has {len(given)} names, the estimator knows {len(names)} classes: {names}")
+        return tuple(given)
+    integers = all(isinstance(number, int | np.integer) for number in found)
+    if not integers or set(names) <= set(classes):
+        return names
+    if not all(0 <= number < len(classes) for number in found):
+        raise TeacherError(
+            f"the estimator's classes {names} are neither names nor positions of the transfer set's "
+            f"{len(classes)} classes; name them in `classes`, in this order"
+        )
+    return tuple(classes[number] for number in found)
+
+
+def flat(preprocessor: Preprocessor, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What an estimator takes: f32 `[rows, features]`, the columns side by side."""
+    tensors = preprocessor(inputs)
+    parts = list(tensors.values()) if isinstance(tensors, dict) else [tensors]
+    return np.concatenate([part.flatten(1).cpu().numpy() for part in parts], axis=1)
+
+
+def canonical_skops(payload: bytes) -> bytes:
+    """The same estimator with nothing of time or memory addresses in it, which skops names its parts by."""
+    source = zipfile.ZipFile(io.BytesIO(payload))
+    schema = json.loads(source.read("schema.json"))
+    numbers: dict[int, int] = {}
+    files: dict[str, str] = {}
+    for node in _nodes(schema):
+        if "__id__" in node:
+            node["__id__"] = numbers.setdefault(node["__id__"], len(numbers))
+        if isinstance(name := node.get("file"), str):
+            node["file"] = files.setdefault(name, f"{len(files)}{Path(name).suffix}")
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as written:
+        written.writestr(zipfile.ZipInfo("schema.json"), json.dumps(schema))
+        for name, renamed in files.items():
+            written.writestr(zipfile.ZipInfo(renamed), source.read(name))
+    return target.getvalue()
+
+
+def _nodes(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from _nodes(part)
+
+
+def _make(config: SklearnTeacher) -> Any:
+    assert config.model is not None
+    make = imports.load(config.model)
+    names = inspect.signature(make).parameters
+    arguments = ({"random_state": config.seed} if "random_state" in names else {}) | config.arguments
+    try:
+        estimator = make(**arguments)
+    except TypeError as error:
+        raise RecipeError(f"{config.model} cannot be made with {sorted(arguments)}: {error}") from error
+    _use_cpus(estimator, config, config.resources.cpus)
+    return estimator
+
+
+def _use_cpus(estimator: Any, config: SklearnTeacher, cpus: float) -> None:
+    """Let the estimator use so many CPUs, unless the recipe's arguments say how many."""
+    if "n_jobs" in estimator.get_params(deep=False) and "n_jobs" not in config.arguments:
+        estimator.set_params(n_jobs=int(cpus) if cpus >= 2 else None)
+
+
+def _labelled_rows(config: SklearnTeacher, transfer_set: TransferSet) -> tuple[np.ndarray, np.ndarray]:
+    """Features f32 [rows, F] and labels i32 [rows] of the training rows whose label may be used."""
+    preprocessor = Preprocessor(config.preprocess, transfer_set.columns)
+    features, labels = [], []
+    for segment in transfer_set.of("train"):
+        rows = np.flatnonzero(transfer_set.labelled(segment))
+        inputs = transfer_set.inputs(segment)
+        features.append(flat(preprocessor, {name: column[rows] for name, column in inputs.items()}))
+        labels.append(transfer_set.labels(segment)[rows])
+    if not sum(map(len, labels)):
+        raise TeacherError(f"there is no labelled row to fit {config.model} on; set `label` in the transfer set")
+    return np.concatenate(features), np.concatenate(labels)
+
+
+def _check_types(types: Sequence[str], trusted: Sequence[str], source: str) -> None:
+    if strange := sorted(set(types) - SKLEARN_TYPES - set(trusted)):
+        raise TeacherError(
+            f"{source} holds the types {', '.join(strange)}, which could run code when they are loaded; "
+            f"if you know them, list them under `trusted`"
+        )

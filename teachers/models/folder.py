@@ -1,0 +1,180 @@
+"""A trained network as a folder: `config.json` and `model.safetensors`, beside whatever else lies there.
+
+Both sides share it: teachers and students are trained into such folders, and a student's folder can teach. Knows
+nothing of how a network is trained. A folder may come from anywhere, so it may only name architectures that are known
+to be harmless, and that is checked before anything is imported.
+"""
+
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ..errors import CollegiumError, RecipeError, StoreError
+from ..storage import seal
+from ..users_code import imports
+from ..users_code.calls import calling
+from .preprocess import Preprocessor
+
+FORMAT = 1
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+OWN_ARCHITECTURES = ("teachers.zoo", "students.models")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything but the weights. `preprocess` is `Preprocessor.resolved()`: no number is left to look up."""
+
+    model: str
+    arguments: dict[str, Any]
+    classes: tuple[str, ...]
+    preprocess: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network in evaluation mode, with what it needs to be asked."""
+
+    module: nn.Module
+    config: ModelConfig
+    preprocessor: Preprocessor
+    device: torch.device
+
+    @torch.inference_mode()
+    def __call__(self, inputs: Mapping[str, np.ndarray | Tensor]) -> Tensor:
+        """Canonical inputs `{column: [rows, ...]}` to logits f32 `[rows, C]` on the model's device."""
+        moved = {name: _tensor(column).to(self.device) for name, column in inputs.items()}
+        ready = self.preprocessor(moved)
+        with calling("model", self.config.model):
+            logits: Tensor = self.module(ready)
+            return logits.float()
+
+
+def _tensor(column: np.ndarray | Tensor) -> Tensor:
+    if isinstance(column, np.ndarray) and not column.flags.writeable:  # mapped; torch warns of tensors over such memory
+        return torch.from_numpy(column.copy())
+    return torch.as_tensor(column)
+
+
+def build_module(model: str, arguments: Mapping[str, Any], *, num_classes: int, input_shape: Any) -> nn.Module:
+    """Call what the import string `model` names with `arguments`.
+
+    `num_classes` and `input_shape` are passed too where its signature names them and `arguments` does not. Raises
+    RecipeError when it cannot be called so, or does not return a module, UsersCodeError for what it raises itself.
+    """
+    make = imports.load(model)
+    try:
+        signature = inspect.signature(make)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{model} is no function or class that makes an nn.Module: {error}") from error
+    known = {"num_classes": num_classes, "input_shape": input_shape}
+    passed = {name: value for name, value in known.items() if name in signature.parameters} | dict(arguments)
+    try:
+        signature.bind(**passed)
+    except TypeError as error:
+        raise RecipeError(f"{model}{signature} cannot be called with {sorted(passed)}: {error}") from error
+    with calling("model", model):
+        module = make(**passed)
+    if not isinstance(module, nn.Module):
+        raise RecipeError(f"{model} returned a {type(module).__name__}, expected an nn.Module")
+    return module
+
+
+def save_model(folder: Path, state: Mapping[str, Tensor], config: ModelConfig) -> None:
+    """Write a model folder; what is already there stays, the first writer wins. Tied weights are written twice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+    seal.publish(folder / WEIGHTS, safetensors.torch.save(tensors))
+    seal.publish(folder / CONFIG, json.dumps({"format": FORMAT, **asdict(config)}, indent=1, allow_nan=False).encode())
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The configuration of a model folder. Raises StoreError when it is not one."""
+    path = seal.local(folder, CONFIG)
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise StoreError(f"{folder}: not a model folder, there is no {CONFIG} in it") from None
+    except ValueError as error:
+        raise StoreError(f"{path}: not readable as JSON ({error})") from error
+    seal.check_format(document, FORMAT, path)
+    try:
+        fields = {name: document[name] for name in ("model", "arguments", "preprocess")}
+        return ModelConfig(classes=tuple(document["classes"]), **fields)
+    except KeyError as error:
+        raise StoreError(f"{path}: there is no key {error}; expected the config of a Collegium model") from None
+
+
+def load_model(folder: Path, *, trust: Sequence[str] = (), device: str | torch.device = "cpu") -> LoadedModel:
+    """Open a model folder.
+
+    `trust` holds import strings, or modules, that it may name besides `teachers.zoo` and `students.models`. Raises
+    StoreError when it names another, before that is imported, or when its weights do not fit its architecture.
+    """
+    config = read_config(folder)
+    check_trusted(config, trust, folder)
+    preprocessor = Preprocessor.from_resolved(config.preprocess)
+    module = build_module(
+        config.model, config.arguments, num_classes=len(config.classes), input_shape=preprocessor.input_shape
+    )
+    load_state(module, read_safetensors(seal.local(folder, WEIGHTS), StoreError), f"{folder / WEIGHTS}", StoreError)
+    return LoadedModel(module.to(device).eval(), config, preprocessor, torch.device(device))
+
+
+def check_trusted(config: ModelConfig, trust: Sequence[str], folder: Path) -> None:
+    """Raise StoreError when the folder names code that nobody vouched for. Imports nothing but our own modules."""
+    for named in [config.model, config.preprocess.get("function"), *models_within(config.arguments)]:
+        module = str(named).partition(":")[0]
+        if named is None or module in trust or named in trust:
+            continue
+        if module not in OWN_ARCHITECTURES or getattr(imports.load(named), "__module__", None) not in OWN_ARCHITECTURES:
+            raise StoreError(
+                f"{folder / CONFIG} names {named!r}, which is not one of Collegium's own architectures "
+                f"({', '.join(OWN_ARCHITECTURES)}); if you know what it is, list it under `trust:` in the recipe"
+            )
+
+
+def models_within(arguments: Any) -> Iterator[str]:
+    """Architectures that arguments name in turn, as an ensemble's do."""
+    if isinstance(arguments, Mapping):
+        if "model" in arguments:
+            yield str(arguments["model"])
+        arguments = list(arguments.values())
+    if isinstance(arguments, list | tuple):
+        for value in arguments:
+            yield from models_within(value)
+
+
+def read_safetensors(path: Path, error: type[CollegiumError]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU. Raises `error` when there is none."""
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise error(f"{path}: there is no such file") from None
+    except safetensors.SafetensorError as found:
+        raise error(f"{path}: not readable as safetensors ({found})") from found
+    return tensors
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str, error: type[CollegiumError]) -> None:
+    """Put `state` into `module`. Raises `error` that lists every missing, unexpected and misshaped tensor."""
+    own = module.state_dict()
+    misshaped = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
+    lists = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - own.keys()),
+        "misshaped": [f"{name} {list(state[name].shape)}, expected {list(own[name].shape)}" for name in misshaped],
+    }
+    if any(lists.values()):
+        found = "; ".join(f"{what}: {', '.join(names)}" for what, names in lists.items() if names)
+        raise error(f"{source} does not fit the {type(module).__name__} that its model and arguments make. {found}")
+    module.load_state_dict(dict(state))

@@ -1,0 +1,181 @@
+"""From canonical inputs to what one network takes: resize, normalise; or a function of the user's.
+
+Plain tensor operations on whatever device the inputs are on. Knows nothing of networks or of where rows come from.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..config.preprocess import Normalise, Preprocess
+from ..errors import RecipeError
+from ..transfer_set.transfer_set import Column, Kind
+from ..users_code.calls import calling
+from ..users_code.imports import load
+
+Shape = tuple[int, ...]
+Inputs = Tensor | dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class ColumnTransform:
+    """What is done to one column; `mean` and `std` are None where it is not normalised."""
+
+    name: str
+    kind: Kind
+    shape: Shape
+    resize: int | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    on_device: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def output_shape(self) -> Shape:
+        if self.kind == "number":
+            return self.shape
+        height, width, channels = self.shape
+        return channels, self.resize or height, self.resize or width
+
+    def __call__(self, values: Tensor) -> Tensor:
+        if self.kind == "number":
+            return self._normalised(values.to(torch.float32), 1.0)
+        pixels = values.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        if self.resize is not None and pixels.shape[2:] != (self.resize, self.resize):
+            pixels = F.interpolate(pixels, (self.resize, self.resize), mode="bilinear", antialias=True)
+        return self._normalised(pixels, 255.0)
+
+    def _normalised(self, values: Tensor, scale: float) -> Tensor:
+        """(values / scale - mean) / std, in two operations."""
+        if self.mean is None or self.std is None:
+            return values / scale if scale != 1.0 else values
+        if values.device not in self.on_device:  # moved there once, not with every batch
+            with torch.inference_mode(False):
+                numbers = torch.tensor([self.mean, self.std], dtype=torch.float64) * scale
+                mean, std = numbers.to(values.device, torch.float32).view(2, -1, *[1] * (values.ndim - 2))
+            self.on_device[values.device] = mean, std
+        mean, std = self.on_device[values.device]
+        return values.sub(mean).div_(std)
+
+
+class Preprocessor:
+    """`{column: [rows, *column.shape]}` (arrays, or tensors on any device) to float32 inputs on the same device.
+
+    Images become [rows, C, H, W], numbers [rows, F]; one column gives a tensor, several a dict by name. A `function`
+    gets `{column: Tensor}` of canonical inputs and gives the network's input itself.
+    `input_shape` is that of one row: a tuple, or a dict by name.
+    """
+
+    def __init__(self, config: Preprocess, columns: Sequence[Column]) -> None:
+        """Raises RecipeError when `normalise` does not fit the columns, or the function is not there."""
+        explicit = isinstance(config.normalise, Normalise)
+        if explicit and len(columns) > 1:
+            names = ", ".join(column.name for column in columns)
+            raise RecipeError(
+                f"preprocess.normalise: explicit numbers fit one input column, here are {names}; use auto"
+            )
+        self._start([_transform(config, column) for column in columns], config.function)
+
+    @classmethod
+    def from_resolved(cls, document: Mapping[str, Any]) -> Self:
+        """What `resolved` gave. Loads the `function` that it names, so look at that first."""
+        transforms = [
+            ColumnTransform(
+                column["name"],
+                column["kind"],
+                tuple(column["shape"]),
+                column["resize"],
+                None if column["mean"] is None else tuple(column["mean"]),
+                None if column["std"] is None else tuple(column["std"]),
+            )
+            for column in document["columns"]
+        ]
+        made = cls.__new__(cls)
+        made._start(transforms, document["function"])
+        return made
+
+    def _start(self, transforms: Sequence[ColumnTransform], function: str | None) -> None:
+        self.columns = tuple(transforms)
+        self._name = function
+        self._function = None if function is None else load(function)
+        self.input_shape: Shape | dict[str, Shape] = self._shape()
+
+    def resolved(self) -> dict[str, Any]:
+        """JSON for a model folder, numbers filled in."""
+        columns = [
+            {
+                "name": column.name,
+                "kind": column.kind,
+                "shape": list(column.shape),
+                "resize": column.resize,
+                "mean": None if column.mean is None else list(column.mean),
+                "std": None if column.std is None else list(column.std),
+            }
+            for column in self.columns
+        ]
+        return {"columns": columns, "function": self._name}
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any] | Tensor]) -> Inputs:
+        """Raises RecipeError when a column is missing or of another shape."""
+        given = {column.name: _tensor(column, inputs) for column in self.columns}
+        if self._function is not None:
+            with calling("preprocess.function", self._name or ""):
+                return _as_inputs(self._function(given), self._name)
+        made = {column.name: column(given[column.name]) for column in self.columns}
+        return made[self.columns[0].name] if len(made) == 1 else made
+
+    def _shape(self) -> Shape | dict[str, Shape]:
+        if self._function is None:
+            shapes = {column.name: column.output_shape for column in self.columns}
+            return shapes[self.columns[0].name] if len(shapes) == 1 else shapes
+        dtypes = {"image": torch.uint8, "number": torch.float32}
+        made = self({column.name: torch.zeros(2, *column.shape, dtype=dtypes[column.kind]) for column in self.columns})
+        if isinstance(made, Tensor):
+            return tuple(made.shape[1:])
+        return {name: tuple(values.shape[1:]) for name, values in made.items()}
+
+
+def _transform(config: Preprocess, column: Column) -> ColumnTransform:
+    resize = config.resize if column.kind == "image" else None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    match config.normalise:
+        case None:
+            mean = std = None
+        case "auto":
+            mean, std = column.mean, column.std
+        case Normalise():
+            mean, std = tuple(config.normalise.mean), tuple(config.normalise.std)
+            if len(mean) != column.shape[-1]:
+                what = "channels" if column.kind == "image" else "features"
+                raise RecipeError(
+                    f"preprocess.normalise has {len(mean)} numbers, column {column.name!r} has {column.shape[-1]} {what}"
+                )
+    return ColumnTransform(column.name, column.kind, column.shape, resize, mean, std)
+
+
+def _tensor(column: ColumnTransform, inputs: Mapping[str, NDArray[Any] | Tensor]) -> Tensor:
+    values = inputs.get(column.name)
+    if values is None:
+        raise RecipeError(f"preprocess: no column {column.name!r} among the inputs; there are {', '.join(inputs)}")
+    if isinstance(values, np.ndarray):
+        values = torch.from_numpy(values if values.flags.writeable else values.copy())
+    if tuple(values.shape[1:]) != column.shape:
+        raise RecipeError(
+            f"preprocess: column {column.name!r} has rows of shape {list(values.shape[1:])}, expected {list(column.shape)}"
+        )
+    return values
+
+
+def _as_inputs(made: Any, name: str | None) -> Inputs:
+    """The outcome of a user's function as tensors."""
+    if isinstance(made, Mapping):
+        return {str(key): torch.as_tensor(values) for key, values in made.items()}
+    if isinstance(made, np.ndarray | Tensor):
+        return torch.as_tensor(made)
+    raise RecipeError(f"{name} gives a {type(made).__name__}; return a tensor [rows, ...], or a dict of them")

@@ -1,0 +1,296 @@
+"""From whatever a source holds to canonical inputs: uint8 HWC images, float32 features. Bad rows are told, not raised.
+
+Knows nothing of splits or keys. No Python per row but where an encoded image is decoded.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ..config.transfer_set import TransferSetConfig
+from ..errors import DataError, RecipeError, StoreError
+from ..sources.files import nearest
+from ..storage.seal import inside
+from ..transfer_set.transfer_set import Column, Kind
+from .images import BadRow, decode_image, resized
+
+FEATURES = "features"
+"""The column that scalar columns are joined to."""
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:nan|inf|infinity)$"
+
+Bad = dict[int, str]
+"""Row of the batch: why it cannot be used."""
+
+
+@dataclass(frozen=True)
+class InputPlan:
+    """How one canonical column is made of the columns `sources`.
+
+    `raw`: the shape of a row as it is stored, None for encoded images; `edge`: what images are resized to.
+    """
+
+    name: str
+    kind: Kind
+    sources: tuple[str, ...]
+    raw: tuple[int, ...] | None
+    shape: tuple[int, ...]
+    edge: int | None = None
+
+    @property
+    def column(self) -> Column:
+        """Before the training rows are known."""
+        return Column(self.name, self.kind, self.shape, (), ())
+
+
+def plan_inputs(config: TransferSetConfig, sample: pa.RecordBatch, root: Path | None) -> tuple[InputPlan, ...]:
+    """What the input columns are, from the first rows of the source.
+
+    Raises RecipeError for a column that is not there or of no use, DataError when none of the rows can be decoded.
+    """
+    names = [config.inputs] if isinstance(config.inputs, str) else config.inputs
+    for name in names:
+        if name not in sample.schema.names:
+            raise RecipeError(f"transfer_set.inputs: no column {name!r}{nearest(name, sample.schema.names)}")
+    scalars = tuple(name for name in names if _is_scalar(sample.column(name)))
+    plans = [_plan_column(name, sample.column(name), config.image_size, root) for name in names if name not in scalars]
+    if scalars:
+        if any(plan.name == FEATURES for plan in plans):
+            raise RecipeError(
+                f"transfer_set.inputs: {scalars[0]!r} would be joined to `{FEATURES}`, a column of its own"
+            )
+        plans.append(InputPlan(FEATURES, "number", scalars, (), (len(scalars),)))
+    return tuple(plans)
+
+
+def _plan_column(name: str, array: pa.Array, edge: int | None, root: Path | None) -> InputPlan:
+    if _is_encoded(array.type):
+        shape = _encoded_shape(name, array, edge, root)
+        return InputPlan(name, "image", (name,), None, shape, edge)
+    leaf, depth = _leaf(array.type)
+    if depth == 0 or not _is_number(leaf):
+        raise RecipeError(
+            f"transfer_set.inputs: column {name!r} is {array.type}; give images, numbers or lists of them"
+        )
+    shapes = Counter(shape for row in array if (shape := _shape_of(row)) and 0 not in shape)
+    if not shapes:
+        raise DataError(f"column {name!r}: none of the first {len(array)} rows has a value")
+    raw = shapes.most_common(1)[0][0]
+    if len(raw) == 1:
+        return InputPlan(name, "number", (name,), raw, raw)
+    if len(raw) > 3 or not pa.types.is_integer(leaf):
+        raise RecipeError(
+            f"transfer_set.inputs: column {name!r} holds {leaf} of shape {list(raw)}; "
+            f"images are uint8 [H, W] or [H, W, C], features are one list a row"
+        )
+    channels = raw[2] if len(raw) == 3 else 1
+    return InputPlan(name, "image", (name,), raw, (edge or raw[0], edge or raw[1], channels), edge)
+
+
+def _encoded_shape(name: str, array: pa.Array, edge: int | None, root: Path | None) -> tuple[int, ...]:
+    """The commonest size, and colour if any row has it."""
+    shapes, reasons = [], []
+    for row in range(len(array)):
+        try:
+            shapes.append(decode_image(_payload(array[row].as_py(), root), edge=edge).shape)
+        except BadRow as error:
+            reasons.append(str(error))
+    if not shapes:
+        raise DataError(
+            f"column {name!r}: none of the first {len(array)} rows is an image ({reasons[0] if reasons else 'no rows'})"
+        )
+    (height, width), _ = Counter(shape[:2] for shape in shapes).most_common(1)[0]
+    return height, width, max(shape[2] for shape in shapes)
+
+
+def decode(batch: pa.RecordBatch, plans: Sequence[InputPlan], root: Path | None) -> tuple[dict[str, NDArray[Any]], Bad]:
+    """({column: [rows, *shape]}, bad rows); the values of bad rows mean nothing."""
+    bad: Bad = {}
+    inputs = {plan.name: _decode_column(batch, plan, root, bad) for plan in plans}
+    return inputs, bad
+
+
+def _decode_column(batch: pa.RecordBatch, plan: InputPlan, root: Path | None, bad: Bad) -> NDArray[Any]:
+    if plan.raw is None:
+        return _decode_images(batch.column(plan.name), plan, root, bad)
+    if plan.raw == ():
+        return np.stack([_numbers(name, batch.column(name), (), bad) for name in plan.sources], axis=1)
+    if plan.kind == "number":
+        return _numbers(plan.name, batch.column(plan.name), plan.raw, bad)
+    values = _values(plan.name, batch.column(plan.name), plan.raw, bad)
+    if values.dtype != np.uint8:
+        outside = ((values < 0) | (values > 255)).reshape(len(values), -1).any(axis=1)
+        _tell(bad, outside, lambda row: f"{plan.name} has values outside 0 to 255")
+        values = values.astype(np.uint8)
+    images = values.reshape(*values.shape[:3], plan.shape[2])
+    return resized(images, plan.shape[0]) if images.shape[1:] != plan.shape else images
+
+
+def _decode_images(array: pa.Array, plan: InputPlan, root: Path | None, bad: Bad) -> NDArray[np.uint8]:
+    out = np.zeros((len(array), *plan.shape), np.uint8)
+    height, width, channels = plan.shape
+    for row, value in enumerate(array.to_pylist()):
+        try:
+            pixels = decode_image(_payload(value, root), channels=channels, edge=plan.edge)
+        except BadRow as error:
+            bad.setdefault(row, f"{plan.name}: {error}")
+            continue
+        if pixels.shape == plan.shape:
+            out[row] = pixels
+        else:
+            size = f"{pixels.shape[0]} x {pixels.shape[1]} pixels, the rest have {height} x {width}"
+            bad.setdefault(row, f"{plan.name}: {size}; give `image_size`")
+    return out
+
+
+def _payload(value: Any, root: Path | None) -> bytes:
+    """The bytes of an encoded image: its own, or of the file that it names inside the source's root."""
+    if isinstance(value, dict):
+        payload, path = value.get("bytes"), value.get("path")
+    else:
+        payload, path = value, None
+    if payload is not None:
+        return bytes(payload)
+    if path is None:
+        raise BadRow("missing")
+    if root is None:
+        raise BadRow(f"names the file {path!r}; a source without files must give the bytes")
+    try:
+        return inside(root, path).read_bytes()
+    except StoreError as error:
+        raise BadRow(f"the path {path!r} leaves the source's folder") from error
+    except OSError as error:
+        raise BadRow(f"the file {path!r} cannot be read: {error.strerror}") from error
+
+
+def _numbers(name: str, array: pa.Array, shape: tuple[int, ...], bad: Bad) -> NDArray[np.float32]:
+    """f32 [rows, *shape]; what is not finite in float32 is bad."""
+    values = _values(name, array, shape, bad)
+    with np.errstate(over="ignore"):
+        out = values.astype(np.float32)
+    finite = np.isfinite(out).reshape(len(out), -1)
+
+    def reason(row: int) -> str:
+        at = int(np.flatnonzero(~finite[row])[0])
+        where = f"{name}[{at}]" if shape else name
+        return f"{where} is {values.reshape(len(out), -1)[row, at]}, not a finite float32"
+
+    _tell(bad, ~finite.all(axis=1), reason)
+    return out
+
+
+def _values(name: str, array: pa.Array, shape: tuple[int, ...], bad: Bad) -> NDArray[Any]:
+    """[rows, *shape], 0 in bad rows."""
+    values, wrong = _nested(array, shape)
+
+    def reason(row: int) -> str:
+        value = array[row]
+        if not value.is_valid:
+            return f"{name} is missing"
+        found = _shape_of(value)
+        if found != shape:
+            return f"{name} has shape {list(found)}, the rest have {list(shape)}"
+        return f"{name} is {value.as_py()!r}, not a number" if not shape else f"{name} has a missing value"
+
+    _tell(bad, wrong, reason)
+    return values
+
+
+def _nested(array: pa.Array, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """([rows, *shape] with 0 where nothing fits, bool [rows]: which rows do not)."""
+    if isinstance(array.type, pa.FixedShapeTensorType) and tuple(array.type.shape) != shape:
+        return np.zeros((len(array), *shape), np.uint8), np.ones(len(array), bool)
+    if isinstance(array, pa.ExtensionArray):
+        flat, wrong = _nested(array.storage, _storage_shape(array.type, shape))
+        return flat.reshape(len(array), *shape), wrong
+    if not shape:
+        return _leaves(array)
+    if not _is_list(array.type):
+        return np.zeros((len(array), *shape), np.uint8), np.ones(len(array), bool)
+    fits = np.asarray(pc.fill_null(pc.equal(pc.list_value_length(array), shape[0]), False))
+    inner = array if fits.all() and not array.null_count else array.filter(pa.array(fits))
+    values, wrong_inner = _nested(inner.flatten(), shape[1:])
+    values = values.reshape(-1, *shape)
+    wrong = ~fits
+    wrong[fits] |= wrong_inner.reshape(-1, shape[0]).any(axis=1)
+    if len(values) == len(array):
+        return values, wrong
+    out = np.zeros((len(array), *shape), values.dtype)
+    out[fits] = values
+    return out, wrong
+
+
+def _leaves(array: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        text = pc.utf8_trim_whitespace(array)
+        text = pc.if_else(pc.match_substring_regex(text, NUMBER), text, pa.scalar(None, text.type))
+        array = pc.cast(pc.utf8_ltrim(text, "+"), pa.float64())
+    elif pa.types.is_boolean(array.type):
+        array = pc.cast(array, pa.uint8())
+    elif not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
+        array = pc.cast(array, pa.float64()) if _is_number(array.type) else pa.nulls(len(array), pa.float64())
+    wrong = np.asarray(array.is_null())
+    if array.null_count:
+        array = pc.fill_null(array, 0)
+    return array.to_numpy(zero_copy_only=False), wrong
+
+
+def _tell(bad: Bad, wrong: Any, reason: Any) -> None:
+    for row in np.flatnonzero(wrong).tolist():
+        if row not in bad:
+            bad[row] = reason(row)
+
+
+def _is_encoded(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(kind.field(number).name in ("bytes", "path") for number in range(kind.num_fields))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
+    return any(test(kind) for test in tests)
+
+
+def _is_scalar(array: pa.Array) -> bool:
+    """A column of numbers; also of text that reads as numbers, which is how CSV comes."""
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        return bool((~_leaves(array)[1]).any())
+    return _is_number(array.type)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _leaf(kind: pa.DataType) -> tuple[pa.DataType, int]:
+    """Type of the innermost values, and how many lists are around it."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _leaf(kind.storage_type)
+    if not _is_list(kind):
+        return kind, 0
+    leaf, depth = _leaf(kind.value_type)
+    return leaf, depth + 1
+
+
+def _storage_shape(kind: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A tensor is stored flat; other extension types as they look."""
+    return (int(np.prod(shape)),) if isinstance(kind, pa.FixedShapeTensorType) else shape
+
+
+def _shape_of(value: Any) -> tuple[int, ...]:
+    """Of one row, as its first items have it; empty for a scalar or a missing value."""
+    if isinstance(value.type, pa.FixedShapeTensorType):
+        return tuple(value.type.shape) if value.is_valid else ()
+    if isinstance(value, pa.ExtensionScalar):
+        return _shape_of(value.value)
+    if not value.is_valid or not _is_list(value.type):
+        return ()
+    items = value.values
+    return (len(items), *(_shape_of(items[0]) if len(items) else ()))

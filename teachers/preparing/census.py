@@ -1,0 +1,139 @@
+"""What is decided over all rows together: unique keys, limits, class numbers, duplicates, labelled rows, segments.
+
+Holds about 40 bytes a row, never inputs. Knows nothing of how pieces are read or parts written.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config.transfer_set import TransferSetConfig
+from ..errors import DataError
+from ..transfer_set.transfer_set import SPLITS, SplitName
+from .labels import classes_of, remapped
+from .shuffle import BadPosition, Run, run_batch
+from .splits import Keys, choose_labelled
+
+NAMED_BAD_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Census:
+    """One entry a usable row, sorted by split, then key. Row `row[n]` of run `run[n]`; `content` hashes the inputs."""
+
+    keys: Keys
+    split: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+    content: Keys
+    run: NDArray[np.uint32]
+    row: NDArray[np.uint32]
+
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Census":
+        return Census(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def of(self, split: SplitName) -> slice:
+        """Where the rows of a split stand."""
+        start, stop = np.searchsorted(self.split, [SPLITS.index(split), SPLITS.index(split) + 1])
+        return slice(int(start), int(stop))
+
+    def counts(self) -> dict[str, int]:
+        return {split: self.of(split).stop - self.of(split).start for split in SPLITS}
+
+
+def take_census(runs: Sequence[Run], pieces: Path, classes: tuple[str, ...] | None) -> tuple[Census, tuple[str, ...]]:
+    """(every row of the runs; the classes: those known, else the distinct values of the label).
+
+    Raises DataError for two rows of one id or one key.
+    """
+    if not runs:
+        raise DataError("no row is left to work with")
+    known = classes or classes_of(value for run in runs for value in run.labels)
+    number = {name: at for at, name in enumerate(known)}
+    found: dict[str, list[NDArray[np.uint64]]] = {name: [] for name in ("sample_key", "split", "label", "content")}
+    for run in runs:
+        batch = run_batch(pieces / run.path)
+        columns = {name: batch.column(name).to_numpy() for name in found}
+        if not classes:
+            columns["label"] = remapped(columns["label"], [number[value] for value in run.labels])
+        for name, values in columns.items():
+            found[name].append(np.array(values))
+    keys, split, labels, content = (np.concatenate(values) for values in found.values())
+    numbers = np.repeat(np.arange(len(runs), dtype=np.uint32), [run.num_rows for run in runs])
+    rows = np.concatenate([np.arange(run.num_rows, dtype=np.uint32) for run in runs])
+    census = Census(keys, split.astype(np.uint8), labels.astype(np.int32), content, numbers, rows)
+    _check_unique(census, runs, pieces)
+    return census.take(np.lexsort((census.keys, census.split))), known
+
+
+def _check_unique(census: Census, runs: Sequence[Run], pieces: Path) -> None:
+    order = np.lexsort((census.row, census.run, census.keys))
+    twice = np.flatnonzero(np.diff(census.keys[order]) == 0)
+    if not len(twice):
+        return
+    named = []
+    for at in order[twice[0] : twice[0] + 2].tolist():
+        batch, row = run_batch(pieces / runs[census.run[at]].path), int(census.row[at])
+        named.append((batch.column("id")[row].as_py(), batch.column("position")[row].as_py()))
+    (first, there), (second, here) = named
+    if first == second:
+        raise DataError(f"the id {first!r} is there twice, at {there} and {here}; an id names one row")
+    raise DataError(
+        f"the ids {first!r} (at {there}) and {second!r} (at {here}) have the same sample_key; "
+        f"give transfer_set.key_salt any text, and keys are made anew"
+    )
+
+
+def limited(census: Census, bad: Iterable[BadPosition], limit: int | None) -> tuple[Census, list[BadPosition]]:
+    """The first `limit` rows of each split in key order, counting bad ones, so that what is left never depends on
+    which rows are bad elsewhere."""
+    bad = list(bad)
+    if limit is None:
+        return census, bad
+    last = []
+    for number, split in enumerate(SPLITS):
+        there = np.array([row.key for row in bad if row.split == number], np.uint64)
+        keys = np.sort(np.concatenate([census.keys[census.of(split)], there]))
+        last.append(int(keys[min(limit, len(keys)) - 1]) if len(keys) else 0)
+    kept = census.take(census.keys <= np.array(last, np.uint64)[census.split])
+    return kept, [row for row in bad if row.key < 0 or row.key <= last[row.split]]
+
+
+def judge_bad_rows(bad: Sequence[BadPosition], config: TransferSetConfig) -> None:
+    """Raise DataError for bad rows unless they are to be skipped."""
+    if not bad or config.on_bad_row == "skip":
+        return
+    lines = [f"  {row.position}: {row.reason}" for row in bad[:NAMED_BAD_ROWS]]
+    more = [f"  and {len(bad) - len(lines)} more"] if len(bad) > len(lines) else []
+    cure = "mend them, or set transfer_set.on_bad_row: skip to drop them"
+    raise DataError("\n".join([f"{len(bad)} row{'s' * (len(bad) > 1)} cannot be used; {cure}", *lines, *more]))
+
+
+def check_splits(census: Census) -> None:
+    empty = [split for split, rows in census.counts().items() if not rows]
+    if empty:
+        raise DataError(
+            f"no row in the split {empty[0]!r}, of {len(census.keys)} rows in all; give transfer_set.split larger shares"
+        )
+
+
+def labelled_rows(census: Census, config: TransferSetConfig, num_classes: int) -> NDArray[np.bool_]:
+    """Whose label may be used, bool [rows]; `labelled` restricts the training rows only."""
+    usable = census.labels >= 0
+    train = census.of("train")
+    if config.labelled is not None:
+        keys, labels = census.keys[train], census.labels[train]
+        usable[train] = choose_labelled(keys, labels, num_classes, config.labelled, config.split.seed)
+    return usable
+
+
+def duplicates_across_splits(census: Census) -> int:
+    """Validation and test rows whose inputs are exactly those of a row of another split."""
+    order = np.lexsort((census.split, census.content))
+    content, split = census.content[order], census.split[order]
+    starts = np.flatnonzero(np.diff(content, prepend=content[:1] ^ np.uint64(1)))
+    group = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(content)))
+    mixed = split[starts] != np.maximum.reduceat(split, starts)
+    return int((mixed[group] & (split != SPLITS.index("train"))).sum())

@@ -1,0 +1,216 @@
+"""Preparing a transfer set: read the source in chunks, sort its rows by key into parts, publish the manifest.
+
+An external shuffle in two passes that run wherever `run` runs them. Knows nothing of Ray, of stages or of seals.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace as changed
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config.transfer_set import TransferSetConfig
+from ..errors import DataError, StoreError
+from ..sources import chunks_of, files_of, positions_of
+from ..sources.files import Chunk
+from ..storage import mirror
+from ..storage.seal import digest_of
+from ..storage.seal import replace as replace_file
+from ..transfer_set.transfer_set import NAME, SPLITS, Column, Part, Segment, TransferSet, segment_digest
+from .census import (
+    NAMED_BAD_ROWS,
+    Census,
+    check_splits,
+    duplicates_across_splits,
+    judge_bad_rows,
+    labelled_rows,
+    limited,
+    take_census,
+)
+from .look import Look, look
+from .moments import Moments, mean_and_std
+from .segments import PlannedSegment, Runner, ids_of, keep_parts, part_moments, part_tasks, plan_segments, write_rows
+from .shuffle import BadPosition, ChunkDone, PartTask, Reading, Run, Writing, read_chunk, write_part
+from .splits import sample_keys, split_numbers
+
+CHUNK_ROWS = 4096
+"""Read by one task, about."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The first pass's outcome: all usable rows in order, and what is left over."""
+
+    census: Census
+    classes: tuple[str, ...]
+    runs: tuple[Run, ...]
+    bad: tuple[BadPosition, ...]
+    num_unused: int
+
+
+def prepare(
+    config: TransferSetConfig,
+    folder: Path,
+    *,
+    earlier: Path | None = None,
+    run: Runner = map,
+    chunk_rows: int = CHUNK_ROWS,
+) -> TransferSet:
+    """Prepare `config`'s rows into `folder` and return the set; seal its `files()`.
+
+    `run(function, items)` yields results in the order of the items; functions, items and results can be pickled.
+    `earlier` is the folder of a set of the same config: its segments stay as they are when all their rows are still
+    there unchanged. The outcome depends on neither `run` nor `chunk_rows`; a killed call, made again, ends the same.
+    Raises RecipeError, DataError.
+    """
+    try:
+        return _prepare(config, folder, earlier, run, chunk_rows)
+    except FileNotFoundError:
+        if not mirror.there(folder / NAME):
+            raise
+        return TransferSet.open(folder)  # another call finished first, and removed the pieces under us
+
+
+def _prepare(
+    config: TransferSetConfig, folder: Path, earlier_folder: Path | None, run: Runner, chunk_rows: int
+) -> TransferSet:
+    seen, chunks = look(config), chunks_of(files_of(config), chunk_rows)
+    pieces = folder / f".pieces-{_fingerprint(config, chunks)}"
+    pieces.mkdir(parents=True, exist_ok=True)
+    gathered = _first_pass(config, seen, chunks, pieces, run)
+    earlier = _open_earlier(earlier_folder)
+
+    census, labelled = gathered.census, labelled_rows(gathered.census, config, len(gathered.classes))
+    planned = plan_segments(census, seen.columns, earlier, run)
+    told = Writing(folder, pieces, seen.columns)
+    segments, train_moments = _second_pass(planned, gathered, told, earlier, run)
+    for segment, plan in zip(segments, planned, strict=True):
+        ids = ids_of(segment, pieces, earlier if plan.kept else None)
+        rows = plan.rows
+        write_rows(folder / segment.rows_path, census.keys[rows], census.labels[rows], labelled[rows], ids)
+
+    columns = _columns(seen.columns, train_moments)
+    num_labelled = int(labelled[census.of("train")].sum())
+    report = _report(gathered, labelled)
+    prepared = TransferSet(folder, columns, gathered.classes, tuple(segments), num_labelled, report)
+    replace_file(folder / NAME, prepared.manifest())
+    _tidy(folder)
+    return prepared
+
+
+def _open_earlier(folder: Path | None) -> TransferSet | None:
+    try:
+        return None if folder is None else TransferSet.open(folder)
+    except StoreError:  # nothing there to keep
+        return None
+
+
+def _first_pass(config: TransferSetConfig, seen: Look, chunks: Sequence[Chunk], pieces: Path, run: Runner) -> Gathered:
+    told = Reading(
+        config, seen.plans, seen.classes, seen.from_metadata, seen.root, pieces, last_key=_last_keys(config, chunks)
+    )
+    done: list[ChunkDone] = list(run(partial(read_chunk, told), list(enumerate(chunks))))
+    runs = tuple(part for chunk in done for part in chunk.runs)
+    bad = [row for chunk in done for row in chunk.bad]
+    if not runs:
+        judge_bad_rows(bad, config)
+        raise DataError(f"no usable row in the source; {len(bad)} were skipped")
+    census, classes = take_census(runs, pieces, seen.classes)
+    census, bad = limited(census, bad, config.limit)
+    judge_bad_rows(bad, config)
+    check_splits(census)
+    return Gathered(census, classes, runs, tuple(bad), sum(chunk.num_unused for chunk in done))
+
+
+def _last_keys(config: TransferSetConfig, chunks: Sequence[Chunk]) -> tuple[int, ...] | None:
+    """Per split, the key of the last row that `limit` lets in, where ids are known before rows are read."""
+    if config.limit is None or config.id is not None or config.split.group_by is not None:
+        return None
+    keys: list[list[NDArray[np.uint64]]] = [[np.zeros(0, np.uint64)] for _ in SPLITS]
+    for chunk in chunks:
+        positions = positions_of(chunk)
+        if positions is None:
+            return None
+        of_chunk = sample_keys(positions, config.key_salt)
+        split = split_numbers(of_chunk, config.split, chunk.file.split)
+        for number in range(len(SPLITS)):
+            keys[number].append(of_chunk[split == number])
+    ordered = [np.sort(np.concatenate(of_split)) for of_split in keys]
+    return tuple(int(of_split[min(config.limit, len(of_split)) - 1]) if len(of_split) else 0 for of_split in ordered)
+
+
+def _second_pass(
+    planned: Sequence[PlannedSegment], gathered: Gathered, told: Writing, earlier: TransferSet | None, run: Runner
+) -> tuple[list[Segment], list[list[Moments]]]:
+    """(the segments, written or kept; per training part, the moments of each column)."""
+    tasks: list[PartTask] = []
+    for plan in planned:
+        if plan.kept is None:
+            (told.folder / "segments" / plan.name / "inputs").mkdir(parents=True, exist_ok=True)
+            tasks += part_tasks(plan, gathered.census, gathered.runs, told.columns)
+    written: dict[str, list[tuple[Part, list[Moments]]]] = {}
+    for task, done in zip(tasks, run(partial(write_part, told), tasks), strict=True):
+        written.setdefault(task.path.split("/")[1], []).append(done)
+
+    segments, train = [], []
+    for plan in planned:
+        if plan.kept is not None:
+            assert earlier is not None
+            keep_parts(plan.kept, earlier.folder, told.folder)
+            segments.append(plan.kept)
+            if plan.split == "train":
+                paths = [part.path for part in plan.kept.parts]
+                train += list(run(partial(part_moments, earlier.folder, told.columns), paths))
+            continue
+        parts = tuple(part for part, _ in written[plan.name])
+        digest = segment_digest(told.columns, 0, parts)
+        segments.append(Segment(plan.name, plan.split, 0, len(plan.rows), digest, parts))
+        if plan.split == "train":
+            train += [moments for _, moments in written[plan.name]]
+    return segments, train
+
+
+def _columns(columns: Sequence[Column], train: Sequence[Sequence[Moments]]) -> tuple[Column, ...]:
+    """With mean and std of the training rows."""
+    filled = []
+    for column, parts in zip(columns, zip(*train, strict=True), strict=True):
+        mean, std = mean_and_std(parts)
+        filled.append(changed(column, mean=mean, std=std))
+    return tuple(filled)
+
+
+def _report(gathered: Gathered, labelled: NDArray[np.bool_]) -> dict[str, Any]:
+    """What the manifest tells people: counts, and rows that were dropped or look wrong."""
+    census, train = gathered.census, gathered.census.of("train")
+    labels = census.labels[train]
+    per_class = np.bincount(labels[labelled[train]], minlength=len(gathered.classes))
+    return {
+        "rows": census.counts() | {"unused": gathered.num_unused},
+        "labelled_per_class": dict(zip(gathered.classes, per_class.tolist(), strict=True)),
+        "without_label": int((labels < 0).sum()),
+        "bad_rows": len(gathered.bad),
+        "first_bad_rows": [f"{row.position}: {row.reason}" for row in gathered.bad[:NAMED_BAD_ROWS]],
+        "duplicates_across_splits": duplicates_across_splits(census),
+    }
+
+
+def _fingerprint(config: TransferSetConfig, chunks: Sequence[Chunk]) -> str:
+    """Names the pieces, so that those of a killed call are used again only by the same one."""
+    described = [[chunk.file.name, chunk.file.split, chunk.first_row, chunk.num_rows, *chunk.units] for chunk in chunks]
+    paths = sorted({chunk.file.path for chunk in chunks if chunk.file.root is not None})
+    states = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    return digest_of([config.model_dump(mode="json"), described, states])[:12]
+
+
+def _tidy(folder: Path) -> None:
+    """Remove the pieces, and the drafts of killed calls (not beside the manifest, where others seal the folder)."""
+    for pieces in {*folder.glob(".pieces-*"), *(folder / name.split("/")[0] for name in mirror.entries(folder))}:
+        if not pieces.name.startswith(".pieces-"):
+            continue
+        mirror.remove_folder(pieces)
+    for draft in (folder / "segments").rglob(".draft-*"):
+        draft.unlink(missing_ok=True)

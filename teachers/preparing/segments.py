@@ -1,0 +1,148 @@
+"""Which rows make which segment, kept from an earlier preparation where nothing of it changed, and their files.
+
+Knows nothing of the source.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..errors import StoreError
+from ..storage.seal import local, sync_folder
+from ..transfer_set.transfer_set import SPLITS, Column, Segment, SplitName, TransferSet, inputs_of, rows_per_part
+from .census import Census
+from .moments import Moments, moments
+from .shuffle import PartTask, Run, ids_piece, run_batch
+from .splits import Keys, row_hashes
+
+ROWS = pa.schema([("sample_key", pa.uint64()), ("id", pa.string()), ("label", pa.int32()), ("labelled", pa.bool_())])
+
+
+class Runner(Protocol):
+    """`map`, or something like it: results in the order of the items."""
+
+    def __call__(self, function: Any, items: Any, /) -> Iterable[Any]: ...
+
+
+@dataclass(frozen=True)
+class PlannedSegment:
+    """`rows`: its entries of the census, in the order of their keys. `kept`: the same segment of the earlier set."""
+
+    name: str
+    split: SplitName
+    rows: NDArray[np.int64]
+    kept: Segment | None = None
+
+
+def plan_segments(
+    census: Census, columns: Sequence[Column], earlier: TransferSet | None, run: Runner
+) -> list[PlannedSegment]:
+    """The earlier segments and one more for new rows of each split, if all earlier rows are unchanged; else all anew."""
+    try:
+        kept = [] if earlier is None else _kept(census, columns, earlier, run)
+    except (StoreError, pa.ArrowException, OSError):  # the earlier set is damaged: nothing of it is kept
+        kept = []
+    planned = list(kept)
+    for split in SPLITS:
+        there = census.of(split)
+        new = np.arange(there.start, there.stop)
+        of_split = [segment.rows for segment in kept if segment.split == split]
+        if of_split:
+            new = np.setdiff1d(new, np.concatenate(of_split))
+        if len(new):
+            planned.append(PlannedSegment(f"{split}-{len(of_split)}", split, new))
+    return sorted(planned, key=lambda segment: SPLITS.index(segment.split))
+
+
+def _kept(census: Census, columns: Sequence[Column], earlier: TransferSet, run: Runner) -> list[PlannedSegment]:
+    if [(c.name, c.kind, c.shape) for c in columns] != [(c.name, c.kind, c.shape) for c in earlier.columns]:
+        return []
+    found = []
+    for segment in earlier.segments:
+        there, keys = census.of(segment.split), earlier.keys(segment)
+        at = np.searchsorted(census.keys[there], keys)
+        rows = np.minimum(at, there.stop - there.start - 1) + there.start
+        if not np.array_equal(census.keys[rows], keys):
+            return []
+        hashes = list(run(partial(part_hashes, earlier.folder, earlier.columns), [part.path for part in segment.parts]))
+        if not np.array_equal(census.content[rows], np.concatenate(hashes)):
+            return []
+        found.append(PlannedSegment(segment.name, segment.split, rows, segment))
+    return found
+
+
+def part_hashes(folder: Path, columns: Sequence[Column], path: str) -> Keys:
+    """`row_hashes` of a part that exists."""
+    return row_hashes(list(inputs_of(run_batch(local(folder, path)), columns).values()))
+
+
+def part_moments(folder: Path, columns: Sequence[Column], path: str) -> list[Moments]:
+    """Per column, of a part that exists."""
+    inputs = inputs_of(run_batch(local(folder, path)), columns)
+    return [moments(inputs[column.name], column.kind) for column in columns]
+
+
+def part_tasks(
+    segment: PlannedSegment, census: Census, runs: Sequence[Run], columns: Sequence[Column]
+) -> Iterator[PartTask]:
+    """What is to be written for a new segment; parts hold equally many rows, but for the last."""
+    size = rows_per_part(columns)
+    for number, first in enumerate(range(0, len(segment.rows), size)):
+        rows = segment.rows[first : first + size]
+        used, run = np.unique(census.run[rows], return_inverse=True)
+        path = f"segments/{segment.name}/inputs/{number:06}.arrow"
+        yield PartTask(path, first, tuple(runs[at].path for at in used), run.astype(np.uint32), census.row[rows])
+
+
+def keep_parts(segment: Segment, earlier: Path, folder: Path) -> None:
+    """The parts of a kept segment in the new folder: hard-linked, or copied where links are refused."""
+    for part in segment.parts:
+        source, target = local(earlier, part.path), folder / part.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.parent / f".draft-{uuid4().hex}"
+        try:
+            os.link(source, draft)
+        except OSError:
+            shutil.copyfile(source, draft)
+        os.replace(draft, target)
+        with suppress(FileNotFoundError):  # a rename between two links of one file does nothing
+            draft.unlink()
+        sync_folder(target.parent)
+
+
+def write_rows(
+    path: Path, keys: Keys, labels: NDArray[np.int32], labelled: NDArray[np.bool_], ids: Iterable[pa.Array]
+) -> None:
+    """Publish `rows.arrow` of a segment, a record batch for each piece of `ids`."""
+    draft = path.parent / f".draft-{uuid4().hex}"
+    with draft.open("xb") as file:
+        with pa.ipc.new_file(file, ROWS) as writer:
+            first = 0
+            for piece in ids:
+                rows = slice(first, first + len(piece))
+                arrays = [pa.array(keys[rows]), piece, pa.array(labels[rows]), pa.array(labelled[rows])]
+                writer.write_batch(pa.record_batch(arrays, schema=ROWS))
+                first += len(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+    sync_folder(path.parent)
+
+
+def ids_of(segment: Segment, pieces: Path, kept_from: TransferSet | None) -> Iterator[pa.Array]:
+    """The ids of a segment's rows, part by part."""
+    if kept_from is not None:
+        yield kept_from.ids(segment)
+        return
+    for part in segment.parts:
+        yield run_batch(pieces / ids_piece(part.path)).column("id")

@@ -1,0 +1,274 @@
+"""The two passes of preparing: chunks of the source into sorted runs, rows of runs into a segment's parts.
+
+Each pass is one function per task, picklable and idempotent, with bounded memory. Knows nothing of segments or of Ray.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..config.transfer_set import TransferSetConfig
+from ..errors import DataError
+from ..sources import read
+from ..sources.files import Batch, Chunk
+from ..storage import mirror
+from ..storage.seal import replace
+from ..transfer_set.transfer_set import Column, Part, content_hash, inputs_batch, inputs_of, ipc_file
+from .canonical import Bad, InputPlan, decode
+from .labels import as_text, class_numbers, codes, remapped
+from .moments import Moments, moments
+from .splits import UNUSED, Keys, row_hashes, sample_keys, split_numbers
+
+RUN_BYTES = 32 * 2**20
+BATCH_BYTES = 8 * 2**20
+ENCODED_ROWS = 256
+"""In a batch of encoded images, whose size in the source nobody knows."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What every task of the first pass is told. `last_key`: per split, rows behind it are left out (`limit`)."""
+
+    config: TransferSetConfig
+    plans: tuple[InputPlan, ...]
+    classes: tuple[str, ...] | None
+    from_metadata: bool
+    root: Path | None
+    pieces: Path
+    last_key: tuple[int, ...] | None
+
+    @property
+    def columns(self) -> list[str]:
+        """Of the source."""
+        names = [name for plan in self.plans for name in plan.sources]
+        also = (self.config.label, self.config.id, self.config.split.group_by)
+        return list(dict.fromkeys([*names, *(name for name in also if name is not None)]))
+
+    @property
+    def rows_per_batch(self) -> int:
+        rows = max(1, min(65_536, BATCH_BYTES // sum(plan.column.bytes_per_row for plan in self.plans)))
+        return min(rows, ENCODED_ROWS) if any(plan.raw is None for plan in self.plans) else rows
+
+
+@dataclass(frozen=True)
+class BadPosition:
+    """A row that cannot be used; `split` and `key` are -1 where it has none."""
+
+    position: str
+    reason: str
+    split: int = -1
+    key: int = -1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A file of decoded rows, sorted by split and key. `labels`: what its label numbers mean, where classes are unknown."""
+
+    path: str
+    num_rows: int
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ChunkDone:
+    """`num_unused`: rows that the shares of the split leave out."""
+
+    runs: tuple[Run, ...]
+    bad: tuple[BadPosition, ...]
+    num_unused: int
+
+
+@dataclass
+class Decoded:
+    """Usable rows of one batch, waiting to be written; `num_unused` others are in no split."""
+
+    num_unused: int
+    keys: Keys
+    meta: dict[str, pa.Array]
+    inputs: dict[str, NDArray[Any]]
+
+    @property
+    def bytes(self) -> int:
+        return sum(values.nbytes for values in self.inputs.values())
+
+
+def read_chunk(told: Reading, numbered: tuple[int, Chunk]) -> ChunkDone:
+    """First pass: decode and check a chunk, write it as runs. A chunk that was done before is not done again."""
+    number, chunk = numbered
+    record = told.pieces / f"chunk-{number:06}.json"
+    if mirror.there(record):
+        return _chunk_done(json.loads(record.read_bytes()))
+    done = _read_chunk(told, number, chunk)
+    replace(record, json.dumps(asdict(done)).encode())
+    return done
+
+
+def _read_chunk(told: Reading, number: int, chunk: Chunk) -> ChunkDone:
+    bad: list[BadPosition] = []
+    runs: list[Run] = []
+    waiting: list[Decoded] = []
+    num_unused = 0
+    for batch in read(chunk, told.columns, told.rows_per_batch):
+        bad += [BadPosition(position, reason) for position, reason in batch.bad]
+        if batch.positions:
+            waiting.append(_decode_batch(told, chunk, batch, bad))
+            num_unused += waiting[-1].num_unused
+        if sum(rows.bytes for rows in waiting) >= RUN_BYTES:
+            runs.append(_write_run(told, f"run-{number:06}-{len(runs):04}.arrow", waiting))
+            waiting = []
+    if any(len(rows.keys) for rows in waiting):
+        runs.append(_write_run(told, f"run-{number:06}-{len(runs):04}.arrow", waiting))
+    return ChunkDone(tuple(runs), tuple(bad), num_unused)
+
+
+def _chunk_done(document: dict[str, Any]) -> ChunkDone:
+    runs = (Run(run["path"], run["num_rows"], tuple(run["labels"])) for run in document["runs"])
+    return ChunkDone(tuple(runs), tuple(BadPosition(**row) for row in document["bad"]), document["num_unused"])
+
+
+def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPosition]) -> Decoded:
+    """Name, split, decode and label the rows of a batch; what cannot be used goes to `bad`."""
+    reasons: Bad = {}
+    ids = _ids(told, batch, reasons)
+    keys = sample_keys(ids.to_pylist(), told.config.key_salt)
+    split = split_numbers(_group_keys(told, batch, keys, reasons), told.config.split, chunk.file.split)
+    data, positions = batch.data, np.array(batch.positions, object)
+    wanted = split != UNUSED
+    num_unused = len(wanted) - int(wanted.sum())
+    if told.last_key is not None:
+        wanted &= keys <= np.array([*told.last_key, 0], np.uint64)[split]
+    if not wanted.all():
+        near = np.flatnonzero(wanted)
+        ids, data = ids.take(pa.array(near)), data.take(pa.array(near))
+        keys, split, positions = keys[near], split[near], positions[near]
+        reasons = {at: reasons[row] for at, row in enumerate(near.tolist()) if row in reasons}
+    labels, values = _labels(told, data, reasons)
+    inputs, wrong = decode(data, told.plans, told.root)
+    reasons |= {row: reason for row, reason in wrong.items() if row not in reasons}
+    bad += [BadPosition(positions[row], reasons[row], int(split[row]), int(keys[row])) for row in sorted(reasons)]
+    good = np.setdiff1d(np.arange(len(keys)), np.fromiter(reasons, np.int64, len(reasons)))
+    inputs = {name: rows[good] if reasons else rows for name, rows in inputs.items()}
+    label = pa.DictionaryArray.from_arrays(pa.array(labels[good], mask=labels[good] < 0), pa.array(values, pa.string()))
+    meta = {"split": pa.array(split[good]), "label": label, "id": ids.take(pa.array(good))}
+    meta |= {"position": pa.array(positions[good], pa.string()), "content": pa.array(row_hashes(list(inputs.values())))}
+    return Decoded(num_unused, keys[good], meta, inputs)
+
+
+def _ids(told: Reading, batch: Batch, reasons: Bad) -> pa.Array:
+    name = told.config.id
+    if name is None:
+        return pa.array(batch.positions, pa.string())
+    ids = batch.data.column(name).cast(pa.string())
+    for row in np.flatnonzero(np.asarray(ids.is_null())).tolist():
+        reasons[row] = f"{name} (the id) is missing"
+    return ids.fill_null("")
+
+
+def _group_keys(told: Reading, batch: Batch, keys: Keys, reasons: Bad) -> Keys:
+    """What decides the split of each row: its own key, or the key of its group."""
+    name = told.config.split.group_by
+    if name is None:
+        return keys
+    column = batch.data.column(name)
+    numbers, values = codes(column.cast(pa.string()))
+    for row in np.flatnonzero(numbers < 0).tolist():
+        reasons.setdefault(row, f"{name} (the group) is missing")
+    return np.append(sample_keys(values, ""), np.uint64(0))[numbers]
+
+
+def _labels(told: Reading, data: pa.RecordBatch, reasons: Bad) -> tuple[NDArray[np.int32], list[str]]:
+    """(i32 [rows], what the numbers mean): classes where they are known, else this batch's own values."""
+    name = told.config.label
+    if name is None:
+        return np.full(data.num_rows, -1, np.int32), list(told.classes or ())
+    text, odd = as_text(data.column(name))
+    for row in np.flatnonzero(odd).tolist():
+        reasons.setdefault(row, f"label {data.column(name)[row].as_py()!r} names no class")
+    numbers, values = codes(text)
+    if told.classes is None:
+        return numbers, values
+    table, outside = class_numbers(values, told.classes, from_metadata=told.from_metadata)
+    for row in np.flatnonzero(np.isin(numbers, list(outside))).tolist() if outside else []:
+        reasons.setdefault(row, outside[int(numbers[row])])
+    return remapped(numbers, table), list(told.classes)
+
+
+def _write_run(told: Reading, name: str, waiting: Sequence[Decoded]) -> Run:
+    """One Arrow file: split, label, id, position, content hash and inputs, sorted by split and key."""
+    meta = pa.Table.from_batches([pa.record_batch(rows.meta) for rows in waiting]).unify_dictionaries().combine_chunks()
+    keys = np.concatenate([rows.keys for rows in waiting])
+    order = np.lexsort((keys, meta["split"].to_numpy()))
+    inputs = {plan.name: np.concatenate([rows.inputs[plan.name] for rows in waiting])[order] for plan in told.plans}
+    sorted_meta = meta.take(pa.array(order)).to_batches()[0]
+    labels = sorted_meta.column("label")
+    batch = inputs_batch(keys[order], inputs)
+    for column in ("split", "id", "position", "content"):
+        batch = batch.append_column(column, sorted_meta.column(column))
+    batch = batch.append_column("label", labels.indices.fill_null(-1).cast(pa.int32()))
+    replace(told.pieces / name, ipc_file(batch))
+    return Run(name, len(keys), () if told.classes else tuple(labels.dictionary.to_pylist()))
+
+
+def run_batch(path: Path) -> pa.RecordBatch:
+    mirror.bring(path)
+    return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+
+
+@dataclass(frozen=True)
+class PartTask:
+    """Rows of one part, in the order of their keys: row `rows[n]` of run `runs[run[n]]`."""
+
+    path: str
+    first_row: int
+    runs: tuple[str, ...]
+    run: NDArray[np.uint32]
+    rows: NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What every task of the second pass is told."""
+
+    folder: Path
+    pieces: Path
+    columns: tuple[Column, ...]
+
+
+def write_part(told: Writing, task: PartTask) -> tuple[Part, list[Moments]]:
+    """Second pass: gather the rows of a part and publish it; its ids go to a piece of their own (`ids_piece`)."""
+    keys = np.empty(len(task.rows), np.uint64)
+    inputs = {column.name: np.empty((len(keys), *column.shape), column.dtype) for column in told.columns}
+    ids, at = [], []
+    for number, here in _by_run(task):
+        batch, rows = run_batch(told.pieces / task.runs[number]), task.rows[here]
+        keys[here] = batch.column("sample_key").to_numpy()[rows]
+        for name, values in inputs_of(batch, told.columns).items():
+            inputs[name][here] = values[rows]
+        ids.append(batch.column("id").take(pa.array(rows)))
+        at.append(here)
+    if not (keys[1:] > keys[:-1]).all():
+        raise DataError(f"{task.path}: keys are not ascending; the pieces in {told.pieces} are damaged, remove them")
+    payload = ipc_file(inputs_batch(keys, inputs))
+    replace(told.folder / task.path, payload)
+    in_order = pa.concat_arrays(ids).take(pa.array(np.argsort(np.concatenate(at))))
+    replace(told.pieces / ids_piece(task.path), ipc_file(pa.record_batch({"id": in_order})))
+    part = Part(task.path, task.first_row, len(keys), len(payload), content_hash(keys, inputs))
+    return part, [moments(inputs[column.name], column.kind) for column in told.columns]
+
+
+def ids_piece(part_path: str) -> str:
+    return "ids-" + part_path.replace("/", "-")
+
+
+def _by_run(task: PartTask) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """(run, where its rows go), run by run."""
+    order = np.argsort(task.run, kind="stable")
+    starts = np.flatnonzero(np.diff(task.run[order], prepend=-1))
+    for here in np.split(order, starts[1:]):
+        yield int(task.run[here[0]]), here

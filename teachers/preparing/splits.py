@@ -1,0 +1,96 @@
+"""Who trains, who chooses, who tests, whose label may be used: decided row by row from keys, never from positions.
+
+Knows nothing of files or inputs. Everything is a seeded hash, so rows that are added move no other row.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from ..config.transfer_set import SplitConfig
+from ..errors import DataError
+from ..transfer_set.transfer_set import SPLITS, SplitName
+
+Keys = NDArray[np.uint64]
+
+UNUSED = len(SPLITS)
+"""Split number of a row that the shares leave out."""
+
+
+def sample_keys(ids: Sequence[str], salt: str) -> Keys:
+    """xxh3_64 of `salt` + id, u64 [rows]."""
+    return np.fromiter((xxhash.xxh3_64_intdigest((salt + id).encode()) for id in ids), np.uint64, len(ids))
+
+
+def mixed(keys: Keys, purpose: str, seed: int) -> Keys:
+    """Keys hashed anew for one purpose: splitmix64's finaliser (Steele et al., 2014) after a seeded offset."""
+    values = keys ^ np.uint64(xxhash.xxh3_64_intdigest(f"{purpose}:{seed}".encode()))
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def split_numbers(keys: Keys, config: SplitConfig, given: SplitName | None) -> NDArray[np.uint8]:
+    """Index into SPLITS (or UNUSED) per row. `keys`: of the row, or of its group. `given`: the split of the row's file."""
+    validation, test = config.validation_share, config.test_share
+    train: float | None = config.train
+    if given is not None:
+        assert config.files is not None
+        if given != "train" or config.files.validation is not None:
+            return np.full(len(keys), SPLITS.index(given), np.uint8)
+        test, train = 0.0, None
+    bounds = [test, test + validation, 1.0 if train is None else test + validation + train]
+    limits = np.array([min(round(bound * 2**64), 2**64 - 1) for bound in bounds], np.uint64)
+    numbers = np.array([SPLITS.index("test"), SPLITS.index("validation"), SPLITS.index("train"), UNUSED], np.uint8)
+    if bounds[2] >= 1 - 1e-9:
+        limits = limits[:2]
+    return numbers[np.searchsorted(limits, mixed(keys, "split", config.seed), side="right")]
+
+
+def choose_labelled(
+    keys: Keys, labels: NDArray[np.int32], num_classes: int, count: int, seed: int
+) -> NDArray[np.bool_]:
+    """`count` rows (or all, if fewer have a label), in proportion to the classes, at least one of each; bool [rows]."""
+    per_class = np.bincount(labels[labels >= 0], minlength=num_classes)
+    wanted = quotas(per_class.tolist(), count)
+    order = np.lexsort((mixed(keys, "labelled", seed), labels))
+    starts = np.searchsorted(labels[order], np.arange(num_classes))
+    chosen = np.zeros(len(keys), bool)
+    for start, number in zip(starts.tolist(), wanted, strict=True):
+        chosen[order[start : start + number]] = True
+    return chosen
+
+
+def quotas(per_class: Sequence[int], count: int) -> list[int]:
+    """Split `count` over classes by largest remainder, at least one for every class that has rows."""
+    total = sum(per_class)
+    count = min(count, total)
+    present = sum(rows > 0 for rows in per_class)
+    if count < present:
+        raise DataError(f"labelled: {count} is less than one row for each of the {present} classes; raise it")
+    wanted = [max(count * rows // total, 1) if rows else 0 for rows in per_class]
+
+    def owed(number: int) -> int:  # how far the class is below its exact share, in 1 / total rows
+        return count * per_class[number] - wanted[number] * total
+
+    while sum(wanted) < count:
+        wanted[max((n for n, rows in enumerate(per_class) if wanted[n] < rows), key=owed)] += 1
+    while sum(wanted) > count:
+        wanted[min((n for n in range(len(per_class)) if wanted[n] > 1), key=owed)] -= 1
+    return wanted
+
+
+def row_hashes(inputs: Sequence[NDArray[Any]]) -> Keys:
+    """A 64-bit hash of each row's content, u64 [rows]; `inputs`: one [rows, ...] a column. No Python per row."""
+    flat = [np.ascontiguousarray(values).reshape(len(values), int(np.prod(values.shape[1:]))) for values in inputs]
+    rows = np.concatenate([values.view(np.uint8) for values in flat], axis=1)
+    words = np.zeros((len(rows), -(-rows.shape[1] // 8) * 8), np.uint8)
+    words[:, : rows.shape[1]] = rows
+    lanes = words.view("<u8")
+    odd = mixed(np.arange(lanes.shape[1], dtype=np.uint64), "lane", 0) | np.uint64(1)
+    lanes = (lanes ^ (lanes >> np.uint64(32))) * odd
+    lanes ^= lanes >> np.uint64(29)
+    return mixed((lanes * odd[::-1]).sum(axis=1, dtype=np.uint64), "row", rows.shape[1])

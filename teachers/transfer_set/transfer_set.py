@@ -1,0 +1,262 @@
+"""The prepared transfer set: immutable segments of rows, in Arrow, in the order of their keys.
+
+Knows nothing of where the rows came from (`prepare` does), of teachers or of students.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from numpy.typing import NDArray
+
+from ..errors import StoreError
+from ..storage import mirror
+from ..storage.seal import NAME as SEAL
+from ..storage.seal import check_format, digest_of, local
+
+if TYPE_CHECKING:
+    from ..rows.rows import Rows
+
+FORMAT = 1
+NAME = "transfer_set.json"
+PART_BYTES = 60 * 2**20
+"""Of inputs in one part; what Arrow adds keeps it below 64 MiB."""
+
+SplitName = Literal["train", "validation", "test"]
+Kind = Literal["image", "number"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One input column: `image` is uint8 [H, W, C], `number` is float32 [F].
+
+    `mean` and `std` are of the training rows, per channel (of value / 255) or per feature; `std` of a constant is 1.
+    """
+
+    name: str
+    kind: Kind
+    shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.uint8 if self.kind == "image" else np.float32)
+
+    @property
+    def bytes_per_row(self) -> int:
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a segment's inputs. `xxh3_128` is of its content (keys, then each column), not of the file around it."""
+
+    path: str
+    first_row: int
+    num_rows: int
+    bytes: int
+    xxh3_128: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows of one split under one view; `digest` covers keys and inputs, not labels."""
+
+    name: str
+    split: SplitName
+    view: int
+    num_rows: int
+    digest: str
+    parts: tuple[Part, ...]
+
+    @property
+    def rows_path(self) -> str:
+        return f"segments/{self.name}/rows.arrow"
+
+
+@dataclass(frozen=True)
+class TransferSet:
+    """A prepared folder. `open` reads the manifest only; arrays are mapped when they are asked for.
+
+    `classes` names what the labels' integers mean; `num_labelled` counts training rows whose label may be used.
+    """
+
+    folder: Path
+    columns: tuple[Column, ...]
+    classes: tuple[str, ...]
+    segments: tuple[Segment, ...]
+    num_labelled: int
+    report: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Raises StoreError for a manifest that is missing, unreadable or of another format."""
+        mirror.refresh(folder / SEAL)
+        path = local(folder, NAME)
+        try:
+            document = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise StoreError(f"{path}: no such file; this folder holds no prepared transfer set") from None
+        except ValueError as error:
+            raise StoreError(f"{path}: not readable as JSON ({error}); remove the folder and prepare again") from error
+        check_format(document, FORMAT, path)
+        try:
+            return cls(
+                folder,
+                tuple(_column(column) for column in document["columns"]),
+                tuple(document["classes"]),
+                tuple(_segment(segment) for segment in document["segments"]),
+                document["num_labelled"],
+                document["report"],
+            )
+        except (KeyError, TypeError) as error:
+            raise StoreError(f"{path}: not a transfer set ({error!r}); remove the folder and prepare again") from error
+
+    def manifest(self) -> bytes:
+        """What `open` reads back."""
+        document = {name: value for name, value in vars(self).items() if name != "folder"}
+        document |= {name: [asdict(item) for item in document[name]] for name in ("columns", "segments")}
+        return json.dumps({"format": FORMAT, **document}, indent=1, allow_nan=False).encode()
+
+    def files(self) -> list[str]:
+        """Every file of the set, relative to its folder: what a seal lists."""
+        parts = [part.path for segment in self.segments for part in segment.parts]
+        return sorted([NAME, *parts, *(segment.rows_path for segment in self.segments)])
+
+    def of(self, split: SplitName) -> tuple[Segment, ...]:
+        return tuple(segment for segment in self.segments if segment.split == split)
+
+    def segment(self, name: str) -> Segment:
+        for segment in self.segments:
+            if segment.name == name:
+                return segment
+        raise StoreError(f"{self.folder}: no segment {name!r}; it has {', '.join(s.name for s in self.segments)}")
+
+    def keys(self, segment: Segment) -> NDArray[np.uint64]:
+        """`sample_key`, ascending, u64 [rows]."""
+        return _numpy(self._rows(segment, "sample_key"))
+
+    def labels(self, segment: Segment) -> NDArray[np.int32]:
+        """Index into `classes`, -1 without one, i32 [rows]."""
+        return _numpy(self._rows(segment, "label"))
+
+    def labelled(self, segment: Segment) -> NDArray[np.bool_]:
+        """Whose label may be used, bool [rows]."""
+        return _numpy(self._rows(segment, "labelled"))
+
+    def ids(self, segment: Segment) -> pa.StringArray:
+        return self._rows(segment, "id")
+
+    def inputs(
+        self, segment: Segment, first_row: int = 0, num_rows: int | None = None
+    ) -> dict[str, NDArray[np.uint8] | NDArray[np.float32]]:
+        """{column: [rows, *shape]}; read-only and mapped where the rows lie in one part."""
+        stop = segment.num_rows if num_rows is None else first_row + num_rows
+        if not 0 <= first_row <= stop <= segment.num_rows:
+            raise IndexError(f"rows {first_row} to {stop} of {segment.name}, which has {segment.num_rows}")
+        pieces = [
+            {
+                name: values[max(first_row - part.first_row, 0) : stop - part.first_row]
+                for name, values in mapped.items()
+            }
+            for part in segment.parts
+            if part.first_row < stop and part.first_row + part.num_rows > first_row
+            for mapped in [self._part(part)]
+        ]
+        if len(pieces) == 1:
+            return pieces[0]
+        empty = {column.name: np.empty((0, *column.shape), column.dtype) for column in self.columns}
+        return {name: np.concatenate([empty[name], *(piece[name] for piece in pieces)]) for name in empty}
+
+    def input_rows(self, segment: Segment) -> "dict[str, Rows]":
+        """Every column's parts as the reader takes them, mapped."""
+        from ..rows.rows import Rows  # imports torch, which preparing does without
+
+        parts = [self._part(part) for part in segment.parts]
+        return {column.name: Rows([part[column.name] for part in parts]) for column in self.columns}
+
+    def _part(self, part: Part) -> dict[str, NDArray[Any]]:
+        batch = _open(local(self.folder, part.path)).get_batch(0)
+        if batch.num_rows != part.num_rows:
+            raise StoreError(f"{self.folder / part.path}: {batch.num_rows} rows, its record says {part.num_rows}")
+        return inputs_of(batch, self.columns)
+
+    def _rows(self, segment: Segment, name: str) -> Any:
+        table = _open(local(self.folder, segment.rows_path)).read_all()
+        chunks = table.column(name).chunks
+        return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
+
+
+def inputs_of(batch: pa.RecordBatch, columns: Sequence[Column]) -> dict[str, NDArray[Any]]:
+    """{column: [rows, *shape]} of an Arrow batch, without a copy."""
+    return {
+        column.name: batch.column(column.name).flatten().to_numpy().reshape(batch.num_rows, *column.shape)
+        for column in columns
+    }
+
+
+def fixed_size_list(values: NDArray[Any]) -> pa.FixedSizeListArray:
+    """[rows, ...] as an Arrow column of flat lists, without a copy."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), int(np.prod(values.shape[1:])))
+
+
+def inputs_batch(keys: NDArray[np.uint64], inputs: Mapping[str, NDArray[Any]]) -> pa.RecordBatch:
+    """The one record batch of a part's file."""
+    arrays = {"sample_key": pa.array(keys)} | {name: fixed_size_list(values) for name, values in inputs.items()}
+    return pa.RecordBatch.from_pydict(arrays)
+
+
+def ipc_file(batch: pa.RecordBatch) -> memoryview:
+    """An Arrow IPC file of one record batch, in memory."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return memoryview(sink.getvalue())
+
+
+def content_hash(keys: NDArray[np.uint64], inputs: Mapping[str, NDArray[Any]]) -> str:
+    """xxh3_128 of little-endian keys, then of each column in turn."""
+    hashed = xxhash.xxh3_128(keys.astype("<u8", copy=False).tobytes())
+    for values in inputs.values():
+        hashed.update(np.ascontiguousarray(values).data)
+    return hashed.hexdigest()
+
+
+def segment_digest(columns: Sequence[Column], view: int, parts: Sequence[Part]) -> str:
+    """What a segment's rows are: keys and inputs. Not their labels, and not how the segment is called."""
+    shapes = [[column.name, column.kind, list(column.shape)] for column in columns]
+    contents = [[part.first_row, part.num_rows, part.xxh3_128] for part in parts]
+    return digest_of({"view": view, "columns": shapes, "parts": contents})
+
+
+def rows_per_part(columns: Sequence[Column]) -> int:
+    return max(1, PART_BYTES // (8 + sum(column.bytes_per_row for column in columns)))
+
+
+def _open(path: Path) -> Any:
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path)))
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path}: cannot be read ({error}); remove the folder and prepare again") from error
+
+
+def _numpy(array: pa.Array) -> NDArray[Any]:
+    values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _column(document: Mapping[str, Any]) -> Column:
+    lists = {name: tuple(document[name]) for name in ("shape", "mean", "std")}
+    return Column(document["name"], document["kind"], **lists)
+
+
+def _segment(document: Mapping[str, Any]) -> Segment:
+    return Segment(**{**document, "parts": tuple(Part(**part) for part in document["parts"])})

@@ -1,0 +1,114 @@
+"""Transforms that can be replayed: what becomes of a row is decided by its content and by a seed of its own.
+
+Each draws from a counter-based generator in integer tensor operations, so neither the other rows of a batch, nor their
+order, nor the process, nor the device changes a bit of the result. Knows nothing of where rows and seeds come from.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..config.training import TransformName
+
+Transform = Callable[[Tensor, Tensor], Tensor]
+"""(images `[rows, height, width, channels]`, seeds i64 `[rows]`) to images of the same shape and dtype."""
+
+GOLDEN = 0x9E3779B97F4A7C15
+"""What the state of splitmix64 grows by with each number."""
+PAD = 8
+"""`pad_and_crop` adds an edge's PADth part on each side: 4 pixels to 32, as is usual on CIFAR."""
+HOLE = 2
+"""`cutout` blanks a square of a HOLEth part of the shorter edge: 16 pixels of 32 (DeVries and Taylor, 2017)."""
+NOISE = 10.0
+"""Standard deviation of `noise`, of 255."""
+DRAWS_AT_ONCE = 1 << 20
+"""Bounds the memory of `noise`; nothing else depends on it."""
+
+
+def draw(seeds: Tensor, counter: int | Tensor) -> Tensor:
+    """64 random bits as i64: number `counter` (from 0) of the splitmix64 stream (Steele et al., 2014) of each seed."""
+    number = counter + 1
+    bits = seeds + (_signed(number * GOLDEN % (1 << 64)) if isinstance(number, int) else number * _signed(GOLDEN))
+    bits = (bits ^ _shifted(bits, 30)) * _signed(0xBF58476D1CE4E5B9)
+    bits = (bits ^ _shifted(bits, 27)) * _signed(0x94D049BB133111EB)
+    return bits ^ _shifted(bits, 31)
+
+
+def _signed(number: int) -> int:
+    """The i64 with the bits of a u64: torch multiplies and adds those modulo 2^64."""
+    return number - (1 << 64) if number >> 63 else number
+
+
+def _shifted(bits: Tensor, by: int) -> Tensor:
+    """To the right, zeros from the left: torch's own shift of i64 brings the sign."""
+    return (bits >> by) & ((1 << (64 - by)) - 1)
+
+
+def below(limit: int, seeds: Tensor, counter: int) -> Tensor:
+    """A whole number from 0 to `limit` - 1 for each seed, i64; `limit` is at most 2^31."""
+    return (_shifted(draw(seeds, counter), 32) * limit) >> 32
+
+
+def flip(images: Tensor, seeds: Tensor) -> Tensor:
+    """Every other image from right to left."""
+    return torch.where(below(2, seeds, 0).bool()[:, None, None, None], images.flip(2), images)
+
+
+def pad_and_crop(images: Tensor, seeds: Tensor) -> Tensor:
+    """A crop of the image's own size from the image with zeros around it: a shift by an eighth of its edges at most."""
+    y, from_y = _shifted_places(images.shape[1], seeds, 0)
+    x, from_x = _shifted_places(images.shape[2], seeds, 1)
+    rows = torch.arange(len(images), device=images.device)[:, None, None]
+    inside = from_y[:, :, None] & from_x[:, None, :]
+    return torch.where(inside[..., None], images[rows, y[:, :, None], x[:, None, :]], images.new_zeros(()))
+
+
+def _shifted_places(edge: int, seeds: Tensor, counter: int) -> tuple[Tensor, Tensor]:
+    """(which place of the edge comes to each place, is it there) `[rows, edge]`."""
+    pad = max(round(edge / PAD), 1)
+    places = torch.arange(edge, device=seeds.device) + (below(2 * pad + 1, seeds, counter) - pad)[:, None]
+    return places.clamp(0, edge - 1), (places >= 0) & (places < edge)
+
+
+def cutout(images: Tensor, seeds: Tensor) -> Tensor:
+    """Zeros in a square around any of the image's pixels; it may reach over the border."""
+    _, height, width, _ = images.shape
+    side = max(min(height, width) // HOLE, 1)
+    hidden = _hidden(height, side, seeds, 0)[:, :, None] & _hidden(width, side, seeds, 1)[:, None, :]
+    return torch.where(hidden[..., None], images.new_zeros(()), images)
+
+
+def _hidden(edge: int, side: int, seeds: Tensor, counter: int) -> Tensor:
+    """bool `[rows, edge]`"""
+    first = (below(edge, seeds, counter) - side // 2)[:, None]
+    places = torch.arange(edge, device=seeds.device)
+    return (places >= first) & (places < first + side)
+
+
+def noise(images: Tensor, seeds: Tensor) -> Tensor:
+    """Bell-shaped noise on every value, independent of all others; whole numbers stay whole, from 0 to 255.
+
+    The sum of four uniform numbers instead of a logarithm and a cosine, which differ in their last bits between devices.
+    """
+    rows = max(DRAWS_AT_ONCE // max(images.shape[1:].numel(), 1), 1)
+    parts = zip(torch.split(images, rows), torch.split(seeds, rows), strict=True)
+    return torch.cat([_with_noise(some, own) for some, own in parts])
+
+
+def _with_noise(images: Tensor, seeds: Tensor) -> Tensor:
+    counters = torch.arange(images.shape[1:].numel(), device=images.device)
+    bits = draw(seeds[:, None], counters)
+    sums = torch.full_like(bits, -2 * 0xFFFF)
+    for by in (0, 16, 32, 48):
+        sums += (bits >> by) & 0xFFFF
+    added = images.float() + (sums.float() * (NOISE * 3**0.5 / (1 << 16))).view(images.shape)
+    return added if images.is_floating_point() else added.round().clamp(0, 255).to(images.dtype)
+
+
+TRANSFORMS: dict[TransformName, Transform] = {
+    "flip": flip,
+    "pad_and_crop": pad_and_crop,
+    "cutout": cutout,
+    "noise": noise,
+}

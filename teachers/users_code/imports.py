@@ -1,0 +1,75 @@
+"""Import strings `package.module:name`: loading what they name.
+
+The user's directory stands last on `sys.path`, so nothing in it can hide one of our packages or an installed one.
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..errors import EnvironmentUnfit, RecipeError
+from .calls import told_as
+
+OURS = ("teachers", "students", "orchestrator")
+SUBMITTED = "collegium_submitted"
+"""Folder of a submitted job's recipe and user's modules. Ray puts the folder above it on the path, where only this is."""
+
+
+def use_user_path(folder: Path) -> None:
+    """Let import strings find modules in `folder`, after everything that is installed.
+
+    In a submitted job they are those that came with it, wherever this node keeps them.
+    """
+    entry = str(submitted_folder() or folder.resolve())
+    if entry not in sys.path:
+        sys.path.append(entry)
+
+
+def submitted_folder() -> Path | None:
+    """Where this node keeps what came with a submitted job; None outside of one."""
+    spec = importlib.util.find_spec(SUBMITTED)
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    return Path(places[0]) if places else None
+
+
+def check_own_packages() -> None:
+    """Raise EnvironmentUnfit when one of our packages would come from anywhere but this distribution."""
+    home = Path(__file__).resolve().parent.parent
+    for name in OURS:
+        spec = importlib.util.find_spec(name)
+        found = Path(spec.origin).resolve().parent if spec is not None and spec.origin else None
+        if found != home / name:
+            raise EnvironmentUnfit(
+                f"package {name!r} would come from {found}, Collegium's own is in {home / name}; "
+                f"rename that folder, or start the `collegium` command instead of a script beside it"
+            )
+
+
+def load(import_string: str) -> Any:
+    """Return what `package.module:name` names. Raises RecipeError when it is not there."""
+    module_name, _, name = import_string.partition(":")
+    with told_as(lambda what: RecipeError(f"{import_string}: {module_name} cannot be imported: {what}")):
+        module = _module(import_string, module_name)
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        public = sorted(n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n)))
+        raise RecipeError(
+            f"{import_string}: module {module_name} has no {name!r}; it has {', '.join(public)}"
+        ) from None
+
+
+def _module(import_string: str, module_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        cure = "is it in the working directory, or installed?"
+        if (top := module_name.partition(".")[0]) in OURS:
+            cure = f"{top!r} is Collegium's own package, which hides a folder of that name; rename yours"
+        elif error.name is not None and not f"{module_name}.".startswith(f"{error.name}."):
+            cure = f"{module_name} was found, but it imports {error.name!r}, which is not installed"
+        raise RecipeError(f"{import_string}: there is no module {error.name!r}; {cure}") from error
