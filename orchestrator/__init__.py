@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .running.tune import tune as tune
 
 __all__ = ["load_recipe", "plan", "run", "tune"]
-_HOMES = {"load_recipe": "recipe", "plan": "planning", "run": "runs", "tune": "studies"}
+_HOMES = {"load_recipe": "recipe.load", "plan": "planning.planning", "run": "running.run", "tune": "running.tune"}
 
 
 def __getattr__(name: str) -> Any:

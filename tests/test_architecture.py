@@ -17,6 +17,18 @@ MAY_IMPORT = {
     "students": {"students", "teachers"},
     "orchestrator": {"orchestrator", "students", "teachers"},
 }
+ROOMS = {
+    "orchestrator": ["cli", "running", "planning", "building", "tracking", "reporting", "watching", "search", "jobs", "stages", "cluster", "recipe"],
+    "students": ["fitting", "cohorts", "delivering", "training", "measuring", "data", "tasks", "objective", "runs", "config"],
+    "teachers": ["labelling", "preparing", "models", "sources", "transfer_set", "users_code", "soft_targets", "resources", "storage", "rows", "process", "config"],
+}  # fmt: skip
+"""Top first: a room imports only rooms below it."""
+BESIDE = {
+    "orchestrator": ["__init__", "__main__"],
+    "students": ["__init__", "models"],
+    "teachers": ["__init__", "zoo", "errors"],
+}
+"""Modules that stand beside the rooms: entry points on the left of these, what recipes and every room name."""
 MODULES = [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
 
 
@@ -35,6 +47,39 @@ def imported(path: Path) -> set[str]:
 def test_imports_follow_the_chain(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
     assert imported(path) & set(MAY_IMPORT) <= MAY_IMPORT[package]
+
+
+def own_imports(path: Path) -> set[str]:
+    """The rooms, and modules beside them, of its own package that a module imports anywhere."""
+    package, *inside = path.relative_to(ROOT).parts
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            above = [package, *inside[:-1]][: len(inside) + 1 - node.level] if node.level else []
+            whole = [*above, *(node.module or "").split(".")] if node.module else above
+            if whole[:1] == [package]:
+                found |= {whole[1]} if len(whole) > 1 else {alias.name for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_stands_in_a_room_and_imports_only_rooms_below_it(path: Path) -> None:
+    package, *inside = path.relative_to(ROOT).parts
+    rooms, beside = ROOMS[package], BESIDE[package]
+    if len(inside) == 1:
+        assert path.stem in beside, "a new file goes into a room"
+        return
+    allowed = {*rooms[rooms.index(inside[0]) :], *beside} - {"__init__", "__main__"}
+    assert own_imports(path) <= allowed
+
+
+def test_every_room_says_what_it_is() -> None:
+    for package, rooms in ROOMS.items():
+        assert {
+            path.name for path in (ROOT / package).iterdir() if path.is_dir() and path.name != "__pycache__"
+        } == set(rooms)
+        for room in rooms:
+            assert ast.get_docstring(ast.parse((ROOT / package / room / "__init__.py").read_text())), (package, room)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

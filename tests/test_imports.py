@@ -18,7 +18,7 @@ def write(folder: Path, name: str, text: str) -> None:
 
 def digest(folder: Path, name: str) -> str:
     """In a fresh process: no module is remembered."""
-    code = f"from pathlib import Path; from teachers.users_code.imports import *; use_user_path(Path({str(folder)!r})); print(code_digest({name!r}))"
+    code = f"from pathlib import Path; from teachers.users_code.digest import *; from teachers.users_code.imports import *; use_user_path(Path({str(folder)!r})); print(code_digest({name!r}))"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -72,7 +72,7 @@ def test_a_users_folder_named_teachers_does_not_hide_ours(tmp_path: Path) -> Non
 def test_a_start_that_would_take_a_foreign_package_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "students/__init__.py", "")
     code = (
-        f"import sys; from teachers.errors import *; from teachers import imports; sys.path.insert(0, {str(tmp_path)!r})\n"
+        f"import sys; from teachers.errors import *; from teachers.users_code import imports; sys.path.insert(0, {str(tmp_path)!r})\n"
         "try: imports.check_own_packages()\nexcept EnvironmentUnfit as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -82,7 +82,7 @@ def test_the_last_words_of_a_command_are_json_too(tmp_path: Path) -> None:
 
 def test_without_ray_figures_go_nowhere() -> None:
     code = (
-        "import sys; from teachers import prometheus\n"
+        "import sys; from teachers.process import prometheus\n"
         "for name, figure in prometheus.FIGURES.items():\n"
         "    labels = dict.fromkeys(figure.labels, 'x')\n"
         "    (prometheus.add if figure.kind == 'Counter' else prometheus.show)(name, 1, **labels)\n"
@@ -93,7 +93,7 @@ def test_without_ray_figures_go_nowhere() -> None:
 
 def test_figures_wait_for_a_ray_that_another_thread_is_importing() -> None:
     code = (
-        "import sys, types; from teachers import prometheus\n"
+        "import sys, types; from teachers.process import prometheus\n"
         "sys.modules['ray'] = types.ModuleType('ray')\n"  # as it is until its last line was run
         "prometheus.show('collegium_stages_done', 1)"
     )

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from students.config.cohort import CohortConfig
 from teachers.config.resources import Resources
@@ -15,11 +15,6 @@ from teachers.users_code.imports import load
 from ..stages import keys
 from ..stages.stages import Built
 from .context import Context, Facts, Taught, delivered, delivered_member, segments_of, sources
-
-if TYPE_CHECKING:
-    pass
-if TYPE_CHECKING:
-    pass
 
 
 def evaluate_teachers(context: Context, prepared: Built, taught: Mapping[str, Taught]) -> Built:

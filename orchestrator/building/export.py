@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import yaml
 
@@ -16,13 +15,8 @@ from ..stages import keys
 from ..stages.stages import Built
 from .context import Context, Facts, delivered, delivered_digest
 
-if TYPE_CHECKING:
-    pass
-if TYPE_CHECKING:
-    pass
 
-
-def export(context: Context, name: str, student: Built, evaluated: Built) -> Built:
+def export_model(context: Context, name: str, student: Built, evaluated: Built) -> Built:
     stage = keys.export_stage(context.recipe, name, delivered_digest(student), evaluated.digest)
 
     def build(folder: Path) -> tuple[Seal, Facts]:

@@ -10,16 +10,15 @@ from teachers.config.teacher import TeacherConfig
 from teachers.process.log_lines import with_ids
 from teachers.process.waiting import outcome
 
-from ..recipe import model
-from ..recipe.model import Recipe
+from ..recipe.model import Recipe, is_trained_here, name_in_recipe
 from ..stages import keys
 from ..stages.stages import Built
 from . import cohorts, prepare
-from . import evaluate as evaluate_module
-from . import export as export_module
-from . import train as train_module
 from .context import Context, Taught, delivered, delivered_digest, delivered_member
+from .evaluate import evaluate_cohort, evaluate_student, evaluate_teachers
+from .export import export_cohort, export_model
 from .label import label
+from .train import distill, train_estimator, train_networks
 
 Until = Literal["label", "distill", "evaluate", "export"]
 log = logging.getLogger(__name__)
@@ -79,7 +78,7 @@ def train_in_order(context: Context, generations: Sequence[list[str]]) -> Result
 def train(context: Context, results: Results, names: list[str]) -> None:
     """Students and cohorts whose teachers have all labelled."""
     students = [name for name in names if name in context.recipe.students]
-    results.students |= train_module.distill(context, students, results.prepared, results.taught)
+    results.students |= distill(context, students, results.prepared, results.taught)
     for name in names:
         if name in context.recipe.cohorts:
             built = cohorts.train_cohort(context, name, results.prepared, results.taught)
@@ -90,12 +89,12 @@ def label_teachers(context: Context, results: Results, pool: ThreadPoolExecutor)
     """Teachers with given weights, and estimators, label while the networks are still trained."""
     waiting: dict[str, Future[Taught]] = {}
     for name, config in context.recipe.teachers.items():
-        if not model.is_trained_here(config):
+        if not is_trained_here(config):
             weights = keys.teacher_digest(context.recipe, name, None)
             waiting[name] = pool.submit(with_ids(label), context, name, config, weights, None, results.prepared)
         elif config.kind == "sklearn":
             waiting[name] = pool.submit(with_ids(_train_and_label), context, results, name)
-    networks = train_module.train_networks(context, results.prepared)
+    networks = train_networks(context, results.prepared)
     for name, built in networks.items():
         config, folder = context.recipe.teachers[name], built.folder / delivered(built.folder)[0]
         waiting[name] = pool.submit(with_ids(label), context, name, config, built.digest, folder, results.prepared)
@@ -104,7 +103,7 @@ def label_teachers(context: Context, results: Results, pool: ThreadPoolExecutor)
 
 
 def _train_and_label(context: Context, results: Results, name: str) -> Taught:
-    built = train_module.train_estimator(context, name, results.prepared)
+    built = train_estimator(context, name, results.prepared)
     results.trained[name] = built
     return label(context, name, context.recipe.teachers[name], built.digest, built.folder, results.prepared)
 
@@ -126,11 +125,11 @@ def label_assistants(context: Context, results: Results, names: list[str], pool:
 def evaluate(context: Context, results: Results) -> None:
     """Latency is measured: one after the other."""
     if context.recipe.teachers:
-        teachers = evaluate_module.evaluate_teachers(context, results.prepared, results.taught)
+        teachers = evaluate_teachers(context, results.prepared, results.taught)
         results.evaluations["teachers"] = teachers
     for name, built in results.students.items():
         in_cohort = name in context.recipe.cohorts
-        look = evaluate_module.evaluate_cohort if in_cohort else evaluate_module.evaluate_student
+        look = evaluate_cohort if in_cohort else evaluate_student
         results.evaluations[name] = look(context, name, results.prepared, built, results.taught)
 
 
@@ -138,9 +137,9 @@ def export(context: Context, results: Results) -> None:
     for name, built in results.students.items():
         evaluated = results.evaluations[name]
         if name in context.recipe.cohorts:
-            results.models |= export_module.export_cohort(context, name, built, evaluated)
+            results.models |= export_cohort(context, name, built, evaluated)
         else:
-            results.models[name] = export_module.export(context, name, built, evaluated)
+            results.models[name] = export_model(context, name, built, evaluated)
 
 
 def missed_gates(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
@@ -150,11 +149,9 @@ def missed_gates(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
         figures = report["students"][name] if name in recipe.students else report["cohorts"][name]["delivered"]
         accuracy = figures["test_accuracy"]["mean"]
         if config.require.accuracy is not None and accuracy < config.require.accuracy:
-            missed.append(
-                f"{model.name_in_recipe(recipe, name)}: accuracy {accuracy:.4f} is below {config.require.accuracy}"
-            )
+            missed.append(f"{name_in_recipe(recipe, name)}: accuracy {accuracy:.4f} is below {config.require.accuracy}")
         gain = figures["gain"]["mean"] if figures["gain"] else None
         if config.require.gain is not None and (gain is None or gain < config.require.gain):
             told = "not known without a control" if gain is None else f"{gain:.4f}"
-            missed.append(f"{model.name_in_recipe(recipe, name)}: gain {told} is below {config.require.gain}")
+            missed.append(f"{name_in_recipe(recipe, name)}: gain {told} is below {config.require.gain}")
     return missed

@@ -3,16 +3,12 @@
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from teachers.storage.seal import Seal, write_seal
 
 from ..stages import keys
 from ..stages.stages import Built
 from .context import Context, Facts
-
-if TYPE_CHECKING:
-    pass
 
 
 def prepare(context: Context) -> Built:

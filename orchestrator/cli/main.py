@@ -8,10 +8,12 @@ from typing import Any
 
 import click
 
+from . import neighbours  # noqa: F401  (before all that imports `teachers`)
+
+# isort: split
 from ..recipe.load import load_recipe
 from ..recipe.model import public
 from ..recipe.shipped import find, recipes
-from . import neighbours  # noqa: F401  (before all that imports `teachers`)
 from .endings import end_well
 from .jobs import jobs, submit
 from .listing import students, teachers

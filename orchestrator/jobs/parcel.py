@@ -95,7 +95,7 @@ def _place(module: str, path: Path) -> str:
 
 def _ours() -> Iterator[tuple[str, bytes]]:
     """What our wheel holds: three packages, recipes and schema, and the metadata that the version is read from."""
-    beside = Path(__file__).resolve().parent.parent
+    beside = Path(__file__).resolve().parents[2]
     for package in OURS:
         for path in sorted((beside / package).rglob("*")):
             if path.is_file() and path.suffix in (".py", ".yaml", ".json", ".html", ".j2", ".css", ".md"):

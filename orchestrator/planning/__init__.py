@@ -1,1 +1,4 @@
-"""planning"""
+"""What a run would do, and what is wrong with it, before any work.
+
+Builds nothing and writes nothing.
+"""

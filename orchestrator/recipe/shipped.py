@@ -10,7 +10,7 @@ from .file import nearest
 
 def home() -> Path:
     """Where the files lie: inside the package when installed, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     return package if (package / "recipes").is_dir() else package.parent
 
 

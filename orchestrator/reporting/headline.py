@@ -2,10 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
 def learners(report: Mapping[str, Any]) -> dict[str, Any]:

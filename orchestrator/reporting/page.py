@@ -17,7 +17,7 @@ from .study_page import Plot, study_page
 def page(report: Mapping[str, Any]) -> str:
     """The HTML text; everything that comes from recipes and data is escaped."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("orchestrator"),
+        loader=jinja2.PackageLoader("orchestrator.reporting"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

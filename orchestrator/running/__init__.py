@@ -1,1 +1,4 @@
-"""running"""
+"""A run and a search, one call each from Python.
+
+Knows nothing of click or exit codes.
+"""

@@ -1,1 +1,4 @@
-"""tracking"""
+"""MLflow: runs, curves, the registry, and what is told later because a server was away.
+
+Knows nothing of what the figures mean.
+"""

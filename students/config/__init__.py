@@ -1,1 +1,4 @@
-"""config"""
+"""What a recipe can say of students and cohorts.
+
+Imports no torch.
+"""

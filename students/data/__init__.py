@@ -1,1 +1,4 @@
-"""data"""
+"""Batches: rows, labels and soft targets side by side, augmented.
+
+Knows nothing of losses.
+"""

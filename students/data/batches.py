@@ -1,7 +1,6 @@
 """From a run to the batches that it trains on: which rows, in which order, and what a batch becomes for the network.
 
-The order of rows is a function of (seed, epoch, window) alone, so any step can be reached without replaying those
-before it, and every number of ranks sees the same global batches.
+The order of rows is a function of (seed, epoch, window) alone: any step is reached directly, by any number of ranks.
 """
 
 import math
@@ -37,8 +36,7 @@ Inputs = Callable[[Batch, Generator | None], Network]
 Canonical = Callable[[Batch, Generator | None], dict[str, Tensor]]
 CHUNK = 4096
 INPUT = "input."
-KEY = "sample_key"
-"""Of a batch for live teachers: the bits of u64 as i64."""
+KEY = "sample_key"  # of a batch for live teachers: the bits of u64 as i64
 
 
 @dataclass(frozen=True)

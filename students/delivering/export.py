@@ -77,7 +77,7 @@ def deliverable_metrics(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 def model_card(name: str, config: ModelConfig, figures: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     """README.md with YAML front matter, in the form that model hubs read."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("students"),
+        loader=jinja2.PackageLoader("students.delivering"),
         autoescape=False,  # Markdown; cells that come from users go through `code`
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,1 +1,4 @@
-"""fitting"""
+"""Trainings under a session: Ray Train, a process, a trial.
+
+Knows nothing of losses or batches.
+"""

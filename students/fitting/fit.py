@@ -60,8 +60,6 @@ def fit(
 
 
 def train_one(run: Run | CohortRun, session: Session, shared: SharedData, checkpoint_every_s: float) -> list[RunResult]:
-    pass
-
     for network in run.networks:
         use_user_path(network.user_path)
         network.folder.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,4 @@
-"""tasks"""
+"""What is learnt and how it is judged.
+
+Knows nothing of files, ranks or batches.
+"""

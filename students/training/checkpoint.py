@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from teachers.errors import StoreError
-from teachers.models import folder as folder_module
-from teachers.models.folder import ModelConfig, save_model
+from teachers.models.folder import CONFIG, WEIGHTS, ModelConfig, save_model
 from teachers.storage import mirror, seal
 
 from ..runs.run import Run, RunResult
@@ -106,7 +105,7 @@ def publish_result(run: Run, weights: Mapping[str, Tensor], config: ModelConfig,
         "best_step": result.best_step,
         "validation": result.validation,
     }
-    outputs = [folder_module.CONFIG, folder_module.WEIGHTS, RESULT]
+    outputs = [CONFIG, WEIGHTS, RESULT]
     with only_one(run.folder):
         if seal.read_seal(run.folder) is None:
             for name in outputs:  # of somebody who was killed before the seal

@@ -1,1 +1,4 @@
-"""config"""
+"""What a recipe can say of teachers, transfer sets and training.
+
+Imports no torch.
+"""

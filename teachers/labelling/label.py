@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..process import prometheus
 from ..soft_targets.store import SoftTargetStore
+from .dispatch import Dispatcher, Shard, replicas
 from .shard import MAX_ATTEMPTS, LabelTask, TeacherSpec
 
 log = logging.getLogger(__name__)
@@ -56,8 +57,6 @@ def label(
     Raises TeacherError when the teacher cannot be loaded, says what it must not, or fails at a shard `max_attempts`
     times; EnvironmentUnfit when the cluster has had no room for its replicas for `wait_s`. Whatever was committed stays.
     """
-    from .dispatch import Dispatcher, Shard, replicas
-
     given = [task.store for task in tasks]
     teacher, tasks = teacher.resolved(), [_resolved_task(task) for task in tasks]
     stores = [SoftTargetStore.open(task.store) for task in tasks]

@@ -25,9 +25,9 @@ from ..config.teacher import (
 from ..errors import RecipeError, TeacherError
 from ..storage import seal
 from ..transfer_set.transfer_set import Column
-from ..users_code import digest as digest_module
 from ..users_code import imports
 from ..users_code.calls import calling
+from ..users_code.digest import code_digest
 from . import estimators
 from .folder import LoadedModel, ModelConfig, build_module, load_model, load_state, read_config, read_safetensors
 from .preprocess import Preprocessor
@@ -242,7 +242,7 @@ def _callable(config: CallableTeacher, classes: tuple[str, ...]) -> Teacher:
         raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")
 
     def identity() -> dict[str, Any]:
-        return {"function": digest_module.code_digest(config.function), "arguments": config.arguments}
+        return {"function": code_digest(config.function), "arguments": config.arguments}
 
     def forward(batch: Batch) -> Scores:
         with calling("function", config.function):

@@ -1,1 +1,4 @@
-"""transfer_set"""
+"""Prepared rows, and the replayable views of them.
+
+Knows nothing of where they came from.
+"""

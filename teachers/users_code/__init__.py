@@ -1,1 +1,4 @@
-"""users_code"""
+"""Import strings: loading what they name, a digest of it, and errors in its own words.
+
+Knows nothing of what the code is for.
+"""

@@ -15,7 +15,7 @@ from ..storage.disk import is_full
 
 KEY = re.compile(r"[a-z_]+(\.\w+)*: ")
 """With which a message begins that names a key itself."""
-OURS = Path(__file__).resolve().parent.parent
+OURS = Path(__file__).resolve().parents[2]
 NOT_THE_USERS = tuple(
     [str(OURS / name) for name in ("teachers", "students", "orchestrator")]
     + [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]

@@ -38,7 +38,7 @@ def submitted_folder() -> Path | None:
 
 def check_own_packages() -> None:
     """Raise EnvironmentUnfit when one of our packages would come from anywhere but this distribution."""
-    home = Path(__file__).resolve().parent.parent
+    home = Path(__file__).resolve().parents[2]
     for name in OURS:
         spec = importlib.util.find_spec(name)
         found = Path(spec.origin).resolve().parent if spec is not None and spec.origin else None

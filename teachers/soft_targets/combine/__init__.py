@@ -1,1 +1,4 @@
-"""combine"""
+"""How several teachers become one target.
+
+One module an answer kind.
+"""

@@ -1,1 +1,4 @@
-"""encodings"""
+"""What a store keeps of a row.
+
+One module a form.
+"""
