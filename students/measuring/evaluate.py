@@ -1,4 +1,4 @@
-"""Every figure that a report quotes, from label stores and model folders. The only code that opens the test split.
+"""Every figure that a report quotes, from label stores and model folders.
 
 Knows nothing of recipes: the pipeline says whose stores, which runs and which combination.
 """
@@ -14,22 +14,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from teachers.errors import DataError, StoreError
-from teachers.models.folder import LoadedModel, load_model
+from teachers.errors import StoreError
+from teachers.models.folder import load_model
 from teachers.soft_targets.combine.class_scores import COMBINE, align
 from teachers.soft_targets.reader import SoftTargets
 from teachers.storage.seal import local
-from teachers.transfer_set.transfer_set import Segment, SplitName, TransferSet
+from teachers.transfer_set.transfer_set import SplitName, TransferSet
 from teachers.users_code import imports
 from teachers.users_code.calls import calling
 
 from ..tasks import classification
-from .bootstrap import paired_gain, verdict
+from .bootstrap import Gain, paired_gain, verdict
 from .footprint import footprint
+from .labelled import ROWS_AT_ONCE, Labelled, ask
+from .mistakes import confident_mistakes
 
 FORMAT = 1
-ROWS_AT_ONCE = 4096
-"""Of one forward, and of one call of a combination rule; no figure depends on it."""
 
 
 class Source(Protocol):
@@ -46,31 +46,27 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """The rows of a split that have a label; a row without one counts in no figure."""
+class Heard:
+    """What the teachers of somebody say, f32[N, C] in the transfer set's classes."""
 
-    transfer_set: TransferSet
-    segments: tuple[Segment, ...]
-    masks: tuple[NDArray[np.bool_], ...]
-    labels: Tensor
-    """i64[N], the segments one after the other."""
+    alone: Mapping[str, Tensor]
+    together: Tensor
+    class_only: frozenset[str] = frozenset()
+    """Whose store keeps the class only: what else their scores hold is `probability_floor`, no word of theirs."""
 
-    @classmethod
-    def of(cls, transfer_set: TransferSet, split: SplitName) -> "Labelled":
-        segments = transfer_set.of(split)
-        found = [transfer_set.labels(segment) for segment in segments]
-        masks = tuple(labels >= 0 for labels in found)
-        kept = [labels[mask].astype(np.int64) for labels, mask in zip(found, masks, strict=True)]
-        return cls(transfer_set, segments, masks, torch.from_numpy(np.concatenate([np.empty(0, np.int64), *kept])))
+    @property
+    def sure(self) -> bool:
+        """Whether the probabilities of all together are theirs."""
+        return not self.class_only
 
-    def require(self, split: str) -> "Labelled":
-        if not len(self.labels):
-            rows = sum(segment.num_rows for segment in self.segments)
-            raise DataError(
-                f"{self.transfer_set.folder}: none of the {rows} rows of the {split} split has a label, so nothing can "
-                f"be evaluated; give `transfer_set.label`, or rows with labels in that split"
+    def figures(self, labels: Tensor) -> dict[str, dict[str, Any]]:
+        """Of every teacher."""
+        return {
+            name: classification.all_metrics(
+                logits, labels, self.together, sure=name not in self.class_only, ensemble_sure=self.sure
             )
-        return self
+            for name, logits in self.alone.items()
+        }
 
 
 def evaluate_teachers(
@@ -89,9 +85,9 @@ def evaluate_teachers(
     """
     data = TransferSet.open(transfer_set)
     rows = Labelled.of(data, split).require(split)
-    said, ensemble = hear(rows, sources, "mean_probability")
-    everyone = {**said, "ensemble": ensemble}
-    figures = {name: classification.all_metrics(logits, rows.labels, ensemble) for name, logits in everyone.items()}
+    heard = hear(rows, sources, "mean_probability")
+    together = classification.all_metrics(heard.together, rows.labels, heard.together, sure=heard.sure)
+    figures = {**heard.figures(rows.labels), "ensemble": together}
     for name, looked_at in _validation(data, sources).items():
         figures[name]["validation"] = looked_at
     for name, folder in (folders or {}).items():
@@ -100,7 +96,7 @@ def evaluate_teachers(
         "format": FORMAT,
         "ensemble": figures.pop("ensemble"),
         "teachers": figures,
-        "agreement": classification.agreement_matrix(everyone),
+        "agreement": classification.agreement_matrix({**heard.alone, "ensemble": heard.together}),
         "rows": len(rows.labels),
     }
 
@@ -146,7 +142,7 @@ def ask_all(runs: Runs, rows: Labelled, trust: Sequence[str], device: str | torc
 
 def document_of(
     rows: Labelled,
-    heard: tuple[Mapping[str, Tensor], Tensor],
+    heard: Heard,
     runs: Runs,
     said: Answers,
     chosen: int,
@@ -157,24 +153,33 @@ def document_of(
 
     `heard`: each of its teachers alone, and what they say together.
     """
-    alone, ensemble = heard
     students, controls, offline = said["student"], said.get("control"), said.get("offline")
     size = footprint_of(runs["student"][chosen], rows, trust, threads)
-    gain = paired_gain(_right(students, rows), _right(controls, rows)) if controls else None
-    over_offline = paired_gain(_right(students, rows), _right(offline, rows)) if offline else None
-    everyone = {**alone, "ensemble": ensemble} | {kind: by_seed[chosen] for kind, by_seed in said.items()}
+    gain = _gain(students, controls, rows)
+    over_offline = _gain(students, offline, rows)
+    everyone = {**heard.alone, "ensemble": heard.together}
+    over_seeds = {name: [logits] for name, logits in everyone.items()}
+    over_seeds |= {kind: list(by_seed.values()) for kind, by_seed in said.items()}
     return {
-        "student": _runs(students, runs["student"], rows, ensemble, size),
-        "control": _runs(controls, runs["control"], rows, ensemble, {}) if controls else None,
-        "offline": _runs(offline, runs["offline"], rows, ensemble, {}) if offline else None,
-        "ensemble": classification.all_metrics(ensemble, rows.labels),
+        "student": _runs(students, runs["student"], rows, heard, size),
+        "control": _runs(controls, runs["control"], rows, heard, {}) if controls else None,
+        "offline": _runs(offline, runs["offline"], rows, heard, {}) if offline else None,
+        "ensemble": classification.all_metrics(heard.together, rows.labels, sure=heard.sure),
         "gain": gain.to_json() if gain else None,
         "gain_over_offline": over_offline.to_json() if over_offline else None,
-        "verdict": verdict(gain, len(students)),
+        "verdict": verdict(gain),
         "delivered": chosen,
-        "agreement": classification.agreement_matrix(everyone),
+        "agreement": classification.agreement_matrix(
+            everyone | {kind: by_seed[chosen] for kind, by_seed in said.items()}
+        ),
+        "by_class": classification.by_class(over_seeds, rows.labels, rows.transfer_set.classes),
+        "mistakes": confident_mistakes(students[chosen], heard.together, rows),
         "rows": len(rows.labels),
     }
+
+
+def _gain(students: Mapping[int, Tensor], others: Mapping[int, Tensor] | None, rows: Labelled) -> Gain | None:
+    return paired_gain(_right(students, rows), _right(others, rows), rows.groups) if others else None
 
 
 def delivered(runs: Mapping[int, Path]) -> int:
@@ -205,23 +210,17 @@ def validation_of(run: Path) -> dict[str, float] | None:
 
 def hear(
     rows: Labelled, sources: Sequence[Source], combine: str, teacher_weights: Mapping[str, float] | None = None
-) -> tuple[dict[str, Tensor], Tensor]:
-    """What each teacher says of `rows` and what they say together, f32[N, C] in the transfer set's classes."""
+) -> Heard:
+    """What each teacher says of `rows`, and what they say together."""
     heard = {source.name: _aligned(rows, source) for source in sources}
     alone = {name: _combined([said], "mean_probability", {}) for name, said in heard.items()}
     keywords = {"teacher_weights": [teacher_weights[name] for name in heard]} if teacher_weights else {}
-    return alone, _combined(list(heard.values()), combine, keywords)
+    class_only = frozenset(source.name for source in sources if _keeps_class_only(source))
+    return Heard(alone, _combined(list(heard.values()), combine, keywords), class_only)
 
 
-def ask(model: LoadedModel, rows: Labelled) -> Tensor:
-    """What a network says of `rows`, f32[N, C] on the CPU."""
-    parts = []
-    for segment, mask in zip(rows.segments, rows.masks, strict=True):
-        for first in range(0, segment.num_rows, ROWS_AT_ONCE):
-            num_rows = min(ROWS_AT_ONCE, segment.num_rows - first)
-            logits = model(rows.transfer_set.inputs(segment, first, num_rows)).cpu()
-            parts.append(logits[torch.from_numpy(mask[first : first + num_rows])])
-    return torch.cat(parts)
+def _keeps_class_only(source: Source) -> bool:
+    return any(SoftTargets.open(store).spec.encoding == "label" for store in source.stores.values())
 
 
 def _aligned(rows: Labelled, source: Source) -> tuple[Tensor, Tensor]:
@@ -250,17 +249,22 @@ def _combined(heard: Sequence[tuple[Tensor, Tensor]], combine: str, keywords: Ma
     return torch.cat(parts)
 
 
-def _validation(transfer_set: TransferSet, sources: Sequence[Source]) -> dict[str, dict[str, float]]:
+def _validation(transfer_set: TransferSet, sources: Sequence[Source]) -> dict[str, dict[str, float | None]]:
     rows = Labelled.of(transfer_set, "validation")
     covered = all(segment.name in source.stores for source in sources for segment in rows.segments)
     if not covered or not len(rows.labels):
         return {}
-    said, ensemble = hear(rows, sources, "mean_probability")
-    return {name: _short(logits, rows.labels) for name, logits in {**said, "ensemble": ensemble}.items()}
+    heard = hear(rows, sources, "mean_probability")
+    said = {name: (logits, name not in heard.class_only) for name, logits in heard.alone.items()}
+    said["ensemble"] = (heard.together, heard.sure)
+    return {name: _short(logits, rows.labels, sure) for name, (logits, sure) in said.items()}
 
 
-def _short(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    return {"accuracy": classification.accuracy(logits, labels), "nll": classification.nll(logits, labels)}
+def _short(logits: Tensor, labels: Tensor, sure: bool) -> dict[str, float | None]:
+    return {
+        "accuracy": classification.accuracy(logits, labels),
+        "nll": classification.nll(logits, labels) if sure else None,
+    }
 
 
 def _right(said: Mapping[int, Tensor], rows: Labelled) -> NDArray[np.bool_]:
@@ -269,12 +273,13 @@ def _right(said: Mapping[int, Tensor], rows: Labelled) -> NDArray[np.bool_]:
 
 
 def _runs(
-    said: Mapping[int, Tensor], folders: Mapping[int, Path], rows: Labelled, ensemble: Tensor, size: Mapping[str, Any]
+    said: Mapping[int, Tensor], folders: Mapping[int, Path], rows: Labelled, heard: Heard, size: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Figures by seed, in the order of seeds; all are one architecture, so `size` is measured once."""
     runs = []
     for seed in sorted(said):
-        document = {"seed": seed, **classification.all_metrics(said[seed], rows.labels, ensemble), **size}
+        figures = classification.all_metrics(said[seed], rows.labels, heard.together, ensemble_sure=heard.sure)
+        document = {"seed": seed, **figures, **size}
         if looked_at := validation_of(folders[seed]):
             document["validation"] = dict(looked_at)
         runs.append(document)

@@ -139,5 +139,7 @@ class TransferSetConfig(Config):
     """Edge in pixels that images are stored at; null: their own size, which must then be equal."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """A row that cannot be used ends the run, or is dropped and counted in the report."""
+    duplicates: Literal["keep", "drop"] = "keep"
+    """Rows whose inputs are exactly those of a row of another split are counted in the report; `drop` takes them out of the split that learns or chooses: test rows stay, of the rest validation rows."""
     views: Literal[0] = 0
     """Replayable augmentations of every training row; view 0 is the row itself."""

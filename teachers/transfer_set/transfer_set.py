@@ -22,7 +22,7 @@ from ..storage.seal import check_format, digest_of, local
 if TYPE_CHECKING:
     from ..rows.rows import Rows
 
-FORMAT = 1
+FORMAT = 2
 NAME = "transfer_set.json"
 PART_BYTES = 60 * 2**20
 """Of inputs in one part; what Arrow adds keeps it below 64 MiB."""
@@ -150,6 +150,10 @@ class TransferSet:
     def labelled(self, segment: Segment) -> NDArray[np.bool_]:
         """Whose label may be used, bool [rows]."""
         return _numpy(self._rows(segment, "labelled"))
+
+    def groups(self, segment: Segment) -> NDArray[np.uint64]:
+        """The key of each row's group, which is its own where the split has no `group_by`, u64 [rows]."""
+        return _numpy(self._rows(segment, "group"))
 
     def ids(self, segment: Segment) -> pa.StringArray:
         return self._rows(segment, "id")
