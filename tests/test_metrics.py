@@ -5,7 +5,7 @@ import scipy.stats
 import sklearn.metrics
 import torch
 
-from students.measuring.bootstrap import Gain, paired_gain, points, verdict
+from students.measuring.gain import Gain, paired_gain, points, verdict
 from students.tasks import classification
 
 

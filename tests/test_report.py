@@ -16,7 +16,7 @@ from orchestrator.reporting.headline import headline_figures
 from orchestrator.reporting.note import note
 from orchestrator.reporting.page import page, seconds, tone
 from orchestrator.reporting.plots import short
-from students.measuring.bootstrap import paired_gain, verdict
+from students.measuring.gain import paired_gain, verdict
 from students.tasks import classification
 
 SIZE = {

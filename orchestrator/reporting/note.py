@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from students.measuring.bootstrap import points
+from students.measuring.gain import points
 
 from .headline import learners, percent, spread
 from .study import short

@@ -7,7 +7,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from students.measuring.bootstrap import points
+from students.measuring.gain import points
 
 from . import plots
 from .headline import curves_of, deep_link, learners, percent, spread

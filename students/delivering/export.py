@@ -15,7 +15,7 @@ from teachers.errors import StoreError
 from teachers.models.folder import CONFIG, WEIGHTS, ModelConfig, read_config
 from teachers.storage.seal import Damage, inside, local, publish, sha256_file
 
-from ..measuring.bootstrap import points
+from ..measuring.gain import points
 
 SUMS = "SHA256SUMS"
 FILES = (WEIGHTS, CONFIG, "README.md", "metrics.json", "recipe.yaml")

@@ -12,9 +12,9 @@ from torch import Tensor
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
 from ..tasks import classification
-from .bootstrap import verdict
 from .ensemble import save_ensemble
 from .evaluate import FORMAT, Heard, Runs, Source, ask_all, document_of, footprint_of, hear, rank_of_run
+from .gain import verdict
 from .labelled import Labelled
 
 

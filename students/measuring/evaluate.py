@@ -24,8 +24,8 @@ from teachers.users_code import imports
 from teachers.users_code.calls import calling
 
 from ..tasks import classification
-from .bootstrap import Gain, paired_gain, verdict
 from .footprint import footprint
+from .gain import Gain, paired_gain, verdict
 from .labelled import ROWS_AT_ONCE, Labelled, ask
 from .mistakes import confident_mistakes
 

@@ -97,7 +97,12 @@ def _prepare(
         ids = ids_of(segment, pieces, earlier if plan.kept else None)
         rows = plan.rows
         mine = census.take(rows)
-        named = {"sample_key": mine.keys, "group": mine.group, "label": mine.labels, "labelled": labelled[rows]}
+        named: dict[str, NDArray[Any]] = {
+            "sample_key": mine.keys,
+            "group": mine.group,
+            "label": mine.labels,
+            "labelled": labelled[rows],
+        }
         write_rows(folder / segment.rows_path, named, ids)
 
     columns = _columns(seen.columns, train_moments)
