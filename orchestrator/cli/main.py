@@ -195,11 +195,14 @@ _verb("export", "Everything up to the student's model folder (safetensors, confi
 @with_json
 def report(out: Path, as_json: bool) -> None:
     """Write the newest run's report.html again, and send what MLflow could not take."""
-    from ..reporting.document import write_report
+    from teachers.storage.seal import check_format
+
+    from ..reporting.document import FORMAT, write_report
     from ..tracking.tracker import replay
 
     folder = _newest_run(out)
     document = json.loads((folder / "report.json").read_bytes())
+    check_format(document, FORMAT, folder / "report.json")
     if "search" in document:
         from ..reporting.study import told_again
 

@@ -21,7 +21,8 @@ from ..cluster.capacity import Node, autoscaling, check_capacity, check_room_for
 from ..recipe import model
 from ..recipe.checks import class_problems, folder_problems, import_problems
 from ..recipe.load import check
-from ..recipe.model import Recipe, learner_of
+from ..recipe.model import Recipe, learner_of, name_in_recipe
+from ..recipe.seen_rows import seen_problems
 from ..recipe.space import search_warnings
 from ..stages import keys
 from ..stages.stages import Built, Stage, Stages
@@ -90,7 +91,9 @@ def plan(
     mirror.pull(out)
     seen = look(recipe.transfer_set)
     made = Plan(bytes_free=_free(out))
+    digest = source_digest(recipe.transfer_set)
     problems = [*import_problems(recipe), *folder_problems(recipe), *weights_problems(recipe)]
+    problems += seen_problems(recipe, digest)
     if problems := [*problems, *class_problems(recipe, seen.classes)]:
         raise RecipeError("\n".join(problems))
     places = places_at(address)
@@ -103,7 +106,7 @@ def plan(
     else:
         made.notes += _cluster_notes(recipe, in_reach([*places.values()]))
     walk = _Walk(recipe, Stages(out), made)
-    walk.all(source_digest(recipe.transfer_set))
+    walk.all(digest)
     if places is not None:
         made.placement = placed_on(recipe, [(s.stage, s.name) for s in made.stages if s.action != "reuse"], places)
     rows = seen.num_rows or 0
@@ -116,7 +119,7 @@ def plan(
             f"about {made.bytes_needed / 2**20:,.0f} MiB are needed under {spoken(out)}, "
             f"{made.bytes_free / 2**20:,.0f} MiB are free"
         )
-    made.notes += [*_floor_notes(recipe), *search_warnings(recipe)]
+    made.notes += [*_floor_notes(recipe), *_seed_notes(recipe), *search_warnings(recipe)]
     if dry_forward:
         from .dry_forward import dry_forward as run_dry
 
@@ -140,6 +143,14 @@ def _cluster_notes(recipe: Recipe, nodes: Sequence[Node]) -> list[str]:
     elif not total(nodes, "GPU") and any(config.resources.gpus == "auto" for config in configs):
         notes.append("`gpus: auto` is none, since no node of today has a GPU; say `gpus: 1` for nodes to be added")
     return notes
+
+
+def _seed_notes(recipe: Recipe) -> list[str]:
+    return [
+        f"{name_in_recipe(recipe, name)}: one seed gives no verdict; `train.seeds` needs at least two, better five"
+        for name, config in recipe.learners.items()
+        if config.control and len(config.train.seeds) < 2 and recipe.search is None
+    ]
 
 
 def _floor_notes(recipe: Recipe) -> list[str]:

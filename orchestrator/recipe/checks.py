@@ -11,6 +11,7 @@ from teachers.errors import CollegiumError, RecipeError, StoreError
 from teachers.users_code.imports import load
 
 from .model import Recipe
+from .seen_rows import seen_problems
 
 
 def import_problems(recipe: Recipe) -> Iterator[str]:
@@ -27,7 +28,7 @@ def import_problems(recipe: Recipe) -> Iterator[str]:
 
 def check_before_work(recipe: Recipe) -> None:
     """Raise RecipeError with all that is wrong with names and model folders: found before hours of work, not after."""
-    if problems := [*import_problems(recipe), *folder_problems(recipe)]:
+    if problems := [*import_problems(recipe), *folder_problems(recipe), *seen_problems(recipe)]:
         raise RecipeError("\n".join(problems))
 
 

@@ -18,9 +18,10 @@ from students.runs.curves import read_records
 from teachers.storage.seal import replace
 from teachers.transfer_set.transfer_set import TransferSet
 
+from .headline import OVER_SEEDS, mean_of
 from .study import short, with_test_figures
 
-FORMAT = 1
+FORMAT = 2
 POINTS_OF_A_CURVE = 400
 PACKAGES = ("collegium", "torch", "ray", "pyarrow", "mlflow", "scikit-learn", "numpy")
 
@@ -44,7 +45,7 @@ def build_report(
     """
     teachers = evaluations.get("teachers", NO_TEACHERS)
     drawn = {name: curves(path) for name, path in metrics.items()}
-    counted = TransferSet.open(prepared).report
+    counted, some = TransferSet.open(prepared).report, next(iter(evaluations.values()))
     document = {
         "format": FORMAT,
         "recipe": dict(recipe),
@@ -59,7 +60,7 @@ def build_report(
             name: _cohort(recipe["cohorts"][name], evaluations[name], drawn[name]) for name in recipe["cohorts"]
         },
         "curves": drawn,
-        "transfer_set": {**counted, "test_rows_evaluated": next(iter(evaluations.values()))["rows"]},
+        "transfer_set": {**counted, "test_rows_evaluated": some["rows"], "commonest": some["commonest"]},
         "notes": notes(recipe, counted),
         "mlflow": dict(mlflow),
         "environment": environment(),
@@ -96,7 +97,7 @@ def _student(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "offline_accuracy": over_seeds(offline, "accuracy") if offline else None,
         "gain": evaluation["gain"],
         "gain_over_offline": evaluation.get("gain_over_offline"),
-        **{key: statistics.fmean(run[key] for run in runs) for key in ("macro_f1", "nll", "ece", "agreement", "kl")},
+        **{key: mean_of(runs, key) for key in OVER_SEEDS},
         **{key: delivered[key] for key in ("parameters", "bytes", "latency")},
         "delivered": evaluation["delivered"],
         "runs": runs,
@@ -104,6 +105,8 @@ def _student(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "offline_runs": offline,
         "ensemble": evaluation["ensemble"],
         "agreement_matrix": evaluation.get("agreement"),
+        "by_class": evaluation.get("by_class"),
+        "mistakes": evaluation.get("mistakes", []),
     }
 
 
@@ -179,11 +182,25 @@ def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
         told.append(
             f"{bad} rows could not be used and were dropped, first: {'; '.join(counted['first_bad_rows'][:3])}."
         )
-    if twice := counted.get("duplicates_across_splits"):
-        told.append(f"{twice} rows of one split have the same content as a row of another: test figures may flatter.")
+    told += _about_duplicates(counted)
     if without := counted.get("without_label"):
         told.append(f"{without} training rows have no label; they are transfer data.")
     return told
+
+
+def _about_duplicates(counted: Mapping[str, Any]) -> Iterator[str]:
+    pairs = [(*pair.split("/"), rows) for pair, rows in counted.get("duplicates_across_splits", {}).items() if rows]
+    if not pairs:
+        return
+    found = ", ".join(f"{rows:,} {later} rows those of {earlier} rows" for earlier, later, rows in pairs)
+    dropped = [f"{rows:,} {split} rows" for split, rows in counted["dropped_duplicates"].items() if rows]
+    if dropped:
+        yield f"Some rows had the inputs of a row of another split: {found}. Dropped were {' and '.join(dropped)}."
+    else:
+        flatters = (
+            "test figures may flatter" if any(later == "test" for _, later, _ in pairs) else "validation may flatter"
+        )
+        yield f"Some rows have the inputs of a row of another split: {found}; {flatters} (`transfer_set.duplicates: drop`)."
 
 
 def _about_augmentation(recipe: Mapping[str, Any]) -> Iterator[str]:

@@ -167,12 +167,12 @@ def control_train(control: bool | ControlTrain, train: StudentTrain) -> StudentT
 
 
 class Require(Config):
-    """Quality gates: exit code 3 when a mean over seeds on the test split falls below."""
+    """Quality gates, on the test split: exit code 3 for what falls below."""
 
     accuracy: float | None = Field(None, ge=0, le=1)
-    """Of the student."""
+    """Of the student, the mean over seeds."""
     gain: float | None = Field(None, ge=-1, le=1)
-    """Student's accuracy minus its control's."""
+    """Student's accuracy minus its control's: the lower end of the 95% interval, so it needs a control and two seeds."""
 
 
 def check_teachers(objective: Sequence[TermCommon], teachers: list[str]) -> None:

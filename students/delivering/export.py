@@ -71,6 +71,7 @@ def deliverable_metrics(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "ensemble_test_accuracy": evaluation["ensemble"]["accuracy"],
         "gain": evaluation["gain"],
         "verdict": evaluation["verdict"],
+        "source_digest": evaluation["source_digest"],
     }
 
 

@@ -27,6 +27,7 @@ def evaluate_cohort(
     *,
     combine: str = "mean_probability",
     teacher_weights: Mapping[str, float] | None = None,
+    order: Sequence[str] | None = None,
     split: SplitName = "test",
     threads: int = 1,
     as_one: bool = False,
@@ -41,7 +42,7 @@ def evaluate_cohort(
     seeds = sorted(next(iter(said.values()))["student"])
     together = {seed: mean_probability([answers["student"][seed] for answers in said.values()]) for seed in seeds}
     best = max(seeds, key=lambda seed: sum(rank_of_run(runs["student"][seed])[0] for runs in members.values()))
-    heard = hear(rows, sources, combine, teacher_weights) if sources else Heard({}, together[best])
+    heard = hear(rows, sources, combine, teacher_weights, order) if sources else Heard({}, together[best])
     documents = {
         member: document_of(rows, heard, members[member], answers, chosen[member], trust, threads)
         for member, answers in said.items()
@@ -65,6 +66,7 @@ def evaluate_cohort(
         "seed": best,
         "best": max(members, key=lambda member: rank_of_run(members[member]["student"][chosen[member]])),
         "rows": len(rows.labels),
+        "commonest": rows.commonest(),
     }
 
 

@@ -29,7 +29,7 @@ from .gain import Gain, paired_gain, verdict
 from .labelled import ROWS_AT_ONCE, Labelled, ask
 from .mistakes import confident_mistakes
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Source(Protocol):
@@ -98,6 +98,7 @@ def evaluate_teachers(
         "teachers": figures,
         "agreement": classification.agreement_matrix({**heard.alone, "ensemble": heard.together}),
         "rows": len(rows.labels),
+        "commonest": rows.commonest(),
     }
 
 
@@ -111,17 +112,18 @@ def evaluate_student(
     *,
     combine: str = "mean_probability",
     teacher_weights: Mapping[str, float] | None = None,
+    order: Sequence[str] | None = None,
     split: SplitName = "test",
     device: str | torch.device = "cpu",
     threads: int = 1,
 ) -> dict[str, Any]:
     """`evaluation.json` of one student and its control, both by seed; runs are model folders with `result.json`.
 
-    `sources` are the student's own teachers; the ensemble is what they say under its own `combine`, at T = 1. `chosen`
-    is the delivered seed. Raises DataError when no row of `split` has a label.
+    `sources` are the student's own teachers; the ensemble is what they say under its own `combine`, at T = 1, given to
+    that rule in this `order`. `chosen` is the delivered seed. Raises DataError when no row of `split` has a label.
     """
     rows = Labelled.of(TransferSet.open(transfer_set), split).require(split)
-    heard = hear(rows, sources, combine, teacher_weights)
+    heard = hear(rows, sources, combine, teacher_weights, order)
     runs = {"student": student_runs, **({"control": control_runs} if control_runs else {})}
     said = ask_all(runs, rows, trust, device)
     return {"format": FORMAT, **document_of(rows, heard, runs, said, chosen, trust, threads)}
@@ -175,6 +177,7 @@ def document_of(
         "by_class": classification.by_class(over_seeds, rows.labels, rows.transfer_set.classes),
         "mistakes": confident_mistakes(students[chosen], heard.together, rows),
         "rows": len(rows.labels),
+        "commonest": rows.commonest(),
     }
 
 
@@ -209,14 +212,19 @@ def validation_of(run: Path) -> dict[str, float] | None:
 
 
 def hear(
-    rows: Labelled, sources: Sequence[Source], combine: str, teacher_weights: Mapping[str, float] | None = None
+    rows: Labelled,
+    sources: Sequence[Source],
+    combine: str,
+    teacher_weights: Mapping[str, float] | None = None,
+    order: Sequence[str] | None = None,
 ) -> Heard:
-    """What each teacher says of `rows`, and what they say together."""
+    """What each teacher says of `rows`, and what they say together; `order`: in which a rule is given them."""
     heard = {source.name: _aligned(rows, source) for source in sources}
     alone = {name: _combined([said], "mean_probability", {}) for name, said in heard.items()}
-    keywords = {"teacher_weights": [teacher_weights[name] for name in heard]} if teacher_weights else {}
+    names = order or list(heard)
+    keywords = {"teacher_weights": [teacher_weights[name] for name in names]} if teacher_weights else {}
     class_only = frozenset(source.name for source in sources if _keeps_class_only(source))
-    return Heard(alone, _combined(list(heard.values()), combine, keywords), class_only)
+    return Heard(alone, _combined([heard[name] for name in names], combine, keywords), class_only)
 
 
 def _keeps_class_only(source: Source) -> bool:

@@ -4,6 +4,7 @@ Speaks of the method, so both the seeds and the rows count as drawn anew. Knows 
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -115,6 +116,13 @@ def verdict(gain: Gain | None) -> str:
     if not gain.low <= 0 <= gain.high:
         told += f"; better in {gain.won:,} and worse in {gain.lost:,} of them, which a fair coin does too, p = {gain.sign_p:.2g}"
     return f"No difference shown: {mean} against the control ({told})."
+
+
+def with_interval(gain: Mapping[str, Any]) -> str:
+    """Of a gain as documents have it: `+6.0 (+3.1 to +8.9)`."""
+    if gain["low"] is None:
+        return f"{points(gain['mean'])} (no interval)"
+    return f"{points(gain['mean'])} ({points(gain['low'])} to {points(gain['high'])})"
 
 
 def points(fraction: float) -> str:

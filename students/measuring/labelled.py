@@ -1,6 +1,7 @@
 """The rows of a split that have a label: what every figure is of. The only code that opens the test split."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +46,12 @@ class Labelled:
                 f"be evaluated; give `transfer_set.label`, or rows with labels in that split"
             )
         return self
+
+    def commonest(self) -> dict[str, Any]:
+        """The class with the most rows, its share of them, and how many classes have rows."""
+        counts = torch.bincount(self.labels)
+        name = self.transfer_set.classes[int(counts.argmax())]
+        return {"class": name, "share": int(counts.max()) / len(self.labels), "classes": int((counts > 0).sum())}
 
     def place(self, number: int) -> tuple[Segment, int]:
         """Where row `number` of N stands: its segment, and its row there."""
