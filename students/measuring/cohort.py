@@ -13,8 +13,9 @@ from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
 from ..tasks import classification
 from .ensemble import save_ensemble
-from .evaluate import FORMAT, Heard, Runs, Source, ask_all, document_of, footprint_of, hear, rank_of_run
+from .evaluate import FORMAT, Runs, ask_all, document_of, footprint_of, rank_of_run
 from .gain import verdict
+from .hearing import Heard, Source, hear
 from .labelled import Labelled
 
 
