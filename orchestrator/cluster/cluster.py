@@ -11,9 +11,9 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import RLock
+from threading import RLock, Thread
 from typing import Any, TypeVar
 
 import psutil
@@ -130,6 +130,15 @@ class Cluster:
     def join(self) -> None:
         """Make sure that Ray runs."""
         assert self.nodes
+
+    def join_meanwhile(self) -> None:
+        """Begin to join in a thread. What goes wrong is told by the first call that needs the cluster: it tries again."""
+
+        def join() -> None:
+            with suppress(CollegiumError):
+                self.join()
+
+        Thread(target=join, name="join", daemon=True).start()
 
     def _join(self) -> None:
         import ray
