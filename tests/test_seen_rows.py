@@ -10,9 +10,12 @@ import yaml
 
 from orchestrator.recipe.model import Recipe, public
 from orchestrator.recipe.seen_rows import seen_problems
+from orchestrator.stages.keys import prepare_stage
+from orchestrator.stages.stages import Stage, Stages
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.preparing.look import source_digest
 from teachers.preparing.prepare import prepare
+from teachers.storage.seal import write_seal
 
 ROWS = 600
 
@@ -127,3 +130,20 @@ def test_a_folder_that_says_nothing_is_not_suspected_and_one_that_cannot_be_read
     (model / "recipe.yaml").write_text("transfer_set: {source: {kind: of the future}}")
     (told,) = seen_problems(recipe_with(model, transfer_set(data)))
     assert "cannot be read by this program" in told
+
+
+def test_a_training_in_an_out_was_learnt_from_the_transfer_set_beside_it(data, tmp_path):
+    def build(folder):
+        (folder / "made").write_text(folder.name)
+        return write_seal(folder, ["made"]), {}
+
+    theirs, ours = transfer_set(data, split={"seed": 3}), transfer_set(data)
+    stages = Stages(tmp_path)
+    stages.open()
+    for config in (theirs, ours):
+        prepared = stages.build(prepare_stage(recipe_with("nowhere", config), source_digest(config)), build)
+        trained = stages.build(Stage("train_teacher", "wide", {}, {"transfer set": prepared.digest}), build)
+        run = trained.folder / "teacher" / "seed-0"
+        run.mkdir(parents=True)
+        told = [*seen_problems(recipe_with(run, ours), source_digest(ours))]
+        assert len(told) == (config is theirs)
