@@ -5,19 +5,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.recipe.reference import json_schema
+from orchestrator.recipe.shipped import SCHEMA
 
-from . import DOCS, ROOT
+from . import DOCS, ROOT, rooms
 from .measured import PARTS as FIGURES
 from .recipe import pages as recipe_pages
 from .tables import commands, environment, metrics
 
-SCHEMA = ROOT / "recipe.schema.json"
 PAGES: dict[str, Callable[[], str]] = {
     "reference/commands.md": commands,
     "reference/metrics.md": metrics,
     "reference/environment.md": environment,
 }
-PARTS: dict[str, Callable[[], str]] = {**FIGURES}
+PARTS: dict[str, Callable[[], str]] = {
+    **FIGURES,
+    "rooms": rooms.listed,
+    "rooms-picture": rooms.picture,
+    "rooms-modules": rooms.told,
+}
 """By the name in the marks `<!-- made: NAME -->` and `<!-- end: NAME -->`."""
 MARKED = re.compile(r"(<!-- made: (?P<name>[a-z-]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
 

@@ -13,7 +13,7 @@ from . import neighbours  # noqa: F401  (before all that imports `teachers`)
 # isort: split
 from ..recipe.load import load_recipe
 from ..recipe.model import public
-from ..recipe.shipped import find, recipes
+from ..recipe.shipped import find, recipes, starter
 from .endings import end_well
 from .jobs import jobs, submit
 from .listing import students, teachers
@@ -64,7 +64,7 @@ def init(target: Path, name: str, listing: bool) -> None:
             )
             click.echo(f"{known:<12} {purpose}")
         return
-    text = find(name).read_text("utf-8")
+    text = starter(name, target)
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(text)
