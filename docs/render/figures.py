@@ -2,7 +2,7 @@
 
 import json
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,13 +45,13 @@ class Figure:
         names = (name for _, name, _, _ in string.Formatter().parse(self.text) if name)
         return {name.partition("[")[0] for name in names}
 
-    def newest_first(self) -> list[Record]:
-        """The records that have all that the text needs."""
-        return [found for found in reversed(records(self.record)) if self.wanted <= set(found["figures"])]
+    def newest_first(self, kept: Sequence[Record]) -> list[Record]:
+        """Those of its file that have all that the text needs."""
+        return [found for found in reversed(kept) if self.wanted <= set(found["figures"])]
 
-    def cells(self) -> Iterator[str]:
+    def cells(self, kept: Sequence[Record]) -> Iterator[str]:
         """What; the newest figure and what it was before; the goal; the command."""
-        newest, *older = self.newest_first()
+        newest, *older = self.newest_first(kept)
         told = [Text().vformat(self.text, (), found["figures"]) for found in (newest, *older)]
         earlier = f"; earlier {'; '.join(told[1:])}" if told[1:] else ""
         yield from (self.what, told[0] + earlier, self.goal, f"`{newest['command']}`")

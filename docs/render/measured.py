@@ -9,7 +9,7 @@ from .tables import row
 
 def table(figures: Sequence[Figure]) -> str:
     lines = [row("what", "figure", "goal", "command"), "|---|---|---|---|"]
-    return "\n".join([*lines, *(row(*figure.cells()) for figure in figures)])
+    return "\n".join([*lines, *(row(*figure.cells(records(figure.record))) for figure in figures)])
 
 
 def front() -> str:
