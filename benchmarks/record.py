@@ -73,10 +73,11 @@ def commit() -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """What a figure depends on; not the machine's name."""
+    """What a figure depends on, neighbours (the load of the last minute) too; not the machine's name."""
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
         "gpu": _gpu(),
         "python": platform.python_version(),
         **{package: _version(package) for package in ("torch", "ray")},

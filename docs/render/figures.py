@@ -62,6 +62,12 @@ SPEED = {
     "memory": Figure("memory of all its processes (PSS)", "make", "{run_pss_gib} GiB"),
     "again": Figure("the same again, all stages reused", "make", "{again_s} s", "<= 20 s"),
     "test": Figure("`make test` after installation", "make", "{test_s} s, {tests:,} tests", "<= 900 s"),
+    "help": Figure(
+        "CPU time of `collegium --help` over that of an interpreter that does nothing",
+        "command",
+        "{help_cpu_s:.2f} s (the interpreter {python_cpu_s:.3f} s)",
+        "<= 0.15 s",
+    ),
     "cached": Figure(
         "cached distillation from three teachers over plain cross-entropy, same conv net, batch 256",
         "training",

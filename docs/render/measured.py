@@ -74,7 +74,9 @@ def sources(*names: str) -> Callable[[], str]:
 
 def _machine(machine: Mapping[str, Any]) -> str:
     packages = ", ".join(f"{name} {machine[name]}" for name in ("torch", "ray") if machine.get(name))
-    return f"{machine['cores']} cores, {machine['cpu']}; {machine['gpu'] or 'no GPU'}; Python {machine['python']}, {packages}"
+    load = f", load {machine['load']:g}" if "load" in machine else ""
+    gpu = machine["gpu"] or "no GPU"
+    return f"{machine['cores']} cores, {machine['cpu']}{load}; {gpu}; Python {machine['python']}, {packages}"
 
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -86,7 +88,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "cohort-members": cohort_members,
     "faults": faults,
     "recipes": recipes,
-    "speed-sources": sources("make", "training", "store", "labelling", "cohort", "live", "tune", "cluster", "search"),
+    "speed-sources": sources("make", "training", "store", "labelling", "cohort", "live", "tune", "cluster", "search", "command"),
     "accuracy-sources": sources("make", "digits", "fashion", "peers", "cohorts", "search"),
     "faults-sources": sources("faults"),
 }
