@@ -64,12 +64,16 @@ def command() -> str:
 
 
 def commit() -> str | None:
-    """Of the checkout, with `+` where files were changed since; None where there is no git."""
+    """Of the checkout, with `+` where files beside the records were changed since; None where there is no git."""
     try:
-        git = ["git", "-C", str(ROOT), "describe", "--always", "--exclude=*", "--dirty=+", "--abbrev=10"]
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        name = _git("rev-parse", "--short=10", "HEAD")
+        return name + "+" * bool(_git("diff", "--name-only", "HEAD", "--", ".", ":(exclude)docs/measured"))
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def machine() -> dict[str, Any]:
