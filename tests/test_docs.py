@@ -101,17 +101,21 @@ def test_the_reference_tells_the_meaning_of_every_key_of_the_recipe() -> None:
     assert not [key for key in schema["properties"] if f"| `{key}` |" not in index]
 
 
-def whole_recipes() -> Iterator[Any]:
+def recipes_shown() -> Iterator[Any]:
+    """Whole ones and parts."""
     for path in WRITTEN:
         for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)):
-            document = yaml.safe_load(block)
-            if "format" in document:
-                yield pytest.param(document, id=f"{path.stem}-{number}")
+            yield pytest.param(yaml.safe_load(block), id=f"{path.stem}-{number}")
 
 
-@pytest.mark.parametrize("document", list(whole_recipes()))
-def test_every_whole_recipe_in_the_documents_is_one(document: dict[str, Any]) -> None:
-    Recipe.model_validate(document)
+@pytest.mark.parametrize("document", list(recipes_shown()))
+def test_every_recipe_in_the_documents_is_one_and_every_part_fits_into_one(document: dict[str, Any]) -> None:
+    if "format" in document:
+        Recipe.model_validate(document)
+    schema = Recipe.model_json_schema()
+    known = schema["$defs"]["StudentConfig"]["properties"] | schema["properties"]
+    for key, part in document.items():
+        jsonschema.validate(part, {**known[key], "$defs": schema["$defs"]})
 
 
 def test_the_readme_shows_the_recipe_that_is_shipped() -> None:

@@ -88,7 +88,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "cohort-members": cohort_members,
     "faults": faults,
     "recipes": recipes,
-    "speed-sources": sources("make", "training", "store", "labelling", "cohort", "live", "tune", "cluster", "search", "command"),
+    "speed-sources": sources(
+        "make", "training", "store", "labelling", "cohort", "live", "tune", "cluster", "search", "command"
+    ),
     "accuracy-sources": sources("make", "digits", "fashion", "peers", "cohorts", "search"),
     "faults-sources": sources("faults"),
 }
