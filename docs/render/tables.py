@@ -7,7 +7,7 @@ import click
 
 from orchestrator.cli.main import collegium
 from teachers.process import prometheus
-from teachers.process.variables import VARIABLES, Group
+from teachers.process.environment import VARIABLES, Group
 
 NOTE = "<!-- Made by `make docs`; do not edit. -->"
 
