@@ -24,8 +24,10 @@ class Page:
 
 
 PAGES: dict[str, Page] = {
-    "transfer-set": Page("The transfer set", ("TransferSetConfig", "*Source", "SplitConfig", "SplitFiles")),
-    "teachers": Page("Teachers", ("*Teacher",), all_of="Every teacher"),
+    "transfer-set": Page(
+        "The transfer set", ("TransferSetConfig", "*Source", "SplitConfig", "SplitFiles", "LabelledRows")
+    ),
+    "teachers": Page("Teachers", ("*Teacher", "TeacherRequire"), all_of="Every teacher"),
     "students": Page("Students", ("StudentConfig", "ControlTrain", "Require")),
     "objective": Page("The objective", ("*Term", "Ramp"), all_of="Every term"),
     "training": Page("Training", ("StudentTrain", "TeacherTrain", "MemberTrain", "EarlyStopping")),
