@@ -43,11 +43,6 @@ def test_every_command_has_help_and_every_option_too(path: tuple[str, ...], comm
     assert command.help and all(getattr(p, "help", "x") for p in command.params if p.param_type_name == "option")  # type: ignore[attr-defined]
 
 
-def test_the_readme_names_every_command() -> None:
-    text = (ROOT / "README.md").read_text()
-    assert not [" ".join(path) for path, _ in commands() if f"collegium {' '.join(path)}" not in text]
-
-
 def test_a_mistyped_command_is_told_the_nearest(tmp_path: Path) -> None:
     done = run("distil", cwd=tmp_path)
     assert (done.returncode, "distill" in done.stderr) == (2, True)

@@ -383,3 +383,9 @@ def test_headline_and_note_say_what_the_report_says(report):
 def test_numbers_are_short():
     assert [short(1234567), short(1210), short(0.05)] == ["1.23 M", "1.21 k", "0.05"]
     assert [seconds(12.34), seconds(600), seconds(7200)] == ["12.3 s", "10.0 min", "2.0 h"]
+
+
+def test_every_key_of_a_report_is_told(report):
+    told = (Path(__file__).parents[1] / "docs/reference/report.md").read_text()
+    for key in {*report, *report["students"]["small"], *report["teachers"]["wide"], *report["stages"][0]}:
+        assert key == "accuracy" or re.search(rf"`{key}[`.\[]", told), key  # of a teacher it is `test_accuracy` too

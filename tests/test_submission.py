@@ -85,7 +85,7 @@ def test_all_of_collegium_goes_along_and_with_installed_nothing_of_it(user: Path
     }
     found = shipped(submission(user))
     assert ours <= found
-    assert {"orchestrator/recipes/digits.yaml", "orchestrator/recipe.schema.json"} <= found
+    assert {"orchestrator/recipes/digits.yaml", "orchestrator/recipe/recipe.schema.json"} <= found
     assert not [name for name in found if name.endswith((".pyc", ".arrow", ".parquet", ".env"))]
     assert all(name.startswith(SUBMITTED) for name in shipped(submission(user, installed=True)))
 

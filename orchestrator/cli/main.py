@@ -55,7 +55,7 @@ def collegium() -> None:
 @click.option("--list", "listing", is_flag=True, help="List the shipped recipes.")
 def init(target: Path, name: str, listing: bool) -> None:
     """Write a starter recipe."""
-    from ..recipe.shipped import find, recipes
+    from ..recipe.shipped import recipes, starter
 
     if listing:
         for known, path in recipes().items():
@@ -64,7 +64,7 @@ def init(target: Path, name: str, listing: bool) -> None:
             )
             click.echo(f"{known:<12} {purpose}")
         return
-    text = find(name).read_text("utf-8")
+    text = starter(name, target)
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(text)
