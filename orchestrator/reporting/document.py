@@ -9,7 +9,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from students.runs.curves import read_records
 from teachers.storage.seal import replace
 from teachers.transfer_set.transfer_set import TransferSet
 
-from .study import short, with_test_figures
+from .fairness import about_augmentation, about_controls
+from .study import with_test_figures
 
 FORMAT = 1
 POINTS_OF_A_CURVE = 400
@@ -164,7 +165,7 @@ def _thinned(points: Mapping[int, float]) -> list[list[float]]:
 
 def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
     """What a reader must know to judge the figures."""
-    told = [*_about_augmentation(recipe), *_about_controls(recipe)]
+    told = [*about_augmentation(recipe), *about_controls(recipe)]
     told += [
         f"Teacher {name} gives probabilities; they were floored at {teacher['probability_floor']:g}, which decides what a 0 means."
         for name, teacher in recipe["teachers"].items()
@@ -184,27 +185,6 @@ def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
     if without := counted.get("without_label"):
         told.append(f"{without} training rows have no label; they are transfer data.")
     return told
-
-
-def _about_augmentation(recipe: Mapping[str, Any]) -> Iterator[str]:
-    everyone = {f"teacher {name}": config for name, config in recipe["teachers"].items()}
-    everyone |= {f"student {name} and its control": config for name, config in recipe["students"].items()}
-    everyone |= {f"cohort {name} and its controls": config for name, config in recipe["cohorts"].items()}
-    augmented: dict[str, list[str]] = {}
-    for name, config in everyone.items():
-        if augment := (config.get("train") or {}).get("augment"):
-            told = augment if isinstance(augment, str) else ", then ".join(augment)
-            augmented.setdefault(told, []).append(name)
-    for augment, names in augmented.items():
-        yield f"Trained with augmentation ({augment}): {', '.join(names)}. All others saw the rows as they are."
-
-
-def _about_controls(recipe: Mapping[str, Any]) -> Iterator[str]:
-    for name, config in {**recipe["students"], **recipe["cohorts"]}.items():
-        if isinstance(config["control"], Mapping):
-            own = ", ".join(f"{key} {short(value)}" for key, value in config["control"].items() if value is not None)
-            if own:
-                yield f"The control of {name} is trained by settings of its own ({own}); the budget is the same."
 
 
 def environment() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from students.config.cohort import CohortCommon
-from students.config.student import ImportedTerm, TeacherTermCommon
+from students.config.student import ImportedTerm, TeacherTermCommon, control_train
 from teachers.config.teacher import DECIDES_NOTHING, CheckpointTeacher, TeacherConfig
 from teachers.errors import RecipeError
 from teachers.storage.seal import digest_of, sha256_file
@@ -83,7 +83,8 @@ def distill_stage(recipe: Recipe, name: str, prepared: str, labels: Mapping[str,
     config = {key: value for key, value in learner.model_dump(mode="json").items() if key not in NOT_OF_TRAINING}
     config["teachers"] = {teacher: hearing(recipe, teacher) for teacher in learner.teachers}
     inputs = {"transfer set": prepared, **{f"labels of {teacher}": digest for teacher, digest in labels.items()}}
-    names = [*networks_code(learner), *learner.train.augments, *_term_code(learner)]
+    augments = [*learner.train.augments, *control_train(learner.control, learner.train).augments]
+    names = [*networks_code(learner), *augments, *_term_code(learner)]
     inputs |= _code(name_in_recipe(recipe, name), *names)
     return Stage("distill", name, config, inputs)
 
