@@ -21,10 +21,12 @@ from ..cluster.capacity import Node, autoscaling, check_capacity, check_room_for
 from ..recipe import model
 from ..recipe.checks import class_problems, folder_problems, import_problems
 from ..recipe.load import check
-from ..recipe.model import Recipe, learner_of
+from ..recipe.model import Recipe, learner_of, public
 from ..recipe.space import search_warnings
+from ..reporting.fairness import missing_augmentation
 from ..stages import keys
 from ..stages.stages import Built, Stage, Stages
+from .budgets import Rows, budget_notes, label_notes
 from .placement import Ask, places_at
 from .placement import place as placed_on
 
@@ -103,7 +105,7 @@ def plan(
     else:
         made.notes += _cluster_notes(recipe, in_reach([*places.values()]))
     walk = _Walk(recipe, Stages(out), made)
-    walk.all(source_digest(recipe.transfer_set))
+    prepared = walk.all(source_digest(recipe.transfer_set))
     if places is not None:
         made.placement = placed_on(recipe, [(s.stage, s.name) for s in made.stages if s.action != "reuse"], places)
     rows = seen.num_rows or 0
@@ -116,7 +118,9 @@ def plan(
             f"about {made.bytes_needed / 2**20:,.0f} MiB are needed under {spoken(out)}, "
             f"{made.bytes_free / 2**20:,.0f} MiB are free"
         )
-    made.notes += [*_floor_notes(recipe), *search_warnings(recipe)]
+    counted = Rows.of(recipe, seen, prepared.folder if prepared else None)
+    made.notes += [*label_notes(recipe, counted), *budget_notes(recipe, counted)]
+    made.notes += [*missing_augmentation(public(recipe)), *_floor_notes(recipe), *search_warnings(recipe)]
     if dry_forward:
         from .dry_forward import dry_forward as run_dry
 
@@ -175,7 +179,8 @@ class _Walk:
     def unknown(self, kind: str, name: str, until: str) -> None:
         self.made.stages.append(Planned(kind, name, "", None, "unknown", f"unknown until {until} is sealed"))
 
-    def all(self, source_digest: str) -> None:
+    def all(self, source_digest: str) -> Built | None:
+        """Every stage of the recipe; the prepared transfer set, if there is one."""
         prepared = self.note(keys.prepare_stage(self.recipe, source_digest))
         taught = {name: self.teacher(name, prepared) for name in self.recipe.teachers}
         students: dict[str, Built | None] = {}
@@ -193,6 +198,7 @@ class _Walk:
                 self.unknown("export", name, f"evaluate/{name}")
             else:
                 self.exports(name, learner, evaluated)
+        return prepared
 
     def exports(self, name: str, learner: Built, evaluated: Built) -> None:
         of_cohort = name in self.recipe.cohorts

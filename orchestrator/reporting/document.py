@@ -18,7 +18,7 @@ from students.runs.curves import read_records
 from teachers.storage.seal import replace
 from teachers.transfer_set.transfer_set import TransferSet
 
-from .fairness import about_augmentation, about_controls
+from .fairness import about_augmentation, about_controls, about_labels
 from .study import with_test_figures
 
 FORMAT = 1
@@ -165,7 +165,7 @@ def _thinned(points: Mapping[int, float]) -> list[list[float]]:
 
 def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
     """What a reader must know to judge the figures."""
-    told = [*about_augmentation(recipe), *about_controls(recipe)]
+    told = [about_labels(counted), *about_augmentation(recipe), *about_controls(recipe)]
     told += [
         f"Teacher {name} gives probabilities; they were floored at {teacher['probability_floor']:g}, which decides what a 0 means."
         for name, teacher in recipe["teachers"].items()

@@ -70,6 +70,17 @@ def _own_of_control(config: Mapping[str, Any]) -> str:
     return augment_of({"train": config["control"]}) if isinstance(config["control"], Mapping) else ""
 
 
+def about_labels(counted: Mapping[str, Any]) -> str:
+    """Every label that went into a student, those that only chose too. `counted`: the transfer set's report."""
+    labelled = counted["labelled"]
+    used = labelled["train"] + labelled["validation"]
+    return (
+        f"{used:,} labels went into students and controls: {labelled['train']:,} of training rows to learn from, "
+        f"{labelled['validation']:,} of validation rows to choose weights, seeds and settings. "
+        f"Figures are of {labelled['test']:,} other labelled rows, of the test split."
+    )
+
+
 def about_controls(recipe: Mapping[str, Any]) -> Iterator[str]:
     """Settings that a control has for itself."""
     for name, config in {**recipe["students"], **recipe["cohorts"]}.items():

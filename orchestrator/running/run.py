@@ -194,7 +194,7 @@ def smoke(recipe: Recipe) -> Recipe:
     document = recipe.model_dump(mode="json")
     rows = document["transfer_set"]
     rows["limit"] = min(rows["limit"] or 256, 256)
-    rows["labelled"] = min(rows["labelled"], 64) if rows["labelled"] else None
+    rows["labelled"] = {split: min(count, 64) for split, count in recipe.transfer_set.labelled_by_split.items()} or None
     for teacher in document["teachers"].values():
         teacher["replicas"] = 1
         _shorten(teacher.get("train"))

@@ -22,6 +22,7 @@ from .stages import Stage
 def prepare_stage(recipe: Recipe, source_digest: str) -> Stage:
     config = recipe.transfer_set.model_dump(mode="json")
     config["source"] = {"kind": recipe.transfer_set.source.kind}  # where it lies decides nothing, its content does
+    config["labelled"] = recipe.transfer_set.labelled_by_split  # `100` and `{train: 100}` are one thing
     return Stage("prepare", "transfer_set", config, {"source": source_digest})
 
 

@@ -47,7 +47,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Labelled:
-    """The rows of a split that have a label; a row without one counts in no figure."""
+    """The rows of a split whose label may be used; a row without one counts in no figure."""
 
     transfer_set: TransferSet
     segments: tuple[Segment, ...]
@@ -58,7 +58,7 @@ class Labelled:
     @classmethod
     def of(cls, transfer_set: TransferSet, split: SplitName) -> "Labelled":
         segments = transfer_set.of(split)
-        found = [transfer_set.labels(segment) for segment in segments]
+        found = [transfer_set.usable_labels(segment) for segment in segments]
         masks = tuple(labels >= 0 for labels in found)
         kept = [labels[mask].astype(np.int64) for labels, mask in zip(found, masks, strict=True)]
         return cls(transfer_set, segments, masks, torch.from_numpy(np.concatenate([np.empty(0, np.int64), *kept])))

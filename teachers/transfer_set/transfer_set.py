@@ -151,6 +151,10 @@ class TransferSet:
         """Whose label may be used, bool [rows]."""
         return _numpy(self._rows(segment, "labelled"))
 
+    def usable_labels(self, segment: Segment) -> NDArray[np.int32]:
+        """As `labels`, -1 where the label may not be used."""
+        return np.where(self.labelled(segment), self.labels(segment), np.int32(-1))
+
     def ids(self, segment: Segment) -> pa.StringArray:
         return self._rows(segment, "id")
 
