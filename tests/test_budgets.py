@@ -71,7 +71,7 @@ def test_fewer_validation_labels_than_classes_are_refused_by_name(tmp_path: Path
 
 
 def test_what_labelled_cannot_be_is_told_with_its_place() -> None:
-    with pytest.raises(RecipeError, match=r"unknown key 'valdation', did you mean validation\?"):
+    with pytest.raises(RecipeError, match=r"valdation: unknown key, did you mean validation\?"):
         digits("transfer_set.labelled={valdation: 5}")
     with pytest.raises(RecipeError, match="greater than or equal to 1"):
         digits("transfer_set.labelled=0")

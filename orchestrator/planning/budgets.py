@@ -89,3 +89,12 @@ def _too_short(key: str, train: TrainConfig, rows: Rows | None, drawn: int | Non
             f"fewer than {FEWEST_EPOCHS}: the learning rate rises and falls before the rows were seen often enough; "
             f"give more `epochs` or `steps`, or another `schedule`"
         )
+
+
+def floor_notes(recipe: Recipe) -> list[str]:
+    """What a probability of 0 becomes."""
+    return [
+        f"teachers.{name}: probabilities of 0 become {teacher.probability_floor:g} / classes (probability_floor)"
+        for name, teacher in recipe.teachers.items()
+        if teacher.kind != "checkpoint" and teacher.output == "probabilities"
+    ]

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from teachers.users_code.imports import use_user_path
 
 from ..building.context import Taught, delivered, delivered_digest, delivered_member, segments_of
 from ..building.export import to_export
+from ..building.judge import stage_of, to_judge
 from ..building.label import label_stages
 from ..cluster.capacity import Node, autoscaling, check_capacity, check_room_for_trials, this_machine, total
 from ..recipe import model
@@ -26,7 +27,7 @@ from ..recipe.space import search_warnings
 from ..reporting.fairness import missing_augmentation
 from ..stages import keys
 from ..stages.stages import Built, Stage, Stages
-from .budgets import Rows, budget_notes, label_notes
+from .budgets import Rows, budget_notes, floor_notes, label_notes
 from .placement import Ask, places_at
 from .placement import place as placed_on
 
@@ -120,7 +121,7 @@ def plan(
         )
     counted = Rows.of(recipe, seen, prepared.folder if prepared else None)
     made.notes += [*label_notes(recipe, counted), *budget_notes(recipe, counted)]
-    made.notes += [*missing_augmentation(public(recipe)), *_floor_notes(recipe), *search_warnings(recipe)]
+    made.notes += [*missing_augmentation(public(recipe)), *floor_notes(recipe), *search_warnings(recipe)]
     if dry_forward:
         from .dry_forward import dry_forward as run_dry
 
@@ -144,14 +145,6 @@ def _cluster_notes(recipe: Recipe, nodes: Sequence[Node]) -> list[str]:
     elif not total(nodes, "GPU") and any(config.resources.gpus == "auto" for config in configs):
         notes.append("`gpus: auto` is none, since no node of today has a GPU; say `gpus: 1` for nodes to be added")
     return notes
-
-
-def _floor_notes(recipe: Recipe) -> list[str]:
-    return [
-        f"teachers.{name}: probabilities of 0 become {teacher.probability_floor:g} / classes (probability_floor)"
-        for name, teacher in recipe.teachers.items()
-        if teacher.kind != "checkpoint" and teacher.output == "probabilities"
-    ]
 
 
 class _Walk:
@@ -183,6 +176,7 @@ class _Walk:
         """Every stage of the recipe; the prepared transfer set, if there is one."""
         prepared = self.note(keys.prepare_stage(self.recipe, source_digest))
         taught = {name: self.teacher(name, prepared) for name in self.recipe.teachers}
+        self.judge("teachers", prepared, {name: taught[name] for name in self.recipe.teachers})
         students: dict[str, Built | None] = {}
         for generation in self.recipe.learners_in_order():
             for name in generation:
@@ -190,6 +184,7 @@ class _Walk:
             for name in self.recipe.assistants():
                 if learner_of(name) in generation:
                     taught[name] = self.assistant(name, prepared, students[learner_of(name)])
+                    self.judge(name, prepared, {name: taught[name]})
         if self.recipe.teachers:
             self.evaluation("teachers", prepared, None, taught)
         for name, learner in students.items():
@@ -235,6 +230,16 @@ class _Walk:
             elif taught is not None:
                 taught.labels[part] = built
         return taught
+
+    def judge(self, title: str, prepared: Built | None, taught: Mapping[str, Taught | None]) -> None:
+        known = {name: each for name, each in taught.items() if each is not None}
+        if prepared is None or len(known) < len(taught):
+            if taught and self.recipe.transfer_set.label is not None:
+                self.unknown("judge", title, self._first_missing([*taught], prepared, {**taught}))
+            return
+        split, heard, _ = to_judge(self.recipe, prepared, known)
+        if heard:
+            self.note(stage_of(self.recipe, title, prepared, known, split, heard))
 
     def assistant(self, name: str, prepared: Built | None, student: Built | None) -> Taught | None:
         if prepared is None or student is None:

@@ -19,6 +19,7 @@ from teachers.storage.seal import replace
 from teachers.transfer_set.transfer_set import TransferSet
 
 from .fairness import about_augmentation, about_controls, about_labels
+from .standing import told
 from .study import with_test_figures
 
 FORMAT = 1
@@ -35,17 +36,18 @@ def build_report(
     mlflow: Mapping[str, str],
     prepared: Path,
     seconds: float,
+    standings: Mapping[str, Mapping[str, Any]] | None = None,
     search: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The document of one run.
 
     `recipe` is the resolved one without secrets; `evaluations` holds the evaluation of `teachers` and of every student by
-    its name; `metrics` the `metrics.jsonl` of every student; `prepared` is the folder of the transfer set; `search` is the
-    part of a study, if there was one.
+    its name; `metrics` the `metrics.jsonl` of every student; `prepared` is the folder of the transfer set; `standings` says
+    how everybody who teaches stood before students learnt; `search` is the part of a study, if there was one.
     """
     teachers = evaluations.get("teachers", NO_TEACHERS)
     drawn = {name: curves(path) for name, path in metrics.items()}
-    counted = TransferSet.open(prepared).report
+    counted, standings = TransferSet.open(prepared).report, standings or {}
     document = {
         "format": FORMAT,
         "recipe": dict(recipe),
@@ -61,7 +63,8 @@ def build_report(
         },
         "curves": drawn,
         "transfer_set": {**counted, "test_rows_evaluated": next(iter(evaluations.values()))["rows"]},
-        "notes": notes(recipe, counted),
+        "standings": {name: dict(found) for name, found in standings.items()},
+        "notes": [*told(standings), *notes(recipe, counted)],
         "mlflow": dict(mlflow),
         "environment": environment(),
     }

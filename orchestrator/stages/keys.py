@@ -69,6 +69,13 @@ def label_stage(
     return Stage("label", name, decided_by, inputs, part=segment[0])
 
 
+def judge_stage(recipe: Recipe, name: str, prepared: str, split: str, labels: Mapping[str, str]) -> Stage:
+    """How `teachers`, or one assistant, stand. `labels`: by teacher, the digest of what it says of the rows of `split`."""
+    config = {"split": split, "teachers": {teacher: hearing(recipe, teacher) for teacher in labels}}
+    inputs = {"transfer set": prepared, **{f"labels of {teacher}": digest for teacher, digest in labels.items()}}
+    return Stage("judge", name, config, inputs)
+
+
 def assistant_as_teacher(recipe: Recipe, name: str, folder: str) -> CheckpointTeacher:
     """How a trained student labels for others."""
     return CheckpointTeacher(kind="checkpoint", path=folder, resources=recipe.learners[learner_of(name)].resources)
@@ -132,7 +139,14 @@ def own_combination(config: Learner) -> dict[str, Any]:
 
 
 def export_stage(recipe: Recipe, name: str, student: str, evaluation: str) -> Stage:
-    return Stage("export", name, {"recipe": public(recipe)}, {"student": student, "evaluation": evaluation})
+    document = public(recipe)
+    for gated in (
+        "teachers",
+        "students",
+        "cohorts",
+    ):  # what is required of somebody changes nothing of what is delivered
+        document[gated] = {who: {**config, "require": None} for who, config in document[gated].items()}
+    return Stage("export", name, {"recipe": document}, {"student": student, "evaluation": evaluation})
 
 
 def _term_code(learner: Learner) -> list[str | None]:

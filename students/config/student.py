@@ -236,8 +236,8 @@ class StudentConfig(Config):
     """Train the same student without teachers as well: same seeds, same steps, hard labels only; a mapping: by settings of its own."""
     resources: Resources = Resources()
     """Of one worker."""
-    require: Require = Require()
-    """Quality gates."""
+    require: Require | None = Require()
+    """Quality gates; null: none, and as an assistant it teaches whatever it is worth."""
 
     @model_validator(mode="after")
     def terms_fit(self) -> Self:
