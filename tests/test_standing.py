@@ -270,7 +270,7 @@ def test_a_dead_teacher_ends_the_run_before_students_train_and_can_be_meant(ray_
 
 def test_a_dead_assistant_ends_the_run_before_those_whom_it_teaches(ray_cluster: None, tmp_path: Path) -> None:
     middle = (
-        "students.middle={model: 'students.models:mlp', teachers: [wide, trees], control: false, "
+        "students.middle={model: 'students.models:mlp', arguments: {hidden: 8}, teachers: [wide, trees], control: false, "
         "train: {steps: 1, learning_rate: 1.0e-9, seeds: [0]}}"
     )
     recipe = digits(middle, "students.small.teachers=[middle]", "students.small.control=false")
@@ -289,7 +289,7 @@ def test_without_labels_nothing_is_judged_and_that_is_said(
     recipe = digits(
         "transfer_set={source: {kind: sklearn, name: digits}, inputs: image, label: null, classes: ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9']}",
         "teachers={mine: {kind: callable, function: 'mine_of_sums:teach', output: logits}}",
-        "students.small={model: 'students.models:mlp', teachers: [mine], objective: [{loss: soft}], control: false, train: {steps: 20, seeds: [0]}}",
+        "students.small={model: 'students.models:mlp', arguments: {hidden: 8}, teachers: [mine], objective: [{loss: soft}], control: false, train: {steps: 20, seeds: [0]}}",
     )
     with caplog.at_level("WARNING"):
         finished = run(recipe, tmp_path / "out", until="distill", user_path=tmp_path)
