@@ -23,6 +23,7 @@ QUICK = [
     "teachers.trees.arguments={n_estimators: 10}",
     "students.small.train.steps=40",
     "students.small.train.seeds=[0, 1]",
+    "students.small.control=true",
 ]
 
 
