@@ -56,7 +56,7 @@ format: 1
 name: tiny
 transfer_set: {source: {kind: sklearn, name: digits}, inputs: image, label: digit, labelled: 100}
 teachers:
-  mine: {kind: callable, function: "mine:teach", output: logits}
+  mine: {kind: callable, function: "mine:teach", output: logits, require: null}
 students:
   small:
     model: "students.models:mlp"

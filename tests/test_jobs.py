@@ -29,7 +29,7 @@ name: job
 task: classification
 transfer_set: {source: {kind: sklearn, name: digits}, inputs: image, label: digit, labelled: 60, limit: 100}
 teachers:
-  mine: {kind: callable, function: "job_teacher:teach", output: logits, resources: {gpus: 0.5, custom: {place: 1}}}
+  mine: {kind: callable, function: "job_teacher:teach", output: logits, require: null, resources: {gpus: 0.5, custom: {place: 1}}}
 students:
   small: {model: "students.models:mlp", teachers: [mine], train: {steps: 20, seeds: [0]}, resources: {gpus: 0}}
 """

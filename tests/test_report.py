@@ -33,8 +33,8 @@ SIZE = {
 HOSTILE = '<script>alert("x")</script>'
 
 
-def recipe_of(students):
-    one = {"model": "students.models:mlp", "teachers": ["wide", "trees"]}
+def recipe_of(students, *, control=True):
+    one = {"model": "students.models:mlp", "teachers": ["wide", "trees"], "control": control}
     return public(
         Recipe.model_validate(
             {
@@ -138,7 +138,7 @@ def metrics_file(tmp_path):
 
 def build(digits, metrics_file, *, students=("small",), reason="new", **options):
     return build_report(
-        recipe=recipe_of(students),
+        recipe=recipe_of(students, control=options.get("control", True)),
         stages=stages_of(reason),
         evaluations=evaluations_of(students, **options),
         metrics=dict.fromkeys(students, metrics_file),

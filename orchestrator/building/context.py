@@ -63,9 +63,15 @@ def sources(
     recipe: Recipe, config: Learner | None, taught: Mapping[str, Taught], segments: Sequence[str]
 ) -> tuple["Source", ...]:
     """A student's teachers (or all of the recipe's), as those who read their labels need them."""
+    return sources_of(recipe, config.teachers if config is not None else list(recipe.teachers), taught, segments)
+
+
+def sources_of(
+    recipe: Recipe, names: Sequence[str], taught: Mapping[str, Taught], segments: Sequence[str]
+) -> tuple["Source", ...]:
+    """The labels of some of those who teach."""
     from students.runs.run import Source
 
-    names = config.teachers if config is not None else list(recipe.teachers)
     return tuple(
         Source(
             name=name,

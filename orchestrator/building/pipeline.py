@@ -20,6 +20,7 @@ from . import cohorts, prepare
 from .context import Context, Taught, delivered, delivered_digest, delivered_member
 from .evaluate import evaluate_cohort, evaluate_student, evaluate_teachers
 from .export import export_cohort, export_model
+from .judge import Standings, judge
 from .label import label
 from .train import distill, train_alone, train_networks
 
@@ -34,6 +35,9 @@ class Results:
     prepared: Built
     trained: dict[str, Built] = field(default_factory=dict)
     taught: dict[str, Taught] = field(default_factory=dict)
+    judged: dict[str, Built] = field(default_factory=dict)
+    standings: Standings = field(default_factory=dict)
+    """How everybody who teaches stands."""
     students: dict[str, Built] = field(default_factory=dict)
     """Cohorts too."""
     evaluations: dict[str, Built] = field(default_factory=dict)
@@ -45,6 +49,7 @@ class Results:
             self.prepared,
             *self.trained.values(),
             *labels,
+            *self.judged.values(),
             *self.students.values(),
             *self.evaluations.values(),
             *self.models.values(),
@@ -69,6 +74,7 @@ def train_in_order(context: Context, generations: Sequence[list[str]]) -> Result
     pool = ThreadPoolExecutor(len(context.recipe.who_teaches()) or 1, thread_name_prefix="label")
     try:
         label_teachers(context, results, pool)
+        judge_who_teaches(context, results, "teachers", list(context.recipe.teachers))
         for generation in generations:
             train(context, results, generation)
             label_assistants(context, results, generation, pool)
@@ -129,6 +135,16 @@ def label_assistants(context: Context, results: Results, names: list[str], pool:
             weights = delivered_digest(built, run)
             waiting[name] = pool.submit(with_ids(label), context, name, config, weights, None, results.prepared)
     results.taught |= {name: outcome(future) for name, future in waiting.items()}
+    for name in waiting:
+        judge_who_teaches(context, results, name, [name])
+
+
+def judge_who_teaches(context: Context, results: Results, title: str, names: Sequence[str]) -> None:
+    """Before anybody is trained from them. Raises GateMissed."""
+    if names:
+        built, standings = judge(context, title, results.prepared, {name: results.taught[name] for name in names})
+        results.judged |= {title: built} if built is not None else {}
+        results.standings |= standings
 
 
 def evaluate(context: Context, results: Results) -> None:
@@ -158,6 +174,8 @@ def missed_gates(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
     """
     missed = []
     for name, config in recipe.learners.items():
+        if config.require is None:
+            continue
         figures = report["students"][name] if name in recipe.students else report["cohorts"][name]["delivered"]
         accuracy = figures["test_accuracy"]["mean"]
         if config.require.accuracy is not None and accuracy < config.require.accuracy:

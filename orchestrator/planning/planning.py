@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,19 @@ from teachers.users_code.imports import use_user_path
 
 from ..building.context import Taught, delivered, delivered_digest, delivered_member, segments_of
 from ..building.export import to_export
+from ..building.judge import stage_of, to_judge
 from ..building.label import label_stages
 from ..cluster.capacity import Node, autoscaling, check_capacity, check_room_for_trials, this_machine, total
 from ..recipe import model
 from ..recipe.checks import class_problems, folder_problems, import_problems
 from ..recipe.load import check
-from ..recipe.model import Recipe, learner_of, name_in_recipe
+from ..recipe.model import Recipe, learner_of, public
 from ..recipe.seen_rows import seen_problems
 from ..recipe.space import search_warnings
+from ..reporting.fairness import missing_augmentation
 from ..stages import keys
 from ..stages.stages import Built, Stage, Stages
+from .budgets import Rows, budget_notes, floor_notes, label_notes, seed_notes
 from .placement import Ask, places_at
 from .placement import place as placed_on
 
@@ -106,7 +109,7 @@ def plan(
     else:
         made.notes += _cluster_notes(recipe, in_reach([*places.values()]))
     walk = _Walk(recipe, Stages(out), made)
-    walk.all(digest)
+    prepared = walk.all(digest)
     if places is not None:
         made.placement = placed_on(recipe, [(s.stage, s.name) for s in made.stages if s.action != "reuse"], places)
     rows = seen.num_rows or 0
@@ -119,7 +122,9 @@ def plan(
             f"about {made.bytes_needed / 2**20:,.0f} MiB are needed under {spoken(out)}, "
             f"{made.bytes_free / 2**20:,.0f} MiB are free"
         )
-    made.notes += [*_floor_notes(recipe), *_seed_notes(recipe), *search_warnings(recipe)]
+    counted = Rows.of(recipe, seen, prepared.folder if prepared else None)
+    made.notes += [*label_notes(recipe, counted), *budget_notes(recipe, counted), *seed_notes(recipe)]
+    made.notes += [*missing_augmentation(public(recipe)), *floor_notes(recipe), *search_warnings(recipe)]
     if dry_forward:
         from .dry_forward import dry_forward as run_dry
 
@@ -143,22 +148,6 @@ def _cluster_notes(recipe: Recipe, nodes: Sequence[Node]) -> list[str]:
     elif not total(nodes, "GPU") and any(config.resources.gpus == "auto" for config in configs):
         notes.append("`gpus: auto` is none, since no node of today has a GPU; say `gpus: 1` for nodes to be added")
     return notes
-
-
-def _seed_notes(recipe: Recipe) -> list[str]:
-    return [
-        f"{name_in_recipe(recipe, name)}: one seed gives no verdict; `train.seeds` needs at least two, better five"
-        for name, config in recipe.learners.items()
-        if config.control and len(config.train.seeds) < 2 and recipe.search is None
-    ]
-
-
-def _floor_notes(recipe: Recipe) -> list[str]:
-    return [
-        f"teachers.{name}: probabilities of 0 become {teacher.probability_floor:g} / classes (probability_floor)"
-        for name, teacher in recipe.teachers.items()
-        if teacher.kind != "checkpoint" and teacher.output == "probabilities"
-    ]
 
 
 class _Walk:
@@ -186,9 +175,11 @@ class _Walk:
     def unknown(self, kind: str, name: str, until: str) -> None:
         self.made.stages.append(Planned(kind, name, "", None, "unknown", f"unknown until {until} is sealed"))
 
-    def all(self, source_digest: str) -> None:
+    def all(self, source_digest: str) -> Built | None:
+        """Every stage of the recipe; the prepared transfer set, if there is one."""
         prepared = self.note(keys.prepare_stage(self.recipe, source_digest))
         taught = {name: self.teacher(name, prepared) for name in self.recipe.teachers}
+        self.judge("teachers", prepared, {name: taught[name] for name in self.recipe.teachers})
         students: dict[str, Built | None] = {}
         for generation in self.recipe.learners_in_order():
             for name in generation:
@@ -196,6 +187,7 @@ class _Walk:
             for name in self.recipe.assistants():
                 if learner_of(name) in generation:
                     taught[name] = self.assistant(name, prepared, students[learner_of(name)])
+                    self.judge(name, prepared, {name: taught[name]})
         if self.recipe.teachers:
             self.evaluation("teachers", prepared, None, taught)
         for name, learner in students.items():
@@ -204,6 +196,7 @@ class _Walk:
                 self.unknown("export", name, f"evaluate/{name}")
             else:
                 self.exports(name, learner, evaluated)
+        return prepared
 
     def exports(self, name: str, learner: Built, evaluated: Built) -> None:
         of_cohort = name in self.recipe.cohorts
@@ -240,6 +233,16 @@ class _Walk:
             elif taught is not None:
                 taught.labels[part] = built
         return taught
+
+    def judge(self, title: str, prepared: Built | None, taught: Mapping[str, Taught | None]) -> None:
+        known = {name: each for name, each in taught.items() if each is not None}
+        if prepared is None or len(known) < len(taught):
+            if taught and self.recipe.transfer_set.label is not None:
+                self.unknown("judge", title, self._first_missing([*taught], prepared, {**taught}))
+            return
+        split, heard, _ = to_judge(self.recipe, prepared, known)
+        if heard:
+            self.note(stage_of(self.recipe, title, prepared, known, split, heard))
 
     def assistant(self, name: str, prepared: Built | None, student: Built | None) -> Taught | None:
         if prepared is None or student is None:

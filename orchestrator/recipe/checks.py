@@ -50,10 +50,10 @@ def _import_strings(recipe: Recipe) -> Iterator[tuple[str, str]]:
             value = getattr(config, key, None)
             if value is not None:
                 yield f"{where}.{key}", value
-        train = getattr(config, "train", None)
-        for name in getattr(train, "augments", ()):
-            if ":" in name:
-                yield f"{where}.train.augment", name
+        for key in ("train", "control"):
+            for name in getattr(getattr(config, key, None), "augments", ()):
+                if ":" in name:
+                    yield f"{where}.{key}.augment", name
         preprocess = getattr(config, "preprocess", None)
         if preprocess is not None and preprocess.function is not None:
             yield f"{where}.preprocess.function", preprocess.function

@@ -18,8 +18,10 @@ from students.runs.curves import read_records
 from teachers.storage.seal import replace
 from teachers.transfer_set.transfer_set import TransferSet
 
+from .fairness import about_augmentation, about_controls, about_labels
 from .headline import OVER_SEEDS, mean_of
-from .study import short, with_test_figures
+from .standing import told
+from .study import with_test_figures
 
 FORMAT = 2
 POINTS_OF_A_CURVE = 400
@@ -35,17 +37,18 @@ def build_report(
     mlflow: Mapping[str, str],
     prepared: Path,
     seconds: float,
+    standings: Mapping[str, Mapping[str, Any]] | None = None,
     search: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The document of one run.
 
     `recipe` is the resolved one without secrets; `evaluations` holds the evaluation of `teachers` and of every student by
-    its name; `metrics` the `metrics.jsonl` of every student; `prepared` is the folder of the transfer set; `search` is the
-    part of a study, if there was one.
+    its name; `metrics` the `metrics.jsonl` of every student; `prepared` is the folder of the transfer set; `standings` says
+    how everybody who teaches stood before students learnt; `search` is the part of a study, if there was one.
     """
     teachers = evaluations.get("teachers", NO_TEACHERS)
     drawn = {name: curves(path) for name, path in metrics.items()}
-    counted, some = TransferSet.open(prepared).report, next(iter(evaluations.values()))
+    counted, some, standings = TransferSet.open(prepared).report, next(iter(evaluations.values())), standings or {}
     document = {
         "format": FORMAT,
         "recipe": dict(recipe),
@@ -61,7 +64,8 @@ def build_report(
         },
         "curves": drawn,
         "transfer_set": {**counted, "test_rows_evaluated": some["rows"], "commonest": some["commonest"]},
-        "notes": notes(recipe, counted),
+        "standings": {name: dict(found) for name, found in standings.items()},
+        "notes": [*told(standings), *notes(recipe, counted)],
         "mlflow": dict(mlflow),
         "environment": environment(),
     }
@@ -167,7 +171,7 @@ def _thinned(points: Mapping[int, float]) -> list[list[float]]:
 
 def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
     """What a reader must know to judge the figures."""
-    told = [*_about_augmentation(recipe), *_about_controls(recipe)]
+    told = [about_labels(counted), *about_augmentation(recipe), *about_controls(recipe)]
     told += [
         f"Teacher {name} gives probabilities; they were floored at {teacher['probability_floor']:g}, which decides what a 0 means."
         for name, teacher in recipe["teachers"].items()
@@ -201,27 +205,6 @@ def _about_duplicates(counted: Mapping[str, Any]) -> Iterator[str]:
             "test figures may flatter" if any(later == "test" for _, later, _ in pairs) else "validation may flatter"
         )
         yield f"Some rows have the inputs of a row of another split: {found}; {flatters} (`transfer_set.duplicates: drop`)."
-
-
-def _about_augmentation(recipe: Mapping[str, Any]) -> Iterator[str]:
-    everyone = {f"teacher {name}": config for name, config in recipe["teachers"].items()}
-    everyone |= {f"student {name} and its control": config for name, config in recipe["students"].items()}
-    everyone |= {f"cohort {name} and its controls": config for name, config in recipe["cohorts"].items()}
-    augmented: dict[str, list[str]] = {}
-    for name, config in everyone.items():
-        if augment := (config.get("train") or {}).get("augment"):
-            told = augment if isinstance(augment, str) else ", then ".join(augment)
-            augmented.setdefault(told, []).append(name)
-    for augment, names in augmented.items():
-        yield f"Trained with augmentation ({augment}): {', '.join(names)}. All others saw the rows as they are."
-
-
-def _about_controls(recipe: Mapping[str, Any]) -> Iterator[str]:
-    for name, config in {**recipe["students"], **recipe["cohorts"]}.items():
-        if isinstance(config["control"], Mapping):
-            own = ", ".join(f"{key} {short(value)}" for key, value in config["control"].items() if value is not None)
-            if own:
-                yield f"The control of {name} is trained by settings of its own ({own}); the budget is the same."
 
 
 def environment() -> dict[str, Any]:

@@ -147,7 +147,7 @@ def _check_validation(prepared: Path) -> None:
     from teachers.transfer_set.transfer_set import TransferSet
 
     transfer_set = TransferSet.open(prepared)
-    if not any((transfer_set.labels(segment) >= 0).any() for segment in transfer_set.of("validation")):
+    if not any((transfer_set.usable_labels(segment) >= 0).any() for segment in transfer_set.of("validation")):
         raise RecipeError(
             "search.metric: validation.accuracy would never be reported: no row of the validation split has a label; "
             "give `transfer_set.split.validation` a share, or rows with labels"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from students.config.cohort import CohortCommon
-from students.config.student import ImportedTerm, TeacherTermCommon
+from students.config.student import ImportedTerm, TeacherTermCommon, control_train
 from teachers.config.teacher import DECIDES_NOTHING, CheckpointTeacher, TeacherConfig
 from teachers.errors import RecipeError
 from teachers.storage.seal import digest_of, sha256_file
@@ -22,6 +22,7 @@ from .stages import Stage
 def prepare_stage(recipe: Recipe, source_digest: str) -> Stage:
     config = recipe.transfer_set.model_dump(mode="json")
     config["source"] = {"kind": recipe.transfer_set.source.kind}  # where it lies decides nothing, its content does
+    config["labelled"] = recipe.transfer_set.labelled_by_split  # `100` and `{train: 100}` are one thing
     return Stage("prepare", "transfer_set", config, {"source": source_digest})
 
 
@@ -68,6 +69,13 @@ def label_stage(
     return Stage("label", name, decided_by, inputs, part=segment[0])
 
 
+def judge_stage(recipe: Recipe, name: str, prepared: str, split: str, labels: Mapping[str, str]) -> Stage:
+    """How `teachers`, or one assistant, stand. `labels`: by teacher, the digest of what it says of the rows of `split`."""
+    config = {"split": split, "teachers": {teacher: hearing(recipe, teacher) for teacher in labels}}
+    inputs = {"transfer set": prepared, **{f"labels of {teacher}": digest for teacher, digest in labels.items()}}
+    return Stage("judge", name, config, inputs)
+
+
 def assistant_as_teacher(recipe: Recipe, name: str, folder: str) -> CheckpointTeacher:
     """How a trained student labels for others."""
     return CheckpointTeacher(kind="checkpoint", path=folder, resources=recipe.learners[learner_of(name)].resources)
@@ -83,7 +91,8 @@ def distill_stage(recipe: Recipe, name: str, prepared: str, labels: Mapping[str,
     config = {key: value for key, value in learner.model_dump(mode="json").items() if key not in NOT_OF_TRAINING}
     config["teachers"] = {teacher: hearing(recipe, teacher) for teacher in learner.teachers}
     inputs = {"transfer set": prepared, **{f"labels of {teacher}": digest for teacher, digest in labels.items()}}
-    names = [*networks_code(learner), *learner.train.augments, *_term_code(learner)]
+    augments = [*learner.train.augments, *control_train(learner.control, learner.train).augments]
+    names = [*networks_code(learner), *augments, *_term_code(learner)]
     inputs |= _code(name_in_recipe(recipe, name), *names)
     return Stage("distill", name, config, inputs)
 
@@ -131,7 +140,14 @@ def own_combination(config: Learner) -> dict[str, Any]:
 
 
 def export_stage(recipe: Recipe, name: str, student: str, evaluation: str) -> Stage:
-    return Stage("export", name, {"recipe": public(recipe)}, {"student": student, "evaluation": evaluation})
+    document = public(recipe)
+    for gated in (
+        "teachers",
+        "students",
+        "cohorts",
+    ):  # what is required of somebody changes nothing of what is delivered
+        document[gated] = {who: {**config, "require": None} for who, config in document[gated].items()}
+    return Stage("export", name, {"recipe": document}, {"student": student, "evaluation": evaluation})
 
 
 def _term_code(learner: Learner) -> list[str | None]:

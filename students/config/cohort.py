@@ -64,8 +64,8 @@ class CohortCommon(Config):
     """Workers on as few nodes as can be, or on as many."""
     max_rollbacks: int = Field(3, ge=0)
     """Times that a member that diverged is set back and goes on at half its learning rate."""
-    require: Require = Require()
-    """Quality gates, of what is delivered."""
+    require: Require | None = Require()
+    """Quality gates, of what is delivered; null: none, and members that are assistants teach whatever they are worth."""
 
     @property
     def name_of_method(self) -> MethodName:

@@ -9,7 +9,7 @@ from teachers.config.preprocess import Preprocess
 from teachers.config.resources import Resources
 from teachers.config.strict import Config, ImportString, tag_or
 from teachers.config.teacher import CombineName
-from teachers.config.training import OptimizerName, PrecisionName, ScheduleName, TrainConfig
+from teachers.config.training import Augment, OptimizerName, PrecisionName, ScheduleName, TrainConfig, transforms_of
 
 StudentLossName = Literal["hard", "soft", "teacher_label"]
 PeerLossName = Literal["peer", "feature", "channel"]
@@ -154,11 +154,32 @@ class TrainOverride(Config):
 class ControlTrain(TrainOverride):
     """What the control trains otherwise than its student: a control that was tuned for itself is the fairer rival."""
 
+    augment: Augment | None = None
+    """Fresh random augmentation of the control's batches, as under `train`; null: the student's. Teachers that were trained with one have learnt from more than the labels: a control with theirs shows what they bring beyond it."""
+
+    @property
+    def augments(self) -> list[str]:
+        """The steps of `augment`, in order."""
+        return transforms_of(self.augment)
+
 
 Control = Annotated[
     Annotated[bool, Tag("whether")] | Annotated[ControlTrain, Tag("how")],
     Discriminator(lambda value: "how" if isinstance(value, dict | ControlTrain) else "whether"),
 ]
+
+
+def labels_alone(objective: Sequence[TermCommon]) -> tuple[HardTerm, ...]:
+    """The objective of who hears nobody: the terms of `objective` that compare with labels, with the same label smoothing.
+
+    Their weights keep their proportions and sum to 1; ramps balance them with teachers, so there are none.
+    """
+    hard = [term for term in objective if isinstance(term, HardTerm)] or [HardTerm(loss="hard")]
+    total = sum(term.weight for term in hard)
+    shares = [term.weight / total if total else 1 / len(hard) for term in hard]
+    return tuple(
+        term.model_copy(update={"weight": share, "ramp": None}) for term, share in zip(hard, shares, strict=True)
+    )
 
 
 def control_train(control: bool | ControlTrain, train: StudentTrain) -> StudentTrain:
@@ -215,8 +236,8 @@ class StudentConfig(Config):
     """Train the same student without teachers as well: same seeds, same steps, hard labels only; a mapping: by settings of its own."""
     resources: Resources = Resources()
     """Of one worker."""
-    require: Require = Require()
-    """Quality gates."""
+    require: Require | None = Require()
+    """Quality gates; null: none, and as an assistant it teaches whatever it is worth."""
 
     @model_validator(mode="after")
     def terms_fit(self) -> Self:

@@ -18,7 +18,7 @@ ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Labelled:
-    """The rows of a split that have a label; a row without one counts in no figure."""
+    """The rows of a split whose label may be used; a row without one counts in no figure."""
 
     transfer_set: TransferSet
     segments: tuple[Segment, ...]
@@ -31,7 +31,7 @@ class Labelled:
     @classmethod
     def of(cls, transfer_set: TransferSet, split: SplitName) -> "Labelled":
         segments = transfer_set.of(split)
-        found = [transfer_set.labels(segment) for segment in segments]
+        found = [transfer_set.usable_labels(segment) for segment in segments]
         masks = tuple(labels >= 0 for labels in found)
         kept = [labels[mask].astype(np.int64) for labels, mask in zip(found, masks, strict=True)]
         groups = [transfer_set.groups(segment)[mask] for segment, mask in zip(segments, masks, strict=True)]

@@ -25,6 +25,13 @@ class TeacherTrain(TrainConfig):
     """Of its initial weights and the order of rows."""
 
 
+class TeacherRequire(Config):
+    """Quality gate before students are trained: exit code 3 for a teacher that is not better than always giving the commonest answer (one-sided exact binomial test, 95 %) on the labelled validation rows, or falls below a bar of yours."""
+
+    accuracy: float | None = Field(None, ge=0, le=1)
+    """At least, on the labelled validation rows; null: no bar but the commonest answer."""
+
+
 class TeacherCommon(Config):
     """What every teacher has, whatever its kind."""
 
@@ -48,6 +55,8 @@ class TeacherCommon(Config):
     """Actors that label, or answer, side by side."""
     resources: Resources = Resources()
     """Of one replica."""
+    require: TeacherRequire | None = TeacherRequire()
+    """Quality gate; null: students are trained from it whatever it is worth, which is meant."""
 
     @model_validator(mode="after")
     def keeps_labels_in_a_store_only(self) -> Self:
@@ -134,5 +143,5 @@ TeacherConfig = Annotated[
     ModuleTeacher | CheckpointTeacher | SklearnTeacher | CallableTeacher, Field(discriminator="kind")
 ]
 
-DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources"}
+DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources", "require"}
 """Fields of a teacher that cannot change what it says of a row: left out of stage keys."""

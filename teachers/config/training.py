@@ -13,9 +13,16 @@ Augment = Annotated[
     Annotated[AugmentStep, Tag("one")] | Annotated[list[AugmentStep], Field(min_length=1), Tag("several")],
     Discriminator(lambda value: "several" if isinstance(value, list) else "one"),
 ]
+
+
 OptimizerName = Literal["adamw", "sgd"]
 ScheduleName = Literal["one_cycle", "cosine", "constant"]
 PrecisionName = Literal["float32", "bfloat16"]
+
+
+def transforms_of(augment: str | list[str] | None) -> list[str]:
+    """The steps of an augmentation, in order."""
+    return augment if isinstance(augment, list) else [] if augment is None else [augment]
 
 
 class EarlyStopping(Config):
@@ -68,7 +75,7 @@ class TrainConfig(Config):
     @property
     def augments(self) -> list[str]:
         """The steps of `augment`, in order."""
-        return self.augment if isinstance(self.augment, list) else [] if self.augment is None else [self.augment]
+        return transforms_of(self.augment)
 
     @model_validator(mode="after")
     def has_one_budget(self) -> Self:

@@ -132,12 +132,12 @@ def check_splits(census: Census, dropped: Mapping[str, int]) -> None:
 
 
 def labelled_rows(census: Census, config: TransferSetConfig, num_classes: int) -> NDArray[np.bool_]:
-    """Whose label may be used, bool [rows]; `labelled` restricts the training rows only."""
+    """Whose label may be used, bool [rows]; `labelled` restricts the splits that it names, and never test."""
     usable = census.labels >= 0
-    train = census.of("train")
-    if config.labelled is not None:
-        keys, labels = census.keys[train], census.labels[train]
-        usable[train] = choose_labelled(keys, labels, num_classes, config.labelled, config.split.seed)
+    for split, count in config.labelled_by_split.items():
+        rows = census.of(split)
+        chosen = choose_labelled(census.keys[rows], census.labels[rows], num_classes, count, config.split.seed, split)
+        usable[rows] = chosen
     return usable
 
 

@@ -206,6 +206,7 @@ def _report(gathered: Gathered, labelled: NDArray[np.bool_]) -> dict[str, Any]:
     per_class = np.bincount(labels[labelled[train]], minlength=len(gathered.classes))
     return {
         "rows": census.counts() | {"unused": gathered.num_unused},
+        "labelled": {split: int(labelled[census.of(split)].sum()) for split in SPLITS},
         "labelled_per_class": dict(zip(gathered.classes, per_class.tolist(), strict=True)),
         "without_label": int((labels < 0).sum()),
         "bad_rows": len(gathered.bad),

@@ -155,6 +155,10 @@ class TransferSet:
         """The key of each row's group, which is its own where the split has no `group_by`, u64 [rows]."""
         return _numpy(self._rows(segment, "group"))
 
+    def usable_labels(self, segment: Segment) -> NDArray[np.int32]:
+        """As `labels`, -1 where the label may not be used."""
+        return np.where(self.labelled(segment), self.labels(segment), np.int32(-1))
+
     def ids(self, segment: Segment) -> pa.StringArray:
         return self._rows(segment, "id")
 
