@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from students.cohorts.exchange import WIRES, Exchange
-from students.cohorts.features import Projector, maps_of_zeros
+from students.cohorts.features import Projector, maps_of
 from students.data.batches import Batches
 from students.data.shared import SharedData
 from students.fitting.fit import fit
@@ -266,7 +266,7 @@ def test_feature_exchange_is_its_formula(digits, tmp_path):
 def test_a_hook_of_the_models_own_is_left_where_it_is():
     module, seen = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)), []
     module[1].register_forward_hook(lambda *of_call: seen.append(of_call))
-    assert [maps.shape for maps in maps_of_zeros(module, ["1"], (2, 2), "here")] == [(1, 3)]
+    assert [maps.shape for maps in maps_of(module, ["1"], torch.zeros(1, 2, 2), "here")] == [(1, 3)]
     module(torch.zeros(1, 2, 2))
     assert len(seen) == 2 and len(module[1]._forward_hooks) == 1
 

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from students.data.batches import Batches
@@ -21,6 +22,7 @@ from teachers.config.training import TrainConfig
 from teachers.errors import CollegiumError, DataError, RecipeError, StoreError
 from teachers.models.folder import load_model
 from tests import training_runs
+from tests.rank_runs import on_ranks
 from tests.training_runs import HARD, SOFT, TERM, make_run, make_store, outputs, own_loss, run_to_kill, source
 
 SESSION = PlainSession()
@@ -385,6 +387,35 @@ def test_without_a_labelled_row_there_is_no_control(digits, tmp_path):
 def test_parts_of_a_step_add_up_to_the_step(digits, store, tmp_path):
     whole, parts = (make_run(tmp_path, digits, source(store), accumulate=n, clip=1.0) for n in (1, 4))
     torch.testing.assert_close(weights_after(whole), weights_after(parts), rtol=1e-5, atol=1e-6)
+
+
+# workers
+
+
+def farthest(one, other):
+    """The largest difference of any delivered weight."""
+    weights = [safetensors.torch.load_file(run.folder / "model.safetensors") for run in (one, other)]
+    return max(float((value - weights[1][name]).abs().max()) for name, value in weights[0].items())
+
+
+def test_one_and_two_workers_draw_the_same_augmentation_and_dropout(digits, store, tmp_path):
+    """Dropout draws for all rows of a part at once, so these have as many parts; augmentation draws for each row."""
+    cases = {
+        "dropout": ({"accumulate": 2}, {"accumulate": 1}, {"model": "training_runs:Leaky", "augment": "affine"}),
+        "four parts": ({"accumulate": 4}, {"accumulate": 2}, {"model": "training_runs:Leaky", "augment": "noise"}),
+        "a function": ({"accumulate": 2}, {"accumulate": 1}, {"augment": "training_runs:jittered"}),
+        "rows alone": ({}, {}, {"augment": ["affine", "cutout"]}),
+        "two groups": ({}, {}, {"augment": "affine", "labelled_fraction": 0.25}),
+    }
+    options = {"learning_rate": 1e-3, "steps": 20}
+    pairs = []
+    for name, (alone, shared, more) in cases.items():
+        one = make_run(tmp_path / name / "one", digits, source(store), **options | more | alone)
+        two = make_run(tmp_path / name / "two", digits, source(store), **options | more | shared)
+        pairs.append((name, one, two))
+        result_of(one)
+    on_ranks(tmp_path / "ranks", [two for _, _, two in pairs], world=2)
+    assert {name: farthest(one, two) < 1e-6 for name, one, two in pairs} == dict.fromkeys(cases, True)
 
 
 # validation, schedules, precision

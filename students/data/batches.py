@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 import psutil
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from teachers.config.training import TrainConfig
 from teachers.errors import DataError, RecipeError
@@ -28,12 +28,13 @@ from ..objective.targets import Asked, Batch, Column, Targets, check_encodings, 
 from ..runs.run import Run
 from ..runs.session import Session
 from .augment import augmentation
+from .draws import PLACE, Views
 
 Network = Tensor | dict[str, Tensor]
 """What a network takes: one tensor, or one per input column."""
 
-Inputs = Callable[[Batch, Generator | None], Network]
-Canonical = Callable[[Batch, Generator | None], dict[str, Tensor]]
+Inputs = Callable[[Batch, Views | None], Network]
+Canonical = Callable[[Batch, Views | None], dict[str, Tensor]]
 CHUNK = 4096
 INPUT = "input."
 KEY = "sample_key"  # of a batch for live teachers: the bits of u64 as i64
@@ -48,7 +49,7 @@ class TrainingRows:
     """bool `[num_rows]`."""
     objective: Objective
     inputs: Inputs
-    """A batch and the generator of its augmentation to what the network takes."""
+    """A batch, and from what it is augmented, to what the network takes."""
     memory_bytes: int
     canonical: Canonical | None = None
     """The same before the network's own preprocess; None where a batch does not bring it."""
@@ -130,8 +131,8 @@ def input_columns(
         return columns, lambda batch, _: as_network_takes_it({name: batch[INPUT + name] for name in ready}), None
     rows, augmented = canonical_columns(run, transfer_set, segments)
 
-    def inputs(batch: Batch, generator: Generator | None) -> Network:
-        ready: Network = preprocessor(augmented(batch, generator))
+    def inputs(batch: Batch, views: Views | None) -> Network:
+        ready: Network = preprocessor(augmented(batch, views))
         return ready
 
     return {INPUT + name: column for name, column in rows.items()}, inputs, augmented
@@ -140,16 +141,16 @@ def input_columns(
 def canonical_columns(
     run: Run, transfer_set: TransferSet, segments: Sequence[Segment]
 ) -> tuple[dict[str, Rows], Canonical]:
-    """The columns as they are stored, and what gives those of a batch after augmentation by a generator."""
+    """The columns as they are stored, and what gives those of a batch after augmentation."""
     parts = [transfer_set.input_rows(segment) for segment in segments]
     rows = {name: Rows([part for rows in parts for part in rows[name].parts]) for name in parts[0]}
     augment = augmentation(run.train.augments)
 
-    def augmented(batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+    def augmented(batch: Batch, views: Views | None) -> dict[str, Tensor]:
         canonical = {name: batch[INPUT + name] for name in rows}
-        if augment is None or generator is None:
+        if augment is None or views is None:
             return canonical
-        moved = augment(as_network_takes_it(canonical), generator)
+        moved = augment(as_network_takes_it(canonical), views)
         return moved if isinstance(moved, dict) else dict.fromkeys(canonical, moved)
 
     return rows, augmented
@@ -170,7 +171,7 @@ def live_columns(
     keys = np.concatenate([transfer_set.keys(segment) for segment in segments]).view(np.int64)
     columns = {INPUT + name: column for name, column in rows.items()} | {KEY: torch.from_numpy(keys)}
 
-    def inputs(batch: Batch, _: Generator | None) -> Network:
+    def inputs(batch: Batch, _: Views | None) -> Network:
         ready: Network = preprocessor({name: batch[INPUT + name] for name in rows})
         return ready
 
@@ -219,6 +220,8 @@ class Batches:
     """This rank's share of an endless stream of global batches, from any step on."""
 
     def __init__(self, rows: TrainingRows, run: Run, session: Session) -> None:
+        groups = draws(rows.labelled, run, session.world)
+        self.places = places([size for _, size in groups], session).to(session.device)
         self.readers = [
             EpochReader(
                 {name: chosen(column, index) for name, column in rows.columns.items()},
@@ -230,16 +233,26 @@ class Batches:
                 rank=session.rank,
                 world=session.world,
             )
-            for index, batch_size in draws(rows.labelled, run, session.world)
+            for index, batch_size in groups
         ]
 
     def from_step(self, step: int) -> Iterator[dict[str, Tensor]]:
         """The batches of step `step` (counted from 0) and all after it."""
-        streams = [endless(reader, step) for reader in self.readers]
-        if len(streams) == 1:
-            yield from streams[0]
-        for parts in zip(*streams, strict=True):
-            yield {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        for parts in zip(*(endless(reader, step) for reader in self.readers), strict=True):
+            whole = (
+                {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if len(parts) > 1 else parts[0]
+            )
+            yield whole | {PLACE: self.places}
+
+
+def places(sizes: Sequence[int], session: Session) -> Tensor:
+    """Where this rank's rows stand in a global batch, i64 `[rows]`; `sizes`: rows of the groups that it is drawn from."""
+    first, found = 0, []
+    for size in sizes:
+        share = size // session.world
+        found.append(torch.arange(share) + first + session.rank * share)
+        first += size
+    return torch.cat(found)
 
 
 def endless(reader: EpochReader, step: int) -> Iterator[dict[str, Tensor]]:

@@ -43,12 +43,14 @@ class SharedData:
 def reads(run: Run) -> tuple[Any, ...]:
     """Runs that agree on this read the same data."""
     augment, member = run.train.augment, run.membership
-    asked = run.objective, run.sources, run.labelled_only, member.peer_rule
+    asked = run.objective, run.sources, run.labelled_only, run.classes, member.peer_rule
     return run.transfer_set, run.preprocess, augment, member.keeps_canonical, *asked
 
 
 def open_data(run: Run, session: Session, memory_bytes: int) -> Data:
     transfer_set = TransferSet.open(run.transfer_set)
+    if run.classes:
+        transfer_set = transfer_set.of_classes(run.classes)
     preprocessor = Preprocessor(run.preprocess, transfer_set.columns)
     rows = load_rows(run, transfer_set, preprocessor, memory_bytes)
     return Data(transfer_set, preprocessor, rows, Validation(transfer_set, preprocessor, session))

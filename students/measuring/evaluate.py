@@ -16,7 +16,7 @@ from torch import Tensor
 
 from teachers.errors import DataError, StoreError
 from teachers.models.folder import LoadedModel, load_model
-from teachers.soft_targets.combine.class_scores import COMBINE, align
+from teachers.soft_targets.combine.class_scores import COMBINE, align, check_combined
 from teachers.soft_targets.reader import SoftTargets
 from teachers.storage.seal import local
 from teachers.transfer_set.transfer_set import Segment, SplitName, TransferSet
@@ -246,7 +246,8 @@ def _combined(heard: Sequence[tuple[Tensor, Tensor]], combine: str, keywords: Ma
     for first in range(0, len(heard[0][0]), ROWS_AT_ONCE):
         logits = torch.stack([said[first : first + ROWS_AT_ONCE] for said, _ in heard])
         with calling("objective.combine", combine):
-            parts.append(rule(logits, temperature=1.0, known=known.expand_as(logits), **keywords)[0])
+            said = rule(logits, temperature=1.0, known=known.expand_as(logits), **keywords)
+            parts.append(check_combined(said, logits, f"objective.combine: {combine}")[0])
     return torch.cat(parts)
 
 

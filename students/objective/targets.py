@@ -13,7 +13,7 @@ from torch import Tensor
 
 from teachers.errors import RecipeError, StoreError
 from teachers.rows.rows import Rows
-from teachers.soft_targets.combine.class_scores import COMBINE, align
+from teachers.soft_targets.combine.class_scores import COMBINE, align, check_combined
 from teachers.soft_targets.encodings.table import decode
 from teachers.soft_targets.reader import SoftTargets
 from teachers.transfer_set.transfer_set import Segment, TransferSet
@@ -43,12 +43,18 @@ class Combination:
     key: str = field(default="combine", compare=False)
     """Of the recipe."""
 
-    def __call__(self, logits: Tensor, known: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Target `[B, C]` and the weight of each row `[B]`, of logits and known `[K, B, C]`."""
+    def __call__(
+        self, logits: Tensor, known: Tensor, labels: Tensor | None = None, *, check: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Target `[B, C]` and the weight of each row `[B]`, of logits and known `[K, B, C]`.
+
+        `check`: raise RecipeError for a rule that does not give what a rule gives.
+        """
         rule = COMBINE[self.rule] if self.rule in COMBINE else load(self.rule)
         keywords = {} if self.teacher_weights is None else {"teacher_weights": self.teacher_weights}
         with calling(self.key, self.rule):
-            target, weights = rule(logits, temperature=self.temperature, known=known, labels=labels, **keywords)
+            said = rule(logits, temperature=self.temperature, known=known, labels=labels, **keywords)
+            target, weights = check_combined(said, logits, f"{self.key}: {self.rule}") if check else said
             return target, weights.sum(0)
 
 
@@ -183,11 +189,15 @@ class Targets:
         for voice in voices:
             self.columns |= voice.columns
         known = torch.stack([voice.known for voice in voices])[:, None]
+        unknown = combination.rule not in COMBINE
 
         def ask(batch: Batch) -> Asked:
+            nonlocal unknown
             logits = torch.stack([voice.logits(batch) for voice in voices])
             known_here = known.to(logits.device).expand_as(logits)
-            return combination(logits, known_here, usable_labels(batch))
+            answer = combination(logits, known_here, usable_labels(batch), check=unknown)
+            unknown = False  # a look at every value waits for a GPU: once a run is enough to find a wrong rule
+            return answer
 
         return ask
 

@@ -129,12 +129,21 @@ class Preprocessor:
         made = {column.name: column(given[column.name]) for column in self.columns}
         return made[self.columns[0].name] if len(made) == 1 else made
 
+    def of_zeros(self, num_rows: int, device: torch.device | str = "cpu") -> Inputs:
+        """What the network takes of `num_rows` rows of zeros: in its shapes, its names and its dtypes."""
+        dtypes = {"image": torch.uint8, "number": torch.float32}
+        return self(
+            {
+                column.name: torch.zeros(num_rows, *column.shape, dtype=dtypes[column.kind], device=device)
+                for column in self.columns
+            }
+        )
+
     def _shape(self) -> Shape | dict[str, Shape]:
         if self._function is None:
             shapes = {column.name: column.output_shape for column in self.columns}
             return shapes[self.columns[0].name] if len(shapes) == 1 else shapes
-        dtypes = {"image": torch.uint8, "number": torch.float32}
-        made = self({column.name: torch.zeros(2, *column.shape, dtype=dtypes[column.kind]) for column in self.columns})
+        made = self.of_zeros(2)
         if isinstance(made, Tensor):
             return tuple(made.shape[1:])
         return {name: tuple(values.shape[1:]) for name, values in made.items()}

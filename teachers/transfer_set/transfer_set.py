@@ -5,7 +5,7 @@ Knows nothing of where the rows came from (`prepare` does), of teachers or of st
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from ..errors import StoreError
+from ..errors import RecipeError, StoreError
 from ..storage import mirror
 from ..storage.seal import NAME as SEAL
 from ..storage.seal import check_format, digest_of, local
@@ -94,6 +94,8 @@ class TransferSet:
     segments: tuple[Segment, ...]
     num_labelled: int
     report: dict[str, Any]
+    places: tuple[int, ...] | None = None
+    """Of `of_classes`: where each prepared class stands among `classes`, -1: nowhere. None: as it was prepared."""
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -121,7 +123,7 @@ class TransferSet:
 
     def manifest(self) -> bytes:
         """What `open` reads back."""
-        document = {name: value for name, value in vars(self).items() if name != "folder"}
+        document = {name: value for name, value in vars(self).items() if name not in ("folder", "places")}
         document |= {name: [asdict(item) for item in document[name]] for name in ("columns", "segments")}
         return json.dumps({"format": FORMAT, **document}, indent=1, allow_nan=False).encode()
 
@@ -139,17 +141,36 @@ class TransferSet:
                 return segment
         raise StoreError(f"{self.folder}: no segment {name!r}; it has {', '.join(s.name for s in self.segments)}")
 
+    def of_classes(self, names: Sequence[str]) -> Self:
+        """The same rows for who learns these classes only, in this order; a row of another class has no label.
+
+        Raises RecipeError for a name that is no class of this set, or one that is given twice.
+        """
+        if strange := [name for name in names if name not in self.classes]:
+            raise RecipeError(
+                f"classes: {strange} are not in the transfer set, which has {', '.join(self.classes)}; who is trained "
+                f"here learns classes of the transfer set"
+            )
+        if len(set(names)) != len(names):
+            raise RecipeError(f"classes: {list(names)} names one twice")
+        places = tuple(names.index(name) if name in names else -1 for name in self.classes)
+        mine = replace(self, classes=tuple(names), places=places)
+        num_labelled = sum(int(mine.labelled(segment).sum()) for segment in self.of("train"))
+        return replace(mine, num_labelled=num_labelled)
+
     def keys(self, segment: Segment) -> NDArray[np.uint64]:
         """`sample_key`, ascending, u64 [rows]."""
         return _numpy(self._rows(segment, "sample_key"))
 
     def labels(self, segment: Segment) -> NDArray[np.int32]:
         """Index into `classes`, -1 without one, i32 [rows]."""
-        return _numpy(self._rows(segment, "label"))
+        labels = _numpy(self._rows(segment, "label"))
+        return labels if self.places is None else np.array([*self.places, -1], np.int32)[labels]
 
     def labelled(self, segment: Segment) -> NDArray[np.bool_]:
         """Whose label may be used, bool [rows]."""
-        return _numpy(self._rows(segment, "labelled"))
+        labelled = _numpy(self._rows(segment, "labelled"))
+        return labelled if self.places is None else labelled & (self.labels(segment) >= 0)
 
     def ids(self, segment: Segment) -> pa.StringArray:
         return self._rows(segment, "id")
