@@ -73,6 +73,13 @@ def test_an_unknown_loss_that_is_no_import_string_is_refused(tmp_path: Path) -> 
     assert "objective.0.loss" in complaint(tmp_path, DIGITS.replace("loss: soft", "loss: sofd"))
 
 
+def test_a_term_that_hears_only_teachers_of_weight_0_is_refused(tmp_path: Path) -> None:
+    """Also where another of the student's teachers, whom this term does not hear, has a weight."""
+    term = "{loss: soft, combine: weighted, teachers: [wide], teacher_weights: {wide: 0, deep: 1}}"
+    told = complaint(tmp_path, DIGITS, f"students.small.objective=[{term}, {{loss: soft}}]")
+    assert "students.small: objective.0 hears ['wide'] alone, whose teacher_weights are all 0" in told
+
+
 def test_a_student_that_hears_none_of_its_teachers_is_refused(tmp_path: Path) -> None:
     told = complaint(tmp_path, DIGITS, "students.small.objective=[{loss: hard}]")
     assert "students.small: no term listens to the teachers ['wide', 'deep', 'trees']; add `{loss: soft}`" in told

@@ -1,5 +1,6 @@
 """Laws of the engine, in the plain session: what a result depends on, and what it does not."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -276,6 +277,47 @@ def test_a_target_computed_once_is_the_one_computed_in_every_step(digits, store,
     every = [SOFT | {"combine": "training_runs:own_mean"}, HARD]
     per_step = weights_after(make_run(tmp_path, digits, *heard, objective=every))
     torch.testing.assert_close(once, per_step, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("alone", r"gives a Tensor, expected two tensors"),
+        ("transposed", r"gives target of shape \[10, 32\].*expected \[32, 10\]"),
+        ("whole_numbers", r"gives weights of shape \[2, 32\] and torch.int64"),
+        ("minus_infinity", r"gives target that are not finite; say -10000 times the temperature"),
+        ("unnormalised", r"gives weights that sum over the teachers to 2 in a row"),
+        ("beyond", r"gives weights from -1 to 2, expected 0 to 1"),
+    ],
+)
+def test_a_rule_of_the_users_that_gives_something_else_is_refused(rule, told, digits, store, other_store, tmp_path):
+    term = SOFT | {"combine": f"training_runs:combine_{rule}"}
+    run = make_run(tmp_path, digits, source(store), source(other_store, "deep"), objective=[HARD, term])
+    with pytest.raises(
+        RecipeError, match=rf"^students\.small\.objective\.1\.combine: training_runs:combine_{rule} {told}"
+    ):
+        result_of(run)
+
+
+def test_a_rule_of_the_users_may_leave_rows_to_nobody_and_is_looked_at_once_a_run(digits, store, tmp_path):
+    """It turns to nonsense after its first batch: who looked in every step would refuse it, and pay for it."""
+    term = SOFT | {"combine": "training_runs:combine_first_rows"}
+    assert result_of(make_run(tmp_path, digits, source(store), objective=[HARD, term])).steps == 40
+
+
+def test_who_learns_some_classes_only_learns_from_their_rows_and_is_measured_on_them(digits, tmp_path):
+    names = ("7", "2", "5")
+    run = make_run(tmp_path, digits, objective=[HARD], labelled_only=True, steps=100, evaluate_every=10)
+    run = dataclasses.replace(run, classes=names)
+    result = result_of(run)
+    model = load_model(run.folder)
+    assert model.config.classes == names
+    (segment,) = digits.of("validation")
+    labels = np.array(digits.classes)[digits.labels(segment)]
+    mine = np.isin(labels, names)
+    said = np.array(names)[model(digits.inputs(segment)).argmax(-1).numpy()]
+    assert (said == labels)[mine].mean() == pytest.approx(result.validation["accuracy"]) and mine.sum() > 20
+    assert result.validation["accuracy"] > 0.8
 
 
 def test_data_that_does_not_fit_gives_the_same_student(digits, store, other_store, tmp_path):
