@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from students.data.batches import INPUT, Batches
+from students.data.batches import Batches
+from students.data.inputs import INPUT
 from students.data.shared import SharedData
 from students.fitting.fit import fit
 from students.fitting.on_ray import fit_on_ray

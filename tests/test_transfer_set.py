@@ -461,9 +461,10 @@ def test_when_an_old_row_is_not_what_it_was_everything_is_new(tmp_path, change):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"format": 2}', "format 2, this program reads 1; update"),
+        ('{"format": 3}', "format 3, this program reads 2; update"),
+        ('{"format": 1}', "format 1, this program reads 2; remove"),
         ("{", "not readable as JSON"),
-        ('{"format": 1}', "not a transfer"),
+        ('{"format": 2}', "not a transfer"),
     ],
 )
 def test_a_manifest_that_is_not_ours_is_refused(tmp_path, text, said):

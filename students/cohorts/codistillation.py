@@ -24,8 +24,9 @@ from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import calling, within
 
 from ..config.cohort import CodistillationCohort
-from ..data.batches import Network, TrainingRows
 from ..data.draws import Views
+from ..data.inputs import Network
+from ..data.rows import TrainingRows
 from ..data.shared import Data, SharedData
 from ..objective.objective import NOTHING, Heard
 from ..objective.peer_targets import PEER_RULES

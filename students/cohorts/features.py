@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from teachers.errors import RecipeError
 
 from ..config.cohort import OnlineTeacherCohort
-from ..data.batches import Network
+from ..data.inputs import Network
 from ..runs.run import CohortRun
 from ..runs.session import Session
 from ..training.steps import Stepper, Work, at_least_float32

@@ -10,7 +10,7 @@ from teachers.errors import RecipeError
 from teachers.users_code.calls import within
 
 from ..config.cohort import GroupLeaderCohort, SharedTrunkCohort
-from ..data.batches import Network
+from ..data.inputs import Network
 from ..data.shared import Data
 from ..objective.objective import Heard
 from ..runs.session import Session

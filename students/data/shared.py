@@ -9,7 +9,8 @@ from teachers.transfer_set.transfer_set import TransferSet
 
 from ..runs.run import Run
 from ..runs.session import Session
-from .batches import TrainingRows, load_rows, memory_for
+from .memory import memory_for
+from .rows import TrainingRows, load_rows
 from .validation import Validation
 
 
@@ -35,7 +36,8 @@ class SharedData:
         self.held = [(key, data) for key, data in self.held if key in keys]  # frees memory first
         for run, key in zip(runs, keys, strict=True):
             if key not in [held for held, _ in self.held]:
-                memory_bytes = (self.memory_bytes or memory_for(session)) // len(runs)
+                memory_bytes = self.memory_bytes or memory_for(run.train, session.device.type, session.world)
+                memory_bytes //= len(runs)
                 self.held.append((key, open_data(run, session, memory_bytes)))
         return [next(data for held, data in self.held if held == key) for key in keys]
 
@@ -52,5 +54,6 @@ def open_data(run: Run, session: Session, memory_bytes: int) -> Data:
     if run.classes:
         transfer_set = transfer_set.of_classes(run.classes)
     preprocessor = Preprocessor(run.preprocess, transfer_set.columns)
-    rows = load_rows(run, transfer_set, preprocessor, memory_bytes)
-    return Data(transfer_set, preprocessor, rows, Validation(transfer_set, preprocessor, session))
+    rows = load_rows(run, transfer_set, preprocessor, memory_bytes, session.world)
+    validation = Validation(transfer_set, preprocessor, session, is_held=rows.division.validation)
+    return Data(transfer_set, preprocessor, rows, validation)

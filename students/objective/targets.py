@@ -4,7 +4,7 @@ A rule of COMBINE has no state, so its target is computed once per run when it f
 gather. Other rules, and targets that do not fit, are computed in every step from the same stores.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,6 +56,10 @@ class Combination:
             said = rule(logits, temperature=self.temperature, known=known, labels=labels, **keywords)
             target, weights = check_combined(said, logits, f"{self.key}: {self.rule}") if check else said
             return target, weights.sum(0)
+
+    def is_made_once(self, voices: "Mapping[str, Voice]") -> bool:
+        """Whether its target can be: a rule of ours has no state, and a live teacher speaks of a batch only."""
+        return self.rule in COMBINE and not any(isinstance(voices[name], LiveVoice) for name in self.teachers)
 
 
 def combination_of(term: Term | CohortTerm, sources: Sequence[Source], number: int) -> Combination | None:
@@ -142,25 +146,19 @@ def join(columns: Sequence[Rows]) -> Rows:
 
 
 class Targets:
-    """The columns that a reader has to bring, and what each combination makes of a batch of them."""
+    """The columns that a reader has to bring, and what each combination makes of a batch of them; `held` are made once."""
 
-    def __init__(self, voices: Mapping[str, Voice], num_rows: int, memory_bytes: int) -> None:
-        self.voices, self.num_rows, self.memory_bytes = voices, num_rows, memory_bytes
+    def __init__(self, voices: Mapping[str, Voice], num_rows: int, held: Set[Combination]) -> None:
+        self.voices, self.num_rows, self.held = voices, num_rows, held
         self.columns: dict[str, Column] = {}
         self.answers: dict[Combination, Callable[[Batch], Asked]] = {}
 
     def answer(self, combination: Combination) -> Callable[[Batch], Asked]:
         """What gives this combination's target of a batch; its columns are brought from now on."""
         if combination not in self.answers:
-            live = any(isinstance(self.voices[name], LiveVoice) for name in combination.teachers)
-            once = not live and combination.rule in COMBINE and self._fits(combination)
+            once = combination in self.held
             self.answers[combination] = self._once(combination) if once else self._per_step(combination)
         return self.answers[combination]
-
-    def _fits(self, combination: Combination) -> bool:
-        num_classes = len(self.voices[combination.teachers[0]].known)
-        held = sum(column.nbytes for column in self.columns.values())
-        return held + 4 * self.num_rows * num_classes <= self.memory_bytes
 
     def _once(self, combination: Combination) -> Callable[[Batch], Asked]:
         name = f"target.{len(self.answers)}"

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.batches import INPUT, KEY, LiveRows
+from ..data.inputs import INPUT, KEY
+from ..data.rows import LiveRows
 from ..objective.targets import live_column
 from ..runs.run import Run
 from ..runs.session import Session

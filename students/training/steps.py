@@ -18,8 +18,9 @@ from teachers.models.preprocess import Preprocessor
 from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import calling
 
-from ..data.batches import Network, TrainingRows
 from ..data.draws import PLACE, Views, equal_parts, step_seed
+from ..data.inputs import Network
+from ..data.rows import TrainingRows
 from ..objective.objective import NOTHING, Heard, slices
 from ..objective.targets import Asked
 from ..runs.run import Run

@@ -60,6 +60,8 @@ class TrainConfig(Config):
     """Rows that are shuffled together, for data that does not fit memory; null: all."""
     workers: int = Field(1, ge=1)
     """Data-parallel Ray Train workers."""
+    memory_gib: float | None = Field(None, gt=0)
+    """GiB in which each worker holds its rows, on its GPU where it has one: inputs, soft targets and validation together; what finds no room is read and made anew for every batch. Null: 4 on a GPU, else a quarter of what is free."""
     precision: PrecisionName = "float32"
     """`bfloat16`: autocast."""
     compile: bool = False

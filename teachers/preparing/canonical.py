@@ -1,6 +1,7 @@
-"""From whatever a source holds to canonical inputs: uint8 HWC images, float32 features. Bad rows are told, not raised.
+"""From whatever a source holds to canonical inputs: uint8 HWC images, float features. Bad rows are told, not raised.
 
-Knows nothing of splits or keys. No Python per row but where an encoded image is decoded.
+Features are float32, or float64 where float32 would round what the source can hold: they are rounded once, after they
+are normalised. Knows nothing of splits or keys. No Python per row but where an encoded image is decoded.
 """
 
 from collections import Counter
@@ -42,11 +43,13 @@ class InputPlan:
     raw: tuple[int, ...] | None
     shape: tuple[int, ...]
     edge: int | None = None
+    wide: bool = False
+    """Numbers that are kept in float64."""
 
     @property
     def column(self) -> Column:
         """Before the training rows are known."""
-        return Column(self.name, self.kind, self.shape, (), ())
+        return Column(self.name, self.kind, self.shape, (), (), self.wide)
 
 
 def plan_inputs(config: TransferSetConfig, sample: pa.RecordBatch, root: Path | None) -> tuple[InputPlan, ...]:
@@ -65,7 +68,8 @@ def plan_inputs(config: TransferSetConfig, sample: pa.RecordBatch, root: Path | 
             raise RecipeError(
                 f"transfer_set.inputs: {scalars[0]!r} would be joined to `{FEATURES}`, a column of its own"
             )
-        plans.append(InputPlan(FEATURES, "number", scalars, (), (len(scalars),)))
+        wide = any(_is_wide(sample.column(name).type) for name in scalars)
+        plans.append(InputPlan(FEATURES, "number", scalars, (), (len(scalars),), wide=wide))
     return tuple(plans)
 
 
@@ -83,7 +87,7 @@ def _plan_column(name: str, array: pa.Array, edge: int | None, root: Path | None
         raise DataError(f"column {name!r}: none of the first {len(array)} rows has a value")
     raw = shapes.most_common(1)[0][0]
     if len(raw) == 1:
-        return InputPlan(name, "number", (name,), raw, raw)
+        return InputPlan(name, "number", (name,), raw, raw, wide=_is_wide(leaf))
     if len(raw) > 3 or not pa.types.is_integer(leaf):
         raise RecipeError(
             f"transfer_set.inputs: column {name!r} holds {leaf} of shape {list(raw)}; "
@@ -120,9 +124,10 @@ def _decode_column(batch: pa.RecordBatch, plan: InputPlan, root: Path | None, ba
     if plan.raw is None:
         return _decode_images(batch.column(plan.name), plan, root, bad)
     if plan.raw == ():
-        return np.stack([_numbers(name, batch.column(name), (), bad) for name in plan.sources], axis=1)
+        dtype = plan.column.dtype
+        return np.stack([_numbers(name, batch.column(name), (), dtype, bad) for name in plan.sources], axis=1)
     if plan.kind == "number":
-        return _numbers(plan.name, batch.column(plan.name), plan.raw, bad)
+        return _numbers(plan.name, batch.column(plan.name), plan.raw, plan.column.dtype, bad)
     values = _values(plan.name, batch.column(plan.name), plan.raw, bad)
     if values.dtype != np.uint8:
         outside = ((values < 0) | (values > 255)).reshape(len(values), -1).any(axis=1)
@@ -169,12 +174,12 @@ def _payload(value: Any, root: Path | None) -> bytes:
         raise BadRow(f"the file {path!r} cannot be read: {error.strerror}") from error
 
 
-def _numbers(name: str, array: pa.Array, shape: tuple[int, ...], bad: Bad) -> NDArray[np.float32]:
-    """f32 [rows, *shape]; what is not finite in float32 is bad."""
+def _numbers(name: str, array: pa.Array, shape: tuple[int, ...], dtype: np.dtype[Any], bad: Bad) -> NDArray[Any]:
+    """[rows, *shape] in `dtype`; what is not finite in float32 is bad."""
     values = _values(name, array, shape, bad)
     with np.errstate(over="ignore"):
-        out = values.astype(np.float32)
-    finite = np.isfinite(out).reshape(len(out), -1)
+        finite = np.isfinite(narrow := values.astype(np.float32)).reshape(len(values), -1)
+    out = narrow if dtype == np.float32 else values.astype(dtype)
 
     def reason(row: int) -> str:
         at = int(np.flatnonzero(~finite[row])[0])
@@ -256,6 +261,12 @@ def _is_encoded(kind: pa.DataType) -> bool:
 def _is_number(kind: pa.DataType) -> bool:
     tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
     return any(test(kind) for test in tests)
+
+
+def _is_wide(kind: pa.DataType) -> bool:
+    """Whether it holds numbers that float32 does not, text among them."""
+    exact = (pa.bool_(), pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.float16(), pa.float32())
+    return kind not in exact
 
 
 def _is_scalar(array: pa.Array) -> bool:

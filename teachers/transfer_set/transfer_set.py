@@ -22,7 +22,7 @@ from ..storage.seal import check_format, digest_of, local
 if TYPE_CHECKING:
     from ..rows.rows import Rows
 
-FORMAT = 1
+FORMAT = 2
 NAME = "transfer_set.json"
 PART_BYTES = 60 * 2**20
 """Of inputs in one part; what Arrow adds keeps it below 64 MiB."""
@@ -34,7 +34,7 @@ SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 @dataclass(frozen=True)
 class Column:
-    """One input column: `image` is uint8 [H, W, C], `number` is float32 [F].
+    """One input column: `image` is uint8 [H, W, C], `number` is float32 [F], or float64 where it is `wide`.
 
     `mean` and `std` are of the training rows, per channel (of value / 255) or per feature; `std` of a constant is 1.
     """
@@ -44,10 +44,12 @@ class Column:
     shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    wide: bool = False
+    """Its source has numbers that float32 does not hold: seconds since 1970, say, which differ in their last digits."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(np.uint8 if self.kind == "image" else np.float32)
+        return np.dtype(np.uint8 if self.kind == "image" else np.float64 if self.wide else np.float32)
 
     @property
     def bytes_per_row(self) -> int:
@@ -175,9 +177,7 @@ class TransferSet:
     def ids(self, segment: Segment) -> pa.StringArray:
         return self._rows(segment, "id")
 
-    def inputs(
-        self, segment: Segment, first_row: int = 0, num_rows: int | None = None
-    ) -> dict[str, NDArray[np.uint8] | NDArray[np.float32]]:
+    def inputs(self, segment: Segment, first_row: int = 0, num_rows: int | None = None) -> dict[str, NDArray[Any]]:
         """{column: [rows, *shape]}; read-only and mapped where the rows lie in one part."""
         stop = segment.num_rows if num_rows is None else first_row + num_rows
         if not 0 <= first_row <= stop <= segment.num_rows:
@@ -253,7 +253,7 @@ def content_hash(keys: NDArray[np.uint64], inputs: Mapping[str, NDArray[Any]]) -
 
 def segment_digest(columns: Sequence[Column], view: int, parts: Sequence[Part]) -> str:
     """What a segment's rows are: keys and inputs. Not their labels, and not how the segment is called."""
-    shapes = [[column.name, column.kind, list(column.shape)] for column in columns]
+    shapes = [[column.name, column.kind, list(column.shape)] + ["float64"] * column.wide for column in columns]
     contents = [[part.first_row, part.num_rows, part.xxh3_128] for part in parts]
     return digest_of({"view": view, "columns": shapes, "parts": contents})
 
@@ -276,7 +276,7 @@ def _numpy(array: pa.Array) -> NDArray[Any]:
 
 def _column(document: Mapping[str, Any]) -> Column:
     lists = {name: tuple(document[name]) for name in ("shape", "mean", "std")}
-    return Column(document["name"], document["kind"], **lists)
+    return Column(document["name"], document["kind"], **lists, wide=document["wide"])
 
 
 def _segment(document: Mapping[str, Any]) -> Segment:
