@@ -109,6 +109,8 @@ def plan(
         click.echo(f"{stage.action:<8} {title:<32} {stage.reason}")
     for line in ["", *table(made.placement)] if made.placement else []:
         click.echo(line)
+    for line in ["", *(f"memory   {holding.line()}" for holding in made.memory)] if made.memory else []:
+        click.echo(line)
     click.echo(
         f"\nabout {made.bytes_needed / 2**20:,.1f} MiB of {made.bytes_free / 2**20:,.0f} MiB free; nothing was written"
     )

@@ -25,6 +25,7 @@ from ..recipe.model import Recipe, learner_of
 from ..recipe.space import search_warnings
 from ..stages import keys
 from ..stages.stages import Built, Stage, Stages
+from .memory import Holding, holdings
 from .placement import Ask, places_at
 from .placement import place as placed_on
 
@@ -56,6 +57,8 @@ class Plan:
     bytes_free: int = 0
     placement: list[Ask] | None = None
     """Where what is not reused would run; of a cluster only."""
+    memory: list[Holding] = field(default_factory=list)
+    """What each training holds of its rows; empty where only reading them tells."""
 
     def record(self) -> dict[str, Any]:
         return {
@@ -65,6 +68,7 @@ class Plan:
             "bytes_needed": self.bytes_needed,
             "bytes_free": self.bytes_free,
             "placement": None if self.placement is None else [ask.record() for ask in self.placement],
+            "memory": [holding.record() for holding in self.memory],
         }
 
 
@@ -106,6 +110,7 @@ def plan(
     walk.all(source_digest(recipe.transfer_set))
     if places is not None:
         made.placement = placed_on(recipe, [(s.stage, s.name) for s in made.stages if s.action != "reuse"], places)
+    made.memory = holdings(recipe, seen, nodes if places is None else [*places.values()])
     rows = seen.num_rows or 0
     classes = len(seen.classes or ())
     cached = [teacher for teacher in recipe.teachers.values() if teacher.mode == "cached"]

@@ -48,7 +48,7 @@ class Cohort:
         self.run, self.session = run, session
         self.hosts, self.own, self.same_rows = self.places()
         mine = [run.members[number] for number in self.hosts]
-        self.data = shared.of(mine, self.own)
+        self.data = shared.of(mine, self.own, self.session.world)
         self.check_classes()
         self.trainings = self.make_trainings(self.data)
         wire = run.config.wire if isinstance(run.config, SynchronousCohort) else None

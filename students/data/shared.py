@@ -31,12 +31,13 @@ class SharedData:
         self.memory_bytes = memory_bytes
         self.held: list[tuple[Any, Data]] = []
 
-    def of(self, runs: Sequence[Run], session: Session) -> list[Data]:
+    def of(self, runs: Sequence[Run], session: Session, workers: int | None = None) -> list[Data]:
+        """What each of `runs` reads, of one budget; `workers`: those that share the memory, by default the session's."""
         keys = [reads(run) for run in runs]
         self.held = [(key, data) for key, data in self.held if key in keys]  # frees memory first
         for run, key in zip(runs, keys, strict=True):
             if key not in [held for held, _ in self.held]:
-                memory_bytes = self.memory_bytes or memory_for(run.train, session.device.type, session.world)
+                memory_bytes = self.memory_bytes or memory_for(run.train, session.device.type, workers or session.world)
                 memory_bytes //= len(runs)
                 self.held.append((key, open_data(run, session, memory_bytes)))
         return [next(data for held, data in self.held if held == key) for key in keys]

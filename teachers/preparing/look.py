@@ -3,7 +3,7 @@
 Reads the schema and the first rows, writes nothing. Knows nothing of splits or keys.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,8 @@ import pyarrow as pa
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError, RecipeError
 from ..sources import FORMATS, chunks_of, class_names, content_digest, files_of, first_rows, read, schema_of
-from ..sources.files import File, nearest
-from ..transfer_set.transfer_set import SPLITS, Column
+from ..sources.files import Chunk, File, nearest
+from ..transfer_set.transfer_set import SPLITS, Column, SplitName
 from .canonical import InputPlan, plan_inputs
 from .labels import as_text
 
@@ -34,6 +34,8 @@ class Look:
     classes: tuple[str, ...] | None
     num_rows: int | None
     num_bytes: int | None
+    split_rows: Mapping[SplitName, int] | None
+    """About how many rows each split will have; None as `num_rows`."""
     plans: tuple[InputPlan, ...]
     from_metadata: bool
     root: Path | None
@@ -52,7 +54,30 @@ def look(config: TransferSetConfig) -> Look:
     if num_rows is not None and config.limit is not None:
         num_rows = min(num_rows, config.limit * len(SPLITS))
     num_bytes = None if num_rows is None else num_rows * sum(column.bytes_per_row for column in columns)
-    return Look(columns, classes, num_rows, num_bytes, plans, from_metadata, files[0].root)
+    split_rows = None if num_rows is None else _split_rows(config, chunks_of(files, PLANNED_CHUNK))
+    return Look(columns, classes, num_rows, num_bytes, split_rows, plans, from_metadata, files[0].root)
+
+
+def _split_rows(config: TransferSetConfig, chunks: Sequence[Chunk]) -> dict[SplitName, int]:
+    split = config.split
+    found: dict[SplitName | None, int] = {}
+    for chunk in chunks:
+        found[chunk.file.split] = found.get(chunk.file.split, 0) + (chunk.num_rows or 0)
+    whole, train = found.get(None, 0), found.get("train", 0)
+    validation = found.get("validation", round(train * split.validation_share))
+    rows: dict[SplitName, int] = {
+        "train": train - (validation if "validation" not in found else 0),
+        "validation": validation,
+        "test": found.get("test", 0),
+    }
+    if whole:
+        share = 1 - split.validation_share - split.test_share if split.train is None else split.train
+        rows = {
+            "train": round(whole * share),
+            "validation": round(whole * split.validation_share),
+            "test": round(whole * split.test_share),
+        }
+    return {name: num if config.limit is None else min(num, config.limit) for name, num in rows.items()}
 
 
 def source_digest(config: TransferSetConfig) -> str:
