@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from orchestrator.planning.memory import holdings
 from orchestrator.recipe.load import load_recipe
 from orchestrator.recipe.shipped import recipes
+from orchestrator.stages import keys
 from students.data.batches import Batches
 from students.data.memory import Needs, Target, divide, memory_for
 from students.data.shared import SharedData
@@ -118,6 +119,14 @@ def test_on_a_gpu_the_budget_is_the_recipes_and_never_what_happens_to_be_free():
     for device in ("cpu", "cuda"):
         assert memory_for(TrainConfig(memory_gib=0.5), device, 2) == 2**29
     assert memory_for(TrainConfig(), "cpu", 2) < memory_for(TrainConfig(), "cpu", 1)
+
+
+def test_the_recipes_budget_is_in_the_keys_of_what_is_trained_by_it():
+    plain = load_recipe(recipes()["digits"])
+    tight = load_recipe(recipes()["digits"], ["students.small.train.memory_gib=1", "teachers.wide.train.memory_gib=1"])
+    assert keys.distill_stage(plain, "small", "", {}).key != keys.distill_stage(tight, "small", "", {}).key
+    assert keys.train_teacher_stage(plain, "wide", "").key != keys.train_teacher_stage(tight, "wide", "").key
+    assert keys.train_teacher_stage(plain, "deep", "").key == keys.train_teacher_stage(tight, "deep", "").key
 
 
 def test_members_in_one_process_share_one_budget(digits, stores, tmp_path):

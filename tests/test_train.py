@@ -448,6 +448,11 @@ def test_one_and_two_workers_draw_the_same_augmentation_and_dropout(digits, stor
         "a function": ({"accumulate": 2}, {"accumulate": 1}, {"augment": "training_runs:jittered"}),
         "rows alone": ({}, {}, {"augment": ["affine", "cutout"]}),
         "two groups": ({}, {}, {"augment": "affine", "labelled_fraction": 0.25}),
+        "all of it": (
+            {"accumulate": 2},
+            {"accumulate": 1},
+            {"model": "training_runs:Leaky", "augment": "affine", "labelled_fraction": 0.3},
+        ),
     }
     options = {"learning_rate": 1e-3, "steps": 20}
     pairs = []

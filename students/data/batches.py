@@ -16,7 +16,7 @@ from teachers.rows.epoch import EpochReader
 
 from ..runs.run import Run
 from ..runs.session import Session
-from .draws import PLACE
+from .draws import PLACE, equal_parts
 from .rows import TrainingRows, check_that_there_are_rows, chosen
 
 
@@ -25,7 +25,8 @@ class Batches:
 
     def __init__(self, rows: TrainingRows, run: Run, session: Session) -> None:
         groups = draws(rows.labelled, run, session.world)
-        self.places = places([size for _, size in groups], session).to(session.device)
+        self.parts = run.train.accumulate
+        self.places = places([size for _, size in groups], self.parts, session).to(session.device)
         self.readers = [
             EpochReader(
                 {name: chosen(column, index) for name, column in rows.columns.items()},
@@ -42,11 +43,19 @@ class Batches:
 
     def from_step(self, step: int) -> Iterator[dict[str, Tensor]]:
         """The batches of step `step` (counted from 0) and all after it."""
-        for parts in zip(*(endless(reader, step) for reader in self.readers), strict=True):
-            whole = (
-                {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if len(parts) > 1 else parts[0]
-            )
-            yield whole | {PLACE: self.places}
+        for groups in zip(*(endless(reader, step) for reader in self.readers), strict=True):
+            if len(groups) == 1:
+                yield groups[0] | {PLACE: self.places}
+                continue
+            yield {name: in_parts([group[name] for group in groups], self.parts) for name in groups[0]} | {
+                PLACE: self.places
+            }
+
+
+def in_parts(groups: Sequence[Tensor], parts: int) -> Tensor:
+    """The rows of all groups, in `parts` equal parts that have as many of each group: as many workers would see."""
+    slices = [equal_parts(len(group), parts) for group in groups]
+    return torch.cat([group[of[part]] for part in range(parts) for group, of in zip(groups, slices, strict=True)])
 
 
 def share_of(index: np.ndarray | None, num_rows: int) -> int:
@@ -54,14 +63,12 @@ def share_of(index: np.ndarray | None, num_rows: int) -> int:
     return num_rows if index is None else min(len(index), num_rows)
 
 
-def places(sizes: Sequence[int], session: Session) -> Tensor:
+def places(sizes: Sequence[int], parts: int, session: Session) -> Tensor:
     """Where this rank's rows stand in a global batch, i64 `[rows]`; `sizes`: rows of the groups that it is drawn from."""
-    first, found = 0, []
-    for size in sizes:
-        share = size // session.world
-        found.append(torch.arange(share) + first + session.rank * share)
-        first += size
-    return torch.cat(found)
+    whole = in_parts(
+        [torch.arange(size) + sum(sizes[:number]) for number, size in enumerate(sizes)], parts * session.world
+    )
+    return whole[session.rank * len(whole) // session.world :][: len(whole) // session.world]
 
 
 def endless(reader: EpochReader, step: int) -> Iterator[dict[str, Tensor]]:
@@ -91,12 +98,16 @@ def draws(labelled: np.ndarray, run: Run, world: int) -> list[tuple[np.ndarray |
 
 
 def labelled_share(train: TrainConfig, world: int) -> int:
-    """Labelled rows of a global batch: the same number on every rank, at least one and not all."""
+    """Labelled rows of a global batch: the same number in every part of it, at least one and not all."""
     assert train.labelled_fraction is not None
-    per_rank = train.batch_size // world
-    if per_rank < 2:
-        raise RecipeError("train.labelled_fraction needs two rows or more per worker and batch; raise batch_size")
-    return world * min(max(round(train.labelled_fraction * per_rank), 1), per_rank - 1)
+    parts = world * train.accumulate
+    if train.batch_size < 2 * parts:
+        raise RecipeError(
+            "train.labelled_fraction needs two rows or more in each of the `workers * accumulate` parts of a batch; raise "
+            "batch_size"
+        )
+    per_part = train.batch_size // parts
+    return parts * min(max(round(train.labelled_fraction * per_part), 1), per_part - 1)
 
 
 def enough(index: np.ndarray | None, num_rows: int, batch_size: int, run: Run) -> np.ndarray | None:
