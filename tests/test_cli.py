@@ -87,7 +87,9 @@ def test_a_users_mistake_is_one_message_and_an_exit_code(
 
 def test_plan_writes_nothing(tmp_path: Path) -> None:
     done = run("plan", "--json", "--check", "--out", "out", cwd=tmp_path)
-    assert json.loads(done.stdout)["stages"][0]["action"] == "build"
+    told = json.loads(done.stdout)
+    assert told["stages"][0]["action"] == "build"
+    assert [each["who"] for each in told["memory"]] == ["teachers.wide", "teachers.deep", "students.small"]
     assert not list(tmp_path.iterdir())
 
 

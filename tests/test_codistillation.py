@@ -172,7 +172,7 @@ def test_a_peer_with_its_own_preprocess_sees_the_rows_as_its_folder_would_augmen
     (batch,) = next(cohort.batches())
     work = stepper.begin(batch, 0)
     stored = next(Batches(stepper.rows, run.members[0], SESSION).from_step(0))
-    moved = stepper.rows.canonical(stored, stepper.views(0))
+    moved = stepper.rows.canonical(stored, stepper.views(stored, 0))
     assert not torch.equal(moved["image"], stored["input.image"])
     assert torch.equal(stepper.preprocessor(moved), work.inputs)
     (generation,) = cohort.listeners[0].heard_at(0, 0)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from orchestrator.recipe.checks import class_problems
 from orchestrator.recipe.load import load_recipe
 from orchestrator.recipe.model import Recipe, public
 from orchestrator.recipe.shipped import recipes
@@ -70,6 +71,28 @@ def test_an_unknown_kind_names_the_kinds_there_are(tmp_path: Path) -> None:
 
 def test_an_unknown_loss_that_is_no_import_string_is_refused(tmp_path: Path) -> None:
     assert "objective.0.loss" in complaint(tmp_path, DIGITS.replace("loss: soft", "loss: sofd"))
+
+
+def test_a_term_that_hears_only_teachers_of_weight_0_is_refused(tmp_path: Path) -> None:
+    """Also where another of the student's teachers, whom this term does not hear, has a weight."""
+    term = "{loss: soft, combine: weighted, teachers: [wide], teacher_weights: {wide: 0, deep: 1}}"
+    told = complaint(tmp_path, DIGITS, f"students.small.objective=[{term}, {{loss: soft}}]")
+    assert "students.small: objective.0 hears ['wide'] alone, whose teacher_weights are all 0" in told
+
+
+def test_a_teacher_that_is_trained_here_learns_classes_of_the_transfer_set_and_no_others() -> None:
+    """`plan` says so; some of them, in any order, it may."""
+    digits = [str(number) for number in range(10)]
+    some = "teachers.{}={{kind: {}, classes: ['3', '1'], class_map: {{}}, {}}}"
+    module = some.format("wide", "module", "model: 'teachers.zoo:mlp', train: {steps: 5}")
+    trees = some.format("trees", "sklearn", "model: 'sklearn.ensemble:ExtraTreesClassifier'")
+    assert [*class_problems(load_recipe(ROOT / "recipes" / "digits.yaml", [module, trees]), digits)] == []
+    strange = [text.replace("'1'", "'one'") for text in (module, trees)]
+    told = [*class_problems(load_recipe(ROOT / "recipes" / "digits.yaml", strange), digits)]
+    assert [line.partition(" are not")[0] for line in told] == [
+        "teachers.wide.classes: ['one']",
+        "teachers.trees.classes: ['one']",
+    ]
 
 
 def test_a_student_that_hears_none_of_its_teachers_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from . import neighbours  # noqa: F401  (before all that imports `teachers`)
 from .endings import end_well
 from .jobs import jobs, submit
 from .listing import students, teachers
-from .options import with_json, with_overrides, with_recipe, with_verbose
+from .options import with_address, with_json, with_log_format, with_overrides, with_recipe, with_verbose
 from .out import Out, brought
 from .status import status
 from .store import store
@@ -23,15 +23,6 @@ from .telling import tell_and_leave
 
 with_out = click.option(
     "--out", type=Out(), help="Folder of all results, or s3://, gs://.  [default: out/<name of the recipe>]"
-)
-with_address = click.option("--address", help="Ray cluster to join.  [default: RAY_ADDRESS, else start one here]")
-with_log_format = click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    envvar="COLLEGIUM_LOG_FORMAT",
-    show_envvar=True,
-    help="Of the log on stderr; json: one object a line.  [default: text]",
 )
 
 
@@ -110,6 +101,8 @@ def plan(
         title = "/".join(part for part in (stage.stage, stage.name, stage.part) if part)
         click.echo(f"{stage.action:<8} {title:<32} {stage.reason}")
     for line in ["", *table(made.placement)] if made.placement else []:
+        click.echo(line)
+    for line in ["", *(f"memory   {holding.line()}" for holding in made.memory)] if made.memory else []:
         click.echo(line)
     click.echo(
         f"\nabout {made.bytes_needed / 2**20:,.1f} MiB of {made.bytes_free / 2**20:,.0f} MiB free; nothing was written"

@@ -10,6 +10,7 @@ from typing import Any
 from teachers.errors import CollegiumError, RecipeError, StoreError
 from teachers.users_code.imports import load
 
+from . import model
 from .model import Recipe
 from .seen_rows import seen_problems
 
@@ -79,6 +80,14 @@ def class_problems(recipe: Recipe, classes: Sequence[str] | None) -> Iterator[st
     if classes is None:
         return
     for name, teacher in recipe.teachers.items():
+        if model.is_trained_here(teacher) and (
+            strange := [each for each in teacher.classes or () if each not in classes]
+        ):
+            yield (
+                f"teachers.{name}.classes: {strange} are not in the transfer set, which has {', '.join(classes[:10])}; a "
+                f"teacher that is trained here learns classes of the transfer set"
+            )
+            continue
         try:
             own = read_config(Path(teacher.path)).classes if teacher.kind == "checkpoint" else teacher.classes
             if own is not None:

@@ -1,6 +1,6 @@
 """What a recipe can say of students: networks, objectives, training. Knows nothing of torch or ray."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -209,8 +209,19 @@ def check_teachers(objective: Sequence[TermCommon], teachers: list[str]) -> None
                 raise ValueError(f"objective.{number} names {name!r}, which is not among the teachers {teachers}")
             if not heard:
                 raise ValueError(f"objective.{number}: loss {term.loss!r} needs `teachers`, and there are none")
-            if term.teacher_weights is not None and (silent := sorted(heard - set(term.teacher_weights))):
-                raise ValueError(f"objective.{number}: teacher_weights says nothing of {silent}")
+            if term.teacher_weights is not None:
+                check_weights_of_heard(f"objective.{number}", heard, term.teacher_weights)
+
+
+def check_weights_of_heard(where: str, heard: set[str], weights: Mapping[str, float]) -> None:
+    """Raise ValueError, which begins with `where`, unless each of `heard` has a weight, and one of them above 0."""
+    if silent := sorted(heard - set(weights)):
+        raise ValueError(f"{where}: teacher_weights says nothing of {silent}")
+    if not any(weights[name] > 0 for name in heard):
+        raise ValueError(
+            f"{where} hears {sorted(heard)} alone, whose teacher_weights are all 0, so nobody teaches in it; give one of "
+            f"them a weight, or remove the term"
+        )
 
 
 TAUGHT = (SoftTerm(loss="soft", weight=0.9), HardTerm(loss="hard", weight=0.1))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from teachers.errors import StoreError
-from teachers.soft_targets.combine.class_scores import COMBINE, align
+from teachers.soft_targets.combine.class_scores import COMBINE, align, check_combined
 from teachers.soft_targets.reader import SoftTargets
 from teachers.users_code import imports
 from teachers.users_code.calls import calling
@@ -101,5 +101,6 @@ def _combined(heard: Sequence[tuple[Tensor, Tensor]], combine: str, keywords: Ma
     for first in range(0, len(heard[0][0]), ROWS_AT_ONCE):
         logits = torch.stack([said[first : first + ROWS_AT_ONCE] for said, _ in heard])
         with calling("objective.combine", combine):
-            parts.append(rule(logits, temperature=1.0, known=known.expand_as(logits), **keywords)[0])
+            said = rule(logits, temperature=1.0, known=known.expand_as(logits), **keywords)
+            parts.append(check_combined(said, logits, f"objective.combine: {combine}")[0])
     return torch.cat(parts)

@@ -36,7 +36,7 @@ class TeacherCommon(Config):
     """What every teacher has, whatever its kind."""
 
     classes: list[str] | None = None
-    """Names of what it scores, in its order; null: the transfer set's (a checkpoint's and an estimator's are known)."""
+    """Names of what it scores, in its order; null: the transfer set's (a checkpoint's and an estimator's are known). Of a teacher that is trained here: those of the transfer set's classes that it learns, from their rows alone."""
     class_map: dict[str, str | None] | None = None
     """Teacher's class: transfer set's class, or null for one that takes no part. Needed when the names differ."""
     probability_floor: float = Field(1e-3, gt=0, lt=1)

@@ -101,10 +101,14 @@ def absolute(config: TeacherConfig) -> TeacherConfig:
 
 
 def to_logits(scores: Tensor, output: OutputKind, probability_floor: float) -> Tensor:
-    """Scores `[rows, C]` as logits f32: probabilities become log((1 - E) p + E / C), E = `probability_floor`."""
+    """Scores `[rows, C]` as logits f32: probabilities become log((1 - E) p + E / C), E = `probability_floor`.
+
+    What rounding has put a hair below 0 or above 1 counts as 0 or 1, so that the floor is one.
+    """
     if output != "probabilities":
         return scores.float()
-    return torch.log((1 - probability_floor) * scores.float() + probability_floor / scores.shape[1])
+    p = scores.float().clamp(0, 1)
+    return torch.log((1 - probability_floor) * p + probability_floor / scores.shape[1])
 
 
 def check_scores(scores: Scores, teacher: Teacher, name: str, sample_key: np.ndarray) -> Tensor:

@@ -73,7 +73,8 @@ def plan_segments(
 
 
 def _kept(census: Census, columns: Sequence[Column], earlier: TransferSet, run: Runner) -> list[PlannedSegment]:
-    if [(c.name, c.kind, c.shape) for c in columns] != [(c.name, c.kind, c.shape) for c in earlier.columns]:
+    now, then = ([(c.name, c.kind, c.shape, c.wide) for c in each] for each in (columns, earlier.columns))
+    if now != then:
         return []
     found = []
     for segment in earlier.segments:
