@@ -48,6 +48,8 @@ class TeacherCommon(Config):
     """Actors that label, or answer, side by side."""
     resources: Resources = Resources()
     """Of one replica."""
+    stall_timeout_s: Annotated[float, Field(gt=0)] | None = 900.0
+    """A replica that has neither finished a batch nor its loading for so many seconds is killed, and another takes its place; null: it is only told, every ten seconds."""
 
     @model_validator(mode="after")
     def keeps_labels_in_a_store_only(self) -> Self:
@@ -134,5 +136,5 @@ TeacherConfig = Annotated[
     ModuleTeacher | CheckpointTeacher | SklearnTeacher | CallableTeacher, Field(discriminator="kind")
 ]
 
-DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources"}
+DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources", "stall_timeout_s"}
 """Fields of a teacher that cannot change what it says of a row: left out of stage keys."""
