@@ -29,7 +29,7 @@ from ..recipe.checks import check_before_work
 from ..recipe.model import Recipe
 from . import tasks
 from .capacity import check_capacity, gpus_here, total, wait_for_room_s
-from .environment import DASHBOARD, own_dashboard, set_environment
+from .environment import DASHBOARD, in_groups_of_their_own, own_dashboard, set_environment
 from .head_watch import HeadWatch
 from .joining import check_address, told
 from .new_nodes import NewNodes
@@ -164,13 +164,14 @@ class Cluster:
             options["runtime_env"] = {"env_vars": shipped}
         log.info("starting Ray on this machine" if local else f"joining the Ray cluster at {self._address}")
         try:
-            ray.init(
-                **options,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                namespace="collegium",
-                job_config=_job_config(),
-            )
+            with in_groups_of_their_own():
+                ray.init(
+                    **options,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    namespace="collegium",
+                    job_config=_job_config(),
+                )
         except Exception as error:
             if self._address is not None and not local:
                 raise told(self._address, error) from error
