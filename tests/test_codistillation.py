@@ -19,7 +19,6 @@ from students.data.batches import Batches
 from students.data.shared import SharedData
 from students.fitting.codistil import errors_of
 from students.fitting.fit import cohort_of, fit
-from students.fitting.groups import forgotten
 from students.objective.losses import peer
 from students.objective.peer_targets import PEER_RULES
 from students.runs.of_cohort import alone_runs
@@ -413,22 +412,6 @@ def test_an_error_of_ours_in_one_trainer_ends_the_wait_for_no_other(number, othe
     with pytest.raises(ValueError, match="no number"):
         errors_of({"a": works[number], "b": works[other]}, at_once=2)
     assert done == ["the other"]
-
-
-@pytest.mark.parametrize(
-    ("pending", "left", "crowded", "given_back"),
-    [
-        (set(), 1, False, ["old", "older"]),  # one trainer has had all of them: the newest is its own
-        ({"new"}, 1, False, ["old", "older"]),
-        (set(), 2, True, []),  # nobody knows whose is which
-        ({"new"}, 2, True, []),
-        (set(), 1, True, []),
-        ({"old"}, 1, True, ["older", "new"]),  # the last one waits: whatever has room was of one that has ended
-    ],
-)
-def test_room_is_given_back_that_no_trainer_can_have(pending, left, crowded, given_back):
-    found = forgotten(["older", "old", "new"], pending, left=left, crowded=crowded)
-    assert sorted(found) == sorted(given_back)
 
 
 class Fated(torch.nn.Module):

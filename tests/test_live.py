@@ -237,6 +237,15 @@ def say_slowly(batch):
     return say(batch)
 
 
+def hang_once(batch):
+    try:
+        Path(__file__).with_name("hang").unlink()
+    except FileNotFoundError:
+        return say(batch)
+    while True:
+        time.sleep(3600)
+
+
 def die_of_255(batch):
     if (batch["image"] == 255).any():
         os._exit(1)
@@ -330,6 +339,26 @@ def test_a_batch_that_kills_its_replicas_is_named_and_no_other_suffers(digits, o
         with pytest.raises(TeacherError, match=rf"'mine' failed 2 times at a batch of 32 rows, sample_key {keys[0]}"):
             client.answers(bad)
         np.testing.assert_allclose(client.answers(good)["mine"], expected(inputs), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_live_answer_that_never_comes_is_told_and_asked_for_again_of_another_replica(
+    digits, own, ray_cluster, tmp_path, caplog
+):
+    (tmp_path / "hang").touch()
+    inputs, keys = batch_of(digits)
+    with (
+        caplog.at_level("INFO"),
+        live_replicas([own("hang_once", stall_timeout_s=30)], digits.folder, [], 60) as replicas,
+    ):
+        client = ReplicaClient(replicas)
+        answer = client.answers(client.ask(["mine"], inputs, keys))["mine"]
+    np.testing.assert_allclose(answer, expected(inputs), atol=1e-5)
+    told = r"waiting since \d\d:\d\d:\d\d \(1\d s\): no answer from 1 of 1 replicas of live teacher 'mine': number 0; after 30"
+    assert re.search(told, caplog.text)
+    assert "replica 0 of live teacher 'mine' has not answered for 3" in caplog.text
+    assert client.num_retries == 1
+    assert_all_is_given_back()
 
 
 @pytest.mark.slow

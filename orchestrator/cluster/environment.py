@@ -1,9 +1,13 @@
-"""What Ray's processes find in their environment: quiet, private, authenticated, and with a dashboard of their own."""
+"""What Ray's processes find around them: quiet, private, authenticated, with a dashboard and process groups of their own."""
 
 import os
 import secrets
 import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import local
 
 DASHBOARD = "RAY_API_SERVER_ADDRESS"
 
@@ -47,3 +51,28 @@ def own_dashboard() -> int:
         port = int(probe.getsockname()[1])
     os.environ[DASHBOARD] = f"http://127.0.0.1:{port}"
     return port
+
+
+_forks = local()
+
+
+@contextmanager
+def in_groups_of_their_own() -> Iterator[None]:
+    """What this thread starts in the meantime with a `preexec_fn`, as Ray does, is no part of this process's group.
+
+    A signal to the group (Ctrl-C, `timeout`, a batch system) then reaches us alone: a Ray that dies at the same moment
+    takes this process along before it has said how the run ended. Left alone on macOS, where Ray ends what it has
+    started by its group.
+    """
+    if not hasattr(_forks, "apart") and sys.platform == "linux":
+        os.register_at_fork(after_in_child=_leave_the_group)  # nothing takes that back
+    _forks.apart = sys.platform == "linux"
+    try:
+        yield
+    finally:
+        _forks.apart = False
+
+
+def _leave_the_group() -> None:
+    if getattr(_forks, "apart", False):
+        os.setpgid(0, 0)

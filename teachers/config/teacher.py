@@ -57,6 +57,8 @@ class TeacherCommon(Config):
     """Of one replica."""
     require: TeacherRequire | None = TeacherRequire()
     """Quality gate; null: students are trained from it whatever it is worth, which is meant."""
+    stall_timeout_s: Annotated[float, Field(gt=0)] | None = 900.0
+    """A replica that has neither finished a batch nor its loading for so many seconds is killed, and another takes its place; null: it is only told, every ten seconds."""
 
     @model_validator(mode="after")
     def keeps_labels_in_a_store_only(self) -> Self:
@@ -143,5 +145,5 @@ TeacherConfig = Annotated[
     ModuleTeacher | CheckpointTeacher | SklearnTeacher | CallableTeacher, Field(discriminator="kind")
 ]
 
-DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources", "require"}
+DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources", "stall_timeout_s", "require"}
 """Fields of a teacher that cannot change what it says of a row: left out of stage keys."""
