@@ -3,7 +3,6 @@
 Knows nothing of curves.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -11,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 
 from teachers.errors import EnvironmentUnfit
 from teachers.process.identity import is_process, neighbours, this_process
+from teachers.storage.flock import await_lock
 from teachers.storage.place import remote_of, spoken
 from teachers.storage.seal import publish
 
@@ -242,7 +242,8 @@ def _alone(out: Path, uri: str) -> Iterator[None]:
         return
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".mlflow.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(NotImplementedError):
+            await_lock(lock.fileno())
         yield
 
 
