@@ -12,9 +12,9 @@ REFUSALS = [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK]
 WORK = """
 import logging, sys
 from pathlib import Path
-from orchestrator.ledger import Ledger
-from orchestrator.server import connect
-from students.curves import append_metrics
+from orchestrator.tracking.ledger import Ledger
+from orchestrator.tracking.server import connect
+from students.runs.curves import append_metrics
 from teachers.errors import StoreError
 from tests.test_stages import fill, opened, stage
 logging.basicConfig(level=logging.INFO)
@@ -34,7 +34,7 @@ print((first.folder / "y.bin").read_bytes() == b"spoiled")
 
 GC = """
 import sys
-from orchestrator.store_cli import gc
+from orchestrator.cli.store import gc
 gc([sys.argv[1], "--grace", "0"])
 """
 

@@ -22,6 +22,7 @@ from orchestrator.cluster.mailbox import Mailbox
 from orchestrator.recipe.model import Recipe
 from orchestrator.reporting.headline import deep_link
 from orchestrator.tracking import courier
+from orchestrator.tracking.late import replay
 from orchestrator.tracking.ledger import Ledger, Told, ledgers_with_unsent
 from orchestrator.tracking.server import (
     check_artifacts,
@@ -31,7 +32,7 @@ from orchestrator.tracking.server import (
     resolve_uri,
     ui_command,
 )
-from orchestrator.tracking.tracker import Tracker, replay
+from orchestrator.tracking.tracker import Tracker
 from orchestrator.watching.journal import Journal
 from students.runs.curves import Record, read_records
 from teachers.errors import EnvironmentUnfit

@@ -202,11 +202,10 @@ _verb("export", "Everything up to the student's model folder (safetensors, confi
 @with_json
 def report(out: Path, as_json: bool) -> None:
     """Write the newest run's report.html again, and send what MLflow could not take."""
-    from ..reporting.document import write_report
-    from ..tracking.tracker import replay
+    from ..reporting.document import newest_report, write_report
+    from ..tracking.late import replay
 
-    folder = _newest_run(out)
-    document = json.loads((folder / "report.json").read_bytes())
+    folder, document = newest_report(out)
     if "search" in document:
         from ..reporting.study import told_again
 
@@ -215,13 +214,6 @@ def report(out: Path, as_json: bool) -> None:
     for line in replay(out, document["recipe"]["tracking"]["uri"]):
         click.echo(line, err=True)
     click.echo(json.dumps(document, indent=1) if as_json else str(folder / "report.html"))
-
-
-def _newest_run(out: Path) -> Path:
-    found = sorted((out / "runs").glob("*/report.json"))
-    if not found:
-        raise click.UsageError(f"{out} holds no finished run; `collegium run RECIPE --out {out}` makes one")
-    return found[-1].parent
 
 
 @collegium.command()

@@ -4,6 +4,7 @@ Puts together what stages left; measures nothing itself.
 """
 
 import json
+import logging
 import math
 import os
 import platform
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from students.runs.curves import read_records
-from teachers.storage.seal import replace
+from teachers.errors import RecipeError, StoreError
+from teachers.process.log_lines import once
+from teachers.storage.seal import read_document, replace
 from teachers.transfer_set.transfer_set import TransferSet
 
 from .study import short, with_test_figures
@@ -23,6 +26,8 @@ from .study import short, with_test_figures
 FORMAT = 1
 POINTS_OF_A_CURVE = 400
 PACKAGES = ("collegium", "torch", "ray", "pyarrow", "mlflow", "scikit-learn", "numpy")
+
+log = logging.getLogger(__name__)
 
 
 def build_report(
@@ -78,6 +83,19 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> tuple[Path, Path]:
     replace(written[0], json.dumps(report, indent=1, allow_nan=False).encode())
     replace(written[1], page(report).encode())
     return written
+
+
+def newest_report(out: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest run's folder in `out`, and its report. One that is damaged is told once and passed over.
+
+    Raises RecipeError where there is none.
+    """
+    for path in sorted((out / "runs").glob("*/report.json"), reverse=True):
+        try:
+            return path.parent, read_document(path, FORMAT, "the report of that run is lost; the runs before are shown")
+        except StoreError as error:
+            once(log, str(error))
+    raise RecipeError(f"{out} holds no finished run; `collegium run RECIPE --out {out}` makes one")
 
 
 def _accuracy_first(figures: Mapping[str, Any]) -> dict[str, Any]:

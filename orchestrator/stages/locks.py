@@ -3,12 +3,17 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
+from teachers.process.log_lines import once
 from teachers.storage.flock import NO_LOCK, await_lock, try_lock
 from teachers.storage.lease import Doubt, lease
 from teachers.storage.place import remote_of
+
+NO_LOCKS = (
+    "the storage has no locks ({}): another run may do the same work, nothing is lost by it; what is damaged is not "
+    "repaired there"
+)
 
 log = logging.getLogger(__name__)
 
@@ -36,16 +41,6 @@ def _locked(file: int, title: str) -> bool:
             log.info("waiting for another run that is building %s", title)
             await_lock(file)
     except NotImplementedError as error:
-        _tell(str(error))
+        once(log, NO_LOCKS.format(error))
         return False
     return True
-
-
-@cache
-def _tell(reason: str) -> None:
-    """Once in this process: every stage is locked."""
-    log.warning(
-        "the storage has no locks (%s): another run may do the same work, nothing is lost by it; nothing that is damaged is "
-        "repaired there",
-        reason,
-    )

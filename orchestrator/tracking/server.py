@@ -25,8 +25,7 @@ from teachers.storage.seal import publish
 
 from ..recipe.model import without_password
 from ..reporting.headline import deep_link
-from .ledger import NAME as LEDGER
-from .ledger import Ledger
+from .ledger import ledgers
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -276,5 +275,5 @@ def ui_command(out: Path, port: int) -> tuple[list[str], dict[str, str]]:
 
 def experiment_link(out: Path, base: str) -> str:
     """The link of the experiment of the newest run in `out`; the bare page where there is none."""
-    ledgers = sorted((out / "runs").glob(f"*/{LEDGER}"))
-    return deep_link(base, Ledger.open(ledgers[-1].parent).experiment_id) if ledgers else base
+    found = ledgers(out)
+    return deep_link(base, found[-1].experiment_id) if found else base

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
@@ -82,6 +82,12 @@ def handle(handler: logging.Handler, level: int) -> None:
 def are_json() -> bool:
     """Whether this process writes its lines as JSON."""
     return any(isinstance(handler.formatter, JsonLines) for handler in logging.getLogger("collegium").handlers)
+
+
+@cache
+def once(log: logging.Logger, message: str) -> None:
+    """Warn of something that would be met again and again; in this process once."""
+    log.warning("%s", message)
 
 
 @dataclass(frozen=True)
