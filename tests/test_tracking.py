@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from orchestrator.cluster.mailbox import Mailbox
 from orchestrator.recipe.model import Recipe
 from orchestrator.reporting.headline import deep_link
-from orchestrator.tracking import courier
+from orchestrator.tracking import names
 from orchestrator.tracking.late import replay
 from orchestrator.tracking.ledger import Ledger, Told, ledgers_with_unsent
 from orchestrator.tracking.server import (
@@ -72,12 +72,13 @@ def recipe(uri: str | None = None) -> Recipe:
     )
 
 
-def report(verdict: str = "Distillation helps.") -> dict[str, Any]:
+def report(verdict: str = "Distillation helps.", judged_on: str = "these rows") -> dict[str, Any]:
     accuracy = {"mean": 0.92, "std": 0.01, "runs": [0.91, 0.93]}
     gain = {"low": 0.03, "mean": 0.06, "high": 0.09}
     student = {"test_accuracy": accuracy, "control_accuracy": accuracy, "gain": gain, "agreement": 0.9, "ece": 0.02}
     return {
         "recipe": {"name": "digits"},
+        "transfer_set": {"judged_on": judged_on},
         "teachers": {"wide": {"test_accuracy": 0.95}},
         "ensemble": {"test_accuracy": 0.96},
         "students": {"small": {**student, "parameters": 1234, "verdict": verdict}},
@@ -446,14 +447,14 @@ def test_a_server_that_refuses_a_point_does_not_stop_the_others(out):
 
 def test_all_points_of_a_big_file_arrive_in_portions(out, monkeypatch):
     metrics = out / "metrics.jsonl"
-    append(metrics, points(range(2 * courier.POINTS_AT_ONCE + 1)))
+    append(metrics, points(range(2 * names.METRICS_AT_ONCE + 1)))
     with Tracker.start(recipe(), out, out / "runs" / "1") as tracker:
         tracker.follow(STAGE, metrics)
         tracker.finish(report(), {})
     uri = resolve_uri(None, out)
     (child,) = children(uri, tracker.ids()).values()
-    assert len(steps_of(uri, child)) == 2 * courier.POINTS_AT_ONCE + 1
-    assert len(list(read_records(metrics))) == 2 * courier.POINTS_AT_ONCE + 1
+    assert len(steps_of(uri, child)) == 2 * names.METRICS_AT_ONCE + 1
+    assert len(list(read_records(metrics))) == 2 * names.METRICS_AT_ONCE + 1
 
 
 def test_a_mailbox_actor_reserves_nothing_and_gives_each_record_once(ray_cluster):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 
 from students.config.cohort import CohortConfig
 from students.config.student import StudentConfig, TeacherLabelTerm, TeacherTermCommon
@@ -29,8 +29,10 @@ class Tracking(Config):
 
     uri: str | None = None
     """Null: MLFLOW_TRACKING_URI if set, else SQLite under `--out`; `http(s)://...` on a cluster."""
-    experiment: str | None = None
+    experiment: str | None = Field(None, max_length=500)
     """Null: the recipe's name."""
+    register_models: bool = True
+    """Each student that is exported becomes a version in MLflow's registry; a `--smoke` run registers none."""
     system_metrics: bool = False
     """Also keep CPU, memory, network and GPUs of every node, as `system/<node>/...`."""
 

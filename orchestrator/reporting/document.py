@@ -49,7 +49,8 @@ def build_report(
     """
     teachers = evaluations.get("teachers", NO_TEACHERS)
     drawn = {name: curves(path) for name, path in metrics.items()}
-    counted = TransferSet.open(prepared).report
+    transfer_set = TransferSet.open(prepared)
+    counted = {**transfer_set.report, "judged_on": transfer_set.judged_on()}
     document = {
         "format": FORMAT,
         "recipe": dict(recipe),

@@ -194,6 +194,7 @@ def smoke(recipe: Recipe) -> Recipe:
     document = recipe.model_dump(mode="json")
     rows = document["transfer_set"]
     rows["limit"] = min(rows["limit"] or 256, 256)
+    document["tracking"]["register_models"] = False
     rows["labelled"] = min(rows["labelled"], 64) if rows["labelled"] else None
     for teacher in document["teachers"].values():
         teacher["replicas"] = 1

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from teachers.errors import EnvironmentUnfit
+from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.process.identity import is_process, neighbours, this_process
 from teachers.storage.flock import await_lock
 from teachers.storage.place import remote_of, spoken
@@ -26,12 +26,12 @@ from teachers.storage.seal import publish
 from ..recipe.model import without_password
 from ..reporting.headline import deep_link
 from .ledger import ledgers
+from .names import REFUSED, fit_tags, log_batch, params
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
-LONGEST_PARAM = 6000
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 log = logging.getLogger(__name__)
@@ -99,17 +99,14 @@ class Server:
 
     def begin(self, name: str, tags: Mapping[str, str], recipe: Mapping[str, Any]) -> str:
         """Open a parent run; runs of the same place whose process is gone are ended first. Returns its id."""
-        from mlflow.entities import Param
-
         here = f"tags.\"collegium.place\" = '{tags['collegium.place']}'"
         self._end_stale([*self._runs(f"{here} and attributes.status = 'RUNNING'")])
         last = next((run for run in self._runs(here) if "mlflow.parentRunId" not in run.data.tags), None)
         if last is not None and last.info.status != "FINISHED":
             tags = {**tags, "collegium.continues": last.info.run_id}
-        run_id: str = self.client.create_run(self.experiment_id, int(time.time() * 1000), dict(tags), name).info.run_id
-        params = [Param(key[:250], value[:LONGEST_PARAM]) for key, value in flattened(recipe)]
-        for first in range(0, len(params), 100):
-            self.client.log_batch(run_id, params=params[first : first + 100])
+        begun = int(time.time() * 1000)
+        run_id: str = self.client.create_run(self.experiment_id, begun, fit_tags(tags), name).info.run_id
+        log_batch(self.client, run_id, params=params(dict(flattened(recipe))))
         return run_id
 
     def _runs(self, query: str) -> "Iterator[Run]":
@@ -162,11 +159,18 @@ def check_reachable(uri: str) -> None:
 
 @contextmanager
 def told_if_away(uri: str) -> Iterator[None]:
-    """Raise EnvironmentUnfit when the server does not answer, or the database file cannot be written."""
+    """Raise EnvironmentUnfit when the server does not answer, or the database file cannot be written.
+
+    A server that is well and refuses what it is told is a CollegiumError.
+    """
     try:
         yield
     except failures() as error:
         reason = without_password(str(error)).partition("\n")[0][:300]
+        if getattr(error, "error_code", None) == REFUSED:
+            raise CollegiumError(
+                f"MLflow at {without_password(uri)} answers, and does not take what it is told ({reason})"
+            ) from error
         if uri.startswith("sqlite:"):
             file = uri.removeprefix("sqlite:///")
             raise EnvironmentUnfit(

@@ -24,7 +24,7 @@ from ..recipe.model import Recipe, public, without_password
 from ..reporting.headline import headline_figures
 from ..reporting.note import note
 from ..watching.pulse import SILENT_S
-from .courier import VALIDATION, Courier
+from .courier import JUDGED_ON, VALIDATION, Courier
 from .late import Late, failure
 from .ledger import Ledger, Status
 from .server import connect, place_of, resolve_uri, told_if_away
@@ -42,8 +42,9 @@ log = logging.getLogger(__name__)
 class Tracker:
     """Of one `collegium run`. All methods but `finish` return at once, whatever the server does."""
 
-    def __init__(self, uri: str, courier: Courier, late: Late) -> None:
+    def __init__(self, uri: str, courier: Courier, late: Late, *, registers: bool) -> None:
         self.uri = without_password(uri)
+        self._registers = registers
         self._courier = courier
         self._late = late
         self._ledger = courier.ledger
@@ -74,7 +75,7 @@ class Tracker:
         ledger = Ledger(folder, without_password(uri), server.experiment_id, parent)
         ledger.follow("", folder / "metrics.jsonl")
         ledger.save()
-        return cls(uri, Courier(server.client, ledger, tags), late)
+        return cls(uri, Courier(server.client, ledger, tags), late, registers=recipe.tracking.register_models)
 
     def __enter__(self) -> Self:
         return self
@@ -139,9 +140,11 @@ class Tracker:
 
         Waits until all is told, or until the server has been away for `patience_s`. Returns what to tell the user.
         """
-        self._tell_results(report, [*models])
+        self._tell_results(report, [*models] if self._registers else [])
         for name, folder in models.items():
-            self._tell_model(name, folder, f"{report['recipe']['name']}-{name}")
+            self._tell({"do": "artifact", "path": str(folder), "to": f"models/{name}"})
+            if self._registers:
+                self._tell_model(name, folder, report)
         return self._end("FINISHED", patience_s)
 
     def _end(self, status: Status, patience_s: float) -> list[str]:
@@ -169,14 +172,14 @@ class Tracker:
             if (path := self._ledger.folder / file).exists():
                 self._tell({"do": "artifact", "path": str(path), "to": None})
 
-    def _tell_model(self, name: str, folder: Path, registered: str) -> None:
+    def _tell_model(self, name: str, folder: Path, report: Mapping[str, Any]) -> None:
         test = json.loads((folder / "metrics.json").read_bytes())["test"]
         figures = {key: value for key, value in test.items() if isinstance(value, float)}
-        tags = {"collegium.student": name}
+        tags = {"collegium.student": name, JUDGED_ON: report["transfer_set"]["judged_on"]}
         if "validation" in test:
             tags[VALIDATION] = str(test["validation"]["accuracy"])
+        registered = f"{report['recipe']['name']}-{name}"
         model = {"name": registered, "key": folder.name, "path": str(folder), "figures": figures, "tags": tags}
-        self._tell({"do": "artifact", "path": str(folder), "to": f"models/{name}"})
         self._tell({"do": "model", **model})
 
     def _kept(self) -> str:
