@@ -21,6 +21,7 @@ import psutil
 from teachers.config.resources import Resources
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.process.log_lines import Carried, ids
+from teachers.process.variables import carry
 from teachers.process.waiting import outcome
 from teachers.resources.bundles import bundle_of, gpus_of, num_threads
 from teachers.resources.pools import in_reach
@@ -28,7 +29,7 @@ from teachers.storage.disk import is_unfit
 from teachers.storage.place import shipped_environment
 from teachers.users_code.imports import check_own_packages, use_user_path
 
-from ..recipe.checks import check_before_work
+from ..recipe.checks import check_before_work, check_variables
 from ..recipe.model import Recipe
 from .capacity import check_capacity, gpus_here, total, wait_for_room_s
 from .environment import DASHBOARD, own_dashboard, set_environment
@@ -107,7 +108,9 @@ class Cluster:
         with self._lock:
             if not self._nodes:
                 if self._recipe is not None:
+                    check_variables(self._recipe, alone=self._address in (None, "local"))
                     check_before_work(self._recipe)
+                    carry(name for _, name in self._recipe.variables())
                 self._start = self._keeper.submit(self._join)
                 outcome(self._start)
                 self._nodes = [node for node in ray.nodes() if node["Alive"]]

@@ -19,7 +19,7 @@ from ..building.export import to_export
 from ..building.label import label_stages
 from ..cluster.capacity import Node, autoscaling, check_capacity, check_room_for_trials, this_machine, total
 from ..recipe import model
-from ..recipe.checks import class_problems, folder_problems, import_problems
+from ..recipe.checks import check_variables, class_problems, folder_problems, import_problems
 from ..recipe.load import check
 from ..recipe.model import Recipe, learner_of
 from ..recipe.space import search_warnings
@@ -88,8 +88,9 @@ def plan(
     out = place(out)
     mirror.check(out, writes=False)
     mirror.pull(out)
+    alone = (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
+    made = Plan(bytes_free=_free(out), notes=check_variables(recipe, alone=alone))
     seen = look(recipe.transfer_set)
-    made = Plan(bytes_free=_free(out))
     problems = [*import_problems(recipe), *folder_problems(recipe), *weights_problems(recipe)]
     if problems := [*problems, *class_problems(recipe, seen.classes)]:
         raise RecipeError("\n".join(problems))

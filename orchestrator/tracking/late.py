@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from teachers.config.secrets import without_password
 from teachers.errors import StoreError
 from teachers.process.log_lines import once
 from teachers.storage import mirror
 
-from ..recipe.model import without_password
 from ..watching import journal
 from ..watching.pulse import SILENT_S, Pulse
 from .courier import Courier

@@ -17,13 +17,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from teachers.config.secrets import without_password
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.process.identity import is_process, neighbours, this_process
+from teachers.process.variables import resolved
 from teachers.storage.flock import await_lock
 from teachers.storage.place import remote_of, spoken
 from teachers.storage.seal import publish
 
-from ..recipe.model import without_password
 from ..reporting.headline import deep_link
 from .ledger import ledgers
 from .names import REFUSED, fit_tags, log_batch, params
@@ -38,8 +39,8 @@ log = logging.getLogger(__name__)
 
 
 def resolve_uri(uri: str | None, out: Path) -> str:
-    """The recipe's, else MLFLOW_TRACKING_URI, else SQLite in `out`."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(out / 'mlflow.db').resolve()}"
+    """The recipe's, else MLFLOW_TRACKING_URI, else SQLite in `out`. Raises EnvironmentUnfit without a variable that it names."""
+    return resolved(uri) or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(out / 'mlflow.db').resolve()}"
 
 
 def check_place(uri: str | None, out: Path) -> None:
@@ -62,7 +63,7 @@ def prepare_environment() -> None:
 def check_scheme(uri: str) -> None:
     if urlsplit(uri).scheme in ("", "file"):
         raise EnvironmentUnfit(
-            f"tracking.uri {uri}: MLflow keeps no runs in plain folders any more; use sqlite:///FILE or http(s)://HOST"
+            f"tracking.uri {without_password(uri)}: MLflow keeps no runs in plain folders any more; use sqlite:///FILE or http(s)://HOST"
         )
 
 

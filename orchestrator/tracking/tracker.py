@@ -16,11 +16,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from students.runs.curves import Record
+from teachers.config.secrets import without_password
 from teachers.process import prometheus
 from teachers.process.log_lines import with_ids
 
 from ..cluster import mailbox as mailboxes
-from ..recipe.model import Recipe, public, without_password
+from ..recipe.model import Recipe, public
 from ..reporting.headline import headline_figures
 from ..reporting.note import note
 from ..watching.pulse import SILENT_S

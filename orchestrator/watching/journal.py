@@ -18,6 +18,7 @@ from teachers.errors import StoreError
 from teachers.process import prometheus
 from teachers.process.identity import this_process
 from teachers.process.log_lines import once
+from teachers.process.variables import masked
 from teachers.storage.seal import read_document, replace
 
 from ..stages.stages import Built, Stage
@@ -87,7 +88,7 @@ class Journal:
         said = (
             (str(error).strip().splitlines() or [kind.__name__])[0] if kind is not None and ended == "failed" else None
         )
-        self._tell(state=ended, ended=time.time(), error=said)
+        self._tell(state=ended, ended=time.time(), error=said and masked(said))
         self._over = True
         self._news.set()
         self._thread.join()

@@ -16,6 +16,8 @@ from functools import cache, partial
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
+from . import variables
+
 ROOTS = ("collegium", "orchestrator", "students", "teachers")
 """Our loggers; all others stand below one of these."""
 Ids = Mapping[str, str | int]
@@ -92,18 +94,23 @@ def once(log: logging.Logger, message: str) -> None:
 
 @dataclass(frozen=True)
 class Carried:
-    """What another process needs, to write lines as this one does."""
+    """What another process needs, to write lines as this one does, and to read the variables that arguments name.
+
+    Variables travel here and not in Ray's runtime environment, which its page shows to everybody.
+    """
 
     ids: Ids = field(default_factory=dict)
     as_json: bool = False
     level: int = logging.INFO
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_here(cls) -> Self:
-        return cls(ids(), are_json(), logging.getLogger("collegium").getEffectiveLevel())
+        return cls(ids(), are_json(), logging.getLogger("collegium").getEffectiveLevel(), variables.carried())
 
     def take_up(self) -> None:
         """In the other process, before its work."""
+        variables.take_up(self.variables)
         _of_this_process.clear()
         _of_this_process.update(self.ids)
         handler = logging.StreamHandler(sys.stderr)
