@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import shutil
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,7 +33,7 @@ from teachers.users_code.imports import check_own_packages, use_user_path
 from ..recipe.checks import check_before_work, check_variables
 from ..recipe.model import Recipe
 from .capacity import check_capacity, gpus_here, total, wait_for_room_s
-from .environment import DASHBOARD, own_dashboard, set_environment
+from .environment import DASHBOARD, own_dashboard, set_environment, use_short_folder
 from .head_watch import HeadWatch
 from .joining import check_address, told
 from .new_nodes import NewNodes
@@ -46,17 +47,25 @@ OBJECT_STORE_BYTES = 256 << 20
 """Only control messages and small batches pass through it; Ray's default would take a third of the machine."""
 LIVE_OBJECT_STORE_BYTES = 8 << 30
 """At most, with live teachers: five float32 batches of 256 images of 224 pixels take 770 MB."""
+MACS_OBJECT_STORE_BYTES = 2 << 30
+"""On macOS Ray refuses more."""
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def object_store_bytes(recipe: Recipe | None) -> int:
-    """Of a Ray that is started here: batches for live teachers lie in it, what does not fit goes over the disk."""
+def object_store_bytes(recipe: Recipe | None, *, platform: str = sys.platform, room: int | None = None) -> int:
+    """Of a Ray that is started here: batches for live teachers lie in it, what does not fit goes over the disk.
+
+    `room`: bytes that may be taken; None: as much as this machine has to spare.
+    """
     if recipe is None or not any(recipe.live_teachers(student) for student in recipe.students):
         return OBJECT_STORE_BYTES
-    room = psutil.virtual_memory().available // 8
-    if SHARED_MEMORY.is_dir():
-        room = min(room, shutil.disk_usage(SHARED_MEMORY).free // 2)
-    return max(OBJECT_STORE_BYTES, min(int(room), LIVE_OBJECT_STORE_BYTES))
+    most = MACS_OBJECT_STORE_BYTES if platform == "darwin" else LIVE_OBJECT_STORE_BYTES
+    return max(OBJECT_STORE_BYTES, min(_to_spare() if room is None else room, most))
+
+
+def _to_spare() -> int:
+    room = int(psutil.virtual_memory().available) // 8
+    return min(room, shutil.disk_usage(SHARED_MEMORY).free // 2) if SHARED_MEMORY.is_dir() else room
 
 
 @contextmanager
@@ -153,6 +162,7 @@ class Cluster:
         options: dict[str, Any] = {"address": self._address}
         if local:
             self._dashboard_port = own_dashboard()
+            use_short_folder()
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # this machine is not taken away
             # Without the dashboard Ray Train leaves the placement group of a worker group that died.
             options = {

@@ -3,9 +3,15 @@
 import os
 import secrets
 import socket
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 DASHBOARD = "RAY_API_SERVER_ADDRESS"
+TEMPORARY = "/tmp"
+SOCKET = "/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
+LONGEST_SOCKET = 103
+"""Bytes of a socket's path on macOS; Linux takes a few more."""
 
 
 def set_environment() -> None:
@@ -47,3 +53,16 @@ def own_dashboard() -> int:
         port = int(probe.getsockname()[1])
     os.environ[DASHBOARD] = f"http://127.0.0.1:{port}"
     return port
+
+
+def ray_folder(variables: Mapping[str, str], platform: str) -> Path:
+    """Where Ray keeps what runs on this machine: by its own rule, in which TMPDIR counts on Linux alone."""
+    linux = variables.get("TMPDIR", TEMPORARY) if platform.startswith("linux") else TEMPORARY
+    return Path(variables.get("RAY_TMPDIR", linux), "ray")
+
+
+def use_short_folder() -> None:
+    """Let a Ray that is started here work in /tmp where TMPDIR is too long for the sockets that it makes there."""
+    sockets = len(os.fsencode(ray_folder(os.environ, sys.platform))) + len(SOCKET)
+    if "RAY_TMPDIR" not in os.environ and sockets > LONGEST_SOCKET:
+        os.environ["RAY_TMPDIR"] = TEMPORARY

@@ -57,6 +57,7 @@ def check(folder: Path, *, writes: bool = True) -> None:
     """Raise EnvironmentUnfit for a storage that does not exist, refuses, or (`writes`) does not do what a run needs."""
     if (remote := remote_of(folder)) is None:
         return
+    room.given_limit()
     bucket = bucket_of(remote)
     bucket.conditions.check(remote.key)
     if not writes:
