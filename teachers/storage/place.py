@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
-from ..config.secrets import without_password
 from ..errors import RecipeError
 
 CACHE = "COLLEGIUM_CACHE"
