@@ -67,9 +67,7 @@ def place(out: str | Path) -> Path:
     """The folder to work in for `out`: itself, or the mirror of a URI. Raises RecipeError for a URI that names no place."""
     if not is_uri(out):
         if "://" in str(out):
-            raise RecipeError(
-                f"--out {without_password(str(out))}: expected a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"
-            )
+            raise RecipeError(f"--out {_shown(str(out))}: expected a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
         return Path(out).resolve()
     uri = BEGINNING.sub(r"\1://", str(out)).rstrip("/")
     parts = urlsplit(uri)
@@ -79,11 +77,17 @@ def place(out: str | Path) -> Path:
         )
     steps = PurePosixPath(parts.path).parts[1:]
     if not parts.netloc or ":" in parts.netloc or parts.query or parts.fragment or ".." in steps or "//" in parts.path:
-        raise RecipeError(f"--out {without_password(uri)}: names no place; expected {parts.scheme}://BUCKET/PREFIX")
+        raise RecipeError(f"--out {_shown(uri)}: names no place; expected {parts.scheme}://BUCKET/PREFIX")
     name = quote(uri, safe="")
     if len(name) > LONGEST_NAME:
         raise RecipeError(f"--out {out}: too long by {len(name) - LONGEST_NAME} bytes; choose a shorter prefix")
     return cache() / name
+
+
+def _shown(uri: str) -> str:
+    from ..config.secrets import without_password  # its patterns take a while to compile, and `--help` imports this
+
+    return without_password(uri)
 
 
 def remote_of(path: Path) -> Remote | None:
