@@ -309,8 +309,8 @@ def test_a_variable_reaches_workers_of_a_cluster_that_do_not_have_it_and_no_page
 GANGS = """
 import json, ray, sys, time, urllib.request
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
-from teachers.config import Resources
-from teachers.reservation import Request, reserved
+from teachers.config.resources import Resources
+from teachers.resources.reservation import Request, reserved
 whole = ray.cluster_resources()
 def gang(num, **resources):
     return Request.of("replicas", Resources(cpus=0.5, **resources), num)

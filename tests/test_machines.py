@@ -1,17 +1,20 @@
 """What differs from machine to machine: where Ray lives on it, how much it may take, and how places and sizes are written."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.cli.out import for_smoke
 from orchestrator.cluster.cluster import object_store_bytes
 from orchestrator.cluster.environment import SOCKET, ray_folder, use_short_folder
 from orchestrator.cluster.joining import _on_this_machine
 from orchestrator.recipe.load import load_recipe
 from teachers.errors import EnvironmentUnfit, RecipeError
+from teachers.process.identity import BOOT, is_process, this_process
 from teachers.storage import mirror, room
 from teachers.storage.place import CACHE, is_uri, place, remote_of, spoken
 
@@ -134,3 +137,24 @@ def test_what_is_no_size_is_refused_before_anything_is_done(
     monkeypatch.setenv(room.LIMIT, said)
     with pytest.raises(EnvironmentUnfit, match=rf"COLLEGIUM_CACHE_BYTES is '{said}'; expected .* 10GB"):
         mirror.check(place("s3://box/x"))
+
+
+def test_a_smoke_run_has_a_place_of_its_own_and_never_another_bucket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path))
+    assert for_smoke(tmp_path / "out") == tmp_path / "out-smoke"
+    assert str(remote_of(for_smoke(place("s3://box/out")))) == "s3://box/out-smoke"
+    assert str(remote_of(for_smoke(place("s3://box")))) == "s3://box/smoke"
+
+
+@pytest.mark.skipif(not BOOT.exists(), reason="Linux alone says when a process began without a clock")
+def test_a_process_is_known_by_what_no_clock_changes() -> None:
+    import psutil
+
+    me = this_process()
+    since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert 0 < me["process_start"] <= since_boot
+    assert abs(time.time() - psutil.Process().create_time() - (since_boot - me["process_start"])) < 1.0
+    assert is_process(me["pid"], me["process_start"]) and not is_process(me["pid"], me["process_start"] - 5)
+    assert not is_process(2**22 + 1, me["process_start"])

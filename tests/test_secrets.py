@@ -39,7 +39,7 @@ SECRETS = {
     "redis://:hidden1@cache:6379/0": "a URI with a password",
     "https://hidden0123456789abcdef@github.example/x.git": "a token",
     "https://store.example/x?sv=2022&sig=hidden%2Babc": "a URI with a secret",
-    "s3://box/x?X-Amz-Signature=hidden": "a URI with a secret",
+    "s3://box/x?X-Amz-Signature=hidden0123": "a URI with a secret",
     "hf_" + "hidden" * 5: "a token",
     "ghp_" + "hidden0" * 5: "a token",
     "Bearer hidden0123456789abc": "a token",
@@ -50,7 +50,7 @@ SECRETS = {
 HARMLESS = [
     "http://mlflow:5000", "https://mlflow.example/team@x", "http://server:8080/model@v2", "sqlite:////home/me@work/mlflow.db",
     "s3://box/prefix/me@work", "abfss://container2024@account.dfs.core.windows.net/x", "git@github.com:me/x.git",
-    "postgresql://me@db/mlflow", "postgresql://me:${PASSWORD}@db/mlflow", "https://x.example/?page_number=2", "Bearer ${TOKEN}",
+    "postgresql://me@db/mlflow", "postgresql://me:${PASSWORD}@db/mlflow", "https://x.example/?page_token=2&key=rows", "Basic 2-door-hatchback-1990", "Bearer ${TOKEN}",
     "teachers.zoo:conv_net", "sk-learn-extra-trees-classifier", "openai/whisper-large-v3", "[MASK]", "d41d8cd98f00b204e9800998ecf8427e",
 ]  # fmt: skip
 
@@ -256,3 +256,26 @@ def test_a_process_that_is_given_work_has_the_variable_and_nothing_shows_its_val
             [sys.executable, "-c", code], input=pickle.dumps(carried), env=environment, capture_output=True, cwd=ROOT
         )
         assert done.stdout.decode().strip() == f"{expected} HUSH", done.stderr.decode()
+
+
+def test_a_job_says_which_variables_go_along_and_which_must_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator.jobs.submission import make
+
+    monkeypatch.setenv("HUSH", VALUE)
+    changed = ["students.small.arguments.token=${HUSH}", "students.small.arguments.other=${ELSEWHERE}"]
+    made = make(digits(tmp_path), changed, "/shared/out", variables=["HUSH"])
+    assert [note for note in made.notes if "ELSEWHERE" in note] == [
+        "the recipe reads ELSEWHERE from the environment: pass it on with --env ELSEWHERE, or set it on the cluster"
+    ]
+    assert made.runtime_env()["env_vars"]["HUSH"] == VALUE and VALUE not in json.dumps(made.shown())
+    assert VALUE not in made.entrypoint and VALUE.encode() not in made.zipped
+
+
+def test_a_comment_with_a_secret_is_not_submitted(tmp_path: Path) -> None:
+    from orchestrator.jobs.submission import make
+
+    file = digits(tmp_path, "# uri: postgresql://me:hid/den@db/mlflow\n")
+    with pytest.raises(RecipeError, match=rf"{file}:\d+: looks like a URI with a password; everybody on the cluster"):
+        make(file, [], "/shared/out")

@@ -16,7 +16,7 @@ from .endings import end_well
 from .jobs import jobs, submit
 from .listing import students, teachers
 from .options import with_json, with_overrides, with_recipe, with_verbose
-from .out import Out, brought
+from .out import Out, brought, for_smoke
 from .status import status
 from .store import store
 from .telling import tell_and_leave
@@ -138,7 +138,7 @@ def _run(
     loaded = load_recipe(find(recipe), overrides)
     out = out or Path("out") / loaded.name
     if how.pop("smoke", False):
-        loaded, out = smoke(loaded), out.with_name(f"{out.name}-smoke")
+        loaded, out = smoke(loaded), for_smoke(out)
     check_address(address)
     work: Callable[..., Finished] = run
     if how.pop("searching", False):

@@ -15,6 +15,7 @@ from teachers.storage import mirror
 from ..watching import journal
 from ..watching.pulse import SILENT_S, Pulse
 from .courier import Courier
+from .ledger import NAME as LEDGER
 from .ledger import Ledger, Status, ledgers, ledgers_with_unsent
 from .server import client_of, failures, place_of, resolve_uri
 
@@ -35,24 +36,25 @@ class Late:
         self.looked_s = -math.inf
 
     def runs(self) -> list[dict[str, Any]]:
-        """What is said by the journals of those."""
+        """What is said by the journals of those, and their `folder`."""
         found = []
         for folder in self.open:
             mirror.refresh(folder / journal.NAME)  # of one size, whatever it says
             try:
-                found.append(journal.read(folder))
+                if (run := journal.read(folder)) is not None:
+                    found.append({**run, "folder": folder})
             except StoreError as error:
                 once(log, str(error))
-        return [run for run in found if run is not None]
+        return found
 
     def close_abandoned(self) -> int:
         """Close the ledgers of runs whose process is gone; how many."""
         gone = [run for run in self.runs() if not self.pulse.goes_on(run)]
         for run in gone:
-            folder = self.out / "runs" / run["id"]
-            self.open.remove(folder)
+            self.open.remove(run["folder"])
+            mirror.refresh(run["folder"] / LEDGER)
             try:
-                _close(Ledger.open(folder), run)
+                _close(Ledger.open(run["folder"]), run)
             except StoreError as error:
                 once(log, str(error))
         return len(gone)

@@ -116,7 +116,7 @@ class Looker:
             **{key: run[key] for key in told},
             "state": state,
             "seconds": round(ended - run["begun"], 1),
-            "silent_s": round(now - run["beat"], 1),
+            "silent_s": round(max(0.0, now - run["beat"]), 1),
             "report": str(report) if report.exists() else None,
             "figures": self._figures(run["id"]),
         }

@@ -5,7 +5,8 @@ import re
 USERINFO = re.compile(r"(?<=//)(?:[^/\s:@]*:\S*|[^/\s]*)@")
 """Of a URI: a name and a password, in which `/` and `@` may stand though they should not; or a name alone."""
 SECRET_FIELD = re.compile(
-    r"([?&;](?:[\w.-]*(?:password|passwd|pwd|secret|token|signature|credential)|sig|key|api_?key|access_?key)=)[^&\s;#]+",
+    r"(?P<name>[?&;](?:[\w.-]*(?P<word>password|passwd|pwd|secret)"
+    r"|(?:[\w.-]*(?:token|signature|credential)|sig|api_?key|access_?key)|(?P<key>key))=)(?P<value>[^&\s;#]+)",
     re.IGNORECASE,
 )
 """Of a URI's query."""
@@ -16,7 +17,8 @@ TOKENS = re.compile(
     r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{20,}|gh[opsur]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}"
     r"|sk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,}|[prs]k_(?:live|test)_\w{10,}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{40,}"
     r"|dapi[0-9a-f]{32}|r8_[A-Za-z0-9]{30,}|nvapi-[\w-]{20,}|xox[abeprs]-[\w-]{10,}|ya29\.[\w-]{20,}"
-    r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*|(?i:bearer|basic|token) (?=\S*\d)[A-Za-z0-9+/=_.~-]{16,})"
+    r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*|(?i:bearer) (?=\S*\d)[A-Za-z0-9+/=_.~-]{16,}"
+    r"|Basic (?=\S*[a-z])(?=\S*[A-Z])[A-Za-z0-9+/]{16,}={0,2}$)"
 )
 """Of Hugging Face, GitHub, GitLab, OpenAI, Stripe, npm, PyPI, Databricks, Replicate, NVIDIA, Slack, Google; JWT; headers."""
 KEYS = re.compile(
@@ -31,7 +33,7 @@ TOKEN_NAME = re.compile(r"(?:^|_)(?:(?:auth|access|api|hf|bearer|refresh|session
 
 def without_password(text: str) -> str:
     """`text` with what URIs in it say of who asks left out: names, passwords, and secret fields of their queries."""
-    return SECRET_FIELD.sub(r"\1***", USERINFO.sub("", text))
+    return SECRET_FIELD.sub(r"\g<name>***", USERINFO.sub("", text))
 
 
 def looks_like(text: str) -> str:
@@ -43,7 +45,12 @@ def looks_like(text: str) -> str:
         return "a token"
     if KEYS.search(text):
         return "a key"
-    return "a URI with a secret" if "://" in text and SECRET_FIELD.search(text) else ""
+    return "a URI with a secret" if "://" in text and any(map(_is_secret, SECRET_FIELD.finditer(text))) else ""
+
+
+def _is_secret(field: re.Match[str]) -> bool:
+    """Not `key=rows` or `page_token=2`."""
+    return len(field["value"]) >= (1 if field["word"] else 16 if field["key"] else 8)
 
 
 def looks_like_by_name(name: str, text: str) -> str:
