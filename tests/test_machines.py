@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.cli.out import for_smoke
-from orchestrator.cluster.cluster import object_store_bytes
 from orchestrator.cluster.environment import SOCKET, ray_folder, use_short_folder
 from orchestrator.cluster.joining import _on_this_machine
+from orchestrator.cluster.object_store import object_store_bytes
 from orchestrator.recipe.load import load_recipe
 from teachers.errors import EnvironmentUnfit, RecipeError
 from teachers.process.identity import BOOT, is_process, this_process

@@ -58,8 +58,7 @@ def check(folder: Path, *, writes: bool = True) -> None:
     if (remote := remote_of(folder)) is None:
         return
     room.given_limit()
-    bucket = bucket_of(remote)
-    bucket.conditions.check(remote.key)
+    (bucket := bucket_of(remote)).conditions.check(remote.key)
     if not writes:
         return
     probe = folder / f".probe-{uuid4().hex}"
