@@ -43,7 +43,8 @@ import psutil
 import pytest
 from safetensors.numpy import save_file
 
-from orchestrator.tracking.tracker import Tracker, replay
+from orchestrator.tracking.late import replay
+from orchestrator.tracking.tracker import Tracker
 from teachers.transfer_set.transfer_set import TransferSet
 from tests.test_tracking import append, children, client, points, report, steps_of
 from tests.test_tracking import recipe as tracked

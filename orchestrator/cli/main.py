@@ -16,7 +16,7 @@ from .endings import end_well
 from .jobs import jobs, submit
 from .listing import students, teachers
 from .options import with_address, with_json, with_log_format, with_overrides, with_recipe, with_verbose
-from .out import Out, brought
+from .out import Out, brought, for_smoke
 from .status import status
 from .store import store
 from .telling import tell_and_leave
@@ -131,7 +131,7 @@ def _run(
     loaded = load_recipe(find(recipe), overrides)
     out = out or Path("out") / loaded.name
     if how.pop("smoke", False):
-        loaded, out = smoke(loaded), out.with_name(f"{out.name}-smoke")
+        loaded, out = smoke(loaded), for_smoke(out)
     check_address(address)
     work: Callable[..., Finished] = run
     if how.pop("searching", False):
@@ -195,14 +195,10 @@ _verb("export", "Everything up to the student's model folder (safetensors, confi
 @with_json
 def report(out: Path, as_json: bool) -> None:
     """Write the newest run's report.html again, and send what MLflow could not take."""
-    from teachers.storage.seal import check_format
+    from ..reporting.document import newest_report, write_report
+    from ..tracking.late import replay
 
-    from ..reporting.document import FORMAT, write_report
-    from ..tracking.tracker import replay
-
-    folder = _newest_run(out)
-    document = json.loads((folder / "report.json").read_bytes())
-    check_format(document, FORMAT, folder / "report.json")
+    folder, document = newest_report(out)
     if "search" in document:
         from ..reporting.study import told_again
 
@@ -211,13 +207,6 @@ def report(out: Path, as_json: bool) -> None:
     for line in replay(out, document["recipe"]["tracking"]["uri"]):
         click.echo(line, err=True)
     click.echo(json.dumps(document, indent=1) if as_json else str(folder / "report.html"))
-
-
-def _newest_run(out: Path) -> Path:
-    found = sorted((out / "runs").glob("*/report.json"))
-    if not found:
-        raise click.UsageError(f"{out} holds no finished run; `collegium run RECIPE --out {out}` makes one")
-    return found[-1].parent
 
 
 @collegium.command()

@@ -7,7 +7,6 @@ import atexit
 import gc
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -15,24 +14,24 @@ from pathlib import Path
 from threading import RLock, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import psutil
-
 from teachers.config.resources import Resources
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.process.log_lines import Carried, ids
+from teachers.process.variables import carry
 from teachers.process.waiting import outcome
 from teachers.resources.bundles import bundle_of, gpus_of, num_threads
 from teachers.resources.pools import in_reach
 from teachers.storage.place import shipped_environment
 
-from ..recipe.checks import check_before_work
+from ..recipe.checks import check_before_work, check_variables
 from ..recipe.model import Recipe
 from . import tasks
 from .capacity import check_capacity, gpus_here, total, wait_for_room_s
-from .environment import DASHBOARD, in_groups_of_their_own, own_dashboard, set_environment
+from .environment import DASHBOARD, in_groups_of_their_own, own_dashboard, set_environment, use_short_folder
 from .head_watch import HeadWatch
 from .joining import check_address, told
 from .new_nodes import NewNodes
+from .object_store import object_store_bytes
 from .probing import check_seen
 
 if TYPE_CHECKING:
@@ -41,22 +40,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-OBJECT_STORE_BYTES = 256 << 20
-"""Only control messages and small batches pass through it; Ray's default would take a third of the machine."""
-LIVE_OBJECT_STORE_BYTES = 8 << 30
-"""At most, with live teachers: five float32 batches of 256 images of 224 pixels take 770 MB."""
-SHARED_MEMORY = Path("/dev/shm")
-
-
-def object_store_bytes(recipe: Recipe | None) -> int:
-    """Of a Ray that is started here: batches for live teachers lie in it, what does not fit goes over the disk."""
-    if recipe is None or not any(recipe.live_teachers(student) for student in recipe.students):
-        return OBJECT_STORE_BYTES
-    room = psutil.virtual_memory().available // 8
-    if SHARED_MEMORY.is_dir():
-        room = min(room, shutil.disk_usage(SHARED_MEMORY).free // 2)
-    return max(OBJECT_STORE_BYTES, min(int(room), LIVE_OBJECT_STORE_BYTES))
 
 
 @contextmanager
@@ -108,7 +91,9 @@ class Cluster:
         with self._lock:
             if not self._nodes:
                 if self._recipe is not None:
+                    check_variables(self._recipe, alone=self._address in (None, "local"))
                     check_before_work(self._recipe)
+                    carry(name for _, name in self._recipe.variables())
                 self._start = self._keeper.submit(self._join)
                 outcome(self._start)
                 self._nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -151,6 +136,7 @@ class Cluster:
         options: dict[str, Any] = {"address": self._address}
         if local:
             self._dashboard_port = own_dashboard()
+            use_short_folder()
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # this machine is not taken away
             # Without the dashboard Ray Train leaves the placement group of a worker group that died.
             options = {

@@ -4,12 +4,16 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import local
 
 DASHBOARD = "RAY_API_SERVER_ADDRESS"
+TEMPORARY = "/tmp"
+SOCKET = "/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
+LONGEST_SOCKET = 103
+"""Bytes of a socket's path on macOS; Linux takes a few more."""
 
 
 def set_environment() -> None:
@@ -76,3 +80,16 @@ def in_groups_of_their_own() -> Iterator[None]:
 def _leave_the_group() -> None:
     if getattr(_forks, "apart", False):
         os.setpgid(0, 0)
+
+
+def ray_folder(variables: Mapping[str, str], platform: str) -> Path:
+    """Where Ray keeps what runs on this machine: by its own rule, in which TMPDIR counts on Linux alone."""
+    linux = variables.get("TMPDIR", TEMPORARY) if platform.startswith("linux") else TEMPORARY
+    return Path(variables.get("RAY_TMPDIR", linux), "ray")
+
+
+def use_short_folder() -> None:
+    """Let a Ray that is started here work in /tmp where TMPDIR is too long for the sockets that it makes there."""
+    sockets = len(os.fsencode(ray_folder(os.environ, sys.platform))) + len(SOCKET)
+    if "RAY_TMPDIR" not in os.environ and sockets > LONGEST_SOCKET:
+        os.environ["RAY_TMPDIR"] = TEMPORARY

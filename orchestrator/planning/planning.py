@@ -1,5 +1,6 @@
 """What a run would do, found out without doing any of it: nothing is written, no teacher is asked."""
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from ..building.judge import stage_of, to_judge
 from ..building.label import label_stages
 from ..cluster.capacity import check_capacity, check_room_for_trials, this_machine
 from ..recipe import model
-from ..recipe.checks import class_problems, folder_problems, import_problems
+from ..recipe.checks import check_variables, class_problems, folder_problems, import_problems
 from ..recipe.load import check
 from ..recipe.model import Recipe, learner_of, public
 from ..recipe.seen_rows import seen_problems
@@ -93,8 +94,9 @@ def plan(
     out = place(out)
     mirror.check(out, writes=False)
     mirror.pull(out)
+    alone = (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
+    made = Plan(bytes_free=_free(out), notes=check_variables(recipe, alone=alone))
     seen = look(recipe.transfer_set)
-    made = Plan(bytes_free=_free(out))
     digest = source_digest(recipe.transfer_set)
     problems = [*import_problems(recipe), *folder_problems(recipe), *weights_problems(recipe)]
     problems += seen_problems(recipe, digest)

@@ -4,6 +4,7 @@ Puts together what stages left; measures nothing itself.
 """
 
 import json
+import logging
 import math
 import os
 import platform
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from students.runs.curves import read_records
-from teachers.storage.seal import replace
+from teachers.errors import RecipeError, StoreError
+from teachers.process.log_lines import once
+from teachers.storage.seal import read_document, replace
 from teachers.transfer_set.transfer_set import TransferSet
 
 from .fairness import about_augmentation, about_controls, about_labels
@@ -26,6 +29,8 @@ from .study import with_test_figures
 FORMAT = 2
 POINTS_OF_A_CURVE = 400
 PACKAGES = ("collegium", "torch", "ray", "pyarrow", "mlflow", "scikit-learn", "numpy")
+
+log = logging.getLogger(__name__)
 
 
 def build_report(
@@ -48,7 +53,8 @@ def build_report(
     """
     teachers = evaluations.get("teachers", NO_TEACHERS)
     drawn = {name: curves(path) for name, path in metrics.items()}
-    counted, some, standings = TransferSet.open(prepared).report, next(iter(evaluations.values())), standings or {}
+    transfer_set, some, standings = TransferSet.open(prepared), next(iter(evaluations.values())), standings or {}
+    counted = {**transfer_set.report, "judged_on": transfer_set.judged_on()}
     document = {
         "format": FORMAT,
         "recipe": dict(recipe),
@@ -83,6 +89,19 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> tuple[Path, Path]:
     replace(written[0], json.dumps(report, indent=1, allow_nan=False).encode())
     replace(written[1], page(report).encode())
     return written
+
+
+def newest_report(out: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest run's folder in `out`, and its report. One that is damaged is told once and passed over.
+
+    Raises RecipeError where there is none.
+    """
+    for path in sorted((out / "runs").glob("*/report.json"), reverse=True):
+        try:
+            return path.parent, read_document(path, FORMAT, "the report of that run is lost; the runs before are shown")
+        except StoreError as error:
+            once(log, str(error))
+    raise RecipeError(f"{out} holds no finished run; `collegium run RECIPE --out {out}` makes one")
 
 
 def _accuracy_first(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class MemberConfig(Config):
     model: ImportString
     """As a student's."""
     arguments: dict[str, Any] = {}
-    """Keyword arguments of the model."""
+    """Keyword arguments of the model; `${NAME}` in them is a variable of the environment."""
     preprocess: Preprocess = Preprocess()
     """From canonical inputs to what this member takes."""
     train: MemberTrain = MemberTrain()

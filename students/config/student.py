@@ -92,7 +92,7 @@ class ImportedTerm(TeacherTermCommon):
 
     loss: ImportString
     arguments: dict[str, Any] = {}
-    """Keyword arguments of the loss."""
+    """Keyword arguments of the loss; `${NAME}` in them is a variable of the environment."""
 
 
 Term = Annotated[
@@ -234,7 +234,7 @@ class StudentConfig(Config):
     model: ImportString
     """Function or class that makes the module; it is called with `arguments` and, as far as it takes them, `num_classes` and `input_shape`."""
     arguments: dict[str, Any] = {}
-    """Keyword arguments of the model."""
+    """Keyword arguments of the model; `${NAME}` in them is a variable of the environment."""
     preprocess: Preprocess = Preprocess()
     """From canonical inputs to what this student takes."""
     teachers: list[str] = Field(min_length=1)

@@ -76,7 +76,7 @@ class ModuleTeacher(TeacherCommon):
     model: ImportString
     """Function or class that makes the module; it is called with `arguments` and, as far as it takes them, `num_classes` and `input_shape`."""
     arguments: dict[str, Any] = {}
-    """Keyword arguments of the model."""
+    """Keyword arguments of the model; `${NAME}` in them is a variable of the environment."""
     train: TeacherTrain | None = None
     """Train it here, by hard labels."""
     weights: str | None = None
@@ -136,7 +136,7 @@ class CallableTeacher(TeacherCommon):
     function: ImportString
     """`package.module:name`; gets canonical inputs, so `preprocess` is not used."""
     arguments: dict[str, Any] = {}
-    """Keyword arguments of the function."""
+    """Keyword arguments of the function; `${NAME}` in them is a variable of the environment."""
     output: OutputKind
     """What its numbers are."""
 

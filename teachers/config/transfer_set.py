@@ -54,7 +54,7 @@ class ImportSource(Config):
     function: ImportString
     """`package.module:name`."""
     arguments: dict[str, Any] = {}
-    """Keyword arguments of the function."""
+    """Keyword arguments of the function; `${NAME}` in them is a variable of the environment."""
 
 
 Source = Annotated[

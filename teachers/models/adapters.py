@@ -22,6 +22,7 @@ from ..config.teacher import (
     TeacherConfig,
 )
 from ..errors import RecipeError, TeacherError
+from ..process.variables import resolved
 from ..storage import seal
 from ..transfer_set.transfer_set import Column
 from ..users_code import imports
@@ -218,13 +219,13 @@ def _sklearn(
 
 
 def _callable(config: CallableTeacher, classes: tuple[str, ...]) -> Teacher:
-    function = imports.load(config.function)
+    function, arguments = imports.load(config.function), resolved(config.arguments)
     if not callable(function):
         raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")
 
     def forward(batch: Batch) -> Scores:
         with calling("function", config.function):
-            scores: Scores = function(batch, **config.arguments)
+            scores: Scores = function(batch, **arguments)
         return scores
 
     return LoadedTeacher(tuple(config.classes or classes), config.output, forward)

@@ -160,6 +160,15 @@ class TransferSet:
         num_labelled = sum(int(mine.labelled(segment).sum()) for segment in self.of("train"))
         return replace(mine, num_labelled=num_labelled)
 
+    def judged_on(self) -> str:
+        """Digest of all that figures of two students must share to be compared: rows and labels that are not trained on."""
+        judges = [segment for split in ("validation", "test") for segment in self.of(split)]
+        rows = [
+            [segment.split, segment.digest, xxhash.xxh3_128_hexdigest(self.labels(segment).tobytes())]
+            for segment in judges
+        ]
+        return digest_of([list(self.classes), rows])
+
     def keys(self, segment: Segment) -> NDArray[np.uint64]:
         """`sample_key`, ascending, u64 [rows]."""
         return _numpy(self._rows(segment, "sample_key"))
