@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from teachers.config.teacher import TeacherConfig
@@ -35,8 +34,6 @@ class Context:
     tracker: Tracker
     journal: Journal
     user_path: Path
-    cancelled: Event = field(default_factory=Event)
-    """Set when another part of the run has failed."""
 
 
 @dataclass

@@ -40,7 +40,9 @@ def judge(context: Context, name: str, prepared: Built, taught: Mapping[str, Tau
             "split": split,
         }
         function = "students.measuring.standing:judge"
-        built = context.stages.build(stage, partial(evaluate_on_cluster, context, Resources(), function, keywords))
+        built = context.stages.build(
+            stage, partial(evaluate_on_cluster, context, prepared, Resources(), function, keywords)
+        )
         standings |= standings_of(json.loads((built.folder / "evaluation.json").read_bytes()))
     if problems := [*missed(recipe, standings)]:
         raise GateMissed("\n".join(problems))

@@ -98,3 +98,12 @@ def floor_notes(recipe: Recipe) -> list[str]:
         for name, teacher in recipe.teachers.items()
         if teacher.kind != "checkpoint" and teacher.output == "probabilities"
     ]
+
+
+def seed_notes(recipe: Recipe) -> list[str]:
+    """Of whom no verdict can be given."""
+    return [
+        f"{name_in_recipe(recipe, name)}: one seed gives no verdict; `train.seeds` needs at least two, better five"
+        for name, config in recipe.learners.items()
+        if config.control and len(config.train.seeds) < 2 and recipe.search is None
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from teachers.config.teacher import TeacherConfig
 from teachers.errors import RecipeError, StoreError
-from teachers.resources.pools import VARIABLE, in_reach
+from teachers.resources.pools import in_reach
 from teachers.storage import mirror
 from teachers.storage.place import place, spoken
 from teachers.users_code.imports import use_user_path
@@ -18,20 +18,20 @@ from ..building.context import Taught, delivered, delivered_digest, delivered_me
 from ..building.export import to_export
 from ..building.judge import stage_of, to_judge
 from ..building.label import label_stages
-from ..cluster.capacity import Node, autoscaling, check_capacity, check_room_for_trials, this_machine, total
+from ..cluster.capacity import check_capacity, check_room_for_trials, this_machine
 from ..recipe import model
-from ..recipe.checks import class_problems, folder_problems, import_problems
+from ..recipe.checks import check_variables, class_problems, folder_problems, import_problems
 from ..recipe.load import check
 from ..recipe.model import Recipe, learner_of, public
+from ..recipe.seen_rows import seen_problems
 from ..recipe.space import search_warnings
 from ..reporting.fairness import missing_augmentation
 from ..stages import keys
 from ..stages.stages import Built, Stage, Stages
-from .budgets import Rows, budget_notes, floor_notes, label_notes
-from .placement import Ask, places_at
+from .budgets import Rows, budget_notes, floor_notes, label_notes, seed_notes
+from .memory import Holding, holdings
+from .placement import Ask, cluster_notes, places_at
 from .placement import place as placed_on
-
-POOLS_UNKNOWN = "These are the nodes that are up; which more can come, the cluster's head knows: `collegium submit --verb plan` asks there"
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Plan:
     bytes_free: int = 0
     placement: list[Ask] | None = None
     """Where what is not reused would run; of a cluster only."""
+    memory: list[Holding] = field(default_factory=list)
+    """What each training holds of its rows; empty where only reading them tells."""
 
     def record(self) -> dict[str, Any]:
         return {
@@ -68,6 +70,7 @@ class Plan:
             "bytes_needed": self.bytes_needed,
             "bytes_free": self.bytes_free,
             "placement": None if self.placement is None else [ask.record() for ask in self.placement],
+            "memory": [holding.record() for holding in self.memory],
         }
 
 
@@ -91,9 +94,12 @@ def plan(
     out = place(out)
     mirror.check(out, writes=False)
     mirror.pull(out)
+    alone = (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
+    made = Plan(bytes_free=_free(out), notes=check_variables(recipe, alone=alone))
     seen = look(recipe.transfer_set)
-    made = Plan(bytes_free=_free(out))
+    digest = source_digest(recipe.transfer_set)
     problems = [*import_problems(recipe), *folder_problems(recipe), *weights_problems(recipe)]
+    problems += seen_problems(recipe, digest)
     if problems := [*problems, *class_problems(recipe, seen.classes)]:
         raise RecipeError("\n".join(problems))
     places = places_at(address)
@@ -104,11 +110,12 @@ def plan(
             recipe, nodes, "That is this machine; a cluster is named by --address or RAY_ADDRESS"
         )
     else:
-        made.notes += _cluster_notes(recipe, in_reach([*places.values()]))
+        made.notes += cluster_notes(recipe, in_reach([*places.values()]))
     walk = _Walk(recipe, Stages(out), made)
-    prepared = walk.all(source_digest(recipe.transfer_set))
+    prepared = walk.all(digest)
     if places is not None:
         made.placement = placed_on(recipe, [(s.stage, s.name) for s in made.stages if s.action != "reuse"], places)
+    made.memory = holdings(recipe, seen, nodes if places is None else [*places.values()])
     rows = seen.num_rows or 0
     classes = len(seen.classes or ())
     cached = [teacher for teacher in recipe.teachers.values() if teacher.mode == "cached"]
@@ -120,7 +127,7 @@ def plan(
             f"{made.bytes_free / 2**20:,.0f} MiB are free"
         )
     counted = Rows.of(recipe, seen, prepared.folder if prepared else None)
-    made.notes += [*label_notes(recipe, counted), *budget_notes(recipe, counted)]
+    made.notes += [*label_notes(recipe, counted), *budget_notes(recipe, counted), *seed_notes(recipe)]
     made.notes += [*missing_augmentation(public(recipe)), *floor_notes(recipe), *search_warnings(recipe)]
     if dry_forward:
         from .dry_forward import dry_forward as run_dry
@@ -134,17 +141,6 @@ def _free(out: Path) -> int:
     while not at.exists():
         at = at.parent
     return shutil.disk_usage(at).free
-
-
-def _cluster_notes(recipe: Recipe, nodes: Sequence[Node]) -> list[str]:
-    """What waits for nodes to come. Raises EnvironmentUnfit for what the cluster can never hold."""
-    notes = check_capacity(recipe, nodes, "" if os.environ.get(VARIABLE) else POOLS_UNKNOWN)
-    configs = [*recipe.teachers.values(), *recipe.learners.values()]
-    if not autoscaling():
-        check_room_for_trials(recipe, nodes)
-    elif not total(nodes, "GPU") and any(config.resources.gpus == "auto" for config in configs):
-        notes.append("`gpus: auto` is none, since no node of today has a GPU; say `gpus: 1` for nodes to be added")
-    return notes
 
 
 class _Walk:

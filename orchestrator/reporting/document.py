@@ -4,27 +4,33 @@ Puts together what stages left; measures nothing itself.
 """
 
 import json
+import logging
 import math
 import os
 import platform
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from students.runs.curves import read_records
-from teachers.storage.seal import replace
+from teachers.errors import RecipeError, StoreError
+from teachers.process.log_lines import once
+from teachers.storage.seal import read_document, replace
 from teachers.transfer_set.transfer_set import TransferSet
 
 from .fairness import about_augmentation, about_controls, about_labels
+from .headline import OVER_SEEDS, mean_of
 from .standing import told
 from .study import with_test_figures
 
-FORMAT = 1
+FORMAT = 2
 POINTS_OF_A_CURVE = 400
 PACKAGES = ("collegium", "torch", "ray", "pyarrow", "mlflow", "scikit-learn", "numpy")
+
+log = logging.getLogger(__name__)
 
 
 def build_report(
@@ -47,7 +53,8 @@ def build_report(
     """
     teachers = evaluations.get("teachers", NO_TEACHERS)
     drawn = {name: curves(path) for name, path in metrics.items()}
-    counted, standings = TransferSet.open(prepared).report, standings or {}
+    transfer_set, some, standings = TransferSet.open(prepared), next(iter(evaluations.values())), standings or {}
+    counted = {**transfer_set.report, "judged_on": transfer_set.judged_on()}
     document = {
         "format": FORMAT,
         "recipe": dict(recipe),
@@ -62,7 +69,7 @@ def build_report(
             name: _cohort(recipe["cohorts"][name], evaluations[name], drawn[name]) for name in recipe["cohorts"]
         },
         "curves": drawn,
-        "transfer_set": {**counted, "test_rows_evaluated": next(iter(evaluations.values()))["rows"]},
+        "transfer_set": {**counted, "test_rows_evaluated": some["rows"], "commonest": some["commonest"]},
         "standings": {name: dict(found) for name, found in standings.items()},
         "notes": [*told(standings), *notes(recipe, counted)],
         "mlflow": dict(mlflow),
@@ -84,6 +91,19 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> tuple[Path, Path]:
     return written
 
 
+def newest_report(out: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest run's folder in `out`, and its report. One that is damaged is told once and passed over.
+
+    Raises RecipeError where there is none.
+    """
+    for path in sorted((out / "runs").glob("*/report.json"), reverse=True):
+        try:
+            return path.parent, read_document(path, FORMAT, "the report of that run is lost; the runs before are shown")
+        except StoreError as error:
+            once(log, str(error))
+    raise RecipeError(f"{out} holds no finished run; `collegium run RECIPE --out {out}` makes one")
+
+
 def _accuracy_first(figures: Mapping[str, Any]) -> dict[str, Any]:
     return {"test_accuracy": figures["accuracy"], **figures}
 
@@ -100,7 +120,7 @@ def _student(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "offline_accuracy": over_seeds(offline, "accuracy") if offline else None,
         "gain": evaluation["gain"],
         "gain_over_offline": evaluation.get("gain_over_offline"),
-        **{key: statistics.fmean(run[key] for run in runs) for key in ("macro_f1", "nll", "ece", "agreement", "kl")},
+        **{key: mean_of(runs, key) for key in OVER_SEEDS},
         **{key: delivered[key] for key in ("parameters", "bytes", "latency")},
         "delivered": evaluation["delivered"],
         "runs": runs,
@@ -108,6 +128,8 @@ def _student(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "offline_runs": offline,
         "ensemble": evaluation["ensemble"],
         "agreement_matrix": evaluation.get("agreement"),
+        "by_class": evaluation.get("by_class"),
+        "mistakes": evaluation.get("mistakes", []),
     }
 
 
@@ -183,11 +205,25 @@ def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
         told.append(
             f"{bad} rows could not be used and were dropped, first: {'; '.join(counted['first_bad_rows'][:3])}."
         )
-    if twice := counted.get("duplicates_across_splits"):
-        told.append(f"{twice} rows of one split have the same content as a row of another: test figures may flatter.")
+    told += _about_duplicates(counted)
     if without := counted.get("without_label"):
         told.append(f"{without} training rows have no label; they are transfer data.")
     return told
+
+
+def _about_duplicates(counted: Mapping[str, Any]) -> Iterator[str]:
+    pairs = [(*pair.split("/"), rows) for pair, rows in counted.get("duplicates_across_splits", {}).items() if rows]
+    if not pairs:
+        return
+    found = ", ".join(f"{rows:,} {later} rows those of {earlier} rows" for earlier, later, rows in pairs)
+    dropped = [f"{rows:,} {split} rows" for split, rows in counted["dropped_duplicates"].items() if rows]
+    if dropped:
+        yield f"Some rows had the inputs of a row of another split: {found}. Dropped were {' and '.join(dropped)}."
+    else:
+        flatters = (
+            "test figures may flatter" if any(later == "test" for _, later, _ in pairs) else "validation may flatter"
+        )
+        yield f"Some rows have the inputs of a row of another split: {found}; {flatters} (`transfer_set.duplicates: drop`)."
 
 
 def environment() -> dict[str, Any]:

@@ -195,6 +195,7 @@ def smoke(recipe: Recipe) -> Recipe:
     document = recipe.model_dump(mode="json")
     rows = document["transfer_set"]
     rows["limit"] = min(rows["limit"] or 256, 256)
+    document["tracking"]["register_models"] = False
     rows["labelled"] = {split: min(count, 64) for split, count in recipe.transfer_set.labelled_by_split.items()} or None
     for teacher in document["teachers"].values():
         teacher |= {"replicas": 1, "require": None}

@@ -131,10 +131,11 @@ def evaluate_stage(recipe: Recipe, name: str, prepared: str, student: str, label
 
 
 def own_combination(config: Learner) -> dict[str, Any]:
-    """How the student itself hears its teachers: the first term that listens to all of them."""
+    """How the student itself hears its teachers: the first term that listens to all of them, in that term's order."""
     for term in config.objective:
-        if isinstance(term, TeacherTermCommon) and term.teachers in (None, config.teachers):
-            return {"combine": term.combine, "teacher_weights": term.teacher_weights}
+        if isinstance(term, TeacherTermCommon) and set(term.teachers or config.teachers) == set(config.teachers):
+            heard = list(term.teachers or config.teachers)
+            return {"combine": term.combine, "teacher_weights": term.teacher_weights, "order": heard}
     return {}
 
 

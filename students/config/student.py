@@ -1,6 +1,6 @@
 """What a recipe can say of students: networks, objectives, training. Knows nothing of torch or ray."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -92,7 +92,7 @@ class ImportedTerm(TeacherTermCommon):
 
     loss: ImportString
     arguments: dict[str, Any] = {}
-    """Keyword arguments of the loss."""
+    """Keyword arguments of the loss; `${NAME}` in them is a variable of the environment."""
 
 
 Term = Annotated[
@@ -188,12 +188,12 @@ def control_train(control: bool | ControlTrain, train: StudentTrain) -> StudentT
 
 
 class Require(Config):
-    """Quality gates: exit code 3 when a mean over seeds on the test split falls below."""
+    """Quality gates, on the test split: exit code 3 for what falls below."""
 
     accuracy: float | None = Field(None, ge=0, le=1)
-    """Of the student."""
+    """Of the student, the mean over seeds."""
     gain: float | None = Field(None, ge=-1, le=1)
-    """Student's accuracy minus its control's."""
+    """Student's accuracy minus its control's: the lower end of the 95% interval, so it needs a control and two seeds."""
 
 
 def check_teachers(objective: Sequence[TermCommon], teachers: list[str]) -> None:
@@ -209,8 +209,19 @@ def check_teachers(objective: Sequence[TermCommon], teachers: list[str]) -> None
                 raise ValueError(f"objective.{number} names {name!r}, which is not among the teachers {teachers}")
             if not heard:
                 raise ValueError(f"objective.{number}: loss {term.loss!r} needs `teachers`, and there are none")
-            if term.teacher_weights is not None and (silent := sorted(heard - set(term.teacher_weights))):
-                raise ValueError(f"objective.{number}: teacher_weights says nothing of {silent}")
+            if term.teacher_weights is not None:
+                check_weights_of_heard(f"objective.{number}", heard, term.teacher_weights)
+
+
+def check_weights_of_heard(where: str, heard: set[str], weights: Mapping[str, float]) -> None:
+    """Raise ValueError, which begins with `where`, unless each of `heard` has a weight, and one of them above 0."""
+    if silent := sorted(heard - set(weights)):
+        raise ValueError(f"{where}: teacher_weights says nothing of {silent}")
+    if not any(weights[name] > 0 for name in heard):
+        raise ValueError(
+            f"{where} hears {sorted(heard)} alone, whose teacher_weights are all 0, so nobody teaches in it; give one of "
+            f"them a weight, or remove the term"
+        )
 
 
 TAUGHT = (SoftTerm(loss="soft", weight=0.9), HardTerm(loss="hard", weight=0.1))
@@ -223,7 +234,7 @@ class StudentConfig(Config):
     model: ImportString
     """Function or class that makes the module; it is called with `arguments` and, as far as it takes them, `num_classes` and `input_shape`."""
     arguments: dict[str, Any] = {}
-    """Keyword arguments of the model."""
+    """Keyword arguments of the model; `${NAME}` in them is a variable of the environment."""
     preprocess: Preprocess = Preprocess()
     """From canonical inputs to what this student takes."""
     teachers: list[str] = Field(min_length=1)

@@ -14,7 +14,9 @@ from teachers.soft_targets.combine.class_scores import align, mean_probability
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.transfer_set.transfer_set import TransferSet
 
-from .evaluate import FORMAT, ROWS_AT_ONCE, Labelled, Source, hear
+from .evaluate import FORMAT
+from .hearing import Source, hear
+from .labelled import ROWS_AT_ONCE, Labelled
 
 LEVEL = 0.95
 FAR_BELOW = 0.20
@@ -32,7 +34,7 @@ def judge(transfer_set: Path, sources: Sequence[Source], split: Literal["train",
     """
     data = TransferSet.open(transfer_set)
     rows = Labelled.of(data, split).require(split)
-    said, _ = hear(rows, sources, "mean_probability")
+    said = hear(rows, sources, "mean_probability").alone
     known = {source.name: known_classes(data, source) for source in sources}
     teachers = {name: _standing(logits, rows.labels, known[name], data.classes) for name, logits in said.items()}
     best, far = far_below(teachers)

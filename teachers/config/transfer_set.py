@@ -54,7 +54,7 @@ class ImportSource(Config):
     function: ImportString
     """`package.module:name`."""
     arguments: dict[str, Any] = {}
-    """Keyword arguments of the function."""
+    """Keyword arguments of the function; `${NAME}` in them is a variable of the environment."""
 
 
 Source = Annotated[
@@ -154,6 +154,8 @@ class TransferSetConfig(Config):
     """Edge in pixels that images are stored at; null: their own size, which must then be equal."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """A row that cannot be used ends the run, or is dropped and counted in the report."""
+    duplicates: Literal["keep", "drop"] = "keep"
+    """Rows whose inputs are exactly those of a row of another split are counted in the report; `drop` takes them out of the split that learns or chooses: test rows stay, of the rest validation rows."""
     views: Literal[0] = 0
     """Replayable augmentations of every training row; view 0 is the row itself."""
 
