@@ -27,7 +27,7 @@ from .locks import folder_lock
 
 Kind = Literal["prepare", "train_teacher", "label", "distill", "evaluate", "export"]
 FORMAT = 1
-VERSIONS: dict[Kind, int] = {"prepare": 1, "train_teacher": 1, "label": 1, "distill": 2, "evaluate": 1, "export": 1}
+VERSIONS: dict[Kind, int] = {"prepare": 2, "train_teacher": 2, "label": 1, "distill": 3, "evaluate": 1, "export": 1}
 """Of the code of a stage: raised when the same inputs would give another output."""
 FOLDERS: dict[Kind, str] = {
     "prepare": "prepared",

@@ -4,7 +4,7 @@ The order of rows is a function of (seed, epoch, window) alone: any step is reac
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import get_args
 
@@ -18,7 +18,8 @@ from teachers.errors import DataError, RecipeError
 from teachers.models.preprocess import Preprocessor
 from teachers.rows.epoch import EpochReader
 from teachers.rows.rows import Rows
-from teachers.transfer_set.transfer_set import Segment, TransferSet
+from teachers.transfer_set.merged import MergedSplit
+from teachers.transfer_set.transfer_set import TransferSet
 
 from ..config.cohort_terms import CohortTerm
 from ..config.student import PeerLossName, Term
@@ -79,32 +80,30 @@ def load_rows(run: Run, transfer_set: TransferSet, preprocessor: Preprocessor, m
 
     Raises DataError when no row can be drawn, RecipeError or StoreError when the stores cannot serve the objective.
     """
-    segments = transfer_set.of("train")
+    train = MergedSplit(transfer_set, "train")
     live = live_sources(run)
     if live:
-        columns, inputs, augmented = live_columns(run, transfer_set, segments, preprocessor)
+        columns, inputs, augmented = live_columns(run, train, preprocessor)
     else:
-        columns, inputs, augmented = input_columns(run, transfer_set, segments, preprocessor, memory_bytes)
-    labels = np.concatenate([transfer_set.labels(segment) for segment in segments]).astype(np.int64)
-    labelled = np.concatenate([transfer_set.labelled(segment) for segment in segments]) & (labels >= 0)
+        columns, inputs, augmented = input_columns(run, train, preprocessor, memory_bytes)
+    labels = train.labels().astype(np.int64)
+    labelled = train.labelled() & (labels >= 0)
     columns["label"] = torch.from_numpy(labels.clip(min=0))
     if not labelled.all() and not run.labelled_only:
         columns["has_label"] = torch.from_numpy(labelled.astype(np.float32))
-    objective, targets = bring_targets(run, transfer_set, segments, len(labels), memory_bytes)
+    objective, targets = bring_targets(run, train, memory_bytes)
     asked = LiveRows(tuple(live), max(live.values()), augmented) if live and augmented else None
     return TrainingRows(columns | targets.columns, labelled, objective, inputs, memory_bytes, augmented, asked)
 
 
-def bring_targets(
-    run: Run, transfer_set: TransferSet, segments: Sequence[Segment], num_rows: int, memory_bytes: int
-) -> tuple[Objective, Targets]:
+def bring_targets(run: Run, train: MergedSplit, memory_bytes: int) -> tuple[Objective, Targets]:
     """The objective of `run`, and the columns of soft targets that it needs."""
     combinations = [combination_of(term, run.sources, number) for number, term in enumerate(run.objective)]
     heard = {name for combination in combinations if combination for name in combination.teachers}
-    voices = {source.name: voice_of(source, transfer_set, segments) for source in run.sources if source.name in heard}
+    voices = {source.name: voice_of(source, train) for source in run.sources if source.name in heard}
     if silent := sorted(heard - set(voices)):
         raise RecipeError(f"{run.stage_name}: the objective listens to {silent}, who have no soft targets here")
-    targets = Targets(voices, num_rows, memory_bytes)
+    targets = Targets(voices, train.num_rows, memory_bytes)
     asks: list[Callable[[Batch], Asked]] = []
     for number, (term, combination) in enumerate(zip(run.objective, combinations, strict=True)):
         if combination is not None:
@@ -120,15 +119,15 @@ def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Callable[[Batch],
 
 
 def input_columns(
-    run: Run, transfer_set: TransferSet, segments: Sequence[Segment], preprocessor: Preprocessor, memory_bytes: int
+    run: Run, train: MergedSplit, preprocessor: Preprocessor, memory_bytes: int
 ) -> tuple[dict[str, Column], Inputs, Canonical | None]:
     """Preprocessed once where that fits memory and nothing random comes before it, else canonical and per step."""
     once = run.train.augment is None and not run.membership.keeps_canonical
-    if once and bytes_preprocessed(segments, preprocessor) <= memory_bytes:
-        ready = preprocess_all(transfer_set, segments, preprocessor)
+    if once and bytes_preprocessed(train.num_rows, preprocessor) <= memory_bytes:
+        ready = preprocess_all(train, preprocessor)
         columns: dict[str, Column] = {INPUT + name: tensor for name, tensor in ready.items()}
         return columns, lambda batch, _: as_network_takes_it({name: batch[INPUT + name] for name in ready}), None
-    rows, augmented = canonical_columns(run, transfer_set, segments)
+    rows, augmented = canonical_columns(run, train)
 
     def inputs(batch: Batch, generator: Generator | None) -> Network:
         ready: Network = preprocessor(augmented(batch, generator))
@@ -137,12 +136,9 @@ def input_columns(
     return {INPUT + name: column for name, column in rows.items()}, inputs, augmented
 
 
-def canonical_columns(
-    run: Run, transfer_set: TransferSet, segments: Sequence[Segment]
-) -> tuple[dict[str, Rows], Canonical]:
+def canonical_columns(run: Run, train: MergedSplit) -> tuple[dict[str, Rows], Canonical]:
     """The columns as they are stored, and what gives those of a batch after augmentation by a generator."""
-    parts = [transfer_set.input_rows(segment) for segment in segments]
-    rows = {name: Rows([part for rows in parts for part in rows[name].parts]) for name in parts[0]}
+    rows = train.inputs()
     augment = augmentation(run.train.augments)
 
     def augmented(batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
@@ -163,12 +159,12 @@ def live_sources(run: Run) -> dict[str, int]:
 
 
 def live_columns(
-    run: Run, transfer_set: TransferSet, segments: Sequence[Segment], preprocessor: Preprocessor
+    run: Run, train: MergedSplit, preprocessor: Preprocessor
 ) -> tuple[dict[str, Column], Inputs, Canonical | None]:
     """Canonical columns and keys, which every teacher is told; `inputs` only preprocesses: the rows are augmented before."""
-    rows, augmented = canonical_columns(run, transfer_set, segments)
-    keys = np.concatenate([transfer_set.keys(segment) for segment in segments]).view(np.int64)
-    columns = {INPUT + name: column for name, column in rows.items()} | {KEY: torch.from_numpy(keys)}
+    rows, augmented = canonical_columns(run, train)
+    keys = torch.from_numpy(train.keys().view(np.int64))
+    columns = {INPUT + name: column for name, column in rows.items()} | {KEY: keys}
 
     def inputs(batch: Batch, _: Generator | None) -> Network:
         ready: Network = preprocessor({name: batch[INPUT + name] for name in rows})
@@ -181,38 +177,27 @@ def as_network_takes_it(columns: dict[str, Tensor]) -> Network:
     return next(iter(columns.values())) if len(columns) == 1 else columns
 
 
-def bytes_preprocessed(segments: Sequence[Segment], preprocessor: Preprocessor) -> int:
-    """What `segments` take as the network takes them, in float32."""
+def bytes_preprocessed(num_rows: int, preprocessor: Preprocessor) -> int:
+    """What so many rows take as the network takes them, in float32."""
     shapes = preprocessor.input_shape
     values = sum(math.prod(shape) for shape in (shapes.values() if isinstance(shapes, dict) else [shapes]))
-    return 4 * values * sum(segment.num_rows for segment in segments)
+    return 4 * values * num_rows
 
 
-def preprocess_all(
-    transfer_set: TransferSet, segments: Sequence[Segment], preprocessor: Preprocessor
-) -> dict[str, Tensor]:
-    """All rows of `segments` as the network takes them, one tensor per input."""
-    chunks = [
-        chunk
-        for segment in segments
-        for chunk in preprocessed(transfer_set, segment, preprocessor, torch.device("cpu"))
-    ]
+def preprocess_all(split: MergedSplit, preprocessor: Preprocessor) -> dict[str, Tensor]:
+    """All rows of `split` as the network takes them, one tensor per input."""
+    chunks = [*preprocessed(split, preprocessor, torch.device("cpu"))]
     if isinstance(chunks[0], Tensor):
         return {"": torch.cat(chunks)}  # type: ignore[arg-type]
     return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}  # type: ignore[index]
 
 
 def preprocessed(
-    transfer_set: TransferSet,
-    segment: Segment,
-    preprocessor: Preprocessor,
-    device: torch.device,
-    rows: int = CHUNK,
+    split: MergedSplit, preprocessor: Preprocessor, device: torch.device, rows: int = CHUNK
 ) -> Iterator[Network]:
-    """The inputs of a segment, some rows at a time, in order."""
-    for first in range(0, segment.num_rows, rows):
-        canonical = transfer_set.inputs(segment, first, min(rows, segment.num_rows - first))
-        yield preprocessor({name: torch.tensor(column, device=device) for name, column in canonical.items()})
+    """The inputs of a split, some rows at a time, in order."""
+    for chunk in split.chunks(rows):
+        yield preprocessor({name: column.to(device) for name, column in chunk.items()})
 
 
 class Batches:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teachers.models.preprocess import Preprocessor
+from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..runs.session import Session
@@ -20,12 +21,10 @@ class Validation:
     """The labelled validation rows; each rank looks at every `world`-th chunk of them."""
 
     def __init__(self, transfer_set: TransferSet, preprocessor: Preprocessor, session: Session) -> None:
-        self.transfer_set, self.preprocessor, self.session = transfer_set, preprocessor, session
-        self.segments = transfer_set.of("validation")
-        labels = [transfer_set.labels(segment) for segment in self.segments]
-        self.num_labelled = sum(int((label >= 0).sum()) for label in labels)
+        self.split, self.preprocessor, self.session = MergedSplit(transfer_set, "validation"), preprocessor, session
+        self.num_labelled = int((self.split.labels() >= 0).sum())
         self.held: list[tuple[Network, Tensor]] | None = None
-        if bytes_preprocessed(self.segments, preprocessor) <= memory_for(session):
+        if bytes_preprocessed(self.split.num_rows, preprocessor) <= memory_for(session):
             self.held = list(self._read())
 
     def look(self, module: nn.Module) -> dict[str, float] | None:
@@ -46,14 +45,11 @@ class Validation:
         yield from self.held or self._read()
 
     def _read(self) -> Iterator[tuple[Network, Tensor]]:
-        number = 0
-        for segment in self.segments:
-            labels = self.transfer_set.labels(segment).astype(np.int64)
-            chunks = preprocessed(self.transfer_set, segment, self.preprocessor, self.session.device, ROWS)
-            for first, inputs in zip(range(0, segment.num_rows, ROWS), chunks, strict=True):
-                if number % self.session.world == self.session.rank:
-                    yield inputs, torch.tensor(labels[first : first + ROWS], device=self.session.device)
-                number += 1
+        labels = self.split.labels().astype(np.int64)
+        chunks = preprocessed(self.split, self.preprocessor, self.session.device, ROWS)
+        for number, inputs in enumerate(chunks):
+            if number % self.session.world == self.session.rank:
+                yield inputs, torch.tensor(labels[number * ROWS : (number + 1) * ROWS], device=self.session.device)
 
 
 def right_and_nll(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
-"""Mean and standard deviation of columns, part by part, always to the same digits.
+"""Mean and standard deviation of columns, part by part: exact until the last rounding, so how rows are cut decides nothing.
 
-Images are summed in integers, so exactly; numbers in float64 about a value of their own (Chan et al., 1983).
+A value of float32 is a whole number of 2^-149, its square of 2^-298; sums of these are kept as whole numbers. A transfer
+set that grew and one that was made at once have the same figures to the last bit.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -14,47 +17,68 @@ from ..transfer_set.transfer_set import Kind
 
 BLOCK = 2**20
 """Values that are widened at once."""
+SMALLEST = 149
+"""float32 knows nothing below 2^-149."""
+EXACT = 53
+"""Bits of a whole number that float64 holds."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Of one column of one part: `mean` [C] and `squares` [C], the sum of squared distances from it."""
+    """Of one column of one part, per channel or feature: the sum of values in 2^-149, of their squares in 2^-298."""
 
     count: int
-    mean: NDArray[np.float64]
-    squares: NDArray[np.float64]
+    total: tuple[int, ...]
+    squares: tuple[int, ...]
+    scale: int
+    """What a value is divided by: 255 of images."""
 
 
 def moments(values: NDArray[Any], kind: Kind) -> Moments:
     """Of u8 [rows, H, W, C] per channel, as value / 255; of f32 [rows, F] per feature."""
     flat = values.reshape(-1, values.shape[-1])
     step = max(1, BLOCK // flat.shape[1])
-    blocks = (flat[at : at + step].astype(np.float64) for at in range(0, len(flat), step))
-    origin = np.zeros(flat.shape[1]) if kind == "image" else flat[0].astype(np.float64)
-    total, squares = np.zeros(flat.shape[1]), np.zeros(flat.shape[1])
-    for block in blocks:  # sums of integers below 2^53 are exact in float64, in any order
-        away = block - origin
-        total += away.sum(axis=0)
-        squares += np.einsum("nc,nc->c", away, away)
-    scale = 255.0 if kind == "image" else 1.0
-    mean = total / len(flat)
-    return Moments(len(flat), (origin + mean) / scale, np.maximum(squares - total * mean, 0.0) / scale**2)
+    total, squares = [0] * flat.shape[1], [0] * flat.shape[1]
+    for at in range(0, len(flat), step):
+        block = flat[at : at + step].astype(np.float64)
+        squares = _added(squares, exact_sums(block * block, 2 * SMALLEST))
+        total = _added(total, exact_sums(block, SMALLEST))
+    return Moments(len(flat), tuple(total), tuple(squares), 255 if kind == "image" else 1)
 
 
-def merged(parts: Sequence[Moments]) -> Moments:
-    """Of all parts together, in their order."""
-    count, mean, squares = parts[0].count, parts[0].mean, parts[0].squares
-    for part in parts[1:]:
-        away, total = part.mean - mean, count + part.count
-        mean = mean + away * part.count / total
-        squares = squares + part.squares + away**2 * count * part.count / total
-        count = total
-    return Moments(count, mean, squares)
+def exact_sums(block: NDArray[np.float64], smallest: int) -> list[int]:
+    """Of each column of `block` [rows, F], whole numbers of 2^-smallest: digit by digit, beginning with the largest.
+
+    A digit has as many bits as float64 can add up exactly, whatever the order. `block` is used up.
+    """
+    sums, bits = [0] * block.shape[1], EXACT - len(block).bit_length()
+    while (largest := np.maximum(block.max(axis=0), -block.min(axis=0))).any():
+        exponent = np.maximum(np.frexp(largest)[1] - bits, -smallest)
+        digit = block * np.ldexp(1.0, -exponent)
+        np.trunc(digit, out=digit)
+        found = zip(sums, digit.sum(axis=0).tolist(), (exponent + smallest).tolist(), strict=True)
+        sums = [before + (int(more) << places) for before, more, places in found]
+        digit *= np.ldexp(1.0, exponent)
+        block -= digit
+    return sums
+
+
+def _added(one: Sequence[int], other: Sequence[int]) -> list[int]:
+    return [a + b for a, b in zip(one, other, strict=True)]
 
 
 def mean_and_std(parts: Sequence[Moments]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per channel or feature, to 12 digits (what a machine's order of summing cannot reach); std of a constant is 1."""
-    whole = merged(parts)
-    std = np.sqrt(whole.squares / whole.count)
-    std = np.where(std > 1e-9 * np.abs(whole.mean), std, 1.0)
-    return tuple(float(f"{value:.12g}") for value in whole.mean), tuple(float(f"{value:.12g}") for value in std)
+    """Per channel or feature, to 12 digits; std of a constant is 1."""
+    count, scale = sum(part.count for part in parts), parts[0].scale
+    figures = [
+        _mean_and_std(count, scale, sum(part.total[at] for part in parts), sum(part.squares[at] for part in parts))
+        for at in range(len(parts[0].total))
+    ]
+    return tuple(mean for mean, _ in figures), tuple(std for _, std in figures)
+
+
+def _mean_and_std(count: int, scale: int, total: int, squares: int) -> tuple[float, float]:
+    mean = Fraction(total, count * scale) / 2**SMALLEST
+    variance = Fraction(squares * count - total**2, (count * scale) ** 2) / 4**SMALLEST
+    std = math.sqrt(variance)
+    return float(f"{float(mean):.12g}"), float(f"{std if std > 1e-9 * abs(mean) else 1.0:.12g}")
