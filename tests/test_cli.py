@@ -140,3 +140,12 @@ def test_stores_are_listed_verified_and_exported(digits: TransferSet, tmp_path: 
     shard.write_bytes(bytes([shard.read_bytes()[0] ^ 1]) + shard.read_bytes()[1:])
     damaged = run("store", "verify", "store", cwd=tmp_path)
     assert (damaged.returncode, shard.name in damaged.stdout) == (1, True)
+
+
+def test_help_imports_nothing_that_only_the_commands_need() -> None:
+    code = (
+        "import sys; from orchestrator.cli.main import collegium; collegium(['--help'], standalone_mode=False); "
+        "print([name for name in ('pydantic', 'yaml', 'psutil', 'numpy', 'pyarrow', 'torch', 'ray') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

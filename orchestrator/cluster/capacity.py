@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from students.config.cohort import CohortCommon
 from teachers.config.resources import OF_A_TYPE, Resources, in_words
 from teachers.config.teacher import TeacherConfig
+from teachers.config.training import TrainConfig
 from teachers.errors import EnvironmentUnfit
 from teachers.resources import pools
 
@@ -89,9 +90,12 @@ def total(nodes: Sequence[Node], resource: str) -> float:
     return float(sum(node.get(resource, 0) for node in nodes))
 
 
-def workers_of(learner: Learner) -> int:
+def workers_of(config: Learner | TeacherConfig) -> int:
     """That train at once."""
-    return learner.workers if isinstance(learner, CohortCommon) else learner.train.workers
+    if isinstance(config, CohortCommon):
+        return config.workers
+    train = getattr(config, "train", None)
+    return train.workers if isinstance(train, TrainConfig) else 1
 
 
 def _gang_problems(recipe: Recipe, learner: str, nodes: Sequence[Node]) -> Iterator[str]:

@@ -86,8 +86,7 @@ Gang = list[tuple[str, int, Resources]]
 
 def _training_teacher(recipe: Recipe, name: str) -> Gang:
     teacher = recipe.teachers[name]
-    train = getattr(teacher, "train", None)
-    return [("workers", train.workers if train else 1, teacher.resources)]
+    return [("workers", workers_of(teacher), teacher.resources)]
 
 
 def _labelling(recipe: Recipe, name: str) -> Gang:
