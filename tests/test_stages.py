@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.stages.stages import Stage, Stages, flat
+from orchestrator.stages.reasons import flat
+from orchestrator.stages.stages import Stage, Stages
 from teachers.errors import EnvironmentUnfit, StoreError
 from teachers.storage.seal import Seal, check_seal, inside, publish, read_seal, write_seal
 

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
+from ..runs.best import rank_of_run
 from ..tasks import classification
 from .bootstrap import verdict
 from .ensemble import save_ensemble
-from .evaluate import FORMAT, Labelled, Runs, Source, ask_all, document_of, footprint_of, hear, rank_of_run
+from .evaluate import FORMAT, Labelled, Runs, Source, ask_all, document_of, footprint_of, hear
 
 
 def evaluate_cohort(

@@ -3,7 +3,6 @@
 Knows nothing of recipes: the pipeline says whose stores, which runs and which combination.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,11 @@ from teachers.errors import DataError, StoreError
 from teachers.models.folder import LoadedModel, load_model
 from teachers.soft_targets.combine.class_scores import COMBINE, align
 from teachers.soft_targets.reader import SoftTargets
-from teachers.storage.seal import local
 from teachers.transfer_set.transfer_set import Segment, SplitName, TransferSet
 from teachers.users_code import imports
 from teachers.users_code.calls import calling
 
+from ..runs.best import validation_of
 from ..tasks import classification
 from .bootstrap import paired_gain, verdict
 from .footprint import footprint
@@ -175,32 +174,6 @@ def document_of(
         "agreement": classification.agreement_matrix(everyone),
         "rows": len(rows.labels),
     }
-
-
-def delivered(runs: Mapping[int, Path]) -> int:
-    """The seed that labels for others and is exported: the best on validation, ties to the lower seed.
-
-    Best is by accuracy, then by likelihood; without labelled validation rows it is the lowest seed.
-    """
-    ranks = {seed: rank_of_run(run) for seed, run in sorted(runs.items())}
-    return max(ranks, key=lambda seed: ranks[seed])
-
-
-def rank_of_run(run: Path) -> tuple[float, float]:
-    """The larger the better on validation."""
-    found = validation_of(run)
-    return (found["accuracy"], -found["nll"]) if found else (-1.0, 0.0)
-
-
-def validation_of(run: Path) -> dict[str, float] | None:
-    """Accuracy and NLL on the validation rows, as training kept them in `result.json`."""
-    try:
-        found: dict[str, float] | None = json.loads(local(run, "result.json").read_bytes())["validation"]
-    except FileNotFoundError:
-        raise StoreError(
-            f"{run}: there is no result.json, so this training did not end; run the recipe again"
-        ) from None
-    return found
 
 
 def hear(
