@@ -1,6 +1,7 @@
 """What is in a stage's key and what is not: names, neighbours and seeds of others are not."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -46,6 +47,7 @@ def recipe(**changes: Any) -> Recipe:
             }
         },
     }
+    document = deepcopy(document)
     for path, value in changes.items():
         *above, last = path.split("__")
         at = document
