@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from teachers.config.resources import Resources
+from teachers.resources.bundles import num_threads
 from teachers.storage.seal import Seal, publish, write_seal
 from teachers.users_code.calls import within
 from teachers.users_code.imports import load
@@ -55,7 +56,7 @@ def evaluate_student(
         "control_runs": student.folders("control") if config.control else None,
         "chosen": student.delivered().seed,
         "trust": context.recipe.trusted(),
-        "threads": max(1, int(config.resources.cpus)),
+        "threads": num_threads(config.resources),
         **_combination(config),
     }
     with within(f"students.{name}"):
@@ -123,7 +124,7 @@ def evaluate_cohort(
         "members": {member: {kind: trained.folders(kind, member) for kind in kinds} for member in config.members},
         "chosen": {member: trained.delivered(member).seed for member in config.members},
         "trust": context.recipe.trusted(),
-        "threads": max(1, int(config.resources.cpus)),
+        "threads": num_threads(config.resources),
         "as_one": config.deliver == "ensemble",
         **_combination(config),
     }

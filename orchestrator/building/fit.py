@@ -11,6 +11,7 @@ from students.config.student import StudentConfig, StudentTrain, check_ramps
 from teachers.config.resources import Resources
 from teachers.config.training import TrainConfig
 from teachers.errors import RecipeError
+from teachers.resources.bundles import num_threads
 from teachers.storage.seal import Seal, read_seal, write_seal
 
 from ..cluster.capacity import wait_for_room_s, workers_of
@@ -126,7 +127,7 @@ def _fit_in_task(
 ) -> "list[RunResult]":
     from students.fitting.in_task import fit_in_task
 
-    given = (runs, max(1, int(resources.cpus)), gpus, mailbox)
+    given = (runs, num_threads(resources), gpus, mailbox)
     return context.cluster.call(fit_in_task, *given, resources=resources, user_path=context.user_path)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,7 @@ def _run(
     from ..cluster.joining import check_address
     from ..recipe.load import load_recipe
     from ..recipe.shipped import find
-    from ..running.run import run, smoke
-    from ..running.tune import tune
+    from ..running.run import Finished, run, smoke
     from ..watching.progress import Watch, show_logs
 
     show_logs(Watch().console, verbose=verbose, as_json=log_format == "json")
@@ -140,7 +140,11 @@ def _run(
     if how.pop("smoke", False):
         loaded, out = smoke(loaded), out.with_name(f"{out.name}-smoke")
     check_address(address)
-    work = tune if how.pop("searching", False) else run
+    work: Callable[..., Finished] = run
+    if how.pop("searching", False):
+        from ..running.tune import tune
+
+        work = tune
     tell_and_leave(work(loaded, out, address=address, quiet=False, **how), out, as_json)
 
 

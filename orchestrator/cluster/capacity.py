@@ -13,6 +13,7 @@ from teachers.config.teacher import TeacherConfig
 from teachers.config.training import TrainConfig
 from teachers.errors import EnvironmentUnfit
 from teachers.resources import pools
+from teachers.resources.bundles import bundle_of, gpus_of
 
 from ..recipe.model import Learner, Recipe, name_in_recipe
 
@@ -79,11 +80,8 @@ def _types(nodes: Sequence[Node]) -> str:
 
 
 def request_of(nodes: Sequence[Node], resources: Resources) -> dict[str, float]:
-    gpus = float(total(nodes, "GPU") > 0) if resources.gpus == "auto" else resources.gpus
-    wanted = {"CPU": resources.cpus, "GPU": gpus, **resources.custom}
-    if resources.accelerator_type:
-        wanted[f"{OF_A_TYPE}{resources.accelerator_type}"] = 0.001
-    return wanted
+    """Of one replica or worker on one of `nodes`."""
+    return bundle_of(resources, gpus_of(resources, nodes))
 
 
 def total(nodes: Sequence[Node], resource: str) -> float:
@@ -124,7 +122,7 @@ def room_for_trials(recipe: Recipe, nodes: Sequence[Node]) -> int:
     """How many trials of the recipe's search fit side by side."""
     assert recipe.search is not None
     learner = recipe.learners[recipe.search.student]
-    wanted = {name: amount for name, amount in request_of(nodes, learner.resources).items() if amount}
+    wanted = request_of(nodes, learner.resources)
     workers = sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in wanted.items()) for node in nodes)
     return workers // workers_of(learner)
 
