@@ -29,7 +29,7 @@ from .repair import move_damaged_parts
 
 Kind = Literal["prepare", "train_teacher", "label", "distill", "evaluate", "export"]
 FORMAT = 2
-VERSIONS: dict[Kind, int] = {"prepare": 2, "train_teacher": 2, "label": 2, "distill": 3, "evaluate": 1, "export": 1}
+VERSIONS: dict[Kind, int] = {"prepare": 2, "train_teacher": 2, "label": 2, "distill": 4, "evaluate": 2, "export": 2}
 """Of the code of a stage: raised when the same inputs would give another output."""
 FOLDERS: dict[Kind, str] = {
     "prepare": "prepared",
