@@ -219,3 +219,8 @@ def test_a_teachers_name_makes_no_new_model_and_the_students_own_does() -> None:
     of_teachers = Recipe.model_validate(renamed(document, {"linear": "plain", "trees": "forest"}))
     assert exported(of_teachers) == exported(recipe())
     assert exported(Recipe.model_validate(renamed(document, NAMES)), "tiny") != exported(recipe())  # its card says so
+
+
+def test_a_control_is_known_before_any_teacher_has_labelled() -> None:
+    known = {stage.part: stage.key for stage in training_stages(recipe(), "small", "da7a", None).values()}
+    assert known == {part: key for part, key in trainings(recipe(), "small").items() if part.startswith("control")}

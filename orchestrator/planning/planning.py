@@ -242,13 +242,14 @@ class _Walk:
         heard = self._heard(teachers, taught)
         if prepared is None or heard is None:
             self.unknown("distill", name, self._first_missing(teachers, prepared, taught))
+        if prepared is None:
             return None
         train = segments_of(prepared, "train")
-        labels = {teacher.name: teacher.digests(train) for teacher in heard}
+        labels = {teacher.name: teacher.digests(train) for teacher in heard} if heard is not None else None
         stages = training_stages(self.recipe, name, prepared.digest, labels)
         noted = {training: self.note(stage) for training, stage in stages.items()}
         built = {training: found for training, found in noted.items() if found is not None}
-        return Learned(built) if len(built) == len(noted) else None
+        return Learned(built) if heard is not None and len(built) == len(noted) else None
 
     def evaluation(
         self, name: str, prepared: Built | None, student: Learned | None, taught: dict[str, Taught | None]

@@ -38,13 +38,17 @@ def part_of(learner: Learner, kind: Kind, seed: int) -> str:
 
 
 def training_stages(
-    recipe: Recipe, name: str, prepared: str, labels: Mapping[str, str]
+    recipe: Recipe, name: str, prepared: str, labels: Mapping[str, str] | None
 ) -> dict[tuple[Kind, int], Stage]:
-    """Of a student or a cohort, by kind and seed. `labels`: by teacher, the digest of what it says of the training rows."""
+    """Of a student or a cohort, by kind and seed.
+
+    `labels`: by teacher, the digest of what it says of the training rows; None: not known yet, and only controls are.
+    """
     learner = recipe.learners[name]
     return {
-        (kind, seed): _training_stage(recipe, name, kind, seed, {"transfer set": prepared}, labels)
+        (kind, seed): _training_stage(recipe, name, kind, seed, {"transfer set": prepared}, labels or {})
         for kind in kinds_of(learner)
+        if labels is not None or kind == "control"
         for seed in learner.train.seeds
     }
 
