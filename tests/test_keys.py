@@ -182,6 +182,7 @@ def exported(recipe: Recipe, name: str = "small") -> str:
         {"cohorts__duo__deliver": "all"},
         {"cohorts": {}},
         {"teachers__third": TREES},
+        {"teachers__trees__require": None},
         {"tracking": {"uri": "http://elsewhere", "system_metrics": True}},
         {"trust": ["somebody.elses:model"]},
         {"transfer_set__source__path": "moved/rows.csv"},
@@ -190,7 +191,8 @@ def exported(recipe: Recipe, name: str = "small") -> str:
 )
 def test_what_cannot_change_a_model_makes_no_new_one(change: dict[str, Any]) -> None:
     assert exported(recipe(**change)) == exported(recipe())
-    assert deciding(recipe(**change), "small") == deciding(recipe(), "small")
+    if "transfer_set__source__path" not in change:  # told, and in no key
+        assert deciding(recipe(**change), "small") == deciding(recipe(), "small")
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,14 @@ def evaluate_teachers(context: Context, prepared: Built, taught: Mapping[str, Ta
     }
     return context.stages.build(
         stage,
-        partial(evaluate_on_cluster, context, Resources(), "students.measuring.evaluate:evaluate_teachers", keywords),
+        partial(
+            evaluate_on_cluster,
+            context,
+            prepared,
+            Resources(),
+            "students.measuring.evaluate:evaluate_teachers",
+            keywords,
+        ),
     )
 
 
@@ -63,17 +70,23 @@ def evaluate_student(
         return context.stages.build(
             stage,
             partial(
-                evaluate_on_cluster, context, config.resources, "students.measuring.evaluate:evaluate_student", keywords
+                evaluate_on_cluster,
+                context,
+                prepared,
+                config.resources,
+                "students.measuring.evaluate:evaluate_student",
+                keywords,
             ),
         )
 
 
 def evaluate_on_cluster(
-    context: Context, resources: Resources, function: str, keywords: Mapping[str, Any], folder: Path
+    context: Context, prepared: Built, resources: Resources, function: str, keywords: Mapping[str, Any], folder: Path
 ) -> tuple[Seal, Facts]:
     """`function`: the import string of one of `students`, which needs torch."""
     bound = partial(load(function), **keywords)
     document = context.cluster.call(bound, resources=resources, user_path=context.user_path)
+    document["source_digest"] = prepared.stage.inputs["source"]
     publish(folder / "evaluation.json", json.dumps(document, indent=1, allow_nan=False).encode())
     return write_seal(folder, ["evaluation.json"]), {}
 
@@ -90,8 +103,11 @@ def by_place(sources: "Sequence[Source]") -> "tuple[Source, ...]":
 def _combination(config: Learner) -> dict[str, Any]:
     """How the student hears its teachers, who are known by their places."""
     own = keys.own_combination(config)
+    places = {name: place(number) for number, name in enumerate(config.teachers)}
     if weights := own.get("teacher_weights"):
-        own["teacher_weights"] = {place(n): weights[name] for n, name in enumerate(config.teachers) if name in weights}
+        own["teacher_weights"] = {places[name]: weight for name, weight in weights.items()}
+    if own:
+        own["order"] = [places[name] for name in own["order"]]
     return own
 
 
@@ -130,5 +146,5 @@ def evaluate_cohort(
     }
     with within(f"cohorts.{name}"):
         function = "students.measuring.cohort:evaluate_cohort"
-        build = partial(evaluate_on_cluster, context, config.resources, function, keywords)
+        build = partial(evaluate_on_cluster, context, prepared, config.resources, function, keywords)
         return context.stages.build(stage, build)

@@ -33,8 +33,8 @@ def _figures(title: str, networks: Sequence[Network], evaluation: dict[str, Any]
     """Of what is delivered: the student, one member of a cohort, or all of them as one."""
     if "members" not in evaluation:
         return evaluation
-    found: dict[str, Any] = evaluation["as_one"]
-    return found if len(networks) > 1 else evaluation["members"][Path(networks[0].run).parent.name]
+    alone = evaluation["members"][Path(networks[0].run).parent.name]
+    return {**(evaluation["as_one"] if len(networks) > 1 else alone), "source_digest": evaluation["source_digest"]}
 
 
 def _export(

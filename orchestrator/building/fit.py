@@ -134,7 +134,7 @@ def _fit_in_task(
 def _budget(run: "Run") -> tuple[str, dict[str, Any]]:
     """Name and size of one training: its optimiser steps, the rows that it draws from, and its stage's folder in OUT."""
     _, shares = run.membership.share_of_rows
-    rows = rows_drawn(run.transfer_set, labelled_only=run.labelled_only) / shares
+    rows = rows_drawn(run.transfer_set, labelled_only=run.labelled_only, classes=run.classes) / shares
     budget = {"steps": run.train.steps, "batch_size": run.train.batch_size, "rows": rows}
     return run.name, {**budget, "folder": "/".join(run.stage.parts[-2:])}
 
@@ -160,11 +160,11 @@ def seal_all(
     }
 
 
-def in_steps(train: Trained, prepared: Path, *, labelled_only: bool) -> Trained:
+def in_steps(train: Trained, prepared: Path, *, labelled_only: bool, classes: Sequence[str] = ()) -> Trained:
     """The budget in steps, from the rows that the student (not its control) draws from. `prepared`: the transfer set."""
     from students.training.optimize import resolve_steps
 
-    steps = resolve_steps(train, rows_drawn(prepared, labelled_only=labelled_only))
+    steps = resolve_steps(train, rows_drawn(prepared, labelled_only=labelled_only, classes=classes))
     return train.model_copy(update={"steps": steps, "epochs": None})
 
 
@@ -178,9 +178,11 @@ def budget_of(key: str, learner: StudentConfig | CohortCommon, prepared: Path) -
     return train
 
 
-def rows_drawn(prepared: Path, *, labelled_only: bool) -> int:
-    """How many rows a training draws from."""
+def rows_drawn(prepared: Path, *, labelled_only: bool, classes: Sequence[str] = ()) -> int:
+    """How many rows a training draws from; `classes`: of a network that learns these only."""
     from teachers.transfer_set.transfer_set import TransferSet
 
     transfer_set = TransferSet.open(prepared)
+    if classes:
+        transfer_set = transfer_set.of_classes(classes)
     return transfer_set.num_labelled if labelled_only else sum(each.num_rows for each in transfer_set.of("train"))

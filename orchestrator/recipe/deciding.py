@@ -1,6 +1,7 @@
 """What of a recipe decides one of its students: what stands beside the student's model, and in its key.
 
-Where data and weights lie, on what and beside whom it was trained, what is tracked and what was required decide nothing.
+On what and beside whom it was trained, what is tracked and what was required decide nothing; neither does where data and
+weights lie, which is told and is in no key.
 """
 
 from typing import Any
@@ -11,8 +12,8 @@ from .model import Learner, Recipe, learner_of
 
 NOT_OF_TRAINING = {"resources", "require", "deliver", "placement"}
 """Fields of a student or cohort that change neither what is trained nor what it is compared with."""
-OF_A_PLACE = {"path", "weights", "allow_pickle", "trusted"}
-"""Of a teacher: where it comes from; what it says is known by content."""
+OF_A_PLACE = ("path", "weights", "allow_pickle", "trusted")
+"""Of a source or a teacher: where it comes from; what it holds or says is known by content."""
 
 
 def deciding(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -21,9 +22,9 @@ def deciding(recipe: Recipe, name: str) -> dict[str, Any]:
     learners = {each for names in recipe.before(mine) for each in names} | {mine}
     heard = {teacher for each in learners for teacher in recipe.learners[each].teachers}
     document = recipe.model_dump(mode="json", include={"format", "name", "task"})
-    document["transfer_set"] = recipe.transfer_set.model_dump(mode="json", exclude={"source": {"path"}})
+    document["transfer_set"] = recipe.transfer_set.model_dump(mode="json")
     document["teachers"] = {
-        each: config.model_dump(mode="json", exclude=DECIDES_NOTHING | OF_A_PLACE)
+        each: config.model_dump(mode="json", exclude=DECIDES_NOTHING | {"require"})
         for each, config in recipe.teachers.items()
         if each in heard
     }
@@ -39,6 +40,10 @@ def _learner(config: Learner) -> dict[str, Any]:
 def without_names(recipe: Recipe, name: str) -> dict[str, Any]:
     """The same with nobody's name: a teacher is known by its place in the list of who hears it, and told there."""
     document = deciding(recipe, name)
+    source = document["transfer_set"]["source"]
+    for placed in (source, *document["teachers"].values()):
+        for key in OF_A_PLACE:
+            placed.pop(key, None)
     return {
         **{key: document[key] for key in ("name", "task", "transfer_set")},
         "learner": _nameless(document, learner_of(name)),

@@ -23,6 +23,7 @@ from .stages import Stage
 def prepare_stage(recipe: Recipe, source_digest: str) -> Stage:
     config = recipe.transfer_set.model_dump(mode="json")
     config["source"] = {"kind": recipe.transfer_set.source.kind}  # where it lies decides nothing, its content does
+    config["labelled"] = recipe.transfer_set.labelled_by_split  # `100` and `{train: 100}` are one thing
     return Stage("prepare", "transfer_set", config, {"source": source_digest})
 
 
@@ -67,6 +68,13 @@ def label_stage(
         inputs["statistics of the training rows"] = statistics
     inputs |= code_of(f"teachers.{name}", config.preprocess.function, config.model if config.kind == "module" else None)
     return Stage("label", name, decided_by, inputs, part=segment[0])
+
+
+def judge_stage(recipe: Recipe, name: str, prepared: str, split: str, labels: Mapping[str, str]) -> Stage:
+    """How `teachers`, or one assistant, stand. `labels`: by teacher, the digest of what it says of the rows of `split`."""
+    heard, called = labels_by_place(list(labels), labels)
+    config = {"split": split, "teachers": [hearing(recipe, teacher) for teacher in labels]}
+    return Stage("judge", name, config, {"transfer set": prepared, **heard}, called=called)
 
 
 def assistant_as_teacher(recipe: Recipe, name: str, folder: str) -> CheckpointTeacher:
@@ -121,6 +129,8 @@ def evaluate_stage(recipe: Recipe, name: str, prepared: str, student: str, label
     ensemble = own_combination(learner)
     if ensemble.get("teacher_weights") is not None:
         ensemble["teacher_weights"] = weights_by_place(ensemble["teacher_weights"], learner.teachers)
+    if ensemble:
+        ensemble["order"] = [learner.teachers.index(teacher) for teacher in ensemble["order"]]
     config = {
         "teachers": [hearing(recipe, teacher) for teacher in learner.teachers],
         "ensemble": ensemble,
@@ -133,10 +143,11 @@ def evaluate_stage(recipe: Recipe, name: str, prepared: str, student: str, label
 
 
 def own_combination(config: Learner) -> dict[str, Any]:
-    """How the student itself hears its teachers: the first term that listens to all of them."""
+    """How the student itself hears its teachers: the first term that listens to all of them, in that term's order."""
     for term in config.objective:
-        if isinstance(term, TeacherTermCommon) and term.teachers in (None, config.teachers):
-            return {"combine": term.combine, "teacher_weights": term.teacher_weights}
+        if isinstance(term, TeacherTermCommon) and set(term.teachers or config.teachers) == set(config.teachers):
+            heard = list(term.teachers or config.teachers)
+            return {"combine": term.combine, "teacher_weights": term.teacher_weights, "order": heard}
     return {}
 
 

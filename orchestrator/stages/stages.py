@@ -27,14 +27,15 @@ from .locks import folder_lock
 from .reasons import difference
 from .repair import move_damaged_parts
 
-Kind = Literal["prepare", "train_teacher", "label", "distill", "evaluate", "export"]
+Kind = Literal["prepare", "train_teacher", "label", "judge", "distill", "evaluate", "export"]
 FORMAT = 2
-VERSIONS: dict[Kind, int] = {"prepare": 2, "train_teacher": 2, "label": 2, "distill": 4, "evaluate": 2, "export": 2}
+VERSIONS: dict[Kind, int] = {"prepare": 3, "train_teacher": 3, "label": 3, "judge": 2, "distill": 4, "evaluate": 3, "export": 3}  # fmt: skip
 """Of the code of a stage: raised when the same inputs would give another output."""
 FOLDERS: dict[Kind, str] = {
     "prepare": "prepared",
     "train_teacher": "teachers",
     "label": "soft_targets",
+    "judge": "judgements",
     "distill": "students",
     "evaluate": "evaluations",
     "export": "models",

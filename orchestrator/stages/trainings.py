@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from students.config.cohort import CodistillationCohort, CohortCommon, OnlineTeacherCohort
 from students.config.cohort_terms import ChannelTerm, FeatureTerm, PeerTerm
-from students.config.student import ImportedTerm, TeacherTermCommon, control_train
+from students.config.student import ImportedTerm, TeacherTermCommon, control_train, labels_alone
 
 from ..recipe.model import Learner, Recipe, name_in_recipe
 from .keys import code_of, hearing, labels_by_place, networks_code, terms_by_place
@@ -58,7 +58,9 @@ def _training_stage(
 ) -> Stage:
     learner, called = recipe.learners[name], dict[str, str]()
     document = {"kind": kind, "seed": seed, **_network_and_budget(learner, kind)}
-    if kind != "control":
+    if kind == "control":
+        document["objective"] = [term.model_dump(mode="json") for term in labels_alone(learner.objective)]
+    else:
         terms = [term for term in learner.objective if kind == "student" or not isinstance(term, PEERS)]
         document["objective"] = terms_by_place(terms, learner.teachers)
         document["teachers"] = [hearing(recipe, teacher) for teacher in learner.teachers]
@@ -99,7 +101,8 @@ def _members_alone(cohort: CohortCommon, kind: Kind) -> dict[str, Any]:
 
 
 def _code(learner: Learner, kind: Kind) -> list[str | None]:
-    names = [*networks_code(learner), *learner.train.augments]
+    train = control_train(learner.control, learner.train) if kind == "control" else learner.train
+    names = [*networks_code(learner), *train.augments]
     if kind != "control":
         terms = [term for term in learner.objective if isinstance(term, TeacherTermCommon)]
         names += [*(term.combine for term in terms), *(term.loss for term in terms if isinstance(term, ImportedTerm))]

@@ -12,19 +12,21 @@ from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..runs.session import Session
-from .batches import Network, bytes_preprocessed, memory_for, preprocessed
+from .inputs import Network, preprocessed, stored_columns
 
 ROWS = 512
 
 
 class Validation:
-    """The labelled validation rows; each rank looks at every `world`-th chunk of them."""
+    """The labelled validation rows; each rank looks at every `world`-th chunk of them. `is_held`: they stay in memory."""
 
-    def __init__(self, transfer_set: TransferSet, preprocessor: Preprocessor, session: Session) -> None:
+    def __init__(
+        self, transfer_set: TransferSet, preprocessor: Preprocessor, session: Session, *, is_held: bool
+    ) -> None:
         self.split, self.preprocessor, self.session = MergedSplit(transfer_set, "validation"), preprocessor, session
-        self.num_labelled = int((self.split.labels() >= 0).sum())
+        self.num_labelled = int((self.split.usable_labels() >= 0).sum())
         self.held: list[tuple[Network, Tensor]] | None = None
-        if bytes_preprocessed(self.split.num_rows, preprocessor) <= memory_for(session):
+        if is_held:
             self.held = list(self._read())
 
     def look(self, module: nn.Module) -> dict[str, float] | None:
@@ -45,8 +47,8 @@ class Validation:
         yield from self.held or self._read()
 
     def _read(self) -> Iterator[tuple[Network, Tensor]]:
-        labels = self.split.labels().astype(np.int64)
-        chunks = preprocessed(self.split, self.preprocessor, self.session.device, ROWS)
+        labels = self.split.usable_labels().astype(np.int64)
+        chunks = preprocessed(stored_columns(self.split), self.preprocessor, self.session.device, ROWS)
         for number, inputs in enumerate(chunks):
             if number % self.session.world == self.session.rank:
                 yield inputs, torch.tensor(labels[number * ROWS : (number + 1) * ROWS], device=self.session.device)

@@ -1,7 +1,7 @@
 """Mean and standard deviation of columns, part by part: exact until the last rounding, so how rows are cut decides nothing.
 
-A value of float32 is a whole number of 2^-149, its square of 2^-298; sums of these are kept as whole numbers. A transfer
-set that grew and one that was made at once have the same figures to the last bit.
+A finite float is a whole number times a power of two; sums are kept as whole numbers. A transfer set that grew and one
+that was made at once have the same figures to the last bit.
 """
 
 import math
@@ -17,15 +17,19 @@ from ..transfer_set.transfer_set import Kind
 
 BLOCK = 2**20
 """Values that are widened at once."""
-SMALLEST = 149
-"""float32 knows nothing below 2^-149."""
+SMALLEST = 700
+"""Sums are whole numbers of 2^-700: all of float32 and of its squares; what of float64 is smaller counts as 0."""
 EXACT = 53
 """Bits of a whole number that float64 holds."""
+LOW = 27
+"""Bits of a value that are squared apart, so that no bit that matters is lost."""
+CONSTANT = 1e-12
+"""Of the mean: a smaller standard deviation is rounding, and beyond the digits to which the mean is known."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Of one column of one part, per channel or feature: the sum of values in 2^-149, of their squares in 2^-298."""
+    """Of one column of one part, per channel or feature: the sums of values and of their squares, in 2^-SMALLEST."""
 
     count: int
     total: tuple[int, ...]
@@ -35,31 +39,40 @@ class Moments:
 
 
 def moments(values: NDArray[Any], kind: Kind) -> Moments:
-    """Of u8 [rows, H, W, C] per channel, as value / 255; of f32 [rows, F] per feature."""
+    """Of u8 [rows, H, W, C] per channel, as value / 255; of f32 or f64 [rows, F] per feature."""
     flat = values.reshape(-1, values.shape[-1])
     step = max(1, BLOCK // flat.shape[1])
     total, squares = [0] * flat.shape[1], [0] * flat.shape[1]
     for at in range(0, len(flat), step):
         block = flat[at : at + step].astype(np.float64)
-        squares = _added(squares, exact_sums(block * block, 2 * SMALLEST))
-        total = _added(total, exact_sums(block, SMALLEST))
+        for part in square_parts(block):
+            squares = _added(squares, exact_sums(part))
+        total = _added(total, exact_sums(block))
     return Moments(len(flat), tuple(total), tuple(squares), 255 if kind == "image" else 1)
 
 
-def exact_sums(block: NDArray[np.float64], smallest: int) -> list[int]:
-    """Of each column of `block` [rows, F], whole numbers of 2^-smallest: digit by digit, beginning with the largest.
+def square_parts(block: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """What adds up to the square of each value: of (high + low)^2 the three products, none of which is rounded above 2^-105."""
+    high = (block.view(np.int64) & ~((1 << LOW) - 1)).view(np.float64)
+    low = block - high
+    return [high * high, 2 * high * low, low * low] if low.any() else [block * block]
+
+
+def exact_sums(block: NDArray[np.float64]) -> list[int]:
+    """Of each column of `block` [rows, F], finite, in 2^-SMALLEST: digit by digit, beginning with the largest.
 
     A digit has as many bits as float64 can add up exactly, whatever the order. `block` is used up.
     """
     sums, bits = [0] * block.shape[1], EXACT - len(block).bit_length()
     while (largest := np.maximum(block.max(axis=0), -block.min(axis=0))).any():
-        exponent = np.maximum(np.frexp(largest)[1] - bits, -smallest)
+        exponent = np.maximum(np.frexp(largest)[1] - bits, -SMALLEST)
         digit = block * np.ldexp(1.0, -exponent)
         np.trunc(digit, out=digit)
-        found = zip(sums, digit.sum(axis=0).tolist(), (exponent + smallest).tolist(), strict=True)
+        found = zip(sums, digit.sum(axis=0).tolist(), (exponent + SMALLEST).tolist(), strict=True)
         sums = [before + (int(more) << places) for before, more, places in found]
         digit *= np.ldexp(1.0, exponent)
         block -= digit
+        block[:, exponent == -SMALLEST] = 0
     return sums
 
 
@@ -68,7 +81,10 @@ def _added(one: Sequence[int], other: Sequence[int]) -> list[int]:
 
 
 def mean_and_std(parts: Sequence[Moments]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per channel or feature, to 12 digits; std of a constant is 1."""
+    """Per channel or feature, to 12 digits; std of a constant is 1.
+
+    A mean that is many times the std has as many digits more: what is left of a value without it has 12 then.
+    """
     count, scale = sum(part.count for part in parts), parts[0].scale
     figures = [
         _mean_and_std(count, scale, sum(part.total[at] for part in parts), sum(part.squares[at] for part in parts))
@@ -78,7 +94,9 @@ def mean_and_std(parts: Sequence[Moments]) -> tuple[tuple[float, ...], tuple[flo
 
 
 def _mean_and_std(count: int, scale: int, total: int, squares: int) -> tuple[float, float]:
-    mean = Fraction(total, count * scale) / 2**SMALLEST
-    variance = Fraction(squares * count - total**2, (count * scale) ** 2) / 4**SMALLEST
-    std = math.sqrt(variance)
-    return float(f"{float(mean):.12g}"), float(f"{std if std > 1e-9 * abs(mean) else 1.0:.12g}")
+    exact = Fraction(total, count * scale << SMALLEST)
+    variance = Fraction(squares, count * scale**2 << SMALLEST) - exact**2
+    mean, std = float(exact), math.sqrt(max(variance, Fraction(0)))
+    std = std if std > CONSTANT * abs(mean) else 1.0
+    digits = 12 + int(math.log10(max(abs(mean) / std, 1.0)))
+    return float(f"{mean:.{min(digits, 17)}g}"), float(f"{std:.12g}")

@@ -4,13 +4,11 @@ A transfer set that grew has several segments where one that was made at once ha
 rows in the same order. Knows nothing of what is trained.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..rows.rows import Merged, Rows
 from .transfer_set import SplitName, TransferSet
@@ -38,6 +36,10 @@ class MergedSplit:
         """Index into `classes`, -1 without one, i32 [num_rows]."""
         return self._ordered([self.transfer_set.labels(segment) for segment in self.segments])
 
+    def usable_labels(self) -> NDArray[np.int32]:
+        """As `labels`, -1 where the label may not be used."""
+        return self._ordered([self.transfer_set.usable_labels(segment) for segment in self.segments])
+
     def labelled(self) -> NDArray[np.bool_]:
         """Whose label may be used, bool [num_rows]."""
         return self._ordered([self.transfer_set.labelled(segment) for segment in self.segments])
@@ -53,13 +55,3 @@ class MergedSplit:
         """Every input column, mapped."""
         parts = [self.transfer_set.input_rows(segment) for segment in self.segments]
         return {name: self.column([part[name] for part in parts]) for name in parts[0]}
-
-    def chunks(self, num_rows: int) -> Iterator[dict[str, Tensor]]:
-        """The inputs of `num_rows` rows at a time, copied, in order."""
-        columns = self.inputs()
-        for first in range(0, self.num_rows, num_rows):
-            rows = min(num_rows, self.num_rows - first)
-            chunk = {name: torch.empty(rows, *column.shape, dtype=column.dtype) for name, column in columns.items()}
-            for name, out in chunk.items():
-                columns[name].copy(first, out)
-            yield chunk
