@@ -1,6 +1,5 @@
 """One `collegium run`: its folder, cluster, tracker and report around the pipeline."""
 
-import json
 import logging
 import secrets
 import time
@@ -22,6 +21,7 @@ from teachers.users_code.imports import check_own_packages, use_user_path
 
 from ..building import pipeline
 from ..building.context import Context
+from ..building.evaluate import read_evaluation
 from ..building.pipeline import Results, Until
 from ..cluster.cluster import Cluster, cluster
 from ..cluster.environment import set_environment
@@ -168,9 +168,9 @@ def _report(
     context: Context, results: Results, ids: Mapping[str, str], seconds: float, folder: Path, **more: Any
 ) -> Mapping[str, Any]:
     stages = [built.record() for built in results.built()]
-    evaluations = {
-        name: json.loads((built.folder / "evaluation.json").read_bytes()) for name, built in results.evaluations.items()
-    }
+    heard = {"teachers": list(context.recipe.teachers)}
+    heard |= {name: config.teachers for name, config in context.recipe.learners.items()}
+    evaluations = {name: read_evaluation(built, heard[name]) for name, built in results.evaluations.items()}
     if not evaluations:
         return {"format": 1, "recipe": public(context.recipe), "stages": stages, "mlflow": dict(ids)}
     from ..reporting.document import build_report, write_report
@@ -179,7 +179,10 @@ def _report(
         recipe=public(context.recipe),
         stages=stages,
         evaluations=evaluations,
-        metrics={name: built.folder / "metrics.jsonl" for name, built in results.students.items()},
+        metrics={
+            name: [built.folder / "metrics.jsonl" for built in learned.trainings.values()]
+            for name, learned in results.students.items()
+        },
         mlflow=ids,
         prepared=results.prepared.folder,
         standings=results.standings,
