@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from teachers.config.teacher import TeacherConfig
 from teachers.storage.seal import digest_of
+from teachers.users_code.imports import UserPath
 
 from ..cluster.cluster import Cluster
 from ..recipe.model import Learner, Recipe
@@ -34,7 +35,7 @@ class Context:
     watch: Watch
     tracker: Tracker
     journal: Journal
-    user_path: Path
+    user_path: UserPath
     cancelled: Event = field(default_factory=Event)
     """Set when another part of the run has failed."""
 

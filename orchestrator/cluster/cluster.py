@@ -25,7 +25,7 @@ from teachers.process.waiting import outcome
 from teachers.resources.pools import in_reach
 from teachers.storage.disk import is_unfit
 from teachers.storage.place import shipped_environment
-from teachers.users_code.imports import check_own_packages, use_user_path
+from teachers.users_code.imports import UserPath, check_own_packages, use_user_path
 
 from ..recipe.checks import check_before_work
 from ..recipe.model import Recipe
@@ -45,6 +45,8 @@ OBJECT_STORE_BYTES = 256 << 20
 LIVE_OBJECT_STORE_BYTES = 8 << 30
 """At most, with live teachers: five float32 batches of 256 images of 224 pixels take 770 MB."""
 SHARED_MEMORY = Path("/dev/shm")
+CODE = "COLLEGIUM_USERS_CODE"
+"""In the environment of a run's workers: Ray gives no run a worker of another environment."""
 
 
 def object_store_bytes(recipe: Recipe | None) -> int:
@@ -58,15 +60,18 @@ def object_store_bytes(recipe: Recipe | None) -> int:
 
 
 @contextmanager
-def cluster(address: str | None = None, recipe: Recipe | None = None, out: Path | None = None) -> Iterator["Cluster"]:
+def cluster(
+    address: str | None = None, recipe: Recipe | None = None, out: Path | None = None, code: str = ""
+) -> Iterator["Cluster"]:
     """The cluster at `address` (or RAY_ADDRESS), or one of this process; joined when it is first needed, left at the end.
 
     A run that finds everything sealed never starts Ray. Raises EnvironmentUnfit on joining, when Ray does not start,
-    the cluster can never meet a request of `recipe`, or one of its nodes does not see `out`.
+    the cluster can never meet a request of `recipe`, or one of its nodes does not see `out`. `code`: digest of the user's
+    code, of which workers know: none that holds another one is given to this run.
     """
     set_environment()
     check_address(address)
-    joined = Cluster(address or os.environ.get("RAY_ADDRESS"), recipe, out)
+    joined = Cluster(address or os.environ.get("RAY_ADDRESS"), recipe, out, code)
     try:
         yield joined
     except BaseException as error:
@@ -85,8 +90,8 @@ def cluster(address: str | None = None, recipe: Recipe | None = None, out: Path 
 class Cluster:
     """What a run asks of Ray, and what the cluster has. Safe to use from several threads."""
 
-    def __init__(self, address: str | None, recipe: Recipe | None, out: Path | None = None) -> None:
-        self._address, self._recipe, self._out = address, recipe, out
+    def __init__(self, address: str | None, recipe: Recipe | None, out: Path | None = None, code: str = "") -> None:
+        self._address, self._recipe, self._out, self._code = address, recipe, out, code
         self.wait_for_room_s = wait_for_room_s()
         self._lock = RLock()
         self._nodes: list[dict[str, Any]] = []
@@ -137,6 +142,7 @@ class Cluster:
         if ray.is_initialized():
             return
         local = self._address in (None, "local")
+        shipped = {} if local or self._out is None else shipped_environment(self._out)
         options: dict[str, Any] = {"address": self._address}
         if local:
             self._dashboard_port = own_dashboard()
@@ -149,8 +155,8 @@ class Cluster:
                 "dashboard_port": self._dashboard_port,
                 "object_store_memory": object_store_bytes(self._recipe),
             }
-        elif self._out is not None and (shipped := shipped_environment(self._out)):
-            options["runtime_env"] = {"env_vars": shipped}
+        if environment := {**shipped, **({CODE: self._code} if self._code else {})}:
+            options["runtime_env"] = {"env_vars": environment}
         log.info("starting Ray on this machine" if local else f"joining the Ray cluster at {self._address}")
         try:
             ray.init(
@@ -195,14 +201,14 @@ class Cluster:
         """`auto` resolved: 1 if the cluster has any GPU or can get one, else 0."""
         return float(total(self.in_reach, "GPU") > 0) if resources.gpus == "auto" else resources.gpus
 
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item], user_path: Path) -> Iterator[Result]:
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item], user_path: UserPath) -> Iterator[Result]:
         """`map(function, items)` on the cluster, results in order, a bounded number under way."""
         import ray
 
         self.join()
         self._await_room({"CPU": 1.0})
         run = ray.remote(num_cpus=1, max_retries=3)(_run)
-        shared = ray.put((function, str(user_path), Carried.from_here()))
+        shared = ray.put((function, user_path, Carried.from_here()))
         in_flight: deque[Any] = deque()
         limit = 2 * max(1, int(total(self.in_reach, "CPU")))
         for item in items:
@@ -212,7 +218,9 @@ class Cluster:
         while in_flight:
             yield _get(in_flight.popleft())
 
-    def call(self, function: Callable[..., Result], *arguments: Any, resources: Resources, user_path: Path) -> Result:
+    def call(
+        self, function: Callable[..., Result], *arguments: Any, resources: Resources, user_path: UserPath
+    ) -> Result:
         """Run one function as a Ray task with `resources` and wait for it. Raises EnvironmentUnfit as `_await_room`."""
         import ray
 
@@ -224,7 +232,7 @@ class Cluster:
         threads = str(max(1, int(resources.cpus)))
         bound = ray.remote(**options, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}})(_call)
         self._await_room(bundle_of(resources, gpus))
-        result: Result = _get(bound.remote(function, arguments, str(user_path), Carried.from_here()))
+        result: Result = _get(bound.remote(function, arguments, user_path, Carried.from_here()))
         return result
 
     def _await_room(self, bundle: dict[str, float]) -> None:
@@ -254,11 +262,11 @@ def _job_config() -> Any:
     return OwnPackagesFirst()
 
 
-def _run(shared: tuple[Callable[[Any], Any], str, Carried], item: Any) -> Any:
+def _run(shared: tuple[Callable[[Any], Any], UserPath, Carried], item: Any) -> Any:
     check_own_packages()
     function, user_path, log_as = shared
     log_as.take_up()
-    use_user_path(Path(user_path))
+    use_user_path(user_path)
     return function(item)
 
 
@@ -280,10 +288,10 @@ def _get(result_ref: Any) -> Any:
         raise error.__cause__ or error from None
 
 
-def _call(function: Callable[..., Any], arguments: Sequence[Any], user_path: str, log_as: Carried) -> Any:
+def _call(function: Callable[..., Any], arguments: Sequence[Any], user_path: UserPath, log_as: Carried) -> Any:
     check_own_packages()
     log_as.take_up()
-    use_user_path(Path(user_path))
+    use_user_path(user_path)
     return function(*arguments)
 
 

@@ -24,6 +24,7 @@ from ..recipe.load import check
 from ..recipe.model import Recipe, learner_of
 from ..recipe.space import search_warnings
 from ..stages import keys
+from ..stages.code import code_problems, users_code
 from ..stages.stages import Built, Stage, Stages
 from .placement import Ask, places_at
 from .placement import place as placed_on
@@ -81,13 +82,20 @@ def plan(
     Requests are compared with this machine, or with the nodes of the cluster at `address` (or RAY_ADDRESS).
     `dry_forward` builds every network and runs it on one batch of zeros (imports torch and the user's modules).
     """
-    from teachers.preparing.look import look, source_digest
-
     check(recipe)
     use_user_path(user_path or Path.cwd())
+    if problems := [*code_problems(recipe)]:
+        raise RecipeError("\n".join(dict.fromkeys([*import_problems(recipe), *problems, *folder_problems(recipe)])))
     out = place(out)
     mirror.check(out, writes=False)
     mirror.pull(out)
+    with users_code(recipe, (user_path or Path.cwd()).resolve(), out.absolute()):
+        return _plan(recipe, out, address, dry_forward=dry_forward)
+
+
+def _plan(recipe: Recipe, out: Path, address: str | None, *, dry_forward: bool) -> Plan:
+    from teachers.preparing.look import look, source_digest
+
     seen = look(recipe.transfer_set)
     made = Plan(bytes_free=_free(out))
     problems = [*import_problems(recipe), *folder_problems(recipe), *weights_problems(recipe)]

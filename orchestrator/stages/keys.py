@@ -8,32 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from students.config.cohort import CohortCommon
-from students.config.student import ImportedTerm, TeacherTermCommon
+from students.config.student import TeacherTermCommon
 from teachers.config.teacher import DECIDES_NOTHING, CheckpointTeacher, TeacherConfig
 from teachers.errors import RecipeError
 from teachers.storage.seal import digest_of, sha256_file
-from teachers.users_code.calls import within
-from teachers.users_code.digest import code_digest
 
 from ..recipe.model import Learner, Recipe, learner_of, name_in_recipe, public
+from .code import code_inputs, code_of_folder
 from .stages import Stage
 
 
 def prepare_stage(recipe: Recipe, source_digest: str) -> Stage:
     config = recipe.transfer_set.model_dump(mode="json")
+    if recipe.transfer_set.source.kind == "import":
+        return Stage("prepare", "transfer_set", config, code_inputs("transfer_set.source", config["source"]))
     config["source"] = {"kind": recipe.transfer_set.source.kind}  # where it lies decides nothing, its content does
     return Stage("prepare", "transfer_set", config, {"source": source_digest})
 
 
 def train_teacher_stage(recipe: Recipe, name: str, prepared: str) -> Stage:
     teacher = recipe.teachers[name]
-    fields = {"kind", "model", "arguments", "seed", "train", "preprocess", "classes"}
+    fields = {"kind", "model", "arguments", "files", "seed", "train", "preprocess", "classes"}
     config = {key: value for key, value in teacher.model_dump(mode="json").items() if key in fields}
-    inputs = {"transfer set": prepared}
-    if teacher.kind == "module" and teacher.train is not None:
-        inputs |= _code(f"teachers.{name}", teacher.model, *teacher.train.augments, teacher.preprocess.function)
-    if teacher.kind == "sklearn":
-        inputs |= _code(f"teachers.{name}", teacher.model, teacher.preprocess.function)
+    inputs = {"transfer set": prepared, **code_inputs(f"teachers.{name}", config)}
     return Stage("train_teacher", name, config, inputs)
 
 
@@ -43,8 +40,7 @@ def teacher_digest(recipe: Recipe, name: str, trained: str | None) -> str:
     if trained is not None:
         return trained
     if teacher.kind == "callable":
-        with within(f"teachers.{name}.function"):
-            return code_digest(teacher.function)
+        return digest_of([teacher.version, code_inputs(f"teachers.{name}", teacher.model_dump(mode="json"))])
     path = Path(teacher.path if teacher.kind == "checkpoint" else teacher.weights or "")
     files = [path / "config.json", path / "model.safetensors"] if teacher.kind == "checkpoint" else [path]
     for file in files:
@@ -59,12 +55,18 @@ def label_stage(
 ) -> Stage:
     """`segment`: (name, digest); `statistics`: digest of the columns' mean and std, which `normalise: auto` uses."""
     left_out = DECIDES_NOTHING | {"train", "weights", "path", "class_map", "seed", "allow_pickle", "trusted"}
+    if config.kind == "callable":  # it gets canonical inputs, and is its code
+        left_out |= {"preprocess"}
     decided_by = {key: value for key, value in config.model_dump(mode="json").items() if key not in left_out}
     decided_by["classes"] = config.classes or classes
-    inputs = {"teacher weights": weights, "rows": segment[1]}
-    if config.kind != "checkpoint" and config.preprocess.normalise == "auto":
+    inputs = {"rows": segment[1], **({} if config.kind == "callable" else {"teacher weights": weights})}
+    if (
+        config.kind in ("module", "sklearn")
+        and config.preprocess.normalise == "auto"
+        and not config.preprocess.function
+    ):
         inputs["statistics of the training rows"] = statistics
-    inputs |= _code(f"teachers.{name}", config.preprocess.function, config.model if config.kind == "module" else None)
+    inputs |= code_inputs(f"teachers.{name}", code_of_folder(config) if config.kind == "checkpoint" else decided_by)
     return Stage("label", name, decided_by, inputs, part=segment[0])
 
 
@@ -83,14 +85,8 @@ def distill_stage(recipe: Recipe, name: str, prepared: str, labels: Mapping[str,
     config = {key: value for key, value in learner.model_dump(mode="json").items() if key not in NOT_OF_TRAINING}
     config["teachers"] = {teacher: hearing(recipe, teacher) for teacher in learner.teachers}
     inputs = {"transfer set": prepared, **{f"labels of {teacher}": digest for teacher, digest in labels.items()}}
-    names = [*networks_code(learner), *learner.train.augments, *_term_code(learner)]
-    inputs |= _code(name_in_recipe(recipe, name), *names)
+    inputs |= code_inputs(name_in_recipe(recipe, name), config)
     return Stage("distill", name, config, inputs)
-
-
-def networks_code(learner: Learner) -> list[str | None]:
-    networks = learner.members.values() if isinstance(learner, CohortCommon) else [learner]
-    return [name for network in networks for name in (network.model, network.preprocess.function)]
 
 
 def hearing(recipe: Recipe, teacher: str) -> dict[str, Any]:
@@ -116,9 +112,18 @@ def evaluate_stage(recipe: Recipe, name: str, prepared: str, student: str, label
     }
     if isinstance(learner, CohortCommon):
         config["as_one"] = learner.deliver == "ensemble"
-    inputs = {"transfer set": prepared, "student": student}
+    inputs = {"transfer set": prepared, "student": student, **_code_of_answers(recipe, name)}
     inputs |= {f"labels of {teacher}": digest for teacher, digest in labels.items()}
     return Stage("evaluate", name, config, inputs)
+
+
+def _code_of_answers(recipe: Recipe, name: str) -> dict[str, str]:
+    """Of the networks of a student or cohort, and of its combination rules: what it is compared by."""
+    answers = {"model", "arguments", "files", "preprocess", "members"}
+    document = recipe.learners[name].model_dump(mode="json")
+    rules = [{key: term[key] for key in ("combine", "files")} for term in document["objective"] if "combine" in term]
+    networks = {key: value for key, value in document.items() if key in answers}
+    return code_inputs(name_in_recipe(recipe, name), {**networks, "rules": rules})
 
 
 def own_combination(config: Learner) -> dict[str, Any]:
@@ -131,14 +136,3 @@ def own_combination(config: Learner) -> dict[str, Any]:
 
 def export_stage(recipe: Recipe, name: str, student: str, evaluation: str) -> Stage:
     return Stage("export", name, {"recipe": public(recipe)}, {"student": student, "evaluation": evaluation})
-
-
-def _term_code(learner: Learner) -> list[str | None]:
-    terms = [term for term in learner.objective if isinstance(term, TeacherTermCommon)]
-    return [*(term.combine for term in terms), *(term.loss for term in terms if isinstance(term, ImportedTerm))]
-
-
-def _code(where: str, *names: str | None) -> dict[str, str]:
-    """Digests of the import strings among `names`, which stand under `where` in the recipe."""
-    with within(where):
-        return {f"code of {name}": code_digest(name) for name in names if name is not None and ":" in name}

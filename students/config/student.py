@@ -63,6 +63,8 @@ class TeacherTermCommon(TermCommon):
     """Of `combine: weighted`, by teacher; they are normalised to sum to 1."""
     temperature: float = Field(2.0, gt=0)
     """Softens teacher and student alike; 1 leaves the logits as they are."""
+    files: list[str] = []
+    """Files and folders that a loss or a combination rule of yours reads; they count by content."""
 
     @model_validator(mode="after")
     def weights_go_with_weighted(self) -> Self:
@@ -203,6 +205,8 @@ class StudentConfig(Config):
     """Function or class that makes the module; it is called with `arguments` and, as far as it takes them, `num_classes` and `input_shape`."""
     arguments: dict[str, Any] = {}
     """Keyword arguments of the model."""
+    files: list[str] = []
+    """Files and folders that the model reads; they count by content, as does an argument that is a path."""
     preprocess: Preprocess = Preprocess()
     """From canonical inputs to what this student takes."""
     teachers: list[str] = Field(min_length=1)

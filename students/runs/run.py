@@ -9,6 +9,7 @@ import xxhash
 
 from teachers.config.preprocess import Preprocess
 from teachers.config.training import TrainConfig
+from teachers.users_code.imports import UserPath
 
 from ..config.cohort import CohortConfig
 from ..config.cohort_terms import CohortTerm
@@ -86,7 +87,7 @@ class Run:
     sources: tuple[Source, ...] = ()
     labelled_only: bool = False
     """Draw from the labelled rows only: controls and teachers."""
-    user_path: Path = Path()
+    user_path: UserPath = Path()
     trust: tuple[str, ...] = ()
     membership: Membership = ALONE
     """Of a cohort."""
