@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.recipe.model import Recipe
 from orchestrator.stages import keys
-from orchestrator.stages.code import code_problems, users_code
+from orchestrator.stages.code import code_of_choices, code_problems, users_code
 from orchestrator.stages.stages import Stage, Stages
 from teachers.config.strict import IMPORT_PATTERN
 from teachers.config.teacher import CallableTeacher, CheckpointTeacher
@@ -322,6 +322,15 @@ def test_files_beside_any_import_string_of_a_student_are_in_its_key(here: Path, 
     assert (now()[1] != before[1]) == (key in ("model", "preprocess", "combine"))
 
 
+def test_code_that_only_trials_of_a_search_name_decides_what_the_study_is_of(here: Path) -> None:
+    write(here, "nets.py", "def one(): ...\n")
+    write(here, "losses.py", "def loss(): ...\n")
+    space = {"model": {"choice": ["nets:one"]}, "objective.0.loss": {"choice": ["soft", "losses:loss"]}}
+    teacher = {"kind": "sklearn", "model": "sklearn.ensemble:ExtraTreesClassifier"}
+    recipe = recipe_of(teacher, search={"student": "s", "metric": "validation.accuracy", "trials": 1, "space": space})
+    assert code_of_choices(recipe).keys() == {"code of nets.py", "code of losses.py"}
+
+
 def test_a_source_of_ones_own_counts_by_code_arguments_files_and_version(here: Path) -> None:
     source = {"kind": "import", "function": "rows:load", "arguments": {"n": 3}}
     teacher = {"kind": "sklearn", "model": "sklearn.ensemble:ExtraTreesClassifier"}
@@ -519,27 +528,44 @@ def test_modules_of_an_earlier_folder_are_not_found_from_a_later_one(tmp_path: P
     assert in_python(code, tmp_path).split() == ["a", "b"]
 
 
+WORKERS = """
+    import os, subprocess, sys, ray
+    from pathlib import Path
+    from orchestrator.cluster.cluster import CODE, cluster
+    from orchestrator.cluster.environment import set_environment
+    from teachers.users_code.code import UsersCode; from teachers.users_code.imports import load, use_user_path
+    def ask(_): return os.getpid(), load("mine:fn")(), os.getcwd(), os.environ.get(CODE)
+    def code_of(number):
+        Path("mine.py").write_text(f"def fn(): return {number}")
+        use_user_path(Path.cwd())
+        return UsersCode.of([{"function": "mine:fn"}], Path.cwd())
+"""
+
+
 @pytest.mark.ray
-def test_a_worker_that_holds_an_older_version_runs_the_runs_own_in_the_runs_folder(tmp_path: Path) -> None:
-    """Ray was started by somebody else, in another folder, and keeps its workers between two runs."""
+def test_a_worker_runs_the_runs_own_version_in_the_runs_folder_whatever_it_holds(tmp_path: Path) -> None:
+    """Ray was started by somebody else, in another folder, and keeps its workers between two runs of one process."""
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
-    code = """
-        import os, ray
-        from pathlib import Path
-        from orchestrator.cluster.cluster import cluster
-        from teachers.users_code.code import UsersCode; from teachers.users_code.imports import load, use_user_path
-        def ask(_): return os.getpid(), load("mine:fn")(), os.getcwd()
+    joins = textwrap.dedent(WORKERS) + textwrap.dedent("""
+        code = code_of(3)
+        with cluster(sys.argv[1], code=code.digest) as joined:
+            (found,) = joined.map(ask, [0], user_path=code)
+        print(found[1], found[2] == os.getcwd(), found[3] == code.digest)
+    """)
+    starts = textwrap.dedent(WORKERS) + textwrap.dedent(f"""
+        set_environment()
         ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
         os.chdir("../here")
         seen = []
         for number in (1, 2):
-            Path("mine.py").write_text(f"def fn(): return {number}")
-            use_user_path(Path.cwd())
-            code = UsersCode.of([{"function": "mine:fn"}], Path.cwd())
-            with cluster() as joined:
+            code = code_of(number)
+            with cluster(code=code.digest) as joined:
                 seen += joined.map(ask, [0], user_path=code)
                 joined._started_here = False
-        print(seen[0][0] == seen[1][0], [each[1] for each in seen], {each[2] for each in seen} == {os.getcwd()})
-    """
-    assert in_python(code, tmp_path / "there").splitlines()[-1] == "True [1, 2] True"
+        print(seen[0][0] == seen[1][0], [each[1] for each in seen], {{each[2] for each in seen}} == {{os.getcwd()}})
+        address = ray.get_runtime_context().gcs_address
+        subprocess.run([sys.executable, "-P", "-c", {joins!r}, address], check=True)
+    """)
+    told = in_python(starts, tmp_path / "there").splitlines()
+    assert told[-2:] == ["True [1, 2] True", "3 True True"]

@@ -142,7 +142,6 @@ class Cluster:
         if ray.is_initialized():
             return
         local = self._address in (None, "local")
-        shipped = {} if local or self._out is None else shipped_environment(self._out)
         options: dict[str, Any] = {"address": self._address}
         if local:
             self._dashboard_port = own_dashboard()
@@ -155,8 +154,10 @@ class Cluster:
                 "dashboard_port": self._dashboard_port,
                 "object_store_memory": object_store_bytes(self._recipe),
             }
-        if environment := {**shipped, **({CODE: self._code} if self._code else {})}:
-            options["runtime_env"] = {"env_vars": environment}
+        else:
+            shipped = shipped_environment(self._out) if self._out is not None else {}
+            environment = {**shipped, **({CODE: self._code} if self._code else {})}
+            options |= {"runtime_env": {"env_vars": environment}} if environment else {}
         log.info("starting Ray on this machine" if local else f"joining the Ray cluster at {self._address}")
         try:
             ray.init(

@@ -34,6 +34,7 @@ from ..search.on_tune import name_of, run_trials
 from ..search.study import State, Study, Trial, Who, best_of, num_control_trials, set_aside, what_it_is_of
 from ..search.trial import Job, setting
 from ..stages import keys
+from ..stages.code import code_of_choices
 from ..stages.locks import folder_lock
 from ..stages.outline import planned_study
 from ..tracking.ledger import Status
@@ -111,7 +112,7 @@ def _study(begun: Begun, context: Context, taught: Results, at: Path) -> Study:
     train = segments_of(taught.prepared, "train")
     labels = {name: taught.taught[name].digests(train) for name in learner.teachers}
     stage = keys.distill_stage(recipe, search.student, taught.prepared.digest, labels)
-    study = Study.open(at, what_it_is_of(recipe, stage.inputs))
+    study = Study.open(at, what_it_is_of(recipe, {**stage.inputs, **code_of_choices(recipe)}))
     heard = {source.name: source for source in sources(recipe, learner, taught.taught, train)}
     now: dict[Who, Mapping[str, Any] | None] = {
         "student": values_now(learner, search),

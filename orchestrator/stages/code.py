@@ -11,10 +11,11 @@ from teachers.errors import RecipeError
 from teachers.storage.seal import local
 from teachers.users_code.calls import within
 from teachers.users_code.code import UsersCode, let_go
-from teachers.users_code.digest import inputs_of, one_look
+from teachers.users_code.digest import NAMES_CODE, inputs_of, one_look
 from teachers.users_code.imports import use_user_path
 
 from ..recipe.model import Recipe
+from ..recipe.search import Choice
 
 NAMED_IN_A_MODEL = ("model", "arguments", "preprocess")
 
@@ -45,6 +46,27 @@ def code_documents(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
     for kind, learners in (("students", recipe.students), ("cohorts", recipe.cohorts)):
         for name, learner in learners.items():
             yield f"{kind}.{name}", learner.model_dump(mode="json")
+    yield from _choices(recipe)
+
+
+def _choices(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Code that only trials of a search name."""
+    if recipe.search is None or recipe.search.student not in recipe.learners:
+        return
+    files = [*getattr(recipe.learners[recipe.search.student], "files", ())]
+    for path, entry in recipe.search.space.items():
+        field = path.rpartition(".")[2]
+        if field in NAMES_CODE and isinstance(entry, Choice):
+            one_by_one = [each for value in entry.choice for each in (value if isinstance(value, list) else [value])]
+            yield f"search.space.{path}", {field: one_by_one, "files": files}
+
+
+def code_of_choices(recipe: Recipe) -> dict[str, str]:
+    """As `code_inputs`, of a whole search."""
+    found: dict[str, str] = {}
+    for where, document in _choices(recipe):
+        found |= code_inputs(where, document)
+    return found
 
 
 def code_problems(recipe: Recipe) -> Iterator[str]:

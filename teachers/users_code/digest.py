@@ -53,6 +53,10 @@ class Named:
                 inputs |= {f"version of {top}": version for top, version in _versions(each)}
         return inputs | {f"file {file}": file_digest(Path(file)) for file in self.read()}
 
+    def relative(self) -> list[str]:
+        """What is listed, or there as an argument, and means another place in another working directory."""
+        return [file for file in (*self.files, *_paths_in(self.arguments)) if not Path(file).is_absolute()]
+
     def read(self) -> list[str]:
         """Files and folders that are listed, and those that arguments name."""
         for file in self.files:

@@ -23,10 +23,11 @@ log = logging.getLogger(__name__)
 HOME = Path(__file__).resolve().parents[2]
 NOT_DATA = (
     *("/proc", "/sys", "/dev", "/etc", "/usr", "/run"),
+    *(os.path.expanduser(f"~/{name}") for name in (".config", ".nv", ".triton")),
     *(str(HOME / name) for name in ("teachers", "students", "orchestrator")),
     *(sys.prefix, sys.base_prefix, sys.exec_prefix, *(sysconfig.get_path(name) for name in ("stdlib", "purelib"))),
 )
-"""Folders of the system, of Python and of ours: what is read there decides nothing that is the user's."""
+"""Folders of the system, of settings, of Python and of ours: what is read there decides nothing that is the user's."""
 
 
 @dataclass(frozen=True)
