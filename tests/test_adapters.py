@@ -253,25 +253,6 @@ def test_a_function_of_the_users_directory_teaches(load, digits, tmp_path):
     assert (teacher.classes, teacher.output) == (digits.classes, "log_probabilities")
 
 
-def test_the_digest_is_of_weights_architecture_preprocessing_classes_and_output(load, module, tmp_path):
-    write_safetensors(tmp_path / "w.safetensors", module.state_dict())
-    config = ModuleTeacher(**MLP, weights=str(tmp_path / "w.safetensors"))
-    changes = [
-        {"output": "log_probabilities"},
-        {"preprocess": Preprocess(normalise=None)},
-        {"classes": [f"class {number}" for number in range(10)]},
-    ]
-    digests = [load(config).digest(), *(load(config.model_copy(update=change)).digest() for change in changes)]
-    state = module.state_dict()
-    state["3.bias"] = state["3.bias"] + 1e-6
-    write_safetensors(tmp_path / "w.safetensors", state)
-    digests.append(load(config).digest())
-    assert len(set(digests)) == 5
-    write_safetensors(tmp_path / "w.safetensors", module.state_dict())
-    copied = config.model_copy(update={"batch_size": 3, "replicas": 2})
-    assert load(copied).digest() == digests[0]
-
-
 def test_probabilities_become_finite_logits_by_the_floor():
     probabilities = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.1, 0.2, 0.3, 0.4]])
     logits = to_logits(probabilities, "probabilities", 1e-3)
@@ -287,7 +268,7 @@ def test_logits_are_left_as_they_are(output):
 
 
 def teacher_of(output="logits", classes=("a", "b")):
-    return LoadedTeacher(classes, output, lambda batch: batch["x"], dict)
+    return LoadedTeacher(classes, output, lambda batch: batch["x"])
 
 
 KEYS = np.array([11, 22, 33], np.uint64)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +141,21 @@ def test_stores_are_listed_verified_and_exported(digits: TransferSet, tmp_path: 
     shard.write_bytes(bytes([shard.read_bytes()[0] ^ 1]) + shard.read_bytes()[1:])
     damaged = run("store", "verify", "store", cwd=tmp_path)
     assert (damaged.returncode, shard.name in damaged.stdout) == (1, True)
+
+
+def test_the_data_of_scikit_learn_is_named_without_importing_it() -> None:
+    code = (
+        "import sys; from teachers.config.transfer_set import SklearnSource; from teachers.sources.arrays import sklearn_digest; "
+        "print(sklearn_digest(SklearnSource(kind='sklearn', name='digits')), 'sklearn' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [f"digits@scikit-learn=={version('scikit-learn')}", "False"]
+
+
+def test_help_imports_nothing_that_only_the_commands_need() -> None:
+    code = (
+        "import sys; from orchestrator.cli.main import collegium; collegium(['--help'], standalone_mode=False); "
+        "print([name for name in ('pydantic', 'yaml', 'psutil', 'numpy', 'pyarrow', 'torch', 'ray') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -8,7 +8,7 @@ import yaml
 
 import students
 from orchestrator.recipe.model import Recipe, public
-from students.delivering.export import FILES, code, export_student, verify_export
+from students.delivering.export import FILES, code, export_student
 from students.delivering.predict import predict_file
 from students.fitting.fit import fit
 from students.runs.session import PlainSession
@@ -66,17 +66,7 @@ def test_the_exported_model_is_the_run(exported, run, digits):
 
 def test_the_deliverable_says_all_that_it_lists_and_sha256sum_agrees(exported):
     assert {path.name for path in exported.iterdir()} == {*FILES, "SHA256SUMS"}
-    assert verify_export(exported) == []
     assert subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=exported, check=False).returncode == 0
-
-
-def test_every_changed_or_missing_file_is_found(exported):
-    (exported / "recipe.yaml").write_text("name: other")
-    (exported / "metrics.json").unlink()
-    assert [damage.path for damage in verify_export(exported)] == ["metrics.json", "recipe.yaml"]
-    (exported / "SHA256SUMS").unlink()
-    with pytest.raises(StoreError, match="export again"):
-        verify_export(exported)
 
 
 def test_the_card_has_front_matter_and_the_figures_of_the_delivered_seed(exported):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from teachers.errors import RecipeError
-from teachers.users_code.digest import code_digest, inputs_of
+from teachers.users_code.digest import inputs_of
 from teachers.users_code.imports import load, use_user_path
 
 
@@ -19,7 +19,7 @@ def write(folder: Path, name: str, text: str) -> None:
 
 def digest(folder: Path, name: str) -> str:
     """In a fresh process: no module is remembered."""
-    code = f"from pathlib import Path; from teachers.users_code.digest import *; from teachers.users_code.imports import *; use_user_path(Path({str(folder)!r})); print(code_digest({name!r}))"
+    code = f"from pathlib import Path; from teachers.users_code.digest import *; from teachers.users_code.imports import *; use_user_path(Path({str(folder)!r})); print(sorted(inputs_of({{'model': {name!r}}}).items()))"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -58,7 +58,7 @@ def test_what_is_not_there_is_told_with_a_cure(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no module 'not_there'"):
         load("not_there:fn")
     with pytest.raises(RecipeError, match="no module"):
-        code_digest("not_there:fn")
+        inputs_of({"model": "not_there:fn"})
     with pytest.raises(RecipeError, match="has no 'convnet'"):
         load("teachers.zoo:convnet")
 

@@ -369,6 +369,7 @@ def test_a_trial_is_kept_as_it_ended() -> None:
     [
         ((), {"CPU": 1}),
         (("students.small.resources={cpus: 2, gpus: 0.5, custom: {licence: 1}}",), {"CPU": 2, "GPU": 0.5, "licence": 1}),
+        (("students.small.resources={gpus: 1, accelerator_type: A100}",), {"CPU": 1, "GPU": 1, "accelerator_type:A100": 0.001}),
         (("students.small.train.workers=2",), {}),
     ],
 )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 
 from students.config.cohort import CohortConfig
 from teachers.config.resources import Resources
+from teachers.resources.bundles import num_threads
 from teachers.storage.seal import Seal, publish, write_seal
 from teachers.users_code.calls import within
 from teachers.users_code.imports import load
@@ -51,7 +52,7 @@ def evaluate_student(
         "control_runs": runs["control"] if config.control else None,
         "chosen": delivered(student.folder)[1],
         "trust": context.recipe.trusted(),
-        "threads": max(1, int(config.resources.cpus)),
+        "threads": num_threads(config.resources),
         **keys.own_combination(config),
     }
     with within(f"students.{name}"):
@@ -99,7 +100,7 @@ def evaluate_cohort(
         },
         "chosen": {member: delivered_member(trained.folder, member)[1] for member in config.members},
         "trust": context.recipe.trusted(),
-        "threads": max(1, int(config.resources.cpus)),
+        "threads": num_threads(config.resources),
         "as_one": config.deliver == "ensemble",
         **keys.own_combination(config),
     }

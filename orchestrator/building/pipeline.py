@@ -10,6 +10,7 @@ from teachers.config.teacher import TeacherConfig
 from teachers.process.log_lines import with_ids
 from teachers.process.waiting import outcome
 
+from ..cluster.capacity import workers_of
 from ..recipe.model import Recipe, is_trained_here, name_in_recipe
 from ..stages import keys
 from ..stages.stages import Built
@@ -18,7 +19,7 @@ from .context import Context, Taught, delivered, delivered_digest, delivered_mem
 from .evaluate import evaluate_cohort, evaluate_student, evaluate_teachers
 from .export import export_cohort, export_model
 from .label import label
-from .train import distill, train_estimator, train_networks
+from .train import distill, train_alone, train_networks
 
 Until = Literal["label", "distill", "evaluate", "export"]
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def build(context: Context, until: Until = "export") -> Results:
 def train_in_order(context: Context, generations: Sequence[list[str]]) -> Results:
     """Everything that teaches these students and cohorts, and they themselves; who assists others labels for them."""
     results = Results(prepare.prepare(context))
-    pool = ThreadPoolExecutor(thread_name_prefix="label")
+    pool = ThreadPoolExecutor(len(context.recipe.who_teaches()) or 1, thread_name_prefix="label")
     try:
         label_teachers(context, results, pool)
         for generation in generations:
@@ -86,26 +87,30 @@ def train(context: Context, results: Results, names: list[str]) -> None:
 
 
 def label_teachers(context: Context, results: Results, pool: ThreadPoolExecutor) -> None:
-    """Teachers with given weights, and estimators, label while the networks are still trained."""
+    """Each teacher labels as soon as it is there. Who is trained in a worker group is trained one group after another."""
     waiting: dict[str, Future[Taught]] = {}
+    grouped = [name for name, teacher in context.recipe.teachers.items() if workers_of(teacher) > 1]
     for name, config in context.recipe.teachers.items():
         if not is_trained_here(config):
             weights = keys.teacher_digest(context.recipe, name, None)
             waiting[name] = pool.submit(with_ids(label), context, name, config, weights, None, results.prepared)
-        elif config.kind == "sklearn":
+        elif name not in grouped:
             waiting[name] = pool.submit(with_ids(_train_and_label), context, results, name)
-    networks = train_networks(context, results.prepared)
+    networks = train_networks(context, grouped, results.prepared)
     for name, built in networks.items():
         config, folder = context.recipe.teachers[name], built.folder / delivered(built.folder)[0]
         waiting[name] = pool.submit(with_ids(label), context, name, config, built.digest, folder, results.prepared)
-    results.trained |= networks
     results.taught = {name: outcome(waiting[name]) for name in context.recipe.teachers}
+    trained = results.trained | networks
+    results.trained = {name: trained[name] for name in context.recipe.teachers if name in trained}
 
 
 def _train_and_label(context: Context, results: Results, name: str) -> Taught:
-    built = train_estimator(context, name, results.prepared)
+    built = train_alone(context, name, results.prepared)
     results.trained[name] = built
-    return label(context, name, context.recipe.teachers[name], built.digest, built.folder, results.prepared)
+    config = context.recipe.teachers[name]
+    folder = built.folder / delivered(built.folder)[0] if config.kind == "module" else built.folder
+    return label(context, name, config, built.digest, folder, results.prepared)
 
 
 def label_assistants(context: Context, results: Results, names: list[str], pool: ThreadPoolExecutor) -> None:

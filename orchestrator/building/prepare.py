@@ -4,6 +4,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from teachers.config.transfer_set import TransferSetConfig
 from teachers.storage.seal import Seal, write_seal
 
 from ..stages import keys
@@ -21,16 +22,25 @@ def prepare(context: Context) -> Built:
     def build(folder: Path) -> tuple[Seal, Facts]:
         earlier = context.stages.earlier(stage)
         start = time.monotonic()
+        context.cluster.join_meanwhile()
         transfer_set = prepare_transfer_set(
             config,
             folder,
             earlier=Path(earlier["folder"]) if earlier else None,
-            run=partial(context.cluster.map, user_path=context.user_path),
+            run=map if _is_small(config) else partial(context.cluster.map, user_path=context.user_path),
         )
         rows = sum(segment.num_rows for segment in transfer_set.segments)
         return write_seal(folder, transfer_set.files()), _speed(rows, time.monotonic() - start)
 
     return context.stages.build(stage, build)
+
+
+def _is_small(config: TransferSetConfig) -> bool:
+    """Whether it is read in one piece: that is done here before a worker of the cluster has started."""
+    from teachers.preparing.prepare import CHUNK_ROWS
+    from teachers.sources import chunks_of, files_of
+
+    return config.source.kind != "import" and len(chunks_of(files_of(config), CHUNK_ROWS)) == 1
 
 
 def _speed(rows: int, seconds: float) -> Facts:

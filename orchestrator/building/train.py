@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from students.config.student import HardTerm, StudentConfig
 from teachers.config.teacher import ModuleTeacher, SklearnTeacher, TeacherConfig
-from teachers.config.training import TrainConfig
 from teachers.storage import mirror
 from teachers.storage.seal import Seal, digest_of, publish, write_seal
 from teachers.users_code.calls import within
 
+from ..cluster.capacity import workers_of
 from ..recipe.model import Recipe
 from ..stages import keys
 from ..stages.stages import Built, Stage
@@ -24,18 +24,19 @@ if TYPE_CHECKING:
     from students.runs.run import Run, RunResult, Source
 
 
-def train_networks(context: Context, prepared: Built) -> dict[str, Built]:
-    """All teachers that are networks trained here."""
-    mine = [name for name, teacher in context.recipe.teachers.items() if teacher.kind == "module" and teacher.train]
-    stages = [keys.train_teacher_stage(context.recipe, name, prepared.digest) for name in mine]
+def train_networks(context: Context, names: Sequence[str], prepared: Built) -> dict[str, Built]:
+    """Teachers that are networks trained here; equal needs share a worker group."""
+    stages = [keys.train_teacher_stage(context.recipe, name, prepared.digest) for name in names]
     built: dict[Stage, Built] = {}
     for group in _groups(stages, lambda stage: _needs(context.recipe.teachers[stage.name])):
         built |= context.stages.build_together(group, partial(_fit_networks, context, prepared))
     return {stage.name: built[stage] for stage in stages}
 
 
-def train_estimator(context: Context, name: str, prepared: Built) -> Built:
-    """A teacher that is a scikit-learn estimator trained here."""
+def train_alone(context: Context, name: str, prepared: Built) -> Built:
+    """A teacher trained here that needs no worker group: an estimator, or a network of one worker."""
+    if context.recipe.teachers[name].kind == "module":
+        return train_networks(context, [name], prepared)[name]
     stage = keys.train_teacher_stage(context.recipe, name, prepared.digest)
     return context.stages.build(stage, partial(_fit_sklearn, context, stage, prepared))
 
@@ -64,7 +65,8 @@ def _fit_networks(context: Context, prepared: Built, folders: Mapping[Stage, Pat
     runs = {stage: _teacher_run(context, stage, prepared, folder) for stage, folder in folders.items()}
     config = context.recipe.teachers[next(iter(folders)).name]
     assert isinstance(config, ModuleTeacher) and config.train is not None
-    results = fit_group(context, list(runs.values()), config.resources, config.train.workers)
+    workers = config.train.workers
+    results = fit_group(context, list(runs.values()), config.resources, workers, in_task=workers == 1)
     return {stage: _seal_runs(folders[stage], [results[run.folder]]) for stage, run in runs.items()}
 
 
@@ -159,10 +161,8 @@ def _seal_runs(folder: Path, results: "list[RunResult]") -> tuple[Seal, Facts]:
     return write_seal(folder, outputs), facts
 
 
-def _needs(config: ModuleTeacher | StudentConfig | TeacherConfig) -> str:
-    train = getattr(config, "train", None)
-    workers = train.workers if isinstance(train, TrainConfig) else 1
-    return digest_of([config.resources.model_dump(mode="json"), workers])
+def _needs(config: StudentConfig | TeacherConfig) -> str:
+    return digest_of([config.resources.model_dump(mode="json"), workers_of(config)])
 
 
 def _needs_of_student(recipe: Recipe, name: str) -> str:

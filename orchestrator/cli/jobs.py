@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..jobs.submission import VERBS, Submission, Verb, make
-from ..recipe.shipped import find
+from ..jobs.verb import VERBS, Verb
 from .interrupts import Interrupted
 from .options import with_json, with_overrides, with_recipe, with_verbose
 
 if TYPE_CHECKING:
     from ..jobs.client import Job, Jobs
+    from ..jobs.submission import Submission
 
 with_dashboard = click.option(
     "--address", metavar="URL", help="The cluster's dashboard: http://HEAD:8265.  [default: RAY_API_SERVER_ADDRESS]"
@@ -65,7 +65,10 @@ def submit(address: str | None, as_json: bool, detach: bool, dry_run: bool, **gi
     _follow(jobs, job.id, as_json)
 
 
-def _make(recipe: str, smoke: bool, fresh: bool, verbose: bool, verb: Verb, **given: Any) -> Submission:
+def _make(recipe: str, smoke: bool, fresh: bool, verbose: bool, verb: Verb, **given: Any) -> "Submission":
+    from ..jobs.submission import make
+    from ..recipe.shipped import find
+
     if smoke and verb != "run":
         raise click.UsageError("--smoke is of `run`")
     if fresh and verb != "tune":
@@ -81,7 +84,7 @@ def _make(recipe: str, smoke: bool, fresh: bool, verbose: bool, verb: Verb, **gi
     )
 
 
-def _show(submission: Submission, as_json: bool) -> None:
+def _show(submission: "Submission", as_json: bool) -> None:
     shown = submission.shown()
     if as_json:
         click.echo(json.dumps(shown, indent=1))

@@ -3,13 +3,15 @@
 import inspect
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from ..stages.stages import FOLDERS, Kind
 from .options import with_json
 from .out import Out
+
+if TYPE_CHECKING:
+    from ..stages.stages import Kind
 
 with_out = click.argument("out", type=Out(exists=True), required=False)
 
@@ -63,7 +65,9 @@ def _networks(module_name: str) -> list[dict[str, str]]:
     ]
 
 
-def _stages(out: Path, kind: Kind) -> list[dict[str, Any]]:
+def _stages(out: Path, kind: "Kind") -> list[dict[str, Any]]:
+    from ..stages.stages import FOLDERS
+
     found = []
     for stage in sorted((out / FOLDERS[kind]).glob("*/STAGE.json")):
         document = json.loads(stage.read_bytes())

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,6 @@ import click
 from . import neighbours  # noqa: F401  (before all that imports `teachers`)
 
 # isort: split
-from ..recipe.load import load_recipe
-from ..recipe.model import public
-from ..recipe.shipped import find, recipes
 from .endings import end_well
 from .jobs import jobs, submit
 from .listing import students, teachers
@@ -57,6 +55,8 @@ def collegium() -> None:
 @click.option("--list", "listing", is_flag=True, help="List the shipped recipes.")
 def init(target: Path, name: str, listing: bool) -> None:
     """Write a starter recipe."""
+    from ..recipe.shipped import find, recipes
+
     if listing:
         for known, path in recipes().items():
             purpose = next(
@@ -96,6 +96,8 @@ def plan(
     from ..cluster.capacity import AUTOSCALING
     from ..planning.placement import table
     from ..planning.planning import plan as make_plan
+    from ..recipe.load import load_recipe
+    from ..recipe.shipped import find
 
     if autoscaling:
         os.environ[AUTOSCALING] = "1"
@@ -127,8 +129,9 @@ def _run(
     **how: Any,
 ) -> None:
     from ..cluster.joining import check_address
-    from ..running.run import run, smoke
-    from ..running.tune import tune
+    from ..recipe.load import load_recipe
+    from ..recipe.shipped import find
+    from ..running.run import Finished, run, smoke
     from ..watching.progress import Watch, show_logs
 
     show_logs(Watch().console, verbose=verbose, as_json=log_format == "json")
@@ -137,7 +140,11 @@ def _run(
     if how.pop("smoke", False):
         loaded, out = smoke(loaded), out.with_name(f"{out.name}-smoke")
     check_address(address)
-    work = tune if how.pop("searching", False) else run
+    work: Callable[..., Finished] = run
+    if how.pop("searching", False):
+        from ..running.tune import tune
+
+        work = tune
     tell_and_leave(work(loaded, out, address=address, quiet=False, **how), out, as_json)
 
 
@@ -227,9 +234,12 @@ def _newest_run(out: Path) -> Path:
 @click.option("--trust", multiple=True, metavar="MODULE:NAME", help="Architecture of yours that the folder may name.")
 def predict(model: Path, source: Path, output: Path | None, inputs: tuple[str, ...], trust: tuple[str, ...]) -> None:
     """Class and probability of every row of SOURCE, by the model folder MODEL."""
-    from .predict import predict_file
+    from students.delivering.predict import predict_file
 
-    predict_file(brought(model), source, output, inputs=inputs, trust=trust, tell=click.echo)
+    folder = brought(model)
+    num_rows = predict_file(folder, source, output, inputs=inputs, trust=trust, write_line=click.echo)
+    if output is not None:
+        click.echo(f"wrote {num_rows:,} rows to {output}")
 
 
 @collegium.command()
@@ -270,6 +280,10 @@ def schema(recipe: str, overrides: tuple[str, ...], resolved: bool) -> None:
     """Print the JSON schema of recipes, for completion in editors."""
     if resolved:
         import yaml
+
+        from ..recipe.load import load_recipe
+        from ..recipe.model import public
+        from ..recipe.shipped import find
 
         click.echo(yaml.safe_dump(public(load_recipe(find(recipe), overrides)), sort_keys=False), nl=False)
         return

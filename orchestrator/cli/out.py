@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from teachers.storage import mirror
 from teachers.storage.place import is_uri, place, remote_of
 
 
@@ -24,6 +23,8 @@ class Out(click.ParamType[Path]):
             return place(value) if "://" in str(value) else found
         folder = place(value)
         if self.exists:
+            from teachers.storage import mirror  # heavy, as all that moves bytes
+
             mirror.check(folder, writes=False)
             if not mirror.entries(folder):
                 self.fail(f"{value} holds nothing.", param, ctx)
@@ -34,5 +35,7 @@ class Out(click.ParamType[Path]):
 def brought(path: Path) -> Path:
     """`path` with everything that lies below it in the storage: for what reads all of it."""
     if remote_of(path) is not None:
+        from teachers.storage import mirror
+
         mirror.pull_all(path)
     return path

@@ -4,16 +4,18 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from teachers.errors import StoreError
-from teachers.storage import mirror
-from teachers.storage.lease import Doubt
 from teachers.storage.place import spoken
 
 from .options import with_json
 from .out import Out
+
+if TYPE_CHECKING:
+    from teachers.storage.lease import Doubt
 
 with_path = click.argument("path", type=Out(exists=True))
 
@@ -50,6 +52,7 @@ def verify(path: Path, as_json: bool) -> None:
     """Check every byte against its record; exit code 1 when something is damaged."""
     from teachers.soft_targets.listing import find_stores
     from teachers.soft_targets.store import SoftTargetStore
+    from teachers.storage import mirror
 
     damages: dict[str, list[str]] = {}
     with mirror.apart(path) as read:  # what the storage has, not what this machine remembers of it
@@ -93,13 +96,15 @@ def gc(path: Path, grace: float) -> None:
     click.echo(f"{len(removed)} files removed")
 
 
-def _check(folder: Path, doubt: Doubt) -> None:
+def _check(folder: Path, doubt: "Doubt") -> None:
     if reason := doubt():
         raise StoreError(f"{folder}: nothing more is removed: {reason}")
 
 
-def remove(folder: Path, doubt: Doubt, path: Path) -> None:
+def remove(folder: Path, doubt: "Doubt", path: Path) -> None:
     """One file of a store, while nobody else can be at work there."""
+    from teachers.storage import mirror
+
     _check(folder, doubt)
     mirror.remove(path)
 

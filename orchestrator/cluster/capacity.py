@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from students.config.cohort import CohortCommon
 from teachers.config.resources import OF_A_TYPE, Resources, in_words
 from teachers.config.teacher import TeacherConfig
+from teachers.config.training import TrainConfig
 from teachers.errors import EnvironmentUnfit
 from teachers.resources import pools
+from teachers.resources.bundles import bundle_of, gpus_of
 
 from ..recipe.model import Learner, Recipe, name_in_recipe
 
@@ -78,20 +80,20 @@ def _types(nodes: Sequence[Node]) -> str:
 
 
 def request_of(nodes: Sequence[Node], resources: Resources) -> dict[str, float]:
-    gpus = float(total(nodes, "GPU") > 0) if resources.gpus == "auto" else resources.gpus
-    wanted = {"CPU": resources.cpus, "GPU": gpus, **resources.custom}
-    if resources.accelerator_type:
-        wanted[f"{OF_A_TYPE}{resources.accelerator_type}"] = 0.001
-    return wanted
+    """Of one replica or worker on one of `nodes`."""
+    return bundle_of(resources, gpus_of(resources, nodes))
 
 
 def total(nodes: Sequence[Node], resource: str) -> float:
     return float(sum(node.get(resource, 0) for node in nodes))
 
 
-def workers_of(learner: Learner) -> int:
+def workers_of(config: Learner | TeacherConfig) -> int:
     """That train at once."""
-    return learner.workers if isinstance(learner, CohortCommon) else learner.train.workers
+    if isinstance(config, CohortCommon):
+        return config.workers
+    train = getattr(config, "train", None)
+    return train.workers if isinstance(train, TrainConfig) else 1
 
 
 def _gang_problems(recipe: Recipe, learner: str, nodes: Sequence[Node]) -> Iterator[str]:
@@ -120,7 +122,7 @@ def room_for_trials(recipe: Recipe, nodes: Sequence[Node]) -> int:
     """How many trials of the recipe's search fit side by side."""
     assert recipe.search is not None
     learner = recipe.learners[recipe.search.student]
-    wanted = {name: amount for name, amount in request_of(nodes, learner.resources).items() if amount}
+    wanted = request_of(nodes, learner.resources)
     workers = sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in wanted.items()) for node in nodes)
     return workers // workers_of(learner)
 

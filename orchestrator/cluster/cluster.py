@@ -11,9 +11,9 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import RLock
+from threading import RLock, Thread
 from typing import Any, TypeVar
 
 import psutil
@@ -22,6 +22,7 @@ from teachers.config.resources import Resources
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.process.log_lines import Carried, ids
 from teachers.process.waiting import outcome
+from teachers.resources.bundles import bundle_of, gpus_of, num_threads
 from teachers.resources.pools import in_reach
 from teachers.storage.disk import is_unfit
 from teachers.storage.place import shipped_environment
@@ -136,6 +137,15 @@ class Cluster:
         """Make sure that Ray runs."""
         assert self.nodes
 
+    def join_meanwhile(self) -> None:
+        """Begin to join in a thread. What goes wrong is told by the first call that needs the cluster: it tries again."""
+
+        def join() -> None:
+            with suppress(CollegiumError):
+                self.join()
+
+        Thread(target=join, name="join", daemon=True).start()
+
     def _join(self) -> None:
         import ray
 
@@ -200,7 +210,7 @@ class Cluster:
 
     def gpus(self, resources: Resources) -> float:
         """`auto` resolved: 1 if the cluster has any GPU or can get one, else 0."""
-        return float(total(self.in_reach, "GPU") > 0) if resources.gpus == "auto" else resources.gpus
+        return gpus_of(resources, self.in_reach)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item], user_path: UserPath) -> Iterator[Result]:
         """`map(function, items)` on the cluster, results in order, a bounded number under way."""
@@ -225,12 +235,10 @@ class Cluster:
         """Run one function as a Ray task with `resources` and wait for it. Raises EnvironmentUnfit as `_await_room`."""
         import ray
 
-        from teachers.resources.reservation import bundle_of
-
         gpus = self.gpus(resources)
         options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": gpus, "max_retries": 3}
         options |= {"resources": dict(resources.custom), "accelerator_type": resources.accelerator_type}
-        threads = str(max(1, int(resources.cpus)))
+        threads = str(num_threads(resources))
         bound = ray.remote(**options, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}})(_call)
         self._await_room(bundle_of(resources, gpus))
         result: Result = _get(bound.remote(function, arguments, user_path, Carried.from_here()))

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, get_args
+from typing import Any
 from urllib.parse import urlsplit
 
 from teachers.errors import RecipeError
@@ -21,9 +21,8 @@ from ..recipe.model import Recipe, without_password
 from ..stages.code import code_documents
 from .arrival import EXPECTED
 from .parcel import Parcel, pack, uri_of
+from .verb import Verb
 
-Verb = Literal["run", "plan", "label", "distill", "evaluate", "export", "tune"]
-VERBS: tuple[Verb, ...] = get_args(Verb)
 SECRETS = (
     *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "HF_TOKEN"),
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS"),

@@ -73,7 +73,7 @@ def place(recipe: Recipe, stages: Iterable[tuple[str, str]], places: Places) -> 
     for kind, name in dict.fromkeys(stages):
         if kind in GANGS:
             gang = [
-                Ask(f"{kind}/{name}", who, num, _positive(request_of(reach, resources)))
+                Ask(f"{kind}/{name}", who, num, request_of(reach, resources))
                 for who, num, resources in GANGS[kind](recipe, name)
             ]
             _seat(gang, places)
@@ -86,8 +86,7 @@ Gang = list[tuple[str, int, Resources]]
 
 def _training_teacher(recipe: Recipe, name: str) -> Gang:
     teacher = recipe.teachers[name]
-    train = getattr(teacher, "train", None)
-    return [("workers", train.workers if train else 1, teacher.resources)]
+    return [("workers", workers_of(teacher), teacher.resources)]
 
 
 def _labelling(recipe: Recipe, name: str) -> Gang:
@@ -161,10 +160,6 @@ def _custom(request: Mapping[str, float]) -> dict[str, float]:
 
 def _first(lacking: Sequence[str]) -> str:
     return lacking[0].partition(" (")[0]
-
-
-def _positive(request: Mapping[str, float]) -> dict[str, float]:
-    return {name: amount for name, amount in request.items() if amount}
 
 
 def table(asks: Sequence[Ask]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from teachers.errors import CollegiumError
 from teachers.process.waiting import aside
+from teachers.resources.bundles import bundle_of
 
 from ..recipe.search import SearchConfig
 from .next_trial import Plan
@@ -206,4 +207,4 @@ def request_of_trial(job: Job) -> dict[str, float]:
         return {
             "node:__internal_head__": 0.001
         }  # Tune takes no empty request, and a share of a CPU may be one too many
-    return {"CPU": job.resources.cpus, **({"GPU": job.gpus} if job.gpus else {}), **job.resources.custom}
+    return bundle_of(job.resources, job.gpus)

@@ -16,6 +16,7 @@ from students.config.student import StudentConfig
 from teachers.config.resources import Resources
 from teachers.errors import CollegiumError, RecipeError
 from teachers.process.log_lines import NOT_CARRIED, Carried, working_on
+from teachers.resources.bundles import num_threads
 from teachers.users_code.imports import UserPath, check_own_packages, use_user_path
 
 from ..cluster.capacity import workers_of
@@ -69,7 +70,7 @@ class Job:
 
     @property
     def threads(self) -> int:
-        return max(1, int(self.resources.cpus))
+        return num_threads(self.resources)
 
 
 @dataclass

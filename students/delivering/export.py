@@ -13,7 +13,7 @@ import yaml
 
 from teachers.errors import StoreError
 from teachers.models.folder import CONFIG, WEIGHTS, ModelConfig, read_config
-from teachers.storage.seal import Damage, inside, local, publish, sha256_file
+from teachers.storage.seal import local, publish, sha256_file
 
 from ..measuring.bootstrap import points
 
@@ -42,22 +42,6 @@ def export_student(run: Path, folder: Path, *, name: str, evaluation: Mapping[st
             raise StoreError(f"{folder / file} is there and says something else; move it away and export again")
     publish(folder / SUMS, "".join(f"{sha256_file(folder / file)}  {file}\n" for file in FILES).encode())
     return [*FILES, SUMS]
-
-
-def verify_export(folder: Path) -> list[Damage]:
-    """What differs from SHA256SUMS, as `sha256sum --check` would find it. Raises StoreError without that file."""
-    try:
-        lines = (folder / SUMS).read_text("utf-8").splitlines()
-    except FileNotFoundError:
-        raise StoreError(f"{folder}: there is no {SUMS}, so its export did not end; export again") from None
-    damages = []
-    for line in lines:
-        expected, _, file = line.partition("  ")
-        path = inside(folder, file)
-        found = sha256_file(path) if path.is_file() else None
-        if found != expected:
-            damages.append(Damage(file, f"SHA-256 {found[:12]}" if found else "no file", expected[:12]))
-    return damages
 
 
 def deliverable_metrics(evaluation: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,15 +35,23 @@ Rows = tuple[Sequence[str], Mapping[str, NDArray[Any]]]
 
 
 def predict_file(
-    folder: Path, source: Path, output: Path | None, *, trust: Sequence[str] = (), write_line: Callable[[str], object]
+    folder: Path,
+    source: Path,
+    output: Path | None,
+    *,
+    inputs: Sequence[str] = (),
+    trust: Sequence[str] = (),
+    write_line: Callable[[str], object],
 ) -> int:
     """Predict every row of `source` (a file or folder, as in a recipe) with the model in `folder`; returns the rows.
 
-    Without `output` each row goes to `write_line` as JSON. Raises DataError for a row that cannot be used, RecipeError
+    `inputs`: columns of `source` that are the model's input, where they have other names there. Without `output` each
+    row goes to `write_line` as JSON. Raises DataError for a row that cannot be used, RecipeError
     when the source has not the columns that the model takes.
     """
     model = load_model(folder, trust=trust)
-    batches = predict(model, rows_of(source, model, _transfer_set_of(folder)))
+    like = {**_transfer_set_of(folder), **({"inputs": list(inputs)} if inputs else {})}
+    batches = predict(model, rows_of(source, model, like))
     if output is not None:
         return write_predictions(output, batches)
     num_rows = 0

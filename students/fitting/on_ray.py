@@ -22,6 +22,7 @@ from teachers.errors import CollegiumError, UsersCodeError
 from teachers.labelling.live import ReplicaClient
 from teachers.process.log_lines import Carried
 from teachers.process.waiting import aside
+from teachers.resources.bundles import num_threads
 from teachers.resources.device import device_of
 from teachers.storage.disk import is_unfit, unfit
 from teachers.users_code.calls import described
@@ -139,7 +140,7 @@ def fit_on_ray(
 
     for name, value in TRAIN_SETTINGS.items():
         os.environ.setdefault(name, value)
-    job = Job(tuple(runs), max(1, int(resources.cpus)), mailbox, checkpoint_every_s, live, Carried.from_here())
+    job = Job(tuple(runs), num_threads(resources), mailbox, checkpoint_every_s, live, Carried.from_here())
     storage = runs[0].stage / "attempts" / uuid4().hex  # of Ray's bookkeeping; part of no seal
     try:
         # aside: in the main thread Ray Train would take Ctrl-C over, and never give it back

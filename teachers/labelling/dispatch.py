@@ -17,7 +17,8 @@ from ray.exceptions import RayError, RayTaskError
 from ..errors import CollegiumError, EnvironmentUnfit, TeacherError, UsersCodeError
 from ..process import prometheus
 from ..process.log_lines import Carried
-from ..resources.reservation import Request, actor_options, free_of, num_gpus, num_threads, reserved
+from ..resources.bundles import num_threads
+from ..resources.reservation import Request, actor_options, free_of, num_gpus, reserved
 from .actor import TeacherActor
 from .shard import LabelTask, TeacherSpec
 

@@ -21,7 +21,8 @@ from ray.util.placement_group import remove_placement_group
 
 from ..errors import CollegiumError, EnvironmentUnfit, TeacherError, UsersCodeError
 from ..process.log_lines import Carried
-from ..resources.reservation import Request, actor_options, num_gpus, num_threads, reserved
+from ..resources.bundles import num_threads
+from ..resources.reservation import Request, actor_options, num_gpus, reserved
 from ..transfer_set.transfer_set import TransferSet
 from .actor import device_of_replica
 from .dispatch import first_line

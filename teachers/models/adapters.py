@@ -5,10 +5,9 @@ Knows nothing of Ray, of stores, or of where the rows come from.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,7 +26,6 @@ from ..storage import seal
 from ..transfer_set.transfer_set import Column
 from ..users_code import imports
 from ..users_code.calls import calling
-from ..users_code.digest import code_digest
 from . import estimators
 from .folder import LoadedModel, ModelConfig, build_module, load_model, load_state, read_config, read_safetensors
 from .preprocess import Preprocessor
@@ -43,23 +41,17 @@ class Teacher(Protocol):
     def classes(self) -> tuple[str, ...]: ...
     @property
     def output(self) -> OutputKind: ...
-    def digest(self) -> str: ...
     def __call__(self, batch: Batch) -> Scores:
         """Canonical inputs `{column: [rows, ...]}` to finite scores `[rows, len(classes)]`."""
 
 
 @dataclass(frozen=True)
 class LoadedTeacher:
-    """A teacher of any kind. `identity` says in JSON what decides its scores; it may have to hash weights."""
+    """A teacher of any kind."""
 
     classes: tuple[str, ...]
     output: OutputKind
     forward: Callable[[Batch], Scores]
-    identity: Callable[[], dict[str, Any]]
-
-    def digest(self) -> str:
-        """SHA-256 of architecture, weights, preprocessing, classes and output kind."""
-        return seal.digest_of({"classes": self.classes, "output": self.output, **self.identity()})
 
     def __call__(self, batch: Batch) -> Scores:
         return self.forward(batch)
@@ -167,19 +159,7 @@ def _module(
 
 
 def _network(model: LoadedModel, output: OutputKind) -> Teacher:
-    def identity() -> dict[str, Any]:
-        about = {"model": model.config.model, "arguments": model.config.arguments}
-        return about | {"preprocess": model.config.preprocess, "weights": _state_digest(model.module)}
-
-    return LoadedTeacher(model.config.classes, output, model, identity)
-
-
-def _state_digest(module: nn.Module) -> str:
-    hashed = sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        hashed.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
-        hashed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return hashed.hexdigest()
+    return LoadedTeacher(model.config.classes, output, model)
 
 
 def _weights(config: ModuleTeacher) -> dict[str, Tensor]:
@@ -230,10 +210,7 @@ def _sklearn(
             scores: np.ndarray = estimator.predict_proba(features)
         return scores
 
-    def identity() -> dict[str, Any]:
-        return {"preprocess": preprocessor.resolved(), "weights": seal.sha256_file(path)}
-
-    return LoadedTeacher(names, config.output, forward, identity)
+    return LoadedTeacher(names, config.output, forward)
 
 
 def _callable(config: CallableTeacher, classes: tuple[str, ...]) -> Teacher:
@@ -241,12 +218,9 @@ def _callable(config: CallableTeacher, classes: tuple[str, ...]) -> Teacher:
     if not callable(function):
         raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")
 
-    def identity() -> dict[str, Any]:
-        return {"function": code_digest(config.function), "arguments": config.arguments}
-
     def forward(batch: Batch) -> Scores:
         with calling("function", config.function):
             scores: Scores = function(batch, **config.arguments)
         return scores
 
-    return LoadedTeacher(tuple(config.classes or classes), config.output, forward, identity)
+    return LoadedTeacher(tuple(config.classes or classes), config.output, forward)

@@ -16,8 +16,9 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from ..config.resources import OF_A_TYPE, Resources, in_words
+from ..config.resources import Resources, in_words
 from ..errors import EnvironmentUnfit
+from .bundles import bundle_of, gpus_of, num_threads
 from .pools import in_reach
 
 log = logging.getLogger(__name__)
@@ -46,28 +47,13 @@ class Request:
 
 def num_gpus(resources: Resources) -> float:
     """`auto` resolved: 1 if the cluster has any GPU or can get one, else 0."""
-    if resources.gpus == "auto":
-        return float(any(node.get("GPU", 0) > 0 for node in in_reach([ray.cluster_resources()])))
-    return resources.gpus
+    return gpus_of(resources, in_reach([ray.cluster_resources()]))
 
 
 def free_of(resources: Iterable[str]) -> dict[str, float]:
     """What nobody has reserved of these at this moment, on all nodes together."""
     available = ray.available_resources()
     return {name: available.get(name, 0.0) for name in dict.fromkeys(resources)}
-
-
-def num_threads(resources: Resources) -> int:
-    return max(1, int(resources.cpus))
-
-
-def bundle_of(resources: Resources, gpus: float) -> dict[str, float]:
-    bundle = {"CPU": resources.cpus, **resources.custom}
-    if gpus:
-        bundle["GPU"] = gpus
-    if resources.accelerator_type is not None:
-        bundle[f"{OF_A_TYPE}{resources.accelerator_type}"] = 0.001
-    return bundle
 
 
 def actor_options(resources: Resources, group: Any, number: int, *, max_concurrency: int) -> dict[str, Any]:

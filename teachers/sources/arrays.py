@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
@@ -191,6 +192,4 @@ def _sklearn_table(name: str) -> pa.Table:
 
 
 def sklearn_digest(source: SklearnSource) -> str:
-    import sklearn
-
-    return f"{source.name}@scikit-learn=={sklearn.__version__}"
+    return f"{source.name}@scikit-learn=={version('scikit-learn')}"

@@ -127,11 +127,6 @@ def _exists(path: str) -> bool:
         return False
 
 
-def code_digest(import_string: str) -> str:
-    """Of all that `inputs_of` finds behind one import string."""
-    return digest_of([import_string, inputs_of({"function": import_string})])
-
-
 def reached(import_string: str) -> Reach:
     """As `reach`."""
     return _seen(("import string", import_string), lambda: reach(import_string))

@@ -1,0 +1,6 @@
+"""Which of the commands a job may run. Read for `--help`: imports nothing."""
+
+from typing import Literal, get_args
+
+Verb = Literal["run", "plan", "label", "distill", "evaluate", "export", "tune"]
+VERBS: tuple[Verb, ...] = get_args(Verb)
