@@ -72,7 +72,7 @@ class UsersCode:
 
         Modules of other versions that are imported here are forgotten, and imported anew when they are needed.
         """
-        if self.cwd.is_dir() and self.cwd != Path.cwd():
+        if self.cwd.is_dir():
             os.chdir(self.cwd)
         if GATE.code == self:
             return

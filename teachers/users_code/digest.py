@@ -6,6 +6,7 @@ by the stage's code version, not here.
 
 import ast
 import hashlib
+import importlib
 import importlib.metadata
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -208,6 +209,8 @@ _open_looks: list[object] = []
 def one_look() -> Iterator[None]:
     """Inside, modules and files are looked at once: all keys of a run are about the same code, whatever is edited meanwhile."""
     mine = object()
+    if not _open_looks:
+        importlib.invalidate_caches()  # they go by the second, too
     _open_looks.append(mine)
     try:
         yield

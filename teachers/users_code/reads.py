@@ -64,11 +64,15 @@ class _Here(threading.local):
 _here = _Here()
 _under_way: list[Call] = []
 """Of all threads; the latest is last."""
-_state: dict[str, Any] = {"watched": None, "told": set(), "hooked": False}
+_state: dict[str, Any] = {"watched": None, "folders": {}, "told": set(), "hooked": False}
 
 
 def watch(watched: Watched | None) -> None:
     """From now on, in this process. Audit hooks stay for good, so one is added when there is something to watch first."""
+    folders = dict.fromkeys(map(os.path.realpath, (*NOT_DATA, tempfile.gettempdir())), False)
+    _state["folders"] = folders | {
+        os.path.realpath(each): c for each, c in (watched.folders if watched else {}).items()
+    }
     _state["watched"] = watched
     _state["told"].clear()
     if watched is not None and not _state["hooked"]:
@@ -133,7 +137,9 @@ def _opened(watched: Watched, call: Call, arguments: tuple[Any, ...]) -> None:
     given, _, flags = arguments
     if not isinstance(given, str | bytes | os.PathLike) or (flags or 0) & (os.O_WRONLY | os.O_CREAT | os.O_TRUNC):
         return
-    file = os.path.realpath(os.fsdecode(given))
+    if (name := os.fsdecode(given)).endswith(".pyc"):  # of an import, of which there are many
+        return
+    file = os.path.realpath(name)
     if file in _state["told"] or not os.path.isfile(file) or not _counts(watched, file, call.name):
         return
     _state["told"].add(file)
@@ -147,10 +153,9 @@ def _opened(watched: Watched, call: Call, arguments: tuple[Any, ...]) -> None:
 def _counts(watched: Watched, file: str, name: str) -> bool:
     """Whether a file that is read decides what the user's code says, and is not listed."""
     listed = watched.listed.get(name, frozenset())
-    if any(_is_below(file, each) for each in listed) or "__pycache__" in file:
+    if any(_is_below(file, each) for each in listed):
         return False
-    folders = dict.fromkeys(map(os.path.realpath, (*NOT_DATA, tempfile.gettempdir())), False)
-    folders |= {os.path.realpath(folder): counts for folder, counts in watched.folders.items()}
+    folders: dict[str, bool] = _state["folders"]
     around = [folder for folder in folders if _is_below(file, folder)]
     if around and not folders[max(around, key=len)]:
         return False
