@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: run test check faults lock clean
+.PHONY: run test check docs faults lock clean
 
 run: $(STAMP)
 	$(BIN)/collegium run recipes/digits.yaml --out out/digits
@@ -15,6 +15,9 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(STAMP)
+	$(BIN)/python -m docs.render
 
 faults: $(STAMP)
 	$(BIN)/python -m pytest tests -m campaign

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from benchmarks.record import finish, with_record
 from tests.node_cluster import BIN, NodeCluster, until
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--tiny", type=int, default=10_000, help="shards of 4 rows")
     parser.add_argument("--only", choices=list(PARTS), nargs="+", default=list(PARTS))
     parser.add_argument("--inside", help=argparse.SUPPRESS)
+    with_record(parser)
     arguments = parser.parse_args()
     if arguments.inside:
         print(json.dumps(INSIDE[arguments.inside](Path.cwd(), arguments)))
@@ -77,7 +79,7 @@ def main() -> None:
     for part in arguments.only:
         with tempfile.TemporaryDirectory(prefix="collegium-cluster-") as folder, three_nodes(Path(folder)) as nodes:
             figures |= PARTS[part](nodes, arguments)
-    print(json.dumps(figures))
+    finish("cluster", figures, keep=arguments.record)
 
 
 @contextmanager

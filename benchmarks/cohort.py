@@ -31,6 +31,7 @@ import torch
 import torch.distributed as dist
 from pydantic import TypeAdapter
 
+from benchmarks.record import finish, with_record
 from students.cohorts.codistillation import CodistillingCohort
 from students.cohorts.peers import Cohort
 from students.config.cohort import CohortConfig
@@ -56,13 +57,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=12, help="of the conv net, a round and side")
     parser.add_argument("--rank", help=argparse.SUPPRESS)
+    with_record(parser)
     arguments = parser.parse_args()
     if arguments.rank:
         one_rank(json.loads(arguments.rank))
         return
     logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measured(Path(folder), arguments.rounds, arguments.steps)))
+        finish("cohort", measured(Path(folder), arguments.rounds, arguments.steps), keep=arguments.record)
 
 
 def measured(folder: Path, rounds: int, steps: int) -> dict[str, Any]:

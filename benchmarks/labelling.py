@@ -8,7 +8,7 @@ network says in memory, ours writes it into a store. The teacher that does nothi
 written, the start of the actors included on both sides. The last line is one JSON object.
 """
 
-import json
+import argparse
 import multiprocessing
 import os
 import shutil
@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.record import finish, with_record
 from orchestrator.cluster.environment import set_environment
 from teachers.config.resources import Resources
 from teachers.config.teacher import CallableTeacher, ModuleTeacher
@@ -49,6 +50,9 @@ CLASSES = tuple("0123456789")
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    with_record(parser)
+    arguments = parser.parse_args()
     set_environment()  # before ray is imported, and so it is everywhere below
     import ray
 
@@ -60,7 +64,7 @@ def main() -> None:
     finally:
         ray.shutdown()
         shutil.rmtree(folder)
-    print(json.dumps(figures))
+    finish("labelling", figures, keep=arguments.record)
 
 
 def real(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,6 @@ one JSON object:
 
 import argparse
 import itertools
-import json
 import logging
 import tempfile
 import time
@@ -29,6 +28,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.record import finish, settings, with_record
 from orchestrator.cluster.environment import set_environment
 from students.config.student import HardTerm, SoftTerm
 from students.data.batches import Batches
@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--teachers", type=int, nargs="+", default=[16], help="width of the conv net of each")
     parser.add_argument("--student", type=int, default=8, help="width of its conv net")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    with_record(parser)
     arguments = parser.parse_args()
     set_environment()  # before ray is imported
     import ray
@@ -74,7 +75,8 @@ def main() -> None:
             figures = measured(Bench(Path(folder), arguments), arguments)
     finally:
         ray.shutdown()
-    print(json.dumps(figures | vars(arguments) | {"prefetch": PREFETCH, "torch": torch.__version__}))
+    name = "live" if arguments.device == "cpu" else "live-cuda"
+    finish(name, figures | settings(arguments) | {"prefetch": PREFETCH}, keep=arguments.record)
 
 
 def measured(bench: "Bench", arguments: argparse.Namespace) -> dict[str, float]:

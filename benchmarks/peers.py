@@ -23,6 +23,7 @@ import torch
 from pydantic import TypeAdapter
 
 import students
+from benchmarks.record import finish, with_record
 from benchmarks.training import FASHION, fashion
 from students.config.cohort import CohortConfig
 from students.config.student import HardTerm, SoftTerm
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=10)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=8600)
+    with_record(parser)
     arguments = parser.parse_args()
     if not FASHION.exists():
         raise SystemExit(f"{FASHION} is not there: this table is about real pictures")
@@ -73,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = table_of(Path(folder), arguments)
     print(as_markdown(rows))
-    print(json.dumps({"rows": rows, "seeds": arguments.seeds, "epochs": arguments.epochs}))
+    finish("peers", {"rows": rows, "seeds": arguments.seeds, "epochs": arguments.epochs}, keep=arguments.record)
 
 
 def table_of(folder: Path, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:

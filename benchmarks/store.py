@@ -13,12 +13,12 @@ JSON object:
 
     shuffled_over_ram        the worst time over `ram`'s of resident and windowed, rows of 200 bytes and more
     shuffled_over_ram_global the same of global, what a recipe without `shuffle_window` does with data that does not fit
+    ranges                   least and greatest of global and of the other formats
     cases                    per row size: resident, windowed, global, and the others' factors over `ram`; `select` is
                              index_select alone, the permutation given
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +33,7 @@ import pyarrow.parquet
 import torch
 from torch import Tensor
 
+from benchmarks.record import finish, with_record
 from teachers.rows.epoch import EpochReader
 from teachers.soft_targets.encodings.table import bytes_per_row
 from teachers.soft_targets.reader import SoftTargets
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--megabytes", type=int, default=200, help="size of each store")
     parser.add_argument("--device", choices=BATCH, default="cpu")
+    with_record(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cases = {}
@@ -75,9 +77,16 @@ def main() -> None:
         "shuffled_over_ram": max(worst["resident"], worst["windowed"]),
         "shuffled_over_ram_global": worst["global"],
         "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
+        "ranges": {name: _range(cases, name) for name in ("global", *(OTHERS if arguments.device == "cpu" else ()))},
         "cases": cases,
     }
-    print(json.dumps(result))
+    finish("store" if arguments.device == "cpu" else "store-cuda", result, keep=arguments.record)
+
+
+def _range(cases: dict[int, dict[str, Any]], name: str) -> tuple[float, float]:
+    """The least and the greatest factor of the sizes that count."""
+    factors = [case[name]["time"] for row_bytes, case in cases.items() if row_bytes >= IN_THE_KEY and name in case]
+    return min(factors), max(factors)
 
 
 class Case:

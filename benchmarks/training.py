@@ -16,7 +16,6 @@ Fashion-MNIST where ../shared/data has it, else noise of its shape: time does no
 """
 
 import argparse
-import json
 import logging
 import tempfile
 import time
@@ -32,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.record import finish, with_record
 from students.config.student import HardTerm, SoftTerm
 from students.data.batches import Batches
 from students.data.shared import SharedData
@@ -83,6 +83,7 @@ def main() -> None:
         "--clock", choices=CLOCKS, default="wall", help="cpu: of this process, for a machine with neighbours"
     )
     parser.add_argument("--device", choices=SCALES, default="cpu")
+    with_record(parser)
     arguments = parser.parse_args()
     if (arguments.device, arguments.clock) == ("cuda", "cpu"):
         parser.error("--clock cpu does not see what a GPU does")
@@ -99,7 +100,7 @@ def main() -> None:
         "rounds": arguments.rounds,
         "torch": torch.__version__,
     }
-    print(json.dumps(figures))
+    finish("training" if arguments.device == "cpu" else "training-cuda", figures, keep=arguments.record)
 
 
 def against_plain(bench: "Bench", rounds: int) -> dict[str, float]:

@@ -21,7 +21,6 @@ Fashion-MNIST where ../shared/data has it, else digits scaled to its shape.
 """
 
 import argparse
-import json
 import logging
 import tempfile
 import time
@@ -50,6 +49,7 @@ from benchmarks.plain_study import (
     live,
     plain_optuna,
 )
+from benchmarks.record import finish, settings, with_record
 from teachers.zoo import conv_net
 
 if TYPE_CHECKING:  # processes of the plain sides import this file, and must not wait for what is ours
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15, help="of a plain training")
     parser.add_argument("--live-trials", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=1)
+    with_record(parser)
     arguments = parser.parse_args()
     if min(arguments.trials, arguments.live_trials) < SLOTS:
         parser.error(f"no side has its {SLOTS} processes busy with fewer than {SLOTS} trials")
@@ -81,9 +82,7 @@ def main() -> None:
     logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as folder:
         figures = measured(Ours(Path(folder)), arguments)
-    print(
-        json.dumps(figures | vars(arguments) | {"student": STUDENT, "teachers": TEACHERS, "torch": torch.__version__})
-    )
+    finish("tune", figures | settings(arguments) | {"student": STUDENT, "teachers": TEACHERS}, keep=arguments.record)
 
 
 def measured(ours: "Ours", arguments: argparse.Namespace) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teachers.models.folder import build_module
+from teachers.models.folder import make_module
 from teachers.zoo import mlp
 
 __all__ = ["ensemble", "mlp", "small_conv_net"]
@@ -33,7 +33,7 @@ def small_conv_net(width: int = 8, *, num_classes: int, input_shape: Sequence[in
 def ensemble(members: Sequence[Mapping[str, Any]], *, num_classes: int, input_shape: Any) -> nn.Module:
     """Several networks as one: the log of their mean probability. `members`: {model, arguments} of each."""
     made = [
-        build_module(member["model"], member["arguments"], num_classes=num_classes, input_shape=input_shape)
+        make_module(member["model"], member["arguments"], num_classes=num_classes, input_shape=input_shape)
         for member in members
     ]
     return Ensemble(made)

@@ -7,6 +7,7 @@ CollegiumError          1   the run failed
 ├── TeacherError        1   a teacher that cannot be loaded or says what it must not
 ├── StoreError          1   a store, stage or model folder that is damaged or foreign
 ├── StorageError        1   an object store that did not answer, or answered otherwise than it should (also an OSError)
+├── GateMissed          3   a teacher that is not what the recipe requires: no student was trained from it
 └── EnvironmentUnfit    4   the machine or cluster lacks something
 """
 
@@ -40,6 +41,10 @@ class TeacherError(CollegiumError):
 
 class StoreError(CollegiumError):
     pass
+
+
+class GateMissed(CollegiumError):
+    exit_code = 3
 
 
 class EnvironmentUnfit(CollegiumError):

@@ -22,6 +22,9 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 
+from benchmarks.record import finish as tell
+from benchmarks.record import with_record
+
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
@@ -271,7 +274,10 @@ def kills(folder: Path, kind: str, times: int, seed: int) -> Iterator[Kill]:
         yield Kill(f"killed {when}", seconds, compare(found, expected))
 
 
-def campaign(folder: Path, kinds: Sequence[str], times: int, seed: int) -> Iterator[str]:
+def campaign(
+    folder: Path, kinds: Sequence[str], times: int, seed: int, figures: dict[str, tuple[int, float]]
+) -> Iterator[str]:
+    """Lines that tell of it; `figures`, by kind, gets how often something was killed, and the median of seconds."""
     if any(kind in FAULTS and FAULTS[kind][0] == SMALL for kind in kinds):
         undisturbed(folder, SMALL)
         yield other_number_of_workers(folder)
@@ -283,7 +289,8 @@ def campaign(folder: Path, kinds: Sequence[str], times: int, seed: int) -> Itera
             yield f"{kind:<16} {number + 1:>2}  {kill.how:<38} done {kill.seconds:5.1f} s later  {told}"
             if kill.problems:
                 raise SystemExit(f"{kind}, seed {seed + number}: {told}")
-        yield f"{kind:<16} median {statistics.median(durations):.1f} s from the kill to the end; rows lost 0, rows doubled 0"
+        figures[kind] = times, round(statistics.median(durations), 1)
+        yield f"{kind:<16} median {figures[kind][1]:.1f} s from the kill to the end; rows lost 0, rows doubled 0"
 
 
 def main() -> None:
@@ -292,10 +299,13 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=10, help="kills of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", choices=everything, default=everything, help="what is killed")
+    with_record(parser)
     arguments = parser.parse_args()
+    figures: dict[str, tuple[int, float]] = {}
     with tempfile.TemporaryDirectory(prefix="collegium-faults-") as folder:
-        for line in campaign(Path(folder), arguments.kinds, arguments.times, arguments.seed):
+        for line in campaign(Path(folder), arguments.kinds, arguments.times, arguments.seed, figures):
             print(line, flush=True)
+    tell("faults", figures, keep=arguments.record)
 
 
 if __name__ == "__main__":

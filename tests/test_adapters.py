@@ -159,6 +159,20 @@ def test_an_estimator_is_fitted_on_exactly_the_labelled_rows(load, digits, tmp_p
     assert (teacher.classes, teacher.output) == (digits.classes, "probabilities")
 
 
+def test_an_estimator_of_some_classes_is_fitted_on_their_rows_alone(load, digits, tmp_path):
+    config = SklearnTeacher(**TREES, seed=3, classes=["7", "2", "5"], class_map={})
+    fit_sklearn(config, digits, tmp_path)
+    features, labels = labelled_rows(digits)
+    names = np.array(digits.classes)[labels]
+    mine = np.isin(names, config.classes)
+    own = ExtraTreesClassifier(n_estimators=5, random_state=3)
+    own.fit(features[mine], np.array([config.classes.index(name) for name in names[mine]]))
+    inputs = Preprocessor(Preprocess(), digits.columns)(some_rows(digits)).flatten(1).numpy()
+    teacher = load(config, trained=tmp_path)
+    np.testing.assert_array_equal(teacher(some_rows(digits)), own.predict_proba(inputs))
+    assert teacher.classes == ("7", "2", "5")
+
+
 def test_neither_cpus_nor_the_moment_are_in_the_bytes_of_a_fitted_estimator(digits, tmp_path):
     for cpus in (1, 2):
         fit_sklearn(SklearnTeacher(**TREES, resources=Resources(cpus=cpus)), digits, tmp_path / str(cpus))
@@ -259,6 +273,14 @@ def test_probabilities_become_finite_logits_by_the_floor():
     assert logits[0, 1] == pytest.approx(math.log(1e-3 / 4), rel=1e-5)
     assert logits[1, 3] == pytest.approx(math.log(0.999 * 0.4 + 1e-3 / 4), rel=1e-5)
     torch.testing.assert_close(logits.exp().sum(1), torch.ones(2))
+
+
+@pytest.mark.parametrize("floor", [1e-7, 1e-3, 0.5])
+def test_probabilities_that_rounding_put_outside_0_to_1_are_0_and_1(floor):
+    rounded = torch.tensor([[1 + 1e-6, -1e-6], [1.0, 0.0]])
+    checked = check_scores(rounded, teacher_of("probabilities"), "wide", KEYS[:2])
+    logits = to_logits(checked, "probabilities", floor)
+    assert torch.equal(logits[0], logits[1]) and logits.isfinite().all()
 
 
 @pytest.mark.parametrize("output", ["logits", "log_probabilities"])

@@ -10,6 +10,7 @@ import pytest
 from students.config.student import LossName
 from teachers.config.teacher import CombineName
 from teachers.config.training import AugmentName, TransformName
+from tests.rooms import BESIDE, ROOMS
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
@@ -17,18 +18,6 @@ MAY_IMPORT = {
     "students": {"students", "teachers"},
     "orchestrator": {"orchestrator", "students", "teachers"},
 }
-ROOMS = {
-    "orchestrator": ["cli", "running", "planning", "building", "tracking", "reporting", "watching", "search", "jobs", "stages", "cluster", "recipe"],
-    "students": ["fitting", "cohorts", "delivering", "training", "measuring", "data", "tasks", "objective", "runs", "config"],
-    "teachers": ["labelling", "preparing", "models", "sources", "transfer_set", "users_code", "soft_targets", "resources", "storage", "rows", "process", "config"],
-}  # fmt: skip
-"""Top first: a room imports only rooms below it."""
-BESIDE = {
-    "orchestrator": ["__init__", "__main__"],
-    "students": ["__init__", "models"],
-    "teachers": ["__init__", "zoo", "errors"],
-}
-"""Modules that stand beside the rooms: entry points on the left of these, what recipes and every room name."""
 MODULES = [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
 
 

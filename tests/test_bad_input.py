@@ -43,20 +43,21 @@ import psutil
 import pytest
 from safetensors.numpy import save_file
 
-from orchestrator.tracking.tracker import Tracker, replay
+from orchestrator.tracking.late import replay
+from orchestrator.tracking.tracker import Tracker
 from teachers.transfer_set.transfer_set import TransferSet
 from tests.test_tracking import append, children, client, points, report, steps_of
 from tests.test_tracking import recipe as tracked
 from tests.training_runs import make_run, make_store, source
 
-PATIENCE_S = 120.0
+PATIENCE_S = 600.0
 COMMAND = Path(sys.executable).parent / "collegium"
 RECIPE = """\
 format: 1
 name: tiny
 transfer_set: {source: {kind: sklearn, name: digits}, inputs: image, label: digit, labelled: 100}
 teachers:
-  mine: {kind: callable, function: "mine:teach", output: logits}
+  mine: {kind: callable, function: "mine:teach", output: logits, require: null}
 students:
   small:
     model: "students.models:mlp"
@@ -350,6 +351,28 @@ def test_an_interrupted_run_leaves_no_process_and_goes_on_when_asked_again(user:
     reused = actions(done.stdout)
     assert (reused["prepare"], reused["label"]) == (True, True)
     assert mlflow_statuses(out) == ["FINISHED", "KILLED"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.campaign
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_process_group_interrupts_a_run_as_one_to_its_driver_does(
+    user: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """From a terminal, `timeout` or a batch system: a Ray that dies of it would take the driver along."""
+    out, log = tmp_path / "out", tmp_path / "log"
+    command = [COMMAND, "run", "recipe.yaml", "--json", "--out", str(out), "-o", "students.small.train.steps=100000"]
+    with log.open("wb") as told:
+        driver = subprocess.Popen(command, cwd=user, stdout=subprocess.DEVNULL, stderr=told, start_new_session=True)
+    wait_until(lambda: any(out.glob("soft_targets/*/spec.json")) or driver.poll() is not None)
+    family = psutil.Process(driver.pid).children(recursive=True)
+    assert family and not [process for process in family if os.getpgid(process.pid) == driver.pid]
+    os.killpg(driver.pid, number)
+    assert driver.wait(timeout=PATIENCE_S) == 128 + number, log.read_text()
+    assert log.read_text().endswith("interrupted; the same command goes on from here\n")
+    assert json.loads(next(out.glob("runs/*/run.json")).read_bytes())["state"] == "interrupted"
+    wait_until(lambda: not any(map(is_alive, family)))
 
 
 def test_a_run_that_is_interrupted_while_its_tracking_database_is_made_can_be_started_again(

@@ -43,11 +43,6 @@ def test_every_command_has_help_and_every_option_too(path: tuple[str, ...], comm
     assert command.help and all(getattr(p, "help", "x") for p in command.params if p.param_type_name == "option")  # type: ignore[attr-defined]
 
 
-def test_the_readme_names_every_command() -> None:
-    text = (ROOT / "README.md").read_text()
-    assert not [" ".join(path) for path, _ in commands() if f"collegium {' '.join(path)}" not in text]
-
-
 def test_a_mistyped_command_is_told_the_nearest(tmp_path: Path) -> None:
     done = run("distil", cwd=tmp_path)
     assert (done.returncode, "distill" in done.stderr) == (2, True)
@@ -92,7 +87,9 @@ def test_a_users_mistake_is_one_message_and_an_exit_code(
 
 def test_plan_writes_nothing(tmp_path: Path) -> None:
     done = run("plan", "--json", "--check", "--out", "out", cwd=tmp_path)
-    assert json.loads(done.stdout)["stages"][0]["action"] == "build"
+    told = json.loads(done.stdout)
+    assert told["stages"][0]["action"] == "build"
+    assert [each["who"] for each in told["memory"]] == ["teachers.wide", "teachers.deep", "students.small"]
     assert not list(tmp_path.iterdir())
 
 

@@ -19,7 +19,6 @@ from students.data.batches import Batches
 from students.data.shared import SharedData
 from students.fitting.codistil import errors_of
 from students.fitting.fit import cohort_of, fit
-from students.fitting.groups import forgotten
 from students.objective.losses import peer
 from students.objective.peer_targets import PEER_RULES
 from students.runs.of_cohort import alone_runs
@@ -172,7 +171,7 @@ def test_a_peer_with_its_own_preprocess_sees_the_rows_as_its_folder_would_augmen
     (batch,) = next(cohort.batches())
     work = stepper.begin(batch, 0)
     stored = next(Batches(stepper.rows, run.members[0], SESSION).from_step(0))
-    moved = stepper.rows.canonical(stored, stepper.views(0))
+    moved = stepper.rows.canonical(stored, stepper.views(stored, 0))
     assert not torch.equal(moved["image"], stored["input.image"])
     assert torch.equal(stepper.preprocessor(moved), work.inputs)
     (generation,) = cohort.listeners[0].heard_at(0, 0)
@@ -413,22 +412,6 @@ def test_an_error_of_ours_in_one_trainer_ends_the_wait_for_no_other(number, othe
     with pytest.raises(ValueError, match="no number"):
         errors_of({"a": works[number], "b": works[other]}, at_once=2)
     assert done == ["the other"]
-
-
-@pytest.mark.parametrize(
-    ("pending", "left", "crowded", "given_back"),
-    [
-        (set(), 1, False, ["old", "older"]),  # one trainer has had all of them: the newest is its own
-        ({"new"}, 1, False, ["old", "older"]),
-        (set(), 2, True, []),  # nobody knows whose is which
-        ({"new"}, 2, True, []),
-        (set(), 1, True, []),
-        ({"old"}, 1, True, ["older", "new"]),  # the last one waits: whatever has room was of one that has ended
-    ],
-)
-def test_room_is_given_back_that_no_trainer_can_have(pending, left, crowded, given_back):
-    found = forgotten(["older", "old", "new"], pending, left=left, crowded=crowded)
-    assert sorted(found) == sorted(given_back)
 
 
 class Fated(torch.nn.Module):

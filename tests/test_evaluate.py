@@ -1,3 +1,5 @@
+import base64
+import io
 import json
 
 import numpy as np
@@ -6,32 +8,37 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 import scipy.special
+import sklearn.datasets
 import sklearn.metrics
 import torch
+from PIL import Image
 
 import students
 from students.delivering.predict import predict_file
 from students.fitting.fit import fit
 from students.measuring import evaluate, footprint
+from students.measuring.labelled import Labelled
+from students.measuring.mistakes import confident_mistakes
 from students.runs.run import Source
 from students.runs.session import PlainSession
-from teachers.config.transfer_set import NumpySource, SklearnSource, TransferSetConfig
+from teachers.config.transfer_set import NumpySource, SklearnSource, SplitConfig, TransferSetConfig
 from teachers.errors import DataError, RecipeError, StoreError
 from teachers.preparing.prepare import prepare
+from teachers.soft_targets.combine.class_scores import COMBINE
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
 from tests.training_runs import make_run
 
 
 def make_source(
-    folder, transfer_set, name, *, seed=0, classes=None, splits=("validation", "test"), **options
+    folder, transfer_set, name, *, seed=0, classes=None, splits=("validation", "test"), encoding="dense", **options
 ) -> Source:
     """A teacher that knows the true class, with noise; it knows `classes` only."""
     stores = {}
     classes = tuple(classes or transfer_set.classes)
     for segment in (segment for split in splits for segment in transfer_set.of(split)):
         stores[segment.name] = folder / f"{name}-{segment.name}"
-        spec = Spec(name, "digest", segment.name, segment.digest, "dense", classes, segment.num_rows, 128)
+        spec = Spec(name, "digest", segment.name, segment.digest, encoding, classes, segment.num_rows, 128)
         store = SoftTargetStore.create(stores[segment.name], spec)
         logits = np.random.default_rng(seed).normal(size=(segment.num_rows, len(classes))).astype(np.float32)
         for row, label in enumerate(transfer_set.labels(segment)):
@@ -47,12 +54,12 @@ def make_source(
 
 @pytest.fixture(scope="module")
 def trained(digits, tmp_path_factory):
-    """A student and its control, two seeds each, hardly trained."""
+    """A student and its control, three seeds each, hardly trained."""
     folder = tmp_path_factory.mktemp("runs")
     runs = [
         make_run(folder, digits, name=name, seed=seed, objective=({"loss": "hard"},), labelled_only=True, steps=steps)
         for name, steps in (("student", 60), ("control", 5))
-        for seed in (0, 1)
+        for seed in (0, 1, 2)
     ]
     fit(runs, PlainSession())
     return {
@@ -112,7 +119,7 @@ def test_without_stores_of_the_validation_rows_nothing_is_said_of_them(digits, t
 def test_every_seed_of_student_and_control_is_measured_as_the_model_itself_answers(digits, trained, evaluation):
     (segment,) = digits.of("test")
     labels = torch.from_numpy(digits.labels(segment).astype(np.int64))
-    assert [run["seed"] for run in evaluation["student"]["runs"]] == [0, 1]
+    assert [run["seed"] for run in evaluation["student"]["runs"]] == [0, 1, 2]
     for kind in ("student", "control"):
         for run in evaluation[kind]["runs"]:
             logits = students.load(trained[kind][run["seed"]])(digits.inputs(segment))
@@ -138,6 +145,98 @@ def test_a_student_is_compared_with_its_own_combination(digits, trained, tmp_pat
     assert found["gain"] is None
     assert found["control"] is None
     assert found["verdict"].startswith("No control was trained")
+
+
+@pytest.mark.parametrize("encoding", ["label", "dense"])
+def test_where_a_store_keeps_the_class_only_no_figure_is_made_of_the_floor(digits, trained, tmp_path, encoding):
+    own = make_source(tmp_path, digits, "own", seed=0)
+    short = make_source(tmp_path, digits, "short", seed=1, encoding=encoding)
+    teachers = evaluate.evaluate_teachers(digits.folder, [own, short])
+    student = evaluate.evaluate_student(digits.folder, [own, short], trained["student"], None, 0)
+    invented = {"nll", "ece", "reliability", "kl"} if encoding == "label" else set()
+
+    def missing(figures):
+        return {key for key, value in figures.items() if value is None}
+
+    assert missing(teachers["teachers"]["own"]) == invented & {"kl"}  # its own are its own; the ensemble's are not
+    assert missing(teachers["teachers"]["short"]) == missing(teachers["ensemble"]) == invented
+    assert missing(teachers["teachers"]["short"]["validation"]) == invented & {"nll"}
+    assert missing(student["ensemble"]) == invented - {"kl"}
+    assert missing(student["student"]["runs"][0]) == invented & {"kl"}
+    for figures in (teachers["teachers"]["short"], teachers["ensemble"], student["student"]["runs"][0]):
+        assert 0 < figures["accuracy"] <= 1 and 0 < figures["agreement"] <= 1
+
+
+def test_a_rule_is_given_the_teachers_in_the_order_of_its_term(digits, trained, tmp_path):
+    sources = [make_source(tmp_path, digits, "wide", seed=0), make_source(tmp_path, digits, "deep", seed=1)]
+    own = {"combine": "tests.test_evaluate:the_first_one", "order": ["deep", "wide"]}
+    found = evaluate.evaluate_student(digits.folder, sources, trained["student"], None, 0, **own)
+    teachers = evaluate.evaluate_teachers(digits.folder, sources)
+    assert found["ensemble"]["accuracy"] == teachers["teachers"]["deep"]["accuracy"]
+    assert found["ensemble"]["accuracy"] != teachers["teachers"]["wide"]["accuracy"]
+
+
+def the_first_one(logits, *, temperature, known, labels=None):
+    return COMBINE["mean_probability"](logits[:1], temperature=temperature, known=known[:1])
+
+
+def test_the_table_of_classes_is_of_teachers_ensemble_and_the_mean_of_seeds(digits, trained, evaluation):
+    (segment,) = digits.of("test")
+    labels = digits.labels(segment)
+    found = evaluation["by_class"]
+    assert found["classes"] == list(digits.classes) and found["support"] == np.bincount(labels, minlength=10).tolist()
+    assert [*found["recall"]] == ["wide", "deep", "ensemble", "student", "control"]
+    said = [students.load(run)(digits.inputs(segment)).argmax(-1) for run in trained["student"].values()]
+    recalls = [sklearn.metrics.recall_score(labels, each, average=None) for each in said]
+    assert found["recall"]["student"] == pytest.approx(np.mean(recalls, 0))
+    commonest = np.bincount(labels).argmax()
+    share = pytest.approx((labels == commonest).mean())
+    assert evaluation["commonest"] == {"class": digits.classes[commonest], "share": share, "classes": 10}
+
+
+def test_the_surest_mistakes_are_those_of_the_delivered_seed_with_the_rows_themselves(digits, trained, evaluation):
+    (segment,) = digits.of("test")
+    images, labels, ids = digits.inputs(segment)["image"], digits.labels(segment), digits.ids(segment).to_pylist()
+    p, said = torch.softmax(students.load(trained["student"][evaluation["delivered"]])(digits.inputs(segment)), -1).max(
+        -1
+    )
+    wrong = sorted(np.flatnonzero(said.numpy() != labels), key=lambda row: -p[row])
+    found = evaluation["mistakes"]
+    assert [mistake["id"] for mistake in found] == [ids[row] for row in wrong[: len(found)]] and len(found) > 5
+    for mistake, row in zip(found, wrong, strict=False):
+        assert (mistake["label"], mistake["said"]) == (digits.classes[labels[row]], digits.classes[said[row]])
+        assert mistake["confidence"] == pytest.approx(float(p[row]), abs=1e-6)
+        (shown,) = mistake["inputs"]
+        drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown["png"]))))
+        assert np.corrcoef(drawn.ravel(), images[row].ravel())[0, 1] > 0.999
+
+
+def test_of_a_table_a_mistake_shows_its_first_values(tmp_path):
+    source = SklearnSource(kind="sklearn", name="breast_cancer")
+    prepared = prepare(TransferSetConfig(source=source, inputs="features", label="target"), tmp_path / "set")
+    rows = Labelled.of(prepared, "test")
+    wrong = torch.nn.functional.one_hot((rows.labels + 1) % 2, 2).float()
+    found = confident_mistakes(wrong, wrong, rows)
+    (segment,) = prepared.of("test")
+    by_id = dict(zip(prepared.ids(segment).to_pylist(), prepared.inputs(segment)["features"], strict=True))
+    for mistake in found:
+        (shown,) = mistake["inputs"]
+        assert shown["of"] == 30 and shown["values"] == by_id[mistake["id"]][: len(shown["values"])].tolist()
+
+
+def test_rows_of_one_group_count_as_one_in_the_interval(trained, tmp_path):
+    digits = sklearn.datasets.load_digits()
+    image = (digits.images[..., None]).astype(np.uint8)
+    writer = np.arange(len(image)) // 40
+    np.savez(tmp_path / "rows.npz", image=image, digit=digits.target, writer=writer)
+    source = NumpySource(kind="numpy", path=str(tmp_path / "rows.npz"))
+    split = SplitConfig(group_by="writer")
+    prepared = prepare(TransferSetConfig(source=source, inputs="image", label="digit", split=split), tmp_path / "set")
+    teacher = make_source(tmp_path, prepared, "wide")
+    found = evaluate.evaluate_student(prepared.folder, [teacher], trained["student"], trained["control"], 0)
+    writers = {writer[int(name.partition("#")[2])] for name in prepared.ids(prepared.of("test")[0]).to_pylist()}
+    assert found["gain"]["grouped"] and found["gain"]["units"] == len(writers)
+    assert f"{len(writers)} groups of test rows" in found["verdict"]
 
 
 def test_size_and_latency_are_those_of_the_delivered_folder(trained, evaluation):

@@ -41,13 +41,22 @@ def recipe_yaml():
 def evaluation():
     quantiles = {"p50_ms": 0.1, "p95_ms": 0.2}
     latency = {"device": "a | b", "threads": 1, "batch_1": quantiles, "batch_32": quantiles}
-    figures = {"accuracy": 0.92, "macro_f1": 0.91, "nll": 0.3, "ece": 0.02, "agreement": 0.95, "kl": 0.1}
+    figures = {
+        "accuracy": 0.92,
+        "balanced_accuracy": 0.9,
+        "macro_f1": 0.91,
+        "nll": 0.3,
+        "ece": 0.02,
+        "agreement": 0.95,
+        "kl": 0.1,
+    }
     size = {"parameters": 1210, "bytes": 5000, "latency": latency}
     return {
         "student": {"runs": [{"seed": seed, **figures, **size} for seed in (0, 1)]},
         "ensemble": figures,
         "gain": {"low": 0.03, "mean": 0.06, "high": 0.09},
         "verdict": "Distillation helps.",
+        "source_digest": "a" * 64,
         "delivered": 1,
     }
 

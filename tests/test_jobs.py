@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ name: job
 task: classification
 transfer_set: {source: {kind: sklearn, name: digits}, inputs: image, label: digit, labelled: 60, limit: 100}
 teachers:
-  mine: {kind: callable, function: "job_teacher:teach", output: logits, resources: {gpus: 0.5, custom: {place: 1}}}
+  mine: {kind: callable, function: "job_teacher:teach", output: logits, require: null, resources: {gpus: 0.5, custom: {place: 1}}}
 students:
   small: {model: "students.models:mlp", teachers: [mine], train: {steps: 20, seeds: [0]}, resources: {gpus: 0}}
 """
@@ -272,11 +273,44 @@ def test_the_plan_knows_the_clusters_nodes_without_joining_it(head: Head, user: 
     assert (refused.returncode, "3 GPU (no node has more than 2)" in refused.stderr) == (4, True), refused.stderr
 
 
+PAGES = ("/api/jobs/", "/api/v0/actors?detail=1", "/api/v0/tasks?detail=1", "/api/v0/workers?detail=1")
+
+
+def test_a_variable_reaches_workers_of_a_cluster_that_do_not_have_it_and_no_page_shows_it(
+    head: Head, user: Path, tmp_path: Path
+) -> None:
+    word = "hush-" + os.urandom(8).hex()
+    (tmp_path / "job_secret.py").write_text(
+        "import numpy as np\n"
+        "def teach(columns, word):\n"
+        f"    assert len(word) == {len(word)} and word.startswith('hush'), 'another word'\n"
+        "    return np.zeros((len(columns['image']), 10), np.float32)\n"
+    )
+    teacher = "kind: callable, function: 'job_secret:teach', output: logits, arguments: {word: '${HUSH}'}"
+    command = [BIN / "collegium", "label", user / "recipe.yaml", "--address", head.gcs, "--out", tmp_path / "out"]
+    command += ["-o", f"teachers.mine={{{teacher}, resources: {{gpus: 0}}}}"]
+
+    def label(**variables: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(command, env=head.environment | variables, cwd=tmp_path, capture_output=True, text=True)
+
+    absent = label()
+    assert absent.returncode == 4 and "word: there is no variable HUSH in the environment of" in absent.stderr
+    done = label(HUSH=word)
+    assert done.returncode == 0, done.stderr
+    key = Path(head.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    for page in PAGES:
+        asked = urllib.request.Request(head.dashboard + page, headers={"Authorization": f"Bearer {key}"})
+        assert word not in urllib.request.urlopen(asked).read().decode()
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert written and not any(word.encode() in path.read_bytes() for path in written)
+    assert any(b"${HUSH}" in path.read_bytes() for path in written)
+
+
 GANGS = """
 import json, ray, sys, time, urllib.request
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
-from teachers.config import Resources
-from teachers.reservation import Request, reserved
+from teachers.config.resources import Resources
+from teachers.resources.reservation import Request, reserved
 whole = ray.cluster_resources()
 def gang(num, **resources):
     return Request.of("replicas", Resources(cpus=0.5, **resources), num)

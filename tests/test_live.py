@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from students.data.batches import INPUT, Batches
+from students.data.batches import Batches
+from students.data.inputs import INPUT
 from students.data.shared import SharedData
 from students.fitting.fit import fit
 from students.fitting.on_ray import fit_on_ray
 from students.runs.run import Live
 from students.runs.session import PlainSession
 from students.training.look_ahead import LookAhead
-from students.training.steps import step_seed
 from students.training.train import Training
 from teachers.config.resources import Resources
 from teachers.config.teacher import CallableTeacher, ModuleTeacher
@@ -147,8 +147,7 @@ def test_the_teacher_is_asked_about_exactly_what_the_student_sees(digits, teache
     )
     steps = zip(range(6), trained.batches(), plain.batches(), strict=False)
     for step, batch, without_teachers in steps:
-        generator = torch.Generator().manual_seed(step_seed(5, step, 0))
-        expected = plain.data.rows.inputs(without_teachers, generator)
+        expected = plain.data.rows.inputs(without_teachers, plain.stepper.views(without_teachers, step))
         told = here.asked[step]
         assert torch.equal(trained.data.preprocessor(told), expected)
         assert torch.equal(trained.data.rows.inputs(batch, None), expected)
@@ -199,22 +198,23 @@ def test_no_more_than_the_look_ahead_is_asked_at_once_and_nothing_after_the_last
     assert '"train.wait_s"' in points
 
 
-def test_ranks_are_asked_about_their_own_rows_by_their_own_draws(digits, teachers, tmp_path):
+def test_ranks_are_asked_about_their_own_rows_as_one_alone_is_asked_about_all(digits, teachers, tmp_path):
     class Rank(PlainSession):
-        def __init__(self, rank, live):
+        def __init__(self, rank, world, live):
             super().__init__(live=live)
-            self.rank, self.world = rank, 2
+            self.rank, self.world = rank, world
 
     run = make_run(tmp_path, digits, live(teachers[0], digits), augment="noise")
     told = []
-    for rank in (0, 1):
+    for rank, world in ((0, 2), (1, 2), (0, 1)):
         here = Here(teachers, digits)
-        session = Rank(rank, here)
+        session = Rank(rank, world, here)
         rows = SharedData().of([run], session)[0].rows
         batches = Batches(rows, run, session).from_step(0)
         next(LookAhead(batches, rows.live, run, session, range(1)))
         told.append(here.asked[0]["image"])
-    assert len(told[0]) == len(told[1]) == 16 and not np.array_equal(told[0], told[1])
+    assert len(told[0]) == len(told[1]) == 16
+    assert np.array_equal(np.concatenate(told[:2]), told[2])
 
 
 # replicas
@@ -235,6 +235,15 @@ def say_slowly(batch):
     time.sleep(0.1)
     Path(__file__).with_name(f"asked-{os.getpid()}").touch()
     return say(batch)
+
+
+def hang_once(batch):
+    try:
+        Path(__file__).with_name("hang").unlink()
+    except FileNotFoundError:
+        return say(batch)
+    while True:
+        time.sleep(3600)
 
 
 def die_of_255(batch):
@@ -330,6 +339,26 @@ def test_a_batch_that_kills_its_replicas_is_named_and_no_other_suffers(digits, o
         with pytest.raises(TeacherError, match=rf"'mine' failed 2 times at a batch of 32 rows, sample_key {keys[0]}"):
             client.answers(bad)
         np.testing.assert_allclose(client.answers(good)["mine"], expected(inputs), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_live_answer_that_never_comes_is_told_and_asked_for_again_of_another_replica(
+    digits, own, ray_cluster, tmp_path, caplog
+):
+    (tmp_path / "hang").touch()
+    inputs, keys = batch_of(digits)
+    with (
+        caplog.at_level("INFO"),
+        live_replicas([own("hang_once", stall_timeout_s=30)], digits.folder, [], 60) as replicas,
+    ):
+        client = ReplicaClient(replicas)
+        answer = client.answers(client.ask(["mine"], inputs, keys))["mine"]
+    np.testing.assert_allclose(answer, expected(inputs), atol=1e-5)
+    told = r"waiting since \d\d:\d\d:\d\d \(1\d s\): no answer from 1 of 1 replicas of live teacher 'mine': number 0; after 30"
+    assert re.search(told, caplog.text)
+    assert "replica 0 of live teacher 'mine' has not answered for 3" in caplog.text
+    assert client.num_retries == 1
+    assert_all_is_given_back()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from teachers.process import log_lines, prometheus
+from teachers.process import log_lines
 from teachers.process.log_lines import ROOTS, Carried, JsonLines, ids, with_ids, working_on
 
 ROOT = Path(__file__).parents[1]
@@ -98,17 +98,3 @@ def test_figures_wait_for_a_ray_that_another_thread_is_importing() -> None:
         "prometheus.show('collegium_stages_done', 1)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
-
-
-def test_the_readme_has_a_row_for_every_figure() -> None:
-    text = (ROOT / "README.md").read_text()
-    for row in metric_rows():
-        assert row in text, row
-
-
-def metric_rows() -> list[str]:
-    """`python -c 'from tests.test_logs import metric_rows; print(*metric_rows(), sep=chr(10))'` writes the table."""
-    return [
-        f"| `ray_{name}{'_total' * (figure.kind == 'Counter')}` | {figure.kind.lower()} | {', '.join(figure.labels)} | {figure.meaning} |"
-        for name, figure in prometheus.FIGURES.items()
-    ]

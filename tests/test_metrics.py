@@ -5,7 +5,6 @@ import scipy.stats
 import sklearn.metrics
 import torch
 
-from students.measuring.bootstrap import Gain, paired_gain, points, verdict
 from students.tasks import classification
 
 
@@ -26,6 +25,42 @@ def test_accuracy_f1_and_nll_are_those_of_scikit_learn():
     assert classification.nll(logits, labels) == pytest.approx(
         sklearn.metrics.log_loss(labels, p, labels=range(7)), abs=1e-12
     )
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+def test_recall_by_class_and_balanced_accuracy_are_those_of_scikit_learn():
+    logits, labels = some_logits()
+    labels = labels.clamp(max=4)  # classes 5 and 6 have no row
+    said = logits.argmax(-1)
+    expected = sklearn.metrics.recall_score(labels, said, average=None, labels=range(5))
+    assert classification.recall(logits, labels) == [*map(pytest.approx, expected), None, None]
+    balanced = sklearn.metrics.balanced_accuracy_score(labels, said)
+    assert classification.balanced_accuracy(logits, labels) == pytest.approx(balanced, abs=1e-12)
+
+
+def test_the_table_of_classes_holds_supports_and_the_mean_recall_of_seeds():
+    (one, labels), (other, _) = some_logits(), some_logits(seed=1)
+    labels = labels.clamp(max=5)
+    found = classification.by_class({"student": [one, other], "ensemble": [one]}, labels, "abcdefg")
+    recalls = [
+        sklearn.metrics.recall_score(labels, logits.argmax(-1), average=None, labels=range(6))
+        for logits in (one, other)
+    ]
+    assert found["classes"] == [*"abcdefg"]
+    assert found["support"] == [*np.bincount(labels, minlength=7)]
+    assert found["recall"]["student"][:6] == pytest.approx(np.mean(recalls, 0))
+    assert found["recall"]["ensemble"][:6] == pytest.approx(recalls[0])
+    assert found["recall"]["student"][6] is None
+
+
+def test_probabilities_that_are_nobodys_have_no_figures():
+    logits, labels = some_logits()
+    own = classification.all_metrics(logits, labels, logits.flip(0))
+    none = classification.all_metrics(logits, labels, logits.flip(0), sure=False)
+    kl = classification.all_metrics(logits, labels, logits.flip(0), ensemble_sure=False)
+    assert {key for key in own if none[key] is None} == {"nll", "ece", "reliability", "kl"}
+    assert {key for key in own if kl[key] is None} == {"kl"}
+    assert none["accuracy"] == own["accuracy"] and none["agreement"] == own["agreement"]
 
 
 def test_a_class_that_is_never_said_and_never_true_counts_in_no_f1():
@@ -77,69 +112,3 @@ def test_agreement_is_symmetric_with_ones_on_the_diagonal():
     assert (matrix == matrix.T).all()
     assert (matrix.diagonal() == 1).all()
     assert matrix[0, 2] == (said["a"].argmax(-1) == said["c"].argmax(-1)).double().mean()
-
-
-def rights(rows: int, shares: list[float], seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).random((len(shares), rows)) < np.array(shares)[:, None]
-
-
-def test_the_gain_is_the_mean_over_seeds_and_lies_in_its_interval():
-    student, control = rights(500, [0.9, 0.8, 0.9]), rights(500, [0.7, 0.8, 0.8], seed=1)
-    gain = paired_gain(student, control)
-    assert gain.mean == pytest.approx((student.mean(1) - control.mean(1)).mean(), abs=1e-12)
-    assert gain.low < gain.mean < gain.high
-    assert gain.by_seed == pytest.approx(student.mean(1) - control.mean(1))
-    assert gain == paired_gain(student, control)
-
-
-def test_the_interval_is_that_of_resampling_rows_one_by_one():
-    student, control = rights(300, [0.9, 0.8]), rights(300, [0.8, 0.8], seed=1)
-    random = np.random.default_rng(5)
-    differences = student.astype(float) - control
-    drawn = [differences[:, random.integers(0, 300, 300)].mean() for _ in range(10_000)]
-    gain = paired_gain(student, control)
-    assert [gain.low, gain.high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=2.5e-3)
-
-
-def test_the_interval_covers_the_true_gain_nineteen_times_of_twenty():
-    covered = 0
-    for seed in range(300):
-        student, control = rights(400, [0.85], seed), rights(400, [0.8], 1000 + seed)
-        gain = paired_gain(student, control)
-        covered += gain.low <= 0.05 <= gain.high
-    assert 0.91 < covered / 300 < 0.98
-
-
-def test_pairing_narrows_the_interval_of_models_that_fail_on_the_same_rows():
-    control = rights(500, [0.8])
-    student = control | rights(500, [0.1], seed=1)
-    unpaired = np.random.default_rng(2).permutation(student, axis=1)
-    paired, broken = paired_gain(student, control), paired_gain(unpaired, control)
-    assert paired.high - paired.low < 0.5 * (broken.high - broken.low)
-
-
-@pytest.mark.parametrize(
-    ("gain", "expected"),
-    [
-        (Gain(0.03, 0.06, 0.09), "Distillation helps: +6.0 points"),
-        (Gain(-0.09, -0.06, -0.03), "Distillation hurts: \N{MINUS SIGN}6.0 points"),
-        (
-            Gain(0.03, 0.06, 0.09, (0.1, 0.02)),
-            "Distillation helps: +6.0 points of test accuracy over the control (95% int",
-        ),
-        (Gain(-0.01, 0.06, 0.09), "No difference shown"),
-        (Gain(0.0, 0.0, 0.0), "No difference shown"),
-        (None, "No control was trained"),
-    ],
-)
-def test_the_verdict_claims_no_more_than_the_interval_shows(gain, expected):
-    assert verdict(gain, 3).startswith(expected)
-
-
-def test_the_verdict_says_when_seeds_disagree():
-    assert "which disagree: \N{MINUS SIGN}1.0 to +13.0" in verdict(Gain(0.03, 0.06, 0.09, (-0.01, 0.13)), 2)
-    assert "disagree" not in verdict(Gain(0.03, 0.06, 0.09, (0.01, 0.13)), 2)
-
-
-def test_points_have_a_sign_unless_they_are_zero():
-    assert [points(value) for value in (0.1, -0.1, 0.0001, -0.0001)] == ["+10.0", "\N{MINUS SIGN}10.0", "0.0", "0.0"]

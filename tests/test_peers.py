@@ -1,6 +1,7 @@
 """Synchronous cohorts: laws, and single-process references written out by hand, in float64."""
 
 import dataclasses
+import itertools
 import json
 import re
 
@@ -10,12 +11,13 @@ import torch
 import torch.nn.functional as F
 
 from students.cohorts.exchange import WIRES, Exchange
-from students.cohorts.features import Projector, maps_of_zeros
+from students.cohorts.features import Projector, maps_of
 from students.data.batches import Batches
 from students.data.shared import SharedData
 from students.fitting.fit import fit
 from students.objective.peer_targets import PEER_RULES
 from students.runs.session import PlainSession
+from students.training.train import Clock
 from teachers.errors import CollegiumError, RecipeError
 from teachers.models.folder import load_model
 from teachers.users_code.imports import use_user_path
@@ -215,6 +217,23 @@ def test_members_of_kdcl_see_views_of_their_own_and_others_the_same(digits, tmp_
     assert not torch.equal(*seen["kdcl"])
 
 
+def test_a_teacher_that_moves_in_some_steps_only_sees_the_students_crops_in_all(digits, tmp_path):
+    from students.fitting.fit import cohort_of
+
+    members = {"big": {**EXACT, "role": "deep_teacher"}, "small": {**EXACT, "role": "student"}}
+    config = cohort_config("online_teacher", members, teachers_every=3, train={"augment": "affine"})
+    cohort = cohort_of(make_cohort(tmp_path, digits, config), SESSION, SharedData())
+    seen = {training.run.name: [] for training in cohort.trainings}
+    for training in cohort.trainings:
+        mine = seen[training.run.name]
+        training.module.register_forward_pre_hook(lambda _, inputs, mine=mine: mine.append(inputs[0]))
+    for batches in itertools.islice(cohort.batches(), 4):
+        cohort.advance(batches, Clock(1e9))
+    big, small = seen.values()
+    assert len(big) == len(small) == 4
+    assert all(torch.equal(*inputs) for inputs in zip(big, small, strict=True))
+
+
 def exchange_config(members, **options):
     layered = {name: {**member, "layers": layers} for name, (member, layers) in members.items()}
     return cohort_config("feature_exchange", layered, **options)
@@ -266,7 +285,7 @@ def test_feature_exchange_is_its_formula(digits, tmp_path):
 def test_a_hook_of_the_models_own_is_left_where_it_is():
     module, seen = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)), []
     module[1].register_forward_hook(lambda *of_call: seen.append(of_call))
-    assert [maps.shape for maps in maps_of_zeros(module, ["1"], (2, 2), "here")] == [(1, 3)]
+    assert [maps.shape for maps in maps_of(module, ["1"], torch.zeros(1, 2, 2), "here")] == [(1, 3)]
     module(torch.zeros(1, 2, 2))
     assert len(seen) == 2 and len(module[1]._forward_hooks) == 1
 
@@ -305,7 +324,6 @@ def test_an_online_teacher_that_moves_every_step_is_plain_training(digits, tmp_p
 
 def test_a_students_loss_has_no_gradient_at_its_teachers(digits, tmp_path):
     from students.fitting.fit import cohort_of
-    from students.training.train import Clock
 
     run = make_cohort(tmp_path, digits, online(teachers_every=2, train={"steps": 4}))
     cohort = cohort_of(run, SESSION, SharedData())
@@ -483,7 +501,6 @@ def test_trunks_that_do_not_fit_are_refused_with_the_first_difference(digits, tm
 @pytest.mark.parametrize("method", [{"method": "mutual"}, {"method": "kdcl", "target": "general"}])
 def test_a_resumed_cohort_ends_like_an_undisturbed_one(method, digits, tmp_path):
     from students.fitting.fit import cohort_of
-    from students.training.train import Clock
 
     config = cohort_config(members={"a": MLP, "b": CONV}, train={"steps": 60, "evaluate_every": 15}, **method)
     whole = make_cohort(tmp_path / "whole", digits, config)
@@ -511,7 +528,6 @@ def losses(folder):
 
 def test_the_loss_of_two_workers_that_were_resumed_is_that_of_the_steps_since(digits, tmp_path):
     from students.fitting.fit import cohort_of
-    from students.training.train import Clock
 
     folders = tmp_path / "here", tmp_path / "ranks"
     two = cohort_config("mutual", {"a": MLP}, workers_per_member=2, **last())
@@ -593,7 +609,6 @@ def test_what_is_saved_after_a_rollback_and_a_resume_is_the_newest(digits, tmp_p
 
 def test_a_checkpoint_whose_weights_overflow_at_once_is_not_gone_back_to(digits, tmp_path, caplog):
     from students.fitting.fit import cohort_of
-    from students.training.train import Clock
 
     run = make_cohort(tmp_path, digits, cohort_config("mutual", train={"steps": 12}))
     cohort = cohort_of(run, SESSION, SharedData())

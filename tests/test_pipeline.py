@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ QUICK = [
     "teachers.trees.arguments={n_estimators: 10}",
     "students.small.train.steps=40",
     "students.small.train.seeds=[0, 1]",
+    "students.small.control=true",
 ]
 
 
@@ -54,7 +56,7 @@ def copied(finished: tuple[Path, Mapping[str, Any]], tmp_path: Path) -> Path:
 
 def test_the_report_has_what_other_programs_rely_on(finished: tuple[Path, Mapping[str, Any]]) -> None:
     out, report = finished
-    assert report["format"] == 1 and report["recipe"]["name"] == "digits"
+    assert report["format"] == 2 and report["recipe"]["name"] == "digits"
     assert set(report["teachers"]) == {"wide", "deep", "trees"}
     assert all(0 <= teacher["test_accuracy"] <= 1 for teacher in report["teachers"].values())
     small = report["students"]["small"]
@@ -128,7 +130,9 @@ def test_changed_weights_are_labelled_anew_beside_the_old(ray_cluster: None, tmp
         shapes = {"1.weight": (16, 64), "1.bias": (16,), "3.weight": (10, 16), "3.bias": (10,)}
         save_file({name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}, weights)
         trees = "{kind: sklearn, model: 'sklearn.linear_model:LogisticRegression'}"
-        wide = f"{{kind: module, model: 'teachers.zoo:mlp', arguments: {{hidden: 16}}, weights: {weights}}}"
+        wide = (
+            f"{{kind: module, model: 'teachers.zoo:mlp', arguments: {{hidden: 16}}, weights: {weights}, require: null}}"
+        )
         return f"teachers={{wide: {wide}, trees: {trees}}}"
 
     def label(override: str) -> dict[str, str]:
@@ -162,6 +166,32 @@ def test_a_teacher_that_says_nan_is_named_with_the_rows(ray_cluster: None, tmp_p
     recipe = quick("teachers.wide={kind: callable, function: 'mine_nan:teach', output: logits}")
     with pytest.raises(TeacherError, match=r"wide.*NaN or infinity.*sample_key \d{6,}"):
         run(recipe, tmp_path / "out", until="label", user_path=tmp_path)
+
+
+def test_a_teacher_that_fails_ends_the_run_at_once_with_what_is_trained_beside_it(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    """What is sealed by then stays."""
+    import ray
+
+    out = tmp_path / "out"
+    (tmp_path / "mine_fails.py").write_text(
+        "import time\n"
+        "from pathlib import Path\n"
+        "def teach(batch, out):\n"
+        "    while not list(Path(out).glob('teachers/wide-*/metrics.jsonl')):\n"
+        "        time.sleep(0.1)\n"
+        "    raise ValueError('not today')\n"
+    )
+    mine = f"teachers.mine={{kind: callable, function: 'mine_fails:teach', output: logits, arguments: {{out: {out}}}}}"
+    recipe = quick(mine, "teachers.wide.train={steps: 100000, evaluate_every: 100}")
+    with pytest.raises(TeacherError, match="not today"):
+        run(recipe, out, until="label", user_path=tmp_path)
+    assert not list(out.glob("teachers/wide-*/SEAL.json"))
+    assert list(out.glob("prepared/*/SEAL.json"))
+    assert json.loads(next(out.glob("runs/*/run.json")).read_bytes())["state"] == "failed"
+    while ray.available_resources().get("CPU") != 8:
+        time.sleep(0.1)
 
 
 def test_a_quality_gate_that_is_missed_is_told(copied: Path) -> None:

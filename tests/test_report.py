@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from orchestrator.recipe.model import Recipe, public
-from orchestrator.reporting.document import POINTS_OF_A_CURVE, build_report, curves, write_report
-from orchestrator.reporting.headline import headline_figures
+from orchestrator.reporting.by_class import class_table
+from orchestrator.reporting.document import POINTS_OF_A_CURVE, build_report, curves, notes, write_report
+from orchestrator.reporting.headline import headline_figures, remarks
 from orchestrator.reporting.note import note
-from orchestrator.reporting.page import page, seconds, tone
+from orchestrator.reporting.page import page, seconds
 from orchestrator.reporting.plots import short
-from students.measuring.bootstrap import paired_gain, verdict
+from students.measuring.gain import paired_gain, verdict
 from students.tasks import classification
 
 SIZE = {
@@ -32,8 +33,8 @@ SIZE = {
 HOSTILE = '<script>alert("x")</script>'
 
 
-def recipe_of(students):
-    one = {"model": "students.models:mlp", "teachers": ["wide", "trees"]}
+def recipe_of(students, *, control=True):
+    one = {"model": "students.models:mlp", "teachers": ["wide", "trees"], "control": control}
     return public(
         Recipe.model_validate(
             {
@@ -50,7 +51,12 @@ def recipe_of(students):
     )
 
 
-def evaluations_of(students, *, control=True, seeds=(0, 1, 2)):
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+MISTAKE = {"id": "a.png", "label": "8", "said": "3", "confidence": 0.984, "ensemble": "8"}
+
+
+def evaluations_of(students, *, control=True, seeds=(0, 1, 2), share=0.1):
+    """As the evaluate stages leave them; `share`: of the commonest class."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 10, (300,), generator=generator)
 
@@ -66,6 +72,7 @@ def evaluations_of(students, *, control=True, seeds=(0, 1, 2)):
             "ensemble": classification.all_metrics(ensemble, labels),
             "agreement": classification.agreement_matrix({**said, "ensemble": ensemble}),
             "rows": 300,
+            "commonest": {"class": "1", "share": share, "classes": 10},
         }
     }
     for name in students:
@@ -86,8 +93,18 @@ def evaluations_of(students, *, control=True, seeds=(0, 1, 2)):
             "control": runs(other) if control else None,
             "ensemble": classification.all_metrics(ensemble, labels),
             "gain": gain.to_json() if gain else None,
-            "verdict": verdict(gain, len(seeds)),
+            "verdict": verdict(gain),
             "delivered": seeds[0],
+            "by_class": classification.by_class(
+                {
+                    **{name: [logits] for name, logits in {**said, "ensemble": ensemble}.items()},
+                    "student": [*mine.values()],
+                    **({"control": [*other.values()]} if control else {}),
+                },
+                labels,
+                "0123456789",
+            ),
+            "mistakes": [{**MISTAKE, "inputs": [{"column": "image", "png": PNG}]}],
             "agreement": classification.agreement_matrix({**said, "ensemble": ensemble, "student": mine[seeds[0]]}),
         }
     return found
@@ -121,7 +138,7 @@ def metrics_file(tmp_path):
 
 def build(digits, metrics_file, *, students=("small",), reason="new", **options):
     return build_report(
-        recipe=recipe_of(students),
+        recipe=recipe_of(students, control=options.get("control", True)),
         stages=stages_of(reason),
         evaluations=evaluations_of(students, **options),
         metrics=dict.fromkeys(students, metrics_file),
@@ -137,7 +154,7 @@ def report(digits, metrics_file):
 
 
 def test_the_keys_that_other_programs_rely_on_are_there(report):
-    assert report["format"] == 1
+    assert report["format"] == 2
     assert report["recipe"]["name"] == "digits"
     assert {"stage", "name", "key", "reused", "reason", "seconds"} <= report["stages"][0].keys()
     assert report["teachers"]["wide"]["test_accuracy"] == report["teachers"]["wide"]["accuracy"]
@@ -184,6 +201,7 @@ class Page(HTMLParser):
                 self.ids.append(value)
             if name in ("src", "data", "action", "srcset") or (name in ("href", "xlink:href") and tag != "a"):
                 self.loads.append(value)
+        self.loads = [target for target in self.loads if not target.startswith("data:image/png;base64,")]
 
 
 @pytest.mark.parametrize("students", [("small",), ("small", "tiny")])
@@ -232,6 +250,20 @@ def test_notes_say_what_flatters_or_harms_the_figures(digits, metrics_file):
     assert "Teacher trees gives probabilities; they were floored at 0.001" in told
 
 
+@pytest.mark.parametrize(
+    ("dropped", "told"),
+    [
+        ({}, "3 test rows those of train rows, 1 test rows those of validation rows; test figures may flatter"),
+        ({"train": 4, "validation": 0}, "Dropped were 4 train rows."),
+    ],
+)
+def test_rows_of_two_splits_are_told_by_split(dropped, told):
+    found = {"train/validation": 0, "train/test": 3, "validation/test": 1}
+    assert told in " ".join(
+        notes(recipe_of(["small"]), {"duplicates_across_splits": found, "dropped_duplicates": dropped})
+    )
+
+
 def test_curves_keep_the_last_word_on_a_step_drop_what_is_not_finite_and_stay_short(tmp_path):
     path = tmp_path / "metrics.jsonl"
     records = [{"run": "a", "step": step, "key": "k", "value": 1.0, "time": 0.0} for step in range(3000)]
@@ -244,10 +276,98 @@ def test_curves_keep_the_last_word_on_a_step_drop_what_is_not_finite_and_stay_sh
     assert curves(tmp_path / "missing.jsonl") == {}
 
 
-def test_a_verdict_has_the_tone_of_its_interval():
-    assert tone({"low": 0.01, "mean": 0.02, "high": 0.03}) == "helps"
-    assert tone({"low": -0.03, "mean": -0.02, "high": -0.01}) == "hurts"
-    assert tone({"low": -0.01, "mean": 0.02, "high": 0.03}) == tone(None) == "open"
+@pytest.mark.parametrize(
+    ("gain", "tone"),
+    [
+        ({"low": 0.01, "mean": 0.02, "high": 0.03, "conclusion": "helps"}, "helps"),
+        ({"low": -0.03, "mean": -0.02, "high": -0.01, "conclusion": "hurts"}, "hurts"),
+        ({"low": 0.01, "mean": 0.02, "high": 0.03, "conclusion": "open"}, "open"),
+        ({"low": None, "mean": 0.02, "high": None, "conclusion": "open"}, "open"),
+        (None, "open"),
+    ],
+)
+def test_a_verdict_has_the_tone_of_its_conclusion(report, gain, tone):
+    report["students"]["small"]["gain"] = gain
+    assert f'<section class="card verdict {tone}">' in page(report)
+
+
+def test_one_seed_is_told_without_an_interval_everywhere(digits, metrics_file):
+    report = build(digits, metrics_file, seeds=(4,))
+    small = report["students"]["small"]
+    assert small["gain"]["low"] is None and small["gain"]["high"] is None
+    figures = headline_figures(report)
+    assert "students.small.gain.mean" in figures and "students.small.gain.low" not in figures
+    for told in (page(report), note(report)):
+        assert "No verdict: " in told and "give `train.seeds` at least two" in told.replace("&#39;", "'")
+        assert "no interval" in told
+
+
+def test_how_many_verdicts_stand_there_is_told_where_there_are_several(digits, metrics_file):
+    assert remarks(build(digits, metrics_file)) == []
+    several = build(digits, metrics_file, students=("small", "tiny", "flat"))
+    (told,) = remarks(several)
+    assert told.startswith("3 verdicts stand here") and "14 %" in told
+    assert told in page(several) and told in note(several)
+    assert remarks(build(digits, metrics_file, students=("small", "tiny"), control=False)) == []
+
+
+def test_with_uneven_classes_the_headline_says_what_the_commonest_answer_would_reach(digits, metrics_file):
+    report = build(digits, metrics_file, share=0.627)
+    (told,) = remarks(report)
+    assert told == "The classes are uneven: who always answers '1' has an accuracy of 62.7 %."
+    assert told in note(report) and told.replace("'", "&#39;") in page(report)
+    assert remarks(build(digits, metrics_file, share=0.15)) == []
+
+
+def test_classes_stand_in_the_order_of_what_the_student_loses(report):
+    found = report["students"]["small"]["by_class"]
+    lost = {
+        name: ensemble - student
+        for name, ensemble, student in zip(
+            found["classes"], found["recall"]["ensemble"], found["recall"]["student"], strict=True
+        )
+    }
+    table = class_table(found)
+    assert table["names"] == ["wide", "trees", "ensemble", "student", "control"]
+    assert [row["name"] for row in table["rows"]] == sorted(lost, key=lost.get, reverse=True)
+    assert [row["lost"] for row in table["rows"]] == sorted(lost.values(), reverse=True)
+    html = page(report)
+    assert "Where small loses" in html and html.index("Where small loses") < html.index("Surest mistakes of small")
+
+
+def test_a_class_without_a_test_row_is_in_no_table_and_many_classes_do_not_flood_the_page():
+    recalls = [None, *[0.5] * 99]
+    found = {"classes": [*map(str, range(100))], "support": [0, *[3] * 99]}
+    table = class_table({**found, "recall": {"ensemble": recalls, "student": recalls}})
+    assert "0" not in [row["name"] for row in table["rows"]]
+    assert len(table["rows"]) + table["left_out"] == 99 and len(table["rows"]) < 50
+
+
+def test_a_mistake_is_shown_with_its_image_or_its_values_under_their_names(report):
+    html = page(report)
+    assert f'<img src="data:image/png;base64,{PNG}" alt="row a.png">' in html and "98.4 %" in html
+    report["recipe"]["transfer_set"]["inputs"] = ["width", "height"]
+    values = [{"column": "features", "values": [3.14159, 2.0], "of": 2}]
+    report["students"]["small"]["mistakes"] = [{**MISTAKE, "label": HOSTILE, "inputs": values}]
+    html = page(report)
+    assert "width 3.142, height 2" in html and "<img" not in html and HOSTILE not in html
+
+
+def test_a_figure_that_would_be_the_recipes_invention_is_a_dash(digits, metrics_file):
+    report = build(digits, metrics_file)
+    invented = {"nll": None, "ece": None, "reliability": None, "kl": None}
+    report["teachers"]["trees"] |= invented
+    report["ensemble"] |= invented
+    small = report["students"]["small"]
+    small["ensemble"] |= invented
+    small |= {"kl": None}
+    html = page(report)
+    rows = {
+        row.split("</td>")[0]: row for row in re.findall(r"<td><span class=.dot.></span>(.*?)</tr>", html, re.DOTALL)
+    }
+    dashes = {name: row.count("<td>\N{EN DASH}</td>") for name, row in rows.items()}
+    assert dashes == {"wide": 0, "trees": 3, "teachers together": 2, "small": 1, "control of small": 0}
+    assert "keeps the class only" in html
 
 
 def test_headline_and_note_say_what_the_report_says(report):
@@ -263,3 +383,9 @@ def test_headline_and_note_say_what_the_report_says(report):
 def test_numbers_are_short():
     assert [short(1234567), short(1210), short(0.05)] == ["1.23 M", "1.21 k", "0.05"]
     assert [seconds(12.34), seconds(600), seconds(7200)] == ["12.3 s", "10.0 min", "2.0 h"]
+
+
+def test_every_key_of_a_report_is_told(report):
+    told = (Path(__file__).parents[1] / "docs/reference/report.md").read_text()
+    for key in {*report, *report["students"]["small"], *report["teachers"]["wide"], *report["stages"][0]}:
+        assert key == "accuracy" or re.search(rf"`{key}[`.\[]", told), key  # of a teacher it is `test_accuracy` too

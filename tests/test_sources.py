@@ -12,10 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
+from teachers.config.preprocess import Preprocess
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import DataError, RecipeError
+from teachers.models.preprocess import Preprocessor
 from teachers.preparing.images import BadRow, decode_image, resized
 from teachers.preparing.look import look, source_digest
 from teachers.preparing.prepare import prepare
@@ -147,8 +150,40 @@ def test_lists_of_numbers_are_features(tmp_path, kind):
     lists = pa.array(values.astype(float).tolist(), pa.list_(pa.float64())).cast(pa.list_(kind))
     pq.write_table(pa.table({"x": lists, "label": np.arange(ROWS) % 2}), tmp_path / "data.parquet")
     prepared = prepare(config("parquet", tmp_path / "data.parquet", "x"), tmp_path / "out")
-    assert prepared.columns[0].kind == "number" and prepared.columns[0].dtype == np.float32
-    assert np.array_equal(by_position(prepared)[0]["x"], values.astype(np.float32))
+    exact = np.float64 if kind == pa.float64() else np.float32
+    assert prepared.columns[0].kind == "number" and prepared.columns[0].dtype == exact
+    found = by_position(prepared)[0]["x"]
+    assert found.dtype == exact and np.array_equal(found, values.astype(exact))
+
+
+@pytest.mark.parametrize("form", ["int64", "uint32 beside int8", "decimal", "float64", "lists of int64", "csv"])
+def test_numbers_that_float32_would_round_are_normalised_first(tmp_path, form):
+    """Seconds since 1970: float32 has steps of 128 there, and the rows differ by less than 100."""
+    seconds = 1_700_000_000 + np.random.default_rng(0).integers(0, 100, ROWS)
+    path, inputs = tmp_path / "data.parquet", ["t"]
+    if form == "csv":
+        path = tmp_path / "data.csv"
+        path.write_text("\n".join(["t,label", *(f"{t},{row % 2}" for row, t in enumerate(seconds.tolist()))]))
+    else:
+        plain = pa.array(seconds, pa.int64())
+        columns = {
+            "int64": {"t": plain},
+            "uint32 beside int8": {"t": plain.cast(pa.uint32()), "small": pa.array([1, 2] * 30, pa.int8())},
+            "decimal": {"t": plain.cast(pa.decimal128(20, 0)).cast(pa.decimal128(24, 3))},
+            "float64": {"t": plain.cast(pa.float64())},
+            "lists of int64": {"t": pa.array([[t] for t in seconds.tolist()], pa.list_(pa.int64()))},
+        }[form]
+        inputs = [*columns]
+        pq.write_table(pa.table(columns | {"label": np.arange(ROWS) % 2}), path)
+    prepared = prepare(config(path.suffix[1:], path, inputs), tmp_path / "out")
+    preprocessor = Preprocessor(Preprocess(), prepared.columns)
+    inputs, _ = by_position(prepared)
+    (name,) = inputs
+    train = np.concatenate([prepared.inputs(segment)[name] for segment in prepared.of("train")])[:, 0]
+    expected = (seconds - train.mean()) / train.std()
+    found = preprocessor(inputs)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found[:, 0].numpy(), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_scalar_columns_are_joined_in_the_order_of_the_recipe(tmp_path):
@@ -194,7 +229,7 @@ def test_text_tables_hold_numeric_features(tmp_path, kind):
     prepared = prepare(config(kind, path, ["a", "b"]), tmp_path / "out")
     inputs, labels = by_position(prepared)
     assert prepared.classes == ("c0", "c1", "c2") and np.array_equal(labels, np.arange(ROWS) % 3)
-    assert np.array_equal(inputs["features"], values.astype(np.float32))
+    assert np.array_equal(inputs["features"], values)
 
 
 def test_text_that_is_longer_than_a_block_is_read_whole(tmp_path):
@@ -781,8 +816,10 @@ def test_a_look_knows_what_preparing_finds_and_writes_nothing(tmp_path):
     path = table_file(tmp_path)
     seen = look(config("parquet", path, "features"))
     prepared = prepare(config("parquet", path, "features"), tmp_path / "out")
-    assert [(c.name, c.kind, c.shape) for c in seen.columns] == [(c.name, c.kind, c.shape) for c in prepared.columns]
-    assert (seen.classes, seen.num_rows, seen.num_bytes) == (None, ROWS, ROWS * 8)
+    assert [(c.name, c.kind, c.shape, c.wide) for c in seen.columns] == [
+        (c.name, c.kind, c.shape, c.wide) for c in prepared.columns
+    ]
+    assert (seen.classes, seen.num_rows, seen.num_bytes) == (None, ROWS, ROWS * 16)
     assert {entry.name for entry in tmp_path.iterdir()} == {"data.parquet", "out"}
 
 

@@ -21,6 +21,7 @@ from orchestrator.search.study import Study, Trial
 from orchestrator.stages.stages import Stage
 from orchestrator.watching import journal
 from orchestrator.watching.journal import Journal
+from orchestrator.watching.pulse import SILENT_S
 from orchestrator.watching.status import Looker
 from orchestrator.watching.status_lines import lines, one_line
 from orchestrator.watching.status_stages import Curves
@@ -120,13 +121,13 @@ def test_a_run_whose_process_is_gone_is_killed_not_running(tmp_path: Path) -> No
     assert "the same command goes on" in next(lines(found))
 
 
-@pytest.mark.parametrize(("silent_s", "state"), [(1.0, "running"), (2 * journal.SILENT_S, "killed")])
+@pytest.mark.parametrize(("silent_s", "state"), [(1.0, "running"), (2 * SILENT_S, "killed")])
 def test_a_run_on_another_machine_is_believed_as_long_as_it_beats(tmp_path: Path, silent_s: float, state: str) -> None:
     with begun(tmp_path) as written:
         document = json.loads(written.file.read_bytes())
     elsewhere = {"processes": "elsewhere", "state": "running", "beat": time.time() - silent_s}
     written.file.write_text(json.dumps({**document, **elsewhere}))
-    assert Looker(str(tmp_path)).look()["run"]["state"] == state
+    assert Looker(str(tmp_path), patience_s=0.5).look()["run"]["state"] == state
 
 
 @pytest.mark.skipif(not BOOT.exists(), reason="Linux alone gives each start of a machine a name")

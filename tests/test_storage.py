@@ -32,8 +32,9 @@ from orchestrator.cli.store import gc, remove, verify
 from orchestrator.search.study import Study, Trial
 from orchestrator.stages.locks import folder_lock
 from orchestrator.stages.stages import Stage, Stages
+from orchestrator.tracking.late import replay
 from orchestrator.tracking.ledger import Ledger
-from orchestrator.tracking.tracker import Tracker, replay
+from orchestrator.tracking.tracker import Tracker
 from orchestrator.watching.journal import Journal
 from orchestrator.watching.status import Looker
 from students.runs.curves import Record, append_metrics, gather_metrics, keep_metrics

@@ -30,7 +30,7 @@ INPUTS = {"rows": "r0", "labels of wide": "w0"}
 
 
 def recipe(*overrides: str) -> Recipe:
-    return load_recipe(find("search"), ("search.trials=4", *overrides))
+    return load_recipe(find("search"), ("search.trials=4", "students.small.control=true", *overrides))
 
 
 def opened(folder: Path, *overrides: str, inputs: Mapping[str, str] = INPUTS) -> Study:

@@ -195,10 +195,11 @@ def test_too_few_trials_or_all_alike_have_no_importance():
 @pytest.mark.parametrize(
     ("gain", "said"),
     [
-        ({"low": 0.01, "mean": 0.02, "high": 0.03}, "Distil:"),
-        ({"low": -0.03, "mean": -0.02, "high": -0.01}, "Do not distil:"),
-        ({"low": -0.01, "mean": 0.02, "high": 0.05}, "No setting was shown to beat the control"),
-        ({"low": 0.0, "mean": 0.02, "high": 0.05}, "No setting was shown to beat the control"),
+        ({"low": 0.01, "mean": 0.02, "high": 0.03, "conclusion": "helps"}, "Distil:"),
+        ({"low": -0.03, "mean": -0.02, "high": -0.01, "conclusion": "hurts"}, "Do not distil:"),
+        ({"low": -0.01, "mean": 0.02, "high": 0.05, "conclusion": "open"}, "No setting was shown to beat the control"),
+        ({"low": 0.01, "mean": 0.02, "high": 0.05, "conclusion": "open"}, "No setting was shown to beat the control"),
+        ({"low": None, "mean": 0.02, "high": None, "conclusion": "open"}, "Nothing is shown of whether distillation"),
         (None, "No control was trained"),
     ],
 )

@@ -85,7 +85,7 @@ def test_all_of_collegium_goes_along_and_with_installed_nothing_of_it(user: Path
     }
     found = shipped(submission(user))
     assert ours <= found
-    assert {"orchestrator/recipes/digits.yaml", "orchestrator/recipe.schema.json"} <= found
+    assert {"orchestrator/recipes/digits.yaml", "orchestrator/recipe/recipe.schema.json"} <= found
     assert not [name for name in found if name.endswith((".pyc", ".arrow", ".parquet", ".env"))]
     assert all(name.startswith(SUBMITTED) for name in shipped(submission(user, installed=True)))
 
@@ -132,7 +132,7 @@ def test_what_is_shipped_runs_from_any_folder_with_the_users_modules_last(user: 
         (("teachers.old={kind: checkpoint, path: models/old}",), "/o", "teachers.old.path: models/old is relative"),
         (("teachers.mine.files=[words.txt]",), "/o", "teachers.mine: words.txt is relative"),
         (("students.small.arguments={from: job_mine.py}",), "/o", "students.small: job_mine.py is relative"),
-        (("tracking.uri=http://me:hidden@mlflow:5000",), "/o", "-o tracking.uri: a password in an address"),
+        (("tracking.uri=http://me:hidden@mlflow:5000",), "/o", "-o tracking.uri: looks like a URI with a password"),
         (("students.small.objectve=1",), "/o", "did you mean objective?"),
     ],
 )

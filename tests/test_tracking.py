@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from orchestrator.cluster.mailbox import Mailbox
 from orchestrator.recipe.model import Recipe
 from orchestrator.reporting.headline import deep_link
-from orchestrator.tracking import courier
+from orchestrator.tracking import names
+from orchestrator.tracking.late import replay
 from orchestrator.tracking.ledger import Ledger, Told, ledgers_with_unsent
 from orchestrator.tracking.server import (
     check_artifacts,
@@ -31,7 +32,7 @@ from orchestrator.tracking.server import (
     resolve_uri,
     ui_command,
 )
-from orchestrator.tracking.tracker import Tracker, replay
+from orchestrator.tracking.tracker import Tracker
 from orchestrator.watching.journal import Journal
 from students.runs.curves import Record, read_records
 from teachers.errors import EnvironmentUnfit
@@ -71,11 +72,13 @@ def recipe(uri: str | None = None) -> Recipe:
     )
 
 
-def report(verdict: str = "Distillation helps.") -> dict[str, Any]:
+def report(verdict: str = "Distillation helps.", judged_on: str = "these rows") -> dict[str, Any]:
     accuracy = {"mean": 0.92, "std": 0.01, "runs": [0.91, 0.93]}
     gain = {"low": 0.03, "mean": 0.06, "high": 0.09}
     student = {"test_accuracy": accuracy, "control_accuracy": accuracy, "gain": gain, "agreement": 0.9, "ece": 0.02}
+    student["balanced_accuracy"] = 0.91
     return {
+        "transfer_set": {"commonest": {"class": "3", "share": 0.1, "classes": 10}, "judged_on": judged_on},
         "recipe": {"name": "digits"},
         "teachers": {"wide": {"test_accuracy": 0.95}},
         "ensemble": {"test_accuracy": 0.96},
@@ -445,14 +448,14 @@ def test_a_server_that_refuses_a_point_does_not_stop_the_others(out):
 
 def test_all_points_of_a_big_file_arrive_in_portions(out, monkeypatch):
     metrics = out / "metrics.jsonl"
-    append(metrics, points(range(2 * courier.POINTS_AT_ONCE + 1)))
+    append(metrics, points(range(2 * names.METRICS_AT_ONCE + 1)))
     with Tracker.start(recipe(), out, out / "runs" / "1") as tracker:
         tracker.follow(STAGE, metrics)
         tracker.finish(report(), {})
     uri = resolve_uri(None, out)
     (child,) = children(uri, tracker.ids()).values()
-    assert len(steps_of(uri, child)) == 2 * courier.POINTS_AT_ONCE + 1
-    assert len(list(read_records(metrics))) == 2 * courier.POINTS_AT_ONCE + 1
+    assert len(steps_of(uri, child)) == 2 * names.METRICS_AT_ONCE + 1
+    assert len(list(read_records(metrics))) == 2 * names.METRICS_AT_ONCE + 1
 
 
 def test_a_mailbox_actor_reserves_nothing_and_gives_each_record_once(ray_cluster):

@@ -1,5 +1,6 @@
 """Laws of the engine, in the plain session: what a result depends on, and what it does not."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from students.data.batches import Batches
@@ -21,6 +23,7 @@ from teachers.config.training import TrainConfig
 from teachers.errors import CollegiumError, DataError, RecipeError, StoreError
 from teachers.models.folder import load_model
 from tests import training_runs
+from tests.rank_runs import on_ranks
 from tests.training_runs import HARD, SOFT, TERM, make_run, make_store, outputs, own_loss, run_to_kill, source
 
 SESSION = PlainSession()
@@ -276,6 +279,47 @@ def test_a_target_computed_once_is_the_one_computed_in_every_step(digits, store,
     torch.testing.assert_close(once, per_step, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("alone", r"gives a Tensor, expected two tensors"),
+        ("transposed", r"gives target of shape \[10, 32\].*expected \[32, 10\]"),
+        ("whole_numbers", r"gives weights of shape \[2, 32\] and torch.int64"),
+        ("minus_infinity", r"gives target that are not finite; say -10000 times the temperature"),
+        ("unnormalised", r"gives weights that sum over the teachers to 2 in a row"),
+        ("beyond", r"gives weights from -1 to 2, expected 0 to 1"),
+    ],
+)
+def test_a_rule_of_the_users_that_gives_something_else_is_refused(rule, told, digits, store, other_store, tmp_path):
+    term = SOFT | {"combine": f"training_runs:combine_{rule}"}
+    run = make_run(tmp_path, digits, source(store), source(other_store, "deep"), objective=[HARD, term])
+    with pytest.raises(
+        RecipeError, match=rf"^students\.small\.objective\.1\.combine: training_runs:combine_{rule} {told}"
+    ):
+        result_of(run)
+
+
+def test_a_rule_of_the_users_may_leave_rows_to_nobody_and_is_looked_at_once_a_run(digits, store, tmp_path):
+    """It turns to nonsense after its first batch: who looked in every step would refuse it, and pay for it."""
+    term = SOFT | {"combine": "training_runs:combine_first_rows"}
+    assert result_of(make_run(tmp_path, digits, source(store), objective=[HARD, term])).steps == 40
+
+
+def test_who_learns_some_classes_only_learns_from_their_rows_and_is_measured_on_them(digits, tmp_path):
+    names = ("7", "2", "5")
+    run = make_run(tmp_path, digits, objective=[HARD], labelled_only=True, steps=100, evaluate_every=10)
+    run = dataclasses.replace(run, classes=names)
+    result = result_of(run)
+    model = load_model(run.folder)
+    assert model.config.classes == names
+    (segment,) = digits.of("validation")
+    labels = np.array(digits.classes)[digits.labels(segment)]
+    mine = np.isin(labels, names)
+    said = np.array(names)[model(digits.inputs(segment)).argmax(-1).numpy()]
+    assert (said == labels)[mine].mean() == pytest.approx(result.validation["accuracy"]) and mine.sum() > 20
+    assert result.validation["accuracy"] > 0.8
+
+
 def test_data_that_does_not_fit_gives_the_same_student(digits, store, other_store, tmp_path):
     heard = [source(store), source(other_store, "deep")]
     fits = weights_after(make_run(tmp_path, digits, *heard, shuffle_window=300))
@@ -385,6 +429,40 @@ def test_without_a_labelled_row_there_is_no_control(digits, tmp_path):
 def test_parts_of_a_step_add_up_to_the_step(digits, store, tmp_path):
     whole, parts = (make_run(tmp_path, digits, source(store), accumulate=n, clip=1.0) for n in (1, 4))
     torch.testing.assert_close(weights_after(whole), weights_after(parts), rtol=1e-5, atol=1e-6)
+
+
+# workers
+
+
+def farthest(one, other):
+    """The largest difference of any delivered weight."""
+    weights = [safetensors.torch.load_file(run.folder / "model.safetensors") for run in (one, other)]
+    return max(float((value - weights[1][name]).abs().max()) for name, value in weights[0].items())
+
+
+def test_one_and_two_workers_draw_the_same_augmentation_and_dropout(digits, store, tmp_path):
+    """Dropout draws for all rows of a part at once, so these have as many parts; augmentation draws for each row."""
+    cases = {
+        "dropout": ({"accumulate": 2}, {"accumulate": 1}, {"model": "training_runs:Leaky", "augment": "affine"}),
+        "four parts": ({"accumulate": 4}, {"accumulate": 2}, {"model": "training_runs:Leaky", "augment": "noise"}),
+        "a function": ({"accumulate": 2}, {"accumulate": 1}, {"augment": "training_runs:jittered"}),
+        "rows alone": ({}, {}, {"augment": ["affine", "cutout"]}),
+        "two groups": ({}, {}, {"augment": "affine", "labelled_fraction": 0.25}),
+        "all of it": (
+            {"accumulate": 2},
+            {"accumulate": 1},
+            {"model": "training_runs:Leaky", "augment": "affine", "labelled_fraction": 0.3},
+        ),
+    }
+    options = {"learning_rate": 1e-3, "steps": 20}
+    pairs = []
+    for name, (alone, shared, more) in cases.items():
+        one = make_run(tmp_path / name / "one", digits, source(store), **options | more | alone)
+        two = make_run(tmp_path / name / "two", digits, source(store), **options | more | shared)
+        pairs.append((name, one, two))
+        result_of(one)
+    on_ranks(tmp_path / "ranks", [two for _, _, two in pairs], world=2)
+    assert {name: farthest(one, two) < 1e-6 for name, one, two in pairs} == dict.fromkeys(cases, True)
 
 
 # validation, schedules, precision

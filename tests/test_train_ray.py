@@ -1,5 +1,13 @@
 """The engine under a real TorchTrainer: the same results as in a plain process."""
 
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+
+import psutil
 import pytest
 import safetensors.torch
 import torch
@@ -8,7 +16,8 @@ from students.fitting.fit import fit
 from students.fitting.on_ray import fit_on_ray
 from students.runs.session import PlainSession
 from teachers.config.resources import Resources
-from teachers.errors import RecipeError
+from teachers.errors import RecipeError, TeacherError
+from teachers.process.waiting import GivenUp, SideBySide
 from tests.training_runs import HARD, SOFT, make_run, make_store, outputs, source
 
 pytestmark = pytest.mark.slow
@@ -77,14 +86,90 @@ def test_two_workers_agree_with_one_to_1e_6_and_leave_nothing_of_rays_behind(dig
     assert {path.name for path in two.stage.iterdir()} == {"student", "metrics.jsonl"}
 
 
-def test_room_that_ray_train_forgot_is_given_back_to_who_waits_for_it(digits, ray_cluster, tmp_path):
+def test_a_training_leaves_the_groups_of_others_alone(digits, ray_cluster, tmp_path):
+    """A notebook's own, which have no name either: one from before the training, and one that it makes meanwhile."""
     import ray
-    from ray.util.placement_group import placement_group
+    from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
-    from students.fitting.groups import unnamed_groups
+    groups = [placement_group([{"CPU": 1.0}])]
+    run = make_run(tmp_path, digits, objective=[HARD], labelled_only=True, steps=4000, evaluate_every=100)
 
-    forgotten = placement_group([{"CPU": 7.5}])  # as of a worker group whose worker died while it started
-    ray.get(forgotten.ready())
+    def make_another():
+        wait_until((run.stage / "metrics.jsonl").exists)
+        groups.append(placement_group([{"CPU": 1.0}]))
+        time.sleep(2.5)  # the trainer's groups are looked at every second
+
+    with ThreadPoolExecutor(1) as notebook:
+        making = notebook.submit(make_another)
+        (result,) = fit_on_ray([run], resources=Resources())
+        making.result()
+    ray.get([group.ready() for group in groups])
+    assert result.steps == 4000
+    assert [placement_group_table(group)["state"] for group in groups] == ["CREATED", "CREATED"]
+    for group in groups:
+        remove_placement_group(group)
+
+
+def test_room_of_a_group_whose_worker_died_while_it_started_is_given_back(digits, ray_cluster, tmp_path):
+    """Else the next one of this trainer finds no room beside it."""
     run = make_run(tmp_path, digits, objective=[HARD], labelled_only=True, steps=5)
-    (result,) = fit_on_ray([run], resources=Resources())
-    assert result.steps == 5 and unnamed_groups() == {}
+    killed = []
+
+    def kill_at_once():
+        wait_until(lambda: killed.extend(workers_of_trainers()) or killed)
+        os.kill(killed[0].pid, signal.SIGKILL)
+
+    with ThreadPoolExecutor(1) as killer:
+        killing = killer.submit(kill_at_once)
+        (result,) = fit_on_ray([run], resources=Resources(cpus=5))
+        killing.result()
+    assert result.steps == 5
+    assert_all_is_given_back()
+
+
+def test_a_failure_beside_a_training_is_told_at_once_and_ends_it_with_its_workers(digits, ray_cluster, tmp_path):
+    run = make_run(
+        tmp_path,
+        digits,
+        objective=[HARD],
+        labelled_only=True,
+        steps=10_000_000,
+        evaluate_every=100,
+        schedule="constant",
+    )
+
+    def fail():
+        wait_until((run.stage / "metrics.jsonl").exists)
+        assert workers_of_trainers()
+        raise TeacherError("the other work")
+
+    with pytest.raises(TeacherError, match="the other work"), SideBySide("test", 2) as threads:
+        training = threads.start(partial(fit_on_ray, [run], resources=Resources()))
+        threads.start(fail)
+        threads.outcome(training)
+    assert isinstance(training.exception(), GivenUp)
+    wait_until(lambda: not workers_of_trainers())
+    assert_all_is_given_back()
+    assert not (run.stage / "attempts").exists()
+
+
+def workers_of_trainers():
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            found += [process] if "TrainWorker" in " ".join(process.cmdline()) else []
+    return found
+
+
+def wait_until(condition):
+    while not condition():
+        time.sleep(0.05)
+
+
+def assert_all_is_given_back():
+    import ray
+
+    end = time.monotonic() + 60
+    while ray.available_resources().get("CPU") != 8 and time.monotonic() < end:
+        time.sleep(0.1)
+    assert ray.available_resources()["CPU"] == 8

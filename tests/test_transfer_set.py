@@ -283,17 +283,69 @@ def test_bad_rows_behind_the_limit_are_nobodys_business(tmp_path, row_id):
         prepare(config(path, id=row_id), tmp_path / "long")
 
 
-def test_exact_duplicates_across_splits_are_counted(tmp_path):
-    data = table(300)
+@pytest.fixture
+def doubled(tmp_path):
+    """(path, content of each id): 400 rows of which 150 have a twin and 50 two."""
+    data = table(400)
     features = np.array(data["x"].to_pylist(), np.float32)
-    features[150:] = features[:150]
+    features[150:350] = np.concatenate([features[:150], features[:50]])
     twice = data.set_column(1, "x", pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), 3))
-    prepared = prepare(config(written(tmp_path, twice)), tmp_path / "out")
-    split = split_of_ids(prepared)
-    names = data["name"].to_pylist()
-    pairs = [(split[names[row]], split[names[row + 150]]) for row in range(150)]
-    expected = sum((side != "train") for pair in pairs if pair[0] != pair[1] for side in pair)
-    assert prepared.report["duplicates_across_splits"] == expected > 20
+    content = dict(zip(data["name"].to_pylist(), map(bytes, features), strict=True))
+    return written(tmp_path, twice), content
+
+
+def contents_by_split(prepared, content):
+    """{split: [content of each of its rows]}."""
+    return {split: [content[name] for name, own in split_of_ids(prepared).items() if own == split] for split in SPLITS}
+
+
+def test_rows_of_two_splits_are_counted_by_split(doubled, tmp_path):
+    path, content = doubled
+    prepared = prepare(config(path), tmp_path / "out")
+    rows = contents_by_split(prepared, content)
+    pairs = [("train", "validation"), ("train", "test"), ("validation", "test")]
+    expected = {f"{one}/{other}": sum(row in set(rows[one]) for row in rows[other]) for one, other in pairs}
+    assert prepared.report["duplicates_across_splits"] == expected
+    assert min(expected.values()) > 2
+    assert not any(prepared.report["dropped_duplicates"].values())
+
+
+def test_dropped_duplicates_leave_the_test_rows_whole_and_nobody_has_learnt_or_chosen_with_them(doubled, tmp_path):
+    path, content = doubled
+    before = contents_by_split(prepare(config(path), tmp_path / "kept"), content)
+    prepared = prepare(config(path, duplicates="drop", labelled=40), tmp_path / "dropped")
+    after = contents_by_split(prepared, content)
+    assert after["test"] == before["test"]
+    assert after["validation"] == [row for row in before["validation"] if row not in set(before["test"])]
+    elsewhere = {*before["test"], *before["validation"]}
+    assert after["train"] == [row for row in before["train"] if row not in elsewhere]
+    assert prepared.report["dropped_duplicates"] == {
+        split: len(before[split]) - len(after[split]) for split in ("train", "validation")
+    }
+    assert prepared.num_labelled == 40
+
+
+def test_a_split_that_is_nothing_but_copies_is_refused_with_the_cure(tmp_path):
+    data = table(60)
+    written(tmp_path / "rows", data, name="train.parquet")
+    written(
+        tmp_path / "rows", data.set_column(0, "name", pa.array([f"again-{n}" for n in range(60)])), name="test.parquet"
+    )
+    split = {"files": {"train": "train.parquet", "test": "test.parquet"}}
+    source = {"kind": "parquet", "path": str(tmp_path / "rows")}
+    with pytest.raises(DataError, match=r"no row is left in the split 'train'.*set transfer_set.duplicates: keep"):
+        prepare(config(tmp_path, source=source, split=split, duplicates="drop"), tmp_path / "out")
+
+
+def test_a_segment_keeps_the_group_of_every_row_and_a_row_without_one_is_its_own(tmp_path):
+    path = written(tmp_path, table(200).append_column("who", pa.array([f"p{row % 23}" for row in range(200)])))
+    who = {f"row-0-{row}": f"p{row % 23}" for row in range(200)}
+    grouped = prepare(config(path, split={"group_by": "who"}), tmp_path / "grouped")
+    for segment in grouped.segments:
+        expected = sample_keys([who[name] for name in grouped.ids(segment).to_pylist()], "")
+        assert np.array_equal(grouped.groups(segment), expected)
+    alone = prepare(config(path), tmp_path / "alone")
+    assert all(np.array_equal(alone.groups(segment), alone.keys(segment)) for segment in alone.segments)
 
 
 @given(st.integers(1, 40), st.integers(0, 2**32))
@@ -461,9 +513,10 @@ def test_when_an_old_row_is_not_what_it_was_everything_is_new(tmp_path, change):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"format": 2}', "format 2, this program reads 1; update"),
+        ('{"format": 3}', "format 3, this program reads 2; update"),
+        ('{"format": 1}', "format 1, this program reads 2; remove its folder and run the recipe again"),
         ("{", "not readable as JSON"),
-        ('{"format": 1}', "not a transfer"),
+        ('{"format": 2}', "not a transfer"),
     ],
 )
 def test_a_manifest_that_is_not_ours_is_refused(tmp_path, text, said):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from students.data.augment import AUGMENTS, augmentation
+from students.data.draws import Views, equal_parts
 from teachers.errors import RecipeError, UsersCodeError
 from teachers.transfer_set.views import TRANSFORMS, below, cutout, draw, flip, noise, pad_and_crop
 
@@ -153,10 +154,10 @@ def test_noise_stays_in_range_and_does_not_depend_on_how_much_is_drawn_at_once()
 
 
 @EVERY
-def test_augmentation_is_drawn_again_from_the_same_generator_and_keeps_the_dtype(name):
+def test_augmentation_is_drawn_again_from_the_same_seeds_and_keeps_the_dtype(name):
     pixels = images(30)
-    one, two = (AUGMENTS[name](pixels, torch.Generator().manual_seed(3)) for _ in range(2))
-    other = AUGMENTS[name](pixels, torch.Generator().manual_seed(4))
+    one, two = (AUGMENTS[name](pixels, many_seeds(30)) for _ in range(2))
+    other = AUGMENTS[name](pixels, many_seeds(30) + 1)
     assert torch.equal(one, two) and one.dtype == torch.uint8
     assert not torch.equal(one, other)
 
@@ -164,11 +165,11 @@ def test_augmentation_is_drawn_again_from_the_same_generator_and_keeps_the_dtype
 @EVERY
 def test_only_images_are_moved_and_without_one_it_says_what_to_do(name):
     columns = {"image": images(30), "features": torch.ones(30, 3)}
-    moved = AUGMENTS[name](columns, torch.Generator().manual_seed(0))
+    moved = AUGMENTS[name](columns, many_seeds(30))
     assert torch.equal(moved["features"], columns["features"])
     assert not torch.equal(moved["image"], columns["image"])
     with pytest.raises(RecipeError, match=rf"train\.augment: `{name}`"):
-        AUGMENTS[name](torch.zeros(4, 7), torch.Generator())
+        AUGMENTS[name](torch.zeros(4, 7), many_seeds(4))
 
 
 def darker(inputs, generator):
@@ -179,15 +180,48 @@ def broken(inputs, generator):
     raise KeyError("pixels")
 
 
+def shifted(inputs, generator):
+    return inputs + torch.randint(0, 100, inputs.shape, generator=generator)
+
+
+def shifted_by_row(inputs, seeds):
+    return inputs + below(100, seeds, 0)[:, None, None, None]
+
+
+def views(rows=slice(0, 32), *, seed=0, step=0, parts=1, of=32):
+    """Of some rows of a batch of `of`, in equal parts."""
+    num = rows.stop - rows.start
+    here = equal_parts(num, parts)
+    return Views(seed, step, torch.arange(rows.start, rows.stop), here, rows.start * parts // num, torch.Generator())
+
+
 def test_several_are_applied_in_order():
-    pixels = images(30)
-    pattern = torch.Generator().manual_seed(0)
-    expected = AUGMENTS["affine"](AUGMENTS["cutout"](pixels, pattern) // 2, pattern)
+    pixels, drawn = images(32), views()
+    expected = AUGMENTS["affine"](AUGMENTS["cutout"](pixels, drawn.seeds(0)) // 2, drawn.seeds(2))
     augment = augmentation(["cutout", "tests.test_views:darker", "affine"])
-    assert torch.equal(augment(pixels, torch.Generator().manual_seed(0)), expected)
+    assert torch.equal(augment(pixels, drawn), expected)
     assert augmentation([]) is None
+
+
+@pytest.mark.parametrize("name", [*AUGMENTS, "tests.test_views:shifted_by_row"])
+def test_a_row_is_augmented_alike_whoever_else_of_the_batch_is_there(name):
+    """So any number of workers draws the same."""
+    pixels, augment = images(32), augmentation([name, name])
+    whole = augment(pixels, views())
+    for shares in ([slice(0, 16), slice(16, 32)], [slice(row, row + 1) for row in range(32)]):
+        assert torch.equal(torch.cat([augment(pixels[rows], views(rows)) for rows in shares]), whole)
+    assert not torch.equal(augment(pixels, views(step=1)), whole)
+    assert not torch.equal(augment(pixels, views(seed=1)), whole)
+
+
+def test_what_draws_for_many_rows_at_once_draws_alike_in_the_same_part_of_the_batch():
+    """Two parts on one worker, or one on each of two; in the parts it draws apart."""
+    pixels, augment = images(32), augmentation(["tests.test_views:shifted"])
+    whole = augment(pixels, views(parts=2))
+    assert torch.equal(torch.cat([augment(pixels[rows], views(rows)) for rows in (slice(0, 16), slice(16, 32))]), whole)
+    assert not torch.equal((whole - pixels)[:16], (whole - pixels)[16:])
 
 
 def test_what_a_step_of_the_users_raises_is_told_by_its_name():
     with pytest.raises(UsersCodeError, match=r"train\.augment: tests\.test_views:broken raised KeyError"):
-        augmentation(["flip", "tests.test_views:broken"])(images(), torch.Generator())
+        augmentation(["flip", "tests.test_views:broken"])(images(32), views())

@@ -36,7 +36,7 @@ def slow(inputs):
 """
 OVERRIDES = [
     "teachers={trees: {kind: sklearn, model: 'sklearn.linear_model:LogisticRegression'}, "
-    "slow: {kind: callable, function: 'slow_teacher:slow', output: logits, replicas: 2}}",
+    "slow: {kind: callable, function: 'slow_teacher:slow', output: logits, replicas: 2, require: null}}",
     "students.small.teachers=[trees, slow]",
     "students.small.train={steps: 1500, batch_size: 64, seeds: [0], evaluate_every: 100}",
     "tracking.system_metrics=true",

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from teachers.config.teacher import TeacherConfig
@@ -36,8 +35,6 @@ class Context:
     tracker: Tracker
     journal: Journal
     user_path: UserPath
-    cancelled: Event = field(default_factory=Event)
-    """Set when another part of the run has failed."""
 
 
 @dataclass
@@ -64,9 +61,15 @@ def sources(
     recipe: Recipe, config: Learner | None, taught: Mapping[str, Taught], segments: Sequence[str]
 ) -> tuple["Source", ...]:
     """A student's teachers (or all of the recipe's), as those who read their labels need them."""
+    return sources_of(recipe, config.teachers if config is not None else list(recipe.teachers), taught, segments)
+
+
+def sources_of(
+    recipe: Recipe, names: Sequence[str], taught: Mapping[str, Taught], segments: Sequence[str]
+) -> tuple["Source", ...]:
+    """The labels of some of those who teach."""
     from students.runs.run import Source
 
-    names = config.teachers if config is not None else list(recipe.teachers)
     return tuple(
         Source(
             name=name,

@@ -32,7 +32,14 @@ def evaluate_teachers(context: Context, prepared: Built, taught: Mapping[str, Ta
     }
     return context.stages.build(
         stage,
-        partial(evaluate_on_cluster, context, Resources(), "students.measuring.evaluate:evaluate_teachers", keywords),
+        partial(
+            evaluate_on_cluster,
+            context,
+            prepared,
+            Resources(),
+            "students.measuring.evaluate:evaluate_teachers",
+            keywords,
+        ),
     )
 
 
@@ -59,17 +66,23 @@ def evaluate_student(
         return context.stages.build(
             stage,
             partial(
-                evaluate_on_cluster, context, config.resources, "students.measuring.evaluate:evaluate_student", keywords
+                evaluate_on_cluster,
+                context,
+                prepared,
+                config.resources,
+                "students.measuring.evaluate:evaluate_student",
+                keywords,
             ),
         )
 
 
 def evaluate_on_cluster(
-    context: Context, resources: Resources, function: str, keywords: Mapping[str, Any], folder: Path
+    context: Context, prepared: Built, resources: Resources, function: str, keywords: Mapping[str, Any], folder: Path
 ) -> tuple[Seal, Facts]:
     """`function`: the import string of one of `students`, which needs torch."""
     bound = partial(load(function), **keywords)
     document = context.cluster.call(bound, resources=resources, user_path=context.user_path)
+    document["source_digest"] = prepared.stage.inputs["source"]
     publish(folder / "evaluation.json", json.dumps(document, indent=1, allow_nan=False).encode())
     return write_seal(folder, ["evaluation.json"]), {}
 
@@ -106,5 +119,5 @@ def evaluate_cohort(
     }
     with within(f"cohorts.{name}"):
         function = "students.measuring.cohort:evaluate_cohort"
-        build = partial(evaluate_on_cluster, context, config.resources, function, keywords)
+        build = partial(evaluate_on_cluster, context, prepared, config.resources, function, keywords)
         return context.stages.build(stage, build)

@@ -67,5 +67,6 @@ def _export(context: Context, title: str, runs: Sequence[Path], evaluated: Built
         if len(runs) > 1:
             source, figures = Path(scratch), evaluation["as_one"]
             save_ensemble(source, runs)
+        figures = {**figures, "source_digest": evaluation["source_digest"]}
         outputs = export_student(source, folder, name=title, evaluation=figures, recipe_yaml=recipe_yaml)
     return write_seal(folder, outputs), {}

@@ -132,7 +132,7 @@ def _fit_in_task(
 def _budget(run: "Run") -> tuple[str, dict[str, Any]]:
     """Name and size of one training: its optimiser steps, and the rows that it draws from."""
     _, shares = run.membership.share_of_rows
-    rows = rows_drawn(run.transfer_set, labelled_only=run.labelled_only) / shares
+    rows = rows_drawn(run.transfer_set, labelled_only=run.labelled_only, classes=run.classes) / shares
     return run.name, {"steps": run.train.steps, "batch_size": run.train.batch_size, "rows": rows}
 
 
@@ -144,11 +144,11 @@ def outputs_of(folder: Path, results: "Sequence[RunResult]") -> Iterator[str]:
         yield from (f"{result.name}/{path}" for path in (*(output.path for output in seal.outputs), "SEAL.json"))
 
 
-def in_steps(train: Trained, prepared: Path, *, labelled_only: bool) -> Trained:
+def in_steps(train: Trained, prepared: Path, *, labelled_only: bool, classes: Sequence[str] = ()) -> Trained:
     """The budget in steps, from the rows that the student (not its control) draws from. `prepared`: the transfer set."""
     from students.training.optimize import resolve_steps
 
-    steps = resolve_steps(train, rows_drawn(prepared, labelled_only=labelled_only))
+    steps = resolve_steps(train, rows_drawn(prepared, labelled_only=labelled_only, classes=classes))
     return train.model_copy(update={"steps": steps, "epochs": None})
 
 
@@ -162,9 +162,11 @@ def budget_of(key: str, learner: StudentConfig | CohortCommon, prepared: Path) -
     return train
 
 
-def rows_drawn(prepared: Path, *, labelled_only: bool) -> int:
-    """How many rows a training draws from."""
+def rows_drawn(prepared: Path, *, labelled_only: bool, classes: Sequence[str] = ()) -> int:
+    """How many rows a training draws from; `classes`: of a network that learns these only."""
     from teachers.transfer_set.transfer_set import TransferSet
 
     transfer_set = TransferSet.open(prepared)
+    if classes:
+        transfer_set = transfer_set.of_classes(classes)
     return transfer_set.num_labelled if labelled_only else sum(each.num_rows for each in transfer_set.of("train"))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from teachers.config.teacher import TeacherConfig
-from teachers.errors import CollegiumError
 from teachers.process.log_lines import working_on
 from teachers.storage.seal import Damage, Seal, digest_of
 from teachers.users_code.calls import within
@@ -111,8 +110,6 @@ def _label(context: Context, asked: Asked, folders: Mapping[Stage, Path]) -> dic
     total = sum(store.spec.num_rows for store in stores.values())
 
     def advance(now: Progress) -> None:
-        if context.cancelled.is_set():
-            raise CollegiumError(f"label/{asked.name} was given up, since another stage failed")
         done[now.store] = now.rows
         context.journal.work(title, replicas=now.num_replicas, ready=now.num_ready)
         context.watch.advance(title, sum(done.values()), total, f"{now.rows_per_s:,.0f} rows/s")

@@ -76,6 +76,7 @@ def _teacher_run(context: Context, stage: Stage, prepared: Built, folder: Path) 
     config = context.recipe.teachers[stage.name]
     assert isinstance(config, ModuleTeacher) and config.train is not None
     name = f"teacher/seed-{config.train.seed}"
+    classes = tuple(config.classes or ())
     return Run(
         name=name,
         folder=folder / name,
@@ -85,11 +86,12 @@ def _teacher_run(context: Context, stage: Stage, prepared: Built, folder: Path) 
         arguments=config.arguments,
         preprocess=config.preprocess,
         objective=(HardTerm(loss="hard"),),
-        train=in_steps(config.train, prepared.folder, labelled_only=True),
+        train=in_steps(config.train, prepared.folder, labelled_only=True, classes=classes),
         seed=config.train.seed,
         transfer_set=prepared.folder,
         sources=(),
         labelled_only=True,
+        classes=classes,
         user_path=context.user_path,
         trust=context.recipe.trusted(),
     )

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -12,6 +13,8 @@ from .out import Out
 
 if TYPE_CHECKING:
     from ..stages.stages import Kind
+
+log = logging.getLogger(__name__)
 
 with_out = click.argument("out", type=Out(exists=True), required=False)
 
@@ -66,11 +69,19 @@ def _networks(module_name: str) -> list[dict[str, str]]:
 
 
 def _stages(out: Path, kind: "Kind") -> list[dict[str, Any]]:
-    from ..stages.stages import FOLDERS
+    from teachers.errors import StoreError
+    from teachers.process.log_lines import once
+    from teachers.storage.seal import read_document
+
+    from ..stages.stages import FOLDERS, FORMAT
 
     found = []
     for stage in sorted((out / FOLDERS[kind]).glob("*/STAGE.json")):
-        document = json.loads(stage.read_bytes())
+        try:
+            document = read_document(stage, FORMAT, "remove its folder, and the next run builds it again")
+        except StoreError as error:
+            once(log, str(error))
+            continue
         sealed = (stage.parent / "SEAL.json").exists()
         found.append(
             {"name": document["name"], "what": "whole" if sealed else "unfinished", "folder": str(stage.parent)}

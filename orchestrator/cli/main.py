@@ -15,23 +15,14 @@ from . import neighbours  # noqa: F401  (before all that imports `teachers`)
 from .endings import end_well
 from .jobs import jobs, submit
 from .listing import students, teachers
-from .options import with_json, with_overrides, with_recipe, with_verbose
-from .out import Out, brought
+from .options import with_address, with_json, with_log_format, with_overrides, with_recipe, with_verbose
+from .out import Out, brought, for_smoke
 from .status import status
 from .store import store
 from .telling import tell_and_leave
 
 with_out = click.option(
     "--out", type=Out(), help="Folder of all results, or s3://, gs://.  [default: out/<name of the recipe>]"
-)
-with_address = click.option("--address", help="Ray cluster to join.  [default: RAY_ADDRESS, else start one here]")
-with_log_format = click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    envvar="COLLEGIUM_LOG_FORMAT",
-    show_envvar=True,
-    help="Of the log on stderr; json: one object a line.  [default: text]",
 )
 
 
@@ -55,7 +46,7 @@ def collegium() -> None:
 @click.option("--list", "listing", is_flag=True, help="List the shipped recipes.")
 def init(target: Path, name: str, listing: bool) -> None:
     """Write a starter recipe."""
-    from ..recipe.shipped import find, recipes
+    from ..recipe.shipped import recipes, starter
 
     if listing:
         for known, path in recipes().items():
@@ -64,7 +55,7 @@ def init(target: Path, name: str, listing: bool) -> None:
             )
             click.echo(f"{known:<12} {purpose}")
         return
-    text = find(name).read_text("utf-8")
+    text = starter(name, target)
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -111,6 +102,8 @@ def plan(
         click.echo(f"{stage.action:<8} {title:<32} {stage.reason}")
     for line in ["", *table(made.placement)] if made.placement else []:
         click.echo(line)
+    for line in ["", *(f"memory   {holding.line()}" for holding in made.memory)] if made.memory else []:
+        click.echo(line)
     click.echo(
         f"\nabout {made.bytes_needed / 2**20:,.1f} MiB of {made.bytes_free / 2**20:,.0f} MiB free; nothing was written"
     )
@@ -138,7 +131,7 @@ def _run(
     loaded = load_recipe(find(recipe), overrides)
     out = out or Path("out") / loaded.name
     if how.pop("smoke", False):
-        loaded, out = smoke(loaded), out.with_name(f"{out.name}-smoke")
+        loaded, out = smoke(loaded), for_smoke(out)
     check_address(address)
     work: Callable[..., Finished] = run
     if how.pop("searching", False):
@@ -202,11 +195,10 @@ _verb("export", "Everything up to the student's model folder (safetensors, confi
 @with_json
 def report(out: Path, as_json: bool) -> None:
     """Write the newest run's report.html again, and send what MLflow could not take."""
-    from ..reporting.document import write_report
-    from ..tracking.tracker import replay
+    from ..reporting.document import newest_report, write_report
+    from ..tracking.late import replay
 
-    folder = _newest_run(out)
-    document = json.loads((folder / "report.json").read_bytes())
+    folder, document = newest_report(out)
     if "search" in document:
         from ..reporting.study import told_again
 
@@ -215,13 +207,6 @@ def report(out: Path, as_json: bool) -> None:
     for line in replay(out, document["recipe"]["tracking"]["uri"]):
         click.echo(line, err=True)
     click.echo(json.dumps(document, indent=1) if as_json else str(folder / "report.html"))
-
-
-def _newest_run(out: Path) -> Path:
-    found = sorted((out / "runs").glob("*/report.json"))
-    if not found:
-        raise click.UsageError(f"{out} holds no finished run; `collegium run RECIPE --out {out}` makes one")
-    return found[-1].parent
 
 
 @collegium.command()

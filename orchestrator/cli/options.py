@@ -13,3 +13,12 @@ with_overrides = click.option(
 )
 with_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 with_verbose = click.option("-v", "--verbose", is_flag=True, help="More of what is going on.")
+with_address = click.option("--address", help="Ray cluster to join.  [default: RAY_ADDRESS, else start one here]")
+with_log_format = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    envvar="COLLEGIUM_LOG_FORMAT",
+    show_envvar=True,
+    help="Of the log on stderr; json: one object a line.  [default: text]",
+)

@@ -32,6 +32,12 @@ class Out(click.ParamType[Path]):
         return folder
 
 
+def for_smoke(out: Path) -> Path:
+    """An OUT of its own beside `out`; of a whole bucket inside it, since what is beside it is another bucket."""
+    remote = remote_of(out)
+    return out / "smoke" if remote is not None and not remote.key else out.with_name(f"{out.name}-smoke")
+
+
 def brought(path: Path) -> Path:
     """`path` with everything that lies below it in the storage: for what reads all of it."""
     if remote_of(path) is not None:

@@ -30,12 +30,15 @@ def tell_and_leave(finished: "Finished", out: Path, as_json: bool) -> None:
 
 
 def _tell(report: Mapping[str, Any], folder: Path, out: Path) -> None:
-    from ..reporting.headline import learners
+    from ..reporting.headline import learners, remarks
 
     reused = sum(stage["reused"] for stage in report["stages"])
     click.echo(f"{len(report['stages'])} stages, {reused} of them reused")
-    for name, student in learners(report).items() if "students" in report else ():
-        click.echo(f"{name}: {student['verdict']}")
+    if "students" in report:
+        for name, student in learners(report).items():
+            click.echo(f"{name}: {student['verdict']}")
+        for remark in remarks(report):
+            click.echo(remark)
     if search := report.get("search"):
         _tell_study(search, folder)
     if (folder / "report.html").exists():

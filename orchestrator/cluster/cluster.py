@@ -7,57 +7,43 @@ import atexit
 import gc
 import logging
 import os
-import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock, Thread
-from typing import Any, TypeVar
-
-import psutil
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from teachers.config.resources import Resources
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.process.log_lines import Carried, ids
+from teachers.process.variables import carry
 from teachers.process.waiting import outcome
 from teachers.resources.bundles import bundle_of, gpus_of, num_threads
 from teachers.resources.pools import in_reach
-from teachers.storage.disk import is_unfit
 from teachers.storage.place import shipped_environment
-from teachers.users_code.imports import UserPath, check_own_packages, use_user_path
+from teachers.users_code.imports import UserPath
 
-from ..recipe.checks import check_before_work
+from ..recipe.checks import check_before_work, check_variables
 from ..recipe.model import Recipe
+from . import tasks
 from .capacity import check_capacity, gpus_here, total, wait_for_room_s
-from .environment import DASHBOARD, own_dashboard, set_environment
+from .environment import DASHBOARD, in_groups_of_their_own, own_dashboard, set_environment, use_short_folder
 from .head_watch import HeadWatch
 from .joining import check_address, told
 from .new_nodes import NewNodes
+from .object_store import object_store_bytes
 from .probing import check_seen
+
+if TYPE_CHECKING:
+    from teachers.resources.reservation import Request
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-OBJECT_STORE_BYTES = 256 << 20
-"""Only control messages and small batches pass through it; Ray's default would take a third of the machine."""
-LIVE_OBJECT_STORE_BYTES = 8 << 30
-"""At most, with live teachers: five float32 batches of 256 images of 224 pixels take 770 MB."""
-SHARED_MEMORY = Path("/dev/shm")
 CODE = "COLLEGIUM_USERS_CODE"
 """In the environment of a run's workers: Ray gives no run a worker of another environment."""
-
-
-def object_store_bytes(recipe: Recipe | None) -> int:
-    """Of a Ray that is started here: batches for live teachers lie in it, what does not fit goes over the disk."""
-    if recipe is None or not any(recipe.live_teachers(student) for student in recipe.students):
-        return OBJECT_STORE_BYTES
-    room = psutil.virtual_memory().available // 8
-    if SHARED_MEMORY.is_dir():
-        room = min(room, shutil.disk_usage(SHARED_MEMORY).free // 2)
-    return max(OBJECT_STORE_BYTES, min(int(room), LIVE_OBJECT_STORE_BYTES))
 
 
 @contextmanager
@@ -112,7 +98,9 @@ class Cluster:
         with self._lock:
             if not self._nodes:
                 if self._recipe is not None:
+                    check_variables(self._recipe, alone=self._address in (None, "local"))
                     check_before_work(self._recipe)
+                    carry(name for _, name in self._recipe.variables())
                 self._start = self._keeper.submit(self._join)
                 outcome(self._start)
                 self._nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -155,6 +143,7 @@ class Cluster:
         options: dict[str, Any] = {"address": self._address}
         if local:
             self._dashboard_port = own_dashboard()
+            use_short_folder()
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # this machine is not taken away
             # Without the dashboard Ray Train leaves the placement group of a worker group that died.
             options = {
@@ -170,18 +159,19 @@ class Cluster:
             options |= {"runtime_env": {"env_vars": environment}} if environment else {}
         log.info("starting Ray on this machine" if local else f"joining the Ray cluster at {self._address}")
         try:
-            ray.init(
-                **options,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                namespace="collegium",
-                job_config=_job_config(),
-            )
+            with in_groups_of_their_own():
+                ray.init(
+                    **options,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    namespace="collegium",
+                    job_config=_job_config(),
+                )
         except Exception as error:
             if self._address is not None and not local:
                 raise told(self._address, error) from error
             raise EnvironmentUnfit(
-                f"Ray did not start on this machine ({_one_line(error)}); `collegium doctor` looks closer"
+                f"Ray did not start on this machine ({tasks.one_line(error)}); `collegium doctor` looks closer"
             ) from error
         self._started_here = True
         self.head = HeadWatch(ray.get_runtime_context().gcs_address)
@@ -216,48 +206,43 @@ class Cluster:
         """`map(function, items)` on the cluster, results in order, a bounded number under way."""
         import ray
 
-        self.join()
-        self._await_room({"CPU": 1.0})
-        run = ray.remote(num_cpus=1, max_retries=3)(_run)
+        asked = self._asked({"CPU": 1.0})
+        run = tasks.remote(tasks.run_item, num_cpus=1)
         shared = ray.put((function, user_path, Carried.from_here()))
-        in_flight: deque[Any] = deque()
         limit = 2 * max(1, int(total(self.in_reach, "CPU")))
-        for item in items:
-            in_flight.append(run.remote(shared, item))
-            if len(in_flight) >= limit:
-                yield _get(in_flight.popleft())
-        while in_flight:
-            yield _get(in_flight.popleft())
+        with tasks.Tasks(asked) as under_way:
+            for item in items:
+                under_way.send(run, shared, item)
+                if len(under_way) >= limit:
+                    yield under_way.next()
+            while under_way:
+                yield under_way.next()
 
     def call(
         self, function: Callable[..., Result], *arguments: Any, resources: Resources, user_path: UserPath
     ) -> Result:
-        """Run one function as a Ray task with `resources` and wait for it. Raises EnvironmentUnfit as `_await_room`."""
-        import ray
+        """Run one function as a Ray task with `resources` and wait for it. Raises EnvironmentUnfit as `await_room`."""
 
         gpus = self.gpus(resources)
-        options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": gpus, "max_retries": 3}
+        options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": gpus}
         options |= {"resources": dict(resources.custom), "accelerator_type": resources.accelerator_type}
         threads = str(num_threads(resources))
-        bound = ray.remote(**options, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}})(_call)
-        self._await_room(bundle_of(resources, gpus))
-        result: Result = _get(bound.remote(function, arguments, user_path, Carried.from_here()))
+        run = tasks.remote(tasks.run_once, **options, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}})
+        with tasks.Tasks(self._asked(bundle_of(resources, gpus))) as under_way:
+            under_way.send(run, function, arguments, user_path, Carried.from_here())
+            result: Result = under_way.next()
         return result
 
-    def _await_room(self, bundle: dict[str, float]) -> None:
-        """Where no node that is up could hold `bundle`, wait for one that can, and say so: a task would wait in silence.
-
-        Raises EnvironmentUnfit when none has come after a while.
-        """
+    def _asked(self, bundle: dict[str, float]) -> "Request":
+        """The room for one task, once there is a node that could hold it."""
         import ray
 
-        from teachers.resources.reservation import Request, reserved
+        from teachers.resources.reservation import Request
 
         self.join()
-        up = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if not any(all(node.get(name, 0) >= amount for name, amount in bundle.items()) for node in up):
-            with reserved([Request(f"tasks of {ids().get('stage', 'this run')}", bundle, 1)], self.wait_for_room_s):
-                pass
+        asked = Request(f"tasks of {ids().get('stage', 'this run')}", bundle, 1)
+        tasks.await_room(asked, ray.nodes(), self.wait_for_room_s)
+        return asked
 
 
 def _job_config() -> Any:
@@ -269,40 +254,3 @@ def _job_config() -> Any:
             return True
 
     return OwnPackagesFirst()
-
-
-def _run(shared: tuple[Callable[[Any], Any], UserPath, Carried], item: Any) -> Any:
-    check_own_packages()
-    function, user_path, log_as = shared
-    log_as.take_up()
-    use_user_path(user_path)
-    return function(item)
-
-
-def _get(result_ref: Any) -> Any:
-    """The result of a task; what it raised, without Ray's wrapping when it can be told."""
-    import ray
-
-    try:
-        return ray.get(result_ref)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, CollegiumError) or is_unfit(error.cause):
-            raise error.cause from None
-        raise
-    except ray.exceptions.RayError as error:
-        raise CollegiumError(
-            f"a Ray worker was lost ({_one_line(error)}); run the same command again: it goes on from here"
-        ) from error
-    except SystemError as error:  # what Ray makes of a signal that it notices while it waits
-        raise error.__cause__ or error from None
-
-
-def _call(function: Callable[..., Any], arguments: Sequence[Any], user_path: UserPath, log_as: Carried) -> Any:
-    check_own_packages()
-    log_as.take_up()
-    use_user_path(user_path)
-    return function(*arguments)
-
-
-def _one_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,11 +1,19 @@
-"""What Ray's processes find in their environment: quiet, private, authenticated, and with a dashboard of their own."""
+"""What Ray's processes find around them: quiet, private, authenticated, with a dashboard and process groups of their own."""
 
 import os
 import secrets
 import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from threading import local
 
 DASHBOARD = "RAY_API_SERVER_ADDRESS"
+TEMPORARY = "/tmp"
+SOCKET = "/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
+LONGEST_SOCKET = 103
+"""Bytes of a socket's path on macOS; Linux takes a few more."""
 
 
 def set_environment() -> None:
@@ -47,3 +55,41 @@ def own_dashboard() -> int:
         port = int(probe.getsockname()[1])
     os.environ[DASHBOARD] = f"http://127.0.0.1:{port}"
     return port
+
+
+_forks = local()
+
+
+@contextmanager
+def in_groups_of_their_own() -> Iterator[None]:
+    """What this thread starts in the meantime with a `preexec_fn`, as Ray does, is no part of this process's group.
+
+    A signal to the group (Ctrl-C, `timeout`, a batch system) then reaches us alone: a Ray that dies at the same moment
+    takes this process along before it has said how the run ended. Left alone on macOS, where Ray ends what it has
+    started by its group.
+    """
+    if not hasattr(_forks, "apart") and sys.platform == "linux":
+        os.register_at_fork(after_in_child=_leave_the_group)  # nothing takes that back
+    _forks.apart = sys.platform == "linux"
+    try:
+        yield
+    finally:
+        _forks.apart = False
+
+
+def _leave_the_group() -> None:
+    if getattr(_forks, "apart", False):
+        os.setpgid(0, 0)
+
+
+def ray_folder(variables: Mapping[str, str], platform: str) -> Path:
+    """Where Ray keeps what runs on this machine: by its own rule, in which TMPDIR counts on Linux alone."""
+    linux = variables.get("TMPDIR", TEMPORARY) if platform.startswith("linux") else TEMPORARY
+    return Path(variables.get("RAY_TMPDIR", linux), "ray")
+
+
+def use_short_folder() -> None:
+    """Let a Ray that is started here work in /tmp where TMPDIR is too long for the sockets that it makes there."""
+    sockets = len(os.fsencode(ray_folder(os.environ, sys.platform))) + len(SOCKET)
+    if "RAY_TMPDIR" not in os.environ and sockets > LONGEST_SOCKET:
+        os.environ["RAY_TMPDIR"] = TEMPORARY

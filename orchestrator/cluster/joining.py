@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import socket
+import sys
 import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as OutOfTime
@@ -14,6 +15,8 @@ from pathlib import Path
 from threading import Thread
 
 from teachers.errors import EnvironmentUnfit
+
+from .environment import ray_folder
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +55,10 @@ def check_address(given: str | None) -> None:
 
 def _on_this_machine() -> str:
     """What `auto` means to Ray, where a cluster that was started here has noted its address; else `auto`."""
-    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     if "RAY_ADDRESS" not in os.environ:
         with suppress(OSError):
-            return Path(folder, "ray", "ray_current_cluster").read_text("utf-8").strip() or "auto"
+            noted = ray_folder(os.environ, sys.platform) / "ray_current_cluster"
+            return noted.read_text("utf-8").strip() or "auto"
     return "auto"
 
 

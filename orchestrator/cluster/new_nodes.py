@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from signal import SIGINT, pthread_kill
 from threading import Event, Thread, main_thread
@@ -10,9 +11,10 @@ from typing import Any
 from uuid import uuid4
 
 from teachers.errors import CollegiumError, EnvironmentUnfit
+from teachers.process.waiting import Wait
 from teachers.storage import mirror
 
-from .probing import ask, unseen, where_of
+from .probing import ask, unanswered, unseen, where_of
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ class NewNodes:
         self.unfit: EnvironmentUnfit | None = None
         self._probe, self._token = out / f".seen-{uuid4().hex}", uuid4().hex
         self._asked: dict[Any, str] = {}
+        self._wait = Wait(log)
         self._over = Event()
         self._thread = Thread(target=self._watch, name="new-nodes", daemon=True)
         self._thread.start()
@@ -49,6 +52,10 @@ class NewNodes:
             with suppress(CollegiumError, OSError, RuntimeError, ray.exceptions.RayError):  # the run meets it, too
                 self._ask()
                 self._take()
+                if self._asked:
+                    self._wait.tell(partial(unanswered, [*self._asked.values()]))
+                else:
+                    self._wait.begin()
         if self._asked:
             self._asked.clear()
             with suppress(CollegiumError, OSError):

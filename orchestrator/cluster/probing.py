@@ -1,15 +1,21 @@
 """Do all nodes see OUT? The driver writes a few bytes there, and a task on every node reads them, before any work is done."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from teachers.errors import CollegiumError, EnvironmentUnfit
+from teachers.process.waiting import Wait
 from teachers.storage import mirror
 from teachers.storage.place import remote_of, spoken
 
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
 PATIENCE_S = 120.0
 """For a worker to start on each node."""
 LATE_S = 5.0
@@ -45,6 +51,10 @@ def where_of(node: Mapping[str, Any]) -> str:
     return f"node {node['NodeManagerAddress']}"
 
 
+def unanswered(places: Sequence[str]) -> str:
+    return f"{', '.join(places)} to say whether --out is seen there"
+
+
 def ask(probe: Path, token: str, node: Mapping[str, Any]) -> Any:
     """The reference of a node's answer."""
     import ray
@@ -60,7 +70,10 @@ def asked(probe: Path, token: str, nodes: Sequence[Mapping[str, Any]]) -> dict[s
     import ray
 
     asked = {where_of(node): ask(probe, token, node) for node in nodes}
-    done, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=PATIENCE_S)
+    wait, done = Wait(log), list[Any]()
+    while len(done) < len(asked) and wait.seconds < PATIENCE_S:
+        done, missing = ray.wait(list(asked.values()), num_returns=len(asked), timeout=POLL_S)
+        wait.tell(partial(unanswered, [where for where, answer in asked.items() if answer in missing]))
     found = {}
     for where, answer in asked.items():
         try:

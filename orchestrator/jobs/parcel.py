@@ -90,13 +90,13 @@ def import_strings(value: Any) -> Iterator[str]:
 
 
 def _ours() -> Iterator[tuple[str, bytes]]:
-    """What our wheel holds: three packages, recipes and schema, and the metadata that the version is read from."""
+    """What our wheel holds: three packages, recipes, and the metadata that the version is read from."""
     beside = Path(__file__).resolve().parents[2]
     for package in OURS:
         for path in sorted((beside / package).rglob("*")):
             if path.is_file() and path.suffix in (".py", ".yaml", ".json", ".html", ".j2", ".css", ".md"):
                 yield path.relative_to(beside).as_posix(), path.read_bytes()
-    for path in [*(home() / "recipes").glob("*.yaml"), home() / "recipe.schema.json"]:
-        yield f"orchestrator/{path.relative_to(home()).as_posix()}", path.read_bytes()
+    for path in (home() / "recipes").glob("*.yaml"):
+        yield f"orchestrator/recipes/{path.name}", path.read_bytes()
     about = importlib.metadata.distribution("collegium")
     yield f"collegium-{about.version}.dist-info/METADATA", (about.read_text("METADATA") or "").encode()

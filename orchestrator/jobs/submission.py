@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import os
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from teachers.config.secrets import looks_like, without_password
 from teachers.errors import RecipeError
 from teachers.users_code.digest import named_in
 from teachers.users_code.imports import use_user_path
 
 from ..cluster.capacity import AUTOSCALING
 from ..recipe.load import load_recipe
-from ..recipe.model import Recipe, without_password
+from ..recipe.model import Recipe
 from ..stages.code import code_documents
 from .arrival import EXPECTED
 from .parcel import Parcel, pack, uri_of
@@ -99,6 +99,7 @@ def make(
     environment.setdefault("RAY_JOB_STOP_WAIT_TIME_S", str(ENDING_S))
     if autoscaling:
         environment[AUTOSCALING] = "1"
+    notes += [_needs(name) for name in dict.fromkeys(name for _, name in recipe.variables()) if name not in variables]
     notes += [f"{name}: there is no such module here; it must be installed on the cluster" for name in parcel.absent]
     decided = "\0".join([entrypoint, uri_of(zipped), *sorted(environment)])
     readable = recipe.name.lower().replace("_", "-")
@@ -138,15 +139,18 @@ def _relative(recipe: Recipe) -> Iterator[str]:
                 )
 
 
+def _needs(variable: str) -> str:
+    return (
+        f"the recipe reads {variable} from the environment: pass it on with --env {variable}, or set it on the cluster"
+    )
+
+
 def _passwords(file: Path, overrides: Sequence[str]) -> Iterator[str]:
-    """`user:password@` in what everybody on the cluster can read."""
-    texts = {str(file): file.read_text("utf-8")} | {f"-o {over.partition('=')[0]}": over for over in overrides}
-    for where, text in texts.items():
-        if without_password(text) != text and re.search(r"://[^/@\s]+@", text):
-            yield (
-                f"{where}: a password in an address; everybody on the cluster could read it. Leave it out, and give "
-                f"the nodes MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or pass them on with --env)"
-            )
+    """What looks like a secret in what everybody on the cluster can read: comments of the recipe too."""
+    lines = {f"{file}:{number}": line for number, line in enumerate(file.read_text("utf-8").splitlines(), 1)}
+    for where, text in (lines | {f"-o {over.partition('=')[0]}": over for over in overrides}).items():
+        if found := looks_like(text):
+            yield f"{where}: looks like {found}; everybody on the cluster could read it, leave it out"
 
 
 def _environment(variables: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -176,4 +180,4 @@ def _environment(variables: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 def _goes_anywhere(uri: str) -> bool:
     parts = urlsplit(uri)
     loopback = (parts.hostname or "").startswith("127.") or parts.hostname in ("localhost", "::1", None)
-    return parts.scheme in ("http", "https") and not loopback and "@" not in parts.netloc
+    return parts.scheme in ("http", "https") and not loopback and without_password(uri) == uri

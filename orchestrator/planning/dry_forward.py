@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from students.config.cohort import CohortConfig, SharedTrunkCohort
-from teachers.errors import CollegiumError, RecipeError
+from teachers.errors import CollegiumError, RecipeError, UsersCodeError
 
 from ..recipe.model import Recipe
 
@@ -19,9 +19,8 @@ def dry_forward(recipe: Recipe, columns: Any, classes: list[str]) -> None:
     for name, teacher in recipe.teachers.items():
         if teacher.kind == "module":
             own = teacher.classes or classes
-            problems += _problem(
-                f"teachers.{name}", teacher.model, teacher.arguments, teacher.preprocess, columns, len(own)
-            )
+            here = f"teachers.{name}", teacher.model, teacher.arguments, teacher.preprocess
+            problems += _problem(*here, columns, len(own), is_trained=teacher.train is not None)
     for name, student in recipe.students.items():
         problems += _problem(
             f"students.{name}", student.model, student.arguments, student.preprocess, columns, len(classes)
@@ -38,46 +37,56 @@ def dry_forward(recipe: Recipe, columns: Any, classes: list[str]) -> None:
 
 def _problems_between(name: str, cohort: CohortConfig, columns: Any, num_classes: int) -> list[str]:
     """Of members that share a trunk, or swap stage maps."""
-    from students.cohorts.features import maps_of_zeros
+    from students.cohorts.features import maps_of
     from students.cohorts.trunk import share_trunk
     from teachers.models.folder import build_module
     from teachers.models.preprocess import Preprocessor
 
     keys = [f"cohorts.{name}.members.{member}" for member in cohort.members]
     try:
-        shapes = [Preprocessor(member.preprocess, columns).input_shape for member in cohort.members.values()]
+        preprocessors = [Preprocessor(member.preprocess, columns) for member in cohort.members.values()]
         modules = [
-            build_module(member.model, member.arguments, num_classes=num_classes, input_shape=shape)
-            for member, shape in zip(cohort.members.values(), shapes, strict=True)
+            build_module(member.model, member.arguments, num_classes=num_classes, input_shape=each.input_shape)
+            for member, each in zip(cohort.members.values(), preprocessors, strict=True)
         ]
         if isinstance(cohort, SharedTrunkCohort):
             share_trunk(modules, cohort.trunk, keys)
-        for member, module, shape, key in zip(cohort.members.values(), modules, shapes, keys, strict=True):
-            maps_of_zeros(module, member.layers, shape, f"{key}.layers: {member.model}")
+        for member, module, each, key in zip(cohort.members.values(), modules, preprocessors, keys, strict=True):
+            maps_of(module, member.layers, each.of_zeros(1), f"{key}.layers: {member.model}")
     except CollegiumError as error:
         return [str(error)]
     return []
 
 
 def _problem(
-    where: str, model: str, arguments: dict[str, Any], config: Any, columns: Any, num_classes: int
+    where: str,
+    model: str,
+    arguments: dict[str, Any],
+    config: Any,
+    columns: Any,
+    num_classes: int,
+    *,
+    is_trained: bool = True,
 ) -> list[str]:
-    import numpy as np
     import torch
 
     from teachers.models.folder import build_module
     from teachers.models.preprocess import Preprocessor
+    from teachers.users_code.calls import calling
 
     try:
         preprocessor = Preprocessor(config, columns)
-        zeros = {c.name: np.zeros((ROWS, *c.shape), np.uint8 if c.kind == "image" else np.float32) for c in columns}
-        module = build_module(model, arguments, num_classes=num_classes, input_shape=preprocessor.input_shape).eval()
-        with torch.no_grad():
-            inputs = preprocessor(zeros)
-            scores = module(**inputs) if isinstance(inputs, dict) else module(inputs)
-    except (CollegiumError, RuntimeError, TypeError, ValueError) as error:
+        inputs = preprocessor.of_zeros(ROWS)
+        module = build_module(model, arguments, num_classes=num_classes, input_shape=preprocessor.input_shape)
+        with torch.no_grad(), calling("model", model):
+            # as the engine calls it: with one tensor or one dictionary, while it trains and at a look at validation
+            both = [module.train(trains)(inputs) for trains in ((True, False) if is_trained else (False,))]
+    except UsersCodeError as error:
+        return [f"{where}: {model} does not take this transfer set: {error.what.removeprefix(model).strip()}"]
+    except CollegiumError as error:
         return [f"{where}: {model} does not take this transfer set: {str(error).strip().splitlines()[0]}"]
-    if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != (ROWS, num_classes):
-        found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-        return [f"{where}: {model} gives {found} for {ROWS} rows, expected ({ROWS}, {num_classes})"]
+    for scores in both:
+        if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != (ROWS, num_classes):
+            found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+            return [f"{where}: {model} gives {found} for {ROWS} rows, expected ({ROWS}, {num_classes})"]
     return []

@@ -10,13 +10,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from teachers.config.resources import Resources, in_words
-from teachers.resources.pools import in_reach, to_come
+from teachers.resources.pools import VARIABLE, in_reach, to_come
 
-from ..cluster.capacity import Node, autoscaling, lacks, request_of, workers_of
+from ..cluster.capacity import (
+    Node,
+    autoscaling,
+    check_capacity,
+    check_room_for_trials,
+    lacks,
+    request_of,
+    total,
+    workers_of,
+)
 from ..cluster.cluster import cluster
 from ..cluster.dashboard import nodes_from_dashboard
 from ..recipe.model import Recipe, learner_of
 
+POOLS_UNKNOWN = "These are the nodes that are up; which more can come, the cluster's head knows: `collegium submit --verb plan` asks there"
 Places = Mapping[str, Node]
 """By name, the resources of the nodes of a cluster."""
 
@@ -173,3 +183,14 @@ def table(asks: Sequence[Ask]) -> list[str]:
         rows.append((ask.stage, f"{ask.num} x {request} ({ask.who})", f"{sum(ask.on.values())} of {ask.num}", told))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def cluster_notes(recipe: Recipe, nodes: Sequence[Node]) -> list[str]:
+    """What waits for nodes to come. Raises EnvironmentUnfit for what the cluster can never hold."""
+    notes = check_capacity(recipe, nodes, "" if os.environ.get(VARIABLE) else POOLS_UNKNOWN)
+    configs = [*recipe.teachers.values(), *recipe.learners.values()]
+    if not autoscaling():
+        check_room_for_trials(recipe, nodes)
+    elif not total(nodes, "GPU") and any(config.resources.gpus == "auto" for config in configs):
+        notes.append("`gpus: auto` is none, since no node of today has a GPU; say `gpus: 1` for nodes to be added")
+    return notes

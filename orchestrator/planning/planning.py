@@ -2,34 +2,37 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from teachers.config.teacher import TeacherConfig
 from teachers.errors import RecipeError, StoreError
-from teachers.resources.pools import VARIABLE, in_reach
+from teachers.resources.pools import in_reach
 from teachers.storage import mirror
 from teachers.storage.place import place, spoken
 from teachers.users_code.imports import use_user_path
 
 from ..building.context import Taught, delivered, delivered_digest, delivered_member, segments_of
 from ..building.export import to_export
+from ..building.judge import stage_of, to_judge
 from ..building.label import label_stages
-from ..cluster.capacity import Node, autoscaling, check_capacity, check_room_for_trials, this_machine, total
+from ..cluster.capacity import check_capacity, check_room_for_trials, this_machine
 from ..recipe import model
-from ..recipe.checks import class_problems, folder_problems, import_problems
+from ..recipe.checks import check_variables, class_problems, folder_problems, import_problems
 from ..recipe.load import check
-from ..recipe.model import Recipe, learner_of
+from ..recipe.model import Recipe, learner_of, public
+from ..recipe.seen_rows import seen_problems
 from ..recipe.space import search_warnings
+from ..reporting.fairness import missing_augmentation
 from ..stages import keys
 from ..stages.code import code_problems, users_code
 from ..stages.stages import Built, Stage, Stages
-from .placement import Ask, places_at
+from .budgets import Rows, budget_notes, floor_notes, label_notes, seed_notes
+from .memory import Holding, holdings
+from .placement import Ask, cluster_notes, places_at
 from .placement import place as placed_on
-
-POOLS_UNKNOWN = "These are the nodes that are up; which more can come, the cluster's head knows: `collegium submit --verb plan` asks there"
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Plan:
     bytes_free: int = 0
     placement: list[Ask] | None = None
     """Where what is not reused would run; of a cluster only."""
+    memory: list[Holding] = field(default_factory=list)
+    """What each training holds of its rows; empty where only reading them tells."""
 
     def record(self) -> dict[str, Any]:
         return {
@@ -66,6 +71,7 @@ class Plan:
             "bytes_needed": self.bytes_needed,
             "bytes_free": self.bytes_free,
             "placement": None if self.placement is None else [ask.record() for ask in self.placement],
+            "memory": [holding.record() for holding in self.memory],
         }
 
 
@@ -96,9 +102,12 @@ def plan(
 def _plan(recipe: Recipe, out: Path, address: str | None, *, dry_forward: bool) -> Plan:
     from teachers.preparing.look import look, source_digest
 
+    alone = (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
+    made = Plan(bytes_free=_free(out), notes=check_variables(recipe, alone=alone))
     seen = look(recipe.transfer_set)
-    made = Plan(bytes_free=_free(out))
+    digest = source_digest(recipe.transfer_set)
     problems = [*import_problems(recipe), *folder_problems(recipe), *weights_problems(recipe)]
+    problems += seen_problems(recipe, digest)
     if problems := [*problems, *class_problems(recipe, seen.classes)]:
         raise RecipeError("\n".join(problems))
     places = places_at(address)
@@ -109,11 +118,12 @@ def _plan(recipe: Recipe, out: Path, address: str | None, *, dry_forward: bool) 
             recipe, nodes, "That is this machine; a cluster is named by --address or RAY_ADDRESS"
         )
     else:
-        made.notes += _cluster_notes(recipe, in_reach([*places.values()]))
+        made.notes += cluster_notes(recipe, in_reach([*places.values()]))
     walk = _Walk(recipe, Stages(out), made)
-    walk.all(source_digest(recipe.transfer_set))
+    prepared = walk.all(digest)
     if places is not None:
         made.placement = placed_on(recipe, [(s.stage, s.name) for s in made.stages if s.action != "reuse"], places)
+    made.memory = holdings(recipe, seen, nodes if places is None else [*places.values()])
     rows = seen.num_rows or 0
     classes = len(seen.classes or ())
     cached = [teacher for teacher in recipe.teachers.values() if teacher.mode == "cached"]
@@ -124,7 +134,9 @@ def _plan(recipe: Recipe, out: Path, address: str | None, *, dry_forward: bool) 
             f"about {made.bytes_needed / 2**20:,.0f} MiB are needed under {spoken(out)}, "
             f"{made.bytes_free / 2**20:,.0f} MiB are free"
         )
-    made.notes += [*_floor_notes(recipe), *search_warnings(recipe)]
+    counted = Rows.of(recipe, seen, prepared.folder if prepared else None)
+    made.notes += [*label_notes(recipe, counted), *budget_notes(recipe, counted), *seed_notes(recipe)]
+    made.notes += [*missing_augmentation(public(recipe)), *floor_notes(recipe), *search_warnings(recipe)]
     if dry_forward:
         from .dry_forward import dry_forward as run_dry
 
@@ -137,25 +149,6 @@ def _free(out: Path) -> int:
     while not at.exists():
         at = at.parent
     return shutil.disk_usage(at).free
-
-
-def _cluster_notes(recipe: Recipe, nodes: Sequence[Node]) -> list[str]:
-    """What waits for nodes to come. Raises EnvironmentUnfit for what the cluster can never hold."""
-    notes = check_capacity(recipe, nodes, "" if os.environ.get(VARIABLE) else POOLS_UNKNOWN)
-    configs = [*recipe.teachers.values(), *recipe.learners.values()]
-    if not autoscaling():
-        check_room_for_trials(recipe, nodes)
-    elif not total(nodes, "GPU") and any(config.resources.gpus == "auto" for config in configs):
-        notes.append("`gpus: auto` is none, since no node of today has a GPU; say `gpus: 1` for nodes to be added")
-    return notes
-
-
-def _floor_notes(recipe: Recipe) -> list[str]:
-    return [
-        f"teachers.{name}: probabilities of 0 become {teacher.probability_floor:g} / classes (probability_floor)"
-        for name, teacher in recipe.teachers.items()
-        if teacher.kind != "checkpoint" and teacher.output == "probabilities"
-    ]
 
 
 class _Walk:
@@ -183,9 +176,11 @@ class _Walk:
     def unknown(self, kind: str, name: str, until: str) -> None:
         self.made.stages.append(Planned(kind, name, "", None, "unknown", f"unknown until {until} is sealed"))
 
-    def all(self, source_digest: str) -> None:
+    def all(self, source_digest: str) -> Built | None:
+        """Every stage of the recipe; the prepared transfer set, if there is one."""
         prepared = self.note(keys.prepare_stage(self.recipe, source_digest))
         taught = {name: self.teacher(name, prepared) for name in self.recipe.teachers}
+        self.judge("teachers", prepared, {name: taught[name] for name in self.recipe.teachers})
         students: dict[str, Built | None] = {}
         for generation in self.recipe.learners_in_order():
             for name in generation:
@@ -193,6 +188,7 @@ class _Walk:
             for name in self.recipe.assistants():
                 if learner_of(name) in generation:
                     taught[name] = self.assistant(name, prepared, students[learner_of(name)])
+                    self.judge(name, prepared, {name: taught[name]})
         if self.recipe.teachers:
             self.evaluation("teachers", prepared, None, taught)
         for name, learner in students.items():
@@ -201,6 +197,7 @@ class _Walk:
                 self.unknown("export", name, f"evaluate/{name}")
             else:
                 self.exports(name, learner, evaluated)
+        return prepared
 
     def exports(self, name: str, learner: Built, evaluated: Built) -> None:
         of_cohort = name in self.recipe.cohorts
@@ -237,6 +234,16 @@ class _Walk:
             elif taught is not None:
                 taught.labels[part] = built
         return taught
+
+    def judge(self, title: str, prepared: Built | None, taught: Mapping[str, Taught | None]) -> None:
+        known = {name: each for name, each in taught.items() if each is not None}
+        if prepared is None or len(known) < len(taught):
+            if taught and self.recipe.transfer_set.label is not None:
+                self.unknown("judge", title, self._first_missing([*taught], prepared, {**taught}))
+            return
+        split, heard, _ = to_judge(self.recipe, prepared, known)
+        if heard:
+            self.note(stage_of(self.recipe, title, prepared, known, split, heard))
 
     def assistant(self, name: str, prepared: Built | None, student: Built | None) -> Taught | None:
         if prepared is None or student is None:

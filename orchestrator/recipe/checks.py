@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from teachers.errors import CollegiumError, RecipeError, StoreError
+from teachers.errors import CollegiumError, EnvironmentUnfit, RecipeError, StoreError
 from teachers.users_code.imports import load
 
+from . import model
 from .model import Recipe
+from .secrets import absent_variables
+from .seen_rows import seen_problems
 
 
 def import_problems(recipe: Recipe) -> Iterator[str]:
@@ -27,8 +30,19 @@ def import_problems(recipe: Recipe) -> Iterator[str]:
 
 def check_before_work(recipe: Recipe) -> None:
     """Raise RecipeError with all that is wrong with names and model folders: found before hours of work, not after."""
-    if problems := [*import_problems(recipe), *folder_problems(recipe)]:
+    if problems := [*import_problems(recipe), *folder_problems(recipe), *seen_problems(recipe)]:
         raise RecipeError("\n".join(problems))
+
+
+def check_variables(recipe: Recipe, *, alone: bool) -> list[str]:
+    """Raise EnvironmentUnfit for variables that are named and missing here; `alone`: all of it runs on this machine.
+
+    Returns what is to be said of those that workers elsewhere need.
+    """
+    absent = absent_variables(recipe.model_dump(mode="json"))
+    if wrong := [told for told, is_read_here in absent.items() if alone or is_read_here]:
+        raise EnvironmentUnfit("\n".join(wrong))
+    return [f"{told}, or see that every node of the cluster has it" for told in absent]
 
 
 def folder_problems(recipe: Recipe) -> Iterator[str]:
@@ -49,10 +63,10 @@ def _import_strings(recipe: Recipe) -> Iterator[tuple[str, str]]:
             value = getattr(config, key, None)
             if value is not None:
                 yield f"{where}.{key}", value
-        train = getattr(config, "train", None)
-        for name in getattr(train, "augments", ()):
-            if ":" in name:
-                yield f"{where}.train.augment", name
+        for key in ("train", "control"):
+            for name in getattr(getattr(config, key, None), "augments", ()):
+                if ":" in name:
+                    yield f"{where}.{key}.augment", name
         preprocess = getattr(config, "preprocess", None)
         if preprocess is not None and preprocess.function is not None:
             yield f"{where}.preprocess.function", preprocess.function
@@ -78,6 +92,14 @@ def class_problems(recipe: Recipe, classes: Sequence[str] | None) -> Iterator[st
     if classes is None:
         return
     for name, teacher in recipe.teachers.items():
+        if model.is_trained_here(teacher) and (
+            strange := [each for each in teacher.classes or () if each not in classes]
+        ):
+            yield (
+                f"teachers.{name}.classes: {strange} are not in the transfer set, which has {', '.join(classes[:10])}; a "
+                f"teacher that is trained here learns classes of the transfer set"
+            )
+            continue
         try:
             own = read_config(Path(teacher.path)).classes if teacher.kind == "checkpoint" else teacher.classes
             if own is not None:

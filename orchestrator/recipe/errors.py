@@ -102,7 +102,9 @@ def _models(annotation: Any) -> Any:
     if get_origin(annotation) not in (Union, UnionType):
         return annotation
     members = [member for member in get_args(annotation) if member is not type(None)]
-    if len(members) == 1 or not all(_tags(member) for member in members):
+    if len(members) == 1:
+        return _models(members[0])
+    if not all(_tags(member) for member in members):
         return next(
             (_models(member) for member in members if get_origin(member) in (dict, list) or _is_model(member)), None
         )

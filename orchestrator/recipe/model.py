@@ -3,20 +3,21 @@
 Every error names file, line, column and path, and all errors are told at once.
 """
 
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 
 from students.config.cohort import CohortConfig
 from students.config.student import StudentConfig, TeacherLabelTerm, TeacherTermCommon
+from teachers.config.secrets import looks_like, without_password
 from teachers.config.strict import Config, ImportString
 from teachers.config.teacher import TeacherConfig
 from teachers.config.transfer_set import TransferSetConfig
 
 from .file import Loc, nearest
 from .search import SearchConfig
+from .secrets import kept_problems, secret_problems, variables
 from .space import search_problems
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
@@ -28,9 +29,11 @@ class Tracking(Config):
     """Where MLflow keeps the curves."""
 
     uri: str | None = None
-    """Null: MLFLOW_TRACKING_URI if set, else SQLite under `--out`; `http(s)://...` on a cluster."""
-    experiment: str | None = None
+    """Null: MLFLOW_TRACKING_URI if set, else SQLite under `--out`; `http(s)://...` on a cluster. `${NAME}` is a variable."""
+    experiment: str | None = Field(None, max_length=500)
     """Null: the recipe's name."""
+    register_models: bool = True
+    """Each student that is exported becomes a version in MLflow's registry; a `--smoke` run registers none."""
     system_metrics: bool = False
     """Also keep CPU, memory, network and GPUs of every node, as `system/<node>/...`."""
 
@@ -61,13 +64,19 @@ class Recipe(Config):
 
     def problems(self) -> list[tuple[Loc, str]]:
         """What is wrong between the parts of the recipe: (path, message)."""
-        found = [*self._name_problems(), *self._teacher_problems(), *self._cycle_problems()]
+        document = self.model_dump(mode="json")
+        found = [*secret_problems(document), *kept_problems(document)]
+        found += [*self._name_problems(), *self._teacher_problems(), *self._cycle_problems()]
         return found if found or self.search is None else [*search_problems(self)]
 
     @property
     def learners(self) -> dict[str, Learner]:
         """Students and cohorts, by name."""
         return {**self.students, **self.cohorts}
+
+    def variables(self) -> list[tuple[Loc, str]]:
+        """Variables of the environment that it names, and where: (path, name)."""
+        return variables(self.model_dump(mode="json"))
 
     def who_teaches(self) -> list[str]:
         """Every name that may stand in a `teachers` list: teachers, students, and `cohort.member`."""
@@ -192,12 +201,9 @@ def learner_of(teacher: str) -> str:
 def public(recipe: Recipe) -> dict[str, Any]:
     """The resolved recipe as JSON, without secrets: what copies, reports and MLflow get."""
     document: dict[str, Any] = recipe.model_dump(mode="json")
-    document["tracking"]["uri"] = without_password(recipe.tracking.uri) if recipe.tracking.uri else None
+    if (uri := recipe.tracking.uri) and looks_like(uri):  # of a recipe that nobody has checked
+        document["tracking"]["uri"] = without_password(uri)
     return document
-
-
-def without_password(uri: str) -> str:
-    return re.sub(r"(?<=//)[^/@]*@", "", uri)
 
 
 def is_trained_here(teacher: TeacherConfig) -> bool:

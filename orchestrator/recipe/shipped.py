@@ -1,5 +1,7 @@
 """The recipes and the schema that come with Collegium."""
 
+import os
+import re
 from pathlib import Path
 
 from teachers.errors import RecipeError
@@ -7,9 +9,12 @@ from teachers.users_code.imports import submitted_folder
 
 from .file import nearest
 
+SCHEMA = Path(__file__).resolve().with_name("recipe.schema.json")
+MODELINE = "# yaml-language-server: $schema="
+
 
 def home() -> Path:
-    """Where the files lie: inside the package when installed, beside it in a checkout."""
+    """Where the recipes lie: inside the package when installed, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     return package if (package / "recipes").is_dir() else package.parent
 
@@ -36,3 +41,22 @@ def find(name: str) -> Path:
     raise RecipeError(
         f"{name}: there is no such file, and no recipe of that name is shipped{nearest(stem, list(known))}"
     )
+
+
+def starter(name: str, target: Path) -> str:
+    """The text of a recipe (as `find`) for the file `target`; its first line tells an editor where the schema lies."""
+    lines = [line for line in find(name).read_text("utf-8").splitlines(True) if not line.startswith(MODELINE)]
+    return f"{MODELINE}{schema_from(target.resolve().parent, Path.cwd())}\n" + "".join(lines)
+
+
+def schema_from(folder: Path, project: Path, schema: Path = SCHEMA) -> str:
+    """How a YAML file in `folder` names the schema.
+
+    A relative path where both lie in `project`, which can then move as a whole; else a URI of the installed file. An editor
+    takes a path as it stands, up to a blank or `#`; a URI may hold anything.
+    """
+    if folder.is_relative_to(project) and schema.is_relative_to(project):
+        relative = os.path.relpath(schema, folder).replace(os.sep, "/")
+        if re.fullmatch(r"[\w./@+-]+", relative, re.ASCII):
+            return relative
+    return schema.as_uri()

@@ -4,6 +4,7 @@ Puts together what stages left; measures nothing itself.
 """
 
 import json
+import logging
 import math
 import os
 import platform
@@ -15,14 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from students.runs.curves import read_records
-from teachers.storage.seal import replace
+from teachers.errors import RecipeError, StoreError
+from teachers.process.log_lines import once
+from teachers.storage.seal import read_document, replace
 from teachers.transfer_set.transfer_set import TransferSet
 
-from .study import short, with_test_figures
+from .fairness import about_augmentation, about_controls, about_labels
+from .headline import OVER_SEEDS, mean_of
+from .standing import told
+from .study import with_test_figures
 
-FORMAT = 1
+FORMAT = 2
 POINTS_OF_A_CURVE = 400
 PACKAGES = ("collegium", "torch", "ray", "pyarrow", "mlflow", "scikit-learn", "numpy")
+
+log = logging.getLogger(__name__)
 
 
 def build_report(
@@ -34,17 +42,19 @@ def build_report(
     mlflow: Mapping[str, str],
     prepared: Path,
     seconds: float,
+    standings: Mapping[str, Mapping[str, Any]] | None = None,
     search: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The document of one run.
 
     `recipe` is the resolved one without secrets; `evaluations` holds the evaluation of `teachers` and of every student by
-    its name; `metrics` the `metrics.jsonl` of every student; `prepared` is the folder of the transfer set; `search` is the
-    part of a study, if there was one.
+    its name; `metrics` the `metrics.jsonl` of every student; `prepared` is the folder of the transfer set; `standings` says
+    how everybody who teaches stood before students learnt; `search` is the part of a study, if there was one.
     """
     teachers = evaluations.get("teachers", NO_TEACHERS)
     drawn = {name: curves(path) for name, path in metrics.items()}
-    counted = TransferSet.open(prepared).report
+    transfer_set, some, standings = TransferSet.open(prepared), next(iter(evaluations.values())), standings or {}
+    counted = {**transfer_set.report, "judged_on": transfer_set.judged_on()}
     document = {
         "format": FORMAT,
         "recipe": dict(recipe),
@@ -59,8 +69,9 @@ def build_report(
             name: _cohort(recipe["cohorts"][name], evaluations[name], drawn[name]) for name in recipe["cohorts"]
         },
         "curves": drawn,
-        "transfer_set": {**counted, "test_rows_evaluated": next(iter(evaluations.values()))["rows"]},
-        "notes": notes(recipe, counted),
+        "transfer_set": {**counted, "test_rows_evaluated": some["rows"], "commonest": some["commonest"]},
+        "standings": {name: dict(found) for name, found in standings.items()},
+        "notes": [*told(standings), *notes(recipe, counted)],
         "mlflow": dict(mlflow),
         "environment": environment(),
     }
@@ -80,6 +91,19 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> tuple[Path, Path]:
     return written
 
 
+def newest_report(out: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest run's folder in `out`, and its report. One that is damaged is told once and passed over.
+
+    Raises RecipeError where there is none.
+    """
+    for path in sorted((out / "runs").glob("*/report.json"), reverse=True):
+        try:
+            return path.parent, read_document(path, FORMAT, "the report of that run is lost; the runs before are shown")
+        except StoreError as error:
+            once(log, str(error))
+    raise RecipeError(f"{out} holds no finished run; `collegium run RECIPE --out {out}` makes one")
+
+
 def _accuracy_first(figures: Mapping[str, Any]) -> dict[str, Any]:
     return {"test_accuracy": figures["accuracy"], **figures}
 
@@ -96,7 +120,7 @@ def _student(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "offline_accuracy": over_seeds(offline, "accuracy") if offline else None,
         "gain": evaluation["gain"],
         "gain_over_offline": evaluation.get("gain_over_offline"),
-        **{key: statistics.fmean(run[key] for run in runs) for key in ("macro_f1", "nll", "ece", "agreement", "kl")},
+        **{key: mean_of(runs, key) for key in OVER_SEEDS},
         **{key: delivered[key] for key in ("parameters", "bytes", "latency")},
         "delivered": evaluation["delivered"],
         "runs": runs,
@@ -104,6 +128,8 @@ def _student(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "offline_runs": offline,
         "ensemble": evaluation["ensemble"],
         "agreement_matrix": evaluation.get("agreement"),
+        "by_class": evaluation.get("by_class"),
+        "mistakes": evaluation.get("mistakes", []),
     }
 
 
@@ -164,7 +190,7 @@ def _thinned(points: Mapping[int, float]) -> list[list[float]]:
 
 def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
     """What a reader must know to judge the figures."""
-    told = [*_about_augmentation(recipe), *_about_controls(recipe)]
+    told = [about_labels(counted), *about_augmentation(recipe), *about_controls(recipe)]
     told += [
         f"Teacher {name} gives probabilities; they were floored at {teacher['probability_floor']:g}, which decides what a 0 means."
         for name, teacher in recipe["teachers"].items()
@@ -179,32 +205,25 @@ def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
         told.append(
             f"{bad} rows could not be used and were dropped, first: {'; '.join(counted['first_bad_rows'][:3])}."
         )
-    if twice := counted.get("duplicates_across_splits"):
-        told.append(f"{twice} rows of one split have the same content as a row of another: test figures may flatter.")
+    told += _about_duplicates(counted)
     if without := counted.get("without_label"):
         told.append(f"{without} training rows have no label; they are transfer data.")
     return told
 
 
-def _about_augmentation(recipe: Mapping[str, Any]) -> Iterator[str]:
-    everyone = {f"teacher {name}": config for name, config in recipe["teachers"].items()}
-    everyone |= {f"student {name} and its control": config for name, config in recipe["students"].items()}
-    everyone |= {f"cohort {name} and its controls": config for name, config in recipe["cohorts"].items()}
-    augmented: dict[str, list[str]] = {}
-    for name, config in everyone.items():
-        if augment := (config.get("train") or {}).get("augment"):
-            told = augment if isinstance(augment, str) else ", then ".join(augment)
-            augmented.setdefault(told, []).append(name)
-    for augment, names in augmented.items():
-        yield f"Trained with augmentation ({augment}): {', '.join(names)}. All others saw the rows as they are."
-
-
-def _about_controls(recipe: Mapping[str, Any]) -> Iterator[str]:
-    for name, config in {**recipe["students"], **recipe["cohorts"]}.items():
-        if isinstance(config["control"], Mapping):
-            own = ", ".join(f"{key} {short(value)}" for key, value in config["control"].items() if value is not None)
-            if own:
-                yield f"The control of {name} is trained by settings of its own ({own}); the budget is the same."
+def _about_duplicates(counted: Mapping[str, Any]) -> Iterator[str]:
+    pairs = [(*pair.split("/"), rows) for pair, rows in counted.get("duplicates_across_splits", {}).items() if rows]
+    if not pairs:
+        return
+    found = ", ".join(f"{rows:,} {later} rows those of {earlier} rows" for earlier, later, rows in pairs)
+    dropped = [f"{rows:,} {split} rows" for split, rows in counted["dropped_duplicates"].items() if rows]
+    if dropped:
+        yield f"Some rows had the inputs of a row of another split: {found}. Dropped were {' and '.join(dropped)}."
+    else:
+        flatters = (
+            "test figures may flatter" if any(later == "test" for _, later, _ in pairs) else "validation may flatter"
+        )
+        yield f"Some rows have the inputs of a row of another split: {found}; {flatters} (`transfer_set.duplicates: drop`)."
 
 
 def environment() -> dict[str, Any]:

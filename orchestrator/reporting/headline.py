@@ -1,7 +1,8 @@
 """A report in short: the figures that stand on MLflow's parent run."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 
@@ -44,7 +45,7 @@ def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
         yield f"cohorts.{name}.ensemble.test_accuracy", cohort["ensemble"]["test_accuracy"]["mean"]
     for name, student in learners(report).items():
         yield f"students.{name}.test_accuracy", student["test_accuracy"]["mean"]
-        for key in ("agreement", "ece", "parameters"):
+        for key in ("balanced_accuracy", "agreement", "ece", "parameters"):
             yield f"students.{name}.{key}", student[key]
         if student["control_accuracy"]:
             yield f"students.{name}.control_accuracy", student["control_accuracy"]["mean"]
@@ -54,8 +55,42 @@ def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
     yield "seconds", report.get("seconds")
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+OVER_SEEDS = ("balanced_accuracy", "macro_f1", "nll", "ece", "agreement", "kl")
+"""Figures of which a report tells the mean over seeds."""
+NOTHING = "\N{EN DASH}"
+"""Stands for a figure that nobody has."""
+IMBALANCE = 0.1
+"""How far the share of the commonest class is above an even one before accuracies are told beside it."""
+
+
+def remarks(report: Mapping[str, Any]) -> list[str]:
+    """What belongs beside the verdicts: what the commonest answer would reach, and how many verdicts stand there."""
+    told = []
+    if (found := report["transfer_set"]["commonest"])["share"] >= 1 / found["classes"] + IMBALANCE:
+        share = percent(found["share"])
+        told.append(f"The classes are uneven: who always answers {found['class']!r} has an accuracy of {share}.")
+    given = sum(bool(learner["gain"]) and learner["gain"]["low"] is not None for learner in learners(report).values())
+    if given > 1:
+        chance = f"{100 * (1 - 0.95**given):.0f} %"
+        told.append(
+            f"{given} verdicts stand here, each at 95% and none corrected for the others: were there no difference "
+            f"anywhere, one of them would still show one in up to {chance} of such reports."
+        )
+    return told
+
+
+def mean_of(runs: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    """Over seeds; None where one has no such figure."""
+    values = [run[key] for run in runs]
+    return None if None in values else fmean(values)
+
+
+def percent(share: float | None) -> str:
+    return NOTHING if share is None else f"{100 * share:.1f} %"
+
+
+def decimals(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3f}"
 
 
 def spread(accuracy: Mapping[str, Any]) -> str:

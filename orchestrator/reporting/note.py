@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from students.measuring.bootstrap import points
+from students.measuring.gain import with_interval
 
-from .headline import learners, percent, spread
+from .headline import learners, percent, remarks, spread
 from .study import short
 
 CHARACTERS = 8000
@@ -20,6 +20,7 @@ CHARACTERS = 8000
 def note(report: Mapping[str, Any], *, out: Path | None = None, models: Sequence[str] = ()) -> str:
     """In Markdown. `out`: the folder of all results; `models`: the students and members that are registered."""
     head = [f"**{name}**: {learner['verdict']}\n" for name, learner in learners(report).items()]
+    head += [f"{remark}\n" for remark in remarks(report)]
     head += [*_study(report["search"])] if "search" in report else []
     head += ["| who | test accuracy | gain over control (95%) |", "|---|---|---|"]
     tail = ["", *_cost(report), *_links(report, models)]
@@ -41,7 +42,7 @@ def _fitted(head: Sequence[str], rows: Sequence[str], tail: Sequence[str]) -> st
 def _rows(report: Mapping[str, Any]) -> Iterator[str]:
     for name, learner in learners(report).items():
         gain = learner["gain"]
-        interval = f"{points(gain['mean'])} ({points(gain['low'])} to {points(gain['high'])})" if gain else ""
+        interval = with_interval(gain) if gain else ""
         yield f"| student {name} | {spread(learner['test_accuracy'])} | {interval} |"
         if learner["control_accuracy"]:
             yield f"| control of {name} | {spread(learner['control_accuracy'])} | |"

@@ -7,10 +7,11 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from students.measuring.bootstrap import points
+from students.measuring.gain import points
 
 from . import plots
-from .headline import curves_of, deep_link, learners, percent, spread
+from .by_class import class_table, mistakes
+from .headline import OVER_SEEDS, curves_of, decimals, deep_link, learners, mean_of, percent, remarks, spread
 from .study_page import Plot, study_page
 
 
@@ -25,6 +26,7 @@ def page(report: Mapping[str, Any]) -> str:
     )
     environment.filters |= {
         "percent": percent,
+        "decimals": decimals,
         "points": points,
         "spread": spread,
         "short": plots.short,
@@ -36,19 +38,18 @@ def page(report: Mapping[str, Any]) -> str:
         shared=list(_shared_plots(report)),
         own={name: list(_student_plots(report, name)) for name in learners(report)},
         learners=learners(report),
+        remarks=remarks(report),
+        by_class={name: class_table(student["by_class"]) for name, student in learners(report).items()},
+        mistakes={name: mistakes(report, student) for name, student in learners(report).items()},
         together=dict(_cohort_plots(report)),
         study=study_page(report["search"]) if "search" in report else None,
-        tones={name: tone(student["gain"]) for name, student in learners(report).items()},
+        tones={
+            name: (student["gain"] or {"conclusion": "open"})["conclusion"]
+            for name, student in learners(report).items()
+        },
         recipe=yaml.safe_dump(report["recipe"], sort_keys=False, allow_unicode=True),
         link=_link(report["mlflow"]),
     )
-
-
-def tone(gain: Mapping[str, float] | None) -> str:
-    """Whether distillation `helps`, `hurts`, or nothing is shown."""
-    if gain is None or gain["low"] <= 0 <= gain["high"]:
-        return "open"
-    return "helps" if gain["low"] > 0 else "hurts"
 
 
 def seconds(value: float) -> str:
@@ -78,14 +79,14 @@ def _alone(student: Mapping[str, Any], name: str, shown: str) -> dict[str, Any]:
     return {"kind": "control", "name": name, "shown": shown, "gain": None, **cost}
 
 
-def _means(runs: list[Mapping[str, Any]]) -> dict[str, float]:
-    keys = ("macro_f1", "nll", "ece", "agreement", "kl")
-    return {key: sum(run[key] for run in runs) / len(runs) for key in keys}
+def _means(runs: list[Mapping[str, Any]]) -> dict[str, float | None]:
+    return {key: mean_of(runs, key) for key in OVER_SEEDS}
 
 
 def _shared_plots(report: Mapping[str, Any]) -> Iterator[Plot]:
     everyone = learners(report)
-    gains = {name: student["gain"] for name, student in everyone.items() if student["gain"]}
+    known = [(name, student["gain"]) for name, student in everyone.items() if student["gain"]]
+    gains = {name: gain for name, gain in known if gain["low"] is not None}
     if len(gains) > 1:
         yield "Gain of every student over its control, with its 95 % interval.", Markup(plots.gains(gains))
     costs: list[tuple[str, str, Callable[[Mapping[str, Any]], float]]] = [
@@ -120,7 +121,8 @@ def _student_plots(report: Mapping[str, Any], name: str) -> Iterator[Plot]:
         if any(key in run for run in runs.values()):
             svg = plots.learning_curves(runs, key, label, name)
             yield f"{label[0].upper()}{label[1:]} while training; thin: every seed, thick: their mean.", Markup(svg)
-    bins = {"ensemble": student["ensemble"]["reliability"], "student": _delivered(student)["reliability"]}
+    together, alone = student["ensemble"]["reliability"], _delivered(student)["reliability"]
+    bins = ({"ensemble": together} if together else {}) | {"student": alone}
     if student["control_runs"]:
         bins = {"control": _delivered(student, "control_runs")["reliability"], **bins}
     yield "What a confidence is worth: on the diagonal, as often right as sure.", Markup(plots.reliability(bins, name))

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from students.measuring.gain import points
+
 from ..recipe.search import SearchConfig
 from ..recipe.space import of_the_control, shared_with_control
 from ..search.study import Study, Trial, best_of, front_of, read_trials
@@ -105,14 +107,21 @@ def _about_the_gain(found: Mapping[str, Any], final: Mapping[str, Any]) -> Itera
         yield "No control was trained, so nothing is shown of whether distillation pays."
         return
     tuned = f"tuned in {found['control']['trials']} trials" if found["control"]["searched"] else "as in the recipe"
-    told = f"{100 * gain['mean']:+.1f} points of test accuracy, 95% interval {100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}"
     seeds = len(final["test_accuracy"]["runs"])
-    if gain["low"] > 0:
+    if gain["low"] is None:
+        yield f"Nothing is shown of whether distillation pays: {points(gain['mean'])} points of test accuracy with {seeds} fresh seeds give no interval; raise `search.seeds_for_best`."
+        return
+    told = (
+        f"{points(gain['mean'])} points of test accuracy, 95% interval {points(gain['low'])} to {points(gain['high'])}"
+    )
+    if gain["conclusion"] == "helps":
         yield f"Distil: with the best setting the student beats its control, {tuned}, beyond the interval ({told}, {seeds} fresh seeds)."
-    elif gain["high"] < 0:
+    elif gain["conclusion"] == "hurts":
         yield f"Do not distil: the best setting found is worse than the control, {tuned} ({told}, {seeds} fresh seeds)."
     else:
-        yield f"No setting was shown to beat the control, {tuned}: the interval of the best one covers 0 ({told}, {seeds} fresh seeds)."
+        covers = gain["low"] <= 0 <= gain["high"]
+        why = "the interval of the best one covers 0" if covers else "an exact sign test over the rows does not agree"
+        yield f"No setting was shown to beat the control, {tuned}: {why} ({told}, {seeds} fresh seeds)."
 
 
 def _about_the_recipe(found: Mapping[str, Any]) -> Iterator[str]:

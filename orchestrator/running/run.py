@@ -192,6 +192,7 @@ def _report(
         metrics={name: built.folder / "metrics.jsonl" for name, built in results.students.items()},
         mlflow=ids,
         prepared=results.prepared.folder,
+        standings=results.standings,
         seconds=seconds,
         **more,
     )
@@ -204,13 +205,14 @@ def smoke(recipe: Recipe) -> Recipe:
     document = recipe.model_dump(mode="json")
     rows = document["transfer_set"]
     rows["limit"] = min(rows["limit"] or 256, 256)
-    rows["labelled"] = min(rows["labelled"], 64) if rows["labelled"] else None
+    document["tracking"]["register_models"] = False
+    rows["labelled"] = {split: min(count, 64) for split, count in recipe.transfer_set.labelled_by_split.items()} or None
     for teacher in document["teachers"].values():
-        teacher["replicas"] = 1
+        teacher |= {"replicas": 1, "require": None}
         _shorten(teacher.get("train"))
     for student in [*document["students"].values(), *document["cohorts"].values()]:
         student["train"]["seeds"] = student["train"]["seeds"][:1]
-        student["require"] = {}
+        student["require"] = None  # of so few steps nothing can be asked
         _shorten(student["train"])
     return Recipe.model_validate(document)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 from teachers.errors import CollegiumError
+from teachers.process.variables import masked
 from teachers.storage.disk import is_unfit
 
 TRACEBACK = "traceback.txt"
@@ -37,5 +38,5 @@ def _is_unforeseen(error: Exception) -> bool:
 
 def _keep(error: Exception, folder: Path) -> str:
     file = folder / TRACEBACK
-    file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    file.write_text(masked("".join(traceback.format_exception(error))), encoding="utf-8")
     return f"{TOLD}{file}"

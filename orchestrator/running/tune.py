@@ -17,6 +17,7 @@ from teachers.errors import CollegiumError, RecipeError
 from teachers.process.log_lines import Carried
 from teachers.storage import mirror
 from teachers.storage.disk import told_if_unfit
+from teachers.storage.lease import Doubt
 from teachers.storage.place import place
 from teachers.storage.seal import publish
 
@@ -80,13 +81,13 @@ def _tune(recipe: Recipe, out: Path, address: str | None, user_path: Path, quiet
     at = out / "studies" / search.student
     with (
         opened(recipe, out, user_path, quiet=quiet, command="tune", planned=planned_study(recipe)) as begun,
-        folder_lock(at.parent, f"a study of {search.student}"),
+        folder_lock(at.parent, f"a study of {search.student}") as doubt,
     ):
         if fresh and (kept := set_aside(at)):
             log.info("the earlier study is kept in %s", kept)
         with begun.on_cluster(address) as context:
             taught = pipeline.train_in_order(context, recipe.before(search.student))
-            study = _study(begun, context, taught, at)
+            study = _study(begun, context, taught, at, doubt)
             found = found_recipe(recipe, study)
             written = begun.folder / "found.yaml"
             publish(written, yaml.safe_dump(public(found), sort_keys=False).encode())
@@ -103,8 +104,8 @@ def rows_asked(results: Results) -> int:
     return sum(int(built.facts.get("rows", 0)) for built in labels if not built.reused)
 
 
-def _study(begun: Begun, context: Context, taught: Results, at: Path) -> Study:
-    """The study with all its trials."""
+def _study(begun: Begun, context: Context, taught: Results, at: Path, doubt: Doubt) -> Study:
+    """The study with all its trials. `doubt`: why nothing of another process may be removed."""
     recipe, search = context.recipe, context.recipe.search
     assert search is not None
     learner = recipe.learners[search.student]
@@ -121,7 +122,7 @@ def _study(begun: Begun, context: Context, taught: Results, at: Path) -> Study:
     diary = Diary(begun, study, search, control=now["control"] is not None)
     for trial in study.trials:
         diary.tell(trial)
-    for left_by_a_kill in at.glob(f"{SCRATCH}*"):
+    for left_by_a_kill in [] if doubt() else at.glob(f"{SCRATCH}*"):
         mirror.remove_folder(left_by_a_kill)
     scratch = Path(mkdtemp(prefix=SCRATCH, dir=at))
     try:
@@ -148,7 +149,7 @@ def _check_validation(prepared: Path) -> None:
     from teachers.transfer_set.transfer_set import TransferSet
 
     transfer_set = TransferSet.open(prepared)
-    if not any((transfer_set.labels(segment) >= 0).any() for segment in transfer_set.of("validation")):
+    if not any((transfer_set.usable_labels(segment) >= 0).any() for segment in transfer_set.of("validation")):
         raise RecipeError(
             "search.metric: validation.accuracy would never be reported: no row of the validation split has a label; "
             "give `transfer_set.split.validation` a share, or rows with labels"

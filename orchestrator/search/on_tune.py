@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,7 @@ def run_trials(
                 open(os.devnull, "w") as nowhere,
                 redirect_stdout(nowhere),
             ):  # Tune prints tables, whatever `verbose` is
-                _fit(plan, partial(trial, job=job), job, scheduler, recorder, at_once)
+                _fit(plan, job, scheduler, recorder, at_once)
 
 
 def _searcher(plan: Plan) -> Any:
@@ -170,7 +169,7 @@ def trial_from(setting: Mapping[str, Any], result: Mapping[str, Any]) -> Trial:
     )
 
 
-def _fit(plan: Plan, trainable: Callable[..., None], job: Job, scheduler: Any, recorder: Any, at_once: int) -> None:
+def _fit(plan: Plan, job: Job, scheduler: Any, recorder: Any, at_once: int) -> None:
     from ray import tune
     from ray.tune import FailureConfig, RunConfig, TuneConfig, TuneError
     from ray.tune.schedulers import PopulationBasedTraining
@@ -178,7 +177,8 @@ def _fit(plan: Plan, trainable: Callable[..., None], job: Job, scheduler: Any, r
     storage = job.folder / f"tune-{time.time_ns()}"
     all_at_once = isinstance(scheduler, PopulationBasedTraining)  # which draws by itself, after the first
     tuner = tune.Tuner(
-        tune.with_resources(trainable, request_of_trial(job)),
+        # Tune writes what it starts into its folder: the job, which may carry a secret, goes by the object store.
+        tune.with_resources(tune.with_parameters(trial, job=job), request_of_trial(job)),
         param_space={"setting": tune.grid_search(plan.all_that_is_left())} if all_at_once else None,
         tune_config=TuneConfig(
             search_alg=None if all_at_once else _searcher(plan),

@@ -23,6 +23,7 @@ def prepare_stage(recipe: Recipe, source_digest: str) -> Stage:
     if recipe.transfer_set.source.kind == "import":
         return Stage("prepare", "transfer_set", config, code_inputs("transfer_set.source", config["source"]))
     config["source"] = {"kind": recipe.transfer_set.source.kind}  # where it lies decides nothing, its content does
+    config["labelled"] = recipe.transfer_set.labelled_by_split  # `100` and `{train: 100}` are one thing
     return Stage("prepare", "transfer_set", config, {"source": source_digest})
 
 
@@ -68,6 +69,13 @@ def label_stage(
         inputs["statistics of the training rows"] = statistics
     inputs |= code_inputs(f"teachers.{name}", code_of_folder(config) if config.kind == "checkpoint" else decided_by)
     return Stage("label", name, decided_by, inputs, part=segment[0])
+
+
+def judge_stage(recipe: Recipe, name: str, prepared: str, split: str, labels: Mapping[str, str]) -> Stage:
+    """How `teachers`, or one assistant, stand. `labels`: by teacher, the digest of what it says of the rows of `split`."""
+    config = {"split": split, "teachers": {teacher: hearing(recipe, teacher) for teacher in labels}}
+    inputs = {"transfer set": prepared, **{f"labels of {teacher}": digest for teacher, digest in labels.items()}}
+    return Stage("judge", name, config, inputs)
 
 
 def assistant_as_teacher(recipe: Recipe, name: str, folder: str) -> CheckpointTeacher:
@@ -127,12 +135,20 @@ def _code_of_answers(recipe: Recipe, name: str) -> dict[str, str]:
 
 
 def own_combination(config: Learner) -> dict[str, Any]:
-    """How the student itself hears its teachers: the first term that listens to all of them."""
+    """How the student itself hears its teachers: the first term that listens to all of them, in that term's order."""
     for term in config.objective:
-        if isinstance(term, TeacherTermCommon) and term.teachers in (None, config.teachers):
-            return {"combine": term.combine, "teacher_weights": term.teacher_weights}
+        if isinstance(term, TeacherTermCommon) and set(term.teachers or config.teachers) == set(config.teachers):
+            heard = list(term.teachers or config.teachers)
+            return {"combine": term.combine, "teacher_weights": term.teacher_weights, "order": heard}
     return {}
 
 
 def export_stage(recipe: Recipe, name: str, student: str, evaluation: str) -> Stage:
-    return Stage("export", name, {"recipe": public(recipe)}, {"student": student, "evaluation": evaluation})
+    document = public(recipe)
+    for gated in (
+        "teachers",
+        "students",
+        "cohorts",
+    ):  # what is required of somebody changes nothing of what is delivered
+        document[gated] = {who: {**config, "require": None} for who, config in document[gated].items()}
+    return Stage("export", name, {"recipe": document}, {"student": student, "evaluation": evaluation})

@@ -29,9 +29,12 @@ def _taught(recipe: Recipe, learners: Sequence[str]) -> list[str]:
     titles = ["prepare/transfer_set"]
     titles += [f"train_teacher/{name}" for name, teacher in recipe.teachers.items() if is_trained_here(teacher)]
     titles += [f"label/{name}" for name in recipe.teachers]
+    judges = recipe.transfer_set.label is not None
+    titles += ["judge/teachers"] * (judges and bool(recipe.teachers))
     for learner in learners:
         titles.append(f"distill/{learner}")
-        titles += [f"label/{name}" for name in recipe.assistants() if learner_of(name) == learner]
+        mine = [name for name in recipe.assistants() if learner_of(name) == learner]
+        titles += [f"{verb}/{name}" for verb in ("label", "judge") if verb == "label" or judges for name in mine]
     return titles
 
 

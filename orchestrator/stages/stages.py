@@ -25,14 +25,15 @@ from teachers.storage.seal import Damage, Seal, check_format, check_seal, digest
 
 from .locks import folder_lock
 
-Kind = Literal["prepare", "train_teacher", "label", "distill", "evaluate", "export"]
+Kind = Literal["prepare", "train_teacher", "label", "judge", "distill", "evaluate", "export"]
 FORMAT = 1
-VERSIONS: dict[Kind, int] = {"prepare": 1, "train_teacher": 1, "label": 1, "distill": 2, "evaluate": 1, "export": 1}
+VERSIONS: dict[Kind, int] = {"prepare": 2, "train_teacher": 2, "label": 2, "judge": 1, "distill": 3, "evaluate": 2, "export": 2}  # fmt: skip
 """Of the code of a stage: raised when the same inputs would give another output."""
 FOLDERS: dict[Kind, str] = {
     "prepare": "prepared",
     "train_teacher": "teachers",
     "label": "soft_targets",
+    "judge": "judgements",
     "distill": "students",
     "evaluate": "evaluations",
     "export": "models",

@@ -7,7 +7,6 @@ threads, retries or where the server is.
 import hashlib
 import json
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -17,20 +16,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from students.runs.curves import Record
 from teachers.process import prometheus
 
+from ..reporting.note import CHARACTERS
 from .ledger import Child, Ledger, Told
+from .names import METRICS_AT_ONCE, REFUSED, fit_tags, fit_value, log_batch, metric, model_metrics, params, run_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-POINTS_AT_ONCE = 1000
 SAVE_EVERY_S = 1.0
-HOPELESS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+HOPELESS = (REFUSED, "RESOURCE_DOES_NOT_EXIST")
 """Answers of a server that is well and will never take this."""
 AWAY = "TEMPORARILY_UNAVAILABLE"
 """Answer of a server that is not well, and of a database that is locked or whose disk is full."""
 ATTEMPTS = 3
-MAX_PARAM, MAX_TAG = 6000, 5000
-"""Characters that MLflow takes."""
 
 T = TypeVar("T")
 
@@ -80,7 +78,7 @@ class Courier:
         of = self.ledger.run_id  # figures of no stage are the parent's own
         if stage:
             of = (self.children.get((stage, run)) or self._begin(stage, run, records[0]["time"])).id
-        self.client.log_batch(of, metrics=[_metric(record) for record in records])
+        log_batch(self.client, of, metrics=[_metric(record) for record in records])
 
     def _begin(self, stage: str, run: str, begun: float) -> Child:
         """The nested run; one that was made by a call whose answer was lost is found again."""
@@ -93,7 +91,7 @@ class Courier:
             self.ledger.experiment_id,
             start_time=int(begun * 1000),
             run_name=f"{stage} {run}".strip(),
-            tags={**self.tags, **tags, "mlflow.parentRunId": self.ledger.run_id},
+            tags=fit_tags({**self.tags, **tags, "mlflow.parentRunId": self.ledger.run_id}),
         )  # fmt: skip
         self.in_doubt = was_in_doubt
         child = self.children[stage, run] = Child(stage, run, made.info.run_id)
@@ -133,14 +131,10 @@ class Courier:
 
     def trial(self, task: Mapping[str, Any]) -> None:
         """End one nested run, and say what it was trained with."""
-        from mlflow.entities import Param, RunTag
-
         stage, run = task["stage"], task["run"]
         child = self.children.get((stage, run)) or self._begin(stage, run, task["time"] / 1000)
         if not child.ended:
-            params = [Param(_key(name), value[:MAX_PARAM]) for name, value in task["params"].items()]
-            tags = [RunTag(name, value[:MAX_TAG]) for name, value in task["tags"].items()]
-            self.client.log_batch(child.id, params=params, tags=tags)
+            log_batch(self.client, child.id, params=params(task["params"]), tags=run_tags(task["tags"]))
             self.client.set_terminated(child.id, task["status"], task["time"])
             child.ended = True
 
@@ -149,14 +143,11 @@ class Courier:
 
     def figures(self, task: Mapping[str, Any]) -> None:
         """Headline figures on the parent."""
-        from mlflow.entities import Metric
-
-        points = [Metric(_key(key), value, task["time"], 0) for key, value in task["values"].items()]
-        for some in _portions(points):
-            self.client.log_batch(self.ledger.run_id, metrics=some)
+        points = [metric(key, value, task["time"]) for key, value in task["values"].items()]
+        log_batch(self.client, self.ledger.run_id, metrics=points)
 
     def tag(self, task: Mapping[str, Any]) -> None:
-        self.client.set_tag(self.ledger.run_id, task["key"], task["value"])
+        self.client.set_tag(self.ledger.run_id, task["key"], fit_value(task["value"], CHARACTERS))
 
     def artifact(self, task: Mapping[str, Any]) -> None:
         """A file, or a folder with all that is in it, below `to`."""
@@ -175,7 +166,9 @@ class Courier:
         if any(version.tags.get("collegium.key") == task["key"] for version in versions):
             return
         if "id" not in task:
-            logged = self.client.create_logged_model(self.ledger.experiment_id, name, self.ledger.run_id, tags)
+            logged = self.client.create_logged_model(
+                self.ledger.experiment_id, name, self.ledger.run_id, fit_tags(tags)
+            )
             task["id"] = logged.model_id
             self.ledger.save()
         self.client.log_model_artifacts(task["id"], task["path"])
@@ -185,10 +178,8 @@ class Courier:
         self._register(task, tags, first=not versions)
 
     def _log_model_figures(self, task: Mapping[str, Any]) -> None:
-        from mlflow.entities import Metric
-
-        points = [Metric(_key(key), value, task["time"], 0, task["id"]) for key, value in task["figures"].items()]
-        self.client.log_batch(self.ledger.run_id, metrics=points)
+        figures = model_metrics(task["figures"], task["time"], task["id"])
+        log_batch(self.client, self.ledger.run_id, metrics=figures)
 
     def _register(self, task: Mapping[str, Any], tags: Mapping[str, str], first: bool) -> None:
         from mlflow.exceptions import MlflowException
@@ -201,14 +192,17 @@ class Courier:
                     raise
         where = self.client.get_logged_model(task["id"]).artifact_location  # `models:/ID` would be looked up elsewhere
         version = self.client.create_model_version(
-            task["name"], where, self.ledger.run_id, dict(tags), model_id=task["id"]
+            task["name"], where, self.ledger.run_id, fit_tags(tags), model_id=task["id"]
         ).version
         linked = json.dumps([{"name": task["name"], "version": version}])
         self.client.set_logged_model_tags(task["id"], {"mlflow.modelVersions": linked})
-        if self._beats_champion(task["name"], tags):
+        if stays := self._why_champion_stays(task["name"], tags):
+            log.warning("version %s of %s is registered, and champion stays %s", version, task["name"], stays)
+        else:
             self.client.set_registered_model_alias(task["name"], "champion", version)
 
-    def _beats_champion(self, name: str, tags: Mapping[str, str]) -> bool:
+    def _why_champion_stays(self, name: str, tags: Mapping[str, str]) -> str:
+        """Which version it is, and why; nothing where there is none, or where it is beaten."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -216,11 +210,17 @@ class Courier:
         except MlflowException as error:
             if error.error_code not in HOPELESS:
                 raise
-            return True
-        return float(tags.get(VALIDATION, 0)) >= float(champion.tags.get(VALIDATION, 0))
+            return ""
+        if tags.get(JUDGED_ON) != champion.tags.get(JUDGED_ON):
+            cure = "set the alias by hand if the new one shall take its place"
+            return f"version {champion.version}, which was judged on other rows or classes, so no figure compares them; {cure}"
+        ours, its = float(tags.get(VALIDATION, 0)), float(champion.tags.get(VALIDATION, 0))
+        return "" if ours >= its else f"version {champion.version}: {its:.4f} on validation, the new one has {ours:.4f}"
 
 
 VALIDATION = "validation_accuracy"
+JUDGED_ON = "collegium.judged_on"
+"""Stands for the rows and labels of validation and test: figures of other ones say nothing about each other."""
 
 TASKS: dict[str, Callable[[Courier, Any], None]] = {
     "end_children": Courier.end_children,
@@ -234,8 +234,8 @@ TASKS: dict[str, Callable[[Courier, Any], None]] = {
 
 
 def _portions(points: Sequence[T]) -> Iterator[Sequence[T]]:
-    for first in range(0, len(points), POINTS_AT_ONCE):
-        yield points[first : first + POINTS_AT_ONCE]
+    for first in range(0, len(points), METRICS_AT_ONCE):
+        yield points[first : first + METRICS_AT_ONCE]
 
 
 def _place(record: Record) -> tuple[str, str]:
@@ -243,11 +243,4 @@ def _place(record: Record) -> tuple[str, str]:
 
 
 def _metric(record: Record) -> Any:
-    from mlflow.entities import Metric
-
-    return Metric(_key(record["key"]), record["value"], int(record["time"] * 1000), record["step"])
-
-
-def _key(name: str) -> str:
-    """A name that MLflow takes."""
-    return re.sub(r"[^\w\-./ ]", "_", name)
+    return metric(record["key"], record["value"], int(record["time"] * 1000), record["step"])

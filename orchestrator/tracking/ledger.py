@@ -4,8 +4,8 @@ The curves themselves lie in the stages' `metrics.jsonl`; the ledger keeps how f
 server is away: who opens the ledger later goes on where it stopped. Knows nothing of MLflow.
 """
 
-import fcntl
 import json
+import logging
 import math
 import time
 from array import array
@@ -17,17 +17,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from students.runs.curves import Followed, Record
+from teachers.errors import StoreError
+from teachers.process.log_lines import once
+from teachers.storage.flock import try_lock
 from teachers.storage.place import here, remote_of
 from teachers.storage.room import write
-from teachers.storage.seal import check_format, replace
+from teachers.storage.seal import read_document, replace
 
 FORMAT = 1
 NAME = "tracking.json"
 LOCK = ".tracking.lock"
+CURE = "what MLflow was not told of this run is not sent: remove it, and the run's curves stay in the stages' metrics.jsonl"
 KEEP_EVERY_S = 5.0
 """Storage has a ledger of a run that goes on, so that a driver elsewhere can end it. What is told twice does no harm."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+log = logging.getLogger(__name__)
 
 
 class Told:
@@ -96,16 +101,20 @@ class Ledger:
 
     @classmethod
     def open(cls, folder: Path) -> "Ledger":
-        document = json.loads((folder / NAME).read_bytes())
-        check_format(document, FORMAT, folder / NAME)
-        return cls(
-            folder=folder,
-            children=[Child(**child) for child in document["children"]],
-            files=[
-                Followed(**{**followed, "path": str(here(Path(followed["path"])))}) for followed in document["files"]
-            ],
-            **{name: document[name] for name in PLAIN},
-        )
+        """Raises StoreError for one that is damaged or of another format."""
+        document = read_document(folder / NAME, FORMAT, CURE)
+        try:
+            return cls(
+                folder=folder,
+                children=[Child(**child) for child in document["children"]],
+                files=[
+                    Followed(**{**followed, "path": str(here(Path(followed["path"])))})
+                    for followed in document["files"]
+                ],
+                **{name: document[name] for name in PLAIN},
+            )
+        except (KeyError, TypeError) as error:
+            raise StoreError(f"{folder / NAME}: not a ledger ({error!r}); {CURE}") from error
 
     def save(self) -> None:
         """Write it, where something has changed; storage, where OUT is in one, gets it at once or a little later."""
@@ -131,14 +140,13 @@ class Ledger:
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """Whether nobody else sends from this ledger, for as long as this context lasts."""
+        """Whether nobody else sends from this ledger, for as long as this context lasts; where nobody can know, it is sent."""
         with (self.folder / LOCK).open("w") as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+                mine = try_lock(lock.fileno())
+            except NotImplementedError:
+                mine = True
+            yield mine
 
     def follow(self, stage: str, path: Path) -> None:
         if all(followed.path != str(path) for followed in self.files):
@@ -157,4 +165,11 @@ def ledgers_with_unsent(out: Path) -> list[Ledger]:
 
 
 def ledgers(out: Path) -> list[Ledger]:
-    return [Ledger.open(path.parent) for path in sorted((out / "runs").glob(f"*/{NAME}"))]
+    """Of all runs in `out`, the newest last. One that is damaged is told once and passed over."""
+    found = []
+    for path in sorted((out / "runs").glob(f"*/{NAME}")):
+        try:
+            found.append(Ledger.open(path.parent))
+        except StoreError as error:
+            once(log, str(error))
+    return found

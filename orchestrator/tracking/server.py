@@ -3,7 +3,6 @@
 Knows nothing of curves.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -11,36 +10,37 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from teachers.errors import EnvironmentUnfit
+from teachers.config.secrets import without_password
+from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.process.identity import is_process, neighbours, this_process
+from teachers.process.variables import resolved
+from teachers.storage.flock import await_lock
 from teachers.storage.place import remote_of, spoken
 from teachers.storage.seal import publish
 
-from ..recipe.model import without_password
 from ..reporting.headline import deep_link
-from .ledger import NAME as LEDGER
-from .ledger import Ledger
+from .ledger import ledgers
+from .names import REFUSED, fit_tags, log_batch, params
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
-LONGEST_PARAM = 6000
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 log = logging.getLogger(__name__)
 
 
 def resolve_uri(uri: str | None, out: Path) -> str:
-    """The recipe's, else MLFLOW_TRACKING_URI, else SQLite in `out`."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(out / 'mlflow.db').resolve()}"
+    """The recipe's, else MLFLOW_TRACKING_URI, else SQLite in `out`. Raises EnvironmentUnfit without a variable that it names."""
+    return resolved(uri) or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(out / 'mlflow.db').resolve()}"
 
 
 def check_place(uri: str | None, out: Path) -> None:
@@ -63,7 +63,7 @@ def prepare_environment() -> None:
 def check_scheme(uri: str) -> None:
     if urlsplit(uri).scheme in ("", "file"):
         raise EnvironmentUnfit(
-            f"tracking.uri {uri}: MLflow keeps no runs in plain folders any more; use sqlite:///FILE or http(s)://HOST"
+            f"tracking.uri {without_password(uri)}: MLflow keeps no runs in plain folders any more; use sqlite:///FILE or http(s)://HOST"
         )
 
 
@@ -100,17 +100,14 @@ class Server:
 
     def begin(self, name: str, tags: Mapping[str, str], recipe: Mapping[str, Any]) -> str:
         """Open a parent run; runs of the same place whose process is gone are ended first. Returns its id."""
-        from mlflow.entities import Param
-
         here = f"tags.\"collegium.place\" = '{tags['collegium.place']}'"
         self._end_stale([*self._runs(f"{here} and attributes.status = 'RUNNING'")])
         last = next((run for run in self._runs(here) if "mlflow.parentRunId" not in run.data.tags), None)
         if last is not None and last.info.status != "FINISHED":
             tags = {**tags, "collegium.continues": last.info.run_id}
-        run_id: str = self.client.create_run(self.experiment_id, int(time.time() * 1000), dict(tags), name).info.run_id
-        params = [Param(key[:250], value[:LONGEST_PARAM]) for key, value in flattened(recipe)]
-        for first in range(0, len(params), 100):
-            self.client.log_batch(run_id, params=params[first : first + 100])
+        begun = int(time.time() * 1000)
+        run_id: str = self.client.create_run(self.experiment_id, begun, fit_tags(tags), name).info.run_id
+        log_batch(self.client, run_id, params=params(dict(flattened(recipe))))
         return run_id
 
     def _runs(self, query: str) -> "Iterator[Run]":
@@ -163,11 +160,18 @@ def check_reachable(uri: str) -> None:
 
 @contextmanager
 def told_if_away(uri: str) -> Iterator[None]:
-    """Raise EnvironmentUnfit when the server does not answer, or the database file cannot be written."""
+    """Raise EnvironmentUnfit when the server does not answer, or the database file cannot be written.
+
+    A server that is well and refuses what it is told is a CollegiumError.
+    """
     try:
         yield
     except failures() as error:
         reason = without_password(str(error)).partition("\n")[0][:300]
+        if getattr(error, "error_code", None) == REFUSED:
+            raise CollegiumError(
+                f"MLflow at {without_password(uri)} answers, and does not take what it is told ({reason})"
+            ) from error
         if uri.startswith("sqlite:"):
             file = uri.removeprefix("sqlite:///")
             raise EnvironmentUnfit(
@@ -242,7 +246,8 @@ def _alone(out: Path, uri: str) -> Iterator[None]:
         return
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".mlflow.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(NotImplementedError):
+            await_lock(lock.fileno())
         yield
 
 
@@ -275,5 +280,5 @@ def ui_command(out: Path, port: int) -> tuple[list[str], dict[str, str]]:
 
 def experiment_link(out: Path, base: str) -> str:
     """The link of the experiment of the newest run in `out`; the bare page where there is none."""
-    ledgers = sorted((out / "runs").glob(f"*/{LEDGER}"))
-    return deep_link(base, Ledger.open(ledgers[-1].parent).experiment_id) if ledgers else base
+    found = ledgers(out)
+    return deep_link(base, found[-1].experiment_id) if found else base

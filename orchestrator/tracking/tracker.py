@@ -9,25 +9,26 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from students.runs.curves import Record
+from teachers.config.secrets import without_password
 from teachers.process import prometheus
 from teachers.process.log_lines import with_ids
-from teachers.storage import mirror
 
 from ..cluster import mailbox as mailboxes
-from ..recipe.model import Recipe, public, without_password
+from ..recipe.model import Recipe, public
 from ..reporting.headline import headline_figures
 from ..reporting.note import note
-from ..watching import journal
-from .courier import VALIDATION, Courier
-from .ledger import Ledger, Status, ledgers, ledgers_with_unsent
-from .server import client_of, connect, failures, place_of, resolve_uri, told_if_away
+from ..watching.pulse import SILENT_S
+from .courier import JUDGED_ON, VALIDATION, Courier
+from .late import Late, failure
+from .ledger import Ledger, Status
+from .server import connect, place_of, resolve_uri, told_if_away
 
 POLL_S = 0.3
 LONGEST_PAUSE_S = 5.0
@@ -36,17 +37,15 @@ PATIENCE_S = 15.0
 SHORT_PATIENCE_S = 3.0
 """How long a run that failed or was interrupted does."""
 
-STATUS: dict[str, Status] = {"finished": "FINISHED", "failed": "FAILED"}
-"""By how a journal says that a run ended."""
-
 log = logging.getLogger(__name__)
 
 
 class Tracker:
     """Of one `collegium run`. All methods but `finish` return at once, whatever the server does."""
 
-    def __init__(self, uri: str, courier: Courier, late: list[Courier]) -> None:
+    def __init__(self, uri: str, courier: Courier, late: Late, *, registers: bool) -> None:
         self.uri = without_password(uri)
+        self._registers = registers
         self._courier = courier
         self._late = late
         self._ledger = courier.ledger
@@ -60,21 +59,24 @@ class Tracker:
         self._thread.start()
 
     @classmethod
-    def start(cls, recipe: Recipe, out: Path, folder: Path) -> Self:
+    def start(cls, recipe: Recipe, out: Path, folder: Path, *, silent_s: float = SILENT_S) -> Self:
         """Open the parent run of the command whose folder is `runs/<id>`; leave it as a context or by `finish`.
+
+        Earlier runs that were killed are ended; of another machine's, one whose beat does not change for `silent_s`.
 
         Raises EnvironmentUnfit when the tracking server does not answer.
         """
         uri = resolve_uri(recipe.tracking.uri, out)
         server = connect(uri, out, recipe.tracking.experiment or recipe.name)
-        tags = place_of(out)
+        tags, late = place_of(out), Late(out, uri, silent_s)
+        late.close_abandoned()
         with told_if_away(uri):
             parent = server.begin(folder.name, tags, public(recipe))
         folder.mkdir(parents=True, exist_ok=True)
         ledger = Ledger(folder, without_password(uri), server.experiment_id, parent)
         ledger.follow("", folder / "metrics.jsonl")
         ledger.save()
-        return cls(uri, Courier(server.client, ledger, tags), _late_couriers(out, uri))
+        return cls(uri, Courier(server.client, ledger, tags), late, registers=recipe.tracking.register_models)
 
     def __enter__(self) -> Self:
         return self
@@ -139,9 +141,11 @@ class Tracker:
 
         Waits until all is told, or until the server has been away for `patience_s`. Returns what to tell the user.
         """
-        self._tell_results(report, [*models])
+        self._tell_results(report, [*models] if self._registers else [])
         for name, folder in models.items():
-            self._tell_model(name, folder, f"{report['recipe']['name']}-{name}")
+            self._tell({"do": "artifact", "path": str(folder), "to": f"models/{name}"})
+            if self._registers:
+                self._tell_model(name, folder, report)
         return self._end("FINISHED", patience_s)
 
     def _end(self, status: Status, patience_s: float) -> list[str]:
@@ -169,14 +173,14 @@ class Tracker:
             if (path := self._ledger.folder / file).exists():
                 self._tell({"do": "artifact", "path": str(path), "to": None})
 
-    def _tell_model(self, name: str, folder: Path, registered: str) -> None:
+    def _tell_model(self, name: str, folder: Path, report: Mapping[str, Any]) -> None:
         test = json.loads((folder / "metrics.json").read_bytes())["test"]
         figures = {key: value for key, value in test.items() if isinstance(value, float)}
-        tags = {"collegium.student": name}
+        tags = {"collegium.student": name, JUDGED_ON: report["transfer_set"]["judged_on"]}
         if "validation" in test:
             tags[VALIDATION] = str(test["validation"]["accuracy"])
+        registered = f"{report['recipe']['name']}-{name}"
         model = {"name": registered, "key": folder.name, "path": str(folder), "figures": figures, "tags": tags}
-        self._tell({"do": "artifact", "path": str(folder), "to": f"models/{name}"})
         self._tell({"do": "model", **model})
 
     def _kept(self) -> str:
@@ -186,8 +190,7 @@ class Tracker:
         )
 
     def _serve(self) -> None:
-        for told in _send_late(self._late):
-            log.info("%s", told)
+        self._say(self._late.send())
         with self._ledger.alone():
             pause = POLL_S
             while not self._ended.is_set():
@@ -195,12 +198,18 @@ class Tracker:
                 pause = POLL_S if self._sync() else min(LONGEST_PAUSE_S, 2 * pause)
                 if self._ledger.closed and self._ledger.is_empty:
                     self._ended.set()
+                else:
+                    self._say(self._late.look())
+
+    def _say(self, told: Iterable[str]) -> None:
+        for line in told:
+            log.info("%s", line)
 
     def _sync(self) -> bool:
         """Tell what there is, and keep what was told; whether server and disk took it."""
         with self._asking:
             fresh = self._take()
-        failures = [_failure(partial(self._courier.sync, fresh)), _failure(self._ledger.save)]
+        failures = [failure(partial(self._courier.sync, fresh)), failure(self._ledger.save)]
         if error := failures[0] or failures[1]:
             self._is_away(error)
             return False
@@ -225,52 +234,3 @@ class Tracker:
             reason = without_password(str(error)).partition("\n")[0][:300]
             log.warning("MLflow at %s does not answer; work goes on and curves are sent later (%s)", self.uri, reason)
         prometheus.show("collegium_mlflow_away_seconds", time.monotonic() - self._away_since)
-
-
-def replay(out: Path, uri: str | None = None) -> list[str]:
-    """Send what earlier runs in `out` could not; `uri` is the recipe's. Returns what to tell the user."""
-    return list(_send_late(_late_couriers(out, resolve_uri(uri, out))))
-
-
-def _send_late(couriers: Iterable[Courier]) -> Iterator[str]:
-    for courier in couriers:
-        ledger = courier.ledger
-        with ledger.alone() as mine:
-            if not mine:
-                continue  # somebody sends it at this moment
-            if _failure(courier.sync) is None:
-                yield f"sent to MLflow at {ledger.uri} what run {ledger.folder.name} had kept"
-            else:
-                yield f"MLflow at {ledger.uri} does not answer; run {ledger.folder.name} stays kept"
-            _failure(ledger.save)
-
-
-def _failure(work: Callable[[], None]) -> Exception | None:
-    """What a server that does not answer, or a disk that is full, makes of `work`."""
-    try:
-        work()
-    except failures() as error:
-        return error
-    return None
-
-
-def _close_abandoned(out: Path) -> None:
-    """Ledgers of runs whose process was killed: nobody else would send what they had not, and that they ended."""
-    for ledger in [ledger for ledger in ledgers(out) if not ledger.closed]:
-        mirror.refresh(ledger.folder / journal.NAME)  # of one size, whatever it says
-        run = journal.read(ledger.folder)
-        if run is not None and not journal.goes_on(run, time.time()):
-            ended = {"status": STATUS.get(run["state"], "KILLED"), "time": int(run["beat"] * 1000)}
-            ledger.outbox += [{"do": "end_children", "stage": None, **ended}, {"do": "end", **ended}]
-            ledger.close()
-            ledger.save()
-
-
-def _late_couriers(out: Path, uri: str) -> list[Courier]:
-    """Of earlier runs in `out` that have something left to send; `uri` has the password, if theirs is the same."""
-    _close_abandoned(out)
-    couriers = []
-    for ledger in ledgers_with_unsent(out):
-        client = client_of(uri if without_password(uri) == ledger.uri else ledger.uri)
-        couriers.append(Courier(client, ledger, place_of(out)))
-    return couriers

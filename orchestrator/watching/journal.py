@@ -16,16 +16,34 @@ from typing import Any, Literal, Self
 
 from teachers.errors import StoreError
 from teachers.process import prometheus
-from teachers.process.identity import is_process, neighbours, this_process
-from teachers.storage.seal import check_format, replace
+from teachers.process.identity import this_process
+from teachers.process.log_lines import once
+from teachers.process.variables import masked
+from teachers.storage.seal import read_document, replace
 
 from ..stages.stages import Built, Stage
 
 FORMAT = 1
 NAME = "run.json"
 BEAT_S = 5.0
-SILENT_S = 60.0
-"""A run on another machine that has said nothing for so long is taken for dead."""
+KEYS = {
+    *(
+        "id",
+        "command",
+        "recipe",
+        "state",
+        "host",
+        "processes",
+        "pid",
+        "process_start",
+        "begun",
+        "beat",
+        "ended",
+        "error",
+    ),
+    *("planned", "stages", "work", "cluster", "mlflow"),
+}
+"""Of every journal."""
 
 Ended = Literal["finished", "failed", "interrupted"]
 log = logging.getLogger(__name__)
@@ -70,7 +88,7 @@ class Journal:
         said = (
             (str(error).strip().splitlines() or [kind.__name__])[0] if kind is not None and ended == "failed" else None
         )
-        self._tell(state=ended, ended=time.time(), error=said)
+        self._tell(state=ended, ended=time.time(), error=said and masked(said))
         self._over = True
         self._news.set()
         self._thread.join()
@@ -132,17 +150,20 @@ def read(folder: Path) -> dict[str, Any] | None:
     """The journal in a run's folder, or None. Raises StoreError for one of another format, or that cannot be read."""
     path = folder / NAME
     try:
-        document: dict[str, Any] = json.loads(path.read_bytes())
+        document = read_document(path, FORMAT, "it is of one run alone: remove it")
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise StoreError(f"{path}: not readable as JSON ({error}); remove it") from None
-    check_format(document, FORMAT, path)
+    if missing := KEYS - document.keys():
+        raise StoreError(f"{path}: not a journal, it has no {', '.join(sorted(missing))}; remove it")
     return document
 
 
-def goes_on(document: Mapping[str, Any], now: float) -> bool:
-    """Whether the process that writes a journal still lives: looked up on its own machine, else by what it last said."""
-    if document["processes"] == neighbours():
-        return is_process(document["pid"], document["process_start"])
-    return bool(now - document["beat"] <= SILENT_S)
+def journals(out: Path) -> list[dict[str, Any]]:
+    """Of all runs in `out`, the newest first. One that is damaged is told once and passed over."""
+    found = []
+    for path in out.glob(f"runs/*/{NAME}"):
+        try:
+            found.append(read(path.parent))
+        except StoreError as error:
+            once(log, str(error))
+    return sorted(filter(None, found), key=lambda run: run["begun"], reverse=True)

@@ -15,11 +15,15 @@ from teachers.storage.place import remote_of
 from teachers.storage.seal import NAME as SEAL
 
 from . import journal
+from .journal import journals
+from .pulse import Pulse, is_of_this_machine, looks_silent
 from .status_stages import COMMITS, Curves, Records, labelling, records_in, study, training
 
 FORMAT = 1
 TRAINS = ("train_teacher", "distill")
 EVERY_S = 1.0
+PATIENCE_S = 3 * journal.BEAT_S
+"""With a run of another machine that seems to have been silent for long: it, or a clock, is out of order."""
 
 
 def place(out: str) -> Path:
@@ -39,15 +43,22 @@ def newest_out(parent: Path = Path("out")) -> str:
         raise RecipeError(
             f"there is no run in {parent.resolve()}; name its OUT (collegium status OUT), or start one: collegium run"
         )
-    runs = {folder: _journals(folder)[0] for folder in set(found)}
-    return str(max(runs, key=lambda folder: (_state(runs[folder], time.time()) == "running", runs[folder]["begun"])))
+    runs = {folder: newest[0] for folder in set(found) if (newest := journals(folder))}
+    if not runs:
+        raise RecipeError(f"no run in {parent.resolve()} can be read; name another OUT (collegium status OUT)")
+    return str(max(runs, key=lambda folder: (_seems_to_go_on(runs[folder]), runs[folder]["begun"])))
+
+
+def _seems_to_go_on(run: Mapping[str, Any]) -> bool:
+    return Pulse().goes_on(run) and (is_of_this_machine(run) or not looks_silent(run))
 
 
 class Looker:
     """Looks at one OUT, again and again; what was read of curves once is not read again."""
 
-    def __init__(self, out: str, run: str | None = None) -> None:
-        self.out, self.folder, self.run = out, place(out), run
+    def __init__(self, out: str, run: str | None = None, *, patience_s: float = PATIENCE_S) -> None:
+        self.out, self.folder, self.run, self.patience_s = out, place(out), run, patience_s
+        self.pulse = Pulse()
         self.curves: dict[Path, Curves] = {}
         self.records: Records | None = None
         self.every_s = EVERY_S if remote_of(self.folder) is None else journal.BEAT_S
@@ -58,36 +69,46 @@ class Looker:
         now = time.time()
         if remote_of(self.folder) is not None:
             self.records = records_in(self.folder, mirror.pull(self.folder, without=COMMITS))
-            goes_on = [each["id"] for each in _journals(self.folder) if each["state"] == "running"]
-            mirror.refresh_all(self.folder / "runs" / run / journal.NAME for run in goes_on)  # of one size, perhaps
-        journals = _journals(self.folder)
-        if not journals:
+        runs = self.pulse.settle(self._journals, self.patience_s)
+        if not runs:
             raise RecipeError(f"{self.out} holds no run; `collegium run RECIPE --out {self.out}` makes one")
-        chosen = self._chosen(journals, now)
+        chosen = self._chosen(runs)
         return {
             "format": FORMAT,
             "out": self.out,
             "time": now,
             "run": self._about(chosen, now),
             "stages": (stages := [self._stage(chosen, title, now) for title in _titles(chosen)]),
-            **_left(stages, _state(chosen, now)),
+            **_left(stages, self._state(chosen)),
             "runs": [
-                {"id": each["id"], "command": each["command"], "state": _state(each, now), "begun": each["begun"]}
-                for each in journals
+                {"id": each["id"], "command": each["command"], "state": self._state(each), "begun": each["begun"]}
+                for each in runs
             ],
         }
 
-    def _chosen(self, journals: Sequence[dict[str, Any]], now: float) -> dict[str, Any]:
+    def _journals(self) -> list[dict[str, Any]]:
+        runs = journals(self.folder)
+        if remote_of(self.folder) is None:
+            return runs
+        goes_on = [each["id"] for each in runs if each["state"] == "running"]
+        mirror.refresh_all(self.folder / "runs" / run / journal.NAME for run in goes_on)  # of one size, perhaps
+        return journals(self.folder) if goes_on else runs
+
+    def _state(self, run: Mapping[str, Any]) -> str:
+        """`running`, `finished`, `failed`, `interrupted`, or `killed`: its process is gone and could not say so."""
+        return "killed" if run["state"] == "running" and not self.pulse.goes_on(run) else str(run["state"])
+
+    def _chosen(self, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The run that was asked for, else one that goes on, else the newest."""
         if self.run is None:
-            return next((each for each in journals if _state(each, now) == "running"), journals[0])
-        for each in journals:
+            return next((each for each in runs if self._state(each) == "running"), runs[0])
+        for each in runs:
             if each["id"] == self.run:
                 return each
-        raise RecipeError(f"{self.out} has no run {self.run!r}; there are {', '.join(each['id'] for each in journals)}")
+        raise RecipeError(f"{self.out} has no run {self.run!r}; there are {', '.join(each['id'] for each in runs)}")
 
     def _about(self, run: Mapping[str, Any], now: float) -> dict[str, Any]:
-        state = _state(run, now)
+        state = self._state(run)
         ended = now if state == "running" else run["ended"] or run["beat"]
         report = self.folder / "runs" / run["id"] / "report.html"
         told = ("id", "command", "recipe", "host", "pid", "begun", "ended", "error", "cluster", "mlflow")
@@ -95,7 +116,7 @@ class Looker:
             **{key: run[key] for key in told},
             "state": state,
             "seconds": round(ended - run["begun"], 1),
-            "silent_s": round(now - run["beat"], 1),
+            "silent_s": round(max(0.0, now - run["beat"]), 1),
             "report": str(report) if report.exists() else None,
             "figures": self._figures(run["id"]),
         }
@@ -115,7 +136,7 @@ class Looker:
     def _stage(self, run: Mapping[str, Any], title: str, now: float) -> dict[str, Any]:
         kind, _, name = title.partition("/")
         parts = {part: entry for part, entry in run["stages"].items() if part == title or part.startswith(f"{title}/")}
-        state = _stage_state(kind, parts, run["work"].get(title), _state(run, now), self.folder)
+        state = _stage_state(kind, parts, run["work"].get(title), self._state(run), self.folder)
         seconds = [entry["seconds"] for entry in parts.values() if "seconds" in entry]
         told = {
             "stage": kind,
@@ -146,19 +167,6 @@ class Looker:
             curves = self._curves(folder / "metrics.jsonl")
             return training(folder, work, curves, now, is_done=(folder / SEAL).exists(), goes_on=goes_on)
         return {}
-
-
-def _journals(folder: Path) -> list[dict[str, Any]]:
-    """Of all runs, the newest first."""
-    found = [journal.read(path.parent) for path in folder.glob(f"runs/*/{journal.NAME}")]
-    return sorted(filter(None, found), key=lambda run: run["begun"], reverse=True)
-
-
-def _state(run: Mapping[str, Any], now: float) -> str:
-    """`running`, `finished`, `failed`, `interrupted`, or `killed`: its process is gone and could not say so."""
-    if run["state"] == "running" and not journal.goes_on(run, now):
-        return "killed"
-    return str(run["state"])
 
 
 def _titles(run: Mapping[str, Any]) -> list[str]:

@@ -156,7 +156,7 @@ def _store(folder: Path, segment: str, records: Records) -> tuple[dict[str, Any]
     """How far a store is, and when its records were written; None before it is made."""
     try:
         spec = json.loads((folder / "spec.json").read_bytes())
-    except OSError:
+    except (OSError, ValueError):  # a damaged one is told, and mended, by who opens the store
         return None
     num_rows, rows_per_shard = spec["num_rows"], spec["rows_per_shard"]
     num_shards = -(-num_rows // rows_per_shard)

@@ -24,7 +24,9 @@ from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import calling, within
 
 from ..config.cohort import CodistillationCohort
-from ..data.batches import Network, TrainingRows
+from ..data.draws import Views
+from ..data.inputs import Network
+from ..data.rows import TrainingRows
 from ..data.shared import Data, SharedData
 from ..objective.objective import NOTHING, Heard
 from ..objective.peer_targets import PEER_RULES
@@ -116,11 +118,11 @@ class ListeningStepper(Stepper):
         self.config = ModelConfig(run.model, dict(run.arguments), transfer_set.classes, preprocessor.resolved())
         """Of its generations."""
 
-    def inputs(self, batch: dict[str, Tensor], step: int) -> Network:
+    def inputs(self, batch: dict[str, Tensor], views: Views) -> Network:
         if self.rows.canonical is None:
-            return super().inputs(batch, step)
-        views = None if self.rows.live else self.views(step)  # rows for live teachers were augmented before
-        self.canonical = self.rows.canonical(batch, views)
+            return super().inputs(batch, views)
+        # rows for live teachers were augmented before
+        self.canonical = self.rows.canonical(batch, None if self.rows.live else views)
         return self.preprocessor(self.canonical)
 
     def hear(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from teachers.errors import RecipeError
 
 from ..config.cohort import OnlineTeacherCohort
-from ..data.batches import Network
+from ..data.inputs import Network
 from ..runs.run import CohortRun
 from ..runs.session import Session
 from ..training.steps import Stepper, Work, at_least_float32
@@ -75,10 +75,10 @@ class FeatureStepper(Stepper):
     is_followed: bool
     """Somebody compares maps with its own: then it says them."""
 
-    def shapes(self, input_shape: Any) -> Shapes:
-        """Of its stage maps, without the rows."""
+    def shapes(self, row: Network) -> Shapes:
+        """Of its stage maps, without the rows; `row`: one row as the network takes it."""
         layers = self.run.membership.layers
-        maps = maps_of_zeros(self.module, layers, input_shape, f"{self.run.key}.layers: {self.run.model}")
+        maps = maps_of(self.module, layers, row, f"{self.run.key}.layers: {self.run.model}")
         self.dtype = maps[0].dtype if maps else torch.float32
         return [tuple(each.shape[1:]) for each in maps]
 
@@ -117,28 +117,25 @@ class FeatureStepper(Stepper):
         return found
 
 
-def maps_of_zeros(module: nn.Module, layers: Sequence[str], input_shape: Any, where: str) -> list[Tensor]:
-    """Stage maps of one row of zeros. Raises RecipeError, which begins with `where`, for a layer that is not there."""
+def maps_of(module: nn.Module, layers: Sequence[str], row: Network, where: str) -> list[Tensor]:
+    """Stage maps of one row. Raises RecipeError, which begins with `where`, for a layer that is not there."""
     names = dict(module.named_modules())
     for layer in layers:
         if layer not in names:
             raise RecipeError(f"{where} has no module {layer!r}; it has {', '.join(list(names)[1:12])}")
     probe = WithMaps(module.eval(), layers, {})
-    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     maps: list[Tensor]
     with torch.no_grad():
-        _, maps, _ = probe(zeros(input_shape, device))
+        _, maps, _ = probe(row)
     for hook in probe.hooks:
         hook.remove()
     module.train()
     return maps
 
 
-def connect(
-    steppers: Sequence[FeatureStepper], run: CohortRun, same_rows: Session, input_shapes: Sequence[Any]
-) -> None:
-    """Tell every member the shapes of the others' maps, and let it make its projectors."""
-    mine = [stepper.shapes(shape) for stepper, shape in zip(steppers, input_shapes, strict=True)]
+def connect(steppers: Sequence[FeatureStepper], run: CohortRun, same_rows: Session, rows: Sequence[Network]) -> None:
+    """Tell every member the shapes of the others' maps, and let it make its projectors; `rows`: one as each takes it."""
+    mine = [stepper.shapes(row) for stepper, row in zip(steppers, rows, strict=True)]
     everyone = [shapes for shapes_of_rank in same_rows.everyone(mine) for shapes in shapes_of_rank]
     follows = [followed_by(number, run) for number in range(len(run.members))]
     for stepper, own in zip(steppers, mine, strict=True):
@@ -153,9 +150,3 @@ def followed_by(number: int, run: CohortRun) -> list[int]:
         roles = [member.role for member in run.config.members.values()]
         return [roles.index("wide_teacher")] if roles[number] == "student" else []
     return [other for other in range(len(run.members)) if other != number]
-
-
-def zeros(input_shape: Any, device: torch.device) -> Network:
-    if isinstance(input_shape, Mapping):
-        return {name: torch.zeros(1, *shape, device=device) for name, shape in input_shape.items()}
-    return torch.zeros(1, *input_shape, device=device)

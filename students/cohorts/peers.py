@@ -48,7 +48,7 @@ class Cohort:
         self.run, self.session = run, session
         self.hosts, self.own, self.same_rows = self.places()
         mine = [run.members[number] for number in self.hosts]
-        self.data = shared.of(mine, self.own)
+        self.data = shared.of(mine, self.own, self.session.world)
         self.check_classes()
         self.trainings = self.make_trainings(self.data)
         wire = run.config.wire if isinstance(run.config, SynchronousCohort) else None
@@ -70,7 +70,7 @@ class Cohort:
             makers = [
                 make_stepper(member, self.own, each, FeatureStepper) for member, each in zip(mine, data, strict=True)
             ]
-            connect(makers, self.run, self.same_rows, [each.preprocessor.input_shape for each in data])
+            connect(makers, self.run, self.same_rows, [each.preprocessor.of_zeros(1, self.own.device) for each in data])
             return [Training(*each) for each in zip(mine, repeat(self.own), data, makers)]
         return [Training(member, self.own, each) for member, each in zip(mine, data, strict=True)]
 
@@ -135,7 +135,7 @@ class Cohort:
         works = []
         for training, batch in zip(self.trainings, batches, strict=True):
             with within(training.run.key):
-                works.append(training.stepper.begin(batch, step // training.run.membership.every))
+                works.append(training.stepper.begin(batch, step // training.run.membership.every, step))
         moving = [step % training.run.membership.every == 0 for training in self.trainings]
         for number in range(len(self.trainings[0].stepper.parts)):
             self.learn(works, batches, moving, number)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from teachers.users_code.calls import calling, within
 
-from ..data.batches import Network
+from ..data.inputs import Network
 from ..data.validation import right_and_nll
 from ..runs.session import Session
 from ..training.train import Training

@@ -1,7 +1,6 @@
 """Cohorts that share a trunk: one model with a branch for each member (ONE; OKDDip's group leader)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +10,7 @@ from teachers.errors import RecipeError
 from teachers.users_code.calls import within
 
 from ..config.cohort import GroupLeaderCohort, SharedTrunkCohort
-from ..data.batches import Network
+from ..data.inputs import Network
 from ..data.shared import Data
 from ..objective.objective import Heard
 from ..runs.session import Session
@@ -127,7 +126,7 @@ class Attention(nn.Module):
 class ManyHeads(nn.Module):
     """Trunk, branches, and what decides whom a branch follows."""
 
-    def __init__(self, trunk: nn.Module, branches: Sequence[Branch], config: SharedTrunkCohort, probe: Tensor) -> None:
+    def __init__(self, trunk: nn.Module, branches: Sequence[Branch], config: SharedTrunkCohort, probe: Network) -> None:
         super().__init__()
         self.trunk, self.branches = trunk, nn.ModuleList(branches)
         names = [*config.members]
@@ -145,7 +144,7 @@ class ManyHeads(nn.Module):
                 )
             self.gate = Attention(*peers).to(self.dtype)
 
-    def _shapes(self, probe: Tensor) -> tuple[int, list[int]]:
+    def _shapes(self, probe: Network) -> tuple[int, list[int]]:
         """Width of the trunk's pooled output, and of each branch's features."""
         self.eval()
         with torch.no_grad():
@@ -198,8 +197,7 @@ class TrunkCohort(Cohort):
         steppers = [make_stepper(*each, Stepper) for each in zip(members, [self.own] * len(members), data, strict=True)]
         trunk, branches = share_trunk([stepper.module for stepper in steppers], config.trunk, [m.key for m in members])
         torch.manual_seed(members[0].draw_seed)
-        shape: Any = data[0].preprocessor.input_shape
-        whole = ManyHeads(trunk, branches, config, torch.zeros(2, *shape, device=self.session.device))
+        whole = ManyHeads(trunk, branches, config, data[0].preprocessor.of_zeros(2, self.session.device))
         first = steppers[0].start(whole)
         for stepper in steppers[1:]:
             stepper.whole, stepper.optimizer, stepper.network = first.whole, first.optimizer, first.network

@@ -28,7 +28,7 @@ class MemberConfig(Config):
     model: ImportString
     """As a student's."""
     arguments: dict[str, Any] = {}
-    """Keyword arguments of the model."""
+    """Keyword arguments of the model; `${NAME}` in them is a variable of the environment."""
     files: list[str] = []
     """Files and folders that the model reads; they count by content, as does an argument that is a path."""
     preprocess: Preprocess = Preprocess()
@@ -66,8 +66,8 @@ class CohortCommon(Config):
     """Workers on as few nodes as can be, or on as many."""
     max_rollbacks: int = Field(3, ge=0)
     """Times that a member that diverged is set back and goes on at half its learning rate."""
-    require: Require = Require()
-    """Quality gates, of what is delivered."""
+    require: Require | None = Require()
+    """Quality gates, of what is delivered; null: none, and members that are assistants teach whatever they are worth."""
 
     @property
     def name_of_method(self) -> MethodName:
@@ -133,6 +133,10 @@ class CohortCommon(Config):
         """Of the whole cohort."""
         return len(self.members) * self.workers_per_member if self.workers_per_member else 1
 
+    @property
+    def members_in_one_process(self) -> bool:
+        return self.workers_per_member is None
+
     def member_train(self, member: str) -> StudentTrain:
         return self.members[member].train.on(self.train).model_copy(update={"workers": self.ranks_of_a_batch})
 
@@ -173,6 +177,10 @@ class SharedTrunkCohort(CohortCommon):
             if member.preprocess != first.preprocess:
                 raise ValueError(f"members.{name}.preprocess: members of one trunk see the same inputs; give all one")
         return self
+
+    @property
+    def members_in_one_process(self) -> bool:
+        return True
 
     @property
     def workers(self) -> int:

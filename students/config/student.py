@@ -1,6 +1,6 @@
 """What a recipe can say of students: networks, objectives, training. Knows nothing of torch or ray."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -9,7 +9,7 @@ from teachers.config.preprocess import Preprocess
 from teachers.config.resources import Resources
 from teachers.config.strict import Config, ImportString, tag_or
 from teachers.config.teacher import CombineName
-from teachers.config.training import OptimizerName, PrecisionName, ScheduleName, TrainConfig
+from teachers.config.training import Augment, OptimizerName, PrecisionName, ScheduleName, TrainConfig, transforms_of
 
 StudentLossName = Literal["hard", "soft", "teacher_label"]
 PeerLossName = Literal["peer", "feature", "channel"]
@@ -94,7 +94,7 @@ class ImportedTerm(TeacherTermCommon):
 
     loss: ImportString
     arguments: dict[str, Any] = {}
-    """Keyword arguments of the loss."""
+    """Keyword arguments of the loss; `${NAME}` in them is a variable of the environment."""
 
 
 Term = Annotated[
@@ -156,11 +156,34 @@ class TrainOverride(Config):
 class ControlTrain(TrainOverride):
     """What the control trains otherwise than its student: a control that was tuned for itself is the fairer rival."""
 
+    augment: Augment | None = None
+    """Fresh random augmentation of the control's batches, as under `train`; null: the student's. Teachers that were trained with one have learnt from more than the labels: a control with theirs shows what they bring beyond it."""
+    files: list[str] | None = None
+    """Files and folders that functions of its `augment` read; they count by content. Null: the student's."""
+
+    @property
+    def augments(self) -> list[str]:
+        """The steps of `augment`, in order."""
+        return transforms_of(self.augment)
+
 
 Control = Annotated[
     Annotated[bool, Tag("whether")] | Annotated[ControlTrain, Tag("how")],
     Discriminator(lambda value: "how" if isinstance(value, dict | ControlTrain) else "whether"),
 ]
+
+
+def labels_alone(objective: Sequence[TermCommon]) -> tuple[HardTerm, ...]:
+    """The objective of who hears nobody: the terms of `objective` that compare with labels, with the same label smoothing.
+
+    Their weights keep their proportions and sum to 1; ramps balance them with teachers, so there are none.
+    """
+    hard = [term for term in objective if isinstance(term, HardTerm)] or [HardTerm(loss="hard")]
+    total = sum(term.weight for term in hard)
+    shares = [term.weight / total if total else 1 / len(hard) for term in hard]
+    return tuple(
+        term.model_copy(update={"weight": share, "ramp": None}) for term, share in zip(hard, shares, strict=True)
+    )
 
 
 def control_train(control: bool | ControlTrain, train: StudentTrain) -> StudentTrain:
@@ -169,12 +192,12 @@ def control_train(control: bool | ControlTrain, train: StudentTrain) -> StudentT
 
 
 class Require(Config):
-    """Quality gates: exit code 3 when a mean over seeds on the test split falls below."""
+    """Quality gates, on the test split: exit code 3 for what falls below."""
 
     accuracy: float | None = Field(None, ge=0, le=1)
-    """Of the student."""
+    """Of the student, the mean over seeds."""
     gain: float | None = Field(None, ge=-1, le=1)
-    """Student's accuracy minus its control's."""
+    """Student's accuracy minus its control's: the lower end of the 95% interval, so it needs a control and two seeds."""
 
 
 def check_teachers(objective: Sequence[TermCommon], teachers: list[str]) -> None:
@@ -190,8 +213,19 @@ def check_teachers(objective: Sequence[TermCommon], teachers: list[str]) -> None
                 raise ValueError(f"objective.{number} names {name!r}, which is not among the teachers {teachers}")
             if not heard:
                 raise ValueError(f"objective.{number}: loss {term.loss!r} needs `teachers`, and there are none")
-            if term.teacher_weights is not None and (silent := sorted(heard - set(term.teacher_weights))):
-                raise ValueError(f"objective.{number}: teacher_weights says nothing of {silent}")
+            if term.teacher_weights is not None:
+                check_weights_of_heard(f"objective.{number}", heard, term.teacher_weights)
+
+
+def check_weights_of_heard(where: str, heard: set[str], weights: Mapping[str, float]) -> None:
+    """Raise ValueError, which begins with `where`, unless each of `heard` has a weight, and one of them above 0."""
+    if silent := sorted(heard - set(weights)):
+        raise ValueError(f"{where}: teacher_weights says nothing of {silent}")
+    if not any(weights[name] > 0 for name in heard):
+        raise ValueError(
+            f"{where} hears {sorted(heard)} alone, whose teacher_weights are all 0, so nobody teaches in it; give one of "
+            f"them a weight, or remove the term"
+        )
 
 
 TAUGHT = (SoftTerm(loss="soft", weight=0.9), HardTerm(loss="hard", weight=0.1))
@@ -204,7 +238,7 @@ class StudentConfig(Config):
     model: ImportString
     """Function or class that makes the module; it is called with `arguments` and, as far as it takes them, `num_classes` and `input_shape`."""
     arguments: dict[str, Any] = {}
-    """Keyword arguments of the model."""
+    """Keyword arguments of the model; `${NAME}` in them is a variable of the environment."""
     files: list[str] = []
     """Files and folders that the model reads; they count by content, as does an argument that is a path."""
     preprocess: Preprocess = Preprocess()
@@ -219,8 +253,8 @@ class StudentConfig(Config):
     """Train the same student without teachers as well: same seeds, same steps, hard labels only; a mapping: by settings of its own."""
     resources: Resources = Resources()
     """Of one worker."""
-    require: Require = Require()
-    """Quality gates."""
+    require: Require | None = Require()
+    """Quality gates; null: none, and as an assistant it teaches whatever it is worth."""
 
     @model_validator(mode="after")
     def terms_fit(self) -> Self:

@@ -1,23 +1,27 @@
 """Fresh random augmentation of training batches. Acts on canonical inputs, before a network's own preprocessing.
 
-Nothing is stored and nothing is drawn but from the given generator, so a seeded batch can be drawn again.
+Nothing is stored, and every row is moved by a seed of its own: any batch can be drawn again, by whoever has its rows.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 from teachers.config.training import AugmentName
 from teachers.errors import RecipeError
-from teachers.transfer_set.views import TRANSFORMS, Transform
+from teachers.transfer_set.views import TRANSFORMS, Transform, draw
 from teachers.users_code.calls import calling
 from teachers.users_code.imports import load
 
+from .draws import Views
+
 Inputs = Tensor | dict[str, Tensor]
-Augment = Callable[[Inputs, Generator], Inputs]
+Augment = Callable[[Inputs, Tensor], Inputs]
+"""(inputs, seeds i64 `[rows]`) to inputs."""
 
 ROTATION = math.radians(15)
 TRANSLATION = 0.1
@@ -25,71 +29,91 @@ SCALE = 0.1
 SHEAR = 0.1
 
 
-def affine(inputs: Inputs, generator: Generator) -> Inputs:
+def affine(inputs: Inputs, seeds: Tensor) -> Inputs:
     """A random rotation (15 degrees), shift (10%), scale (10%) and small shear of every image, zeros from outside.
 
     Images `[rows, height, width, channels]` of any dtype become float32 in the same range; of several columns only
     the images are moved, each by its own draw. Raises RecipeError when there is no image.
     """
-    return _with_images("affine", _move, inputs, generator)
+    return _with_images("affine", _move, inputs, seeds)
 
 
-def by_seeds(name: str, transform: Transform) -> Augment:
-    """A replayable transform of images, each by a seed of its own from the generator; shape and dtype stay."""
-
-    def moved(images: Tensor, generator: Generator) -> Tensor:
-        seeds = torch.empty(len(images), dtype=torch.int64, device=generator.device).random_(generator=generator)
-        return transform(images, seeds)
-
-    return lambda inputs, generator: _with_images(name, moved, inputs, generator)
+def replayed(name: str, transform: Transform) -> Augment:
+    """A transform of images of `teachers.transfer_set.views`; shape and dtype stay."""
+    return lambda inputs, seeds: _with_images(name, transform, inputs, seeds)
 
 
-def _with_images(
-    name: str, move: Callable[[Tensor, Generator], Tensor], inputs: Inputs, generator: Generator
-) -> Inputs:
+def _with_images(name: str, move: Transform, inputs: Inputs, seeds: Tensor) -> Inputs:
     columns = inputs if isinstance(inputs, Mapping) else {"": inputs}
     if not any(column.ndim == 4 for column in columns.values()):
         raise RecipeError(
             f"train.augment: `{name}` moves images, and this transfer set has none; remove it, or give a function of yours"
         )
-    moved = {key: move(c, generator) if c.ndim == 4 else c for key, c in columns.items()}
+    moved = {
+        key: move(column, draw(seeds, number)) if column.ndim == 4 else column
+        for number, (key, column) in enumerate(columns.items())
+    }
     return moved if isinstance(inputs, Mapping) else moved[""]
 
 
-def _move(images: Tensor, generator: Generator) -> Tensor:
+def _move(images: Tensor, seeds: Tensor) -> Tensor:
     planes = images.permute(0, 3, 1, 2).float()
-    rows, _, height, width = planes.shape
-    grid = F.affine_grid(_matrices(rows, height / width, generator), list(planes.shape), align_corners=False)
+    height, width = planes.shape[2:]
+    grid = F.affine_grid(_matrices(seeds, height / width), list(planes.shape), align_corners=False)
     return F.grid_sample(planes, grid, padding_mode="zeros", align_corners=False).permute(0, 2, 3, 1)
 
 
-def _matrices(rows: int, aspect: float, generator: Generator) -> Tensor:
+def _matrices(seeds: Tensor, aspect: float) -> Tensor:
     """`[rows, 2, 3]` maps from output to input positions, both from -1 to 1; `aspect` is height / width."""
-    draw = torch.rand(rows, 5, generator=generator, device=generator.device) * 2 - 1
-    angle, shear, scale = draw[:, 0] * ROTATION, draw[:, 1] * SHEAR, 1 + draw[:, 2] * SCALE
+    bits = draw(seeds[:, None], torch.arange(5, device=seeds.device))
+    drawn = (bits >> 39).float() / (1 << 24)  # 25 bits with their sign: from -1 to 1, exact in float32
+    angle, shear, scale = drawn[:, 0] * ROTATION, drawn[:, 1] * SHEAR, 1 + drawn[:, 2] * SCALE
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
-    across = torch.stack([cos, (cos * shear - sin) * aspect, draw[:, 3] * 2 * TRANSLATION], 1)
-    down = torch.stack([sin / aspect, sin * shear + cos, draw[:, 4] * 2 * TRANSLATION], 1)
+    across = torch.stack([cos, (cos * shear - sin) * aspect, drawn[:, 3] * 2 * TRANSLATION], 1)
+    down = torch.stack([sin / aspect, sin * shear + cos, drawn[:, 4] * 2 * TRANSLATION], 1)
     return torch.stack([across, down], 1)
 
 
 AUGMENTS: dict[AugmentName, Augment] = {
     "affine": affine,
-    "flip": by_seeds("flip", TRANSFORMS["flip"]),
-    "pad_and_crop": by_seeds("pad_and_crop", TRANSFORMS["pad_and_crop"]),
-    "cutout": by_seeds("cutout", TRANSFORMS["cutout"]),
-    "noise": by_seeds("noise", TRANSFORMS["noise"]),
+    "flip": replayed("flip", TRANSFORMS["flip"]),
+    "pad_and_crop": replayed("pad_and_crop", TRANSFORMS["pad_and_crop"]),
+    "cutout": replayed("cutout", TRANSFORMS["cutout"]),
+    "noise": replayed("noise", TRANSFORMS["noise"]),
 }
 
 
-def augmentation(names: Sequence[str]) -> Augment | None:
-    """Entries of AUGMENTS and functions that import strings name, one after the other; None for none."""
-    steps: list[tuple[str, Augment]] = [(name, AUGMENTS[name] if name in AUGMENTS else load(name)) for name in names]
+def augmentation(names: Sequence[str]) -> Callable[[Inputs, Views], Inputs] | None:
+    """Entries of AUGMENTS and functions that import strings name, one after the other; None for none.
 
-    def augment(inputs: Inputs, generator: Generator) -> Inputs:
-        for name, step in steps:
+    A function of the user's is called as `fn(inputs, seeds)` where that is the name of its second parameter, else as
+    `fn(inputs, generator)` for each part of the rows.
+    """
+    steps = [(name, AUGMENTS[name] if name in AUGMENTS else load(name)) for name in names]
+
+    def augment(inputs: Inputs, views: Views) -> Inputs:
+        for number, (name, step) in enumerate(steps):
             with calling("train.augment", name):
-                inputs = step(inputs, generator)
+                takes_seeds = name in AUGMENTS or _takes_seeds(step)
+                inputs = step(inputs, views.seeds(number)) if takes_seeds else _by_part(step, inputs, views, number)
         return inputs
 
     return augment if steps else None
+
+
+def _takes_seeds(step: Callable[..., Inputs]) -> bool:
+    return "seeds" in [*inspect.signature(step).parameters][1:2]
+
+
+def _by_part(step: Callable[..., Inputs], inputs: Inputs, views: Views, number: int) -> Inputs:
+    moved = [step(_rows(inputs, rows), generator) for rows, generator in views.generators(number)]
+    if len(moved) == 1:
+        return moved[0]
+    first = moved[0]
+    if isinstance(first, Tensor):
+        return torch.cat(moved)  # type: ignore[arg-type]
+    return {name: torch.cat([part[name] for part in moved]) for name in first}  # type: ignore[index]
+
+
+def _rows(inputs: Inputs, rows: slice) -> Inputs:
+    return inputs[rows] if isinstance(inputs, Tensor) else {name: column[rows] for name, column in inputs.items()}

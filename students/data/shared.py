@@ -9,7 +9,8 @@ from teachers.transfer_set.transfer_set import TransferSet
 
 from ..runs.run import Run
 from ..runs.session import Session
-from .batches import TrainingRows, load_rows, memory_for
+from .memory import memory_for
+from .rows import TrainingRows, load_rows
 from .validation import Validation
 
 
@@ -30,12 +31,14 @@ class SharedData:
         self.memory_bytes = memory_bytes
         self.held: list[tuple[Any, Data]] = []
 
-    def of(self, runs: Sequence[Run], session: Session) -> list[Data]:
+    def of(self, runs: Sequence[Run], session: Session, workers: int | None = None) -> list[Data]:
+        """What each of `runs` reads, of one budget; `workers`: those that share the memory, by default the session's."""
         keys = [reads(run) for run in runs]
         self.held = [(key, data) for key, data in self.held if key in keys]  # frees memory first
         for run, key in zip(runs, keys, strict=True):
             if key not in [held for held, _ in self.held]:
-                memory_bytes = (self.memory_bytes or memory_for(session)) // len(runs)
+                memory_bytes = self.memory_bytes or memory_for(run.train, session.device.type, workers or session.world)
+                memory_bytes //= len(runs)
                 self.held.append((key, open_data(run, session, memory_bytes)))
         return [next(data for held, data in self.held if held == key) for key in keys]
 
@@ -43,12 +46,15 @@ class SharedData:
 def reads(run: Run) -> tuple[Any, ...]:
     """Runs that agree on this read the same data."""
     augment, member = run.train.augment, run.membership
-    asked = run.objective, run.sources, run.labelled_only, member.peer_rule
+    asked = run.objective, run.sources, run.labelled_only, run.classes, member.peer_rule
     return run.transfer_set, run.preprocess, augment, member.keeps_canonical, *asked
 
 
 def open_data(run: Run, session: Session, memory_bytes: int) -> Data:
     transfer_set = TransferSet.open(run.transfer_set)
+    if run.classes:
+        transfer_set = transfer_set.of_classes(run.classes)
     preprocessor = Preprocessor(run.preprocess, transfer_set.columns)
-    rows = load_rows(run, transfer_set, preprocessor, memory_bytes)
-    return Data(transfer_set, preprocessor, rows, Validation(transfer_set, preprocessor, session))
+    rows = load_rows(run, transfer_set, preprocessor, memory_bytes, session.world)
+    validation = Validation(transfer_set, preprocessor, session, is_held=rows.division.validation)
+    return Data(transfer_set, preprocessor, rows, validation)

@@ -11,21 +11,23 @@ from teachers.models.preprocess import Preprocessor
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..runs.session import Session
-from .batches import Network, bytes_preprocessed, memory_for, preprocessed
+from .inputs import Network, preprocessed
 
 ROWS = 512
 
 
 class Validation:
-    """The labelled validation rows; each rank looks at every `world`-th chunk of them."""
+    """The labelled validation rows; each rank looks at every `world`-th chunk of them. `is_held`: they stay in memory."""
 
-    def __init__(self, transfer_set: TransferSet, preprocessor: Preprocessor, session: Session) -> None:
+    def __init__(
+        self, transfer_set: TransferSet, preprocessor: Preprocessor, session: Session, *, is_held: bool
+    ) -> None:
         self.transfer_set, self.preprocessor, self.session = transfer_set, preprocessor, session
         self.segments = transfer_set.of("validation")
-        labels = [transfer_set.labels(segment) for segment in self.segments]
+        labels = [transfer_set.usable_labels(segment) for segment in self.segments]
         self.num_labelled = sum(int((label >= 0).sum()) for label in labels)
         self.held: list[tuple[Network, Tensor]] | None = None
-        if bytes_preprocessed(self.segments, preprocessor) <= memory_for(session):
+        if is_held:
             self.held = list(self._read())
 
     def look(self, module: nn.Module) -> dict[str, float] | None:
@@ -48,7 +50,7 @@ class Validation:
     def _read(self) -> Iterator[tuple[Network, Tensor]]:
         number = 0
         for segment in self.segments:
-            labels = self.transfer_set.labels(segment).astype(np.int64)
+            labels = self.transfer_set.usable_labels(segment).astype(np.int64)
             chunks = preprocessed(self.transfer_set, segment, self.preprocessor, self.session.device, ROWS)
             for first, inputs in zip(range(0, segment.num_rows, ROWS), chunks, strict=True):
                 if number % self.session.world == self.session.rank:

@@ -15,7 +15,7 @@ from teachers.errors import StoreError
 from teachers.models.folder import CONFIG, WEIGHTS, ModelConfig, read_config
 from teachers.storage.seal import local, publish, sha256_file
 
-from ..measuring.bootstrap import points
+from ..measuring.gain import points
 
 SUMS = "SHA256SUMS"
 FILES = (WEIGHTS, CONFIG, "README.md", "metrics.json", "recipe.yaml")
@@ -55,6 +55,7 @@ def deliverable_metrics(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "ensemble_test_accuracy": evaluation["ensemble"]["accuracy"],
         "gain": evaluation["gain"],
         "verdict": evaluation["verdict"],
+        "source_digest": evaluation["source_digest"],
     }
 
 

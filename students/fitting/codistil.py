@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from teachers.config.resources import Resources
 from teachers.errors import CollegiumError
-from teachers.process.waiting import until_done
+from teachers.process.waiting import GivenUp, SideBySide, until_done
 from teachers.resources.pools import in_reach
 
 from ..cohorts.codistillation import drop_generations
@@ -71,12 +71,11 @@ def errors_of(works: Mapping[str, partial[Any]], at_once: int) -> dict[str, Coll
     """
     if not works:
         return {}
-    threads = ThreadPoolExecutor(max_workers=at_once)
-    try:
-        futures = {name: threads.submit(work) for name, work in works.items()}
+    with SideBySide("member", at_once) as threads:
+        futures = {name: threads.start(work) for name, work in works.items()}
+        for name, future in futures.items():
+            future.add_done_callback(partial(_tell, name))
         until_done(futures.values())
-    finally:
-        threads.shutdown(wait=False, cancel_futures=True)
     errors = {}
     for name, future in futures.items():
         try:
@@ -86,10 +85,15 @@ def errors_of(works: Mapping[str, partial[Any]], at_once: int) -> dict[str, Coll
     return errors
 
 
+def _tell(name: str, future: Future[Any]) -> None:
+    """At once: the others may go on for hours."""
+    error = None if future.cancelled() else future.exception()
+    if error is not None and not isinstance(error, GivenUp):
+        log.error("member %s has failed, the others go on: %s", name, error)
+
+
 def named(stage_name: str, keys: Mapping[str, str], errors: Mapping[str, CollegiumError]) -> CollegiumError:
     """One error for all members that failed: the first one's, as itself where it names the member's key of the recipe."""
-    for name, error in list(errors.items())[1:]:
-        log.error("%s: member %s: %s", stage_name, name, error)
     name, first = next(iter(errors.items()))
     if str(first).startswith(keys[name]):
         return first

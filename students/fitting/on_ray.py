@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import torch
@@ -34,6 +34,9 @@ from ..training.train import CHECKPOINT_EVERY_S
 from .fit import fit
 from .groups import Watch
 from .ranks import Ranks
+
+if TYPE_CHECKING:
+    from .own_trainer import OwnTrainer
 
 TRAIN_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the controller's poll; at Ray's 2 s a short training waits for it
@@ -143,9 +146,7 @@ def fit_on_ray(
     job = Job(tuple(runs), num_threads(resources), mailbox, checkpoint_every_s, live, Carried.from_here())
     storage = runs[0].stage / "attempts" / uuid4().hex  # of Ray's bookkeeping; part of no seal
     try:
-        # aside: in the main thread Ray Train would take Ctrl-C over, and never give it back
-        with Watch(runs[0].stage_name):
-            result = aside(trainer(job, storage, resources, workers, gpus, max_failures, placement).fit)
+        result = fitted(trainer(job, storage, resources, workers, gpus, max_failures, placement), runs[0].stage_name)
     except WorkerGroupError as error:
         rank, wrapped = next(iter(error.worker_failures.items()))
         cause = getattr(wrapped, "_base_exc", wrapped)
@@ -164,18 +165,32 @@ def fit_on_ray(
     return results
 
 
+def fitted(own: "OwnTrainer", who: str) -> Any:
+    """`own.fit()`; whatever ends the wait for it (a signal, another stage that failed) ends it, too."""
+    from ray.train import TrainingFailedError
+
+    with Watch(who, own.controller_id):
+        try:
+            return aside(own.fit)
+        except TrainingFailedError:
+            raise
+        except BaseException:
+            own.abort()
+            raise
+
+
 def trainer(
     job: Job, storage: Path, resources: Resources, workers: int, gpus: float, max_failures: int, placement: str
-) -> Any:
+) -> "OwnTrainer":
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
 
     from .network import OwnNetwork
+    from .own_trainer import OwnTrainer
 
     storage.mkdir(parents=True)
     reserved = {"CPU": resources.cpus, **({"GPU": gpus} if gpus else {}), **resources.custom}
     shares_gpus = 0 < gpus < 1 and workers > 1  # NCCL refuses two ranks on one GPU
-    return TorchTrainer(
+    return OwnTrainer(
         train_on_worker,
         train_loop_config={"job": job},
         torch_config=OwnNetwork(backend="gloo" if shares_gpus else None),

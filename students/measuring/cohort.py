@@ -12,9 +12,11 @@ from torch import Tensor
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
 from ..tasks import classification
-from .bootstrap import verdict
 from .ensemble import save_ensemble
-from .evaluate import FORMAT, Labelled, Runs, Source, ask_all, document_of, footprint_of, hear, rank_of_run
+from .evaluate import FORMAT, Runs, ask_all, document_of, footprint_of, rank_of_run
+from .gain import verdict
+from .hearing import Heard, Source, hear
+from .labelled import Labelled
 
 
 def evaluate_cohort(
@@ -26,6 +28,7 @@ def evaluate_cohort(
     *,
     combine: str = "mean_probability",
     teacher_weights: Mapping[str, float] | None = None,
+    order: Sequence[str] | None = None,
     split: SplitName = "test",
     threads: int = 1,
     as_one: bool = False,
@@ -40,13 +43,14 @@ def evaluate_cohort(
     seeds = sorted(next(iter(said.values()))["student"])
     together = {seed: mean_probability([answers["student"][seed] for answers in said.values()]) for seed in seeds}
     best = max(seeds, key=lambda seed: sum(rank_of_run(runs["student"][seed])[0] for runs in members.values()))
-    heard = hear(rows, sources, combine, teacher_weights) if sources else ({}, together[best])
+    heard = hear(rows, sources, combine, teacher_weights, order) if sources else Heard({}, together[best])
     documents = {
         member: document_of(rows, heard, members[member], answers, chosen[member], trust, threads)
         for member, answers in said.items()
     }
     figures = [
-        {"seed": seed, **classification.all_metrics(logits, rows.labels, heard[1])} for seed, logits in together.items()
+        {"seed": seed, **classification.all_metrics(logits, rows.labels, heard.together, ensemble_sure=heard.sure)}
+        for seed, logits in together.items()
     ]
     return {
         "format": FORMAT,
@@ -63,6 +67,7 @@ def evaluate_cohort(
         "seed": best,
         "best": max(members, key=lambda member: rank_of_run(members[member]["student"][chosen[member]])),
         "rows": len(rows.labels),
+        "commonest": rows.commonest(),
     }
 
 
@@ -83,7 +88,7 @@ def one_model(
         "student": {"runs": [{**run, **size} for run in figures]},
         "ensemble": next(iter(documents.values()))["ensemble"],
         "gain": None,
-        "verdict": verdict(None, len(figures)),
+        "verdict": verdict(None),
         "delivered": chosen,
     }
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from teachers.errors import RecipeError
+from teachers.process.variables import resolved
 from teachers.users_code.calls import calling
 from teachers.users_code.imports import load
 
@@ -73,7 +74,7 @@ def every_row(batch: Batch) -> Asked:
 def bound_loss(term: Term | CohortTerm) -> Loss:
     """The term's function of (student, target)."""
     if isinstance(term, ImportedTerm):
-        return partial(load(term.loss), temperature=term.temperature, **term.arguments)
+        return partial(load(term.loss), temperature=term.temperature, **resolved(term.arguments))
     keywords: dict[str, Any] = {}
     if isinstance(term, HardTerm):
         keywords = {"label_smoothing": term.label_smoothing}

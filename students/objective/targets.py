@@ -4,7 +4,7 @@ A rule of COMBINE has no state, so its target is computed once per run when it f
 gather. Other rules, and targets that do not fit, are computed in every step from the same stores.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from teachers.errors import RecipeError, StoreError
 from teachers.rows.rows import Rows
-from teachers.soft_targets.combine.class_scores import COMBINE, align
+from teachers.soft_targets.combine.class_scores import COMBINE, align, check_combined
 from teachers.soft_targets.encodings.table import decode
 from teachers.soft_targets.reader import SoftTargets
 from teachers.transfer_set.transfer_set import Segment, TransferSet
@@ -43,13 +43,23 @@ class Combination:
     key: str = field(default="combine", compare=False)
     """Of the recipe."""
 
-    def __call__(self, logits: Tensor, known: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Target `[B, C]` and the weight of each row `[B]`, of logits and known `[K, B, C]`."""
+    def __call__(
+        self, logits: Tensor, known: Tensor, labels: Tensor | None = None, *, check: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Target `[B, C]` and the weight of each row `[B]`, of logits and known `[K, B, C]`.
+
+        `check`: raise RecipeError for a rule that does not give what a rule gives.
+        """
         rule = COMBINE[self.rule] if self.rule in COMBINE else load(self.rule)
         keywords = {} if self.teacher_weights is None else {"teacher_weights": self.teacher_weights}
         with calling(self.key, self.rule):
-            target, weights = rule(logits, temperature=self.temperature, known=known, labels=labels, **keywords)
+            said = rule(logits, temperature=self.temperature, known=known, labels=labels, **keywords)
+            target, weights = check_combined(said, logits, f"{self.key}: {self.rule}") if check else said
             return target, weights.sum(0)
+
+    def is_made_once(self, voices: "Mapping[str, Voice]") -> bool:
+        """Whether its target can be: a rule of ours has no state, and a live teacher speaks of a batch only."""
+        return self.rule in COMBINE and not any(isinstance(voices[name], LiveVoice) for name in self.teachers)
 
 
 def combination_of(term: Term | CohortTerm, sources: Sequence[Source], number: int) -> Combination | None:
@@ -136,25 +146,19 @@ def join(columns: Sequence[Rows]) -> Rows:
 
 
 class Targets:
-    """The columns that a reader has to bring, and what each combination makes of a batch of them."""
+    """The columns that a reader has to bring, and what each combination makes of a batch of them; `held` are made once."""
 
-    def __init__(self, voices: Mapping[str, Voice], num_rows: int, memory_bytes: int) -> None:
-        self.voices, self.num_rows, self.memory_bytes = voices, num_rows, memory_bytes
+    def __init__(self, voices: Mapping[str, Voice], num_rows: int, held: Set[Combination]) -> None:
+        self.voices, self.num_rows, self.held = voices, num_rows, held
         self.columns: dict[str, Column] = {}
         self.answers: dict[Combination, Callable[[Batch], Asked]] = {}
 
     def answer(self, combination: Combination) -> Callable[[Batch], Asked]:
         """What gives this combination's target of a batch; its columns are brought from now on."""
         if combination not in self.answers:
-            live = any(isinstance(self.voices[name], LiveVoice) for name in combination.teachers)
-            once = not live and combination.rule in COMBINE and self._fits(combination)
+            once = combination in self.held
             self.answers[combination] = self._once(combination) if once else self._per_step(combination)
         return self.answers[combination]
-
-    def _fits(self, combination: Combination) -> bool:
-        num_classes = len(self.voices[combination.teachers[0]].known)
-        held = sum(column.nbytes for column in self.columns.values())
-        return held + 4 * self.num_rows * num_classes <= self.memory_bytes
 
     def _once(self, combination: Combination) -> Callable[[Batch], Asked]:
         name = f"target.{len(self.answers)}"
@@ -183,11 +187,15 @@ class Targets:
         for voice in voices:
             self.columns |= voice.columns
         known = torch.stack([voice.known for voice in voices])[:, None]
+        unknown = combination.rule not in COMBINE
 
         def ask(batch: Batch) -> Asked:
+            nonlocal unknown
             logits = torch.stack([voice.logits(batch) for voice in voices])
             known_here = known.to(logits.device).expand_as(logits)
-            return combination(logits, known_here, usable_labels(batch))
+            answer = combination(logits, known_here, usable_labels(batch), check=unknown)
+            unknown = False  # a look at every value waits for a GPU: once a run is enough to find a wrong rule
+            return answer
 
         return ask
 

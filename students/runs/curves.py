@@ -1,10 +1,10 @@
 """Points of curves: kept in the stage's `metrics.jsonl`, sent to the tracker, shown to Prometheus."""
 
-import fcntl
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from teachers.process import prometheus
 from teachers.storage import mirror
+from teachers.storage.flock import try_lock
 from teachers.storage.place import remote_of
 
 CURVES = "metrics"
@@ -51,14 +52,9 @@ def append_metrics(stage: Path, records: Sequence[Record]) -> None:
 def _await_turn(file: int) -> None:
     """Lock an open file until it is closed. Between nodes that share a folder, appending alone is not one step."""
     end = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
+    with suppress(NotImplementedError):
+        while time.monotonic() < end and not try_lock(file):
             time.sleep(0.01)
-        except OSError:  # a file system without locks
-            return
 
 
 def metrics_file(stage: Path) -> Path:

@@ -5,10 +5,8 @@ from typing import Any
 
 from ..config.cohort import CodistillationCohort, CohortConfig, KdclCohort, OnlineTeacherCohort
 from ..config.cohort_terms import ChannelTerm, FeatureTerm, PeerTerm
-from ..config.student import HardTerm, control_train
+from ..config.student import control_train, labels_alone
 from .run import CohortRun, Membership, Run, Source
-
-HARD = (HardTerm(loss="hard"),)
 
 
 def member_runs(
@@ -19,7 +17,7 @@ def member_runs(
     for number, member in enumerate(config.members):
         membership = membership_of(name, config, number)
         teaches = config.members[member].role in ("wide_teacher", "deep_teacher")
-        objective = HARD if teaches else tuple(config.objective)
+        objective = labels_alone(config.objective) if teaches else tuple(config.objective)
         runs.append(
             _run(
                 member,
@@ -42,7 +40,7 @@ def alone_runs(
 
     What hears peers is left out of the objective; a control draws from the labelled rows only. Same seeds, same steps.
     """
-    objective: tuple[Any, ...] = HARD
+    objective: tuple[Any, ...] = labels_alone(config.objective)
     if kind == "offline":
         objective = tuple(
             term for term in config.objective if not isinstance(term, PeerTerm | FeatureTerm | ChannelTerm)
@@ -53,7 +51,11 @@ def alone_runs(
             config,
             seed,
             folder,
-            Membership(number=number, recipe_key=f"cohorts.{name}.members.{member}"),
+            Membership(
+                number=number,
+                every=membership_of(name, config, number).every,
+                recipe_key=f"cohorts.{name}.members.{member}",
+            ),
             objective=objective,
             sources=sources if kind == "offline" else (),
             labelled_only=kind == "control",

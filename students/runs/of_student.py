@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from ..config.student import HardTerm, StudentConfig, control_train
+from ..config.student import StudentConfig, control_train, labels_alone
 from .run import Run, Source
 
 Kind = Literal["student", "control"]
@@ -12,7 +12,7 @@ Kind = Literal["student", "control"]
 def student_run(
     kind: Kind, config: StudentConfig, seed: int, *, folder: Path, sources: tuple[Source, ...], **common: Any
 ) -> Run:
-    """`<kind>/seed-<n>` under `folder`; the control draws from the labelled rows, by hard labels, for the same steps."""
+    """`<kind>/seed-<n>` under `folder`; the control draws from the labelled rows, by the same hard terms, for the same steps."""
     name = f"{kind}/seed-{seed}"
     taught = kind == "student"
     return Run(
@@ -21,7 +21,7 @@ def student_run(
         model=config.model,
         arguments=config.arguments,
         preprocess=config.preprocess,
-        objective=tuple(config.objective) if taught else (HardTerm(loss="hard"),),
+        objective=tuple(config.objective) if taught else labels_alone(config.objective),
         train=config.train if taught else control_train(config.control, config.train),
         seed=seed,
         sources=sources if taught else (),

@@ -87,6 +87,8 @@ class Run:
     sources: tuple[Source, ...] = ()
     labelled_only: bool = False
     """Draw from the labelled rows only: controls and teachers."""
+    classes: tuple[str, ...] = ()
+    """What it learns to tell apart, of the transfer set's classes; empty: all of them, in their order."""
     user_path: UserPath = Path()
     trust: tuple[str, ...] = ()
     membership: Membership = ALONE

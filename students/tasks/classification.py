@@ -1,7 +1,8 @@
 """Figures of merit: functions of logits f32[N, C] and labels i64[N], summed in float64. Knows nothing of files or models."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -22,15 +23,29 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     return float((logits.argmax(-1) == labels).double().mean())
 
 
+def _counts(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """By class, f64[C]: rows that are of it and said to be, that are of it, that are said to be."""
+    said, classes = logits.argmax(-1), logits.shape[-1]
+    found = [torch.bincount(rows, minlength=classes).double() for rows in (labels[said == labels], labels, said)]
+    return found[0], found[1], found[2]
+
+
+def recall(logits: Tensor, labels: Tensor) -> list[float | None]:
+    """Of each class, the share of its rows that are said to be of it; None for a class without a row."""
+    both, true, _ = _counts(logits, labels)
+    return [share if rows else None for share, rows in zip((both / true).tolist(), true.tolist(), strict=True)]
+
+
+def balanced_accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Mean recall of the classes that have a row: what accuracy would be if all had equally many."""
+    return fmean(share for share in recall(logits, labels) if share is not None)
+
+
 def macro_f1(logits: Tensor, labels: Tensor) -> float:
     """Mean F1 of the classes that are said or true in some row; a class that is never both counts 0."""
-    classes = logits.shape[-1]
-    confusion = (
-        torch.bincount(labels * classes + logits.argmax(-1), minlength=classes**2).view(classes, classes).double()
-    )
-    both, either = confusion.diag(), confusion.sum(0) + confusion.sum(1)
-    met = either > 0
-    return float((2 * both[met] / either[met]).mean())
+    both, true, said = _counts(logits, labels)
+    met = true + said > 0
+    return float((2 * both[met] / (true + said)[met]).mean())
 
 
 def nll(logits: Tensor, labels: Tensor) -> float:
@@ -70,19 +85,42 @@ def kl(ensemble: Tensor, model: Tensor) -> float:
     )
 
 
-def all_metrics(logits: Tensor, labels: Tensor, ensemble: Tensor | None = None) -> dict[str, Any]:
-    """Everything above of one model; `agreement` and `kl` only beside an ensemble."""
-    bins = reliability(logits, labels)
+def all_metrics(
+    logits: Tensor, labels: Tensor, ensemble: Tensor | None = None, *, sure: bool = True, ensemble_sure: bool = True
+) -> dict[str, Any]:
+    """Everything above of one model; `agreement` and `kl` only beside an ensemble.
+
+    `sure`, `ensemble_sure`: whether the probabilities are what the model (the ensemble) says. Where they are made of
+    classes alone they say nothing of it, and `nll`, `ece`, `reliability` and `kl` are None.
+    """
+    bins = reliability(logits, labels) if sure else None
     document = {
         "accuracy": accuracy(logits, labels),
+        "balanced_accuracy": balanced_accuracy(logits, labels),
         "macro_f1": macro_f1(logits, labels),
-        "nll": nll(logits, labels),
-        "ece": expected_calibration_error(bins),
+        "nll": nll(logits, labels) if sure else None,
+        "ece": expected_calibration_error(bins) if bins is not None else None,
         "reliability": bins,
     }
     if ensemble is not None:
-        document |= {"agreement": agreement(logits, ensemble), "kl": kl(ensemble, logits)}
+        both = sure and ensemble_sure
+        document |= {"agreement": agreement(logits, ensemble), "kl": kl(ensemble, logits) if both else None}
     return document
+
+
+def by_class(said: Mapping[str, Sequence[Tensor]], labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """`classes`, their rows (`support`) and by name each one's recall, None without a row; of several, seeds, the mean."""
+    recalls = {name: [recall(logits, labels) for logits in seeds] for name, seeds in said.items()}
+    return {
+        "classes": list(classes),
+        "support": torch.bincount(labels, minlength=len(classes)).tolist(),
+        "recall": {name: [_mean(shares) for shares in zip(*seeds, strict=True)] for name, seeds in recalls.items()},
+    }
+
+
+def _mean(shares: Sequence[float | None]) -> float | None:
+    known = [share for share in shares if share is not None]
+    return fmean(known) if known else None
 
 
 def agreement_matrix(logits: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Every try writes under an `attempts/` folder of its own, so two processes, or a 
 never write the same file. A checkpoint counts if and only if its own small seal verifies; the first seal of a run wins.
 """
 
-import fcntl
 import io
 import json
 import os
@@ -21,6 +20,7 @@ from torch import Tensor
 from teachers.errors import StoreError
 from teachers.models.folder import CONFIG, WEIGHTS, ModelConfig, save_model
 from teachers.storage import mirror, seal
+from teachers.storage.flock import await_lock
 
 from ..runs.run import Run, RunResult
 
@@ -138,8 +138,8 @@ def only_one(folder: Path) -> Iterator[None]:
     """One process of this host at a time; where the file system has no such lock, everyone at once."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with suppress(NotImplementedError):
+            await_lock(handle)
         yield
     finally:
         os.close(handle)

@@ -1,6 +1,6 @@
 """Batches for a student with live teachers: augmented and asked about some steps before they are used.
 
-What a batch becomes is a function of (seed, step, rank), so neither the look-ahead nor a resumed run changes it. Knows
+What a batch becomes is a function of (seed, step, place in the batch), so neither the look-ahead nor a resumed run changes it. Knows
 nothing of Ray: the session says who answers.
 """
 
@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.batches import INPUT, KEY, LiveRows
+from ..data.inputs import INPUT, KEY
+from ..data.rows import LiveRows
 from ..objective.targets import live_column
 from ..runs.run import Run
 from ..runs.session import Session
-from .steps import step_seed
+from .steps import views_of
 
 
 class LookAhead:
@@ -52,8 +53,7 @@ class LookAhead:
         return batch | said
 
     def _asked(self, batch: dict[str, Tensor], step: int) -> tuple[dict[str, Tensor], Any]:
-        self.generator.manual_seed(step_seed(self.run.view_seed, step, self.session.rank))
-        inputs = self.rows.augmented(batch, self.generator)
+        inputs = self.rows.augmented(batch, views_of(self.run, self.session, batch, step, self.generator))
         told = {name: column.cpu().numpy() for name, column in inputs.items()}
         sample_key = batch[KEY].cpu().numpy().view(np.uint64)
         asked = self.live.ask(self.rows.teachers, told, sample_key)

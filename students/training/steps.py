@@ -1,7 +1,7 @@
 """One optimiser step of one network, on this rank's share of a global batch.
 
-Every draw of a step is a function of (seed, step, rank), so the position is all that a resumed run needs to know of
-the random state. Knows nothing of validation, checkpoints or how many steps there are to come.
+Every draw of a step is a function of (seed, step, place in the global batch), so the position is all that a resumed
+run needs to know of the random state. Knows nothing of validation, checkpoints or how many steps there are to come.
 """
 
 import logging
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-import xxhash
 from torch import Tensor, nn
 
 from teachers.errors import RecipeError
@@ -19,7 +18,9 @@ from teachers.models.preprocess import Preprocessor
 from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import calling
 
-from ..data.batches import Network, TrainingRows
+from ..data.draws import PLACE, Views, equal_parts, step_seed
+from ..data.inputs import Network
+from ..data.rows import TrainingRows
 from ..objective.objective import NOTHING, Heard, slices
 from ..objective.targets import Asked
 from ..runs.run import Run
@@ -88,27 +89,31 @@ class Stepper:
             self.backward(work, number, student)
         return self.end(work)
 
-    def begin(self, batch: dict[str, Tensor], step: int) -> Work:
+    def begin(self, batch: dict[str, Tensor], step: int, batch_number: int | None = None) -> Work:
+        """Of step `step` of this network, on batch `batch_number` of its cohort, by default of the same number.
+
+        All members augment a batch alike, whoever of them moves in every step of the cohort or in some only.
+        """
         run = self.run
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        inputs = self.inputs(batch, step)
+        inputs = self.inputs(batch, self.views(batch, step if batch_number is None else batch_number))
         asked = self.objective.ask(batch)
         counts = self.objective.counts(asked, run.train.batch_size, self.session)
         weights = self.objective.weights_on(self.session.device, step, self.steps)
         return Work(step, inputs, asked, counts, weights, [])
 
-    def inputs(self, batch: dict[str, Tensor], step: int) -> Network:
+    def inputs(self, batch: dict[str, Tensor], views: Views) -> Network:
         """A batch as the network takes it, augmented."""
-        return self.rows.inputs(batch, self.views(step))
+        return self.rows.inputs(batch, views)
 
-    def views(self, step: int) -> torch.Generator:
-        """From which step `step` draws its augmentation."""
-        return self.generator.manual_seed(step_seed(self.run.view_seed, step, self.session.rank))
+    def views(self, batch: dict[str, Tensor], number: int) -> Views:
+        """From what batch `number` is augmented."""
+        return views_of(self.run, self.session, batch, number, self.generator)
 
     def forward(self, work: Work, number: int) -> Any:
         """What the network gives for part `number` of the rows; draws dropout from the step, not from what ran before."""
-        seed = step_seed(self.run.draw_seed, work.step, self.session.rank) + number
+        seed = step_seed(self.run.draw_seed, work.step, self.session.rank * len(self.parts) + number)
         for generator in self.generators:
             generator.manual_seed(seed)
         last = number + 1 == len(self.parts)
@@ -195,17 +200,14 @@ def default_generators(device: torch.device) -> list[torch.Generator]:
     return [torch.default_generator, *on_gpu]
 
 
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """What seeds dropout and augmentation of a step on a rank."""
-    return xxhash.xxh3_64_intdigest(b"%d %d %d" % (seed, step, rank)) >> 1
+def views_of(run: Run, session: Session, batch: dict[str, Tensor], number: int, generator: torch.Generator) -> Views:
+    """From what this rank's rows of batch `number` are augmented."""
+    parts = equal_parts(len(batch[PLACE]), run.train.accumulate)
+    return Views(run.view_seed, number, batch[PLACE], parts, session.rank * len(parts), generator)
 
 
 def at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def equal_parts(rows: int, parts: int) -> list[slice]:
-    return [slice(number * rows // parts, (number + 1) * rows // parts) for number in range(parts)]
 
 
 def rows_of(inputs: Network, part: slice) -> Network:

@@ -19,7 +19,8 @@ from teachers.models.folder import ModelConfig
 from teachers.storage.disk import is_unfit, unfit
 from teachers.users_code.calls import calling
 
-from ..data.batches import Batches, TrainingRows
+from ..data.batches import Batches
+from ..data.rows import TrainingRows
 from ..data.shared import Data
 from ..data.validation import is_better
 from ..runs.curves import Record, keep_metrics

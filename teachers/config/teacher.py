@@ -25,11 +25,18 @@ class TeacherTrain(TrainConfig):
     """Of its initial weights and the order of rows."""
 
 
+class TeacherRequire(Config):
+    """Quality gate before students are trained: exit code 3 for a teacher that is not better than always giving the commonest answer (one-sided exact binomial test, 95 %) on the labelled validation rows, or falls below a bar of yours."""
+
+    accuracy: float | None = Field(None, ge=0, le=1)
+    """At least, on the labelled validation rows; null: no bar but the commonest answer."""
+
+
 class TeacherCommon(Config):
     """What every teacher has, whatever its kind."""
 
     classes: list[str] | None = None
-    """Names of what it scores, in its order; null: the transfer set's (a checkpoint's and an estimator's are known)."""
+    """Names of what it scores, in its order; null: the transfer set's (a checkpoint's and an estimator's are known). Of a teacher that is trained here: those of the transfer set's classes that it learns, from their rows alone."""
     class_map: dict[str, str | None] | None = None
     """Teacher's class: transfer set's class, or null for one that takes no part. Needed when the names differ."""
     probability_floor: float = Field(1e-3, gt=0, lt=1)
@@ -48,6 +55,10 @@ class TeacherCommon(Config):
     """Actors that label, or answer, side by side."""
     resources: Resources = Resources()
     """Of one replica."""
+    require: TeacherRequire | None = TeacherRequire()
+    """Quality gate; null: students are trained from it whatever it is worth, which is meant."""
+    stall_timeout_s: Annotated[float, Field(gt=0)] | None = 900.0
+    """A replica that has neither finished a batch nor its loading for so many seconds is killed, and another takes its place; null: it is only told, every ten seconds."""
 
     @model_validator(mode="after")
     def keeps_labels_in_a_store_only(self) -> Self:
@@ -65,7 +76,7 @@ class ModuleTeacher(TeacherCommon):
     model: ImportString
     """Function or class that makes the module; it is called with `arguments` and, as far as it takes them, `num_classes` and `input_shape`."""
     arguments: dict[str, Any] = {}
-    """Keyword arguments of the model."""
+    """Keyword arguments of the model; `${NAME}` in them is a variable of the environment."""
     files: list[str] = []
     """Files and folders that the model reads; they count by content, as does an argument that is a path."""
     train: TeacherTrain | None = None
@@ -131,7 +142,7 @@ class CallableTeacher(TeacherCommon):
     function: ImportString
     """`package.module:name`; gets canonical inputs, so `preprocess` is not used."""
     arguments: dict[str, Any] = {}
-    """Keyword arguments of the function."""
+    """Keyword arguments of the function; `${NAME}` in them is a variable of the environment."""
     files: list[str] = []
     """Files and folders that the function reads; they count by content, as does an argument that is a path."""
     version: str | None = None
@@ -144,5 +155,5 @@ TeacherConfig = Annotated[
     ModuleTeacher | CheckpointTeacher | SklearnTeacher | CallableTeacher, Field(discriminator="kind")
 ]
 
-DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources"}
+DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources", "stall_timeout_s", "require"}
 """Fields of a teacher that cannot change what it says of a row: left out of stage keys."""

@@ -13,9 +13,16 @@ Augment = Annotated[
     Annotated[AugmentStep, Tag("one")] | Annotated[list[AugmentStep], Field(min_length=1), Tag("several")],
     Discriminator(lambda value: "several" if isinstance(value, list) else "one"),
 ]
+
+
 OptimizerName = Literal["adamw", "sgd"]
 ScheduleName = Literal["one_cycle", "cosine", "constant"]
 PrecisionName = Literal["float32", "bfloat16"]
+
+
+def transforms_of(augment: str | list[str] | None) -> list[str]:
+    """The steps of an augmentation, in order."""
+    return augment if isinstance(augment, list) else [] if augment is None else [augment]
 
 
 class EarlyStopping(Config):
@@ -47,13 +54,13 @@ class TrainConfig(Config):
     clip: float | None = Field(None, gt=0)
     """Largest norm of the gradient; null: as it is."""
     accumulate: int = Field(1, ge=1)
-    """Parts that a step's batch is computed in, to save memory."""
+    """Equal parts that a worker's share of a batch is computed in, to save memory; dropout is drawn for each part."""
     evaluate_every: int | None = Field(None, ge=1)
     """Steps between two looks at validation; null: a twentieth of all steps."""
     early_stopping: EarlyStopping | None = None
     """Null: train to the end and keep the best weights."""
     augment: Augment | None = None
-    """Fresh random augmentation of every batch: a name, a function (inputs, generator) -> inputs, or a list of these, applied in order."""
+    """Fresh random augmentation of every batch: a name, a function (inputs, seeds) -> inputs with a seed for each row, or (inputs, generator) -> inputs, or a list of these, applied in order."""
     files: list[str] = []
     """Files and folders that functions of `augment` read; they count by content."""
     labelled_fraction: float | None = Field(None, gt=0, lt=1)
@@ -62,6 +69,8 @@ class TrainConfig(Config):
     """Rows that are shuffled together, for data that does not fit memory; null: all."""
     workers: int = Field(1, ge=1)
     """Data-parallel Ray Train workers."""
+    memory_gib: float | None = Field(None, gt=0)
+    """GiB in which each worker holds its rows, on its GPU where it has one: inputs, soft targets and validation together; what finds no room is read and made anew for every batch. Null: 4 on a GPU, else a quarter of what is free."""
     precision: PrecisionName = "float32"
     """`bfloat16`: autocast."""
     compile: bool = False
@@ -70,7 +79,7 @@ class TrainConfig(Config):
     @property
     def augments(self) -> list[str]:
         """The steps of `augment`, in order."""
-        return self.augment if isinstance(self.augment, list) else [] if self.augment is None else [self.augment]
+        return transforms_of(self.augment)
 
     @model_validator(mode="after")
     def has_one_budget(self) -> Self:

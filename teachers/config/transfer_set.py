@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from .strict import Config, ImportString
 
@@ -54,7 +54,7 @@ class ImportSource(Config):
     function: ImportString
     """`package.module:name`."""
     arguments: dict[str, Any] = {}
-    """Keyword arguments of the function."""
+    """Keyword arguments of the function; `${NAME}` in them is a variable of the environment."""
     files: list[str] = []
     """Files and folders that the function reads; they count by content, as does an argument that is a path."""
     version: str | None = None
@@ -118,6 +118,21 @@ class SplitConfig(Config):
         return 0.2 if self.test is None else self.test
 
 
+class LabelledRows(Config):
+    """How many labels may be used, by split; stratified, the other rows of that split have none."""
+
+    train: int | None = Field(None, ge=1)
+    """To learn from; the other training rows are transfer data only. Null: all."""
+    validation: int | None = Field(None, ge=1)
+    """To choose weights, seeds and settings, and to judge teachers. Null: all."""
+
+
+Labelled = Annotated[
+    Annotated[int, Field(ge=1), Tag("train")] | Annotated[LabelledRows, Tag("by split")],
+    Discriminator(lambda value: "by split" if isinstance(value, dict | LabelledRows) else "train"),
+]
+
+
 class TransferSetConfig(Config):
     """The inputs on which teachers are asked; labels are optional."""
 
@@ -135,13 +150,23 @@ class TransferSetConfig(Config):
     """Put before every id when it is hashed; the cure for a collision of keys."""
     split: SplitConfig = SplitConfig()
     """Who trains, who chooses, who tests."""
-    labelled: int | None = Field(None, ge=1)
-    """Stratified training rows whose label may be used, the others are transfer data only; null: all."""
+    labelled: Labelled | None = None
+    """Stratified training rows whose label may be used, the others are transfer data only; `{train: 100, validation: 50}` counts those of validation too. Null: all."""
     limit: int | None = Field(None, ge=1)
     """At most so many rows of each split, the first in key order; for short runs."""
     image_size: int | None = Field(None, ge=1, le=4096)
     """Edge in pixels that images are stored at; null: their own size, which must then be equal."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """A row that cannot be used ends the run, or is dropped and counted in the report."""
+    duplicates: Literal["keep", "drop"] = "keep"
+    """Rows whose inputs are exactly those of a row of another split are counted in the report; `drop` takes them out of the split that learns or chooses: test rows stay, of the rest validation rows."""
     views: Literal[0] = 0
     """Replayable augmentations of every training row; view 0 is the row itself."""
+
+    @property
+    def labelled_by_split(self) -> dict[Literal["train", "validation", "test"], int]:
+        """Of the splits that `labelled` restricts, how many labels may be used."""
+        given = self.labelled if isinstance(self.labelled, LabelledRows) else LabelledRows(train=self.labelled)
+        found: dict[Literal["train", "validation", "test"], int | None]
+        found = {"train": given.train, "validation": given.validation}
+        return {split: count for split, count in found.items() if count is not None}

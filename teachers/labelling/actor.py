@@ -12,6 +12,7 @@ from ..resources.device import device_of
 from ..soft_targets.schema import Commit
 from ..users_code import imports
 from .shard import Labeller, LabelTask, TeacherSpec
+from .stalls import PULSE, Pulse
 
 NETWORKS = ("module", "checkpoint")
 """Kinds of teachers that torch computes; the others do what they want with a GPU."""
@@ -38,14 +39,21 @@ class TeacherReplica:
         self.num_gpus = num_gpus
         self.loading = threading.Lock()
         self.labeller: Labeller | None = None
+        self.pulse = Pulse()
+
+    @ray.method(concurrency_group=PULSE)  # type: ignore[untyped-decorator]
+    def still_s(self) -> float:
+        return self.pulse.still_s()
 
     def ready(self) -> int:
         """Load the teacher; the process id."""
-        self._loaded()
+        with self.pulse.at_work():
+            self._loaded()
         return os.getpid()
 
     def label(self, task: int, number: int) -> Commit:
-        with working_on(stage=f"label/{self.teacher.name}/{self.tasks[task].segment}", shard=number):
+        stage = f"label/{self.teacher.name}/{self.tasks[task].segment}"
+        with self.pulse.at_work(), working_on(stage=stage, shard=number):
             return self._loaded().label(task, number)
 
     def _loaded(self) -> Labeller:
@@ -53,7 +61,8 @@ class TeacherReplica:
             if self.labeller is None:
                 device = device_of_replica(self.teacher, self.num_threads, self.num_gpus)
                 self.labeller = Labeller(self.teacher, self.tasks, device)
+                self.labeller.questioner.beat = self.pulse.beat
         return self.labeller
 
 
-TeacherActor = ray.remote(TeacherReplica)
+TeacherActor = ray.remote(concurrency_groups={PULSE: 1})(TeacherReplica)

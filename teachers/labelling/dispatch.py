@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -17,23 +16,25 @@ from ray.exceptions import RayError, RayTaskError
 from ..errors import CollegiumError, EnvironmentUnfit, TeacherError, UsersCodeError
 from ..process import prometheus
 from ..process.log_lines import Carried
+from ..process.waiting import Wait, go_on
 from ..resources.bundles import num_threads
 from ..resources.reservation import Request, actor_options, free_of, num_gpus, reserved
 from .actor import TeacherActor
+from .hands import IN_FLIGHT, Pace, Replica, Shard
 from .shard import LabelTask, TeacherSpec
+from .stalls import Stalls
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT = 3
-"""Shards that a replica has in hand: one is read, one computed, one written."""
 PAUSE_S = 0.5
 """Between two questions whether a lost replica is back."""
-LOG_EVERY_S = 10.0
 
 
 @contextmanager
-def replicas(teacher: TeacherSpec, tasks: Sequence[LabelTask], num: int, wait_s: float) -> Iterator[list[Any]]:
-    """Reserve all replicas together, start them, and give everything back at the end, whatever happened."""
+def replicas(
+    teacher: TeacherSpec, tasks: Sequence[LabelTask], num: int, wait_s: float
+) -> Iterator[tuple[list[Any], Stalls]]:
+    """Reserve all replicas together, start and watch them, and give everything back at the end, whatever happened."""
     resources = teacher.config.resources
     actors: list[Any] = []
     with reserved([Request.of(f"replicas of teacher {teacher.name!r}", resources, num)], wait_s) as (group,):
@@ -42,35 +43,11 @@ def replicas(teacher: TeacherSpec, tasks: Sequence[LabelTask], num: int, wait_s:
                 options = actor_options(resources, group, number, max_concurrency=IN_FLIGHT)
                 arguments = (teacher, tasks, num_threads(resources), num_gpus(resources), Carried.from_here())
                 actors.append(TeacherActor.options(**options).remote(*arguments))
-            yield actors
+            with Stalls(f"teacher {teacher.name!r}", actors, teacher.config.stall_timeout_s) as stalls:
+                yield actors, stalls
         finally:
             for actor in actors:
                 ray.kill(actor, no_restart=True)
-
-
-@dataclass
-class Shard:
-    """A shard of the store of task number `task`; `lost_by` is the replica that last failed at it."""
-
-    task: int
-    number: int
-    first_row: int
-    num_rows: int
-    attempts: int = 0
-    lost_by: "Replica | None" = None
-
-
-@dataclass(eq=False)
-class Replica:
-    """An actor as the dispatcher sees it. It is asked whether it is ready before it gets a shard, and after it was lost."""
-
-    number: int
-    actor: Any
-    ready: bool = False
-    lost_at: float | None = None
-    asked: bool = False
-    ask_at: float = 0.0
-    num_shards: int = 0
 
 
 class Dispatcher:
@@ -90,6 +67,7 @@ class Dispatcher:
         *,
         max_attempts: int,
         wait_s: float,
+        stalls: Stalls,
     ) -> None:
         self.replicas = [Replica(number, actor) for number, actor in enumerate(actors)]
         self.waiting = deque(shards)
@@ -100,12 +78,16 @@ class Dispatcher:
         self.tasks = tasks
         self.max_attempts = max_attempts
         self.wait_s = wait_s
+        self.num_open = len(shards)
         self.num_in_flight = 0
         self.num_retries = 0
+        self.pace = Pace()
+        self.stalls = stalls
+        stalls.at_hand = self._at_hand
         self.told: set[str] = set()
         self.num_lost_in_a_row = 0
         self.first_ready: float | None = None
-        self.told_at = 0.0
+        self.wait = Wait(log)
         self.last_loss = ""
 
     @property
@@ -117,7 +99,7 @@ class Dispatcher:
 
         Raises TeacherError, EnvironmentUnfit when no replica comes back, or what a replica refused to load.
         """
-        while self.waiting or self.lost or self.num_in_flight:
+        while self.num_open:
             self._submit()
             self._wait_for_a_replica()
             for ref in self._done():
@@ -125,28 +107,27 @@ class Dispatcher:
                 if shard is None:
                     replica.asked = False
                 else:
-                    replica.num_shards -= 1
-                    self.num_in_flight -= 1
-                if self._succeeded(ref, replica, shard) and shard is not None:
+                    self._put_down(replica, shard)
+                if self._succeeded(ref, replica, shard) and shard is not None and not shard.is_done:
                     self.num_lost_in_a_row = 0
+                    self.pace.note(shard)
+                    self._close(shard)
                     yield shard
         if self.given_up:
             raise self.given_up[0]
 
     def _wait_for_a_replica(self) -> None:
         """Say so when all replicas are lost, and raise EnvironmentUnfit in the end: a call to one without a node waits for ever."""
+        go_on()
         if any(replica.lost_at is None for replica in self.replicas):
             return
-        now, since = time.monotonic(), max(replica.lost_at or 0.0 for replica in self.replicas)
-        if now - since > self.wait_s:
+        self.wait.since = max(replica.lost_at or 0.0 for replica in self.replicas)
+        if self.wait.seconds > self.wait_s:
             raise EnvironmentUnfit(
                 f"{self._needed()}, and none came back within {self.wait_s:g} s; Ray says: {self.last_loss}. What is "
                 f"labelled is kept: run the same command again once the cluster can hold them"
             )
-        if now - max(since, self.told_at) >= LOG_EVERY_S:
-            self.told_at = now
-            at = time.strftime("%H:%M:%S", time.localtime(time.time() - (now - since)))
-            log.info("waiting since %s (%.0f s): %s", at, now - since, self._needed())
+        self.wait.tell(self._needed)
 
     def _needed(self) -> str:
         """By the replicas of which none is left."""
@@ -164,32 +145,59 @@ class Dispatcher:
         return done
 
     def _submit(self) -> None:
+        held = {shard for _, shard in self.calls.values() if shard is not None and not shard.is_done}
+        late = self.pace.too_long(held) if len(self.replicas) > 1 else []
         for replica in self.replicas:
             if not replica.ready:
                 self._ask_if_ready(replica)
-            while replica.ready and (shard := self._next_for(replica)) is not None:
-                replica.num_shards += 1
-                self.num_in_flight += 1
-                self.calls[replica.actor.label.remote(shard.task, shard.number)] = (replica, shard)
+            while replica.ready and (shard := self._next_for(replica, late)) is not None:
+                self._give(replica, shard)
 
     def _ask_if_ready(self, replica: Replica) -> None:
         if not replica.asked and time.monotonic() >= replica.ask_at:
             replica.asked = True
             self.calls[replica.actor.ready.remote()] = (replica, None)
 
-    def _next_for(self, replica: Replica) -> Shard | None:
+    def _give(self, replica: Replica, shard: Shard) -> None:
+        replica.in_hand.append(shard)
+        shard.held_by.append(replica)
+        shard.given_at = time.monotonic()
+        self.num_in_flight += 1
+        self.calls[replica.actor.label.remote(shard.task, shard.number)] = (replica, shard)
+
+    def _put_down(self, replica: Replica, shard: Shard) -> None:
+        replica.in_hand.remove(shard)
+        shard.held_by.remove(replica)
+        self.num_in_flight -= 1
+
+    def _close(self, shard: Shard) -> None:
+        shard.is_done = True
+        self.num_open -= 1
+
+    def _next_for(self, replica: Replica, late: list[Shard]) -> Shard | None:
+        for shard in late:
+            if replica.may_take(shard):  # two writers of one shard do no harm: one record wins
+                late.remove(shard)
+                told = "teacher %s: shard %d takes long (%.0f s with replica %d): replica %d gets it, too"
+                has = shard.held_by[0].number, replica.number
+                log.info(told, self.teacher.name, shard.number, time.monotonic() - shard.given_at, *has)
+                return shard
         if self.waiting:
             fair = -(-(len(self.waiting) + self.num_in_flight) // len(self.replicas))  # so that none idles at the end
-            return self.waiting.popleft() if replica.num_shards < min(IN_FLIGHT, fair) else None
-        if replica.num_shards:
+            return self.waiting.popleft() if len(replica.in_hand) < min(IN_FLIGHT, fair) else None
+        if replica.in_hand:
             return None
-        others = any(other.ready for other in self.replicas if other is not replica)
+        others = any(other.ready and not other.is_stuck for other in self.replicas if other is not replica)
         candidates = [shard for shard in self.lost if shard.lost_by is not replica or not others]
         if not candidates:
             return None
         shard = min(candidates, key=lambda shard: shard.attempts)
         self.lost.remove(shard)
         return shard
+
+    def _at_hand(self, number: int) -> str:
+        shards = ", ".join(str(shard.number) for shard in [*self.replicas[number].in_hand])
+        return f" (at shard {shards})" if shards else ""
 
     def _succeeded(self, ref: Any, replica: Replica, shard: Shard | None) -> bool:
         """What came of a call; what was lost by it is sent again."""
@@ -205,6 +213,7 @@ class Dispatcher:
             if replica.lost_at is not None:
                 log.info("teacher %s: replica %d is back", self.teacher.name, replica.number)
             replica.ready, replica.lost_at = True, None
+            self.stalls.killed.discard(replica.number)
             self.first_ready = self.first_ready or time.monotonic()
         return True
 
@@ -221,16 +230,21 @@ class Dispatcher:
         if replica.lost_at is None:
             replica.lost_at = now
             log.warning("teacher %s: replica %d is lost, Ray starts it again", self.teacher.name, replica.number)
-        replica.ready, replica.ask_at, self.last_loss = False, now + PAUSE_S, first_line(error)
+        killed = replica.number in self.stalls.killed
+        cause = TimeoutError(f"no answer within stall_timeout_s = {self.stalls.timeout_s}") if killed else error
+        replica.ready, replica.ask_at, self.last_loss = False, now + PAUSE_S, first_line(cause)
         if shard is not None:
-            self._send_again(replica, shard, error)
+            self._send_again(replica, shard, cause)
 
     def _send_again(self, replica: Replica, shard: Shard, error: Exception) -> None:
+        if shard.is_done or shard.held_by:  # somebody else had it, too
+            return
         shard.attempts += 1
         shard.lost_by = replica
         self.num_lost_in_a_row += 1
         if shard.attempts >= self.max_attempts:
             self.given_up.append(self._failure(shard, error))
+            self._close(shard)
         else:
             reason = first_line(error)
             level = logging.DEBUG if reason in self.told else logging.WARNING

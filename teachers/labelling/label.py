@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..process import prometheus
 from ..soft_targets.store import SoftTargetStore
-from .dispatch import Dispatcher, Shard, replicas
+from .dispatch import Dispatcher, replicas
+from .hands import Shard
 from .shard import MAX_ATTEMPTS, LabelTask, TeacherSpec
 
 log = logging.getLogger(__name__)
@@ -70,8 +71,8 @@ def label(
     missing = [sum(shard.num_rows for shard in shards if shard.task == task) for task in range(len(tasks))]
     done = [store.spec.num_rows - rows for store, rows in zip(stores, missing, strict=True)]
     began = time.monotonic()
-    with replicas(teacher, tasks, min(teacher.config.replicas, len(shards)), wait_s) as actors:
-        dispatcher = Dispatcher(actors, shards, teacher, tasks, max_attempts=max_attempts, wait_s=wait_s)
+    with replicas(teacher, tasks, min(teacher.config.replicas, len(shards)), wait_s) as (actors, stalls):
+        dispatcher = Dispatcher(actors, shards, teacher, tasks, max_attempts=max_attempts, wait_s=wait_s, stalls=stalls)
         ready, rows = began, 0
         for shard in dispatcher.run():
             ready = dispatcher.first_ready or began

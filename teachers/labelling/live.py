@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ..transfer_set.transfer_set import TransferSet
 from .actor import device_of_replica
 from .dispatch import first_line
 from .shard import MAX_ATTEMPTS, Questioner, TeacherSpec, loaded
+from .stalls import PULSE, Pulse, Stalls
 
 log = logging.getLogger(__name__)
 
@@ -45,25 +46,33 @@ class LiveReplica:
         self.teacher, self.transfer_set, self.threads, self.gpus = teacher, transfer_set, threads, gpus
         self.loading = threading.Lock()
         self.questioner: Questioner | None = None
+        self.pulse = Pulse()
+
+    @ray.method(concurrency_group=PULSE)  # type: ignore[untyped-decorator]
+    def still_s(self) -> float:
+        return self.pulse.still_s()
 
     def ready(self) -> int:
         """Load the teacher; the process id."""
-        self._loaded()
+        with self.pulse.at_work():
+            self._loaded()
         return os.getpid()
 
     def ask(self, inputs: Inputs, sample_key: np.ndarray) -> np.ndarray:
         """Logits f32 `[rows, C]` of canonical inputs, in the teacher's own classes."""
-        return self._loaded().ask(inputs, sample_key)
+        with self.pulse.at_work():
+            return self._loaded().ask(inputs, sample_key)
 
     def _loaded(self) -> Questioner:
         with self.loading:
             if self.questioner is None:
                 device = device_of_replica(self.teacher, self.threads, self.gpus)
                 self.questioner = loaded(self.teacher, TransferSet.open(self.transfer_set), device)
+                self.questioner.beat = self.pulse.beat
         return self.questioner
 
 
-LiveActor = ray.remote(LiveReplica)
+LiveActor = ray.remote(concurrency_groups={PULSE: 1})(LiveReplica)
 
 
 @contextmanager
@@ -79,16 +88,19 @@ def live_replicas(
         Request.of(f"replicas of live teacher {t.name!r}", t.config.resources, t.config.replicas) for t in teachers
     ]
     actors: dict[str, list[Any]] = {}
-    with reserved([*requests, *beside], wait_s) as groups:
+    with reserved([*requests, *beside], wait_s) as groups, ExitStack() as watched:
         try:
             for teacher, group in zip(teachers, groups, strict=False):
                 actors[teacher.name] = [
                     _started(teacher, transfer_set, group, number) for number in range(teacher.config.replicas)
                 ]
+                who, timeout_s = f"live teacher {teacher.name!r}", teacher.config.stall_timeout_s
+                watched.enter_context(Stalls(who, actors[teacher.name], timeout_s))
             for group in groups[len(teachers) :]:
                 remove_placement_group(group)
             yield actors
         finally:
+            watched.close()  # one that is killed here does not stand still
             for actor in (actor for each in actors.values() for actor in each):
                 ray.kill(actor, no_restart=True)
 

@@ -4,7 +4,7 @@ Knows nothing of stages, of replicas or of who reads the stores; it does not sea
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -92,6 +92,8 @@ class Questioner:
         self.name = name
         self.probability_floor = config.probability_floor
         self.batch_size = config.batch_size
+        self.beat: Callable[[], None] = lambda: None
+        """Is called when a batch is done."""
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="teacher")
 
     def ask(self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray) -> np.ndarray:
@@ -118,6 +120,7 @@ class Questioner:
             checked = check_scores(scores, self.teacher, self.name, sample_key[rows])
             logits[rows] = to_logits(checked, self.teacher.output, self.probability_floor)
             first = rows.stop
+            self.beat()
         return logits.numpy()
 
     def _halve(self, error: Exception) -> None:

@@ -22,6 +22,7 @@ from ..config.teacher import (
     TeacherConfig,
 )
 from ..errors import RecipeError, TeacherError
+from ..process.variables import resolved
 from ..storage import seal
 from ..transfer_set.transfer_set import Column
 from ..users_code import imports
@@ -101,10 +102,14 @@ def absolute(config: TeacherConfig) -> TeacherConfig:
 
 
 def to_logits(scores: Tensor, output: OutputKind, probability_floor: float) -> Tensor:
-    """Scores `[rows, C]` as logits f32: probabilities become log((1 - E) p + E / C), E = `probability_floor`."""
+    """Scores `[rows, C]` as logits f32: probabilities become log((1 - E) p + E / C), E = `probability_floor`.
+
+    What rounding has put a hair below 0 or above 1 counts as 0 or 1, so that the floor is one.
+    """
     if output != "probabilities":
         return scores.float()
-    return torch.log((1 - probability_floor) * scores.float() + probability_floor / scores.shape[1])
+    p = scores.float().clamp(0, 1)
+    return torch.log((1 - probability_floor) * p + probability_floor / scores.shape[1])
 
 
 def check_scores(scores: Scores, teacher: Teacher, name: str, sample_key: np.ndarray) -> Tensor:
@@ -214,13 +219,13 @@ def _sklearn(
 
 
 def _callable(config: CallableTeacher, classes: tuple[str, ...]) -> Teacher:
-    function = imports.load(config.function)
+    function, arguments = imports.load(config.function), resolved(config.arguments)
     if not callable(function):
         raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")
 
     def forward(batch: Batch) -> Scores:
         with calling("function", config.function):
-            scores: Scores = function(batch, **config.arguments)
+            scores: Scores = function(batch, **arguments)
         return scores
 
     return LoadedTeacher(tuple(config.classes or classes), config.output, forward)

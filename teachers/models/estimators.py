@@ -48,6 +48,8 @@ def fit_sklearn(config: SklearnTeacher, transfer_set: TransferSet, folder: Path)
     """
     import skops.io
 
+    if config.classes is not None:
+        transfer_set = transfer_set.of_classes(config.classes)
     features, labels = _labelled_rows(config, transfer_set)
     with calling("model", str(config.model)):
         estimator = _make(config).fit(features, labels)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CollegiumError, RecipeError, StoreError
+from ..process.variables import resolved
 from ..storage import seal
 from ..users_code import imports
 from ..users_code.calls import calling
@@ -66,11 +67,17 @@ def _tensor(column: np.ndarray | Tensor) -> Tensor:
 
 
 def build_module(model: str, arguments: Mapping[str, Any], *, num_classes: int, input_shape: Any) -> nn.Module:
-    """Call what the import string `model` names with `arguments`.
+    """Call what the import string `model` names with `arguments`, variables of the environment put in.
 
     `num_classes` and `input_shape` are passed too where its signature names them and `arguments` does not. Raises
-    RecipeError when it cannot be called so, or does not return a module, UsersCodeError for what it raises itself.
+    RecipeError when it cannot be called so, or does not return a module, UsersCodeError for what it raises itself,
+    EnvironmentUnfit without a variable.
     """
+    return make_module(model, resolved(arguments), num_classes=num_classes, input_shape=input_shape)
+
+
+def make_module(model: str, arguments: Mapping[str, Any], *, num_classes: int, input_shape: Any) -> nn.Module:
+    """The same with arguments as they are."""
     make = imports.load(model)
     try:
         signature = inspect.signature(make)

@@ -21,6 +21,8 @@ from ..users_code.imports import load
 
 Shape = tuple[int, ...]
 Inputs = Tensor | dict[str, Tensor]
+WIDE = (torch.float64, torch.int32, torch.int64, torch.uint32, torch.uint64)
+"""Hold numbers that float32 does not: normalised in float64, so that what is left of them is not rounded away before."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,11 @@ class ColumnTransform:
     resize: int | None
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
-    on_device: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False, repr=False)
+    wide: bool = False
+    """Its rows come in float64; known of columns that are being trained on, not of a model folder."""
+    on_device: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @property
     def output_shape(self) -> Shape:
@@ -44,7 +50,9 @@ class ColumnTransform:
 
     def __call__(self, values: Tensor) -> Tensor:
         if self.kind == "number":
-            return self._normalised(values.to(torch.float32), 1.0)
+            if values.dtype not in WIDE:
+                return self._normalised(values.to(torch.float32), 1.0)
+            return self._normalised(values.to(torch.float64), 1.0).to(torch.float32)
         pixels = values.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
         if self.resize is not None and pixels.shape[2:] != (self.resize, self.resize):
             pixels = F.interpolate(pixels, (self.resize, self.resize), mode="bilinear", antialias=True)
@@ -54,12 +62,13 @@ class ColumnTransform:
         """(values / scale - mean) / std, in two operations."""
         if self.mean is None or self.std is None:
             return values / scale if scale != 1.0 else values
-        if values.device not in self.on_device:  # moved there once, not with every batch
+        where = values.device, values.dtype
+        if where not in self.on_device:  # moved there once, not with every batch
             with torch.inference_mode(False):
                 numbers = torch.tensor([self.mean, self.std], dtype=torch.float64) * scale
-                mean, std = numbers.to(values.device, torch.float32).view(2, -1, *[1] * (values.ndim - 2))
-            self.on_device[values.device] = mean, std
-        mean, std = self.on_device[values.device]
+                mean, std = numbers.to(*where).view(2, -1, *[1] * (values.ndim - 2))
+            self.on_device[where] = mean, std
+        mean, std = self.on_device[where]
         return values.sub(mean).div_(std)
 
 
@@ -67,7 +76,7 @@ class Preprocessor:
     """`{column: [rows, *column.shape]}` (arrays, or tensors on any device) to float32 inputs on the same device.
 
     Images become [rows, C, H, W], numbers [rows, F]; one column gives a tensor, several a dict by name. A `function`
-    gets `{column: Tensor}` of canonical inputs and gives the network's input itself.
+    gets `{column: Tensor}` of canonical inputs and gives the network's input itself; float64 of it becomes float32.
     `input_shape` is that of one row: a tuple, or a dict by name.
     """
 
@@ -129,12 +138,25 @@ class Preprocessor:
         made = {column.name: column(given[column.name]) for column in self.columns}
         return made[self.columns[0].name] if len(made) == 1 else made
 
+    def of_zeros(self, num_rows: int, device: torch.device | str = "cpu") -> Inputs:
+        """What the network takes of `num_rows` rows of zeros: in its shapes, its names and its dtypes."""
+        given = {}
+        for column in self.columns:
+            dtype = torch.uint8 if column.kind == "image" else torch.float64 if column.wide else torch.float32
+            given[column.name] = torch.zeros(num_rows, *column.shape, dtype=dtype, device=device)
+        return self(given)
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Of what the network takes."""
+        row = self.of_zeros(1)
+        return sum(column.nbytes for column in (row.values() if isinstance(row, dict) else [row]))
+
     def _shape(self) -> Shape | dict[str, Shape]:
         if self._function is None:
             shapes = {column.name: column.output_shape for column in self.columns}
             return shapes[self.columns[0].name] if len(shapes) == 1 else shapes
-        dtypes = {"image": torch.uint8, "number": torch.float32}
-        made = self({column.name: torch.zeros(2, *column.shape, dtype=dtypes[column.kind]) for column in self.columns})
+        made = self.of_zeros(2)
         if isinstance(made, Tensor):
             return tuple(made.shape[1:])
         return {name: tuple(values.shape[1:]) for name, values in made.items()}
@@ -156,7 +178,7 @@ def _transform(config: Preprocess, column: Column) -> ColumnTransform:
                 raise RecipeError(
                     f"preprocess.normalise has {len(mean)} numbers, column {column.name!r} has {column.shape[-1]} {what}"
                 )
-    return ColumnTransform(column.name, column.kind, column.shape, resize, mean, std)
+    return ColumnTransform(column.name, column.kind, column.shape, resize, mean, std, column.wide)
 
 
 def _tensor(column: ColumnTransform, inputs: Mapping[str, NDArray[Any] | Tensor]) -> Tensor:
@@ -175,7 +197,11 @@ def _tensor(column: ColumnTransform, inputs: Mapping[str, NDArray[Any] | Tensor]
 def _as_inputs(made: Any, name: str | None) -> Inputs:
     """The outcome of a user's function as tensors."""
     if isinstance(made, Mapping):
-        return {str(key): torch.as_tensor(values) for key, values in made.items()}
+        return {str(key): _narrowed(torch.as_tensor(values)) for key, values in made.items()}
     if isinstance(made, np.ndarray | Tensor):
-        return torch.as_tensor(made)
+        return _narrowed(torch.as_tensor(made))
     raise RecipeError(f"{name} gives a {type(made).__name__}; return a tensor [rows, ...], or a dict of them")
+
+
+def _narrowed(values: Tensor) -> Tensor:
+    return values.to(torch.float32) if values.dtype == torch.float64 else values

@@ -1,6 +1,7 @@
-"""From whatever a source holds to canonical inputs: uint8 HWC images, float32 features. Bad rows are told, not raised.
+"""From whatever a source holds to canonical inputs: uint8 HWC images, float features. Bad rows are told, not raised.
 
-Knows nothing of splits or keys. No Python per row but where an encoded image is decoded.
+Features are float32, or float64 where float32 would round what the source can hold: they are rounded once, after they
+are normalised. Knows nothing of splits or keys. No Python per row but where an encoded image is decoded.
 """
 
 from collections import Counter
@@ -19,6 +20,7 @@ from ..errors import DataError, RecipeError, StoreError
 from ..sources.files import nearest
 from ..storage.seal import inside
 from ..transfer_set.transfer_set import Column, Kind
+from .arrow_types import is_encoded, is_list, is_number, is_wide, leaf, shape_of, storage_shape
 from .images import BadRow, decode_image, resized
 
 FEATURES = "features"
@@ -42,11 +44,13 @@ class InputPlan:
     raw: tuple[int, ...] | None
     shape: tuple[int, ...]
     edge: int | None = None
+    wide: bool = False
+    """Numbers that are kept in float64."""
 
     @property
     def column(self) -> Column:
         """Before the training rows are known."""
-        return Column(self.name, self.kind, self.shape, (), ())
+        return Column(self.name, self.kind, self.shape, (), (), self.wide)
 
 
 def plan_inputs(config: TransferSetConfig, sample: pa.RecordBatch, root: Path | None) -> tuple[InputPlan, ...]:
@@ -65,28 +69,29 @@ def plan_inputs(config: TransferSetConfig, sample: pa.RecordBatch, root: Path | 
             raise RecipeError(
                 f"transfer_set.inputs: {scalars[0]!r} would be joined to `{FEATURES}`, a column of its own"
             )
-        plans.append(InputPlan(FEATURES, "number", scalars, (), (len(scalars),)))
+        wide = any(is_wide(sample.column(name).type) for name in scalars)
+        plans.append(InputPlan(FEATURES, "number", scalars, (), (len(scalars),), wide=wide))
     return tuple(plans)
 
 
 def _plan_column(name: str, array: pa.Array, edge: int | None, root: Path | None) -> InputPlan:
-    if _is_encoded(array.type):
+    if is_encoded(array.type):
         shape = _encoded_shape(name, array, edge, root)
         return InputPlan(name, "image", (name,), None, shape, edge)
-    leaf, depth = _leaf(array.type)
-    if depth == 0 or not _is_number(leaf):
+    kind, depth = leaf(array.type)
+    if depth == 0 or not is_number(kind):
         raise RecipeError(
             f"transfer_set.inputs: column {name!r} is {array.type}; give images, numbers or lists of them"
         )
-    shapes = Counter(shape for row in array if (shape := _shape_of(row)) and 0 not in shape)
+    shapes = Counter(shape for row in array if (shape := shape_of(row)) and 0 not in shape)
     if not shapes:
         raise DataError(f"column {name!r}: none of the first {len(array)} rows has a value")
     raw = shapes.most_common(1)[0][0]
     if len(raw) == 1:
-        return InputPlan(name, "number", (name,), raw, raw)
-    if len(raw) > 3 or not pa.types.is_integer(leaf):
+        return InputPlan(name, "number", (name,), raw, raw, wide=is_wide(kind))
+    if len(raw) > 3 or not pa.types.is_integer(kind):
         raise RecipeError(
-            f"transfer_set.inputs: column {name!r} holds {leaf} of shape {list(raw)}; "
+            f"transfer_set.inputs: column {name!r} holds {kind} of shape {list(raw)}; "
             f"images are uint8 [H, W] or [H, W, C], features are one list a row"
         )
     channels = raw[2] if len(raw) == 3 else 1
@@ -120,9 +125,10 @@ def _decode_column(batch: pa.RecordBatch, plan: InputPlan, root: Path | None, ba
     if plan.raw is None:
         return _decode_images(batch.column(plan.name), plan, root, bad)
     if plan.raw == ():
-        return np.stack([_numbers(name, batch.column(name), (), bad) for name in plan.sources], axis=1)
+        dtype = plan.column.dtype
+        return np.stack([_numbers(name, batch.column(name), (), dtype, bad) for name in plan.sources], axis=1)
     if plan.kind == "number":
-        return _numbers(plan.name, batch.column(plan.name), plan.raw, bad)
+        return _numbers(plan.name, batch.column(plan.name), plan.raw, plan.column.dtype, bad)
     values = _values(plan.name, batch.column(plan.name), plan.raw, bad)
     if values.dtype != np.uint8:
         outside = ((values < 0) | (values > 255)).reshape(len(values), -1).any(axis=1)
@@ -169,12 +175,12 @@ def _payload(value: Any, root: Path | None) -> bytes:
         raise BadRow(f"the file {path!r} cannot be read: {error.strerror}") from error
 
 
-def _numbers(name: str, array: pa.Array, shape: tuple[int, ...], bad: Bad) -> NDArray[np.float32]:
-    """f32 [rows, *shape]; what is not finite in float32 is bad."""
+def _numbers(name: str, array: pa.Array, shape: tuple[int, ...], dtype: np.dtype[Any], bad: Bad) -> NDArray[Any]:
+    """[rows, *shape] in `dtype`; what is not finite in float32 is bad."""
     values = _values(name, array, shape, bad)
     with np.errstate(over="ignore"):
-        out = values.astype(np.float32)
-    finite = np.isfinite(out).reshape(len(out), -1)
+        finite = np.isfinite(narrow := values.astype(np.float32)).reshape(len(values), -1)
+    out = narrow if dtype == np.float32 else values.astype(dtype)
 
     def reason(row: int) -> str:
         at = int(np.flatnonzero(~finite[row])[0])
@@ -193,7 +199,7 @@ def _values(name: str, array: pa.Array, shape: tuple[int, ...], bad: Bad) -> NDA
         value = array[row]
         if not value.is_valid:
             return f"{name} is missing"
-        found = _shape_of(value)
+        found = shape_of(value)
         if found != shape:
             return f"{name} has shape {list(found)}, the rest have {list(shape)}"
         return f"{name} is {value.as_py()!r}, not a number" if not shape else f"{name} has a missing value"
@@ -207,11 +213,11 @@ def _nested(array: pa.Array, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDAr
     if isinstance(array.type, pa.FixedShapeTensorType) and tuple(array.type.shape) != shape:
         return np.zeros((len(array), *shape), np.uint8), np.ones(len(array), bool)
     if isinstance(array, pa.ExtensionArray):
-        flat, wrong = _nested(array.storage, _storage_shape(array.type, shape))
+        flat, wrong = _nested(array.storage, storage_shape(array.type, shape))
         return flat.reshape(len(array), *shape), wrong
     if not shape:
         return _leaves(array)
-    if not _is_list(array.type):
+    if not is_list(array.type):
         return np.zeros((len(array), *shape), np.uint8), np.ones(len(array), bool)
     fits = np.asarray(pc.fill_null(pc.equal(pc.list_value_length(array), shape[0]), False))
     inner = array if fits.all() and not array.null_count else array.filter(pa.array(fits))
@@ -234,7 +240,7 @@ def _leaves(array: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     elif pa.types.is_boolean(array.type):
         array = pc.cast(array, pa.uint8())
     elif not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
-        array = pc.cast(array, pa.float64()) if _is_number(array.type) else pa.nulls(len(array), pa.float64())
+        array = pc.cast(array, pa.float64()) if is_number(array.type) else pa.nulls(len(array), pa.float64())
     wrong = np.asarray(array.is_null())
     if array.null_count:
         array = pc.fill_null(array, 0)
@@ -247,50 +253,8 @@ def _tell(bad: Bad, wrong: Any, reason: Any) -> None:
             bad[row] = reason(row)
 
 
-def _is_encoded(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return any(kind.field(number).name in ("bytes", "path") for number in range(kind.num_fields))
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
-    return any(test(kind) for test in tests)
-
-
 def _is_scalar(array: pa.Array) -> bool:
     """A column of numbers; also of text that reads as numbers, which is how CSV comes."""
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         return bool((~_leaves(array)[1]).any())
-    return _is_number(array.type)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def _leaf(kind: pa.DataType) -> tuple[pa.DataType, int]:
-    """Type of the innermost values, and how many lists are around it."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return _leaf(kind.storage_type)
-    if not _is_list(kind):
-        return kind, 0
-    leaf, depth = _leaf(kind.value_type)
-    return leaf, depth + 1
-
-
-def _storage_shape(kind: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A tensor is stored flat; other extension types as they look."""
-    return (int(np.prod(shape)),) if isinstance(kind, pa.FixedShapeTensorType) else shape
-
-
-def _shape_of(value: Any) -> tuple[int, ...]:
-    """Of one row, as its first items have it; empty for a scalar or a missing value."""
-    if isinstance(value.type, pa.FixedShapeTensorType):
-        return tuple(value.type.shape) if value.is_valid else ()
-    if isinstance(value, pa.ExtensionScalar):
-        return _shape_of(value.value)
-    if not value.is_valid or not _is_list(value.type):
-        return ()
-    items = value.values
-    return (len(items), *(_shape_of(items[0]) if len(items) else ()))
+    return is_number(array.type)

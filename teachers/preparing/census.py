@@ -1,10 +1,11 @@
 """What is decided over all rows together: unique keys, limits, class numbers, duplicates, labelled rows, segments.
 
-Holds about 40 bytes a row, never inputs. Knows nothing of how pieces are read or parts written.
+Holds about 50 bytes a row, never inputs. Knows nothing of how pieces are read or parts written.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,13 @@ NAMED_BAD_ROWS = 20
 
 @dataclass(frozen=True)
 class Census:
-    """One entry a usable row, sorted by split, then key. Row `row[n]` of run `run[n]`; `content` hashes the inputs."""
+    """One entry a usable row, sorted by split, then key. Row `row[n]` of run `run[n]`; `content` hashes the inputs.
+
+    `group`: the key of its group, which is its own where the split has no `group_by`.
+    """
 
     keys: Keys
+    group: Keys
     split: NDArray[np.uint8]
     labels: NDArray[np.int32]
     content: Keys
@@ -52,7 +57,8 @@ def take_census(runs: Sequence[Run], pieces: Path, classes: tuple[str, ...] | No
         raise DataError("no row is left to work with")
     known = classes or classes_of(value for run in runs for value in run.labels)
     number = {name: at for at, name in enumerate(known)}
-    found: dict[str, list[NDArray[np.uint64]]] = {name: [] for name in ("sample_key", "split", "label", "content")}
+    names = ("sample_key", "group", "split", "label", "content")
+    found: dict[str, list[NDArray[np.uint64]]] = {name: [] for name in names}
     for run in runs:
         batch = run_batch(pieces / run.path)
         columns = {name: batch.column(name).to_numpy() for name in found}
@@ -60,10 +66,10 @@ def take_census(runs: Sequence[Run], pieces: Path, classes: tuple[str, ...] | No
             columns["label"] = remapped(columns["label"], [number[value] for value in run.labels])
         for name, values in columns.items():
             found[name].append(np.array(values))
-    keys, split, labels, content = (np.concatenate(values) for values in found.values())
+    keys, group, split, labels, content = (np.concatenate(values) for values in found.values())
     numbers = np.repeat(np.arange(len(runs), dtype=np.uint32), [run.num_rows for run in runs])
     rows = np.concatenate([np.arange(run.num_rows, dtype=np.uint32) for run in runs])
-    census = Census(keys, split.astype(np.uint8), labels.astype(np.int32), content, numbers, rows)
+    census = Census(keys, group, split.astype(np.uint8), labels.astype(np.int32), content, numbers, rows)
     _check_unique(census, runs, pieces)
     return census.take(np.lexsort((census.keys, census.split))), known
 
@@ -111,8 +117,14 @@ def judge_bad_rows(bad: Sequence[BadPosition], config: TransferSetConfig) -> Non
     raise DataError("\n".join([f"{len(bad)} row{'s' * (len(bad) > 1)} cannot be used; {cure}", *lines, *more]))
 
 
-def check_splits(census: Census) -> None:
+def check_splits(census: Census, dropped: Mapping[str, int]) -> None:
+    """Raise DataError for a split without rows. `dropped`: how many went as duplicates."""
     empty = [split for split, rows in census.counts().items() if not rows]
+    if empty and dropped.get(empty[0]):
+        raise DataError(
+            f"no row is left in the split {empty[0]!r}: its {dropped[empty[0]]} rows have the inputs of rows of a later "
+            f"split; look whether the files of the splits are the same, or set transfer_set.duplicates: keep"
+        )
     if empty:
         raise DataError(
             f"no row in the split {empty[0]!r}, of {len(census.keys)} rows in all; give transfer_set.split larger shares"
@@ -120,20 +132,31 @@ def check_splits(census: Census) -> None:
 
 
 def labelled_rows(census: Census, config: TransferSetConfig, num_classes: int) -> NDArray[np.bool_]:
-    """Whose label may be used, bool [rows]; `labelled` restricts the training rows only."""
+    """Whose label may be used, bool [rows]; `labelled` restricts the splits that it names, and never test."""
     usable = census.labels >= 0
-    train = census.of("train")
-    if config.labelled is not None:
-        keys, labels = census.keys[train], census.labels[train]
-        usable[train] = choose_labelled(keys, labels, num_classes, config.labelled, config.split.seed)
+    for split, count in config.labelled_by_split.items():
+        rows = census.of(split)
+        chosen = choose_labelled(census.keys[rows], census.labels[rows], num_classes, count, config.split.seed, split)
+        usable[rows] = chosen
     return usable
 
 
-def duplicates_across_splits(census: Census) -> int:
-    """Validation and test rows whose inputs are exactly those of a row of another split."""
-    order = np.lexsort((census.split, census.content))
-    content, split = census.content[order], census.split[order]
-    starts = np.flatnonzero(np.diff(content, prepend=content[:1] ^ np.uint64(1)))
-    group = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(content)))
-    mixed = split[starts] != np.maximum.reduceat(split, starts)
-    return int((mixed[group] & (split != SPLITS.index("train"))).sum())
+def duplicates_across_splits(census: Census) -> dict[str, int]:
+    """For each two splits, rows of the later one whose inputs are exactly those of a row of the earlier one."""
+    return {
+        f"{earlier}/{later}": int(np.isin(census.content[census.of(later)], census.content[census.of(earlier)]).sum())
+        for earlier, later in combinations(SPLITS, 2)
+    }
+
+
+def without_duplicates(census: Census) -> tuple[Census, dict[str, int]]:
+    """(the census without rows whose inputs are those of a row of a later split, how many that are by split).
+
+    The copy that goes is that of the split which learns or chooses: a test row stays, so that figures are of rows nobody
+    has seen, and adding training rows never changes what is tested; of the rest a validation row stays.
+    """
+    stays = np.ones(len(census.keys), bool)
+    for number, split in enumerate(SPLITS[:-1]):
+        stays[census.of(split)] = ~np.isin(census.content[census.of(split)], census.content[census.split > number])
+    dropped: dict[str, int] = {split: int((~stays[census.of(split)]).sum()) for split in SPLITS[:-1]}
+    return census.take(stays), dropped

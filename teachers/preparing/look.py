@@ -1,9 +1,9 @@
 """A look at a source without preparing it: what its columns and classes are, and a digest of its content.
 
-Reads the schema and the first rows, writes nothing. Knows nothing of splits or keys.
+Reads the schema and the first rows, writes nothing. Knows nothing of keys.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,11 @@ import pyarrow as pa
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError, RecipeError
 from ..sources import FORMATS, chunks_of, class_names, content_digest, files_of, first_rows, read, schema_of
-from ..sources.files import File, nearest
-from ..transfer_set.transfer_set import SPLITS, Column
+from ..sources.files import Chunk, File, nearest
+from ..transfer_set.transfer_set import SPLITS, Column, SplitName
 from .canonical import InputPlan, plan_inputs
 from .labels import as_text
+from .splits import expected_shares
 
 LOOKED_AT = 32
 """Rows that say what the columns are."""
@@ -27,12 +28,14 @@ class Look:
     """What is known before anything is prepared. `columns` have no mean and std yet.
 
     `classes` is None where only reading every label tells; `num_rows` and `num_bytes` (of the prepared inputs) where
-    only reading every row does. `from_metadata`: the source itself says that the label is a class.
+    only reading every row does. `rows_by_split`: about how many each split gets; rows fall by chance. `from_metadata`:
+    the source itself says that the label is a class.
     """
 
     columns: tuple[Column, ...]
     classes: tuple[str, ...] | None
     num_rows: int | None
+    rows_by_split: Mapping[SplitName, int] | None
     num_bytes: int | None
     plans: tuple[InputPlan, ...]
     from_metadata: bool
@@ -46,13 +49,23 @@ def look(config: TransferSetConfig) -> Look:
     plans = plan_inputs(config, sample, files[0].root)
     classes, from_metadata = _classes(config, files)
     columns = tuple(plan.column for plan in plans)
-    counts = [chunk.num_rows for chunk in chunks_of(files, PLANNED_CHUNK)]
-    known = [count for count in counts if count is not None]
-    num_rows = sum(known) if len(known) == len(counts) else None
+    chunks = chunks_of(files, PLANNED_CHUNK)
+    by_split = _rows_by_split(config, chunks)
+    num_rows = None if by_split is None else sum(chunk.num_rows or 0 for chunk in chunks)
     if num_rows is not None and config.limit is not None:
         num_rows = min(num_rows, config.limit * len(SPLITS))
     num_bytes = None if num_rows is None else num_rows * sum(column.bytes_per_row for column in columns)
-    return Look(columns, classes, num_rows, num_bytes, plans, from_metadata, files[0].root)
+    return Look(columns, classes, num_rows, by_split, num_bytes, plans, from_metadata, files[0].root)
+
+
+def _rows_by_split(config: TransferSetConfig, chunks: Sequence[Chunk]) -> dict[SplitName, int] | None:
+    if any(chunk.num_rows is None for chunk in chunks):
+        return None
+    expected = dict.fromkeys(SPLITS, 0.0)
+    for chunk in chunks:
+        for split, share in expected_shares(config.split, chunk.file.split).items():
+            expected[split] += share * (chunk.num_rows or 0)
+    return {split: min(round(rows), config.limit or round(rows)) for split, rows in expected.items()}
 
 
 def source_digest(config: TransferSetConfig) -> str:

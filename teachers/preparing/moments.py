@@ -14,6 +14,8 @@ from ..transfer_set.transfer_set import Kind
 
 BLOCK = 2**20
 """Values that are widened at once."""
+CONSTANT = 1e-12
+"""Of the mean: a smaller standard deviation is rounding, and beyond the digits to which the mean is known."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Moments:
 
 
 def moments(values: NDArray[Any], kind: Kind) -> Moments:
-    """Of u8 [rows, H, W, C] per channel, as value / 255; of f32 [rows, F] per feature."""
+    """Of u8 [rows, H, W, C] per channel, as value / 255; of f32 or f64 [rows, F] per feature."""
     flat = values.reshape(-1, values.shape[-1])
     step = max(1, BLOCK // flat.shape[1])
     blocks = (flat[at : at + step].astype(np.float64) for at in range(0, len(flat), step))
@@ -53,8 +55,13 @@ def merged(parts: Sequence[Moments]) -> Moments:
 
 
 def mean_and_std(parts: Sequence[Moments]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per channel or feature, to 12 digits (what a machine's order of summing cannot reach); std of a constant is 1."""
+    """Per channel or feature, to 12 digits (what a machine's order of summing cannot reach); std of a constant is 1.
+
+    A mean that is many times the std has as many digits more: what is left of a value without it has 12 then.
+    """
     whole = merged(parts)
     std = np.sqrt(whole.squares / whole.count)
-    std = np.where(std > 1e-9 * np.abs(whole.mean), std, 1.0)
-    return tuple(float(f"{value:.12g}") for value in whole.mean), tuple(float(f"{value:.12g}") for value in std)
+    std = np.where(std > CONSTANT * np.abs(whole.mean), std, 1.0)
+    more = np.floor(np.log10(np.maximum(np.abs(whole.mean) / std, 1.0))).astype(int)
+    mean = tuple(float(f"{value:.{min(12 + n, 17)}g}") for value, n in zip(whole.mean, more, strict=True))
+    return mean, tuple(float(f"{value:.12g}") for value in std)

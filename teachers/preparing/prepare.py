@@ -3,7 +3,7 @@
 An external shuffle in two passes that run wherever `run` runs them. Knows nothing of Ray, of stages or of seals.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from functools import partial
@@ -30,6 +30,7 @@ from .census import (
     labelled_rows,
     limited,
     take_census,
+    without_duplicates,
 )
 from .look import Look, look
 from .moments import Moments, mean_and_std
@@ -50,6 +51,10 @@ class Gathered:
     runs: tuple[Run, ...]
     bad: tuple[BadPosition, ...]
     num_unused: int
+    duplicates: Mapping[str, int]
+    """By two splits, rows of the later one that stood in the earlier one too."""
+    dropped: Mapping[str, int]
+    """By split, how many of these were taken out of it."""
 
 
 def prepare(
@@ -91,7 +96,14 @@ def _prepare(
     for segment, plan in zip(segments, planned, strict=True):
         ids = ids_of(segment, pieces, earlier if plan.kept else None)
         rows = plan.rows
-        write_rows(folder / segment.rows_path, census.keys[rows], census.labels[rows], labelled[rows], ids)
+        mine = census.take(rows)
+        named: dict[str, NDArray[Any]] = {
+            "sample_key": mine.keys,
+            "group": mine.group,
+            "label": mine.labels,
+            "labelled": labelled[rows],
+        }
+        write_rows(folder / segment.rows_path, named, ids)
 
     columns = _columns(seen.columns, train_moments)
     num_labelled = int(labelled[census.of("train")].sum())
@@ -122,8 +134,12 @@ def _first_pass(config: TransferSetConfig, seen: Look, chunks: Sequence[Chunk], 
     census, classes = take_census(runs, pieces, seen.classes)
     census, bad = limited(census, bad, config.limit)
     judge_bad_rows(bad, config)
-    check_splits(census)
-    return Gathered(census, classes, runs, tuple(bad), sum(chunk.num_unused for chunk in done))
+    check_splits(census, {})
+    duplicates, dropped = duplicates_across_splits(census), dict[str, int]()
+    if config.duplicates == "drop":
+        census, dropped = without_duplicates(census)
+        check_splits(census, dropped)
+    return Gathered(census, classes, runs, tuple(bad), sum(chunk.num_unused for chunk in done), duplicates, dropped)
 
 
 def _last_keys(config: TransferSetConfig, chunks: Sequence[Chunk]) -> tuple[int, ...] | None:
@@ -190,11 +206,13 @@ def _report(gathered: Gathered, labelled: NDArray[np.bool_]) -> dict[str, Any]:
     per_class = np.bincount(labels[labelled[train]], minlength=len(gathered.classes))
     return {
         "rows": census.counts() | {"unused": gathered.num_unused},
+        "labelled": {split: int(labelled[census.of(split)].sum()) for split in SPLITS},
         "labelled_per_class": dict(zip(gathered.classes, per_class.tolist(), strict=True)),
         "without_label": int((labels < 0).sum()),
         "bad_rows": len(gathered.bad),
         "first_bad_rows": [f"{row.position}: {row.reason}" for row in gathered.bad[:NAMED_BAD_ROWS]],
-        "duplicates_across_splits": duplicates_across_splits(census),
+        "duplicates_across_splits": dict(gathered.duplicates),
+        "dropped_duplicates": dict(gathered.dropped),
     }
 
 

@@ -5,7 +5,7 @@ Knows nothing of the source.
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,15 @@ from .moments import Moments, moments
 from .shuffle import PartTask, Run, ids_piece, run_batch
 from .splits import Keys, row_hashes
 
-ROWS = pa.schema([("sample_key", pa.uint64()), ("id", pa.string()), ("label", pa.int32()), ("labelled", pa.bool_())])
+ROWS = pa.schema(
+    [
+        ("sample_key", pa.uint64()),
+        ("group", pa.uint64()),
+        ("id", pa.string()),
+        ("label", pa.int32()),
+        ("labelled", pa.bool_()),
+    ]
+)
 
 
 class Runner(Protocol):
@@ -65,7 +73,8 @@ def plan_segments(
 
 
 def _kept(census: Census, columns: Sequence[Column], earlier: TransferSet, run: Runner) -> list[PlannedSegment]:
-    if [(c.name, c.kind, c.shape) for c in columns] != [(c.name, c.kind, c.shape) for c in earlier.columns]:
+    now, then = ([(c.name, c.kind, c.shape, c.wide) for c in each] for each in (columns, earlier.columns))
+    if now != then:
         return []
     found = []
     for segment in earlier.segments:
@@ -120,18 +129,16 @@ def keep_parts(segment: Segment, earlier: Path, folder: Path) -> None:
         sync_folder(target.parent)
 
 
-def write_rows(
-    path: Path, keys: Keys, labels: NDArray[np.int32], labelled: NDArray[np.bool_], ids: Iterable[pa.Array]
-) -> None:
-    """Publish `rows.arrow` of a segment, a record batch for each piece of `ids`."""
+def write_rows(path: Path, named: Mapping[str, NDArray[Any]], ids: Iterable[pa.Array]) -> None:
+    """Publish `rows.arrow` of a segment, a record batch for each piece of `ids`; `named`: its other columns."""
     draft = path.parent / f".draft-{uuid4().hex}"
     with draft.open("xb") as file:
         with pa.ipc.new_file(file, ROWS) as writer:
             first = 0
             for piece in ids:
                 rows = slice(first, first + len(piece))
-                arrays = [pa.array(keys[rows]), piece, pa.array(labels[rows]), pa.array(labelled[rows])]
-                writer.write_batch(pa.record_batch(arrays, schema=ROWS))
+                columns = {"id": piece} | {name: pa.array(values[rows]) for name, values in named.items()}
+                writer.write_batch(pa.record_batch([columns[name] for name in ROWS.names], schema=ROWS))
                 first += len(piece)
         file.flush()
         os.fsync(file.fileno())

@@ -137,7 +137,8 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     reasons: Bad = {}
     ids = _ids(told, batch, reasons)
     keys = sample_keys(ids.to_pylist(), told.config.key_salt)
-    split = split_numbers(_group_keys(told, batch, keys, reasons), told.config.split, chunk.file.split)
+    groups = _group_keys(told, batch, keys, reasons)
+    split = split_numbers(groups, told.config.split, chunk.file.split)
     data, positions = batch.data, np.array(batch.positions, object)
     wanted = split != UNUSED
     num_unused = len(wanted) - int(wanted.sum())
@@ -146,7 +147,7 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     if not wanted.all():
         near = np.flatnonzero(wanted)
         ids, data = ids.take(pa.array(near)), data.take(pa.array(near))
-        keys, split, positions = keys[near], split[near], positions[near]
+        keys, groups, split, positions = keys[near], groups[near], split[near], positions[near]
         reasons = {at: reasons[row] for at, row in enumerate(near.tolist()) if row in reasons}
     labels, values = _labels(told, data, reasons)
     inputs, wrong = decode(data, told.plans, told.root)
@@ -155,7 +156,12 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     good = np.setdiff1d(np.arange(len(keys)), np.fromiter(reasons, np.int64, len(reasons)))
     inputs = {name: rows[good] if reasons else rows for name, rows in inputs.items()}
     label = pa.DictionaryArray.from_arrays(pa.array(labels[good], mask=labels[good] < 0), pa.array(values, pa.string()))
-    meta = {"split": pa.array(split[good]), "label": label, "id": ids.take(pa.array(good))}
+    meta = {
+        "split": pa.array(split[good]),
+        "group": pa.array(groups[good]),
+        "label": label,
+        "id": ids.take(pa.array(good)),
+    }
     meta |= {"position": pa.array(positions[good], pa.string()), "content": pa.array(row_hashes(list(inputs.values())))}
     return Decoded(num_unused, keys[good], meta, inputs)
 
@@ -200,7 +206,7 @@ def _labels(told: Reading, data: pa.RecordBatch, reasons: Bad) -> tuple[NDArray[
 
 
 def _write_run(told: Reading, name: str, waiting: Sequence[Decoded]) -> Run:
-    """One Arrow file: split, label, id, position, content hash and inputs, sorted by split and key."""
+    """One Arrow file: split, group, label, id, position, content hash and inputs, sorted by split and key."""
     meta = pa.Table.from_batches([pa.record_batch(rows.meta) for rows in waiting]).unify_dictionaries().combine_chunks()
     keys = np.concatenate([rows.keys for rows in waiting])
     order = np.lexsort((keys, meta["split"].to_numpy()))
@@ -208,7 +214,7 @@ def _write_run(told: Reading, name: str, waiting: Sequence[Decoded]) -> Run:
     sorted_meta = meta.take(pa.array(order)).to_batches()[0]
     labels = sorted_meta.column("label")
     batch = inputs_batch(keys[order], inputs)
-    for column in ("split", "id", "position", "content"):
+    for column in ("split", "group", "id", "position", "content"):
         batch = batch.append_column(column, sorted_meta.column(column))
     batch = batch.append_column("label", labels.indices.fill_null(-1).cast(pa.int32()))
     replace(told.pieces / name, ipc_file(batch))

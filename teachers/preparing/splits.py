@@ -33,6 +33,21 @@ def mixed(keys: Keys, purpose: str, seed: int) -> Keys:
     return values ^ (values >> np.uint64(31))
 
 
+def expected_shares(config: SplitConfig, given: SplitName | None) -> dict[SplitName, float]:
+    """About which part of the rows of a file falls into each split; `given`: the split of the file."""
+    validation, test = config.validation_share, config.test_share
+    if given is None:
+        return {
+            "train": 1 - validation - test if config.train is None else config.train,
+            "validation": validation,
+            "test": test,
+        }
+    assert config.files is not None
+    if given != "train" or config.files.validation is not None:
+        return {given: 1.0}
+    return {"train": 1 - validation, "validation": validation}
+
+
 def split_numbers(keys: Keys, config: SplitConfig, given: SplitName | None) -> NDArray[np.uint8]:
     """Index into SPLITS (or UNUSED) per row. `keys`: of the row, or of its group. `given`: the split of the row's file."""
     validation, test = config.validation_share, config.test_share
@@ -51,11 +66,14 @@ def split_numbers(keys: Keys, config: SplitConfig, given: SplitName | None) -> N
 
 
 def choose_labelled(
-    keys: Keys, labels: NDArray[np.int32], num_classes: int, count: int, seed: int
+    keys: Keys, labels: NDArray[np.int32], num_classes: int, count: int, seed: int, split: SplitName = "train"
 ) -> NDArray[np.bool_]:
-    """`count` rows (or all, if fewer have a label), in proportion to the classes, at least one of each; bool [rows]."""
+    """`count` rows (or all, if fewer have a label), in proportion to the classes, at least one of each; bool [rows].
+
+    Raises DataError for fewer labels than classes; it names the `split`.
+    """
     per_class = np.bincount(labels[labels >= 0], minlength=num_classes)
-    wanted = quotas(per_class.tolist(), count)
+    wanted = quotas(per_class.tolist(), count, split)
     order = np.lexsort((mixed(keys, "labelled", seed), labels))
     starts = np.searchsorted(labels[order], np.arange(num_classes))
     chosen = np.zeros(len(keys), bool)
@@ -64,13 +82,15 @@ def choose_labelled(
     return chosen
 
 
-def quotas(per_class: Sequence[int], count: int) -> list[int]:
+def quotas(per_class: Sequence[int], count: int, split: SplitName = "train") -> list[int]:
     """Split `count` over classes by largest remainder, at least one for every class that has rows."""
     total = sum(per_class)
     count = min(count, total)
     present = sum(rows > 0 for rows in per_class)
     if count < present:
-        raise DataError(f"labelled: {count} is less than one row for each of the {present} classes; raise it")
+        raise DataError(
+            f"transfer_set.labelled: {count} {split} rows are less than one row for each of the {present} classes; raise it"
+        )
     wanted = [max(count * rows // total, 1) if rows else 0 for rows in per_class]
 
     def owed(number: int) -> int:  # how far the class is below its exact share, in 1 / total rows

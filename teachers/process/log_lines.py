@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
+
+from . import variables
 
 ROOTS = ("collegium", "orchestrator", "students", "teachers")
 """Our loggers; all others stand below one of these."""
@@ -84,20 +86,31 @@ def are_json() -> bool:
     return any(isinstance(handler.formatter, JsonLines) for handler in logging.getLogger("collegium").handlers)
 
 
+@cache
+def once(log: logging.Logger, message: str) -> None:
+    """Warn of something that would be met again and again; in this process once."""
+    log.warning("%s", message)
+
+
 @dataclass(frozen=True)
 class Carried:
-    """What another process needs, to write lines as this one does."""
+    """What another process needs, to write lines as this one does, and to read the variables that arguments name.
+
+    Variables travel here and not in Ray's runtime environment, which its page shows to everybody.
+    """
 
     ids: Ids = field(default_factory=dict)
     as_json: bool = False
     level: int = logging.INFO
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_here(cls) -> Self:
-        return cls(ids(), are_json(), logging.getLogger("collegium").getEffectiveLevel())
+        return cls(ids(), are_json(), logging.getLogger("collegium").getEffectiveLevel(), variables.carried())
 
     def take_up(self) -> None:
         """In the other process, before its work."""
+        variables.take_up(self.variables)
         _of_this_process.clear()
         _of_this_process.update(self.ids)
         handler = logging.StreamHandler(sys.stderr)

@@ -18,12 +18,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ..config.resources import Resources, in_words
 from ..errors import EnvironmentUnfit
+from ..process.waiting import Wait
 from .bundles import bundle_of, gpus_of, num_threads
 from .pools import in_reach
 
 log = logging.getLogger(__name__)
 
-LOG_EVERY_S = 10.0
 HOLD_S = 10.0
 """So long a part is held while the rest finds no room; then others may have it."""
 
@@ -91,14 +91,14 @@ def _reserve(requests: Sequence[Request], wait_s: float) -> list[Any]:
 
     Not at once and not in step: two runs that hold what the other one needs would do so for ever.
     """
-    wait = Wait(wait_s)
+    room = Room(wait_s)
     while True:
         groups = [
             placement_group([request.bundle] * request.num, strategy="PACK", name=f"collegium-{uuid4().hex}")
             for request in requests
         ]
         try:
-            if wait.until_ready(requests, groups):
+            if room.until_ready(requests, groups):
                 return groups
         except BaseException:
             _remove(groups)
@@ -112,12 +112,11 @@ def _remove(groups: Sequence[Any]) -> None:
         remove_placement_group(group)
 
 
-class Wait:
-    """One wait for room: since when, and when that was last told."""
+class Room:
+    """One wait for room, which is over after `wait_s`."""
 
     def __init__(self, wait_s: float) -> None:
-        self.wait_s, self.since, self.clock = wait_s, time.monotonic(), time.strftime("%H:%M:%S")
-        self.told = self.since
+        self.wait_s, self.wait = wait_s, Wait(log)
 
     def until_ready(self, requests: Sequence[Request], groups: Sequence[Any]) -> bool:
         """Whether all groups are there; False when some have been for a while, and others are not."""
@@ -131,16 +130,17 @@ class Wait:
 
     def _tell(self, missing: Sequence[Request]) -> None:
         """Say what is missing, now and then. Raises EnvironmentUnfit when the time is over."""
-        now = time.monotonic()
-        who, wanted = " and ".join(r.who for r in missing), " and ".join(map(str, missing))
-        free = free_of(resource for request in missing for resource in request.bundle)
-        if now - self.since >= self.wait_s:
+        if self.wait.seconds >= self.wait_s:
+            who, wanted = " and ".join(r.who for r in missing), " and ".join(map(str, missing))
+            free = free_of(resource for request in missing for resource in request.bundle)
             raise EnvironmentUnfit(
                 f"{who}: the cluster had no room for {wanted} within {self.wait_s:g} s; free are {free}. "
                 f"Ask for fewer `replicas` or `workers`, or less in `resources`, or wait for other work to end"
             )
-        if now - self.told >= LOG_EVERY_S:
-            self.told = now
-            log.info(
-                "waiting since %s (%.0f s): %s need %s; free are %s", self.clock, now - self.since, who, wanted, free
-            )
+        self.wait.tell(lambda: in_need(missing))
+
+
+def in_need(missing: Sequence[Request]) -> str:
+    """Who needs what, and what is free."""
+    who, wanted = " and ".join(request.who for request in missing), " and ".join(map(str, missing))
+    return f"{who} need {wanted}; free are {free_of(resource for request in missing for resource in request.bundle)}"

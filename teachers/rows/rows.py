@@ -74,6 +74,21 @@ class Rows:
         return int(np.searchsorted(self.starts, row, side="right")) - 1
 
 
+class Chosen(Rows):
+    """The rows of a column with these numbers, ascending i64 [n], where they lie: nothing is copied before it is asked for."""
+
+    def __init__(self, rows: Rows, numbers: np.ndarray) -> None:
+        self.rows, self.numbers = rows, numbers
+        self.num_rows, self.shape, self.dtype = len(numbers), rows.shape, rows.dtype
+        self.nbytes = rows.nbytes // max(rows.num_rows, 1) * len(numbers)
+
+    def copy(self, first_row: int, out: Tensor) -> None:
+        self.rows.gather(self.numbers[first_row : first_row + len(out)], out)
+
+    def gather(self, rows: np.ndarray, out: Tensor) -> None:
+        self.rows.gather(self.numbers[rows], out)
+
+
 def _as_items(array: np.ndarray) -> np.ndarray:
     """The rows as single opaque items [n]: NumPy then moves each in one piece."""
     width = math.prod(array.shape[1:])

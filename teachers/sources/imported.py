@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from ..config.transfer_set import ImportSource
 from ..errors import RecipeError
+from ..process.variables import resolved
 from ..storage.seal import digest_of
 from ..users_code.calls import calling
 from ..users_code.digest import inputs_of
@@ -45,7 +46,7 @@ def _tables(file: File) -> Iterator[pa.Table]:
     source = file.source
     assert isinstance(source, ImportSource)
     with calling("transfer_set.source.function", source.function):
-        made = load(source.function)(**source.arguments)
+        made = load(source.function)(**resolved(source.arguments))
     if isinstance(made, pa.Table | pa.RecordBatch) or not isinstance(made, Iterable):
         made = [made]
     tables = iter(made)

@@ -57,8 +57,8 @@ def check(folder: Path, *, writes: bool = True) -> None:
     """Raise EnvironmentUnfit for a storage that does not exist, refuses, or (`writes`) does not do what a run needs."""
     if (remote := remote_of(folder)) is None:
         return
-    bucket = bucket_of(remote)
-    bucket.conditions.check(remote.key)
+    room.given_limit()
+    (bucket := bucket_of(remote)).conditions.check(remote.key)
     if not writes:
         return
     probe = folder / f".probe-{uuid4().hex}"

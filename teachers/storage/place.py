@@ -16,7 +16,8 @@ from urllib.parse import quote, unquote, urlsplit
 from ..errors import RecipeError
 
 CACHE = "COLLEGIUM_CACHE"
-SCHEMES = ("s3", "gs")
+BEGINNING = re.compile(r"(s3|gs):/{1,2}(?!/)")
+"""Of a URI; a `Path` that was made of one has a single slash."""
 QUOTED = re.compile(r"(?:s3|gs)%3A%2F%2F[^/\s'\",;:)]+")
 RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Where Ray keeps the runtime environment of a submitted job."""
@@ -48,7 +49,7 @@ class Remote:
 
 
 def is_uri(out: str | Path) -> bool:
-    return str(out).partition("://")[0] in SCHEMES and "://" in str(out)
+    return BEGINNING.match(str(out)) is not None
 
 
 def cache() -> Path:
@@ -66,21 +67,27 @@ def place(out: str | Path) -> Path:
     """The folder to work in for `out`: itself, or the mirror of a URI. Raises RecipeError for a URI that names no place."""
     if not is_uri(out):
         if "://" in str(out):
-            raise RecipeError(f"--out {out}: expected a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
+            raise RecipeError(f"--out {_shown(str(out))}: expected a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
         return Path(out).resolve()
-    uri = str(out).rstrip("/")
+    uri = BEGINNING.sub(r"\1://", str(out)).rstrip("/")
     parts = urlsplit(uri)
-    if parts.username or parts.password:
+    if "@" in parts.netloc or (":" in parts.netloc and "@" in uri):  # a password may hold a slash
         raise RecipeError(
             "--out: credentials do not belong into a URI; the provider's own environment variables name them"
         )
     steps = PurePosixPath(parts.path).parts[1:]
-    if not parts.netloc or parts.query or parts.fragment or ".." in steps or "//" in parts.path:
-        raise RecipeError(f"--out {out}: names no place; expected {parts.scheme}://BUCKET/PREFIX")
+    if not parts.netloc or ":" in parts.netloc or parts.query or parts.fragment or ".." in steps or "//" in parts.path:
+        raise RecipeError(f"--out {_shown(uri)}: names no place; expected {parts.scheme}://BUCKET/PREFIX")
     name = quote(uri, safe="")
     if len(name) > LONGEST_NAME:
         raise RecipeError(f"--out {out}: too long by {len(name) - LONGEST_NAME} bytes; choose a shorter prefix")
     return cache() / name
+
+
+def _shown(uri: str) -> str:
+    from ..config.secrets import without_password  # its patterns take a while to compile, and `--help` imports this
+
+    return without_password(uri)
 
 
 def remote_of(path: Path) -> Remote | None:

@@ -6,18 +6,22 @@ lives on in its memory.
 """
 
 import os
+import re
 import shutil
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from decimal import Decimal
 from pathlib import Path
 from uuid import uuid4
 
+from ..errors import EnvironmentUnfit
 from .place import QUOTED, cache
 
 LIMIT = "COLLEGIUM_CACHE_BYTES"
+SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?:(?P<prefix>[kKMGTP])(?P<binary>i)?)?[bB]?")
 MAY_GO = {".arrow", ".safetensors", ".skops", ".pt"}
 
 COUNT_EVERY_S = 10.0
@@ -80,10 +84,26 @@ def make(path: Path, num_bytes: int) -> None:
 
 def limit(held: int) -> int:
     """In bytes; `held`: what the mirrors take now."""
-    if given := os.environ.get(LIMIT):
-        return int(given)
+    if (given := given_limit()) is not None:
+        return given
     cache().mkdir(parents=True, exist_ok=True)
     return (shutil.disk_usage(cache()).free + held) // 2
+
+
+def given_limit() -> int | None:
+    """What COLLEGIUM_CACHE_BYTES says. Raises EnvironmentUnfit for what is no size."""
+    if not (said := os.environ.get(LIMIT, "").strip()):
+        return None
+    found = SIZE.fullmatch(said)
+    if found is None:
+        raise EnvironmentUnfit(f"{LIMIT} is {said!r}; expected is a number of bytes, or a size such as 10GB or 512MiB")
+    return in_bytes(found)
+
+
+def in_bytes(size: re.Match[str]) -> int:
+    """Of what SIZE has found: GB and G are 10^9, GiB and Gi are 2^30."""
+    unit = (1024 if size["binary"] else 1000) ** " KMGTP".index((size["prefix"] or " ").upper())
+    return int(Decimal(size["number"]) * unit)
 
 
 def _files() -> list[tuple[int, float, Path]]:

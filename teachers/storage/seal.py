@@ -172,14 +172,9 @@ def read_seal(folder: Path) -> Seal | None:
 
 def _read(folder: Path) -> Seal | None:
     try:
-        document = json.loads((folder / NAME).read_bytes())
+        document = read_document(folder / NAME, FORMAT, "remove it, and the stage is rebuilt")
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise StoreError(
-            f"{folder / NAME}: not readable as JSON ({error}); remove it, and the stage is rebuilt"
-        ) from error
-    check_format(document, FORMAT, folder / NAME)
     try:
         outputs = tuple(Output(**output) for output in document["outputs"])
         return Seal(outputs, document["digest"])
@@ -254,6 +249,20 @@ def _listed(folder: Path, changed_ns: int, inode: int) -> dict[Path, Expected]:
     """By path, what the seal in `folder` lists; the other arguments say which seal."""
     seal = _read(folder)
     return {inside(folder, output.path): expected(output) for output in seal.outputs} if seal is not None else {}
+
+
+def read_document(path: Path, known: int, cure: str) -> dict[str, Any]:
+    """A JSON mapping of format `known`. Raises FileNotFoundError, or StoreError for what is damaged or of another format."""
+    try:
+        document: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror or error}); {cure}") from error
+    except ValueError as error:
+        raise StoreError(f"{path}: not readable as JSON ({error}); {cure}") from error
+    check_format(document, known, path)
+    return document
 
 
 def check_format(document: Mapping[str, Any], known: int, path: Path) -> None:

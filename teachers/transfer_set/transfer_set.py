@@ -5,7 +5,7 @@ Knows nothing of where the rows came from (`prepare` does), of teachers or of st
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from ..errors import StoreError
+from ..errors import RecipeError, StoreError
 from ..storage import mirror
 from ..storage.seal import NAME as SEAL
 from ..storage.seal import check_format, digest_of, local
@@ -22,7 +22,7 @@ from ..storage.seal import check_format, digest_of, local
 if TYPE_CHECKING:
     from ..rows.rows import Rows
 
-FORMAT = 1
+FORMAT = 2
 NAME = "transfer_set.json"
 PART_BYTES = 60 * 2**20
 """Of inputs in one part; what Arrow adds keeps it below 64 MiB."""
@@ -34,7 +34,7 @@ SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 @dataclass(frozen=True)
 class Column:
-    """One input column: `image` is uint8 [H, W, C], `number` is float32 [F].
+    """One input column: `image` is uint8 [H, W, C], `number` is float32 [F], or float64 where it is `wide`.
 
     `mean` and `std` are of the training rows, per channel (of value / 255) or per feature; `std` of a constant is 1.
     """
@@ -44,10 +44,12 @@ class Column:
     shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    wide: bool = False
+    """Its source has numbers that float32 does not hold: seconds since 1970, say, which differ in their last digits."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(np.uint8 if self.kind == "image" else np.float32)
+        return np.dtype(np.uint8 if self.kind == "image" else np.float64 if self.wide else np.float32)
 
     @property
     def bytes_per_row(self) -> int:
@@ -94,6 +96,8 @@ class TransferSet:
     segments: tuple[Segment, ...]
     num_labelled: int
     report: dict[str, Any]
+    places: tuple[int, ...] | None = None
+    """Of `of_classes`: where each prepared class stands among `classes`, -1: nowhere. None: as it was prepared."""
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -121,7 +125,7 @@ class TransferSet:
 
     def manifest(self) -> bytes:
         """What `open` reads back."""
-        document = {name: value for name, value in vars(self).items() if name != "folder"}
+        document = {name: value for name, value in vars(self).items() if name not in ("folder", "places")}
         document |= {name: [asdict(item) for item in document[name]] for name in ("columns", "segments")}
         return json.dumps({"format": FORMAT, **document}, indent=1, allow_nan=False).encode()
 
@@ -139,24 +143,58 @@ class TransferSet:
                 return segment
         raise StoreError(f"{self.folder}: no segment {name!r}; it has {', '.join(s.name for s in self.segments)}")
 
+    def of_classes(self, names: Sequence[str]) -> Self:
+        """The same rows for who learns these classes only, in this order; a row of another class has no label.
+
+        Raises RecipeError for a name that is no class of this set, or one that is given twice.
+        """
+        if strange := [name for name in names if name not in self.classes]:
+            raise RecipeError(
+                f"classes: {strange} are not in the transfer set, which has {', '.join(self.classes)}; who is trained "
+                f"here learns classes of the transfer set"
+            )
+        if len(set(names)) != len(names):
+            raise RecipeError(f"classes: {list(names)} names one twice")
+        places = tuple(names.index(name) if name in names else -1 for name in self.classes)
+        mine = replace(self, classes=tuple(names), places=places)
+        num_labelled = sum(int(mine.labelled(segment).sum()) for segment in self.of("train"))
+        return replace(mine, num_labelled=num_labelled)
+
+    def judged_on(self) -> str:
+        """Digest of all that figures of two students must share to be compared: rows and labels that are not trained on."""
+        judges = [segment for split in ("validation", "test") for segment in self.of(split)]
+        rows = [
+            [segment.split, segment.digest, xxhash.xxh3_128_hexdigest(self.labels(segment).tobytes())]
+            for segment in judges
+        ]
+        return digest_of([list(self.classes), rows])
+
     def keys(self, segment: Segment) -> NDArray[np.uint64]:
         """`sample_key`, ascending, u64 [rows]."""
         return _numpy(self._rows(segment, "sample_key"))
 
     def labels(self, segment: Segment) -> NDArray[np.int32]:
         """Index into `classes`, -1 without one, i32 [rows]."""
-        return _numpy(self._rows(segment, "label"))
+        labels = _numpy(self._rows(segment, "label"))
+        return labels if self.places is None else np.array([*self.places, -1], np.int32)[labels]
 
     def labelled(self, segment: Segment) -> NDArray[np.bool_]:
         """Whose label may be used, bool [rows]."""
-        return _numpy(self._rows(segment, "labelled"))
+        labelled = _numpy(self._rows(segment, "labelled"))
+        return labelled if self.places is None else labelled & (self.labels(segment) >= 0)
+
+    def groups(self, segment: Segment) -> NDArray[np.uint64]:
+        """The key of each row's group, which is its own where the split has no `group_by`, u64 [rows]."""
+        return _numpy(self._rows(segment, "group"))
+
+    def usable_labels(self, segment: Segment) -> NDArray[np.int32]:
+        """As `labels`, -1 where the label may not be used."""
+        return np.where(self.labelled(segment), self.labels(segment), np.int32(-1))
 
     def ids(self, segment: Segment) -> pa.StringArray:
         return self._rows(segment, "id")
 
-    def inputs(
-        self, segment: Segment, first_row: int = 0, num_rows: int | None = None
-    ) -> dict[str, NDArray[np.uint8] | NDArray[np.float32]]:
+    def inputs(self, segment: Segment, first_row: int = 0, num_rows: int | None = None) -> dict[str, NDArray[Any]]:
         """{column: [rows, *shape]}; read-only and mapped where the rows lie in one part."""
         stop = segment.num_rows if num_rows is None else first_row + num_rows
         if not 0 <= first_row <= stop <= segment.num_rows:
@@ -232,7 +270,7 @@ def content_hash(keys: NDArray[np.uint64], inputs: Mapping[str, NDArray[Any]]) -
 
 def segment_digest(columns: Sequence[Column], view: int, parts: Sequence[Part]) -> str:
     """What a segment's rows are: keys and inputs. Not their labels, and not how the segment is called."""
-    shapes = [[column.name, column.kind, list(column.shape)] for column in columns]
+    shapes = [[column.name, column.kind, list(column.shape)] + ["float64"] * column.wide for column in columns]
     contents = [[part.first_row, part.num_rows, part.xxh3_128] for part in parts]
     return digest_of({"view": view, "columns": shapes, "parts": contents})
 
@@ -255,7 +293,7 @@ def _numpy(array: pa.Array) -> NDArray[Any]:
 
 def _column(document: Mapping[str, Any]) -> Column:
     lists = {name: tuple(document[name]) for name in ("shape", "mean", "std")}
-    return Column(document["name"], document["kind"], **lists)
+    return Column(document["name"], document["kind"], **lists, wide=document["wide"])
 
 
 def _segment(document: Mapping[str, Any]) -> Segment:

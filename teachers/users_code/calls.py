@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..errors import CollegiumError, RecipeError, UsersCodeError
+from ..process.variables import masked
 from ..storage.disk import is_full
 from .reads import called
 
@@ -81,7 +82,7 @@ class within:
 def described(error: BaseException) -> str:
     """`ValueError: what it says (file:line)`, with the user's innermost line, where there is one."""
     said = error.msg if isinstance(error, SyntaxError) else (str(error).strip().splitlines() or [""])[0]
-    place = _place(error)
+    said, place = masked(said), _place(error)
     return f"{type(error).__name__}{f': {said}' * bool(said)}{f' ({place})' * bool(place)}"
 
 

@@ -21,6 +21,8 @@ from ...errors import RecipeError
 
 LOG_ZERO = -1e4
 """Stands for log 0: its exponential is 0, and it is finite."""
+CLOSE = 1e-3
+"""How far a user's weights may be from what they should be: those of float16 are."""
 
 
 Combine = Callable[..., tuple[Tensor, Tensor]]
@@ -64,6 +66,38 @@ COMBINE: dict[CombineName, Combine] = {
     "mean_logits": mean_logits,
     "weighted": weighted,
 }
+
+
+def check_combined(said: object, logits: Tensor, rule: str) -> tuple[Tensor, Tensor]:
+    """(target, weights) that a rule of the user's made of `logits` `[K, B, C]`. RecipeError where they are not as above.
+
+    `rule` begins the message.
+    """
+    if not isinstance(said, tuple) or len(said) != 2 or not all(isinstance(each, Tensor) for each in said):
+        raise RecipeError(f"{rule} gives a {type(said).__name__}, expected two tensors: (target, weights)")
+    target, weights = said
+    for name, found, shape in (("target", target, logits.shape[1:]), ("weights", weights, logits.shape[:2])):
+        if found.shape != shape or not found.is_floating_point():
+            raise RecipeError(
+                f"{rule} gives {name} of shape {list(found.shape)} and {found.dtype}, expected {list(shape)} in floating "
+                f"point for logits {list(logits.shape)}"
+            )
+        if not bool(found.isfinite().all()):
+            raise RecipeError(
+                f"{rule} gives {name} that are not finite; say {LOG_ZERO:g} times the temperature for log 0"
+            )
+    if bool(((weights < -CLOSE) | (weights > 1 + CLOSE)).any()):
+        raise RecipeError(
+            f"{rule} gives weights from {float(weights.min()):g} to {float(weights.max()):g}, expected 0 to 1: the share "
+            f"that each teacher has in a row's target"
+        )
+    sums = weights.sum(0)
+    if wrong := ((sums - 1).abs().minimum(sums.abs()) > CLOSE).nonzero().flatten().tolist():
+        raise RecipeError(
+            f"{rule} gives weights that sum over the teachers to {float(sums[wrong[0]]):g} in a row, expected 1, or 0 "
+            f"where nobody knows the row"
+        )
+    return target, weights
 
 
 def align(

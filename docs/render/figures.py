@@ -1,0 +1,233 @@
+"""The rows of the pages of figures: what was measured, and how the newest record tells it."""
+
+import json
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import DOCS
+
+Record = Mapping[str, Any]
+
+
+def records(name: str) -> list[Record]:
+    """Of one file, the newest last. Keys that are numbers are so here, too."""
+    text = (DOCS / "measured" / f"{name}.json").read_text("utf-8")
+    found: list[Record] = json.loads(text, object_pairs_hook=_numbered)
+    return found
+
+
+def _numbered(pairs: list[tuple[str, Any]]) -> dict[str | int, Any]:
+    return {int(key) if key.isdigit() else key: value for key, value in pairs}
+
+
+class Text(string.Formatter):
+    """As `str.format`, and `{gain:points}` for a difference of shares, `{share:percent}`."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if format_spec == "points":
+            return f"{100 * value:+.1f} points"
+        return f"{100 * value:.1f} %" if format_spec == "percent" else format(value, format_spec)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One row: what, and the text for a record's figures. `record` names its file."""
+
+    what: str
+    record: str
+    text: str
+    goal: str = ""
+
+    @property
+    def wanted(self) -> set[str]:
+        names = (name for _, name, _, _ in string.Formatter().parse(self.text) if name)
+        return {name.partition("[")[0] for name in names}
+
+    def newest_first(self, kept: Sequence[Record]) -> list[Record]:
+        """Those of its file that have all that the text needs."""
+        return [found for found in reversed(kept) if self.wanted <= set(found["figures"])]
+
+    def cells(self, kept: Sequence[Record]) -> Iterator[str]:
+        """What; the newest figure and what it was before; the goal; the command."""
+        newest, *older = self.newest_first(kept)
+        told = [Text().vformat(self.text, (), found["figures"]) for found in (newest, *older)]
+        earlier = f"; earlier {'; '.join(told[1:])}" if told[1:] else ""
+        yield from (self.what, told[0] + earlier, self.goal, f"`{newest['command']}`")
+
+
+SPEED = {
+    "run": Figure("`make run` after installation", "make", "{run_s} s", "<= 120 s"),
+    "memory": Figure("memory of all its processes (PSS)", "make", "{run_pss_gib} GiB"),
+    "again": Figure("the same again, all stages reused", "make", "{again_s} s", "<= 20 s"),
+    "test": Figure("`make test` after installation", "make", "{test_s} s, {tests:,} tests", "<= 900 s"),
+    "help": Figure(
+        "CPU time of `collegium --help` over that of an interpreter that does nothing",
+        "command",
+        "{help_cpu_s:.2f} s (the interpreter {python_cpu_s:.3f} s)",
+        "<= 0.15 s",
+    ),
+    "cached": Figure(
+        "cached distillation from three teachers over plain cross-entropy, same conv net, batch 256",
+        "training",
+        "{cached_over_plain_training:.3f} x the time (plain step {plain_step_ms:.0f} ms)",
+        "<= 1.05",
+    ),
+    "live-loop": Figure(
+        "a plain loop with the three teachers live (widths 16, 24, 32; student 8) over ours",
+        "training",
+        "{live_over_cached:.2f} x the time",
+        ">= 4",
+    ),
+    "textbrewer": Figure(
+        "TextBrewer's multi-teacher distiller over ours", "training", "{textbrewer_over_cached:.2f} x the time"
+    ),
+    "tiny": Figure(
+        "what is added to a step of a tiny MLP, batch 64",
+        "training",
+        "{tiny_extra_us:.0f} us (plain step {tiny_plain_us:.0f} us)",
+        "<= 300 us",
+    ),
+    "epochs": Figure(
+        "shuffled epochs at batch 1024 over `index_select` from RAM; data in memory; rows of 60, 200, 252, 2000 bytes",
+        "store",
+        "{cases[60][resident][time]:.2f} / {cases[200][resident][time]:.2f} / {cases[252][resident][time]:.2f} / "
+        "{cases[2000][resident][time]:.2f} x the time",
+        "<= 1.5",
+    ),
+    "windows": Figure(
+        "the same, data outside the reader's memory, with a shuffle window",
+        "store",
+        "{cases[60][windowed][time]:.2f} / {cases[200][windowed][time]:.2f} / {cases[252][windowed][time]:.2f} / "
+        "{cases[2000][windowed][time]:.2f} x the time",
+        "<= 1.5",
+    ),
+    "global": Figure(
+        "the same without a window: set `train.shuffle_window`",
+        "store",
+        "{ranges[global][0]:.2f} to {ranges[global][1]:.2f} x the time",
+    ),
+    "formats": Figure(
+        "Hugging Face datasets / Parquet / np.memmap in place of our reader",
+        "store",
+        "{ranges[Hugging Face datasets][0]:,.0f} to {ranges[Hugging Face datasets][1]:,.0f} x / {ranges[Parquet][0]:,.0f} to "
+        "{ranges[Parquet][1]:,.0f} x / {ranges[np.memmap][0]:.1f} to {ranges[np.memmap][1]:.1f} x",
+    ),
+    "labelling": Figure(
+        "labelling by two replicas over the faster of two plain loops, real conv net",
+        "labelling",
+        "{real_over_plain_loop:.3f} x the rows/s ({real_rows_per_s:,} rows/s; actors start in {actor_start_s} s)",
+        ">= 0.95",
+    ),
+    "nothing": Figure(
+        "a teacher that does nothing: our actors over Ray Data, start included",
+        "labelling",
+        "{noop_over_ray_data:.2f} x the rows/s ({noop_rows_per_s:,} rows/s)",
+        ">= 4",
+    ),
+    "peers": Figure(
+        "a step of two peers on two workers over two independent trainings side by side, conv net",
+        "cohort",
+        "{cohort_over_independent:.3f} x the time",
+        "<= 1.15",
+    ),
+    "tiny-peers": Figure(
+        "the same for a tiny MLP: set `workers_per_member: null`",
+        "cohort",
+        "{cohort_over_independent_mlp:.1f} x the time (a step is {independent_step_ms_mlp:.1f} ms)",
+    ),
+    "exchange": Figure(
+        "what a step of 2 / 4 / 8 ranks exchanges, batch 256, 10 classes; its share of the time, on two cores, waiting included",
+        "cohort",
+        "{exchange[2][bytes]:,.0f} bytes a rank; {exchange[2][share]:percent} / {exchange[4][share]:percent} / {exchange[8][share]:percent}",
+    ),
+    "straggler": Figure(
+        "a codistilling member beside a peer slowed five times, over beside a dead one",
+        "cohort",
+        "{codistillation_with_straggler_over_solo:.3f} x the steps/s",
+        ">= 0.95",
+    ),
+    "live": Figure(
+        "a step with a live teacher over the larger of teacher and student time",
+        "live",
+        "{live_over_max:.3f} x the time, {wait_share:percent} of it waiting",
+        "<= 1.15",
+    ),
+    "study": Figure(
+        "a trial of plain loops with three live teachers over a trial of ours, 20 trials, two at a time",
+        "tune",
+        "{live_over_cached_study:.2f} x the time",
+        ">= 4",
+    ),
+    "optuna": Figure(
+        "our study over plain Optuna with two processes and a loop by hand, same trials and steps",
+        "tune",
+        "{study_over_plain_optuna:.3f} x the time",
+        "<= 1.3",
+    ),
+    "trial": Figure(
+        "what a trial costs beside its steps; after the first two",
+        "tune",
+        "{trial_overhead_s:.2f} s; {trial_overhead_later_s:.2f} s",
+        "<= 2 s",
+    ),
+    "scaling": Figure(
+        "labelling over three nodes by a teacher that sleeps: time of 1 replica over n x the time of n, n = 2 / 4 / 8",
+        "cluster",
+        "{scaling_efficiency_2:.3f} / {scaling_efficiency_4:.3f} / {scaling_efficiency_8:.3f}",
+        ">= 0.95",
+    ),
+    "driver": Figure(
+        "the driver's CPU for each of 10,000 tiny shards",
+        "cluster",
+        "{driver_ms_per_shard:.2f} ms; {tiny_shards_per_s} shards/s; memory after 10,000 over after 1,000: {driver_rss_growth:.3f}",
+        "<= 1 ms",
+    ),
+    "submit": Figure(
+        "from `collegium submit` to the first labelled shard, less the same of a local run, which starts its own Ray",
+        "cluster",
+        "{submit_extra_s:g} s",
+        "<= 15 s",
+    ),
+    "big-study": Figure("`collegium report` of a search of 10,000 trials", "search", "{report_s} s, {report_gb} GB"),
+}
+ACCURACY = {
+    "digits": Figure(
+        "student over its control, `digits`, 100 labels, three seeds",
+        "make",
+        "{student:.3f} over {control:.3f}: {gain_points:+.1f} points ({low:+.1f} to {high:+.1f})",
+    ),
+    "digits-tuned": Figure(
+        "student over a tuned control; over self-training: `digits`, mean of five further splits",
+        "digits",
+        "{gain_over_tuned_control:points}; {gain_over_self_training:points}",
+        ">= 3 points",
+    ),
+    "fashion": Figure(
+        "Fashion-MNIST, all labels: student over its control, three seeds",
+        "fashion",
+        "{student[0]:.3f} ± {student[1]:.3f} over {control[0]:.3f} ± {control[1]:.3f}: {gain_points:+.1f} points "
+        "({low:+.1f} to {high:+.1f}), no difference shown",
+    ),
+    "search": Figure(
+        "`collegium tune search`: the best setting over the tuned control, five fresh seeds",
+        "search",
+        "{gain_points:+.1f} points ({low:+.1f} to {high:+.1f})",
+    ),
+    "online": Figure(
+        "`collegium run online`: the student over its control",
+        "cohorts",
+        "{gain_points:+.1f} points ({low:+.1f} to {high:+.1f})",
+    ),
+}
+KILLED = {
+    "driver": "driver (and the command started again)",
+    "teacher actor": "teacher actor",
+    "training worker": "training worker",
+    "rank of a cohort": "a rank of a cohort",
+    "node of a cohort": "a rank of a cohort, then a node (two Ray nodes on one machine)",
+    "node that labels": "a node that labels, by a cut cable and SIGKILL; another joins and gets work",
+    "driver, on a storage that does harm": "driver, OUT on an S3-compatible server with 5 % of requests reset, refused or slow; done from an empty cache",
+    "node and driver of a bucket": "a node that labels, then the driver, on nodes that share a bucket of that kind; done from another node with an empty cache",
+}

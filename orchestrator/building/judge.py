@@ -1,0 +1,120 @@
+"""Whether what teaches is worth learning from: judged when it has labelled, before students are trained. Needs no trainer."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+from teachers.config.resources import Resources
+from teachers.config.teacher import TeacherRequire
+from teachers.errors import GateMissed
+from teachers.transfer_set.transfer_set import TransferSet
+
+from ..recipe.model import Recipe, is_trained_here, learner_of, name_in_recipe
+from ..reporting.standing import no_better, summary, told, why_open
+from ..stages import keys
+from ..stages.stages import Built, Stage
+from .context import Context, Taught, segments_of, sources_of
+from .evaluate import evaluate_on_cluster
+
+Standings = dict[str, dict[str, Any]]
+"""By teacher; see `orchestrator.reporting.standing`."""
+
+log = logging.getLogger(__name__)
+
+
+def judge(context: Context, name: str, prepared: Built, taught: Mapping[str, Taught]) -> tuple[Built | None, Standings]:
+    """How all of `taught` stand, under the stage `judge/<name>`; None where nobody can be judged.
+
+    Raises GateMissed for who is not what the recipe requires.
+    """
+    recipe = context.recipe
+    split, heard, standings = to_judge(recipe, prepared, taught)
+    built = None
+    if heard:
+        stage = stage_of(recipe, name, prepared, taught, split, heard)
+        keywords = {
+            "transfer_set": prepared.folder,
+            "sources": sources_of(recipe, heard, taught, segments_of(prepared, split)),
+            "split": split,
+        }
+        function = "students.measuring.standing:judge"
+        built = context.stages.build(
+            stage, partial(evaluate_on_cluster, context, prepared, Resources(), function, keywords)
+        )
+        standings |= standings_of(json.loads((built.folder / "evaluation.json").read_bytes()))
+    if problems := [*missed(recipe, standings)]:
+        raise GateMissed("\n".join(problems))
+    if line := summary(standings):
+        log.info("%s", line)
+    for line in told(standings):
+        log.warning("%s", line)
+    return built, standings
+
+
+def to_judge(
+    recipe: Recipe, prepared: Built, taught: Mapping[str, Taught]
+) -> tuple[Literal["train", "validation"], list[str], Standings]:
+    """(the split; who is judged on it; why others are not): validation, else training rows that a teacher did not see."""
+    labelled = TransferSet.open(prepared.folder).report["labelled"]
+    if labelled["validation"]:
+        return "validation", [*taught], {}
+    why = {name: _why_not(recipe, each) if labelled["train"] else "no row has a label" for name, each in taught.items()}
+    return "train", [name for name in why if not why[name]], {name: {"why": told} for name, told in why.items() if told}
+
+
+def _why_not(recipe: Recipe, taught: Taught) -> str:
+    """Why a teacher cannot be judged on training rows; empty where it can."""
+    config = recipe.teachers.get(taught.name)
+    if config is None or is_trained_here(config):
+        return "no validation row has a label, and the labelled training rows are those that it learnt from"
+    if taught.live:
+        return "no validation row has a label, and what a live teacher says of training rows is not kept"
+    return ""
+
+
+def stage_of(
+    recipe: Recipe, name: str, prepared: Built, taught: Mapping[str, Taught], split: str, heard: Sequence[str]
+) -> Stage:
+    labels = {teacher: taught[teacher].digests(segments_of(prepared, split)) for teacher in heard}
+    return keys.judge_stage(recipe, name, prepared.digest, split, labels)
+
+
+def standings_of(document: Mapping[str, Any]) -> Standings:
+    """By teacher, from the stage's `evaluation.json`."""
+    far = {name: {**found, "together": document["together"]} for name, found in document["far_below"].items()}
+    return {
+        name: {"split": document["split"], **found, "far_below": far.get(name)}
+        for name, found in document["teachers"].items()
+    }
+
+
+def missed(recipe: Recipe, standings: Standings) -> Iterator[str]:
+    """Quality gates that teachers and assistants miss: what was found, what is required, what to do."""
+    for name, found in standings.items():
+        where, required = required_of(recipe, name)
+        if required is None:
+            continue
+        cure = (
+            f"train it longer or otherwise (`collegium plan` counts its steps), see whether its weights, `classes` and "
+            f"`preprocess` are right, or leave it out; `{where}.require: null` says that it is meant"
+        )
+        if found.get("stands") == "no better":
+            yield f"{where} is {no_better(found)}, so students would learn nothing from it: {cure}"
+        elif required.accuracy is not None and found.get("accuracy") is None:
+            yield f"{where}.require.accuracy is {required.accuracy:g} and cannot be judged: {why_open(found)}"
+        elif required.accuracy is not None and found["accuracy"] < required.accuracy:
+            yield (
+                f"{where}: right on {found['right']:,} of {found['rows']:,} labelled {found['split']} rows, "
+                f"{found['accuracy']:.4f}; its require.accuracy is {required.accuracy:g}: {cure}"
+            )
+
+
+def required_of(recipe: Recipe, name: str) -> tuple[str, TeacherRequire | None]:
+    """(place in the recipe, what is required); what a student requires is of test, as an assistant it must be alive."""
+    if name in recipe.teachers:
+        return f"teachers.{name}", recipe.teachers[name].require
+    learner = learner_of(name)
+    required = None if recipe.learners[learner].require is None else TeacherRequire()
+    return name_in_recipe(recipe, learner), required

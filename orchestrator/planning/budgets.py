@@ -1,0 +1,109 @@
+"""What `plan` says of labels and of budgets: which are used besides, and trainings that are too short to learn.
+
+Rows are those of the prepared transfer set, or about those that the recipe's shares will give.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from students.config.cohort import CodistillationCohort
+from teachers.config.training import TrainConfig
+from teachers.preparing.look import Look
+from teachers.transfer_set.transfer_set import SplitName, TransferSet
+
+from ..recipe.model import Recipe, name_in_recipe
+
+FEWEST_STEPS = 100
+FEWEST_EPOCHS = 3
+"""Of one_cycle, whose rate has hardly risen before it falls again when there are fewer."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How many rows, and labels, a recipe's trainings draw from."""
+
+    by_split: Mapping[SplitName, int]
+    labelled: Mapping[SplitName, int]
+    exact: bool
+
+    @classmethod
+    def of(cls, recipe: Recipe, seen: Look, prepared: Path | None) -> "Rows | None":
+        """None where only reading every row tells."""
+        if prepared is not None:
+            counted = TransferSet.open(prepared).report
+            return cls(counted["rows"], counted["labelled"], True)
+        if seen.rows_by_split is None:
+            return None
+        asked = recipe.transfer_set.labelled_by_split
+        has_labels = recipe.transfer_set.label is not None
+        labelled = {split: min(asked.get(split, rows), rows) * has_labels for split, rows in seen.rows_by_split.items()}
+        return cls(seen.rows_by_split, labelled, False)
+
+    def told(self, number: float) -> str:
+        return f"{'' if self.exact else 'about '}{number:,.0f}"
+
+
+def label_notes(recipe: Recipe, rows: Rows | None) -> Iterator[str]:
+    """Labels that are used beside those that `labelled` counts."""
+    counted = recipe.transfer_set.labelled_by_split
+    if "train" in counted and "validation" not in counted and rows is not None and rows.labelled["validation"]:
+        yield (
+            f"{rows.told(rows.labelled['validation'])} validation rows choose weights, seeds and settings by their labels, "
+            f"beside the {counted['train']:,} labelled training rows; "
+            f"`labelled: {{train: {counted['train']}, validation: N}}` counts them too"
+        )
+
+
+def budget_notes(recipe: Recipe, rows: Rows | None) -> Iterator[str]:
+    """Trainings that are too short to learn."""
+    for name, teacher in recipe.teachers.items():
+        if teacher.kind == "module" and teacher.train is not None:
+            yield from _too_short(f"teachers.{name}", teacher.train, rows, rows.labelled["train"] if rows else None)
+    for name, learner in recipe.learners.items():
+        drawn = rows.by_split["train"] if rows else None
+        if drawn is not None and isinstance(learner, CodistillationCohort) and learner.own_rows:
+            drawn //= len(learner.members)
+        yield from _too_short(name_in_recipe(recipe, name), learner.train, rows, drawn)
+
+
+def _too_short(key: str, train: TrainConfig, rows: Rows | None, drawn: int | None) -> Iterator[str]:
+    """`drawn`: the rows that the training draws from."""
+    from students.training.optimize import resolve_steps
+
+    if drawn == 0 or (drawn is None and train.epochs is not None):
+        return
+    steps = resolve_steps(train, drawn or 0)
+    epochs = steps * train.batch_size / drawn if drawn else None
+    passes = f"{epochs:.3g} epochs" if epochs is not None else ""
+    of_rows = f" of {rows.told(drawn)} rows" if rows and drawn else ""
+    if steps < FEWEST_STEPS:
+        given = f" ({passes}{of_rows} in batches of {train.batch_size:,})" if passes else ""
+        yield (
+            f"{key}.train: {steps:,} steps{given}, fewer than {FEWEST_STEPS}: it will hardly learn anything; "
+            f"give more `epochs` or `steps`, or a smaller `batch_size`"
+        )
+    elif train.schedule == "one_cycle" and epochs is not None and epochs < FEWEST_EPOCHS - 1e-9:
+        yield (
+            f"{key}.train: one_cycle over {passes}{of_rows} ({steps:,} steps of {train.batch_size:,}), "
+            f"fewer than {FEWEST_EPOCHS}: the learning rate rises and falls before the rows were seen often enough; "
+            f"give more `epochs` or `steps`, or another `schedule`"
+        )
+
+
+def floor_notes(recipe: Recipe) -> list[str]:
+    """What a probability of 0 becomes."""
+    return [
+        f"teachers.{name}: probabilities of 0 become {teacher.probability_floor:g} / classes (probability_floor)"
+        for name, teacher in recipe.teachers.items()
+        if teacher.kind != "checkpoint" and teacher.output == "probabilities"
+    ]
+
+
+def seed_notes(recipe: Recipe) -> list[str]:
+    """Of whom no verdict can be given."""
+    return [
+        f"{name_in_recipe(recipe, name)}: one seed gives no verdict; `train.seeds` needs at least two, better five"
+        for name, config in recipe.learners.items()
+        if config.control and len(config.train.seeds) < 2 and recipe.search is None
+    ]

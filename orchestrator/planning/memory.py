@@ -1,0 +1,143 @@
+"""What each training of a recipe would hold in memory, and what finds no room: from sizes, before anything is read."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from students.config.cohort import CohortCommon
+from students.config.cohort_terms import CohortTerm
+from students.config.student import Term
+from students.data.memory import Division, Needs, Target, divide, memory_for
+from teachers.config.preprocess import Preprocess
+from teachers.config.resources import Resources
+from teachers.config.training import TrainConfig
+from teachers.errors import CollegiumError
+from teachers.preparing.look import Look
+
+from ..cluster.capacity import Node, request_of, workers_of
+from ..recipe.model import Recipe, name_in_recipe
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What one worker of a training holds; `who` is its key in the recipe."""
+
+    who: str
+    division: Division
+
+    def record(self) -> dict[str, Any]:
+        division = self.division
+        return {
+            "who": self.who,
+            "budget": division.total,
+            "held": dict(division.taken),
+            "not_held": list(division.too_large),
+        }
+
+    def line(self) -> str:
+        """For people."""
+        held = ", ".join(f"{part} {in_units(size)}" for part, size in self.division.taken.items())
+        told = f"{self.who}: {held or 'nothing'} held, of {in_units(self.division.total)} a worker"
+        if self.division.too_large:
+            told += f"; too large to hold: {', '.join(self.division.too_large)} (train.memory_gib)"
+        return told
+
+
+def in_units(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:,.1f} KiB"
+
+
+@dataclass(frozen=True)
+class Asking:
+    """One network that is to be trained. `beside`: networks that share its budget, `workers`: those that share the host's RAM."""
+
+    who: str
+    preprocess: Preprocess
+    train: TrainConfig
+    resources: Resources
+    workers: int = 1
+    beside: int = 1
+    teachers: Sequence[str] = ()
+    objective: Sequence[Term | CohortTerm] = ()
+    labelled_only: bool = False
+
+
+def holdings(recipe: Recipe, seen: Look, nodes: Sequence[Node]) -> list[Holding]:
+    """Of every training; none where only reading the source tells how many rows there are. Controls need no more."""
+    if seen.rows_by_split is None or seen.classes is None:
+        return []
+    found = []
+    for asking in _askings(recipe):
+        on_gpu = request_of(nodes, asking.resources).get("GPU", 0) > 0
+        total = memory_for(asking.train, "cuda" if on_gpu else "cpu", asking.workers) // asking.beside
+        try:
+            found.append(Holding(asking.who, divide(total, _needs(recipe, seen, asking))))
+        except CollegiumError:  # of a preprocess function: `--check` tells
+            continue
+    return found
+
+
+def _askings(recipe: Recipe) -> Iterator[Asking]:
+    for name, teacher in recipe.teachers.items():
+        if teacher.kind == "module" and (train := teacher.train):
+            here = f"teachers.{name}", teacher.preprocess, train, teacher.resources
+            yield Asking(*here, train.workers, labelled_only=True)
+    for name, learner in recipe.learners.items():
+        where, heard = name_in_recipe(recipe, name), (learner.teachers, learner.objective)
+        if not isinstance(learner, CohortCommon):
+            who = where, learner.preprocess, learner.train, learner.resources
+            yield Asking(*who, workers_of(learner), 1, *heard)
+            continue
+        together = len(learner.members) if learner.members_in_one_process else 1
+        for member, own in learner.members.items():
+            who = f"{where}.members.{member}", own.preprocess, learner.member_train(member), learner.resources
+            yield Asking(*who, workers_of(learner), together, *heard)
+
+
+def _needs(recipe: Recipe, seen: Look, asking: Asking) -> Needs:
+    from teachers.models.preprocess import Preprocessor
+
+    assert seen.rows_by_split is not None
+    rows = seen.rows_by_split["train"]
+    if asking.labelled_only:
+        rows = min(rows, recipe.transfer_set.labelled_by_split.get("train", rows))
+    blank = [replace(c, mean=(0.0,) * c.shape[-1], std=(1.0,) * c.shape[-1]) for c in seen.columns]
+    per_row = Preprocessor(asking.preprocess, blank).bytes_per_row
+    live = [name for name in asking.teachers if name in recipe.teachers and recipe.teachers[name].mode == "live"]
+    validation = -(-seen.rows_by_split["validation"] // asking.train.workers)
+    return Needs(
+        inputs=None if asking.train.augment or live else rows * per_row,
+        stored_inputs=rows * sum(column.bytes_per_row for column in seen.columns),
+        targets=_targets(seen, asking, live, rows),
+        stored_labels=_stored_labels(recipe, seen, asking, rows),
+        validation=validation * per_row,
+        copies=2 if asking.train.labelled_fraction else 1,
+    )
+
+
+def _targets(seen: Look, asking: Asking, live: Sequence[str], rows: int) -> tuple[Target, ...]:
+    from students.objective.targets import combination_of
+    from students.runs.run import Source
+    from teachers.soft_targets.combine.class_scores import COMBINE
+
+    sources = [Source(name, {}) for name in asking.teachers]
+    found = [combination_of(term, sources, number) for number, term in enumerate(asking.objective)]
+    once = 4 * rows * (len(seen.classes or ()) + 1)
+    return tuple(
+        Target(each.teachers, once if each.rule in COMBINE and not set(each.teachers) & set(live) else None)
+        for each in dict.fromkeys(found)
+        if each is not None
+    )
+
+
+def _stored_labels(recipe: Recipe, seen: Look, asking: Asking, rows: int) -> Mapping[str, int]:
+    from teachers.soft_targets.encodings.table import ENCODINGS
+
+    found = {}
+    for name in asking.teachers:
+        config = recipe.teachers.get(name)
+        classes = len((config.classes if config else None) or seen.classes or ())
+        fields = ENCODINGS[config.encoding if config else "dense"].fields(classes)
+        live = config is not None and config.mode == "live"
+        found[name] = 0 if live else rows * sum(field.nbytes for field in fields)
+    return found

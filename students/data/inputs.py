@@ -1,0 +1,132 @@
+"""From stored rows to what a network takes: once for all rows, or anew for every batch, after augmentation.
+
+Knows nothing of labels, of teachers or of the order of rows.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from teachers.models.preprocess import Preprocessor
+from teachers.rows.rows import Chosen, Rows
+from teachers.transfer_set.transfer_set import Segment, TransferSet
+
+from ..objective.targets import Batch, Column
+from ..runs.run import Run
+from .augment import augmentation
+from .draws import Views
+
+Network = Tensor | dict[str, Tensor]
+"""What a network takes: one tensor, or one per input column."""
+
+Inputs = Callable[[Batch, Views | None], Network]
+Canonical = Callable[[Batch, Views | None], dict[str, Tensor]]
+Only = np.ndarray | None
+"""bool `[rows]`, which rows of the training segments are drawn at all; None: all."""
+CHUNK = 4096
+INPUT = "input."
+KEY = "sample_key"
+"""Of a batch for live teachers: the bits of u64 as i64."""
+
+
+def made_once(
+    transfer_set: TransferSet, segments: Sequence[Segment], preprocessor: Preprocessor, only: Only
+) -> tuple[dict[str, Column], Inputs]:
+    """All rows as the network takes them, one column an input."""
+    masks = masks_of(segments, only)
+    chunks = [
+        chunk
+        for segment, mask in zip(segments, masks, strict=True)
+        for chunk in preprocessed(transfer_set, segment, preprocessor, torch.device("cpu"), only=mask)
+    ]
+    if isinstance(chunks[0], Tensor):
+        ready = {"": torch.cat(chunks)}  # type: ignore[arg-type]
+    else:
+        ready = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}  # type: ignore[index]
+    columns: dict[str, Column] = {INPUT + name: tensor for name, tensor in ready.items()}
+    return columns, lambda batch, _: as_network_takes_it({name: batch[INPUT + name] for name in ready})
+
+
+def made_anew(
+    rows: dict[str, Rows], augmented: Canonical, preprocessor: Preprocessor
+) -> tuple[dict[str, Column], Inputs]:
+    """The columns as they are stored; each batch is augmented and preprocessed by itself."""
+
+    def inputs(batch: Batch, views: Views | None) -> Network:
+        ready: Network = preprocessor(augmented(batch, views))
+        return ready
+
+    return {INPUT + name: column for name, column in rows.items()}, inputs
+
+
+def made_before(
+    rows: dict[str, Rows], keys: np.ndarray, preprocessor: Preprocessor
+) -> tuple[dict[str, Column], Inputs]:
+    """Stored columns and keys, which live teachers are told; their batches are augmented before they become inputs."""
+    columns = {INPUT + name: column for name, column in rows.items()} | {KEY: torch.from_numpy(keys.view(np.int64))}
+
+    def inputs(batch: Batch, _: Views | None) -> Network:
+        ready: Network = preprocessor({name: batch[INPUT + name] for name in rows})
+        return ready
+
+    return columns, inputs
+
+
+def stored_columns(transfer_set: TransferSet, segments: Sequence[Segment], only: Only) -> dict[str, Rows]:
+    """The input columns of all segments as they are stored, one after the other."""
+    parts = [transfer_set.input_rows(segment) for segment in segments]
+    rows = {name: Rows([part for rows in parts for part in rows[name].parts]) for name in parts[0]}
+    return rows if only is None else {name: Chosen(column, np.flatnonzero(only)) for name, column in rows.items()}
+
+
+def augmenting(names: Sequence[str], run: Run) -> Canonical:
+    """What gives the stored columns `names` of a batch after the run's augmentation."""
+    augment = augmentation(run.train.augments)
+
+    def augmented(batch: Batch, views: Views | None) -> dict[str, Tensor]:
+        canonical = {name: batch[INPUT + name] for name in names}
+        if augment is None or views is None:
+            return canonical
+        moved = augment(as_network_takes_it(canonical), views)
+        return moved if isinstance(moved, dict) else dict.fromkeys(canonical, moved)
+
+    return augmented
+
+
+def as_network_takes_it(columns: dict[str, Tensor]) -> Network:
+    return next(iter(columns.values())) if len(columns) == 1 else columns
+
+
+def masks_of(segments: Sequence[Segment], only: Only) -> list[Only]:
+    """`only` of each segment."""
+    if only is None:
+        return [None for _ in segments]
+    ends = np.cumsum([segment.num_rows for segment in segments])
+    return list(np.split(only, ends[:-1]))
+
+
+def preprocessed(
+    transfer_set: TransferSet,
+    segment: Segment,
+    preprocessor: Preprocessor,
+    device: torch.device,
+    rows: int = CHUNK,
+    only: Only = None,
+) -> Iterator[Network]:
+    """The inputs of a segment, some rows at a time, in order."""
+    for first in range(0, segment.num_rows, rows):
+        canonical = transfer_set.inputs(segment, first, min(rows, segment.num_rows - first))
+        if only is not None:
+            here = np.flatnonzero(only[first : first + rows])
+            if not len(here):
+                continue
+            canonical = {name: column[here] for name, column in canonical.items()}
+        yield preprocessor({name: torch.tensor(column, device=device) for name, column in canonical.items()})
+
+
+def bytes_of_validation(transfer_set: TransferSet, preprocessor: Preprocessor, world: int) -> int:
+    """Of one rank's share of the validation rows, as the network takes them."""
+    num_rows = sum(segment.num_rows for segment in transfer_set.of("validation"))
+    return -(-num_rows // world) * preprocessor.bytes_per_row

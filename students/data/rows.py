@@ -1,0 +1,223 @@
+"""All rows of one training, side by side: inputs, labels and what teachers say, and what of it is held in memory."""
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from teachers.errors import DataError, RecipeError
+from teachers.models.preprocess import Preprocessor
+from teachers.rows.rows import Chosen, Rows
+from teachers.transfer_set.transfer_set import Segment, TransferSet
+
+from ..config.cohort_terms import CohortTerm
+from ..config.student import PeerLossName, Term
+from ..objective.objective import Objective, every_row, labels_of
+from ..objective.peer_targets import NEED_LABELS
+from ..objective.targets import (
+    Asked,
+    Batch,
+    Column,
+    Combination,
+    Targets,
+    Voice,
+    check_encodings,
+    combination_of,
+    voice_of,
+)
+from ..runs.run import Run
+from .inputs import (
+    Canonical,
+    Inputs,
+    Only,
+    augmenting,
+    bytes_of_validation,
+    made_anew,
+    made_before,
+    made_once,
+    stored_columns,
+)
+from .memory import Division, Needs, Target, divide
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Row-aligned columns for the reader, and what turns them into a step: shared by the seeds of one stage."""
+
+    columns: dict[str, Column]
+    labelled: np.ndarray
+    """bool `[num_rows]`."""
+    objective: Objective
+    inputs: Inputs
+    """A batch, and from what it is augmented, to what the network takes."""
+    division: Division
+    """What of all this is held in memory."""
+    canonical: Canonical | None = None
+    """The same before the network's own preprocess; None where a batch does not bring it."""
+    live: "LiveRows | None" = None
+    """Of a run with live teachers: its batches must pass `students.training.look_ahead` before they become a step."""
+
+
+@dataclass(frozen=True)
+class LiveRows:
+    """Who is asked about every batch, how many batches ahead, and about what: the rows as the student will see them."""
+
+    teachers: tuple[str, ...]
+    prefetch: int
+    augmented: Canonical
+    """Canonical inputs by column, after augmentation; put back into the batch, `inputs` augments them no more."""
+
+
+def load_rows(
+    run: Run, transfer_set: TransferSet, preprocessor: Preprocessor, memory_bytes: int, world: int = 1
+) -> TrainingRows:
+    """Open the train segments and the stores of `run`; what fits `memory_bytes` is computed and held once.
+
+    Raises DataError when no row can be drawn, RecipeError or StoreError when the stores cannot serve the objective.
+    """
+    segments = transfer_set.of("train")
+    labels = np.concatenate([transfer_set.labels(segment) for segment in segments]).astype(np.int64)
+    labelled = np.concatenate([transfer_set.labelled(segment) for segment in segments]) & (labels >= 0)
+    only = labelled if run.labelled_only and not labelled.all() else None
+    if only is not None:
+        labels, labelled = labels[only], labelled[only]
+    check_that_there_are_rows(len(labels), run)
+    voices, combinations = who_is_heard(run, transfer_set, segments)
+    stored = stored_columns(transfer_set, segments, only)
+    together = [*dict.fromkeys(each for each in combinations if each is not None)]
+    needs = needs_of(run, preprocessor, labelled, stored, voices, together)
+    needs = replace(needs, validation=bytes_of_validation(transfer_set, preprocessor, world))
+    division = divide(memory_bytes, needs)
+    columns, inputs, augmented, asked = columns_of_inputs(run, transfer_set, preprocessor, stored, only, division)
+    columns["label"] = torch.from_numpy(labels.clip(min=0))
+    if not labelled.all():
+        columns["has_label"] = torch.from_numpy(labelled.astype(np.float32))
+    held = {each for each, once in zip(together, division.targets, strict=True) if once}
+    objective, targets = bring_targets(run, voices, combinations, sum(each.num_rows for each in segments), held)
+    columns |= (
+        targets.columns
+        if only is None
+        else {name: chosen(column, np.flatnonzero(only)) for name, column in targets.columns.items()}
+    )
+    return TrainingRows(columns, labelled, objective, inputs, division, augmented, asked)
+
+
+def columns_of_inputs(
+    run: Run,
+    transfer_set: TransferSet,
+    preprocessor: Preprocessor,
+    stored: dict[str, Rows],
+    only: Only,
+    division: Division,
+) -> tuple[dict[str, Column], Inputs, Canonical | None, "LiveRows | None"]:
+    """Of `TrainingRows`: the columns of inputs, what makes them of a batch, what augments it, and who is asked about it."""
+    segments = transfer_set.of("train")
+    if division.inputs:
+        columns, inputs = made_once(transfer_set, segments, preprocessor, only)
+        return columns, inputs, None, None
+    augmented = augmenting([*stored], run)
+    if live := live_sources(run):
+        keys = np.concatenate([transfer_set.keys(segment) for segment in segments])
+        columns, inputs = made_before(stored, keys if only is None else keys[only], preprocessor)
+        return columns, inputs, augmented, LiveRows(tuple(live), max(live.values()), augmented)
+    columns, inputs = made_anew(stored, augmented, preprocessor)
+    return columns, inputs, augmented, None
+
+
+def needs_of(
+    run: Run,
+    preprocessor: Preprocessor,
+    labelled: np.ndarray,
+    stored: dict[str, Rows],
+    voices: Mapping[str, Voice],
+    together: Sequence[Combination],
+) -> Needs:
+    """Without those of validation."""
+    num_rows = len(labelled)
+    is_parted = run.membership.share_of_rows[1] > 1 or (run.train.labelled_fraction and not labelled.all())
+    return Needs(
+        inputs=num_rows * preprocessor.bytes_per_row if can_be_made_once(run) else None,
+        stored_inputs=sum(column.nbytes for column in stored.values()),
+        targets=tuple(
+            Target(each.teachers, bytes_combined(each, voices, num_rows) if each.is_made_once(voices) else None)
+            for each in together
+        ),
+        stored_labels={name: sum(column.nbytes for column in voice.columns.values()) for name, voice in voices.items()},
+        validation=0,
+        copies=2 if is_parted else 1,
+    )
+
+
+def can_be_made_once(run: Run) -> bool:
+    """Whether nothing random comes before the network's own preprocess, and nobody asks for the rows before it."""
+    return run.train.augment is None and not run.membership.keeps_canonical and not live_sources(run)
+
+
+def bytes_combined(combination: Combination, voices: Mapping[str, Voice], num_rows: int) -> int:
+    """Of a target and the weight of each row, in float32."""
+    return 4 * num_rows * (len(voices[combination.teachers[0]].known) + 1)
+
+
+def who_is_heard(
+    run: Run, transfer_set: TransferSet, segments: Sequence[Segment]
+) -> tuple[dict[str, Voice], list[Combination | None]]:
+    """The teachers that the objective of `run` listens to, and how each term combines them."""
+    combinations = [combination_of(term, run.sources, number) for number, term in enumerate(run.objective)]
+    heard = {name for combination in combinations if combination for name in combination.teachers}
+    voices = {source.name: voice_of(source, transfer_set, segments) for source in run.sources if source.name in heard}
+    if silent := sorted(heard - set(voices)):
+        raise RecipeError(f"{run.stage_name}: the objective listens to {silent}, who have no soft targets here")
+    return voices, combinations
+
+
+def bring_targets(
+    run: Run,
+    voices: Mapping[str, Voice],
+    combinations: Sequence[Combination | None],
+    num_rows: int,
+    held: Set[Combination],
+) -> tuple[Objective, Targets]:
+    """The objective of `run`, and the columns of soft targets that it needs; those of `held` are combined once."""
+    targets = Targets(voices, num_rows, held)
+    asks: list[Callable[[Batch], Asked]] = []
+    for number, (term, combination) in enumerate(zip(run.objective, combinations, strict=True)):
+        if combination is not None:
+            check_encodings(term, number, combination, voices)
+        asks.append(ask_without_teachers(term, run) if combination is None else targets.answer(combination))
+    return Objective(run.objective, asks), targets
+
+
+def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Callable[[Batch], Asked]:
+    """Of a term that compares with labels, or with what peers say of every row, or of the labelled ones."""
+    of_peers = term.loss in get_args(PeerLossName)
+    return every_row if of_peers and run.membership.peer_rule not in NEED_LABELS else labels_of
+
+
+def live_sources(run: Run) -> dict[str, int]:
+    """Live teachers that the objective listens to: for how many batches ahead each is asked."""
+    combinations = [combination_of(term, run.sources, number) for number, term in enumerate(run.objective)]
+    heard = {name for combination in combinations if combination for name in combination.teachers}
+    return {source.name: source.live.prefetch for source in run.sources if source.live and source.name in heard}
+
+
+def check_that_there_are_rows(found: int, run: Run) -> None:
+    if found == 0:
+        needed = "labelled rows" if run.labelled_only else "rows"
+        raise DataError(f"{run.stage_name}: there are no {needed} to train {run.name} on")
+
+
+def chosen(column: Column, index: np.ndarray | None) -> Column:
+    """Some rows of a column: of one in memory in a buffer of their own, of a mapped one where they lie."""
+    if index is None:
+        return column
+    if isinstance(column, Tensor):
+        return column[torch.from_numpy(index)]
+    if (index[1:] > index[:-1]).all():
+        return Chosen(column, index)
+    unique, inverse = np.unique(index, return_inverse=True)
+    out = torch.empty(len(unique), *column.shape, dtype=column.dtype)
+    column.gather(unique, out)
+    return out if np.array_equal(unique, index) else out[torch.from_numpy(inverse)]

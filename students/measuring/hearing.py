@@ -1,0 +1,106 @@
+"""What teachers say of labelled rows, each alone and all together, from their label stores.
+
+Knows nothing of students; the pipeline says whose stores, and which combination.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from teachers.errors import StoreError
+from teachers.soft_targets.combine.class_scores import COMBINE, align, check_combined
+from teachers.soft_targets.reader import SoftTargets
+from teachers.users_code import imports
+from teachers.users_code.calls import calling
+
+from ..tasks import classification
+from .labelled import ROWS_AT_ONCE, Labelled
+
+
+class Source(Protocol):
+    """Where one teacher's soft targets lie: a complete store per segment, and how its classes map."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def stores(self) -> Mapping[str, Path]: ...
+    @property
+    def class_map(self) -> Mapping[str, str | None] | None: ...
+    @property
+    def probability_floor(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the teachers of somebody say, f32[N, C] in the transfer set's classes."""
+
+    alone: Mapping[str, Tensor]
+    together: Tensor
+    class_only: frozenset[str] = frozenset()
+    """Whose store keeps the class only: what else their scores hold is `probability_floor`, no word of theirs."""
+
+    @property
+    def sure(self) -> bool:
+        """Whether the probabilities of all together are theirs."""
+        return not self.class_only
+
+    def figures(self, labels: Tensor) -> dict[str, dict[str, Any]]:
+        """Of every teacher."""
+        return {
+            name: classification.all_metrics(
+                logits, labels, self.together, sure=name not in self.class_only, ensemble_sure=self.sure
+            )
+            for name, logits in self.alone.items()
+        }
+
+
+def hear(
+    rows: Labelled,
+    sources: Sequence[Source],
+    combine: str,
+    teacher_weights: Mapping[str, float] | None = None,
+    order: Sequence[str] | None = None,
+) -> Heard:
+    """What each teacher says of `rows`, and what they say together; `order`: in which a rule is given them."""
+    heard = {source.name: _aligned(rows, source) for source in sources}
+    alone = {name: _combined([said], "mean_probability", {}) for name, said in heard.items()}
+    names = order or list(heard)
+    keywords = {"teacher_weights": [teacher_weights[name] for name in names]} if teacher_weights else {}
+    class_only = frozenset(source.name for source in sources if _keeps_class_only(source))
+    return Heard(alone, _combined([heard[name] for name in names], combine, keywords), class_only)
+
+
+def _keeps_class_only(source: Source) -> bool:
+    return any(SoftTargets.open(store).spec.encoding == "label" for store in source.stores.values())
+
+
+def _aligned(rows: Labelled, source: Source) -> tuple[Tensor, Tensor]:
+    """Logits f32[N, C] in the transfer set's classes, and which of them the teacher knows, bool[C]."""
+    parts = []
+    for segment, mask in zip(rows.segments, rows.masks, strict=True):
+        store = SoftTargets.open(source.stores[segment.name])
+        if not np.array_equal(store.keys(), rows.transfer_set.keys(segment)):
+            raise StoreError(
+                f"{source.stores[segment.name]}: its rows are not those of segment {segment.name} of "
+                f"{rows.transfer_set.folder}; it was made from other data, label again"
+            )
+        index, known = align(store.spec.classes, rows.transfer_set.classes, source.class_map)
+        parts.append(store.logits(source.probability_floor)[torch.from_numpy(mask)][:, index])
+    return torch.cat(parts), known
+
+
+def _combined(heard: Sequence[tuple[Tensor, Tensor]], combine: str, keywords: Mapping[str, Any]) -> Tensor:
+    rule = COMBINE[combine] if combine in COMBINE else imports.load(combine)
+    known = torch.stack([known for _, known in heard])[:, None]
+    parts = []
+    for first in range(0, len(heard[0][0]), ROWS_AT_ONCE):
+        logits = torch.stack([said[first : first + ROWS_AT_ONCE] for said, _ in heard])
+        with calling("objective.combine", combine):
+            said = rule(logits, temperature=1.0, known=known.expand_as(logits), **keywords)
+            parts.append(check_combined(said, logits, f"objective.combine: {combine}")[0])
+    return torch.cat(parts)

@@ -1,0 +1,66 @@
+"""The most confident wrong answers of a network, with the rows that it gave them to. Knows nothing of how they are shown."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from teachers.transfer_set.transfer_set import Column
+
+from .labelled import Labelled
+
+SHOWN = 12
+EDGE = 96
+"""Pixels: a larger image is drawn smaller."""
+VALUES = 16
+"""Of a column of numbers, the first so many are told."""
+
+
+def confident_mistakes(said: Tensor, ensemble: Tensor, rows: Labelled) -> list[dict[str, Any]]:
+    """Rows to which `said` f32[N, C] gives a wrong class, the surest first: id, classes, and what the row looks like.
+
+    `inputs` holds of each column the first `values`, or the image as `png` in base64 (not larger than 96 pixels).
+    """
+    confidence, answers = torch.softmax(said.double(), -1).max(-1)
+    wrong = torch.nonzero(answers != rows.labels).flatten()
+    surest = wrong[torch.argsort(confidence[wrong], descending=True, stable=True)[:SHOWN]].tolist()
+    names = rows.transfer_set.classes
+    places = [rows.place(number) for number in surest]
+    inputs = [rows.transfer_set.inputs(segment, row, 1) for segment, row in places]
+    brightest = {
+        column.name: max((int(each[column.name].max()) for each in inputs), default=0)
+        for column in rows.transfer_set.columns
+        if column.kind == "image"
+    }
+    return [
+        {
+            "id": rows.transfer_set.ids(segment)[row].as_py(),
+            "label": names[int(rows.labels[number])],
+            "said": names[int(answers[number])],
+            "confidence": float(confidence[number]),
+            "ensemble": names[int(ensemble[number].argmax())],
+            "inputs": [_looks(column, shown[column.name][0], brightest) for column in rows.transfer_set.columns],
+        }
+        for number, (segment, row), shown in zip(surest, places, inputs, strict=True)
+    ]
+
+
+def _looks(column: Column, value: NDArray[Any], brightest: dict[str, int]) -> dict[str, Any]:
+    if column.kind == "image":
+        return {"column": column.name, "png": _png(value, brightest[column.name])}
+    return {"column": column.name, "values": value[:VALUES].tolist(), "of": len(value)}
+
+
+def _png(pixels: NDArray[np.uint8], brightest: int) -> str:
+    """Base64 of a PNG of uint8 [H, W, C]; `brightest` becomes white, since some images are 0 to 16."""
+    bright = (pixels.astype(np.float64) * (255 / max(brightest, 1))).round().astype(np.uint8)
+    image = Image.fromarray(bright if bright.shape[2] in (3, 4) else bright[:, :, 0])
+    image.thumbnail((EDGE, EDGE))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()

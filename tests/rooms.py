@@ -1,0 +1,16 @@
+"""The rooms of each package, top first: a room imports only rooms below it. Held by a test, drawn by `make docs`."""
+
+PACKAGES = ("orchestrator", "students", "teachers")
+"""Top first, too."""
+ROOMS = {
+    "orchestrator": ["cli", "running", "planning", "building", "tracking", "reporting", "watching", "search", "jobs", "stages", "cluster", "recipe"],
+    "students": ["fitting", "cohorts", "delivering", "training", "measuring", "data", "tasks", "objective", "runs", "config"],
+    "teachers": ["labelling", "preparing", "models", "sources", "transfer_set", "users_code", "soft_targets", "resources", "storage", "rows", "process", "config"],
+}  # fmt: skip
+"""Top first: a room imports only rooms below it."""
+BESIDE = {
+    "orchestrator": ["__init__", "__main__"],
+    "students": ["__init__", "models"],
+    "teachers": ["__init__", "zoo", "errors"],
+}
+"""Modules that stand beside the rooms: entry points on the left of these, what recipes and every room name."""
