@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from teachers.config.teacher import TeacherConfig
 from teachers.storage.seal import digest_of
+from teachers.users_code.imports import UserPath
 
 from ..cluster.cluster import Cluster
 from ..recipe.model import Learner, Recipe
@@ -32,7 +33,7 @@ class Context:
     watch: Watch
     tracker: Tracker
     journal: Journal
-    user_path: Path
+    user_path: UserPath
 
 
 @dataclass

@@ -27,6 +27,7 @@ from ..recipe.seen_rows import seen_problems
 from ..recipe.space import search_warnings
 from ..reporting.fairness import missing_augmentation
 from ..stages import keys
+from ..stages.code import code_problems, users_code
 from ..stages.stages import Built, Stage, Stages
 from ..stages.trainings import training_stages
 from .budgets import Rows, budget_notes, floor_notes, label_notes, seed_notes
@@ -88,13 +89,20 @@ def plan(
     Requests are compared with this machine, or with the nodes of the cluster at `address` (or RAY_ADDRESS).
     `dry_forward` builds every network and runs it on one batch of zeros (imports torch and the user's modules).
     """
-    from teachers.preparing.look import look, source_digest
-
     check(recipe)
     use_user_path(user_path or Path.cwd())
+    if problems := [*code_problems(recipe)]:
+        raise RecipeError("\n".join(dict.fromkeys([*import_problems(recipe), *problems, *folder_problems(recipe)])))
     out = place(out)
     mirror.check(out, writes=False)
     mirror.pull(out)
+    with users_code(recipe, (user_path or Path.cwd()).resolve(), out.absolute()):
+        return _plan(recipe, out, address, dry_forward=dry_forward)
+
+
+def _plan(recipe: Recipe, out: Path, address: str | None, *, dry_forward: bool) -> Plan:
+    from teachers.preparing.look import look, source_digest
+
     alone = (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
     made = Plan(bytes_free=_free(out), notes=check_variables(recipe, alone=alone))
     seen = look(recipe.transfer_set)

@@ -17,7 +17,8 @@ from teachers.storage import mirror
 from teachers.storage.disk import told_if_unfit
 from teachers.storage.place import place, use_one_cache
 from teachers.storage.seal import publish
-from teachers.users_code.imports import check_own_packages, use_user_path
+from teachers.users_code.code import UsersCode
+from teachers.users_code.imports import check_own_packages
 
 from ..building import pipeline
 from ..building.context import Context
@@ -27,10 +28,12 @@ from ..cluster.cluster import Cluster, cluster
 from ..cluster.environment import set_environment
 from ..recipe.load import check
 from ..recipe.model import Recipe, public
+from ..stages.code import users_code
 from ..stages.outline import planned
-from ..stages.stages import Stages
+from ..stages.stages import Built, Stage, Stages
 from ..watching.journal import Journal
 from ..watching.progress import Watch
+from ..watching.warnings import Warnings
 from .tracebacks import traceback_kept
 
 if TYPE_CHECKING:
@@ -86,12 +89,12 @@ class Begun:
     watch: Watch
     tracker: "Tracker"
     journal: Journal
-    user_path: Path
+    user_path: UsersCode
     start: float = field(default_factory=time.monotonic)
 
     @contextmanager
     def on_cluster(self, address: str | None) -> Iterator[Context]:
-        with cluster(address, self.recipe, self.stages.out) as joined:
+        with cluster(address, self.recipe, self.stages.out, self.user_path.digest) as joined:
             try:
                 with self._measured(joined):
                     yield Context(
@@ -123,7 +126,6 @@ def opened(
     check(recipe)
     set_environment()
     check_own_packages()
-    use_user_path(user_path)
     from ..tracking.server import check_place
     from ..tracking.tracker import Tracker
 
@@ -132,17 +134,25 @@ def opened(
     Stages(out).open()
     folder = _run_folder(out, recipe)
     journal = Journal(folder, command=command, recipe=recipe.name, planned=planned)
-    stages = Stages(out, journal.seen)
+    warnings = Warnings(folder / "warnings")
+
+    def seen(stage: Stage, at: Path, built: Built | None) -> None:
+        journal.seen(stage, at, built)
+        warnings.tell()
+
+    stages = Stages(out, seen)
     with (
         kept_in_storage(folder),
         working_on(run=folder.name),
         journal,
         traceback_kept(folder),
+        warnings,
+        users_code(recipe, user_path, out.absolute(), warnings.folder.absolute()) as code,
         Watch(quiet=quiet) as watch,
         Tracker.start(recipe, out, folder) as tracker,
     ):
         journal.tracked(tracker.ids())
-        yield Begun(recipe, folder, stages, watch, tracker, journal, user_path)
+        yield Begun(recipe, folder, stages, watch, tracker, journal, code)
 
 
 @contextmanager

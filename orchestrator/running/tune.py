@@ -34,6 +34,7 @@ from ..reporting.study import section
 from ..search.on_tune import name_of, run_trials
 from ..search.study import State, Study, Trial, Who, best_of, num_control_trials, set_aside, what_it_is_of
 from ..search.trial import Job, setting
+from ..stages.code import code_of_choices
 from ..stages.locks import folder_lock
 from ..stages.outline import planned_study
 from ..stages.trainings import training_stages
@@ -114,7 +115,7 @@ def _study(begun: Begun, context: Context, taught: Results, at: Path, doubt: Dou
     stages = training_stages(recipe, search.student, taught.prepared.digest, labels)
     first = stages["student", learner.train.seeds[0]]
     inputs = {first.called.get(name, name): digest for name, digest in first.inputs.items()}
-    study = Study.open(at, what_it_is_of(recipe, inputs))
+    study = Study.open(at, what_it_is_of(recipe, {**inputs, **code_of_choices(recipe)}))
     heard = {source.name: source for source in sources(recipe, learner, taught.taught, train)}
     now: dict[Who, Mapping[str, Any] | None] = {
         "student": values_now(learner, search),

@@ -12,16 +12,17 @@ from students.config.student import TeacherTermCommon, TermCommon
 from teachers.config.teacher import DECIDES_NOTHING, CheckpointTeacher, TeacherConfig
 from teachers.errors import RecipeError
 from teachers.storage.seal import digest_of, sha256_file
-from teachers.users_code.calls import within
-from teachers.users_code.digest import code_digest
 
 from ..recipe.deciding import without_names
-from ..recipe.model import Learner, Recipe, learner_of
+from ..recipe.model import Learner, Recipe, learner_of, name_in_recipe
+from .code import code_inputs, code_of_folder
 from .stages import Stage
 
 
 def prepare_stage(recipe: Recipe, source_digest: str) -> Stage:
     config = recipe.transfer_set.model_dump(mode="json")
+    if recipe.transfer_set.source.kind == "import":
+        return Stage("prepare", "transfer_set", config, code_inputs("transfer_set.source", config["source"]))
     config["source"] = {"kind": recipe.transfer_set.source.kind}  # where it lies decides nothing, its content does
     config["labelled"] = recipe.transfer_set.labelled_by_split  # `100` and `{train: 100}` are one thing
     return Stage("prepare", "transfer_set", config, {"source": source_digest})
@@ -29,13 +30,9 @@ def prepare_stage(recipe: Recipe, source_digest: str) -> Stage:
 
 def train_teacher_stage(recipe: Recipe, name: str, prepared: str) -> Stage:
     teacher = recipe.teachers[name]
-    fields = {"kind", "model", "arguments", "seed", "train", "preprocess", "classes"}
+    fields = {"kind", "model", "arguments", "files", "seed", "train", "preprocess", "classes"}
     config = {key: value for key, value in teacher.model_dump(mode="json").items() if key in fields}
-    inputs = {"transfer set": prepared}
-    if teacher.kind == "module" and teacher.train is not None:
-        inputs |= code_of(f"teachers.{name}", teacher.model, *teacher.train.augments, teacher.preprocess.function)
-    if teacher.kind == "sklearn":
-        inputs |= code_of(f"teachers.{name}", teacher.model, teacher.preprocess.function)
+    inputs = {"transfer set": prepared, **code_inputs(f"teachers.{name}", config)}
     return Stage("train_teacher", name, config, inputs)
 
 
@@ -45,8 +42,7 @@ def teacher_digest(recipe: Recipe, name: str, trained: str | None) -> str:
     if trained is not None:
         return trained
     if teacher.kind == "callable":
-        with within(f"teachers.{name}.function"):
-            return code_digest(teacher.function)
+        return digest_of([teacher.version, code_inputs(f"teachers.{name}", teacher.model_dump(mode="json"))])
     path = Path(teacher.path if teacher.kind == "checkpoint" else teacher.weights or "")
     files = [path / "config.json", path / "model.safetensors"] if teacher.kind == "checkpoint" else [path]
     for file in files:
@@ -61,12 +57,18 @@ def label_stage(
 ) -> Stage:
     """`segment`: (name, digest); `statistics`: digest of the columns' mean and std, which `normalise: auto` uses."""
     left_out = DECIDES_NOTHING | {"train", "weights", "path", "class_map", "seed", "allow_pickle", "trusted"}
+    if config.kind == "callable":  # it gets canonical inputs, and is its code
+        left_out |= {"preprocess"}
     decided_by = {key: value for key, value in config.model_dump(mode="json").items() if key not in left_out}
     decided_by["classes"] = config.classes or classes
-    inputs = {"teacher weights": weights, "rows": segment[1]}
-    if config.kind != "checkpoint" and config.preprocess.normalise == "auto":
+    inputs = {"rows": segment[1], **({} if config.kind == "callable" else {"teacher weights": weights})}
+    if (
+        config.kind in ("module", "sklearn")
+        and config.preprocess.normalise == "auto"
+        and not config.preprocess.function
+    ):
         inputs["statistics of the training rows"] = statistics
-    inputs |= code_of(f"teachers.{name}", config.preprocess.function, config.model if config.kind == "module" else None)
+    inputs |= code_inputs(f"teachers.{name}", code_of_folder(config) if config.kind == "checkpoint" else decided_by)
     return Stage("label", name, decided_by, inputs, part=segment[0])
 
 
@@ -80,11 +82,6 @@ def judge_stage(recipe: Recipe, name: str, prepared: str, split: str, labels: Ma
 def assistant_as_teacher(recipe: Recipe, name: str, folder: str) -> CheckpointTeacher:
     """How a trained student labels for others."""
     return CheckpointTeacher(kind="checkpoint", path=folder, resources=recipe.learners[learner_of(name)].resources)
-
-
-def networks_code(learner: Learner) -> list[str | None]:
-    networks = learner.members.values() if isinstance(learner, CohortCommon) else [learner]
-    return [name for network in networks for name in (network.model, network.preprocess.function)]
 
 
 def hearing(recipe: Recipe, teacher: str) -> dict[str, Any]:
@@ -138,8 +135,17 @@ def evaluate_stage(recipe: Recipe, name: str, prepared: str, student: str, label
     }
     if isinstance(learner, CohortCommon):
         config["as_one"] = learner.deliver == "ensemble"
-    inputs = {"transfer set": prepared, "student": student, **heard}
+    inputs = {"transfer set": prepared, "student": student, **heard, **_code_of_answers(recipe, name)}
     return Stage("evaluate", name, config, inputs, called=called)
+
+
+def _code_of_answers(recipe: Recipe, name: str) -> dict[str, str]:
+    """Of the networks of a student or cohort, and of its combination rules: what it is compared by."""
+    answers = {"model", "arguments", "files", "preprocess", "members"}
+    document = recipe.learners[name].model_dump(mode="json")
+    rules = [{key: term[key] for key in ("combine", "files")} for term in document["objective"] if "combine" in term]
+    networks = {key: value for key, value in document.items() if key in answers}
+    return code_inputs(name_in_recipe(recipe, name), {**networks, "rules": rules})
 
 
 def own_combination(config: Learner) -> dict[str, Any]:
@@ -155,9 +161,3 @@ def export_stage(recipe: Recipe, name: str, networks: Sequence[str], evaluation:
     """Of what lies in the folder: networks, figures, and what decided them. Its card says its own name, and no other."""
     config = {"name": name, "recipe": without_names(recipe, name)}
     return Stage("export", name, config, {"student": digest_of([*networks]), "evaluation": evaluation})
-
-
-def code_of(where: str, *names: str | None) -> dict[str, str]:
-    """Digests of the import strings among `names`, which stand under `where` in the recipe."""
-    with within(where):
-        return {f"code of {name}": code_digest(name) for name in names if name is not None and ":" in name}

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from students.config.cohort import CodistillationCohort, CohortCommon, OnlineTeacherCohort
 from students.config.cohort_terms import ChannelTerm, FeatureTerm, PeerTerm
-from students.config.student import ImportedTerm, TeacherTermCommon, control_train, labels_alone
+from students.config.student import control_train, labels_alone
 
 from ..recipe.model import Learner, Recipe, name_in_recipe
-from .keys import code_of, hearing, labels_by_place, networks_code, terms_by_place
+from .code import code_inputs
+from .keys import hearing, labels_by_place, terms_by_place
 from .stages import Stage
 
 Kind = Literal["student", "control", "offline"]
@@ -66,7 +67,7 @@ def _training_stage(
         document["teachers"] = [hearing(recipe, teacher) for teacher in learner.teachers]
         heard, called = labels_by_place(learner.teachers, labels)
         inputs |= heard
-    inputs |= code_of(name_in_recipe(recipe, name), *_code(learner, kind))
+    inputs |= code_inputs(name_in_recipe(recipe, name), document)
     return Stage("distill", name, document, inputs, part_of(learner, kind, seed), called)
 
 
@@ -98,12 +99,3 @@ def _members_alone(cohort: CohortCommon, kind: Kind) -> dict[str, Any]:
         members[name] = {**document, "train": train.model_dump(mode="json", exclude={"seeds"}), "every": every}
     apart = isinstance(cohort, CodistillationCohort) and cohort.workers_per_member is not None
     return {"members": members, "train": {}, "workers": cohort.workers, "apart": apart}
-
-
-def _code(learner: Learner, kind: Kind) -> list[str | None]:
-    train = control_train(learner.control, learner.train) if kind == "control" else learner.train
-    names = [*networks_code(learner), *train.augments]
-    if kind != "control":
-        terms = [term for term in learner.objective if isinstance(term, TeacherTermCommon)]
-        names += [*(term.combine for term in terms), *(term.loss for term in terms if isinstance(term, ImportedTerm))]
-    return names
