@@ -24,7 +24,7 @@ VARIABLES: dict[str, Variable] = {
         "Folder of the mirrors of an OUT in an object store; the driver's holds on all nodes.",
     ),
     "COLLEGIUM_CACHE_BYTES": Variable(
-        "Collegium", "half of what the disk has for them", "How much the mirrors may take."
+        "Collegium", "half of what the disk has for them", "How much the mirrors may take: `10GB`, `512MiB`, or bytes."
     ),
     "COLLEGIUM_LOG_FORMAT": Variable(
         "Collegium", "text", "As `--log-format`: `text`, or `json` for one object a line."
