@@ -3,14 +3,17 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from orchestrator.stages.locks import folder_lock
 from orchestrator.stages.stages import Stage, Stages, flat
 from teachers.errors import EnvironmentUnfit, StoreError
+from teachers.process.waiting import GivenUp, SideBySide
 from teachers.storage.seal import Seal, check_seal, inside, publish, read_seal, write_seal
 
 
@@ -167,3 +170,25 @@ def test_two_runs_in_one_out_build_a_stage_once_and_a_dead_ones_lock_is_free(tmp
 
 def test_flat_names_every_leaf() -> None:
     assert flat({"a": [{"b": 1}, 2], "c": {}}) == {"a.0.b": 1, "a.1": 2, "c": {}}
+
+
+def test_who_waits_for_another_runs_stage_says_so_and_since_when_and_ends_with_its_own_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def build() -> None:
+        opened(tmp_path).build(stage(), fill)
+
+    def fail() -> None:
+        time.sleep(12)
+        raise ValueError("another stage")
+
+    caplog.set_level("INFO")
+    (tmp_path / stage().folder).mkdir(parents=True)
+    with folder_lock(tmp_path / stage().folder, "label/wide"):
+        with pytest.raises(ValueError, match="another stage"), SideBySide("test", 2) as threads:
+            waiting = threads.start(build)
+            threads.start(fail)
+            threads.outcome(waiting)
+        assert isinstance(waiting.exception(), GivenUp)
+    told = r"waiting since \d\d:\d\d:\d\d \(1\d s\): another run is building label/wide"
+    assert re.search(told, caplog.text)
