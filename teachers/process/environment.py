@@ -34,6 +34,11 @@ VARIABLES: dict[str, Variable] = {
         "none",
         "On a head: JSON with each pool of nodes that may be added, its `nodes` and the resources of one.",
     ),
+    "COLLEGIUM_USERS_CODE": Variable(
+        "Set by Collegium",
+        "the digest of the user's modules",
+        "Of a run's workers on a cluster that was joined: none that holds other code is given to it.",
+    ),
     "COLLEGIUM_VERSION": Variable(
         "Collegium",
         "none",
