@@ -141,7 +141,7 @@ def build(digits, metrics_file, *, students=("small",), reason="new", **options)
         recipe=recipe_of(students, control=options.get("control", True)),
         stages=stages_of(reason),
         evaluations=evaluations_of(students, **options),
-        metrics=dict.fromkeys(students, metrics_file),
+        metrics={name: [metrics_file] for name in students},
         mlflow={"experiment_id": "1", "run_id": "abc", "uri": "http://127.0.0.1:5000"},
         prepared=digits.folder,
         seconds=12.0,
