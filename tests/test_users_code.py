@@ -567,5 +567,5 @@ def test_a_worker_runs_the_runs_own_version_in_the_runs_folder_whatever_it_holds
         address = ray.get_runtime_context().gcs_address
         subprocess.run([sys.executable, "-P", "-c", {joins!r}, address], check=True)
     """)
-    told = in_python(starts, tmp_path / "there").splitlines()
+    told = in_python(starts, tmp_path / "there", RAY_raylet_start_wait_time_s="300").splitlines()
     assert told[-2:] == ["True [1, 2] True", "3 True True"]
