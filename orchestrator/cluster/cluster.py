@@ -104,13 +104,21 @@ class Cluster:
                 self._start = self._keeper.submit(self._join)
                 outcome(self._start)
                 self._nodes = [node for node in ray.nodes() if node["Alive"]]
-                if self._recipe is not None:
-                    for note in check_capacity(self._recipe, self.in_reach):
-                        log.info("%s", note)
-                if self._out is not None and (len(self._nodes) > 1 or self._address not in (None, "local")):
-                    check_seen(self._out, self._nodes)
-                    self.new_nodes = NewNodes(self._out, self._nodes)
+                try:
+                    self._check()
+                except BaseException:
+                    self._nodes = []  # so that the next one who asks is told, too
+                    raise
         return self._nodes
+
+    def _check(self) -> None:
+        """Raise EnvironmentUnfit for a cluster that could never do the work, or that does not see OUT."""
+        if self._recipe is not None:
+            for note in check_capacity(self._recipe, self.in_reach):
+                log.info("%s", note)
+        if self._out is not None and (len(self._nodes) > 1 or self._address not in (None, "local")):
+            check_seen(self._out, self._nodes)
+            self.new_nodes = NewNodes(self._out, self._nodes)
 
     @property
     def in_reach(self) -> list[Mapping[str, float]]:

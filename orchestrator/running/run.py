@@ -1,6 +1,5 @@
 """One `collegium run`: its folder, cluster, tracker and report around the pipeline."""
 
-import json
 import logging
 import secrets
 import time
@@ -23,6 +22,7 @@ from teachers.users_code.imports import check_own_packages
 
 from ..building import pipeline
 from ..building.context import Context
+from ..building.evaluate import read_evaluation
 from ..building.pipeline import Results, Until
 from ..cluster.cluster import Cluster, cluster
 from ..cluster.environment import set_environment
@@ -136,8 +136,8 @@ def opened(
     journal = Journal(folder, command=command, recipe=recipe.name, planned=planned)
     warnings = Warnings(folder / "warnings")
 
-    def seen(stage: Stage, built: Built | None) -> None:
-        journal.seen(stage, built)
+    def seen(stage: Stage, at: Path, built: Built | None) -> None:
+        journal.seen(stage, at, built)
         warnings.tell()
 
     stages = Stages(out, seen)
@@ -178,9 +178,9 @@ def _report(
     context: Context, results: Results, ids: Mapping[str, str], seconds: float, folder: Path, **more: Any
 ) -> Mapping[str, Any]:
     stages = [built.record() for built in results.built()]
-    evaluations = {
-        name: json.loads((built.folder / "evaluation.json").read_bytes()) for name, built in results.evaluations.items()
-    }
+    heard = {"teachers": list(context.recipe.teachers)}
+    heard |= {name: config.teachers for name, config in context.recipe.learners.items()}
+    evaluations = {name: read_evaluation(built, heard[name]) for name, built in results.evaluations.items()}
     if not evaluations:
         return {"format": 1, "recipe": public(context.recipe), "stages": stages, "mlflow": dict(ids)}
     from ..reporting.document import build_report, write_report
@@ -189,7 +189,10 @@ def _report(
         recipe=public(context.recipe),
         stages=stages,
         evaluations=evaluations,
-        metrics={name: built.folder / "metrics.jsonl" for name, built in results.students.items()},
+        metrics={
+            name: [built.folder / "metrics.jsonl" for built in learned.trainings.values()]
+            for name, learned in results.students.items()
+        },
         mlflow=ids,
         prepared=results.prepared.folder,
         standings=results.standings,

@@ -3,17 +3,18 @@
 Knows nothing of how a stage is built, and imports no torch: `plan` uses it too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from students.config.cohort import CohortCommon
-from students.config.student import TeacherTermCommon
+from students.config.student import TeacherTermCommon, TermCommon
 from teachers.config.teacher import DECIDES_NOTHING, CheckpointTeacher, TeacherConfig
 from teachers.errors import RecipeError
 from teachers.storage.seal import digest_of, sha256_file
 
-from ..recipe.model import Learner, Recipe, learner_of, name_in_recipe, public
+from ..recipe.deciding import without_names
+from ..recipe.model import Learner, Recipe, learner_of, name_in_recipe
 from .code import code_inputs, code_of_folder
 from .stages import Stage
 
@@ -73,28 +74,14 @@ def label_stage(
 
 def judge_stage(recipe: Recipe, name: str, prepared: str, split: str, labels: Mapping[str, str]) -> Stage:
     """How `teachers`, or one assistant, stand. `labels`: by teacher, the digest of what it says of the rows of `split`."""
-    config = {"split": split, "teachers": {teacher: hearing(recipe, teacher) for teacher in labels}}
-    inputs = {"transfer set": prepared, **{f"labels of {teacher}": digest for teacher, digest in labels.items()}}
-    return Stage("judge", name, config, inputs)
+    heard, called = labels_by_place(list(labels), labels)
+    config = {"split": split, "teachers": [hearing(recipe, teacher) for teacher in labels]}
+    return Stage("judge", name, config, {"transfer set": prepared, **heard}, called=called)
 
 
 def assistant_as_teacher(recipe: Recipe, name: str, folder: str) -> CheckpointTeacher:
     """How a trained student labels for others."""
     return CheckpointTeacher(kind="checkpoint", path=folder, resources=recipe.learners[learner_of(name)].resources)
-
-
-NOT_OF_TRAINING = {"resources", "require", "deliver", "placement"}
-"""Fields of a student or cohort that cannot change what is trained."""
-
-
-def distill_stage(recipe: Recipe, name: str, prepared: str, labels: Mapping[str, str]) -> Stage:
-    """Of a student or a cohort. `labels`: by teacher, the digest of what it says of the training rows."""
-    learner = recipe.learners[name]
-    config = {key: value for key, value in learner.model_dump(mode="json").items() if key not in NOT_OF_TRAINING}
-    config["teachers"] = {teacher: hearing(recipe, teacher) for teacher in learner.teachers}
-    inputs = {"transfer set": prepared, **{f"labels of {teacher}": digest for teacher, digest in labels.items()}}
-    inputs |= code_inputs(name_in_recipe(recipe, name), config)
-    return Stage("distill", name, config, inputs)
 
 
 def hearing(recipe: Recipe, teacher: str) -> dict[str, Any]:
@@ -105,24 +92,51 @@ def hearing(recipe: Recipe, teacher: str) -> dict[str, Any]:
     return {"class_map": config.class_map, "probability_floor": config.probability_floor}
 
 
+def labels_by_place(teachers: Sequence[str], labels: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Inputs of a stage that hears `teachers`, by their places; and what these are called in the recipe."""
+    places = {teacher: f"labels of teacher {number}" for number, teacher in enumerate(teachers)}
+    inputs = {place: labels[teacher] for teacher, place in places.items()}
+    return inputs, {place: f"labels of {teacher}" for teacher, place in places.items()}
+
+
+def terms_by_place(terms: Sequence[TermCommon], teachers: Sequence[str]) -> list[dict[str, Any]]:
+    """An objective whose terms name teachers by their places."""
+    documents = [term.model_dump(mode="json") for term in terms]
+    for document in documents:
+        if document.get("teachers") is not None:
+            document["teachers"] = [teachers.index(teacher) for teacher in document["teachers"]]
+        if document.get("teacher_weights") is not None:
+            document["teacher_weights"] = weights_by_place(document["teacher_weights"], teachers)
+    return documents
+
+
+def weights_by_place(weights: Mapping[str, float], teachers: Sequence[str]) -> list[float | None]:
+    return [weights.get(teacher) for teacher in teachers]
+
+
 def evaluate_teachers_stage(recipe: Recipe, prepared: str, labels: Mapping[str, str]) -> Stage:
-    config = {"teachers": {teacher: hearing(recipe, teacher) for teacher in recipe.teachers}}
-    inputs = {"transfer set": prepared, **{f"labels of {teacher}": digest for teacher, digest in labels.items()}}
-    return Stage("evaluate", "teachers", config, inputs)
+    heard, called = labels_by_place(list(recipe.teachers), labels)
+    config = {"teachers": [hearing(recipe, teacher) for teacher in recipe.teachers]}
+    return Stage("evaluate", "teachers", config, {"transfer set": prepared, **heard}, called=called)
 
 
 def evaluate_stage(recipe: Recipe, name: str, prepared: str, student: str, labels: Mapping[str, str]) -> Stage:
     learner = recipe.learners[name]
+    heard, called = labels_by_place(learner.teachers, labels)
+    ensemble = own_combination(learner)
+    if ensemble.get("teacher_weights") is not None:
+        ensemble["teacher_weights"] = weights_by_place(ensemble["teacher_weights"], learner.teachers)
+    if ensemble:
+        ensemble["order"] = [learner.teachers.index(teacher) for teacher in ensemble["order"]]
     config = {
-        "teachers": {teacher: hearing(recipe, teacher) for teacher in learner.teachers},
-        "ensemble": own_combination(learner),
-        "cpus": learner.resources.cpus,  # latency is measured with as many threads
+        "teachers": [hearing(recipe, teacher) for teacher in learner.teachers],
+        "ensemble": ensemble,
+        "cpus": float(learner.resources.cpus),  # latency is measured with as many threads
     }
     if isinstance(learner, CohortCommon):
         config["as_one"] = learner.deliver == "ensemble"
-    inputs = {"transfer set": prepared, "student": student, **_code_of_answers(recipe, name)}
-    inputs |= {f"labels of {teacher}": digest for teacher, digest in labels.items()}
-    return Stage("evaluate", name, config, inputs)
+    inputs = {"transfer set": prepared, "student": student, **heard, **_code_of_answers(recipe, name)}
+    return Stage("evaluate", name, config, inputs, called=called)
 
 
 def _code_of_answers(recipe: Recipe, name: str) -> dict[str, str]:
@@ -143,12 +157,7 @@ def own_combination(config: Learner) -> dict[str, Any]:
     return {}
 
 
-def export_stage(recipe: Recipe, name: str, student: str, evaluation: str) -> Stage:
-    document = public(recipe)
-    for gated in (
-        "teachers",
-        "students",
-        "cohorts",
-    ):  # what is required of somebody changes nothing of what is delivered
-        document[gated] = {who: {**config, "require": None} for who, config in document[gated].items()}
-    return Stage("export", name, {"recipe": document}, {"student": student, "evaluation": evaluation})
+def export_stage(recipe: Recipe, name: str, networks: Sequence[str], evaluation: str) -> Stage:
+    """Of what lies in the folder: networks, figures, and what decided them. Its card says its own name, and no other."""
+    config = {"name": name, "recipe": without_names(recipe, name)}
+    return Stage("export", name, config, {"student": digest_of([*networks]), "evaluation": evaluation})

@@ -71,7 +71,7 @@ class OpenTask:
         transfer_set = TransferSet.open(task.transfer_set)
         segment = transfer_set.segment(task.segment)
         store = SoftTargetStore.open(task.store)
-        if (store.spec.segment, store.spec.segment_digest) != (segment.name, segment.digest):
+        if store.spec.segment_digest != segment.digest:
             raise StoreError(
                 f"{task.store} is about segment {store.spec.segment} {store.spec.segment_digest[:12]}, "
                 f"the transfer set has {segment.name} {segment.digest[:12]}; take another folder for these rows"
