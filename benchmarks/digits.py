@@ -13,15 +13,15 @@ python benchmarks/digits.py [--splits 5]
 import argparse
 import itertools
 import json
-import re
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from benchmarks.record import finish, with_record
 from orchestrator.cluster.cluster import cluster
 from orchestrator.recipe.load import load_recipe
 from orchestrator.recipe.model import Recipe
@@ -112,14 +112,20 @@ def test_accuracy(folder: Path, transfer_set: Path) -> float:
 def table(rows: Mapping[int, Mapping[str, float]]) -> str:
     lines = ["| split seed | " + " | ".join(COLUMNS) + " |", "|---|" + "---|" * len(COLUMNS)]
     lines += [f"| {seed} | " + " | ".join(f"{row[c]:.3f}" for c in COLUMNS) + " |" for seed, row in rows.items()]
-    means = [f"{statistics.mean(row[c] for row in rows.values()):.3f}" for c in COLUMNS]
-    spread = [f"{statistics.stdev(row[c] for row in rows.values()):.3f}" for c in COLUMNS] if len(rows) > 1 else []
-    return "\n".join([*lines, f"| **mean** | {' | '.join(means)} |", f"| sd | {' | '.join(spread)} |"])
+    for name, values in (("**mean**", over(statistics.mean, rows)), ("sd", over(statistics.stdev, rows))):
+        lines.append(f"| {name} | " + " | ".join(f"{values[c]:.3f}" for c in COLUMNS) + " |")
+    return "\n".join(lines)
+
+
+def over(statistic: Callable[[list[float]], float], rows: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+    """Of each column; needs two splits or more."""
+    return {column: round(statistic([row[column] for row in rows.values()]), 4) for column in COLUMNS}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--splits", type=int, default=5, help="two or more")
+    with_record(parser)
     arguments = parser.parse_args()
     rows: dict[int, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="collegium-digits-") as folder, cluster():
@@ -129,18 +135,17 @@ def main() -> None:
                 f"split {seed}: " + yaml.safe_dump(rows[seed], default_flow_style=True, width=200).strip(), flush=True
             )
     print(table(rows))
-    means = {c: statistics.mean(row[c] for row in rows.values()) for c in COLUMNS}
-    print(
-        json.dumps(
-            {
-                "gain_over_tuned_control": round(means["student"] - means["tuned control"], 4),
-                "gain_over_control": round(means["student"] - means["control"], 4),
-                "gain_over_control_on_rows_as_they_are": round(means["student"] - means[PLAIN], 4),
-                "gain_over_self_training": round(means["student"] - means["self-training"], 4),
-                **{re.sub(r"\W+", "_", name): round(value, 4) for name, value in means.items()},
-            }
-        )
-    )
+    mean = over(statistics.mean, rows)
+    figures = {
+        "gain_over_tuned_control": round(mean["student"] - mean["tuned control"], 4),
+        "gain_over_control": round(mean["student"] - mean["control"], 4),
+        "gain_over_control_on_rows_as_they_are": round(mean["student"] - mean[PLAIN], 4),
+        "gain_over_self_training": round(mean["student"] - mean["self-training"], 4),
+        "mean": mean,
+        "sd": over(statistics.stdev, rows),
+        "splits": rows,
+    }
+    finish("digits", figures, keep=arguments.record)
 
 
 if __name__ == "__main__":

@@ -88,8 +88,8 @@ def is_checkpoint(key: str) -> bool:
 
 def first_step_after(folder: Path, clock: float) -> int:
     """Of a downloaded OUT: the step of the first point of the student's curve that was made after `clock`."""
-    (file,) = folder.glob("students/small-*/metrics.jsonl")
-    points = [json.loads(line) for line in file.read_text().splitlines()]
+    files = folder.glob("students/small-*/metrics.jsonl")
+    points = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     losses = [point for point in points if (point["run"], point["key"]) == ("student/seed-0", "train.loss")]
     return min(point["step"] for point in losses if point["time"] > clock)
 

@@ -79,7 +79,8 @@ def test_a_second_run_reuses_everything_and_a_deliverable_is_no_reason_to_train(
     assert {stage.action for stage in plan(tiny(), out).stages} == {"reuse"}
     again = run(tiny("cohorts.trio.deliver=ensemble"), out)
     done = actions(again.report)
-    assert done["distill/trio"] == "reused" and done["export/trio"] != "reused"
+    assert {done[f"distill/trio/{part}"] for part in ("seed-0", "control/seed-0", "offline/seed-0")} == {"reused"}
+    assert done["export/trio"] != "reused"
     (folder,) = (path for path in (out / "models").iterdir() if path.name.startswith("trio-"))
     model = students.load(folder)
     assert model.config.model == "students.models:ensemble"

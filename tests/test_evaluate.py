@@ -19,6 +19,7 @@ from students.fitting.fit import fit
 from students.measuring import evaluate, footprint
 from students.measuring.labelled import Labelled
 from students.measuring.mistakes import confident_mistakes
+from students.runs import best
 from students.runs.run import Source
 from students.runs.session import PlainSession
 from teachers.config.transfer_set import NumpySource, SklearnSource, SplitConfig, TransferSetConfig
@@ -71,7 +72,7 @@ def trained(digits, tmp_path_factory):
 def evaluation(digits, trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stores")
     sources = [make_source(folder, digits, "wide", seed=0), make_source(folder, digits, "deep", seed=1)]
-    chosen = evaluate.delivered(trained["student"])
+    chosen = best.delivered(trained["student"])
     return evaluate.evaluate_student(digits.folder, sources, trained["student"], trained["control"], chosen)
 
 
@@ -291,7 +292,7 @@ def test_delivered_is_the_best_on_validation_and_the_lower_seed_of_equals(tmp_pa
         run.mkdir()
         found = validation[seed] and dict(zip(("accuracy", "nll"), validation[seed], strict=True))
         (run / "result.json").write_text(json.dumps({"validation": found}))
-    assert evaluate.delivered(runs) == expected
+    assert best.delivered(runs) == expected
 
 
 def test_predictions_are_the_models_whatever_file_they_come_from(digits, trained, tmp_path):

@@ -14,7 +14,7 @@ from orchestrator.recipe.load import load_recipe
 from orchestrator.recipe.model import Recipe, public
 from orchestrator.recipe.shipped import find
 from orchestrator.reporting.fairness import about_augmentation, missing_augmentation
-from orchestrator.stages import keys
+from orchestrator.stages.trainings import training_stages
 from students.config.cohort import CohortConfig
 from students.config.student import HardTerm, SoftTerm, StudentConfig, labels_alone
 from students.objective.losses import hard
@@ -95,8 +95,10 @@ def test_code_that_augments_a_control_is_checked_and_decides_what_is_trained(tmp
     code.write_text("def shake(inputs, generator):\n    return inputs\n")
     use_user_path(tmp_path)
     recipe = digits("students.small.control={augment: 'mine_for_controls:shake'}")
-    before = keys.distill_stage(recipe, "small", "prepared", {})
-    assert "code of mine_for_controls:shake" in before.inputs
+    labels = dict.fromkeys(recipe.students["small"].teachers, "")
+    before = training_stages(recipe, "small", "prepared", labels)
+    assert "code of mine_for_controls:shake" in before["control", 0].inputs
+    assert "code of mine_for_controls:shake" not in before["student", 0].inputs
     wrong = digits("students.small.control={augment: 'mine_for_controls:shook'}")
     assert any("students.small.control.augment" in line for line in import_problems(wrong))
 

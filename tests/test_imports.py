@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from teachers.errors import RecipeError
-from teachers.users_code.digest import code_digest
+from teachers.users_code.digest import inputs_of
 from teachers.users_code.imports import load, use_user_path
 
 
@@ -18,7 +19,7 @@ def write(folder: Path, name: str, text: str) -> None:
 
 def digest(folder: Path, name: str) -> str:
     """In a fresh process: no module is remembered."""
-    code = f"from pathlib import Path; from teachers.users_code.digest import *; from teachers.users_code.imports import *; use_user_path(Path({str(folder)!r})); print(code_digest({name!r}))"
+    code = f"from pathlib import Path; from teachers.users_code.digest import *; from teachers.users_code.imports import *; use_user_path(Path({str(folder)!r})); print(sorted(inputs_of({{'model': {name!r}}}).items()))"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -42,21 +43,22 @@ def test_relative_imports_of_a_users_package_count_too(tmp_path: Path) -> None:
     seen = [digest(tmp_path, "pack.a:fn")]
     for name in ("pack/inner/b.py", "pack/c.py", "pack/__init__.py", "pack/a.py"):
         with (tmp_path / name).open("a") as file:
-            file.write("# changed\n")
+            file.write(f"changed_{len(seen)} = 1\n")
         seen.append(digest(tmp_path, "pack.a:fn"))
     assert len(set(seen)) == 5
 
 
 def test_an_installed_package_counts_by_its_version_and_ours_by_the_stage() -> None:
-    assert "scikit-learn==" in code_digest("sklearn.ensemble:ExtraTreesClassifier")
-    assert code_digest("teachers.zoo:conv_net") == "teachers.zoo:conv_net"
+    installed = inputs_of({"model": "sklearn.ensemble:ExtraTreesClassifier"})
+    assert installed == {"version of scikit-learn": version("scikit-learn")}
+    assert inputs_of({"model": "teachers.zoo:conv_net"}) == {}
 
 
 def test_what_is_not_there_is_told_with_a_cure(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no module 'not_there'"):
         load("not_there:fn")
     with pytest.raises(RecipeError, match="no module"):
-        code_digest("not_there:fn")
+        inputs_of({"model": "not_there:fn"})
     with pytest.raises(RecipeError, match="has no 'convnet'"):
         load("teachers.zoo:convnet")
 

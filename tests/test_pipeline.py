@@ -85,7 +85,8 @@ def test_the_same_command_again_builds_nothing(copied: Path, finished: tuple[Pat
 def test_another_temperature_rebuilds_the_student_and_no_label(copied: Path) -> None:
     report = run(quick("students.small.objective.0.temperature=1", "students.small.control=false"), copied).report
     done = actions(report)
-    assert done["distill/small"] == "objective.0.temperature: 2.0 -> 1.0, control: True -> False"
+    trained = {stage: action for stage, action in done.items() if stage.startswith("distill")}
+    assert trained == {f"distill/small/student/seed-{seed}": "objective.0.temperature: 2.0 -> 1.0" for seed in (0, 1)}
     small = report["students"]["small"]
     assert small["control_accuracy"] is None and small["gain"] is None
     assert {
@@ -93,9 +94,53 @@ def test_another_temperature_rebuilds_the_student_and_no_label(copied: Path) -> 
     } == {"reused"}
 
 
+def test_another_loss_weight_trains_no_control_and_another_seed_only_itself(copied: Path) -> None:
+    done = actions(run(quick("students.small.objective.0.weight=0.5"), copied, until="distill").report)
+    again = {stage for stage, action in done.items() if action != "reused"}
+    assert again == {"distill/small/student/seed-0", "distill/small/student/seed-1"}
+    more = run(quick("students.small.train.seeds=[0, 1, 2]"), copied).report
+    built = {stage for stage, action in actions(more).items() if action != "reused"}
+    assert built == {"distill/small/student/seed-2", "distill/small/control/seed-2", "evaluate/small", "export/small"}
+    assert len(more["students"]["small"]["control_accuracy"]["runs"]) == 3
+    assert {"student/seed-2", "control/seed-0"} <= {*more["curves"]["small"]}
+
+
+def test_other_names_keep_every_stage_and_the_report_says_them(
+    copied: Path, finished: tuple[Path, Mapping[str, Any]]
+) -> None:
+    document = quick().model_dump(mode="json")
+    names = {"wide": "broad", "trees": "forest", "small": "tiny"}
+    document["teachers"] = {names.get(name, name): config for name, config in document["teachers"].items()}
+    (config,) = document["students"].values()
+    config["teachers"] = [names.get(name, name) for name in config["teachers"]]
+    document["students"] = {"tiny": config}
+    report = run(Recipe.model_validate(document), copied).report
+    assert {stage for stage, action in actions(report).items() if action != "reused"} == {"export/tiny"}
+    before = finished[1]
+    assert {*report["teachers"]} == {"broad", "deep", "forest"}
+    assert report["teachers"]["forest"] == before["teachers"]["trees"]
+    assert report["students"]["tiny"]["test_accuracy"] == before["students"]["small"]["test_accuracy"]
+    matrix = report["students"]["tiny"]["agreement_matrix"]
+    assert matrix == json.loads(
+        json.dumps(before["students"]["small"]["agreement_matrix"]).replace("wide", "broad").replace("trees", "forest")
+    )
+
+
+def test_a_network_and_its_twin_under_another_name_share_their_control(copied: Path) -> None:
+    small = quick().students["small"].model_dump(mode="json")
+    small["objective"][0]["temperature"] = 5.0
+    twins = Recipe.model_validate({**(document := quick().model_dump(mode="json")), "students": {
+        "first": {**small, "arguments": {"hidden": 12}}, "second": {**small, "arguments": {"hidden": 12}},
+    } | document["students"]})  # fmt: skip
+    done = actions(run(twins, copied, until="distill").report)
+    for part in ("student/seed-0", "control/seed-1"):
+        assert done[f"distill/first/{part}"] == "not built before"
+        assert done[f"distill/second/{part}"] == "reused"
+
+
 def test_replicas_and_batch_size_of_a_teacher_decide_nothing(copied: Path) -> None:
     done = actions(run(quick("teachers.wide.replicas=2", "teachers.wide.batch_size=7"), copied).report)
-    assert {action for stage, action in done.items() if not stage.startswith(("export", "evaluate"))} == {"reused"}
+    assert {*done.values()} == {"reused"}  # no new model either
 
 
 def test_a_flipped_byte_of_a_shard_is_found_before_training_and_repaired(copied: Path) -> None:
@@ -117,7 +162,8 @@ def test_a_students_lost_weights_are_trained_again_to_the_same_bytes(copied: Pat
     before = weights.read_bytes()
     weights.write_bytes(before[:100])
     done = actions(run(quick(), copied).report)
-    assert done["distill/small"].startswith("repaired")
+    assert done["distill/small/student/seed-0"].startswith("repaired")
+    assert done["distill/small/student/seed-1"] == "reused"
     assert weights.read_bytes() == before
     assert done["evaluate/small"] == "reused"
 
@@ -150,8 +196,10 @@ def test_an_assistant_labels_for_the_student_that_it_teaches(copied: Path) -> No
     middle = "students.middle={model: 'students.models:mlp', arguments: {hidden: 24}, teachers: [wide], train: {steps: 30, seeds: [0]}}"
     recipe = quick(middle, "students.small.teachers=[middle, trees]")
     done = actions(run(recipe, copied).report)
-    assert {"label/middle/train-0", "distill/middle"} <= {stage for stage, action in done.items() if action != "reused"}
-    assert "labels of middle changed" in done["distill/small"]
+    built = {stage for stage, action in done.items() if action != "reused"}
+    assert {"label/middle/train-0", "distill/middle/student/seed-0"} <= built
+    assert "labels of middle changed" in done["distill/small/student/seed-0"]
+    assert done["distill/small/control/seed-0"] == "reused"
     assert {path.name.rpartition("-")[0] for path in (copied / "models").iterdir()} == {"middle", "small"}
 
 
@@ -199,7 +247,7 @@ def test_a_quality_gate_that_is_missed_is_told(copied: Path) -> None:
     assert any("below 0.999" in line for line in finished.missed)
 
 
-def test_what_the_cluster_can_never_give_is_refused_before_any_work(ray_cluster: None, tmp_path: Path) -> None:
+def test_what_the_cluster_can_never_give_is_refused_before_any_teacher_works(ray_cluster: None, tmp_path: Path) -> None:
     with pytest.raises(EnvironmentUnfit, match=r"teachers\.wide\.resources asks for 1 not_there"):
         run(quick("teachers.wide.resources.custom={not_there: 1}"), tmp_path)
-    assert not list(tmp_path.rglob("transfer_set.json"))
+    assert not list(tmp_path.glob("teachers/*/SEAL.json")) and not list(tmp_path.rglob("commits/*"))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from teachers.errors import DataError, StoreError
 from teachers.rows.epoch import EpochReader, epoch_order
-from teachers.rows.rows import Rows, map_columns
+from teachers.rows.rows import Merged, Rows, map_columns
 from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
@@ -77,6 +77,31 @@ def test_an_epoch_uses_every_row_once(seed: int, epoch: int, num_rows: int, wind
 def test_a_window_is_used_up_before_the_next_is_begun(num_rows: int, window: int):
     number = epoch_order(0, 1, num_rows, window) // window
     assert len(number.unique_consecutive()) == len(number.unique())
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    num_rows=st.integers(8, 400),
+    num_segments=st.integers(1, 4),
+    window=windows,
+    memory_rows=st.integers(0, 300),
+    data=st.data(),
+)
+def test_rows_that_came_in_several_segments_give_the_batches_of_rows_that_came_at_once(
+    num_rows: int, num_segments: int, window: int | None, memory_rows: int, data: st.DataObject
+):
+    of = np.array(data.draw(st.lists(st.integers(0, num_segments - 1), min_size=num_rows, max_size=num_rows)))
+    segments = [np.flatnonzero(of == number) for number in range(num_segments)]
+    order = np.argsort(np.concatenate(segments), kind="stable")
+    asked = {"batch_size": 8, "seed": 1, "window": window, "device": "cpu", "memory_bytes": memory_rows * 24}
+    at_once = some_columns(num_rows)
+    arrays = {name: column.owned() for name, column in at_once.items() if isinstance(column, Rows)}
+    merged = {
+        name: Merged([cut(array[rows].numpy(), 3) for rows in segments if len(rows)], order)
+        for name, array in arrays.items()
+    }
+    grown = EpochReader({**at_once, **merged}, **asked)
+    assert same(list(grown.batches(1)), list(EpochReader(at_once, **asked).batches(1)))
 
 
 def test_no_window_and_a_window_of_everything_are_the_same():

@@ -82,7 +82,8 @@ def test_what_was_found_reproduces_the_final_training_bit_for_bit(
     out, _ = finished
     found = load_recipe(next(out.glob("runs/*/found.yaml")))
     assert found.search is None and found.students["small"].train.seeds == [1, 2]
-    shutil.rmtree(*(labelled / "students").iterdir())
+    for folder in (labelled / "students").iterdir():
+        shutil.rmtree(folder)
     run(found, labelled, until="distill")
     results = [sorted(folder.glob("students/small-*/*/*/result.json")) for folder in (out, labelled)]
     assert len(results[0]) == 4

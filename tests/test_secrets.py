@@ -197,15 +197,15 @@ def test_arguments_have_the_value_where_they_are_used_and_nowhere_else(mine: Pat
 
 
 def test_a_key_holds_the_name_and_the_record_of_its_stage_too(mine: Path) -> None:
-    from orchestrator.stages.keys import distill_stage
+    from orchestrator.stages.trainings import training_stages
 
     changed = ["students.small.arguments.token='${HUSH}'", "tracking.uri='http://me:${HUSH}@mlflow:5000'"]
     recipe = load_recipe(ROOT / "recipes" / "digits.yaml", changed)
-    labels = {"wide": "1", "trees": "2"}
-    stage = distill_stage(recipe, "small", "prepared", labels)
+    labels = dict.fromkeys(recipe.students["small"].teachers, "1")
+    stage = training_stages(recipe, "small", "prepared", labels)["student", 0]
     assert "${HUSH}" in json.dumps(stage.document()) and VALUE not in json.dumps([stage.document(), public(recipe)])
     os.environ["HUSH"] = "another value"
-    assert distill_stage(recipe, "small", "prepared", labels).key == stage.key
+    assert training_stages(recipe, "small", "prepared", labels)["student", 0].key == stage.key
     assert resolve_uri(recipe.tracking.uri, mine) == "http://me:another value@mlflow:5000"
 
 

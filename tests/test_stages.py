@@ -3,14 +3,19 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from orchestrator.stages.stages import Stage, Stages, flat
+from orchestrator.stages.locks import folder_lock
+from orchestrator.stages.reasons import flat
+from orchestrator.stages.stages import Stage, Stages
 from teachers.errors import EnvironmentUnfit, StoreError
+from teachers.process.waiting import GivenUp, SideBySide
 from teachers.storage.seal import Seal, check_seal, inside, publish, read_seal, write_seal
 
 
@@ -35,6 +40,51 @@ def test_a_key_depends_on_what_decides_and_on_nothing_else() -> None:
     assert stage().key == Stage("label", "other_name", {"temperature": 1.0}, {"teacher weights": "abc"}, "part").key
     assert stage().key != stage(temperature=2.0).key
     assert stage().key != Stage("label", "wide", {"temperature": 1.0}, {"teacher weights": "abd"}).key
+
+
+def called(name: str) -> Stage:
+    return Stage("label", name, {"temperature": 1.0}, {"teacher weights": "abc"})
+
+
+def test_a_stage_is_found_by_its_key_whatever_it_was_called(tmp_path: Path) -> None:
+    first = opened(tmp_path).build(called("wide"), fill)
+    second = opened(tmp_path).build(called("broad"), lambda _: pytest.fail("built twice"))
+    assert second.reused and second.folder == first.folder and first.folder.name.startswith("wide-")
+    assert second.record()["name"] == "broad"
+    (first.folder / "y.bin").write_bytes(b"bad")
+    again = opened(tmp_path).build(called("broad"), fill)
+    assert again.reason.startswith("repaired") and again.folder == first.folder
+
+
+def test_an_interrupted_stage_is_continued_under_another_name_and_a_whole_one_is_preferred(tmp_path: Path) -> None:
+    def die(folder: Path) -> tuple[Seal, dict[str, object]]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        opened(tmp_path).build(called("wide"), die)
+    whole = tmp_path / called("deep").folder
+    whole.mkdir()
+    fill(whole)
+    assert opened(tmp_path).build(called("wide"), lambda _: pytest.fail("built twice")).folder == whole
+    (whole / "SEAL.json").unlink()
+    assert opened(tmp_path).build(called("wide"), fill).folder.name.startswith("wide-")
+
+
+def test_stages_of_one_key_are_built_once_and_each_has_its_name(tmp_path: Path) -> None:
+    told: list[tuple[str, bool]] = []
+    stages = Stages(tmp_path, lambda stage, folder, built: told.append((stage.name, built is not None)))
+    stages.open()
+    asked = [called("wide"), stage(temperature=2.0), called("broad")]
+
+    def build(folders: Mapping[Stage, Path]) -> dict[Stage, tuple[Seal, dict[str, object]]]:
+        assert len(folders) == 2
+        return {each: fill(folder) for each, folder in folders.items()}
+
+    built = stages.build_together(asked, build)
+    assert [*map(built.__getitem__, asked)][2].digest == built[asked[0]].digest
+    assert [built[each].reused for each in asked] == [False, False, True]
+    assert built[asked[2]].reason == "shared with label/wide"
+    assert ("broad", True) in told and ("broad", False) not in told
 
 
 def test_a_value_without_a_stable_form_has_no_key() -> None:
@@ -167,3 +217,25 @@ def test_two_runs_in_one_out_build_a_stage_once_and_a_dead_ones_lock_is_free(tmp
 
 def test_flat_names_every_leaf() -> None:
     assert flat({"a": [{"b": 1}, 2], "c": {}}) == {"a.0.b": 1, "a.1": 2, "c": {}}
+
+
+def test_who_waits_for_another_runs_stage_says_so_and_since_when_and_ends_with_its_own_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def build() -> None:
+        opened(tmp_path).build(stage(), fill)
+
+    def fail() -> None:
+        time.sleep(12)
+        raise ValueError("another stage")
+
+    caplog.set_level("INFO")
+    (tmp_path / stage().folder).mkdir(parents=True)
+    with folder_lock(tmp_path / stage().folder, "label/wide"):
+        with pytest.raises(ValueError, match="another stage"), SideBySide("test", 2) as threads:
+            waiting = threads.start(build)
+            threads.start(fail)
+            threads.outcome(waiting)
+        assert isinstance(waiting.exception(), GivenUp)
+    told = r"waiting since \d\d:\d\d:\d\d \(1\d s\): another run is building label/wide"
+    assert re.search(told, caplog.text)

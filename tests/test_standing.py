@@ -26,6 +26,7 @@ from orchestrator.reporting.standing import told
 from orchestrator.running.run import run, smoke
 from orchestrator.stages import keys
 from orchestrator.stages.stages import Built, Stage
+from orchestrator.stages.trainings import training_stages
 from students.measuring.standing import far_below, judge, standing
 from students.runs.run import Source
 from teachers.config.transfer_set import TransferSetConfig
@@ -232,10 +233,11 @@ def test_what_is_required_decides_no_stage() -> None:
     label = [
         keys.label_stage(r.teachers["wide"], "wide", ("train-0", "x"), "w", ["0"], "s").key for r in (plain, strict)
     ]
-    distill = [keys.distill_stage(r, "small", "x", {"wide": "l"}).key for r in (plain, strict)]
+    labels = dict.fromkeys(plain.students["small"].teachers, "l")
+    trained = [training_stages(r, "small", "x", labels)["student", 0].key for r in (plain, strict)]
     judged = [keys.judge_stage(r, "teachers", "x", "validation", {"wide": "l"}).key for r in (plain, strict)]
-    export = [keys.export_stage(r, "small", "s", "e").key for r in (plain, strict)]
-    assert all(len(set(each)) == 1 for each in (label, distill, judged, export))
+    export = [keys.export_stage(r, "small", ["s"], "e").key for r in (plain, strict)]
+    assert all(len(set(each)) == 1 for each in (label, trained, judged, export))
 
 
 def test_a_smoke_run_requires_nothing_of_networks_that_it_hardly_trains() -> None:

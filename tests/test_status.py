@@ -61,7 +61,7 @@ def stage(out: Path, title: str) -> dict[str, Any]:
 
 def seen(out: Path, written: Journal, stage: Stage) -> Path:
     """The journal has told that a stage is being built."""
-    written.seen(stage, None)
+    written.seen(stage, out / stage.folder, None)
     until(lambda: stage.title in journal.read(out / "runs" / "20260101-000000-aaaa")["stages"])  # type: ignore[index]
     folder = out / stage.folder
     folder.mkdir(parents=True)
@@ -184,7 +184,7 @@ def test_speed_is_of_the_last_minute_of_this_run_and_falls_when_nothing_comes(ru
 def test_trainings_say_step_epoch_and_what_is_left(run: tuple[Path, Journal]) -> None:
     out, written = run
     folder = seen(out, written, TRAINING)
-    budget = {"steps": 100, "batch_size": 32, "rows": 640}
+    budget = {"steps": 100, "batch_size": 32, "rows": 640, "folder": TRAINING.folder}
     written.work("distill/small", workers=2, gpus=0.5, trainings={STUDENT: budget, CONTROL: budget})
     until(lambda: "trainings" in stage(out, "distill/small"))
     for step in (10, 20):
@@ -249,7 +249,7 @@ def test_the_page_fits_a_terminal_and_a_line_says_what_goes_on(run: tuple[Path, 
     out, written = run
     store(seen(out, written, LABELS), rows=1797, rows_per_shard=64, committed=range(12))
     folder = seen(out, written, TRAINING)
-    trainings = {STUDENT: {"steps": 1600, "batch_size": 64, "rows": 1258}}
+    trainings = {STUDENT: {"steps": 1600, "batch_size": 64, "rows": 1258, "folder": TRAINING.folder}}
     written.work("distill/small", workers=2, gpus=1.0, trainings=trainings)
     written.work("label/wide", replicas=4, ready=3, gpus=0.25)
     written.on([{"Resources": {"CPU": 8.0, "GPU": 2.0}}] * 2)

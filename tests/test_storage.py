@@ -523,9 +523,9 @@ def test_a_study_goes_on_elsewhere_with_every_trial_that_has_ended(machine: Mach
 
 def test_status_of_an_out_elsewhere_is_what_its_driver_and_workers_last_said(machine: Machine) -> None:
     stage = Stage(kind="distill", name="small", config={}, inputs={})
-    training = {"steps": 10, "rows": 100, "batch_size": 10}
+    training = {"steps": 10, "rows": 100, "batch_size": 10, "folder": stage.folder}
     with Journal(machine("a") / "runs" / "one", command="run", recipe="digits", planned=[stage.title]) as journal:
-        journal.seen(stage, None)
+        journal.seen(stage, machine("a") / stage.folder, None)
         journal.work(stage.title, trainings={"student/seed-0": training})
         looker = Looker(spoken(machine("b")))
         for step in (3, 7):
@@ -548,7 +548,7 @@ def test_status_elsewhere_knows_when_shards_were_committed_and_fetches_no_record
 ) -> None:
     stage = a_stage()
     with Journal(machine("a") / "runs" / "one", command="run", recipe="digits", planned=["label/wide"]) as journal:
-        journal.seen(stage, None)
+        journal.seen(stage, machine("a") / stage.folder, None)
         time.sleep(1)  # the storage's times are whole seconds
         fill(SoftTargetStore.create(machine("a") / stage.folder, a_spec()), [0, 1, 2, 3])
         time.sleep(4)

@@ -97,7 +97,7 @@ def plain(digits, tmp_path):
         recipe=recipe_of(["small"]),
         stages=stages_of(),
         evaluations=evaluations_of(["small"]),
-        metrics={"small": tmp_path / "metrics.jsonl"},
+        metrics={"small": [tmp_path / "metrics.jsonl"]},
         mlflow={"experiment_id": "1", "run_id": "abc", "uri": "http://127.0.0.1:5000"},
         prepared=digits.folder,
         seconds=12.0,

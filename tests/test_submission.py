@@ -130,6 +130,8 @@ def test_what_is_shipped_runs_from_any_folder_with_the_users_modules_last(user: 
         ((), "out/x", "--out out/x is relative, and a cluster has no folder of yours"),
         (("transfer_set.source={kind: parquet, path: data}",), "/o", "-o transfer_set.source.path=/shared/data"),
         (("teachers.old={kind: checkpoint, path: models/old}",), "/o", "teachers.old.path: models/old is relative"),
+        (("teachers.mine.files=[words.txt]",), "/o", "teachers.mine: words.txt is relative"),
+        (("students.small.arguments={from: job_mine.py}",), "/o", "students.small: job_mine.py is relative"),
         (("tracking.uri=http://me:hidden@mlflow:5000",), "/o", "-o tracking.uri: looks like a URI with a password"),
         (("students.small.objectve=1",), "/o", "did you mean objective?"),
     ],

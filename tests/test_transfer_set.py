@@ -1,10 +1,12 @@
 """Laws of the prepared transfer set: splits that stay, one content for any way of reading, resume, segments that are kept."""
 
+import math
 import multiprocessing
 import os
 import pickle
 import signal
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +115,25 @@ def test_a_constant_feature_has_std_one():
     halves = [moments(values[:3], "number"), moments(values[3:], "number")]
     mean, std = mean_and_std(halves)
     assert std == (1.0, 2.0) and mean == pytest.approx((0.1, 3.0))
+
+
+def test_how_rows_are_cut_and_ordered_changes_no_bit_of_mean_and_std():
+    generator = np.random.default_rng(0)
+    values = (generator.normal(size=(3000, 400)) * generator.lognormal(0, 3, 400)).astype(np.float32)
+    whole = mean_and_std([moments(values, "number")])
+    pieces = np.split(generator.permutation(values), [1, 700, 2100])
+    assert mean_and_std([moments(piece, "number") for piece in pieces]) == whole
+    np.testing.assert_allclose(whole, [values.mean(0, np.float64), values.std(0, dtype=np.float64)], rtol=1e-10)
+
+
+@pytest.mark.parametrize("values", [[3e38, -3e38, 1e-45], [1e-45, 0, 0], [1 + 2**-23, 1, 1]])
+def test_sums_of_the_largest_and_the_smallest_numbers_are_exact(values):
+    column = np.array(values, np.float32)[:, None]
+    (mean,), (std,) = mean_and_std([moments(column, "number")])
+    exact = [Fraction(float(value)) for value in column[:, 0]]
+    variance = sum(x * x for x in exact) / 3 - (sum(exact) / 3) ** 2
+    assert mean == float(f"{float(sum(exact) / 3):.12g}")
+    assert std == pytest.approx(math.sqrt(variance), rel=1e-11)
 
 
 def test_image_moments_are_of_value_over_255():

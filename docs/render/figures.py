@@ -194,9 +194,9 @@ SPEED = {
 }
 ACCURACY = {
     "digits": Figure(
-        "student over its control, `digits`, 100 labels, three seeds",
+        "student over its control, `digits`, 100 labels",
         "make",
-        "{student:.3f} over {control:.3f}: {gain_points:+.1f} points ({low:+.1f} to {high:+.1f})",
+        "{student:.3f} over {control:.3f}: {gain_points:+.1f} points ({low:+.1f} to {high:+.1f}; {seeds} seeds)",
     ),
     "digits-tuned": Figure(
         "student over a tuned control; over self-training: `digits`, mean of five further splits",

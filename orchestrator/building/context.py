@@ -1,6 +1,5 @@
-"""What the builders of all stages share: the run's context, a teacher's labels, what a training stage delivers."""
+"""What the builders of all stages share: the run's context, a teacher's labels."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from teachers.config.teacher import TeacherConfig
 from teachers.storage.seal import digest_of
+from teachers.users_code.imports import UserPath
 
 from ..cluster.cluster import Cluster
 from ..recipe.model import Learner, Recipe
@@ -33,7 +33,7 @@ class Context:
     watch: Watch
     tracker: Tracker
     journal: Journal
-    user_path: Path
+    user_path: UserPath
 
 
 @dataclass
@@ -90,21 +90,3 @@ def segments_of(prepared: Built, *splits: str) -> list[str]:
     from teachers.transfer_set.transfer_set import TransferSet
 
     return [segment.name for segment in TransferSet.open(prepared.folder).segments if segment.split in splits]
-
-
-def delivered(folder: Path) -> tuple[str, int]:
-    """(run, seed) that a training stage delivers."""
-    document = json.loads((folder / "delivered.json").read_bytes())
-    return document["run"], document["seed"]
-
-
-def delivered_member(folder: Path, member: str) -> tuple[str, int]:
-    """(run, seed) that one member of a cohort delivers."""
-    document = json.loads((folder / "delivered.json").read_bytes())["members"][member]
-    return document["run"], document["seed"]
-
-
-def delivered_digest(built: Built, run: str | None = None) -> str:
-    """Of what a training stage delivers, or of another of its runs."""
-    run = run or delivered(built.folder)[0]
-    return built.output_digest(f"{run}/config.json", f"{run}/model.safetensors")

@@ -1,21 +1,27 @@
 """How the stages that measure are built: teachers, students, cohorts, on the test split."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from students.config.cohort import CohortConfig
 from teachers.config.resources import Resources
 from teachers.resources.bundles import num_threads
 from teachers.storage.seal import Seal, publish, write_seal
 from teachers.users_code.calls import within
 from teachers.users_code.imports import load
 
+from ..recipe.model import Learner
 from ..stages import keys
 from ..stages.stages import Built
-from .context import Context, Facts, Taught, delivered, delivered_member, segments_of, sources
+from ..stages.trainings import kinds_of
+from .context import Context, Facts, Taught, segments_of, sources
+from .learned import Learned
+
+if TYPE_CHECKING:
+    from students.runs.run import Source
 
 
 def evaluate_teachers(context: Context, prepared: Built, taught: Mapping[str, Taught]) -> Built:
@@ -23,11 +29,11 @@ def evaluate_teachers(context: Context, prepared: Built, taught: Mapping[str, Ta
     segments = segments_of(prepared, "validation", "test")
     labels = {name: taught[name].digests(segments) for name in recipe.teachers}
     stage = keys.evaluate_teachers_stage(recipe, prepared.digest, labels)
-    networks = {name: taught[name].network for name in recipe.teachers}
+    networks = {place(number): taught[name].network for number, name in enumerate(recipe.teachers)}
     keywords = {
         "transfer_set": prepared.folder,
-        "sources": sources(recipe, None, taught, segments),
-        "folders": {name: folder for name, folder in networks.items() if folder is not None},
+        "sources": by_place(sources(recipe, None, taught, segments)),
+        "folders": {number: folder for number, folder in networks.items() if folder is not None},
         "trust": recipe.trusted(),
     }
     return context.stages.build(
@@ -44,23 +50,21 @@ def evaluate_teachers(context: Context, prepared: Built, taught: Mapping[str, Ta
 
 
 def evaluate_student(
-    context: Context, name: str, prepared: Built, student: Built, taught: Mapping[str, Taught]
+    context: Context, name: str, prepared: Built, student: Learned, taught: Mapping[str, Taught]
 ) -> Built:
     config = context.recipe.students[name]
     segments = segments_of(prepared, "validation", "test")
     labels = {teacher: taught[teacher].digests(segments) for teacher in config.teachers}
     stage = keys.evaluate_stage(context.recipe, name, prepared.digest, student.digest, labels)
-    kinds = ("student", "control")
-    runs = {kind: {seed: student.folder / kind / f"seed-{seed}" for seed in config.train.seeds} for kind in kinds}
     keywords = {
         "transfer_set": prepared.folder,
-        "sources": sources(context.recipe, config, taught, segments),
-        "student_runs": runs["student"],
-        "control_runs": runs["control"] if config.control else None,
-        "chosen": delivered(student.folder)[1],
+        "sources": by_place(sources(context.recipe, config, taught, segments)),
+        "student_runs": student.folders("student"),
+        "control_runs": student.folders("control") if config.control else None,
+        "chosen": student.delivered().seed,
         "trust": context.recipe.trusted(),
         "threads": num_threads(config.resources),
-        **keys.own_combination(config),
+        **_combination(config),
     }
     with within(f"students.{name}"):
         return context.stages.build(
@@ -87,35 +91,58 @@ def evaluate_on_cluster(
     return write_seal(folder, ["evaluation.json"]), {}
 
 
-def kinds_alone(config: CohortConfig) -> dict[str, bool]:
-    return {"control": bool(config.control), "offline": config.offline and bool(config.teachers)}
+def place(number: int) -> str:
+    """What an evaluation calls a teacher: names may change, and what was measured stays."""
+    return f"teacher@{number}"
+
+
+def by_place(sources: "Sequence[Source]") -> "tuple[Source, ...]":
+    return tuple(replace(source, name=place(number)) for number, source in enumerate(sources))
+
+
+def _combination(config: Learner) -> dict[str, Any]:
+    """How the student hears its teachers, who are known by their places."""
+    own = keys.own_combination(config)
+    places = {name: place(number) for number, name in enumerate(config.teachers)}
+    if weights := own.get("teacher_weights"):
+        own["teacher_weights"] = {places[name]: weight for name, weight in weights.items()}
+    if own:
+        own["order"] = [places[name] for name in own["order"]]
+    return own
+
+
+def read_evaluation(built: Built, teachers: Sequence[str]) -> dict[str, Any]:
+    """What was measured; `teachers`: what those who were heard are called in this recipe."""
+    measured = json.loads((built.folder / "evaluation.json").read_bytes())
+    document: dict[str, Any] = _named(measured, {place(number): name for number, name in enumerate(teachers)})
+    return document
+
+
+def _named(value: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {names.get(key, key): _named(each, names) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_named(each, names) for each in value]
+    return names.get(value, value) if isinstance(value, str) else value
 
 
 def evaluate_cohort(
-    context: Context, name: str, prepared: Built, trained: Built, taught: Mapping[str, Taught]
+    context: Context, name: str, prepared: Built, trained: Learned, taught: Mapping[str, Taught]
 ) -> Built:
     config = context.recipe.cohorts[name]
     segments = segments_of(prepared, "validation", "test")
     labels = {teacher: taught[teacher].digests(segments) for teacher in config.teachers}
     stage = keys.evaluate_stage(context.recipe, name, prepared.digest, trained.digest, labels)
-    kinds = ["", *(kind for kind, wanted in kinds_alone(config).items() if wanted)]
+    kinds = kinds_of(config)
     keywords = {
         "transfer_set": prepared.folder,
-        "sources": sources(context.recipe, config, taught, segments),
-        "members": {
-            member: {
-                kind or "student": {
-                    seed: trained.folder / kind / member / f"seed-{seed}" for seed in config.train.seeds
-                }
-                for kind in kinds
-            }
-            for member in config.members
-        },
-        "chosen": {member: delivered_member(trained.folder, member)[1] for member in config.members},
+        "sources": by_place(sources(context.recipe, config, taught, segments)),
+        "members": {member: {kind: trained.folders(kind, member) for kind in kinds} for member in config.members},
+        "chosen": {member: trained.delivered(member).seed for member in config.members},
         "trust": context.recipe.trusted(),
         "threads": num_threads(config.resources),
         "as_one": config.deliver == "ensemble",
-        **keys.own_combination(config),
+        **_combination(config),
     }
     with within(f"cohorts.{name}"):
         function = "students.measuring.cohort:evaluate_cohort"

@@ -12,11 +12,11 @@ from teachers.config.resources import Resources
 from teachers.config.training import TrainConfig
 from teachers.errors import RecipeError
 from teachers.resources.bundles import num_threads
-from teachers.storage.seal import read_seal
+from teachers.storage.seal import Seal, read_seal, write_seal
 
 from ..cluster.capacity import wait_for_room_s, workers_of
-from ..stages.stages import Built
-from .context import Context, Taught
+from ..stages.stages import Built, Stage
+from .context import Context, Facts, Taught
 
 if TYPE_CHECKING:
     from students.runs.run import CohortRun, Run, RunResult
@@ -65,9 +65,11 @@ def fit_beside_live(
 ) -> "dict[Path, RunResult]":
     """As `fit_group`; who asks live teachers comes first, so that these do not idle on their GPUs while controls are trained."""
     asking, others = by_who_asks(runs)
-    with live_teachers(context, prepared, taught, learners) as live:
-        results = fit_group(context, asking or others, resources, workers, live=live, **options)
-    if asking and others:
+    results: dict[Path, RunResult] = {}
+    if asking:
+        with live_teachers(context, prepared, taught, learners) as live:
+            results |= fit_group(context, asking, resources, workers, live=live, **options)
+    if others:
         results |= fit_group(context, others, resources, workers, **options)
     return results
 
@@ -100,10 +102,10 @@ def fit_group(
 
     gpus = context.cluster.gpus(resources)
     context.journal.on(context.cluster.nodes)
-    for stage_name, folder in {run.stage_name: run.stage for run in runs}.items():
-        context.tracker.follow(stage_name, folder / "metrics.jsonl")
-        budgets = dict(_budget(network) for run in runs if run.stage_name == stage_name for network in run.networks)
-        context.journal.work(stage_name, workers=workers, cpus=resources.cpus, gpus=gpus, trainings=budgets)
+    for run in runs:
+        context.tracker.follow(run.stage_name, run.stage / "metrics.jsonl")
+        budgets = dict(_budget(network) for network in run.networks)
+        context.journal.work(run.stage_name, workers=workers, cpus=resources.cpus, gpus=gpus, trainings=budgets)
     mailbox = context.tracker.mailbox()
     keywords = {"resources": resources, "workers": workers, "gpus": gpus, "mailbox": mailbox, "placement": placement}
     fit: Callable[..., list[RunResult]] = partial(codistil_on_ray if apart else fit_on_ray, **keywords, live=live)
@@ -130,18 +132,32 @@ def _fit_in_task(
 
 
 def _budget(run: "Run") -> tuple[str, dict[str, Any]]:
-    """Name and size of one training: its optimiser steps, and the rows that it draws from."""
+    """Name and size of one training: its optimiser steps, the rows that it draws from, and its stage's folder in OUT."""
     _, shares = run.membership.share_of_rows
     rows = rows_drawn(run.transfer_set, labelled_only=run.labelled_only, classes=run.classes) / shares
-    return run.name, {"steps": run.train.steps, "batch_size": run.train.batch_size, "rows": rows}
+    budget = {"steps": run.train.steps, "batch_size": run.train.batch_size, "rows": rows}
+    return run.name, {**budget, "folder": "/".join(run.stage.parts[-2:])}
 
 
-def outputs_of(folder: Path, results: "Sequence[RunResult]") -> Iterator[str]:
-    """Every file of the sealed runs of a training stage, relative."""
+def sealed(folder: Path, results: "Sequence[RunResult]") -> tuple[Seal, Facts]:
+    """Seal a training stage, whose outputs are every file of its sealed runs."""
+    outputs = []
     for result in results:
         seal = read_seal(folder / result.name)
         assert seal is not None
-        yield from (f"{result.name}/{path}" for path in (*(output.path for output in seal.outputs), "SEAL.json"))
+        outputs += [f"{result.name}/{path}" for path in (*(output.path for output in seal.outputs), "SEAL.json")]
+    return write_seal(folder, outputs), {"steps": sum(result.steps for result in results)}
+
+
+def seal_all(
+    folders: Mapping[Stage, Path], results: "Mapping[Stage, Sequence[RunResult]]", seconds: float
+) -> dict[Stage, tuple[Seal, Facts]]:
+    """Seal stages that were trained in one go, and share out the time that it took by steps."""
+    done = {stage: sealed(folders[stage], mine) for stage, mine in results.items()}
+    steps = max(sum(facts["steps"] for _, facts in done.values()), 1)
+    return {
+        stage: (seal, {**facts, "seconds": seconds * facts["steps"] / steps}) for stage, (seal, facts) in done.items()
+    }
 
 
 def in_steps(train: Trained, prepared: Path, *, labelled_only: bool, classes: Sequence[str] = ()) -> Trained:

@@ -1,6 +1,5 @@
 """Whether what teaches is worth learning from: judged when it has labelled, before students are trained. Needs no trainer."""
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -16,7 +15,7 @@ from ..reporting.standing import no_better, summary, told, why_open
 from ..stages import keys
 from ..stages.stages import Built, Stage
 from .context import Context, Taught, segments_of, sources_of
-from .evaluate import evaluate_on_cluster
+from .evaluate import by_place, evaluate_on_cluster, read_evaluation
 
 Standings = dict[str, dict[str, Any]]
 """By teacher; see `orchestrator.reporting.standing`."""
@@ -36,14 +35,14 @@ def judge(context: Context, name: str, prepared: Built, taught: Mapping[str, Tau
         stage = stage_of(recipe, name, prepared, taught, split, heard)
         keywords = {
             "transfer_set": prepared.folder,
-            "sources": sources_of(recipe, heard, taught, segments_of(prepared, split)),
+            "sources": by_place(sources_of(recipe, heard, taught, segments_of(prepared, split))),
             "split": split,
         }
         function = "students.measuring.standing:judge"
         built = context.stages.build(
             stage, partial(evaluate_on_cluster, context, prepared, Resources(), function, keywords)
         )
-        standings |= standings_of(json.loads((built.folder / "evaluation.json").read_bytes()))
+        standings |= standings_of(read_evaluation(built, heard))
     if problems := [*missed(recipe, standings)]:
         raise GateMissed("\n".join(problems))
     if line := summary(standings):

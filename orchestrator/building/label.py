@@ -33,7 +33,7 @@ def label(
     transfer_set = TransferSet.open(prepared.folder)
     asked = Asked(name, config, weights, trained, transfer_set)
     stages, live = label_stages(name, config, weights, transfer_set)
-    parts = {context.stages.out / stage.folder: part for part, stage in stages.items()}
+    parts = {context.stages.folder(stage): part for part, stage in stages.items()}
     build = partial(_label, context, asked)
     built = context.stages.build_together(list(stages.values()), build, partial(_repair, asked, parts))
     network = trained if config.kind == "module" else Path(config.path) if config.kind == "checkpoint" else None

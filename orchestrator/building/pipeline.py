@@ -16,12 +16,13 @@ from ..recipe.seen_rows import seen_problems
 from ..stages import keys
 from ..stages.stages import Built
 from . import cohorts, prepare
-from .context import Context, Taught, delivered, delivered_digest, delivered_member
+from . import export as exporting
+from .context import Context, Taught
 from .evaluate import evaluate_cohort, evaluate_student, evaluate_teachers
-from .export import export_cohort, export_model
 from .judge import Standings, judge
 from .label import label
-from .train import distill, train_alone, train_networks
+from .learned import Learned
+from .train import distill, network_of, train_alone, train_networks
 
 Until = Literal["label", "distill", "evaluate", "export"]
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Results:
     judged: dict[str, Built] = field(default_factory=dict)
     standings: Standings = field(default_factory=dict)
     """How everybody who teaches stands."""
-    students: dict[str, Built] = field(default_factory=dict)
+    students: dict[str, Learned] = field(default_factory=dict)
     """Cohorts too."""
     evaluations: dict[str, Built] = field(default_factory=dict)
     models: dict[str, Built] = field(default_factory=dict)
@@ -49,7 +50,7 @@ class Results:
             *self.trained.values(),
             *labels,
             *self.judged.values(),
-            *self.students.values(),
+            *(built for learned in self.students.values() for built in learned.trainings.values()),
             *self.evaluations.values(),
             *self.models.values(),
         ]
@@ -85,8 +86,7 @@ def train(context: Context, results: Results, names: list[str]) -> None:
     results.students |= distill(context, students, results.prepared, results.taught)
     for name in names:
         if name in context.recipe.cohorts:
-            built = cohorts.train_cohort(context, name, results.prepared, results.taught)
-            results.students[name] = built
+            results.students[name] = cohorts.train_cohort(context, name, results.prepared, results.taught)
 
 
 def label_teachers(context: Context, results: Results, threads: SideBySide) -> None:
@@ -104,7 +104,7 @@ def label_teachers(context: Context, results: Results, threads: SideBySide) -> N
             waiting[name] = threads.start(_train_and_label, context, results, name)
     networks = threads.outcome(threads.start(train_networks, context, grouped, results.prepared))
     for name, built in networks.items():
-        config, folder = context.recipe.teachers[name], built.folder / delivered(built.folder)[0]
+        config, folder = context.recipe.teachers[name], network_of(context.recipe, name, built)
         waiting[name] = threads.start(label, context, name, config, built.digest, folder, results.prepared)
     results.taught = {name: threads.outcome(waiting[name]) for name in context.recipe.teachers}
     trained = results.trained | networks
@@ -115,7 +115,7 @@ def _train_and_label(context: Context, results: Results, name: str) -> Taught:
     built = train_alone(context, name, results.prepared)
     results.trained[name] = built
     config = context.recipe.teachers[name]
-    folder = built.folder / delivered(built.folder)[0] if config.kind == "module" else built.folder
+    folder = network_of(context.recipe, name, built) if config.kind == "module" else built.folder
     return label(context, name, config, built.digest, folder, results.prepared)
 
 
@@ -125,11 +125,9 @@ def label_assistants(context: Context, results: Results, names: list[str], threa
     for name in context.recipe.assistants():
         learner, _, member = name.partition(".")
         if learner in names:
-            built = results.students[learner]
-            run, _ = delivered_member(built.folder, member) if member else delivered(built.folder)
-            config: TeacherConfig = keys.assistant_as_teacher(context.recipe, name, str(built.folder / run))
-            weights = delivered_digest(built, run)
-            waiting[name] = threads.start(label, context, name, config, weights, None, results.prepared)
+            network = results.students[learner].delivered(member or None)
+            config: TeacherConfig = keys.assistant_as_teacher(context.recipe, name, str(network.folder))
+            waiting[name] = threads.start(label, context, name, config, network.digest, None, results.prepared)
     results.taught |= {name: threads.outcome(future) for name, future in waiting.items()}
     for name in waiting:
         judge_who_teaches(context, results, name, [name])
@@ -148,19 +146,15 @@ def evaluate(context: Context, results: Results) -> None:
     if context.recipe.teachers:
         teachers = evaluate_teachers(context, results.prepared, results.taught)
         results.evaluations["teachers"] = teachers
-    for name, built in results.students.items():
+    for name, learned in results.students.items():
         in_cohort = name in context.recipe.cohorts
         look = evaluate_cohort if in_cohort else evaluate_student
-        results.evaluations[name] = look(context, name, results.prepared, built, results.taught)
+        results.evaluations[name] = look(context, name, results.prepared, learned, results.taught)
 
 
 def export(context: Context, results: Results) -> None:
-    for name, built in results.students.items():
-        evaluated = results.evaluations[name]
-        if name in context.recipe.cohorts:
-            results.models |= export_cohort(context, name, built, evaluated)
-        else:
-            results.models[name] = export_model(context, name, built, evaluated)
+    for name, learned in results.students.items():
+        results.models |= exporting.export(context, name, learned, results.evaluations[name])
 
 
 def missed_gates(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:

@@ -1,27 +1,28 @@
 """How networks and estimators are trained: teachers, students, controls; equal needs share one worker group."""
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from students.config.student import HardTerm, StudentConfig
 from teachers.config.teacher import ModuleTeacher, SklearnTeacher, TeacherConfig
 from teachers.storage import mirror
-from teachers.storage.seal import Seal, digest_of, publish, write_seal
+from teachers.storage.seal import Seal, digest_of, write_seal
 from teachers.users_code.calls import within
 
 from ..cluster.capacity import workers_of
 from ..recipe.model import Recipe
 from ..stages import keys
 from ..stages.stages import Built, Stage
+from ..stages.trainings import Kind, training_stages
 from .context import Context, Facts, Taught, segments_of, sources
-from .fit import budget_of, fit_beside_live, fit_group, in_steps, outputs_of
+from .fit import budget_of, fit_beside_live, fit_group, in_steps, seal_all, sealed
+from .learned import Learned
 
 if TYPE_CHECKING:
-    from students.runs.run import Run, RunResult, Source
+    from students.runs.run import Run, Source
 
 
 def train_networks(context: Context, names: Sequence[str], prepared: Built) -> dict[str, Built]:
@@ -67,7 +68,14 @@ def _fit_networks(context: Context, prepared: Built, folders: Mapping[Stage, Pat
     assert isinstance(config, ModuleTeacher) and config.train is not None
     workers = config.train.workers
     results = fit_group(context, list(runs.values()), config.resources, workers, in_task=workers == 1)
-    return {stage: _seal_runs(folders[stage], [results[run.folder]]) for stage, run in runs.items()}
+    return {stage: sealed(folders[stage], [results[run.folder]]) for stage, run in runs.items()}
+
+
+def network_of(recipe: Recipe, name: str, built: Built) -> Path:
+    """The model folder of a network trained here."""
+    config = recipe.teachers[name]
+    assert isinstance(config, ModuleTeacher) and config.train is not None
+    return built.folder / f"teacher/seed-{config.train.seed}"
 
 
 def _teacher_run(context: Context, stage: Stage, prepared: Built, folder: Path) -> "Run":
@@ -97,17 +105,20 @@ def _teacher_run(context: Context, stage: Stage, prepared: Built, folder: Path) 
     )
 
 
-def distill(context: Context, names: Sequence[str], prepared: Built, taught: Mapping[str, Taught]) -> dict[str, Built]:
+def distill(
+    context: Context, names: Sequence[str], prepared: Built, taught: Mapping[str, Taught]
+) -> dict[str, Learned]:
     """Train students whose teachers have all labelled, with their controls; equal needs share a worker group."""
     train = segments_of(prepared, "train")
-    stages = []
+    wanted: dict[Stage, tuple[Kind, int]] = {}
     for name in names:
         labels = {teacher: taught[teacher].digests(train) for teacher in context.recipe.students[name].teachers}
-        stages.append(keys.distill_stage(context.recipe, name, prepared.digest, labels))
+        stages = training_stages(context.recipe, name, prepared.digest, labels)
+        wanted |= {stage: training for training, stage in stages.items()}
     built: dict[Stage, Built] = {}
-    for group in _groups(stages, lambda stage: _needs_of_student(context.recipe, stage.name)):
-        built |= context.stages.build_together(group, partial(_distill, context, prepared, taught, train))
-    return {stage.name: built[stage] for stage in stages}
+    for group in _groups([*wanted], lambda stage: _needs_of_student(context.recipe, stage.name)):
+        built |= context.stages.build_together(group, partial(_distill, context, prepared, taught, train, wanted))
+    return {name: Learned({wanted[stage]: built[stage] for stage in wanted if stage.name == name}) for name in names}
 
 
 def _distill(
@@ -115,52 +126,43 @@ def _distill(
     prepared: Built,
     taught: Mapping[str, Taught],
     train: Sequence[str],
+    wanted: Mapping[Stage, tuple[Kind, int]],
     folders: Mapping[Stage, Path],
 ) -> dict[Stage, tuple[Seal, Facts]]:
-    runs: dict[Stage, list[Run]] = {}
-    for stage, folder in folders.items():
-        config = context.recipe.students[stage.name]
-        heard = sources(context.recipe, config, taught, train)
-        runs[stage] = _student_runs(context, stage, prepared, folder, heard)
-    config = context.recipe.students[next(iter(folders)).name]
-    all_runs = [run for each in runs.values() for run in each]
-    learners = [stage.name for stage in folders]
-    results = fit_beside_live(context, prepared, taught, learners, all_runs, config.resources, config.train.workers)
-    return {stage: _seal_runs(folders[stage], [results[run.folder] for run in each]) for stage, each in runs.items()}
+    start = time.monotonic()
+    students = {stage.name: context.recipe.students[stage.name] for stage in folders}
+    heard = {name: sources(context.recipe, config, taught, train) for name, config in students.items()}
+    runs = {
+        stage: _student_run(context, stage.name, *wanted[stage], prepared, folder, heard[stage.name])
+        for stage, folder in folders.items()
+    }
+    config = next(iter(students.values()))
+    in_turn = sorted(runs.values(), key=lambda run: run.labelled_only)  # students before controls
+    results = fit_beside_live(context, prepared, taught, [*students], in_turn, config.resources, config.train.workers)
+    mine = {stage: [results[run.folder]] for stage, run in runs.items()}
+    return seal_all(folders, mine, time.monotonic() - start)
 
 
-def _student_runs(
-    context: Context, stage: Stage, prepared: Built, folder: Path, heard: "tuple[Source, ...]"
-) -> "list[Run]":
+def _student_run(
+    context: Context, name: str, kind: Kind, seed: int, prepared: Built, folder: Path, heard: "tuple[Source, ...]"
+) -> "Run":
     from students.runs.of_student import student_run
 
-    config = context.recipe.students[stage.name]
-    train = budget_of(f"students.{stage.name}", config, prepared.folder)
-    resolved = config.model_copy(update={"train": train})
-    common: dict[str, Any] = {
-        "folder": folder,
-        "stage": folder,
-        "stage_name": stage.title,
-        "transfer_set": prepared.folder,
-        "sources": heard,
-        "user_path": context.user_path,
-        "trust": context.recipe.trusted(),
-    }
-    seeds = config.train.seeds
-    runs = [student_run("student", resolved, seed, **common) for seed in seeds]
-    return runs + [student_run("control", resolved, seed, **common) for seed in seeds if config.control]
-
-
-def _seal_runs(folder: Path, results: "list[RunResult]") -> tuple[Seal, Facts]:
-    """Seal a training stage; delivered is the seed with the best validation metric, ties to the lower seed."""
-    from students.measuring.evaluate import delivered as best_seed
-
-    mine = {result.seed: result for result in results if not result.name.startswith("control/")}
-    best = mine[best_seed({seed: result.folder for seed, result in mine.items()})]
-    publish(folder / "delivered.json", json.dumps({"format": 1, "run": best.name, "seed": best.seed}).encode())
-    outputs = ["delivered.json", *outputs_of(folder, results)]
-    facts = {"steps": sum(result.steps for result in results)}
-    return write_seal(folder, outputs), facts
+    assert kind != "offline"
+    config = context.recipe.students[name]
+    train = budget_of(f"students.{name}", config, prepared.folder)
+    return student_run(
+        kind,
+        config.model_copy(update={"train": train}),
+        seed,
+        folder=folder,
+        stage=folder,
+        stage_name=f"distill/{name}",
+        transfer_set=prepared.folder,
+        sources=heard,
+        user_path=context.user_path,
+        trust=context.recipe.trusted(),
+    )
 
 
 def _needs(config: StudentConfig | TeacherConfig) -> str:

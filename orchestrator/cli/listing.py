@@ -84,7 +84,11 @@ def _stages(out: Path, kind: "Kind") -> list[dict[str, Any]]:
             continue
         sealed = (stage.parent / "SEAL.json").exists()
         found.append(
-            {"name": document["name"], "what": "whole" if sealed else "unfinished", "folder": str(stage.parent)}
+            {
+                "name": "/".join(filter(None, (document["name"], document["part"]))),
+                "what": "whole" if sealed else "unfinished",
+                "folder": str(stage.parent),
+            }
         )
     return found
 

@@ -22,6 +22,7 @@ from teachers.process.waiting import outcome
 from teachers.resources.bundles import bundle_of, gpus_of, num_threads
 from teachers.resources.pools import in_reach
 from teachers.storage.place import shipped_environment
+from teachers.users_code.imports import UserPath
 
 from ..recipe.checks import check_before_work, check_variables
 from ..recipe.model import Recipe
@@ -41,17 +42,23 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+CODE = "COLLEGIUM_USERS_CODE"
+"""In the environment of a run's workers: Ray gives no run a worker of another environment."""
+
 
 @contextmanager
-def cluster(address: str | None = None, recipe: Recipe | None = None, out: Path | None = None) -> Iterator["Cluster"]:
+def cluster(
+    address: str | None = None, recipe: Recipe | None = None, out: Path | None = None, code: str = ""
+) -> Iterator["Cluster"]:
     """The cluster at `address` (or RAY_ADDRESS), or one of this process; joined when it is first needed, left at the end.
 
     A run that finds everything sealed never starts Ray. Raises EnvironmentUnfit on joining, when Ray does not start,
-    the cluster can never meet a request of `recipe`, or one of its nodes does not see `out`.
+    the cluster can never meet a request of `recipe`, or one of its nodes does not see `out`. `code`: digest of the user's
+    code, of which workers know: none that holds another one is given to this run.
     """
     set_environment()
     check_address(address)
-    joined = Cluster(address or os.environ.get("RAY_ADDRESS"), recipe, out)
+    joined = Cluster(address or os.environ.get("RAY_ADDRESS"), recipe, out, code)
     try:
         yield joined
     except BaseException as error:
@@ -70,8 +77,8 @@ def cluster(address: str | None = None, recipe: Recipe | None = None, out: Path 
 class Cluster:
     """What a run asks of Ray, and what the cluster has. Safe to use from several threads."""
 
-    def __init__(self, address: str | None, recipe: Recipe | None, out: Path | None = None) -> None:
-        self._address, self._recipe, self._out = address, recipe, out
+    def __init__(self, address: str | None, recipe: Recipe | None, out: Path | None = None, code: str = "") -> None:
+        self._address, self._recipe, self._out, self._code = address, recipe, out, code
         self.wait_for_room_s = wait_for_room_s()
         self._lock = RLock()
         self._nodes: list[dict[str, Any]] = []
@@ -97,13 +104,21 @@ class Cluster:
                 self._start = self._keeper.submit(self._join)
                 outcome(self._start)
                 self._nodes = [node for node in ray.nodes() if node["Alive"]]
-                if self._recipe is not None:
-                    for note in check_capacity(self._recipe, self.in_reach):
-                        log.info("%s", note)
-                if self._out is not None and (len(self._nodes) > 1 or self._address not in (None, "local")):
-                    check_seen(self._out, self._nodes)
-                    self.new_nodes = NewNodes(self._out, self._nodes)
+                try:
+                    self._check()
+                except BaseException:
+                    self._nodes = []  # so that the next one who asks is told, too
+                    raise
         return self._nodes
+
+    def _check(self) -> None:
+        """Raise EnvironmentUnfit for a cluster that could never do the work, or that does not see OUT."""
+        if self._recipe is not None:
+            for note in check_capacity(self._recipe, self.in_reach):
+                log.info("%s", note)
+        if self._out is not None and (len(self._nodes) > 1 or self._address not in (None, "local")):
+            check_seen(self._out, self._nodes)
+            self.new_nodes = NewNodes(self._out, self._nodes)
 
     @property
     def in_reach(self) -> list[Mapping[str, float]]:
@@ -146,8 +161,10 @@ class Cluster:
                 "dashboard_port": self._dashboard_port,
                 "object_store_memory": object_store_bytes(self._recipe),
             }
-        elif self._out is not None and (shipped := shipped_environment(self._out)):
-            options["runtime_env"] = {"env_vars": shipped}
+        else:
+            shipped = shipped_environment(self._out) if self._out is not None else {}
+            environment = {**shipped, **({CODE: self._code} if self._code else {})}
+            options |= {"runtime_env": {"env_vars": environment}} if environment else {}
         log.info("starting Ray on this machine" if local else f"joining the Ray cluster at {self._address}")
         try:
             with in_groups_of_their_own():
@@ -193,13 +210,13 @@ class Cluster:
         """`auto` resolved: 1 if the cluster has any GPU or can get one, else 0."""
         return gpus_of(resources, self.in_reach)
 
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item], user_path: Path) -> Iterator[Result]:
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item], user_path: UserPath) -> Iterator[Result]:
         """`map(function, items)` on the cluster, results in order, a bounded number under way."""
         import ray
 
         asked = self._asked({"CPU": 1.0})
         run = tasks.remote(tasks.run_item, num_cpus=1)
-        shared = ray.put((function, str(user_path), Carried.from_here()))
+        shared = ray.put((function, user_path, Carried.from_here()))
         limit = 2 * max(1, int(total(self.in_reach, "CPU")))
         with tasks.Tasks(asked) as under_way:
             for item in items:
@@ -209,7 +226,9 @@ class Cluster:
             while under_way:
                 yield under_way.next()
 
-    def call(self, function: Callable[..., Result], *arguments: Any, resources: Resources, user_path: Path) -> Result:
+    def call(
+        self, function: Callable[..., Result], *arguments: Any, resources: Resources, user_path: UserPath
+    ) -> Result:
         """Run one function as a Ray task with `resources` and wait for it. Raises EnvironmentUnfit as `await_room`."""
 
         gpus = self.gpus(resources)
@@ -218,7 +237,7 @@ class Cluster:
         threads = str(num_threads(resources))
         run = tasks.remote(tasks.run_once, **options, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}})
         with tasks.Tasks(self._asked(bundle_of(resources, gpus))) as under_way:
-            under_way.send(run, function, arguments, str(user_path), Carried.from_here())
+            under_way.send(run, function, arguments, user_path, Carried.from_here())
             result: Result = under_way.next()
         return result
 

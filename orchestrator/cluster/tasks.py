@@ -7,7 +7,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,7 +14,7 @@ from teachers.errors import CollegiumError
 from teachers.process.log_lines import Carried
 from teachers.process.waiting import POLL_S, Wait, go_on
 from teachers.storage.disk import is_unfit
-from teachers.users_code.imports import check_own_packages, use_user_path
+from teachers.users_code.imports import UserPath, check_own_packages, use_user_path
 
 if TYPE_CHECKING:
     from teachers.resources.reservation import Request
@@ -30,17 +29,19 @@ def remote(work: Callable[..., Iterator[Any]], **options: Any) -> Any:
     return ray.remote(num_returns="streaming", max_retries=3, **options)(work)
 
 
-def run_item(shared: tuple[Callable[[Any], Any], str, Carried], item: Any) -> Iterator[Any]:
+def run_item(shared: tuple[Callable[[Any], Any], UserPath, Carried], item: Any) -> Iterator[Any]:
     function, user_path, log_as = shared
     yield from run_once(function, [item], user_path, log_as)
 
 
-def run_once(function: Callable[..., Any], arguments: Sequence[Any], user_path: str, log_as: Carried) -> Iterator[Any]:
+def run_once(
+    function: Callable[..., Any], arguments: Sequence[Any], user_path: UserPath, log_as: Carried
+) -> Iterator[Any]:
     """None at once, then what the function returns."""
     yield None
     check_own_packages()
     log_as.take_up()
-    use_user_path(Path(user_path))
+    use_user_path(user_path)
     yield function(*arguments)
 
 

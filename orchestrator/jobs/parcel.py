@@ -16,7 +16,8 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 from teachers.config.strict import IMPORT_PATTERN
 from teachers.errors import RecipeError
 from teachers.users_code.digest import users_modules
-from teachers.users_code.imports import OURS, SUBMITTED
+from teachers.users_code.following import OURS, file_of
+from teachers.users_code.imports import SUBMITTED
 
 from ..recipe.model import Recipe
 from ..recipe.shipped import home
@@ -66,7 +67,7 @@ def pack(recipe: Recipe, file: Path, *, installed: bool) -> Parcel:
         if modules is None:
             absent.append(name)
         else:
-            files |= {f"{SUBMITTED}/{_place(module, path)}": path.read_bytes() for module, path in modules.items()}
+            files |= {f"{SUBMITTED}/{file_of(module, path)}": path.read_bytes() for module, path in modules.items()}
     if not installed:
         files |= dict(_ours())
     if (size := sum(map(len, files.values()))) > LARGEST:
@@ -86,11 +87,6 @@ def import_strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from import_strings(inner)
-
-
-def _place(module: str, path: Path) -> str:
-    parts = module.split(".")
-    return "/".join([*parts, "__init__.py"] if path.name == "__init__.py" else [*parts[:-1], f"{parts[-1]}.py"])
 
 
 def _ours() -> Iterator[tuple[str, bytes]]:

@@ -12,11 +12,13 @@ from urllib.parse import urlsplit
 
 from teachers.config.secrets import looks_like, without_password
 from teachers.errors import RecipeError
+from teachers.users_code.digest import named_in
 from teachers.users_code.imports import use_user_path
 
 from ..cluster.capacity import AUTOSCALING
 from ..recipe.load import load_recipe
 from ..recipe.model import Recipe
+from ..stages.code import code_documents
 from .arrival import EXPECTED
 from .parcel import Parcel, pack, uri_of
 from .verb import Verb
@@ -127,6 +129,14 @@ def _relative(recipe: Recipe) -> Iterator[str]:
                 f"{key}: {value} is relative, and data does not go with a job; name a place that all nodes see: "
                 f"-o {key}=/shared/{PurePosixPath(value).name}"
             )
+    for where, document in code_documents(recipe):
+        for named in named_in(document):
+            for file in named.relative():
+                yield (
+                    f"{where}.{named.at.rstrip('.')}".rstrip(".")
+                    + f": {file} is relative, and files that code reads do "
+                    f"not go with a job; name a place that all nodes see"
+                )
 
 
 def _needs(variable: str) -> str:

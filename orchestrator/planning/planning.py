@@ -14,10 +14,10 @@ from teachers.storage import mirror
 from teachers.storage.place import place, spoken
 from teachers.users_code.imports import use_user_path
 
-from ..building.context import Taught, delivered, delivered_digest, delivered_member, segments_of
-from ..building.export import to_export
+from ..building.context import Taught, segments_of
 from ..building.judge import stage_of, to_judge
 from ..building.label import label_stages
+from ..building.learned import Learned, to_export
 from ..cluster.capacity import check_capacity, check_room_for_trials, this_machine
 from ..recipe import model
 from ..recipe.checks import check_variables, class_problems, folder_problems, import_problems
@@ -27,7 +27,9 @@ from ..recipe.seen_rows import seen_problems
 from ..recipe.space import search_warnings
 from ..reporting.fairness import missing_augmentation
 from ..stages import keys
+from ..stages.code import code_problems, users_code
 from ..stages.stages import Built, Stage, Stages
+from ..stages.trainings import training_stages
 from .budgets import Rows, budget_notes, floor_notes, label_notes, seed_notes
 from .memory import Holding, holdings
 from .placement import Ask, cluster_notes, places_at
@@ -87,13 +89,20 @@ def plan(
     Requests are compared with this machine, or with the nodes of the cluster at `address` (or RAY_ADDRESS).
     `dry_forward` builds every network and runs it on one batch of zeros (imports torch and the user's modules).
     """
-    from teachers.preparing.look import look, source_digest
-
     check(recipe)
     use_user_path(user_path or Path.cwd())
+    if problems := [*code_problems(recipe)]:
+        raise RecipeError("\n".join(dict.fromkeys([*import_problems(recipe), *problems, *folder_problems(recipe)])))
     out = place(out)
     mirror.check(out, writes=False)
     mirror.pull(out)
+    with users_code(recipe, (user_path or Path.cwd()).resolve(), out.absolute()):
+        return _plan(recipe, out, address, dry_forward=dry_forward)
+
+
+def _plan(recipe: Recipe, out: Path, address: str | None, *, dry_forward: bool) -> Plan:
+    from teachers.preparing.look import look, source_digest
+
     alone = (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
     made = Plan(bytes_free=_free(out), notes=check_variables(recipe, alone=alone))
     seen = look(recipe.transfer_set)
@@ -160,7 +169,7 @@ class _Walk:
             self._add(stage, "build", self.stages.reason(stage))
             return None
         self._add(stage, "reuse", "unchanged")
-        return Built(stage, self.stages.out / stage.folder, seal, True, "unchanged", 0.0)
+        return Built(stage, self.stages.folder(stage), seal, True, "unchanged", 0.0)
 
     def _add(self, stage: Stage, action: str, reason: str) -> None:
         self.made.stages.append(Planned(stage.kind, stage.name, stage.part, stage.key, action, reason))
@@ -173,7 +182,7 @@ class _Walk:
         prepared = self.note(keys.prepare_stage(self.recipe, source_digest))
         taught = {name: self.teacher(name, prepared) for name in self.recipe.teachers}
         self.judge("teachers", prepared, {name: taught[name] for name in self.recipe.teachers})
-        students: dict[str, Built | None] = {}
+        students: dict[str, Learned | None] = {}
         for generation in self.recipe.learners_in_order():
             for name in generation:
                 students[name] = self.student(name, prepared, taught)
@@ -191,12 +200,10 @@ class _Walk:
                 self.exports(name, learner, evaluated)
         return prepared
 
-    def exports(self, name: str, learner: Built, evaluated: Built) -> None:
-        of_cohort = name in self.recipe.cohorts
-        found = to_export(self.recipe, name, learner) if of_cohort else {name: [delivered(learner.folder)[0]]}
-        for title, runs in found.items():
-            digest = "+".join(delivered_digest(learner, run) for run in runs)
-            self.note(keys.export_stage(self.recipe, title, digest, evaluated.digest))
+    def exports(self, name: str, learner: Learned, evaluated: Built) -> None:
+        for title, networks in to_export(self.recipe, name, learner).items():
+            digests = [network.digest for network in networks]
+            self.note(keys.export_stage(self.recipe, title, digests, evaluated.digest))
 
     def teacher(self, name: str, prepared: Built | None) -> Taught | None:
         config = self.recipe.teachers[name]
@@ -237,27 +244,30 @@ class _Walk:
         if heard:
             self.note(stage_of(self.recipe, title, prepared, known, split, heard))
 
-    def assistant(self, name: str, prepared: Built | None, student: Built | None) -> Taught | None:
+    def assistant(self, name: str, prepared: Built | None, student: Learned | None) -> Taught | None:
         if prepared is None or student is None:
             self.unknown("label", name, f"distill/{learner_of(name)}")
             return None
-        member = name.partition(".")[2]
-        run, _ = delivered_member(student.folder, member) if member else delivered(student.folder)
-        config = keys.assistant_as_teacher(self.recipe, name, str(student.folder / run))
-        return self.labels(name, config, delivered_digest(student, run), prepared)
+        network = student.delivered(name.partition(".")[2] or None)
+        config = keys.assistant_as_teacher(self.recipe, name, str(network.folder))
+        return self.labels(name, config, network.digest, prepared)
 
-    def student(self, name: str, prepared: Built | None, taught: dict[str, Taught | None]) -> Built | None:
+    def student(self, name: str, prepared: Built | None, taught: dict[str, Taught | None]) -> Learned | None:
         teachers = self.recipe.learners[name].teachers
         heard = self._heard(teachers, taught)
         if prepared is None or heard is None:
             self.unknown("distill", name, self._first_missing(teachers, prepared, taught))
+        if prepared is None:
             return None
         train = segments_of(prepared, "train")
-        labels = {teacher.name: teacher.digests(train) for teacher in heard}
-        return self.note(keys.distill_stage(self.recipe, name, prepared.digest, labels))
+        labels = {teacher.name: teacher.digests(train) for teacher in heard} if heard is not None else None
+        stages = training_stages(self.recipe, name, prepared.digest, labels)
+        noted = {training: self.note(stage) for training, stage in stages.items()}
+        built = {training: found for training, found in noted.items() if found is not None}
+        return Learned(built) if heard is not None and len(built) == len(noted) else None
 
     def evaluation(
-        self, name: str, prepared: Built | None, student: Built | None, taught: dict[str, Taught | None]
+        self, name: str, prepared: Built | None, student: Learned | None, taught: dict[str, Taught | None]
     ) -> Built | None:
         teachers = list(self.recipe.teachers) if name == "teachers" else self.recipe.learners[name].teachers
         heard = self._heard(teachers, taught)

@@ -38,7 +38,7 @@ def build_report(
     recipe: Mapping[str, Any],
     stages: Sequence[Mapping[str, Any]],
     evaluations: Mapping[str, Mapping[str, Any]],
-    metrics: Mapping[str, Path],
+    metrics: Mapping[str, Sequence[Path]],
     mlflow: Mapping[str, str],
     prepared: Path,
     seconds: float,
@@ -48,11 +48,13 @@ def build_report(
     """The document of one run.
 
     `recipe` is the resolved one without secrets; `evaluations` holds the evaluation of `teachers` and of every student by
-    its name; `metrics` the `metrics.jsonl` of every student; `prepared` is the folder of the transfer set; `standings` says
+    its name; `metrics` every `metrics.jsonl` of every student; `prepared` is the folder of the transfer set; `standings` says
     how everybody who teaches stood before students learnt; `search` is the part of a study, if there was one.
     """
     teachers = evaluations.get("teachers", NO_TEACHERS)
-    drawn = {name: curves(path) for name, path in metrics.items()}
+    drawn = {
+        name: {run: found for path in paths for run, found in curves(path).items()} for name, paths in metrics.items()
+    }
     transfer_set, some, standings = TransferSet.open(prepared), next(iter(evaluations.values())), standings or {}
     counted = {**transfer_set.report, "judged_on": transfer_set.judged_on()}
     document = {

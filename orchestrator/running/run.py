@@ -1,6 +1,5 @@
 """One `collegium run`: its folder, cluster, tracker and report around the pipeline."""
 
-import json
 import logging
 import secrets
 import time
@@ -18,19 +17,23 @@ from teachers.storage import mirror
 from teachers.storage.disk import told_if_unfit
 from teachers.storage.place import place, use_one_cache
 from teachers.storage.seal import publish
-from teachers.users_code.imports import check_own_packages, use_user_path
+from teachers.users_code.code import UsersCode
+from teachers.users_code.imports import check_own_packages
 
 from ..building import pipeline
 from ..building.context import Context
+from ..building.evaluate import read_evaluation
 from ..building.pipeline import Results, Until
 from ..cluster.cluster import Cluster, cluster
 from ..cluster.environment import set_environment
 from ..recipe.load import check
 from ..recipe.model import Recipe, public
+from ..stages.code import users_code
 from ..stages.outline import planned
-from ..stages.stages import Stages
+from ..stages.stages import Built, Stage, Stages
 from ..watching.journal import Journal
 from ..watching.progress import Watch
+from ..watching.warnings import Warnings
 from .tracebacks import traceback_kept
 
 if TYPE_CHECKING:
@@ -86,12 +89,12 @@ class Begun:
     watch: Watch
     tracker: "Tracker"
     journal: Journal
-    user_path: Path
+    user_path: UsersCode
     start: float = field(default_factory=time.monotonic)
 
     @contextmanager
     def on_cluster(self, address: str | None) -> Iterator[Context]:
-        with cluster(address, self.recipe, self.stages.out) as joined:
+        with cluster(address, self.recipe, self.stages.out, self.user_path.digest) as joined:
             try:
                 with self._measured(joined):
                     yield Context(
@@ -123,7 +126,6 @@ def opened(
     check(recipe)
     set_environment()
     check_own_packages()
-    use_user_path(user_path)
     from ..tracking.server import check_place
     from ..tracking.tracker import Tracker
 
@@ -132,17 +134,25 @@ def opened(
     Stages(out).open()
     folder = _run_folder(out, recipe)
     journal = Journal(folder, command=command, recipe=recipe.name, planned=planned)
-    stages = Stages(out, journal.seen)
+    warnings = Warnings(folder / "warnings")
+
+    def seen(stage: Stage, at: Path, built: Built | None) -> None:
+        journal.seen(stage, at, built)
+        warnings.tell()
+
+    stages = Stages(out, seen)
     with (
         kept_in_storage(folder),
         working_on(run=folder.name),
         journal,
         traceback_kept(folder),
+        warnings,
+        users_code(recipe, user_path, out.absolute(), warnings.folder.absolute()) as code,
         Watch(quiet=quiet) as watch,
         Tracker.start(recipe, out, folder) as tracker,
     ):
         journal.tracked(tracker.ids())
-        yield Begun(recipe, folder, stages, watch, tracker, journal, user_path)
+        yield Begun(recipe, folder, stages, watch, tracker, journal, code)
 
 
 @contextmanager
@@ -168,9 +178,9 @@ def _report(
     context: Context, results: Results, ids: Mapping[str, str], seconds: float, folder: Path, **more: Any
 ) -> Mapping[str, Any]:
     stages = [built.record() for built in results.built()]
-    evaluations = {
-        name: json.loads((built.folder / "evaluation.json").read_bytes()) for name, built in results.evaluations.items()
-    }
+    heard = {"teachers": list(context.recipe.teachers)}
+    heard |= {name: config.teachers for name, config in context.recipe.learners.items()}
+    evaluations = {name: read_evaluation(built, heard[name]) for name, built in results.evaluations.items()}
     if not evaluations:
         return {"format": 1, "recipe": public(context.recipe), "stages": stages, "mlflow": dict(ids)}
     from ..reporting.document import build_report, write_report
@@ -179,7 +189,10 @@ def _report(
         recipe=public(context.recipe),
         stages=stages,
         evaluations=evaluations,
-        metrics={name: built.folder / "metrics.jsonl" for name, built in results.students.items()},
+        metrics={
+            name: [built.folder / "metrics.jsonl" for built in learned.trainings.values()]
+            for name, learned in results.students.items()
+        },
         mlflow=ids,
         prepared=results.prepared.folder,
         standings=results.standings,

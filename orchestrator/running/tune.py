@@ -34,9 +34,10 @@ from ..reporting.study import section
 from ..search.on_tune import name_of, run_trials
 from ..search.study import State, Study, Trial, Who, best_of, num_control_trials, set_aside, what_it_is_of
 from ..search.trial import Job, setting
-from ..stages import keys
+from ..stages.code import code_of_choices
 from ..stages.locks import folder_lock
 from ..stages.outline import planned_study
+from ..stages.trainings import training_stages
 from ..tracking.ledger import Status
 from .run import Begun, Finished, opened
 
@@ -111,8 +112,10 @@ def _study(begun: Begun, context: Context, taught: Results, at: Path, doubt: Dou
     _check_validation(taught.prepared.folder)
     train = segments_of(taught.prepared, "train")
     labels = {name: taught.taught[name].digests(train) for name in learner.teachers}
-    stage = keys.distill_stage(recipe, search.student, taught.prepared.digest, labels)
-    study = Study.open(at, what_it_is_of(recipe, stage.inputs))
+    stages = training_stages(recipe, search.student, taught.prepared.digest, labels)
+    first = stages["student", learner.train.seeds[0]]
+    inputs = {first.called.get(name, name): digest for name, digest in first.inputs.items()}
+    study = Study.open(at, what_it_is_of(recipe, {**inputs, **code_of_choices(recipe)}))
     heard = {source.name: source for source in sources(recipe, learner, taught.taught, train)}
     now: dict[Who, Mapping[str, Any] | None] = {
         "student": values_now(learner, search),

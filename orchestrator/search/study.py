@@ -19,7 +19,7 @@ from teachers.storage.seal import check_format, publish, replace
 
 from ..recipe.model import Recipe, public
 from ..recipe.search import Direction, SearchConfig
-from ..stages.stages import flat
+from ..stages.reasons import flat
 
 FORMAT = 1
 Who = Literal["student", "control"]

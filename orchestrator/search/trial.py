@@ -17,7 +17,7 @@ from teachers.config.resources import Resources
 from teachers.errors import CollegiumError, RecipeError
 from teachers.process.log_lines import NOT_CARRIED, Carried, working_on
 from teachers.resources.bundles import num_threads
-from teachers.users_code.imports import check_own_packages, use_user_path
+from teachers.users_code.imports import UserPath, check_own_packages, use_user_path
 
 from ..cluster.capacity import workers_of
 from ..recipe.errors import told
@@ -49,7 +49,7 @@ class Job:
     seed: int
     gpus: float
     """Of one worker; what `auto` came to."""
-    user_path: Path
+    user_path: UserPath
     trust: tuple[str, ...]
     measures: bool
     """Whether the metric asks for figures of the network itself."""

@@ -3,24 +3,26 @@
 Knows nothing of how a stage is built, and imports no torch: `plan` uses it too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from students.config.cohort import CohortCommon
-from students.config.student import ImportedTerm, TeacherTermCommon, control_train
+from students.config.student import TeacherTermCommon, TermCommon
 from teachers.config.teacher import DECIDES_NOTHING, CheckpointTeacher, TeacherConfig
 from teachers.errors import RecipeError
 from teachers.storage.seal import digest_of, sha256_file
-from teachers.users_code.calls import within
-from teachers.users_code.digest import code_digest
 
-from ..recipe.model import Learner, Recipe, learner_of, name_in_recipe, public
+from ..recipe.deciding import without_names
+from ..recipe.model import Learner, Recipe, learner_of, name_in_recipe
+from .code import code_inputs, code_of_folder
 from .stages import Stage
 
 
 def prepare_stage(recipe: Recipe, source_digest: str) -> Stage:
     config = recipe.transfer_set.model_dump(mode="json")
+    if recipe.transfer_set.source.kind == "import":
+        return Stage("prepare", "transfer_set", config, code_inputs("transfer_set.source", config["source"]))
     config["source"] = {"kind": recipe.transfer_set.source.kind}  # where it lies decides nothing, its content does
     config["labelled"] = recipe.transfer_set.labelled_by_split  # `100` and `{train: 100}` are one thing
     return Stage("prepare", "transfer_set", config, {"source": source_digest})
@@ -28,13 +30,9 @@ def prepare_stage(recipe: Recipe, source_digest: str) -> Stage:
 
 def train_teacher_stage(recipe: Recipe, name: str, prepared: str) -> Stage:
     teacher = recipe.teachers[name]
-    fields = {"kind", "model", "arguments", "seed", "train", "preprocess", "classes"}
+    fields = {"kind", "model", "arguments", "files", "seed", "train", "preprocess", "classes"}
     config = {key: value for key, value in teacher.model_dump(mode="json").items() if key in fields}
-    inputs = {"transfer set": prepared}
-    if teacher.kind == "module" and teacher.train is not None:
-        inputs |= _code(f"teachers.{name}", teacher.model, *teacher.train.augments, teacher.preprocess.function)
-    if teacher.kind == "sklearn":
-        inputs |= _code(f"teachers.{name}", teacher.model, teacher.preprocess.function)
+    inputs = {"transfer set": prepared, **code_inputs(f"teachers.{name}", config)}
     return Stage("train_teacher", name, config, inputs)
 
 
@@ -44,8 +42,7 @@ def teacher_digest(recipe: Recipe, name: str, trained: str | None) -> str:
     if trained is not None:
         return trained
     if teacher.kind == "callable":
-        with within(f"teachers.{name}.function"):
-            return code_digest(teacher.function)
+        return digest_of([teacher.version, code_inputs(f"teachers.{name}", teacher.model_dump(mode="json"))])
     path = Path(teacher.path if teacher.kind == "checkpoint" else teacher.weights or "")
     files = [path / "config.json", path / "model.safetensors"] if teacher.kind == "checkpoint" else [path]
     for file in files:
@@ -60,46 +57,31 @@ def label_stage(
 ) -> Stage:
     """`segment`: (name, digest); `statistics`: digest of the columns' mean and std, which `normalise: auto` uses."""
     left_out = DECIDES_NOTHING | {"train", "weights", "path", "class_map", "seed", "allow_pickle", "trusted"}
+    if config.kind == "callable":  # it gets canonical inputs, and is its code
+        left_out |= {"preprocess"}
     decided_by = {key: value for key, value in config.model_dump(mode="json").items() if key not in left_out}
     decided_by["classes"] = config.classes or classes
-    inputs = {"teacher weights": weights, "rows": segment[1]}
-    if config.kind != "checkpoint" and config.preprocess.normalise == "auto":
+    inputs = {"rows": segment[1], **({} if config.kind == "callable" else {"teacher weights": weights})}
+    if (
+        config.kind in ("module", "sklearn")
+        and config.preprocess.normalise == "auto"
+        and not config.preprocess.function
+    ):
         inputs["statistics of the training rows"] = statistics
-    inputs |= _code(f"teachers.{name}", config.preprocess.function, config.model if config.kind == "module" else None)
+    inputs |= code_inputs(f"teachers.{name}", code_of_folder(config) if config.kind == "checkpoint" else decided_by)
     return Stage("label", name, decided_by, inputs, part=segment[0])
 
 
 def judge_stage(recipe: Recipe, name: str, prepared: str, split: str, labels: Mapping[str, str]) -> Stage:
     """How `teachers`, or one assistant, stand. `labels`: by teacher, the digest of what it says of the rows of `split`."""
-    config = {"split": split, "teachers": {teacher: hearing(recipe, teacher) for teacher in labels}}
-    inputs = {"transfer set": prepared, **{f"labels of {teacher}": digest for teacher, digest in labels.items()}}
-    return Stage("judge", name, config, inputs)
+    heard, called = labels_by_place(list(labels), labels)
+    config = {"split": split, "teachers": [hearing(recipe, teacher) for teacher in labels]}
+    return Stage("judge", name, config, {"transfer set": prepared, **heard}, called=called)
 
 
 def assistant_as_teacher(recipe: Recipe, name: str, folder: str) -> CheckpointTeacher:
     """How a trained student labels for others."""
     return CheckpointTeacher(kind="checkpoint", path=folder, resources=recipe.learners[learner_of(name)].resources)
-
-
-NOT_OF_TRAINING = {"resources", "require", "deliver", "placement"}
-"""Fields of a student or cohort that cannot change what is trained."""
-
-
-def distill_stage(recipe: Recipe, name: str, prepared: str, labels: Mapping[str, str]) -> Stage:
-    """Of a student or a cohort. `labels`: by teacher, the digest of what it says of the training rows."""
-    learner = recipe.learners[name]
-    config = {key: value for key, value in learner.model_dump(mode="json").items() if key not in NOT_OF_TRAINING}
-    config["teachers"] = {teacher: hearing(recipe, teacher) for teacher in learner.teachers}
-    inputs = {"transfer set": prepared, **{f"labels of {teacher}": digest for teacher, digest in labels.items()}}
-    augments = [*learner.train.augments, *control_train(learner.control, learner.train).augments]
-    names = [*networks_code(learner), *augments, *_term_code(learner)]
-    inputs |= _code(name_in_recipe(recipe, name), *names)
-    return Stage("distill", name, config, inputs)
-
-
-def networks_code(learner: Learner) -> list[str | None]:
-    networks = learner.members.values() if isinstance(learner, CohortCommon) else [learner]
-    return [name for network in networks for name in (network.model, network.preprocess.function)]
 
 
 def hearing(recipe: Recipe, teacher: str) -> dict[str, Any]:
@@ -110,24 +92,60 @@ def hearing(recipe: Recipe, teacher: str) -> dict[str, Any]:
     return {"class_map": config.class_map, "probability_floor": config.probability_floor}
 
 
+def labels_by_place(teachers: Sequence[str], labels: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Inputs of a stage that hears `teachers`, by their places; and what these are called in the recipe."""
+    places = {teacher: f"labels of teacher {number}" for number, teacher in enumerate(teachers)}
+    inputs = {place: labels[teacher] for teacher, place in places.items()}
+    return inputs, {place: f"labels of {teacher}" for teacher, place in places.items()}
+
+
+def terms_by_place(terms: Sequence[TermCommon], teachers: Sequence[str]) -> list[dict[str, Any]]:
+    """An objective whose terms name teachers by their places."""
+    documents = [term.model_dump(mode="json") for term in terms]
+    for document in documents:
+        if document.get("teachers") is not None:
+            document["teachers"] = [teachers.index(teacher) for teacher in document["teachers"]]
+        if document.get("teacher_weights") is not None:
+            document["teacher_weights"] = weights_by_place(document["teacher_weights"], teachers)
+    return documents
+
+
+def weights_by_place(weights: Mapping[str, float], teachers: Sequence[str]) -> list[float | None]:
+    return [weights.get(teacher) for teacher in teachers]
+
+
 def evaluate_teachers_stage(recipe: Recipe, prepared: str, labels: Mapping[str, str]) -> Stage:
-    config = {"teachers": {teacher: hearing(recipe, teacher) for teacher in recipe.teachers}}
-    inputs = {"transfer set": prepared, **{f"labels of {teacher}": digest for teacher, digest in labels.items()}}
-    return Stage("evaluate", "teachers", config, inputs)
+    heard, called = labels_by_place(list(recipe.teachers), labels)
+    config = {"teachers": [hearing(recipe, teacher) for teacher in recipe.teachers]}
+    return Stage("evaluate", "teachers", config, {"transfer set": prepared, **heard}, called=called)
 
 
 def evaluate_stage(recipe: Recipe, name: str, prepared: str, student: str, labels: Mapping[str, str]) -> Stage:
     learner = recipe.learners[name]
+    heard, called = labels_by_place(learner.teachers, labels)
+    ensemble = own_combination(learner)
+    if ensemble.get("teacher_weights") is not None:
+        ensemble["teacher_weights"] = weights_by_place(ensemble["teacher_weights"], learner.teachers)
+    if ensemble:
+        ensemble["order"] = [learner.teachers.index(teacher) for teacher in ensemble["order"]]
     config = {
-        "teachers": {teacher: hearing(recipe, teacher) for teacher in learner.teachers},
-        "ensemble": own_combination(learner),
-        "cpus": learner.resources.cpus,  # latency is measured with as many threads
+        "teachers": [hearing(recipe, teacher) for teacher in learner.teachers],
+        "ensemble": ensemble,
+        "cpus": float(learner.resources.cpus),  # latency is measured with as many threads
     }
     if isinstance(learner, CohortCommon):
         config["as_one"] = learner.deliver == "ensemble"
-    inputs = {"transfer set": prepared, "student": student}
-    inputs |= {f"labels of {teacher}": digest for teacher, digest in labels.items()}
-    return Stage("evaluate", name, config, inputs)
+    inputs = {"transfer set": prepared, "student": student, **heard, **_code_of_answers(recipe, name)}
+    return Stage("evaluate", name, config, inputs, called=called)
+
+
+def _code_of_answers(recipe: Recipe, name: str) -> dict[str, str]:
+    """Of the networks of a student or cohort, and of its combination rules: what it is compared by."""
+    answers = {"model", "arguments", "files", "preprocess", "members"}
+    document = recipe.learners[name].model_dump(mode="json")
+    rules = [{key: term[key] for key in ("combine", "files")} for term in document["objective"] if "combine" in term]
+    networks = {key: value for key, value in document.items() if key in answers}
+    return code_inputs(name_in_recipe(recipe, name), {**networks, "rules": rules})
 
 
 def own_combination(config: Learner) -> dict[str, Any]:
@@ -139,23 +157,7 @@ def own_combination(config: Learner) -> dict[str, Any]:
     return {}
 
 
-def export_stage(recipe: Recipe, name: str, student: str, evaluation: str) -> Stage:
-    document = public(recipe)
-    for gated in (
-        "teachers",
-        "students",
-        "cohorts",
-    ):  # what is required of somebody changes nothing of what is delivered
-        document[gated] = {who: {**config, "require": None} for who, config in document[gated].items()}
-    return Stage("export", name, {"recipe": document}, {"student": student, "evaluation": evaluation})
-
-
-def _term_code(learner: Learner) -> list[str | None]:
-    terms = [term for term in learner.objective if isinstance(term, TeacherTermCommon)]
-    return [*(term.combine for term in terms), *(term.loss for term in terms if isinstance(term, ImportedTerm))]
-
-
-def _code(where: str, *names: str | None) -> dict[str, str]:
-    """Digests of the import strings among `names`, which stand under `where` in the recipe."""
-    with within(where):
-        return {f"code of {name}": code_digest(name) for name in names if name is not None and ":" in name}
+def export_stage(recipe: Recipe, name: str, networks: Sequence[str], evaluation: str) -> Stage:
+    """Of what lies in the folder: networks, figures, and what decided them. Its card says its own name, and no other."""
+    config = {"name": name, "recipe": without_names(recipe, name)}
+    return Stage("export", name, config, {"student": digest_of([*networks]), "evaluation": evaluation})

@@ -1,12 +1,14 @@
 """Who builds a stage, repairs it or clears it up: one process at a time, on this machine and on all that share an OUT."""
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from teachers.process.log_lines import once
-from teachers.storage.flock import NO_LOCK, await_lock, try_lock
+from teachers.process.waiting import POLL_S, Wait
+from teachers.storage.flock import NO_LOCK, try_lock
 from teachers.storage.lease import Doubt, lease
 from teachers.storage.place import remote_of
 
@@ -37,9 +39,13 @@ def folder_lock(folder: Path, title: str) -> Iterator[Doubt]:
 def _locked(file: int, title: str) -> bool:
     """Whether the lock was taken, after a while perhaps; else the storage has none."""
     try:
-        if not try_lock(file):
-            log.info("waiting for another run that is building %s", title)
-            await_lock(file)
+        wait, told = Wait(log), False
+        while not try_lock(file):  # not in one long wait, in which nothing could be told, nor given up
+            if not told:
+                log.info("waiting for another run that is building %s", title)
+                told = True
+            wait.tell(lambda: f"another run is building {title}")
+            time.sleep(POLL_S)
     except NotImplementedError as error:
         once(log, NO_LOCKS.format(error))
         return False

@@ -7,27 +7,29 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 from teachers.errors import EnvironmentUnfit, StoreError
 from teachers.process.log_lines import working_on
 from teachers.storage import mirror
 from teachers.storage.disk import told_if_unfit
-from teachers.storage.lease import NAME as LEASE
 from teachers.storage.lease import Doubt
 from teachers.storage.place import spoken
 from teachers.storage.seal import NAME as SEAL
 from teachers.storage.seal import Damage, Seal, check_format, check_seal, digest_of, publish, read_seal
 
 from .locks import folder_lock
+from .reasons import difference
+from .repair import move_damaged_parts
 
 Kind = Literal["prepare", "train_teacher", "label", "judge", "distill", "evaluate", "export"]
-FORMAT = 1
-VERSIONS: dict[Kind, int] = {"prepare": 2, "train_teacher": 2, "label": 2, "judge": 1, "distill": 3, "evaluate": 2, "export": 2}  # fmt: skip
+FORMAT = 2
+VERSIONS: dict[Kind, int] = {"prepare": 3, "train_teacher": 3, "label": 3, "judge": 2, "distill": 4, "evaluate": 3, "export": 3}  # fmt: skip
 """Of the code of a stage: raised when the same inputs would give another output."""
 FOLDERS: dict[Kind, str] = {
     "prepare": "prepared",
@@ -39,22 +41,30 @@ FOLDERS: dict[Kind, str] = {
     "export": "models",
 }
 
+SHORT = 12
+"""Hex digits of a key in a folder's name."""
+
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One node of a run's graph. `part` tells stages of the same name apart (a teacher's segments)."""
+    """One node of a run's graph. `part` tells stages of the same name apart: a teacher's segments, a student's trainings.
+
+    Names are for people: neither `name` and `part`, nor what `called` says of inputs, takes part in the key.
+    """
 
     kind: Kind
     name: str
     config: Mapping[str, Any]
     inputs: Mapping[str, str]
     part: str = ""
+    called: Mapping[str, str] = field(default_factory=dict)
+    """By input, what it is called in this recipe: `labels of wide`."""
 
     @property
     def key(self) -> str:
-        """SHA-256 of everything that decides the output, and nothing else (the name does not)."""
+        """SHA-256 of everything that decides the output, and nothing else."""
         return digest_of(self._decided_by())
 
     def _decided_by(self) -> dict[str, Any]:
@@ -71,11 +81,12 @@ class Stage:
 
     @property
     def folder(self) -> str:
-        """Relative to OUT."""
-        return f"{FOLDERS[self.kind]}/{self.name}-{self.key[:12]}"
+        """Relative to OUT, where it is built; one that was built under another name lies elsewhere: `Stages.folder`."""
+        return f"{FOLDERS[self.kind]}/{self.name}-{self.key[:SHORT]}"
 
     def document(self) -> dict[str, Any]:
-        return {"format": FORMAT, "name": self.name, "part": self.part, "key": self.key, **self._decided_by()}
+        names = {"name": self.name, "part": self.part, "called": dict(self.called)}
+        return {"format": FORMAT, **names, "key": self.key, **self._decided_by()}
 
 
 @dataclass(frozen=True)
@@ -114,8 +125,8 @@ class Built:
         }
 
 
-Seen = Callable[["Stage", "Built | None"], None]
-"""Is told of a stage that is being built (None), and of one that is there."""
+Seen = Callable[["Stage", Path, "Built | None"], None]
+"""Is told of a stage and its folder, when it is being built (None) and when it is there."""
 Builder = Callable[[Path], tuple[Seal, Mapping[str, Any]]]
 """Fills the stage's folder (which may hold an interrupted attempt), seals it, and returns facts for the report."""
 GroupBuilder = Callable[[Mapping["Stage", Path]], Mapping["Stage", tuple[Seal, Mapping[str, Any]]]]
@@ -126,10 +137,12 @@ Repair = Callable[[Path, Path, list[Damage]], None]
 class Stages:
     """The stages under one OUT."""
 
-    def __init__(self, out: Path, seen: Seen = lambda stage, built: None) -> None:
+    def __init__(self, out: Path, seen: Seen = lambda stage, folder, built: None) -> None:
         self.out = out
         self._seen = seen
         self._checked: dict[Path, Seal] = {}
+        self._folders: dict[str, Path] = {}
+        self._naming = Lock()
 
     def open(self) -> None:
         """Make OUT; of an object store bring what is small of it. Raises EnvironmentUnfit when it cannot be written."""
@@ -146,9 +159,19 @@ class Stages:
                 f"--out {spoken(self.out)}: cannot be written ({error.strerror or error}); choose another folder"
             ) from None
 
+    def folder(self, stage: Stage) -> Path:
+        """Where a stage lies: the folder of its key, whatever it was called when it was built, else one of its own name."""
+        with self._naming:
+            if stage.key not in self._folders:
+                there = (self.out / FOLDERS[stage.kind]).glob(f"*-{stage.key[:SHORT]}")
+                own = self.out / stage.folder
+                ranks = {each: ((each / SEAL).exists(), each == own, each.name) for each in there}
+                self._folders[stage.key] = max(ranks, key=ranks.__getitem__, default=own)
+            return self._folders[stage.key]
+
     def sealed(self, stage: Stage, *, hashes: bool = True) -> Seal | None:
         """The stage's seal if its outputs are what it says: sizes always, hashes once in this run. Raises StoreError."""
-        folder = self.out / stage.folder
+        folder = self.folder(stage)
         seal = read_seal(folder)
         if seal is None:
             return None
@@ -165,35 +188,48 @@ class Stages:
     def build_together(
         self, stages: Sequence[Stage], builder: GroupBuilder, repair: Repair | None = None
     ) -> dict[Stage, Built]:
-        """Reuse what is sealed; resume, repair or build the rest in one go (one trainer, one set of actors)."""
-        start = time.monotonic()
+        """Reuse what is sealed; resume, repair or build the rest in one go (one trainer, one set of actors).
+
+        Stages of one key are one, however often they are asked for: two students may share a control.
+        """
         built = {stage: reused for stage in stages if (reused := self._reuse(stage, "unchanged")) is not None}
-        left = sorted((stage for stage in stages if stage not in built), key=lambda stage: stage.folder)
-        if not left:
-            return built
-        with ExitStack() as locks, told_if_unfit(self.out / left[0].folder), working_on(stage=left[0].title):
-            doubts = [locks.enter_context(folder_lock(self.out / stage.folder, stage.title)) for stage in left]
+        left: dict[Path, Stage] = {}
+        for stage in stages:
+            if stage not in built:
+                left.setdefault(self.folder(stage), stage)
+        if left:
+            built |= self._build({left[folder]: folder for folder in sorted(left)}, builder, repair)
+        for stage in stages:
+            if stage not in built:
+                twin = left[self.folder(stage)]
+                shared = replace(built[twin], stage=stage, reused=True, reason=f"shared with {twin.title}", seconds=0.0)
+                built[stage] = replace(shared, facts={})
+                self._seen(stage, shared.folder, built[stage])
+        return built
+
+    def _build(self, left: Mapping[Stage, Path], builder: GroupBuilder, repair: Repair | None) -> dict[Stage, Built]:
+        """Of stages of different keys, by folder. Locks are taken in this order, which is everybody's."""
+        start, first = time.monotonic(), next(iter(left))
+        with ExitStack() as locks, told_if_unfit(left[first]), working_on(stage=first.title):
+            doubts = [locks.enter_context(folder_lock(folder, stage.title)) for stage, folder in left.items()]
             reasons = {
                 stage: self._repaired(stage, repair or move_damaged_parts, doubt)
                 for stage, doubt in zip(left, doubts, strict=True)
             }
-            built |= {s: reused for s in left if (reused := self._reuse(s, "built by another run")) is not None}
+            built = {s: reused for s in left if (reused := self._reuse(s, "built by another run")) is not None}
             reasons = {stage: reasons[stage] or self.reason(stage) for stage in left if stage not in built}
             for stage, reason in reasons.items():
                 with working_on(stage=stage.title):
                     log.info("building %s: %s", stage.title, reason)
-                self._seen(stage, None)
-                publish(self.out / stage.folder / "STAGE.json", json.dumps(stage.document(), indent=1).encode())
-            for stage, (seal, facts) in (builder(self._folders(reasons)) if reasons else {}).items():
-                folder = self.out / stage.folder
-                self._checked[folder] = seal
+                self._seen(stage, left[stage], None)
+                publish(left[stage] / "STAGE.json", json.dumps(stage.document(), indent=1).encode())
+            folders = {stage: left[stage] for stage in reasons}
+            for stage, (seal, facts) in (builder(folders) if reasons else {}).items():
+                self._checked[left[stage]] = seal
                 seconds = float(facts.get("seconds", time.monotonic() - start))
-                built[stage] = Built(stage, folder, seal, False, reasons[stage], seconds, facts)
-                self._seen(stage, built[stage])
+                built[stage] = Built(stage, left[stage], seal, False, reasons[stage], seconds, facts)
+                self._seen(stage, left[stage], built[stage])
         return built
-
-    def _folders(self, stages: Iterable[Stage]) -> dict[Stage, Path]:
-        return {stage: self.out / stage.folder for stage in stages}
 
     def _reuse(self, stage: Stage, reason: str) -> Built | None:
         start = time.monotonic()
@@ -204,12 +240,13 @@ class Stages:
         if seal is None:
             return None
         log.info("reused %s", stage.title)
-        self._seen(stage, built := Built(stage, self.out / stage.folder, seal, True, reason, time.monotonic() - start))
+        folder = self.folder(stage)
+        self._seen(stage, folder, built := Built(stage, folder, seal, True, reason, time.monotonic() - start))
         return built
 
     def _repaired(self, stage: Stage, repair: Repair, doubt: Doubt) -> str:
         """Move damaged outputs away; says what was damaged, or nothing. Raises StoreError without the right to."""
-        folder = self.out / stage.folder
+        folder = self.folder(stage)
         try:
             seal = read_seal(folder)
             damages = check_seal(folder, seal, hashes=True) if seal is not None else []
@@ -228,10 +265,10 @@ class Stages:
 
     def reason(self, stage: Stage) -> str:
         """Why an unsealed stage has to be built, in a few words."""
-        if (self.out / stage.folder / "STAGE.json").exists():
+        if (self.folder(stage) / "STAGE.json").exists():
             return "continued: an earlier run did not finish it"
         earlier = self.earlier(stage)
-        return _difference(earlier, stage.document()) if earlier is not None else "not built before"
+        return difference(earlier, stage.document()) if earlier is not None else "not built before"
 
     def earlier(self, stage: Stage) -> dict[str, Any] | None:
         """What decided the newest sealed stage of the same kind, name and part, but for this one."""
@@ -247,51 +284,3 @@ class Stages:
             if same and (newest is None or seal.stat().st_mtime > newest[0]):
                 newest = (seal.stat().st_mtime, document)
         return newest[1] if newest else None
-
-
-def move_damaged_parts(folder: Path, away: Path, damages: list[Damage]) -> None:
-    """Move the innermost sealed folder around each damaged file to `away`, and remove the seals above it."""
-    for damage in damages:
-        part = (folder / damage.path).parent
-        while part != folder and not (part / SEAL).exists():
-            part = part.parent
-        if part == folder:
-            _move_all(folder, away)
-            return
-        if not part.exists():  # moved already: several of its files were damaged
-            continue
-        for above in (each for each in part.parents if each == folder or folder in each.parents):
-            mirror.remove(above / SEAL)
-        mirror.move(part, away / part.relative_to(folder).as_posix().replace("/", "_"))
-
-
-def _move_all(folder: Path, away: Path) -> None:
-    mirror.remove(folder / SEAL)
-    names = {entry.name for entry in folder.iterdir()} | {name.split("/")[0] for name in mirror.entries(folder)}
-    for name in sorted(names - {".lock", LEASE, "STAGE.json"}):
-        mirror.move(folder / name, away / name)
-
-
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What changed, in the order: inputs, own configuration, code."""
-    changed = [f"{name} changed" for name in _changed(old["inputs"], new["inputs"])]
-    before, after = flat(old["config"]), flat(new["config"])
-    changed += [f"{path}: {before.get(path)!r} -> {after.get(path)!r}" for path in _changed(before, after)]
-    if old["version"] != new["version"]:
-        changed.append("the program computes this stage differently now")
-    return ", ".join(changed[:4]) + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
-
-
-def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    return [name for name in {**old, **new} if old.get(name) != new.get(name)]
-
-
-def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """{"a": [{"b": 1}]} as {"a.0.b": 1}; empty lists and mappings stay as they are."""
-    entries = (
-        list(value.items()) if isinstance(value, Mapping) else list(enumerate(value)) if isinstance(value, list) else []
-    )
-    if not entries:
-        return {path: value}
-    below = [flat(child, f"{path}.{name}" if path else str(name)) for name, child in entries]
-    return {name: leaf for child in below for name, leaf in child.items()}

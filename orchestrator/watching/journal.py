@@ -93,10 +93,10 @@ class Journal:
         self._news.set()
         self._thread.join()
 
-    def seen(self, stage: Stage, built: Built | None) -> None:
-        """A stage is being built, or is there."""
+    def seen(self, stage: Stage, folder: Path, built: Built | None) -> None:
+        """A stage is being built in `folder` of OUT, or is there."""
         state = "building" if built is None else "reused" if built.reused else "built"
-        entry: dict[str, Any] = {"folder": stage.folder, "state": state, "since": time.time()}
+        entry: dict[str, Any] = {"folder": "/".join(folder.parts[-2:]), "state": state, "since": time.time()}
         if built is not None and not built.reused:
             entry |= {"seconds": round(built.seconds, 3), "facts": dict(built.facts)}
         with self._lock:

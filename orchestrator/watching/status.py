@@ -163,15 +163,15 @@ class Looker:
         if kind == "tune" and work:
             return study(self.folder / "studies" / name, work)
         if kind in TRAINS and work and parts:
-            folder = folders[title]
-            curves = self._curves(folder / "metrics.jsonl")
-            return training(folder, work, curves, now, is_done=(folder / SEAL).exists(), goes_on=goes_on)
+            trained_in = {self.folder / budget["folder"] for budget in work.get("trainings", {}).values()}
+            curves = {folder: self._curves(folder / "metrics.jsonl") for folder in sorted(trained_in)}
+            return training(self.folder, work, curves, now, goes_on=goes_on)
         return {}
 
 
 def _titles(run: Mapping[str, Any]) -> list[str]:
     """What was planned, and what was built besides."""
-    built = [title if title.count("/") < 2 else title.rpartition("/")[0] for title in run["stages"]]
+    built = ["/".join(title.split("/")[:2]) for title in run["stages"]]
     return list(dict.fromkeys([*run["planned"], *built]))
 
 

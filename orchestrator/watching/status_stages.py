@@ -70,31 +70,32 @@ class Curves:
 
 
 def training(
-    folder: Path, work: Mapping[str, Any], curves: Curves, now: float, *, is_done: bool, goes_on: bool
+    out: Path, work: Mapping[str, Any], curves: Mapping[Path, Curves], now: float, *, goes_on: bool
 ) -> dict[str, Any]:
-    """A stage that trains networks: how far each is."""
-    curves.read_on()
-    rows = [
-        _network(folder, name, budget, curves, is_done=is_done) for name, budget in work.get("trainings", {}).items()
-    ]
+    """What trains networks, in stages of one name or several: how far each is. `curves`: by the stage's folder."""
+    for each in curves.values():
+        each.read_on()
+    budgets = work.get("trainings", {})
+    rows = [_network(out / budget["folder"], name, budget, curves) for name, budget in budgets.items()]
     left = [row for row in rows if not row["done"]]
-    speed = sum(curves.steps_per_s(row["training"], now) for row in left) if goes_on else 0.0
+    of = {row["training"]: curves[out / budgets[row["training"]]["folder"]] for row in left}
+    speed = sum(of[name].steps_per_s(name, now) for name in of) if goes_on else 0.0
     steps_left = sum(row["steps"] - row["step"] for row in left)
     given = {key: work[key] for key in ("workers", "cpus", "gpus") if key in work}
     return {
         **given,
         "trainings": rows,
-        "together": _together(curves, work.get("trainings", {})),
+        "together": _together(curves.values(), budgets),
         "steps_per_s": round(speed, 2) if speed else None,
         "eta_s": round(steps_left / speed, 1) if speed else None,
     }
 
 
-def _network(folder: Path, name: str, budget: Mapping[str, Any], curves: Curves, *, is_done: bool) -> dict[str, Any]:
-    done = is_done or (folder / name / SEAL).exists()
-    step = curves.step(name)
+def _network(folder: Path, name: str, budget: Mapping[str, Any], curves: Mapping[Path, Curves]) -> dict[str, Any]:
+    done = (folder / SEAL).exists() or (folder / name / SEAL).exists()
+    step = curves[folder].step(name)
     an_epoch = budget["rows"] / budget["batch_size"]
-    newest = curves.newest.get(name, {})
+    newest = curves[folder].newest.get(name, {})
     return {
         "training": name,
         "done": done,
@@ -106,11 +107,12 @@ def _network(folder: Path, name: str, budget: Mapping[str, Any], curves: Curves,
     }
 
 
-def _together(curves: Curves, networks: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+def _together(curves: Iterable[Curves], networks: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
     """The newest of curves that are of a whole cohort, and of no network."""
     return {
         name: {key: _finite(record["value"]) for key, record in sorted(newest.items())}
-        for name, newest in curves.newest.items()
+        for each in curves
+        for name, newest in each.newest.items()
         if name not in networks
     }
 

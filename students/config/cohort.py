@@ -29,6 +29,8 @@ class MemberConfig(Config):
     """As a student's."""
     arguments: dict[str, Any] = {}
     """Keyword arguments of the model; `${NAME}` in them is a variable of the environment."""
+    files: list[str] = []
+    """Files and folders that the model reads; they count by content, as does an argument that is a path."""
     preprocess: Preprocess = Preprocess()
     """From canonical inputs to what this member takes."""
     train: MemberTrain = MemberTrain()

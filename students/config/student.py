@@ -63,6 +63,8 @@ class TeacherTermCommon(TermCommon):
     """Of `combine: weighted`, by teacher; they are normalised to sum to 1."""
     temperature: float = Field(2.0, gt=0)
     """Softens teacher and student alike; 1 leaves the logits as they are."""
+    files: list[str] = []
+    """Files and folders that a loss or a combination rule of yours reads; they count by content."""
 
     @model_validator(mode="after")
     def weights_go_with_weighted(self) -> Self:
@@ -156,6 +158,8 @@ class ControlTrain(TrainOverride):
 
     augment: Augment | None = None
     """Fresh random augmentation of the control's batches, as under `train`; null: the student's. Teachers that were trained with one have learnt from more than the labels: a control with theirs shows what they bring beyond it."""
+    files: list[str] | None = None
+    """Files and folders that functions of its `augment` read; they count by content. Null: the student's."""
 
     @property
     def augments(self) -> list[str]:
@@ -235,6 +239,8 @@ class StudentConfig(Config):
     """Function or class that makes the module; it is called with `arguments` and, as far as it takes them, `num_classes` and `input_shape`."""
     arguments: dict[str, Any] = {}
     """Keyword arguments of the model; `${NAME}` in them is a variable of the environment."""
+    files: list[str] = []
+    """Files and folders that the model reads; they count by content, as does an argument that is a path."""
     preprocess: Preprocess = Preprocess()
     """From canonical inputs to what this student takes."""
     teachers: list[str] = Field(min_length=1)

@@ -3,7 +3,7 @@
 Knows nothing of labels, of teachers or of the order of rows.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from teachers.models.preprocess import Preprocessor
 from teachers.rows.rows import Chosen, Rows
-from teachers.transfer_set.transfer_set import Segment, TransferSet
+from teachers.transfer_set.merged import MergedSplit
+from teachers.transfer_set.transfer_set import TransferSet
 
 from ..objective.targets import Batch, Column
 from ..runs.run import Run
@@ -31,16 +32,9 @@ KEY = "sample_key"
 """Of a batch for live teachers: the bits of u64 as i64."""
 
 
-def made_once(
-    transfer_set: TransferSet, segments: Sequence[Segment], preprocessor: Preprocessor, only: Only
-) -> tuple[dict[str, Column], Inputs]:
+def made_once(stored: Mapping[str, Rows], preprocessor: Preprocessor) -> tuple[dict[str, Column], Inputs]:
     """All rows as the network takes them, one column an input."""
-    masks = masks_of(segments, only)
-    chunks = [
-        chunk
-        for segment, mask in zip(segments, masks, strict=True)
-        for chunk in preprocessed(transfer_set, segment, preprocessor, torch.device("cpu"), only=mask)
-    ]
+    chunks = [*preprocessed(stored, preprocessor, torch.device("cpu"))]
     if isinstance(chunks[0], Tensor):
         ready = {"": torch.cat(chunks)}  # type: ignore[arg-type]
     else:
@@ -74,10 +68,9 @@ def made_before(
     return columns, inputs
 
 
-def stored_columns(transfer_set: TransferSet, segments: Sequence[Segment], only: Only) -> dict[str, Rows]:
-    """The input columns of all segments as they are stored, one after the other."""
-    parts = [transfer_set.input_rows(segment) for segment in segments]
-    rows = {name: Rows([part for rows in parts for part in rows[name].parts]) for name in parts[0]}
+def stored_columns(split: MergedSplit, only: Only = None) -> dict[str, Rows]:
+    """The input columns of a split as they are stored, in the order of keys."""
+    rows = split.inputs()
     return rows if only is None else {name: Chosen(column, np.flatnonzero(only)) for name, column in rows.items()}
 
 
@@ -99,31 +92,17 @@ def as_network_takes_it(columns: dict[str, Tensor]) -> Network:
     return next(iter(columns.values())) if len(columns) == 1 else columns
 
 
-def masks_of(segments: Sequence[Segment], only: Only) -> list[Only]:
-    """`only` of each segment."""
-    if only is None:
-        return [None for _ in segments]
-    ends = np.cumsum([segment.num_rows for segment in segments])
-    return list(np.split(only, ends[:-1]))
-
-
 def preprocessed(
-    transfer_set: TransferSet,
-    segment: Segment,
-    preprocessor: Preprocessor,
-    device: torch.device,
-    rows: int = CHUNK,
-    only: Only = None,
+    stored: Mapping[str, Rows], preprocessor: Preprocessor, device: torch.device, rows: int = CHUNK
 ) -> Iterator[Network]:
-    """The inputs of a segment, some rows at a time, in order."""
-    for first in range(0, segment.num_rows, rows):
-        canonical = transfer_set.inputs(segment, first, min(rows, segment.num_rows - first))
-        if only is not None:
-            here = np.flatnonzero(only[first : first + rows])
-            if not len(here):
-                continue
-            canonical = {name: column[here] for name, column in canonical.items()}
-        yield preprocessor({name: torch.tensor(column, device=device) for name, column in canonical.items()})
+    """The inputs of stored columns, some rows at a time, in order."""
+    num_rows = next(iter(stored.values())).num_rows
+    for first in range(0, num_rows, rows):
+        here = min(rows, num_rows - first)
+        chunk = {name: torch.empty(here, *column.shape, dtype=column.dtype) for name, column in stored.items()}
+        for name, out in chunk.items():
+            stored[name].copy(first, out)
+        yield preprocessor({name: column.to(device) for name, column in chunk.items()})
 
 
 def bytes_of_validation(transfer_set: TransferSet, preprocessor: Preprocessor, world: int) -> int:

@@ -11,7 +11,8 @@ from torch import Tensor
 from teachers.errors import DataError, RecipeError
 from teachers.models.preprocess import Preprocessor
 from teachers.rows.rows import Chosen, Rows
-from teachers.transfer_set.transfer_set import Segment, TransferSet
+from teachers.transfer_set.merged import MergedSplit
+from teachers.transfer_set.transfer_set import TransferSet
 
 from ..config.cohort_terms import CohortTerm
 from ..config.student import PeerLossName, Term
@@ -78,25 +79,25 @@ def load_rows(
 
     Raises DataError when no row can be drawn, RecipeError or StoreError when the stores cannot serve the objective.
     """
-    segments = transfer_set.of("train")
-    labels = np.concatenate([transfer_set.labels(segment) for segment in segments]).astype(np.int64)
-    labelled = np.concatenate([transfer_set.labelled(segment) for segment in segments]) & (labels >= 0)
+    train = MergedSplit(transfer_set, "train")
+    labels = train.labels().astype(np.int64)
+    labelled = train.labelled() & (labels >= 0)
     only = labelled if run.labelled_only and not labelled.all() else None
     if only is not None:
         labels, labelled = labels[only], labelled[only]
     check_that_there_are_rows(len(labels), run)
-    voices, combinations = who_is_heard(run, transfer_set, segments)
-    stored = stored_columns(transfer_set, segments, only)
+    voices, combinations = who_is_heard(run, train)
+    stored = stored_columns(train, only)
     together = [*dict.fromkeys(each for each in combinations if each is not None)]
     needs = needs_of(run, preprocessor, labelled, stored, voices, together)
     needs = replace(needs, validation=bytes_of_validation(transfer_set, preprocessor, world))
     division = divide(memory_bytes, needs)
-    columns, inputs, augmented, asked = columns_of_inputs(run, transfer_set, preprocessor, stored, only, division)
+    columns, inputs, augmented, asked = columns_of_inputs(run, train, preprocessor, stored, only, division)
     columns["label"] = torch.from_numpy(labels.clip(min=0))
     if not labelled.all():
         columns["has_label"] = torch.from_numpy(labelled.astype(np.float32))
     held = {each for each, once in zip(together, division.targets, strict=True) if once}
-    objective, targets = bring_targets(run, voices, combinations, sum(each.num_rows for each in segments), held)
+    objective, targets = bring_targets(run, voices, combinations, train.num_rows, held)
     columns |= (
         targets.columns
         if only is None
@@ -107,20 +108,19 @@ def load_rows(
 
 def columns_of_inputs(
     run: Run,
-    transfer_set: TransferSet,
+    train: MergedSplit,
     preprocessor: Preprocessor,
     stored: dict[str, Rows],
     only: Only,
     division: Division,
 ) -> tuple[dict[str, Column], Inputs, Canonical | None, "LiveRows | None"]:
     """Of `TrainingRows`: the columns of inputs, what makes them of a batch, what augments it, and who is asked about it."""
-    segments = transfer_set.of("train")
     if division.inputs:
-        columns, inputs = made_once(transfer_set, segments, preprocessor, only)
+        columns, inputs = made_once(stored, preprocessor)
         return columns, inputs, None, None
     augmented = augmenting([*stored], run)
     if live := live_sources(run):
-        keys = np.concatenate([transfer_set.keys(segment) for segment in segments])
+        keys = train.keys()
         columns, inputs = made_before(stored, keys if only is None else keys[only], preprocessor)
         return columns, inputs, augmented, LiveRows(tuple(live), max(live.values()), augmented)
     columns, inputs = made_anew(stored, augmented, preprocessor)
@@ -161,13 +161,11 @@ def bytes_combined(combination: Combination, voices: Mapping[str, Voice], num_ro
     return 4 * num_rows * (len(voices[combination.teachers[0]].known) + 1)
 
 
-def who_is_heard(
-    run: Run, transfer_set: TransferSet, segments: Sequence[Segment]
-) -> tuple[dict[str, Voice], list[Combination | None]]:
+def who_is_heard(run: Run, train: MergedSplit) -> tuple[dict[str, Voice], list[Combination | None]]:
     """The teachers that the objective of `run` listens to, and how each term combines them."""
     combinations = [combination_of(term, run.sources, number) for number, term in enumerate(run.objective)]
     heard = {name for combination in combinations if combination for name in combination.teachers}
-    voices = {source.name: voice_of(source, transfer_set, segments) for source in run.sources if source.name in heard}
+    voices = {source.name: voice_of(source, train) for source in run.sources if source.name in heard}
     if silent := sorted(heard - set(voices)):
         raise RecipeError(f"{run.stage_name}: the objective listens to {silent}, who have no soft targets here")
     return voices, combinations

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teachers.models.preprocess import Preprocessor
+from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..runs.session import Session
-from .inputs import Network, preprocessed
+from .inputs import Network, preprocessed, stored_columns
 
 ROWS = 512
 
@@ -22,10 +23,8 @@ class Validation:
     def __init__(
         self, transfer_set: TransferSet, preprocessor: Preprocessor, session: Session, *, is_held: bool
     ) -> None:
-        self.transfer_set, self.preprocessor, self.session = transfer_set, preprocessor, session
-        self.segments = transfer_set.of("validation")
-        labels = [transfer_set.usable_labels(segment) for segment in self.segments]
-        self.num_labelled = sum(int((label >= 0).sum()) for label in labels)
+        self.split, self.preprocessor, self.session = MergedSplit(transfer_set, "validation"), preprocessor, session
+        self.num_labelled = int((self.split.usable_labels() >= 0).sum())
         self.held: list[tuple[Network, Tensor]] | None = None
         if is_held:
             self.held = list(self._read())
@@ -48,14 +47,11 @@ class Validation:
         yield from self.held or self._read()
 
     def _read(self) -> Iterator[tuple[Network, Tensor]]:
-        number = 0
-        for segment in self.segments:
-            labels = self.transfer_set.usable_labels(segment).astype(np.int64)
-            chunks = preprocessed(self.transfer_set, segment, self.preprocessor, self.session.device, ROWS)
-            for first, inputs in zip(range(0, segment.num_rows, ROWS), chunks, strict=True):
-                if number % self.session.world == self.session.rank:
-                    yield inputs, torch.tensor(labels[first : first + ROWS], device=self.session.device)
-                number += 1
+        labels = self.split.usable_labels().astype(np.int64)
+        chunks = preprocessed(stored_columns(self.split), self.preprocessor, self.session.device, ROWS)
+        for number, inputs in enumerate(chunks):
+            if number % self.session.world == self.session.rank:
+                yield inputs, torch.tensor(labels[number * ROWS : (number + 1) * ROWS], device=self.session.device)
 
 
 def right_and_nll(logits: Tensor, labels: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
+from ..runs.best import rank_of_run
 from ..tasks import classification
 from .ensemble import save_ensemble
-from .evaluate import FORMAT, Runs, ask_all, document_of, footprint_of, rank_of_run
+from .evaluate import FORMAT, Runs, ask_all, document_of, footprint_of
 from .gain import verdict
 from .hearing import Heard, Source, hear
 from .labelled import Labelled

@@ -3,7 +3,6 @@
 Knows nothing of recipes: the pipeline says whose stores, which runs and which combination.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from teachers.errors import StoreError
 from teachers.models.folder import load_model
-from teachers.storage.seal import local
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
+from ..runs.best import validation_of
 from ..tasks import classification
 from .footprint import footprint
 from .gain import Gain, paired_gain, verdict
@@ -142,32 +140,6 @@ def document_of(
 
 def _gain(students: Mapping[int, Tensor], others: Mapping[int, Tensor] | None, rows: Labelled) -> Gain | None:
     return paired_gain(_right(students, rows), _right(others, rows), rows.groups) if others else None
-
-
-def delivered(runs: Mapping[int, Path]) -> int:
-    """The seed that labels for others and is exported: the best on validation, ties to the lower seed.
-
-    Best is by accuracy, then by likelihood; without labelled validation rows it is the lowest seed.
-    """
-    ranks = {seed: rank_of_run(run) for seed, run in sorted(runs.items())}
-    return max(ranks, key=lambda seed: ranks[seed])
-
-
-def rank_of_run(run: Path) -> tuple[float, float]:
-    """The larger the better on validation."""
-    found = validation_of(run)
-    return (found["accuracy"], -found["nll"]) if found else (-1.0, 0.0)
-
-
-def validation_of(run: Path) -> dict[str, float] | None:
-    """Accuracy and NLL on the validation rows, as training kept them in `result.json`."""
-    try:
-        found: dict[str, float] | None = json.loads(local(run, "result.json").read_bytes())["validation"]
-    except FileNotFoundError:
-        raise StoreError(
-            f"{run}: there is no result.json, so this training did not end; run the recipe again"
-        ) from None
-    return found
 
 
 def _validation(transfer_set: TransferSet, sources: Sequence[Source]) -> dict[str, dict[str, float | None]]:

@@ -71,20 +71,19 @@ def standing(right: int, rows: int, commonest: int) -> dict[str, Any]:
     `low` and `high` are Clopper and Pearson's (1934) 95 % interval of its accuracy, `p_value` is of the one-sided exact
     binomial test of accuracy <= share of the commonest class.
     """
-    from scipy.stats import binomtest
+    from scipy.special import betainc, betaincinv  # all that is needed of scipy.stats, which takes a second to import
 
     if not rows:
         return {"rows": 0, "right": 0, "accuracy": None, "low": None, "high": None, "share": None, "p_value": None, "stands": "open"}  # fmt: skip
-    share = commonest / rows
-    interval = binomtest(right, rows).proportion_ci(LEVEL, method="exact")
-    p_value = 1.0 if share == 1 else float(binomtest(right, rows, share, alternative="greater").pvalue)
+    share, wrong, outside = commonest / rows, rows - right, (1 - LEVEL) / 2
+    p_value = float(betainc(right, wrong + 1, share)) if right else 1.0
     stands: Stands = "better" if p_value < 1 - LEVEL else "open" if share**rows >= 1 - LEVEL else "no better"
     return {
         "rows": rows,
         "right": right,
         "accuracy": right / rows,
-        "low": float(interval.low),
-        "high": float(interval.high),
+        "low": float(betaincinv(right, wrong + 1, outside)) if right else 0.0,
+        "high": float(betaincinv(right + 1, wrong, 1 - outside)) if wrong else 1.0,
         "share": share,
         "p_value": p_value,
         "stands": stands,

@@ -16,6 +16,7 @@ from teachers.rows.rows import Rows
 from teachers.soft_targets.combine.class_scores import COMBINE, align, check_combined
 from teachers.soft_targets.encodings.table import decode
 from teachers.soft_targets.reader import SoftTargets
+from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import Segment, TransferSet
 from teachers.users_code.calls import calling
 from teachers.users_code.imports import load
@@ -75,15 +76,16 @@ def combination_of(term: Term | CohortTerm, sources: Sequence[Source], number: i
 class Voice:
     """What one teacher says of the training rows, in the classes of the transfer set."""
 
-    def __init__(self, source: Source, transfer_set: TransferSet, segments: Sequence[Segment]) -> None:
-        stores = [open_store(source, transfer_set, segment) for segment in segments]
+    def __init__(self, source: Source, train: MergedSplit) -> None:
+        stores = [open_store(source, train.transfer_set, segment) for segment in train.segments]
         spec = stores[0].spec
         self.name, self.encoding, self.num_classes = source.name, spec.encoding, len(spec.classes)
         self.floor = source.probability_floor
         self.columns = {
-            f"{source.name}.{field}": join([store.rows()[field] for store in stores]) for field in stores[0].rows()
+            f"{source.name}.{field}": train.column([store.rows()[field] for store in stores])
+            for field in stores[0].rows()
         }
-        index, self.known = align(spec.classes, transfer_set.classes, source.class_map)
+        index, self.known = align(spec.classes, train.transfer_set.classes, source.class_map)
         self.index = None if torch.equal(index, torch.arange(self.num_classes)) else index
 
     def logits(self, batch: Batch) -> Tensor:
@@ -120,11 +122,11 @@ def live_column(teacher: str) -> str:
     return f"{teacher}.logits"
 
 
-def voice_of(source: Source, transfer_set: TransferSet, segments: Sequence[Segment]) -> Voice:
+def voice_of(source: Source, train: MergedSplit) -> Voice:
     """Raises StoreError for stores of other rows, RecipeError for classes that do not fit."""
     if source.live is not None:
-        return LiveVoice(source, source.live, transfer_set)
-    return Voice(source, transfer_set, segments)
+        return LiveVoice(source, source.live, train.transfer_set)
+    return Voice(source, train)
 
 
 def open_store(source: Source, transfer_set: TransferSet, segment: Segment) -> SoftTargets:
@@ -138,11 +140,6 @@ def open_store(source: Source, transfer_set: TransferSet, segment: Segment) -> S
             f"it belongs to another transfer set: label this one"
         )
     return store
-
-
-def join(columns: Sequence[Rows]) -> Rows:
-    """The rows of one segment after another's."""
-    return columns[0] if len(columns) == 1 else Rows([part for column in columns for part in column.parts])
 
 
 class Targets:

@@ -9,6 +9,7 @@ import xxhash
 
 from teachers.config.preprocess import Preprocess
 from teachers.config.training import TrainConfig
+from teachers.users_code.imports import UserPath
 
 from ..config.cohort import CohortConfig
 from ..config.cohort_terms import CohortTerm
@@ -88,7 +89,7 @@ class Run:
     """Draw from the labelled rows only: controls and teachers."""
     classes: tuple[str, ...] = ()
     """What it learns to tell apart, of the transfer set's classes; empty: all of them, in their order."""
-    user_path: Path = Path()
+    user_path: UserPath = Path()
     trust: tuple[str, ...] = ()
     membership: Membership = ALONE
     """Of a cohort."""

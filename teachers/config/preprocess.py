@@ -31,3 +31,5 @@ class Preprocess(Config):
     """`auto`: mean and standard deviation of the training rows; null: images as value / 255, numbers as they are."""
     function: ImportString | None = None
     """Instead of all that: a function from {column: array [rows, ...]} to the network's input."""
+    files: list[str] = []
+    """Files and folders that the function reads; they count by content."""

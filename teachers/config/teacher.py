@@ -77,6 +77,8 @@ class ModuleTeacher(TeacherCommon):
     """Function or class that makes the module; it is called with `arguments` and, as far as it takes them, `num_classes` and `input_shape`."""
     arguments: dict[str, Any] = {}
     """Keyword arguments of the model; `${NAME}` in them is a variable of the environment."""
+    files: list[str] = []
+    """Files and folders that the model reads; they count by content, as does an argument that is a path."""
     train: TeacherTrain | None = None
     """Train it here, by hard labels."""
     weights: str | None = None
@@ -101,6 +103,8 @@ class CheckpointTeacher(TeacherCommon):
     kind: Literal["checkpoint"]
     path: str
     """The folder."""
+    files: list[str] = []
+    """Files and folders that the code of its architecture reads; they count by content."""
 
 
 class SklearnTeacher(TeacherCommon):
@@ -111,6 +115,8 @@ class SklearnTeacher(TeacherCommon):
     """Class of the estimator, trained here."""
     arguments: dict[str, Any] = {}
     """Keyword arguments of the estimator."""
+    files: list[str] = []
+    """Files and folders that the estimator reads; they count by content, as does an argument that is a path."""
     seed: int = Field(0, ge=0)
     """`random_state`, where the estimator has one."""
     weights: str | None = None
@@ -137,6 +143,10 @@ class CallableTeacher(TeacherCommon):
     """`package.module:name`; gets canonical inputs, so `preprocess` is not used."""
     arguments: dict[str, Any] = {}
     """Keyword arguments of the function; `${NAME}` in them is a variable of the environment."""
+    files: list[str] = []
+    """Files and folders that the function reads; they count by content, as does an argument that is a path."""
+    version: str | None = None
+    """Of answers that come from elsewhere, which no digest of code and files decides: a function that opens a connection needs one. Another version, other labels."""
     output: OutputKind
     """What its numbers are."""
 

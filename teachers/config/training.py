@@ -61,6 +61,8 @@ class TrainConfig(Config):
     """Null: train to the end and keep the best weights."""
     augment: Augment | None = None
     """Fresh random augmentation of every batch: a name, a function (inputs, seeds) -> inputs with a seed for each row, or (inputs, generator) -> inputs, or a list of these, applied in order."""
+    files: list[str] = []
+    """Files and folders that functions of `augment` read; they count by content."""
     labelled_fraction: float | None = Field(None, gt=0, lt=1)
     """Share of labelled rows in every batch; null: as they come."""
     shuffle_window: int | None = Field(None, ge=1)

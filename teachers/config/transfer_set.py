@@ -55,6 +55,10 @@ class ImportSource(Config):
     """`package.module:name`."""
     arguments: dict[str, Any] = {}
     """Keyword arguments of the function; `${NAME}` in them is a variable of the environment."""
+    files: list[str] = []
+    """Files and folders that the function reads; they count by content, as does an argument that is a path."""
+    version: str | None = None
+    """Of rows that come from elsewhere, which no digest of code and files decides: a function that opens a connection needs one. Another version, another transfer set."""
 
 
 Source = Annotated[

@@ -23,6 +23,7 @@ from ..soft_targets.schema import Commit
 from ..soft_targets.store import SoftTargetStore
 from ..transfer_set.transfer_set import Segment, TransferSet
 from ..users_code.calls import within
+from ..users_code.imports import UserPath
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class TeacherSpec:
     config: TeacherConfig
     trained: Path | None
     trust: tuple[str, ...]
-    user_path: Path
+    user_path: UserPath
 
     def resolved(self) -> Self:
         """The same for a process with another working directory."""
@@ -70,7 +71,7 @@ class OpenTask:
         transfer_set = TransferSet.open(task.transfer_set)
         segment = transfer_set.segment(task.segment)
         store = SoftTargetStore.open(task.store)
-        if (store.spec.segment, store.spec.segment_digest) != (segment.name, segment.digest):
+        if store.spec.segment_digest != segment.digest:
             raise StoreError(
                 f"{task.store} is about segment {store.spec.segment} {store.spec.segment_digest[:12]}, "
                 f"the transfer set has {segment.name} {segment.digest[:12]}; take another folder for these rows"

@@ -66,7 +66,7 @@ def load_teacher(
     trained: Path | None,
     trust: Sequence[str],
     device: str | torch.device,
-    user_path: Path,
+    user_path: imports.UserPath,
 ) -> Teacher:
     """Load what `config` names.
 

@@ -165,17 +165,19 @@ def _use_cpus(estimator: Any, config: SklearnTeacher, cpus: float) -> None:
 
 
 def _labelled_rows(config: SklearnTeacher, transfer_set: TransferSet) -> tuple[np.ndarray, np.ndarray]:
-    """Features f32 [rows, F] and labels i32 [rows] of the training rows whose label may be used."""
+    """Features f32 [rows, F] and labels i32 [rows] of the training rows whose label may be used, in the order of keys."""
     preprocessor = Preprocessor(config.preprocess, transfer_set.columns)
-    features, labels = [], []
+    features, labels, keys = [], [], []
     for segment in transfer_set.of("train"):
         rows = np.flatnonzero(transfer_set.labelled(segment))
         inputs = transfer_set.inputs(segment)
         features.append(flat(preprocessor, {name: column[rows] for name, column in inputs.items()}))
         labels.append(transfer_set.labels(segment)[rows])
+        keys.append(transfer_set.keys(segment)[rows])
     if not sum(map(len, labels)):
         raise TeacherError(f"there is no labelled row to fit {config.model} on; set `label` in the transfer set")
-    return np.concatenate(features), np.concatenate(labels)
+    order = np.argsort(np.concatenate(keys), kind="stable")
+    return np.concatenate(features)[order], np.concatenate(labels)[order]
 
 
 def _check_types(types: Sequence[str], trusted: Sequence[str], source: str) -> None:

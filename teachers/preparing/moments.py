@@ -1,10 +1,13 @@
-"""Mean and standard deviation of columns, part by part, always to the same digits.
+"""Mean and standard deviation of columns, part by part: exact until the last rounding, so how rows are cut decides nothing.
 
-Images are summed in integers, so exactly; numbers in float64 about a value of their own (Chan et al., 1983).
+A finite float is a whole number times a power of two; sums are kept as whole numbers. A transfer set that grew and one
+that was made at once have the same figures to the last bit.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -14,54 +17,86 @@ from ..transfer_set.transfer_set import Kind
 
 BLOCK = 2**20
 """Values that are widened at once."""
+SMALLEST = 700
+"""Sums are whole numbers of 2^-700: all of float32 and of its squares; what of float64 is smaller counts as 0."""
+EXACT = 53
+"""Bits of a whole number that float64 holds."""
+LOW = 27
+"""Bits of a value that are squared apart, so that no bit that matters is lost."""
 CONSTANT = 1e-12
 """Of the mean: a smaller standard deviation is rounding, and beyond the digits to which the mean is known."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Of one column of one part: `mean` [C] and `squares` [C], the sum of squared distances from it."""
+    """Of one column of one part, per channel or feature: the sums of values and of their squares, in 2^-SMALLEST."""
 
     count: int
-    mean: NDArray[np.float64]
-    squares: NDArray[np.float64]
+    total: tuple[int, ...]
+    squares: tuple[int, ...]
+    scale: int
+    """What a value is divided by: 255 of images."""
 
 
 def moments(values: NDArray[Any], kind: Kind) -> Moments:
     """Of u8 [rows, H, W, C] per channel, as value / 255; of f32 or f64 [rows, F] per feature."""
     flat = values.reshape(-1, values.shape[-1])
     step = max(1, BLOCK // flat.shape[1])
-    blocks = (flat[at : at + step].astype(np.float64) for at in range(0, len(flat), step))
-    origin = np.zeros(flat.shape[1]) if kind == "image" else flat[0].astype(np.float64)
-    total, squares = np.zeros(flat.shape[1]), np.zeros(flat.shape[1])
-    for block in blocks:  # sums of integers below 2^53 are exact in float64, in any order
-        away = block - origin
-        total += away.sum(axis=0)
-        squares += np.einsum("nc,nc->c", away, away)
-    scale = 255.0 if kind == "image" else 1.0
-    mean = total / len(flat)
-    return Moments(len(flat), (origin + mean) / scale, np.maximum(squares - total * mean, 0.0) / scale**2)
+    total, squares = [0] * flat.shape[1], [0] * flat.shape[1]
+    for at in range(0, len(flat), step):
+        block = flat[at : at + step].astype(np.float64)
+        for part in square_parts(block):
+            squares = _added(squares, exact_sums(part))
+        total = _added(total, exact_sums(block))
+    return Moments(len(flat), tuple(total), tuple(squares), 255 if kind == "image" else 1)
 
 
-def merged(parts: Sequence[Moments]) -> Moments:
-    """Of all parts together, in their order."""
-    count, mean, squares = parts[0].count, parts[0].mean, parts[0].squares
-    for part in parts[1:]:
-        away, total = part.mean - mean, count + part.count
-        mean = mean + away * part.count / total
-        squares = squares + part.squares + away**2 * count * part.count / total
-        count = total
-    return Moments(count, mean, squares)
+def square_parts(block: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """What adds up to the square of each value: of (high + low)^2 the three products, none of which is rounded above 2^-105."""
+    high = (block.view(np.int64) & ~((1 << LOW) - 1)).view(np.float64)
+    low = block - high
+    return [high * high, 2 * high * low, low * low] if low.any() else [block * block]
+
+
+def exact_sums(block: NDArray[np.float64]) -> list[int]:
+    """Of each column of `block` [rows, F], finite, in 2^-SMALLEST: digit by digit, beginning with the largest.
+
+    A digit has as many bits as float64 can add up exactly, whatever the order. `block` is used up.
+    """
+    sums, bits = [0] * block.shape[1], EXACT - len(block).bit_length()
+    while (largest := np.maximum(block.max(axis=0), -block.min(axis=0))).any():
+        exponent = np.maximum(np.frexp(largest)[1] - bits, -SMALLEST)
+        digit = block * np.ldexp(1.0, -exponent)
+        np.trunc(digit, out=digit)
+        found = zip(sums, digit.sum(axis=0).tolist(), (exponent + SMALLEST).tolist(), strict=True)
+        sums = [before + (int(more) << places) for before, more, places in found]
+        digit *= np.ldexp(1.0, exponent)
+        block -= digit
+        block[:, exponent == -SMALLEST] = 0
+    return sums
+
+
+def _added(one: Sequence[int], other: Sequence[int]) -> list[int]:
+    return [a + b for a, b in zip(one, other, strict=True)]
 
 
 def mean_and_std(parts: Sequence[Moments]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per channel or feature, to 12 digits (what a machine's order of summing cannot reach); std of a constant is 1.
+    """Per channel or feature, to 12 digits; std of a constant is 1.
 
     A mean that is many times the std has as many digits more: what is left of a value without it has 12 then.
     """
-    whole = merged(parts)
-    std = np.sqrt(whole.squares / whole.count)
-    std = np.where(std > CONSTANT * np.abs(whole.mean), std, 1.0)
-    more = np.floor(np.log10(np.maximum(np.abs(whole.mean) / std, 1.0))).astype(int)
-    mean = tuple(float(f"{value:.{min(12 + n, 17)}g}") for value, n in zip(whole.mean, more, strict=True))
-    return mean, tuple(float(f"{value:.12g}") for value in std)
+    count, scale = sum(part.count for part in parts), parts[0].scale
+    figures = [
+        _mean_and_std(count, scale, sum(part.total[at] for part in parts), sum(part.squares[at] for part in parts))
+        for at in range(len(parts[0].total))
+    ]
+    return tuple(mean for mean, _ in figures), tuple(std for _, std in figures)
+
+
+def _mean_and_std(count: int, scale: int, total: int, squares: int) -> tuple[float, float]:
+    exact = Fraction(total, count * scale << SMALLEST)
+    variance = Fraction(squares, count * scale**2 << SMALLEST) - exact**2
+    mean, std = float(exact), math.sqrt(max(variance, Fraction(0)))
+    std = std if std > CONSTANT * abs(mean) else 1.0
+    digits = 12 + int(math.log10(max(abs(mean) / std, 1.0)))
+    return float(f"{mean:.{min(digits, 17)}g}"), float(f"{std:.12g}")

@@ -24,7 +24,7 @@ VARIABLES: dict[str, Variable] = {
         "Folder of the mirrors of an OUT in an object store; the driver's holds on all nodes.",
     ),
     "COLLEGIUM_CACHE_BYTES": Variable(
-        "Collegium", "half of what the disk has for them", "How much the mirrors may take."
+        "Collegium", "half of what the disk has for them", "How much the mirrors may take: `10GB`, `512MiB`, or bytes."
     ),
     "COLLEGIUM_LOG_FORMAT": Variable(
         "Collegium", "text", "As `--log-format`: `text`, or `json` for one object a line."
@@ -33,6 +33,11 @@ VARIABLES: dict[str, Variable] = {
         "Collegium",
         "none",
         "On a head: JSON with each pool of nodes that may be added, its `nodes` and the resources of one.",
+    ),
+    "COLLEGIUM_USERS_CODE": Variable(
+        "Set by Collegium",
+        "the digest of the user's modules",
+        "Of a run's workers on a cluster that was joined: none that holds other code is given to it.",
     ),
     "COLLEGIUM_VERSION": Variable(
         "Collegium",
@@ -56,12 +61,16 @@ VARIABLES: dict[str, Variable] = {
         "Clusters", "none", "Ray's own: the runtime environment of a submitted job."
     ),
     "RAY_TMPDIR": Variable(
-        "Clusters", "TMPDIR", "Where Ray notes the cluster that runs on this machine, for `--address auto`."
+        "Clusters", "TMPDIR", "Where Ray lives, and notes the cluster that runs on this machine, for `--address auto`."
     ),
     "RAY_USE_TLS": Variable(
         "Clusters", "0", "1: the cluster speaks TLS; then only Ray itself can tell whether a token fits."
     ),
-    "TMPDIR": Variable("Clusters", "/tmp", "The same, where RAY_TMPDIR is not set."),
+    "TMPDIR": Variable(
+        "Clusters",
+        "/tmp",
+        "The same on Linux, where RAY_TMPDIR is not set; one too long for Ray's sockets is left for /tmp.",
+    ),
     "GLOO_SOCKET_IFNAME": Variable(
         "Clusters", "the interface of the node's address", "Network on which training workers meet."
     ),

@@ -34,6 +34,8 @@ def is_process(pid: int, start: float) -> bool:
         return abs(_started(pid) - start) < 1.0
     except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
         return False
+    except (psutil.AccessDenied, PermissionError):  # another user's, where those are hidden: taken for alive
+        return True
 
 
 def _started(pid: int) -> float:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,45 @@ class Rows:
 
     def _part_of(self, row: int) -> int:
         return int(np.searchsorted(self.starts, row, side="right")) - 1
+
+
+class Merged(Rows):
+    """One column whose rows lie in several columns, each in an order of its own, and are used in the order of them all.
+
+    `order`, integers [num_rows]: where each row lies in the columns laid one after another; ascending in each column, so
+    any window of rows reads every column from front to back.
+    """
+
+    def __init__(self, columns: Sequence[Rows], order: np.ndarray) -> None:
+        super().__init__([part for column in columns for part in column.parts])
+        self.order = order
+        self.bounds = np.cumsum([0, *(column.num_rows for column in columns)])
+
+    def copy(self, first_row: int, out: Tensor) -> None:
+        self._take(self.order[first_row : first_row + len(out)], out)
+
+    def gather(self, rows: np.ndarray, out: Tensor) -> None:
+        self._take(self.order[rows], out)
+
+    def _take(self, places: np.ndarray, out: Tensor) -> None:
+        target = _as_items(out.numpy())
+        for first, last in pairwise(self.bounds.tolist()):
+            mine = np.flatnonzero((places >= first) & (places < last))
+            there = places[mine]
+            for number in range(*self._parts_between(there)):
+                start, stop = int(self.starts[number]), int(self.starts[number + 1])
+                begin, end = np.searchsorted(there, [start, stop]).tolist()
+                target[mine[begin:end]] = _some(_as_items(self.parts[number]), there[begin:end] - start)
+
+    def _parts_between(self, ascending: np.ndarray) -> tuple[int, int]:
+        return (self._part_of(ascending[0]), self._part_of(ascending[-1]) + 1) if len(ascending) else (0, 0)
+
+
+def _some(items: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """The items at ascending places; consecutive ones without a copy."""
+    consecutive = len(index) and index[-1] - index[0] == len(index) - 1
+    some: np.ndarray = items[index[0] : index[-1] + 1] if consecutive else items[index]
+    return some
 
 
 class Chosen(Rows):

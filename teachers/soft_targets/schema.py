@@ -7,7 +7,7 @@ that no changed byte of them goes unnoticed.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,11 +31,14 @@ def rows_per_shard(num_rows: int, bytes_per_row: int) -> int:
 
 @dataclass(frozen=True)
 class Spec:
-    """The identity of a store: everything that decides its content."""
+    """The identity of a store: everything that decides its content, and what teacher and segment are called there.
 
-    teacher: str
+    Names decide nothing: stores of two names are one, and so are their digests.
+    """
+
+    teacher: str = field(compare=False)
     teacher_digest: str
-    segment: str
+    segment: str = field(compare=False)
     segment_digest: str
     encoding: EncodingName
     classes: tuple[str, ...]
@@ -74,6 +77,10 @@ class Spec:
 
     def to_json(self) -> dict[str, Any]:
         return {"format": FORMAT, **asdict(self), "classes": list(self.classes), "outputs": self.outputs}
+
+    def identity(self) -> dict[str, Any]:
+        """What a digest of the store is made of."""
+        return {name: value for name, value in self.to_json().items() if name not in ("teacher", "segment")}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], path: Path) -> Self:

@@ -9,7 +9,7 @@ from ..errors import RecipeError
 from ..process.variables import resolved
 from ..storage.seal import digest_of
 from ..users_code.calls import calling
-from ..users_code.digest import code_digest
+from ..users_code.digest import inputs_of
 from ..users_code.imports import load
 from .files import Batch, Chunk, File, batches, check_columns
 
@@ -32,9 +32,10 @@ def read_imported(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[B
 
 
 def imported_digest(source: ImportSource) -> str:
-    """Of the code behind the function, and its arguments."""
+    """Of the code behind the function, what it is given, and the files that are listed."""
     try:
-        return digest_of([code_digest(source.function), source.arguments])
+        document = source.model_dump(mode="json")
+        return digest_of([document, inputs_of(document)])
     except (TypeError, ValueError) as error:
         if isinstance(error, RecipeError):
             raise

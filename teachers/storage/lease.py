@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from ..errors import CollegiumError
 from ..process.identity import is_process, neighbours, this_process
+from ..process.waiting import Wait
 from .bucket import Conditions, bucket_of
 from .place import Remote, remote_of, spoken
 
@@ -117,7 +118,7 @@ def take(remote: Remote, title: str, beat_s: float, stale_s: float) -> Held:
     """Wait for the lease and take it. Raises NotImplementedError where the storage knows no conditions."""
     conditions, key = bucket_of(remote).conditions, (remote / NAME).key
     check_conditions(remote)
-    me, seen, since, told = uuid4().hex, "", time.monotonic(), False
+    me, seen, since, told, wait = uuid4().hex, "", time.monotonic(), False, Wait(log)
     while True:
         if (version := _created(conditions, key, said(me))) is not None:
             return Held(conditions, key, title, me, version, beat_s)
@@ -135,6 +136,7 @@ def take(remote: Remote, title: str, beat_s: float, stale_s: float) -> Held:
         if not told:
             log.info("waiting for another run that is building %s, on %s", title, spoken(remote))
             told = True
+        wait.tell(lambda: f"another run is building {title}")
         time.sleep(min(POLL_S, beat_s))
 
 

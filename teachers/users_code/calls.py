@@ -13,6 +13,7 @@ from types import TracebackType
 from ..errors import CollegiumError, RecipeError, UsersCodeError
 from ..process.variables import masked
 from ..storage.disk import is_full
+from .reads import called
 
 KEY = re.compile(r"[a-z_]+(\.\w+)*: ")
 """With which a message begins that names a key itself."""
@@ -39,9 +40,24 @@ class told_as:
             raise self.error(described(error)) from error
 
 
-def calling(key: str, name: str) -> told_as:
-    """A call of `name` (an import string), which stands under `key` of the recipe: raises UsersCodeError."""
-    return told_as(lambda what: UsersCodeError(key, f"{name} raised {what}"))
+class calling(told_as):
+    """A call of `name` (an import string), which stands under `key` of the recipe: raises UsersCodeError.
+
+    What it opens is watched.
+    """
+
+    def __init__(self, key: str, name: str) -> None:
+        super().__init__(lambda what: UsersCodeError(key, f"{name} raised {what}"))
+        self.called = called(key, name)
+
+    def __enter__(self) -> None:
+        self.called.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.called.__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)
 
 
 class within:

@@ -1,41 +1,136 @@
-"""A digest of the code behind an import string, without running it."""
+"""What decides the meaning of the code that a part of a recipe names, without running it: modules, distributions, files.
+
+A module of the user's counts by what it means: comments, docstrings and the lines that things stand on do not. Ours counts
+by the stage's code version, not here.
+"""
 
 import ast
 import hashlib
 import importlib
 import importlib.metadata
-import importlib.util
-import sys
-from importlib.machinery import ModuleSpec
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 from ..errors import RecipeError
-from .calls import told_as
-from .imports import OURS
+from ..storage.seal import digest_of, sha256_file
+from .calls import within
+from .following import Reach, file_of, reach
+
+NAMES_CODE = ("model", "function", "loss", "combine", "augment")
+"""Fields of a recipe that hold import strings, or words of ours."""
+NAMES_NO_CODE = ("arguments", "classes", "class_map")
+"""Fields whose content is the user's."""
+LARGEST_FILES, LARGEST_BYTES, MOST_FILES = 10_000, 1 << 30, 1_000_000
+"""A folder up to these counts by content, a larger one by names, sizes and times of change; more files are refused."""
+T = TypeVar("T")
 
 
-def code_digest(import_string: str) -> str:
-    """What decides the meaning of an import string, without running it.
+@dataclass(frozen=True)
+class Named:
+    """Import strings that stand together `at` a key of a recipe, by their fields, with what stands beside them."""
 
-    Ours: the string alone (the stage's code version answers for it). An installed package: name and version.
-    The user's: SHA-256 over the module and every module of the same directory tree that it imports.
+    at: str
+    names: tuple[tuple[str, str], ...]
+    files: tuple[str, ...]
+    arguments: Mapping[str, Any]
+
+    def inputs(self) -> dict[str, str]:
+        """As `inputs_of`."""
+        inputs: dict[str, str] = {}
+        for field, name in self.names:
+            with within(f"{self.at}{field}"):
+                each = reached(name)
+                if each.hidden and not self.files:
+                    raise RecipeError(
+                        f"{name}: {each.hidden[0]} cannot be followed, so nobody would see what it brings in change; "
+                        f"import that by its name, or list its files beside {name}: `files: [...]`"
+                    )
+                inputs |= {f"code of {file_of(*module)}": module_digest(module[1]) for module in each.modules.items()}
+                inputs |= {f"version of {top}": version for top, version in _versions(each)}
+        return inputs | {f"file {file}": file_digest(Path(file)) for file in self.read()}
+
+    def relative(self) -> list[str]:
+        """What is listed, or there as an argument, and means another place in another working directory."""
+        return [file for file in (*self.files, *_paths_in(self.arguments)) if not Path(file).is_absolute()]
+
+    def read(self) -> list[str]:
+        """Files and folders that are listed, and those that arguments name."""
+        for file in self.files:
+            if not Path(file).exists():
+                raise RecipeError(f"{self.at}files: there is no file or folder {file} (looked from {Path.cwd()})")
+        return sorted({*self.files, *_paths_in(self.arguments)})
+
+
+def inputs_of(document: Mapping[str, Any]) -> dict[str, str]:
+    """What decides the code of all import strings in a part of a recipe, by what it is called in a reason.
+
+    `code of api.py`: a module of the user's that is named or brought in; `version of numpy`: an installed distribution that
+    one of those imports; `file words.txt`: a file or folder under `files`, or among the arguments. Raises RecipeError for
+    what is not there, cannot be read, or cannot be followed.
     """
-    module_name = import_string.partition(":")[0]
-    top = module_name.partition(".")[0]
-    if top in OURS or top in sys.stdlib_module_names:
-        return import_string
-    source = _source_file(module_name)
-    if source is None:
-        raise RecipeError(
-            f"{import_string}: there is no module {module_name!r}; is it in the working directory, or installed?"
-        )
-    distributions = importlib.metadata.packages_distributions().get(top)
-    if distributions and "site-packages" in source.parts:
-        return f"{import_string}@{distributions[0]}=={importlib.metadata.version(distributions[0])}"
-    hashed = hashlib.sha256(import_string.encode())
-    for name, path in sorted(_read(import_string).items()):
-        hashed.update(f"\0{name}\0".encode() + path.read_bytes())
-    return hashed.hexdigest()
+    found: dict[str, str] = {}
+    for named in named_in(document):
+        found |= named.inputs()
+    return found
+
+
+def named_in(document: Any, at: str = "") -> Iterator[Named]:
+    """Every place in a part of a recipe (as JSON) that names code; `at` is its key, with a dot."""
+    if isinstance(document, Mapping):
+        names = [(field, name) for field in NAMES_CODE for name in _texts(document.get(field)) if ":" in name]
+        arguments = document.get("arguments") or {}
+        if names:
+            yield Named(at, tuple(names), tuple(document.get("files") or ()), arguments)
+        for key, value in document.items():
+            if key not in NAMES_NO_CODE:
+                yield from named_in(value, f"{at}{key}.")
+        yield from _models_in(arguments, f"{at}arguments.")
+    elif isinstance(document, list | tuple):
+        for number, value in enumerate(document):
+            yield from named_in(value, f"{at}{number}.")
+
+
+def _models_in(arguments: Any, at: str) -> Iterator[Named]:
+    """Networks that arguments name in turn, as an ensemble's do."""
+    if isinstance(arguments, Mapping):
+        if isinstance(arguments.get("model"), str) and ":" in arguments["model"]:
+            yield Named(at, (("model", arguments["model"]),), (), arguments.get("arguments") or {})
+        arguments = list(arguments.values())
+    if isinstance(arguments, list | tuple):
+        for value in arguments:
+            yield from _models_in(value, at)
+
+
+def _texts(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [each for each in value if isinstance(each, str)] if value else []
+
+
+def _paths_in(value: Any) -> Iterator[str]:
+    """Arguments that are paths of what exists."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _paths_in(each)
+    elif isinstance(value, str) and value.strip("./") and len(value) < 4096 and "\0" not in value and _exists(value):
+        yield value
+
+
+def _exists(path: str) -> bool:
+    try:
+        return os.path.exists(path)
+    except OSError:  # a name too long for the file system
+        return False
+
+
+def reached(import_string: str) -> Reach:
+    """As `reach`."""
+    return _seen(("import string", import_string), lambda: reach(import_string))
 
 
 def users_modules(import_string: str) -> dict[str, Path] | None:
@@ -43,66 +138,92 @@ def users_modules(import_string: str) -> dict[str, Path] | None:
 
     None when there is no such module here. Raises RecipeError for one that cannot be read.
     """
-    module_name = import_string.partition(":")[0]
-    top = module_name.partition(".")[0]
-    if top in OURS or top in sys.stdlib_module_names:
-        return {}
-    spec = importlib.util.find_spec(top)  # of the whole name it would import an installed package, which takes long
-    if spec is not None and any("site-packages" in Path(place).parts for place in _places(spec)):
-        return {}
-    return _read(import_string) if spec is not None and _source_file(module_name) is not None else None
-
-
-def _places(spec: ModuleSpec) -> list[str]:
-    return [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.origin else [])]
-
-
-def _read(import_string: str) -> dict[str, Path]:
-    module_name = import_string.partition(":")[0]
-    with told_as(lambda what: RecipeError(f"{import_string}: {module_name} cannot be read: {what}")):
-        return _reachable(module_name)
-
-
-def _source_file(module_name: str) -> Path | None:
     try:
-        spec = importlib.util.find_spec(module_name)
-    except (ModuleNotFoundError, ValueError):
-        return None
-    return Path(spec.origin).resolve() if spec is not None and spec.origin and spec.has_location else None
+        return reach(import_string).modules
+    except RecipeError as error:
+        if error.__cause__ is None:
+            return None
+        raise
 
 
-def _reachable(module_name: str) -> dict[str, Path]:
-    """The module and what it imports, directly or not, as far as that lies in the same directory tree."""
-    first = _source_file(module_name)
-    assert first is not None
-    root = first.parents[module_name.count(".") + (first.name == "__init__.py")]
-    found: dict[str, Path] = {}
-    waiting = [module_name]
-    while waiting:
-        name = waiting.pop()
-        path = _source_file(name)
-        if (
-            name in found
-            or path is None
-            or not path.is_relative_to(root)
-            or "site-packages" in path.parts
-            or path.suffix != ".py"
-        ):
-            continue
-        found[name] = path
-        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        waiting += _imported(path, package)
-        waiting += [parent for parent in [name.rpartition(".")[0]] if parent]
+def module_digest(path: Path) -> str:
+    return _seen(("module", path), lambda: source_digest(path.read_bytes(), path))
+
+
+def source_digest(payload: bytes, path: Path) -> str:
+    """Of a module's source by its meaning; of a compiled module by its bytes. Raises SyntaxError."""
+    if path.suffix != ".py":
+        return hashlib.sha256(payload).hexdigest()
+    tree = ast.parse(payload, str(path))
+    asks_for_docstrings = any("__doc__" in (getattr(n, "attr", ""), getattr(n, "id", "")) for n in ast.walk(tree))
+    if not asks_for_docstrings:
+        for node in ast.walk(tree):
+            for block in ("body", "orelse", "finalbody"):
+                if isinstance(statements := getattr(node, block, None), list):
+                    setattr(node, block, [each for each in statements if not _is_text(each)])
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    value = getattr(statement, "value", None)
+    return isinstance(statement, ast.Expr) and isinstance(value, ast.Constant) and isinstance(value.value, str)
+
+
+@lru_cache(maxsize=1)
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
+def _versions(found: Reach) -> Iterator[tuple[str, str]]:
+    """(distribution, version) of what the user's modules import."""
+    for top in sorted(found.installed):
+        for name in sorted(set(_distributions().get(top, []))):
+            yield name, importlib.metadata.version(name)
+
+
+def file_digest(path: Path) -> str:
+    """Of a file's bytes, or of the names and bytes of a folder's files. Raises RecipeError for a folder without end."""
+    return _seen(("file", path.resolve()), lambda: sha256_file(path) if path.is_file() else _folder_digest(path))
+
+
+def _folder_digest(folder: Path) -> str:
+    files: list[Path] = []
+    for above, _, names in os.walk(folder):
+        files += [Path(above, name) for name in names if Path(above).name != "__pycache__"]
+        if len(files) > MOST_FILES:
+            raise RecipeError(
+                f"{folder} holds more than {MOST_FILES:,} files, and counts by content; name the files that are read"
+            )
+    named = sorted((file.relative_to(folder).as_posix(), file) for file in files if file.is_file())
+    stats = [file.stat() for _, file in named]
+    if len(named) <= LARGEST_FILES and sum(stat.st_size for stat in stats) <= LARGEST_BYTES:
+        return digest_of([[name, sha256_file(file)] for name, file in named])
+    return digest_of([[name, s.st_size, s.st_mtime_ns] for (name, _), s in zip(named, stats, strict=True)])
+
+
+_looked_at: dict[Any, Any] = {}
+_open_looks: list[object] = []
+
+
+@contextmanager
+def one_look() -> Iterator[None]:
+    """Inside, modules and files are looked at once: all keys of a run are about the same code, whatever is edited meanwhile."""
+    mine = object()
+    if not _open_looks:
+        importlib.invalidate_caches()  # they go by the second, too
+    _open_looks.append(mine)
+    try:
+        yield
+    finally:
+        _open_looks.remove(mine)
+        if not _open_looks:
+            _looked_at.clear()
+
+
+def _seen(what: tuple[str, Any], look: Callable[[], T]) -> T:
+    if not _open_looks:
+        return look()
+    if what not in _looked_at:
+        _looked_at[what] = look()
+    found: T = _looked_at[what]
     return found
-
-
-def _imported(path: Path, package: str) -> list[str]:
-    names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            up = package.rsplit(".", node.level - 1)[0] if node.level else ""
-            base = ".".join(part for part in (up, node.module or "") if part)
-            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return [name for name in names if name and name.partition(".")[0] not in sys.stdlib_module_names]

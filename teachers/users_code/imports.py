@@ -13,20 +13,37 @@ from typing import Any
 
 from ..errors import EnvironmentUnfit, RecipeError
 from .calls import told_as
+from .code import UsersCode
+from .following import OURS
+from .reads import called
 
-OURS = ("teachers", "students", "orchestrator")
+UserPath = Path | UsersCode
+"""The user's directory, or that and what a run knows of the code in it."""
 SUBMITTED = "collegium_submitted"
 """Folder of a submitted job's recipe and user's modules. Ray puts the folder above it on the path, where only this is."""
 
 
-def use_user_path(folder: Path) -> None:
-    """Let import strings find modules in `folder`, after everything that is installed.
+_used: list[str] = []
+"""What stands on `sys.path` for the user's modules."""
 
-    In a submitted job they are those that came with it, wherever this node keeps them.
+
+def use_user_path(path: UserPath) -> None:
+    """Let import strings find modules in a folder, after everything that is installed; that of an earlier call is left.
+
+    In a submitted job they are those that came with it, wherever this node keeps them. Of a run's code no other version
+    than the run's is imported from then on.
     """
+    folder = path.folder if isinstance(path, UsersCode) else path
     entry = str(submitted_folder() or folder.resolve())
+    for earlier in [each for each in _used if each != entry]:
+        _used.remove(earlier)
+        if earlier in sys.path:
+            sys.path.remove(earlier)
     if entry not in sys.path:
         sys.path.append(entry)
+        _used.append(entry)
+    if isinstance(path, UsersCode):
+        path.take_up()
 
 
 def submitted_folder() -> Path | None:
@@ -52,7 +69,8 @@ def check_own_packages() -> None:
 def load(import_string: str) -> Any:
     """Return what `package.module:name` names. Raises RecipeError when it is not there."""
     module_name, _, name = import_string.partition(":")
-    with told_as(lambda what: RecipeError(f"{import_string}: {module_name} cannot be imported: {what}")):
+    cannot = told_as(lambda what: RecipeError(f"{import_string}: {module_name} cannot be imported: {what}"))
+    with cannot, called("", import_string):
         module = _module(import_string, module_name)
     try:
         return getattr(module, name)

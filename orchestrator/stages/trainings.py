@@ -1,0 +1,101 @@
+"""The stages that train students and cohorts: one for each training, so that another seed or loss weight repeats no other.
+
+A stage's part says which training it is: `student/seed-0`, `control/seed-0`; of a cohort `seed-0`, `control/seed-0`,
+`offline/seed-0`. Teachers are known by their place in the student's list, never by their names.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from students.config.cohort import CodistillationCohort, CohortCommon, OnlineTeacherCohort
+from students.config.cohort_terms import ChannelTerm, FeatureTerm, PeerTerm
+from students.config.student import control_train, labels_alone
+
+from ..recipe.model import Learner, Recipe, name_in_recipe
+from .code import code_inputs
+from .keys import hearing, labels_by_place, terms_by_place
+from .stages import Stage
+
+Kind = Literal["student", "control", "offline"]
+"""Who learns: the student or cohort itself, the same by labels alone, a cohort's members without their peers."""
+
+NOT_OF_TRAINING = {"resources", "require", "deliver", "placement", "control", "offline"}
+"""Fields of a student or cohort that cannot change what it trains itself."""
+
+
+def kinds_of(learner: Learner) -> list[Kind]:
+    """What is trained for each seed."""
+    kinds: list[Kind] = ["student"]
+    if learner.control:
+        kinds.append("control")
+    if isinstance(learner, CohortCommon) and learner.offline and learner.teachers:
+        kinds.append("offline")
+    return kinds
+
+
+def part_of(learner: Learner, kind: Kind, seed: int) -> str:
+    of_cohort = isinstance(learner, CohortCommon) and kind == "student"
+    return f"seed-{seed}" if of_cohort else f"{kind}/seed-{seed}"
+
+
+def training_stages(
+    recipe: Recipe, name: str, prepared: str, labels: Mapping[str, str] | None
+) -> dict[tuple[Kind, int], Stage]:
+    """Of a student or a cohort, by kind and seed.
+
+    `labels`: by teacher, the digest of what it says of the training rows; None: not known yet, and only controls are.
+    """
+    learner = recipe.learners[name]
+    return {
+        (kind, seed): _training_stage(recipe, name, kind, seed, {"transfer set": prepared}, labels or {})
+        for kind in kinds_of(learner)
+        if labels is not None or kind == "control"
+        for seed in learner.train.seeds
+    }
+
+
+def _training_stage(
+    recipe: Recipe, name: str, kind: Kind, seed: int, inputs: dict[str, str], labels: Mapping[str, str]
+) -> Stage:
+    learner, called = recipe.learners[name], dict[str, str]()
+    document = {"kind": kind, "seed": seed, **_network_and_budget(learner, kind)}
+    if kind == "control":
+        document["objective"] = [term.model_dump(mode="json") for term in labels_alone(learner.objective)]
+    else:
+        terms = [term for term in learner.objective if kind == "student" or not isinstance(term, PEERS)]
+        document["objective"] = terms_by_place(terms, learner.teachers)
+        document["teachers"] = [hearing(recipe, teacher) for teacher in learner.teachers]
+        heard, called = labels_by_place(learner.teachers, labels)
+        inputs |= heard
+    inputs |= code_inputs(name_in_recipe(recipe, name), document)
+    return Stage("distill", name, document, inputs, part_of(learner, kind, seed), called)
+
+
+PEERS = PeerTerm | FeatureTerm | ChannelTerm
+"""Terms that nobody hears who trains alone."""
+
+
+def _network_and_budget(learner: Learner, kind: Kind) -> dict[str, Any]:
+    """Everything but who is heard, and how."""
+    document = learner.model_dump(mode="json", exclude={*NOT_OF_TRAINING, "teachers", "objective"})
+    if isinstance(learner, CohortCommon) and kind != "student":
+        document = {key: value for key, value in document.items() if key in CohortCommon.model_fields}
+        document |= _members_alone(learner, kind)
+    elif kind == "control":
+        document["train"] = control_train(learner.control, learner.train).model_dump(mode="json")
+    document["train"].pop("seeds", None)
+    return document
+
+
+def _members_alone(cohort: CohortCommon, kind: Kind) -> dict[str, Any]:
+    """Of its method a cohort's members have only the groups of workers and the steps between two of their own."""
+    members = {}
+    for name, member in cohort.members.items():
+        train = cohort.member_train(name)
+        train = control_train(cohort.control, train) if kind == "control" else train
+        document = member.model_dump(mode="json", exclude={"layers", "role", "train"})
+        seldom = isinstance(cohort, OnlineTeacherCohort) and member.role != "student"
+        every = cohort.teachers_every if isinstance(cohort, OnlineTeacherCohort) and seldom else 1
+        members[name] = {**document, "train": train.model_dump(mode="json", exclude={"seeds"}), "every": every}
+    apart = isinstance(cohort, CodistillationCohort) and cohort.workers_per_member is not None
+    return {"members": members, "train": {}, "workers": cohort.workers, "apart": apart}

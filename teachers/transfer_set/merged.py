@@ -1,0 +1,57 @@
+"""All rows of a split in the order of their keys, whatever segments they came in.
+
+A transfer set that grew has several segments where one that was made at once has one; who trains on either sees the same
+rows in the same order. Knows nothing of what is trained.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..rows.rows import Merged, Rows
+from .transfer_set import SplitName, TransferSet
+
+
+class MergedSplit:
+    """A split's segments, merged by `sample_key`. One segment is in that order already and costs nothing."""
+
+    def __init__(self, transfer_set: TransferSet, split: SplitName) -> None:
+        self.transfer_set, self.segments = transfer_set, transfer_set.of(split)
+        self.num_rows = sum(segment.num_rows for segment in self.segments)
+        self._order = self._merge() if len(self.segments) > 1 else None
+
+    def _merge(self) -> NDArray[np.int32] | NDArray[np.int64]:
+        """Where each row lies in the segments laid one after another."""
+        keys = np.concatenate([self.transfer_set.keys(segment) for segment in self.segments])
+        order = np.argsort(keys, kind="stable")  # finds the ascending runs and merges them
+        return order.astype(np.int32) if self.num_rows < 1 << 31 else order
+
+    def keys(self) -> NDArray[np.uint64]:
+        """`sample_key`, ascending, u64 [num_rows]."""
+        return self._ordered([self.transfer_set.keys(segment) for segment in self.segments])
+
+    def labels(self) -> NDArray[np.int32]:
+        """Index into `classes`, -1 without one, i32 [num_rows]."""
+        return self._ordered([self.transfer_set.labels(segment) for segment in self.segments])
+
+    def usable_labels(self) -> NDArray[np.int32]:
+        """As `labels`, -1 where the label may not be used."""
+        return self._ordered([self.transfer_set.usable_labels(segment) for segment in self.segments])
+
+    def labelled(self) -> NDArray[np.bool_]:
+        """Whose label may be used, bool [num_rows]."""
+        return self._ordered([self.transfer_set.labelled(segment) for segment in self.segments])
+
+    def _ordered(self, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        return parts[0] if self._order is None else np.concatenate(parts)[self._order]
+
+    def column(self, parts: Sequence[Rows]) -> Rows:
+        """One column of the split, from its rows of each segment."""
+        return parts[0] if self._order is None else Merged(parts, self._order)
+
+    def inputs(self) -> dict[str, Rows]:
+        """Every input column, mapped."""
+        parts = [self.transfer_set.input_rows(segment) for segment in self.segments]
+        return {name: self.column([part[name] for part in parts]) for name in parts[0]}
