@@ -83,9 +83,13 @@ def test_a_report_that_is_cut_short_leaves_those_before_it(tmp_path: Path) -> No
 
 
 def test_a_stage_whose_record_is_cut_short_is_left_out_of_the_list(tmp_path: Path) -> None:
+    from orchestrator.stages.stages import FORMAT
+
     for name in ("whole", "torn"):
         (tmp_path / "students" / f"{name}-123").mkdir(parents=True)
-        (tmp_path / "students" / f"{name}-123" / "STAGE.json").write_text(json.dumps({"format": 1, "name": name}))
+        (tmp_path / "students" / f"{name}-123" / "STAGE.json").write_text(
+            json.dumps({"format": FORMAT, "name": name, "part": ""})
+        )
     cut_short(tmp_path / "students" / "torn-123" / "STAGE.json")
     done = CliRunner().invoke(collegium, ["students", "ls", str(tmp_path), "--json"])
     assert done.exit_code == 0 and "whole-123" in done.stdout and "torn-123" not in done.stdout
