@@ -70,11 +70,11 @@ def test_a_journal_that_is_cut_short_is_passed_over_and_told(tmp_path: Path) -> 
 
 
 def test_a_report_that_is_cut_short_leaves_those_before_it(tmp_path: Path) -> None:
-    from orchestrator.reporting.document import newest_report
+    from orchestrator.reporting.document import FORMAT, newest_report
 
     for name in ("1", "2"):
         (tmp_path / "runs" / name).mkdir(parents=True)
-        (tmp_path / "runs" / name / "report.json").write_text(json.dumps({"format": 1, "recipe": name}))
+        (tmp_path / "runs" / name / "report.json").write_text(json.dumps({"format": FORMAT, "recipe": name}))
     cut_short(tmp_path / "runs" / "2" / "report.json")
     assert newest_report(tmp_path)[0].name == "1"
     cut_short(tmp_path / "runs" / "1" / "report.json")

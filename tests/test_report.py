@@ -257,11 +257,10 @@ def test_notes_say_what_flatters_or_harms_the_figures(digits, metrics_file):
         ({"train": 4, "validation": 0}, "Dropped were 4 train rows."),
     ],
 )
-def test_rows_of_two_splits_are_told_by_split(dropped, told):
+def test_rows_of_two_splits_are_told_by_split(digits, dropped, told):
     found = {"train/validation": 0, "train/test": 3, "validation/test": 1}
-    counted = {"duplicates_across_splits": found, "dropped_duplicates": dropped}
-    labelled = {"train": 4, "validation": 2, "test": 4}
-    assert told in " ".join(notes(recipe_of(["small"]), {**counted, "labelled": labelled}))
+    counted = digits.report | {"duplicates_across_splits": found, "dropped_duplicates": dropped}
+    assert told in " ".join(notes(recipe_of(["small"]), counted))
 
 
 def test_curves_keep_the_last_word_on_a_step_drop_what_is_not_finite_and_stay_short(tmp_path):

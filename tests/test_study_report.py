@@ -272,9 +272,9 @@ def test_mlflow_is_told_of_the_study_in_short(plain, tmp_path):
 
 def test_a_control_with_settings_of_its_own_is_named(digits):
     recipe = recipe_of(["small"])
-    assert not any("settings of its own" in line for line in notes(recipe, {}))
+    assert not any("settings of its own" in line for line in notes(recipe, digits.report))
     recipe["students"]["small"]["control"] = {"learning_rate": 0.01, "weight_decay": None, "optimizer": "sgd"}
-    told = [line for line in notes(recipe, {}) if "settings of its own" in line]
+    told = [line for line in notes(recipe, digits.report) if "settings of its own" in line]
     assert told == [
         "The control of small is trained by settings of its own (learning_rate 0.01, optimizer sgd); the budget is the same."
     ]

@@ -18,6 +18,7 @@ from orchestrator.recipe.model import Recipe
 from orchestrator.stages import keys
 from orchestrator.stages.code import code_of_choices, code_problems, users_code
 from orchestrator.stages.stages import Stage, Stages
+from orchestrator.stages.trainings import training_stages
 from teachers.config.strict import IMPORT_PATTERN
 from teachers.config.teacher import CallableTeacher, CheckpointTeacher
 from teachers.errors import CollegiumError, RecipeError
@@ -313,8 +314,8 @@ def test_files_beside_any_import_string_of_a_student_are_in_its_key(here: Path, 
     recipe = recipe_of(teacher, students={"s": student})
 
     def now() -> tuple[str, str]:
-        distilled = keys.distill_stage(recipe, "s", "rows", {"t": "labels"})
-        return distilled.key, keys.evaluate_stage(recipe, "s", "rows", "student", {"t": "labels"}).key
+        trained = training_stages(recipe, "s", "rows", {"t": "labels"})
+        return trained["student", 0].key, keys.evaluate_stage(recipe, "s", "rows", "student", {"t": "labels"}).key
 
     before = now()
     write(here, "words.txt", "2")
@@ -335,12 +336,13 @@ def test_a_source_of_ones_own_counts_by_code_arguments_files_and_version(here: P
     source = {"kind": "import", "function": "rows:load", "arguments": {"n": 3}}
     teacher = {"kind": "sklearn", "model": "sklearn.ensemble:ExtraTreesClassifier"}
 
-    def stage(**more: Any) -> Stage:
-        transfer_set = {"source": {**source, **more}, "inputs": "x", "label": "y"}
+    def stage(labelled: Any = 3, **more: Any) -> Stage:
+        transfer_set = {"source": {**source, **more}, "inputs": "x", "label": "y", "labelled": labelled}
         return keys.prepare_stage(recipe_of(teacher, transfer_set=transfer_set), "not used")
 
     write(here, "rows.py", "def load(n): ...\n")
     before = stage()
+    assert stage(labelled={"train": 3}).key == before.key
     assert len({before.key, stage(version="2").key, stage(arguments={"n": 4}).key, stage(files=["rows.py"]).key}) == 4
     write(here, "rows.py", "def load(n): return n\n")
     assert stage().inputs.keys() == before.inputs.keys() == {"code of rows.py"}
@@ -567,5 +569,5 @@ def test_a_worker_runs_the_runs_own_version_in_the_runs_folder_whatever_it_holds
         address = ray.get_runtime_context().gcs_address
         subprocess.run([sys.executable, "-P", "-c", {joins!r}, address], check=True)
     """)
-    told = in_python(starts, tmp_path / "there").splitlines()
+    told = in_python(starts, tmp_path / "there", RAY_raylet_start_wait_time_s="300").splitlines()
     assert told[-2:] == ["True [1, 2] True", "3 True True"]

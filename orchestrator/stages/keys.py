@@ -21,11 +21,11 @@ from .stages import Stage
 
 def prepare_stage(recipe: Recipe, source_digest: str) -> Stage:
     config = recipe.transfer_set.model_dump(mode="json")
+    config["labelled"] = recipe.transfer_set.labelled_by_split  # `100` and `{train: 100}` are one thing
     if recipe.transfer_set.source.kind == "import":
         inputs = {"source": source_digest, **code_inputs("transfer_set.source", config["source"])}
         return Stage("prepare", "transfer_set", config, inputs)
     config["source"] = {"kind": recipe.transfer_set.source.kind}  # where it lies decides nothing, its content does
-    config["labelled"] = recipe.transfer_set.labelled_by_split  # `100` and `{train: 100}` are one thing
     return Stage("prepare", "transfer_set", config, {"source": source_digest})
 
 
