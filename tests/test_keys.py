@@ -226,3 +226,8 @@ def test_a_teachers_name_makes_no_new_model_and_the_students_own_does() -> None:
 def test_a_control_is_known_before_any_teacher_has_labelled() -> None:
     known = {stage.part: stage.key for stage in training_stages(recipe(), "small", "da7a", None).values()}
     assert known == {part: key for part, key in trainings(recipe(), "small").items() if part.startswith("control")}
+
+
+def test_a_prepared_set_says_of_which_source_it_is_whatever_kind_that_has() -> None:
+    for source in ({"kind": "csv", "path": "rows.csv"}, {"kind": "import", "function": "sklearn.datasets:load_iris"}):
+        assert keys.prepare_stage(recipe(transfer_set__source=source), "5001").inputs["source"] == "5001"

@@ -23,7 +23,8 @@ def prepare_stage(recipe: Recipe, source_digest: str) -> Stage:
     config = recipe.transfer_set.model_dump(mode="json")
     config["labelled"] = recipe.transfer_set.labelled_by_split  # `100` and `{train: 100}` are one thing
     if recipe.transfer_set.source.kind == "import":
-        return Stage("prepare", "transfer_set", config, code_inputs("transfer_set.source", config["source"]))
+        inputs = {"source": source_digest, **code_inputs("transfer_set.source", config["source"])}
+        return Stage("prepare", "transfer_set", config, inputs)
     config["source"] = {"kind": recipe.transfer_set.source.kind}  # where it lies decides nothing, its content does
     return Stage("prepare", "transfer_set", config, {"source": source_digest})
 
