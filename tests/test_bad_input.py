@@ -392,8 +392,9 @@ def test_a_run_that_is_interrupted_while_its_tracking_database_is_made_can_be_st
 
 def test_without_the_tracking_server_no_work_begins(user: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    uri = "http://somebody:secret@127.0.0.1:9"  # the port that discards; nobody listens
-    done = run("run", "recipe.yaml", "--out", out, "-o", f"tracking.uri={uri}", cwd=user)
+    uri = "http://somebody:${PASSWORD}@127.0.0.1:9"  # the port that discards; nobody listens
+    setting = f"tracking.uri='{uri}'"
+    done = run("run", "recipe.yaml", "--out", out, "-o", setting, cwd=user, environment={"PASSWORD": "secret"})
     assert done.returncode == 4, done.stderr
     assert "MLflow at http://127.0.0.1:9 does not answer" in done.stderr
     assert "secret" not in done.stderr and "Traceback" not in done.stderr
