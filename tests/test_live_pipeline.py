@@ -86,7 +86,7 @@ def test_what_must_run_at_once_is_added_up_and_what_need_not_is_not() -> None:
         check_capacity(quick("teachers.wide.mode=cached", workers.replace("4}", "16}")), nodes)
 
 
-def test_an_impossible_request_fails_at_plan_with_exit_code_4_and_before_any_work_of_a_run(
+def test_an_impossible_request_fails_at_plan_with_exit_code_4_and_before_any_teacher_of_a_run_works(
     ray_cluster: None, tmp_path: Path
 ) -> None:
     options = [part for override in (*QUICK, "teachers.wide.replicas=1000") for part in ("-o", override)]
@@ -95,4 +95,4 @@ def test_an_impossible_request_fails_at_plan_with_exit_code_4_and_before_any_wor
     assert found.value.exit_code == 4 and "1000 replicas of the live teacher wide" in str(found.value)
     with pytest.raises(EnvironmentUnfit, match="1001 CPU"):
         run(quick("teachers.wide.replicas=1000"), tmp_path)
-    assert not list(tmp_path.rglob("transfer_set.json"))
+    assert {seal.relative_to(tmp_path).parts[0] for seal in tmp_path.rglob("SEAL.json")} <= {"prepared"}
