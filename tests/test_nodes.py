@@ -132,7 +132,7 @@ def test_after_the_head_has_died_the_same_command_goes_on_under_a_new_one(tmp_pa
 
 WATCHED = """
 import socket, time
-from orchestrator.head_watch import HeadWatch
+from orchestrator.cluster.head_watch import HeadWatch
 
 with socket.create_server(("127.0.0.1", 0)) as head:
     watch = HeadWatch("127.0.0.1:%d" % head.getsockname()[1], patience_s=0.5)
