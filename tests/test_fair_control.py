@@ -97,8 +97,8 @@ def test_code_that_augments_a_control_is_checked_and_decides_what_is_trained(tmp
     recipe = digits("students.small.control={augment: 'mine_for_controls:shake'}")
     labels = dict.fromkeys(recipe.students["small"].teachers, "")
     before = training_stages(recipe, "small", "prepared", labels)
-    assert "code of mine_for_controls:shake" in before["control", 0].inputs
-    assert "code of mine_for_controls:shake" not in before["student", 0].inputs
+    assert "code of mine_for_controls.py" in before["control", 0].inputs
+    assert "code of mine_for_controls.py" not in before["student", 0].inputs
     wrong = digits("students.small.control={augment: 'mine_for_controls:shook'}")
     assert any("students.small.control.augment" in line for line in import_problems(wrong))
 

@@ -267,7 +267,8 @@ def test_only_those_are_trained_first_who_teach_the_student() -> None:
     ],
 )
 def test_a_control_that_cannot_be_is_told_once(control: str, told: str, tmp_path: Path) -> None:
-    text = SEARCH.replace("    teachers: [wide", f"    control: {control}\n    teachers: [wide")
+    own = next(line for line in SEARCH.splitlines() if line.startswith("    control: "))
+    text = SEARCH.replace(own, f"    control: {control}")
     assert f"r.yaml:{line_of(text, 'control: ')}:" in (line := refused(tmp_path, text))
     assert f" students.small.control{told}" in line
     assert f"cohorts.trio.control{told}" in refused(tmp_path, COHORT.replace("CONTROL", f", control: {control}"))

@@ -375,7 +375,7 @@ def test_who_was_not_heard_for_too_long_removes_nothing(server: ObjectStore, mac
 
 
 def test_who_was_not_heard_for_too_long_repairs_nothing(server: ObjectStore, machine: Machine) -> None:
-    deep, wide = (Stage("label", name, {}, {}) for name in ("deep", "wide"))
+    deep, wide = (Stage("label", name, {"of": name}, {}) for name in ("deep", "wide"))
     for stage in (deep, wide):
         built = opened(machine("a")).build(stage, label)  # type: ignore[arg-type]
         overwrite(server, SoftTargetStore.open(built.folder).shard_file(2), flipped)

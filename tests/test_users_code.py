@@ -345,7 +345,7 @@ def test_a_source_of_ones_own_counts_by_code_arguments_files_and_version(here: P
     assert stage(labelled={"train": 3}).key == before.key
     assert len({before.key, stage(version="2").key, stage(arguments={"n": 4}).key, stage(files=["rows.py"]).key}) == 4
     write(here, "rows.py", "def load(n): return n\n")
-    assert stage().inputs.keys() == before.inputs.keys() == {"code of rows.py"}
+    assert stage().inputs.keys() == before.inputs.keys() == {"source", "code of rows.py"}
     assert stage().key != before.key
 
 
