@@ -286,7 +286,9 @@ def test_a_variable_reaches_workers_of_a_cluster_that_do_not_have_it_and_no_page
         f"    assert len(word) == {len(word)} and word.startswith('hush'), 'another word'\n"
         "    return np.zeros((len(columns['image']), 10), np.float32)\n"
     )
-    teacher = "kind: callable, function: 'job_secret:teach', output: logits, require: null, arguments: {word: '${HUSH}'}"
+    teacher = (
+        "kind: callable, function: 'job_secret:teach', output: logits, require: null, arguments: {word: '${HUSH}'}"
+    )
     command = [BIN / "collegium", "label", user / "recipe.yaml", "--address", head.gcs, "--out", tmp_path / "out"]
     command += ["-o", f"teachers.mine={{{teacher}, resources: {{gpus: 0}}}}"]
 
