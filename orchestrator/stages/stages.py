@@ -105,11 +105,6 @@ class Built:
     def digest(self) -> str:
         return self.seal.digest
 
-    def output_digest(self, *paths: str) -> str:
-        """Digest of some of the outputs, for a follower that reads no others."""
-        by_path = {output.path: output.sha256 for output in self.seal.outputs}
-        return digest_of([[path, by_path[path]] for path in paths])
-
     def record(self) -> dict[str, Any]:
         """The entry of `report.json`."""
         part = {"part": self.stage.part} if self.stage.part else {}
