@@ -86,7 +86,7 @@ def best_so_far(trials: Sequence[Trial], metric: str, direction: str, lines: Map
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
 
-    return svg(draw, f"Best {label_of(metric)} so far")
+    return svg(draw, f"Best {label_of(metric)} so far", bottom=0.58)
 
 
 def _margins(axes: "Axes", low: float, high: float) -> None:
@@ -151,7 +151,7 @@ def parallel(trials: Sequence[Trial], axes_of: Sequence[Axis], metric: str, dire
         axes.spines[:].set_visible(False)
         axes.grid(visible=False)
 
-    return svg(draw, f"Settings and {label_of(metric)} of every trial", size=(11, 3.7))
+    return svg(draw, f"Settings and {label_of(metric)} of every trial", size=(11, 3.7), left=0.43)
 
 
 def _share(value: float, low: float, high: float) -> float:
@@ -230,7 +230,7 @@ def slice_of_names(trials: Sequence[Trial], path: str, entry: Mapping[str, Any],
         _margins(axes, low, high)
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.0)
 
-    return svg(draw, f"{label_of(metric)} over {path}", size=SMALL)
+    return svg(draw, f"{label_of(metric)} over {path}", size=SMALL, top=0.27)
 
 
 def _turned(names: Sequence[str]) -> dict[str, Any]:
