@@ -61,3 +61,15 @@ def test_what_is_written_beside_the_axes_lies_in_the_picture_and_wastes_little_o
     assert min(box.x0, box.y0) > -INCH_TO_SPARE and box.x1 < 5.4 + INCH_TO_SPARE and box.y1 < 3.6 + INCH_TO_SPARE
     assert axes.get_aspect() == 1 or box.x0 < 4 * INCH_TO_SPARE
     assert box.y0 < 4 * INCH_TO_SPARE
+
+
+def test_names_of_any_length_leave_room_for_what_they_name():
+    kept = []
+
+    def draw(axes):
+        table(axes, ["a" * 500, "b"], 90)
+        kept.append(axes.get_position)
+
+    svg(draw, "Long")
+    box = kept[0](original=True)
+    assert box.width > 0.3 and box.height > 0.3 and box.x0 < 0.7 and box.y0 < 0.7

@@ -41,6 +41,8 @@ STYLE = {
 }
 LETTER, LINE, GAP, LABEL = 0.075, 0.14, 0.1, 0.2
 """Inches that a letter, a line of letters, the gap beside a tick and the name of an axis take at this size of letters."""
+MOST = 0.65
+"""Share of a picture that labels may take, however long they are."""
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
@@ -118,8 +120,6 @@ def _cell(column: int, row: int, colour: str, alpha: float) -> Any:
 def accuracy_against(points: Sequence[Mapping[str, Any]], key: str, label: str, ensemble: float | None) -> str:
     """Test accuracy over a cost (`key` of each point: name, kind, accuracy, low, high); the line is the teachers together."""
 
-    from matplotlib.ticker import LogLocator, NullLocator
-
     def draw(axes: "Axes") -> None:
         if ensemble is not None:
             line: dict[str, Any] = {"color": COLOURS["ensemble"], "linewidth": 1.2, "linestyle": "--"}
@@ -130,15 +130,22 @@ def accuracy_against(points: Sequence[Mapping[str, Any]], key: str, label: str, 
             colour = COLOURS[point["kind"]]
             axes.errorbar(point[key], accuracy, spread, fmt="o", markersize=7, color=colour, capsize=3, linewidth=1.2)
             axes.annotate(point["name"], (point[key], accuracy), (8, 4), textcoords="offset points")
-        axes.set(xscale="log", xlabel=label, ylabel="test accuracy, %")
-        costs = [point[key] for point in points]
-        axes.set_xlim(min(costs) / 2, max(costs) * 4)  # room for names on the right
+        axes.set(xlabel=label, ylabel="test accuracy, %")
         axes.margins(y=0.2)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
-        axes.xaxis.set_major_formatter(lambda cost, _: short(cost))
-        axes.xaxis.set_minor_locator(NullLocator())
+        costs = [point[key] for point in points]
+        log_of_costs(axes, min(costs) / 2, max(costs) * 4)  # room for names on the right
 
     return svg(draw, f"Test accuracy against {label}")
+
+
+def log_of_costs(axes: "Axes", low: float, high: float) -> None:
+    """A logarithm along the axes, with a few round costs written beside it."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set(xscale="log", xlim=(low, high))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+    axes.xaxis.set_major_formatter(lambda cost, _: short(cost))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def short(count: float) -> str:
@@ -161,7 +168,8 @@ def gains(intervals: Mapping[str, Mapping[str, float]]) -> str:
             )
             axes.plot(mean, row, "o", color=COLOURS["student"], markersize=8)
         axes.set_yticks(range(len(intervals)), list(intervals))
-        axes.set(xlabel="points of test accuracy over the control", ylim=(len(intervals) - 0.5, -0.5))
+        axes.set_ylim(len(intervals) - 0.5, -0.5)
+        axes.set_xlabel("points of test accuracy over the control", loc="right")  # long names leave little room
 
     return svg(draw, "Gain of each student over its control", size=(5.4, 1.0 + 0.45 * len(intervals)))
 
@@ -193,8 +201,8 @@ def _fit(axes: "Axes", size: tuple[float, float], more: Mapping[str, float]) -> 
     (width, height), room = size, {"left": 0.04, "bottom": 0.04, "top": 0.04} | more
     left = max((_extent(label)[0] for label in axes.get_yticklabels()), default=0.0)
     bottom = max((_extent(label)[1] for label in axes.get_xticklabels()), default=0.0)
-    left += room["left"] + LABEL * bool(axes.get_ylabel())
-    bottom += room["bottom"] + LABEL * bool(axes.get_xlabel())
+    left = min(MOST * width, left + room["left"] + LABEL * bool(axes.get_ylabel()))
+    bottom = min(MOST * height, bottom + room["bottom"] + LABEL * bool(axes.get_xlabel()))
     axes.set_position((left / width, bottom / height, 1 - (left + 0.04) / width, 1 - (bottom + room["top"]) / height))
 
 
