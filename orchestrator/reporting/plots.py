@@ -198,7 +198,7 @@ def svg(draw: "Callable[[Axes], None]", title: str, size: tuple[float, float] = 
 
 def _fit(axes: "Axes", size: tuple[float, float], more: Mapping[str, float]) -> None:
     """Room for labels by their letters: matplotlib's layouts measure every one, which takes longer than all the rest."""
-    (width, height), room = size, {"left": 0.04, "bottom": 0.04, "top": 0.04} | more
+    (width, height), room = size, {"left": 0.04, "bottom": 0.04, "top": 0.04, **more}
     left = max((_extent(label)[0] for label in axes.get_yticklabels()), default=0.0)
     bottom = max((_extent(label)[1] for label in axes.get_xticklabels()), default=0.0)
     left = min(MOST * width, left + room["left"] + LABEL * bool(axes.get_ylabel()))
