@@ -33,7 +33,6 @@ from orchestrator.cluster.environment import set_environment
 from teachers.config.resources import Resources
 from teachers.config.teacher import CallableTeacher, ModuleTeacher
 from teachers.config.transfer_set import NumpySource, SplitConfig, TransferSetConfig
-from teachers.labelling.label import label
 from teachers.labelling.shard import LabelTask, TeacherSpec
 from teachers.preparing.prepare import prepare
 from teachers.soft_targets.schema import Spec
@@ -176,6 +175,8 @@ def plain_loop(pipe: Connection, folder: Path, share: tuple[int, int], weights: 
 
 def noop(folder: Path) -> dict[str, Any]:
     """A teacher that does nothing: what the machinery itself costs, from nothing to everything written."""
+    from teachers.labelling.label import label
+
     transfer_set, rows = prepared(folder / "noop", NOOP_ROWS)
     source = folder / "parquet"
     write_parquet(transfer_set, source)
