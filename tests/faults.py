@@ -150,7 +150,9 @@ def kill_driver(driver: "subprocess.Popen[bytes]", out: Path, at: random.Random)
     return f"after {delay:.1f} s"
 
 
-def kill_worker(names: tuple[str, ...], within_s: float = 4.0) -> Callable[["subprocess.Popen[bytes]", Path, random.Random], str]:
+def kill_worker(
+    names: tuple[str, ...], within_s: float = 4.0
+) -> Callable[["subprocess.Popen[bytes]", Path, random.Random], str]:
     def kill(driver: "subprocess.Popen[bytes]", out: Path, at: random.Random) -> str:
         begun = time.monotonic()
         while not (found := workers_of(driver, names)):
