@@ -8,7 +8,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from teachers.errors import CollegiumError, RecipeError
 from teachers.storage.seal import write_seal
 from teachers.users_code.calls import calling
 from teachers.users_code.code import UsersCode, let_go
-from teachers.users_code.digest import NAMES_CODE, inputs_of, one_look, source_digest
+from teachers.users_code.digest import NAMES_CODE, distributions_of, inputs_of, one_look
 from teachers.users_code.imports import load, use_user_path
+from teachers.users_code.meaning import source_digest
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -190,6 +191,12 @@ def test_an_editable_install_counts_by_content_and_an_installed_distribution_by_
     assert second != first
     write(site, "solid_things-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: solid-things\nVersion: 2\n")
     assert in_python(code, tmp_path / "here") == second.replace("things', '1'", "things', '2'")
+
+
+def test_the_distributions_of_a_package_are_those_that_python_knows() -> None:
+    for top, names in packages_distributions().items():
+        assert [name for name, _ in distributions_of(top)] == sorted(set(names))
+    assert distributions_of("no_such_package") == ()
 
 
 def test_an_imported_library_counts_by_its_version_and_is_not_imported_for_that(here: Path) -> None:

@@ -138,7 +138,7 @@ def _run(
         from ..running.tune import tune
 
         work = tune
-    tell_and_leave(work(loaded, out, address=address, quiet=False, **how), out, as_json)
+    tell_and_leave(work(loaded, out, address=address, quiet=False, source=recipe, **how), out, as_json)
 
 
 def _verb(name: str, help_text: str) -> None:

@@ -28,6 +28,7 @@ from teachers.storage.seal import publish
 from ..reporting.headline import deep_link
 from .ledger import ledgers
 from .names import REFUSED, fit_tags, log_batch, params
+from .shown import VIEW_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -98,13 +99,17 @@ class Server:
     client: "MlflowClient"
     experiment_id: str
 
-    def begin(self, name: str, tags: Mapping[str, str], recipe: Mapping[str, Any]) -> str:
-        """Open a parent run; runs of the same place whose process is gone are ended first. Returns its id."""
+    def begin(self, name: str, tags: Mapping[str, str], recipe: Mapping[str, Any], view: str) -> str:
+        """Open a parent run; runs of the same place whose process is gone are ended first. Returns its id.
+
+        `view`: of the experiment's table, as `shown.view`.
+        """
         here = f"tags.\"collegium.place\" = '{tags['collegium.place']}'"
         self._end_stale([*self._runs(f"{here} and attributes.status = 'RUNNING'")])
         last = next((run for run in self._runs(here) if "mlflow.parentRunId" not in run.data.tags), None)
         if last is not None and last.info.status != "FINISHED":
             tags = {**tags, "collegium.continues": last.info.run_id}
+        self.client.set_experiment_tag(self.experiment_id, VIEW_TAG, view)
         begun = int(time.time() * 1000)
         run_id: str = self.client.create_run(self.experiment_id, begun, fit_tags(tags), name).info.run_id
         log_batch(self.client, run_id, params=params(dict(flattened(recipe))))
