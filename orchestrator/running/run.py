@@ -67,14 +67,14 @@ def run(
     unless it is given. Raises CollegiumError (see teachers.errors) for whatever a user can mend.
     """
     with told_if_unfit():
-        how = Opening(place(out), (user_path or Path.cwd()).resolve(), quiet, source or file_of(recipe))
-        return _run(recipe_of(recipe), how, until, address)
+        how = Opening(place(out), (user_path or Path.cwd()).resolve(), address, quiet, source or file_of(recipe))
+        return _run(recipe_of(recipe), how, until)
 
 
-def _run(recipe: Recipe, how: "Opening", until: Until, address: str | None) -> Finished:
+def _run(recipe: Recipe, how: "Opening", until: Until) -> Finished:
     command, stages = "run" if until == "export" else until, planned(recipe, until)
     with opened(recipe, how, command=command, planned=stages) as begun:
-        with begun.on_cluster(address) as context:
+        with begun.on_cluster() as context:
             results = pipeline.build(context, until)
         report = begun.report(context, results)
         if results.evaluations:
@@ -84,11 +84,12 @@ def _run(recipe: Recipe, how: "Opening", until: Until, address: str | None) -> F
 
 @dataclass
 class Begun:
-    """A command that works in OUT: its folder, what it shows, and what it tells MLflow."""
+    """A command that works in OUT: its folder, its cluster, what it shows, and what it tells MLflow."""
 
     recipe: Recipe
     folder: Path
     stages: Stages
+    cluster: Cluster
     watch: Watch
     tracker: "Tracker"
     journal: Journal
@@ -96,22 +97,22 @@ class Begun:
     start: float = field(default_factory=time.monotonic)
 
     @contextmanager
-    def on_cluster(self, address: str | None) -> Iterator[Context]:
-        with cluster(address, self.recipe, self.stages.out, self.user_path.digest) as joined:
-            try:
-                with self._measured(joined):
-                    yield Context(
-                        self.recipe, self.stages, joined, self.watch, self.tracker, self.journal, self.user_path
-                    )
-            finally:
-                self.tracker.drain()
+    def on_cluster(self) -> Iterator[Context]:
+        """The cluster is left at the end: what comes after that needs none."""
+        given = self.cluster, self.watch, self.tracker, self.journal, self.user_path
+        try:
+            with self._measured():
+                yield Context(self.recipe, self.stages, *given)
+        finally:
+            self.tracker.drain()
+        self.cluster.leave()
 
-    def _measured(self, joined: Cluster) -> AbstractContextManager[Any]:
+    def _measured(self) -> AbstractContextManager[Any]:
         if not self.recipe.tracking.system_metrics:
             return nullcontext()
         from ..tracking.system_metrics import SystemMetrics
 
-        return SystemMetrics(joined, self.tracker)
+        return SystemMetrics(self.cluster, self.tracker)
 
     def report(self, context: Context, results: Results, **more: Any) -> Mapping[str, Any]:
         return _report(context, results, self.tracker.ids(), time.monotonic() - self.start, self.folder, **more)
@@ -123,20 +124,21 @@ class Begun:
 
 @dataclass(frozen=True)
 class Opening:
-    """How a command is opened: where it works, where the user's modules lie, whether it shows how far it is.
+    """How a command is opened: where it works, where the user's modules lie, on which cluster, whether it shows how far it is.
 
     `source`: where the recipe is from, for MLflow.
     """
 
     out: Path
     user_path: Path
+    address: str | None
     quiet: bool
     source: str | None
 
 
 @contextmanager
 def opened(recipe: Recipe, how: Opening, *, command: str, planned: Sequence[str]) -> Iterator[Begun]:
-    """A folder under `runs/`, a journal in it and a run of MLflow for one command; `planned`: titles of its stages."""
+    """A folder under `runs/`, a journal in it, a cluster and a run of MLflow for one command; `planned`: titles of its stages."""
     check(recipe)
     out = how.out
     set_environment()
@@ -164,10 +166,13 @@ def opened(recipe: Recipe, how: Opening, *, command: str, planned: Sequence[str]
         warnings,
         users_code(recipe, how.user_path, out.absolute(), warnings.folder.absolute()) as code,
         Watch(quiet=how.quiet) as watch,
-        Tracker.start(recipe, out, folder, command=command, source=how.source) as tracker,
+        cluster(how.address, recipe, out, code.digest) as joined,
     ):
-        journal.tracked(tracker.ids())
-        yield Begun(recipe, folder, stages, watch, tracker, journal, code)
+        if stages.is_empty:  # then the cluster is needed for certain, and starts while MLflow is asked
+            joined.join_meanwhile()
+        with Tracker.start(recipe, out, folder, command=command, source=how.source) as tracker:
+            journal.tracked(tracker.ids())
+            yield Begun(recipe, folder, stages, joined, watch, tracker, journal, code)
 
 
 @contextmanager

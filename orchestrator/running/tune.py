@@ -73,11 +73,11 @@ def tune(
             "the recipe has no `search`, so there is nothing to try; `collegium init --from search` shows one"
         )
     with told_if_unfit():
-        how = Opening(place(out), (user_path or Path.cwd()).resolve(), quiet, source or file_of(recipe))
-        return _tune(loaded, how, address, fresh)
+        how = Opening(place(out), (user_path or Path.cwd()).resolve(), address, quiet, source or file_of(recipe))
+        return _tune(loaded, how, fresh)
 
 
-def _tune(recipe: Recipe, how: Opening, address: str | None, fresh: bool) -> Finished:
+def _tune(recipe: Recipe, how: Opening, fresh: bool) -> Finished:
     search = recipe.search
     assert search is not None
     for warning in search_warnings(recipe):
@@ -89,7 +89,7 @@ def _tune(recipe: Recipe, how: Opening, address: str | None, fresh: bool) -> Fin
     ):
         if fresh and (kept := set_aside(at)):
             log.info("the earlier study is kept in %s", kept)
-        with begun.on_cluster(address) as context:
+        with begun.on_cluster() as context:
             taught = pipeline.train_in_order(context, recipe.before(search.student))
             study = _study(begun, context, taught, at, doubt)
             found = found_recipe(recipe, study)
