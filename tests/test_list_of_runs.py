@@ -1,5 +1,6 @@
 """MLflow's list of runs explains itself: name, data set, source and columns of a run, read back by MLflow."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.reporting.headline import SHARED_VIEW, deep_link
+from orchestrator.tracking.away import reason_of
 from orchestrator.tracking.shown import VIEW_TAG, data_set, results_in_short, view
 from orchestrator.tracking.tracker import Tracker
 from teachers.config.transfer_set import TransferSetConfig
@@ -104,3 +106,26 @@ def test_the_page_of_this_mlflow_reads_the_view_that_a_run_leaves() -> None:
     )
     assert all(f'"{word}"' in page for word in words)
     assert all(f':"{name}"' in page for name in ("Source", "Dataset", "Models"))
+
+
+def test_a_full_disk_is_told_as_one_whatever_stands_around_it() -> None:
+    """SQLite's own error, out of a session of SQLAlchemy that writes before it reads, as MLflow's does."""
+    from sqlalchemy import Column, Integer, LargeBinary, create_engine, event
+    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.orm import Session, declarative_base
+
+    class Row(declarative_base()):  # type: ignore[misc]
+        __tablename__ = "rows"
+        id = Column(Integer, primary_key=True)
+        held = Column(LargeBinary)
+
+    engine = create_engine("sqlite://")
+    event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA max_page_count = 4"))
+    Row.metadata.create_all(engine)
+    with Session(engine) as session, pytest.raises(OperationalError) as raised:
+        session.add(Row(held=b"x" * 100_000))
+        session.query(Row).all()
+    assert "autoflush" in str(raised.value).splitlines()[0]
+    assert reason_of(raised.value) == "no space left on its disk"
+    assert reason_of(OSError(errno.ENOSPC, "No space left on device")) == "no space left on its disk"
+    assert reason_of(OSError("connection refused\nby the peer")) == "connection refused"

@@ -4,14 +4,14 @@ Every error names file, line, column and path, and all errors are told at once.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, ValidationError
 
 from students.config.cohort import CohortConfig
 from students.config.student import StudentConfig, TeacherLabelTerm, TeacherTermCommon
 from teachers.config.secrets import looks_like, without_password
-from teachers.config.strict import Config, ImportString
+from teachers.config.strict import Config, ImportString, Name
 from teachers.config.teacher import TeacherConfig
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import RecipeError
@@ -23,7 +23,6 @@ from .search import SearchConfig
 from .secrets import kept_problems, secret_problems, variables
 from .space import search_problems
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 Learner = StudentConfig | CohortConfig
 RESERVED = {"teachers", "ensemble", "control", "offline", "student"}
 

@@ -25,10 +25,11 @@ from ..recipe.model import Recipe, public
 from ..reporting.headline import headline_figures
 from ..reporting.note import note
 from ..watching.pulse import SILENT_S
+from .away import reason_of, told_if_away
 from .courier import JUDGED_ON, VALIDATION, Courier
 from .late import Late, failure
 from .ledger import Ledger, Status
-from .server import connect, place_of, resolve_uri, told_if_away
+from .server import connect, place_of, resolve_uri
 from .shown import results_in_short, run_name, source_tags, view
 
 POLL_S = 0.3
@@ -256,6 +257,7 @@ class Tracker:
     def _is_away(self, error: Exception) -> None:
         if self._away_since is None:
             self._away_since = time.monotonic()
-            reason = without_password(str(error)).partition("\n")[0][:300]
-            log.warning("MLflow at %s does not answer; work goes on and curves are sent later (%s)", self.uri, reason)
+            log.warning(
+                "MLflow at %s does not answer; work goes on and curves are sent later (%s)", self.uri, reason_of(error)
+            )
         prometheus.show("collegium_mlflow_away_seconds", time.monotonic() - self._away_since)
