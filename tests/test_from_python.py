@@ -323,7 +323,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_a_script_runs_its_own_functions_and_networks_and_labels_again_only_for_what_they_use(tmp_path: Path) -> None:
-    given = iris(kind="callable", function="a:b", output="logits")
+    given = iris(kind="callable", function="a:b", output="logits", require=None)
     (tmp_path / "recipe.json").write_text(json.dumps(given))
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)

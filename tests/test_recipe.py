@@ -74,6 +74,18 @@ def test_names_with_hyphens_are_taken_and_what_a_name_is_is_told_in_words(tmp_pa
     assert "teachers.wide one: a name begins with a letter" in told and "pattern" not in told
 
 
+def test_what_an_anchor_names_is_said_once_and_keys_beside_it_win(tmp_path: Path) -> None:
+    text = DIGITS.replace("train: {steps: 600, augment: affine}", "train: &long {steps: 600, augment: affine}")
+    text = text.replace("train: {steps: 600, augment: affine, seed: 1}", "train: {<<: *long, seed: 1, steps: 5}")
+    (tmp_path / "r.yaml").write_text(text)
+    found = load_recipe(tmp_path / "r.yaml").teachers
+    trained = {name: teacher.train for name, teacher in found.items() if teacher.kind == "module"}
+    assert trained["deep"] == trained["wide"].model_copy(update={"seed": 1, "steps": 5})  # type: ignore[union-attr]
+    where = line_of(text, "<<: *long")
+    told = complaint(tmp_path, text.replace("<<: *long, seed: 1", "<<: *long, sed: 1"))
+    assert told.startswith(f"r.yaml:{where}:") and "did you mean seed?" in told
+
+
 def test_a_misspelt_key_is_named_with_its_place_and_the_nearest_key(tmp_path: Path) -> None:
     text = DIGITS.replace("    objective:", "    objectve:")
     line = line_of(text, "objectve")
