@@ -17,10 +17,11 @@ import pytest
 from orchestrator.recipe.model import Recipe
 from orchestrator.stages import keys
 from orchestrator.stages.code import code_of_choices, code_problems, users_code
+from orchestrator.stages.reasons import difference
 from orchestrator.stages.stages import Stage, Stages
 from orchestrator.stages.trainings import training_stages
 from teachers.config.strict import IMPORT_PATTERN
-from teachers.config.teacher import CallableTeacher, CheckpointTeacher
+from teachers.config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, TeacherTrain
 from teachers.errors import CollegiumError, RecipeError
 from teachers.storage.seal import write_seal
 from teachers.users_code.calls import calling
@@ -91,6 +92,18 @@ def test_an_edited_module_is_named_where_a_stage_is_built_again(here: Path) -> N
     assert built() == "unchanged"
     write(here, "words.py", "few = 2\n")
     assert built() == "code of words.py changed"
+
+
+def test_code_that_changed_is_told_before_the_weights_that_came_of_it(here: Path) -> None:
+    config = ModuleTeacher(kind="module", model="net:make", train=TeacherTrain(steps=1))
+
+    def decided_by(weights: str) -> dict[str, Any]:
+        return keys.label_stage(config, "wide", ("train-0", "1"), weights, ["a", "b"], "s").document()
+
+    write(here, "net.py", "def make(num_classes): return 1\n")
+    before = decided_by("w1")
+    write(here, "net.py", "def make(num_classes): return 2\n")
+    assert difference(before, decided_by("w2")) == "code of net.py changed, teacher weights changed"
 
 
 def test_a_listed_file_counts_by_content(here: Path) -> None:

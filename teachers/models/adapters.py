@@ -230,7 +230,6 @@ def _callable(config: CallableTeacher, classes: tuple[str, ...]) -> Teacher:
         return scores
 
     def forward(batch: Batch) -> Scores:
-        how = {"retries": config.retries, "pause_s": config.retry_pause_s}
-        return asked_until_answered(ask, batch, config.function, **how)
+        return asked_until_answered(ask, batch, config.function, retries=config.retries, pause_s=config.retry_pause_s)
 
     return LoadedTeacher(tuple(config.classes or classes), config.output, forward)
