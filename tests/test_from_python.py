@@ -154,6 +154,11 @@ USES = {
     "an array": ("few = np.ones(3)", "few = np.zeros(3)", "few @ batch"),
     "a tensor": ("few = torch.ones(3)", "few = torch.zeros(3)", "few @ batch"),
     "an object": ("net = Net(); net.w = 1", "net = Net(); net.w = 2", "net(batch)"),
+    "a method of an object": (
+        "draw = np.random.default_rng(1).normal",
+        "draw = np.random.default_rng(2).normal",
+        "draw()",
+    ),
     "what a function made": ("def makes(k): return lambda x: x * k\nf = makes(1)", "f = makes(2)", "f(batch)"),
     "a nested use": ("few = 1", "few = 2", "(lambda: few)()"),
     "a module": ("import brings", "", "brings.few"),

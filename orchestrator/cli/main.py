@@ -1,5 +1,6 @@
 """The command `collegium`. Results go to stdout, progress and logs to stderr; heavy packages are imported when needed."""
 
+import gc
 import json
 import os
 import sys
@@ -27,8 +28,13 @@ with_out = click.option(
 )
 
 
+COLLECT_EVERY = 50_000
+"""New objects before Python looks for circles again (700 by itself): what is imported stays, and is looked at each time."""
+
+
 def main() -> None:
     """Entry point."""
+    gc.set_threshold(COLLECT_EVERY)
     end_well(collegium.main)
 
 

@@ -88,9 +88,11 @@ class _Walk:
         elif isinstance(value, type):
             self.seen.add(id(value))
             self._class(name, value)
-        elif inspect.isbuiltin(value):
-            self.modules.add(value.__module__ or "builtins")
+        elif inspect.isbuiltin(value) and isinstance(value.__self__, ModuleType):
+            self.modules.add(value.__self__.__name__)
         else:
+            if type(value).__module__ != MAIN:
+                self.modules.add(type(value).__module__)
             self._put(name, self._value(name, value))
 
     def _put(self, name: str, digest: str) -> None:
