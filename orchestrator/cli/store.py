@@ -124,7 +124,7 @@ def export(path: Path, target: Path) -> None:
     from teachers.transfer_set.answers import answered_segments, of_newest, write_answers
 
     folders = find_stores(path)
-    out = path.parents[1] if folders == [path] else path
+    out = path.absolute().parents[1] if folders == [path] else path
     segments = [*answered_segments(folders, out / "prepared")]
     for store in sorted({store.folder for each in segments if each.rows is None for store in each.stores.values()}):
         click.echo(f"{store}: its rows are not in {out / 'prepared'}; id, split and label are left out", err=True)
