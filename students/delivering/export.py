@@ -1,4 +1,4 @@
-"""The deliverable: a model folder with its card, figures, recipe and checksums, that needs nothing else to be used.
+"""The deliverable: a model folder with its card, figures, recipe and checksums, that needs nothing but Collegium.
 
 Knows nothing of how the figures came about.
 """
