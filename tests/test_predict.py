@@ -3,10 +3,16 @@
 import csv
 import io
 import json
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -16,6 +22,9 @@ import torch
 from PIL import Image
 
 import students
+from orchestrator.cli.named_model import folder_of
+from orchestrator.reporting.document import FORMAT as REPORT_FORMAT
+from orchestrator.stages.stages import FORMAT as STAGE_FORMAT
 from students.delivering.predict import Predicted, predict_file, schema_for
 from students.measuring.labelled import Labelled, ask
 from teachers.config.preprocess import Preprocess
@@ -24,6 +33,7 @@ from teachers.errors import RecipeError, StoreError
 from teachers.models.folder import ModelConfig, build_module, load_model, save_model
 from teachers.models.preprocess import Preprocessor
 from teachers.preparing.prepare import prepare
+from teachers.storage.seal import write_seal
 from teachers.transfer_set.transfer_set import TransferSet
 
 ROWS = 60
@@ -380,3 +390,135 @@ def test_all_foreign_code_of_a_folder_is_named_at_once_with_what_to_say(tables: 
         said(tmp_path / "foreign", tables / "rows.parquet", vouching="command")
     with pytest.raises(StoreError, match=r"`trust:` in the recipe: \[mine:net, txt:grams\]"):
         load_model(tmp_path / "foreign")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`model`: of pictures that it resizes, and of numbers that float32 rounds, several columns at once."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(4)
+    images = generator.integers(0, 256, (ROWS, 9, 7, 3), dtype=np.uint8)
+    np.savez(folder / "rows.npz", image=images, y=np.arange(ROWS) % 2)
+    config = {"source": {"kind": "numpy", "path": str(folder / "rows.npz")}, "inputs": "image", "label": "y"}
+    model_of(
+        prepare(TransferSetConfig.model_validate(config), folder / "prepared"), folder / "model", Preprocess(resize=6)
+    )
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["tables", "pictures"])
+def test_a_loaded_student_is_a_module_that_can_be_exported_and_used_after(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    folder: Path = request.getfixturevalue(kind)
+    model = students.load(folder / "model")
+    assert isinstance(model, torch.nn.Module) and not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    generator = torch.Generator().manual_seed(0)
+    rows = {
+        name: torch.randint(0, 256, (5, *zeros.shape[1:]), generator=generator).to(zeros.dtype)
+        for name, zeros in model.example().items()
+    }
+    for _ in range(2):  # before anything was asked, and after
+        rows_dim = torch.export.Dim("rows")
+        exported = torch.export.export(
+            model, (model.example(),), dynamic_shapes=({name: {0: rows_dim} for name in rows},)
+        )
+        torch.testing.assert_close(exported.module()(rows), model(rows))
+    assert model(rows).shape == (5, len(model.config.classes))
+    model.requires_grad_()
+    model(rows).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_the_columns_of_an_example_have_the_dtypes_of_the_rows_that_predict_reads(tables: Path, pictures: Path) -> None:
+    (features,) = students.load(tables / "model").example(3).values()
+    assert (features.dtype, features.shape) == (torch.float64, (3, 2))
+    (image,) = students.load(pictures / "model").example().values()
+    assert (image.dtype, image.shape) == (torch.uint8, (2, 9, 7, 3))
+
+
+def test_the_six_lines_for_onnx_in_the_guide_say_what_the_model_says(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(name, reason=f"{name} is not installed, the lines of docs/guides/export.md were not run")
+    guide = (Path(__file__).parents[1] / "docs/guides/export.md").read_text()
+    (block,) = (block for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "onnxruntime" in block)
+    _, *lines = [line for line in block.splitlines() if line]
+    assert len(lines) == 6
+    monkeypatch.chdir(tmp_path)
+    images = np.load(pictures / "rows.npz")["image"]
+    told = block.replace("out/digits/models/small-<key>", str(pictures / "model"))
+    known: dict[str, Any] = {"images": images}
+    exec(told, known)
+    expected = students.load(pictures / "model")({"image": images})
+    np.testing.assert_allclose(known["logits"], expected.numpy(), atol=1e-5)
+
+
+def deliver(out: Path, model: Path, key: str, *, recipe: str = "digits", name: str = "small") -> Path:
+    """A model of an OUT, as the export stage leaves one."""
+    folder = out / "models" / f"{name}-{key}"
+    shutil.copytree(model, folder)
+    stage = {"format": STAGE_FORMAT, "name": name, "part": "", "key": key, "config": {"recipe": {"name": recipe}}}
+    (folder / "STAGE.json").write_text(json.dumps(stage))
+    write_seal(folder, ["config.json", "model.safetensors"])
+    return folder
+
+
+def finish(out: Path, run: str, *keys: str) -> None:
+    (out / "runs" / run).mkdir(parents=True)
+    report = {"format": REPORT_FORMAT, "stages": [{"stage": "export", "key": key} for key in keys]}
+    (out / "runs" / run / "report.json").write_text(json.dumps(report))
+
+
+def test_a_name_is_the_newest_model_of_its_recipe(
+    tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out, model = Path("out/digits"), tables / "model"
+    first, second = deliver(out, model, "aaa"), deliver(out, model, "bbb")
+    deliver(Path("out/digits-smoke"), model, "ccc")
+    elsewhere = deliver(Path("out/mine"), model, "ddd", recipe="flowers", name="tiny")
+    assert folder_of("digits-small", None) == second  # the last that was built
+    finish(out, "20260101-000000-aa", "bbb")
+    finish(out, "20260102-000000-aa", "aaa")
+    finish(out, "20260103-000000-aa", "else")
+    assert folder_of("digits-small", None) == first  # of the last run that has one
+    assert folder_of("flowers-tiny", None) == elsewhere  # in an OUT of another name
+    assert folder_of("small", out) == first
+    assert folder_of(str(second), None) == second.resolve() or folder_of(str(second), None) == second
+    with pytest.raises(click.UsageError, match=r"out/digits and in out/digits-smoke; say which: --out out/digits"):
+        folder_of("small", None)
+    for wrong in ("digits-smal", "out/digits/models/small-*"):
+        with pytest.raises(click.UsageError, match="digits-small"):
+            folder_of(wrong, None)
+
+
+def test_the_command_finds_code_in_the_working_directory_and_its_exit_code_tells_of_bad_rows(
+    tables: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text("from teachers.zoo import mlp as net\n")
+    config = load_model(tables / "model").config
+    state = load_model(tables / "model").module.state_dict()
+    save_model(tmp_path / "model", state, replace(config, model="mine:net"))
+    deliver(tmp_path / "out/digits", tmp_path / "model", "aaa")
+    (tmp_path / "new.csv").write_text("a,b\n1,2\nx,3\n")
+
+    def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        collegium = [Path(sys.executable).parent / "collegium", "predict", *arguments]
+        return subprocess.run(collegium, cwd=tmp_path, capture_output=True, text=True)
+
+    refused = command("digits-small", "new.csv")
+    assert (refused.returncode, refused.stdout, len(refused.stderr.splitlines())) == (1, "", 1)
+    assert "add --trust mine:net" in refused.stderr
+    done = command("digits-small", "new.csv", "--trust", "mine:net")
+    assert done.returncode == 5
+    assert [json.loads(line)["class"] is None for line in done.stdout.splitlines()] == [False, True]
+    assert done.stderr.splitlines() == [
+        "new.csv#1: a is 'x', not a number",
+        "1 of 2 rows have no prediction",
+    ]
+    (tmp_path / "new.csv").write_text("a,b\n1,2\n")
+    good = command("digits-small", "new.csv", "--trust", "mine", "--output", "said.csv")
+    assert (good.returncode, good.stdout, good.stderr) == (0, "wrote 1 rows to said.csv\n", "")
