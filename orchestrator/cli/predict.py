@@ -21,8 +21,8 @@ SOME_BAD = 5
 @click.option(
     "--inputs",
     multiple=True,
-    metavar="[NEW=]OLD",
-    help="Column NEW of SOURCE is the model's OLD.  [default: columns are found by name]",
+    metavar="NEW[=OLD]",
+    help="Column NEW of SOURCE is the OLD of the model.  [default: columns are found by name]",
 )
 @click.option("--probabilities", is_flag=True, help="Of every class, in a column of its name.")
 @click.option("--trust", multiple=True, metavar="MODULE:NAME", help="Code of yours that the folder may name.")
