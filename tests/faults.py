@@ -168,10 +168,10 @@ def kill_worker(names: tuple[str, ...]) -> Callable[["subprocess.Popen[bytes]", 
 
 
 Killer = Callable[["subprocess.Popen[bytes]", Path, random.Random], str]
-TRAINING = ("RayTrainWorker", "TrainWorker")
+TRAINING = ("RayTrainWorker", "fit_in_task")
 FAULTS: dict[str, tuple[Setup, Killer]] = {
     "driver": (SMALL, kill_driver),
-    "teacher actor": (SMALL, kill_worker(("TeacherReplica", "TeacherActor"))),
+    "teacher actor": (SMALL, kill_worker(("TeacherReplica",))),
     "training worker": (SMALL, kill_worker(TRAINING)),
     "rank of a cohort": (PEERS, kill_worker(TRAINING)),
 }
