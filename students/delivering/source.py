@@ -82,6 +82,7 @@ def plans_of(config: ModelConfig) -> list[InputPlan]:
             (column["name"],),
             None if column["kind"] == "image" else tuple(column["shape"]),
             tuple(column["shape"]),
+            wide=True,  # rounds nothing
         )
         for column in columns
     ]
