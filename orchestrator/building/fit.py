@@ -14,8 +14,10 @@ from teachers.errors import RecipeError
 from teachers.process.waiting import SideBySide
 from teachers.resources.bundles import num_threads
 from teachers.storage.seal import Seal, read_seal, write_seal
+from teachers.users_code.imports import UserPath
 
 from ..cluster.capacity import room_for, wait_for_room_s, workers_of
+from ..cluster.cluster import Cluster
 from ..stages.stages import Built, Stage
 from .context import Context, Facts, Taught
 
@@ -114,7 +116,7 @@ def fit_group(
     given = {"resources": resources, "workers": workers, "gpus": gpus, "mailbox": mailbox}
     try:
         if in_tasks:
-            results = _fit_in_tasks(context, runs, **given)
+            results = fit_in_tasks(context.cluster, runs, context.user_path, **given)
         else:
             results = _fit_on_ray(runs, **given, placement=placement, live=live, apart=apart)
     finally:
@@ -133,13 +135,20 @@ def _fit_on_ray(runs: "Sequence[Run | CohortRun]", *, apart: bool, **given: Any)
     return codistil_on_ray(runs, **given) if apart else fit_on_ray(runs, **given)  # type: ignore[arg-type]  # cohorts
 
 
-def _fit_in_tasks(
-    context: Context, runs: "Sequence[Run | CohortRun]", resources: Resources, workers: int, gpus: float, mailbox: Any
+def fit_in_tasks(
+    cluster: Cluster,
+    runs: "Sequence[Run | CohortRun]",
+    user_path: UserPath,
+    *,
+    resources: Resources,
+    workers: int,
+    gpus: float,
+    mailbox: Any,
 ) -> "list[RunResult]":
-    """A task each, as many at a time as `workers`; the first that fails ends the others."""
+    """Train each of `runs` in a task of its own, as many at a time as `workers`; the first that fails ends the others."""
     task = "students.fitting.in_task:fit_in_task"
     settings = (num_threads(resources), gpus, mailbox, workers)
-    call = partial(context.cluster.call, task, resources=resources, user_path=context.user_path)
+    call = partial(cluster.call, task, resources=resources, user_path=user_path)
     with SideBySide("training", workers) as threads:
         waiting = [threads.start(call, [run], *settings) for run in runs]
         return [result for future in waiting for result in threads.outcome(future)]
