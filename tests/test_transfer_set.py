@@ -21,6 +21,7 @@ from teachers.config.transfer_set import SplitConfig, TransferSetConfig
 from teachers.errors import DataError, StoreError
 from teachers.preparing.moments import mean_and_std, moments
 from teachers.preparing.prepare import prepare
+from teachers.preparing.segments import rows_per_part
 from teachers.preparing.splits import quotas, row_hashes, sample_keys, split_numbers
 from teachers.transfer_set.transfer_set import (
     NAME,
@@ -28,7 +29,6 @@ from teachers.transfer_set.transfer_set import (
     Column,
     TransferSet,
     content_hash,
-    rows_per_part,
     segment_digest,
 )
 

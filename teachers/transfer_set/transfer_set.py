@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 FORMAT = 3
 NAME = "transfer_set.json"
-PART_BYTES = 60 * 2**20
-"""Of inputs in one part; what Arrow adds keeps it below 64 MiB."""
 
 SplitName = Literal["train", "validation", "test"]
 Kind = Literal["image", "number"]
@@ -278,10 +276,6 @@ def segment_digest(columns: Sequence[Column], view: int, parts: Sequence[Part]) 
     shapes = [[column.name, column.kind, list(column.shape)] + ["float64"] * column.wide for column in columns]
     contents = [[part.first_row, part.num_rows, part.xxh3_128] for part in parts]
     return digest_of({"view": view, "columns": shapes, "parts": contents})
-
-
-def rows_per_part(columns: Sequence[Column]) -> int:
-    return max(1, PART_BYTES // (8 + sum(column.bytes_per_row for column in columns)))
 
 
 def _open(path: Path) -> Any:
