@@ -107,6 +107,8 @@ class Recipe(Config):
             yield ("students",), "there is nobody to train; add a student, or a cohort under `cohorts`"
         if self.transfer_set.label is None and self.transfer_set.labelled is not None:
             yield ("transfer_set", "labelled"), "there are no labels to keep: `label` is null"
+        if self.transfer_set.label is None and self.transfer_set.split.stratify:
+            yield ("transfer_set", "split", "stratify"), "there are no classes to divide: `label` is null"
 
     def _teacher_problems(self) -> Iterator[tuple[Loc, str]]:
         known = self.who_teaches()
