@@ -193,11 +193,16 @@ _verb("export", "Everything up to the student's model folder (safetensors, confi
 @collegium.command()
 @click.argument("out", type=Out(exists=True))
 @with_json
-def report(out: Path, as_json: bool) -> None:
+@click.option("--csv", "as_csv", is_flag=True, help="Print every student against every other and its control as CSV.")
+def report(out: Path, as_json: bool, as_csv: bool) -> None:
     """Write the newest run's report.html again, and send what MLflow could not take."""
+    from ..reporting.comparison import csv_text, text_table
     from ..reporting.document import newest_report, write_report
+    from ..reporting.headline import learners
     from ..tracking.late import replay
 
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv both print on stdout; give one of them")
     folder, document = newest_report(out)
     if "search" in document:
         from ..reporting.study import told_again
@@ -205,6 +210,11 @@ def report(out: Path, as_json: bool) -> None:
         document["search"] = told_again(document, out)
     write_report(brought(folder), document)
     for line in replay(out, document["recipe"]["tracking"]["uri"]):
+        click.echo(line, err=True)
+    if as_csv:
+        click.echo(csv_text(document, learners(document)), nl=False)
+        return
+    for line in [] if as_json else text_table(document["comparison"]):
         click.echo(line, err=True)
     click.echo(json.dumps(document, indent=1) if as_json else str(folder / "report.html"))
 
