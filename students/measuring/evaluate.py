@@ -54,13 +54,12 @@ def evaluate_teachers(
     for name, folder in (folders or {}).items():
         figures[name] |= footprint_of(folder, rows, trust, threads)
     everyone = {**heard.alone, "ensemble": heard.together}
-    unsure = heard.class_only | ({"ensemble"} if heard.class_only else set())
     return {
         "format": FORMAT,
         "ensemble": figures.pop("ensemble"),
         "teachers": figures,
         "by_class": classification.by_class(
-            {name: [logits] for name, logits in everyone.items()}, rows.labels, data.classes, unsure
+            {name: [logits] for name, logits in everyone.items()}, rows.labels, data.classes, heard.unsure
         ),
         "confusion": classification.confusion(heard.together, rows.labels),
         "mistakes": confident_mistakes(heard.together, heard.together, rows),
@@ -129,7 +128,6 @@ def document_of(
     over_offline = _gain(students, offline, rows)
     everyone = {**heard.alone, "ensemble": heard.together}
     over_seeds = {name: [logits] for name, logits in everyone.items()}
-    unsure = heard.class_only | ({"ensemble"} if heard.class_only else set())
     over_seeds |= {kind: list(by_seed.values()) for kind, by_seed in said.items()}
     return {
         "student": _runs(students, runs["student"], rows, heard, size),
@@ -143,7 +141,7 @@ def document_of(
         "agreement": classification.agreement_matrix(
             everyone | {kind: by_seed[chosen] for kind, by_seed in said.items()}
         ),
-        "by_class": classification.by_class(over_seeds, rows.labels, rows.transfer_set.classes, unsure),
+        "by_class": classification.by_class(over_seeds, rows.labels, rows.transfer_set.classes, heard.unsure),
         "confusion": classification.confusion(students[chosen], rows.labels),
         "right": {
             kind: [packed(logits, rows) for _, logits in sorted(by_seed.items())] for kind, by_seed in said.items()
