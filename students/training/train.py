@@ -81,7 +81,7 @@ class Training:
     def __init__(self, run: Run, session: Session, data: Data, stepper: Stepper | None = None) -> None:
         self.run, self.session, self.data = run, session, data
         self.steps = budget(run, data.rows)
-        self.evaluate_every = resolve_evaluate_every(run.train, self.steps)
+        self.evaluate_every = resolve_evaluate_every(run.train, self.steps, data.validation.num_rows)
         self.stepper = stepper or make_stepper(run, session, data, Stepper).start()
         self.module = self.stepper.module
         """What is delivered."""
