@@ -18,7 +18,8 @@ from .interrupts import going_on
 from .jobs import jobs, submit
 from .listing import students, teachers
 from .options import with_address, with_json, with_log_format, with_overrides, with_recipe, with_verbose
-from .out import Out, brought, for_smoke
+from .out import Out, for_smoke
+from .predict import predict
 from .report import report
 from .status import status
 from .store import store
@@ -209,24 +210,6 @@ _verb("export", "Everything up to the student's model folder (safetensors, confi
 
 
 @collegium.command()
-@click.argument("model", type=Out(exists=True))
-@click.argument("source", type=click.Path(path_type=Path, exists=True))
-@click.option(
-    "--output", type=click.Path(path_type=Path), help="*.parquet, *.csv or *.jsonl.  [default: JSON lines on stdout]"
-)
-@click.option("--inputs", multiple=True, metavar="COLUMN", help="Input column of SOURCE.  [default: the model's]")
-@click.option("--trust", multiple=True, metavar="MODULE:NAME", help="Architecture of yours that the folder may name.")
-def predict(model: Path, source: Path, output: Path | None, inputs: tuple[str, ...], trust: tuple[str, ...]) -> None:
-    """Class and probability of every row of SOURCE, by the model folder MODEL."""
-    from students.delivering.predict import predict_file
-
-    folder = brought(model)
-    num_rows = predict_file(folder, source, output, inputs=inputs, trust=trust, write_line=click.echo)
-    if output is not None:
-        click.echo(f"wrote {num_rows:,} rows to {output}")
-
-
-@collegium.command()
 @click.argument("out", type=Out(exists=True))
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="On 127.0.0.1.")
 def ui(out: Path, port: int) -> None:
@@ -276,5 +259,5 @@ def schema(recipe: str, overrides: tuple[str, ...], resolved: bool) -> None:
     click.echo(json_schema(), nl=False)
 
 
-for command in (report, store, teachers, students, submit, jobs, status):
+for command in (predict, report, store, teachers, students, submit, jobs, status):
     collegium.add_command(command)

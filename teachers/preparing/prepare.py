@@ -111,7 +111,8 @@ def _prepare(
     columns = _columns(seen.columns, train_moments)
     num_labelled = int(labelled[census.of("train")].sum())
     report = _report(gathered, labelled)
-    prepared = TransferSet(folder, columns, gathered.classes, tuple(segments), num_labelled, report)
+    made_of = tuple(plan.document() for plan in seen.plans)
+    prepared = TransferSet(folder, columns, gathered.classes, tuple(segments), num_labelled, report, made_of)
     replace_file(folder / NAME, prepared.manifest())
     _tidy(folder)
     return prepared
