@@ -90,7 +90,7 @@ def test_teachers_and_ensemble_are_measured_on_what_their_stores_say(digits, tmp
         figures = found["ensemble"] if name == "ensemble" else found["teachers"][name]
         assert figures["accuracy"] == sklearn.metrics.accuracy_score(labels, said.argmax(1))
         assert figures["nll"] == pytest.approx(sklearn.metrics.log_loss(labels, said), abs=1e-5)
-        assert set(figures["validation"]) == {"accuracy", "nll"}
+        assert set(figures["validation"]) == {"rows", "accuracy", "nll"}
     assert found["agreement"]["names"] == ["wide", "deep", "ensemble"]
     assert found["rows"] == segment.num_rows
     json.dumps(found, allow_nan=False)
@@ -115,6 +115,37 @@ def test_a_teacher_of_some_classes_never_says_another(digits, tmp_path):
 def test_without_stores_of_the_validation_rows_nothing_is_said_of_them(digits, tmp_path):
     found = evaluate.evaluate_teachers(digits.folder, [make_source(tmp_path, digits, "wide", splits=("test",))])
     assert "validation" not in found["teachers"]["wide"]
+
+
+def test_what_a_teacher_says_of_labelled_training_rows_stands_beside_validation_where_it_labelled_them(
+    digits, tmp_path
+):
+    cached = make_source(tmp_path, digits, "cached", splits=("train", "validation", "test"))
+    live = make_source(tmp_path, digits, "live", seed=1)
+    found = evaluate.evaluate_teachers(digits.folder, [cached, live])["teachers"]
+    (segment,) = digits.of("train")
+    store = pyarrow.dataset.dataset(cached.stores[segment.name] / "shards", format="ipc").to_table()
+    table = store.sort_by("sample_key")["logits.value"].combine_chunks().flatten().to_numpy()
+    labelled = digits.labelled(segment)
+    said = table.reshape(segment.num_rows, 10).argmax(1)[labelled]
+    expected = sklearn.metrics.accuracy_score(digits.labels(segment)[labelled], said)
+    assert found["cached"]["training"]["rows"] == labelled.sum() == 100
+    assert found["cached"]["training"]["accuracy"] == expected
+    assert "training" not in found["live"]
+
+
+def test_which_rows_are_right_is_kept_for_every_seed_and_the_confusions_of_the_delivered_one(
+    digits, trained, evaluation
+):
+    (segment,) = digits.of("test")
+    labels = digits.labels(segment)
+    for kind in ("student", "control"):
+        for seed, packed in zip(sorted(trained[kind]), evaluation["right"][kind], strict=True):
+            said = students.load(trained[kind][seed])(digits.inputs(segment)).argmax(-1).numpy()
+            bits = np.unpackbits(np.frombuffer(base64.b64decode(packed), np.uint8), count=segment.num_rows)
+            assert np.array_equal(bits.astype(bool), said == labels)
+            if kind == "student" and seed == evaluation["delivered"]:
+                assert evaluation["confusion"]["matrix"] == sklearn.metrics.confusion_matrix(labels, said).tolist()
 
 
 def test_every_seed_of_student_and_control_is_measured_as_the_model_itself_answers(digits, trained, evaluation):

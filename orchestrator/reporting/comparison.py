@@ -61,18 +61,19 @@ def both_ways(comparison: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, 
 
 
 def _turned(pair: Mapping[str, Any]) -> dict[str, Any]:
-    low, high = (None, None) if pair["low"] is None else (-pair["high"], -pair["low"])
-    conclusion = {"helps": "hurts", "hurts": "helps", "open": "open"}[pair["conclusion"]]
+    """The same of the other one."""
+    ends = (None, None) if pair["low"] is None else (0.0 - pair["high"], 0.0 - pair["low"])  # never -0.0
     return {
         **pair,
         "student": pair["against"],
         "against": pair["student"],
-        "low": low,
-        "mean": -pair["mean"],
-        "high": high,
+        "low": ends[0],
+        "mean": 0.0 - pair["mean"],
+        "high": ends[1],
+        "by_seed": [0.0 - each for each in pair["by_seed"]],
         "won": pair["lost"],
         "lost": pair["won"],
-        "conclusion": conclusion,
+        "conclusion": {"helps": "hurts", "hurts": "helps", "open": "open"}[pair["conclusion"]],
     }
 
 

@@ -108,7 +108,11 @@ def all_metrics(
     return document
 
 
-def average_precision(logits: Tensor, labels: Tensor) -> list[float | None]:
+ELEMENTS = 1 << 23
+"""Of probabilities that are ranked at a time."""
+
+
+def average_precision(logits: Tensor, labels: Tensor, *, elements: int = ELEMENTS) -> list[float | None]:
     """Of each class, how well its probability ranks its rows before all others: sum over ranks of precision times the
     recall that is gained there, equal probabilities at once; scikit-learn's. None for a class without a row.
 
@@ -117,17 +121,13 @@ def average_precision(logits: Tensor, labels: Tensor) -> list[float | None]:
     rows, classes = logits.shape
     probabilities = F.softmax(logits.double(), dim=-1)
     found: list[float | None] = []
-    at_once = max(1, ELEMENTS // max(rows, 1))
+    at_once = max(1, elements // max(rows, 1))
     for first in range(0, classes, at_once):
         some = range(first, min(first + at_once, classes))
         is_of = labels[:, None] == torch.tensor([*some])
         scores, order = probabilities[:, some.start : some.stop].sort(dim=0, descending=True)
         found += _average_precisions(scores, is_of.gather(0, order).double())
     return found
-
-
-ELEMENTS = 1 << 23
-"""Of probabilities that are ranked at a time."""
 
 
 def _average_precisions(scores: Tensor, is_of: Tensor) -> list[float | None]:
