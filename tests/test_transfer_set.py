@@ -21,6 +21,7 @@ from teachers.config.transfer_set import SplitConfig, TransferSetConfig
 from teachers.errors import DataError, StoreError
 from teachers.preparing.moments import mean_and_std, moments
 from teachers.preparing.prepare import prepare
+from teachers.preparing.segments import rows_per_part
 from teachers.preparing.splits import quotas, row_hashes, sample_keys, split_numbers
 from teachers.transfer_set.transfer_set import (
     NAME,
@@ -28,7 +29,6 @@ from teachers.transfer_set.transfer_set import (
     Column,
     TransferSet,
     content_hash,
-    rows_per_part,
     segment_digest,
 )
 
@@ -547,7 +547,7 @@ def test_when_an_old_row_is_not_what_it_was_everything_is_new(tmp_path, change):
         ('{"format": 3}', "format 3, this program reads 2; update"),
         ('{"format": 1}', "format 1, this program reads 2; remove its folder and run the recipe again"),
         ("{", "not readable as JSON"),
-        ('{"format": 2}', "not a transfer"),
+        ('{"format": 3}', "not a transfer"),
     ],
 )
 def test_a_manifest_that_is_not_ours_is_refused(tmp_path, text, said):

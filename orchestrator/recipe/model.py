@@ -122,10 +122,15 @@ class Recipe(Config):
                     ("cohorts", name, "members", member),
                     f"the name {member!r} is taken by the report; choose another",
                 )
-        if not self.learners:
-            yield ("students",), "there is nobody to train; add a student, or a cohort under `cohorts`"
+        if not self.learners and not self.teachers:
+            yield (
+                ("students",),
+                "there is nobody to ask or to train; add teachers, a student, or a cohort under `cohorts`",
+            )
         if self.transfer_set.label is None and self.transfer_set.labelled is not None:
             yield ("transfer_set", "labelled"), "there are no labels to keep: `label` is null"
+        if self.transfer_set.label is None and self.transfer_set.split.stratify:
+            yield ("transfer_set", "split", "stratify"), "there are no classes to divide: `label` is null"
 
     def _teacher_problems(self) -> Iterator[tuple[Loc, str]]:
         known = self.who_teaches()
