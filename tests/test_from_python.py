@@ -315,7 +315,7 @@ class Net(nn.Module):
 
 def told(recipe):
     report = run(recipe, "out").report
-    return {f"{s['stage']}/{s['name']}": s["reason"] for s in report["stages"] if s["stage"] in ("label", "distill")}
+    return {f"{s['stage']}/{s['name']}": s["reason"] for s in report["stages"] if s.get("part", "").startswith(("train-0", "student"))}
 
 if __name__ == "__main__":
     recipe = json.loads(Path("recipe.json").read_text())

@@ -32,8 +32,8 @@ def curves_of(report: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def headline_figures(report: Mapping[str, Any]) -> dict[str, float]:
-    """Flat names to figures: `students.small.gain`, `teachers.wide.test_accuracy`."""
-    return {name: float(value) for name, value in _figures(report) if value is not None}
+    """Flat names to figures, as a table shows them: `students.small.gain.mean`, `teachers.wide.test_accuracy`."""
+    return {name: round(float(value), 4) for name, value in _figures(report) if value is not None}
 
 
 def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 VIEW_TAG = f"mlflow.sharedViewState.{SHARED_VIEW}"
 """Tag of an experiment, in which MLflow's page keeps a view that somebody shares: the link names its key."""
-ATTRIBUTES = ("Source", "Dataset", "Models")
-WIDTH = 220
+ATTRIBUTES = ("Dataset", "Source", "Models")
+WIDTH = 200
 """Of a column, in pixels: two figures are in sight beside MLflow's assistant."""
 MOST = 3
 """Students that a name or the columns have room for."""
