@@ -72,7 +72,9 @@ def init(target: Path, name: str, listing: bool) -> None:
 @with_out
 @with_address
 @with_json
-@click.option("--check", "dry_forward", is_flag=True, help="Also run one batch of zeros through every network.")
+@click.option(
+    "--check", is_flag=True, help="Also count every class, and try all who teach or learn on a batch of real rows."
+)
 @click.option("--autoscaling", is_flag=True, help="The cluster adds nodes: tell what waits for them, refuse nothing.")
 def plan(
     recipe: str,
@@ -80,7 +82,7 @@ def plan(
     out: Path | None,
     address: str | None,
     as_json: bool,
-    dry_forward: bool,
+    check: bool,
     autoscaling: bool,
 ) -> None:
     """Validate a recipe; show its stages, what would be reused, what is needed; of a cluster, which nodes."""
@@ -93,7 +95,7 @@ def plan(
     if autoscaling:
         os.environ[AUTOSCALING] = "1"
     loaded = load_recipe(find(recipe), overrides)
-    made = make_plan(loaded, out or Path("out") / loaded.name, dry_forward=dry_forward, address=address)
+    made = make_plan(loaded, out or Path("out") / loaded.name, check=check, address=address)
     if as_json:
         click.echo(json.dumps(made.record(), indent=1))
         return

@@ -5,13 +5,16 @@ Rows are those of the prepared transfer set, or about those that the recipe's sh
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from students.config.cohort import CodistillationCohort
+from students.config.student import check_ramps
 from teachers.config.training import TrainConfig
+from teachers.errors import CollegiumError
+from teachers.preparing.count import Counted
 from teachers.preparing.look import Look
-from teachers.transfer_set.transfer_set import SplitName, TransferSet
+from teachers.transfer_set.transfer_set import SplitName
 
+from ..cluster.capacity import workers_of
 from ..recipe.model import Recipe, name_in_recipe
 
 FEWEST_STEPS = 100
@@ -28,11 +31,10 @@ class Rows:
     exact: bool
 
     @classmethod
-    def of(cls, recipe: Recipe, seen: Look, prepared: Path | None) -> "Rows | None":
+    def of(cls, recipe: Recipe, seen: Look, counted: Counted | None) -> "Rows | None":
         """None where only reading every row tells."""
-        if prepared is not None:
-            counted = TransferSet.open(prepared).report
-            return cls(counted["rows"], counted["labelled"], True)
+        if counted is not None:
+            return cls(counted.rows, counted.num_labelled, True)
         if seen.rows_by_split is None:
             return None
         asked = recipe.transfer_set.labelled_by_split
@@ -89,6 +91,22 @@ def _too_short(key: str, train: TrainConfig, rows: Rows | None, drawn: int | Non
             f"fewer than {FEWEST_EPOCHS}: the learning rate rises and falls before the rows were seen often enough; "
             f"give more `epochs` or `steps`, or another `schedule`"
         )
+
+
+def budget_problems(recipe: Recipe, counted: Counted) -> Iterator[str]:
+    """Budgets that cannot be what they say, with the rows that there are."""
+    from students.data.batches import labelled_share
+    from students.training.optimize import resolve_steps
+
+    for name, learner in recipe.learners.items():
+        where, train = name_in_recipe(recipe, name), learner.train
+        steps = resolve_steps(train, counted.rows["train"])
+        try:
+            check_ramps(learner.objective, train.model_copy(update={"steps": steps, "epochs": None}))
+            if train.labelled_fraction is not None and name in recipe.students:
+                labelled_share(train, workers_of(learner))
+        except (ValueError, CollegiumError) as error:
+            yield f"{where}.{error}"
 
 
 def floor_notes(recipe: Recipe) -> list[str]:

@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints
 
 from students.config.cohort import CohortConfig
 from students.config.student import StudentConfig, TeacherLabelTerm, TeacherTermCommon
+from teachers.config.named import models_within
 from teachers.config.secrets import looks_like, without_password
 from teachers.config.strict import Config, ImportString
 from teachers.config.teacher import TeacherConfig
@@ -186,11 +187,13 @@ class Recipe(Config):
         return [name for name in heard if name in self.teachers and self.teachers[name].mode == "live"]
 
     def trusted(self) -> tuple[str, ...]:
-        """Every architecture that the recipe itself names."""
-        own = [config.model for config in self.students.values()]
-        own += [member.model for cohort in self.cohorts.values() for member in cohort.members.values()]
-        own += [config.model for config in self.teachers.values() if config.kind == "module"]
-        return tuple(sorted({*own, *self.trust}))
+        """Every architecture and function that the recipe itself names: who wrote it vouches for them."""
+        members = [member for cohort in self.cohorts.values() for member in cohort.members.values()]
+        own = []
+        for config in (*self.teachers.values(), *self.students.values(), *members):
+            named = (getattr(config, "model", None), getattr(config, "function", None), config.preprocess.function)
+            own += [*named, *models_within(getattr(config, "arguments", {}))]
+        return tuple(sorted({*(name for name in own if name), *self.trust}))
 
 
 def learner_of(teacher: str) -> str:

@@ -136,6 +136,8 @@ def labelled_rows(census: Census, config: TransferSetConfig, num_classes: int) -
     usable = census.labels >= 0
     for split, count in config.labelled_by_split.items():
         rows = census.of(split)
+        if config.limit is not None:  # of a short run there are fewer of everything
+            count = min(count, int((census.labels[rows] >= 0).sum()))
         chosen = choose_labelled(census.keys[rows], census.labels[rows], num_classes, count, config.split.seed, split)
         usable[rows] = chosen
     return usable

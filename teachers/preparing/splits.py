@@ -68,9 +68,9 @@ def split_numbers(keys: Keys, config: SplitConfig, given: SplitName | None) -> N
 def choose_labelled(
     keys: Keys, labels: NDArray[np.int32], num_classes: int, count: int, seed: int, split: SplitName = "train"
 ) -> NDArray[np.bool_]:
-    """`count` rows (or all, if fewer have a label), in proportion to the classes, at least one of each; bool [rows].
+    """`count` rows, in proportion to the classes, at least one of each; bool [rows].
 
-    Raises DataError for fewer labels than classes; it names the `split`.
+    Raises DataError for fewer labels than classes, or more than there are; it names the `split`.
     """
     per_class = np.bincount(labels[labels >= 0], minlength=num_classes)
     wanted = quotas(per_class.tolist(), count, split)
@@ -85,7 +85,11 @@ def choose_labelled(
 def quotas(per_class: Sequence[int], count: int, split: SplitName = "train") -> list[int]:
     """Split `count` over classes by largest remainder, at least one for every class that has rows."""
     total = sum(per_class)
-    count = min(count, total)
+    if count > total:
+        raise DataError(
+            f"transfer_set.labelled: {count:,} {split} rows, and {total:,} {split} rows have a label; give at most as "
+            f"many, or null for all"
+        )
     present = sum(rows > 0 for rows in per_class)
     if count < present:
         raise DataError(

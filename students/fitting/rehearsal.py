@@ -1,0 +1,67 @@
+"""One batch through a training, as the engine does it, without a result: what `plan --check` tries.
+
+Forward, objective and backward of one step, and the network at rest, as a look at validation asks it. Weights are not
+moved; nothing is published.
+"""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from teachers.errors import CollegiumError
+from teachers.users_code.calls import calling, within
+
+from ..config.student import StudentTrain
+from ..data.batches import Batches
+from ..data.shared import SharedData
+from ..runs.run import CohortRun, Run
+from ..runs.session import PlainSession
+from ..training.steps import Stepper, rows_of
+from ..training.train import make_stepper
+from .fit import fit
+
+STEPS = 2
+"""Of a cohort: in the first nobody has heard anybody yet."""
+MEMORY_BYTES = 64 << 20
+
+
+def rehearse(run: Run) -> list[str]:
+    """Try `run` on a batch of its rows; the parameters that got no gradient.
+
+    Raises CollegiumError, whose message begins with the recipe's key, for what a run would end with.
+    """
+    session = PlainSession()
+    with within(run.key):
+        (data,) = SharedData(MEMORY_BYTES).of([run], session)
+        stepper = make_stepper(run, session, data, Stepper).start()
+        batch = next(iter(Batches(data.rows, run, session).from_step(0)))
+        work = stepper.begin(batch, 0)
+        student = stepper.forward(work, 0)
+        stepper.check(student, stepper.parts[0])
+        stepper.backward(work, 0, student)
+        for name, value in zip(stepper.objective.names, work.terms[0].tolist(), strict=True):
+            if not torch.tensor(value).isfinite():
+                raise CollegiumError(f"{run.key}: the loss {name!r} is {value} of the first batch")
+        stepper.module.eval()
+        with torch.inference_mode(), calling("model", run.model):
+            at_rest = stepper.module(rows_of(work.inputs, stepper.parts[0]))
+        stepper.check(at_rest, stepper.parts[0])
+    return [name for name, each in stepper.module.named_parameters() if each.requires_grad and each.grad is None]
+
+
+def rehearse_together(run: CohortRun) -> None:
+    """Let the members of a cohort take STEPS steps in this process, into a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        members = [replace(member, folder=Path(folder) / member.name, stage=Path(folder)) for member in run.members]
+        with within(run.key):
+            fit([replace(run, members=tuple(members))], PlainSession())
+
+
+def shortened(train: StudentTrain, batch_size: int, steps: int = 1) -> StudentTrain:
+    """A budget for one batch of few rows, by one worker."""
+    few = {"steps": steps, "epochs": None, "workers": 1, "accumulate": 1, "evaluate_every": steps}
+    return train.model_copy(
+        update={**few, "batch_size": batch_size, "compile": False, "early_stopping": None, "shuffle_window": None}
+    )
