@@ -269,9 +269,12 @@ def test_fewer_labels_than_classes_are_refused(tmp_path):
         prepare(config(written(tmp_path, table(100)), labelled=2), tmp_path / "out")
 
 
-def test_more_labels_than_there_are_means_all(tmp_path):
-    prepared = prepare(config(written(tmp_path, table(100)), labelled=10_000), tmp_path / "out")
-    assert prepared.num_labelled == prepared.of("train")[0].num_rows
+def test_more_labels_than_there_are_are_refused_with_their_number_unless_rows_are_limited(tmp_path):
+    path = written(tmp_path, table(100))
+    all_of_them = prepare(config(path), tmp_path / "all").num_labelled
+    with pytest.raises(DataError, match=f"labelled: 10,000 train rows, and {all_of_them} train rows have a label"):
+        prepare(config(path, labelled=10_000), tmp_path / "out")
+    assert prepare(config(path, labelled=10_000, limit=20), tmp_path / "few").num_labelled == 20
 
 
 def test_limit_takes_the_first_rows_of_each_split_in_key_order(tmp_path):

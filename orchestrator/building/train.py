@@ -82,7 +82,7 @@ def _teacher_run(context: Context, stage: Stage, prepared: Built, folder: Path) 
     config = context.recipe.teachers[stage.name]
     assert isinstance(config, ModuleTeacher) and config.train is not None
     train = in_steps(config.train, prepared.folder, labelled_only=True, classes=config.classes or ())
-    where = {"folder": folder, "transfer_set": prepared.folder, "user_path": context.user_path}
+    where: dict[str, Any] = {"folder": folder, "transfer_set": prepared.folder, "user_path": context.user_path}
     return teacher_run(stage.name, config, train, trust=context.recipe.trusted(), **where)
 
 

@@ -64,7 +64,7 @@ def count_notes(config: TransferSetConfig, counted: Counted | None, *, thorough:
     if lonely:
         yield f"one labelled training row is all there is of {_some(lonely)}"
     few = [name for name, rows in in_split["validation"].items() if 0 < rows < FEW_ROWS]
-    none = [name for name, rows in in_split["validation"].items() if not rows]
+    none = [name for name, rows in in_split["validation"].items() if not rows and in_split["train"][name]]
     total = counted.num_labelled["validation"]
     if few or none:
         parts = [f"under {FEW_ROWS} of {_some(few)}"] * bool(few) + [f"none of {_some(none)}"] * bool(none)

@@ -15,7 +15,7 @@ from students.config.cohort import CodistillationCohort, CohortCommon, CohortCon
 from students.config.student import StudentConfig
 from teachers.config.teacher import ModuleTeacher, SklearnTeacher, TeacherConfig
 from teachers.errors import CollegiumError, EnvironmentUnfit, UsersCodeError
-from teachers.users_code.calls import within
+from teachers.users_code.calls import KEY
 from teachers.users_code.imports import UserPath
 
 from ..building.train import teacher_run
@@ -51,13 +51,13 @@ class Rehearsed:
     def told(self, where: str) -> Iterator[None]:
         """What goes wrong inside is a problem of the part of the recipe that is called `where`."""
         try:
-            with within(where):
-                yield
+            yield
         except EnvironmentUnfit:
             raise
         except CollegiumError as error:
             said = str(error).strip()
-            self.problems.append(said if said.startswith(where) else f"{where}: {said}")
+            joint = "." if KEY.match(said) else ": "
+            self.problems.append(said if said.startswith(where) else f"{where}{joint}{said}")
 
 
 def rehearse(recipe: Recipe, rows: "Sample", user_path: UserPath) -> Rehearsed:
@@ -175,8 +175,12 @@ class _Teaching:
         store = SoftTargetStore.create(self.folder / "soft_targets" / name, spec)
         store.commit(0, self.few.keys(segment), {"logits": logits})
         store.seal()
-        said = {"class_map": config.class_map, "probability_floor": config.probability_floor}
-        return Source(name, {segment.name: store.folder}, **said)
+        return Source(
+            name,
+            {segment.name: store.folder},
+            class_map=config.class_map,
+            probability_floor=config.probability_floor,
+        )
 
 
 @dataclass

@@ -7,13 +7,14 @@ moved; nothing is published.
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
+from teachers.config.training import TrainConfig
 from teachers.errors import CollegiumError
 from teachers.users_code.calls import calling, within
 
-from ..config.student import StudentTrain
 from ..data.batches import Batches
 from ..data.shared import SharedData
 from ..runs.run import CohortRun, Run
@@ -25,6 +26,7 @@ from .fit import fit
 STEPS = 2
 """Of a cohort: in the first nobody has heard anybody yet."""
 MEMORY_BYTES = 64 << 20
+Budget = TypeVar("Budget", bound=TrainConfig)
 
 
 def rehearse(run: Run) -> list[str]:
@@ -52,14 +54,16 @@ def rehearse(run: Run) -> list[str]:
 
 
 def rehearse_together(run: CohortRun) -> None:
-    """Let the members of a cohort take STEPS steps in this process, into a folder that is gone afterwards."""
+    """Try every member of a cohort, then let them take STEPS steps together, into a folder that is gone afterwards."""
+    for member in run.members:
+        rehearse(member)
     with tempfile.TemporaryDirectory() as folder:
         members = [replace(member, folder=Path(folder) / member.name, stage=Path(folder)) for member in run.members]
         with within(run.key):
             fit([replace(run, members=tuple(members))], PlainSession())
 
 
-def shortened(train: StudentTrain, batch_size: int, steps: int = 1) -> StudentTrain:
+def shortened(train: Budget, batch_size: int, steps: int = 1) -> Budget:
     """A budget for one batch of few rows, by one worker."""
     few = {"steps": steps, "epochs": None, "workers": 1, "accumulate": 1, "evaluate_every": steps}
     return train.model_copy(

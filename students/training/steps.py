@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from teachers.errors import RecipeError
-from teachers.models.folder import build_module
+from teachers.models.folder import build_module, not_passed
 from teachers.models.preprocess import Preprocessor
 from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import calling
@@ -173,7 +173,7 @@ class Stepper:
         if found != [num_rows, self.num_classes]:
             raise RecipeError(
                 f"model: {self.run.model} gives {found} for {num_rows} rows, expected [{num_rows}, {self.num_classes}]: "
-                f"a score for each row and class"
+                f"a score for each row and class{not_passed(self.run.model, self.run.arguments, self.num_classes)}"
             )
 
     def learning_rate(self, step: int) -> float:

@@ -61,12 +61,12 @@ class Sample:
 
 
 def sample_prepared(transfer_set: TransferSet, num_rows: int) -> Sample:
-    """Of a set that is prepared: its first training rows, with the columns' statistics."""
+    """Of a set that is prepared: some of its first training rows, with the columns' statistics."""
     segment = transfer_set.of("train")[0]
-    num_rows = min(num_rows, segment.num_rows)
-    labels = transfer_set.labels(segment)[:num_rows]
-    order = _by_turns(labels)
-    inputs = {name: np.array(values)[order] for name, values in transfer_set.inputs(segment, 0, num_rows).items()}
+    looked_at = min(PLACES * num_rows, segment.num_rows)
+    labels = transfer_set.labels(segment)[:looked_at]
+    order = _by_turns(labels)[:num_rows]
+    inputs = {name: values[order] for name, values in transfer_set.inputs(segment, 0, looked_at).items()}
     return Sample(transfer_set.columns, transfer_set.classes, inputs, labels[order])
 
 
@@ -76,7 +76,7 @@ def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_
     inputs: list[dict[str, NDArray[Any]]] = []
     labels: list[NDArray[np.int32]] = []
     reason = ""
-    batches = [*_batches(told)]
+    batches = [*_batches(told, seen.num_rows)]
     for batch in batches:
         reasons: Bad = {}
         named, _ = _labels(told, batch.data, reasons)
@@ -97,13 +97,15 @@ def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_
     return Sample(tuple(columns), classes, joined, whole[order])
 
 
-def _batches(told: Reading) -> Iterator[Batch]:
-    """Rows from up to PLACES places that lie evenly apart, where the format can be entered in the middle."""
+def _batches(told: Reading, num_rows: int | None) -> Iterator[Batch]:
+    """Rows from up to PLACES places that lie evenly apart. `num_rows`: of the source, as far as it is known."""
     chunks = chunks_of(files_of(told.config), AT_ONCE)
     places = sorted({round(at) for at in np.linspace(0, len(chunks) - 1, PLACES)})
     each = -(-PLACES // len(places))
+    step = max(1, -(-(num_rows or 0) // (len(chunks) * AT_ONCE * each)))
     for place in places:
-        yield from (batch for batch in islice(read(chunks[place], told.columns, AT_ONCE), each) if batch.positions)
+        batches = islice(read(chunks[place], told.columns, AT_ONCE), 0, each * step, step)
+        yield from (batch for batch in batches if batch.positions)
 
 
 def _by_turns(labels: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -130,7 +132,7 @@ def as_transfer_set(rows: Sample, folder: Path, *, some_unlabelled: bool = False
         replace_file(folder / path, payload)
         part = Part(path, 0, rows.num_rows, payload.nbytes, content_hash(keys, rows.inputs))
         segment = Segment(name, split, 0, rows.num_rows, segment_digest(rows.columns, 0, [part]), (part,))
-        named = {"sample_key": keys, "group": keys, "label": rows.labels, "labelled": usable}
+        named: dict[str, NDArray[Any]] = {"sample_key": keys, "group": keys, "label": rows.labels, "labelled": usable}
         write_rows(folder / segment.rows_path, named, [pa.array([f"row {key}" for key in keys.tolist()])])
         segments.append(segment)
     report = {
