@@ -31,10 +31,12 @@ from ..transfer_set.transfer_set import (
     segment_digest,
 )
 from .canonical import Bad, decode
+from .census import judge_bad_rows
 from .look import Look
 from .moments import mean_and_std, moments
 from .segments import write_rows
-from .shuffle import Reading, _labels
+from .shuffle import BadPosition, Reading, _labels
+from .splits import expected_shares
 
 PLACES = 16
 """Of the source that rows are taken from."""
@@ -71,11 +73,14 @@ def sample_prepared(transfer_set: TransferSet, num_rows: int) -> Sample:
 
 
 def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_rows: int) -> Sample:
-    """Rows from all over the source, of as many classes as are met. Raises DataError when none can be used."""
+    """Rows from all over the source, of as many classes as are met.
+
+    Raises DataError when none can be used, or for one that cannot and is not to be skipped.
+    """
     told = Reading(config, seen.plans, classes, seen.from_metadata, seen.root, Path(), last_key=None)
     inputs: list[dict[str, NDArray[Any]]] = []
     labels: list[NDArray[np.int32]] = []
-    reason = ""
+    bad_rows: list[BadPosition] = []
     batches = [*_batches(told, seen.num_rows)]
     for batch in batches:
         reasons: Bad = {}
@@ -83,11 +88,13 @@ def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_
         chosen = np.sort(_by_turns(named)[: -(-num_rows // len(batches))])
         decoded, bad = decode(batch.data.take(pa.array(chosen)), told.plans, told.root)
         good = [at for at, row in enumerate(chosen.tolist()) if at not in bad and row not in reasons]
-        reason = reason or next(iter((*bad.values(), *reasons.values())), "")
+        bad_rows += [BadPosition(batch.positions[chosen[at]], reason) for at, reason in sorted(bad.items())]
         inputs.append({name: values[good] for name, values in decoded.items()})
         labels.append(named[chosen][good])
+    if config.limit is None and sum(expected_shares(config.split, None).values()) > 1 - 1e-9:
+        judge_bad_rows(bad_rows, config)  # nobody leaves them out
     if not sum(map(len, labels)):
-        raise DataError(f"none of the rows that were looked at can be used: {reason}")
+        raise DataError(f"none of the rows that were looked at can be used: {bad_rows[0].reason if bad_rows else ''}")
     order = _by_turns(whole := np.concatenate(labels))[:num_rows]
     joined = {name: np.concatenate([each[name] for each in inputs])[order] for name in inputs[0]}
     columns = []
