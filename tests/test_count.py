@@ -88,6 +88,17 @@ def test_what_ends_prepare_ends_the_count_with_the_same_words(
     assert str(by_count.value) == str(by_prepare.value)
 
 
+def test_two_rows_of_one_id_are_told_as_prepare_tells_them(tmp_path: Path) -> None:
+    config = table(tmp_path, "parquet", ["a", "b"] * 60, id="group")
+    with pytest.raises(
+        DataError, match=r"the id '0' is there twice, at rows\.parquet#0 and rows\.parquet#1"
+    ) as by_count:
+        count(config, look(config))
+    with pytest.raises(DataError, match="is there twice"):
+        prepare(config, tmp_path / "out")
+    assert "names one row" in str(by_count.value)
+
+
 def test_a_source_of_too_many_rows_is_not_counted_and_that_is_said() -> None:
     config = iris()
     assert count(config, look(config), most=149) is None

@@ -58,7 +58,13 @@ def label_notes(recipe: Recipe, rows: Rows | None) -> Iterator[str]:
 
 
 def budget_notes(recipe: Recipe, rows: Rows | None) -> Iterator[str]:
-    """Trainings that are too short to learn."""
+    """Trainings that are too short to learn, or that nothing can stop early."""
+    if rows is not None and rows.exact and not rows.labelled["validation"]:
+        trainings = {f"teachers.{name}": getattr(each, "train", None) for name, each in recipe.teachers.items()}
+        trainings |= {name_in_recipe(recipe, name): each.train for name, each in recipe.learners.items()}
+        for where, train in trainings.items():
+            if train is not None and train.early_stopping is not None:
+                yield f"{where}.train.early_stopping: no validation row has a label to stop by, so it trains to the end"
     for name, teacher in recipe.teachers.items():
         if teacher.kind == "module" and teacher.train is not None:
             yield from _too_short(f"teachers.{name}", teacher.train, rows, rows.labelled["train"] if rows else None)

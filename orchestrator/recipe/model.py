@@ -67,7 +67,7 @@ class Recipe(Config):
         """What is wrong between the parts of the recipe: (path, message)."""
         document = self.model_dump(mode="json")
         found = [*secret_problems(document), *kept_problems(document)]
-        found += [*self._name_problems(), *self._teacher_problems(), *self._cycle_problems()]
+        found += [*self._name_problems(), *self._teacher_problems(), *self._cycle_problems(), *self._gate_problems()]
         return found if found or self.search is None else [*search_problems(self)]
 
     @property
@@ -125,6 +125,16 @@ class Recipe(Config):
                         (*where, "objective", number, "loss"),
                         f"teacher {name!r} keeps only labels; use `loss: teacher_label`, or `encoding: dense` for it",
                     )
+
+    def _gate_problems(self) -> Iterator[tuple[Loc, str]]:
+        """Gates that every run would miss, after all its work."""
+        for learner, config in self.learners.items():
+            if config.require is None or config.require.gain is None:
+                continue
+            if not config.control or len(config.train.seeds) < 2:
+                lacking = "control" if not config.control else "second seed"
+                where = ("students" if learner in self.students else "cohorts", learner, "require", "gain")
+                yield where, f"a gain is known with a control and two seeds or more; here there is no {lacking}"
 
     def _label_only(self, config: Learner, term: object) -> list[str]:
         if not isinstance(term, TeacherTermCommon) or isinstance(term, TeacherLabelTerm):

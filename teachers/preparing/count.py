@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError
 from ..sources import chunks_of, files_of, read
-from ..sources.files import Chunk
+from ..sources.files import Batch, Chunk
 from ..transfer_set.transfer_set import SPLITS, SplitName, TransferSet
 from .canonical import Bad
-from .census import Census, check_splits, judge_bad_rows, labelled_rows, limited
+from .census import Census, check_splits, judge_bad_rows, labelled_rows, limited, same_key
 from .labels import classes_of, remapped
 from .look import Look
 from .shuffle import BadPosition, Reading, _group_keys, _ids, _labels
@@ -66,7 +66,7 @@ def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Count
     bad: list[BadPosition] = []
     found: list[Columns] = []
     num_rows = 0
-    for columns in _columns(told, chunks_of(files_of(config), AT_ONCE), bad):
+    for columns in _columns(told, bad):
         found.append(columns)
         num_rows += len(columns[0])
         if num_rows > most:
@@ -75,6 +75,7 @@ def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Count
         judge_bad_rows(bad, config)
         raise DataError(f"no usable row in the source; {len(bad)} were skipped")
     classes = seen.classes or classes_of(value for *_, values in found for value in values)
+    _check_unique(told, np.concatenate([keys for keys, *_ in found]))
     census, bad = limited(_census(found, classes, seen.classes is not None), bad, config.limit)
     judge_bad_rows(bad, config)
     check_splits(census, {})
@@ -83,28 +84,48 @@ def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Count
     return Counted(classes, {split: census.counts()[split] for split in SPLITS}, labelled)
 
 
-def _columns(told: Reading, chunks: Sequence[Chunk], bad: list[BadPosition]) -> Iterator[Columns]:
-    """Of the usable rows of each batch; what cannot be used goes to `bad`."""
+def _batches(told: Reading) -> Iterator[tuple[Chunk, Batch]]:
     config = told.config
     names = told.columns or [config.inputs if isinstance(config.inputs, str) else config.inputs[0]]
-    for chunk in chunks:
-        for batch in read(chunk, names, AT_ONCE):
-            bad += [BadPosition(position, reason) for position, reason in batch.bad]
-            if not batch.positions:
-                continue
-            reasons: Bad = {}
-            keys = sample_keys(_ids(told, batch, reasons).to_pylist(), told.config.key_salt)
-            groups = _group_keys(told, batch, keys, reasons)
-            split = split_numbers(groups, told.config.split, chunk.file.split)
-            labels, values = _labels(told, batch.data, reasons)
-            wanted = split != UNUSED
-            bad += [
-                BadPosition(str(batch.positions[row]), reasons[row], int(split[row]), int(keys[row]))
-                for row in sorted(reasons)
-                if wanted[row]
-            ]
-            wanted[[*reasons]] = False
-            yield keys[wanted], groups[wanted], split[wanted], labels[wanted], values
+    for chunk in chunks_of(files_of(config), AT_ONCE):
+        yield from ((chunk, batch) for batch in read(chunk, names, AT_ONCE))
+
+
+def _columns(told: Reading, bad: list[BadPosition]) -> Iterator[Columns]:
+    """Of the usable rows of each batch; what cannot be used goes to `bad`."""
+    for chunk, batch in _batches(told):
+        bad += [BadPosition(position, reason) for position, reason in batch.bad]
+        if not batch.positions:
+            continue
+        reasons: Bad = {}
+        keys = sample_keys(_ids(told, batch, reasons).to_pylist(), told.config.key_salt)
+        groups = _group_keys(told, batch, keys, reasons)
+        split = split_numbers(groups, told.config.split, chunk.file.split)
+        labels, values = _labels(told, batch.data, reasons)
+        wanted = split != UNUSED
+        bad += [
+            BadPosition(str(batch.positions[row]), reasons[row], int(split[row]), int(keys[row]))
+            for row in sorted(reasons)
+            if wanted[row]
+        ]
+        wanted[[*reasons]] = False
+        yield keys[wanted], groups[wanted], split[wanted], labels[wanted], values
+
+
+def _check_unique(told: Reading, keys: NDArray[np.uint64]) -> None:
+    """Raise DataError for two rows of one key, whose ids are read again."""
+    ordered = np.sort(keys)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(twice):
+        return
+    named: list[tuple[str, str]] = []
+    for _, batch in _batches(told):
+        if not batch.positions:
+            continue
+        ids = _ids(told, batch, {}).to_pylist()
+        same = np.flatnonzero(sample_keys(ids, told.config.key_salt) == twice[0])
+        named += [(ids[row], batch.positions[row]) for row in same.tolist()]
+    raise same_key(*named[:2])
 
 
 def _census(found: Sequence[Columns], classes: Sequence[str], are_known: bool) -> Census:
