@@ -24,7 +24,13 @@ def known(config: TransferSetConfig, seen: Look, prepared: Path | None, *, thoro
     """
     if prepared is not None:
         return count_prepared(TransferSet.open(prepared))
-    return count(config, seen) if thorough or _is_quick(config) else None
+    wanted = thorough and not _is_elsewhere(config)
+    return count(config, seen) if wanted or _is_quick(config) else None
+
+
+def _is_elsewhere(config: TransferSetConfig) -> bool:
+    """Whether the rows come over a connection, where reading all of them is the work itself."""
+    return config.source.kind == "import" and config.source.version is not None
 
 
 def _is_quick(config: TransferSetConfig) -> bool:
@@ -49,7 +55,9 @@ def with_counts(seen: Look, counted: Counted | None) -> Look:
 def count_notes(config: TransferSetConfig, counted: Counted | None, *, thorough: bool) -> Iterator[str]:
     """Classes that cannot be learnt, chosen by or judged; or that nobody knows yet."""
     if counted is None:
-        how = "the source has too many to count before" if thorough else "`--check` counts them"
+        how = "`--check` counts them"
+        if thorough:
+            how = "they come from elsewhere" if _is_elsewhere(config) else "the source has too many to count before"
         yield f"classes and rows of each class are known after `prepare`: {how}"
         return
     if config.label is None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from students.config.cohort import CodistillationCohort, CohortCommon, CohortConfig
 from students.config.student import StudentConfig
-from teachers.config.teacher import ModuleTeacher, SklearnTeacher, TeacherConfig
+from teachers.config.resources import Resources
+from teachers.config.teacher import CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
 from teachers.errors import CollegiumError, EnvironmentUnfit, UsersCodeError
 from teachers.users_code.calls import KEY
 from teachers.users_code.imports import UserPath
@@ -23,6 +24,7 @@ from ..cluster.capacity import workers_of
 from ..recipe.model import Recipe, is_trained_here
 from ..stages import keys
 from ..stages.trainings import kinds_of
+from .memory import in_units
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +40,8 @@ BATCH_SIZE = 8
 WHATEVER_THE_ROWS = ("InvalidParameterError", "TypeError", "AttributeError", "ImportError")
 """What an estimator complains of on any rows; else it may be of the few that it is tried on."""
 PARAMETERS_NAMED = 3
+TIMES_ITS_SIZE = 3
+"""Of a file of weights: itself, the network, what it computes."""
 
 
 @dataclass
@@ -48,8 +52,11 @@ class Rehearsed:
     notes: list[str] = field(default_factory=list)
 
     @contextmanager
-    def told(self, where: str) -> Iterator[None]:
-        """What goes wrong inside is a problem of the part of the recipe that is called `where`."""
+    def told(self, where: str, resources: Resources) -> Iterator[None]:
+        """What goes wrong inside is a problem of the part of the recipe that is called `where`.
+
+        Of who asks for a GPU, where there is none, it is a note: the code may need one.
+        """
         try:
             yield
         except EnvironmentUnfit:
@@ -57,7 +64,22 @@ class Rehearsed:
         except CollegiumError as error:
             said = str(error).strip()
             joint = "." if KEY.match(said) else ": "
-            self.problems.append(said if said.startswith(where) else f"{where}{joint}{said}")
+            told = said if said.startswith(where) else f"{where}{joint}{said}"
+            if isinstance(error, UsersCodeError) and wants_gpu(resources) and device_of(resources) == "cpu":
+                self.notes.append(f"could not be tried without a GPU: {told}")
+            else:
+                self.problems.append(told)
+
+
+def wants_gpu(resources: Resources) -> bool:
+    return resources.gpus != "auto" and resources.gpus > 0
+
+
+def device_of(resources: Resources) -> str:
+    """A GPU for who asks for one by number, where this machine has one."""
+    import torch
+
+    return "cuda" if wants_gpu(resources) and torch.cuda.is_available() else "cpu"
 
 
 def rehearse(recipe: Recipe, rows: "Sample", user_path: UserPath) -> Rehearsed:
@@ -93,7 +115,11 @@ class _Teaching:
 
     def source(self, name: str, config: TeacherConfig) -> "Source":
         """What a student hears: the teacher's own answers, or made up ones of who has none yet."""
-        with self.found.told(f"teachers.{name}"):
+        anything = config.model_copy(update={"class_map": None})
+        if size := too_large(config):
+            self.found.notes.append(f"teachers.{name}: not tried, this machine has no room for its weights of {size}")
+            return self.made_up(name, anything, self.few.classes)
+        with self.found.told(f"teachers.{name}", config.resources):
             if not is_trained_here(config):
                 classes, logits = self._asked(name, config, None)
                 return self._store(name, config, classes, logits)
@@ -103,7 +129,7 @@ class _Teaching:
             elif isinstance(config, SklearnTeacher):
                 self._fitted(name, config)
             return self.made_up(name, config, own)
-        return self.made_up(name, config.model_copy(update={"class_map": None}), self.few.classes)
+        return self.made_up(name, anything, self.few.classes)
 
     def _asked(self, name: str, config: TeacherConfig, trained: Path | None) -> "tuple[tuple[str, ...], np.ndarray]":
         """Its classes, and what it says of the rows, as a replica asks it."""
@@ -112,7 +138,7 @@ class _Teaching:
         from teachers.soft_targets.combine.class_scores import align
 
         spec = TeacherSpec(name, config, trained, self.recipe.trusted(), self.user_path)
-        questioner = loaded(spec, self.few, "cpu")
+        questioner = loaded(spec, self.few, device_of(config.resources))
         classes = questioner.teacher.classes
         if trained is None:
             align(classes, self.few.classes, config.class_map)
@@ -134,7 +160,8 @@ class _Teaching:
             common = {"transfer_set": self.few.folder, "user_path": self.user_path, "trust": self.recipe.trusted()}
             train = shortened(config.train, BATCH_SIZE)
             run = teacher_run(name, config, train, folder=self.folder / "teachers" / name, **common)
-            _note_idle(self.found, f"teachers.{name}", rehearse(run), config.train.workers)
+            idle = rehearse(run, device_of(config.resources))
+            _note_idle(self.found, f"teachers.{name}", idle, config.train.workers)
 
     def _fitted(self, name: str, config: SklearnTeacher) -> None:
         from teachers.models.estimators import check_says_probabilities, fit_sklearn, make_estimator
@@ -204,8 +231,8 @@ class _Learning:
                 continue
             run = student_run(kind, short, config.train.seeds[0], sources=self._heard(config), **self._common(name))
             before = len(self.found.problems)
-            with self.found.told(f"students.{name}"):
-                idle = rehearse(run)
+            with self.found.told(f"students.{name}", config.resources):
+                idle = rehearse(run, device_of(config.resources))
                 _note_idle(self.found, f"students.{name}", idle if kind == "student" else [], workers_of(config))
             if len(self.found.problems) > before:
                 return  # its control would tell the same
@@ -217,8 +244,9 @@ class _Learning:
         at_once = {"exchange_every": 1, "burn_in": 0} if isinstance(config, CodistillationCohort) else {}
         short = config.model_copy(update={"train": shortened(config.train, BATCH_SIZE, STEPS), **at_once})
         seed = config.train.seeds[0]
-        with self.found.told(f"cohorts.{name}"):
-            rehearse_together(member_runs(name, short, seed, sources=self._heard(config), **self._common(name)))
+        with self.found.told(f"cohorts.{name}", config.resources):
+            run = member_runs(name, short, seed, sources=self._heard(config), **self._common(name))
+            rehearse_together(run, device_of(config.resources))
 
     def _heard(self, config: StudentConfig | CohortCommon) -> "tuple[Source, ...]":
         return tuple(self.sources[teacher] for teacher in config.teachers)
@@ -233,6 +261,17 @@ class _Learning:
             "user_path": self.user_path,
             "trust": self.recipe.trusted(),
         }
+
+
+def too_large(config: TeacherConfig) -> str:
+    """How large the weights of a teacher are that is brought, where this machine has no room for them; else empty."""
+    import psutil
+
+    files = [Path(config.weights)] if isinstance(config, ModuleTeacher | SklearnTeacher) and config.weights else []
+    if isinstance(config, CheckpointTeacher):
+        files = [*Path(config.path).glob("*.safetensors")]
+    size = sum(file.stat().st_size for file in files)
+    return in_units(size) if TIMES_ITS_SIZE * size > psutil.virtual_memory().available else ""
 
 
 def _note_idle(found: Rehearsed, where: str, idle: list[str], workers: int) -> None:

@@ -29,12 +29,12 @@ MEMORY_BYTES = 64 << 20
 Budget = TypeVar("Budget", bound=TrainConfig)
 
 
-def rehearse(run: Run) -> list[str]:
+def rehearse(run: Run, device: str) -> list[str]:
     """Try `run` on a batch of its rows; the parameters that got no gradient.
 
     Raises CollegiumError, whose message begins with the recipe's key, for what a run would end with.
     """
-    session = PlainSession()
+    session = PlainSession(device)
     with within(run.key):
         (data,) = SharedData(MEMORY_BYTES).of([run], session)
         stepper = make_stepper(run, session, data, Stepper).start()
@@ -53,14 +53,14 @@ def rehearse(run: Run) -> list[str]:
     return [name for name, each in stepper.module.named_parameters() if each.requires_grad and each.grad is None]
 
 
-def rehearse_together(run: CohortRun) -> None:
+def rehearse_together(run: CohortRun, device: str) -> None:
     """Try every member of a cohort, then let them take STEPS steps together, into a folder that is gone afterwards."""
     for member in run.members:
-        rehearse(member)
+        rehearse(member, device)
     with tempfile.TemporaryDirectory() as folder:
         members = [replace(member, folder=Path(folder) / member.name, stage=Path(folder)) for member in run.members]
         with within(run.key):
-            fit([replace(run, members=tuple(members))], PlainSession())
+            fit([replace(run, members=tuple(members))], PlainSession(device))
 
 
 def shortened(train: Budget, batch_size: int, steps: int = 1) -> Budget:
