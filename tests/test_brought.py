@@ -1,6 +1,7 @@
 """Models that are brought: fed as they were made, or refused in one line that says what they are and what to do."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,20 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from orchestrator.building.pipeline import check_prepared
+from orchestrator.planning.planning import plan
 from orchestrator.recipe.checks import check_before_work
 from orchestrator.recipe.load import load_recipe
 from orchestrator.recipe.model import Recipe
 from orchestrator.stages import keys
+from orchestrator.stages.stages import Built
 from teachers.config.teacher import SklearnTeacher, TeacherConfig
-from teachers.errors import RecipeError, StoreError, TeacherError
+from teachers.errors import DataError, RecipeError, StoreError, TeacherError
 from teachers.models.adapters import load_teacher, look_like_probabilities
 from teachers.models.estimators import fit_sklearn
 from teachers.models.folder import build_module, load_state, read_config
 from teachers.preparing.prepare import prepare
+from teachers.storage.seal import Seal
 from teachers.transfer_set.transfer_set import TransferSet
 from teachers.zoo import mlp
 from tests.test_count import iris, rare
@@ -178,6 +183,62 @@ def test_an_estimator_is_fitted_on_numbers_without_a_gap_and_keeps_the_names(tmp
     (train,) = rows.of("train")
     said = np.array(teacher.classes)[np.asarray(teacher(rows.inputs(train))).argmax(1)]
     assert (said == np.array(rows.classes)[rows.labels(train)]).all()
+
+
+# ---- known before anybody is trained
+
+TRAINED_HERE = {"kind": "module", "model": "students.models:mlp", "arguments": {"hidden": 4}, "train": {"steps": 200}}
+
+
+def test_a_class_map_is_held_against_real_classes_by_plan_and_by_a_run_that_has_prepared(
+    flowers: TransferSet, tmp_path: Path
+) -> None:
+    told = r"teachers\.brought: class_map names \['Setosa'\], which the teacher does not have"
+    recipe = recipe_of({**TRAINED_HERE, "class_map": {"Setosa": "setosa"}})
+    with pytest.raises(RecipeError, match=told):
+        plan(recipe, tmp_path / "out")
+    prepared = Built(keys.prepare_stage(recipe, "source"), flowers.folder, Seal((), ""), True, "", 0.0)
+    with pytest.raises(RecipeError, match=told):
+        check_prepared(recipe, prepared)
+    check_prepared(recipe_of(TRAINED_HERE), prepared)
+
+
+def test_a_class_that_an_estimator_cannot_learn_is_told_by_plan(tmp_path: Path) -> None:
+    trees = {"kind": "sklearn", "model": "sklearn.ensemble:ExtraTreesClassifier", "arguments": {"n_estimators": 3}}
+    transfer_set = rare(tmp_path).model_dump(mode="json")
+    with pytest.raises(RecipeError, match=r"teachers\.brought: no labelled training row is of 'b'.*`class_map: \{\}`"):
+        plan(recipe_of(trees, transfer_set=transfer_set), tmp_path / "out")
+    meant = recipe_of({**trees, "class_map": {}}, transfer_set=transfer_set)
+    assert any(note.startswith("class 'b': no labelled training row") for note in plan(meant, tmp_path / "out").notes)
+
+
+def test_more_labels_than_rows_are_told_by_plan(tmp_path: Path) -> None:
+    transfer_set = iris(labelled=999_999).model_dump(mode="json")
+    with pytest.raises(DataError, match=r"labelled: 999,999 train rows, and 10. train rows have a label"):
+        plan(recipe_of(TRAINED_HERE, transfer_set=transfer_set), tmp_path / "out")
+
+
+def test_a_checked_plan_knows_the_classes_of_its_rows_and_writes_nothing(tmp_path: Path) -> None:
+    """A network that cannot be made for no classes is made for those that there are."""
+    student = {"model": f"{__name__}:EvenAtFirst", "teachers": ["brought"], "train": {"steps": 100}}
+    transfer_set = rare(tmp_path).model_dump(mode="json")
+    made = plan(
+        recipe_of(TRAINED_HERE, students={"small": student}, transfer_set=transfer_set), tmp_path / "out", check=True
+    )
+    assert made.memory and made.bytes_needed > 0 and not (tmp_path / "out").exists()
+
+
+class EvenAtFirst(torch.nn.Module):
+    """Begins with the same small probability for every class, as detectors do."""
+
+    def __init__(self, num_classes: int, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.body = torch.nn.Linear(input_shape[0], num_classes)
+        torch.nn.init.constant_(self.body.bias, -math.log(num_classes))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.body(inputs)
+        return logits
 
 
 # ---- told what they are
