@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from orchestrator.planning.rehearsal import Rehearsed, rehearse
+from orchestrator.planning.rehearsal import rehearse
+from orchestrator.planning.rehearsed import Rehearsed
 from orchestrator.recipe.model import Recipe
 from teachers.preparing.sample import Sample
 from teachers.transfer_set.transfer_set import Column
@@ -207,6 +208,23 @@ def test_parameters_without_a_part_are_named_where_several_workers_look_for_them
 def test_a_cohort_takes_steps_together(method: str) -> None:
     assert not tried(recipe(cohort={"method": method})).problems
     assert problem(recipe(cohort={"method": method}, model=named("SaysMoreAtRest"))).startswith("cohorts.pair")
+
+
+class NeedsAnEvenWidth(nn.Sequential):
+    def __init__(self, width: int, num_classes: int) -> None:
+        if width % 2:
+            raise ValueError(f"width is {width}, expected an even number")
+        super().__init__(nn.Linear(3, width), nn.Linear(width, num_classes))
+
+
+def test_settings_of_a_search_are_tried_at_their_ends() -> None:
+    search = {"student": "small", "space": {"arguments.width": {"choice": [2, 3]}}, "trials": 4}
+    student = {"model": named("NeedsAnEvenWidth"), "arguments": {"width": 2}}
+    document = recipe(**student).model_dump(mode="json") | {"search": search}
+    found = tried(Recipe.model_validate(document))
+    assert not found.problems
+    (note,) = found.notes
+    assert note.startswith("search.space.arguments.width: a trial with 3 would fail: ") and "expected an even" in note
 
 
 # ---- teachers

@@ -106,9 +106,8 @@ def plan(
         click.echo(line)
     for line in ["", *(f"memory   {holding.line()}" for holding in made.memory)] if made.memory else []:
         click.echo(line)
-    click.echo(
-        f"\nabout {made.bytes_needed / 2**20:,.1f} MiB of {made.bytes_free / 2**20:,.0f} MiB free; nothing was written"
-    )
+    needed = f"about {made.bytes_needed / 2**20:,.1f} MiB" if made.bytes_needed else "as much as `prepare` finds"
+    click.echo(f"\n{needed} of {made.bytes_free / 2**20:,.0f} MiB free; nothing was written")
     for note in made.notes:
         click.echo(f"note: {note}")
 
