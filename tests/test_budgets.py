@@ -136,10 +136,22 @@ def test_plan_warns_of_a_cycle_over_few_epochs_with_its_numbers(
 def test_plan_says_which_labels_choose_besides(few: TransferSet, tmp_path: Path) -> None:
     validation = few.report["rows"]["validation"]
     assert any(note.startswith(f"{validation} validation rows choose") for note in noted(tmp_path))
-    assert not [n for n in noted(tmp_path, "transfer_set.labelled={train: 100, validation: 50}") if "choose" in n]
-    assert not [n for n in noted(tmp_path, "transfer_set.labelled=null") if "choose" in n]
+    assert not [
+        n for n in noted(tmp_path, "transfer_set.labelled={train: 100, validation: 50}") if "seeds and settings by" in n
+    ]
+    assert not [n for n in noted(tmp_path, "transfer_set.labelled=null") if "seeds and settings by" in n]
 
 
 def test_plan_says_which_control_lacks_the_augmentation_of_the_teachers(tmp_path: Path) -> None:
     assert any("Part of what small gains" in note for note in noted(tmp_path, "students.small.control=true"))
     assert not [note for note in noted(tmp_path) if "Part of what" in note]
+
+
+@pytest.mark.parametrize(("patience", "told"), [(2, True), (1, False)])
+def test_plan_says_where_early_stopping_has_too_few_looks_to_stop_anything(
+    tmp_path: Path, patience: int, told: bool
+) -> None:
+    """120 steps of 32 rows: a tenth of these are two looks at 180 validation rows."""
+    train = f"{{steps: 120, batch_size: 32, schedule: cosine, early_stopping: {{patience: {patience}}}}}"
+    found = [n for n in noted(tmp_path, f"students.small.train={train}") if "small.train.early_stopping" in n]
+    assert bool(found) == told and all("not less than the 2 looks" in note for note in found)

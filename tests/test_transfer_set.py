@@ -21,6 +21,7 @@ from teachers.config.transfer_set import SplitConfig, TransferSetConfig
 from teachers.errors import DataError, StoreError
 from teachers.preparing.moments import mean_and_std, moments
 from teachers.preparing.prepare import prepare
+from teachers.preparing.segments import rows_per_part
 from teachers.preparing.splits import quotas, row_hashes, sample_keys, split_numbers
 from teachers.transfer_set.transfer_set import (
     NAME,
@@ -28,7 +29,6 @@ from teachers.transfer_set.transfer_set import (
     Column,
     TransferSet,
     content_hash,
-    rows_per_part,
     segment_digest,
 )
 
@@ -269,12 +269,19 @@ def test_fewer_labels_than_classes_are_refused(tmp_path):
         prepare(config(written(tmp_path, table(100)), labelled=2), tmp_path / "out")
 
 
-def test_more_labels_than_there_are_are_refused_with_their_number_unless_rows_are_limited(tmp_path):
-    path = written(tmp_path, table(100))
-    all_of_them = prepare(config(path), tmp_path / "all").num_labelled
-    with pytest.raises(DataError, match=f"labelled: 10,000 train rows, and {all_of_them} train rows have a label"):
-        prepare(config(path, labelled=10_000), tmp_path / "out")
-    assert prepare(config(path, labelled=10_000, limit=20), tmp_path / "few").num_labelled == 20
+def test_more_labels_than_there_are_are_refused_with_how_many_there_are(tmp_path):
+    source = written(tmp_path, table(100))
+    there = int(
+        (
+            prepare(config(source), tmp_path / "all").labels(prepare(config(source), tmp_path / "all").of("train")[0])
+            >= 0
+        ).sum()
+    )
+    with pytest.raises(
+        DataError, match=f"labelled: 10,000 labels of train rows may be used, and {there} train rows have one"
+    ):
+        prepare(config(source, labelled=10_000), tmp_path / "out")
+    assert prepare(config(source, labelled=there), tmp_path / "just").num_labelled == there
 
 
 def test_limit_takes_the_first_rows_of_each_split_in_key_order(tmp_path):
@@ -540,7 +547,7 @@ def test_when_an_old_row_is_not_what_it_was_everything_is_new(tmp_path, change):
         ('{"format": 3}', "format 3, this program reads 2; update"),
         ('{"format": 1}', "format 1, this program reads 2; remove its folder and run the recipe again"),
         ("{", "not readable as JSON"),
-        ('{"format": 2}', "not a transfer"),
+        ('{"format": 3}', "not a transfer"),
     ],
 )
 def test_a_manifest_that_is_not_ours_is_refused(tmp_path, text, said):

@@ -9,9 +9,10 @@ from typing import Any, Literal
 from teachers.config.teacher import TeacherConfig
 from teachers.errors import RecipeError
 from teachers.process.waiting import SideBySide
+from teachers.transfer_set.transfer_set import TransferSet
 
 from ..cluster.capacity import workers_of
-from ..recipe.checks import class_problems
+from ..recipe.checks import class_problems, folder_problems
 from ..recipe.model import Recipe, is_trained_here, name_in_recipe
 from ..recipe.seen_rows import seen_problems
 from ..stages import keys
@@ -82,12 +83,11 @@ def train_in_order(context: Context, generations: Sequence[list[str]]) -> Result
 
 def check_prepared(recipe: Recipe, prepared: Built) -> None:
     """Raise RecipeError with what only the prepared rows could tell, before anybody is trained or asked about them."""
-    from teachers.transfer_set.transfer_set import TransferSet
-
     transfer_set = TransferSet.open(prepared.folder)
-    problems = [*seen_problems(recipe, prepared.stage.inputs["source"])]
-    problems += class_problems(recipe, transfer_set.classes, transfer_set.report["labelled_per_class"])
-    if problems:
+    problems = [*folder_problems(recipe), *seen_problems(recipe, prepared.stage.inputs["source"])]
+    if problems := problems or [
+        *class_problems(recipe, transfer_set.classes, transfer_set.report["labelled_per_class"])
+    ]:
         raise RecipeError("\n".join(problems))
 
 

@@ -9,12 +9,14 @@ from teachers.storage.seal import Seal, write_seal
 
 from ..stages import keys
 from ..stages.stages import Built
+from ..tracking.shown import data_set
 from .context import Context, Facts
 
 
 def prepare(context: Context) -> Built:
     from teachers.preparing.look import source_digest
     from teachers.preparing.prepare import prepare as prepare_transfer_set
+    from teachers.transfer_set.transfer_set import TransferSet
 
     config = context.recipe.transfer_set
     stage = keys.prepare_stage(context.recipe, source_digest(config))
@@ -32,7 +34,9 @@ def prepare(context: Context) -> Built:
         rows = sum(segment.num_rows for segment in transfer_set.segments)
         return write_seal(folder, transfer_set.files()), _speed(rows, time.monotonic() - start)
 
-    return context.stages.build(stage, build)
+    built = context.stages.build(stage, build)
+    context.tracker.learns_from(data_set(config, TransferSet.open(built.folder), built.digest))
+    return built
 
 
 def _is_small(config: TransferSetConfig) -> bool:

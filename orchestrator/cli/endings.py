@@ -1,6 +1,7 @@
 """How a command ends: a message on stderr and an exit code, whatever has happened; a traceback goes to a file.
 
-Exit codes: 0 done, 1 run failed, 2 usage or recipe invalid, 3 quality gate missed, 4 environment unfit, 130/143 interrupted.
+Exit codes: 0 done, 1 run failed, 2 usage or recipe invalid, 3 quality gate missed, 4 environment unfit, 5 predictions that
+lack rows, 130/143 interrupted.
 """
 
 import atexit
@@ -37,7 +38,7 @@ def end_well(command: Callable[..., Any]) -> None:
     except SystemExit as stop:
         _leave(int(stop.code or 0))
     except (Interrupted, click.Abort) as stop:
-        say("interrupted; the same command goes on from here")
+        say(getattr(stop, "told", Interrupted.told))
         _leave(getattr(stop, "exit_code", 130))
     except BrokenPipeError:
         _leave(141)

@@ -14,6 +14,7 @@ from teachers.users_code.imports import UserPath, use_user_path
 
 from ..cluster.capacity import check_capacity, check_room_for_trials, this_machine
 from ..recipe.checks import check_variables, class_problems, file_problems, folder_problems, import_problems
+from ..recipe.load import Given, recipe_of
 from ..recipe.load import check as check_recipe
 from ..recipe.model import Recipe, public
 from ..recipe.seen_rows import seen_problems
@@ -57,7 +58,7 @@ class Plan:
 
 
 def plan(
-    recipe: Recipe,
+    recipe: Given,
     out: str | Path,
     *,
     check: bool = False,
@@ -66,10 +67,10 @@ def plan(
 ) -> Plan:
     """Validate everything that can be known without running. Raises RecipeError, DataError or EnvironmentUnfit.
 
-    Requests are compared with this machine, or with the nodes of the cluster at `address` (or RAY_ADDRESS).
+    `recipe` as in `run`. Requests are compared with this machine, or with the nodes of the cluster at `address` (or RAY_ADDRESS).
     `check` counts the classes of every row, and tries everybody who teaches or learns on some rows, as the engine does it.
     """
-    check_recipe(recipe)
+    check_recipe(recipe := recipe_of(recipe))
     use_user_path(user_path or Path.cwd())
     if problems := [*code_problems(recipe)]:
         raise RecipeError("\n".join(dict.fromkeys([*import_problems(recipe), *problems, *folder_problems(recipe)])))

@@ -6,6 +6,7 @@ from typing import Any
 
 from teachers.config.teacher import TeacherConfig
 from teachers.errors import StoreError
+from teachers.transfer_set.transfer_set import SPLITS, TransferSet
 
 from ..building.context import Taught, segments_of
 from ..building.judge import stage_of, to_judge
@@ -39,6 +40,7 @@ class Walk:
     def __init__(self, recipe: Recipe, stages: Stages) -> None:
         self.recipe, self.stages = recipe, stages
         self.planned: list[Planned] = []
+        self.built: dict[str, Stage] = {}
 
     def note(self, stage: Stage) -> Built | None:
         """Write down what would happen to `stage`; its content if it is sealed."""
@@ -48,7 +50,9 @@ class Walk:
             self._add(stage, "repair", str(error))
             return None
         if seal is None:
-            self._add(stage, "build", self.stages.reason(stage))
+            twin = self.built.setdefault(stage.key, stage)
+            told = ("build", self.stages.reason(stage)) if twin is stage else ("reuse", f"shared with {twin.title}")
+            self._add(stage, *told)
             return None
         self._add(stage, "reuse", "unchanged")
         return Built(stage, self.stages.folder(stage), seal, True, "unchanged", 0.0)
@@ -84,8 +88,7 @@ class Walk:
 
     def exports(self, name: str, learner: Learned, evaluated: Built) -> None:
         for title, networks in to_export(self.recipe, name, learner).items():
-            digests = [network.digest for network in networks]
-            self.note(keys.export_stage(self.recipe, title, digests, evaluated.digest))
+            self.note(keys.export_stage(self.recipe, title, [each.digest for each in networks], evaluated.digest))
 
     def teacher(self, name: str, prepared: Built | None) -> Taught | None:
         config = self.recipe.teachers[name]
@@ -104,8 +107,6 @@ class Walk:
         return self.labels(name, config, weights, prepared)
 
     def labels(self, name: str, config: TeacherConfig, weights: str, prepared: Built) -> Taught | None:
-        from teachers.transfer_set.transfer_set import TransferSet
-
         stages, live = label_stages(name, config, weights, TransferSet.open(prepared.folder))
         taught: Taught | None = Taught(name, config, live=live)
         for part, stage in stages.items():
@@ -157,7 +158,7 @@ class Walk:
             until = self._first_missing(teachers, prepared, taught) if heard is None else f"distill/{name}"
             self.unknown("evaluate", name, until)
             return None
-        looked_at = segments_of(prepared, "validation", "test")
+        looked_at = segments_of(prepared, *SPLITS[student is not None :])  # of teachers train too, which they learnt
         labels = {teacher.name: teacher.digests(looked_at) for teacher in heard}
         if student is None:
             return self.note(keys.evaluate_teachers_stage(self.recipe, prepared.digest, labels))

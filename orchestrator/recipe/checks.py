@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from teachers.config.teacher import TeacherConfig
+from teachers.config.training import TrainConfig, unknown_classes
 from teachers.errors import CollegiumError, EnvironmentUnfit, RecipeError, StoreError
 from teachers.users_code.calls import within
 from teachers.users_code.imports import load
@@ -104,7 +105,7 @@ def _configs(recipe: Recipe) -> Iterator[tuple[str, Any]]:
 def class_problems(
     recipe: Recipe, classes: Sequence[str] | None, labelled: Mapping[str, int] | None = None
 ) -> Iterator[str]:
-    """Teachers whose classes do not fit the transfer set's.
+    """Teachers whose classes do not fit the transfer set's, and weights of classes that are none.
 
     `labelled`: how many training rows of each class may be learnt from, as far as that is known.
     """
@@ -112,6 +113,7 @@ def class_problems(
 
     if classes is None:
         return
+    yield from weight_problems(recipe, classes)
     for name, teacher in recipe.teachers.items():
         trained = model.is_trained_here(teacher)
         try:
@@ -156,3 +158,12 @@ def _learnt(teacher: TeacherConfig, classes: Sequence[str], labelled: Mapping[st
             f"`class_map: {{}}` says that this is meant, and it then takes no part in them"
         )
     return seen
+
+
+def weight_problems(recipe: Recipe, classes: Sequence[str]) -> Iterator[str]:
+    """Names under `train.class_weights` that are no classes of who is trained."""
+    for where, config in _configs(recipe):
+        train = getattr(config, "train", None)
+        own = getattr(config, "classes", None) or classes  # of a teacher that learns some of them only
+        if isinstance(train, TrainConfig) and (problem := unknown_classes(train.class_weights, own)):
+            yield f"{where}.{problem}"

@@ -3,25 +3,27 @@
 Every error names file, line, column and path, and all errors are told at once.
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, ValidationError
 
 from students.config.cohort import CohortConfig
 from students.config.student import StudentConfig, TeacherLabelTerm, TeacherTermCommon
 from teachers.config.named import models_within
 from teachers.config.secrets import looks_like, without_password
-from teachers.config.strict import Config, ImportString
+from teachers.config.strict import Config, ImportString, Name
 from teachers.config.teacher import TeacherConfig
 from teachers.config.transfer_set import TransferSetConfig
+from teachers.errors import RecipeError
 
+from .errors import told
 from .file import Loc, nearest
+from .from_python import plain
 from .search import SearchConfig
 from .secrets import kept_problems, secret_problems, variables
 from .space import search_problems
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 Learner = StudentConfig | CohortConfig
 RESERVED = {"teachers", "ensemble", "control", "offline", "student"}
 
@@ -62,6 +64,23 @@ class Recipe(Config):
     """Where MLflow keeps the curves."""
     trust: list[ImportString] = []
     """Architectures that a model folder from elsewhere may name, beside ours."""
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """A checked recipe from a mapping as in its file.
+
+        Paths, tuples, numbers of NumPy, functions and classes (by name) may stand in it too. Raises RecipeError with all
+        that is wrong, by key.
+        """
+        value = plain(document)
+        try:
+            recipe = cls.model_validate(value)
+            problems = recipe.problems()
+        except ValidationError as error:
+            problems = [*told(cls, value, error)]
+        if problems:
+            raise RecipeError(by_key(problems))
+        return recipe
 
     def problems(self) -> list[tuple[Loc, str]]:
         """What is wrong between the parts of the recipe: (path, message)."""
@@ -104,10 +123,15 @@ class Recipe(Config):
                     ("cohorts", name, "members", member),
                     f"the name {member!r} is taken by the report; choose another",
                 )
-        if not self.learners:
-            yield ("students",), "there is nobody to train; add a student, or a cohort under `cohorts`"
+        if not self.learners and not self.teachers:
+            yield (
+                ("students",),
+                "there is nobody to ask or to train; add teachers, a student, or a cohort under `cohorts`",
+            )
         if self.transfer_set.label is None and self.transfer_set.labelled is not None:
             yield ("transfer_set", "labelled"), "there are no labels to keep: `label` is null"
+        if self.transfer_set.label is None and self.transfer_set.split.stratify:
+            yield ("transfer_set", "split", "stratify"), "there are no classes to divide: `label` is null"
 
     def _teacher_problems(self) -> Iterator[tuple[Loc, str]]:
         known = self.who_teaches()
@@ -204,6 +228,11 @@ class Recipe(Config):
             named = (getattr(config, "model", None), getattr(config, "function", None), config.preprocess.function)
             own += [*named, *models_within(getattr(config, "arguments", {}))]
         return tuple(sorted({*(name for name in own if name), *self.trust}))
+
+
+def by_key(problems: Iterable[tuple[Loc, str]]) -> str:
+    """One line a problem, of a recipe that has no file: `students.small.steps: unknown key`."""
+    return "\n".join(dict.fromkeys(f"{'.'.join(map(str, at)) or 'recipe'}: {what}" for at, what in problems))
 
 
 def learner_of(teacher: str) -> str:

@@ -79,6 +79,18 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
     return told
 
 
+def teachers_alone(report: Mapping[str, Any]) -> list[str]:
+    """What a run without a student came to."""
+    if learners(report) or not report["ensemble"]:
+        return []
+    each = ", ".join(f"{name} {percent(teacher['test_accuracy'])}" for name, teacher in report["teachers"].items())
+    together = report["ensemble"]
+    balanced = f"balanced {percent(together['balanced_accuracy'])}"
+    return [
+        f"teachers together: {percent(together['test_accuracy'])} of test rows, {balanced}; {each}; no student is in the recipe"
+    ]
+
+
 def mean_of(runs: Sequence[Mapping[str, Any]], key: str) -> float | None:
     """Over seeds; None where one has no such figure."""
     values = [run[key] for run in runs]
@@ -103,7 +115,11 @@ def spread(accuracy: Mapping[str, Any]) -> str:
 log = logging.getLogger(__name__)
 
 
+SHARED_VIEW = "collegium"
+"""Key of the view of an experiment's table that a run leaves there: with headline and gain as columns."""
+
+
 def deep_link(base: str, experiment_id: str, run_id: str | None = None) -> str:
-    """The experiment's table of runs, or one run; the bare page opens somewhere else."""
-    run = f"/{run_id}" if run_id else ""
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs{run}?workflowType=machine_learning"
+    """The experiment's table of runs in our view of it, or one run; the bare page opens somewhere else."""
+    run, view = (f"/{run_id}", "") if run_id else ("", f"&viewStateShareKey={SHARED_VIEW}")
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs{run}?workflowType=machine_learning{view}"

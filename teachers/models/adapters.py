@@ -28,6 +28,7 @@ from ..transfer_set.transfer_set import Column
 from ..users_code import imports
 from ..users_code.calls import calling
 from . import estimators
+from .asking import asked_until_answered
 from .folder import LoadedModel, ModelConfig, build_module, load_model, load_state, read_config, read_safetensors
 from .preprocess import Preprocessor
 
@@ -168,7 +169,7 @@ def _module(
     module = build_module(config.model, config.arguments, num_classes=len(names), input_shape=preprocessor.input_shape)
     load_state(module, _weights(config), str(config.weights), TeacherError)
     about = ModelConfig(config.model, config.arguments, names, preprocessor.resolved())
-    return _network(LoadedModel(module.to(device).eval(), about, preprocessor, torch.device(device)), config.output)
+    return _network(LoadedModel(module.to(device), about, preprocessor), config.output)
 
 
 def _network(model: LoadedModel, output: OutputKind) -> Teacher:
@@ -231,9 +232,12 @@ def _callable(config: CallableTeacher, classes: tuple[str, ...]) -> Teacher:
     if not callable(function):
         raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")
 
-    def forward(batch: Batch) -> Scores:
+    def ask(batch: Batch) -> Scores:
         with calling("function", config.function):
             scores: Scores = function(batch, **arguments)
         return scores
+
+    def forward(batch: Batch) -> Scores:
+        return asked_until_answered(ask, batch, config.function, retries=config.retries, pause_s=config.retry_pause_s)
 
     return LoadedTeacher(tuple(config.classes or classes), config.output, forward)

@@ -21,6 +21,7 @@ from .labels import classes_of, remapped
 from .look import Look
 from .shuffle import BadPosition, Reading, _group_keys, _ids, _labels
 from .splits import UNUSED, sample_keys, split_numbers
+from .stratify import stratified
 
 MOST_ROWS = 5_000_000
 AT_ONCE = 65_536
@@ -76,7 +77,8 @@ def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Count
         raise DataError(f"no usable row in the source; {len(bad)} were skipped")
     classes = seen.classes or classes_of(value for *_, values in found for value in values)
     _check_unique(told, np.concatenate([keys for keys, *_ in found]))
-    census, bad = limited(_census(found, classes, seen.classes is not None), bad, config.limit)
+    census, _ = stratified(_census(found, classes, seen.classes is not None), config, len(classes))
+    census, bad = limited(census, bad, config.limit)
     judge_bad_rows(bad, config)
     check_splits(census, {})
     usable = np.where(labelled_rows(census, config, len(classes)), census.labels, -1)

@@ -62,15 +62,20 @@ def split_numbers(keys: Keys, config: SplitConfig, given: SplitName | None) -> N
     numbers = np.array([SPLITS.index("test"), SPLITS.index("validation"), SPLITS.index("train"), UNUSED], np.uint8)
     if bounds[2] >= 1 - 1e-9:
         limits = limits[:2]
-    return numbers[np.searchsorted(limits, mixed(keys, "split", config.seed), side="right")]
+    return numbers[np.searchsorted(limits, place_of(keys, config), side="right")]
+
+
+def place_of(keys: Keys, config: SplitConfig) -> Keys:
+    """Where rows stand on the line that the shares cut, u64 [rows]: test first, then validation, then train."""
+    return mixed(keys, "split", config.seed)
 
 
 def choose_labelled(
     keys: Keys, labels: NDArray[np.int32], num_classes: int, count: int, seed: int, split: SplitName = "train"
 ) -> NDArray[np.bool_]:
-    """`count` rows, in proportion to the classes, at least one of each; bool [rows].
+    """`count` rows (or all, if fewer have a label), in proportion to the classes, at least one of each; bool [rows].
 
-    Raises DataError for fewer labels than classes, or more than there are; it names the `split`.
+    Raises DataError for fewer labels than classes; it names the `split`.
     """
     per_class = np.bincount(labels[labels >= 0], minlength=num_classes)
     wanted = quotas(per_class.tolist(), count, split)
@@ -85,11 +90,7 @@ def choose_labelled(
 def quotas(per_class: Sequence[int], count: int, split: SplitName = "train") -> list[int]:
     """Split `count` over classes by largest remainder, at least one for every class that has rows."""
     total = sum(per_class)
-    if count > total:
-        raise DataError(
-            f"transfer_set.labelled: {count:,} {split} rows, and {total:,} {split} rows have a label; give at most as "
-            f"many, or null for all"
-        )
+    count = min(count, total)
     present = sum(rows > 0 for rows in per_class)
     if count < present:
         raise DataError(

@@ -22,10 +22,8 @@ from ..storage.seal import check_format, digest_of, local
 if TYPE_CHECKING:
     from ..rows.rows import Rows
 
-FORMAT = 2
+FORMAT = 3
 NAME = "transfer_set.json"
-PART_BYTES = 60 * 2**20
-"""Of inputs in one part; what Arrow adds keeps it below 64 MiB."""
 
 SplitName = Literal["train", "validation", "test"]
 Kind = Literal["image", "number"]
@@ -96,6 +94,8 @@ class TransferSet:
     segments: tuple[Segment, ...]
     num_labelled: int
     report: dict[str, Any]
+    made_of: tuple[dict[str, Any], ...] = ()
+    """How each column is made of the source's: `InputPlan.document()`, what later rows are read by."""
     places: tuple[int, ...] | None = None
     """Of `of_classes`: where each prepared class stands among `classes`, -1: nowhere. None: as it was prepared."""
 
@@ -116,9 +116,12 @@ class TransferSet:
                 folder,
                 tuple(_column(column) for column in document["columns"]),
                 tuple(document["classes"]),
-                tuple(_segment(segment) for segment in document["segments"]),
+                tuple(
+                    Segment(**s | {"parts": tuple(Part(**part) for part in s["parts"])}) for s in document["segments"]
+                ),
                 document["num_labelled"],
                 document["report"],
+                tuple(document["made_of"]),
             )
         except (KeyError, TypeError) as error:
             raise StoreError(f"{path}: not a transfer set ({error!r}); remove the folder and prepare again") from error
@@ -275,10 +278,6 @@ def segment_digest(columns: Sequence[Column], view: int, parts: Sequence[Part]) 
     return digest_of({"view": view, "columns": shapes, "parts": contents})
 
 
-def rows_per_part(columns: Sequence[Column]) -> int:
-    return max(1, PART_BYTES // (8 + sum(column.bytes_per_row for column in columns)))
-
-
 def _open(path: Path) -> Any:
     try:
         return pa.ipc.open_file(pa.memory_map(str(path)))
@@ -294,7 +293,3 @@ def _numpy(array: pa.Array) -> NDArray[Any]:
 def _column(document: Mapping[str, Any]) -> Column:
     lists = {name: tuple(document[name]) for name in ("shape", "mean", "std")}
     return Column(document["name"], document["kind"], **lists, wide=document["wide"])
-
-
-def _segment(document: Mapping[str, Any]) -> Segment:
-    return Segment(**{**document, "parts": tuple(Part(**part) for part in document["parts"])})

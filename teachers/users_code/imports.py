@@ -13,8 +13,9 @@ from typing import Any
 
 from ..errors import EnvironmentUnfit, RecipeError
 from .calls import told_as
-from .code import UsersCode
+from .code import GATE, UsersCode
 from .following import OURS
+from .in_main import is_in_main
 from .reads import called
 
 UserPath = Path | UsersCode
@@ -46,6 +47,12 @@ def use_user_path(path: UserPath) -> None:
         path.take_up()
 
 
+def also_from(path: Path) -> None:
+    """The same for who only opens a model: where a user's directory stands already, as in a run, that stays."""
+    if not _used:
+        use_user_path(path)
+
+
 def submitted_folder() -> Path | None:
     """Where this node keeps what came with a submitted job; None outside of one."""
     spec = importlib.util.find_spec(SUBMITTED)
@@ -71,6 +78,8 @@ def load(import_string: str) -> Any:
     module_name, _, name = import_string.partition(":")
     cannot = told_as(lambda what: RecipeError(f"{import_string}: {module_name} cannot be imported: {what}"))
     with cannot, called("", import_string):
+        if is_in_main(import_string):
+            return GATE.value_of(import_string)
         module = _module(import_string, module_name)
     try:
         return getattr(module, name)
