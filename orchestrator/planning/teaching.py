@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from teachers.config.teacher import CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
+from teachers.config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
 from teachers.errors import UsersCodeError
 from teachers.users_code.imports import UserPath
 
@@ -62,6 +62,8 @@ class Teaching:
         from teachers.models.adapters import look_like_probabilities
         from teachers.soft_targets.combine.class_scores import align
 
+        if isinstance(config, CallableTeacher):
+            config = config.model_copy(update={"retries": 0})  # whoever plans wants to know now
         spec = TeacherSpec(name, config, trained, self.recipe.trusted(), self.user_path)
         questioner = loaded(spec, self.few, device_of(config.resources))
         classes = questioner.teacher.classes
