@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.record import finish, with_record
 from benchmarks.turns import in_turn, ratio
 from orchestrator.cluster.environment import set_environment
+from teachers.config.preprocess import Preprocess
 from teachers.config.resources import Resources
 from teachers.config.teacher import CallableTeacher, ModuleTeacher
 from teachers.config.transfer_set import NumpySource, SplitConfig, TransferSetConfig
@@ -85,6 +86,7 @@ def real(folder: Path) -> dict[str, Any]:
         model="teachers.zoo:conv_net",
         arguments={"width": WIDTH},
         weights=str(weights),
+        preprocess=Preprocess(normalise="auto"),
         replicas=NUM_REPLICAS,
         batch_size=BATCH_SIZE,
         resources=Resources(cpus=1),

@@ -113,6 +113,7 @@ class Bench:
             model="teachers.zoo:conv_net",
             arguments={"width": width},
             weights=str(weights),
+            preprocess=Preprocess(normalise="auto"),
             resources=Resources(cpus=1, gpus=gpus),
         )
         return TeacherSpec(name, config, None, (), self.folder)

@@ -20,6 +20,8 @@ from teachers.models.preprocess import Preprocessor
 from teachers.zoo import mlp
 
 MLP = {"kind": "module", "model": "teachers.zoo:mlp", "arguments": {"hidden": 4}}
+GIVEN = MLP | {"preprocess": {"normalise": "auto"}}
+"""With weights, whoever brings them says how they were fed."""
 TREES = {"kind": "sklearn", "model": "sklearn.ensemble:ExtraTreesClassifier", "arguments": {"n_estimators": 5}}
 
 
@@ -77,14 +79,14 @@ def write_safetensors(path, state):
 )
 def test_a_module_with_given_weights_says_what_that_module_says(load, digits, module, tmp_path, suffix, write):
     write(tmp_path / f"weights{suffix}", module.state_dict())
-    teacher = load(ModuleTeacher(**MLP, weights=str(tmp_path / f"weights{suffix}")))
+    teacher = load(ModuleTeacher(**GIVEN, weights=str(tmp_path / f"weights{suffix}")))
     torch.testing.assert_close(teacher(some_rows(digits)), expected_logits(module, digits))
     assert (teacher.classes, teacher.output) == (digits.classes, "logits")
 
 
 def test_a_prefix_is_taken_off_the_names(load, digits, module, tmp_path):
     write_safetensors(tmp_path / "w.safetensors", {f"module.{k}": v for k, v in module.state_dict().items()})
-    config = ModuleTeacher(**MLP, weights=str(tmp_path / "w.safetensors"), strip_prefix="module.")
+    config = ModuleTeacher(**GIVEN, weights=str(tmp_path / "w.safetensors"), strip_prefix="module.")
     torch.testing.assert_close(load(config)(some_rows(digits)), expected_logits(module, digits))
 
 
@@ -92,9 +94,9 @@ def test_weights_that_do_not_fit_are_listed_by_name(load, module, tmp_path):
     state = {f"module.{name}" if name.startswith("1.") else name: t for name, t in module.state_dict().items()}
     state["3.bias"] = torch.zeros(11)
     write_safetensors(tmp_path / "w.safetensors", state)
-    told = r"missing: 1\.bias, 1\.weight; unexpected: module\.1\.bias, module\.1\.weight; misshaped: 3\.bias \[11\], expected \[10\]"
+    told = r"2 missing: 1\.bias, 1\.weight; 2 unexpected: module\.1\.bias, module\.1\.weight; 1 misshaped: 3\.bias \[11\], expected \[10\]"
     with pytest.raises(TeacherError, match=told):
-        load(ModuleTeacher(**MLP, weights=str(tmp_path / "w.safetensors")))
+        load(ModuleTeacher(**GIVEN, weights=str(tmp_path / "w.safetensors")))
 
 
 class RunsCode:
@@ -106,13 +108,13 @@ def test_a_pickle_is_not_opened_without_opt_in(load, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"0.weight": RunsCode()}, tmp_path / "w.pt")
     with pytest.raises(TeacherError, match=r"runs whatever code is in it.*allow_pickle: true"):
-        load(ModuleTeacher(**MLP, weights="w.pt"))
+        load(ModuleTeacher(**GIVEN, weights="w.pt"))
     assert not (tmp_path / "code-was-run").exists()
 
 
 def test_a_pickled_module_teaches_with_opt_in(load, digits, module, tmp_path):
     torch.save(module, tmp_path / "w.pt")
-    teacher = load(ModuleTeacher(**MLP, weights=str(tmp_path / "w.pt"), allow_pickle=True))
+    teacher = load(ModuleTeacher(**GIVEN, weights=str(tmp_path / "w.pt"), allow_pickle=True))
     torch.testing.assert_close(teacher(some_rows(digits)), expected_logits(module, digits))
 
 
@@ -123,7 +125,7 @@ def test_a_file_that_holds_no_weights_is_said_to_hold_none(load, tmp_path, suffi
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(TeacherError, match=str(path)):
-        load(ModuleTeacher(**MLP, weights=str(path)))
+        load(ModuleTeacher(**GIVEN, weights=str(path)))
 
 
 def test_a_model_folder_teaches_with_its_own_classes(load, digits, module, tmp_path):

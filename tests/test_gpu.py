@@ -226,6 +226,7 @@ def test_a_gpu_without_room_for_a_batch_gets_smaller_ones_until_every_row_is_lab
     hidden, weights = 1 << 17, tmp_path / "weights.safetensors"  # a row takes 2 x 0.5 MiB on its way
     save_file(mlp(hidden, num_classes=10, input_shape=(1, 8, 8)).state_dict(), weights)
     fields = {"kind": "module", "model": "teachers.zoo:mlp", "arguments": {"hidden": hidden}, "weights": str(weights)}
+    fields["preprocess"] = {"normalise": "auto"}
     at_ease, _ = labelled_by(ModuleTeacher(**fields, batch_size=64), a_task(digits, tmp_path / "at_ease"), "cuda")
 
     torch.cuda.empty_cache()

@@ -20,6 +20,7 @@ from students.runs.run import Live
 from students.runs.session import PlainSession
 from students.training.look_ahead import LookAhead
 from students.training.train import Training
+from teachers.config.preprocess import Preprocess
 from teachers.config.resources import Resources
 from teachers.config.teacher import CallableTeacher, ModuleTeacher
 from teachers.errors import EnvironmentUnfit, RecipeError, TeacherError, UsersCodeError
@@ -67,7 +68,12 @@ def network(folder, name, seed, **fields):
     weights = folder / f"{name}.safetensors"
     save_file(state, weights)
     config = ModuleTeacher(
-        kind="module", model="teachers.zoo:mlp", arguments={"hidden": 16}, weights=str(weights), **fields
+        kind="module",
+        model="teachers.zoo:mlp",
+        arguments={"hidden": 16},
+        weights=str(weights),
+        preprocess=Preprocess(normalise="auto"),
+        **fields,
     )
     return TeacherSpec(name, config, None, (), folder)
 

@@ -97,7 +97,7 @@ def test_weights_that_do_not_fit_are_listed_by_name(module, tmp_path):
     state["classifier.weight"] = torch.zeros(3, 7)
     del state["stem.0.weight"]
     save_model(tmp_path, state, config())
-    told = r"missing: stem\.0\.weight; unexpected: extra\.weight; misshaped: classifier\.weight \[3, 7\], expected \[3, 16\]"
+    told = r"1 missing: stem\.0\.weight; 1 unexpected: extra\.weight; 1 misshaped: classifier\.weight \[3, 7\], expected \[3, 16\]"
     with pytest.raises(StoreError, match=told):
         load_model(tmp_path)
 
@@ -111,7 +111,7 @@ def test_a_newer_format_is_refused_naming_both(module, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(None, "not a model folder"), ("{", "JSON"), ('{"format": 1}', "'model'")]
+    ("content", "told"), [(None, "is no Collegium model folder"), ("{", "JSON"), ('{"format": 1}', "'model'")]
 )
 def test_what_is_no_model_folder_is_said_to_be_none(tmp_path, content, told):
     if content is not None:

@@ -200,9 +200,7 @@ def test_changed_weights_are_labelled_anew_beside_the_old(ray_cluster: None, tmp
         shapes = {"1.weight": (16, 64), "1.bias": (16,), "3.weight": (10, 16), "3.bias": (10,)}
         save_file({name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}, weights)
         trees = "{kind: sklearn, model: 'sklearn.linear_model:LogisticRegression'}"
-        wide = (
-            f"{{kind: module, model: 'teachers.zoo:mlp', arguments: {{hidden: 16}}, weights: {weights}, require: null}}"
-        )
+        wide = f"{{kind: module, model: 'teachers.zoo:mlp', arguments: {{hidden: 16}}, weights: {weights}, preprocess: {{normalise: auto}}, require: null}}"
         return f"teachers={{wide: {wide}, trees: {trees}}}"
 
     def label(override: str) -> dict[str, str]:

@@ -146,6 +146,14 @@ def test_a_teacher_that_is_trained_here_learns_classes_of_the_transfer_set_and_n
     ]
 
 
+def test_a_gain_that_no_run_could_show_is_refused_before_it(tmp_path: Path) -> None:
+    gain = "students.small.require={gain: 0.01}"
+    one_seed = complaint(tmp_path, DIGITS, gain, "students.small.train.seeds=[0]")
+    assert "students.small.require.gain" in one_seed and "no second seed" in one_seed
+    assert "there is no control" in complaint(tmp_path, DIGITS, gain, "students.small.control=false")
+    load_recipe(ROOT / "recipes" / "digits.yaml", [gain, "students.small.train.seeds=[0, 1]"])
+
+
 def test_a_student_that_hears_none_of_its_teachers_is_refused(tmp_path: Path) -> None:
     told = complaint(tmp_path, DIGITS, "students.small.objective=[{loss: hard}]")
     assert "students.small: no term listens to the teachers ['wide', 'deep', 'trees']; add `{loss: soft}`" in told

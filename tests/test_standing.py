@@ -252,7 +252,7 @@ def random_teacher(folder: Path) -> str:
     generator = torch.Generator().manual_seed(0)
     shapes = {"1.weight": (16, 64), "1.bias": (16,), "3.weight": (10, 16), "3.bias": (10,)}
     save_file({name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}, folder / "random.safetensors")  # fmt: skip
-    return f"teachers.wide={{kind: module, model: 'teachers.zoo:mlp', arguments: {{hidden: 16}}, weights: '{folder / 'random.safetensors'}'"
+    return f"teachers.wide={{kind: module, model: 'teachers.zoo:mlp', arguments: {{hidden: 16}}, weights: '{folder / 'random.safetensors'}', preprocess: {{normalise: auto}}"
 
 
 def test_a_dead_teacher_ends_the_run_before_students_train_and_can_be_meant(ray_cluster: None, tmp_path: Path) -> None:

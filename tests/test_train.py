@@ -538,6 +538,8 @@ def test_one_and_two_workers_draw_the_same_augmentation_and_dropout(digits, stor
             {"accumulate": 1},
             {"model": "training_runs:Leaky", "augment": "affine", "labelled_fraction": 0.3},
         ),
+        "a part that is not used": ({}, {}, {"model": "training_runs:WithASpareHead"}),
+        "and parts of a batch": ({"accumulate": 4}, {"accumulate": 2}, {"model": "training_runs:WithASpareHead"}),
     }
     options = {"learning_rate": 1e-3, "steps": 20}
     pairs = []

@@ -36,6 +36,17 @@ class Leaky(torch.nn.Sequential):
         super().__init__(*layers, torch.nn.Linear(32, num_classes))
 
 
+class WithASpareHead(torch.nn.Sequential):
+    """A head that the forward does not use, as a network for pretraining has."""
+
+    def __init__(self, num_classes, input_shape):
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(int(np.prod(input_shape)), num_classes))
+        self.spare = torch.nn.Linear(3, 7)
+
+    def forward(self, inputs):
+        return self[1](self[0](inputs))
+
+
 def make_store(folder, transfer_set, *, name="wide", encoding="dense", seed=0, classes=None, noise=1.0):
     """What a teacher that knows the true class, with noise, says of the training rows; `classes` orders its columns."""
     (segment,) = transfer_set.of("train")

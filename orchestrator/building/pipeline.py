@@ -12,7 +12,7 @@ from teachers.process.waiting import SideBySide
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..cluster.capacity import workers_of
-from ..recipe.checks import weight_problems
+from ..recipe.checks import class_problems, folder_problems
 from ..recipe.model import Recipe, is_trained_here, name_in_recipe
 from ..recipe.seen_rows import seen_problems
 from ..stages import keys
@@ -71,10 +71,7 @@ def build(context: Context, until: Until = "export") -> Results:
 def train_in_order(context: Context, generations: Sequence[list[str]]) -> Results:
     """Everything that teaches these students and cohorts, and they themselves; who assists others labels for them."""
     results = Results(prepare.prepare(context))
-    classes = TransferSet.open(results.prepared.folder).classes
-    problems = [*seen_problems(context.recipe, results.prepared.stage.inputs["source"])]
-    if problems := [*problems, *weight_problems(context.recipe, classes)]:
-        raise RecipeError("\n".join(problems))
+    check_prepared(context.recipe, results.prepared)
     with SideBySide("stage", 1 + len(context.recipe.who_teaches())) as threads:
         label_teachers(context, results, threads)
         judge_who_teaches(context, results, "teachers", list(context.recipe.teachers))
@@ -82,6 +79,16 @@ def train_in_order(context: Context, generations: Sequence[list[str]]) -> Result
             train(context, results, generation)
             label_assistants(context, results, generation, threads)
     return results
+
+
+def check_prepared(recipe: Recipe, prepared: Built) -> None:
+    """Raise RecipeError with what only the prepared rows could tell, before anybody is trained or asked about them."""
+    transfer_set = TransferSet.open(prepared.folder)
+    problems = [*folder_problems(recipe), *seen_problems(recipe, prepared.stage.inputs["source"])]
+    if problems := problems or [
+        *class_problems(recipe, transfer_set.classes, transfer_set.report["labelled_per_class"])
+    ]:
+        raise RecipeError("\n".join(problems))
 
 
 def train(context: Context, results: Results, names: list[str]) -> None:

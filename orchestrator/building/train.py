@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from students.config.student import HardTerm, StudentConfig
-from teachers.config.teacher import ModuleTeacher, SklearnTeacher, TeacherConfig
+from teachers.config.teacher import ModuleTeacher, SklearnTeacher, TeacherConfig, TeacherTrain
 from teachers.storage import mirror
 from teachers.storage.seal import Seal, digest_of, write_seal
 from teachers.users_code.calls import within
@@ -77,29 +77,32 @@ def network_of(recipe: Recipe, name: str, built: Built) -> Path:
 
 
 def _teacher_run(context: Context, stage: Stage, prepared: Built, folder: Path) -> "Run":
-    from students.runs.run import Run
-
     config = context.recipe.teachers[stage.name]
     assert isinstance(config, ModuleTeacher) and config.train is not None
-    name = f"teacher/seed-{config.train.seed}"
-    classes = tuple(config.classes or ())
+    train = in_steps(config.train, prepared.folder, labelled_only=True, classes=config.classes or ())
+    where: dict[str, Any] = {"folder": folder, "transfer_set": prepared.folder, "user_path": context.user_path}
+    return teacher_run(stage.name, config, train, trust=context.recipe.trusted(), **where)
+
+
+def teacher_run(name: str, config: ModuleTeacher, train: TeacherTrain, *, folder: Path, **common: Any) -> "Run":
+    """The training of a teacher that is a network; `train` is in steps."""
+    from students.runs.run import Run
+
+    run = f"teacher/seed-{train.seed}"
     return Run(
-        name=name,
-        folder=folder / name,
+        name=run,
+        folder=folder / run,
         stage=folder,
-        stage_name=stage.title,
+        stage_name=f"train_teacher/{name}",
         model=config.model,
         arguments=config.arguments,
         preprocess=config.preprocess,
         objective=(HardTerm(loss="hard"),),
-        train=in_steps(config.train, prepared.folder, labelled_only=True, classes=classes),
-        seed=config.train.seed,
-        transfer_set=prepared.folder,
-        sources=(),
+        train=train,
+        seed=train.seed,
         labelled_only=True,
-        classes=classes,
-        user_path=context.user_path,
-        trust=context.recipe.trusted(),
+        classes=tuple(config.classes or ()),
+        **common,
     )
 
 

@@ -89,7 +89,9 @@ def init(target: Path, name: str, listing: bool) -> None:
 @with_out
 @with_address
 @with_json
-@click.option("--check", "dry_forward", is_flag=True, help="Also run one batch of zeros through every network.")
+@click.option(
+    "--check", is_flag=True, help="Also count every class, and try all who teach or learn on a batch of real rows."
+)
 @click.option("--autoscaling", is_flag=True, help="The cluster adds nodes: tell what waits for them, refuse nothing.")
 def plan(
     recipe: str,
@@ -97,7 +99,7 @@ def plan(
     out: Path | None,
     address: str | None,
     as_json: bool,
-    dry_forward: bool,
+    check: bool,
     autoscaling: bool,
 ) -> None:
     """Validate a recipe; show its stages, what would be reused, what is needed; of a cluster, which nodes."""
@@ -110,7 +112,7 @@ def plan(
     if autoscaling:
         os.environ[AUTOSCALING] = "1"
     loaded = load_recipe(find(recipe), overrides)
-    made = make_plan(loaded, out or Path("out") / loaded.name, dry_forward=dry_forward, address=address)
+    made = make_plan(loaded, out or Path("out") / loaded.name, check=check, address=address)
     if as_json:
         click.echo(json.dumps(made.record(), indent=1))
         return
@@ -121,9 +123,8 @@ def plan(
         click.echo(line)
     for line in ["", *(f"memory   {holding.line()}" for holding in made.memory)] if made.memory else []:
         click.echo(line)
-    click.echo(
-        f"\nabout {made.bytes_needed / 2**20:,.1f} MiB of {made.bytes_free / 2**20:,.0f} MiB free; nothing was written"
-    )
+    needed = f"about {made.bytes_needed / 2**20:,.1f} MiB" if made.bytes_needed else "as much as `prepare` finds"
+    click.echo(f"\n{needed} of {made.bytes_free / 2**20:,.0f} MiB free; nothing was written")
     for note in made.notes:
         click.echo(f"note: {note}")
 

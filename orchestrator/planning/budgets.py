@@ -5,13 +5,16 @@ Rows are those of the prepared transfer set, or about those that the recipe's sh
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from students.config.cohort import CodistillationCohort
+from students.config.student import check_ramps
 from teachers.config.training import TrainConfig
+from teachers.errors import CollegiumError
+from teachers.preparing.count import Counted
 from teachers.preparing.look import Look
-from teachers.transfer_set.transfer_set import SplitName, TransferSet
+from teachers.transfer_set.transfer_set import SplitName
 
+from ..cluster.capacity import workers_of
 from ..recipe.model import Recipe, name_in_recipe
 
 FEWEST_STEPS = 100
@@ -28,11 +31,10 @@ class Rows:
     exact: bool
 
     @classmethod
-    def of(cls, recipe: Recipe, seen: Look, prepared: Path | None) -> "Rows | None":
+    def of(cls, recipe: Recipe, seen: Look, counted: Counted | None) -> "Rows | None":
         """None where only reading every row tells."""
-        if prepared is not None:
-            counted = TransferSet.open(prepared).report
-            return cls(counted["rows"], counted["labelled"], True)
+        if counted is not None:
+            return cls(counted.rows, counted.num_labelled, True)
         if seen.rows_by_split is None:
             return None
         asked = recipe.transfer_set.labelled_by_split
@@ -56,7 +58,13 @@ def label_notes(recipe: Recipe, rows: Rows | None) -> Iterator[str]:
 
 
 def budget_notes(recipe: Recipe, rows: Rows | None) -> Iterator[str]:
-    """Trainings that are too short to learn, or to be stopped."""
+    """Trainings that are too short to learn or to be stopped, or that nothing stops."""
+    if rows is not None and rows.exact and not rows.labelled["validation"]:
+        trainings = {f"teachers.{name}": getattr(each, "train", None) for name, each in recipe.teachers.items()}
+        trainings |= {name_in_recipe(recipe, name): each.train for name, each in recipe.learners.items()}
+        for where, train in trainings.items():
+            if train is not None and train.early_stopping is not None:
+                yield f"{where}.train.early_stopping: no validation row has a label to stop by, so it trains to the end"
     for name, teacher in recipe.teachers.items():
         if teacher.kind == "module" and teacher.train is not None:
             yield from _of_training(f"teachers.{name}", teacher.train, rows, rows.labelled["train"] if rows else None)
@@ -96,6 +104,22 @@ def _of_training(key: str, train: TrainConfig, rows: Rows | None, drawn: int | N
             f"{key}.train.early_stopping: patience {train.early_stopping.patience} is not less than the {looks} looks at "
             f"validation of {steps:,} steps, so it never stops one; give a smaller `patience`, or `evaluate_every`"
         )
+
+
+def budget_problems(recipe: Recipe, counted: Counted) -> Iterator[str]:
+    """Budgets that cannot be what they say, with the rows that there are."""
+    from students.data.batches import labelled_share
+    from students.training.optimize import resolve_steps
+
+    for name, learner in recipe.learners.items():
+        where, train = name_in_recipe(recipe, name), learner.train
+        steps = resolve_steps(train, counted.rows["train"])
+        try:
+            check_ramps(learner.objective, train.model_copy(update={"steps": steps, "epochs": None}))
+            if train.labelled_fraction is not None and name in recipe.students:
+                labelled_share(train, workers_of(learner))
+        except (ValueError, CollegiumError) as error:
+            yield f"{where}.{error}"
 
 
 def floor_notes(recipe: Recipe) -> list[str]:

@@ -3,12 +3,14 @@
 `plan` tells all of it; a run looks before it starts Ray. Knows nothing of stages.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from teachers.config.teacher import TeacherConfig
 from teachers.config.training import TrainConfig, unknown_classes
 from teachers.errors import CollegiumError, EnvironmentUnfit, RecipeError, StoreError
+from teachers.users_code.calls import within
 from teachers.users_code.imports import load
 
 from . import model
@@ -31,7 +33,8 @@ def import_problems(recipe: Recipe) -> Iterator[str]:
 
 def check_before_work(recipe: Recipe) -> None:
     """Raise RecipeError with all that is wrong with names and model folders: found before hours of work, not after."""
-    if problems := [*import_problems(recipe), *folder_problems(recipe), *seen_problems(recipe)]:
+    problems = [*import_problems(recipe), *folder_problems(recipe), *file_problems(recipe), *seen_problems(recipe)]
+    if problems:
         raise RecipeError("\n".join(problems))
 
 
@@ -56,6 +59,20 @@ def folder_problems(recipe: Recipe) -> Iterator[str]:
                 check_trusted(read_config(Path(teacher.path)), recipe.trusted(), Path(teacher.path))
             except CollegiumError as error:
                 yield f"teachers.{name}.path: {error}"
+
+
+def file_problems(recipe: Recipe) -> Iterator[str]:
+    """Weights that are not there, or whose file does not say what it must, as far as that is known unloaded."""
+    from teachers.models.foreign import given_problem, no_weights
+
+    for name, teacher in recipe.teachers.items():
+        problem = ""
+        if teacher.kind == "sklearn" and teacher.weights is not None:
+            problem = given_problem(teacher)
+        elif teacher.kind == "module" and teacher.weights is not None:
+            problem = no_weights(Path(teacher.weights))
+        if problem:
+            yield f"teachers.{name}.{problem}"
 
 
 def _import_strings(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -85,31 +102,62 @@ def _configs(recipe: Recipe) -> Iterator[tuple[str, Any]]:
                 yield f"{kind}.{name}.members.{member}", own
 
 
-def class_problems(recipe: Recipe, classes: Sequence[str] | None) -> Iterator[str]:
-    """Teachers whose declared classes do not fit the transfer set's, and weights of classes that are none."""
-    from teachers.models.folder import read_config
+def class_problems(
+    recipe: Recipe, classes: Sequence[str] | None, labelled: Mapping[str, int] | None = None
+) -> Iterator[str]:
+    """Teachers whose classes do not fit the transfer set's, and weights of classes that are none.
+
+    `labelled`: how many training rows of each class may be learnt from, as far as that is known.
+    """
     from teachers.soft_targets.combine.class_scores import align
 
     if classes is None:
         return
     yield from weight_problems(recipe, classes)
     for name, teacher in recipe.teachers.items():
-        if model.is_trained_here(teacher) and (
-            strange := [each for each in teacher.classes or () if each not in classes]
-        ):
-            yield (
-                f"teachers.{name}.classes: {strange} are not in the transfer set, which has {', '.join(classes[:10])}; a "
-                f"teacher that is trained here learns classes of the transfer set"
-            )
-            continue
+        trained = model.is_trained_here(teacher)
         try:
-            own = read_config(Path(teacher.path)).classes if teacher.kind == "checkpoint" else teacher.classes
-            if own is not None:
-                align(own, classes, teacher.class_map)
+            with within(f"teachers.{name}"):
+                own = _learnt(teacher, classes, labelled) if trained else _known(teacher, classes)
+                if own is not None:
+                    align(own, classes, teacher.class_map)
         except StoreError:
             continue  # told with the other problems of folders
         except RecipeError as error:
-            yield f"teachers.{name}: {error}"
+            yield str(error)
+
+
+def _known(teacher: TeacherConfig, classes: Sequence[str]) -> Sequence[str] | None:
+    """What a teacher that is brought scores; None where only its file tells."""
+    from teachers.models.folder import read_config
+
+    if teacher.kind == "checkpoint":
+        return read_config(Path(teacher.path)).classes
+    return teacher.classes or (None if teacher.kind == "sklearn" else classes)
+
+
+def _learnt(teacher: TeacherConfig, classes: Sequence[str], labelled: Mapping[str, int] | None) -> Sequence[str]:
+    """What a teacher that is trained here will score. Raises RecipeError where it cannot learn that."""
+    wanted = teacher.classes or classes
+    if strange := [each for each in wanted if each not in classes]:
+        raise RecipeError(
+            f"classes: {strange} are not in the transfer set, which has {', '.join(classes[:10])}; a "
+            f"teacher that is trained here learns classes of the transfer set"
+        )
+    if labelled is None:
+        return wanted
+    seen = [each for each in wanted if labelled[each]]
+    if not seen:
+        raise RecipeError("there is no labelled training row to train it on; give labels, or weights")
+    if teacher.kind == "module":
+        return wanted
+    absent = [each for each in wanted if not labelled[each]]
+    if absent and teacher.class_map is None:
+        raise RecipeError(
+            f"no labelled training row is of {', '.join(map(repr, absent[:10]))}, so the estimator cannot learn it; "
+            f"`class_map: {{}}` says that this is meant, and it then takes no part in them"
+        )
+    return seen
 
 
 def weight_problems(recipe: Recipe, classes: Sequence[str]) -> Iterator[str]:

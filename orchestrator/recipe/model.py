@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from students.config.cohort import CohortConfig
 from students.config.student import StudentConfig, TeacherLabelTerm, TeacherTermCommon
+from teachers.config.named import models_within
 from teachers.config.secrets import looks_like, without_password
 from teachers.config.strict import Config, ImportString, Name
 from teachers.config.teacher import TeacherConfig
@@ -85,7 +86,7 @@ class Recipe(Config):
         """What is wrong between the parts of the recipe: (path, message)."""
         document = self.model_dump(mode="json")
         found = [*secret_problems(document), *kept_problems(document)]
-        found += [*self._name_problems(), *self._teacher_problems(), *self._cycle_problems()]
+        found += [*self._name_problems(), *self._teacher_problems(), *self._cycle_problems(), *self._gate_problems()]
         return found if found or self.search is None else [*search_problems(self)]
 
     @property
@@ -149,6 +150,16 @@ class Recipe(Config):
                         f"teacher {name!r} keeps only labels; use `loss: teacher_label`, or `encoding: dense` for it",
                     )
 
+    def _gate_problems(self) -> Iterator[tuple[Loc, str]]:
+        """Gates that every run would miss, after all its work."""
+        for learner, config in self.learners.items():
+            if config.require is None or config.require.gain is None:
+                continue
+            if not config.control or len(config.train.seeds) < 2:
+                lacking = "control" if not config.control else "second seed"
+                where = ("students" if learner in self.students else "cohorts", learner, "require", "gain")
+                yield where, f"a gain is known with a control and two seeds or more; here there is no {lacking}"
+
     def _label_only(self, config: Learner, term: object) -> list[str]:
         if not isinstance(term, TeacherTermCommon) or isinstance(term, TeacherLabelTerm):
             return []
@@ -210,11 +221,13 @@ class Recipe(Config):
         return [name for name in heard if name in self.teachers and self.teachers[name].mode == "live"]
 
     def trusted(self) -> tuple[str, ...]:
-        """Every architecture that the recipe itself names."""
-        own = [config.model for config in self.students.values()]
-        own += [member.model for cohort in self.cohorts.values() for member in cohort.members.values()]
-        own += [config.model for config in self.teachers.values() if config.kind == "module"]
-        return tuple(sorted({*own, *self.trust}))
+        """Every architecture and function that the recipe itself names: who wrote it vouches for them."""
+        members = [member for cohort in self.cohorts.values() for member in cohort.members.values()]
+        own = []
+        for config in (*self.teachers.values(), *self.students.values(), *members):
+            named = (getattr(config, "model", None), getattr(config, "function", None), config.preprocess.function)
+            own += [*named, *models_within(getattr(config, "arguments", {}))]
+        return tuple(sorted({*(name for name in own if name), *self.trust}))
 
 
 def by_key(problems: Iterable[tuple[Loc, str]]) -> str:

@@ -21,6 +21,11 @@ def told(standings: Mapping[str, Standing]) -> Iterator[str]:
     for name, found in standings.items():
         if found.get("stands") == "no better":
             yield f"Teacher {name} is {no_better(found)}. `require: null` says that this is meant."
+        if found.get("like_probabilities"):
+            yield (
+                f"Teacher {name} gives logits that are 0 to 1 and sum to 1 in every row, as probabilities do: if they are, "
+                f"every figure of it, and of who learns from it, is wrong until the recipe says `output: probabilities`."
+            )
         if far := found.get("far_below"):
             yield _far_below(name, found, standings[far["best"]], far)
 

@@ -29,11 +29,13 @@ class Ranks:
     def report(self, run: Run | CohortRun, records: Sequence[Record]) -> None:
         deliver_records(self.mailbox, run.stage, records)
 
-    def wrap(self, module: nn.Module) -> nn.Module:
+    def wrap(self, module: nn.Module, *, uses_all: bool = True) -> nn.Module:
         if self.world == 1:
             return module
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=devices, process_group=self.group)
+        return DistributedDataParallel(
+            module, device_ids=devices, process_group=self.group, find_unused_parameters=not uses_all
+        )
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         if self.world > 1:

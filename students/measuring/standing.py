@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from teachers.models.adapters import look_like_probabilities
 from teachers.soft_targets.combine.class_scores import align, mean_probability
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.transfer_set.transfer_set import TransferSet
@@ -61,8 +62,9 @@ def _standing(logits: Tensor, labels: Tensor, known: Tensor, classes: Sequence[s
     mine = known[labels]
     said, labels = logits[mine].argmax(-1), labels[mine]
     counts = torch.bincount(labels, minlength=len(classes))
+    like_probabilities = look_like_probabilities(logits[:, known])
     found = standing(int((said == labels).sum()), len(labels), int(counts.max()))
-    return {**found, "commonest": classes[int(counts.argmax())]}
+    return {**found, "commonest": classes[int(counts.argmax())], "like_probabilities": like_probabilities}
 
 
 def standing(right: int, rows: int, commonest: int) -> dict[str, Any]:

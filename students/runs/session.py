@@ -34,8 +34,8 @@ class Session(Protocol):
     def report(self, run: Run | CohortRun, records: Sequence[Record]) -> None:
         """Keep points of curves; called by rank 0, never waits."""
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module whose backward averages gradients over all ranks."""
+    def wrap(self, module: nn.Module, *, uses_all: bool = True) -> nn.Module:
+        """The module whose backward averages gradients over all ranks; `uses_all`: of every parameter in every step."""
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, in place."""
@@ -69,7 +69,7 @@ class PlainSession:
     def report(self, run: Run | CohortRun, records: Sequence[Record]) -> None:
         deliver_records(self.mailbox, run.stage, records)
 
-    def wrap(self, module: nn.Module) -> nn.Module:
+    def wrap(self, module: nn.Module, *, uses_all: bool = True) -> nn.Module:
         return module
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:

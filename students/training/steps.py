@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from teachers.errors import RecipeError
-from teachers.models.folder import build_module
+from teachers.models.folder import build_module, not_passed
 from teachers.models.preprocess import Preprocessor
 from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import calling
@@ -67,6 +67,7 @@ class Stepper:
             input_shape=preprocessor.input_shape,
         )
         self.module.to(session.device).train()
+        self.preprocessor = preprocessor
         self.generator = torch.Generator(session.device)
         self.generators = default_generators(session.device)
         self.parts = equal_parts(run.train.batch_size // session.world, run.train.accumulate)
@@ -75,8 +76,11 @@ class Stepper:
         """Make the optimiser. `whole`: the module with what else is trained, its projectors or its siblings."""
         self.whole = self.module if whole is None else whole.to(self.session.device).train()
         warn_of_batch_statistics(self.whole, self.run, self.session)
+        alone = self.session.world == 1 or whole is not None
+        zeros = self.preprocessor.of_zeros(1, self.session.device)
+        idle = [] if alone else without_a_part(self.module, zeros, self.run.model)
         compiled: Any = torch.compile(self.whole) if self.run.train.compile else self.whole
-        self.network = self.session.wrap(compiled)
+        self.network = self.session.wrap(compiled, uses_all=not idle)
         self.optimizer = make_optimizer(self.whole.parameters(), self.run.train, self.session.device)
         return self
 
@@ -169,7 +173,7 @@ class Stepper:
         if found != [num_rows, self.num_classes]:
             raise RecipeError(
                 f"model: {self.run.model} gives {found} for {num_rows} rows, expected [{num_rows}, {self.num_classes}]: "
-                f"a score for each row and class"
+                f"a score for each row and class{not_passed(self.run.model, self.run.arguments, self.num_classes)}"
             )
 
     def learning_rate(self, step: int) -> float:
@@ -212,6 +216,22 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 def rows_of(inputs: Network, part: slice) -> Network:
     return inputs[part] if isinstance(inputs, Tensor) else {name: column[part] for name, column in inputs.items()}
+
+
+def without_a_part(module: nn.Module, inputs: Network, model: str) -> list[str]:
+    """Parameters that have no part in what a network gives, as the head of another task: they get no gradient.
+
+    Asked at rest, so that nothing in it changes.
+    """
+    module.eval()
+    with calling("model", model):
+        said = module(inputs)
+    if isinstance(said, Tensor):  # else its first step tells
+        said.sum().backward()  # type: ignore[no-untyped-call]
+    idle = [name for name, each in module.named_parameters() if each.requires_grad and each.grad is None]
+    module.zero_grad()
+    module.train()
+    return idle if isinstance(said, Tensor) else []
 
 
 def warn_of_batch_statistics(module: nn.Module, run: Run, session: Session) -> None:

@@ -28,8 +28,27 @@ class Preprocess(Config):
     resize: int | None = Field(None, ge=1, le=4096)
     """Edge in pixels, bilinear with antialiasing; null: as stored."""
     normalise: Literal["auto"] | Normalise | None = "auto"
-    """`auto`: mean and standard deviation of the training rows; null: images as value / 255, numbers as they are."""
+    """`auto`: mean and standard deviation of the training rows, the default of what is trained here; null: images as value / 255, numbers as they are. A network or an estimator with given `weights` must be told how it was fed; a scikit-learn pipeline is fed as it is."""
     function: ImportString | None = None
     """Instead of all that: a function from {column: array [rows, ...]} to the network's input."""
     files: list[str] = []
     """Files and folders that the function reads; they count by content."""
+
+    @property
+    def is_stated(self) -> bool:
+        """Whether somebody says how the network was fed, rather than leaving it to the default."""
+        return self.function is not None or "normalise" in self.model_fields_set
+
+    def as_made(self) -> Self:
+        """The same, unnormalised and still not stated: for what may scale its inputs itself."""
+        made = self.model_copy(update={"normalise": None})
+        made.model_fields_set.discard("normalise")
+        return made
+
+
+HOW_IT_WAS_FED = (
+    "`preprocess: {normalise: null}` (images as value / 255, numbers as they are), "
+    "`{normalise: {mean: [...], std: [...]}}` (those of its own training), "
+    "or `{normalise: auto}` (mean and standard deviation of this transfer set's training rows)"
+)
+"""What to say of weights that are brought."""

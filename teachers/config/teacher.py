@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .preprocess import Preprocess
+from .preprocess import HOW_IT_WAS_FED, Preprocess
 from .resources import Resources
 from .strict import Config, ImportString
 from .training import TrainConfig
@@ -96,6 +96,12 @@ class ModuleTeacher(TeacherCommon):
             raise ValueError("give `train` (trained here) or `weights` (a file), one of them")
         return self
 
+    @model_validator(mode="after")
+    def is_told_how_it_was_fed(self) -> Self:
+        if self.weights is not None and not self.preprocess.is_stated:
+            raise ValueError(f"`weights` are given, so say how they were fed when they were trained: {HOW_IT_WAS_FED}")
+        return self
+
 
 class CheckpointTeacher(TeacherCommon):
     """A Collegium model folder: yesterday's student teaches."""
@@ -105,6 +111,12 @@ class CheckpointTeacher(TeacherCommon):
     """The folder."""
     files: list[str] = []
     """Files and folders that the code of its architecture reads; they count by content."""
+
+    @model_validator(mode="after")
+    def has_a_preprocess_of_its_own(self) -> Self:
+        if self.preprocess != Preprocess():
+            raise ValueError("the folder says how its network is fed: leave `preprocess` out")
+        return self
 
 
 class SklearnTeacher(TeacherCommon):
@@ -130,6 +142,12 @@ class SklearnTeacher(TeacherCommon):
             raise ValueError("give `model` (trained here) or `weights` (a skops file), one of them")
         return self
 
+    @model_validator(mode="after")
+    def is_fed_as_it_was_made(self) -> Self:
+        if self.weights is not None and not self.preprocess.is_stated:
+            object.__setattr__(self, "preprocess", self.preprocess.as_made())  # whether that will do, the file says
+        return self
+
     @property
     def output(self) -> OutputKind:
         return "probabilities"
@@ -140,7 +158,7 @@ class CallableTeacher(TeacherCommon):
 
     kind: Literal["callable"]
     function: ImportString
-    """`package.module:name`; gets canonical inputs, so `preprocess` is not used."""
+    """`package.module:name`; gets canonical inputs, which it prepares itself: it has no `preprocess`."""
     arguments: dict[str, Any] = {}
     """Keyword arguments of the function; `${NAME}` in them is a variable of the environment."""
     files: list[str] = []
@@ -153,6 +171,12 @@ class CallableTeacher(TeacherCommon):
     """Times that rows which it could not answer (`None` in place of their scores, `AskAgain`, an HTTP server that is away or too busy) are asked again, they alone."""
     retry_pause_s: float = Field(1.0, ge=0)
     """Before they are asked again the first time, in seconds; each further pause is twice as long, and what a server asks for counts too."""
+
+    @model_validator(mode="after")
+    def prepares_its_inputs_itself(self) -> Self:
+        if self.preprocess != Preprocess():
+            raise ValueError("a function gets canonical inputs and prepares them itself: leave `preprocess` out")
+        return self
 
 
 TeacherConfig = Annotated[

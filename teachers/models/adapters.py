@@ -137,6 +137,14 @@ def check_scores(scores: Scores, teacher: Teacher, name: str, sample_key: np.nda
     return checked
 
 
+def look_like_probabilities(logits: np.ndarray | Tensor) -> bool:
+    """Whether scores `[rows, C]` that are called logits are nowhere below 0 and sum to 1 in every row."""
+    scores = torch.as_tensor(logits)
+    if not len(scores) or scores.shape[1] < 2:
+        return False
+    return bool((scores > -1e-3).all()) and bool(((scores.sum(1) - 1).abs() < 1e-2).all())
+
+
 def _complain(wrong: Tensor, sample_key: np.ndarray, what: str) -> None:
     if num_wrong := int(wrong.sum()):
         keys = ", ".join(str(key) for key in sample_key[wrong.numpy()][:5])

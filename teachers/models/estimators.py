@@ -20,6 +20,7 @@ from ..storage import seal
 from ..transfer_set.transfer_set import TransferSet
 from ..users_code import imports
 from ..users_code.calls import calling
+from .foreign import not_skops
 from .preprocess import Preprocessor
 
 FORMAT = 1
@@ -51,14 +52,14 @@ def fit_sklearn(config: SklearnTeacher, transfer_set: TransferSet, folder: Path)
     if config.classes is not None:
         transfer_set = transfer_set.of_classes(config.classes)
     features, labels = _labelled_rows(config, transfer_set)
+    present, numbers = np.unique(labels, return_inverse=True)  # 0 to K - 1 without a gap, as many estimators want them
     with calling("model", str(config.model)):
-        estimator = _make(config).fit(features, labels)
-    if not hasattr(estimator, "predict_proba"):
-        raise TeacherError(f"{config.model} has no predict_proba; choose an estimator that gives probabilities")
+        estimator = make_estimator(config).fit(features, numbers)
+    _check_fitted(estimator, str(config.model))
     _use_cpus(estimator, config, 1)  # how many there were is no part of what it has learnt
     payload = canonical_skops(skops.io.dumps(estimator))
     _check_types(skops.io.get_untrusted_types(data=payload), config.trusted, str(config.model))
-    classes = [transfer_set.classes[number] for number in estimator.classes_]
+    classes = [transfer_set.classes[present[number]] for number in estimator.classes_]
     folder.mkdir(parents=True, exist_ok=True)
     seal.publish(folder / MODEL, payload)
     seal.publish(folder / ABOUT, json.dumps({"format": FORMAT, "classes": classes}, indent=1).encode())
@@ -68,16 +69,15 @@ def load_estimator(path: Path, config: SklearnTeacher) -> Any:
     """The estimator in a skops file. Raises TeacherError that lists its types when they are not trusted."""
     import skops.io
 
+    if wrong := not_skops(path):
+        raise TeacherError(wrong)
     try:
         types = skops.io.get_untrusted_types(file=path)
-    except FileNotFoundError:
-        raise TeacherError(f"{path}: there is no such file") from None
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise TeacherError(f"{path}: not readable as skops ({error})") from error
     _check_types(types, config.trusted, str(path))
     estimator = skops.io.load(path, trusted=types)
-    if not hasattr(estimator, "predict_proba"):
-        raise TeacherError(f"{path}: a {type(estimator).__name__} without predict_proba cannot teach")
+    _check_fitted(estimator, f"{path}: the {type(estimator).__name__} in it")
     _use_cpus(estimator, config, config.resources.cpus)
     return estimator
 
@@ -145,7 +145,20 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
             yield from _nodes(part)
 
 
-def _make(config: SklearnTeacher) -> Any:
+def check_says_probabilities(estimator: Any, name: str) -> None:
+    """Raise TeacherError for an estimator, fitted or not, that gives no probabilities."""
+    if not hasattr(estimator, "predict_proba"):
+        raise TeacherError(f"{name} has no predict_proba; choose an estimator, or arguments, that give probabilities")
+
+
+def _check_fitted(estimator: Any, name: str) -> None:
+    check_says_probabilities(estimator, name)
+    if not hasattr(estimator, "classes_"):
+        raise TeacherError(f"{name} has no classes_: it is not fitted, or no classifier")
+
+
+def make_estimator(config: SklearnTeacher) -> Any:
+    """What `config.model` makes with its arguments, not fitted. Raises RecipeError when it cannot be made so."""
     assert config.model is not None
     make = imports.load(config.model)
     names = inspect.signature(make).parameters
@@ -154,6 +167,8 @@ def _make(config: SklearnTeacher) -> Any:
         estimator = make(**arguments)
     except TypeError as error:
         raise RecipeError(f"{config.model} cannot be made with {sorted(arguments)}: {error}") from error
+    if lacking := [name for name in ("fit", "get_params") if not hasattr(estimator, name)]:
+        raise RecipeError(f"{config.model} gives a {type(estimator).__name__}, which is no estimator: no {lacking[0]}")
     _use_cpus(estimator, config, config.resources.cpus)
     return estimator
 

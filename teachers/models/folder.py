@@ -7,9 +7,9 @@ to be harmless, and that is checked before anything is imported.
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,17 +19,21 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ..config.named import models_within
 from ..errors import CollegiumError, RecipeError, StoreError
 from ..process.variables import resolved
 from ..storage import seal
 from ..users_code import imports
 from ..users_code.calls import calling
+from .foreign import whose_folder
 from .preprocess import Preprocessor
 
 FORMAT = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 OWN_ARCHITECTURES = ("teachers.zoo", "students.models")
+NAMED = 3
+"""Tensors of each kind that a message names."""
 
 Vouching = Literal["recipe", "command", "python"]
 """Where somebody says that foreign code may be used."""
@@ -114,6 +118,16 @@ def make_module(model: str, arguments: Mapping[str, Any], *, num_classes: int, i
     return module
 
 
+def not_passed(model: str, arguments: Mapping[str, Any], num_classes: int) -> str:
+    """What to do where a network gives another number of scores because nobody told it the number; empty: it was told."""
+    signature = inspect.signature(imports.load(model))
+    if "num_classes" in signature.parameters or "num_classes" in arguments:
+        return ""
+    takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in signature.parameters.values())
+    how = "takes `num_classes` only through `**` keywords, if at all" if takes_any else "takes no `num_classes`"
+    return f"; {model} {how}: say the number under `arguments`, for example `num_classes: {num_classes}`"
+
+
 def save_model(folder: Path, state: Mapping[str, Tensor], config: ModelConfig) -> None:
     """Write a model folder; what is already there stays, the first writer wins. Tied weights are written twice."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,16 +141,23 @@ def read_config(folder: Path) -> ModelConfig:
     path = seal.local(folder, CONFIG)
     try:
         document = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise StoreError(f"{folder}: not a model folder, there is no {CONFIG} in it") from None
+    except (FileNotFoundError, NotADirectoryError):
+        what = f"is no Collegium model folder, there is no {CONFIG} in it" if folder.exists() else "does not exist"
+        raise StoreError(_with_cure(f"{folder} {what}", whose_folder(folder))) from None
     except ValueError as error:
         raise StoreError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(document, dict) or "format" not in document:
+        raise StoreError(_with_cure(f"{folder} is no Collegium model folder", whose_folder(folder, document)))
     seal.check_format(document, FORMAT, path)
     try:
         fields = {name: document[name] for name in ("model", "arguments", "preprocess")}
         return ModelConfig(classes=tuple(document["classes"]), **fields, inputs=tuple(document.get("inputs", ())))
     except KeyError as error:
         raise StoreError(f"{path}: there is no key {error}; expected the config of a Collegium model") from None
+
+
+def _with_cure(what: str, whose: str) -> str:
+    return f"{what}: {whose}; nothing needs to be removed" if whose else what
 
 
 def load_model(
@@ -184,17 +205,6 @@ def _is_own(name: str) -> bool:
     return getattr(imports.load(name), "__module__", None) in OWN_ARCHITECTURES
 
 
-def models_within(arguments: Any) -> Iterator[str]:
-    """Architectures that arguments name in turn, as an ensemble's do."""
-    if isinstance(arguments, Mapping):
-        if "model" in arguments:
-            yield str(arguments["model"])
-        arguments = list(arguments.values())
-    if isinstance(arguments, list | tuple):
-        for value in arguments:
-            yield from models_within(value)
-
-
 def read_safetensors(path: Path, error: type[CollegiumError]) -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU. Raises `error` when there is none."""
     try:
@@ -207,7 +217,7 @@ def read_safetensors(path: Path, error: type[CollegiumError]) -> dict[str, Tenso
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str, error: type[CollegiumError]) -> None:
-    """Put `state` into `module`. Raises `error` that lists every missing, unexpected and misshaped tensor."""
+    """Put `state` into `module`. Raises `error` that counts missing, unexpected and misshaped tensors and names some."""
     own = module.state_dict()
     misshaped = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
     lists = {
@@ -216,6 +226,31 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str, erro
         "misshaped": [f"{name} {list(state[name].shape)}, expected {list(own[name].shape)}" for name in misshaped],
     }
     if any(lists.values()):
-        found = "; ".join(f"{what}: {', '.join(names)}" for what, names in lists.items() if names)
-        raise error(f"{source} does not fit the {type(module).__name__} that its model and arguments make. {found}")
+        found = "; ".join(f"{len(names):,} {what}: {_some(names)}" for what, names in lists.items() if names)
+        raise error(
+            f"{source} does not fit the {type(module).__name__} that its model and arguments make, of {len(own):,} "
+            f"tensors. {found}{_cure(own.keys(), state.keys())}"
+        )
     module.load_state_dict(dict(state))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + " ..." * (len(names) > NAMED)
+
+
+def _cure(own: Collection[str], given: Collection[str]) -> str:
+    """Where names differ by what stands before all of them: how to say so."""
+    prefix = _before_all(given)
+    if prefix and {name.removeprefix(prefix) for name in given} & set(own):
+        return f"; all names in the file begin with {prefix!r}: say `strip_prefix: {prefix}`"
+    prefix = _before_all(own)
+    if prefix and {name.removeprefix(prefix) for name in own} & set(given):
+        return f"; all names of the network begin with {prefix!r}, none in the file does: let `model` make its part {prefix[:-1]!r} alone"
+    return ""
+
+
+def _before_all(names: Collection[str]) -> str:
+    """The modules that all names have in common, with the last dot: `module.`, `model.backbone.`."""
+    first, last = min(names, default=""), max(names, default="")
+    shared = [one for one, other in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))]
+    return "".join(shared)[: "".join(shared).rfind(".") + 1]

@@ -83,10 +83,15 @@ def _check_unique(census: Census, runs: Sequence[Run], pieces: Path) -> None:
     for at in order[twice[0] : twice[0] + 2].tolist():
         batch, row = run_batch(pieces / runs[census.run[at]].path), int(census.row[at])
         named.append((batch.column("id")[row].as_py(), batch.column("position")[row].as_py()))
-    (first, there), (second, here) = named
+    raise same_key(*named)
+
+
+def same_key(one: tuple[str, str], other: tuple[str, str]) -> DataError:
+    """Of two rows (id, position) that have one key."""
+    (first, there), (second, here) = one, other
     if first == second:
-        raise DataError(f"the id {first!r} is there twice, at {there} and {here}; an id names one row")
-    raise DataError(
+        return DataError(f"the id {first!r} is there twice, at {there} and {here}; an id names one row")
+    return DataError(
         f"the ids {first!r} (at {there}) and {second!r} (at {here}) have the same sample_key; "
         f"give transfer_set.key_salt any text, and keys are made anew"
     )

@@ -17,6 +17,8 @@ from .reads import called
 
 KEY = re.compile(r"[a-z_]+(\.\w+)*: ")
 """With which a message begins that names a key itself."""
+MOST_LINES = 10
+"""Of what foreign code says."""
 OURS = Path(__file__).resolve().parents[2]
 NOT_THE_USERS = tuple(
     [str(OURS / name) for name in ("teachers", "students", "orchestrator")]
@@ -80,10 +82,16 @@ class within:
 
 
 def described(error: BaseException) -> str:
-    """`ValueError: what it says (file:line)`, with the user's innermost line, where there is one."""
-    said = error.msg if isinstance(error, SyntaxError) else (str(error).strip().splitlines() or [""])[0]
+    """`ValueError: what it says (file:line)`, with the user's innermost line, where there is one; in one line."""
+    said = error.msg if isinstance(error, SyntaxError) else _first_lines(str(error))
     said, place = masked(said), _place(error)
     return f"{type(error).__name__}{f': {said}' * bool(said)}{f' ({place})' * bool(place)}"
+
+
+def _first_lines(message: str) -> str:
+    """Of a message of several lines the first alone often says nothing: `Error(s) in loading state_dict for Net:`."""
+    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
+    return " ".join(lines[:MOST_LINES]) + " ..." * (len(lines) > MOST_LINES)
 
 
 def _place(error: BaseException) -> str:

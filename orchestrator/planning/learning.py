@@ -1,0 +1,97 @@
+"""Everybody who learns, tried on a batch of real rows and of what its teachers say, by one step of the engine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
+
+from students.config.cohort import CodistillationCohort, CohortCommon, CohortConfig
+from students.config.student import StudentConfig
+from teachers.errors import CollegiumError
+from teachers.users_code.imports import UserPath
+
+from ..cluster.capacity import workers_of
+from ..recipe.model import Recipe
+from ..recipe.space import applied, extremes, validated
+from ..stages.trainings import kinds_of
+from .rehearsed import Rehearsed, device_of, note_idle
+from .teaching import BATCH_SIZE
+
+if TYPE_CHECKING:
+    from students.runs.run import Source
+    from teachers.transfer_set.transfer_set import TransferSet
+
+TRIED = ("model", "arguments", "preprocess", "objective")
+"""Parts of a student that a search may change, and a step of a training tells of."""
+
+
+@dataclass
+class Learning:
+    """Those who learn, each tried."""
+
+    recipe: Recipe
+    few: "TransferSet"
+    folder: Path
+    user_path: UserPath
+    found: Rehearsed
+    sources: "dict[str, Source]"
+
+    def student(self, name: str, config: StudentConfig) -> None:
+        for kind in kinds_of(config):
+            if kind == "offline" or (kind == "control" and not self.few.num_labelled):
+                continue
+            before = len(self.found.problems)
+            with self.found.told(f"students.{name}", config.resources):
+                idle = self._try(name, config, kind)
+                note_idle(self.found, f"students.{name}", idle if kind == "student" else [], workers_of(config))
+            if len(self.found.problems) > before:
+                return  # its control would tell the same
+
+    def _try(self, name: str, config: StudentConfig, kind: Literal["student", "control"]) -> list[str]:
+        """One step; parameters that got no gradient."""
+        from students.fitting.rehearsal import rehearse, shortened
+        from students.runs.of_student import student_run
+
+        short = config.model_copy(update={"train": shortened(config.train, BATCH_SIZE)})
+        run = student_run(kind, short, config.train.seeds[0], sources=self._heard(config), **self._common(name))
+        return rehearse(run, device_of(config.resources))
+
+    def cohort(self, name: str, config: CohortConfig) -> None:
+        from students.fitting.rehearsal import STEPS, rehearse_together, shortened
+        from students.runs.of_cohort import member_runs
+
+        at_once = {"exchange_every": 1, "burn_in": 0} if isinstance(config, CodistillationCohort) else {}
+        short = config.model_copy(update={"train": shortened(config.train, BATCH_SIZE, STEPS), **at_once})
+        seed = config.train.seeds[0]
+        with self.found.told(f"cohorts.{name}", config.resources):
+            run = member_runs(name, short, seed, sources=self._heard(config), **self._common(name))
+            rehearse_together(run, device_of(config.resources))
+
+    def _heard(self, config: StudentConfig | CohortCommon) -> "tuple[Source, ...]":
+        return tuple(self.sources[teacher] for teacher in config.teachers)
+
+    def _common(self, name: str) -> dict[str, Any]:
+        folder = self.folder / "students" / name
+        return {
+            "folder": folder,
+            "stage": folder,
+            "stage_name": f"distill/{name}",
+            "transfer_set": self.few.folder,
+            "user_path": self.user_path,
+            "trust": self.recipe.trusted(),
+        }
+
+    def trials(self, name: str, config: StudentConfig) -> None:
+        """The first and the last value of each setting of a search, the others as they stand: what a trial would end with."""
+        assert self.recipe.search is not None
+        for path, entry in self.recipe.search.space.items():
+            for value in extremes(entry) if path.startswith(TRIED) or path == "train.augment" else []:
+                try:
+                    changed = validated(config, applied(config.model_dump(mode="json"), {path: value}))
+                    assert isinstance(changed, StudentConfig)
+                    self._try(name, changed, "student")
+                except ValidationError:
+                    continue  # it does not go with the others as they stand
+                except CollegiumError as error:
+                    self.found.notes.append(f"search.space.{path}: a trial with {value!r} would fail: {error}")

@@ -1,0 +1,148 @@
+"""Everybody who teaches, tried on a batch of real rows: loaded and asked, or fitted, or trained for a step."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from teachers.config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
+from teachers.errors import UsersCodeError
+from teachers.users_code.imports import UserPath
+
+from ..building.train import teacher_run
+from ..recipe.model import Recipe, is_trained_here
+from .memory import in_units
+from .rehearsed import Rehearsed, device_of, note_idle
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from students.runs.run import Source
+    from teachers.preparing.sample import Sample
+    from teachers.transfer_set.transfer_set import TransferSet
+
+BATCH_SIZE = 8
+WHATEVER_THE_ROWS = ("InvalidParameterError", "TypeError", "AttributeError", "ImportError")
+"""What an estimator complains of on any rows; else it may be of the few that it is tried on."""
+TIMES_ITS_SIZE = 3
+"""Of a file of weights: itself, the network, what it computes."""
+
+
+@dataclass
+class Teaching:
+    """Those who teach, each tried."""
+
+    recipe: Recipe
+    few: "TransferSet"
+    rows: "Sample"
+    folder: Path
+    user_path: UserPath
+    found: Rehearsed
+
+    def source(self, name: str, config: TeacherConfig) -> "Source":
+        """What a student hears: the teacher's own answers, or made up ones of who has none yet."""
+        anything = config.model_copy(update={"class_map": None})
+        if size := too_large(config):
+            self.found.notes.append(f"teachers.{name}: not tried, this machine has no room for its weights of {size}")
+            return self.made_up(name, anything, self.few.classes)
+        with self.found.told(f"teachers.{name}", config.resources):
+            if not is_trained_here(config):
+                classes, logits = self._asked(name, config, None)
+                return self._store(name, config, classes, logits)
+            own = tuple(config.classes or self.few.classes)
+            if isinstance(config, ModuleTeacher):
+                self._trained(name, config)
+            elif isinstance(config, SklearnTeacher):
+                self._fitted(name, config)
+            return self.made_up(name, config, own)
+        return self.made_up(name, anything, self.few.classes)
+
+    def _asked(self, name: str, config: TeacherConfig, trained: Path | None) -> "tuple[tuple[str, ...], np.ndarray]":
+        """Its classes, and what it says of the rows, as a replica asks it."""
+        from teachers.labelling.shard import TeacherSpec, loaded
+        from teachers.models.adapters import look_like_probabilities
+        from teachers.soft_targets.combine.class_scores import align
+
+        if isinstance(config, CallableTeacher):
+            config = config.model_copy(update={"retries": 0})  # whoever plans wants to know now
+        spec = TeacherSpec(name, config, trained, self.recipe.trusted(), self.user_path)
+        questioner = loaded(spec, self.few, device_of(config.resources))
+        classes = questioner.teacher.classes
+        if trained is None:
+            align(classes, self.few.classes, config.class_map)
+        segment = self.few.of("train")[0]
+        logits = questioner.ask(self.few.inputs(segment), self.few.keys(segment))
+        questioner.thread.shutdown()
+        if questioner.teacher.output == "logits" and look_like_probabilities(logits):
+            self.found.notes.append(
+                f"teachers.{name}: its logits are 0 to 1 and sum to 1 in every row, as probabilities do; if they are, say "
+                f"`output: probabilities`"
+            )
+        return classes, logits
+
+    def _trained(self, name: str, config: ModuleTeacher) -> None:
+        from students.fitting.rehearsal import rehearse, shortened
+
+        assert config.train is not None
+        if self.few.num_labelled:
+            common = {"transfer_set": self.few.folder, "user_path": self.user_path, "trust": self.recipe.trusted()}
+            train = shortened(config.train, BATCH_SIZE)
+            run = teacher_run(name, config, train, folder=self.folder / "teachers" / name, **common)
+            idle = rehearse(run, device_of(config.resources))
+            note_idle(self.found, f"teachers.{name}", idle, config.train.workers)
+
+    def _fitted(self, name: str, config: SklearnTeacher) -> None:
+        from teachers.models.estimators import check_says_probabilities, fit_sklearn, make_estimator
+        from teachers.preparing.sample import as_transfer_set
+
+        estimator = make_estimator(config)
+        check_says_probabilities(estimator, str(config.model))
+        folder = self.folder / "teachers" / name
+        many = as_transfer_set(self.rows, folder / "rows")
+        if not many.num_labelled:
+            return
+        try:
+            fit_sklearn(config, many, folder)
+            self._asked(name, config, folder)
+        except UsersCodeError as error:
+            if type(error.__cause__).__name__ in WHATEVER_THE_ROWS:
+                raise
+            self.found.notes.append(
+                f"teachers.{name}: could not be tried on {self.rows.num_rows} rows, which may be too few for it: {error}"
+            )
+
+    def made_up(self, name: str, config: TeacherConfig, classes: tuple[str, ...]) -> "Source":
+        """What a student hears, of one whose answers nobody knows yet."""
+        import numpy as np
+
+        rows = self.few.of("train")[0].num_rows
+        said = np.random.default_rng(0).standard_normal((rows, len(classes)))
+        return self._store(name, config, classes, said.astype(np.float32))
+
+    def _store(self, name: str, config: TeacherConfig, classes: tuple[str, ...], logits: "np.ndarray") -> "Source":
+        from students.runs.run import Source
+        from teachers.soft_targets.schema import Spec
+        from teachers.soft_targets.store import SoftTargetStore
+
+        segment = self.few.of("train")[0]
+        rows = segment.num_rows
+        spec = Spec(name, "rehearsal", segment.name, segment.digest, config.encoding, classes, rows, rows)
+        store = SoftTargetStore.create(self.folder / "soft_targets" / name, spec)
+        store.commit(0, self.few.keys(segment), {"logits": logits})
+        store.seal()
+        return Source(
+            name,
+            {segment.name: store.folder},
+            class_map=config.class_map,
+            probability_floor=config.probability_floor,
+        )
+
+
+def too_large(config: TeacherConfig) -> str:
+    """How large the weights of a teacher are that is brought, where this machine has no room for them; else empty."""
+    import psutil
+
+    files = [Path(config.weights)] if isinstance(config, ModuleTeacher | SklearnTeacher) and config.weights else []
+    if isinstance(config, CheckpointTeacher):
+        files = [*Path(config.path).glob("*.safetensors")]
+    size = sum(file.stat().st_size for file in files)
+    return in_units(size) if TIMES_ITS_SIZE * size > psutil.virtual_memory().available else ""

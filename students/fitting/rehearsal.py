@@ -1,0 +1,71 @@
+"""One batch through a training, as the engine does it, without a result: what `plan --check` tries.
+
+Forward, objective and backward of one step, and the network at rest, as a look at validation asks it. Weights are not
+moved; nothing is published.
+"""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from teachers.config.training import TrainConfig
+from teachers.errors import CollegiumError
+from teachers.users_code.calls import calling, within
+
+from ..data.batches import Batches
+from ..data.shared import SharedData
+from ..runs.run import CohortRun, Run
+from ..runs.session import PlainSession
+from ..training.steps import Stepper, rows_of
+from ..training.train import make_stepper
+from .fit import fit
+
+STEPS = 2
+"""Of a cohort: in the first nobody has heard anybody yet."""
+MEMORY_BYTES = 64 << 20
+Budget = TypeVar("Budget", bound=TrainConfig)
+
+
+def rehearse(run: Run, device: str) -> list[str]:
+    """Try `run` on a batch of its rows; the parameters that got no gradient.
+
+    Raises CollegiumError, whose message begins with the recipe's key, for what a run would end with.
+    """
+    session = PlainSession(device)
+    with within(run.key):
+        (data,) = SharedData(MEMORY_BYTES).of([run], session)
+        stepper = make_stepper(run, session, data, Stepper).start()
+        batch = next(iter(Batches(data.rows, run, session).from_step(0)))
+        work = stepper.begin(batch, 0)
+        student = stepper.forward(work, 0)
+        stepper.check(student, stepper.parts[0])
+        stepper.backward(work, 0, student)
+        for name, value in zip(stepper.objective.names, work.terms[0].tolist(), strict=True):
+            if not torch.tensor(value).isfinite():
+                raise CollegiumError(f"{run.key}: the loss {name!r} is {value} of the first batch")
+        stepper.module.eval()
+        with torch.inference_mode(), calling("model", run.model):
+            at_rest = stepper.module(rows_of(work.inputs, stepper.parts[0]))
+        stepper.check(at_rest, stepper.parts[0])
+    return [name for name, each in stepper.module.named_parameters() if each.requires_grad and each.grad is None]
+
+
+def rehearse_together(run: CohortRun, device: str) -> None:
+    """Try every member of a cohort, then let them take STEPS steps together, into a folder that is gone afterwards."""
+    for member in run.members:
+        rehearse(member, device)
+    with tempfile.TemporaryDirectory() as folder:
+        members = [replace(member, folder=Path(folder) / member.name, stage=Path(folder)) for member in run.members]
+        with within(run.key):
+            fit([replace(run, members=tuple(members))], PlainSession(device))
+
+
+def shortened(train: Budget, batch_size: int, steps: int = 1) -> Budget:
+    """A budget for one batch of few rows, by one worker."""
+    few = {"steps": steps, "epochs": None, "workers": 1, "accumulate": 1, "evaluate_every": steps}
+    return train.model_copy(
+        update={**few, "batch_size": batch_size, "compile": False, "early_stopping": None, "shuffle_window": None}
+    )

@@ -1,0 +1,146 @@
+"""How many rows and labels each split has of each class, counted without decoding any input: what `prepare` will find.
+
+Reads the columns that decide it of every row; writes nothing. Raises what `prepare` raises for the same rows.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config.transfer_set import TransferSetConfig
+from ..errors import DataError
+from ..sources import chunks_of, files_of, read
+from ..sources.files import Batch, Chunk
+from ..transfer_set.transfer_set import SPLITS, SplitName, TransferSet
+from .canonical import Bad
+from .census import Census, check_splits, judge_bad_rows, labelled_rows, limited, same_key
+from .labels import classes_of, remapped
+from .look import Look
+from .shuffle import BadPosition, Reading, _group_keys, _ids, _labels
+from .splits import UNUSED, sample_keys, split_numbers
+from .stratify import stratified
+
+MOST_ROWS = 5_000_000
+AT_ONCE = 65_536
+Columns = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint8], NDArray[np.int32], list[str]]
+"""Of one batch: keys, groups, splits, labels, and what its labels' numbers mean."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """By split: rows, and labels that may be used of each class."""
+
+    classes: tuple[str, ...]
+    rows: Mapping[SplitName, int]
+    labelled: Mapping[SplitName, tuple[int, ...]]
+
+    @property
+    def num_labelled(self) -> dict[SplitName, int]:
+        return {split: sum(per_class) for split, per_class in self.labelled.items()}
+
+    def of_class(self, split: SplitName) -> dict[str, int]:
+        return dict(zip(self.classes, self.labelled[split], strict=True))
+
+
+def count_prepared(transfer_set: TransferSet) -> Counted:
+    """Of a set that is prepared already."""
+    labels = {
+        split: np.concatenate([np.empty(0, np.int32), *map(transfer_set.usable_labels, transfer_set.of(split))])
+        for split in SPLITS
+    }
+    rows = {split: sum(segment.num_rows for segment in transfer_set.of(split)) for split in SPLITS}
+    return Counted(
+        transfer_set.classes, rows, {split: _per_class(labels[split], transfer_set.classes) for split in labels}
+    )
+
+
+def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Counted | None:
+    """Every row's split and class; None where the source has more rows than `most`.
+
+    Rows whose inputs cannot be used are counted, and so are duplicates that would be dropped. Raises DataError for labels
+    that name no class, ids that are missing, a split without rows, and more labels asked for than there are.
+    """
+    told = Reading(config, (), seen.classes, seen.from_metadata, seen.root, Path(), last_key=None)
+    bad: list[BadPosition] = []
+    found: list[Columns] = []
+    num_rows = 0
+    for columns in _columns(told, bad):
+        found.append(columns)
+        num_rows += len(columns[0])
+        if num_rows > most:
+            return None
+    if not num_rows:
+        judge_bad_rows(bad, config)
+        raise DataError(f"no usable row in the source; {len(bad)} were skipped")
+    classes = seen.classes or classes_of(value for *_, values in found for value in values)
+    _check_unique(told, np.concatenate([keys for keys, *_ in found]))
+    census, _ = stratified(_census(found, classes, seen.classes is not None), config, len(classes))
+    census, bad = limited(census, bad, config.limit)
+    judge_bad_rows(bad, config)
+    check_splits(census, {})
+    usable = np.where(labelled_rows(census, config, len(classes)), census.labels, -1)
+    labelled = {split: _per_class(usable[census.of(split)], classes) for split in SPLITS}
+    return Counted(classes, {split: census.counts()[split] for split in SPLITS}, labelled)
+
+
+def _batches(told: Reading) -> Iterator[tuple[Chunk, Batch]]:
+    config = told.config
+    names = told.columns or [config.inputs if isinstance(config.inputs, str) else config.inputs[0]]
+    for chunk in chunks_of(files_of(config), AT_ONCE):
+        yield from ((chunk, batch) for batch in read(chunk, names, AT_ONCE))
+
+
+def _columns(told: Reading, bad: list[BadPosition]) -> Iterator[Columns]:
+    """Of the usable rows of each batch; what cannot be used goes to `bad`."""
+    for chunk, batch in _batches(told):
+        bad += [BadPosition(position, reason) for position, reason in batch.bad]
+        if not batch.positions:
+            continue
+        reasons: Bad = {}
+        keys = sample_keys(_ids(told, batch, reasons).to_pylist(), told.config.key_salt)
+        groups = _group_keys(told, batch, keys, reasons)
+        split = split_numbers(groups, told.config.split, chunk.file.split)
+        labels, values = _labels(told, batch.data, reasons)
+        wanted = split != UNUSED
+        bad += [
+            BadPosition(str(batch.positions[row]), reasons[row], int(split[row]), int(keys[row]))
+            for row in sorted(reasons)
+            if wanted[row]
+        ]
+        wanted[[*reasons]] = False
+        yield keys[wanted], groups[wanted], split[wanted], labels[wanted], values
+
+
+def _check_unique(told: Reading, keys: NDArray[np.uint64]) -> None:
+    """Raise DataError for two rows of one key, whose ids are read again."""
+    ordered = np.sort(keys)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(twice):
+        return
+    named: list[tuple[str, str]] = []
+    for _, batch in _batches(told):
+        if not batch.positions:
+            continue
+        ids = _ids(told, batch, {}).to_pylist()
+        same = np.flatnonzero(sample_keys(ids, told.config.key_salt) == twice[0])
+        named += [(ids[row], batch.positions[row]) for row in same.tolist()]
+    raise same_key(*named[:2])
+
+
+def _census(found: Sequence[Columns], classes: Sequence[str], are_known: bool) -> Census:
+    """As `take_census` has it, without what is known of inputs only."""
+    number = {name: at for at, name in enumerate(classes)}
+    keys, groups, split = (np.concatenate([columns[at] for columns in found]) for at in range(3))
+    labels = [
+        labels if are_known else remapped(labels, [number[value] for value in values]) for *_, labels, values in found
+    ]
+    nothing = np.zeros(len(keys), np.uint32)
+    census = Census(keys, groups, split, np.concatenate(labels), keys, nothing, nothing)
+    return census.take(np.lexsort((census.keys, census.split)))
+
+
+def _per_class(labels: NDArray[np.int32], classes: Sequence[str]) -> tuple[int, ...]:
+    return tuple(np.bincount(labels[labels >= 0], minlength=len(classes)).tolist())
