@@ -5,8 +5,9 @@ are normalised. Knows nothing of splits or keys. No Python per row but where an 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,10 @@ from numpy.typing import NDArray
 
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError, RecipeError, StoreError
-from ..sources.files import nearest
 from ..storage.seal import inside
 from ..transfer_set.transfer_set import Column, Kind
-from .arrow_types import is_encoded, is_list, is_number, is_wide, leaf, shape_of, storage_shape
-from .images import BadRow, decode_image, resized
+from .arrow_types import is_encoded, is_list, is_number, is_text, is_wide, leaf, shape_of, storage_shape
+from .images import BadRow, Resize, decode_image, resized
 
 FEATURES = "features"
 """The column that scalar columns are joined to."""
@@ -35,7 +35,7 @@ Bad = dict[int, str]
 class InputPlan:
     """How one canonical column is made of the columns `sources`.
 
-    `raw`: the shape of a row as it is stored, None for encoded images; `edge`: what images are resized to.
+    `raw`: the shape of a row as it is stored, None for encoded images; `resize`: what becomes of images.
     """
 
     name: str
@@ -43,7 +43,7 @@ class InputPlan:
     sources: tuple[str, ...]
     raw: tuple[int, ...] | None
     shape: tuple[int, ...]
-    edge: int | None = None
+    resize: Resize | None = None
     wide: bool = False
     """Numbers that are kept in float64."""
 
@@ -53,65 +53,96 @@ class InputPlan:
         return Column(self.name, self.kind, self.shape, (), (), self.wide)
 
 
-def plan_inputs(config: TransferSetConfig, sample: pa.RecordBatch, root: Path | None) -> tuple[InputPlan, ...]:
-    """What the input columns are, from the first rows of the source.
+def plan_inputs(
+    config: TransferSetConfig, sample: pa.RecordBatch, root: Path | None, wide: Collection[str] = ()
+) -> tuple[InputPlan, ...]:
+    """What the input columns are, from some rows of the source. `wide`: columns that any of its files holds in float64.
 
-    Raises RecipeError for a column that is not there or of no use, DataError when none of the rows can be decoded.
+    Raises RecipeError for a column that is of no use, DataError when none of the rows can be decoded.
     """
     names = [config.inputs] if isinstance(config.inputs, str) else config.inputs
-    for name in names:
-        if name not in sample.schema.names:
-            raise RecipeError(f"transfer_set.inputs: no column {name!r}{nearest(name, sample.schema.names)}")
     scalars = tuple(name for name in names if _is_scalar(sample.column(name)))
-    plans = [_plan_column(name, sample.column(name), config.image_size, root) for name in names if name not in scalars]
+    resize = None if config.image_size is None else Resize(config.image_size, config.fit, config.resample)
+    plans = [_plan_column(name, sample.column(name), resize, root, wide) for name in names if name not in scalars]
     if scalars:
         if any(plan.name == FEATURES for plan in plans):
             raise RecipeError(
                 f"transfer_set.inputs: {scalars[0]!r} would be joined to `{FEATURES}`, a column of its own"
             )
-        wide = any(is_wide(sample.column(name).type) for name in scalars)
-        plans.append(InputPlan(FEATURES, "number", scalars, (), (len(scalars),), wide=wide))
+        is_any_wide = any(name in wide or is_wide(sample.column(name).type) for name in scalars)
+        plans.append(InputPlan(FEATURES, "number", scalars, (), (len(scalars),), wide=is_any_wide))
     return tuple(plans)
 
 
-def _plan_column(name: str, array: pa.Array, edge: int | None, root: Path | None) -> InputPlan:
+def _plan_column(
+    name: str, array: pa.Array, resize: Resize | None, root: Path | None, wide: Collection[str]
+) -> InputPlan:
     if is_encoded(array.type):
-        shape = _encoded_shape(name, array, edge, root)
-        return InputPlan(name, "image", (name,), None, shape, edge)
+        shape = _encoded_shape(name, array, resize, root)
+        return InputPlan(name, "image", (name,), None, shape, resize)
     kind, depth = leaf(array.type)
     if depth == 0 or not is_number(kind):
-        raise RecipeError(
-            f"transfer_set.inputs: column {name!r} is {array.type}; give images, numbers or lists of them"
-        )
+        raise RecipeError(f"transfer_set.inputs: column {name!r} is {array.type}{_use_of(array)}")
     shapes = Counter(shape for row in array if (shape := shape_of(row)) and 0 not in shape)
     if not shapes:
-        raise DataError(f"column {name!r}: none of the first {len(array)} rows has a value")
+        raise DataError(f"column {name!r}: none of the {len(array)} rows that were looked at has a value")
     raw = shapes.most_common(1)[0][0]
     if len(raw) == 1:
-        return InputPlan(name, "number", (name,), raw, raw, wide=is_wide(kind))
-    if len(raw) > 3 or not pa.types.is_integer(kind):
-        raise RecipeError(
-            f"transfer_set.inputs: column {name!r} holds {kind} of shape {list(raw)}; "
-            f"images are uint8 [H, W] or [H, W, C], features are one list a row"
-        )
+        return InputPlan(name, "number", (name,), raw, raw, wide=name in wide or is_wide(kind))
+    if problem := _no_image(kind, raw):
+        raise RecipeError(f"transfer_set.inputs: column {name!r} holds {kind} of shape {list(raw)}; {problem}")
     channels = raw[2] if len(raw) == 3 else 1
-    return InputPlan(name, "image", (name,), raw, (edge or raw[0], edge or raw[1], channels), edge)
+    height, width = raw[:2] if resize is None else (resize.edge, resize.edge)
+    return InputPlan(name, "image", (name,), raw, (height, width, channels), resize)
 
 
-def _encoded_shape(name: str, array: pa.Array, edge: int | None, root: Path | None) -> tuple[int, ...]:
+def _use_of(array: pa.Array) -> str:
+    """What can be done with a column that is neither images nor numbers."""
+    if pa.types.is_null(array.type) or not array.is_valid().true_count:
+        return f"; none of the {len(array)} rows that were looked at has a value"
+    if is_text(array.type):
+        some = ", ".join(repr(value) for value in dict.fromkeys(array.drop_null().to_pylist()[:3]))
+        return (
+            f" ({some}), which is no number; write a column of 0 and 1 for each of its values, or a list of numbers (an "
+            f"embedding) a row"
+        )
+    return "; give images, numbers or lists of them"
+
+
+def _no_image(kind: pa.DataType, raw: tuple[int, ...]) -> str | None:
+    """Why rows of this shape are no images [H, W] or [H, W, C]."""
+    if len(raw) == 3 and raw[0] in (1, 3, 4) and raw[2] > 4:
+        return "that is channels first; images are [H, W, C]: numpy.moveaxis(images, 1, -1)"
+    if len(raw) > 3:
+        return "images are uint8 [H, W] or [H, W, C], features are one list a row"
+    if not pa.types.is_integer(kind):
+        return (
+            "images are uint8 [H, W] or [H, W, C] from 0 to 255 (of 0 to 1: numpy.round(255 * images)), features are one "
+            "list a row"
+        )
+    return None
+
+
+def _encoded_shape(name: str, array: pa.Array, resize: Resize | None, root: Path | None) -> tuple[int, ...]:
     """The commonest size, and colour if any row has it."""
     shapes, reasons = [], []
     for row in range(len(array)):
         try:
-            shapes.append(decode_image(_payload(array[row].as_py(), root), edge=edge).shape)
+            shapes.append(decode_image(_payload(array[row].as_py(), root), resize=resize).shape)
         except BadRow as error:
             reasons.append(str(error))
     if not shapes:
         raise DataError(
-            f"column {name!r}: none of the first {len(array)} rows is an image ({reasons[0] if reasons else 'no rows'})"
+            f"column {name!r}: none of the {len(array)} rows that were looked at is an image "
+            f"({reasons[0] if reasons else 'no rows'})"
         )
     (height, width), _ = Counter(shape[:2] for shape in shapes).most_common(1)[0]
     return height, width, max(shape[2] for shape in shapes)
+
+
+def in_colour(plan: InputPlan) -> InputPlan:
+    """The same for images of which some are not grey."""
+    return changed(plan, shape=(*plan.shape[:2], 3))
 
 
 def decode(batch: pa.RecordBatch, plans: Sequence[InputPlan], root: Path | None) -> tuple[dict[str, NDArray[Any]], Bad]:
@@ -135,7 +166,7 @@ def _decode_column(batch: pa.RecordBatch, plan: InputPlan, root: Path | None, ba
         _tell(bad, outside, lambda row: f"{plan.name} has values outside 0 to 255")
         values = values.astype(np.uint8)
     images = values.reshape(*values.shape[:3], plan.shape[2])
-    return resized(images, plan.shape[0]) if images.shape[1:] != plan.shape else images
+    return images if plan.resize is None else resized(images, plan.resize)
 
 
 def _decode_images(array: pa.Array, plan: InputPlan, root: Path | None, bad: Bad) -> NDArray[np.uint8]:
@@ -143,7 +174,7 @@ def _decode_images(array: pa.Array, plan: InputPlan, root: Path | None, bad: Bad
     height, width, channels = plan.shape
     for row, value in enumerate(array.to_pylist()):
         try:
-            pixels = decode_image(_payload(value, root), channels=channels, edge=plan.edge)
+            pixels = decode_image(_payload(value, root), channels=channels, resize=plan.resize)
         except BadRow as error:
             bad.setdefault(row, f"{plan.name}: {error}")
             continue
@@ -169,6 +200,8 @@ def _payload(value: Any, root: Path | None) -> bytes:
         raise BadRow(f"names the file {path!r}; a source without files must give the bytes")
     try:
         return inside(root, path).read_bytes()
+    except ValueError as error:
+        raise BadRow(f"the path {path!r} is none ({error})") from error
     except StoreError as error:
         raise BadRow(f"the path {path!r} leaves the source's folder") from error
     except OSError as error:
@@ -233,7 +266,7 @@ def _nested(array: pa.Array, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDAr
 
 
 def _leaves(array: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+    if is_text(array.type):
         text = pc.utf8_trim_whitespace(array)
         text = pc.if_else(pc.match_substring_regex(text, NUMBER), text, pa.scalar(None, text.type))
         array = pc.cast(pc.utf8_ltrim(text, "+"), pa.float64())
@@ -255,6 +288,6 @@ def _tell(bad: Bad, wrong: Any, reason: Any) -> None:
 
 def _is_scalar(array: pa.Array) -> bool:
     """A column of numbers; also of text that reads as numbers, which is how CSV comes."""
-    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+    if is_text(array.type):
         return bool((~_leaves(array)[1]).any())
     return is_number(array.type)

@@ -55,8 +55,9 @@ def take_census(runs: Sequence[Run], pieces: Path, classes: tuple[str, ...] | No
     """
     if not runs:
         raise DataError("no row is left to work with")
-    known = classes or classes_of(value for run in runs for value in run.labels)
-    number = {name: at for at, name in enumerate(known)}
+    known, meant = (classes, {}) if classes else classes_of({value for run in runs for value in run.labels})
+    place = {name: at for at, name in enumerate(known)}
+    number = {value: place[name] for value, name in meant.items()}
     names = ("sample_key", "group", "split", "label", "content")
     found: dict[str, list[NDArray[np.uint64]]] = {name: [] for name in names}
     for run in runs:

@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError
-from ..sources import read
+from ..sources import class_label, read
 from ..sources.files import Batch, Chunk
 from ..storage import mirror
 from ..storage.seal import replace
 from ..transfer_set.transfer_set import Column, Part, content_hash, inputs_batch, inputs_of, ipc_file
 from .canonical import Bad, InputPlan, decode
-from .labels import as_text, class_numbers, codes, remapped
+from .labels import as_text, class_numbers, codes, names_in, remapped, why_odd
 from .moments import Moments, moments
 from .splits import UNUSED, Keys, row_hashes, sample_keys, split_numbers
 
@@ -33,12 +34,13 @@ ENCODED_ROWS = 256
 
 @dataclass(frozen=True)
 class Reading:
-    """What every task of the first pass is told. `last_key`: per split, rows behind it are left out (`limit`)."""
+    """What every task of the first pass is told. `integers`: what they mean as labels, where not each file says so itself.
+    `last_key`: per split, rows behind it are left out (`limit`)."""
 
     config: TransferSetConfig
     plans: tuple[InputPlan, ...]
     classes: tuple[str, ...] | None
-    from_metadata: bool
+    integers: tuple[str, ...] | None
     root: Path | None
     pieces: Path
     last_key: tuple[int, ...] | None
@@ -117,7 +119,10 @@ def _read_chunk(told: Reading, number: int, chunk: Chunk) -> ChunkDone:
     for batch in read(chunk, told.columns, told.rows_per_batch):
         bad += [BadPosition(position, reason) for position, reason in batch.bad]
         if batch.positions:
-            waiting.append(_decode_batch(told, chunk, batch, bad))
+            try:
+                waiting.append(_decode_batch(told, chunk, batch, bad))
+            except DataError as error:
+                raise DataError(f"{chunk.file.title}: {error}") from error
             num_unused += waiting[-1].num_unused
         if sum(rows.bytes for rows in waiting) >= RUN_BYTES:
             runs.append(_write_run(told, f"run-{number:06}-{len(runs):04}.arrow", waiting))
@@ -170,7 +175,7 @@ def _ids(told: Reading, batch: Batch, reasons: Bad) -> pa.Array:
     name = told.config.id
     if name is None:
         return pa.array(batch.positions, pa.string())
-    ids = batch.data.column(name).cast(pa.string())
+    ids = names_in(name, batch.data.column(name))
     for row in np.flatnonzero(np.asarray(ids.is_null())).tolist():
         reasons[row] = f"{name} (the id) is missing"
     return ids.fill_null("")
@@ -182,7 +187,7 @@ def _group_keys(told: Reading, batch: Batch, keys: Keys, reasons: Bad) -> Keys:
     if name is None:
         return keys
     column = batch.data.column(name)
-    numbers, values = codes(column.cast(pa.string()))
+    numbers, values = codes(names_in(name, column))
     for row in np.flatnonzero(numbers < 0).tolist():
         reasons.setdefault(row, f"{name} (the group) is missing")
     return np.append(sample_keys(values, ""), np.uint64(0))[numbers]
@@ -193,16 +198,20 @@ def _labels(told: Reading, data: pa.RecordBatch, reasons: Bad) -> tuple[NDArray[
     name = told.config.label
     if name is None:
         return np.full(data.num_rows, -1, np.int32), list(told.classes or ())
-    text, odd = as_text(data.column(name))
-    for row in np.flatnonzero(odd).tolist():
-        reasons.setdefault(row, f"label {data.column(name)[row].as_py()!r} names no class")
+    names = told.integers or class_label(data.schema, name)
+    text, odd = as_text(data.column(name), names)
+    if told.classes is None and odd.any():
+        text = pc.if_else(pa.array(odd), pa.scalar(None, pa.string()), text)
     numbers, values = codes(text)
-    if told.classes is None:
-        return numbers, values
-    table, outside = class_numbers(values, told.classes, from_metadata=told.from_metadata)
+    outside: dict[int, str] = {}
+    if told.classes is not None:
+        table, outside = class_numbers(values, told.classes)
+        odd &= ~np.isin(numbers, [at for at, number in enumerate(table) if number >= 0])
+    for row in np.flatnonzero(odd).tolist():
+        reasons.setdefault(row, why_odd(data.column(name)[row].as_py(), names))
     for row in np.flatnonzero(np.isin(numbers, list(outside))).tolist() if outside else []:
         reasons.setdefault(row, outside[int(numbers[row])])
-    return remapped(numbers, table), list(told.classes)
+    return (numbers, values) if told.classes is None else (remapped(numbers, table), list(told.classes))
 
 
 def _write_run(told: Reading, name: str, waiting: Sequence[Decoded]) -> Run:

@@ -25,7 +25,9 @@ Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 
 
 def as_arrow(values: NDArray[Any]) -> pa.Array:
-    """[rows, ...] as an Arrow column: of tensors where it has more than one axis."""
+    """[rows, ...] as an Arrow column: of tensors where it has more than one axis; text in [rows, 1] is one a row."""
+    if values.dtype.kind in "US":
+        return pa.array(values.reshape(len(values)))
     values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
     if values.ndim == 1:
         return pa.array(values)
@@ -35,16 +37,22 @@ def as_arrow(values: NDArray[Any]) -> pa.Array:
 
 
 def numpy_schema(file: File) -> pa.Schema:
+    """Of every array that can be a column. Raises DataError for one that the recipe names and that cannot."""
     headers = _headers(file)
     return pa.schema(
         [(name, as_arrow(np.empty((0, *shape[1:]), dtype)).type) for name, (shape, _, dtype) in headers.items()]
     )
 
 
+def _named(file: File, headers: Mapping[str, Header]) -> dict[str, Header]:
+    """Of the arrays that the recipe names: what else lies there (names of classes, say) has a length of its own."""
+    return {name: header for name, header in headers.items() if not file.columns or name in file.columns}
+
+
 def numpy_chunks(file: File, rows: int) -> list[Chunk]:
     """Ranges of rows of mapped `.npy` files; an `.npz` file is read in one go, so it is one chunk."""
-    total = _num_rows(file, _headers(file))
-    if file.path.is_file():
+    total = _num_rows(file, _named(file, _headers(file)))
+    if _is_archive(file.path):
         return [Chunk(file, 0, total, (0, total))]
     return [
         Chunk(file, start, min(rows, total - start), (start, min(start + rows, total)))
@@ -56,7 +64,7 @@ def read_numpy(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batc
     headers = _headers(chunk.file)
     check_columns(chunk.file, list(headers), columns)
     _num_rows(chunk.file, {name: headers[name] for name in columns})
-    blocks = _read_npz if chunk.file.path.is_file() else _read_npy
+    blocks = _read_npz if _is_archive(chunk.file.path) else _read_npy
     first_row = chunk.first_row
     with reading(chunk.file):
         for block in blocks(chunk, columns, headers, rows):
@@ -70,7 +78,9 @@ def _read_npy(
 ) -> Iterator[dict[str, NDArray[Any]]]:
     start, stop = chunk.units
     assert isinstance(start, int) and isinstance(stop, int)
-    mapped = {name: np.load(chunk.file.path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in columns}
+    path = chunk.file.path
+    at = {name: path / f"{name}.npy" if path.is_dir() else path for name in columns}
+    mapped = {name: np.load(file, mmap_mode="r", allow_pickle=False) for name, file in at.items()}
     for first in range(start, stop, rows):
         yield {name: values[first : min(first + rows, stop)] for name, values in mapped.items()}
 
@@ -108,21 +118,35 @@ def _next(member: IO[bytes], header: Header, rows: int) -> NDArray[Any]:
 
 
 def _headers(file: File) -> dict[str, Header]:
-    """Of every array with rows. Raises DataError for arrays that would have to be unpickled."""
+    """Of every array that can be a column. Raises DataError for one that the recipe names and that cannot."""
     found: dict[str, Header] = {}
     with reading(file), ExitStack() as stack:
         for name, member in _members(file.path, stack):
             try:
-                shape, fortran, dtype = _header(member)
+                header = _header(member)
+                problem = _problem(header)
             except ValueError as error:
-                raise DataError(f"{file.title}: array {name!r} cannot be read: {error}") from error
-            if shape and (dtype.kind in "biuf" or (dtype.kind == "U" and len(shape) == 1)):
-                found[name] = shape, fortran, dtype
-            elif dtype.hasobject:
-                raise DataError(
-                    f"{file.title}: array {name!r} holds pickled objects, which are never loaded; save numbers"
-                )
+                problem = f"cannot be read: {error}"
+            if problem is None:
+                found[name] = header
+            elif name in file.columns:
+                raise DataError(f"{file.title}: array {name!r} {problem}")
     return found
+
+
+def _problem(header: Header) -> str | None:
+    """Why an array is no column."""
+    shape, _, dtype = header
+    if dtype.hasobject:
+        return "holds pickled objects, which are never loaded; save numbers or text"
+    if not shape:
+        return "is one value, not one a row"
+    is_text = dtype.kind in "US" and int(np.prod(shape[1:])) == 1
+    return (
+        None
+        if dtype.kind in "biuf" or is_text
+        else f"holds {dtype} of shape {list(shape)}; save numbers, or one text a row"
+    )
 
 
 def _members(path: Path, stack: ExitStack) -> Iterator[tuple[str, IO[bytes]]]:
@@ -130,13 +154,18 @@ def _members(path: Path, stack: ExitStack) -> Iterator[tuple[str, IO[bytes]]]:
         for entry in sorted(path.glob("*.npy")):
             yield entry.stem, stack.enter_context(entry.open("rb"))
         return
-    try:
-        archive = stack.enter_context(zipfile.ZipFile(path))
-    except zipfile.BadZipFile as error:
-        raise OSError(str(error)) from error
+    if not _is_archive(path):
+        yield path.stem, stack.enter_context(path.open("rb"))
+        return
+    archive = stack.enter_context(zipfile.ZipFile(path))
     for name in sorted(archive.namelist()):
         if name.endswith(".npy"):
             yield name.removesuffix(".npy"), stack.enter_context(archive.open(name))
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether it is an `.npz` file, not a folder of `.npy` files or one of them."""
+    return path.is_file() and path.suffix.lower() != ".npy"
 
 
 def _header(member: IO[bytes]) -> Header:
@@ -151,7 +180,9 @@ def _header(member: IO[bytes]) -> Header:
 def _num_rows(file: File, headers: Mapping[str, Header]) -> int:
     rows = {name: shape[0] for name, (shape, _, _) in headers.items()}
     if len(set(rows.values())) > 1:
-        raise DataError(f"{file.title}: arrays of different length: {', '.join(f'{n} {r}' for n, r in rows.items())}")
+        raise DataError(
+            f"{file.title}: arrays of different length: {', '.join(f'{n} {r}' for n, r in rows.items())}; a row of each belongs to one"
+        )
     return next(iter(rows.values()), 0)
 
 

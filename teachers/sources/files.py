@@ -4,6 +4,10 @@ Knows nothing of any file format.
 """
 
 import difflib
+import json
+import os
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +33,8 @@ class File:
     root: Path | None
     name: str
     split: SplitName | None = None
+    columns: tuple[str, ...] = ()
+    """What the recipe names of it; empty: anything. What else lies in an archive of arrays is not looked at."""
 
     @property
     def path(self) -> Path:
@@ -38,7 +44,7 @@ class File:
     @property
     def title(self) -> str:
         """For people."""
-        return self.path.resolve().name if self.name == "." else self.name
+        return printable(self.path.resolve().name if self.name == "." else self.name)
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,12 @@ class Format(NamedTuple):
 
 
 def position(name: str, row: int) -> str:
-    return f"{name}#{row}"
+    return f"{printable(name)}#{row}"
+
+
+def printable(name: str) -> str:
+    r"""A file's name as text: bytes in it that are not UTF-8 are written out, `caf\xe9.png`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def batches(name: str, first_row: int, data: pa.Table, rows: int) -> Iterator[Batch]:
@@ -87,6 +98,27 @@ def batches(name: str, first_row: int, data: pa.Table, rows: int) -> Iterator[Ba
     for batch in data.to_batches(max_chunksize=rows):
         yield Batch(batch, [position(name, first_row + row) for row in range(batch.num_rows)])
         first_row += batch.num_rows
+
+
+def plain(data: pa.RecordBatch) -> pa.RecordBatch:
+    """With values instead of categories, and strings instead of views on strings (which Polars writes)."""
+    if not any(_plain_type(kind) != kind for kind in data.schema.types):
+        return data
+    arrays = [_plain_array(array) for array in data.columns]
+    fields = [pa.field(name, array.type) for name, array in zip(data.schema.names, arrays, strict=True)]
+    return pa.record_batch(arrays, schema=pa.schema(fields, data.schema.metadata))
+
+
+def _plain_array(array: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(array.type):
+        return _plain_array(array.dictionary).take(array.indices)
+    return array.cast(_plain_type(array.type))
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    return pa.string() if pa.types.is_string_view(kind) else pa.binary() if pa.types.is_binary_view(kind) else kind
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -97,25 +129,94 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def check_columns(file: File, found: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raise DataError when a file lacks a column that the recipe names."""
+    """Raise DataError when a file lacks a column that the recipe names, or has it twice."""
+    if told := column_problem(found, wanted):
+        raise DataError(f"{file.title}: {told}")
+
+
+def column_problem(found: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """What is wrong with the first of `wanted` that is not there exactly once."""
     for name in wanted:
         if name not in found:
-            raise DataError(f"{file.title}: no column {name!r}{nearest(name, found)}")
+            return f"no column {name!r}{separated(name, found) or nearest(name, found)}"
+        if found.count(name) > 1:
+            return f"column {name!r} is there twice; rename one of them, or leave one out"
+    return None
+
+
+def separated(name: str, found: Sequence[str]) -> str | None:
+    """The cure, where `name` is a part of the one column that a header was read as."""
+    for delimiter in (";", "\t", "|", ",", ":", " "):
+        if len(found) == 1 and name in [part.strip().strip("\"'") for part in found[0].split(delimiter)]:
+            return (
+                f"; the header looks separated by {delimiter!r}: say `delimiter: {json.dumps(delimiter)}` in the source"
+            )
+    return None
+
+
+UNREADABLE = (pa.ArrowException, OSError, EOFError, UnicodeError, zipfile.BadZipFile, zlib.error)
+"""What readers of tables and arrays raise on damaged or foreign files."""
+MAGIC = {
+    b"\x1f\x8b": "it is compressed by gzip; unpack it",
+    b"\x28\xb5\x2f\xfd": "it is compressed by zstd; unpack it",
+    b"BZh": "it is compressed by bzip2; unpack it",
+    b"\xfd7zXZ": "it is compressed by xz; unpack it",
+    b"\xff\xfe": "it is text in UTF-16; save it as UTF-8",
+    b"\xfe\xff": "it is text in UTF-16; save it as UTF-8",
+    b"PAR1": "it is a Parquet file; say `kind: parquet`",
+    b"ARROW1": "it is an Arrow file; say `kind: arrow`",
+    b"SQLite format 3": "it is a SQLite database; write its rows to Parquet or CSV",
+    b"\x89HDF": "it is an HDF5 file; write its arrays with numpy.savez",
+    b"\x93NUMPY": "it is a NumPy array; say `kind: numpy`",
+    b"PK\x03\x04": "it is a zip archive (a spreadsheet is one); unpack it, or export it as CSV",
+}
+"""What a file is by its first bytes, and what to do with it."""
+OWN_MAGIC = {"parquet": (b"PAR1",), "arrow": (b"ARROW1",), "numpy": (b"PK\x03\x04", b"\x93NUMPY")}
 
 
 @contextmanager
 def reading(file: File) -> Iterator[None]:
-    """Turn what a reader raises on a damaged file into a DataError that names it."""
+    """Turn what a reader raises on a damaged or foreign file into a DataError that names it."""
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError, UnicodeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{file.title}: cannot be read as {file.source.kind}: {reason}") from error
+    except UNREADABLE as error:
+        raise DataError(f"{file.title}: cannot be read as {file.source.kind}: {why_unreadable(file, error)}") from error
+
+
+def why_unreadable(file: File, error: Exception) -> str:
+    """In one line: what the file looks like, else what its reader said."""
+    if (known := told_by_magic(file)) is not None:
+        return known
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"{reason}; save it as UTF-8" if "utf8" in reason.lower() or isinstance(error, UnicodeError) else reason
+
+
+def told_by_magic(file: File) -> str | None:
+    """What a file is, where its first bytes say that it is not of its source's kind."""
+    try:
+        with file.path.open("rb") as opened:
+            start = opened.read(16)
+    except OSError:
+        return None
+    own = OWN_MAGIC.get(file.source.kind, ())
+    return next((what for magic, what in MAGIC.items() if magic not in own and start.startswith(magic)), None)
+
+
+def check_text(file: File) -> None:
+    """Raise DataError for a file that holds no text."""
+    if (known := told_by_magic(file)) is not None:
+        raise DataError(f"{file.title}: cannot be read as {file.source.kind}: {known}")
 
 
 def existing(path: Path, what: str) -> Path:
     """`path`. Raises RecipeError when nothing is there."""
     if not path.exists():
+        if template := next((mark for mark in ("{{", "${", "<%") if mark in str(path)), None):
+            raise RecipeError(
+                f"{what}: {str(path)!r} is a template that was not filled in ({template}); write the path"
+            )
         beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, beside, 1, 0.5)
         cure = f"; did you mean {str(path.parent / near[0])!r}?" if near else f" (looked from {Path.cwd()})"
@@ -134,13 +235,15 @@ def named_inside(root: Path, name: str, what: str) -> Path:
 def listed(root: Path, path: Path, suffixes: Sequence[str]) -> list[str]:
     """`path`, or the files with one of `suffixes` below it; relative to `root`, in the order of their names.
 
-    Raises RecipeError when there is none, DataError for a link that leads out of `root`.
+    Hidden files and folders are passed over, and so is an OUT. Raises RecipeError when there is none, DataError for a
+    link that leads out of `root`.
     """
     if path.is_file():
         return [path.relative_to(root).as_posix()]
     names = sorted(
-        entry.relative_to(root).as_posix()
-        for entry in path.rglob("*")
+        os.path.relpath(entry, root).replace(os.sep, "/")
+        for folder, _, names in walked(path)
+        for entry in (folder / name for name in names)
         if entry.suffix.lower() in suffixes and not entry.name.startswith((".", "_")) and entry.is_file()
     )
     if not names:
@@ -151,6 +254,30 @@ def listed(root: Path, path: Path, suffixes: Sequence[str]) -> list[str]:
                 f"{name}: a link that leads out of the folder {root}; name the folder that really holds the file"
             )
     return names
+
+
+OF_OUT = ("prepared", "soft_targets", "runs")
+"""Folders that tell an OUT, what a run writes, from what it reads."""
+
+
+def is_out(folder: Path) -> bool:
+    return all((folder / name).is_dir() for name in OF_OUT)
+
+
+def walked(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """(folder, its folders, its files) below `top`, in order; links are not followed, an OUT and hidden folders not entered.
+
+    Raises RecipeError for an OUT as `top`.
+    """
+    if is_out(top):
+        raise RecipeError(
+            f"{top}: is where a run keeps its results, and would be read as data; give --out another folder, or the "
+            f"source the folder that holds the data alone"
+        )
+    for folder, folders, names in os.walk(top):
+        here = Path(folder)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not is_out(here / name))
+        yield here, folders, sorted(names)
 
 
 def is_inside(root: Path, name: str) -> bool:
