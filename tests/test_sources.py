@@ -800,7 +800,7 @@ def test_pickles_are_never_loaded(tmp_path):
 
 def test_arrays_of_different_length_are_refused(tmp_path):
     np.savez(tmp_path / "data.npz", x=np.zeros((5, 2)), label=np.arange(4))
-    with pytest.raises(DataError, match="different length: .*; a row of each"):
+    with pytest.raises(DataError, match=r"different length: .*; a row of each"):
         look(config("numpy", tmp_path / "data.npz", "x"))
 
 

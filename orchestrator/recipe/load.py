@@ -1,7 +1,8 @@
 """From a file to a checked recipe: every error with file, line, column and path, all at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -30,3 +31,12 @@ def check(recipe: Recipe) -> None:
     """Raise RecipeError for a recipe made in Python whose parts do not fit each other."""
     if problems := recipe.problems():
         raise RecipeError("\n".join(f"{'.'.join(map(str, loc))}: {message}" for loc, message in problems))
+
+
+def changed(document: Mapping[str, Any], by: str) -> Recipe:
+    """The recipe of a document that the program has changed. Raises RecipeError that says who changed it."""
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        found = [f"{'.'.join(map(str, loc))}: {message}" for loc, message in told(Recipe, document, error)]
+        raise RecipeError("\n".join(f"{by}: {line}" for line in found)) from None

@@ -26,7 +26,7 @@ from ..building.evaluate import read_evaluation
 from ..building.pipeline import Results, Until
 from ..cluster.cluster import Cluster, cluster
 from ..cluster.environment import set_environment
-from ..recipe.load import check
+from ..recipe.load import changed, check
 from ..recipe.model import Recipe, public
 from ..stages.code import users_code
 from ..stages.outline import planned
@@ -204,12 +204,15 @@ def _report(
 
 
 def smoke(recipe: Recipe) -> Recipe:
-    """The whole recipe on a few rows and steps: finds what is broken before a long run does."""
+    """The whole recipe on a few rows and steps: finds what is broken before a long run does.
+
+    `limit` keeps a row of each class, so `labelled` can stay as it is: where there are fewer rows, all of them count.
+    """
     document = recipe.model_dump(mode="json")
     rows = document["transfer_set"]
     rows["limit"] = min(rows["limit"] or 256, 256)
     document["tracking"]["register_models"] = False
-    rows["labelled"] = {split: min(count, 64) for split, count in recipe.transfer_set.labelled_by_split.items()} or None
+    document["search"] = None
     for teacher in document["teachers"].values():
         teacher |= {"replicas": 1, "require": None}
         _shorten(teacher.get("train"))
@@ -217,7 +220,10 @@ def smoke(recipe: Recipe) -> Recipe:
         student["train"]["seeds"] = student["train"]["seeds"][:1]
         student["require"] = None  # of so few steps nothing can be asked
         _shorten(student["train"])
-    return Recipe.model_validate(document)
+        for term in student["objective"]:
+            if term["ramp"] is not None and term["ramp"]["steps"] is not None:
+                term["ramp"]["steps"] = min(term["ramp"]["steps"], student["train"]["steps"])
+    return changed(document, "--smoke")
 
 
 def _shorten(train: dict[str, Any] | None) -> None:

@@ -27,7 +27,7 @@ from teachers.storage.seal import publish
 
 from ..reporting.headline import deep_link
 from .ledger import ledgers
-from .names import REFUSED, fit_tags, log_batch, params
+from .names import REFUSED, fit_tags, log_batch, params, why
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -167,7 +167,7 @@ def told_if_away(uri: str) -> Iterator[None]:
     try:
         yield
     except failures() as error:
-        reason = without_password(str(error)).partition("\n")[0][:300]
+        reason = why(error)
         if getattr(error, "error_code", None) == REFUSED:
             raise CollegiumError(
                 f"MLflow at {without_password(uri)} answers, and does not take what it is told ({reason})"

@@ -28,6 +28,7 @@ from ..watching.pulse import SILENT_S
 from .courier import JUDGED_ON, VALIDATION, Courier
 from .late import Late, failure
 from .ledger import Ledger, Status
+from .names import why
 from .server import connect, place_of, resolve_uri, told_if_away
 
 POLL_S = 0.3
@@ -231,6 +232,7 @@ class Tracker:
     def _is_away(self, error: Exception) -> None:
         if self._away_since is None:
             self._away_since = time.monotonic()
-            reason = without_password(str(error)).partition("\n")[0][:300]
-            log.warning("MLflow at %s does not answer; work goes on and curves are sent later (%s)", self.uri, reason)
+            log.warning(
+                "MLflow at %s does not answer; work goes on and curves are sent later (%s)", self.uri, why(error)
+            )
         prometheus.show("collegium_mlflow_away_seconds", time.monotonic() - self._away_since)

@@ -169,7 +169,7 @@ class TransferSetConfig(Config):
     labelled: Labelled | None = None
     """Stratified training rows whose label may be used, the others are transfer data only; `{train: 100, validation: 50}` counts those of validation too. Null: all."""
     limit: int | None = Field(None, ge=1)
-    """At most so many rows of each split, the first in key order; for short runs."""
+    """So many rows of each split, the first in key order, and one of each class that has none among them; for short runs."""
     image_size: int | None = Field(None, ge=1, le=4096)
     """Edge in pixels that images are stored at, as squares; null: their own size, which must then be equal."""
     fit: FitName = "squash"

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..config.transfer_set import TransferSetConfig
+from ..config.transfer_set import FitName, ResampleName, TransferSetConfig
 from ..errors import DataError, RecipeError, StoreError
 from ..storage.seal import inside
 from ..transfer_set.transfer_set import Column, Kind
@@ -35,7 +35,8 @@ Bad = dict[int, str]
 class InputPlan:
     """How one canonical column is made of the columns `sources`.
 
-    `raw`: the shape of a row as it is stored, None for encoded images; `resize`: what becomes of images.
+    `raw`: the shape of a row as it is stored, None for encoded images; `edge`: what images are resized to, by `fit` and
+    `resample`.
     """
 
     name: str
@@ -43,9 +44,15 @@ class InputPlan:
     sources: tuple[str, ...]
     raw: tuple[int, ...] | None
     shape: tuple[int, ...]
-    resize: Resize | None = None
+    edge: int | None = None
+    fit: FitName = "squash"
+    resample: ResampleName = "bilinear"
     wide: bool = False
     """Numbers that are kept in float64."""
+
+    @property
+    def resize(self) -> Resize | None:
+        return None if self.edge is None else Resize(self.edge, self.fit, self.resample)
 
     @property
     def column(self) -> Column:
@@ -62,8 +69,7 @@ def plan_inputs(
     """
     names = [config.inputs] if isinstance(config.inputs, str) else config.inputs
     scalars = tuple(name for name in names if _is_scalar(sample.column(name)))
-    resize = None if config.image_size is None else Resize(config.image_size, config.fit, config.resample)
-    plans = [_plan_column(name, sample.column(name), resize, root, wide) for name in names if name not in scalars]
+    plans = [_plan_column(config, name, sample.column(name), root, wide) for name in names if name not in scalars]
     if scalars:
         if any(plan.name == FEATURES for plan in plans):
             raise RecipeError(
@@ -75,11 +81,12 @@ def plan_inputs(
 
 
 def _plan_column(
-    name: str, array: pa.Array, resize: Resize | None, root: Path | None, wide: Collection[str]
+    config: TransferSetConfig, name: str, array: pa.Array, root: Path | None, wide: Collection[str]
 ) -> InputPlan:
+    sized = config.image_size, config.fit, config.resample
     if is_encoded(array.type):
-        shape = _encoded_shape(name, array, resize, root)
-        return InputPlan(name, "image", (name,), None, shape, resize)
+        encoded = InputPlan(name, "image", (name,), None, (), *sized)
+        return changed(encoded, shape=_encoded_shape(encoded, array, root))
     kind, depth = leaf(array.type)
     if depth == 0 or not is_number(kind):
         raise RecipeError(f"transfer_set.inputs: column {name!r} is {array.type}{_use_of(array)}")
@@ -92,8 +99,8 @@ def _plan_column(
     if problem := _no_image(kind, raw):
         raise RecipeError(f"transfer_set.inputs: column {name!r} holds {kind} of shape {list(raw)}; {problem}")
     channels = raw[2] if len(raw) == 3 else 1
-    height, width = raw[:2] if resize is None else (resize.edge, resize.edge)
-    return InputPlan(name, "image", (name,), raw, (height, width, channels), resize)
+    height, width = raw[:2] if config.image_size is None else (config.image_size, config.image_size)
+    return InputPlan(name, "image", (name,), raw, (height, width, channels), *sized)
 
 
 def _use_of(array: pa.Array) -> str:
@@ -123,17 +130,17 @@ def _no_image(kind: pa.DataType, raw: tuple[int, ...]) -> str | None:
     return None
 
 
-def _encoded_shape(name: str, array: pa.Array, resize: Resize | None, root: Path | None) -> tuple[int, ...]:
+def _encoded_shape(plan: InputPlan, array: pa.Array, root: Path | None) -> tuple[int, ...]:
     """The commonest size, and colour if any row has it."""
     shapes, reasons = [], []
     for row in range(len(array)):
         try:
-            shapes.append(decode_image(_payload(array[row].as_py(), root), resize=resize).shape)
+            shapes.append(decode_image(_payload(array[row].as_py(), root), resize=plan.resize).shape)
         except BadRow as error:
             reasons.append(str(error))
     if not shapes:
         raise DataError(
-            f"column {name!r}: none of the {len(array)} rows that were looked at is an image "
+            f"column {plan.name!r}: none of the {len(array)} rows that were looked at is an image "
             f"({reasons[0] if reasons else 'no rows'})"
         )
     (height, width), _ = Counter(shape[:2] for shape in shapes).most_common(1)[0]

@@ -16,7 +16,7 @@ from ..errors import DataError
 from ..transfer_set.transfer_set import SPLITS, SplitName
 from .labels import classes_of, remapped
 from .shuffle import BadPosition, Run, run_batch
-from .splits import Keys, choose_labelled
+from .splits import Keys, choose_labelled, first_of_classes
 
 NAMED_BAD_ROWS = 20
 
@@ -94,8 +94,10 @@ def _check_unique(census: Census, runs: Sequence[Run], pieces: Path) -> None:
 
 
 def limited(census: Census, bad: Iterable[BadPosition], limit: int | None) -> tuple[Census, list[BadPosition]]:
-    """The first `limit` rows of each split in key order, counting bad ones, so that what is left never depends on
-    which rows are bad elsewhere."""
+    """The first `limit` rows of each split in key order, and the first of each class that has none among them.
+
+    Bad rows are counted, so that what is left never depends on which rows are bad elsewhere.
+    """
     bad = list(bad)
     if limit is None:
         return census, bad
@@ -104,7 +106,8 @@ def limited(census: Census, bad: Iterable[BadPosition], limit: int | None) -> tu
         there = np.array([row.key for row in bad if row.split == number], np.uint64)
         keys = np.sort(np.concatenate([census.keys[census.of(split)], there]))
         last.append(int(keys[min(limit, len(keys)) - 1]) if len(keys) else 0)
-    kept = census.take(census.keys <= np.array(last, np.uint64)[census.split])
+    near = census.keys <= np.array(last, np.uint64)[census.split]
+    kept = census.take(near | first_of_classes(census.keys, census.split, census.labels))
     return kept, [row for row in bad if row.key < 0 or row.key <= last[row.split]]
 
 

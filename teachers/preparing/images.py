@@ -73,15 +73,18 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _shallow(image: Image.Image) -> Image.Image:
-    """With 8 bits a pixel and channel; of 16 the whole range becomes 0 to 255."""
+    """With 8 bits a pixel and channel, of 16 the whole range becomes 0 to 255; a palette of greys is grey."""
     if image.mode in DEEP:
         deep = np.asarray(image).astype(np.int64)
         if deep.min() < 0 or deep.max() > DEEPEST:
             raise BadRow(f"values from {deep.min()} to {deep.max()}; save it with 8 or 16 bits a pixel")
         return Image.fromarray(np.round(deep / (DEEPEST / 255)).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA")
-    return image
+    if image.mode != "P":
+        return image
+    colours = np.array(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
+    if (colours == colours[:, :1]).all():  # as a GIF has grey
+        return image.convert("L")
+    return image.convert("RGBA") if "transparency" in image.info else image
 
 
 def _pixels(image: Image.Image, channels: int | None, resize: Resize | None) -> Pixels:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError, StoreError
 from ..sources import chunks_of, files_of, positions_of
-from ..sources.files import Chunk
+from ..sources.files import Chunk, printable
 from ..storage import mirror
 from ..storage.seal import digest_of
 from ..storage.seal import replace as replace_file
@@ -238,9 +238,12 @@ def _report(gathered: Gathered, labelled: NDArray[np.bool_]) -> dict[str, Any]:
 
 def _fingerprint(config: TransferSetConfig, seen: Look, chunks: Sequence[Chunk]) -> str:
     """Names the pieces, so that those of a killed call are used again only by the same one."""
-    described = [[chunk.file.name, chunk.file.split, chunk.first_row, chunk.num_rows, *chunk.units] for chunk in chunks]
+    described = [
+        [chunk.file.title, chunk.file.split, chunk.first_row, chunk.num_rows, *(printable(str(u)) for u in chunk.units)]
+        for chunk in chunks
+    ]
     paths = sorted({chunk.file.path for chunk in chunks if chunk.file.root is not None})
-    states = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    states = [[printable(str(path)), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
     made_of = [seen.classes, seen.integers, [asdict(plan) for plan in seen.plans]]
     return digest_of([config.model_dump(mode="json"), described, states, made_of])[:12]
 

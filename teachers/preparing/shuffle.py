@@ -24,7 +24,7 @@ from ..transfer_set.transfer_set import Column, Part, content_hash, inputs_batch
 from .canonical import Bad, InputPlan, decode
 from .labels import as_text, class_numbers, codes, names_in, remapped, why_odd
 from .moments import Moments, moments
-from .splits import UNUSED, Keys, row_hashes, sample_keys, split_numbers
+from .splits import UNUSED, Keys, first_of_classes, row_hashes, sample_keys, split_numbers
 
 RUN_BYTES = 32 * 2**20
 BATCH_BYTES = 8 * 2**20
@@ -148,12 +148,13 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     wanted = split != UNUSED
     num_unused = len(wanted) - int(wanted.sum())
     if told.last_key is not None:
-        wanted &= keys <= np.array([*told.last_key, 0], np.uint64)[split]
+        near = keys <= np.array([*told.last_key, 0], np.uint64)[split]
+        wanted &= near | first_of_classes(keys, split, _labels(told, data, {})[0])
     if not wanted.all():
-        near = np.flatnonzero(wanted)
-        ids, data = ids.take(pa.array(near)), data.take(pa.array(near))
-        keys, groups, split, positions = keys[near], groups[near], split[near], positions[near]
-        reasons = {at: reasons[row] for at, row in enumerate(near.tolist()) if row in reasons}
+        kept = np.flatnonzero(wanted)
+        ids, data = ids.take(pa.array(kept)), data.take(pa.array(kept))
+        keys, groups, split, positions = keys[kept], groups[kept], split[kept], positions[kept]
+        reasons = {at: reasons[row] for at, row in enumerate(kept.tolist()) if row in reasons}
     labels, values = _labels(told, data, reasons)
     inputs, wrong = decode(data, told.plans, told.root)
     reasons |= {row: reason for row, reason in wrong.items() if row not in reasons}

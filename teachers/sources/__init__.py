@@ -16,7 +16,20 @@ from ..errors import DataError, RecipeError
 from ..storage.seal import digest_of, sha256_file
 from ..transfer_set.transfer_set import SPLITS
 from .arrays import numpy_chunks, numpy_schema, read_numpy, read_sklearn, sklearn_chunks, sklearn_digest, sklearn_schema
-from .files import Batch, Chunk, File, Format, existing, is_inside, listed, named_inside, plain, position, walked
+from .files import (
+    Batch,
+    Chunk,
+    File,
+    Format,
+    existing,
+    is_inside,
+    listed,
+    named_inside,
+    plain,
+    position,
+    printable,
+    walked,
+)
 from .folders import folder_chunks, folder_schema, image_names, read_folder
 from .imported import imported_digest, imported_schema, read_imported
 from .lines import csv_schema, jsonl_schema, read_csv, read_jsonl, whole_file
@@ -187,7 +200,7 @@ def content_digest(files: Sequence[File], *, beside: bool) -> str:
         return digest_of([source.kind, imported_digest(source)])
     assert root is not None
     names = sorted({name for file in files for name in (_all_in(root) if beside else _contents(file))})
-    return digest_of([source.kind, [[name, sha256_file(root / name)] for name in names]])
+    return digest_of([source.kind, [[printable(name), sha256_file(root / name)] for name in names]])
 
 
 def _contents(file: File) -> list[str]:

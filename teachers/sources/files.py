@@ -171,6 +171,7 @@ MAGIC = {
     b"PK\x03\x04": "it is a zip archive (a spreadsheet is one); unpack it, or export it as CSV",
 }
 """What a file is by its first bytes, and what to do with it."""
+NO_TEXT = "its name is not UTF-8; rename the file or its folder"
 OWN_MAGIC = {"parquet": (b"PAR1",), "arrow": (b"ARROW1",), "numpy": (b"PK\x03\x04", b"\x93NUMPY")}
 
 
@@ -187,6 +188,8 @@ def why_unreadable(file: File, error: Exception) -> str:
     """In one line: what the file looks like, else what its reader said."""
     if (known := told_by_magic(file)) is not None:
         return known
+    if file.root is not None and printable(str(file.path)) != str(file.path):
+        return NO_TEXT
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -262,6 +265,12 @@ OF_OUT = ("prepared", "soft_targets", "runs")
 
 def is_out(folder: Path) -> bool:
     return all((folder / name).is_dir() for name in OF_OUT)
+
+
+def holds_outs_alone(folder: Path) -> bool:
+    """Whether it is the `out` in which runs keep theirs by default."""
+    inner = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    return bool(inner) and all(entry.is_dir() and is_out(entry) for entry in inner)
 
 
 def walked(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:

@@ -8,19 +8,19 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 
 from ..transfer_set.class_names import in_order
-from .files import Batch, Chunk, File, position, printable, walked
+from .files import NO_TEXT, Batch, Chunk, File, holds_outs_alone, position, printable, walked
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 OF_ARCHIVES = "__MACOSX"
 """What an archive made on a Mac has beside the files: their shadows."""
-NO_TEXT = "its name is not UTF-8; rename the file or its folder"
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def folder_schema(file: File) -> pa.Schema:
     """`image`, `label`; the names of the class folders are in the metadata."""
     _, folders, _ = next(walked(file.path), (file.path, [], []))
-    names = in_order(name for name in folders if name != OF_ARCHIVES and _is_text(name))
+    meant = (name for name in folders if name != OF_ARCHIVES and not holds_outs_alone(file.path / name))
+    names = in_order(name for name in meant if _is_text(name))
     features = {"info": {"features": {"label": {"_type": "ClassLabel", "names": names}}}}
     schema = pa.schema([("image", IMAGE), ("label", pa.string())])
     return schema.with_metadata({"huggingface": json.dumps(features)})

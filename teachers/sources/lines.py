@@ -26,6 +26,7 @@ def whole_file(file: File, rows: int) -> list[Chunk]:
 
 def csv_schema(file: File) -> pa.Schema:
     """Names from the header; every column is text until a row is used."""
+    check_text(file)
     with reading(file), pa.csv.open_csv(file.path, parse_options=_parsing(file, lambda row: "skip")) as opened:
         return pa.schema([(name, pa.string()) for name in opened.schema.names])
 
@@ -71,6 +72,7 @@ def read_csv(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batch]
             for start in range(0, block.num_rows, rows):
                 part = numbers[start : start + rows]
                 yield Batch(block.slice(start, rows), [position(file.name, number) for number in part])
+        yield Batch(NO_ROWS, [], tuple((position(file.name, number), reason) for number, reason in skipped[told:]))
 
 
 def jsonl_schema(file: File) -> pa.Schema:
