@@ -30,10 +30,14 @@ def tell_and_leave(finished: "Finished", out: Path, as_json: bool) -> None:
 
 
 def _tell(report: Mapping[str, Any], folder: Path, out: Path) -> None:
+    from ..reporting import unjudged
     from ..reporting.headline import learners, remarks
 
     reused = sum(stage["reused"] for stage in report["stages"])
     click.echo(f"{len(report['stages'])} stages, {reused} of them reused")
+    if "unjudged" in report:
+        for line in unjudged.lines(report):
+            click.echo(line)
     if "students" in report:
         for name, student in learners(report).items():
             click.echo(f"{name}: {student['verdict']}")

@@ -32,7 +32,7 @@ def curves_of(report: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def headline_figures(report: Mapping[str, Any]) -> dict[str, float]:
-    """Flat names to figures: `students.small.gain`, `teachers.wide.test_accuracy`."""
+    """Flat names to figures: `students.small.gain`, `teachers.wide.test_accuracy`; what is none is left out."""
     return {name: float(value) for name, value in _figures(report) if value is not None}
 
 

@@ -76,7 +76,7 @@ def _run(recipe: Recipe, out: Path, until: Until, address: str | None, user_path
         report = begun.report(context, results)
         if results.evaluations:
             begun.finish(report, results)
-    return Finished(begun.folder, report, pipeline.missed_gates(recipe, report) if results.evaluations else [])
+    return Finished(begun.folder, report, pipeline.missed_gates(recipe, report) if "students" in report else [])
 
 
 @dataclass
@@ -183,8 +183,21 @@ def _report(
     evaluations = {name: read_evaluation(built, heard[name]) for name, built in results.evaluations.items()}
     if not evaluations:
         return {"format": 1, "recipe": public(context.recipe), "stages": stages, "mlflow": dict(ids)}
-    from ..reporting.document import build_report, write_report
+    from ..reporting.document import FORMAT, build_report, write_report
+    from ..reporting.unjudged import is_unjudged, unjudged_report
 
+    if is_unjudged(evaluations):
+        unjudged = unjudged_report(
+            format=FORMAT,
+            recipe=public(context.recipe),
+            stages=stages,
+            evaluations=evaluations,
+            mlflow=ids,
+            prepared=results.prepared.folder,
+            seconds=seconds,
+        )
+        write_report(folder, unjudged)
+        return unjudged
     report: Mapping[str, Any] = build_report(
         recipe=public(context.recipe),
         stages=stages,

@@ -11,12 +11,12 @@ import pyarrow as pa
 
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError, RecipeError
-from ..sources import FORMATS, chunks_of, content_digest, files_of, schema_of, some_rows
+from ..sources import FORMATS, BadRows, chunks_of, content_digest, files_of, schema_of, some_rows
 from ..sources.files import Chunk, File, column_problem
 from ..transfer_set.class_names import as_number, is_number_with_decimals
 from ..transfer_set.transfer_set import SPLITS, Column, SplitName
 from .arrow_types import family, is_wide, leaf
-from .canonical import InputPlan, plan_inputs
+from .canonical import InputPlan, decode, plan_inputs
 from .classes import classes_of_source
 from .labels import as_text, names_in, told_of_decimals
 from .splits import expected_shares
@@ -47,22 +47,25 @@ class Look:
     plans: tuple[InputPlan, ...]
     integers: tuple[str, ...] | None
     root: Path | None
+    bad: tuple[tuple[str, str], ...]
+    """Rows that were looked at and cannot be used: where they stand, and why."""
 
 
 def look(config: TransferSetConfig) -> Look:
     """Raises RecipeError for what the recipe gets wrong (paths, columns, classes), DataError for unusable first rows."""
     files = files_of(config)
-    sample = _sample(config, files)
+    sample, positions, bad = _sample(config, files)
     plans = plan_inputs(config, sample, files[0].root, _wide(_named(config), files))
     classes, integers = classes_of_source(config, files)
     columns = tuple(plan.column for plan in plans)
+    bad += [(positions[row], reason) for row, reason in decode(sample, plans, files[0].root)[1].items()]
     chunks = chunks_of(files, PLANNED_CHUNK)
     by_split = _rows_by_split(config, chunks)
     num_rows = None if by_split is None else sum(chunk.num_rows or 0 for chunk in chunks)
     if num_rows is not None and config.limit is not None:
         num_rows = min(num_rows, config.limit * len(SPLITS))
     num_bytes = None if num_rows is None else num_rows * sum(column.bytes_per_row for column in columns)
-    return Look(columns, classes, num_rows, by_split, num_bytes, plans, integers, files[0].root)
+    return Look(columns, classes, num_rows, by_split, num_bytes, plans, integers, files[0].root, tuple(bad))
 
 
 def _rows_by_split(config: TransferSetConfig, chunks: Sequence[Chunk]) -> dict[SplitName, int] | None:
@@ -85,7 +88,7 @@ Columns = Sequence[tuple[str, str]]
 """(key of the recipe, column that it names)"""
 
 
-def _sample(config: TransferSetConfig, files: Sequence[File]) -> pa.RecordBatch:
+def _sample(config: TransferSetConfig, files: Sequence[File]) -> tuple[pa.RecordBatch, list[str], BadRows]:
     schema = schema_of(files)
     named = _named(config)
     if schema.names:
@@ -93,13 +96,13 @@ def _sample(config: TransferSetConfig, files: Sequence[File]) -> pa.RecordBatch:
             if told := column_problem(schema.names, [name]):
                 raise RecipeError(f"transfer_set.{key}: {told}")
     _check_types(named, files)
-    sample = some_rows(files, list(dict.fromkeys(name for _, name in named)), LOOKED_AT)
+    sample, positions, bad = some_rows(files, list(dict.fromkeys(name for _, name in named)), LOOKED_AT)
     for key, name in named:
         if key != "inputs":
             _check_plain(f"transfer_set.{key}", name, sample.column(name), is_label=key == "label")
     if config.label is not None and config.classes is None:
         _check_is_class(config.label, sample.column(config.label))
-    return sample
+    return sample, positions, bad
 
 
 def _named(config: TransferSetConfig) -> Columns:

@@ -35,6 +35,8 @@ from .imported import imported_digest, imported_schema, read_imported
 from .lines import csv_schema, jsonl_schema, read_csv, read_jsonl, whole_file
 from .tables import arrow_chunks, arrow_schema, parquet_chunks, parquet_schema, read_arrow, read_parquet
 
+BadRows = list[tuple[str, str]]
+"""(position, why it cannot be used)"""
 PLACES = 16
 """Of a source, where rows are looked at."""
 LOOKED_INTO = 4096
@@ -117,8 +119,10 @@ def read(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batch]:
         yield replace(batch, data=plain(batch.data))
 
 
-def some_rows(files: Sequence[File], columns: Sequence[str], rows: int) -> pa.RecordBatch:
-    """At most `rows` rows from all over the source: the first ones, and some of chunks that are spread over it.
+def some_rows(files: Sequence[File], columns: Sequence[str], rows: int) -> tuple[pa.RecordBatch, list[str], BadRows]:
+    """At most `rows` rows from all over the source, where they stand, and bad ones that were met on the way.
+
+    They are the first ones, and some of chunks that are spread over it.
 
     One class, one file or one year often comes after the other: the first rows alone would speak for rows that are
     otherwise. Raises DataError when there is none; it says why the first cannot be used.
@@ -127,11 +131,11 @@ def some_rows(files: Sequence[File], columns: Sequence[str], rows: int) -> pa.Re
     if len(chunks) < PLACES:
         chunks = chunks_of(files, rows)
     spread = list(dict.fromkeys(len(chunks) * at // PLACES for at in range(PLACES))) if chunks else []
-    found: list[pa.RecordBatch] = []
-    bad: list[tuple[str, str]] = []
+    found: list[Batch] = []
+    bad: BadRows = []
     each = max(1, rows // max(1, len(spread)))
     for at in spread:
-        taken = sum(data.num_rows for data in found)
+        taken = sum(batch.data.num_rows for batch in found)
         _take(read(chunks[at], columns, rows), min(each, rows - taken) if taken else each, found, bad)
     if not found:  # none where it was looked at: whatever there is
         for chunk in chunks:
@@ -142,24 +146,20 @@ def some_rows(files: Sequence[File], columns: Sequence[str], rows: int) -> pa.Re
         why = f"no row can be used; {bad[0][0]}: {bad[0][1]}" if bad else "no rows"
         raise DataError(f"{files[0].title}: {why}{f' (in {len(files)} files)' if len(files) > 1 else ''}")
     try:
-        tables = [pa.Table.from_batches([data.replace_schema_metadata()]) for data in found]
-        joined: pa.RecordBatch = pa.concat_tables(tables, promote_options="permissive").combine_chunks().to_batches()[0]
-        return joined
-    except (
-        pa.ArrowInvalid,
-        pa.ArrowTypeError,
-        pa.ArrowNotImplementedError,
-    ):  # files that differ in type: the first of them stands for all
-        return found[0]
+        tables = [pa.Table.from_batches([batch.data.replace_schema_metadata()]) for batch in found]
+        joined = pa.concat_tables(tables, promote_options="permissive").combine_chunks().to_batches()[0]
+        return joined, [position for batch in found for position in batch.positions], bad
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        return found[0].data, found[0].positions, bad  # files that differ in type: the first of them stands for all
 
 
-def _take(read_from: Iterator[Batch], rows: int, found: list[pa.RecordBatch], bad: list[tuple[str, str]]) -> None:
+def _take(read_from: Iterator[Batch], rows: int, found: list[Batch], bad: BadRows) -> None:
     """Put at most so many rows, and bad ones on the way, to those that are there."""
     for batch in read_from:
         bad += batch.bad
         if rows > 0 and batch.data.num_rows:
-            found.append(batch.data.slice(0, rows))
-            rows -= found[-1].num_rows
+            found.append(Batch(batch.data.slice(0, rows), batch.positions[:rows]))
+            rows -= found[-1].data.num_rows
         if rows <= 0:
             return
 
