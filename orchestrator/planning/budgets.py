@@ -44,8 +44,8 @@ class Rows:
         return f"{'' if self.exact else 'about '}{number:,.0f}"
 
 
-def bad_row_notes(recipe: Recipe, seen: Look) -> Iterator[str]:
-    """Rows that were looked at and cannot be used."""
+def row_notes(recipe: Recipe, seen: Look, rows: Rows | None) -> Iterator[str]:
+    """Rows that were looked at and cannot be used; that there are no labels, or some beside those that `labelled` counts."""
     if seen.bad:
         position, reason = seen.bad[0]
         then = "they are dropped" if recipe.transfer_set.on_bad_row == "skip" else "the run will end there"
@@ -53,10 +53,6 @@ def bad_row_notes(recipe: Recipe, seen: Look) -> Iterator[str]:
             f"{len(seen.bad)} of the rows that were looked at cannot be used, and {then} ({position}: {reason}); mend them, or "
             f"see transfer_set.on_bad_row"
         )
-
-
-def label_notes(recipe: Recipe, rows: Rows | None) -> Iterator[str]:
-    """That there are none, and labels that are used beside those that `labelled` counts."""
     if recipe.transfer_set.label is None:
         yield (
             "transfer_set.label is null: nothing will be judged; the report tells what needs no label (who agrees with whom, "

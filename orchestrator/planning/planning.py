@@ -30,7 +30,7 @@ from ..stages import keys
 from ..stages.code import code_problems, users_code
 from ..stages.stages import Built, Stage, Stages
 from ..stages.trainings import training_stages
-from .budgets import Rows, bad_row_notes, budget_notes, floor_notes, label_notes, seed_notes
+from .budgets import Rows, budget_notes, floor_notes, row_notes, seed_notes
 from .memory import Holding, holdings
 from .placement import Ask, cluster_notes, places_at
 from .placement import place as placed_on
@@ -136,12 +136,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, *, dry_forward: bool) 
             f"{made.bytes_free / 2**20:,.0f} MiB are free"
         )
     counted = Rows.of(recipe, seen, prepared.folder if prepared else None)
-    made.notes += [
-        *bad_row_notes(recipe, seen),
-        *label_notes(recipe, counted),
-        *budget_notes(recipe, counted),
-        *seed_notes(recipe),
-    ]
+    made.notes += [*row_notes(recipe, seen, counted), *budget_notes(recipe, counted), *seed_notes(recipe)]
     made.notes += [*missing_augmentation(public(recipe)), *floor_notes(recipe), *search_warnings(recipe)]
     if dry_forward:
         from .dry_forward import dry_forward as run_dry

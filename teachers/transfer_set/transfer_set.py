@@ -118,7 +118,9 @@ class TransferSet:
                 folder,
                 tuple(_column(column) for column in document["columns"]),
                 tuple(document["classes"]),
-                tuple(_segment(segment) for segment in document["segments"]),
+                tuple(
+                    Segment(**s | {"parts": tuple(Part(**part) for part in s["parts"])}) for s in document["segments"]
+                ),
                 document["num_labelled"],
                 document["report"],
             )
@@ -296,7 +298,3 @@ def _numpy(array: pa.Array) -> NDArray[Any]:
 def _column(document: Mapping[str, Any]) -> Column:
     lists = {name: tuple(document[name]) for name in ("shape", "mean", "std")}
     return Column(document["name"], document["kind"], **lists, wide=document["wide"])
-
-
-def _segment(document: Mapping[str, Any]) -> Segment:
-    return Segment(**{**document, "parts": tuple(Part(**part) for part in document["parts"])})
