@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from orchestrator.building.prepare import dropped
 from teachers.errors import CollegiumError, DataError, RecipeError
 from teachers.preparing.look import look, source_digest
 from teachers.preparing.prepare import prepare
@@ -90,7 +91,6 @@ def test_a_database_is_told_from_a_table(tmp_path: Path) -> None:
     ("line", "said"),
     [
         ('{"x": 1, "label": "\\ud83d"}', "not text: half a character"),
-        ('{"x": 1, "\\udc00": 2, "label": "u"}', "not text: half a character"),
         ('{"x": 1, "x": 2, "label": "u"}', "the key 'x' is there twice"),
         ('{"x": ' + "[" * 30_000 + "}", "not JSON"),
         ('{"x": 1, "label": "u"', "not JSON"),
@@ -368,7 +368,69 @@ def test_a_relative_path_is_of_the_folder_that_the_recipe_was_read_in(tmp_path: 
     assert len(by_position(prepare(given, Path("out"), run=elsewhere, chunk_rows=7))[1]) == ROWS
 
 
-@pytest.mark.parametrize("path", ["{{ data }}", "${DATA}/rows.csv", "<%= data %>"])
-def test_a_template_that_was_not_filled_in_is_told(path: str) -> None:
-    with pytest.raises(RecipeError, match="is a template that was not filled in"):
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("{{ data }}", "is a template that was not filled in"),
+        ("${DATA}/rows.csv", "is a template that was not filled in"),
+        ("<%= data %>", "is a template that was not filled in"),
+        ("~/rows.csv", "`~` is a word of the shell; write '/"),
+        ("a" * 5000, "is no path: File name too long"),
+        ("a\0b", "no such file|is no path"),
+        (f"{__file__}/rows.csv", "no such file"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_told_in_one_line(path: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=rf"^transfer_set.source.path: .*{said}"):
         look(config("csv", Path(path), "x"))
+
+
+@pytest.mark.parametrize("key", ['"z": "\\ud83d"', '"z": 1, "z": 2', '"z": {"deep": [1, "a"]}', '"\\udc00": 1'])
+def test_what_a_line_holds_beside_the_columns_of_the_recipe_is_not_looked_at(tmp_path: Path, key: str) -> None:
+    lines = "".join(f'{{"x": {row}, "label": {row % 2}, {key}}}\n' for row in range(ROWS))
+    (tmp_path / "data.jsonl").write_text(lines)
+    inputs, _ = by_position(prepare(config("jsonl", tmp_path / "data.jsonl", "x"), tmp_path / "out"))
+    assert inputs["features"][:, 0].tolist() == list(range(ROWS))
+
+
+def test_a_csv_file_without_a_header_is_told(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("".join(f"{row},{row % 2}\n" for row in range(ROWS)))
+    with pytest.raises(RecipeError, match=r"no column 'x': the first line holds numbers \(0, 0\); it must name"):
+        look(config("csv", tmp_path / "data.csv", "x"))
+
+
+def test_a_label_of_its_own_for_each_row_is_no_class(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("x,label\n" + "".join(f"{row},r{row}\n" for row in range(ROWS)))
+    given = config("csv", tmp_path / "data.csv", "x")
+    with pytest.raises(DataError, match=r"each of the 60 rows with a label has one of its own .*which row it is"):
+        prepare(given, tmp_path / "out")
+    named = given.model_copy(update={"classes": [f"r{row}" for row in range(ROWS)]})
+    assert len(prepare(named, tmp_path / "out").classes) == ROWS
+
+
+@pytest.mark.parametrize("first", ["label", "x"])
+def test_a_file_in_which_a_column_holds_nothing_yet_decides_nothing(tmp_path: Path, first: str) -> None:
+    (tmp_path / "data").mkdir()
+    whole = pa.table({"x": np.arange(60) * 1.0, "label": ["u", "v"] * 30})
+    empty = whole.set_column(whole.column_names.index(first), first, pa.nulls(60))
+    pq.write_table(empty, tmp_path / "data" / "a.parquet")
+    pq.write_table(whole, tmp_path / "data" / "b.parquet")
+    prepared = prepare(config("parquet", tmp_path / "data", "x", on_bad_row="skip"), tmp_path / "out")
+    assert prepared.report["bad_rows"] == (60 if first == "x" else 0) and prepared.classes == ("u", "v")
+
+
+def test_rows_that_a_look_cannot_use_are_known_before_work(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text(CSV.replace("\n7,v", "\nseven,v"))
+    seen = look(config("csv", tmp_path / "data.csv", "x"))
+    assert seen.bad == (("data.csv#7", "x is 'seven', not a number"),)
+
+
+def test_rows_that_were_dropped_are_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text(CSV.replace("7,v", "seven,v").replace("9,v", "9,v,"))
+    given = config("csv", tmp_path / "data.csv", "x", on_bad_row="skip")
+    bad = prepare(given, tmp_path / "out").report
+    assert bad["bad_rows"] > 1 and dropped(bad).startswith(
+        f"{bad['bad_rows']} of 60 rows could not be used and were dropped"
+    )
+    assert "\n" not in dropped(bad) and "data.csv#" in dropped(bad)
+    assert dropped({**bad, "bad_rows": 0}) == ""

@@ -113,6 +113,8 @@ def _use_of(array: pa.Array) -> str:
             f" ({some}), which is no number; write a column of 0 and 1 for each of its values, or a list of numbers (an "
             f"embedding) a row"
         )
+    if pa.types.is_temporal(array.type):
+        return ", a time; write it as a number (seconds since 1970, the hour of the day)"
     return "; give images, numbers or lists of them"
 
 

@@ -19,6 +19,8 @@ from .shuffle import BadPosition, Run, run_batch
 from .splits import Keys, choose_labelled, first_of_classes
 
 NAMED_BAD_ROWS = 20
+MOST_ALONE = 50
+"""Classes that may have one row each before nobody believes that they are classes."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ def take_census(runs: Sequence[Run], pieces: Path, classes: tuple[str, ...] | No
     rows = np.concatenate([np.arange(run.num_rows, dtype=np.uint32) for run in runs])
     census = Census(keys, group, split.astype(np.uint8), labels.astype(np.int32), content, numbers, rows)
     _check_unique(census, runs, pieces)
+    if not classes and MOST_ALONE < len(known) == np.count_nonzero(census.labels >= 0):
+        raise DataError(
+            f"each of the {len(known):,} rows with a label has one of its own ({known[0]!r}, {known[1]!r}, ...): such names "
+            f"say which row it is, not of which class; see transfer_set.label, or list them under transfer_set.classes"
+        )
     return census.take(np.lexsort((census.keys, census.split))), known
 
 

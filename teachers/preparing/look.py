@@ -26,7 +26,7 @@ LOOKED_AT = 64
 PLANNED_CHUNK = 65_536
 TYPED = ("parquet", "arrow", "numpy")
 """Sources whose files say what their columns are."""
-PLAIN = ("number", "text", "nothing")
+PLAIN = ("number", "text")
 """What may name a row, a group or a class."""
 
 
@@ -121,14 +121,19 @@ def _named(config: TransferSetConfig) -> Columns:
 
 
 def _check_types(named: Columns, files: Sequence[File]) -> None:
-    """Raise DataError for a file in which a column is another kind of thing than in the first."""
-    first, first_types = files[0], schema_of(files[:1])
-    for file in files[1:] if first.source.kind in TYPED else []:
+    """Raise DataError for a file in which a column is another kind of thing than in the files before it."""
+    if files[0].source.kind not in TYPED:
+        return
+    known: dict[str, tuple[pa.DataType, File]] = {}
+    for file in files:
         types = schema_of([file])
         for key, name in named:
             if told := column_problem(types.names, [name]):
                 raise DataError(f"{file.title}: {told}")
-            here, there = types.field(name).type, first_types.field(name).type
+            here = types.field(name).type
+            if family(here) == "nothing":
+                continue
+            there, first = known.setdefault(name, (here, file))
             if family(here) != family(there) and (key == "inputs" or family(here) not in PLAIN):
                 raise DataError(
                     f"{file.title}: {name!r} is {here}, and {there} in {first.title}; a column is the same in all files"

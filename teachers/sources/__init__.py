@@ -200,7 +200,14 @@ def content_digest(files: Sequence[File], *, beside: bool) -> str:
         return digest_of([source.kind, imported_digest(source)])
     assert root is not None
     names = sorted({name for file in files for name in (_all_in(root) if beside else _contents(file))})
-    return digest_of([source.kind, [[printable(name), sha256_file(root / name)] for name in names]])
+    return digest_of([source.kind, [[printable(name), _sha256(root, name)] for name in names]])
+
+
+def _sha256(root: Path, name: str) -> str:
+    try:
+        return sha256_file(root / name)
+    except OSError as error:
+        raise DataError(f"{printable(name)}: cannot be read: {error.strerror}") from error
 
 
 def _contents(file: File) -> list[str]:

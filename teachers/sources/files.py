@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from ..config.transfer_set import Source
-from ..errors import DataError, RecipeError, StoreError
+from ..errors import CollegiumError, DataError, RecipeError, StoreError
 from ..storage.seal import inside
 from ..transfer_set.transfer_set import SplitName
 
@@ -138,10 +138,20 @@ def column_problem(found: Sequence[str], wanted: Sequence[str]) -> str | None:
     """What is wrong with the first of `wanted` that is not there exactly once."""
     for name in wanted:
         if name not in found:
+            if found and all(_is_number(each) for each in found):
+                return f"no column {name!r}: the first line holds numbers ({', '.join(found[:3])}); it must name the columns"
             return f"no column {name!r}{separated(name, found) or nearest(name, found)}"
         if found.count(name) > 1:
             return f"column {name!r} is there twice; rename one of them, or leave one out"
     return None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def separated(name: str, found: Sequence[str]) -> str | None:
@@ -154,8 +164,8 @@ def separated(name: str, found: Sequence[str]) -> str | None:
     return None
 
 
-UNREADABLE = (pa.ArrowException, OSError, EOFError, UnicodeError, zipfile.BadZipFile, zlib.error)
-"""What readers of tables and arrays raise on damaged or foreign files."""
+UNREADABLE = (pa.ArrowException, OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError)
+"""What readers of tables and arrays raise on damaged or foreign files; `zipfile` of one with a password the last."""
 MAGIC = {
     b"\x1f\x8b": "it is compressed by gzip; unpack it",
     b"\x28\xb5\x2f\xfd": "it is compressed by zstd; unpack it",
@@ -180,6 +190,8 @@ def reading(file: File) -> Iterator[None]:
     """Turn what a reader raises on a damaged or foreign file into a DataError that names it."""
     try:
         yield
+    except CollegiumError:  # it says already what is wrong
+        raise
     except UNREADABLE as error:
         raise DataError(f"{file.title}: cannot be read as {file.source.kind}: {why_unreadable(file, error)}") from error
 
@@ -214,17 +226,22 @@ def check_text(file: File) -> None:
 
 
 def existing(path: Path, what: str) -> Path:
-    """`path`. Raises RecipeError when nothing is there."""
-    if not path.exists():
-        if template := next((mark for mark in ("{{", "${", "<%") if mark in str(path)), None):
-            raise RecipeError(
-                f"{what}: {str(path)!r} is a template that was not filled in ({template}); write the path"
-            )
-        beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, beside, 1, 0.5)
-        cure = f"; did you mean {str(path.parent / near[0])!r}?" if near else f" (looked from {Path.cwd()})"
-        raise RecipeError(f"{what}: no such file or folder {str(path)!r}{cure}")
-    return path
+    """`path`. Raises RecipeError when nothing is there, or the path cannot be one."""
+    try:
+        if path.exists():
+            return path
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"{what}: {str(path)[:80]!r} is no path: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    if template := next((mark for mark in ("{{", "${", "<%") if mark in str(path)), None):
+        raise RecipeError(f"{what}: {str(path)!r} is a template that was not filled in ({template}); write the path")
+    if str(path).startswith("~"):
+        raise RecipeError(f"{what}: {str(path)!r}: `~` is a word of the shell; write {str(path.expanduser())!r}")
+    beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, 1, 0.5)
+    cure = f"; did you mean {str(path.parent / near[0])!r}?" if near else f" (looked from {Path.cwd()})"
+    raise RecipeError(f"{what}: no such file or folder {str(path)!r}{cure}")
 
 
 def named_inside(root: Path, name: str, what: str) -> Path:

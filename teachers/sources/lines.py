@@ -6,6 +6,7 @@ Knows nothing of which columns are inputs or labels.
 import io
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -84,7 +85,7 @@ def jsonl_schema(file: File) -> pa.Schema:
         raise DataError(
             f"{file.title}: cannot be read as jsonl: it is one JSON list; give one object a line (`jq -c '.[]'` makes that)"
         )
-    return _parse_json(file.name, 0, block)[0].schema if block.strip() else pa.schema([])
+    return _parse_json(file, 0, block)[0].schema if block.strip() else pa.schema([])
 
 
 def read_jsonl(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batch]:
@@ -93,7 +94,7 @@ def read_jsonl(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batc
         while block := opened.read(BLOCK) + opened.readline():
             if not block.strip():
                 continue
-            table, positions, bad, read = _parse_json(file.name, row, block)
+            table, positions, bad, read = _parse_json(file, row, block)
             row += read
             yield Batch(NO_ROWS, [], tuple(bad))
             for name in columns:
@@ -105,24 +106,25 @@ def read_jsonl(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batc
                 start += batch.num_rows
 
 
-def _parse_json(name: str, first_row: int, block: bytes) -> tuple[pa.Table, list[str], list[tuple[str, str]], int]:
+def _parse_json(file: File, first_row: int, block: bytes) -> tuple[pa.Table, list[str], list[tuple[str, str]], int]:
     """Table, position of its rows, bad rows, and how many rows there were."""
     try:
         table = pa.json.read_json(io.BytesIO(block), pa.json.ReadOptions(use_threads=False, block_size=len(block) + 1))
     except pa.ArrowInvalid:  # line by line, to say which
-        return _parse_lines(name, first_row, block)
-    return table, [position(name, first_row + row) for row in range(table.num_rows)], [], table.num_rows
+        return _parse_lines(file, first_row, block)
+    return table, [position(file.name, first_row + row) for row in range(table.num_rows)], [], table.num_rows
 
 
 class _Twice(Exception):
     """A key that an object has twice."""
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _once(used: Sequence[str], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]
-        raise _Twice(next(name for name in names if names.count(name) > 1))
+        if twice := [name for name in used or names if names.count(name) > 1]:
+            raise _Twice(twice[0])
     return made
 
 
@@ -135,31 +137,44 @@ def _is_json(line: bytes, block: bytes) -> bool:
     return len(block.split(b"\n", 2)[1:]) > 1 or bool(block.partition(b"\n")[2].strip())
 
 
-def _parse_lines(name: str, first_row: int, block: bytes) -> tuple[pa.Table, list[str], list[tuple[str, str]], int]:
+def _parse_lines(file: File, first_row: int, block: bytes) -> tuple[pa.Table, list[str], list[tuple[str, str]], int]:
+    """As `_parse_json`; what the recipe does not name is not looked at."""
     good: list[dict[str, Any]] = []
     positions: list[str] = []
     bad: list[tuple[str, str]] = []
     lines = [line for line in block.splitlines() if line.strip()]
     for row, line in enumerate(lines, first_row):
-        try:
-            record = json.loads(line, object_pairs_hook=_once)
-            json.dumps(record, ensure_ascii=False).encode()
-        except _Twice as key:
-            bad.append((position(name, row), f"the key {str(key)!r} is there twice"))
-            continue
-        except UnicodeError:
-            bad.append((position(name, row), "not text: half a character (a lone surrogate), or not UTF-8"))
-            continue
-        except (ValueError, RecursionError) as error:
-            bad.append((position(name, row), f"not JSON: {error}"))
-            continue
-        if isinstance(record, dict):
-            good.append(record)
-            positions.append(position(name, row))
+        record = _record(file, line)
+        if isinstance(record, str):
+            bad.append((position(file.name, row), record))
         else:
-            bad.append((position(name, row), f"a JSON {type(record).__name__}, not an object"))
+            good.append(record)
+            positions.append(position(file.name, row))
     names = list(dict.fromkeys(key for record in good for key in record))
-    return pa.table({key: _column(good, key) for key in names}), positions, bad, len(lines)
+    used = [name for name in names if not file.columns or name in file.columns]
+    columns = {name: _column(good, name) if name in used else pa.nulls(len(good)) for name in names if _is_text(name)}
+    return pa.table(columns), positions, bad, len(lines)
+
+
+def _record(file: File, line: bytes) -> dict[str, Any] | str:
+    """The object of a line, or why it is none."""
+    try:
+        record = json.loads(line, object_pairs_hook=partial(_once, file.columns))
+        if not isinstance(record, dict):
+            return f"a JSON {type(record).__name__}, not an object"
+        used = {key: value for key, value in record.items() if not file.columns or key in file.columns}
+        json.dumps(used, ensure_ascii=False).encode()
+    except _Twice as key:
+        return f"the key {str(key)!r} is there twice"
+    except UnicodeError:
+        return "not text: half a character (a lone surrogate), or not UTF-8"
+    except (ValueError, RecursionError) as error:
+        return f"not JSON: {error}"
+    return record
+
+
+def _is_text(name: str) -> bool:
+    return name.isascii() or name.encode("utf-8", "replace").decode() == name
 
 
 def _column(records: list[dict[str, Any]], key: str) -> pa.Array:
