@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from orchestrator.building.label import network_folder
 from orchestrator.building.prepare import dropped
+from teachers.config.teacher import CheckpointTeacher
 from teachers.errors import CollegiumError, DataError, RecipeError
 from teachers.preparing.look import look, source_digest
 from teachers.preparing.prepare import prepare
@@ -366,6 +368,12 @@ def test_a_relative_path_is_of_the_folder_that_the_recipe_was_read_in(tmp_path: 
         return done
 
     assert len(by_position(prepare(given, Path("out"), run=elsewhere, chunk_rows=7))[1]) == ROWS
+
+
+def test_a_teachers_folder_is_of_the_folder_that_the_recipe_was_read_in_too(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    teacher = CheckpointTeacher(kind="checkpoint", path="models/wide")
+    assert network_folder(teacher, None) == tmp_path.resolve() / "models" / "wide"
 
 
 @pytest.mark.parametrize(
