@@ -148,10 +148,36 @@ def test_another_delimiter_is_guessed_told_and_taken(tmp_path: Path, delimiter: 
     assert inputs["features"][:, 0].tolist() == list(range(ROWS)) and labels.tolist() == [0, 1] * 30
 
 
-def test_a_word_is_no_number_and_the_message_says_what_can_be_done(tmp_path: Path) -> None:
-    (tmp_path / "data.csv").write_text("color,label\n" + "red,u\nblue,v\n" * 30)
-    with pytest.raises(RecipeError, match=r"'color' is string \('red', 'blue'.*a column of 0 and 1 for each"):
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (("red", "blue"), r"'color' is string \('red', 'blue'\), which is no number; .*a column of 0 and 1 for each"),
+        (("red", "red", "blue", "7"), "a column of 0 and 1"),
+        (("$5", "$1"), "write plain numbers, 1234.5"),
+        (('"3,5"', '"2,1"'), "write plain numbers"),
+        (("", ""), "none of the 60 rows that were looked at has a value|'color' is string"),
+    ],
+)
+def test_a_word_is_no_number_and_the_message_says_what_can_be_done(
+    tmp_path: Path, values: tuple[str, ...], said: str
+) -> None:
+    rows = [f"{values[row % len(values)]},{'uv'[row % 2]}" for row in range(ROWS)]
+    (tmp_path / "data.csv").write_text("\n".join(["color,label", *rows]))
+    with pytest.raises(RecipeError, match=said):
         look(config("csv", tmp_path / "data.csv", "color"))
+
+
+def test_an_input_that_says_the_label_under_another_name_is_known_before_work(tmp_path: Path) -> None:
+    rows = "".join(f"{row},{row % 2},{row % 2}.0,{row % 2}\n" for row in range(ROWS))
+    (tmp_path / "data.csv").write_text(f"x,target,code,label\n{rows}")
+    assert look(config("csv", tmp_path / "data.csv", ["x", "target", "code"])).copies == ("target", "code")
+    assert look(config("csv", tmp_path / "data.csv", ["x"])).copies == ()
+
+
+def test_groups_that_are_classes_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text(CSV)
+    with pytest.raises(RecipeError, match=r"^transfer_set.split.group_by: 'label' is the label"):
+        look(config("csv", tmp_path / "data.csv", "x", split={"group_by": "label"}))
 
 
 @pytest.mark.parametrize("kind", ["numpy", "parquet"])

@@ -53,6 +53,11 @@ def row_notes(recipe: Recipe, seen: Look, rows: Rows | None) -> Iterator[str]:
             f"{len(seen.bad)} of the rows that were looked at cannot be used, and {then} ({position}: {reason}); mend them, or "
             f"see transfer_set.on_bad_row"
         )
+    for name in seen.copies:
+        yield (
+            f"transfer_set.inputs: {name!r} has the value of the label in every row that was looked at; if it is made of the "
+            f"label, take it out"
+        )
     if recipe.transfer_set.label is None:
         yield (
             "transfer_set.label is null: nothing will be judged; the report tells what needs no label (who agrees with whom, "

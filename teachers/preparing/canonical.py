@@ -4,8 +4,7 @@ Features are float32, or float64 where float32 would round what the source can h
 are normalised. Knows nothing of splits or keys. No Python per row but where an encoded image is decoded.
 """
 
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
@@ -16,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..config.transfer_set import FitName, ResampleName, TransferSetConfig
-from ..errors import DataError, RecipeError, StoreError
+from ..config.transfer_set import FitName, ResampleName
+from ..errors import StoreError
 from ..storage.seal import inside
 from ..transfer_set.transfer_set import Column, Kind
-from .arrow_types import is_encoded, is_list, is_number, is_text, is_wide, leaf, shape_of, storage_shape
+from .arrow_types import is_list, is_number, is_text, shape_of, storage_shape
 from .images import BadRow, Resize, decode_image, resized
 
 FEATURES = "features"
@@ -60,95 +59,6 @@ class InputPlan:
         return Column(self.name, self.kind, self.shape, (), (), self.wide)
 
 
-def plan_inputs(
-    config: TransferSetConfig, sample: pa.RecordBatch, root: Path | None, wide: Collection[str] = ()
-) -> tuple[InputPlan, ...]:
-    """What the input columns are, from some rows of the source. `wide`: columns that any of its files holds in float64.
-
-    Raises RecipeError for a column that is of no use, DataError when none of the rows can be decoded.
-    """
-    names = [config.inputs] if isinstance(config.inputs, str) else config.inputs
-    scalars = tuple(name for name in names if _is_scalar(sample.column(name)))
-    plans = [_plan_column(config, name, sample.column(name), root, wide) for name in names if name not in scalars]
-    if scalars:
-        if any(plan.name == FEATURES for plan in plans):
-            raise RecipeError(
-                f"transfer_set.inputs: {scalars[0]!r} would be joined to `{FEATURES}`, a column of its own"
-            )
-        is_any_wide = any(name in wide or is_wide(sample.column(name).type) for name in scalars)
-        plans.append(InputPlan(FEATURES, "number", scalars, (), (len(scalars),), wide=is_any_wide))
-    return tuple(plans)
-
-
-def _plan_column(
-    config: TransferSetConfig, name: str, array: pa.Array, root: Path | None, wide: Collection[str]
-) -> InputPlan:
-    sized = config.image_size, config.fit, config.resample
-    if is_encoded(array.type):
-        encoded = InputPlan(name, "image", (name,), None, (), *sized)
-        return changed(encoded, shape=_encoded_shape(encoded, array, root))
-    kind, depth = leaf(array.type)
-    if depth == 0 or not is_number(kind):
-        raise RecipeError(f"transfer_set.inputs: column {name!r} is {array.type}{_use_of(array)}")
-    shapes = Counter(shape for row in array if (shape := shape_of(row)) and 0 not in shape)
-    if not shapes:
-        raise DataError(f"column {name!r}: none of the {len(array)} rows that were looked at has a value")
-    raw = shapes.most_common(1)[0][0]
-    if len(raw) == 1:
-        return InputPlan(name, "number", (name,), raw, raw, wide=name in wide or is_wide(kind))
-    if problem := _no_image(kind, raw):
-        raise RecipeError(f"transfer_set.inputs: column {name!r} holds {kind} of shape {list(raw)}; {problem}")
-    channels = raw[2] if len(raw) == 3 else 1
-    height, width = raw[:2] if config.image_size is None else (config.image_size, config.image_size)
-    return InputPlan(name, "image", (name,), raw, (height, width, channels), *sized)
-
-
-def _use_of(array: pa.Array) -> str:
-    """What can be done with a column that is neither images nor numbers."""
-    if pa.types.is_null(array.type) or not array.is_valid().true_count:
-        return f"; none of the {len(array)} rows that were looked at has a value"
-    if is_text(array.type):
-        some = ", ".join(repr(value) for value in dict.fromkeys(array.drop_null().to_pylist()[:3]))
-        return (
-            f" ({some}), which is no number; write a column of 0 and 1 for each of its values, or a list of numbers (an "
-            f"embedding) a row"
-        )
-    if pa.types.is_temporal(array.type):
-        return ", a time; write it as a number (seconds since 1970, the hour of the day)"
-    return "; give images, numbers or lists of them"
-
-
-def _no_image(kind: pa.DataType, raw: tuple[int, ...]) -> str | None:
-    """Why rows of this shape are no images [H, W] or [H, W, C]."""
-    if len(raw) == 3 and raw[0] in (1, 3, 4) and raw[2] > 4:
-        return "that is channels first; images are [H, W, C]: numpy.moveaxis(images, 1, -1)"
-    if len(raw) > 3:
-        return "images are uint8 [H, W] or [H, W, C], features are one list a row"
-    if not pa.types.is_integer(kind):
-        return (
-            "images are uint8 [H, W] or [H, W, C] from 0 to 255 (of 0 to 1: numpy.round(255 * images)), features are one "
-            "list a row"
-        )
-    return None
-
-
-def _encoded_shape(plan: InputPlan, array: pa.Array, root: Path | None) -> tuple[int, ...]:
-    """The commonest size, and colour if any row has it."""
-    shapes, reasons = [], []
-    for row in range(len(array)):
-        try:
-            shapes.append(decode_image(_payload(array[row].as_py(), root), resize=plan.resize).shape)
-        except BadRow as error:
-            reasons.append(str(error))
-    if not shapes:
-        raise DataError(
-            f"column {plan.name!r}: none of the {len(array)} rows that were looked at is an image "
-            f"({reasons[0] if reasons else 'no rows'})"
-        )
-    (height, width), _ = Counter(shape[:2] for shape in shapes).most_common(1)[0]
-    return height, width, max(shape[2] for shape in shapes)
-
-
 def in_colour(plan: InputPlan) -> InputPlan:
     """The same for images of which some are not grey."""
     return changed(plan, shape=(*plan.shape[:2], 3))
@@ -183,7 +93,7 @@ def _decode_images(array: pa.Array, plan: InputPlan, root: Path | None, bad: Bad
     height, width, channels = plan.shape
     for row, value in enumerate(array.to_pylist()):
         try:
-            pixels = decode_image(_payload(value, root), channels=channels, resize=plan.resize)
+            pixels = decode_image(payload_of(value, root), channels=channels, resize=plan.resize)
         except BadRow as error:
             bad.setdefault(row, f"{plan.name}: {error}")
             continue
@@ -195,7 +105,7 @@ def _decode_images(array: pa.Array, plan: InputPlan, root: Path | None, bad: Bad
     return out
 
 
-def _payload(value: Any, root: Path | None) -> bytes:
+def payload_of(value: Any, root: Path | None) -> bytes:
     """The bytes of an encoded image: its own, or of the file that it names inside the source's root."""
     if isinstance(value, dict):
         payload, path = value.get("bytes"), value.get("path")
@@ -258,7 +168,7 @@ def _nested(array: pa.Array, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDAr
         flat, wrong = _nested(array.storage, storage_shape(array.type, shape))
         return flat.reshape(len(array), *shape), wrong
     if not shape:
-        return _leaves(array)
+        return leaves(array)
     if not is_list(array.type):
         return np.zeros((len(array), *shape), np.uint8), np.ones(len(array), bool)
     fits = np.asarray(pc.fill_null(pc.equal(pc.list_value_length(array), shape[0]), False))
@@ -274,7 +184,7 @@ def _nested(array: pa.Array, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDAr
     return out, wrong
 
 
-def _leaves(array: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def leaves(array: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     if is_text(array.type):
         text = pc.utf8_trim_whitespace(array)
         text = pc.if_else(pc.match_substring_regex(text, NUMBER), text, pa.scalar(None, text.type))
@@ -293,10 +203,3 @@ def _tell(bad: Bad, wrong: Any, reason: Any) -> None:
     for row in np.flatnonzero(wrong).tolist():
         if row not in bad:
             bad[row] = reason(row)
-
-
-def _is_scalar(array: pa.Array) -> bool:
-    """A column of numbers; also of text that reads as numbers, which is how CSV comes."""
-    if is_text(array.type):
-        return bool((~_leaves(array)[1]).any())
-    return is_number(array.type)

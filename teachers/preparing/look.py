@@ -3,7 +3,7 @@
 Reads the schema and the first rows, writes nothing. Knows nothing of keys.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +13,13 @@ from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError, RecipeError
 from ..sources import FORMATS, BadRows, chunks_of, content_digest, files_of, schema_of, some_rows
 from ..sources.files import Chunk, File, column_problem
-from ..transfer_set.class_names import as_number, is_number_with_decimals
+from ..transfer_set.class_names import as_number, is_number_with_decimals, plain
 from ..transfer_set.transfer_set import SPLITS, Column, SplitName
 from .arrow_types import family, is_wide, leaf
-from .canonical import InputPlan, decode, plan_inputs
+from .canonical import InputPlan, decode
 from .classes import classes_of_source
 from .labels import as_text, names_in, told_of_decimals
+from .plans import plan_inputs
 from .splits import expected_shares
 
 LOOKED_AT = 64
@@ -49,6 +50,8 @@ class Look:
     root: Path | None
     bad: tuple[tuple[str, str], ...]
     """Rows that were looked at and cannot be used: where they stand, and why."""
+    copies: tuple[str, ...]
+    """Inputs that say the label in every row that was looked at."""
 
 
 def look(config: TransferSetConfig) -> Look:
@@ -65,7 +68,18 @@ def look(config: TransferSetConfig) -> Look:
     if num_rows is not None and config.limit is not None:
         num_rows = min(num_rows, config.limit * len(SPLITS))
     num_bytes = None if num_rows is None else num_rows * sum(column.bytes_per_row for column in columns)
-    return Look(columns, classes, num_rows, by_split, num_bytes, plans, integers, files[0].root, tuple(bad))
+    return Look(
+        columns,
+        classes,
+        num_rows,
+        by_split,
+        num_bytes,
+        plans,
+        integers,
+        files[0].root,
+        tuple(bad),
+        tuple(_copies(config, sample)),
+    )
 
 
 def _rows_by_split(config: TransferSetConfig, chunks: Sequence[Chunk]) -> dict[SplitName, int] | None:
@@ -116,6 +130,11 @@ def _named(config: TransferSetConfig) -> Columns:
             f"transfer_set.inputs: {config.label!r} is the label, too: who sees it learns to copy it, and nothing else; "
             f"take it out"
         )
+    if config.label is not None and config.label == config.split.group_by:
+        raise RecipeError(
+            f"transfer_set.split.group_by: {config.label!r} is the label: every class would lie in one split alone, and the "
+            f"test rows would be of classes that nobody has learnt"
+        )
     others = {"label": config.label, "id": config.id, "split.group_by": config.split.group_by}
     return [("inputs", name) for name in inputs] + [(key, name) for key, name in others.items() if name is not None]
 
@@ -156,6 +175,23 @@ def _check_is_class(name: str, array: pa.Array) -> None:
     numbers = len(decimals) + sum(as_number(value) is not None for value in values)
     if decimals and 2 * len(decimals) >= len(values) and numbers == len(values):
         raise RecipeError(f"transfer_set.label: {told_of_decimals(repr(name), decimals)}")
+
+
+def _copies(config: TransferSetConfig, sample: pa.RecordBatch) -> Iterator[str]:
+    if config.label is None or sample.num_rows < LOOKED_AT // 4:
+        return
+    label = _said(sample.column(config.label))
+    for key, name in _named(config):
+        is_plain = key == "inputs" and family(sample.schema.field(name).type) in PLAIN
+        if is_plain and _said(sample.column(name)) == label and len(set(label)) > 1:
+            yield name
+
+
+def _said(array: pa.Array) -> list[str | None]:
+    """What a column says as a label."""
+    text = as_text(array)[0].to_pylist()
+    names = plain({value for value in text if value is not None})
+    return [None if value is None else names[value] for value in text]
 
 
 def _wide(named: Columns, files: Sequence[File]) -> set[str]:

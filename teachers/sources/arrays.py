@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ..config.transfer_set import SklearnSource
 from ..errors import DataError
-from .files import Batch, Chunk, File, batches, check_columns, reading
+from .files import Batch, Chunk, File, batches, check_columns
+from .reading import reading
 
 BATCH_BYTES = 16 * 2**20
 

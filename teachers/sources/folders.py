@@ -8,7 +8,8 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 
 from ..transfer_set.class_names import in_order
-from .files import NO_TEXT, Batch, Chunk, File, holds_outs_alone, position, printable, walked
+from .files import Batch, Chunk, File, holds_outs_alone, position, printable, walked
+from .reading import NO_TEXT
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 OF_ARCHIVES = "__MACOSX"

@@ -15,7 +15,8 @@ import pyarrow.json
 
 from ..config.transfer_set import CsvSource
 from ..errors import DataError
-from .files import NO_ROWS, Batch, Chunk, File, check_columns, check_text, position, reading
+from .files import NO_ROWS, Batch, Chunk, File, check_columns, position
+from .reading import check_text, reading
 
 BLOCK = 4 * 2**20
 """Bytes of text that are parsed at once."""

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .files import Batch, Chunk, File, batches, check_columns, position, reading
+from .files import Batch, Chunk, File, batches, check_columns, position
+from .reading import reading
 
 CHUNKS_PER_ARROW_FILE = 32
 """At most: each reads the headers of what lies before it."""
