@@ -189,9 +189,15 @@ class Ours:
         """A cluster, with all that comes before the trials; done the first time."""
         from orchestrator.building.pipeline import train_in_order
         from orchestrator.running.run import opened
+        from orchestrator.stages.outline import planned_study
 
         recipe = self.recipe(steps, trials)
-        with opened(recipe, self.folder / "out", ROOT, quiet=True) as begun, begun.on_cluster("local") as context:
+        with (
+            opened(
+                recipe, self.folder / "out", ROOT, "local", quiet=True, command="tune", planned=planned_study(recipe)
+            ) as begun,
+            begun.on_cluster() as context,
+        ):
             taught = train_in_order(context, recipe.before("small"))
             context.cluster.join()
             yield begun, context, taught

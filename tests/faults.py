@@ -150,14 +150,16 @@ def kill_driver(driver: "subprocess.Popen[bytes]", out: Path, at: random.Random)
     return f"after {delay:.1f} s"
 
 
-def kill_worker(names: tuple[str, ...]) -> Callable[["subprocess.Popen[bytes]", Path, random.Random], str]:
+def kill_worker(
+    names: tuple[str, ...], within_s: float = 4.0
+) -> Callable[["subprocess.Popen[bytes]", Path, random.Random], str]:
     def kill(driver: "subprocess.Popen[bytes]", out: Path, at: random.Random) -> str:
         begun = time.monotonic()
         while not (found := workers_of(driver, names)):
             assert driver.poll() is None, "the run ended before there was anything to kill"
             assert time.monotonic() - begun < PATIENCE_S, f"no process called {names}"
             time.sleep(0.02)
-        delay = at.uniform(0.0, 4.0)
+        delay = at.uniform(0.0, within_s)
         time.sleep(delay)
         alive = [process for process in workers_of(driver, names) or found if process.is_running()]
         for process in alive[:1]:
@@ -168,10 +170,10 @@ def kill_worker(names: tuple[str, ...]) -> Callable[["subprocess.Popen[bytes]", 
 
 
 Killer = Callable[["subprocess.Popen[bytes]", Path, random.Random], str]
-TRAINING = ("RayTrainWorker", "TrainWorker")
+TRAINING = ("RayTrainWorker", "fit_in_task")
 FAULTS: dict[str, tuple[Setup, Killer]] = {
     "driver": (SMALL, kill_driver),
-    "teacher actor": (SMALL, kill_worker(("TeacherReplica", "TeacherActor"))),
+    "teacher actor": (SMALL, kill_worker(("TeacherReplica",), within_s=1.0)),
     "training worker": (SMALL, kill_worker(TRAINING)),
     "rank of a cohort": (PEERS, kill_worker(TRAINING)),
 }

@@ -151,7 +151,7 @@ def test_every_field_and_column_of_a_store_is_told() -> None:
 def test_every_environment_variable_that_the_code_reads_or_sets_is_told_and_no_other() -> None:
     code = [path for path in CODE if path.name != "environment.py" or path.parent.name != "process"]
     assert {name for path in code for name in variables_of(path)} - set(VARIABLES) == set()
-    spelled = set(re.findall(r"[A-Z][A-Z0-9_]+", "".join(path.read_text() for path in code)))
+    spelled = set(re.findall(r"[A-Z][A-Za-z0-9_]+", "".join(path.read_text() for path in code)))
     assert set(VARIABLES) - spelled == set()
 
 

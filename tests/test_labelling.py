@@ -379,15 +379,15 @@ def test_a_replica_that_stands_still_is_told_killed_and_replaced(digits, spec, t
     """The only one: first it never gets ready, then it never answers."""
     for place in ("import", "shard"):
         (tmp_path / "user" / f"hang-at-{place}").touch()
-    teacher = spec("hang_of", arguments={"image": first_image(digits, digits.segments[0], 5)}, stall_timeout_s=30)
+    teacher = spec("hang_of", arguments={"image": first_image(digits, digits.segments[0], 5)}, stall_timeout_s=20)
     with caplog.at_level("INFO"):
         report = label(teacher, [tasks[0]])
     assert not list((tmp_path / "user").glob("hang-*"))
     told = r"waiting since \d\d:\d\d:\d\d \(\d+ s\): no answer from 1 of 1 replicas of teacher 'mine': number 0"
-    assert re.search(rf"{told}; after 30 s \(stall_timeout_s\) it is replaced", caplog.text)
-    assert re.search(rf"{told} \(at shard 5", caplog.text)
+    assert re.search(rf"{told}; after 20 s \(stall_timeout_s\) it is replaced", caplog.text)
+    assert re.search(rf"{told} \(at shard (\d+, )*5", caplog.text)
     assert caplog.text.count("it is killed, and Ray starts another") == 2
-    assert "is sent again (TimeoutError: no answer within stall_timeout_s = 30" in caplog.text
+    assert "is sent again (TimeoutError: no answer within stall_timeout_s = 20" in caplog.text
     assert report.num_retries >= 1
     assert_labelled(digits, tasks[0])
     assert_all_is_given_back()
@@ -459,9 +459,9 @@ def test_a_task_that_no_node_could_hold_says_what_it_waits_for_and_gives_up(capl
     nowhere = Resources(gpus=0, custom={"nowhere": 1})
     told = r"tasks of evaluate/small: the cluster had no room for 1 x .*nowhere within 12 s"
     with caplog.at_level("INFO"), working_on(stage="evaluate/small"), pytest.raises(EnvironmentUnfit, match=told):
-        joined.call(int, "7", resources=nowhere, user_path=Path.cwd())
+        joined.call("builtins:int", "7", resources=nowhere, user_path=Path.cwd())
     assert re.search(r"waiting since .*: tasks of evaluate/small need 1 x 1 CPU, 1 nowhere; free are", caplog.text)
-    assert joined.call(int, "7", resources=Resources(gpus=0), user_path=Path.cwd()) == 7
+    assert joined.call("builtins:int", "7", resources=Resources(gpus=0), user_path=Path.cwd()) == 7
     assert_all_is_given_back()
 
 

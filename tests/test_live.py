@@ -317,6 +317,8 @@ def test_a_killed_replica_costs_no_answer(digits, own, ray_cluster):
     with live_replicas([own("say_slowly", replicas=2)], digits.folder, [], 60) as replicas:
         client = ReplicaClient(replicas)
         pids = pids_of(replicas)
+        while not all(replica.ready for replica in client.replicas["mine"]):  # both get calls then
+            client.answers(client.ask(["mine"], *batch_of(digits)))
         asked = [(client.ask(["mine"], *batch_of(digits, 32 * n)), batch_of(digits, 32 * n)[0]) for n in range(20)]
         os.kill(pids[0], signal.SIGKILL)  # with calls in hand
         for calls, inputs in asked:

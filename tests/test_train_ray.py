@@ -6,12 +6,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
 import safetensors.torch
 import torch
 
+from orchestrator.building.fit import fit_in_tasks
+from orchestrator.cluster.cluster import Cluster
 from students.fitting.fit import fit
 from students.fitting.on_ray import fit_on_ray
 from students.runs.session import PlainSession
@@ -69,6 +72,24 @@ def test_one_worker_gives_the_plain_process_bit_for_bit_and_a_recipes_error_come
     assert {point["run"] for point in points} == {"student/seed-0", "control/seed-0"}
     assert any(point["key"] == "validation.accuracy" for point in points)
     assert (control.folder / "SEAL.json").exists() and not (wrong.folder / "SEAL.json").exists()
+
+
+def test_trainings_in_tasks_side_by_side_give_the_plain_process_bit_for_bit_and_the_first_error_ends_the_rest(
+    digits, mailbox, tmp_path
+):
+    store = make_store(tmp_path / "store", digits)
+    labels = make_store(tmp_path / "labels", digits, encoding="label")
+    here, there = ([make_run(tmp_path / at, digits, source(store), seed=n) for n in (0, 1)] for at in ("here", "there"))
+    given = {"resources": Resources(), "gpus": 0.0, "mailbox": mailbox, "workers": 2}
+    results = fit_in_tasks(Cluster(None, None), there, Path.cwd(), **given)
+    assert [result.validation for result in results] == [plain(run).validation for run in here]
+    assert [outputs(run) for run in here] == [outputs(run) for run in there]
+
+    wrong = make_run(tmp_path / "wrong", digits, source(labels))
+    long = make_run(tmp_path / "long", digits, source(store), steps=1_000_000)
+    with pytest.raises(RecipeError, match="encoding: dense"):
+        fit_in_tasks(Cluster(None, None), [long, wrong], Path.cwd(), **given)
+    assert not (long.folder / "SEAL.json").exists()
 
 
 def test_two_workers_agree_with_one_to_1e_6_and_leave_nothing_of_rays_behind(digits, ray_cluster, tmp_path):

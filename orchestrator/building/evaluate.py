@@ -11,7 +11,6 @@ from teachers.config.resources import Resources
 from teachers.resources.bundles import num_threads
 from teachers.storage.seal import Seal, publish, write_seal
 from teachers.users_code.calls import within
-from teachers.users_code.imports import load
 
 from ..recipe.model import Learner
 from ..stages import keys
@@ -84,8 +83,7 @@ def evaluate_on_cluster(
     context: Context, prepared: Built, resources: Resources, function: str, keywords: Mapping[str, Any], folder: Path
 ) -> tuple[Seal, Facts]:
     """`function`: the import string of one of `students`, which needs torch."""
-    bound = partial(load(function), **keywords)
-    document = context.cluster.call(bound, resources=resources, user_path=context.user_path)
+    document = context.cluster.call(function, resources=resources, user_path=context.user_path, **keywords)
     document["source_digest"] = prepared.stage.inputs["source"]
     publish(folder / "evaluation.json", json.dumps(document, indent=1, allow_nan=False).encode())
     return write_seal(folder, ["evaluation.json"]), {}

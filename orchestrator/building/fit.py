@@ -1,6 +1,6 @@
 """Trainings in one worker group, beside the live teachers that they ask; their budgets and what they leave."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,10 +11,13 @@ from students.config.student import StudentConfig, StudentTrain, check_ramps
 from teachers.config.resources import Resources
 from teachers.config.training import TrainConfig
 from teachers.errors import RecipeError
+from teachers.process.waiting import SideBySide
 from teachers.resources.bundles import num_threads
 from teachers.storage.seal import Seal, read_seal, write_seal
+from teachers.users_code.imports import UserPath
 
-from ..cluster.capacity import wait_for_room_s, workers_of
+from ..cluster.capacity import room_for, wait_for_room_s, workers_of
+from ..cluster.cluster import Cluster
 from ..stages.stages import Built, Stage
 from .context import Context, Facts, Taught
 
@@ -90,29 +93,32 @@ def fit_group(
     placement: str = "PACK",
     live: "Replicas | None" = None,
     apart: bool = False,
-    in_task: bool = False,
 ) -> "dict[Path, RunResult]":
     """Train `runs` in one group of `workers` (`apart`: in one a member); the result of every network by its folder.
 
-    `in_task`: the only worker is a plain Ray task, which starts in seconds less than a trainer.
+    Students that one worker trains and that ask nobody are plain Ray tasks, which start in seconds less than a trainer,
+    as many side by side as there is room for.
     """
-    from students.fitting.codistil import codistil_on_ray
-    from students.fitting.on_ray import fit_on_ray
     from students.runs.curves import gather_metrics
+    from students.runs.run import CohortRun
 
     gpus = context.cluster.gpus(resources)
     context.journal.on(context.cluster.nodes)
+    in_tasks = workers == 1 and not live and not any(isinstance(run, CohortRun) for run in runs)
+    if in_tasks:
+        up = [node["Resources"] for node in context.cluster.nodes]
+        workers = max(1, min(len(runs), room_for(up, resources)))
     for run in runs:
         context.tracker.follow(run.stage_name, run.stage / "metrics.jsonl")
         budgets = dict(_budget(network) for network in run.networks)
         context.journal.work(run.stage_name, workers=workers, cpus=resources.cpus, gpus=gpus, trainings=budgets)
     mailbox = context.tracker.mailbox()
-    keywords = {"resources": resources, "workers": workers, "gpus": gpus, "mailbox": mailbox, "placement": placement}
-    fit: Callable[..., list[RunResult]] = partial(codistil_on_ray if apart else fit_on_ray, **keywords, live=live)
-    if in_task:
-        fit = partial(_fit_in_task, context, resources, gpus, mailbox)
+    given = {"resources": resources, "workers": workers, "gpus": gpus, "mailbox": mailbox}
     try:
-        results = fit(runs)
+        if in_tasks:
+            results = fit_in_tasks(context.cluster, runs, context.user_path, **given)
+        else:
+            results = _fit_on_ray(runs, **given, placement=placement, live=live, apart=apart)
     finally:
         for folder in {run.stage for run in runs}:
             gather_metrics(folder)
@@ -122,13 +128,30 @@ def fit_group(
     return {network.folder: result for network, result in zip(networks, results, strict=True)}
 
 
-def _fit_in_task(
-    context: Context, resources: Resources, gpus: float, mailbox: Any, runs: "Sequence[Run]"
-) -> "list[RunResult]":
-    from students.fitting.in_task import fit_in_task
+def _fit_on_ray(runs: "Sequence[Run | CohortRun]", *, apart: bool, **given: Any) -> "list[RunResult]":
+    from students.fitting.codistil import codistil_on_ray
+    from students.fitting.on_ray import fit_on_ray
 
-    given = (runs, num_threads(resources), gpus, mailbox)
-    return context.cluster.call(fit_in_task, *given, resources=resources, user_path=context.user_path)
+    return codistil_on_ray(runs, **given) if apart else fit_on_ray(runs, **given)  # type: ignore[arg-type]  # cohorts
+
+
+def fit_in_tasks(
+    cluster: Cluster,
+    runs: "Sequence[Run | CohortRun]",
+    user_path: UserPath,
+    *,
+    resources: Resources,
+    workers: int,
+    gpus: float,
+    mailbox: Any,
+) -> "list[RunResult]":
+    """Train each of `runs` in a task of its own, as many at a time as `workers`; the first that fails ends the others."""
+    task = "students.fitting.in_task:fit_in_task"
+    settings = (num_threads(resources), gpus, mailbox, workers)
+    call = partial(cluster.call, task, resources=resources, user_path=user_path)
+    with SideBySide("training", workers) as threads:
+        waiting = [threads.start(call, [run], *settings) for run in runs]
+        return [result for future in waiting for result in threads.outcome(future)]
 
 
 def _budget(run: "Run") -> tuple[str, dict[str, Any]]:

@@ -47,15 +47,14 @@ def _fit_sklearn(context: Context, stage: Stage, prepared: Built, folder: Path) 
     assert isinstance(config, SklearnTeacher)
     start = time.monotonic()
     with within(f"teachers.{stage.name}"):
-        context.cluster.call(
-            _fit_estimator, config, prepared.folder, folder, resources=config.resources, user_path=context.user_path
-        )
+        given = f"{__name__}:fit_estimator", config, prepared.folder, folder
+        context.cluster.call(*given, resources=config.resources, user_path=context.user_path)
     mirror.pull_all(folder)
     outputs = [path.name for path in folder.iterdir() if path.name in ("model.skops", "teacher.json")]
     return write_seal(folder, outputs), {"train_s": round(time.monotonic() - start, 3)}
 
 
-def _fit_estimator(config: SklearnTeacher, prepared: Path, folder: Path) -> None:
+def fit_estimator(config: SklearnTeacher, prepared: Path, folder: Path) -> None:
     from teachers.models.estimators import fit_sklearn
     from teachers.transfer_set.transfer_set import TransferSet
 
@@ -66,8 +65,7 @@ def _fit_networks(context: Context, prepared: Built, folders: Mapping[Stage, Pat
     runs = {stage: _teacher_run(context, stage, prepared, folder) for stage, folder in folders.items()}
     config = context.recipe.teachers[next(iter(folders)).name]
     assert isinstance(config, ModuleTeacher) and config.train is not None
-    workers = config.train.workers
-    results = fit_group(context, list(runs.values()), config.resources, workers, in_task=workers == 1)
+    results = fit_group(context, list(runs.values()), config.resources, config.train.workers)
     return {stage: sealed(folders[stage], [results[run.folder]]) for stage, run in runs.items()}
 
 

@@ -5,7 +5,9 @@ Knows nothing of how a cluster is joined.
 """
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from students.config.cohort import CohortCommon
 from teachers.config.resources import OF_A_TYPE, Resources, in_words
@@ -17,6 +19,8 @@ from teachers.resources.bundles import bundle_of, gpus_of
 
 from ..recipe.model import Learner, Recipe, name_in_recipe
 
+GPU_DEVICES = ("nvidiactl", "dxg", "kfd")
+"""Through one of these a process on Linux reaches its GPUs: NVIDIA's, any under WSL, AMD's."""
 Node = Mapping[str, float]
 """Resources of one node by Ray's names."""
 AUTOSCALING = "COLLEGIUM_AUTOSCALING"
@@ -122,9 +126,13 @@ def room_for_trials(recipe: Recipe, nodes: Sequence[Node]) -> int:
     """How many trials of the recipe's search fit side by side."""
     assert recipe.search is not None
     learner = recipe.learners[recipe.search.student]
-    wanted = request_of(nodes, learner.resources)
-    workers = sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in wanted.items()) for node in nodes)
-    return workers // workers_of(learner)
+    return room_for(nodes, learner.resources) // workers_of(learner)
+
+
+def room_for(nodes: Sequence[Node], resources: Resources) -> int:
+    """How many workers with these resources fit all nodes at once, when nothing else runs."""
+    wanted = request_of(nodes, resources)
+    return sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in wanted.items()) for node in nodes)
 
 
 def check_room_for_trials(recipe: Recipe, nodes: Sequence[Node]) -> None:
@@ -154,6 +162,8 @@ def this_machine(recipe: Recipe) -> list[Node]:
 
 def gpus_here() -> int:
     """On which torch computes. Those beside a build for the CPU, or under a driver that is too old, are of no use here."""
+    if sys.platform == "linux" and not any(Path("/dev", device).exists() for device in GPU_DEVICES):
+        return 0  # torch takes seconds to say so
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0

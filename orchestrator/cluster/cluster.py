@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+IDLE = 2 * (os.cpu_count() or 1) + 8
+"""Up to so many processes Ray keeps one that has nothing to do: the next task finds torch imported. Actors count, too."""
 CODE = "COLLEGIUM_USERS_CODE"
 """In the environment of a run's workers: Ray gives no run a worker of another environment."""
 
@@ -50,7 +52,7 @@ CODE = "COLLEGIUM_USERS_CODE"
 def cluster(
     address: str | None = None, recipe: Recipe | None = None, out: Path | None = None, code: str = ""
 ) -> Iterator["Cluster"]:
-    """The cluster at `address` (or RAY_ADDRESS), or one of this process; joined when it is first needed, left at the end.
+    """The cluster at `address` (or RAY_ADDRESS), or one of this process; joined when it is first needed, left at the end, if not before.
 
     A run that finds everything sealed never starts Ray. Raises EnvironmentUnfit on joining, when Ray does not start,
     the cluster can never meet a request of `recipe`, or one of its nodes does not see `out`. `code`: digest of the user's
@@ -99,9 +101,10 @@ class Cluster:
             if not self._nodes:
                 if self._recipe is not None:
                     check_variables(self._recipe, alone=self._address in (None, "local"))
-                    check_before_work(self._recipe)
                     carry(name for _, name in self._recipe.variables())
                 self._start = self._keeper.submit(self._join)
+                if self._recipe is not None:
+                    check_before_work(self._recipe)  # imports what the recipe names, which takes as long as Ray's start
                 outcome(self._start)
                 self._nodes = [node for node in ray.nodes() if node["Alive"]]
                 try:
@@ -153,6 +156,7 @@ class Cluster:
             self._dashboard_port = own_dashboard()
             use_short_folder()
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # this machine is not taken away
+            os.environ.setdefault("RAY_num_workers_soft_limit", str(IDLE))
             # Without the dashboard Ray Train leaves the placement group of a worker group that died.
             options = {
                 "address": "local",
@@ -191,6 +195,7 @@ class Cluster:
         if self._started_here:
             import ray
 
+            self._started_here = False
             assert self.head is not None
             self.head.stop()
             gc.collect()  # a handle that some thread finds in a cycle after Ray has ended ends this process
@@ -226,20 +231,19 @@ class Cluster:
             while under_way:
                 yield under_way.next()
 
-    def call(
-        self, function: Callable[..., Result], *arguments: Any, resources: Resources, user_path: UserPath
-    ) -> Result:
-        """Run one function as a Ray task with `resources` and wait for it. Raises EnvironmentUnfit as `await_room`."""
+    def call(self, function: str, *arguments: Any, resources: Resources, user_path: UserPath, **keywords: Any) -> Any:
+        """Run the function of an import string as a Ray task of its name with `resources` and wait for it.
 
+        This process does not import it. Raises EnvironmentUnfit as `await_room`.
+        """
         gpus = self.gpus(resources)
-        options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": gpus}
+        options: dict[str, Any] = {"name": function.partition(":")[2], "num_cpus": resources.cpus, "num_gpus": gpus}
         options |= {"resources": dict(resources.custom), "accelerator_type": resources.accelerator_type}
         threads = str(num_threads(resources))
         run = tasks.remote(tasks.run_once, **options, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}})
         with tasks.Tasks(self._asked(bundle_of(resources, gpus))) as under_way:
-            under_way.send(run, function, arguments, user_path, Carried.from_here())
-            result: Result = under_way.next()
-        return result
+            under_way.send(run, function, arguments, keywords, user_path, Carried.from_here())
+            return under_way.next()
 
     def _asked(self, bundle: dict[str, float]) -> "Request":
         """The room for one task, once there is a node that could hold it."""

@@ -14,7 +14,7 @@ from teachers.errors import CollegiumError
 from teachers.process.log_lines import Carried
 from teachers.process.waiting import POLL_S, Wait, go_on
 from teachers.storage.disk import is_unfit
-from teachers.users_code.imports import UserPath, check_own_packages, use_user_path
+from teachers.users_code.imports import UserPath, check_own_packages, load, use_user_path
 
 if TYPE_CHECKING:
     from teachers.resources.reservation import Request
@@ -31,18 +31,24 @@ def remote(work: Callable[..., Iterator[Any]], **options: Any) -> Any:
 
 def run_item(shared: tuple[Callable[[Any], Any], UserPath, Carried], item: Any) -> Iterator[Any]:
     function, user_path, log_as = shared
-    yield from run_once(function, [item], user_path, log_as)
+    yield None
+    _take_up(user_path, log_as)
+    yield function(item)
 
 
 def run_once(
-    function: Callable[..., Any], arguments: Sequence[Any], user_path: UserPath, log_as: Carried
+    function: str, arguments: Sequence[Any], keywords: Mapping[str, Any], user_path: UserPath, log_as: Carried
 ) -> Iterator[Any]:
-    """None at once, then what the function returns."""
+    """None at once, then what the function of an import string returns."""
     yield None
+    _take_up(user_path, log_as)
+    yield load(function)(*arguments, **keywords)
+
+
+def _take_up(user_path: UserPath, log_as: Carried) -> None:
     check_own_packages()
     log_as.take_up()
     use_user_path(user_path)
-    yield function(*arguments)
 
 
 class Tasks:

@@ -70,8 +70,8 @@ def run(
 
 def _run(recipe: Recipe, out: Path, until: Until, address: str | None, user_path: Path, quiet: bool) -> Finished:
     command, stages = "run" if until == "export" else until, planned(recipe, until)
-    with opened(recipe, out, user_path, quiet=quiet, command=command, planned=stages) as begun:
-        with begun.on_cluster(address) as context:
+    with opened(recipe, out, user_path, address, quiet=quiet, command=command, planned=stages) as begun:
+        with begun.on_cluster() as context:
             results = pipeline.build(context, until)
         report = begun.report(context, results)
         if results.evaluations:
@@ -81,11 +81,12 @@ def _run(recipe: Recipe, out: Path, until: Until, address: str | None, user_path
 
 @dataclass
 class Begun:
-    """A command that works in OUT: its folder, what it shows, and what it tells MLflow."""
+    """A command that works in OUT: its folder, its cluster, what it shows, and what it tells MLflow."""
 
     recipe: Recipe
     folder: Path
     stages: Stages
+    cluster: Cluster
     watch: Watch
     tracker: "Tracker"
     journal: Journal
@@ -93,22 +94,22 @@ class Begun:
     start: float = field(default_factory=time.monotonic)
 
     @contextmanager
-    def on_cluster(self, address: str | None) -> Iterator[Context]:
-        with cluster(address, self.recipe, self.stages.out, self.user_path.digest) as joined:
-            try:
-                with self._measured(joined):
-                    yield Context(
-                        self.recipe, self.stages, joined, self.watch, self.tracker, self.journal, self.user_path
-                    )
-            finally:
-                self.tracker.drain()
+    def on_cluster(self) -> Iterator[Context]:
+        """The cluster is left at the end: what comes after that needs none."""
+        given = self.cluster, self.watch, self.tracker, self.journal, self.user_path
+        try:
+            with self._measured():
+                yield Context(self.recipe, self.stages, *given)
+        finally:
+            self.tracker.drain()
+        self.cluster.leave()
 
-    def _measured(self, joined: Cluster) -> AbstractContextManager[Any]:
+    def _measured(self) -> AbstractContextManager[Any]:
         if not self.recipe.tracking.system_metrics:
             return nullcontext()
         from ..tracking.system_metrics import SystemMetrics
 
-        return SystemMetrics(joined, self.tracker)
+        return SystemMetrics(self.cluster, self.tracker)
 
     def report(self, context: Context, results: Results, **more: Any) -> Mapping[str, Any]:
         return _report(context, results, self.tracker.ids(), time.monotonic() - self.start, self.folder, **more)
@@ -120,9 +121,16 @@ class Begun:
 
 @contextmanager
 def opened(
-    recipe: Recipe, out: Path, user_path: Path, *, quiet: bool, command: str, planned: Sequence[str]
+    recipe: Recipe,
+    out: Path,
+    user_path: Path,
+    address: str | None,
+    *,
+    quiet: bool,
+    command: str,
+    planned: Sequence[str],
 ) -> Iterator[Begun]:
-    """A folder under `runs/`, a journal in it and a run of MLflow for one command; `planned`: titles of its stages."""
+    """A folder under `runs/`, a journal in it, a cluster and a run of MLflow for one command; `planned`: titles of its stages."""
     check(recipe)
     set_environment()
     check_own_packages()
@@ -149,10 +157,13 @@ def opened(
         warnings,
         users_code(recipe, user_path, out.absolute(), warnings.folder.absolute()) as code,
         Watch(quiet=quiet) as watch,
-        Tracker.start(recipe, out, folder) as tracker,
+        cluster(address, recipe, out, code.digest) as joined,
     ):
-        journal.tracked(tracker.ids())
-        yield Begun(recipe, folder, stages, watch, tracker, journal, code)
+        if stages.is_empty:  # then the cluster is needed for certain, and starts while MLflow is asked
+            joined.join_meanwhile()
+        with Tracker.start(recipe, out, folder) as tracker:
+            journal.tracked(tracker.ids())
+            yield Begun(recipe, folder, stages, joined, watch, tracker, journal, code)
 
 
 @contextmanager

@@ -80,12 +80,12 @@ def _tune(recipe: Recipe, out: Path, address: str | None, user_path: Path, quiet
         log.warning("%s", warning)
     at = out / "studies" / search.student
     with (
-        opened(recipe, out, user_path, quiet=quiet, command="tune", planned=planned_study(recipe)) as begun,
+        opened(recipe, out, user_path, address, quiet=quiet, command="tune", planned=planned_study(recipe)) as begun,
         folder_lock(at.parent, f"a study of {search.student}") as doubt,
     ):
         if fresh and (kept := set_aside(at)):
             log.info("the earlier study is kept in %s", kept)
-        with begun.on_cluster(address) as context:
+        with begun.on_cluster() as context:
             taught = pipeline.train_in_order(context, recipe.before(search.student))
             study = _study(begun, context, taught, at, doubt)
             found = found_recipe(recipe, study)

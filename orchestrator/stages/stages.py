@@ -154,6 +154,11 @@ class Stages:
                 f"--out {spoken(self.out)}: cannot be written ({error.strerror or error}); choose another folder"
             ) from None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is sealed, of which a run could reuse a stage."""
+        return next((self.out / FOLDERS["prepare"]).glob(f"*/{SEAL}"), None) is None
+
     def folder(self, stage: Stage) -> Path:
         """Where a stage lies: the folder of its key, whatever it was called when it was built, else one of its own name."""
         with self._naming:

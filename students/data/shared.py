@@ -25,10 +25,13 @@ class Data:
 
 
 class SharedData:
-    """The data of the run before, for the next one that reads the same: the seeds of a student, a cohort's members."""
+    """The data of the run before, for the next one that reads the same: the seeds of a student, a cohort's members.
 
-    def __init__(self, memory_bytes: int | None = None) -> None:
-        self.memory_bytes = memory_bytes
+    `at_once`: processes beside this one's group, it included, that may share the machine's memory.
+    """
+
+    def __init__(self, memory_bytes: int | None = None, *, at_once: int = 1) -> None:
+        self.memory_bytes, self.at_once = memory_bytes, at_once
         self.held: list[tuple[Any, Data]] = []
 
     def of(self, runs: Sequence[Run], session: Session, workers: int | None = None) -> list[Data]:
@@ -37,7 +40,8 @@ class SharedData:
         self.held = [(key, data) for key, data in self.held if key in keys]  # frees memory first
         for run, key in zip(runs, keys, strict=True):
             if key not in [held for held, _ in self.held]:
-                memory_bytes = self.memory_bytes or memory_for(run.train, session.device.type, workers or session.world)
+                sharers = (workers or session.world) * self.at_once
+                memory_bytes = self.memory_bytes or memory_for(run.train, session.device.type, sharers)
                 memory_bytes //= len(runs)
                 self.held.append((key, open_data(run, session, memory_bytes)))
         return [next(data for held, data in self.held if held == key) for key in keys]

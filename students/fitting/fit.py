@@ -41,14 +41,20 @@ log = logging.getLogger(__name__)
 
 
 def fit(
-    runs: Sequence[Run | CohortRun], session: Session, *, checkpoint_every_s: float = CHECKPOINT_EVERY_S
+    runs: Sequence[Run | CohortRun],
+    session: Session,
+    *,
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    at_once: int = 1,
 ) -> list[RunResult]:
     """Train `runs` in turn; a sealed one is skipped, an unfinished one goes on from its newest checkpoint.
+
+    `at_once`: how many such processes may share this machine's memory.
 
     Every rank calls it with the same runs and gets the same results, one a network. Raises CollegiumError, naming run
     and step, when a loss is not finite.
     """
-    shared = SharedData()
+    shared = SharedData(at_once=at_once)
     results = []
     for run in runs:
         found = session.agree([read_result(network) for network in run.networks] if session.rank == 0 else [])

@@ -15,14 +15,14 @@ from .fit import fit
 from .on_ray import BUGS, unforeseen
 
 
-def fit_in_task(runs: Sequence[Run], threads: int, gpus: float, mailbox: Any) -> list[RunResult]:
-    """Train `runs` in turn in this process. `mailbox` is an actor handle whose `put` takes points of curves, or None.
+def fit_in_task(runs: Sequence[Run], threads: int, gpus: float, mailbox: Any, at_once: int = 1) -> list[RunResult]:
+    """Train `runs` in turn in this process, one of `at_once` that may share a machine's memory.
 
-    A task whose process dies is done again by Ray, and goes on from its newest checkpoint. Raises CollegiumError.
+    `mailbox` is an actor handle whose `put` takes points of curves, or None. A task whose process dies is done again by Ray, and goes on from its newest checkpoint. Raises CollegiumError.
     """
     torch.set_num_threads(threads)  # Ray sets OMP_NUM_THREADS to 1
     try:
-        return fit(runs, PlainSession(device_of("a training", gpus), mailbox))
+        return fit(runs, PlainSession(device_of("a training", gpus), mailbox), at_once=at_once)
     except CollegiumError:
         raise
     except (*BUGS, OSError) as error:

@@ -1,8 +1,9 @@
-"""A replica of a teacher as a Ray actor: a thin shell around `Labeller`."""
+"""A replica of a teacher as a Ray actor: a thin shell around what answers."""
 
 import os
 import threading
 from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
 
 import ray
 import torch
@@ -14,6 +15,7 @@ from ..users_code import imports
 from .shard import Labeller, LabelTask, TeacherSpec
 from .stalls import PULSE, Pulse
 
+Loaded = TypeVar("Loaded")
 NETWORKS = ("module", "checkpoint")
 """Kinds of teachers that torch computes; the others do what they want with a GPU."""
 
@@ -26,20 +28,15 @@ def device_of_replica(teacher: TeacherSpec, num_threads: int, num_gpus: float) -
     return device_of(f"a replica of teacher {teacher.name!r}", gpus)
 
 
-class TeacherReplica:
+class ReplicaProcess(Generic[Loaded]):
     """Loads its teacher when first asked, so that what goes wrong there comes back as the answer of a call."""
 
-    def __init__(
-        self, teacher: TeacherSpec, tasks: Sequence[LabelTask], num_threads: int, num_gpus: float, log_as: Carried
-    ) -> None:
+    def __init__(self, teacher: TeacherSpec, num_threads: int, num_gpus: float, log_as: Carried) -> None:
         log_as.take_up()
-        self.teacher = teacher
-        self.tasks = tasks
-        self.num_threads = num_threads
-        self.num_gpus = num_gpus
-        self.loading = threading.Lock()
-        self.labeller: Labeller | None = None
+        self.teacher, self.num_threads, self.num_gpus = teacher, num_threads, num_gpus
         self.pulse = Pulse()
+        self._loading = threading.Lock()
+        self._held: Loaded | None = None
 
     @ray.method(concurrency_group=PULSE)  # type: ignore[untyped-decorator]
     def still_s(self) -> float:
@@ -48,21 +45,36 @@ class TeacherReplica:
     def ready(self) -> int:
         """Load the teacher; the process id."""
         with self.pulse.at_work():
-            self._loaded()
+            self.loaded()
         return os.getpid()
+
+    def loaded(self) -> Loaded:
+        with self._loading:
+            if self._held is None:
+                self._held = self.load(device_of_replica(self.teacher, self.num_threads, self.num_gpus))
+        return self._held
+
+    def load(self, device: str) -> Loaded:
+        """What answers; called once."""
+        raise NotImplementedError
+
+
+class TeacherReplica(ReplicaProcess[Labeller]):
+    """Labels shards of the stores of `tasks`."""
+
+    def __init__(self, tasks: Sequence[LabelTask], *given: Any) -> None:
+        super().__init__(*given)
+        self.tasks = tasks
 
     def label(self, task: int, number: int) -> Commit:
         stage = f"label/{self.teacher.name}/{self.tasks[task].segment}"
         with self.pulse.at_work(), working_on(stage=stage, shard=number):
-            return self._loaded().label(task, number)
+            return self.loaded().label(task, number)
 
-    def _loaded(self) -> Labeller:
-        with self.loading:
-            if self.labeller is None:
-                device = device_of_replica(self.teacher, self.num_threads, self.num_gpus)
-                self.labeller = Labeller(self.teacher, self.tasks, device)
-                self.labeller.questioner.beat = self.pulse.beat
-        return self.labeller
+    def load(self, device: str) -> Labeller:
+        labeller = Labeller(self.teacher, self.tasks, device)
+        labeller.questioner.beat = self.pulse.beat
+        return labeller
 
 
 TeacherActor = ray.remote(concurrency_groups={PULSE: 1})(TeacherReplica)

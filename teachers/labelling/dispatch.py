@@ -41,8 +41,8 @@ def replicas(
         try:
             for number in range(num):
                 options = actor_options(resources, group, number, max_concurrency=IN_FLIGHT)
-                arguments = (teacher, tasks, num_threads(resources), num_gpus(resources), Carried.from_here())
-                actors.append(TeacherActor.options(**options).remote(*arguments))
+                given = (teacher, num_threads(resources), num_gpus(resources), Carried.from_here())
+                actors.append(TeacherActor.options(**options).remote(tasks, *given))
             with Stalls(f"teacher {teacher.name!r}", actors, teacher.config.stall_timeout_s) as stalls:
                 yield actors, stalls
         finally:

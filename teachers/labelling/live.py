@@ -5,8 +5,6 @@ replica is asked for again, of another one where there is one. Knows nothing of 
 """
 
 import logging
-import os
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,10 +22,10 @@ from ..process.log_lines import Carried
 from ..resources.bundles import num_threads
 from ..resources.reservation import Request, actor_options, num_gpus, reserved
 from ..transfer_set.transfer_set import TransferSet
-from .actor import device_of_replica
+from .actor import ReplicaProcess
 from .dispatch import first_line
 from .shard import MAX_ATTEMPTS, Questioner, TeacherSpec, loaded
-from .stalls import PULSE, Pulse, Stalls
+from .stalls import PULSE, Stalls
 
 log = logging.getLogger(__name__)
 
@@ -38,38 +36,22 @@ SIDE_BY_SIDE = 2
 Inputs = Mapping[str, np.ndarray]
 
 
-class LiveReplica:
-    """Loads its teacher when first asked, so that what goes wrong there comes back as the answer of a call."""
+class LiveReplica(ReplicaProcess[Questioner]):
+    """Answers about rows of the transfer set at `folder`, as students see them."""
 
-    def __init__(self, teacher: TeacherSpec, transfer_set: Path, threads: int, gpus: float, log_as: Carried) -> None:
-        log_as.take_up()
-        self.teacher, self.transfer_set, self.threads, self.gpus = teacher, transfer_set, threads, gpus
-        self.loading = threading.Lock()
-        self.questioner: Questioner | None = None
-        self.pulse = Pulse()
-
-    @ray.method(concurrency_group=PULSE)  # type: ignore[untyped-decorator]
-    def still_s(self) -> float:
-        return self.pulse.still_s()
-
-    def ready(self) -> int:
-        """Load the teacher; the process id."""
-        with self.pulse.at_work():
-            self._loaded()
-        return os.getpid()
+    def __init__(self, folder: Path, *given: Any) -> None:
+        super().__init__(*given)
+        self.folder = folder
 
     def ask(self, inputs: Inputs, sample_key: np.ndarray) -> np.ndarray:
         """Logits f32 `[rows, C]` of canonical inputs, in the teacher's own classes."""
         with self.pulse.at_work():
-            return self._loaded().ask(inputs, sample_key)
+            return self.loaded().ask(inputs, sample_key)
 
-    def _loaded(self) -> Questioner:
-        with self.loading:
-            if self.questioner is None:
-                device = device_of_replica(self.teacher, self.threads, self.gpus)
-                self.questioner = loaded(self.teacher, TransferSet.open(self.transfer_set), device)
-                self.questioner.beat = self.pulse.beat
-        return self.questioner
+    def load(self, device: str) -> Questioner:
+        questioner = loaded(self.teacher, TransferSet.open(self.folder), device)
+        questioner.beat = self.pulse.beat
+        return questioner
 
 
 LiveActor = ray.remote(concurrency_groups={PULSE: 1})(LiveReplica)
@@ -108,8 +90,8 @@ def live_replicas(
 def _started(teacher: TeacherSpec, transfer_set: Path, group: Any, number: int) -> Any:
     resources = teacher.config.resources
     options = actor_options(resources, group, number, max_concurrency=SIDE_BY_SIDE)
-    arguments = (teacher.resolved(), transfer_set.resolve(), num_threads(resources), num_gpus(resources))
-    return LiveActor.options(**options).remote(*arguments, Carried.from_here())
+    given = (teacher.resolved(), num_threads(resources), num_gpus(resources), Carried.from_here())
+    return LiveActor.options(**options).remote(transfer_set.resolve(), *given)
 
 
 @dataclass(eq=False)

@@ -126,6 +126,11 @@ VARIABLES: dict[str, Variable] = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": Variable(
         "Set by Collegium", "0", "For Ray started here: this machine is not taken away."
     ),
+    "RAY_num_workers_soft_limit": Variable(
+        "Set by Collegium",
+        "two a core and 8",
+        "For Ray started here: up to so many processes it keeps idle ones, which have imported torch.",
+    ),
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": Variable(
         "Set by Collegium", "0.2", "Reports and failures are seen that often."
     ),
