@@ -302,3 +302,50 @@ def test_a_number_names_the_class_of_that_number_however_it_is_written(value: st
 def test_values_are_rewritten_only_where_all_of_them_are_numbers() -> None:
     assert plain(["1.0", "2"]) == {"1.0": "1", "2": "2"}
     assert plain(["1.0", "x"]) == {"1.0": "1.0", "x": "x"}
+
+
+@pytest.mark.parametrize("kind", ["sizes", "csv"])
+def test_a_class_of_which_every_row_is_bad_is_not_skipped_in_silence(tmp_path: Path, kind: str) -> None:
+    if kind == "sizes":
+        folders(tmp_path / "data", "a", "b")
+        for row in range(20):  # fewer than of the other size
+            (tmp_path / "data" / "c").mkdir(exist_ok=True)
+            (tmp_path / "data" / "c" / f"{row}.png").write_bytes(encoded(pixels(1, (9, 9), row)[0]))
+        given, said = (
+            config("image_folder", tmp_path / "data", on_bad_row="skip"),
+            r"'c', .*; c/\d+.png#0: image: 9 x 9",
+        )
+    else:
+        rows = [f"{row if row % 3 else 'much'},{row % 3}.0" for row in range(60)]
+        (tmp_path / "data.csv").write_text("\n".join(["x,label", *rows]))
+        given, said = config("csv", tmp_path / "data.csv", "x", on_bad_row="skip"), "'0', .*data.csv#0: x is 'much'"
+    with pytest.raises(DataError, match=f"on_bad_row: skip would drop every row of the class {said}"):
+        prepare(given, tmp_path / "out")
+
+
+# ---- a limit ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_limit_keeps_the_first_rows_and_one_of_each_class_however_it_is_read(tmp_path: Path) -> None:
+    """Rows lie sorted by class, as a folder of images does; a smoke run of a hundred classes needs all of them."""
+    names = [f"data.parquet#{row}" for row in range(3000)]
+    table = pa.table({"x": np.arange(3000) * 1.0, "label": [f"c{row // 30:02}" for row in range(3000)], "n": names})
+    pq.write_table(table, tmp_path / "data.parquet", row_group_size=400)
+    whole = prepare(config("parquet", tmp_path / "data.parquet", "x"), tmp_path / "whole")
+    found = []
+    for at, changes in enumerate(({}, {"id": "n"}, {"chunks": 100})):
+        rows = changes.pop("chunks", 4096)
+        given = config("parquet", tmp_path / "data.parquet", "x", limit=20, **changes)
+        short = prepare(given, tmp_path / f"short-{at}", chunk_rows=rows)
+        found.append({split: ids_of(short, split) for split in ("train", "validation", "test")})
+        for split in ("train", "validation", "test"):
+            first = ids_of(whole, split)[:20]
+            assert set(first) <= set(found[-1][split]) and len(found[-1][split]) <= 20 + 100
+            classes = {(int(name.split("#")[1]) // 30) for name in ids_of(whole, split)}
+            assert {(int(name.split("#")[1]) // 30) for name in found[-1][split]} == classes
+    assert found[0] == found[1] == found[2]
+
+
+def ids_of(prepared: TransferSet, split: Any) -> list[str]:
+    """In the order of keys."""
+    return [name for segment in prepared.of(split) for name in prepared.ids(segment).to_pylist()]

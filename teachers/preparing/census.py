@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError
+from ..transfer_set.class_names import places_of
 from ..transfer_set.transfer_set import SPLITS, SplitName
 from .labels import classes_of, remapped
 from .shuffle import BadPosition, Run, run_batch
@@ -126,6 +127,18 @@ def judge_bad_rows(bad: Sequence[BadPosition], config: TransferSetConfig) -> Non
     more = [f"  and {len(bad) - len(lines)} more"] if len(bad) > len(lines) else []
     cure = "mend them, or set transfer_set.on_bad_row: skip to drop them"
     raise DataError("\n".join([f"{len(bad)} row{'s' * (len(bad) > 1)} cannot be used; {cure}", *lines, *more]))
+
+
+def check_classes(census: Census, bad: Sequence[BadPosition], classes: Sequence[str]) -> None:
+    """Raise DataError for a class of which every row would be skipped: all figures would look better without it."""
+    there = np.bincount(census.labels[census.labels >= 0], minlength=len(classes))
+    labelled = [row for row in bad if row.label]
+    for row, place in zip(labelled, places_of([row.label for row in labelled], classes), strict=True):
+        if place is not None and not there[place]:
+            raise DataError(
+                f"on_bad_row: skip would drop every row of the class {classes[place]!r}, and figures would be of the others "
+                f"alone; {row.position}: {row.reason}; mend that, or take the class out of the source"
+            )
 
 
 def check_splits(census: Census, dropped: Mapping[str, int]) -> None:

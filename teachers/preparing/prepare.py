@@ -25,6 +25,7 @@ from .canonical import in_colour
 from .census import (
     NAMED_BAD_ROWS,
     Census,
+    check_classes,
     check_splits,
     duplicates_across_splits,
     judge_bad_rows,
@@ -154,6 +155,7 @@ def _gathered(config: TransferSetConfig, seen: Look, done: Sequence[ChunkDone], 
     census, classes = take_census(runs, pieces, seen.classes)
     census, bad = limited(census, bad, config.limit)
     judge_bad_rows(bad, config)
+    check_classes(census, bad, classes)
     check_splits(census, {})
     duplicates, dropped = duplicates_across_splits(census), dict[str, int]()
     if config.duplicates == "drop":

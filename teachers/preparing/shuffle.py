@@ -60,12 +60,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class BadPosition:
-    """A row that cannot be used; `split` and `key` are -1 where it has none."""
+    """A row that cannot be used; `split` and `key` are -1 where it has none, `label` is empty."""
 
     position: str
     reason: str
     split: int = -1
     key: int = -1
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,10 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     labels, values = _labels(told, data, reasons)
     inputs, wrong = decode(data, told.plans, told.root)
     reasons |= {row: reason for row, reason in wrong.items() if row not in reasons}
-    bad += [BadPosition(positions[row], reasons[row], int(split[row]), int(keys[row])) for row in sorted(reasons)]
+    bad += [
+        BadPosition(positions[row], reasons[row], int(split[row]), int(keys[row]), (*values, "")[labels[row]])
+        for row in sorted(reasons)
+    ]
     good = np.setdiff1d(np.arange(len(keys)), np.fromiter(reasons, np.int64, len(reasons)))
     inputs = {name: rows[good] if reasons else rows for name, rows in inputs.items()}
     label = pa.DictionaryArray.from_arrays(pa.array(labels[good], mask=labels[good] < 0), pa.array(values, pa.string()))
