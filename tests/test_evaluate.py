@@ -23,6 +23,7 @@ from students.delivering.export import export_student
 from students.delivering.predict import predict_file
 from students.fitting.fit import fit
 from students.measuring import evaluate, footprint
+from students.measuring.cohort import evaluate_cohort
 from students.measuring.labelled import Labelled
 from students.measuring.mistakes import confident_mistakes
 from students.measuring.unjudged import figures_of
@@ -322,6 +323,21 @@ def test_rows_without_a_label_judge_nobody_and_give_what_needs_none(unjudged):
         assert 0 <= found["entropy"] <= np.log(2) and sum(found["said"].values()) == pytest.approx(1)
     assert [run["seed"] for run in student["student"]["runs"]] == [0, 1]
     assert not {"accuracy", "nll", "ece"} & set(student["student"]["runs"][0])
+
+
+def test_a_cohort_of_rows_without_a_label_agrees_with_itself_and_is_delivered(unjudged, tmp_path):
+    prepared, _, _, _, folders = unjudged
+    members = {name: {"student": folders} for name in ("a", "b")}
+    found = evaluate_cohort(prepared.folder, [], members, {"a": 0, "b": 1}, as_one=True)
+    assert found["judged"] is False and set(found["members"]) == {"a", "b"} and found["seed"] == 0
+    assert next(run["agreement"] for run in found["as_one"]["student"]["runs"]) == 1.0
+    assert (
+        found["as_one"]["student"]["runs"][0]["parameters"]
+        == 2 * found["members"]["a"]["student"]["runs"][0]["parameters"]
+    )
+    recipe = {"name": "mine", "students": {}, "cohorts": {"duo": {"members": {"a": {}, "b": {}}, "method": "mutual", "teachers": [], "objective": [], "train": {"steps": 5, "epochs": None, "batch_size": 8}}}, "task": "classification"}  # fmt: skip
+    export_student(folders[0], tmp_path / "out", name="duo", evaluation={**found["as_one"], "source_digest": "d"}, recipe_yaml=json.dumps(recipe))  # fmt: skip
+    assert "Nobody has judged it" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_entropy_coverage_and_what_is_said_are_those_of_scipy_and_a_count():

@@ -96,18 +96,19 @@ def _unjudged(
             rows,
             heard,
             answers,
-            members[member]["student"],
             chosen[member],
             footprint_of(members[member]["student"][chosen[member]], rows, trust, threads),
         )
         for member, answers in said.items()
     }
-    folders = {seed: next(iter(members.values()))["student"][seed] for seed in seeds}
+    first = [runs["student"][seeds[0]] for runs in members.values()]
     return {
         "format": FORMAT,
         "judged": False,
         "members": documents,
-        "as_one": student_unjudged(rows, heard, together, folders, seeds[0], {}) if as_one else None,
+        "as_one": student_unjudged(rows, heard, together, seeds[0], size_together(first, rows, trust, threads))
+        if as_one
+        else None,
         "seed": seeds[0],
         "best": next(iter(members)),
         "rows": len(rows.labels),
@@ -124,9 +125,7 @@ def one_model(
     threads: int,
 ) -> dict[str, Any]:
     """The ensemble of a cohort as a student's document; it has no control of its own."""
-    with TemporaryDirectory(prefix="ensemble-") as scratch:
-        save_ensemble(Path(scratch), runs)
-        size = footprint_of(Path(scratch), rows, trust, threads)
+    size = size_together(runs, rows, trust, threads)
     return {
         "student": {"runs": [{**run, **size} for run in figures]},
         "ensemble": next(iter(documents.values()))["ensemble"],
@@ -134,6 +133,13 @@ def one_model(
         "verdict": verdict(None),
         "delivered": chosen,
     }
+
+
+def size_together(runs: Sequence[Path], rows: Labelled, trust: Sequence[str], threads: int) -> dict[str, Any]:
+    """What the ensemble of these networks costs."""
+    with TemporaryDirectory(prefix="ensemble-") as scratch:
+        save_ensemble(Path(scratch), runs)
+        return footprint_of(Path(scratch), rows, trust, threads)
 
 
 def mean_probability(logits: Sequence[Tensor]) -> Tensor:

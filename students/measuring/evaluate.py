@@ -90,7 +90,7 @@ def evaluate_student(
         heard = hear(rows, sources, combine, teacher_weights, order)
         said = ask_all({"student": student_runs}, rows, trust, device)["student"]
         size = footprint_of(student_runs[chosen], rows, trust, threads)
-        return {"format": FORMAT, **student_unjudged(rows, heard, said, student_runs, chosen, size)}
+        return {"format": FORMAT, **student_unjudged(rows, heard, said, chosen, size)}
     rows = Labelled.of(data, split).require(split)
     heard = hear(rows, sources, combine, teacher_weights, order)
     runs = {"student": student_runs, **({"control": control_runs} if control_runs else {})}

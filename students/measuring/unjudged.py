@@ -4,7 +4,6 @@ Nobody is judged by it. Knows nothing of recipes.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -63,7 +62,6 @@ def student_unjudged(
     rows: Labelled,
     heard: Heard,
     said: Mapping[int, Tensor],
-    folders: Mapping[int, Path],
     chosen: int,
     size: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -76,7 +74,7 @@ def student_unjudged(
             "kl": classification.kl(heard.together, said[seed]) if heard.sure else None,
             **size,
         }
-        for seed in sorted(folders)
+        for seed in sorted(said)
     ]
     return {
         "judged": False,
