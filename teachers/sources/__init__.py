@@ -199,7 +199,7 @@ def content_digest(files: Sequence[File], *, beside: bool) -> str:
     if isinstance(source, ImportSource):
         return digest_of([source.kind, imported_digest(source)])
     assert root is not None
-    names = sorted({name for file in files for name in (_all_in(root) if beside else _contents(file))})
+    names = sorted({*(_all_in(root) if beside else ()), *(name for file in files for name in _contents(file))})
     return digest_of([source.kind, [[printable(name), _sha256(root, name)] for name in names]])
 
 
@@ -220,8 +220,12 @@ def _contents(file: File) -> list[str]:
     return [file.name]
 
 
+NO_IMAGES = (".md", ".txt", ".yaml", ".yml", ".json", ".py", ".ipynb", ".html", ".log")
+"""What lies beside data and is no image that a row could name."""
+
+
 def _all_in(root: Path) -> list[str]:
-    entries = (folder / name for folder, _, names in walked(root) for name in names)
+    entries = (folder / name for folder, _, names in walked(root) for name in names if not name.endswith(NO_IMAGES))
     names = [os.path.relpath(entry, root).replace(os.sep, "/") for entry in entries if entry.is_file()]
     return [name for name in names if is_inside(root, name)]
 
