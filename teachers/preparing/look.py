@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError, RecipeError
-from ..sources import FORMATS, BadRows, chunks_of, content_digest, files_of, schema_of, some_rows
+from ..sources import BadRows, chunks_of, content_digest, files_of, schema_of, some_rows
 from ..sources.files import Chunk, File, column_problem
 from ..transfer_set.class_names import as_number, is_number_with_decimals, plain
 from ..transfer_set.transfer_set import SPLITS, Column, SplitName
@@ -212,6 +212,6 @@ def _names_images(config: TransferSetConfig, file: File) -> bool:
     if file.root is None or file.source.kind in ("image_folder", "numpy", "csv"):
         return False
     inputs = [config.inputs] if isinstance(config.inputs, str) else config.inputs
-    schema = FORMATS[file.source.kind].schema(file)
+    schema = schema_of([file])
     kinds = [schema.field(name).type for name in inputs if schema.names.count(name) == 1]
     return any(pa.types.is_struct(kind) and kind.get_field_index("path") >= 0 for kind in kinds)

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -105,7 +106,17 @@ def _names(kind: str, root: Path, path: Path) -> list[str]:
 
 def schema_of(files: Sequence[File]) -> pa.Schema:
     """Of the first file. Raises DataError when it cannot be read."""
-    return FORMATS[files[0].source.kind].schema(files[0])
+    file = files[0]
+    if file.source.kind not in ("parquet", "arrow") or not file.path.is_file():
+        return FORMATS[file.source.kind].schema(file)
+    state = file.path.stat()
+    return _schema_of_table(file, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _schema_of_table(file: File, mtime_ns: int, size: int) -> pa.Schema:
+    """Asked for several times while a source is looked at; a file may lie on a disk that is far away."""
+    return FORMATS[file.source.kind].schema(file)
 
 
 def chunks_of(files: Sequence[File], rows: int) -> list[Chunk]:
@@ -175,7 +186,7 @@ def positions_of(chunk: Chunk) -> list[str] | None:
 
 def class_names(files: Sequence[File], label: str) -> list[tuple[File, list[str] | None]]:
     """By file, the names that it gives itself to the label's values: ClassLabel metadata, or class folders."""
-    return [(file, class_label(FORMATS[file.source.kind].schema(file), label)) for file in files]
+    return [(file, class_label(schema_of([file]), label)) for file in files]
 
 
 def class_label(schema: pa.Schema, label: str) -> list[str] | None:

@@ -55,10 +55,11 @@ def image_names(file: File) -> list[str]:
     for folder, subfolders, names in walked(file.path):
         links = [name for name in subfolders if (folder / name).is_symlink()]
         subfolders[:] = [name for name in subfolders if name != OF_ARCHIVES]
+        here = os.path.relpath(folder, file.root).replace(os.sep, "/")
         for name in names + links:
             is_image = name.lower().endswith(SUFFIXES)
             if not name.startswith(".") and (is_image or folder != file.path or name in links):
-                found.append(os.path.relpath(folder / name, file.root).replace(os.sep, "/"))
+                found.append(name if here == "." else f"{here}/{name}")
     return sorted(found)
 
 
