@@ -26,12 +26,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from pydantic import TypeAdapter
 
 from benchmarks.record import finish, with_record
+from benchmarks.rows import noise, prepared
+from benchmarks.turns import ratio
 from students.cohorts.codistillation import CodistillingCohort
 from students.cohorts.peers import Cohort
 from students.config.cohort import CohortConfig
@@ -41,8 +42,6 @@ from students.runs.of_cohort import member_runs
 from students.runs.run import CohortRun
 from students.runs.session import PlainSession
 from students.training.train import Clock, Training
-from teachers.config.transfer_set import NumpySource, TransferSetConfig
-from teachers.preparing.prepare import prepare
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "conv": {"model": "teachers.zoo:conv_net", "arguments": {"width": 8}, "batch_size": 256},
@@ -68,16 +67,16 @@ def main() -> None:
 
 
 def measured(folder: Path, rounds: int, steps: int) -> dict[str, Any]:
-    rows = noise(folder)
+    rows = prepared(folder, *noise(ROWS)).folder
     figures: dict[str, Any] = {}
     for network, suffix in (("conv", ""), ("mlp", "_mlp")):
         found = on_ranks(folder, rows, {"do": "cohort", "network": network, "rounds": rounds, "steps": steps}, world=2)
         times = {side: [max(times) for times in zip(*(rank[side] for rank in found), strict=True)] for side in SIDES}
-        ratio = median(c / i for c, i in zip(times["cohort"], times["independent"], strict=True))
-        figures[f"cohort_over_independent{suffix}"] = round(ratio, 4)
+        longer = ratio(times["cohort"], times["independent"])
+        figures[f"cohort_over_independent{suffix}"] = round(longer, 4)
         figures[f"independent_step_ms{suffix}"] = round(1e3 * median(times["independent"]), 3)
         print(
-            f"two peers, {network}: independent {figures[f'independent_step_ms{suffix}']} ms a step, ratio {ratio:.3f}"
+            f"two peers, {network}: independent {figures[f'independent_step_ms{suffix}']} ms a step, ratio {longer:.3f}"
         )
     figures["exchange"] = {}
     for world in (2, 4, 8):
@@ -86,19 +85,10 @@ def measured(folder: Path, rounds: int, steps: int) -> dict[str, Any]:
         figures["exchange"][world] = told
         print(f"{world} ranks: {told['bytes']:,.0f} bytes a step and rank, {100 * told['share']:.1f} % of a step")
     found = on_ranks(folder, rows, {"do": "straggler", "network": "conv", "rounds": rounds, "steps": steps}, world=2)
-    ratio = median(p / s for p, s in zip(found[0]["beside_peer"], found[0]["solo"], strict=True))
-    figures["codistillation_with_straggler_over_solo"] = round(ratio, 4)
-    print(f"codistilling beside a straggler: {ratio:.3f} of the solo throughput")
+    beside = ratio(found[0]["beside_peer"], found[0]["solo"])
+    figures["codistillation_with_straggler_over_solo"] = round(beside, 4)
+    print(f"codistilling beside a straggler: {beside:.3f} of the solo throughput")
     return figures | {"rounds": rounds, "torch": torch.__version__}
-
-
-def noise(folder: Path) -> Path:
-    """Time does not depend on what is in the pictures."""
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (ROWS, 28, 28, 1), dtype=np.uint8)
-    np.savez(folder / "rows.npz", image=images, label=generator.integers(0, 10, ROWS))
-    source = NumpySource(kind="numpy", path=str(folder / "rows.npz"))
-    return prepare(TransferSetConfig(source=source, inputs="image", label="label"), folder / "prepared").folder
 
 
 def on_ranks(folder: Path, rows: Path, job: Mapping[str, Any], world: int) -> list[Any]:

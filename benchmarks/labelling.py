@@ -9,16 +9,16 @@ written, the start of the actors included on both sides. The last line is one JS
 """
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import shutil
-import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.record import finish, with_record
+from benchmarks.turns import in_turn, ratio
 from orchestrator.cluster.environment import set_environment
 from teachers.config.resources import Resources
 from teachers.config.teacher import CallableTeacher, ModuleTeacher
 from teachers.config.transfer_set import NumpySource, SplitConfig, TransferSetConfig
-from teachers.labelling.label import label
 from teachers.labelling.shard import LabelTask, TeacherSpec
 from teachers.preparing.prepare import prepare
 from teachers.soft_targets.schema import Spec
@@ -95,22 +95,23 @@ def real(folder: Path) -> dict[str, Any]:
     with replicas(teacher, tasks, NUM_REPLICAS, wait_s=60) as actors:
         ray.get([actor.ready.remote() for actor in actors])
         actor_start_s = time.monotonic() - began
-
-        def ours(number: int) -> float:
-            return rate_of(rows, lambda: dispatch(teacher, tasks, actors, number))
-
-        sides = {"ours": ours, "one process": one.rate, "a process a core": many.rate}
-        rates = in_turns(sides)
+        turns = itertools.count()
+        sides = {"ours": lambda _: dispatch(teacher, tasks, actors, next(turns)), "one process": one, "many": many}
+        times = in_turn(sides, steps=rows, rounds=NUM_ROUNDS)
     one.stop()
     many.stop()
-    ratios = [us / max(a, b) for us, a, b in zip(*rates.values(), strict=True)]
     return {
-        "real_over_plain_loop": round(statistics.median(ratios), 3),
+        "real_over_plain_loop": round(ratio([*map(min, times["one process"], times["many"])], times["ours"]), 3),
         "actor_start_s": round(actor_start_s, 2),
-        "real_rows_per_s": median(rates["ours"]),
-        "plain_one_process_rows_per_s": median(rates["one process"]),
-        "plain_process_per_core_rows_per_s": median(rates["a process a core"]),
+        "real_rows_per_s": rate(times["ours"]),
+        "plain_one_process_rows_per_s": rate(times["one process"]),
+        "plain_process_per_core_rows_per_s": rate(times["many"]),
     }
+
+
+def rate(times: Sequence[float]) -> int:
+    """Rows a second, of seconds a row in every round."""
+    return round(1 / median(times))
 
 
 def dispatch(teacher: TeacherSpec, tasks: list[LabelTask], actors: list[Any], number: int) -> None:
@@ -130,7 +131,6 @@ class PlainLoops:
     def __init__(
         self, transfer_set: TransferSet, rows: int, weights: Path, *, num_processes: int, num_threads: int
     ) -> None:
-        self.rows = rows
         context = multiprocessing.get_context("spawn")
         self.pipes: list[Connection] = []
         self.processes = []
@@ -141,21 +141,17 @@ class PlainLoops:
             self.processes.append(context.Process(target=plain_loop, args=arguments, daemon=True))
             self.processes[-1].start()
             self.pipes.append(pipe)
-        self._say("start")
 
-    def rate(self, number: int) -> float:
-        return rate_of(self.rows, lambda: self._say("label"))
+    def __call__(self, rows: int) -> None:
+        for pipe in self.pipes:
+            pipe.send("label")
+        for pipe in self.pipes:
+            pipe.recv()
 
     def stop(self) -> None:
         for process in self.processes:
             process.terminate()
             process.join()
-
-    def _say(self, word: str) -> None:
-        for pipe in self.pipes:
-            pipe.send(word)
-        for pipe in self.pipes:
-            pipe.recv()
 
 
 def plain_loop(pipe: Connection, folder: Path, share: tuple[int, int], weights: Path, num_threads: int) -> None:
@@ -169,10 +165,9 @@ def plain_loop(pipe: Connection, folder: Path, share: tuple[int, int], weights: 
     network.eval()
     mean, std = torch.tensor(column.mean), torch.tensor(column.std)
     logits = torch.empty(len(images), 10)
-    while True:
-        word = pipe.recv()
+    while word := pipe.recv():
         with torch.inference_mode():
-            for first in range(0, len(images) if word == "label" else BATCH_SIZE, BATCH_SIZE):
+            for first in range(0, len(images), BATCH_SIZE):
                 batch = torch.from_numpy(images[first : first + BATCH_SIZE]).permute(0, 3, 1, 2).float()
                 logits[first : first + BATCH_SIZE] = network((batch / 255 - mean) / std)
         pipe.send(word)
@@ -180,6 +175,8 @@ def plain_loop(pipe: Connection, folder: Path, share: tuple[int, int], weights: 
 
 def noop(folder: Path) -> dict[str, Any]:
     """A teacher that does nothing: what the machinery itself costs, from nothing to everything written."""
+    from teachers.labelling.label import label
+
     transfer_set, rows = prepared(folder / "noop", NOOP_ROWS)
     source = folder / "parquet"
     write_parquet(transfer_set, source)
@@ -195,22 +192,21 @@ def noop(folder: Path) -> dict[str, Any]:
         resources=Resources(cpus=1),
     )
     teacher = TeacherSpec("noop", config, None, (), folder)
+    tasks = iter([store_for(transfer_set, folder / f"noop-{n}", -(-rows // 64)) for n in range(NUM_ROUNDS + 1)])
     reports = []
 
-    def ours(number: int) -> float:
-        task = store_for(transfer_set, folder / f"noop-{number}", -(-rows // 64))
-        return rate_of(rows, lambda: reports.append(label(teacher, [task])))
+    def ours(_: int) -> None:
+        reports.append(label(teacher, [next(tasks)]))
 
-    def ray_data(number: int) -> float:
-        return rate_of(rows, lambda: label_with_ray_data(source, folder / f"ray-data-{number}", rows))
+    def ray_data(_: int) -> None:
+        label_with_ray_data(source, Path(tempfile.mkdtemp(dir=folder)), rows)
 
-    rates = in_turns({"ours": ours, "Ray Data": ray_data})
-    ratios = [us / other for us, other in zip(*rates.values(), strict=True)]
+    times = in_turn({"ours": ours, "Ray Data": ray_data}, steps=rows, rounds=NUM_ROUNDS)
     return {
-        "noop_over_ray_data": round(statistics.median(ratios), 2),
-        "noop_rows_per_s": median(rates["ours"]),
-        "noop_rows_per_s_after_start": median([report.rows_per_s for report in reports]),
-        "ray_data_rows_per_s": median(rates["Ray Data"]),
+        "noop_over_ray_data": round(ratio(times["Ray Data"], times["ours"]), 2),
+        "noop_rows_per_s": rate(times["ours"]),
+        "noop_rows_per_s_after_start": round(median(report.rows_per_s for report in reports[1:])),
+        "ray_data_rows_per_s": rate(times["Ray Data"]),
     }
 
 
@@ -264,39 +260,9 @@ def prepared(folder: Path, num_rows: int) -> tuple[TransferSet, int]:
 
 def store_for(transfer_set: TransferSet, folder: Path, rows_per_shard: int) -> LabelTask:
     [segment] = transfer_set.of("train")
-    spec = Spec(
-        teacher="benchmark",
-        teacher_digest="0" * 64,
-        segment=segment.name,
-        segment_digest=segment.digest,
-        encoding="dense",
-        classes=transfer_set.classes,
-        num_rows=segment.num_rows,
-        rows_per_shard=rows_per_shard,
-    )
-    SoftTargetStore.create(folder, spec)
+    about = (segment.name, segment.digest, "dense", transfer_set.classes, segment.num_rows)
+    SoftTargetStore.create(folder, Spec("benchmark", "0" * 64, *about, rows_per_shard))
     return LabelTask(transfer_set.folder, segment.name, folder)
-
-
-def rate_of(rows: int, work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    work()
-    return rows / (time.perf_counter() - began)
-
-
-def in_turns(sides: dict[str, Callable[[int], float]]) -> dict[str, list[float]]:
-    """Rates of each side, round by round; round 0 warms up."""
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(NUM_ROUNDS + 1):
-        for name, rate in sides.items():
-            measured = rate(number)
-            print(f"round {number}, {name}: {measured:,.0f} rows/s", file=sys.stderr)
-            rates[name] += [measured] if number else []
-    return rates
-
-
-def median(rates: list[float]) -> int:
-    return round(statistics.median(rates))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import itertools
 import logging
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,6 +28,8 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.record import finish, settings, with_record
+from benchmarks.rows import CLASSES, SHAPE, noise, prepared, stored
+from benchmarks.turns import Side, in_turn, ratio
 from orchestrator.cluster.environment import set_environment
 from students.config.student import HardTerm, SoftTerm
 from students.data.batches import Batches
@@ -41,15 +42,10 @@ from teachers.config.preprocess import Preprocess
 from teachers.config.resources import Resources
 from teachers.config.teacher import ModuleTeacher
 from teachers.config.training import TrainConfig
-from teachers.config.transfer_set import NumpySource, TransferSetConfig
 from teachers.labelling.shard import Questioner, TeacherSpec, loaded
-from teachers.preparing.prepare import prepare
-from teachers.soft_targets.schema import Spec, rows_per_shard
-from teachers.soft_targets.store import SoftTargetStore
-from teachers.transfer_set.transfer_set import TransferSet
 from teachers.zoo import conv_net
 
-EDGE, CLASSES, PREFETCH = 28, 10, 4
+PREFETCH = 4
 
 
 def main() -> None:
@@ -86,34 +82,17 @@ def measured(bench: "Bench", arguments: argparse.Namespace) -> dict[str, float]:
         live = LiveSide(bench, ReplicaClient(replicas))
         sides = {"live": live, "student": bench.student_alone()}
         sides |= {f"teacher {spec.name}": bench.teacher_alone(spec) for spec in bench.teachers}
-        times = in_turn(sides, arguments.steps, arguments.rounds)
-    slowest = [
-        max(values) for values in zip(*(times[name] for name in sides if name.startswith("teacher")), strict=True)
-    ]
-    over_max = [o / max(t, s) for o, t, s in zip(times["live"], slowest, times["student"], strict=True)]
-    over_cached = [o / s for o, s in zip(times["live"], times["student"], strict=True)]
+        times = in_turn(sides, steps=arguments.steps, rounds=arguments.rounds)
+    apart = [times[name] for name in sides if name != "live"]
+    longest = [max(values) for values in zip(*apart, strict=True)]
     for name, values in times.items():
         print(f"{name}: {1e3 * median(values):.2f} ms")
     return {
-        "live_over_max": round(median(over_max), 4),
-        "live_over_cached_training": round(median(over_cached), 4),
+        "live_over_max": round(ratio(times["live"], longest), 4),
+        "live_over_cached_training": round(ratio(times["live"], times["student"]), 4),
         "wait_share": round(live.waited_s / sum(live.took_s), 4),
         **{f"{name.replace(' ', '_')}_ms": round(1e3 * median(values), 3) for name, values in times.items()},
     }
-
-
-def in_turn(sides: dict[str, Callable[[int], Any]], steps: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds a step, for each side and round; a round before the first warms up."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for round_number in range(rounds + 1):
-        for name in sorted(sides, reverse=bool(round_number % 2)):
-            start = time.perf_counter()
-            sides[name](steps)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if round_number:
-                times[name].append((time.perf_counter() - start) / steps)
-    return times
 
 
 class Bench:
@@ -121,14 +100,14 @@ class Bench:
 
     def __init__(self, folder: Path, arguments: argparse.Namespace) -> None:
         self.folder, self.arguments, self.device = folder, arguments, torch.device(arguments.device)
-        self.transfer_set = prepared(folder, arguments.rows)
+        self.transfer_set = prepared(folder, *noise(arguments.rows))
         gpus = 0.4 / len(arguments.teachers) if arguments.device == "cuda" else 0.0
         self.teachers = [self.teacher(f"wide{number}", width, gpus) for number, width in enumerate(arguments.teachers)]
 
     def teacher(self, name: str, width: int, gpus: float) -> TeacherSpec:
         torch.manual_seed(0)
         weights = self.folder / f"{name}.safetensors"
-        save_file(conv_net(width, num_classes=CLASSES, input_shape=(1, EDGE, EDGE)).state_dict(), weights)
+        save_file(conv_net(width, num_classes=CLASSES, input_shape=SHAPE).state_dict(), weights)
         config = ModuleTeacher(
             kind="module",
             model="teachers.zoo:conv_net",
@@ -155,7 +134,7 @@ class Bench:
             sources=sources,
         )
 
-    def student_alone(self) -> Callable[[int], Any]:
+    def student_alone(self) -> Side:
         """The engine, from stores: gather, augmentation, preprocessing, one-cycle, curves and all."""
         session = PlainSession(self.device)
         run = self.run("cached", tuple(self.stored(spec) for spec in self.teachers))
@@ -163,7 +142,7 @@ class Bench:
         batches = training.batches()
         return lambda steps: [training.advance(next(batches)) for _ in range(steps)]
 
-    def teacher_alone(self, spec: TeacherSpec) -> Callable[[int], Any]:
+    def teacher_alone(self, spec: TeacherSpec) -> Side:
         """A plain loop over batches that lie ready."""
         questioner = self.questioner(spec)
         (segment,) = self.transfer_set.of("train")
@@ -181,17 +160,12 @@ class Bench:
         return inputs, self.transfer_set.keys(segment)[first : first + num]
 
     def stored(self, spec: TeacherSpec) -> Source:
-        (segment,) = self.transfer_set.of("train")
-        per_shard = rows_per_shard(segment.num_rows, 2 * CLASSES + 12)
-        classes = self.transfer_set.classes
-        about = Spec(spec.name, "0", segment.name, segment.digest, "dense", classes, segment.num_rows, per_shard)
-        store = SoftTargetStore.create(self.folder / "stores" / spec.name, about)
         questioner = self.questioner(spec)
-        for number in range(store.num_shards):
-            inputs, keys = self.rows(*store.shard_rows(number))
-            store.commit(number, keys, {"logits": questioner.ask(inputs, keys)})
-        store.seal()
-        return Source(spec.name, {segment.name: store.folder})
+        return stored(
+            self.folder / "stores" / spec.name,
+            self.transfer_set,
+            lambda first, num: questioner.ask(*self.rows(first, num)),
+        )
 
 
 class LiveSide:
@@ -215,15 +189,6 @@ class LiveSide:
         if first:  # the first turn warms up
             self.waited_s += steps * ahead.take_wait_s()
             self.took_s.append(time.perf_counter() - start)
-
-
-def prepared(folder: Path, num_rows: int) -> TransferSet:
-    """Noise in the shape of Fashion-MNIST: time does not depend on what is seen."""
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (num_rows, EDGE, EDGE, 1), dtype=np.uint8)
-    np.savez(folder / "images.npz", image=images, label=random.integers(0, CLASSES, num_rows))
-    source = NumpySource(kind="numpy", path=str(folder / "images.npz"))
-    return prepare(TransferSetConfig(source=source, inputs="image", label="label"), folder / "prepared")
 
 
 if __name__ == "__main__":

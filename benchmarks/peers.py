@@ -24,7 +24,7 @@ from pydantic import TypeAdapter
 
 import students
 from benchmarks.record import finish, with_record
-from benchmarks.training import FASHION, fashion
+from benchmarks.rows import FASHION, fashion, prepared, stored
 from students.config.cohort import CohortConfig
 from students.config.student import HardTerm, SoftTerm
 from students.fitting.fit import fit
@@ -34,10 +34,6 @@ from students.runs.run import CohortRun, Run, Source
 from students.runs.session import PlainSession
 from students.training.optimize import resolve_steps
 from teachers.config.preprocess import Preprocess
-from teachers.config.transfer_set import NumpySource, TransferSetConfig
-from teachers.preparing.prepare import prepare
-from teachers.soft_targets.schema import Spec, rows_per_shard
-from teachers.soft_targets.store import SoftTargetStore
 from teachers.transfer_set.transfer_set import TransferSet
 
 CONV = {"model": "students.models:small_conv_net", "arguments": {"width": 16}}
@@ -79,10 +75,7 @@ def main() -> None:
 
 
 def table_of(folder: Path, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    images, labels = fashion(arguments.rows)
-    np.savez(folder / "rows.npz", image=images, label=labels)
-    source = NumpySource(kind="numpy", path=str(folder / "rows.npz"))
-    data = prepare(TransferSetConfig(source=source, inputs="image", label="label"), folder / "prepared")
+    data = prepared(folder, *fashion(arguments.rows))
     rows: dict[str, dict[str, Any]] = {}
     for method in ("independent", "offline", *COHORTS):
         found, seconds = [], []
@@ -131,7 +124,7 @@ def offline(folder: Path, data: TransferSet, seed: int, epochs: float) -> Path:
     """Two networks by labels, what they say of the training rows into stores, then the third from both."""
     alone = cohort(folder / "teachers", data, "mutual", {"members": {n: CONV for n in "ab"}}, seed, epochs, alone=True)
     fit([alone], PlainSession())
-    sources = tuple(stored(folder / f"store-{n}", data, member) for n, member in enumerate(alone.members))
+    sources = tuple(said_by(member, folder / f"teacher_{n}", data) for n, member in enumerate(alone.members))
     student = Run(
         name=f"student/seed-{seed}",
         folder=folder / "student",
@@ -150,18 +143,9 @@ def offline(folder: Path, data: TransferSet, seed: int, epochs: float) -> Path:
     return student.folder
 
 
-def stored(folder: Path, data: TransferSet, member: Run) -> Source:
-    (segment,) = data.of("train")
-    shard = rows_per_shard(segment.num_rows, 12 + 2 * len(data.classes))
-    name = f"teacher_{member.membership.number}"
-    spec = Spec(name, "bench", segment.name, segment.digest, "dense", data.classes, segment.num_rows, shard)
-    store, model, keys = SoftTargetStore.create(folder, spec), students.load(member.folder), data.keys(segment)
-    for number in range(store.num_shards):
-        first, rows = store.shard_rows(number)
-        logits = model(data.inputs(segment, first, rows)).numpy()
-        store.commit(number, keys[first : first + rows], {"logits": logits})
-    store.seal()
-    return Source(name=name, stores={segment.name: folder})
+def said_by(member: Run, folder: Path, data: TransferSet) -> Source:
+    (segment,), model = data.of("train"), students.load(member.folder)
+    return stored(folder, data, lambda first, num: model(data.inputs(segment, first, num)).numpy())
 
 
 def figures(folders: list[Path], data: TransferSet) -> dict[str, float]:

@@ -32,6 +32,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.record import finish, with_record
+from benchmarks.rows import CLASSES, FASHION, SHAPE, fashion, noise, prepared, stored
+from benchmarks.turns import Clock, Side, in_turn, ratio
 from students.config.student import HardTerm, SoftTerm
 from students.data.batches import Batches
 from students.data.shared import SharedData
@@ -40,21 +42,11 @@ from students.runs.session import PlainSession
 from students.training.train import Training
 from teachers.config.preprocess import Preprocess
 from teachers.config.training import TrainConfig
-from teachers.config.transfer_set import NumpySource, TransferSetConfig
-from teachers.preparing.prepare import prepare
-from teachers.soft_targets.schema import Spec, rows_per_shard
-from teachers.soft_targets.store import SoftTargetStore
-from teachers.transfer_set.transfer_set import TransferSet
 from teachers.zoo import conv_net
 
-FASHION = Path(__file__).parents[2] / "shared" / "data" / "fashion_mnist" / "train.parquet"
-SHAPE = (1, 28, 28)
-CLASSES = 10
 TEMPERATURE = 2.0
-LEARNING_RATE = 1e-3
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-Side = Callable[[int], Any]
-"""Takes so many steps."""
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
+Times = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -89,10 +81,10 @@ def main() -> None:
         parser.error("--clock cpu does not see what a GPU does")
     torch.set_num_threads(arguments.threads)
     logging.disable(logging.INFO)
+    asked = {"rounds": arguments.rounds, "clock": CLOCKS[arguments.clock]}
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), CLOCKS[arguments.clock], torch.device(arguments.device))
-        figures = against_plain(bench, arguments.rounds) | tiny(bench, arguments.rounds)
-        figures |= against_live(bench, arguments.rounds)
+        bench = Bench(Path(folder), torch.device(arguments.device))
+        figures = against_plain(bench, **asked) | tiny(bench, **asked) | against_live(bench, **asked)
     figures |= {
         "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
         "clock": arguments.clock,
@@ -103,45 +95,42 @@ def main() -> None:
     finish("training" if arguments.device == "cpu" else "training-cuda", figures, keep=arguments.record)
 
 
-def against_plain(bench: "Bench", rounds: int) -> dict[str, float]:
-    size = bench.scale.batch_size
-    plain = bench.plain("students_conv", size)
-    sides = {"cached": bench.cached("students_conv", size), "plain": plain}
+def against_plain(bench: "Bench", **asked: Any) -> dict[str, float | None]:
+    sides = {"cached": bench.cached("conv"), "plain": bench.plain("conv")}
     if bench.device.type == "cuda":
-        sides["deterministic"] = under_cudnn_flags_of_the_engine(bench.plain("students_conv", size))
-    times = bench.in_turn(sides, steps=10, rounds=rounds)
-    ratios = {name: median(t / p for t, p in zip(times[name], times["plain"], strict=True)) for name in sides}
-    for name in set(sides) - {"plain"}:
-        print(f"conv net, batch {size}: plain {ms(times['plain'])}, {name} {ms(times[name])}, ratio {ratios[name]:.3f}")
-    figures = {"cached_over_plain_training": round(ratios["cached"], 4)}
-    if "deterministic" in ratios:
-        figures["deterministic_over_plain"] = round(ratios["deterministic"], 4)
+        sides["deterministic"] = under_cudnn_flags_of_the_engine(bench.plain("conv"))
+    times = in_turn(sides, steps=10, **asked)
+    ratios = shown("conv net", times, over="plain")
+    figures = {"cached_over_plain_training": ratios.pop("cached")}
+    figures |= {f"{name}_over_plain": found for name, found in ratios.items()}
     return figures | {"plain_step_ms": round(1e3 * median(times["plain"]), 3)}
 
 
-def tiny(bench: "Bench", rounds: int) -> dict[str, float]:
-    ours, plain = bench.cached("tiny_mlp", 64), bench.plain("tiny_mlp", 64)
-    times = bench.in_turn({"cached": ours, "plain": plain}, steps=500, rounds=rounds)
-    extra_us = 1e6 * median(c - p for c, p in zip(times["cached"], times["plain"], strict=True))
-    print(f"tiny MLP, batch 64: plain {ms(times['plain'])}, cached {ms(times['cached'])}, extra {extra_us:.0f} us")
-    return {"tiny_extra_us": round(extra_us, 1), "tiny_plain_us": round(1e6 * median(times["plain"]), 1)}
+def tiny(bench: "Bench", **asked: Any) -> dict[str, float | None]:
+    times = in_turn({"cached": bench.cached("tiny"), "plain": bench.plain("tiny")}, steps=500, **asked)
+    shown("tiny MLP", times, over="plain")
+    extra = median(c - p for c, p in zip(times["cached"], times["plain"], strict=True))
+    return {"tiny_extra_us": round(1e6 * extra, 1), "tiny_plain_us": round(1e6 * median(times["plain"]), 1)}
 
 
-def against_live(bench: "Bench", rounds: int) -> dict[str, float | None]:
-    size = bench.scale.batch_size
-    sides = {"cached": bench.cached("students_conv", size), "live": bench.live("students_conv", size)}
-    textbrewer = bench.textbrewer("students_conv", size)
+def against_live(bench: "Bench", **asked: Any) -> dict[str, float | None]:
+    sides = {"cached": bench.cached("conv"), "live": bench.live("conv")}
+    textbrewer = bench.textbrewer("conv")
     if textbrewer is None:
         print("textbrewer: not installed, its figure is null")
     else:
         sides["textbrewer"] = textbrewer
-    times = bench.in_turn(sides, steps=4, rounds=rounds)
-    figures: dict[str, float | None] = {"textbrewer_over_cached": None}
-    for name in set(sides) - {"cached"}:
-        ratio = median(t / c for t, c in zip(times[name], times["cached"], strict=True))
-        print(f"{name}: {ms(times[name])}, cached {ms(times['cached'])}, ratio {ratio:.2f}")
-        figures[f"{name}_over_cached"] = round(ratio, 3)
-    return figures
+    ratios = shown("conv net", in_turn(sides, steps=4, **asked), over="cached")
+    return {"textbrewer_over_cached": None, **{f"{name}_over_cached": found for name, found in ratios.items()}}
+
+
+def shown(network: str, times: Times, *, over: str) -> dict[str, float]:
+    """The ratio of every side but one over that one, printed too."""
+    ratios = {name: round(ratio(times[name], times[over]), 4) for name in sorted({*times} - {over})}
+    for name, found in ratios.items():
+        ms, others = (1e3 * median(times[side]) for side in (name, over))
+        print(f"{network}: {over} {others:.3f} ms, {name} {ms:.3f} ms, ratio {found:.3f}")
+    return ratios
 
 
 def under_cudnn_flags_of_the_engine(side: Side) -> Side:
@@ -157,148 +146,114 @@ def under_cudnn_flags_of_the_engine(side: Side) -> Side:
     return deterministic
 
 
-def ms(times: list[float]) -> str:
-    return f"{1e3 * median(times):.3f} ms"
-
-
 class Bench:
     """The data, three teachers and their stores, and what each side does with them."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float], device: torch.device) -> None:
-        self.folder, self.clock, self.device = folder, clock, device
-        self.scale, self.session = SCALES[device.type], PlainSession(device)
-        self.transfer_set = prepared(folder, self.scale.num_rows)
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.folder, self.device, self.session = folder, device, PlainSession(device)
+        scale = SCALES[device.type]
+        self.students: dict[str, dict[str, Any]] = {
+            "conv": {"model": "teachers.zoo:conv_net", "arguments": {"width": scale.student}},
+            "tiny": {"model": "students.models:mlp", "arguments": {"hidden": 16}},
+        }
+        self.batch_sizes = {"conv": scale.batch_size, "tiny": 64}
+        self.transfer_set = prepared(folder, *(fashion if FASHION.exists() else noise)(scale.num_rows))
         torch.manual_seed(0)
         self.teachers = {
             name: conv_net(width, num_classes=CLASSES, input_shape=SHAPE).eval().to(device)
-            for name, width in self.scale.teachers.items()
+            for name, width in scale.teachers.items()
         }
         (segment,) = self.transfer_set.of("train")
-        data = SharedData().of([self.run("students_conv", self.scale.batch_size, ())], self.session)[0]
-        self.inputs = data.rows.columns["input."].to(device)
+        self.inputs = self.training("conv").data.rows.columns["input."].to(device)
         self.labels = torch.from_numpy(self.transfer_set.labels(segment).astype(np.int64)).to(device)
         self.sources = tuple(self.label(name, teacher) for name, teacher in self.teachers.items())
 
-    def in_turn(self, sides: dict[str, Side], *, steps: int, rounds: int) -> dict[str, list[float]]:
-        """Seconds a step, for each side and round; a round before the first warms up. Every other round goes backwards."""
-        times: dict[str, list[float]] = {name: [] for name in sides}
-        for round_number in range(rounds + 1):
-            for name in sorted(sides, reverse=bool(round_number % 2)):
-                start = self.now()
-                sides[name](steps)
-                if round_number:
-                    times[name].append((self.now() - start) / steps)
-        return times
-
-    def now(self) -> float:
-        """The clock, once the device has done all that it was told."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return self.clock()
-
     def label(self, name: str, teacher: nn.Module) -> Source:
-        (segment,) = self.transfer_set.of("train")
-        shard = rows_per_shard(segment.num_rows, 2 * CLASSES + 12)
-        spec = Spec(
-            name, name, segment.name, segment.digest, "dense", self.transfer_set.classes, segment.num_rows, shard
-        )
-        store, keys = SoftTargetStore.create(self.folder / name, spec), self.transfer_set.keys(segment)
         with torch.inference_mode():
-            for number in range(store.num_shards):
-                first, num = store.shard_rows(number)
-                logits = teacher(self.inputs[first : first + num]).cpu().numpy()
-                store.commit(number, keys[first : first + num], {"logits": logits})
-        store.seal()
-        return Source(name, {segment.name: store.folder})
+            return stored(
+                self.folder / name,
+                self.transfer_set,
+                lambda first, num: teacher(self.inputs[first : first + num]).cpu().numpy(),
+            )
 
-    def run(self, student: str, batch_size: int, sources: tuple[Source, ...]) -> Run:
-        model = {"students_conv": "teachers.zoo:conv_net", "tiny_mlp": "students.models:mlp"}[student]
+    def training(self, student: str, sources: tuple[Source, ...] = ()) -> Training:
         soft = SoftTerm(loss="soft", weight=0.9, temperature=TEMPERATURE)
         hard = HardTerm(loss="hard", weight=0.1 if sources else 1.0)
-        return Run(
+        run = Run(
             name=student,
             folder=self.folder / "student" / student,
             stage=self.folder,
             stage_name="benchmark",
-            model=model,
-            arguments={"width": self.scale.student} if student == "students_conv" else {"hidden": 16},
+            **self.students[student],
             preprocess=Preprocess(),
             objective=(soft, hard) if sources else (hard,),
-            train=TrainConfig(steps=10**6, batch_size=batch_size, learning_rate=LEARNING_RATE),
+            train=TrainConfig(steps=10**6, batch_size=self.batch_sizes[student], learning_rate=1e-3),
             seed=0,
             transfer_set=self.transfer_set.folder,
             sources=sources,
         )
+        return Training(run, self.session, SharedData().of([run], self.session)[0])
 
-    def cached(self, student: str, batch_size: int) -> Side:
+    def cached(self, student: str) -> Side:
         """The engine: gather, one-cycle, seeds, curves and all."""
-        run = self.run(student, batch_size, self.sources)
-        training = Training(run, self.session, SharedData().of([run], self.session)[0])
-        batches = Batches(training.data.rows, run, self.session).from_step(0)
+        training = self.training(student, self.sources)
+        batches = Batches(training.data.rows, training.run, self.session).from_step(0)
         return under_cudnn_flags_of_the_engine(
             lambda steps: [training.advance(next(batches)) for _ in range(steps)],
         )
 
-    def student(self, name: str, batch_size: int) -> tuple[nn.Module, torch.optim.Optimizer]:
-        run = self.run(name, batch_size, ())
-        stepper = Training(run, self.session, SharedData().of([run], self.session)[0]).stepper
-        return stepper.module, stepper.optimizer
-
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, student: str) -> Iterator[tuple[Tensor, Tensor]]:
         """As a plain loop over tensors in memory shuffles them."""
+        batch_size = self.batch_sizes[student]
         while True:
             order = torch.randperm(len(self.labels), device=self.device)
             for index in order[: len(order) // batch_size * batch_size].view(-1, batch_size):
                 yield self.inputs[index], self.labels[index]
 
-    def plain(self, student: str, batch_size: int) -> Side:
-        """Cross-entropy with the labels, and nothing else; the engine's optimiser, which is the fused one."""
-        module, optimizer = self.student(student, batch_size)
-        batches = self.batches(batch_size)
+    def loop(self, student: str, loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Side:
+        """A plain loop of `loss` of logits, inputs and labels; the engine's optimiser, which is the fused one."""
+        stepper, batches = self.training(student).stepper, self.batches(student)
 
         def step() -> None:
             inputs, labels = next(batches)
-            F.cross_entropy(module(inputs), labels).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+            loss(stepper.module(inputs), inputs, labels).backward()
+            stepper.optimizer.step()
+            stepper.optimizer.zero_grad()
 
         return lambda steps: [step() for _ in range(steps)]
 
-    def live(self, student: str, batch_size: int) -> Side:
-        """Three teachers asked in every step; their mean probability, and the labels."""
-        module, optimizer = self.student(student, batch_size)
-        batches = self.batches(batch_size)
+    def plain(self, student: str) -> Side:
+        """Cross-entropy with the labels, and nothing else."""
+        return self.loop(student, lambda logits, _, labels: F.cross_entropy(logits, labels))
 
-        def step() -> None:
-            inputs, labels = next(batches)
+    def live(self, student: str) -> Side:
+        """Three teachers asked in every step; their mean probability, and the labels."""
+
+        def loss(logits: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
             with torch.inference_mode():
                 said = torch.stack([teacher(inputs) for teacher in self.teachers.values()])
                 target = F.softmax(said / TEMPERATURE, -1).mean(0)
-            logits = module(inputs)
             soft = F.kl_div(F.log_softmax(logits / TEMPERATURE, -1), target.clone(), reduction="batchmean")
-            (0.9 * TEMPERATURE**2 * soft + 0.1 * F.cross_entropy(logits, labels)).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+            return 0.9 * TEMPERATURE**2 * soft + 0.1 * F.cross_entropy(logits, labels)
 
-        return lambda steps: [step() for _ in range(steps)]
+        return self.loop(student, loss)
 
-    def textbrewer(self, student: str, batch_size: int) -> Side | None:
+    def textbrewer(self, student: str) -> Side | None:
         """Its own training loop, given batches that are cut already."""
         try:
             from textbrewer import DistillationConfig, MultiTeacherDistiller, TrainingConfig
         except ImportError:
             return None
-        module, optimizer = self.student(student, batch_size)
+        stepper, batches = self.training(student).stepper, self.batches(student)
         distiller = MultiTeacherDistiller(
             TrainingConfig(device=self.device.type, output_dir=str(self.folder / "textbrewer")),
             DistillationConfig(temperature=TEMPERATURE, hard_label_weight=0.1, kd_loss_weight=0.9),
             [InputsOnly(teacher) for teacher in self.teachers.values()],
-            InputsOnly(module),
+            InputsOnly(stepper.module),
             adaptor_T=lambda batch, logits: {"logits": logits},
             adaptor_S=lambda batch, logits: {"logits": logits, "losses": F.cross_entropy(logits, batch[1])},
         )
-        batches = self.batches(batch_size)
-        return lambda steps: distiller.train(optimizer, [next(batches) for _ in range(steps)], num_epochs=1)
+        return lambda steps: distiller.train(stepper.optimizer, [next(batches) for _ in range(steps)], num_epochs=1)
 
 
 class InputsOnly(nn.Module):
@@ -311,31 +266,6 @@ class InputsOnly(nn.Module):
     def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         logits: Tensor = self.module(inputs)
         return logits
-
-
-def prepared(folder: Path, num_rows: int) -> TransferSet:
-    images, labels = fashion(num_rows) if FASHION.exists() else noise(num_rows)
-    np.savez(folder / "images.npz", image=images, label=labels)
-    source = NumpySource(kind="numpy", path=str(folder / "images.npz"))
-    return prepare(TransferSetConfig(source=source, inputs="image", label="label"), folder / "prepared")
-
-
-def fashion(num_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    import io
-
-    import pyarrow.parquet as pq
-    from PIL import Image
-
-    table = pq.read_table(FASHION).slice(0, num_rows)
-    print(f"data: {len(table)} rows of Fashion-MNIST")
-    pixels = [np.asarray(Image.open(io.BytesIO(cell["bytes"]))) for cell in table.column("image").to_pylist()]
-    return np.stack(pixels)[..., None], table.column("label").to_numpy()
-
-
-def noise(num_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    print(f"data: {num_rows} rows of noise in the shape of Fashion-MNIST")
-    random = np.random.default_rng(0)
-    return random.integers(0, 256, (num_rows, 28, 28, 1), dtype=np.uint8), random.integers(0, CLASSES, num_rows)
 
 
 if __name__ == "__main__":

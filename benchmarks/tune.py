@@ -284,7 +284,7 @@ def rows_of(job: "Job", taught: "Results") -> dict[str, Any]:
 def pictures() -> tuple["np.ndarray", "np.ndarray"]:
     import numpy as np
 
-    from benchmarks.training import FASHION, fashion
+    from benchmarks.rows import FASHION, fashion
 
     if FASHION.exists():
         return fashion(ROWS)

@@ -1,6 +1,6 @@
 """Collegium distils many teachers into one small student on a Ray cluster.
 
-Everything the command does is one call from here: `from orchestrator import load_recipe, plan, run, tune`.
+Everything the command does is one call from here: `from orchestrator import Recipe, load_recipe, plan, run, tune`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .planning.planning import plan as plan
     from .recipe.load import load_recipe as load_recipe
+    from .recipe.model import Recipe as Recipe
     from .running.run import run as run
     from .running.tune import tune as tune
 
-__all__ = ["load_recipe", "plan", "run", "tune"]
-_HOMES = {"load_recipe": "recipe.load", "plan": "planning.planning", "run": "running.run", "tune": "running.tune"}
+__all__ = ["Recipe", "load_recipe", "plan", "run", "tune"]
+_HOMES = {
+    "Recipe": "recipe.model",
+    "load_recipe": "recipe.load",
+    "plan": "planning.planning",
+    "run": "running.run",
+    "tune": "running.tune",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from teachers.models.folder import make_module
-from teachers.zoo import mlp
+from teachers.zoo import linear, mlp
 
-__all__ = ["ensemble", "mlp", "small_conv_net"]
+__all__ = ["ensemble", "linear", "mlp", "small_conv_net"]
 
 
 def small_conv_net(width: int = 8, *, num_classes: int, input_shape: Sequence[int]) -> nn.Module:

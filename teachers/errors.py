@@ -53,3 +53,11 @@ class EnvironmentUnfit(CollegiumError):
 
 class StorageError(CollegiumError, OSError):
     """Also an OSError: whoever survives a failed disk survives a storage that does not answer."""
+
+
+class AskAgain(Exception):
+    """Raised by a function of a `callable` teacher: nobody answered this batch, and somebody may after `after_s` seconds."""
+
+    def __init__(self, why: str = "", after_s: float | None = None) -> None:
+        super().__init__(why)
+        self.after_s = after_s

@@ -21,6 +21,11 @@ def mlp(hidden: int | Sequence[int], *, num_classes: int, input_shape: Sequence[
     return nn.Sequential(*layers, nn.Linear(widths[-1], num_classes))
 
 
+def linear(*, num_classes: int, input_shape: Sequence[int]) -> nn.Module:
+    """One layer, as `mlp` with `hidden: []`: f32 `[rows, *input_shape]` to logits `[rows, num_classes]`."""
+    return mlp([], num_classes=num_classes, input_shape=input_shape)
+
+
 def conv_net(width: int = 16, depth: int = 1, *, num_classes: int, input_shape: Sequence[int]) -> nn.Module:
     """A residual network (He et al., 2016): f32 `[rows, C, H, W]` to logits `[rows, num_classes]`.
 

@@ -327,3 +327,12 @@ def test_scores_of_any_array_type_are_taken_as_float32(scores, output):
     checked = check_scores(scores, teacher_of(output), "wide", KEYS)
     assert checked.dtype == torch.float32
     np.testing.assert_allclose(checked.numpy(), np.asarray(scores), rtol=1e-6)
+
+
+def test_a_linear_student_is_one_layer() -> None:
+    from students.models import linear, mlp
+
+    shape = {"num_classes": 3, "input_shape": (2, 4)}
+    layers = [layer for layer in linear(**shape) if list(layer.parameters())]
+    assert [tuple(layer.weight.shape) for layer in layers] == [(3, 8)]
+    assert linear(**shape).state_dict().keys() == mlp([], **shape).state_dict().keys()

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -98,6 +100,34 @@ def test_init_writes_a_recipe_that_plan_accepts_and_never_overwrites(tmp_path: P
     assert run("init", cwd=tmp_path).returncode == 0
     assert run("plan", "recipe.yaml", cwd=tmp_path).returncode == 0
     assert run("init", cwd=tmp_path).returncode == 2
+
+
+def test_init_lists_jobs_and_recipes_and_every_one_can_be_taken(tmp_path: Path) -> None:
+    listed = [
+        line.split()[0] for line in run("init", "--list", cwd=tmp_path).stdout.splitlines() if line.startswith("  ")
+    ]
+    assert {"image_folder", "table", "answers", "digits"} <= set(listed)
+    assert run("init", "rows.yaml", "--from", "table", cwd=tmp_path).returncode == 0
+    told = run("plan", "rows.yaml", cwd=tmp_path)
+    assert told.returncode == 2 and "no such file or folder 'table.csv'" in told.stderr
+
+
+@pytest.mark.slow
+def test_a_server_that_is_interrupted_says_that_it_stopped_and_leaves_nobody(tmp_path: Path) -> None:
+    from orchestrator.tracking.server import connect
+
+    connect(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path, "digits")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [COMMAND, "ui", str(tmp_path), "--port", str(port)]
+    ui = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert ui.stdout is not None and f":{port}" in ui.stdout.readline()
+    ui.send_signal(signal.SIGINT)
+    said, complained = ui.communicate()
+    assert (ui.returncode, said.splitlines()[-1], complained) == (0, "server stopped", "")
+    with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
+        probe.connect(("127.0.0.1", port))
 
 
 def test_help_is_quick_next_to_importing_torch(tmp_path: Path) -> None:

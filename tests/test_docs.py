@@ -213,7 +213,8 @@ def test_an_editor_finds_the_schema_of_what_init_writes_and_it_accepts_the_recip
     jsonschema.validate(yaml.safe_load(path.read_text()), schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**yaml.safe_load(path.read_text()), "techers": {}}, schema)
-    assert load_recipe(path) == load_recipe(recipes()["digits"])
+    assert load_recipe(path).name == "recipe"
+    assert load_recipe(path, ["name=digits"]) == load_recipe(recipes()["digits"])
 
 
 @pytest.mark.parametrize("environment", [".venv/lib", "a folder/lib", "lib#2"])

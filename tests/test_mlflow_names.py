@@ -1,19 +1,14 @@
 """Names and values that MLflow does not take, what is registered, and who is champion; by MLflow's own rules."""
 
-import errno
 import json
 import logging
 import math
-import os
-import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import OperationalError
 
 from orchestrator.recipe.model import Recipe
 from orchestrator.running.run import smoke
@@ -173,34 +168,3 @@ def test_what_students_are_judged_on_is_rows_and_labels_of_validation_and_test_a
     relabelled = test.set_column(column, "y", [[(label.as_py() + 1) % 3 for label in test["y"]]])
     assert judged_on("other labels", table(40), relabelled) != first
     assert judged_on("other rows", table(40), table(30, seed=3)) != first
-
-
-def raised(error: Exception, cause: Exception | None = None) -> Exception:
-    """As it comes out of a call: with what it was raised from."""
-    try:
-        raise error from cause
-    except Exception as found:
-        return found
-
-
-FULL = sqlite3.OperationalError("database or disk is full")
-AUTOFLUSH = (
-    "(raised as a result of Query-invoked autoflush; consider using a session.no_autoflush block)\n(x) no such table"
-)
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (raised(OperationalError("INSERT", {}, FULL)), "no space left on its disk"),
-        (raised(MlflowException("(raised as a result of Query-invoked autoflush)"), FULL), "no space left on its disk"),
-        (raised(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x")), "no space left on its disk"),
-        (raised(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "/x")), "no space left on its disk"),
-        (raised(MlflowException(AUTOFLUSH)), "(x) no such table"),
-        (raised(MlflowException("")), "MlflowException"),
-        (raised(MlflowException("one\ntwo")), "one"),
-        (raised(ConnectionError("http://me:secret@host refuses")), "http://host refuses"),
-    ],
-)
-def test_why_mlflow_fails_is_told_in_one_line_and_a_full_disk_as_one(error: Exception, said: str) -> None:
-    assert names.why(error) == said

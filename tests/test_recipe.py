@@ -11,7 +11,7 @@ import yaml
 from orchestrator.recipe.checks import class_problems
 from orchestrator.recipe.load import changed, load_recipe
 from orchestrator.recipe.model import Recipe, Tracking, public
-from orchestrator.recipe.shipped import recipes
+from orchestrator.recipe.shipped import name_for, recipes, starter, starters
 from orchestrator.running.run import smoke
 from teachers.errors import RecipeError
 
@@ -35,6 +35,57 @@ def line_of(text: str, needle: str) -> int:
 @pytest.mark.parametrize("name", recipes())
 def test_every_shipped_recipe_is_valid(name: str) -> None:
     assert load_recipe(recipes()[name]).format == 1
+
+
+@pytest.mark.parametrize("job", starters())
+def test_every_starter_is_a_valid_recipe_that_is_named_after_its_file(tmp_path: Path, job: str) -> None:
+    (tmp_path / "my-data.yaml").write_text(starter(job, tmp_path / "my-data.yaml"))
+    assert load_recipe(tmp_path / "my-data.yaml").name == "my-data"
+    assert {"image_folder", "table"} <= set(starters()) and not set(starters()) & set(recipes())
+
+
+@pytest.mark.parametrize(
+    "file,name", [("my run (2).yaml", "my-run-2"), ("2024.yaml", "r-2024"), ("x" * 80, "x" * 64), ("é.yaml", "r")]
+)
+def test_any_file_gives_a_name_that_a_recipe_may_have(tmp_path: Path, file: str, name: str) -> None:
+    assert name_for(Path(file)) == name
+    (tmp_path / "r.yaml").write_text(DIGITS.replace("name: digits\ntask", f"name: {name}\ntask"))
+    assert load_recipe(tmp_path / "r.yaml").name == name
+
+
+def test_what_a_recipe_starts_from_is_told_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="--from tabel: there is none of that name, did you mean table"):
+        starter("tabel", tmp_path / "r.yaml")
+
+
+def test_names_with_hyphens_are_taken_and_what_a_name_is_is_told_in_words(tmp_path: Path) -> None:
+    hyphens = (
+        DIGITS.replace("name: digits\ntask", "name: my-run\ntask")
+        .replace("wide", "resnet-50")
+        .replace("small", "a-small")
+    )
+    (tmp_path / "r.yaml").write_text(hyphens)
+    assert load_recipe(tmp_path / "r.yaml").name == "my-run"
+    told = complaint(tmp_path, DIGITS.replace("name: digits\ntask", "name: my run\ntask"))
+    assert told.endswith(
+        "name: a name begins with a letter and has letters, digits, _ and -, at most 64 (found 'my run')"
+    )
+    told = complaint(
+        tmp_path, DIGITS.replace("    wide:", "").replace("  small:", "  2small:").replace("  wide:\n", "  wide one:\n")
+    )
+    assert "teachers.wide one: a name begins with a letter" in told and "pattern" not in told
+
+
+def test_what_an_anchor_names_is_said_once_and_keys_beside_it_win(tmp_path: Path) -> None:
+    text = DIGITS.replace("train: {steps: 600, augment: affine}", "train: &long {steps: 600, augment: affine}")
+    text = text.replace("train: {steps: 600, augment: affine, seed: 1}", "train: {<<: *long, seed: 1, steps: 5}")
+    (tmp_path / "r.yaml").write_text(text)
+    found = load_recipe(tmp_path / "r.yaml").teachers
+    trained = {name: teacher.train for name, teacher in found.items() if teacher.kind == "module"}
+    assert trained["deep"] == trained["wide"].model_copy(update={"seed": 1, "steps": 5})  # type: ignore[union-attr]
+    where = line_of(text, "<<: *long")
+    told = complaint(tmp_path, text.replace("<<: *long, seed: 1", "<<: *long, sed: 1"))
+    assert told.startswith(f"r.yaml:{where}:") and "did you mean seed?" in told
 
 
 def test_a_misspelt_key_is_named_with_its_place_and_the_nearest_key(tmp_path: Path) -> None:

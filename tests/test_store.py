@@ -23,7 +23,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyarrow import parquet
 
 from teachers.config.teacher import EncodingName
 from teachers.errors import EnvironmentUnfit, StoreError, TeacherError
@@ -353,15 +352,6 @@ def test_pyarrow_and_polars_read_the_shards_without_us(tmp_path: Path):
     assert frame["sample_key"].to_list() == keys_of(store.spec).tolist()
     assert np.array_equal(frame["logits.value"].to_numpy().astype(np.float32), value)
     assert not any(field.nullable for field in table.schema)
-
-
-def test_exported_parquet_has_the_same_rows(tmp_path: Path):
-    store = a_store(tmp_path / "store")
-    store.export_parquet(tmp_path / "out" / "wide.parquet")
-    table = parquet.read_table(tmp_path / "out" / "wide.parquet")
-    files = [store.shard_file(number) for number in range(store.num_shards)]
-    assert table.to_pylist() == pa.dataset.dataset(files, format="ipc").to_table().to_pylist()
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["wide.parquet"]
 
 
 def test_the_list_of_stores_says_how_far_they_are(tmp_path: Path):

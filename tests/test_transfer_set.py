@@ -269,9 +269,19 @@ def test_fewer_labels_than_classes_are_refused(tmp_path):
         prepare(config(written(tmp_path, table(100)), labelled=2), tmp_path / "out")
 
 
-def test_more_labels_than_there_are_means_all(tmp_path):
-    prepared = prepare(config(written(tmp_path, table(100)), labelled=10_000), tmp_path / "out")
-    assert prepared.num_labelled == prepared.of("train")[0].num_rows
+def test_more_labels_than_there_are_are_refused_with_how_many_there_are(tmp_path):
+    source = written(tmp_path, table(100))
+    there = int(
+        (
+            prepare(config(source), tmp_path / "all").labels(prepare(config(source), tmp_path / "all").of("train")[0])
+            >= 0
+        ).sum()
+    )
+    with pytest.raises(
+        DataError, match=f"labelled: 10,000 labels of train rows may be used, and {there} train rows have one"
+    ):
+        prepare(config(source, labelled=10_000), tmp_path / "out")
+    assert prepare(config(source, labelled=there), tmp_path / "just").num_labelled == there
 
 
 def test_limit_takes_the_first_rows_of_each_split_in_key_order(tmp_path):

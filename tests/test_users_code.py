@@ -8,7 +8,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,18 @@ import pytest
 from orchestrator.recipe.model import Recipe
 from orchestrator.stages import keys
 from orchestrator.stages.code import code_of_choices, code_problems, users_code
+from orchestrator.stages.reasons import difference
 from orchestrator.stages.stages import Stage, Stages
 from orchestrator.stages.trainings import training_stages
 from teachers.config.strict import IMPORT_PATTERN
-from teachers.config.teacher import CallableTeacher, CheckpointTeacher
+from teachers.config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, TeacherTrain
 from teachers.errors import CollegiumError, RecipeError
 from teachers.storage.seal import write_seal
 from teachers.users_code.calls import calling
 from teachers.users_code.code import UsersCode, let_go
-from teachers.users_code.digest import NAMES_CODE, inputs_of, one_look, source_digest
+from teachers.users_code.digest import NAMES_CODE, distributions_of, inputs_of, one_look
 from teachers.users_code.imports import load, use_user_path
+from teachers.users_code.meaning import source_digest
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -90,6 +92,18 @@ def test_an_edited_module_is_named_where_a_stage_is_built_again(here: Path) -> N
     assert built() == "unchanged"
     write(here, "words.py", "few = 2\n")
     assert built() == "code of words.py changed"
+
+
+def test_code_that_changed_is_told_before_the_weights_that_came_of_it(here: Path) -> None:
+    config = ModuleTeacher(kind="module", model="net:make", train=TeacherTrain(steps=1))
+
+    def decided_by(weights: str) -> dict[str, Any]:
+        return keys.label_stage(config, "wide", ("train-0", "1"), weights, ["a", "b"], "s").document()
+
+    write(here, "net.py", "def make(num_classes): return 1\n")
+    before = decided_by("w1")
+    write(here, "net.py", "def make(num_classes): return 2\n")
+    assert difference(before, decided_by("w2")) == "code of net.py changed, teacher weights changed"
 
 
 def test_a_listed_file_counts_by_content(here: Path) -> None:
@@ -190,6 +204,12 @@ def test_an_editable_install_counts_by_content_and_an_installed_distribution_by_
     assert second != first
     write(site, "solid_things-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: solid-things\nVersion: 2\n")
     assert in_python(code, tmp_path / "here") == second.replace("things', '1'", "things', '2'")
+
+
+def test_the_distributions_of_a_package_are_those_that_python_knows() -> None:
+    for top, names in packages_distributions().items():
+        assert [name for name, _ in distributions_of(top)] == sorted(set(names))
+    assert distributions_of("no_such_package") == ()
 
 
 def test_an_imported_library_counts_by_its_version_and_is_not_imported_for_that(here: Path) -> None:

@@ -13,6 +13,7 @@ from teachers.transfer_set.transfer_set import SPLITS
 
 from ..stages import keys
 from ..stages.stages import Built
+from ..tracking.shown import data_set
 from .context import Context, Facts
 
 log = logging.getLogger("collegium")
@@ -21,6 +22,7 @@ log = logging.getLogger("collegium")
 def prepare(context: Context) -> Built:
     from teachers.preparing.look import source_digest
     from teachers.preparing.prepare import prepare as prepare_transfer_set
+    from teachers.transfer_set.transfer_set import TransferSet
 
     config = context.recipe.transfer_set
     stage = keys.prepare_stage(context.recipe, source_digest(config))
@@ -40,7 +42,9 @@ def prepare(context: Context) -> Built:
             log.warning("%s", line)
         return write_seal(folder, transfer_set.files()), _speed(rows, time.monotonic() - start)
 
-    return context.stages.build(stage, build)
+    built = context.stages.build(stage, build)
+    context.tracker.learns_from(data_set(config, TransferSet.open(built.folder), built.digest))
+    return built
 
 
 def dropped(report: Mapping[str, Any]) -> str:

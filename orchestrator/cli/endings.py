@@ -37,7 +37,7 @@ def end_well(command: Callable[..., Any]) -> None:
     except SystemExit as stop:
         _leave(int(stop.code or 0))
     except (Interrupted, click.Abort) as stop:
-        say("interrupted; the same command goes on from here")
+        say(getattr(stop, "told", Interrupted.told))
         _leave(getattr(stop, "exit_code", 130))
     except BrokenPipeError:
         _leave(141)

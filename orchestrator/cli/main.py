@@ -1,5 +1,6 @@
 """The command `collegium`. Results go to stdout, progress and logs to stderr; heavy packages are imported when needed."""
 
+import gc
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from . import neighbours  # noqa: F401  (before all that imports `teachers`)
 
 # isort: split
 from .endings import end_well
+from .interrupts import going_on
 from .jobs import jobs, submit
 from .listing import students, teachers
 from .options import with_address, with_json, with_log_format, with_overrides, with_recipe, with_verbose
@@ -26,8 +28,13 @@ with_out = click.option(
 )
 
 
+COLLECT_EVERY = 50_000
+"""New objects before Python looks for circles again (700 by itself): what is imported stays, and is looked at each time."""
+
+
 def main() -> None:
     """Entry point."""
+    gc.set_threshold(COLLECT_EVERY)
     end_well(collegium.main)
 
 
@@ -42,18 +49,26 @@ def collegium() -> None:
 
 @collegium.command()
 @click.argument("target", type=click.Path(path_type=Path), default="recipe.yaml")
-@click.option("--from", "name", default="digits", show_default=True, help="Shipped recipe to start from.")
-@click.option("--list", "listing", is_flag=True, help="List the shipped recipes.")
+@click.option(
+    "--from",
+    "name",
+    default="digits",
+    show_default=True,
+    help="Your job (image_folder, table, ...), or a shipped recipe.",
+)
+@click.option("--list", "listing", is_flag=True, help="List what there is to start from.")
 def init(target: Path, name: str, listing: bool) -> None:
-    """Write a starter recipe."""
-    from ..recipe.shipped import recipes, starter
+    """Write a starter recipe, named after its file."""
+    from ..recipe.shipped import recipes, starter, starters
 
     if listing:
-        for known, path in recipes().items():
-            purpose = next(
-                (line.removeprefix("# ") for line in path.read_text().splitlines()[1:] if line.startswith("#")), ""
-            )
-            click.echo(f"{known:<12} {purpose}")
+        for title, known in (("for your data", starters()), ("run as they are", recipes())):
+            click.echo(f"{title}:")
+            for each, path in known.items():
+                purpose = next(
+                    (line.removeprefix("# ") for line in path.read_text().splitlines()[1:] if line.startswith("#")), ""
+                )
+                click.echo(f"  {each:<14} {purpose}")
         return
     text = starter(name, target)
     try:
@@ -138,7 +153,9 @@ def _run(
         from ..running.tune import tune
 
         work = tune
-    tell_and_leave(work(loaded, out, address=address, quiet=False, **how), out, as_json)
+    with going_on():
+        finished = work(loaded, out, address=address, quiet=False, source=recipe, **how)
+    tell_and_leave(finished, out, as_json)
 
 
 def _verb(name: str, help_text: str) -> None:

@@ -116,19 +116,21 @@ def remove(folder: Path, doubt: "Doubt", path: Path) -> None:
     "target",
     type=click.Path(path_type=Path),
     required=True,
-    help="File to write, or folder for several stores.",
+    help="FILE.parquet with all rows of the newest transfer set, or a folder: a file for each segment.",
 )
 def export(path: Path, target: Path) -> None:
-    """Write stores as Parquet, for everyone else."""
+    """Write what teachers said, with id, split and label of each row and the names of the classes, for everyone else."""
     from teachers.soft_targets.listing import find_stores
-    from teachers.soft_targets.store import SoftTargetStore
+    from teachers.transfer_set.answers import answered_segments, of_newest, write_answers
 
     folders = find_stores(path)
-    one = len(folders) == 1 and target.suffix == ".parquet"
-    if not one:
-        target.mkdir(parents=True, exist_ok=True)
-    for folder in folders:
-        opened = SoftTargetStore.open(folder)
-        file = target if one else target / f"{opened.spec.teacher}.{opened.spec.segment}.{folder.name[-12:]}.parquet"
-        opened.export_parquet(file)
-        click.echo(f"wrote {file}")
+    out = path.absolute().parents[1] if folders == [path] else path
+    segments = [*answered_segments(folders, out / "prepared")]
+    for store in sorted({store.folder for each in segments if each.rows is None for store in each.stores.values()}):
+        click.echo(f"{store}: its rows are not in {out / 'prepared'}; id, split and label are left out", err=True)
+    if target.suffix == ".parquet":
+        click.echo(f"wrote {write_answers(of_newest(segments), target):,} rows to {target}")
+        return
+    for each in segments:
+        file = target / f"{each.name}-{each.digest[:12]}.parquet"
+        click.echo(f"wrote {write_answers([each], file):,} rows to {file}")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from teachers.errors import EnvironmentUnfit, RecipeError
 
+from .interrupts import Interrupted
+
 START_S = 120.0
 """In which the server must answer."""
 
@@ -32,6 +34,8 @@ def serve(out: Path, port: int, *, tell: Callable[[str], None]) -> None:
         _wait(server, port)
         tell(f"{experiment_link(out, f'http://127.0.0.1:{port}')}\nCtrl-C stops the server")
         server.wait()
+    except Interrupted:  # which is how it is meant to end
+        tell("server stopped")
     finally:
         server.terminate()
         server.wait()

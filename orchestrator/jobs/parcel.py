@@ -18,6 +18,7 @@ from teachers.errors import RecipeError
 from teachers.users_code.digest import users_modules
 from teachers.users_code.following import OURS, file_of
 from teachers.users_code.imports import SUBMITTED
+from teachers.users_code.in_main import is_in_main
 
 from ..recipe.model import Recipe
 from ..recipe.shipped import home
@@ -63,6 +64,10 @@ def pack(recipe: Recipe, file: Path, *, installed: bool) -> Parcel:
     files = {f"{SUBMITTED}/{file.name}": file.read_bytes()}
     absent = []
     for name in sorted(set(import_strings(recipe.model_dump(mode="json")))):
+        if is_in_main(name):
+            raise RecipeError(
+                f"{name} is defined in a notebook or script, and a job takes modules along; put it into one"
+            )
         modules = users_modules(name)
         if modules is None:
             absent.append(name)

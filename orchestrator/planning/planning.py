@@ -21,7 +21,7 @@ from ..building.learned import Learned, to_export
 from ..cluster.capacity import check_capacity, check_room_for_trials, this_machine
 from ..recipe import model
 from ..recipe.checks import check_variables, class_problems, folder_problems, import_problems
-from ..recipe.load import check
+from ..recipe.load import Given, check, recipe_of
 from ..recipe.model import Recipe, learner_of, public
 from ..recipe.seen_rows import seen_problems
 from ..recipe.space import search_warnings
@@ -77,7 +77,7 @@ class Plan:
 
 
 def plan(
-    recipe: Recipe,
+    recipe: Given,
     out: str | Path,
     *,
     dry_forward: bool = False,
@@ -86,10 +86,10 @@ def plan(
 ) -> Plan:
     """Validate everything that can be known without running. Raises RecipeError, DataError or EnvironmentUnfit.
 
-    Requests are compared with this machine, or with the nodes of the cluster at `address` (or RAY_ADDRESS).
+    `recipe` as in `run`. Requests are compared with this machine, or with the nodes of the cluster at `address` (or RAY_ADDRESS).
     `dry_forward` builds every network and runs it on one batch of zeros (imports torch and the user's modules).
     """
-    check(recipe)
+    check(recipe := recipe_of(recipe))
     use_user_path(user_path or Path.cwd())
     if problems := [*code_problems(recipe)]:
         raise RecipeError("\n".join(dict.fromkeys([*import_problems(recipe), *problems, *folder_problems(recipe)])))

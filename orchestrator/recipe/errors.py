@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, Tag, ValidationError
 
 from students.config.student import LossName, StudentLossName
-from teachers.config.strict import IMPORT_PATTERN
+from teachers.config.strict import IMPORT_PATTERN, IN_WORDS
 from teachers.config.teacher import CombineName
 from teachers.config.training import AugmentName
 
@@ -40,6 +40,8 @@ def told(model: Any, value: Any, error: ValidationError) -> Iterator[tuple[Loc, 
             close = nearest(str(found["input"]), own)
             hint = close if close.startswith(",") else ""
             yield loc, f"expected {either}`package.module:name`, found {found['input']!r}{hint}"
+        elif found["type"] == "string_pattern_mismatch":
+            yield loc, f"{IN_WORDS[found['ctx']['pattern']]} (found {found['input']!r})"
         else:
             message = found["msg"].removeprefix("Value error, ")
             given = found.get("input")

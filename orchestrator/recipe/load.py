@@ -10,7 +10,10 @@ from teachers.errors import RecipeError
 
 from .errors import told
 from .file import read_yaml
-from .model import Recipe
+from .model import Recipe, by_key
+
+Given = Recipe | Mapping[str, Any] | str | Path
+"""A recipe as Python's callers may give it: itself, a mapping as in its file, or the file."""
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -30,13 +33,24 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def check(recipe: Recipe) -> None:
     """Raise RecipeError for a recipe made in Python whose parts do not fit each other."""
     if problems := recipe.problems():
-        raise RecipeError("\n".join(f"{'.'.join(map(str, loc))}: {message}" for loc, message in problems))
+        raise RecipeError(by_key(problems))
+
+
+def recipe_of(given: Given) -> Recipe:
+    """Raises RecipeError as `load_recipe`, and as `Recipe.from_dict`."""
+    if isinstance(given, Recipe):
+        return given
+    return Recipe.from_dict(given) if isinstance(given, Mapping) else load_recipe(given)
+
+
+def file_of(given: Given) -> str | None:
+    """The file of what was given as one."""
+    return str(given) if isinstance(given, str | Path) else None
 
 
 def changed(document: Mapping[str, Any], by: str) -> Recipe:
     """The recipe of a document that the program has changed. Raises RecipeError that says who changed it."""
     try:
-        return Recipe.model_validate(document)
-    except ValidationError as error:
-        found = [f"{'.'.join(map(str, loc))}: {message}" for loc, message in told(Recipe, document, error)]
-        raise RecipeError("\n".join(f"{by}: {line}" for line in found)) from None
+        return Recipe.from_dict(document)
+    except RecipeError as error:
+        raise RecipeError("\n".join(f"{by}: {line}" for line in str(error).splitlines())) from None

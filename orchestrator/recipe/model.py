@@ -3,24 +3,26 @@
 Every error names file, line, column and path, and all errors are told at once.
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, ValidationError
 
 from students.config.cohort import CohortConfig
 from students.config.student import StudentConfig, TeacherLabelTerm, TeacherTermCommon
 from teachers.config.secrets import looks_like, without_password
-from teachers.config.strict import Config, ImportString
+from teachers.config.strict import Config, ImportString, Name
 from teachers.config.teacher import TeacherConfig
 from teachers.config.transfer_set import TransferSetConfig
+from teachers.errors import RecipeError
 
+from .errors import told
 from .file import Loc, nearest
+from .from_python import plain
 from .search import SearchConfig
 from .secrets import kept_problems, secret_problems, variables
 from .space import search_problems
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 Learner = StudentConfig | CohortConfig
 RESERVED = {"teachers", "ensemble", "control", "offline", "student"}
 
@@ -61,6 +63,23 @@ class Recipe(Config):
     """Where MLflow keeps the curves."""
     trust: list[ImportString] = []
     """Architectures that a model folder from elsewhere may name, beside ours."""
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """A checked recipe from a mapping as in its file.
+
+        Paths, tuples, numbers of NumPy, functions and classes (by name) may stand in it too. Raises RecipeError with all
+        that is wrong, by key.
+        """
+        value = plain(document)
+        try:
+            recipe = cls.model_validate(value)
+            problems = recipe.problems()
+        except ValidationError as error:
+            problems = [*told(cls, value, error)]
+        if problems:
+            raise RecipeError(by_key(problems))
+        return recipe
 
     def problems(self) -> list[tuple[Loc, str]]:
         """What is wrong between the parts of the recipe: (path, message)."""
@@ -207,6 +226,11 @@ class Recipe(Config):
         own += [member.model for cohort in self.cohorts.values() for member in cohort.members.values()]
         own += [config.model for config in self.teachers.values() if config.kind == "module"]
         return tuple(sorted({*own, *self.trust}))
+
+
+def by_key(problems: Iterable[tuple[Loc, str]]) -> str:
+    """One line a problem, of a recipe that has no file: `students.small.steps: unknown key`."""
+    return "\n".join(dict.fromkeys(f"{'.'.join(map(str, at)) or 'recipe'}: {what}" for at, what in problems))
 
 
 def learner_of(teacher: str) -> str:

@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from teachers.config.strict import LONGEST_NAME
 from teachers.errors import RecipeError
 from teachers.users_code.imports import submitted_folder
 
@@ -21,6 +22,11 @@ def home() -> Path:
 
 def recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted((home() / "recipes").glob("*.yaml"))}
+
+
+def starters() -> dict[str, Path]:
+    """Recipes for data of one's own, by the job: what is to be filled in is marked, so none runs as it stands."""
+    return {path.stem: path for path in sorted((SCHEMA.parent / "starters").glob("*.yaml"))}
 
 
 def find(name: str) -> Path:
@@ -44,9 +50,23 @@ def find(name: str) -> Path:
 
 
 def starter(name: str, target: Path) -> str:
-    """The text of a recipe (as `find`) for the file `target`; its first line tells an editor where the schema lies."""
-    lines = [line for line in find(name).read_text("utf-8").splitlines(True) if not line.startswith(MODELINE)]
-    return f"{MODELINE}{schema_from(target.resolve().parent, Path.cwd())}\n" + "".join(lines)
+    """The text of a starter, or a recipe (as `find`), for the file `target`, which it is named after.
+
+    Its first line tells an editor where the schema lies. Raises RecipeError with the nearest.
+    """
+    known = starters()
+    if name not in known and name not in recipes() and not Path(name).exists():
+        raise RecipeError(f"--from {name}: there is none of that name{nearest(name, [*known, *recipes()])}")
+    text = (known[name] if name in known else find(name)).read_text("utf-8")
+    lines = [line for line in text.splitlines(True) if not line.startswith(MODELINE)]
+    named = [f"name: {name_for(target)}\n" if line.startswith("name: ") else line for line in lines]
+    return f"{MODELINE}{schema_from(target.resolve().parent, Path.cwd())}\n" + "".join(named)
+
+
+def name_for(target: Path) -> str:
+    """A recipe's name that says which file it is in."""
+    fit = re.sub(r"[^A-Za-z0-9_-]+", "-", target.stem).strip("-")[:LONGEST_NAME]
+    return fit if fit[:1].isalpha() else f"r-{fit}"[:LONGEST_NAME].rstrip("-")
 
 
 def schema_from(folder: Path, project: Path, schema: Path = SCHEMA) -> str:

@@ -13,7 +13,7 @@ def learners(report: Mapping[str, Any]) -> dict[str, Any]:
         for name, cohort in report.get("cohorts", {}).items()
         for member, found in cohort["members"].items()
     }
-    return {**report["students"], **members}
+    return {**report.get("students", {}), **members}
 
 
 def curves_of(report: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -103,7 +103,11 @@ def spread(accuracy: Mapping[str, Any]) -> str:
 log = logging.getLogger(__name__)
 
 
+SHARED_VIEW = "collegium"
+"""Key of the view of an experiment's table that a run leaves there: with headline and gain as columns."""
+
+
 def deep_link(base: str, experiment_id: str, run_id: str | None = None) -> str:
-    """The experiment's table of runs, or one run; the bare page opens somewhere else."""
-    run = f"/{run_id}" if run_id else ""
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs{run}?workflowType=machine_learning"
+    """The experiment's table of runs in our view of it, or one run; the bare page opens somewhere else."""
+    run, view = (f"/{run_id}", "") if run_id else ("", f"&viewStateShareKey={SHARED_VIEW}")
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs{run}?workflowType=machine_learning{view}"

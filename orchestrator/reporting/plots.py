@@ -4,6 +4,7 @@ Numbers in, SVG text out; knows nothing of the report around it.
 """
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 INK = "#010203"
 """Stands for the page's text colour."""
@@ -35,7 +36,13 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "path.simplify": True,
+    "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-9, 9),  # a power of ten would stand above the axes, where there is no room
 }
+LETTER, LINE, GAP, LABEL = 0.075, 0.14, 0.1, 0.2
+"""Inches that a letter, a line of letters, the gap beside a tick and the name of an axis take at this size of letters."""
+MOST = 0.65
+"""Share of a picture that labels may take, however long they are."""
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
@@ -113,8 +120,6 @@ def _cell(column: int, row: int, colour: str, alpha: float) -> Any:
 def accuracy_against(points: Sequence[Mapping[str, Any]], key: str, label: str, ensemble: float | None) -> str:
     """Test accuracy over a cost (`key` of each point: name, kind, accuracy, low, high); the line is the teachers together."""
 
-    from matplotlib.ticker import LogLocator, NullLocator
-
     def draw(axes: "Axes") -> None:
         if ensemble is not None:
             line: dict[str, Any] = {"color": COLOURS["ensemble"], "linewidth": 1.2, "linestyle": "--"}
@@ -125,15 +130,22 @@ def accuracy_against(points: Sequence[Mapping[str, Any]], key: str, label: str, 
             colour = COLOURS[point["kind"]]
             axes.errorbar(point[key], accuracy, spread, fmt="o", markersize=7, color=colour, capsize=3, linewidth=1.2)
             axes.annotate(point["name"], (point[key], accuracy), (8, 4), textcoords="offset points")
-        axes.set(xscale="log", xlabel=label, ylabel="test accuracy, %")
-        costs = [point[key] for point in points]
-        axes.set_xlim(min(costs) / 2, max(costs) * 4)  # room for names on the right
+        axes.set(xlabel=label, ylabel="test accuracy, %")
         axes.margins(y=0.2)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
-        axes.xaxis.set_major_formatter(lambda cost, _: short(cost))
-        axes.xaxis.set_minor_locator(NullLocator())
+        costs = [point[key] for point in points]
+        log_of_costs(axes, min(costs) / 2, max(costs) * 4)  # room for names on the right
 
     return svg(draw, f"Test accuracy against {label}")
+
+
+def log_of_costs(axes: "Axes", low: float, high: float) -> None:
+    """A logarithm along the axes, with a few round costs written beside it."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set(xscale="log", xlim=(low, high))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+    axes.xaxis.set_major_formatter(lambda cost, _: short(cost))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def short(count: float) -> str:
@@ -156,31 +168,53 @@ def gains(intervals: Mapping[str, Mapping[str, float]]) -> str:
             )
             axes.plot(mean, row, "o", color=COLOURS["student"], markersize=8)
         axes.set_yticks(range(len(intervals)), list(intervals))
-        axes.set(xlabel="points of test accuracy over the control", ylim=(len(intervals) - 0.5, -0.5))
+        axes.set_ylim(len(intervals) - 0.5, -0.5)
+        axes.set_xlabel("points of test accuracy over the control", loc="right")  # long names leave little room
 
     return svg(draw, "Gain of each student over its control", size=(5.4, 1.0 + 0.45 * len(intervals)))
 
 
-def svg(draw: "Callable[[Axes], None]", title: str, size: tuple[float, float] = (5.4, 3.6)) -> str:
-    """What `draw` does to the axes of a figure of `size` inches; no two drawings of a page may have one title."""
+def svg(draw: "Callable[[Axes], None]", title: str, size: tuple[float, float] = (5.4, 3.6), **more: float) -> str:
+    """What `draw` does to the axes of a figure of `size` inches; no two drawings of a page may have one title.
+
+    `more`: inches that it needs at a side (`left`, `bottom`, `top`) beyond what the labels of the ticks take.
+    """
     import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
-        figure = Figure(figsize=size, layout="constrained")
+        figure, text = Figure(figsize=size), io.StringIO()
         figure.patch.set_alpha(0)
         axes = figure.add_subplot()
         axes.grid(visible=True)
         axes.set_axisbelow(True)
         draw(axes)
-        return _inline(figure, title)
+        _fit(axes, size, more)
+        # `savefig` would draw everything once more beforehand, to find out what size it has
+        FigureCanvasSVG(figure).print_svg(text, metadata=NO_METADATA)
+    return _inline(text.getvalue(), title)
 
 
-def _inline(figure: "Figure", title: str) -> str:
+def _fit(axes: "Axes", size: tuple[float, float], more: Mapping[str, float]) -> None:
+    """Room for labels by their letters: matplotlib's layouts measure every one, which takes longer than all the rest."""
+    (width, height), room = size, {"left": 0.04, "bottom": 0.04, "top": 0.04, **more}
+    left = max((_extent(label)[0] for label in axes.get_yticklabels()), default=0.0)
+    bottom = max((_extent(label)[1] for label in axes.get_xticklabels()), default=0.0)
+    left = min(MOST * width, left + room["left"] + LABEL * bool(axes.get_ylabel()))
+    bottom = min(MOST * height, bottom + room["bottom"] + LABEL * bool(axes.get_xlabel()))
+    axes.set_position((left / width, bottom / height, 1 - (left + 0.04) / width, 1 - (bottom + room["top"]) / height))
+
+
+def _extent(label: "Text") -> tuple[float, float]:
+    """Inches to the left of the axes, or below them, that the label of a tick and its gap take."""
+    lines, turned = label.get_text().split("\n"), math.radians(label.get_rotation())
+    long, high = LETTER * max(map(len, lines)), LINE * len(lines)
+    return GAP + long, GAP + high * math.cos(turned) + long * math.sin(turned)
+
+
+def _inline(text: str, title: str) -> str:
     """SVG for a page: no prologue, the page's font and colour, ids that no other plot has."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=NO_METADATA)
-    text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

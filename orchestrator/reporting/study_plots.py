@@ -6,11 +6,11 @@ Trials are those of `report.json`: `search.history`. However many there are, a p
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from .axes import Axis, ticks_of
-from .plots import COLOURS, INK, svg
-from .plots import short as of_many
+from .plots import COLOURS, INK, log_of_costs, svg
 from .study import heard
 
 if TYPE_CHECKING:
@@ -55,28 +55,33 @@ def window(values: Sequence[float], direction: str, keep: Sequence[float] = ()) 
     return min(ends), max(ends)
 
 
+def _clipped(trials: Sequence[Trial], metric: str, low: float, high: float) -> list[float]:
+    return [min(high, max(low, trial["values"][metric])) for trial in trials]
+
+
 def best_so_far(trials: Sequence[Trial], metric: str, direction: str, lines: Mapping[str, float]) -> str:
     """The student's trials in the order in which they ended; `lines`: what they are to be held against, by kind."""
     from matplotlib.ticker import MaxNLocator
 
     places = {trial["number"]: at for at, trial in enumerate(trials, 1)}
     told = [trial for trial in trials if metric in trial["values"]]
-    by_state = {state: [t for t in told if t["state"] == state] for state in ("pruned", "finished")}
-    low, high = window([t["values"][metric] for t in by_state["finished"]], direction, [*lines.values()])
+    pruned, finished = ([t for t in told if t["state"] == state] for state in ("pruned", "finished"))
+    low, high = window([t["values"][metric] for t in finished], direction, [*lines.values()])
 
     def draw(axes: "Axes") -> None:
-        for state, look in (("pruned", (INK, 0.22, 3.5)), ("finished", (COLOURS["student"], 0.5, 4.5))):
-            shown = thinned(by_state[state], metric, direction, MARKS)
-            at = [places[t["number"]] for t in shown]
-            values = [min(high, max(low, t["values"][metric])) for t in shown]
-            colour, alpha, size = look
-            if shown:
+        for state, some, colour, alpha, size in (
+            ("pruned", pruned, INK, 0.22, 3.5),
+            ("finished", finished, COLOURS["student"], 0.5, 4.5),
+        ):
+            if shown := thinned(some, metric, direction, MARKS):
+                at = [places[t["number"]] for t in shown]
+                values = _clipped(shown, metric, low, high)
                 axes.plot(at, values, "o", color=colour, alpha=alpha, markersize=size, mew=0, label=state)
-        steps = [
-            (at, min(high, max(low, best))) for at, best in _bests(by_state["finished"], places, metric, direction)
-        ]
-        steps.append((len(trials), steps[-1][1]))
-        axes.step(*zip(*steps, strict=True), where="post", color=COLOURS["student"], linewidth=2, label="best so far")
+        best = [*accumulate(_clipped(finished, metric, low, high), max if direction == "max" else min)]
+        better = [at for at, value in enumerate(best) if at == 0 or value != best[at - 1]]
+        at = [*(places[finished[number]["number"]] for number in better), len(trials)]
+        values = [*(best[number] for number in better), best[-1]]
+        axes.step(at, values, where="post", color=COLOURS["student"], linewidth=2, label="best so far")
         looks = {"recipe": ("the recipe as it stands", INK, ":"), "control": ("best control", COLOURS["control"], "--")}
         for kind, value in lines.items():
             name, colour, dashes = looks[kind]
@@ -86,22 +91,12 @@ def best_so_far(trials: Sequence[Trial], metric: str, direction: str, lines: Map
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
 
-    return svg(draw, f"Best {label_of(metric)} so far")
+    return svg(draw, f"Best {label_of(metric)} so far", bottom=0.58)
 
 
 def _margins(axes: "Axes", low: float, high: float) -> None:
     room = 0.06 * (high - low) or 0.01
     axes.set_ylim(low - room, high + room)
-
-
-def _bests(trials: Sequence[Trial], places: Mapping[int, int], metric: str, direction: str) -> list[tuple[int, float]]:
-    """Where the best got better, `(place, value)`."""
-    steps: list[tuple[int, float]] = []
-    for trial in trials:
-        value = trial["values"][metric]
-        if not steps or (value > steps[-1][1] if direction == "max" else value < steps[-1][1]):
-            steps.append((places[trial["number"]], value))
-    return steps if len(steps) <= MARKS else [*steps[:: -(-len(steps) // MARKS)], steps[-1]]
 
 
 def importance(shares: Mapping[str, float], metric: str) -> str:
@@ -114,8 +109,8 @@ def importance(shares: Mapping[str, float], metric: str) -> str:
         for row, (_, share) in zip(rows, shown, strict=True):
             axes.annotate(f"{100 * share:.0f}", (100 * share, row), (4, 0), textcoords="offset points", va="center")
         axes.set_yticks(rows, [name for name, _ in shown])
-        axes.set(xlabel="% of what sets the best quarter of trials apart", ylim=(len(shown) - 0.5, -0.5))
-        axes.set_xlim(0, 112 * max(share for _, share in shown))
+        axes.set(xlim=(0, 112 * max(share for _, share in shown)), ylim=(len(shown) - 0.5, -0.5))
+        axes.set_xlabel("% of what sets the best quarter of trials apart", loc="right")  # long names leave little room
         axes.grid(visible=False, axis="y")
 
     return svg(draw, f"Which settings decided {label_of(metric)}", size=(5.4, 1.0 + 0.34 * len(shown)))
@@ -123,6 +118,9 @@ def importance(shares: Mapping[str, float], metric: str) -> str:
 
 def parallel(trials: Sequence[Trial], axes_of: Sequence[Axis], metric: str, direction: str, best: Trial) -> str:
     """One axis a setting and one for the metric, a line each trial, the better the bluer."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import LinearSegmentedColormap
+
     low, high = window([t["values"][metric] for t in trials], direction)
     shown = thinned(trials, metric, direction, LINES)
     shown.sort(key=lambda trial: trial["values"][metric], reverse=direction == "min")
@@ -135,10 +133,10 @@ def parallel(trials: Sequence[Trial], axes_of: Sequence[Axis], metric: str, dire
 
     def draw(axes: "Axes") -> None:
         every = [*axes_of, last]
-        for rank, trial in enumerate(shown):
-            colour, alpha = _shade(rank / max(1, len(shown) - 1))
-            axes.plot(range(len(every)), heights(trial), color=colour, alpha=alpha, linewidth=1)
-        axes.plot(range(len(every)), heights(best), color=COLOURS["control"], linewidth=3)
+        from_pale_to_blue = LinearSegmentedColormap.from_list("", [(*PALE, 0.2), (*BLUE, 0.75)])
+        lines = [[*enumerate(heights(trial))] for trial in shown]
+        axes.add_collection(LineCollection(lines, array=range(len(lines)), cmap=from_pale_to_blue, linewidths=1))
+        axes.plot(heights(best), color=COLOURS["control"], linewidth=3)
         for at, axis in enumerate(every):
             axes.axvline(at, color=INK, linewidth=0.8, alpha=0.6)
             for height, label in axis.ticks:
@@ -151,7 +149,7 @@ def parallel(trials: Sequence[Trial], axes_of: Sequence[Axis], metric: str, dire
         axes.spines[:].set_visible(False)
         axes.grid(visible=False)
 
-    return svg(draw, f"Settings and {label_of(metric)} of every trial", size=(11, 3.7))
+    return svg(draw, f"Settings and {label_of(metric)} of every trial", size=(11, 3.7), left=0.43)
 
 
 def _share(value: float, low: float, high: float) -> float:
@@ -161,11 +159,6 @@ def _share(value: float, low: float, high: float) -> float:
 def _jitter(trial: Trial, width: float, axis: Axis) -> float:
     """Keeps trials of one category apart, the same at every drawing."""
     return width * ((trial["number"] * GOLDEN) % 1 - 0.5) if axis.is_of_categories else 0.0
-
-
-def _shade(rank: float) -> tuple[tuple[float, ...], float]:
-    """From pale for the worst to blue for the best."""
-    return tuple(a + (b - a) * rank for a, b in zip(PALE, BLUE, strict=True)), 0.2 + 0.55 * rank**2
 
 
 def _broken(path: str) -> str:
@@ -183,7 +176,7 @@ def slice_of(trials: Sequence[Trial], axis: Axis, metric: str, direction: str, b
         width = 0.5 / max(1, len(axis.ticks) - 1)
         for kind, some, size in (("others", shown, 4.5), ("best", [best], 9.0)):
             at = [axis.place(t["params"][axis.title]) + _jitter(t, width, axis) for t in some]
-            values = [min(high, max(low, t["values"][metric])) for t in some]
+            values = _clipped(some, metric, low, high)
             edge = {"mew": 1.4, "mec": INK} if kind == "best" else {"mew": 0, "alpha": 0.5}
             axes.plot(at, values, "o", color=COLOURS["student"], markersize=size, **edge, zorder=3)
         _set_ticks(axes, axis.ticks, room=0.06 + (width / 2 if axis.is_of_categories else 0))
@@ -214,7 +207,7 @@ def slice_of_names(trials: Sequence[Trial], path: str, entry: Mapping[str, Any],
         )
         colour = COLOURS["student"] if is_in else INK
         places = [at + 0.26 * ((t["number"] * GOLDEN) % 1 - 0.5) for t in some]
-        values = [min(high, max(low, t["values"][metric])) for t in some]
+        values = _clipped(some, metric, low, high)
         label = None if name != of[0] else "in" if is_in else "out"
         axes.plot(places, values, "o", color=colour, alpha=0.45, markersize=4, mew=0, label=label)
         if every:
@@ -230,7 +223,7 @@ def slice_of_names(trials: Sequence[Trial], path: str, entry: Mapping[str, Any],
         _margins(axes, low, high)
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.0)
 
-    return svg(draw, f"{label_of(metric)} over {path}", size=SMALL)
+    return svg(draw, f"{label_of(metric)} over {path}", size=SMALL, top=0.27)
 
 
 def _turned(names: Sequence[str]) -> dict[str, Any]:
@@ -247,18 +240,18 @@ def pareto(trials: Sequence[Trial], front: Sequence[Trial], metrics: Mapping[str
     shown = thinned(trials, up, up_direction, MARKS), thinned(front, up, up_direction, MARKS)
 
     def draw(axes: "Axes") -> None:
-        for some, look in zip(shown, ((INK, 0.25, 4.0), (COLOURS["student"], 0.9, 6.0)), strict=True):
-            colour, alpha, size = look
+        looks = (INK, 0.25, 4.0), (COLOURS["student"], 0.9, 6.0)
+        for some, (colour, alpha, size) in zip(shown, looks, strict=True):
             at = [t["values"][along] for t in some]
-            values = [min(high, max(low, t["values"][up])) for t in some]
-            axes.plot(at, values, "o", color=colour, alpha=alpha, markersize=size, mew=0)
+            axes.plot(at, _clipped(some, up, low, high), "o", color=colour, alpha=alpha, markersize=size, mew=0)
         line = [(t["values"][along], t["values"][up]) for t in thinned(joined, up, up_direction, MARKS)]
         axes.plot(*zip(*line, strict=True), color=COLOURS["student"], linewidth=1.4)
         axes.plot(best["values"][along], best["values"][up], "o", color=COLOURS["student"], ms=10, mew=1.4, mec=INK)
         axes.set(xlabel=label_of(along), ylabel=label_of(up))
         _margins(axes, low, high)
         if is_log:
-            _log_ticks(axes, [t["values"][along] for t in [*trials, *front]])
+            costs = [t["values"][along] for t in [*trials, *front]]
+            log_of_costs(axes, min(costs) / 1.15, max(costs) * 1.15)
 
     return svg(draw, f"Pareto front of {label_of(up)} and {label_of(along)}")
 
@@ -273,13 +266,3 @@ def staircase(front: Sequence[Trial], metrics: Mapping[str, str]) -> list[Trial]
             lowest = costs[at][1]
             kept.append(front[at])
     return kept
-
-
-def _log_ticks(axes: "Axes", values: Sequence[float]) -> None:
-    from matplotlib.ticker import FixedLocator, NullLocator
-
-    axes.set_xscale("log")
-    axes.set_xlim(min(values) / 1.15, max(values) * 1.15)
-    axes.xaxis.set_major_locator(FixedLocator(ticks_of(min(values) / 1.15, max(values) * 1.15, is_log=True)))
-    axes.xaxis.set_major_formatter(lambda value, _: of_many(value))
-    axes.xaxis.set_minor_locator(NullLocator())

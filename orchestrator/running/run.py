@@ -26,7 +26,7 @@ from ..building.evaluate import read_evaluation
 from ..building.pipeline import Results, Until
 from ..cluster.cluster import Cluster, cluster
 from ..cluster.environment import set_environment
-from ..recipe.load import changed, check
+from ..recipe.load import Given, changed, check, file_of, recipe_of
 from ..recipe.model import Recipe, public
 from ..stages.code import users_code
 from ..stages.outline import planned
@@ -52,25 +52,28 @@ class Finished:
 
 
 def run(
-    recipe: Recipe,
+    recipe: Given,
     out: str | Path,
     *,
     until: Until = "export",
     address: str | None = None,
     user_path: Path | None = None,
     quiet: bool = True,
+    source: str | None = None,
 ) -> Finished:
     """Do whatever is missing of `recipe` under `out`, and report. Safe to interrupt and to call again.
 
-    Raises CollegiumError (see teachers.errors) for whatever a user can mend.
+    `recipe`: a Recipe, a mapping as in its file, or the file. `source`: what MLflow shows as where it is from; the file,
+    unless it is given. Raises CollegiumError (see teachers.errors) for whatever a user can mend.
     """
     with told_if_unfit():
-        return _run(recipe, place(out), until, address, (user_path or Path.cwd()).resolve(), quiet)
+        how = Opening(place(out), (user_path or Path.cwd()).resolve(), address, quiet, source or file_of(recipe))
+        return _run(recipe_of(recipe), how, until)
 
 
-def _run(recipe: Recipe, out: Path, until: Until, address: str | None, user_path: Path, quiet: bool) -> Finished:
+def _run(recipe: Recipe, how: "Opening", until: Until) -> Finished:
     command, stages = "run" if until == "export" else until, planned(recipe, until)
-    with opened(recipe, out, user_path, address, quiet=quiet, command=command, planned=stages) as begun:
+    with opened(recipe, how, command=command, planned=stages) as begun:
         with begun.on_cluster() as context:
             results = pipeline.build(context, until)
         report = begun.report(context, results)
@@ -119,19 +122,25 @@ class Begun:
             log.warning("%s", line)
 
 
+@dataclass(frozen=True)
+class Opening:
+    """How a command is opened: where it works, where the user's modules lie, on which cluster, whether it shows how far it is.
+
+    `source`: where the recipe is from, for MLflow.
+    """
+
+    out: Path
+    user_path: Path
+    address: str | None
+    quiet: bool
+    source: str | None
+
+
 @contextmanager
-def opened(
-    recipe: Recipe,
-    out: Path,
-    user_path: Path,
-    address: str | None,
-    *,
-    quiet: bool,
-    command: str,
-    planned: Sequence[str],
-) -> Iterator[Begun]:
+def opened(recipe: Recipe, how: Opening, *, command: str, planned: Sequence[str]) -> Iterator[Begun]:
     """A folder under `runs/`, a journal in it, a cluster and a run of MLflow for one command; `planned`: titles of its stages."""
     check(recipe)
+    out = how.out
     set_environment()
     check_own_packages()
     from ..tracking.server import check_place
@@ -155,13 +164,13 @@ def opened(
         journal,
         traceback_kept(folder),
         warnings,
-        users_code(recipe, user_path, out.absolute(), warnings.folder.absolute()) as code,
-        Watch(quiet=quiet) as watch,
-        cluster(address, recipe, out, code.digest) as joined,
+        users_code(recipe, how.user_path, out.absolute(), warnings.folder.absolute()) as code,
+        Watch(quiet=how.quiet) as watch,
+        cluster(how.address, recipe, out, code.digest) as joined,
     ):
         if stages.is_empty:  # then the cluster is needed for certain, and starts while MLflow is asked
             joined.join_meanwhile()
-        with Tracker.start(recipe, out, folder) as tracker:
+        with Tracker.start(recipe, out, folder, command=command, source=how.source) as tracker:
             journal.tracked(tracker.ids())
             yield Begun(recipe, folder, stages, joined, watch, tracker, journal, code)
 

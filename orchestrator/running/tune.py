@@ -27,6 +27,7 @@ from ..building.fit import budget_of
 from ..building.pipeline import Results
 from ..cluster.capacity import check_room_for_trials, room_for_trials
 from ..recipe import model
+from ..recipe.load import Given, file_of, recipe_of
 from ..recipe.model import Recipe, public
 from ..recipe.search import WHILE_TRAINING, SearchConfig
 from ..recipe.space import control_now, of_the_control, search_warnings, shared_with_control, values_now
@@ -39,7 +40,7 @@ from ..stages.locks import folder_lock
 from ..stages.outline import planned_study
 from ..stages.trainings import training_stages
 from ..tracking.ledger import Status
-from .run import Begun, Finished, opened
+from .run import Begun, Finished, Opening, opened
 
 if TYPE_CHECKING:
     from students.runs.run import Source
@@ -52,35 +53,38 @@ log = logging.getLogger("collegium")
 
 
 def tune(
-    recipe: Recipe,
+    recipe: Given,
     out: str | Path,
     *,
     address: str | None = None,
     user_path: Path | None = None,
     quiet: bool = True,
     fresh: bool = False,
+    source: str | None = None,
 ) -> Finished:
     """Do what is missing of the recipe's study, train its best with fresh seeds, and report.
 
     Safe to interrupt and to call again: trials that have ended are not repeated. `fresh` sets an earlier study aside.
-    Raises CollegiumError (see teachers.errors) for whatever a user can mend.
+    `recipe` and `source` as in `run`. Raises CollegiumError (see teachers.errors) for whatever a user can mend.
     """
-    if recipe.search is None:
+    loaded = recipe_of(recipe)
+    if loaded.search is None:
         raise RecipeError(
             "the recipe has no `search`, so there is nothing to try; `collegium init --from search` shows one"
         )
     with told_if_unfit():
-        return _tune(recipe, place(out), address, (user_path or Path.cwd()).resolve(), quiet, fresh)
+        how = Opening(place(out), (user_path or Path.cwd()).resolve(), address, quiet, source or file_of(recipe))
+        return _tune(loaded, how, fresh)
 
 
-def _tune(recipe: Recipe, out: Path, address: str | None, user_path: Path, quiet: bool, fresh: bool) -> Finished:
+def _tune(recipe: Recipe, how: Opening, fresh: bool) -> Finished:
     search = recipe.search
     assert search is not None
     for warning in search_warnings(recipe):
         log.warning("%s", warning)
-    at = out / "studies" / search.student
+    at = how.out / "studies" / search.student
     with (
-        opened(recipe, out, user_path, address, quiet=quiet, command="tune", planned=planned_study(recipe)) as begun,
+        opened(recipe, how, command="tune", planned=planned_study(recipe)) as begun,
         folder_lock(at.parent, f"a study of {search.student}") as doubt,
     ):
         if fresh and (kept := set_aside(at)):

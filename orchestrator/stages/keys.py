@@ -62,14 +62,16 @@ def label_stage(
         left_out |= {"preprocess"}
     decided_by = {key: value for key, value in config.model_dump(mode="json").items() if key not in left_out}
     decided_by["classes"] = config.classes or classes
-    inputs = {"rows": segment[1], **({} if config.kind == "callable" else {"teacher weights": weights})}
+    code = code_inputs(f"teachers.{name}", code_of_folder(config) if config.kind == "checkpoint" else decided_by)
+    inputs = {"rows": segment[1], **code}  # code first: where it changed, it is why weights did
+    if config.kind != "callable":
+        inputs["teacher weights"] = weights
     if (
         config.kind in ("module", "sklearn")
         and config.preprocess.normalise == "auto"
         and not config.preprocess.function
     ):
         inputs["statistics of the training rows"] = statistics
-    inputs |= code_inputs(f"teachers.{name}", code_of_folder(config) if config.kind == "checkpoint" else decided_by)
     return Stage("label", name, decided_by, inputs, part=segment[0])
 
 

@@ -18,7 +18,18 @@ from teachers.process import prometheus
 
 from ..reporting.note import CHARACTERS
 from .ledger import Child, Ledger, Told
-from .names import METRICS_AT_ONCE, REFUSED, fit_tags, fit_value, log_batch, metric, model_metrics, params, run_tags
+from .names import (
+    LONGEST_NAME,
+    METRICS_AT_ONCE,
+    REFUSED,
+    fit_tags,
+    fit_value,
+    log_batch,
+    metric,
+    model_metrics,
+    params,
+    run_tags,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -146,6 +157,17 @@ class Courier:
         points = [metric(key, value, task["time"]) for key, value in task["values"].items()]
         log_batch(self.client, self.ledger.run_id, metrics=points)
 
+    def name(self, task: Mapping[str, Any]) -> None:
+        """Of the parent, in the list of runs."""
+        self.client.update_run(self.ledger.run_id, name=fit_value(task["name"], LONGEST_NAME))
+
+    def input(self, task: Mapping[str, Any]) -> None:
+        """The data set that the run learns from: `dataset` holds the fields of MLflow's."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        context = [InputTag("mlflow.data.context", "training")]
+        self.client.log_inputs(self.ledger.run_id, [DatasetInput(Dataset(**task["dataset"]), context)])
+
     def tag(self, task: Mapping[str, Any]) -> None:
         self.client.set_tag(self.ledger.run_id, task["key"], fit_value(task["value"], CHARACTERS))
 
@@ -227,6 +249,8 @@ TASKS: dict[str, Callable[[Courier, Any], None]] = {
     "trial": Courier.trial,
     "end": Courier.end,
     "figures": Courier.figures,
+    "name": Courier.name,
+    "input": Courier.input,
     "tag": Courier.tag,
     "artifact": Courier.artifact,
     "model": Courier.model,

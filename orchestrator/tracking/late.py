@@ -14,10 +14,11 @@ from teachers.storage import mirror
 
 from ..watching import journal
 from ..watching.pulse import SILENT_S, Pulse
+from .away import failures
 from .courier import Courier
 from .ledger import NAME as LEDGER
 from .ledger import Ledger, Status, ledgers, ledgers_with_unsent
-from .server import client_of, failures, place_of, resolve_uri
+from .server import client_of, place_of, resolve_uri
 
 STATUS: dict[str, Status] = {"finished": "FINISHED", "failed": "FAILED"}
 """By how a journal says that a run ended."""

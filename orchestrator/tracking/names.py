@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from teachers.config.secrets import without_password
 from teachers.process.log_lines import once
 
 if TYPE_CHECKING:
@@ -71,23 +70,6 @@ def model_metrics(figures: Mapping[str, float], time_ms: int, model: str) -> "li
 
     known = {name: value for name, value in figures.items() if not math.isnan(value)}
     return [Metric(fit_name(name), value, time_ms, 0, model) for name, value in known.items()]
-
-
-FULL = ("disk is full", "No space left on device", "Disk quota exceeded")
-
-
-def why(error: BaseException) -> str:
-    """What an error of MLflow says, in one line: of a full disk that it is full, wherever it was met."""
-    chain: list[BaseException] = []
-    at: BaseException | None = error
-    while at is not None and at not in chain:
-        chain.append(at)
-        at = at.__cause__ or at.__context__
-    if any(word in str(each) for each in chain for word in FULL):
-        return "no space left on its disk"
-    lines = without_password(str(error)).splitlines() or [type(error).__name__]
-    told = (line for line in lines if not line.startswith("(raised as a result of"))  # which SQLAlchemy says first
-    return next(told, lines[0])[:300]
 
 
 def log_batch(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from teachers.config.secrets import without_password
-from teachers.errors import CollegiumError, EnvironmentUnfit
+from teachers.errors import EnvironmentUnfit
 from teachers.process.identity import is_process, neighbours, this_process
 from teachers.process.variables import resolved
 from teachers.storage.flock import await_lock
@@ -26,8 +26,10 @@ from teachers.storage.place import remote_of, spoken
 from teachers.storage.seal import publish
 
 from ..reporting.headline import deep_link
+from .away import prepare_environment, told_if_away
 from .ledger import ledgers
-from .names import REFUSED, fit_tags, log_batch, params, why
+from .names import fit_tags, log_batch, params
+from .shown import VIEW_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,14 +52,6 @@ def check_place(uri: str | None, out: Path) -> None:
             f"--out {spoken(out)}: MLflow's database file cannot lie in an object store; name a tracking server: set "
             f"MLFLOW_TRACKING_URI=http://HOST:5000, or `tracking.uri` in the recipe"
         )
-
-
-def prepare_environment() -> None:
-    """Settings that MLflow reads when it is imported; those that are set already stay."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the tracker tries again itself, when it has time
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 
 def check_scheme(uri: str) -> None:
@@ -98,13 +92,17 @@ class Server:
     client: "MlflowClient"
     experiment_id: str
 
-    def begin(self, name: str, tags: Mapping[str, str], recipe: Mapping[str, Any]) -> str:
-        """Open a parent run; runs of the same place whose process is gone are ended first. Returns its id."""
+    def begin(self, name: str, tags: Mapping[str, str], recipe: Mapping[str, Any], view: str) -> str:
+        """Open a parent run; runs of the same place whose process is gone are ended first. Returns its id.
+
+        `view`: of the experiment's table, as `shown.view`.
+        """
         here = f"tags.\"collegium.place\" = '{tags['collegium.place']}'"
         self._end_stale([*self._runs(f"{here} and attributes.status = 'RUNNING'")])
         last = next((run for run in self._runs(here) if "mlflow.parentRunId" not in run.data.tags), None)
         if last is not None and last.info.status != "FINISHED":
             tags = {**tags, "collegium.continues": last.info.run_id}
+        self.client.set_experiment_tag(self.experiment_id, VIEW_TAG, view)
         begun = int(time.time() * 1000)
         run_id: str = self.client.create_run(self.experiment_id, begun, fit_tags(tags), name).info.run_id
         log_batch(self.client, run_id, params=params(dict(flattened(recipe))))
@@ -156,41 +154,6 @@ def check_reachable(uri: str) -> None:
         return
     with told_if_away(uri):
         client_of(uri).search_experiments(max_results=1)
-
-
-@contextmanager
-def told_if_away(uri: str) -> Iterator[None]:
-    """Raise EnvironmentUnfit when the server does not answer, or the database file cannot be written.
-
-    A server that is well and refuses what it is told is a CollegiumError.
-    """
-    try:
-        yield
-    except failures() as error:
-        reason = why(error)
-        if getattr(error, "error_code", None) == REFUSED:
-            raise CollegiumError(
-                f"MLflow at {without_password(uri)} answers, and does not take what it is told ({reason})"
-            ) from error
-        if uri.startswith("sqlite:"):
-            file = uri.removeprefix("sqlite:///")
-            raise EnvironmentUnfit(
-                f"MLflow's database {file} cannot be used ({reason}); make room there, or mend that, and run the same "
-                f"command again"
-            ) from error
-        raise EnvironmentUnfit(
-            f"MLflow at {without_password(uri)} does not answer ({reason}); start it, or leave out tracking.uri and "
-            f"MLFLOW_TRACKING_URI to keep runs in SQLite beside the results"
-        ) from error
-
-
-def failures() -> tuple[type[Exception], ...]:
-    """What a call of MLflow raises when its server or database, or the disk, fails."""
-    prepare_environment()
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError  # MLflow lets some of a database that it opens through
-
-    return MlflowException, SQLAlchemyError, OSError
 
 
 def _experiment(client: "MlflowClient", uri: str, out: Path, name: str) -> str:

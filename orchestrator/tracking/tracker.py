@@ -26,11 +26,12 @@ from ..reporting import unjudged
 from ..reporting.headline import headline_figures
 from ..reporting.note import note
 from ..watching.pulse import SILENT_S
+from .away import reason_of, told_if_away
 from .courier import JUDGED_ON, VALIDATION, Courier
 from .late import Late, failure
 from .ledger import Ledger, Status
-from .names import why
-from .server import connect, place_of, resolve_uri, told_if_away
+from .server import connect, place_of, resolve_uri
+from .shown import results_in_short, run_name, source_tags, view
 
 POLL_S = 0.3
 LONGEST_PAUSE_S = 5.0
@@ -45,8 +46,9 @@ log = logging.getLogger(__name__)
 class Tracker:
     """Of one `collegium run`. All methods but `finish` return at once, whatever the server does."""
 
-    def __init__(self, uri: str, courier: Courier, late: Late, *, registers: bool) -> None:
+    def __init__(self, uri: str, courier: Courier, late: Late, *, registers: bool, name: str) -> None:
         self.uri = without_password(uri)
+        self._name = name
         self._registers = registers
         self._courier = courier
         self._late = late
@@ -61,8 +63,19 @@ class Tracker:
         self._thread.start()
 
     @classmethod
-    def start(cls, recipe: Recipe, out: Path, folder: Path, *, silent_s: float = SILENT_S) -> Self:
+    def start(
+        cls,
+        recipe: Recipe,
+        out: Path,
+        folder: Path,
+        *,
+        command: str = "run",
+        source: str | None = None,
+        silent_s: float = SILENT_S,
+    ) -> Self:
         """Open the parent run of the command whose folder is `runs/<id>`; leave it as a context or by `finish`.
+
+        `source`: the file that the recipe was read from, as its user named it.
 
         Earlier runs that were killed are ended; of another machine's, one whose beat does not change for `silent_s`.
 
@@ -73,12 +86,18 @@ class Tracker:
         tags, late = place_of(out), Late(out, uri, silent_s)
         late.close_abandoned()
         with told_if_away(uri):
-            parent = server.begin(folder.name, tags, public(recipe))
+            parent = server.begin(
+                run_name(recipe.name, command),
+                {**tags, **source_tags(source), "collegium.run": folder.name},
+                public(recipe),
+                view(recipe),
+            )
         folder.mkdir(parents=True, exist_ok=True)
         ledger = Ledger(folder, without_password(uri), server.experiment_id, parent)
         ledger.follow("", folder / "metrics.jsonl")
         ledger.save()
-        return cls(uri, Courier(server.client, ledger, tags), late, registers=recipe.tracking.register_models)
+        courier = Courier(server.client, ledger, tags)
+        return cls(uri, courier, late, registers=recipe.tracking.register_models, name=run_name(recipe.name, command))
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +134,10 @@ class Tracker:
     def follow(self, stage: str, metrics: Path) -> None:
         """Send what is, and what will be, in a stage's `metrics.jsonl`; call it when the stage starts."""
         self._inbox.put(lambda: self._ledger.follow(stage, metrics))
+
+    def learns_from(self, dataset: Mapping[str, str]) -> None:
+        """The transfer set, as `shown.data_set` describes it."""
+        self._tell({"do": "input", "dataset": dict(dataset)})
 
     def log(self, stage: str, values: Mapping[str, float], *, run: str = "", step: int = 0) -> None:
         """Figures of the driver's own, for example rows per second of a label stage."""
@@ -171,6 +194,8 @@ class Tracker:
         out = self._ledger.folder.parent.parent
         values = dict(unjudged.figures(report)) if "unjudged" in report else headline_figures(report)
         self._tell({"do": "figures", "values": {name: value for name, value in values.items() if value is not None}})
+        if results := results_in_short(report):
+            self._tell({"do": "name", "name": f"{self._name}: {results}"})
         self._tell({"do": "tag", "key": "mlflow.note.content", "value": note(report, out=out, models=models)})
         for file in ("recipe.yaml", "found.yaml", "report.json", "report.html"):
             if (path := self._ledger.folder / file).exists():
@@ -235,6 +260,6 @@ class Tracker:
         if self._away_since is None:
             self._away_since = time.monotonic()
             log.warning(
-                "MLflow at %s does not answer; work goes on and curves are sent later (%s)", self.uri, why(error)
+                "MLflow at %s does not answer; work goes on and curves are sent later (%s)", self.uri, reason_of(error)
             )
         prometheus.show("collegium_mlflow_away_seconds", time.monotonic() - self._away_since)

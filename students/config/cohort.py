@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from teachers.config.preprocess import Preprocess
 from teachers.config.resources import Resources
-from teachers.config.strict import Config, ImportString
+from teachers.config.strict import Config, ImportString, Name
 
 from .cohort_terms import CohortTerm, MethodName, PeerTerm, default_objective, with_defaults
 from .student import Control, Require, StudentTrain, TrainOverride, check_ramps, check_teachers
@@ -15,7 +15,6 @@ from .student import Control, Require, StudentTrain, TrainOverride, check_ramps,
 KdclTarget = Literal["naive", "linear", "min_logit", "general"]
 Role = Literal["wide_teacher", "deep_teacher", "student"]
 WireName = Literal["float16", "bfloat16"]
-MemberName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 
 
 class MemberTrain(TrainOverride):
@@ -44,7 +43,7 @@ class MemberConfig(Config):
 class CohortCommon(Config):
     """What every cohort has, whatever its method."""
 
-    members: dict[MemberName, MemberConfig] = Field(min_length=1)
+    members: dict[Name, MemberConfig] = Field(min_length=1)
     """By name; `cohort.member` can stand in any `teachers` list."""
     teachers: list[str] = []
     """Frozen teachers that join through the store, for the terms `soft` and `teacher_label`."""

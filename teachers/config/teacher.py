@@ -149,11 +149,15 @@ class CallableTeacher(TeacherCommon):
     """Of answers that come from elsewhere, which no digest of code and files decides: a function that opens a connection needs one. Another version, other labels."""
     output: OutputKind
     """What its numbers are."""
+    retries: int = Field(5, ge=0)
+    """Times that rows which it could not answer (`None` in place of their scores, `AskAgain`, an HTTP server that is away or too busy) are asked again, they alone."""
+    retry_pause_s: float = Field(1.0, ge=0)
+    """Before they are asked again the first time, in seconds; each further pause is twice as long, and what a server asks for counts too."""
 
 
 TeacherConfig = Annotated[
     ModuleTeacher | CheckpointTeacher | SklearnTeacher | CallableTeacher, Field(discriminator="kind")
 ]
 
-DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources", "stall_timeout_s", "require"}
+DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources", "stall_timeout_s", "require", "retries", "retry_pause_s"}  # fmt: skip
 """Fields of a teacher that cannot change what it says of a row: left out of stage keys."""

@@ -28,6 +28,7 @@ from ..transfer_set.transfer_set import Column
 from ..users_code import imports
 from ..users_code.calls import calling
 from . import estimators
+from .asking import asked_until_answered
 from .folder import LoadedModel, ModelConfig, build_module, load_model, load_state, read_config, read_safetensors
 from .preprocess import Preprocessor
 
@@ -223,9 +224,12 @@ def _callable(config: CallableTeacher, classes: tuple[str, ...]) -> Teacher:
     if not callable(function):
         raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")
 
-    def forward(batch: Batch) -> Scores:
+    def ask(batch: Batch) -> Scores:
         with calling("function", config.function):
             scores: Scores = function(batch, **arguments)
         return scores
+
+    def forward(batch: Batch) -> Scores:
+        return asked_until_answered(ask, batch, config.function, retries=config.retries, pause_s=config.retry_pause_s)
 
     return LoadedTeacher(tuple(config.classes or classes), config.output, forward)

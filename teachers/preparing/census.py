@@ -160,6 +160,12 @@ def labelled_rows(census: Census, config: TransferSetConfig, num_classes: int) -
     usable = census.labels >= 0
     for split, count in config.labelled_by_split.items():
         rows = census.of(split)
+        there = int((census.labels[rows] >= 0).sum())
+        if count > there and config.limit is None:  # of the rows that `limit` leaves there may be fewer
+            raise DataError(
+                f"transfer_set.labelled: {count:,} labels of {split} rows may be used, and {there:,} {split} rows have one; "
+                f"say fewer, or null for all of them"
+            )
         chosen = choose_labelled(census.keys[rows], census.labels[rows], num_classes, count, config.split.seed, split)
         usable[rows] = chosen
     return usable

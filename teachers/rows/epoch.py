@@ -20,18 +20,8 @@ from .buffers import Recycled, empty
 from .rows import Rows
 
 
-def epoch_order(seed: int, epoch: int, num_rows: int, window: int | None) -> Tensor:
-    """The rows of one epoch in the order of use: a permutation, i64 [num_rows], decided by the arguments alone.
-
-    With a window: windows of consecutive rows come in permuted order, and the rows inside each are permuted; without
-    one every permutation is possible.
-    """
-    windows = _windows(seed, epoch, num_rows, window)
-    return torch.cat([_window_order(seed, epoch, first_row, num) for first_row, num in windows]).long()
-
-
 def _windows(seed: int, epoch: int, num_rows: int, window: int | None) -> list[tuple[int, int]]:
-    """(first row, rows) of the windows, in the order of use."""
+    """(first row, rows) of the windows of an epoch, in the order of use: permuted, as are the rows inside of each."""
     window = window or max(num_rows, 1)
     order = torch.randperm(-(-num_rows // window), generator=_generator(seed, epoch, -1))
     return [(number * window, min(window, num_rows - number * window)) for number in order.tolist()]

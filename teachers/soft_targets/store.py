@@ -16,7 +16,6 @@ from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import parquet
 
 from ..errors import EnvironmentUnfit, StorageError, StoreError
 from ..storage import mirror, seal
@@ -194,20 +193,6 @@ class SoftTargetStore:
         mirrored = numbers if remote_of(self.folder) is not None else ()
         records = [found for n in mirrored if isinstance(found := self.record_or_damage(n), Commit)]
         return mirror.brought({inside(self.folder, r.path): r.expected for r in records}, hashes=hashes)
-
-    def export_parquet(self, path: Path) -> None:
-        """Write all rows to one Parquet file (zstd, a row group a shard), in one step. StoreError while shards are missing."""
-        files = [self.shard_file(number) for number in range(self.num_shards)]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.parent / f".draft-{uuid4().hex}"
-        try:
-            with parquet.ParquetWriter(draft, self.spec.schema(), compression="zstd") as writer:
-                for file in files:
-                    with pa.memory_map(str(file)) as source:
-                        writer.write_table(pa.ipc.open_file(source).read_all())
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
 
     def record_or_damage(self, number: int) -> Commit | Damage:
         """The record of a shard, or what is wrong with it."""

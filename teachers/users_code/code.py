@@ -17,10 +17,14 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Self
 
+import cloudpickle
+
 from ..errors import CollegiumError
 from ..storage.seal import digest_of, publish
-from .digest import module_digest, named_in, reached, source_digest
+from .digest import module_digest, named_in, reached
 from .following import first_spec
+from .in_main import by_value, defined, is_in_main
+from .meaning import source_digest
 from .reads import Watched, unwatched, watch
 
 log = logging.getLogger(__name__)
@@ -39,6 +43,9 @@ class UsersCode:
     modules: Mapping[str, str] = field(default_factory=dict)
     listed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     answers: Mapping[str, bool] = field(default_factory=dict)
+    defined: Mapping[str, str] = field(default_factory=dict)
+    """Digests of what a notebook's cells define, and `values` what is named of it, in one piece."""
+    values: bytes = field(default=b"", repr=False)
     out: Path | None = None
     notes: Path | None = None
 
@@ -48,20 +55,23 @@ class UsersCode:
         modules: dict[str, str] = {}
         listed: dict[str, frozenset[str]] = {}
         answers: dict[str, bool] = {}
+        defined: dict[str, str] = {}
         for document in documents:
             for named in named_in(document):
                 named.inputs()
                 files = frozenset(os.path.realpath(file) for file in named.read())
                 for _, name in named.names:
                     listed[name] = listed.get(name, frozenset()) | files
+                    defined |= reached(name).defined
                     modules |= {module: module_digest(path) for module, path in reached(name).modules.items()}
             if "version" in document:
                 answers[document["function"]] = document["version"] is not None
-        return cls(folder, Path.cwd(), modules, listed, answers, **more)
+        values = by_value(sorted(filter(is_in_main, listed)))
+        return cls(folder, Path.cwd(), modules, listed, answers, defined, values, **more)
 
     @property
     def digest(self) -> str:
-        return digest_of(dict(self.modules))
+        return digest_of([dict(self.modules), dict(self.defined)])
 
     def resolve(self) -> Self:
         """The same for a process with another working directory, which all paths in it are meant for already."""
@@ -119,10 +129,21 @@ class Gate:
         self.code: UsersCode | None = None
         self.imported: dict[str, str] = {}
         """Digests of what this process has imported through here."""
+        self.taken: dict[str, Any] | None = None
+        """What came by value, once somebody has asked for it: that may import modules."""
+
+    def value_of(self, import_string: str) -> Any:
+        """What `__main__:name` is in the run at hand, or in this process where there is none. Raises RecipeError."""
+        if self.code is None or not self.code.values:
+            return defined(import_string)
+        if self.taken is None:
+            self.taken = cloudpickle.loads(self.code.values)
+        return self.taken[import_string] if import_string in self.taken else defined(import_string)
 
     def let_in(self, code: UsersCode) -> None:
         """Modules of these versions, from now on; what is imported in another one is forgotten."""
         modules = code.modules
+        self.taken = None
         if modules and self not in sys.meta_path:
             sys.meta_path.insert(0, self)
         self.code = code

@@ -4,8 +4,6 @@ A module of the user's counts by what it means: comments, docstrings and the lin
 by the stage's code version, not here.
 """
 
-import ast
-import hashlib
 import importlib
 import importlib.metadata
 import os
@@ -20,6 +18,8 @@ from ..errors import RecipeError
 from ..storage.seal import digest_of, sha256_file
 from .calls import within
 from .following import Reach, file_of, reach
+from .in_main import is_in_main, reach_in_main
+from .meaning import source_digest
 
 NAMES_CODE = ("model", "function", "loss", "combine", "augment")
 """Fields of a recipe that hold import strings, or words of ours."""
@@ -51,6 +51,7 @@ class Named:
                         f"import that by its name, or list its files beside {name}: `files: [...]`"
                     )
                 inputs |= {f"code of {file_of(*module)}": module_digest(module[1]) for module in each.modules.items()}
+                inputs |= {f"code of __main__:{name}": digest for name, digest in each.defined.items()}
                 inputs |= {f"version of {top}": version for top, version in _versions(each)}
         return inputs | {f"file {file}": file_digest(Path(file)) for file in self.read()}
 
@@ -129,8 +130,9 @@ def _exists(path: str) -> bool:
 
 
 def reached(import_string: str) -> Reach:
-    """As `reach`."""
-    return _seen(("import string", import_string), lambda: reach(import_string))
+    """As `reach`, of `__main__:f` too."""
+    look = reach_in_main if is_in_main(import_string) else reach
+    return _seen(("import string", import_string), lambda: look(import_string))
 
 
 def users_modules(import_string: str) -> dict[str, Path] | None:
@@ -150,35 +152,24 @@ def module_digest(path: Path) -> str:
     return _seen(("module", path), lambda: source_digest(path.read_bytes(), path))
 
 
-def source_digest(payload: bytes, path: Path) -> str:
-    """Of a module's source by its meaning; of a compiled module by its bytes. Raises SyntaxError."""
-    if path.suffix != ".py":
-        return hashlib.sha256(payload).hexdigest()
-    tree = ast.parse(payload, str(path))
-    asks_for_docstrings = any("__doc__" in (getattr(n, "attr", ""), getattr(n, "id", "")) for n in ast.walk(tree))
-    if not asks_for_docstrings:
-        for node in ast.walk(tree):
-            for block in ("body", "orelse", "finalbody"):
-                if isinstance(statements := getattr(node, block, None), list):
-                    setattr(node, block, [each for each in statements if not _is_text(each)])
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    value = getattr(statement, "value", None)
-    return isinstance(statement, ast.Expr) and isinstance(value, ast.Constant) and isinstance(value.value, str)
-
-
-@lru_cache(maxsize=1)
-def _distributions() -> Mapping[str, list[str]]:
-    return importlib.metadata.packages_distributions()
-
-
 def _versions(found: Reach) -> Iterator[tuple[str, str]]:
     """(distribution, version) of what the user's modules import."""
     for top in sorted(found.installed):
-        for name in sorted(set(_distributions().get(top, []))):
-            yield name, importlib.metadata.version(name)
+        yield from distributions_of(top)
+
+
+@lru_cache
+def distributions_of(top: str) -> tuple[tuple[str, str], ...]:
+    """(name, version) of the installed distributions that bring the top package `top`; of no other is more read than a list."""
+    brings = [each for each in importlib.metadata.distributions() if _brings(each, top)]
+    return tuple(sorted({(each.metadata["Name"], each.version) for each in brings}))
+
+
+def _brings(distribution: importlib.metadata.Distribution, top: str) -> bool:
+    if declared := (distribution.read_text("top_level.txt") or "").split():
+        return top in declared
+    files = f"\n{distribution.read_text('RECORD') or ''}"
+    return f"\n{top}/" in files or f"\n{top}." in files
 
 
 def file_digest(path: Path) -> str:

@@ -38,6 +38,8 @@ class Reach:
     modules: dict[str, Path] = field(default_factory=dict)
     installed: set[str] = field(default_factory=set)
     hidden: list[str] = field(default_factory=list)
+    defined: dict[str, str] = field(default_factory=dict)
+    """Digests of what stands in no module: the cells of a notebook."""
 
 
 def reach(import_string: str) -> Reach:
@@ -51,11 +53,12 @@ def reach(import_string: str) -> Reach:
             f"{import_string}: there is no module {module_name!r}; is it in the working directory, or installed?"
         )
     with told_as(lambda what: RecipeError(f"{import_string}: {module_name} cannot be read: {what}")):
-        _follow(module_name, found)
+        follow(module_name, found)
     return found
 
 
-def _follow(module_name: str, found: Reach) -> None:
+def follow(module_name: str, found: Reach) -> None:
+    """Add what a module brings in, itself included. Raises OSError, SyntaxError for one that cannot be read."""
     waiting, seen = [module_name], set()
     while waiting:
         name = waiting.pop()
@@ -147,7 +150,7 @@ def _imported(path: Path, module_name: str) -> tuple[list[str], list[str]]:
         elif isinstance(node, ast.ImportFrom):
             base = _base(node, package)
             names += [base, *(f"{base}.{alias.name}" for alias in node.names if alias.name != "*")]
-    dynamic = _Dynamic(tree, module_name, package)
+    dynamic = Dynamic(tree, module_name, package)
     literal, hidden = dynamic.found()
     return [name for name in (*names, *literal) if name], [f"{file_of(module_name, path)}:{text}" for text in hidden]
 
@@ -157,7 +160,7 @@ def _base(node: ast.ImportFrom, package: str) -> str:
     return ".".join(part for part in (up, node.module or "") if part)
 
 
-class _Dynamic:
+class Dynamic:
     """Imports of one module that are calls: `importlib.import_module`, `exec` of a file and their like."""
 
     def __init__(self, tree: ast.Module, module_name: str, package: str) -> None:

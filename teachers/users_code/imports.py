@@ -13,8 +13,9 @@ from typing import Any
 
 from ..errors import EnvironmentUnfit, RecipeError
 from .calls import told_as
-from .code import UsersCode
+from .code import GATE, UsersCode
 from .following import OURS
+from .in_main import is_in_main
 from .reads import called
 
 UserPath = Path | UsersCode
@@ -71,6 +72,8 @@ def load(import_string: str) -> Any:
     module_name, _, name = import_string.partition(":")
     cannot = told_as(lambda what: RecipeError(f"{import_string}: {module_name} cannot be imported: {what}"))
     with cannot, called("", import_string):
+        if is_in_main(import_string):
+            return GATE.value_of(import_string)
         module = _module(import_string, module_name)
     try:
         return getattr(module, name)

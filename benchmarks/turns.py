@@ -1,0 +1,33 @@
+"""Sides that are timed in turn, so that what else the machine does falls on all of them alike."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import torch
+
+Side = Callable[[int], Any]
+"""Takes so many steps."""
+Clock = Callable[[], float]
+
+
+def in_turn(
+    sides: Mapping[str, Side], *, steps: int, rounds: int, clock: Clock = time.perf_counter
+) -> dict[str, list[float]]:
+    """Seconds a step, for each side and round; a round before the first warms up. Every other round goes backwards."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name in sorted(sides, reverse=bool(number % 2)):
+            begun = clock()
+            sides[name](steps)
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()  # until the device has done all that it was told
+            if number:
+                times[name].append((clock() - begun) / steps)
+    return times
+
+
+def ratio(times: Sequence[float], others: Sequence[float]) -> float:
+    """The median over rounds of one side's time over another's."""
+    return median(a / b for a, b in zip(times, others, strict=True))

@@ -1,0 +1,92 @@
+"""What MLflow's list of runs shows of a run without a click: its name, its transfer set, its source, and the columns.
+
+Knows nothing of when it is told, and of no server.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from teachers.config.transfer_set import TransferSetConfig
+
+from ..recipe.model import Recipe
+from ..reporting.headline import SHARED_VIEW, learners
+from .names import fit_name
+
+if TYPE_CHECKING:
+    from teachers.transfer_set.transfer_set import TransferSet
+
+VIEW_TAG = f"mlflow.sharedViewState.{SHARED_VIEW}"
+"""Tag of an experiment, in which MLflow's page keeps a view that somebody shares: the link names its key."""
+ATTRIBUTES = ("Source", "Dataset", "Models")
+MOST = 3
+"""Students that a name or the columns have room for."""
+DIGEST = 12
+"""Characters of a digest that stand beside the data set's name."""
+
+
+def source_tags(source: str | None) -> dict[str, str]:
+    """`source`: the file of the recipe, as its user named it; None for a recipe that was made in Python."""
+    return {"mlflow.source.name": source or "a recipe made in Python", "mlflow.source.type": "LOCAL"}
+
+
+def results_in_short(report: Mapping[str, Any]) -> str:
+    """`small +6.4`: gains in points of accuracy over the control, accuracies where there is no control. Empty without any."""
+    told = [f"{name} {figure}" for name, learner in learners(report).items() if (figure := _figure(learner))]
+    return ", ".join(told[:MOST]) + (f" and {len(told) - MOST} more" if len(told) > MOST else "")
+
+
+def _figure(learner: Mapping[str, Any]) -> str:
+    gain, accuracy = learner["gain"], (learner["test_accuracy"] or {}).get("mean")
+    if gain and gain["mean"] is not None:
+        return f"{100 * gain['mean']:+.1f}"
+    return "" if accuracy is None else f"{100 * accuracy:.1f} %"
+
+
+def run_name(recipe: str, command: str) -> str:
+    """Until there are results, which stand behind it then: `digits run: small +6.4`."""
+    return f"{recipe} {command}"
+
+
+def view(recipe: Recipe) -> str:
+    """The columns of the experiment's table, as MLflow's page keeps them in `VIEW_TAG`: headline and gain by student."""
+    metrics = ["search.best"] if recipe.search is not None else []
+    for name in [*recipe.students, *recipe.members()][:MOST]:
+        metrics += [f"students.{name}.test_accuracy", f"students.{name}.gain.mean"]
+    columns = [f"attributes.`{name}`" for name in ATTRIBUTES] + [f"metrics.`{fit_name(name)}`" for name in metrics]
+    return json.dumps({"selectedColumns": columns})
+
+
+def data_set(config: TransferSetConfig, transfer_set: "TransferSet", digest: str) -> dict[str, str]:
+    """The fields of MLflow's `Dataset`: name, digest, where it is from, columns, and rows by split."""
+    name, kind, source = _source(config)
+    columns = [(column.name, f"{column.kind} {list(column.shape)}") for column in transfer_set.columns]
+    if config.label is not None:
+        columns.append((config.label, f"label, {len(transfer_set.classes)} classes"))
+    rows = {
+        split: sum(segment.num_rows for segment in transfer_set.of(split)) for split in ("train", "validation", "test")
+    }
+    schema = {"mlflow_colspec": [{"name": name, "type": what, "required": True} for name, what in columns]}
+    return {
+        "name": name[:250],
+        "digest": digest[:DIGEST],
+        "source_type": kind,
+        "source": json.dumps(source),
+        "schema": json.dumps(schema),
+        "profile": json.dumps({"num_rows": sum(rows.values()), **rows}),
+    }
+
+
+def _source(config: TransferSetConfig) -> tuple[str, str, dict[str, Any]]:
+    """(name, type of the source as MLflow calls it, what it keeps of one)."""
+    source = config.source
+    if source.kind == "sklearn":
+        return source.name, "code", _code(f"sklearn.datasets:load_{source.name}")
+    if source.kind == "import":
+        return source.function, "code", _code(source.function)
+    return PurePath(source.path).name or source.path, "local", {"uri": source.path}
+
+
+def _code(name: str) -> dict[str, Any]:
+    return {"tags": {"mlflow.source.type": "LOCAL", "mlflow.source.name": name}}

@@ -1,0 +1,168 @@
+"""What teachers said of the rows of a transfer set, beside what the rows are: one Parquet table, for everyone else.
+
+A row of it: `id`, `split`, `label` (the class's name, null without one), `labelled` (whether the recipe lets it be used),
+`sample_key`; and of each teacher `NAME.class`, `NAME.probabilities` by the name of the class, `NAME.logits` as they are kept.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from ..errors import StoreError
+from ..soft_targets.schema import KEY, Spec
+from ..soft_targets.store import SoftTargetStore
+from ..storage import mirror
+from ..storage.seal import NAME as SEAL
+from .transfer_set import Segment, TransferSet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..rows.rows import Rows
+    from ..soft_targets.reader import SoftTargets
+
+WINDOW_BYTES = 64 << 20
+"""Of one teacher's probabilities in a row group."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One segment's rows, and the stores of what was said of them by column name. `rows`: None where they are not there."""
+
+    digest: str
+    rows: tuple[TransferSet, Segment] | None
+    stores: Mapping[str, SoftTargetStore]
+
+    @property
+    def name(self) -> str:
+        return next(iter(self.stores.values())).spec.segment
+
+
+def answered_segments(folders: Sequence[Path], prepared: Path) -> Iterator[Answered]:
+    """The stores in `folders` by what they are about; rows are those of the newest transfer set in `prepared` that has them.
+
+    Of two stores of one teacher the newer one has its plain name. Raises StoreError for one that is damaged.
+    """
+    stores = sorted(map(SoftTargetStore.open, folders), key=lambda store: _age(store.folder), reverse=True)
+    newest = sorted(prepared.glob(f"*/{SEAL}"), key=lambda seal: seal.stat().st_mtime, reverse=True)
+    rows: dict[str, tuple[TransferSet, Segment]] = {}
+    for transfer_set in (TransferSet.open(seal.parent) for seal in newest):
+        for segment in transfer_set.segments:
+            rows.setdefault(segment.digest, (transfer_set, segment))
+    by_segment: dict[str, dict[str, SoftTargetStore]] = {}
+    for store in stores:
+        beside = by_segment.setdefault(store.spec.segment_digest, {})
+        name = store.spec.teacher
+        beside[name if name not in beside else f"{name}-{store.folder.name[-12:]}"] = store
+    place = {digest: number for number, digest in enumerate(rows)}
+    for digest in sorted(by_segment, key=lambda each: (place.get(each, len(place)), each)):
+        yield Answered(digest, rows.get(digest), by_segment[digest])
+
+
+def of_newest(segments: Sequence[Answered]) -> list[Answered]:
+    """Those of the transfer set that the first one is of; they have the same columns."""
+    first = segments[0].rows
+    kept = [each for each in segments if first is not None and each.rows is not None and each.rows[0] is first[0]]
+    return kept or [segments[0]]
+
+
+def write_answers(segments: Sequence[Answered], path: Path) -> int:
+    """Write all rows of these segments into one file, in one step; how many. Raises StoreError while shards are missing."""
+    for store in (store for each in segments for store in each.stores.values()):
+        if missing := store.missing():
+            raise StoreError(
+                f"{store.folder}: {len(missing)} of {store.num_shards} shards are missing; run the recipe again to label them"
+            )
+    teachers = {name: store.spec for each in segments for name, store in each.stores.items()}
+    schema = _schema(teachers, knows_rows=all(each.rows is not None for each in segments))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.parent / f".draft-{uuid4().hex}"
+    num_rows = 0
+    try:
+        with parquet.ParquetWriter(draft, schema, compression="zstd") as writer:
+            for table in (table for each in segments for table in _tables(each, teachers, schema)):
+                writer.write_table(table)
+                num_rows += table.num_rows
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return num_rows
+
+
+def _age(folder: Path) -> float:
+    seal = folder / SEAL
+    mirror.refresh(seal)
+    return seal.stat().st_mtime if seal.exists() else 0.0
+
+
+def _schema(teachers: Mapping[str, Spec], *, knows_rows: bool) -> pa.Schema:
+    about = [("id", pa.string()), ("split", pa.string()), ("label", pa.string()), ("labelled", pa.bool_())]
+    fields = [pa.field(name, kind) for name, kind in (about if knows_rows else [])] + [pa.field(KEY, pa.uint64())]
+    for name, spec in teachers.items():
+        fields.append(pa.field(f"{name}.class", pa.string()))
+        if spec.encoding == "dense":
+            by_class = pa.struct([pa.field(each, pa.float32()) for each in spec.classes])
+            fields += [pa.field(f"{name}.probabilities", by_class), pa.field(f"{name}.logits", pa.list_(pa.float32()))]
+    return pa.schema(fields)
+
+
+def _tables(segment: Answered, teachers: Mapping[str, Spec], schema: pa.Schema) -> Iterator[pa.Table]:
+    """In windows that memory has room for."""
+    from ..soft_targets.reader import SoftTargets  # imports torch
+
+    opened = {name: SoftTargets.open(store.folder) for name, store in segment.stores.items()}
+    keys = next(iter(opened.values())).keys()
+    about = _about(segment, keys)
+    wide = max(len(spec.classes) for spec in teachers.values())
+    for first in range(0, len(keys), window := max(1, WINDOW_BYTES // (4 * wide))):
+        rows = slice(first, min(first + window, len(keys)))
+        columns = {name: array[rows] for name, array in about.items()}
+        for name, said in opened.items():
+            columns |= _said(name, said, rows)
+        arrays = [columns.get(field.name, pa.nulls(rows.stop - first, field.type)) for field in schema]
+        yield pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _about(segment: Answered, keys: np.ndarray) -> dict[str, pa.Array]:
+    if segment.rows is None:
+        return {KEY: pa.array(keys)}
+    transfer_set, its = segment.rows
+    names, labels = pa.array(transfer_set.classes, pa.string()), transfer_set.labels(its)
+    return {
+        "id": pa.array(transfer_set.ids(its), pa.string()),
+        "split": pa.array([its.split] * len(keys), pa.string()),
+        "label": names.take(pa.array(labels, mask=labels < 0)),
+        "labelled": pa.array(transfer_set.labelled(its)),
+        KEY: pa.array(keys),
+    }
+
+
+def _window(column: "Rows", rows: slice) -> "Tensor":
+    import torch
+
+    part = column.parts[0]
+    window = torch.from_numpy(np.empty((rows.stop - rows.start, *part.shape[1:]), part.dtype))
+    column.copy(rows.start, window)
+    return window
+
+
+def _said(name: str, said: "SoftTargets", rows: slice) -> dict[str, pa.Array]:
+    """The columns of one teacher, for a window of rows."""
+    from ..soft_targets.encodings.table import decode
+
+    spec = said.spec
+    fields = {field: _window(values, rows) for field, values in said.rows().items()}
+    names = pa.array(spec.classes, pa.string())
+    logits = decode(spec.encoding, fields, num_classes=len(spec.classes))
+    columns = {f"{name}.class": names.take(pa.array(logits.argmax(1).numpy()))}
+    if spec.encoding == "dense":
+        by_class = [pa.array(column.numpy()) for column in logits.softmax(1).T.contiguous()]
+        columns[f"{name}.probabilities"] = pa.StructArray.from_arrays(by_class, names=list(spec.classes))
+        columns[f"{name}.logits"] = pa.array(list(logits.numpy()), pa.list_(pa.float32()))
+    return columns
