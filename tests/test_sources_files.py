@@ -154,6 +154,7 @@ def test_another_delimiter_is_guessed_told_and_taken(tmp_path: Path, delimiter: 
         (("red", "blue"), r"'color' is string \('red', 'blue'\), which is no number; .*a column of 0 and 1 for each"),
         (("red", "red", "blue", "7"), "a column of 0 and 1"),
         (("$5", "$1"), "write plain numbers, 1234.5"),
+        (("1.png", "2.JPG"), "images are struct<bytes, path>"),
         (('"3,5"', '"2,1"'), "write plain numbers"),
         (("", ""), "none of the 60 rows that were looked at has a value|'color' is string"),
     ],

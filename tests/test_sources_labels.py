@@ -246,6 +246,25 @@ def test_folders_that_are_no_classes_are_refused_with_what_to_write(
         look(config("image_folder", folders(tmp_path / "data", *names)))
 
 
+def test_images_that_lie_in_no_class_folder_are_told(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for row in range(40):
+        (tmp_path / "data" / f"cat_{row}.png").write_bytes(encoded(pixels(1, (6, 5), row)[0]))
+    with pytest.raises(RecipeError, match=r"no class folders in data; .* or say `label: null`"):
+        look(config("image_folder", tmp_path / "data"))
+    unlabelled = config("image_folder", tmp_path / "data", label=None, classes=["cat", "dog"])
+    assert prepare(unlabelled, tmp_path / "out").report["without_label"] > 0
+
+
+def test_what_file_managers_and_archives_leave_is_no_row(tmp_path: Path) -> None:
+    root = folders(tmp_path / "data", "a", "b")
+    (root / "__MACOSX" / "a").mkdir(parents=True)
+    for junk in ("a/Thumbs.db", "b/desktop.ini", "a/.DS_Store", "__MACOSX/a/0.png"):
+        (root / junk).write_bytes(b"no image")
+    prepared = prepare(config("image_folder", root), tmp_path / "out")
+    assert prepared.classes == ("a", "b") and prepared.report["bad_rows"] == 0
+
+
 @pytest.mark.parametrize("names", [["train", "plane"], ["test_a", "test_b"], ["one"]])
 def test_folders_that_may_be_classes_are(tmp_path: Path, names: list[str]) -> None:
     assert look(config("image_folder", folders(tmp_path / "data", *names))).classes == tuple(sorted(names))

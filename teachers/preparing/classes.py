@@ -72,7 +72,12 @@ def _check_agree(classes: Sequence[str], names: Sequence[str], file: File) -> No
 
 
 def _check_folders(config: TransferSetConfig, named: Named) -> None:
-    """Raise RecipeError for folders that are no classes: of splits, or one that holds the class folders."""
+    """Raise RecipeError for folders that are no classes: of splits, or one that holds the class folders; for none at all."""
+    if named and not any(names for _, names in named):
+        raise RecipeError(
+            f"transfer_set.source.path: there are no class folders in {named[0][0].title}; an image_folder holds one folder of "
+            f"images per class, or say `label: null` and `classes` where nobody knows the labels"
+        )
     for file, names in named:
         if config.classes is not None or not names:
             continue

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError, RecipeError
+from ..sources.folders import SUFFIXES
 from .arrow_types import is_encoded, is_number, is_text, is_wide, leaf, shape_of
 from .canonical import FEATURES, InputPlan, leaves, payload_of
 from .images import BadRow, decode_image
@@ -66,7 +67,9 @@ def _use_of(array: pa.Array) -> str:
         return f"; none of the {len(array)} rows that were looked at has a value"
     if is_text(array.type):
         values = [*dict.fromkeys(array.filter(pa.array(leaves(array)[1])).drop_null().to_pylist())][:3]
-        if any(character.isdigit() for value in values for character in value):
+        if all(value.lower().endswith(SUFFIXES) for value in values):
+            cure = "images are struct<bytes, path> (as Hugging Face writes them), or the files of an image_folder"
+        elif any(character.isdigit() for value in values for character in value):
             cure = "write plain numbers, 1234.5"
         else:
             cure = "write a column of 0 and 1 for each of its values, or a list of numbers (an embedding) a row"

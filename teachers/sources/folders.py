@@ -12,6 +12,8 @@ from .files import Batch, Chunk, File, holds_outs_alone, position, printable, wa
 from .reading import NO_TEXT
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
+OF_WINDOWS = ("thumbs.db", "desktop.ini")
+"""What its file manager leaves in a folder that somebody looked at."""
 OF_ARCHIVES = "__MACOSX"
 """What an archive made on a Mac has beside the files: their shadows."""
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -58,7 +60,8 @@ def image_names(file: File) -> list[str]:
         here = os.path.relpath(folder, file.root).replace(os.sep, "/")
         for name in names + links:
             is_image = name.lower().endswith(SUFFIXES)
-            if not name.startswith(".") and (is_image or folder != file.path or name in links):
+            is_hidden = name.startswith(".") or name.lower() in OF_WINDOWS
+            if not is_hidden and (is_image or folder != file.path or name in links):
                 found.append(name if here == "." else f"{here}/{name}")
     return sorted(found)
 
