@@ -106,19 +106,28 @@ def save_model(folder: Path, state: Mapping[str, Tensor], config: ModelConfig) -
 
 def read_config(folder: Path) -> ModelConfig:
     """The configuration of a model folder. Raises StoreError when it is not one."""
-    path = seal.local(folder, CONFIG)
+    path = folder / CONFIG
     try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
+        document = json.loads(seal.local(folder, CONFIG).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"{folder}: not a model folder, there is no {CONFIG} in it") from None
-    except ValueError as error:
+    except OSError as error:
+        raise StoreError(f"{str(path)[:200]}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}: not readable as JSON ({error})") from error
     seal.check_format(document, FORMAT, path)
-    try:
-        fields = {name: document[name] for name in ("model", "arguments", "preprocess")}
-        return ModelConfig(classes=tuple(document["classes"]), **fields)
-    except KeyError as error:
-        raise StoreError(f"{path}: there is no key {error}; expected the config of a Collegium model") from None
+    for key, kind in PARTS.items():
+        if key not in document:
+            raise StoreError(f"{path}: there is no key {key!r}; expected the config of a Collegium model")
+        if not isinstance(document[key], kind):
+            raise StoreError(
+                f"{path}: {key} is {document[key]!r:.60}, expected a {kind.__name__}, as Collegium writes it"
+            )
+    fields = {name: document[name] for name in ("model", "arguments", "preprocess")}
+    return ModelConfig(classes=tuple(map(str, document["classes"])), **fields)
+
+
+PARTS: dict[str, type] = {"model": str, "arguments": dict, "preprocess": dict, "classes": list}
 
 
 def load_model(folder: Path, *, trust: Sequence[str] = (), device: str | torch.device = "cpu") -> LoadedModel:
@@ -129,7 +138,10 @@ def load_model(folder: Path, *, trust: Sequence[str] = (), device: str | torch.d
     """
     config = read_config(folder)
     check_trusted(config, trust, folder)
-    preprocessor = Preprocessor.from_resolved(config.preprocess)
+    try:
+        preprocessor = Preprocessor.from_resolved(config.preprocess)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise StoreError(f"{folder / CONFIG}: preprocess is not as Collegium writes it ({error!r})") from error
     module = build_module(
         config.model, config.arguments, num_classes=len(config.classes), input_shape=preprocessor.input_shape
     )
@@ -167,6 +179,8 @@ def read_safetensors(path: Path, error: type[CollegiumError]) -> dict[str, Tenso
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
     except FileNotFoundError:
         raise error(f"{path}: there is no such file") from None
+    except OSError as found:
+        raise error(f"{path}: cannot be read ({found.strerror or found})") from found
     except safetensors.SafetensorError as found:
         raise error(f"{path}: not readable as safetensors ({found})") from found
     return tensors
