@@ -175,9 +175,9 @@ def dispatcher(function: str, task: "LabelTask", folder: Path, num: int, num_sha
     teacher = TeacherSpec("sleeper", config, None, (), folder)
     store = SoftTargetStore.open(task.store)
     shards = [Shard(0, number, *store.shard_rows(number)) for number in range(num_shards)]
-    with replicas(teacher, [task], num, wait_s=60.0) as actors:
+    with replicas(teacher, [task], num, wait_s=60.0) as (actors, stalls):
         ray.get([actor.ready.remote() for actor in actors])
-        yield Dispatcher(actors, shards, teacher, [task], max_attempts=1, wait_s=60.0)
+        yield Dispatcher(actors, shards, teacher, [task], max_attempts=1, wait_s=60.0, stalls=stalls)
 
 
 def prepared(folder: Path, num_rows: int) -> "tuple[TransferSet, int]":

@@ -92,11 +92,15 @@ def real(folder: Path) -> dict[str, Any]:
     teacher = TeacherSpec("conv_net", config, None, (), folder)
     tasks = [store_for(transfer_set, folder / f"real-{n}", REAL_ROWS_PER_SHARD) for n in range(NUM_ROUNDS + 1)]
     began = time.monotonic()
-    with replicas(teacher, tasks, NUM_REPLICAS, wait_s=60) as actors:
+    with replicas(teacher, tasks, NUM_REPLICAS, wait_s=60) as (actors, stalls):
         ray.get([actor.ready.remote() for actor in actors])
         actor_start_s = time.monotonic() - began
         turns = itertools.count()
-        sides = {"ours": lambda _: dispatch(teacher, tasks, actors, next(turns)), "one process": one, "many": many}
+        sides = {
+            "ours": lambda _: dispatch(teacher, tasks, actors, stalls, next(turns)),
+            "one process": one,
+            "many": many,
+        }
         times = in_turn(sides, steps=rows, rounds=NUM_ROUNDS)
     one.stop()
     many.stop()
@@ -114,13 +118,13 @@ def rate(times: Sequence[float]) -> int:
     return round(1 / median(times))
 
 
-def dispatch(teacher: TeacherSpec, tasks: list[LabelTask], actors: list[Any], number: int) -> None:
+def dispatch(teacher: TeacherSpec, tasks: list[LabelTask], actors: list[Any], stalls: Any, number: int) -> None:
     """Fill the store of one round by replicas that are up already."""
     from teachers.labelling.dispatch import Dispatcher, Shard
 
     store = SoftTargetStore.open(tasks[number].store)
     shards = [Shard(number, shard, *store.shard_rows(shard)) for shard in store.missing()]
-    for _ in Dispatcher(actors, shards, teacher, tasks, max_attempts=1, wait_s=60).run():
+    for _ in Dispatcher(actors, shards, teacher, tasks, max_attempts=1, wait_s=60, stalls=stalls).run():
         pass
     assert not store.missing()
 

@@ -137,3 +137,13 @@ def test_plan_says_which_labels_choose_besides(tmp_path: Path) -> None:
 def test_plan_says_which_control_lacks_the_augmentation_of_the_teachers(tmp_path: Path) -> None:
     assert any("Part of what small gains" in note for note in noted(tmp_path, "students.small.control=true"))
     assert not [note for note in noted(tmp_path) if "Part of what" in note]
+
+
+@pytest.mark.parametrize(("patience", "told"), [(2, True), (1, False)])
+def test_plan_says_where_early_stopping_has_too_few_looks_to_stop_anything(
+    tmp_path: Path, patience: int, told: bool
+) -> None:
+    """120 steps of 32 rows: a tenth of these are two looks at 180 validation rows."""
+    train = f"{{steps: 120, batch_size: 32, schedule: cosine, early_stopping: {{patience: {patience}}}}}"
+    found = [n for n in noted(tmp_path, f"students.small.train={train}") if "small.train.early_stopping" in n]
+    assert bool(found) == told and all("not less than the 2 looks" in note for note in found)

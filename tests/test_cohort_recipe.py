@@ -159,7 +159,7 @@ def test_a_recipe_with_nobody_to_train_is_refused(tmp_path: Path) -> None:
     path.write_text(
         "format: 1\nname: x\ntransfer_set: {source: {kind: sklearn, name: digits}, inputs: image, label: digit}\n"
     )
-    with pytest.raises(RecipeError, match="there is nobody to train"):
+    with pytest.raises(RecipeError, match="there is nobody to ask or to train"):
         load_recipe(path)
 
 

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,11 +9,12 @@ import yaml
 
 import students
 from orchestrator.recipe.model import Recipe, public
-from students.delivering.export import FILES, code, export_student
+from students.delivering.export import FILES, code, deliverable_metrics, export_student, model_card
 from students.delivering.predict import predict_file
 from students.fitting.fit import fit
 from students.runs.session import PlainSession
 from teachers.errors import StoreError
+from teachers.models.folder import read_config
 from tests.training_runs import make_run
 
 
@@ -91,6 +93,17 @@ def test_the_card_has_front_matter_and_the_figures_of_the_delivered_seed(exporte
     assert json.loads((exported / "metrics.json").read_text())["delivered_seed"] == 1
 
 
+def test_the_card_says_of_what_the_inputs_are_made_and_which_code_must_be_trusted(run, evaluation, recipe_yaml):
+    made = {"name": "image", "sources": ["age", "sum"], "types": ["int64", "double"]}
+    config = replace(read_config(run), model="mine:net", inputs=(made,))
+    figures = deliverable_metrics(evaluation)
+    card = model_card("small", config, figures, yaml.safe_load(recipe_yaml))
+    assert "of `age` (int64), `sum` (double), in this order" in card
+    assert "trust=['mine:net']" in card and "FILE --trust mine:net`" in card
+    ours = model_card("small", read_config(run), figures, yaml.safe_load(recipe_yaml))
+    assert "trust" not in ours and "Nothing but Collegium is" in ours and "torch.onnx.export" in ours
+
+
 def test_text_from_elsewhere_breaks_no_table():
     assert code("a | b\n`c`") == "`a ¦ b 'c'`"
 
@@ -113,7 +126,8 @@ def test_the_deliverable_is_all_that_a_prediction_needs(exported, digits, tmp_pa
 
     np.savez(tmp_path / "rows.npz", image=digits.inputs(digits.of("test")[0])["image"][:3], other=np.zeros(3))
     lines = []
-    assert predict_file(exported, tmp_path / "rows.npz", None, write_line=lines.append) == 3
+    done = predict_file(exported, tmp_path / "rows.npz", None, write_line=lines.append, tell_bad=pytest.fail)
+    assert (len(lines), done.num_bad) == (3, 0)
 
 
 def test_importing_students_imports_no_torch():

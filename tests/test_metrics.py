@@ -53,6 +53,66 @@ def test_the_table_of_classes_holds_supports_and_the_mean_recall_of_seeds():
     assert found["recall"]["student"][6] is None
 
 
+def test_average_precision_precision_and_f1_by_class_are_those_of_scikit_learn():
+    logits, labels = some_logits()
+    logits = (2 * logits).round() / 2  # many rows are equally sure
+    labels = labels.clamp(max=4)  # classes 5 and 6 have no row
+    p = scipy.special.softmax(logits.double().numpy(), axis=1)
+    found = classification.by_class({"student": [logits]}, labels, "abcdefg")
+    ranked = [sklearn.metrics.average_precision_score(labels == number, p[:, number]) for number in range(5)]
+    assert found["average_precision"]["student"] == [*map(pytest.approx, ranked), None, None]
+    precision, recall, f1, _ = sklearn.metrics.precision_recall_fscore_support(
+        labels, logits.argmax(-1), labels=range(7), zero_division=0
+    )
+    assert found["precision"]["student"] == pytest.approx(precision)
+    assert found["recall"]["student"][:5] == pytest.approx(recall[:5])
+    assert found["f1"]["student"] == pytest.approx(f1)
+    assert found["said"]["student"] == [*np.bincount(logits.argmax(-1), minlength=7)]
+
+
+def test_classes_are_ranked_alike_however_many_fit_in_memory(monkeypatch):
+    logits, labels = some_logits()
+    whole = classification.average_precision(logits, labels)
+    monkeypatch.setattr(classification, "ELEMENTS", 1000)
+    assert classification.average_precision(logits, labels) == whole
+
+
+def test_a_class_that_is_never_said_has_no_precision_and_who_gives_no_probabilities_is_not_ranked():
+    logits = torch.tensor([[2.0, 1.0, 0.0]]).repeat(4, 1)
+    found = classification.by_class({"a": [logits]}, torch.tensor([0, 0, 0, 1]), "xyz", class_only={"a"})
+    assert found["precision"]["a"] == [0.75, None, None]
+    assert found["recall"]["a"] == [1.0, 0.0, None]
+    assert found["average_precision"]["a"] == [None, None, None]
+
+
+def test_rare_classes_have_fewer_than_half_an_even_share_of_the_rows():
+    logits, _ = some_logits(rows=100, classes=3)
+    labels = torch.tensor([0] * 60 + [1] * 25 + [2] * 15)
+    found = classification.by_class({"student": [logits]}, labels, "abc")
+    assert found["rare"]["classes"] == ["c"]
+    assert found["rare"]["average_precision"]["student"] == found["average_precision"]["student"][2]
+
+
+def test_confusions_are_those_of_scikit_learn_and_the_largest_come_first():
+    logits, labels = some_logits()
+    found = classification.confusion(logits, labels)
+    matrix = sklearn.metrics.confusion_matrix(labels, logits.argmax(-1), labels=range(7))
+    assert found["matrix"] == matrix.tolist()
+    assert [rows for *_, rows in found["largest"]] == sorted(matrix[~np.eye(7, dtype=bool)], reverse=True)[
+        : len(found["largest"])
+    ]
+    assert all(matrix[true, said] == rows for true, said, rows in found["largest"])
+
+
+def test_of_many_classes_the_largest_confusions_are_told_and_no_matrix():
+    logits, labels = some_logits(rows=2000, classes=150)
+    found = classification.confusion(logits, labels)
+    matrix = sklearn.metrics.confusion_matrix(labels, logits.argmax(-1), labels=range(150))
+    np.fill_diagonal(matrix, 0)
+    assert found["matrix"] is None and len(found["largest"]) == classification.LARGEST
+    assert found["largest"][0][2] == matrix.max()
+
+
 def test_probabilities_that_are_nobodys_have_no_figures():
     logits, labels = some_logits()
     own = classification.all_metrics(logits, labels, logits.flip(0))

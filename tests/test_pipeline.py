@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from orchestrator.planning.planning import plan
 from orchestrator.recipe.load import load_recipe
 from orchestrator.recipe.model import Recipe
 from orchestrator.recipe.shipped import find
@@ -56,7 +57,7 @@ def copied(finished: tuple[Path, Mapping[str, Any]], tmp_path: Path) -> Path:
 
 def test_the_report_has_what_other_programs_rely_on(finished: tuple[Path, Mapping[str, Any]]) -> None:
     out, report = finished
-    assert report["format"] == 2 and report["recipe"]["name"] == "digits"
+    assert report["format"] == 3 and report["recipe"]["name"] == "digits"
     assert set(report["teachers"]) == {"wide", "deep", "trees"}
     assert all(0 <= teacher["test_accuracy"] <= 1 for teacher in report["teachers"].values())
     small = report["students"]["small"]
@@ -74,6 +75,29 @@ def test_the_report_has_what_other_programs_rely_on(finished: tuple[Path, Mappin
     assert json.loads((folder / "report.json").read_bytes()) == report
     page = (folder / "report.html").read_text()
     assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def with_students(recipe: Recipe, **students: Any) -> Recipe:
+    return Recipe.model_validate(recipe.model_dump(mode="json") | {"students": students})
+
+
+def test_of_two_students_with_equal_controls_one_is_planned_and_the_other_shares_it(copied: Path) -> None:
+    small = quick("students.small.arguments={hidden: 7}").students["small"].model_dump(mode="json")
+    recipe = with_students(quick(), small=small, twin=small | {"teachers": ["wide"], "objective": [{"loss": "soft"}]})
+    planned = {f"{stage.name}/{stage.part}": stage for stage in plan(recipe, copied).stages if stage.stage == "distill"}
+    assert planned["small/control/seed-0"].action == "build"
+    twin = planned["twin/control/seed-0"]
+    assert (twin.action, twin.reason) == ("reuse", "shared with distill/small/control/seed-0")
+    assert planned["twin/student/seed-0"].action == "build"
+
+
+def test_teachers_alone_are_labelled_combined_evaluated_and_reported(
+    copied: Path, finished: tuple[Path, Mapping[str, Any]]
+) -> None:
+    made = run(with_students(quick()), copied)
+    assert set(actions(made.report).values()) == {"reused"} and not made.missed
+    assert made.report["students"] == {} and made.report["ensemble"] == finished[1]["ensemble"]
+    assert "The teachers together" in (made.folder / "report.html").read_text()
 
 
 def test_the_same_command_again_builds_nothing(copied: Path, finished: tuple[Path, Mapping[str, Any]]) -> None:

@@ -1,3 +1,4 @@
+import base64
 import copy
 import json
 import re
@@ -71,6 +72,11 @@ def evaluations_of(students, *, control=True, seeds=(0, 1, 2), share=0.1):
             "teachers": figures,
             "ensemble": classification.all_metrics(ensemble, labels),
             "agreement": classification.agreement_matrix({**said, "ensemble": ensemble}),
+            "by_class": classification.by_class(
+                {name: [logits] for name, logits in {**said, "ensemble": ensemble}.items()}, labels, "0123456789"
+            ),
+            "confusion": classification.confusion(ensemble, labels),
+            "mistakes": [{**MISTAKE, "inputs": [{"column": "image", "png": PNG}]}],
             "rows": 300,
             "commonest": {"class": "1", "share": share, "classes": 10},
         }
@@ -88,7 +94,16 @@ def evaluations_of(students, *, control=True, seeds=(0, 1, 2), share=0.1):
                 ]
             }
 
+        of_kinds = {"student": mine, **({"control": other} if control else {})}
         found[name] = {
+            "confusion": classification.confusion(mine[seeds[0]], labels),
+            "right": {
+                kind: [
+                    base64.b64encode(np.packbits((logits.argmax(-1) == labels).numpy()).tobytes()).decode()
+                    for logits in by_seed.values()
+                ]
+                for kind, by_seed in of_kinds.items()
+            },
             "student": runs(mine, **SIZE),
             "control": runs(other) if control else None,
             "ensemble": classification.all_metrics(ensemble, labels),
@@ -154,7 +169,7 @@ def report(digits, metrics_file):
 
 
 def test_the_keys_that_other_programs_rely_on_are_there(report):
-    assert report["format"] == 2
+    assert report["format"] == 3
     assert report["recipe"]["name"] == "digits"
     assert {"stage", "name", "key", "reused", "reason", "seconds"} <= report["stages"][0].keys()
     assert report["teachers"]["wide"]["test_accuracy"] == report["teachers"]["wide"]["accuracy"]
@@ -327,7 +342,9 @@ def test_classes_stand_in_the_order_of_what_the_student_loses(report):
         )
     }
     table = class_table(found)
-    assert table["names"] == ["wide", "trees", "ensemble", "student", "control"]
+    names = ["wide", "trees", "ensemble", "student", "control"]
+    assert table["groups"][0] == {"title": "recall", "names": names}
+    assert [group["title"] for group in table["groups"]] == ["recall", "precision", "F1", "average precision"]
     assert [row["name"] for row in table["rows"]] == sorted(lost, key=lost.get, reverse=True)
     assert [row["lost"] for row in table["rows"]] == sorted(lost.values(), reverse=True)
     html = page(report)
@@ -335,9 +352,11 @@ def test_classes_stand_in_the_order_of_what_the_student_loses(report):
 
 
 def test_a_class_without_a_test_row_is_in_no_table_and_many_classes_do_not_flood_the_page():
-    recalls = [None, *[0.5] * 99]
-    found = {"classes": [*map(str, range(100))], "support": [0, *[3] * 99]}
-    table = class_table({**found, "recall": {"ensemble": recalls, "student": recalls}})
+    logits = torch.randn(297, 100, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(1, 100).repeat(3)
+    table = class_table(
+        classification.by_class({"ensemble": [logits], "student": [logits]}, labels, [*map(str, range(100))])
+    )
     assert "0" not in [row["name"] for row in table["rows"]]
     assert len(table["rows"]) + table["left_out"] == 99 and len(table["rows"]) < 50
 

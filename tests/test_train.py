@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 
+from students.config.student import StudentConfig
 from students.data.batches import Batches
 from students.data.shared import SharedData
 from students.fitting.fit import fit
+from students.objective.class_weights import class_weights
+from students.runs.of_student import student_run
 from students.runs.session import PlainSession
 from students.training.checkpoint import newest_checkpoint
-from students.training.optimize import resolve_steps
+from students.training.optimize import LOOKS, resolve_evaluate_every, resolve_steps
 from students.training.train import Training
 from teachers.config.training import TrainConfig
 from teachers.errors import CollegiumError, DataError, RecipeError, StoreError
@@ -238,6 +242,60 @@ def test_hard_is_the_mean_over_the_labelled_rows_of_the_batch(digits, store, tmp
     assert soft > 0
 
 
+WEIGHTS = {"3": 20.0, "8": 0.25}
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_hard_with_class_weights_is_the_weighted_cross_entropy_of_torch(label_smoothing, digits, store, tmp_path):
+    hard = {"loss": "hard", "label_smoothing": label_smoothing}
+    options = {"batch_size": 256, "objective": [SOFT, hard]}
+    weighted = make_run(tmp_path, digits, source(store), **options, class_weights=WEIGHTS)
+    (soft, found), batch, logits = terms_of_first_step(weighted)
+    labelled = batch["has_label"] > 0
+    weight = torch.tensor([WEIGHTS.get(name, 1.0) for name in digits.classes])
+    expected = torch.nn.functional.cross_entropy(
+        logits[labelled], batch["label"][labelled], weight, label_smoothing=label_smoothing
+    )
+    torch.testing.assert_close(found, expected)
+    (soft_alone, _), _, _ = terms_of_first_step(make_run(tmp_path, digits, source(store), **options))
+    torch.testing.assert_close(soft, soft_alone)
+
+
+def test_a_control_has_the_class_weights_of_its_student(tmp_path, digits):
+    config = StudentConfig.model_validate(
+        {"model": "students.models:mlp", "arguments": {"hidden": 8}, "teachers": ["wide"]}
+        | {"train": {"steps": 5, "class_weights": WEIGHTS}, "control": {"learning_rate": 1e-3}}
+    )
+    common = {"stage": tmp_path, "stage_name": "distill/small", "transfer_set": digits.folder, "user_path": tmp_path}
+    control = student_run("control", config, 0, folder=tmp_path, sources=(), **common)
+    (found,), batch, logits = terms_of_first_step(control)
+    weight = torch.tensor([WEIGHTS.get(name, 1.0) for name in digits.classes])
+    torch.testing.assert_close(found, torch.nn.functional.cross_entropy(logits, batch["label"], weight))
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    labels = np.random.default_rng(0).choice(4, 500, p=[0.9, 0.06, 0.035, 0.005])
+    expected = compute_class_weight("balanced", classes=np.arange(4), y=labels)
+    found = class_weights("balanced", labels, ["a", "b", "c", "d", "nobody"], "students.small")
+    np.testing.assert_allclose(found.numpy(), [*expected, 1.0], rtol=1e-6)
+
+
+def test_students_with_other_class_weights_do_not_share_what_they_read(digits, store, tmp_path):
+    runs = [
+        make_run(tmp_path / name, digits, source(store), class_weights=weights, batch_size=256)
+        for name, weights in {"plain": None, "weighted": WEIGHTS}.items()
+    ]
+    together = fit(runs, SESSION)
+    (alone,) = fit([dataclasses.replace(runs[1], folder=tmp_path / "alone", stage=tmp_path / "alone")], SESSION)
+    assert (together[1].folder / "model.safetensors").read_bytes() == (alone.folder / "model.safetensors").read_bytes()
+
+
+def test_a_weight_of_a_class_that_is_none_is_refused_with_the_classes(digits, store, tmp_path):
+    run = make_run(tmp_path, digits, source(store), class_weights={"three": 2.0})
+    with pytest.raises(RecipeError, match=r"train\.class_weights names 'three', and the classes are 0, 1, 2"):
+        training(run)
+
+
 def test_hard_is_0_in_a_batch_without_a_label(digits, store, tmp_path):
     run = make_run(tmp_path, digits, source(store), batch_size=2)
     fresh = training(run)
@@ -366,6 +424,32 @@ def test_a_store_of_other_rows_is_refused(digits, tmp_path):
     assert run.sources[0].stores["train-0"] == foreign
 
 
+@pytest.mark.parametrize(
+    ("steps", "batch_size", "validation_rows"),
+    [(1500, 64, 180), (188, 64, 1500), (8 * 23, 64, 1500), (1000, 128, 50_000), (3, 8, 100), (40, 64, 0)],
+)
+def test_looks_at_validation_read_at_most_a_tenth_of_the_rows_that_are_trained_on(steps, batch_size, validation_rows):
+    every = resolve_evaluate_every(TrainConfig(batch_size=batch_size), steps, validation_rows)
+    looks = -(-steps // every)
+    assert looks == 1 or looks * validation_rows <= 0.1 * steps * batch_size
+    assert looks <= LOOKS
+    if every > 1:  # more often would be too often
+        more = -(-steps // (every - 1))
+        assert more > LOOKS or more * validation_rows > 0.1 * steps * batch_size
+
+
+def test_looks_that_a_recipe_asks_for_are_taken_whatever_they_cost():
+    assert resolve_evaluate_every(TrainConfig(evaluate_every=7), 100, 10**6) == 7
+
+
+def test_a_short_training_beside_many_validation_rows_looks_once_at_its_end(digits, store, tmp_path):
+    rows = sum(segment.num_rows for segment in digits.of("validation"))
+    run = make_run(tmp_path, digits, source(store), steps=20, batch_size=32)
+    assert 10 * 2 * rows > 20 * 32
+    result_of(run)
+    assert [each["step"] for each in records(run) if each["key"] == "validation.accuracy"] == [20]
+
+
 def test_a_ramp_rises_from_0_to_the_terms_weight(digits, store, tmp_path):
     run = make_run(tmp_path, digits, source(store), objective=[SOFT | {"ramp": {"steps": 4}}])
     weights = [training(run).stepper.objective.weights(step, 1000)[0] for step in (0, 1, 2, 4, 100)]
@@ -447,6 +531,7 @@ def test_one_and_two_workers_draw_the_same_augmentation_and_dropout(digits, stor
         "four parts": ({"accumulate": 4}, {"accumulate": 2}, {"model": "training_runs:Leaky", "augment": "noise"}),
         "a function": ({"accumulate": 2}, {"accumulate": 1}, {"augment": "training_runs:jittered"}),
         "rows alone": ({}, {}, {"augment": ["affine", "cutout"]}),
+        "class weights": ({"accumulate": 2}, {"accumulate": 1}, {"class_weights": "balanced"}),
         "two groups": ({}, {}, {"augment": "affine", "labelled_fraction": 0.25}),
         "all of it": (
             {"accumulate": 2},

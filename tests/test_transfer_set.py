@@ -21,6 +21,7 @@ from teachers.config.transfer_set import SplitConfig, TransferSetConfig
 from teachers.errors import DataError, StoreError
 from teachers.preparing.moments import mean_and_std, moments
 from teachers.preparing.prepare import prepare
+from teachers.preparing.segments import rows_per_part
 from teachers.preparing.splits import quotas, row_hashes, sample_keys, split_numbers
 from teachers.transfer_set.transfer_set import (
     NAME,
@@ -28,7 +29,6 @@ from teachers.transfer_set.transfer_set import (
     Column,
     TransferSet,
     content_hash,
-    rows_per_part,
     segment_digest,
 )
 
@@ -544,8 +544,8 @@ def test_when_an_old_row_is_not_what_it_was_everything_is_new(tmp_path, change):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"format": 4}', "format 4, this program reads 3; update"),
-        ('{"format": 1}', "format 1, this program reads 3; remove its folder and run the recipe again"),
+        ('{"format": 5}', "format 5, this program reads 4; update"),
+        ('{"format": 1}', "format 1, this program reads 4; remove its folder and run the recipe again"),
         ("{", "not readable as JSON"),
         ('{"format": 3}', "not a transfer"),
     ],

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def evaluate_teachers(context: Context, prepared: Built, taught: Mapping[str, Taught]) -> Built:
     recipe = context.recipe
-    segments = segments_of(prepared, "validation", "test")
+    segments = segments_of(prepared, "train", "validation", "test")
     labels = {name: taught[name].digests(segments) for name in recipe.teachers}
     stage = keys.evaluate_teachers_stage(recipe, prepared.digest, labels)
     networks = {place(number): taught[name].network for number, name in enumerate(recipe.teachers)}

@@ -9,8 +9,10 @@ from typing import Any, Literal
 from teachers.config.teacher import TeacherConfig
 from teachers.errors import RecipeError
 from teachers.process.waiting import SideBySide
+from teachers.transfer_set.transfer_set import TransferSet
 
 from ..cluster.capacity import workers_of
+from ..recipe.checks import weight_problems
 from ..recipe.model import Recipe, is_trained_here, name_in_recipe
 from ..recipe.seen_rows import seen_problems
 from ..stages import keys
@@ -69,7 +71,9 @@ def build(context: Context, until: Until = "export") -> Results:
 def train_in_order(context: Context, generations: Sequence[list[str]]) -> Results:
     """Everything that teaches these students and cohorts, and they themselves; who assists others labels for them."""
     results = Results(prepare.prepare(context))
-    if problems := [*seen_problems(context.recipe, results.prepared.stage.inputs["source"])]:
+    classes = TransferSet.open(results.prepared.folder).classes
+    problems = [*seen_problems(context.recipe, results.prepared.stage.inputs["source"])]
+    if problems := [*problems, *weight_problems(context.recipe, classes)]:
         raise RecipeError("\n".join(problems))
     with SideBySide("stage", 1 + len(context.recipe.who_teaches())) as threads:
         label_teachers(context, results, threads)

@@ -1,6 +1,7 @@
 """How a command ends: a message on stderr and an exit code, whatever has happened; a traceback goes to a file.
 
-Exit codes: 0 done, 1 run failed, 2 usage or recipe invalid, 3 quality gate missed, 4 environment unfit, 130/143 interrupted.
+Exit codes: 0 done, 1 run failed, 2 usage or recipe invalid, 3 quality gate missed, 4 environment unfit, 5 predictions that
+lack rows, 130/143 interrupted.
 """
 
 import atexit

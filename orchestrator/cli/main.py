@@ -18,7 +18,9 @@ from .interrupts import going_on
 from .jobs import jobs, submit
 from .listing import students, teachers
 from .options import with_address, with_json, with_log_format, with_overrides, with_recipe, with_verbose
-from .out import Out, brought, for_smoke
+from .out import Out, for_smoke
+from .predict import predict
+from .report import report
 from .status import status
 from .store import store
 from .telling import tell_and_leave
@@ -209,43 +211,6 @@ _verb("export", "Everything up to the student's model folder (safetensors, confi
 
 @collegium.command()
 @click.argument("out", type=Out(exists=True))
-@with_json
-def report(out: Path, as_json: bool) -> None:
-    """Write the newest run's report.html again, and send what MLflow could not take."""
-    from ..reporting.document import newest_report, write_report
-    from ..tracking.late import replay
-
-    folder, document = newest_report(out)
-    if "search" in document:
-        from ..reporting.study import told_again
-
-        document["search"] = told_again(document, out)
-    write_report(brought(folder), document)
-    for line in replay(out, document["recipe"]["tracking"]["uri"]):
-        click.echo(line, err=True)
-    click.echo(json.dumps(document, indent=1) if as_json else str(folder / "report.html"))
-
-
-@collegium.command()
-@click.argument("model", type=Out(exists=True))
-@click.argument("source", type=click.Path(path_type=Path, exists=True))
-@click.option(
-    "--output", type=click.Path(path_type=Path), help="*.parquet, *.csv or *.jsonl.  [default: JSON lines on stdout]"
-)
-@click.option("--inputs", multiple=True, metavar="COLUMN", help="Input column of SOURCE.  [default: the model's]")
-@click.option("--trust", multiple=True, metavar="MODULE:NAME", help="Architecture of yours that the folder may name.")
-def predict(model: Path, source: Path, output: Path | None, inputs: tuple[str, ...], trust: tuple[str, ...]) -> None:
-    """Class and probability of every row of SOURCE, by the model folder MODEL."""
-    from students.delivering.predict import predict_file
-
-    folder = brought(model)
-    num_rows = predict_file(folder, source, output, inputs=inputs, trust=trust, write_line=click.echo)
-    if output is not None:
-        click.echo(f"wrote {num_rows:,} rows to {output}")
-
-
-@collegium.command()
-@click.argument("out", type=Out(exists=True))
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="On 127.0.0.1.")
 def ui(out: Path, port: int) -> None:
     """Open the MLflow page of OUT: starts a light server on loopback, prints the link, stops with Ctrl-C."""
@@ -294,5 +259,5 @@ def schema(recipe: str, overrides: tuple[str, ...], resolved: bool) -> None:
     click.echo(json_schema(), nl=False)
 
 
-for command in (store, teachers, students, submit, jobs, status):
+for command in (predict, report, store, teachers, students, submit, jobs, status):
     collegium.add_command(command)

@@ -31,7 +31,8 @@ def tell_and_leave(finished: "Finished", out: Path, as_json: bool) -> None:
 
 def _tell(report: Mapping[str, Any], folder: Path, out: Path) -> None:
     from ..reporting import unjudged
-    from ..reporting.headline import learners, remarks
+    from ..reporting.comparison import text_table
+    from ..reporting.headline import learners, remarks, teachers_alone
 
     reused = sum(stage["reused"] for stage in report["stages"])
     click.echo(f"{len(report['stages'])} stages, {reused} of them reused")
@@ -41,8 +42,8 @@ def _tell(report: Mapping[str, Any], folder: Path, out: Path) -> None:
     if "students" in report:
         for name, student in learners(report).items():
             click.echo(f"{name}: {student['verdict']}")
-        for remark in remarks(report):
-            click.echo(remark)
+        for line in [*teachers_alone(report), *text_table(report["comparison"]), *remarks(report), *report["cautions"]]:
+            click.echo(line)
     if search := report.get("search"):
         _tell_study(search, folder)
     if (folder / "report.html").exists():

@@ -73,20 +73,20 @@ def row_notes(recipe: Recipe, seen: Look, rows: Rows | None) -> Iterator[str]:
 
 
 def budget_notes(recipe: Recipe, rows: Rows | None) -> Iterator[str]:
-    """Trainings that are too short to learn."""
+    """Trainings that are too short to learn, or to be stopped."""
     for name, teacher in recipe.teachers.items():
         if teacher.kind == "module" and teacher.train is not None:
-            yield from _too_short(f"teachers.{name}", teacher.train, rows, rows.labelled["train"] if rows else None)
+            yield from _of_training(f"teachers.{name}", teacher.train, rows, rows.labelled["train"] if rows else None)
     for name, learner in recipe.learners.items():
         drawn = rows.by_split["train"] if rows else None
         if drawn is not None and isinstance(learner, CodistillationCohort) and learner.own_rows:
             drawn //= len(learner.members)
-        yield from _too_short(name_in_recipe(recipe, name), learner.train, rows, drawn)
+        yield from _of_training(name_in_recipe(recipe, name), learner.train, rows, drawn)
 
 
-def _too_short(key: str, train: TrainConfig, rows: Rows | None, drawn: int | None) -> Iterator[str]:
+def _of_training(key: str, train: TrainConfig, rows: Rows | None, drawn: int | None) -> Iterator[str]:
     """`drawn`: the rows that the training draws from."""
-    from students.training.optimize import resolve_steps
+    from students.training.optimize import resolve_evaluate_every, resolve_steps
 
     if drawn == 0 or (drawn is None and train.epochs is not None):
         return
@@ -105,6 +105,13 @@ def _too_short(key: str, train: TrainConfig, rows: Rows | None, drawn: int | Non
             f"{key}.train: one_cycle over {passes}{of_rows} ({steps:,} steps of {train.batch_size:,}), "
             f"fewer than {FEWEST_EPOCHS}: the learning rate rises and falls before the rows were seen often enough; "
             f"give more `epochs` or `steps`, or another `schedule`"
+        )
+    looked_at = rows.by_split["validation"] if rows and rows.labelled["validation"] else 0
+    looks = -(-steps // resolve_evaluate_every(train, steps, looked_at))
+    if train.early_stopping is not None and train.early_stopping.patience >= looks:
+        yield (
+            f"{key}.train.early_stopping: patience {train.early_stopping.patience} is not less than the {looks} looks at "
+            f"validation of {steps:,} steps, so it never stops one; give a smaller `patience`, or `evaluate_every`"
         )
 
 

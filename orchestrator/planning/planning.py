@@ -12,6 +12,7 @@ from teachers.errors import RecipeError, StoreError
 from teachers.resources.pools import in_reach
 from teachers.storage import mirror
 from teachers.storage.place import place, spoken
+from teachers.transfer_set.transfer_set import SPLITS, TransferSet
 from teachers.users_code.imports import use_user_path
 
 from ..building.context import Taught, segments_of
@@ -156,7 +157,7 @@ class _Walk:
     """Follows the graph as far as its keys are known."""
 
     def __init__(self, recipe: Recipe, stages: Stages, made: Plan) -> None:
-        self.recipe, self.stages, self.made = recipe, stages, made
+        self.recipe, self.stages, self.made, self.built = recipe, stages, made, dict[str, Stage]()
 
     def note(self, stage: Stage) -> Built | None:
         """Write down what would happen to `stage`; its content if it is sealed."""
@@ -166,7 +167,9 @@ class _Walk:
             self._add(stage, "repair", str(error))
             return None
         if seal is None:
-            self._add(stage, "build", self.stages.reason(stage))
+            twin = self.built.setdefault(stage.key, stage)
+            told = ("build", self.stages.reason(stage)) if twin is stage else ("reuse", f"shared with {twin.title}")
+            self._add(stage, *told)
             return None
         self._add(stage, "reuse", "unchanged")
         return Built(stage, self.stages.folder(stage), seal, True, "unchanged", 0.0)
@@ -202,8 +205,7 @@ class _Walk:
 
     def exports(self, name: str, learner: Learned, evaluated: Built) -> None:
         for title, networks in to_export(self.recipe, name, learner).items():
-            digests = [network.digest for network in networks]
-            self.note(keys.export_stage(self.recipe, title, digests, evaluated.digest))
+            self.note(keys.export_stage(self.recipe, title, [each.digest for each in networks], evaluated.digest))
 
     def teacher(self, name: str, prepared: Built | None) -> Taught | None:
         config = self.recipe.teachers[name]
@@ -222,8 +224,6 @@ class _Walk:
         return self.labels(name, config, weights, prepared)
 
     def labels(self, name: str, config: TeacherConfig, weights: str, prepared: Built) -> Taught | None:
-        from teachers.transfer_set.transfer_set import TransferSet
-
         stages, live = label_stages(name, config, weights, TransferSet.open(prepared.folder))
         taught: Taught | None = Taught(name, config, live=live)
         for part, stage in stages.items():
@@ -275,7 +275,7 @@ class _Walk:
             until = self._first_missing(teachers, prepared, taught) if heard is None else f"distill/{name}"
             self.unknown("evaluate", name, until)
             return None
-        looked_at = segments_of(prepared, "validation", "test")
+        looked_at = segments_of(prepared, *SPLITS[student is not None :])  # of teachers train too, which they learnt
         labels = {teacher.name: teacher.digests(looked_at) for teacher in heard}
         if student is None:
             return self.note(keys.evaluate_teachers_stage(self.recipe, prepared.digest, labels))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from teachers.config.training import TrainConfig, unknown_classes
 from teachers.errors import CollegiumError, EnvironmentUnfit, RecipeError, StoreError
 from teachers.users_code.imports import load
 
@@ -85,12 +86,13 @@ def _configs(recipe: Recipe) -> Iterator[tuple[str, Any]]:
 
 
 def class_problems(recipe: Recipe, classes: Sequence[str] | None) -> Iterator[str]:
-    """Teachers whose declared classes do not fit the transfer set's."""
+    """Teachers whose declared classes do not fit the transfer set's, and weights of classes that are none."""
     from teachers.models.folder import read_config
     from teachers.soft_targets.combine.class_scores import align
 
     if classes is None:
         return
+    yield from weight_problems(recipe, classes)
     for name, teacher in recipe.teachers.items():
         if model.is_trained_here(teacher) and (
             strange := [each for each in teacher.classes or () if each not in classes]
@@ -108,3 +110,12 @@ def class_problems(recipe: Recipe, classes: Sequence[str] | None) -> Iterator[st
             continue  # told with the other problems of folders
         except RecipeError as error:
             yield f"teachers.{name}: {error}"
+
+
+def weight_problems(recipe: Recipe, classes: Sequence[str]) -> Iterator[str]:
+    """Names under `train.class_weights` that are no classes of who is trained."""
+    for where, config in _configs(recipe):
+        train = getattr(config, "train", None)
+        own = getattr(config, "classes", None) or classes  # of a teacher that learns some of them only
+        if isinstance(train, TrainConfig) and (problem := unknown_classes(train.class_weights, own)):
+            yield f"{where}.{problem}"

@@ -122,8 +122,11 @@ class Recipe(Config):
                     ("cohorts", name, "members", member),
                     f"the name {member!r} is taken by the report; choose another",
                 )
-        if not self.learners:
-            yield ("students",), "there is nobody to train; add a student, or a cohort under `cohorts`"
+        if not self.learners and not self.teachers:
+            yield (
+                ("students",),
+                "there is nobody to ask or to train; add teachers, a student, or a cohort under `cohorts`",
+            )
         if self.transfer_set.label is None:
             yield from self._label_problems()
 
@@ -131,6 +134,8 @@ class Recipe(Config):
         """Of a recipe whose rows have no label: what cannot be learnt or required without."""
         if self.transfer_set.labelled is not None:
             yield ("transfer_set", "labelled"), "there are no labels to keep: `label` is null"
+        if self.transfer_set.split.stratify:
+            yield ("transfer_set", "split", "stratify"), "there are no classes to divide: `label` is null"
         for name, teacher in self.teachers.items():
             if is_trained_here(teacher):
                 yield ("teachers", name), "there are no labels to train it with: `transfer_set.label` is null"

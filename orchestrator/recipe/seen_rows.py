@@ -111,10 +111,18 @@ def _learnt_test_rows(learnt: Learnt, ours: TransferSetConfig) -> str:
     pairs = {
         "split.seed": (there.seed, here.seed),
         "split.group_by": (there.group_by, here.group_by),
+        "split.stratify": (there.stratify, here.stratify),
         "id": (learnt.id, ours.id),
         "key_salt": (learnt.key_salt, ours.key_salt),
     }
     told = [f"{key} {theirs!r} there, {own!r} here" for key, (theirs, own) in pairs.items() if theirs != own]
+    if not told and here.stratify and _shares(there) != _shares(here):  # where a class is cut follows from all of them
+        told = [f"shares {_shares(there)} there, {_shares(here)} here, and `stratify`"]
     if not told and here.test_share > there.test_share + 1e-9:
         told = [f"split.test {there.test_share:g} there, {here.test_share:g} here"]
     return ", ".join(told)
+
+
+def _shares(split: SplitConfig) -> str:
+    train = "the rest" if split.train is None else f"{split.train:g}"
+    return f"{train}, {split.validation_share:g}, {split.test_share:g}"

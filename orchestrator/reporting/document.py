@@ -12,19 +12,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from students.runs.curves import read_records
 from teachers.errors import RecipeError, StoreError
 from teachers.process.log_lines import once
 from teachers.storage.seal import read_document, replace
-from teachers.transfer_set.transfer_set import TransferSet
+from teachers.transfer_set.transfer_set import SPLITS, TransferSet
 
+from .cautions import cautions
+from .comparison import comparison_of
 from .environment import environment
 from .fairness import about_augmentation, about_controls, about_labels
 from .headline import OVER_SEEDS, mean_of
 from .standing import told
 from .study import with_test_figures
 
-FORMAT = 2
+FORMAT = 3
 POINTS_OF_A_CURVE = 400
 
 log = logging.getLogger(__name__)
@@ -54,6 +58,7 @@ def build_report(
     }
     transfer_set, some, standings = TransferSet.open(prepared), next(iter(evaluations.values())), standings or {}
     counted = {**transfer_set.report, "judged_on": transfer_set.judged_on()}
+    counted["labelled_of_classes"] = labelled_of_classes(transfer_set)
     document = {
         "format": FORMAT,
         "recipe": dict(recipe),
@@ -63,6 +68,7 @@ def build_report(
         "teachers": {name: _accuracy_first(figures) for name, figures in teachers["teachers"].items()},
         "ensemble": _accuracy_first(teachers["ensemble"]) if teachers["ensemble"] else None,
         "agreement": teachers["agreement"],
+        **{key: teachers[key] for key in ("by_class", "confusion", "mistakes")},
         "students": {name: _student(evaluations[name]) for name in recipe["students"]},
         "cohorts": {
             name: _cohort(recipe["cohorts"][name], evaluations[name], drawn[name]) for name in recipe["cohorts"]
@@ -74,10 +80,43 @@ def build_report(
         "mlflow": dict(mlflow),
         "environment": environment(),
     }
+    document["comparison"] = comparison_of(_of_learners(recipe, evaluations), transfer_set)
+    document["cautions"] = cautions(document)
     return document | {"search": with_test_figures(search, document)} if search else document
 
 
-NO_TEACHERS: dict[str, Any] = {"teachers": {}, "ensemble": None, "agreement": None}
+NO_TEACHERS: dict[str, Any] = {
+    "teachers": {},
+    "ensemble": None,
+    "agreement": None,
+    "by_class": None,
+    "confusion": None,
+    "mistakes": [],
+}
+
+
+def _of_learners(
+    recipe: Mapping[str, Any], evaluations: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """The evaluations of students, and of members as `cohort.member`."""
+    members = {
+        f"{name}.{member}": found
+        for name in recipe["cohorts"]
+        for member, found in evaluations[name]["members"].items()
+    }
+    return {name: evaluations[name] for name in recipe["students"]} | members
+
+
+def labelled_of_classes(transfer_set: TransferSet) -> dict[str, dict[str, int]]:
+    """By split and class, rows whose label may be used."""
+    found: dict[str, dict[str, int]] = {}
+    for split in SPLITS:
+        counts = np.zeros(len(transfer_set.classes), np.int64)
+        for segment in transfer_set.of(split):
+            labels = transfer_set.usable_labels(segment)
+            counts += np.bincount(labels[labels >= 0], minlength=len(counts))
+        found[split] = dict(zip(transfer_set.classes, counts.tolist(), strict=True))
+    return found
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> tuple[Path, Path]:
@@ -128,6 +167,7 @@ def _student(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "ensemble": evaluation["ensemble"],
         "agreement_matrix": evaluation.get("agreement"),
         "by_class": evaluation.get("by_class"),
+        "confusion": evaluation.get("confusion"),
         "mistakes": evaluation.get("mistakes", []),
     }
 
@@ -205,6 +245,12 @@ def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
             f"{bad} rows could not be used and were dropped, first: {'; '.join(counted['first_bad_rows'][:3])}."
         )
     told += _about_duplicates(counted)
+    if divided := counted["stratified"]:
+        named = ", ".join(divided[:5]) + (f" and {len(divided) - 5} more" if len(divided) > 5 else "")
+        why = "" if recipe["transfer_set"]["split"]["stratify"] else "; each would have missed a split"
+        told.append(
+            f"Rows of {named} were divided by the shares of the split, not by their hash alone{why} (`split.stratify`)."
+        )
     if without := counted.get("without_label"):
         told.append(f"{without} training rows have no label; they are transfer data.")
     return told

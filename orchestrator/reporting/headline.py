@@ -79,6 +79,18 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
     return told
 
 
+def teachers_alone(report: Mapping[str, Any]) -> list[str]:
+    """What a run without a student came to."""
+    if learners(report) or not report["ensemble"]:
+        return []
+    each = ", ".join(f"{name} {percent(teacher['test_accuracy'])}" for name, teacher in report["teachers"].items())
+    together = report["ensemble"]
+    balanced = f"balanced {percent(together['balanced_accuracy'])}"
+    return [
+        f"teachers together: {percent(together['test_accuracy'])} of test rows, {balanced}; {each}; no student is in the recipe"
+    ]
+
+
 def mean_of(runs: Sequence[Mapping[str, Any]], key: str) -> float | None:
     """Over seeds; None where one has no such figure."""
     values = [run[key] for run in runs]

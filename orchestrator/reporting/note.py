@@ -11,7 +11,7 @@ from urllib.parse import quote
 from students.measuring.gain import with_interval
 
 from . import unjudged
-from .headline import learners, percent, remarks, spread
+from .headline import learners, percent, remarks, spread, teachers_alone
 from .study import short
 
 CHARACTERS = 8000
@@ -25,7 +25,7 @@ def note(report: Mapping[str, Any], *, out: Path | None = None, models: Sequence
             [*unjudged.lines(report), "", *unjudged.table(report)], [], ["", *_cost(report), *_links(report, models)]
         )
     head = [f"**{name}**: {learner['verdict']}\n" for name, learner in learners(report).items()]
-    head += [f"{remark}\n" for remark in remarks(report)]
+    head += [f"{remark}\n" for remark in [*teachers_alone(report), *remarks(report), *report["cautions"]]]
     head += [*_study(report["search"])] if "search" in report else []
     head += ["| who | test accuracy | gain over control (95%) |", "|---|---|---|"]
     tail = ["", *_cost(report), *_links(report, models)]

@@ -1,16 +1,18 @@
 """`report.html`: a report as a page that needs nothing else, and prints. Knows nothing but `report.json`."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jinja2
 import yaml
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from students.measuring.gain import points
 
 from . import plots
-from .by_class import class_table, mistakes
+from .by_class import class_table, confusions, mistakes
+from .comparison import page_table
 from .headline import OVER_SEEDS, curves_of, decimals, deep_link, learners, mean_of, percent, remarks, spread
 from .study_page import Plot, study_page
 from .unjudged import SAID
@@ -36,6 +38,8 @@ def page(report: Mapping[str, Any]) -> str:
         "points": points,
         "spread": spread,
         "short": plots.short,
+        "count": count,
+        "marked": marked,
         "seconds": seconds,
     }
     return environment.get_template("report.html.j2").render(
@@ -45,8 +49,8 @@ def page(report: Mapping[str, Any]) -> str:
         own={name: list(_student_plots(report, name)) for name in learners(report)},
         learners=learners(report),
         remarks=remarks(report),
-        by_class={name: class_table(student["by_class"]) for name, student in learners(report).items()},
-        mistakes={name: mistakes(report, student) for name, student in learners(report).items()},
+        judged=dict(_judged(report)),
+        compared=page_table(report["comparison"]),
         together=dict(_cohort_plots(report)),
         study=study_page(report["search"]) if "search" in report else None,
         tones={
@@ -61,6 +65,34 @@ def page(report: Mapping[str, Any]) -> str:
 def _recipe(report: Mapping[str, Any]) -> str:
     written: str = yaml.safe_dump(report["recipe"], sort_keys=False, allow_unicode=True)
     return written
+
+
+def _judged(report: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is told row by row and class by class of every student; without one, of the ensemble of all teachers."""
+    of: Mapping[str, Mapping[str, Any]] = learners(report)
+    who = {name: "student" for name in of}
+    if not of and report["by_class"]:
+        of, who = {"the teachers together": report}, {"the teachers together": "ensemble"}
+    for name, found in of.items():
+        yield (
+            name,
+            {
+                "classes": class_table(found["by_class"], who[name]),
+                "confusions": confusions(found["by_class"], found["confusion"]),
+                "mistakes": mistakes(report, found["mistakes"], len(of)),
+                "delivered": found.get("delivered"),
+            },
+        )
+
+
+def marked(text: str) -> Markup:
+    """Escaped, with what stands between backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def count(rows: float) -> str:
+    """Rows, which may be a mean over seeds: `1,204`, `3.3`."""
+    return f"{rows:,.0f}" if rows == int(rows) or rows >= 100 else f"{rows:.1f}"
 
 
 def seconds(value: float) -> str:
@@ -106,6 +138,8 @@ def _shared_plots(report: Mapping[str, Any]) -> Iterator[Plot]:
     ]
     for key, label, cost in costs:
         found = [{**point, key: cost(point["of"])} for point in _costed(report) if key in point["of"]]
+        if not found:
+            continue
         best = report["ensemble"]["test_accuracy"] if report["ensemble"] else None
         svg = plots.accuracy_against(found, key, label, best)
         yield f"Test accuracy against {label}, mean and standard deviation over seeds.", Markup(svg)

@@ -185,10 +185,13 @@ def _job(context: Context, taught: Results, heard: "Mapping[str, Source]", scrat
 
 def _num_looks(job: Job) -> int:
     from students.training.optimize import resolve_evaluate_every
+    from teachers.transfer_set.transfer_set import TransferSet
 
-    train = job.learner.train
+    train, transfer_set = job.learner.train, TransferSet.open(job.transfer_set)
     assert train.steps is not None
-    return -(-train.steps // resolve_evaluate_every(train, train.steps))
+    labelled = transfer_set.report["labelled"]["validation"]
+    rows = sum(segment.num_rows for segment in transfer_set.of("validation")) if labelled else 0
+    return -(-train.steps // resolve_evaluate_every(train, train.steps, rows))
 
 
 class Diary:

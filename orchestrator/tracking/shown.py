@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 VIEW_TAG = f"mlflow.sharedViewState.{SHARED_VIEW}"
 """Tag of an experiment, in which MLflow's page keeps a view that somebody shares: the link names its key."""
 ATTRIBUTES = ("Source", "Dataset", "Models")
+WIDTH = 220
+"""Of a column, in pixels: two figures are in sight beside MLflow's assistant."""
 MOST = 3
 """Students that a name or the columns have room for."""
 DIGEST = 12
@@ -54,8 +56,10 @@ def view(recipe: Recipe) -> str:
     metrics = ["search.best"] if recipe.search is not None else []
     for name in [*recipe.students, *recipe.members()][:MOST]:
         metrics += [f"students.{name}.test_accuracy", f"students.{name}.gain.mean"]
-    columns = [f"attributes.`{name}`" for name in ATTRIBUTES] + [f"metrics.`{fit_name(name)}`" for name in metrics]
-    return json.dumps({"selectedColumns": columns})
+    figures = [f"metrics.`{fit_name(name)}`" for name in metrics]
+    columns = [*figures, *(f"attributes.`{name}`" for name in ATTRIBUTES)]
+    widths = dict.fromkeys(columns, WIDTH)
+    return json.dumps({"selectedColumns": columns, "columnOrder": columns, "columnWidths": widths})
 
 
 def data_set(config: TransferSetConfig, transfer_set: "TransferSet", digest: str) -> dict[str, str]:

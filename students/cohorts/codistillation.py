@@ -115,7 +115,9 @@ class ListeningStepper(Stepper):
     ) -> None:
         super().__init__(run, session, rows, transfer_set, preprocessor, steps)
         self.preprocessor = preprocessor
-        self.config = ModelConfig(run.model, dict(run.arguments), transfer_set.classes, preprocessor.resolved())
+        self.config = ModelConfig(
+            run.model, dict(run.arguments), transfer_set.classes, preprocessor.resolved(), transfer_set.made_of
+        )
         """Of its generations."""
 
     def inputs(self, batch: dict[str, Tensor], views: Views) -> Network:

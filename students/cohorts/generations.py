@@ -98,5 +98,4 @@ def load_generation(folder: Path, step: int, trust: Sequence[str], device: torch
         if is_whole(folder_of(folder, step)):
             raise
         return None
-    model.module.requires_grad_(False)
     return Generation(step, model)

@@ -16,6 +16,7 @@ from teachers.transfer_set.transfer_set import TransferSet
 
 from ..config.cohort_terms import CohortTerm
 from ..config.student import PeerLossName, Term
+from ..objective.class_weights import class_weights
 from ..objective.objective import Objective, every_row, labels_of
 from ..objective.peer_targets import NEED_LABELS
 from ..objective.targets import (
@@ -97,7 +98,8 @@ def load_rows(
     if not labelled.all():
         columns["has_label"] = torch.from_numpy(labelled.astype(np.float32))
     held = {each for each, once in zip(together, division.targets, strict=True) if once}
-    objective, targets = bring_targets(run, voices, combinations, train.num_rows, held)
+    weights = class_weights(run.train.class_weights, labels[labelled], transfer_set.classes, run.stage_name)
+    objective, targets = bring_targets(run, voices, combinations, train.num_rows, held, weights)
     columns |= (
         targets.columns
         if only is None
@@ -177,15 +179,19 @@ def bring_targets(
     combinations: Sequence[Combination | None],
     num_rows: int,
     held: Set[Combination],
+    weights: Tensor | None,
 ) -> tuple[Objective, Targets]:
-    """The objective of `run`, and the columns of soft targets that it needs; those of `held` are combined once."""
+    """The objective of `run`, and the columns of soft targets that it needs; those of `held` are combined once.
+
+    `weights`: of classes.
+    """
     targets = Targets(voices, num_rows, held)
     asks: list[Callable[[Batch], Asked]] = []
     for number, (term, combination) in enumerate(zip(run.objective, combinations, strict=True)):
         if combination is not None:
             check_encodings(term, number, combination, voices)
         asks.append(ask_without_teachers(term, run) if combination is None else targets.answer(combination))
-    return Objective(run.objective, asks), targets
+    return Objective(run.objective, asks, weights), targets
 
 
 def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Callable[[Batch], Asked]:

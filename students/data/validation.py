@@ -25,6 +25,8 @@ class Validation:
     ) -> None:
         self.split, self.preprocessor, self.session = MergedSplit(transfer_set, "validation"), preprocessor, session
         self.num_labelled = int((self.split.usable_labels() >= 0).sum())
+        self.num_rows = self.split.num_rows if self.num_labelled else 0
+        """That a look reads: without a label there is none."""
         self.held: list[tuple[Network, Tensor]] | None = None
         if is_held:
             self.held = list(self._read())

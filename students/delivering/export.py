@@ -1,4 +1,4 @@
-"""The deliverable: a model folder with its card, figures, recipe and checksums, that needs nothing else to be used.
+"""The deliverable: a model folder with its card, figures, recipe and checksums, that needs nothing but Collegium.
 
 Knows nothing of how the figures came about.
 """
@@ -12,7 +12,7 @@ import jinja2
 import yaml
 
 from teachers.errors import StoreError
-from teachers.models.folder import CONFIG, WEIGHTS, ModelConfig, read_config
+from teachers.models.folder import CONFIG, WEIGHTS, ModelConfig, foreign_code, read_config
 from teachers.storage.seal import local, publish, sha256_file
 
 from ..measuring.gain import points
@@ -86,7 +86,14 @@ def model_card(name: str, config: ModelConfig, figures: Mapping[str, Any], recip
     student = recipe["students"].get(learner) or recipe["cohorts"][learner]
     inputs = [dict(column) for column in config.preprocess.get("columns", [])]
     return template.render(
-        name=name, front=front, config=config, figures=figures, recipe=recipe, student=student, inputs=inputs
+        name=name,
+        front=front,
+        config=config,
+        figures=figures,
+        recipe=recipe,
+        student=student,
+        inputs=inputs,
+        foreign=foreign_code(config),
     )
 
 

@@ -3,6 +3,7 @@
 Knows nothing of recipes: the pipeline says whose stores, which runs and which combination.
 """
 
+import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from .labelled import Labelled, ask
 from .mistakes import confident_mistakes
 from .unjudged import is_judged, student_unjudged, teachers_unjudged
 
-FORMAT = 2
+FORMAT = 3
 
 
 def evaluate_teachers(
@@ -39,8 +40,9 @@ def evaluate_teachers(
     """`evaluation.json` of the teachers and of their ensemble (`mean_probability`), from their label stores.
 
     `folders`: of the teachers that are model folders; those get parameters, bytes and latency too. `validation` is told
-    where the stores cover the validation split. Where no row has a label, what `teachers_unjudged` gives. Raises DataError
-    when only `split` has none.
+    where the stores cover the validation split, `training` (accuracy on the labelled training rows, of which a teacher may
+    have learnt) for each whose stores cover those. Where no row has a label, what `teachers_unjudged` gives. Raises
+    DataError when only `split` has none.
     """
     data = TransferSet.open(transfer_set)
     if not is_judged(data, split):
@@ -51,13 +53,21 @@ def evaluate_teachers(
     figures = {**heard.figures(rows.labels), "ensemble": together}
     for name, looked_at in _validation(data, sources).items():
         figures[name]["validation"] = looked_at
+    for name, looked_at in _training(data, sources).items():
+        figures[name]["training"] = looked_at
     for name, folder in (folders or {}).items():
         figures[name] |= footprint_of(folder, rows, trust, threads)
+    everyone = {**heard.alone, "ensemble": heard.together}
     return {
         "format": FORMAT,
         "ensemble": figures.pop("ensemble"),
         "teachers": figures,
-        "agreement": classification.agreement_matrix({**heard.alone, "ensemble": heard.together}),
+        "by_class": classification.by_class(
+            {name: [logits] for name, logits in everyone.items()}, rows.labels, data.classes, heard.unsure
+        ),
+        "confusion": classification.confusion(heard.together, rows.labels),
+        "mistakes": confident_mistakes(heard.together, heard.together, rows),
+        "agreement": classification.agreement_matrix(everyone),
         "rows": len(rows.labels),
         "commonest": rows.commonest(),
     }
@@ -143,7 +153,11 @@ def document_of(
         "agreement": classification.agreement_matrix(
             everyone | {kind: by_seed[chosen] for kind, by_seed in said.items()}
         ),
-        "by_class": classification.by_class(over_seeds, rows.labels, rows.transfer_set.classes),
+        "by_class": classification.by_class(over_seeds, rows.labels, rows.transfer_set.classes, heard.unsure),
+        "confusion": classification.confusion(students[chosen], rows.labels),
+        "right": {
+            kind: [packed(logits, rows) for _, logits in sorted(by_seed.items())] for kind, by_seed in said.items()
+        },
         "mistakes": confident_mistakes(students[chosen], heard.together, rows),
         "rows": len(rows.labels),
         "commonest": rows.commonest(),
@@ -154,7 +168,23 @@ def _gain(students: Mapping[int, Tensor], others: Mapping[int, Tensor] | None, r
     return paired_gain(_right(students, rows), _right(others, rows), rows.groups) if others else None
 
 
-def _validation(transfer_set: TransferSet, sources: Sequence[Source]) -> dict[str, dict[str, float | None]]:
+def packed(logits: Tensor, rows: Labelled) -> str:
+    """Which rows are right, in their order: a bit each, in base64. `orchestrator.reporting.comparison` reads it."""
+    right = (logits.argmax(-1) == rows.labels).numpy()
+    return base64.b64encode(np.packbits(right).tobytes()).decode()
+
+
+def _training(transfer_set: TransferSet, sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
+    """Of teachers who have labelled the training rows."""
+    rows = Labelled.of(transfer_set, "train")
+    there = [source for source in sources if all(segment.name in source.stores for segment in rows.segments)]
+    if not there or not len(rows.labels):
+        return {}
+    heard = hear(rows, there, "mean_probability")
+    return {name: _short(logits, rows.labels, name not in heard.class_only) for name, logits in heard.alone.items()}
+
+
+def _validation(transfer_set: TransferSet, sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
     rows = Labelled.of(transfer_set, "validation")
     covered = all(segment.name in source.stores for source in sources for segment in rows.segments)
     if not covered or not len(rows.labels):
@@ -165,8 +195,9 @@ def _validation(transfer_set: TransferSet, sources: Sequence[Source]) -> dict[st
     return {name: _short(logits, rows.labels, sure) for name, (logits, sure) in said.items()}
 
 
-def _short(logits: Tensor, labels: Tensor, sure: bool) -> dict[str, float | None]:
+def _short(logits: Tensor, labels: Tensor, sure: bool) -> dict[str, float | int | None]:
     return {
+        "rows": len(labels),
         "accuracy": classification.accuracy(logits, labels),
         "nll": classification.nll(logits, labels) if sure else None,
     }

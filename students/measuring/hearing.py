@@ -49,6 +49,11 @@ class Heard:
         """Whether the probabilities of all together are theirs."""
         return not self.class_only
 
+    @property
+    def unsure(self) -> frozenset[str]:
+        """Whose probabilities are not their own; `ensemble` too, where one of its teachers is among them."""
+        return self.class_only | {"ensemble"} if self.class_only else self.class_only
+
     def figures(self, labels: Tensor) -> dict[str, dict[str, Any]]:
         """Of every teacher."""
         return {

@@ -15,9 +15,14 @@ from ..config.student import LossName
 Loss = Callable[..., Tensor]
 
 
-def hard(student: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy with the labels `target`, int64 `[rows]`, of logits `[rows, classes]`; per row `[rows]`."""
-    return F.cross_entropy(student, target, reduction="none", label_smoothing=label_smoothing)
+def hard(
+    student: Tensor, target: Tensor, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy with the labels `target`, int64 `[rows]`, of logits `[rows, classes]`; per row `[rows]`.
+
+    `class_weights` `[classes]`: of each class; a mean of such rows is over the sum of their weights, as torch has it.
+    """
+    return F.cross_entropy(student, target, class_weights, reduction="none", label_smoothing=label_smoothing)
 
 
 def soft(student: Tensor, target: Tensor, *, temperature: float) -> Tensor:

@@ -71,13 +71,15 @@ def every_row(batch: Batch) -> Asked:
     return batch["label"], None
 
 
-def bound_loss(term: Term | CohortTerm) -> Loss:
+def bound_loss(term: Term | CohortTerm, class_weights: Tensor | None = None) -> Loss:
     """The term's function of (student, target)."""
     if isinstance(term, ImportedTerm):
         return partial(load(term.loss), temperature=term.temperature, **resolved(term.arguments))
     keywords: dict[str, Any] = {}
     if isinstance(term, HardTerm):
         keywords = {"label_smoothing": term.label_smoothing}
+        if class_weights is not None:
+            return WeightedHard(term.label_smoothing, class_weights)
     elif isinstance(term, SoftTerm):
         keywords = {"temperature": term.temperature}
     elif isinstance(term, PeerTerm):
@@ -85,10 +87,32 @@ def bound_loss(term: Term | CohortTerm) -> Loss:
     return partial(LOSSES[term.loss], **keywords)
 
 
-class Objective:
-    """The terms of one run. `names` are those of its curves."""
+class WeightedHard:
+    """`hard` with class weights, which are brought once to where the logits are."""
 
-    def __init__(self, terms: Sequence[Term | CohortTerm], asks: Sequence[Callable[[Batch], Asked]]) -> None:
+    def __init__(self, label_smoothing: float, class_weights: Tensor) -> None:
+        self.label_smoothing, self.class_weights = label_smoothing, class_weights
+
+    def __call__(self, student: Tensor, target: Tensor) -> Tensor:
+        self.class_weights = self.class_weights.to(student)
+        return LOSSES["hard"](student, target, label_smoothing=self.label_smoothing, class_weights=self.class_weights)
+
+    def count(self, labels: Tensor, weight: Tensor | None) -> Tensor:
+        """The sum of the weights of the labels' classes, over the rows that take part."""
+        self.class_weights = self.class_weights.to(labels.device)
+        of_rows = self.class_weights[labels]
+        return of_rows.sum() if weight is None else torch.where(weight > 0, of_rows, 0.0).sum()
+
+
+class Objective:
+    """The terms of one run. `names` are those of its curves; `class_weights` f32 `[classes]`: of its `hard` terms."""
+
+    def __init__(
+        self,
+        terms: Sequence[Term | CohortTerm],
+        asks: Sequence[Callable[[Batch], Asked]],
+        class_weights: Tensor | None = None,
+    ) -> None:
         seen: Counter[str] = Counter()
         self.terms: list[TermAtWork] = []
         for number, (term, ask) in enumerate(zip(terms, asks, strict=True)):
@@ -96,10 +120,8 @@ class Objective:
             seen[name] += 1
             numbered = name if seen[name] == 1 else f"{name}_{seen[name]}"
             key = f"objective.{number}.loss"
-            hears = hears_what(term)
-            self.terms.append(
-                TermAtWork(numbered, key, term.loss, bound_loss(term), term.weight, term.ramp, ask, hears)
-            )
+            loss, hears = bound_loss(term, class_weights), hears_what(term)
+            self.terms.append(TermAtWork(numbered, key, term.loss, loss, term.weight, term.ramp, ask, hears))
         self.names = tuple(term.name for term in self.terms)
         self.constants: dict[tuple[float, ...], Tensor] = {}
 
@@ -108,12 +130,18 @@ class Objective:
         return [term.ask(batch) for term in self.terms]
 
     def counts(self, asked: Sequence[Asked], batch_size: int, session: Session) -> Tensor:
-        """Rows of the global batch that take part in each term, f32 `[terms]`, at least 1."""
-        if all(weight is None for _, weight in asked):
+        """Rows of the global batch that take part in each term, with the weights of their classes where it has some;
+        f32 `[terms]`, 1 where there are none."""
+        weighted = [term.loss if isinstance(term.loss, WeightedHard) else None for term in self.terms]
+        if not any(weighted) and all(weight is None for _, weight in asked):
             return self._constant((float(batch_size),) * len(asked), session.device)
         rows = torch.tensor(batch_size / session.world, device=session.device)
-        here = [rows if weight is None else (weight > 0).sum() for _, weight in asked]
-        return session.all_reduce_sum(torch.stack([count.float() for count in here])).clamp_(min=1)
+        here = [
+            loss.count(target, weight) if loss is not None else rows if weight is None else (weight > 0).sum()
+            for loss, (target, weight) in zip(weighted, asked, strict=True)
+        ]
+        counts = session.all_reduce_sum(torch.stack([count.float() for count in here]))
+        return counts.where(counts > 0, 1.0)
 
     def sums(self, student: Tensor, asked: Sequence[Asked], heard: Heard = NOTHING) -> Tensor:
         """The sum of each term, unweighted, over the given rows: `[terms]`."""

@@ -11,6 +11,9 @@ from teachers.config.training import OptimizerName, ScheduleName, TrainConfig
 
 DEFAULT_STEPS = 1000
 LOOKS = 20
+"""At validation, in the course of a training; fewer where they would cost more than a tenth of it."""
+SHARE_OF_LOOKS = 0.1
+"""Most that all looks together read, of the rows that all steps train on. A row that is looked at takes no backward pass, so of the time it is less."""
 
 
 def resolve_steps(train: TrainConfig, num_rows: int) -> int:
@@ -25,9 +28,12 @@ def resolve_steps(train: TrainConfig, num_rows: int) -> int:
     return max(1, math.ceil(train.epochs * num_rows / train.batch_size))
 
 
-def resolve_evaluate_every(train: TrainConfig, steps: int) -> int:
-    """Steps between two looks at validation."""
-    return train.evaluate_every or max(1, math.ceil(steps / LOOKS))
+def resolve_evaluate_every(train: TrainConfig, steps: int, validation_rows: int) -> int:
+    """Steps between two looks at `validation_rows`; the last step is always followed by one."""
+    if train.evaluate_every is not None:
+        return train.evaluate_every
+    affordable = int(SHARE_OF_LOOKS * steps * train.batch_size / max(validation_rows, 1))
+    return max(1, math.ceil(steps / max(1, min(LOOKS, affordable))))
 
 
 def adamw(parameters: Iterable[Parameter], train: TrainConfig, fused: bool) -> Optimizer:

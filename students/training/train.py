@@ -81,7 +81,7 @@ class Training:
     def __init__(self, run: Run, session: Session, data: Data, stepper: Stepper | None = None) -> None:
         self.run, self.session, self.data = run, session, data
         self.steps = budget(run, data.rows)
-        self.evaluate_every = resolve_evaluate_every(run.train, self.steps)
+        self.evaluate_every = resolve_evaluate_every(run.train, self.steps, data.validation.num_rows)
         self.stepper = stepper or make_stepper(run, session, data, Stepper).start()
         self.module = self.stepper.module
         """What is delivered."""
@@ -222,7 +222,8 @@ class Training:
     def publish(self) -> None:
         run, progress = self.run, self.progress
         preprocess = self.data.preprocessor.resolved()
-        config = ModelConfig(run.model, dict(run.arguments), self.data.transfer_set.classes, preprocess)
+        rows = self.data.transfer_set
+        config = ModelConfig(run.model, dict(run.arguments), rows.classes, preprocess, rows.made_of)
         result = RunResult(run.name, run.folder, run.seed, progress.step, progress.best_step, progress.best)
         publish_result(run, progress.best_weights or self.module.state_dict(), config, result)
 

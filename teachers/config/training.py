@@ -1,5 +1,6 @@
 """What a recipe can say of training a network; the same engine trains students, controls and teachers."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -15,6 +16,12 @@ Augment = Annotated[
 ]
 
 
+ClassWeights = Annotated[
+    Annotated[Literal["balanced"], Tag("balanced")]
+    | Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1), Tag("by name")],
+    Discriminator(lambda value: "by name" if isinstance(value, dict) else "balanced"),
+]
+
 OptimizerName = Literal["adamw", "sgd"]
 ScheduleName = Literal["one_cycle", "cosine", "constant"]
 PrecisionName = Literal["float32", "bfloat16"]
@@ -23,6 +30,18 @@ PrecisionName = Literal["float32", "bfloat16"]
 def transforms_of(augment: str | list[str] | None) -> list[str]:
     """The steps of an augmentation, in order."""
     return augment if isinstance(augment, list) else [] if augment is None else [augment]
+
+
+def unknown_classes(weights: ClassWeights | None, classes: Sequence[str]) -> str:
+    """What is wrong with the names of `class_weights`; empty where all are among `classes`."""
+    strange = [name for name in weights if name not in classes] if isinstance(weights, dict) else []
+    if not strange:
+        return ""
+    known = ", ".join(classes[:10]) + (f" and {len(classes) - 10} more" if len(classes) > 10 else "")
+    return (
+        f"train.class_weights names {', '.join(map(repr, strange))}, and the classes are {known}; write a class as it is "
+        f"called there"
+    )
 
 
 class EarlyStopping(Config):
@@ -56,7 +75,7 @@ class TrainConfig(Config):
     accumulate: int = Field(1, ge=1)
     """Equal parts that a worker's share of a batch is computed in, to save memory; dropout is drawn for each part."""
     evaluate_every: int | None = Field(None, ge=1)
-    """Steps between two looks at validation; null: a twentieth of all steps."""
+    """Steps between two looks at validation; null: a twentieth of all steps, or more where 20 looks would read more than a tenth of the rows that are trained on. After the last step there is always one."""
     early_stopping: EarlyStopping | None = None
     """Null: train to the end and keep the best weights."""
     augment: Augment | None = None
@@ -65,6 +84,8 @@ class TrainConfig(Config):
     """Files and folders that functions of `augment` read; they count by content."""
     labelled_fraction: float | None = Field(None, gt=0, lt=1)
     """Share of labelled rows in every batch; null: as they come."""
+    class_weights: ClassWeights | None = None
+    """Weight of a row in `hard`, by its class. `balanced`: labelled rows / (classes that have any * rows of the class); or by name, where a class that is not named has 1. The term is a weighted mean, as torch's. Null: every row counts alike. A control has its student's."""
     shuffle_window: int | None = Field(None, ge=1)
     """Rows that are shuffled together, for data that does not fit memory; null: all."""
     workers: int = Field(1, ge=1)

@@ -107,8 +107,20 @@ class SplitConfig(Config):
     """Another seed, another split."""
     group_by: str | None = None
     """Column whose equal values always fall into the same split."""
+    stratify: bool | None = None
+    """`true`: every class is divided by the shares, to within a row or a tenth of what it should have, and none misses a split where it has a row for each. Null: only classes that would miss a split are divided so, and none with `limit`. `false`: by the hash alone."""
     files: SplitFiles | None = None
     """Files that are the splits."""
+
+    @model_validator(mode="after")
+    def can_be_stratified(self) -> Self:
+        if self.stratify and self.group_by is not None:
+            raise ValueError(
+                "`stratify` would part the rows of a group, which `group_by` keeps together; give one of them"
+            )
+        if self.stratify and self.files is not None and self.files.validation is not None:
+            raise ValueError("the files are the splits, so there is nothing to `stratify`; remove it")
+        return self
 
     @model_validator(mode="after")
     def shares_add_up(self) -> Self:
@@ -182,6 +194,16 @@ class TransferSetConfig(Config):
     """Rows whose inputs are exactly those of a row of another split are counted in the report; `drop` takes them out of the split that learns or chooses: test rows stay, of the rest validation rows."""
     views: Literal[0] = 0
     """Replayable augmentations of every training row; view 0 is the row itself."""
+
+    @property
+    def stratifies(self) -> Literal["no", "missing", "all"]:
+        """Which classes may be divided otherwise than by the hash of each row alone."""
+        divided = self.split.files is None or self.split.files.validation is None
+        if self.label is None or self.split.group_by is not None or not divided or self.split.stratify is False:
+            return "no"
+        if self.split.stratify:
+            return "all"
+        return "missing" if self.limit is None else "no"
 
     @property
     def labelled_by_split(self) -> dict[Literal["train", "validation", "test"], int]:

@@ -161,7 +161,7 @@ def _module(
     module = build_module(config.model, config.arguments, num_classes=len(names), input_shape=preprocessor.input_shape)
     load_state(module, _weights(config), str(config.weights), TeacherError)
     about = ModelConfig(config.model, config.arguments, names, preprocessor.resolved())
-    return _network(LoadedModel(module.to(device).eval(), about, preprocessor, torch.device(device)), config.output)
+    return _network(LoadedModel(module.to(device), about, preprocessor), config.output)
 
 
 def _network(model: LoadedModel, output: OutputKind) -> Teacher:

@@ -7,10 +7,11 @@ to be harmless, and that is checked before anything is imported.
 
 import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors
@@ -30,6 +31,14 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 OWN_ARCHITECTURES = ("teachers.zoo", "students.models")
 
+Vouching = Literal["recipe", "command", "python"]
+"""Where somebody says that foreign code may be used."""
+VOUCHED: dict[Vouching, Callable[[Sequence[str]], str]] = {
+    "recipe": lambda names: f"list it under `trust:` in the recipe: [{', '.join(names)}]",
+    "command": lambda names: f"add {' '.join(f'--trust {name}' for name in names)}",
+    "python": lambda names: f"pass trust=[{', '.join(map(repr, names))}]",
+}
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -39,25 +48,34 @@ class ModelConfig:
     arguments: dict[str, Any]
     classes: tuple[str, ...]
     preprocess: dict[str, Any]
+    inputs: tuple[dict[str, Any], ...] = ()
+    """How its columns are made of a source's (`InputPlan.document()`); empty where nobody has said."""
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A network in evaluation mode, with what it needs to be asked."""
+class LoadedModel(nn.Module):
+    """A network with its preprocessing, in evaluation mode, without gradients (`requires_grad_()` gives it some)."""
 
-    module: nn.Module
-    config: ModelConfig
-    preprocessor: Preprocessor
-    device: torch.device
+    def __init__(self, module: nn.Module, config: ModelConfig, preprocessor: Preprocessor) -> None:
+        super().__init__()
+        self.module, self.config, self.preprocessor = module, config, preprocessor
+        self.eval().requires_grad_(False)
 
-    @torch.inference_mode()
-    def __call__(self, inputs: Mapping[str, np.ndarray | Tensor]) -> Tensor:
+    @property
+    def device(self) -> torch.device:
+        return next((tensor.device for tensor in chain(self.parameters(), self.buffers())), torch.device("cpu"))
+
+    def forward(self, inputs: Mapping[str, np.ndarray | Tensor]) -> Tensor:
         """Canonical inputs `{column: [rows, ...]}` to logits f32 `[rows, C]` on the model's device."""
         moved = {name: _tensor(column).to(self.device) for name, column in inputs.items()}
         ready = self.preprocessor(moved)
         with calling("model", self.config.model):
             logits: Tensor = self.module(ready)
             return logits.float()
+
+    def example(self, num_rows: int = 2) -> dict[str, Tensor]:
+        """Canonical inputs of zeros: what names, shapes and dtypes it takes. For `torch.export` and the like."""
+        wide = [plan["name"] for plan in self.config.inputs if plan["wide"]]
+        return self.preprocessor.zeros(num_rows, self.device, wide)
 
 
 def _tensor(column: np.ndarray | Tensor) -> Tensor:
@@ -124,20 +142,28 @@ def read_config(folder: Path) -> ModelConfig:
                 f"{path}: {key} is {document[key]!r:.60}, expected a {kind.__name__}, as Collegium writes it"
             )
     fields = {name: document[name] for name in ("model", "arguments", "preprocess")}
-    return ModelConfig(classes=tuple(map(str, document["classes"])), **fields)
+    classes, inputs = tuple(map(str, document["classes"])), tuple(document.get("inputs", ()))
+    return ModelConfig(classes=classes, **fields, inputs=inputs)
 
 
 PARTS: dict[str, type] = {"model": str, "arguments": dict, "preprocess": dict, "classes": list}
 
 
-def load_model(folder: Path, *, trust: Sequence[str] = (), device: str | torch.device = "cpu") -> LoadedModel:
+def load_model(
+    folder: Path,
+    *,
+    trust: Sequence[str] = (),
+    device: str | torch.device = "cpu",
+    vouching: Vouching = "recipe",
+) -> LoadedModel:
     """Open a model folder.
 
-    `trust` holds import strings, or modules, that it may name besides `teachers.zoo` and `students.models`. Raises
-    StoreError when it names another, before that is imported, or when its weights do not fit its architecture.
+    `trust` holds import strings, or modules, that it may name besides `teachers.zoo` and `students.models`; `vouching`:
+    where whoever asks says so. Raises StoreError when it names others, before these are imported, or when its weights do
+    not fit its architecture.
     """
     config = read_config(folder)
-    check_trusted(config, trust, folder)
+    check_trusted(config, trust, folder, vouching)
     try:
         preprocessor = Preprocessor.from_resolved(config.preprocess)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -146,20 +172,29 @@ def load_model(folder: Path, *, trust: Sequence[str] = (), device: str | torch.d
         config.model, config.arguments, num_classes=len(config.classes), input_shape=preprocessor.input_shape
     )
     load_state(module, read_safetensors(seal.local(folder, WEIGHTS), StoreError), f"{folder / WEIGHTS}", StoreError)
-    return LoadedModel(module.to(device).eval(), config, preprocessor, torch.device(device))
+    return LoadedModel(module.to(device), config, preprocessor)
 
 
-def check_trusted(config: ModelConfig, trust: Sequence[str], folder: Path) -> None:
+def check_trusted(config: ModelConfig, trust: Sequence[str], folder: Path, vouching: Vouching = "recipe") -> None:
     """Raise StoreError when the folder names code that nobody vouched for. Imports nothing but our own modules."""
-    for named in [config.model, config.preprocess.get("function"), *models_within(config.arguments)]:
-        module = str(named).partition(":")[0]
-        if named is None or module in trust or named in trust:
-            continue
-        if module not in OWN_ARCHITECTURES or getattr(imports.load(named), "__module__", None) not in OWN_ARCHITECTURES:
-            raise StoreError(
-                f"{folder / CONFIG} names {named!r}, which is not one of Collegium's own architectures "
-                f"({', '.join(OWN_ARCHITECTURES)}); if you know what it is, list it under `trust:` in the recipe"
-            )
+    strange = [name for name in foreign_code(config) if name not in trust and name.partition(":")[0] not in trust]
+    if strange:
+        raise StoreError(
+            f"{folder / CONFIG} names {', '.join(map(repr, strange))}, not of Collegium's own architectures "
+            f"({', '.join(OWN_ARCHITECTURES)}); if you know what that is, {VOUCHED[vouching](strange)}"
+        )
+
+
+def foreign_code(config: ModelConfig) -> list[str]:
+    """The import strings in a folder that are not Collegium's own."""
+    named = [config.model, config.preprocess.get("function"), *models_within(config.arguments)]
+    return [name for name in dict.fromkeys(str(name) for name in named if name is not None) if not _is_own(name)]
+
+
+def _is_own(name: str) -> bool:
+    if name.partition(":")[0] not in OWN_ARCHITECTURES:
+        return False
+    return getattr(imports.load(name), "__module__", None) in OWN_ARCHITECTURES
 
 
 def models_within(arguments: Any) -> Iterator[str]:

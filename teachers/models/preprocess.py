@@ -3,7 +3,7 @@
 Plain tensor operations on whatever device the inputs are on. Knows nothing of networks or of where rows come from.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -63,13 +63,19 @@ class ColumnTransform:
         if self.mean is None or self.std is None:
             return values / scale if scale != 1.0 else values
         where = values.device, values.dtype
+        if torch.compiler.is_compiling():  # constants of the graph; kept, they would be tensors of nowhere ever after
+            mean, std = self._numbers(values, scale)
+            return (values - mean) / std
         if where not in self.on_device:  # moved there once, not with every batch
             with torch.inference_mode(False):
-                numbers = torch.tensor([self.mean, self.std], dtype=torch.float64) * scale
-                mean, std = numbers.to(*where).view(2, -1, *[1] * (values.ndim - 2))
-            self.on_device[where] = mean, std
+                self.on_device[where] = self._numbers(values, scale)
         mean, std = self.on_device[where]
         return values.sub(mean).div_(std)
+
+    def _numbers(self, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        numbers = torch.tensor([self.mean, self.std], dtype=torch.float64) * scale
+        mean, std = numbers.to(values.device, values.dtype).view(2, -1, *[1] * (values.ndim - 2))
+        return mean, std
 
 
 class Preprocessor:
@@ -140,11 +146,16 @@ class Preprocessor:
 
     def of_zeros(self, num_rows: int, device: torch.device | str = "cpu") -> Inputs:
         """What the network takes of `num_rows` rows of zeros: in its shapes, its names and its dtypes."""
+        return self(self.zeros(num_rows, device))
+
+    def zeros(self, num_rows: int, device: torch.device | str = "cpu", wide: Collection[str] = ()) -> dict[str, Tensor]:
+        """Canonical rows of zeros; `wide`: columns of float64 beside those that say it themselves."""
         given = {}
         for column in self.columns:
-            dtype = torch.uint8 if column.kind == "image" else torch.float64 if column.wide else torch.float32
+            is_wide = column.wide or column.name in wide
+            dtype = torch.uint8 if column.kind == "image" else torch.float64 if is_wide else torch.float32
             given[column.name] = torch.zeros(num_rows, *column.shape, dtype=dtype, device=device)
-        return self(given)
+        return given
 
     @property
     def bytes_per_row(self) -> int:

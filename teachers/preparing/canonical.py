@@ -4,11 +4,11 @@ Features are float32, or float64 where float32 would round what the source can h
 are normalised. Knows nothing of splits or keys. No Python per row but where an encoded image is decoded.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from dataclasses import replace as changed
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from ..errors import StoreError
 from ..storage.seal import inside
 from ..transfer_set.transfer_set import Column, Kind
 from .arrow_types import is_list, is_number, is_text, shape_of, storage_shape
-from .images import BadRow, Resize, decode_image, resized
+from .images import BadRow, Resize, decode_image, in_channels, resized
 
 FEATURES = "features"
 """The column that scalar columns are joined to."""
@@ -48,6 +48,22 @@ class InputPlan:
     resample: ResampleName = "bilinear"
     wide: bool = False
     """Numbers that are kept in float64."""
+    types: tuple[str, ...] = ()
+    """Of `sources`, in Arrow's words."""
+    fixed: bool = False
+    """A model is there that takes `shape`: colour becomes grey where it takes grey, a flat image has its own channels."""
+
+    def document(self) -> dict[str, Any]:
+        """JSON for a manifest or a model folder."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any]) -> Self:
+        """What `document` gave. Raises TypeError for anything else."""
+        fields: dict[str, Any] = {
+            k: tuple(value) if isinstance(value, list) else value for k, value in document.items()
+        }
+        return cls(**fields)
 
     @property
     def resize(self) -> Resize | None:
@@ -73,18 +89,18 @@ def decode(batch: pa.RecordBatch, plans: Sequence[InputPlan], root: Path | None)
 
 def _decode_column(batch: pa.RecordBatch, plan: InputPlan, root: Path | None, bad: Bad) -> NDArray[Any]:
     if plan.raw is None:
-        return _decode_images(batch.column(plan.name), plan, root, bad)
+        return _decode_images(batch.column(plan.sources[0]), plan, root, bad)
     if plan.raw == ():
         dtype = plan.column.dtype
         return np.stack([_numbers(name, batch.column(name), (), dtype, bad) for name in plan.sources], axis=1)
     if plan.kind == "number":
-        return _numbers(plan.name, batch.column(plan.name), plan.raw, plan.column.dtype, bad)
-    values = _values(plan.name, batch.column(plan.name), plan.raw, bad)
+        return _numbers(plan.name, batch.column(plan.sources[0]), plan.raw, plan.column.dtype, bad)
+    values = _values(plan.name, batch.column(plan.sources[0]), plan.raw, bad)
     if values.dtype != np.uint8:
         outside = ((values < 0) | (values > 255)).reshape(len(values), -1).any(axis=1)
         _tell(bad, outside, lambda row: f"{plan.name} has values outside 0 to 255")
         values = values.astype(np.uint8)
-    images = values.reshape(*values.shape[:3], plan.shape[2])
+    images = in_channels(values if values.ndim == 4 else values[..., None], plan.shape[2])
     return images if plan.resize is None else resized(images, plan.resize)
 
 
@@ -93,15 +109,19 @@ def _decode_images(array: pa.Array, plan: InputPlan, root: Path | None, bad: Bad
     height, width, channels = plan.shape
     for row, value in enumerate(array.to_pylist()):
         try:
-            pixels = decode_image(payload_of(value, root), channels=channels, resize=plan.resize)
+            pixels = decode_image(payload_of(value, root), channels=channels, resize=plan.resize, to_grey=plan.fixed)
         except BadRow as error:
             bad.setdefault(row, f"{plan.name}: {error}")
             continue
         if pixels.shape == plan.shape:
             out[row] = pixels
         else:
-            size = f"{pixels.shape[0]} x {pixels.shape[1]} pixels, the rest have {height} x {width}"
-            bad.setdefault(row, f"{plan.name}: {size}; give `image_size`")
+            expected = (
+                f"the model takes {height} x {width}"
+                if plan.fixed
+                else f"the rest have {height} x {width}; give `image_size`"
+            )
+            bad.setdefault(row, f"{plan.name}: {pixels.shape[0]} x {pixels.shape[1]} pixels, {expected}")
     return out
 
 

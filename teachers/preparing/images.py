@@ -22,6 +22,9 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, 
 """What Pillow raises on damaged files."""
 COLOUR = "3 channels, the rest have 1"
 
+LUMA = np.array([19595, 38470, 7471], np.uint32)
+"""Red, green and blue in grey, of 65,536 (ITU-R BT.601), as Pillow has them."""
+
 Pixels = NDArray[np.uint8]
 
 
@@ -48,18 +51,20 @@ class BadRow(Exception):
     """A row that cannot be used; the message says why."""
 
 
-def decode_image(payload: bytes, *, channels: int | None = None, resize: Resize | None = None) -> Pixels:
+def decode_image(
+    payload: bytes, *, channels: int | None = None, resize: Resize | None = None, to_grey: bool = False
+) -> Pixels:
     """u8 [H, W, 1 or 3] of the first frame, upright: grey stays grey unless `channels` is 3, all else becomes RGB.
 
-    Transparency is dropped; 16 bits are scaled to 8. Raises BadRow: undecodable, more pixels than Pillow's limit, colour
-    where grey is expected.
+    Transparency is dropped; 16 bits are scaled to 8. Raises BadRow: undecodable, more pixels than Pillow's limit; colour
+    where grey is expected, unless it is to become grey.
     """
     try:
         with Image.open(io.BytesIO(payload), formats=FORMATS) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 raise BadRow(f"{image.width} x {image.height} pixels, a decompression bomb? the limit is {limit}")
-            return _pixels(_shallow(_upright(image)), channels, resize)
+            return _pixels(_shallow(_upright(image)), channels, resize, to_grey)
     except Image.DecompressionBombError as error:
         raise BadRow(f"a decompression bomb? {error}") from error
     except UnidentifiedImageError as error:
@@ -87,12 +92,14 @@ def _shallow(image: Image.Image) -> Image.Image:
     return image.convert("RGBA") if "transparency" in image.info else image
 
 
-def _pixels(image: Image.Image, channels: int | None, resize: Resize | None) -> Pixels:
+def _pixels(image: Image.Image, channels: int | None, resize: Resize | None, to_grey: bool) -> Pixels:
     mode = "L" if image.mode in GREY and channels != 3 else "RGB"
-    if channels == 1 and mode != "L":
+    if channels == 1 and mode != "L" and not to_grey:
         raise BadRow(COLOUR)
     if image.mode != mode:
         image = image.convert(mode)
+    if channels == 1 and mode != "L":
+        image, mode = image.convert("L"), "L"  # by way of RGB: what is transparent or indexed has a colour first
     pixels: Pixels = np.asarray(image if resize is None else resize(image))
     return pixels[..., None] if mode == "L" else pixels
 
@@ -106,3 +113,14 @@ def resized(images: NDArray[Any], resize: Resize) -> Pixels:
         for channel in range(images.shape[-1]):
             out[row, ..., channel] = np.asarray(resize(Image.fromarray(np.ascontiguousarray(pixels[..., channel]))))
     return out
+
+
+def in_channels(images: NDArray[Any], channels: int) -> Pixels:
+    """u8 [rows, H, W, C] with so many channels: grey thrice, or colour weighed as `decode_image` weighs it."""
+    found = images.shape[-1]
+    if found == channels:
+        return images
+    if found == 1:
+        return np.repeat(images, channels, axis=-1)
+    weighed = images[..., :3].astype(np.uint32) @ LUMA + 0x8000
+    return (weighed >> 16).astype(np.uint8)[..., None]

@@ -4,7 +4,7 @@ Reads the schema and the first rows, writes nothing. Knows nothing of keys.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -58,7 +58,10 @@ def look(config: TransferSetConfig) -> Look:
     """Raises RecipeError for what the recipe gets wrong (paths, columns, classes), DataError for unusable first rows."""
     files = files_of(config)
     sample, positions, bad = _sample(config, files)
-    plans = plan_inputs(config, sample, files[0].root, _wide(_named(config), files))
+    plans = tuple(
+        replace(plan, types=tuple(str(sample.schema.field(name).type) for name in plan.sources))
+        for plan in plan_inputs(config, sample, files[0].root, _wide(_named(config), files))
+    )
     classes, integers = classes_of_source(config, files)
     columns = tuple(plan.column for plan in plans)
     bad += [(positions[row], reason) for row, reason in decode(sample, plans, files[0].root)[1].items()]

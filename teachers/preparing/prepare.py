@@ -40,6 +40,7 @@ from .moments import Moments, mean_and_std
 from .segments import PlannedSegment, Runner, ids_of, keep_parts, part_moments, part_tasks, plan_segments, write_rows
 from .shuffle import BadPosition, ChunkDone, PartTask, Reading, Run, Writing, read_chunk, write_part
 from .splits import sample_keys, split_numbers
+from .stratify import stratified
 
 CHUNK_ROWS = 4096
 """Read by one task, about."""
@@ -54,6 +55,8 @@ class Gathered:
     runs: tuple[Run, ...]
     bad: tuple[BadPosition, ...]
     num_unused: int
+    divided: tuple[str, ...]
+    """Classes of which rows are in another split than their hash says."""
     duplicates: Mapping[str, int]
     """By two splits, rows of the later one that stood in the earlier one too."""
     dropped: Mapping[str, int]
@@ -114,7 +117,8 @@ def _prepare(
     columns = _columns(seen.columns, train_moments)
     num_labelled = int(labelled[census.of("train")].sum())
     report = _report(gathered, labelled)
-    prepared = TransferSet(folder, columns, gathered.classes, tuple(segments), num_labelled, report)
+    made_of = tuple(plan.document() for plan in seen.plans)
+    prepared = TransferSet(folder, columns, gathered.classes, tuple(segments), num_labelled, report, made_of)
     replace_file(folder / NAME, prepared.manifest())
     _tidy(folder)
     return prepared
@@ -153,6 +157,7 @@ def _gathered(config: TransferSetConfig, seen: Look, done: Sequence[ChunkDone], 
         judge_bad_rows(bad, config)
         raise DataError(f"no usable row in the source; {len(bad)} were skipped")
     census, classes = take_census(runs, pieces, seen.classes)
+    census, moved = stratified(census, config, len(classes))
     census, bad = limited(census, bad, config.limit)
     judge_bad_rows(bad, config)
     check_classes(census, bad, classes)
@@ -161,11 +166,14 @@ def _gathered(config: TransferSetConfig, seen: Look, done: Sequence[ChunkDone], 
     if config.duplicates == "drop":
         census, dropped = without_duplicates(census)
         check_splits(census, dropped)
-    return Gathered(census, classes, runs, tuple(bad), sum(chunk.num_unused for chunk in done), duplicates, dropped)
+    num_unused, divided = sum(chunk.num_unused for chunk in done), tuple(classes[number] for number in moved)
+    return Gathered(census, classes, runs, tuple(bad), num_unused, divided, duplicates, dropped)
 
 
 def _last_keys(config: TransferSetConfig, chunks: Sequence[Chunk]) -> tuple[int, ...] | None:
     """Per split, the key of the last row that `limit` lets in, where ids are known before rows are read."""
+    if config.stratifies != "no":  # labels are known when all rows are read
+        return None
     if config.limit is None or config.id is not None or config.split.group_by is not None:
         return None
     keys: list[list[NDArray[np.uint64]]] = [[np.zeros(0, np.uint64)] for _ in SPLITS]
@@ -230,6 +238,7 @@ def _report(gathered: Gathered, labelled: NDArray[np.bool_]) -> dict[str, Any]:
         "rows": census.counts() | {"unused": gathered.num_unused},
         "labelled": {split: int(labelled[census.of(split)].sum()) for split in SPLITS},
         "labelled_per_class": dict(zip(gathered.classes, per_class.tolist(), strict=True)),
+        "stratified": list(gathered.divided),
         "without_label": int((labels < 0).sum()),
         "bad_rows": len(gathered.bad),
         "first_bad_rows": [f"{row.position}: {row.reason}" for row in gathered.bad[:NAMED_BAD_ROWS]],

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import StoreError
 from ..storage.seal import local, sync_folder
-from ..transfer_set.transfer_set import SPLITS, Column, Segment, SplitName, TransferSet, inputs_of, rows_per_part
+from ..transfer_set.transfer_set import SPLITS, Column, Segment, SplitName, TransferSet, inputs_of
 from .census import Census
 from .moments import Moments, moments
 from .shuffle import PartTask, Run, ids_piece, run_batch
@@ -34,6 +34,9 @@ ROWS = pa.schema(
         ("labelled", pa.bool_()),
     ]
 )
+
+PART_BYTES = 60 * 2**20
+"""Of inputs in one part; what Arrow adds keeps it below 64 MiB."""
 
 
 class Runner(Protocol):
@@ -153,3 +156,7 @@ def ids_of(segment: Segment, pieces: Path, kept_from: TransferSet | None) -> Ite
         return
     for part in segment.parts:
         yield run_batch(pieces / ids_piece(part.path)).column("id")
+
+
+def rows_per_part(columns: Sequence[Column]) -> int:
+    return max(1, PART_BYTES // (8 + sum(column.bytes_per_row for column in columns)))

@@ -62,7 +62,12 @@ def split_numbers(keys: Keys, config: SplitConfig, given: SplitName | None) -> N
     numbers = np.array([SPLITS.index("test"), SPLITS.index("validation"), SPLITS.index("train"), UNUSED], np.uint8)
     if bounds[2] >= 1 - 1e-9:
         limits = limits[:2]
-    return numbers[np.searchsorted(limits, mixed(keys, "split", config.seed), side="right")]
+    return numbers[np.searchsorted(limits, place_of(keys, config), side="right")]
+
+
+def place_of(keys: Keys, config: SplitConfig) -> Keys:
+    """Where rows stand on the line that the shares cut, u64 [rows]: test first, then validation, then train."""
+    return mixed(keys, "split", config.seed)
 
 
 def first_of_classes(keys: Keys, split: NDArray[np.uint8], labels: NDArray[np.int32]) -> NDArray[np.bool_]:

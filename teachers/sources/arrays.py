@@ -53,7 +53,7 @@ def _named(file: File, headers: Mapping[str, Header]) -> dict[str, Header]:
 def numpy_chunks(file: File, rows: int) -> list[Chunk]:
     """Ranges of rows of mapped `.npy` files; an `.npz` file is read in one go, so it is one chunk."""
     total = _num_rows(file, _named(file, _headers(file)))
-    if _is_archive(file.path):
+    if not _mapped(file.path):
         return [Chunk(file, 0, total, (0, total))]
     return [
         Chunk(file, start, min(rows, total - start), (start, min(start + rows, total)))
@@ -65,7 +65,7 @@ def read_numpy(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batc
     headers = _headers(chunk.file)
     check_columns(chunk.file, list(headers), columns)
     _num_rows(chunk.file, {name: headers[name] for name in columns})
-    blocks = _read_npz if _is_archive(chunk.file.path) else _read_npy
+    blocks = _read_npy if _mapped(chunk.file.path) else _read_npz
     first_row = chunk.first_row
     with reading(chunk.file):
         for block in blocks(chunk, columns, headers, rows):
@@ -79,9 +79,8 @@ def _read_npy(
 ) -> Iterator[dict[str, NDArray[Any]]]:
     start, stop = chunk.units
     assert isinstance(start, int) and isinstance(stop, int)
-    path = chunk.file.path
-    at = {name: path / f"{name}.npy" if path.is_dir() else path for name in columns}
-    mapped = {name: np.load(file, mmap_mode="r", allow_pickle=False) for name, file in at.items()}
+    files = _mapped(chunk.file.path)
+    mapped = {name: np.load(files[name], mmap_mode="r", allow_pickle=False) for name in columns}
     for first in range(start, stop, rows):
         yield {name: values[first : min(first + rows, stop)] for name, values in mapped.items()}
 
@@ -150,23 +149,21 @@ def _problem(header: Header) -> str | None:
     )
 
 
+def _mapped(path: Path) -> dict[str, Path]:
+    """The `.npy` files of a folder, or the one that `path` is, by what their columns are called; none of an archive."""
+    files = [path] if path.suffix.lower() == ".npy" and path.is_file() else sorted(path.glob("*.npy"))
+    return {entry.stem: entry for entry in files}
+
+
 def _members(path: Path, stack: ExitStack) -> Iterator[tuple[str, IO[bytes]]]:
-    if path.is_dir():
-        for entry in sorted(path.glob("*.npy")):
-            yield entry.stem, stack.enter_context(entry.open("rb"))
-        return
-    if not _is_archive(path):
-        yield path.stem, stack.enter_context(path.open("rb"))
+    if files := _mapped(path):
+        for name, entry in files.items():
+            yield name, stack.enter_context(entry.open("rb"))
         return
     archive = stack.enter_context(zipfile.ZipFile(path))
     for name in sorted(archive.namelist()):
         if name.endswith(".npy"):
             yield name.removesuffix(".npy"), stack.enter_context(archive.open(name))
-
-
-def _is_archive(path: Path) -> bool:
-    """Whether it is an `.npz` file, not a folder of `.npy` files or one of them."""
-    return path.is_file() and path.suffix.lower() != ".npy"
 
 
 def _header(member: IO[bytes]) -> Header:

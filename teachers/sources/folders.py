@@ -53,6 +53,8 @@ def image_names(file: File) -> list[str]:
     Hidden files are passed over. Links are listed, not followed: what they lead to is judged when it is read.
     """
     assert file.root is not None
+    if file.path.is_file():
+        return [file.name]
     found = []
     for folder, subfolders, names in walked(file.path):
         links = [name for name in subfolders if (folder / name).is_symlink()]

@@ -22,12 +22,10 @@ from ..storage.seal import check_format, digest_of, local
 if TYPE_CHECKING:
     from ..rows.rows import Rows
 
-FORMAT = 3
+FORMAT = 4
 NAME = "transfer_set.json"
 INPUT = "input."
 """Before the name of an input column in a file: it may be any word, also one of ours."""
-PART_BYTES = 60 * 2**20
-"""Of inputs in one part; what Arrow adds keeps it below 64 MiB."""
 
 SplitName = Literal["train", "validation", "test"]
 Kind = Literal["image", "number"]
@@ -98,6 +96,8 @@ class TransferSet:
     segments: tuple[Segment, ...]
     num_labelled: int
     report: dict[str, Any]
+    made_of: tuple[dict[str, Any], ...] = ()
+    """How each column is made of the source's: `InputPlan.document()`, what later rows are read by."""
     places: tuple[int, ...] | None = None
     """Of `of_classes`: where each prepared class stands among `classes`, -1: nowhere. None: as it was prepared."""
 
@@ -123,6 +123,7 @@ class TransferSet:
                 ),
                 document["num_labelled"],
                 document["report"],
+                tuple(document["made_of"]),
             )
         except (KeyError, TypeError) as error:
             raise StoreError(f"{path}: not a transfer set ({error!r}); remove the folder and prepare again") from error
@@ -277,10 +278,6 @@ def segment_digest(columns: Sequence[Column], view: int, parts: Sequence[Part]) 
     shapes = [[column.name, column.kind, list(column.shape)] + ["float64"] * column.wide for column in columns]
     contents = [[part.first_row, part.num_rows, part.xxh3_128] for part in parts]
     return digest_of({"view": view, "columns": shapes, "parts": contents})
-
-
-def rows_per_part(columns: Sequence[Column]) -> int:
-    return max(1, PART_BYTES // (8 + sum(column.bytes_per_row for column in columns)))
 
 
 def _open(path: Path) -> Any:

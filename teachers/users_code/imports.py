@@ -47,6 +47,12 @@ def use_user_path(path: UserPath) -> None:
         path.take_up()
 
 
+def also_from(path: Path) -> None:
+    """The same for who only opens a model: where a user's directory stands already, as in a run, that stays."""
+    if not _used:
+        use_user_path(path)
+
+
 def submitted_folder() -> Path | None:
     """Where this node keeps what came with a submitted job; None outside of one."""
     spec = importlib.util.find_spec(SUBMITTED)

@@ -1,0 +1,64 @@
+"""`collegium predict`: what a delivered model says of new rows."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from .out import Out, brought
+
+SOME_BAD = 5
+"""Exit code: the predictions are there, but not of every row."""
+
+
+@click.command()
+@click.argument("model")
+@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@click.option("--out", type=Out(exists=True), help="Where a MODEL that is named lies.  [default: out/<recipe>]")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="*.parquet, *.csv or *.jsonl.  [default: JSON lines on stdout]"
+)
+@click.option(
+    "--inputs",
+    multiple=True,
+    metavar="NEW[=OLD]",
+    help="Column NEW of SOURCE is the OLD of the model.  [default: columns are found by name]",
+)
+@click.option("--probabilities", is_flag=True, help="Of every class, in a column of its name.")
+@click.option("--trust", multiple=True, metavar="MODULE:NAME", help="Code of yours that the folder may name.")
+def predict(
+    model: str,
+    source: Path,
+    out: Path | None,
+    output: Path | None,
+    inputs: tuple[str, ...],
+    probabilities: bool,
+    trust: tuple[str, ...],
+) -> None:
+    """Class and probability of every row of SOURCE, by MODEL: a folder, or a name as digits-small (the newest).
+
+    SOURCE is a table (CSV, JSON lines, Parquet, Arrow, NumPy), an image, or a folder of these. A row that cannot be used
+    has a null, its reason is on stderr, and the exit code is 5.
+    """
+    from students.delivering.predict import predict_file
+    from teachers.users_code.imports import use_user_path
+
+    from .named_model import folder_of
+
+    use_user_path(Path.cwd())
+    done = predict_file(
+        brought(folder_of(model, out)),
+        source,
+        output,
+        inputs=inputs,
+        trust=trust,
+        probabilities=probabilities,
+        vouching="command",
+        write_line=click.echo,
+        tell_bad=lambda line: click.echo(line, err=True),
+    )
+    if output is not None:
+        click.echo(f"wrote {done.num_rows:,} rows to {output}")
+    if done.num_bad:
+        click.echo(f"{done.num_bad:,} of {done.num_rows:,} rows have no prediction", err=True)
+        sys.exit(SOME_BAD)

@@ -1,0 +1,118 @@
+"""What makes figures worth less than they look: classes that are never said, few rows, teachers that know rows by heart.
+
+Knows nothing but the parts of `report.json`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from .headline import learners, percent
+
+FEW_ROWS = 20
+"""Below which an interval, or a figure of a class, rests on single rows."""
+FEW_TO_CHOOSE = 10
+"""Labelled validation rows of a class below which it is chosen by chance."""
+FAR_ABOVE = 0.05
+"""Between a teacher's accuracy on training rows and the upper end of its 95% interval on validation rows."""
+NAMED = 5
+
+
+def cautions(report: Mapping[str, Any]) -> list[str]:
+    """In the order of their weight, a sentence each."""
+    return [*_by_heart(report), *_never_said(report), *_few_rows(report), *_classes_of_splits(report)]
+
+
+def _by_heart(report: Mapping[str, Any]) -> Iterator[str]:
+    """Teachers that are far better on training rows, which they may have been fitted on, than on validation rows."""
+    told = []
+    for name, teacher in report["teachers"].items():
+        there, here = teacher.get("training"), teacher.get("validation")
+        if there and here and there["accuracy"] - _upper_end(here["accuracy"], here["rows"]) > FAR_ABOVE:
+            told.append(
+                f"{name} is right on {percent(there['accuracy'])} of the {there['rows']:,} labelled training rows and on "
+                f"{percent(here['accuracy'])} of the {here['rows']:,} validation rows"
+            )
+    if told:
+        several = len(told) > 1
+        yield (
+            f"{'Teachers know' if several else 'A teacher knows'} training rows by heart: {_some(told)}. What is said of rows that one "
+            f"was fitted on is little more than their labels, surer than it should be, and students learn from just these: the "
+            f"commonest reason why distillation does not help. Fit on fewer of the rows (`labelled: N`), or with more "
+            f"regularisation."
+        )
+
+
+def _upper_end(accuracy: float, rows: int) -> float:
+    """Of Clopper and Pearson's 95% interval."""
+    from scipy.special import betaincinv
+
+    right = round(accuracy * rows)
+    return float(betaincinv(right + 1, rows - right, 0.975)) if right < rows else 1.0
+
+
+def _never_said(report: Mapping[str, Any]) -> Iterator[str]:
+    who = {name: (learner["by_class"], "student", name) for name, learner in learners(report).items()}
+    if report["by_class"]:
+        who["ensemble"] = (report["by_class"], "ensemble", "The ensemble of all teachers")
+    for found, key, title in who.values():
+        silent = [
+            (name, rows)
+            for name, rows, said in zip(found["classes"], found["support"], found["said"][key], strict=True)
+            if rows and not said
+        ]
+        if silent:
+            told = _some([f"{name!r} ({rows:,} test row{'s' * (rows > 1)})" for name, rows in silent])
+            is_rare = {name for name, _ in silent} & set(found["rare"]["classes"])
+            cure = (
+                ": `train.class_weights: balanced` may help, or more of such rows"
+                if key == "student" and is_rare
+                else ""
+            )
+            yield (
+                f"{title} never says {len(silent)} of the {sum(map(bool, found['support']))} classes that are tested: {told}. "
+                f"Accuracy hardly tells, balanced accuracy and macro F1 count each as 0{cure}."
+            )
+
+
+def _few_rows(report: Mapping[str, Any]) -> Iterator[str]:
+    for name, learner in learners(report).items():
+        gain = learner["gain"]
+        if gain and gain["low"] is not None and gain["units"] < FEW_ROWS:
+            kind = "groups of test rows" if gain["grouped"] else "test rows"
+            yield (
+                f"The interval of {name} rests on {gain['units']} {kind}, fewer than {FEW_ROWS}: what a normal distribution "
+                f"promises does not hold for so few; test on more."
+            )
+    judged = {
+        (found["rows"], found["split"]) for found in report["standings"].values() if 0 < found.get("rows", 0) < FEW_ROWS
+    }
+    for rows, split in sorted(judged):
+        yield f"How teachers stand was judged on {rows} {split} row{'s' * (rows > 1)}, fewer than {FEW_ROWS}: a bad one may have passed."
+    tested = report["transfer_set"]["labelled_of_classes"]["test"]
+    if few := sorted((rows, name) for name, rows in tested.items() if 0 < rows < FEW_ROWS):
+        told = _some([f"{name!r} {rows}" for rows, name in few])
+        yield (
+            f"{len(few)} of {len(tested)} classes have fewer than {FEW_ROWS} test rows ({told}): figures of such a class rest on "
+            f"single rows."
+        )
+
+
+def _classes_of_splits(report: Mapping[str, Any]) -> Iterator[str]:
+    counts = report["transfer_set"]["labelled_of_classes"]
+    if unlearnt := [name for name, rows in counts["train"].items() if not rows and counts["test"][name]]:
+        yield f"No labelled training row is of {_some([repr(name) for name in unlearnt])}, and test rows are: only teachers can know it."
+    if untested := [name for name, rows in counts["test"].items() if not rows]:
+        yield f"No test row is of {_some([repr(name) for name in untested])}: no figure tells of it."
+    rows = sum(counts["validation"].values())
+    few = sorted((count, name) for name, count in counts["validation"].items() if count < FEW_TO_CHOOSE)
+    if rows and few:
+        told = _some([f"{name!r} {count}" for count, name in few])
+        yield (
+            f"Validation has fewer than {FEW_TO_CHOOSE} labelled rows of {len(few)} of {len(counts['validation'])} classes ({told}): "
+            f"weights and seeds are chosen by {rows:,} rows, for such a class by chance; a larger `split.validation` helps."
+        )
+
+
+def _some(told: Sequence[str]) -> str:
+    more = f" and {len(told) - NAMED:,} more" if len(told) > NAMED else ""
+    return ", ".join(told[:NAMED]) + more

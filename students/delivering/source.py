@@ -1,0 +1,144 @@
+"""Rows of a new source as a model takes them: which columns they are, read and decoded as the transfer set's were.
+
+Knows nothing of networks, or of what becomes of the answers.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from teachers.config.transfer_set import Source, TransferSetConfig
+from teachers.errors import RecipeError, StoreError
+from teachers.models.folder import ModelConfig
+from teachers.preparing.canonical import InputPlan, decode
+from teachers.preparing.look import LOOKED_AT
+from teachers.preparing.refit import refitted
+from teachers.sources import FORMATS, File, chunks_of, files_of, read, schema_of
+from teachers.sources.files import Batch
+from teachers.sources.folders import SUFFIXES as IMAGES
+
+from .columns import columns_for
+
+ROWS_AT_ONCE = 1024
+KINDS = {suffix: kind for kind, known in FORMATS.items() for suffix in known.suffixes} | {".npy": "numpy"}
+"""Of tables, by suffix."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a source in their order: `ids` of all, and why some cannot be used, by place among these.
+
+    `inputs`: of the others, canonical, `{column: [rows, ...]}`.
+    """
+
+    ids: Sequence[str]
+    bad: Mapping[int, str]
+    inputs: Mapping[str, NDArray[Any]]
+
+
+def rows_of(path: Path, config: ModelConfig, given: Sequence[str] = ()) -> Iterator[Rows]:
+    """All rows of the file or folder `path`, a batch at a time.
+
+    `given`: columns as `--inputs` names them. Raises RecipeError when the source has not the columns that the model takes,
+    or they hold something else; DataError for a file that cannot be read.
+    """
+    plans = plans_of(config)
+    files = _files(path, takes_images=any(plan.kind == "image" for plan in plans))
+    found = ["image"] if files[0].source.kind == "image_folder" else schema_of(files).names
+    sources = columns_for(plans, found, given, files[0].title)
+    names = list(dict.fromkeys(name for columns in sources for name in columns))
+    sample = _sample(files, names)
+    if sample is not None:
+        plans = [refitted(plan, columns, sample) for plan, columns in zip(plans, sources, strict=True)]
+    for chunk in chunks_of(files, ROWS_AT_ONCE):
+        waiting: list[tuple[str, str]] = []
+        for batch in read(chunk, names, ROWS_AT_ONCE):
+            waiting += batch.bad
+            if batch.positions:
+                yield _decoded(batch, plans, files[0].root, waiting)
+        if waiting:
+            yield Rows([at for at, _ in waiting], {row: why for row, (_, why) in enumerate(waiting)}, {})
+
+
+def plans_of(config: ModelConfig) -> list[InputPlan]:
+    """How the model's columns are made of a source's; of a folder that does not say, as if they had their own names there."""
+    try:
+        plans = [InputPlan.of_document(document) for document in config.inputs]
+    except TypeError as error:
+        raise StoreError(
+            f"config.json: `inputs` does not say how columns are made ({error}); export the model again"
+        ) from None
+    columns = config.preprocess["columns"]
+    return plans or [
+        InputPlan(
+            column["name"],
+            column["kind"],
+            (column["name"],),
+            None if column["kind"] == "image" else tuple(column["shape"]),
+            tuple(column["shape"]),
+            wide=True,  # rounds nothing
+        )
+        for column in columns
+    ]
+
+
+def _files(path: Path, *, takes_images: bool) -> list[File]:
+    """Those of a table, of a folder of them, an image, a folder of images. Raises RecipeError for anything else."""
+    suffixes = {file.suffix.lower() for file in _shown(path)}
+    kinds = sorted({KINDS[suffix] for suffix in suffixes if suffix in KINDS})
+    has_images = takes_images and (not suffixes.isdisjoint(IMAGES) or (path.is_dir() and not kinds))
+    if not (has_images or kinds):
+        known = ", ".join([*KINDS, *(IMAGES if takes_images else ())])
+        raise RecipeError(
+            f"{path}: neither a table nor an image that this model takes; these are read: {known}, and folders of them"
+        )
+    if not has_images and len(kinds) > 1:
+        raise RecipeError(f"{path}: holds files of several kinds ({', '.join(kinds)}); name one of them")
+    kind = "image_folder" if has_images else kinds[0]
+    source: Source = TypeAdapter(Source).validate_python({"kind": kind, "path": str(path)})
+    if has_images and path.is_file():
+        return [File(source, path.parent, path.name)]
+    return files_of(TransferSetConfig(source=source, inputs=[], label=None))
+
+
+def _shown(path: Path) -> Iterator[Path]:
+    """The file itself, or all files of a folder that are not hidden."""
+    below = path.rglob("*") if path.is_dir() else [path]
+    return (file for file in below if path.is_file() or (file.is_file() and not file.name.startswith((".", "_"))))
+
+
+def _sample(files: Sequence[File], names: Sequence[str]) -> pa.RecordBatch | None:
+    """The first rows that can be read, None without any."""
+    for chunk in chunks_of(files, LOOKED_AT):
+        for batch in read(chunk, names, LOOKED_AT):
+            if batch.data.num_rows:
+                return batch.data
+    return None
+
+
+def _decoded(batch: Batch, plans: Sequence[InputPlan], root: Path | None, waiting: list[tuple[str, str]]) -> Rows:
+    """A batch, and of `waiting` (rows that could not be parsed) those that stand before its rows in the file."""
+    inputs, wrong = decode(batch.data, plans, root)
+    ids: list[str] = []
+    bad: dict[int, str] = {}
+    for row, position in enumerate(batch.positions):
+        while waiting and _row(waiting[0][0]) < _row(position):
+            at, bad[len(ids)] = waiting.pop(0)
+            ids.append(at)
+        if row in wrong:
+            bad[len(ids)] = wrong[row]
+        ids.append(position)
+    if wrong:
+        good = np.setdiff1d(np.arange(len(batch.positions)), np.fromiter(wrong, np.int64, len(wrong)))
+        inputs = {name: values[good] for name, values in inputs.items()}
+    return Rows(ids, bad, inputs)
+
+
+def _row(position: str) -> int:
+    return int(position.rpartition("#")[2])
