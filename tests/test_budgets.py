@@ -85,11 +85,12 @@ def test_the_report_counts_the_labels_that_only_choose(few: TransferSet) -> None
     assert "50 of validation rows" in told and f"{tests} other labelled rows" in told
 
 
-def test_a_smoke_run_keeps_labels_of_the_splits_that_were_restricted() -> None:
-    assert smoke(digits("transfer_set.labelled={train: 100, validation: 50}")).transfer_set.labelled_by_split == {
-        "train": 64,
-        "validation": 50,
-    }
+def test_a_smoke_run_restricts_the_same_splits_and_has_a_label_of_each_class(tmp_path: Path) -> None:
+    """There are fewer rows than labels asked for, and then all of them count."""
+    made = smoke(digits("transfer_set.labelled={train: 1000, validation: 50}"))
+    prepared = prepare(made.transfer_set, tmp_path / "set")
+    assert prepared.report["labelled"]["train"] == prepared.report["rows"]["train"] == made.transfer_set.limit == 256
+    assert prepared.report["labelled"]["validation"] == 50 and all(prepared.report["labelled_per_class"].values())
     assert smoke(digits("transfer_set.labelled=null")).transfer_set.labelled_by_split == {}
 
 

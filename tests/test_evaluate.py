@@ -8,17 +8,26 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 import scipy.special
+import scipy.stats
 import sklearn.datasets
 import sklearn.metrics
 import torch
 from PIL import Image
 
 import students
+from orchestrator.reporting import unjudged as without_labels
+from orchestrator.reporting.document import FORMAT, newest_report, write_report
+from orchestrator.reporting.note import note
+from orchestrator.reporting.page import page
+from orchestrator.reporting.unjudged import SAID, is_unjudged, lines, unjudged_report
+from students.delivering.export import export_student
 from students.delivering.predict import predict_file
 from students.fitting.fit import fit
 from students.measuring import evaluate, footprint
+from students.measuring.cohort import evaluate_cohort
 from students.measuring.labelled import Labelled
 from students.measuring.mistakes import confident_mistakes
+from students.measuring.unjudged import figures_of
 from students.runs import best
 from students.runs.run import Source
 from students.runs.session import PlainSession
@@ -300,12 +309,98 @@ def test_a_store_of_other_rows_is_refused(digits, tmp_path):
         evaluate.evaluate_teachers(digits.folder, [source])
 
 
-def test_a_test_split_without_labels_says_so(tmp_path):
-    np.savez(tmp_path / "rows.npz", x=np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32))
-    source = NumpySource(kind="numpy", path=str(tmp_path / "rows.npz"))
-    prepared = prepare(TransferSetConfig(source=source, inputs="x", label=None, classes=["a", "b"]), tmp_path / "set")
+def unlabelled(tmp_path, **files):
+    """60 rows of two classes; `files`: which splits have labels."""
+    split = {"validation": 0.2, "test": 0.3}
+    (tmp_path / "data").mkdir()
+    for name, labels in (files or {"rows": None}).items():
+        x = np.random.default_rng(len(name)).normal(size=(60, 3)).astype(np.float32)
+        labels = np.full(60, np.nan) if labels is None else labels
+        np.savez(tmp_path / "data" / f"{name}.npz", x=x, y=labels)
+        split = {"files": {file: f"{file}.npz" for file in files}} if files else split
+    source = NumpySource(kind="numpy", path=str(tmp_path / "data"))
+    config = {"source": source, "inputs": "x", "label": "y", "classes": ["a", "b"], "split": split}
+    return prepare(TransferSetConfig.model_validate(config), tmp_path / "set")
+
+
+def test_a_test_split_without_labels_says_so_where_others_have_some(tmp_path):
+    prepared = unlabelled(tmp_path, train=np.arange(60) % 2, validation=None, test=None)
     with pytest.raises(DataError, match="test split has a label"):
         evaluate.evaluate_teachers(prepared.folder, [])
+
+
+@pytest.fixture(scope="module")
+def unjudged(tmp_path_factory):
+    """(the set, its teachers, one student of two seeds, what evaluations say) of rows without a label."""
+    folder = tmp_path_factory.mktemp("unlabelled")
+    prepared = unlabelled(folder)
+    every = ("train", "validation", "test")
+    sources = [make_source(folder, prepared, name, seed=seed, splits=every) for seed, name in enumerate("uv")]
+    runs = [
+        make_run(folder / "runs", prepared, *sources, name="student", seed=seed, objective=({"loss": "soft"},), steps=5)
+        for seed in (0, 1)
+    ]
+    fit(runs, PlainSession())
+    folders = {run.seed: run.folder for run in runs}
+    student = evaluate.evaluate_student(prepared.folder, sources, folders, None, best.delivered(folders))
+    return prepared, sources, student, evaluate.evaluate_teachers(prepared.folder, sources), folders
+
+
+def test_rows_without_a_label_judge_nobody_and_give_what_needs_none(unjudged):
+    prepared, sources, student, teachers, _ = unjudged
+    (segment,) = prepared.of("test")
+    assert teachers["judged"] is student["judged"] is False and student["rows"] == segment.num_rows
+    for source in sources:
+        found = teachers["teachers"][source.name]
+        assert 0 <= found["entropy"] <= np.log(2) and sum(found["said"].values()) == pytest.approx(1)
+    assert [run["seed"] for run in student["student"]["runs"]] == [0, 1]
+    assert not {"accuracy", "nll", "ece"} & set(student["student"]["runs"][0])
+
+
+def test_a_cohort_of_rows_without_a_label_agrees_with_itself_and_is_delivered(unjudged, tmp_path):
+    prepared, _, _, _, folders = unjudged
+    members = {name: {"student": folders} for name in ("a", "b")}
+    found = evaluate_cohort(prepared.folder, [], members, {"a": 0, "b": 1}, as_one=True)
+    assert found["judged"] is False and set(found["members"]) == {"a", "b"} and found["seed"] == 0
+    assert next(run["agreement"] for run in found["as_one"]["student"]["runs"]) == 1.0
+    assert (
+        found["as_one"]["student"]["runs"][0]["parameters"]
+        == 2 * found["members"]["a"]["student"]["runs"][0]["parameters"]
+    )
+    recipe = {"name": "mine", "students": {}, "cohorts": {"duo": {"members": {"a": {}, "b": {}}, "method": "mutual", "teachers": [], "objective": [], "train": {"steps": 5, "epochs": None, "batch_size": 8}}}, "task": "classification"}  # fmt: skip
+    export_student(folders[0], tmp_path / "out", name="duo", evaluation={**found["as_one"], "source_digest": "d"}, recipe_yaml=json.dumps(recipe))  # fmt: skip
+    assert "Nobody has judged it" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_entropy_coverage_and_what_is_said_are_those_of_scipy_and_a_count():
+    logits = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 1.0, 0.0])
+    logits[:, 3] = -9.0
+    found = figures_of(logits, ["a", "b", "c", "d"])
+    p = scipy.special.softmax(logits.double().numpy(), axis=1)
+    assert found["entropy"] == pytest.approx(scipy.stats.entropy(p, axis=1).mean())
+    counts = np.bincount(p.argmax(1), minlength=4)
+    assert found["said"] == dict(zip("abcd", (counts / 50).tolist(), strict=True)) and found["coverage"] == 0.75
+    assert figures_of(logits, ["a", "b", "c", "d"], sure=False)["entropy"] is None
+
+
+def test_the_report_of_rows_without_a_label_says_that_nothing_was_judged(unjudged, tmp_path):
+    prepared, _, student, teachers, folders = unjudged
+    evaluations = {"teachers": teachers, "small": {**student, "source_digest": "d"}}
+    recipe = {"name": "<b>mine</b>", "students": {"small": {"teachers": ["u", "v"], "objective": [], "train": {"steps": 5, "epochs": None, "batch_size": 8}}}, "cohorts": {}, "task": "classification"}  # fmt: skip
+    told = unjudged_report(format=FORMAT, recipe=recipe, stages=[], evaluations=evaluations, mlflow={"experiment_id": "1", "run_id": "r", "uri": "u"}, prepared=prepared.folder, seconds=2.0)  # fmt: skip
+    assert is_unjudged(evaluations) and json.loads(json.dumps(told, allow_nan=False))["notes"] == [SAID]
+    text = page(told)
+    assert SAID in text and "student small" in text and "teacher u" in text and "<b>mine" not in text
+    assert note(told).startswith(SAID) and "student small" in note(told)
+    assert dict(without_labels.figures(told))["students.small.agreement"] == pytest.approx(student["mean_agreement"])
+    assert [line.partition(":")[0] for line in lines(told)][1:] == ["small"]
+    (tmp_path / "runs" / "1").mkdir(parents=True)
+    write_report(tmp_path / "runs" / "1", told)
+    assert newest_report(tmp_path)[1]["unjudged"]["rows"] == student["rows"]
+    outputs = export_student(folders[0], tmp_path / "out", name="small", evaluation=evaluations["small"], recipe_yaml=json.dumps(recipe))  # fmt: skip
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "README.md" in outputs and "Nobody has judged it" in card and "accuracy of its teachers" not in card
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["judged"] is False
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,48 @@ def test_what_is_no_model_folder_is_said_to_be_none(tmp_path, content, told):
         load_model(tmp_path)
 
 
+FOLDER = {"format": 1, "model": CONV, "arguments": {}, "classes": ["a", "b"], "preprocess": {"columns": []}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"classes": 3}, "classes is 3, expected a list"),
+        ({"classes": None}, "classes is None, expected a list"),
+        ({"model": ["x"]}, "model is .*expected a str"),
+        ({"arguments": [1]}, "arguments is .*expected a dict"),
+        ({"preprocess": {"columns": 3}}, "preprocess is not as Collegium writes it"),
+        ({"preprocess": {}}, "preprocess is not as Collegium writes it"),
+    ],
+)
+def test_a_config_of_other_parts_is_told_by_the_part(tmp_path, changes, said):
+    (tmp_path / "config.json").write_text(json.dumps(FOLDER | changes))
+    with pytest.raises(StoreError, match=rf"config.json: {said}"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["a file", "a folder as config", "a folder as weights", "deep", "too long", "no text"])
+def test_a_path_that_leads_to_no_model_folder_is_one_line(module, tmp_path, what):
+    path = tmp_path
+    save_model(tmp_path, module.state_dict(), config())
+    if what == "a file":
+        path = tmp_path / "model.safetensors"
+    elif what == "too long":
+        path = tmp_path / ("a" * 5000)
+    elif what == "a folder as weights":
+        (tmp_path / "model.safetensors").unlink()
+        (tmp_path / "model.safetensors").mkdir()
+    else:
+        (tmp_path / "config.json").unlink()
+        if what == "a folder as config":
+            (tmp_path / "config.json").mkdir()
+        else:
+            (tmp_path / "config.json").write_bytes(b"[" * 100_000 if what == "deep" else b"\xff{}")
+    with pytest.raises(StoreError) as raised:
+        load_model(path)
+    assert "\n" not in str(raised.value)
+
+
 def test_a_folder_without_weights_is_refused(module, tmp_path):
     save_model(tmp_path, module.state_dict(), config())
     (tmp_path / folder.WEIGHTS).unlink()

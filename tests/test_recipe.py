@@ -2,15 +2,17 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
 
 from orchestrator.recipe.checks import class_problems
-from orchestrator.recipe.load import load_recipe
+from orchestrator.recipe.load import changed, load_recipe
 from orchestrator.recipe.model import Recipe, Tracking, public
 from orchestrator.recipe.shipped import name_for, recipes, starter, starters
+from orchestrator.running.run import smoke
 from teachers.errors import RecipeError
 
 ROOT = Path(__file__).parents[1]
@@ -243,3 +245,111 @@ def test_reading_a_recipe_imports_no_heavy_package() -> None:
         "print([name for name in ('torch', 'ray', 'mlflow', 'numpy', 'pyarrow', 'sklearn') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "said"),
+    [
+        ("format: 1\nname: t\nsource: {kind: csv, path: {{ data }}}\n", "3:28", "a template that was not filled in"),
+        ("format: 1\n{% if x %}\nname: t\n", "2:2", "cannot start any token"),
+        ("format: 1\nname: &n [*n]\n", "2:7", "an anchor that holds itself"),
+        ("a: &a {b: &b {c: *a}}\n", "1:4", "an anchor that holds itself"),
+        ("format: 1\nname: " + "[" * 3000, "2:", "nested too deeply"),
+        ("name: " + "{a: " * 3000, "1:", "nested too deeply"),
+        ("\n".join(["a: &a [1, 1, 1, 1, 1, 1, 1]", *(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]" for a, b in pairwise("abcdefgh"))]), "", "more than 100,000 values"),
+        ("? [a, b]\n: 1\n", "1:3", "a key that is no word"),
+        ("format: 1\nname: 2024-13-45\n", "2:7", "put it in quotes"),
+        ("a: !!int abc\n", "1:4", "put it in quotes"),
+        ("a: !!bool perhaps\n", "1:4", "put it in quotes"),
+        ("a: !!timestamp never\n", "1:4", "put it in quotes"),
+        ("a: !!python/object:os.system x\n", "1:4", "could not determine a constructor"),
+        ("a: *nobody\n", "1:4", "undefined alias"),
+        ("a: 1\n---\nb: 2\n", "2:1", "another document"),
+        ("a: " + "9" * 5000, "1:4", "put it in quotes"),
+    ],
+)  # fmt: skip
+def test_what_is_no_yaml_of_a_recipe_is_told_in_one_line_with_its_place(
+    tmp_path: Path, text: str, place: str, said: str
+) -> None:
+    told = complaint(tmp_path, text)
+    assert told.startswith(f"r.yaml:{place}") and said in told and "\n" not in told
+
+
+@pytest.mark.parametrize("value", ["{{ name }}", "&n [*n]", "[" * 3000, "!!int x", "2024-13-45", "*nobody", "%"])
+def test_an_override_that_is_no_yaml_is_told_in_one_short_line(tmp_path: Path, value: str) -> None:
+    told = complaint(tmp_path, DIGITS, f"name={value}")
+    assert told.startswith("-o name=") and "is not YAML" in told and len(told) < 400 and "\n" not in told
+
+
+def test_a_recipe_that_is_no_text_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes("name: caf\xe9\n".encode("latin-1"))
+    for path, said in ((tmp_path, "is a folder"), (tmp_path / "latin.yaml", "is not text in UTF-8 .byte 10.")):
+        with pytest.raises(RecipeError, match=said):
+            load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "transfer_set.classes=[no, yes]",
+            "transfer_set.classes.0: expected text, found the truth value that YAML reads",
+        ),
+        ("transfer_set.classes=[0, 1]", "transfer_set.classes.1: expected text, found the number 1; put it in quotes"),
+        ("transfer_set.classes=[2020-01-01]", "found the date 2020-01-01; put it in quotes"),
+    ],
+)
+def test_words_that_yaml_reads_otherwise_are_asked_for_in_quotes(tmp_path: Path, override: str, said: str) -> None:
+    assert said in complaint(tmp_path, DIGITS, override)
+
+
+# ---- recipes that the program changes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["students.small.objective=[{loss: soft, ramp: {steps: 100}}]"],
+        ["students.small.objective=[{loss: soft, ramp: {share: 0.5}}]"],
+        ["students.small.train.steps=null", "students.small.train.epochs=3", "students.small.objective=[{loss: soft, ramp: {steps: 5000}}]"],
+        ["transfer_set.labelled=1500"],
+        ["transfer_set.labelled={train: 900, validation: 90}"],
+        ["teachers.wide.require={accuracy: 0.9}"],
+        ["students.small.train.early_stopping={patience: 2}", "students.small.train.evaluate_every=1000"],
+        ["students={}", "cohorts={trio: {method: mutual, teachers: [wide], members: {a: {model: 'students.models:mlp'}, b: {model: 'students.models:mlp'}}, objective: [{loss: peer, ramp: {steps: 90}}, {loss: hard}, {loss: soft}], train: {steps: 400}}}"],
+    ],
+)  # fmt: skip
+def test_a_smoke_run_takes_whatever_the_run_takes(tmp_path: Path, overrides: list[str]) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(DIGITS)
+    made = smoke(load_recipe(path, overrides))
+    assert not made.problems() and made.transfer_set.limit == 256
+    assert all(learner.train.steps == 20 for learner in made.learners.values())
+
+
+def test_a_recipe_that_the_program_spoils_is_told_by_who_did() -> None:
+    document = load_recipe(recipes()["digits"]).model_dump(mode="json")
+    document["students"]["small"]["train"]["steps"] = 0
+    with pytest.raises(RecipeError, match=r"^--smoke: students.small.train.steps: .*greater than or equal to 1"):
+        changed(document, "--smoke")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("students.small.control=true", "students.small.control: there are no labels to train a control with"),
+        ("students.small.require={accuracy: 0.5}", "students.small.require: nothing can be judged without labels"),
+        ("teachers.trees={kind: sklearn, model: 'sklearn.ensemble:ExtraTreesClassifier'}", "teachers.trees: there are no labels to train it with"),
+        ("transfer_set.labelled=100", "transfer_set.labelled: there are no labels to keep"),
+    ],
+)  # fmt: skip
+def test_what_needs_labels_is_refused_where_there_are_none(tmp_path: Path, override: str, said: str) -> None:
+    text = DIGITS.replace("label: digit", "label: null")
+    own = [
+        "teachers={mine: {kind: callable, function: 'mine:teach', output: logits}}",
+        "transfer_set.labelled=null",
+        "students.small.teachers=[mine]",
+        "students.small.control=false",
+        "students.small.require=null",
+    ]
+    assert said in complaint(tmp_path, text, *own, override)

@@ -294,6 +294,11 @@ def test_without_labels_nothing_is_judged_and_that_is_said(
         "students.small={model: 'students.models:mlp', arguments: {hidden: 8}, teachers: [mine], objective: [{loss: soft}], control: false, train: {steps: 20, seeds: [0]}}",
     )
     with caplog.at_level("WARNING"):
-        finished = run(recipe, tmp_path / "out", until="distill", user_path=tmp_path)
+        finished = run(recipe, tmp_path / "out", user_path=tmp_path)
     assert "Teacher mine is not judged before students learn: no row has a label." in caplog.text
     assert not any(stage["stage"] == "judge" for stage in finished.report["stages"])
+    assert not finished.missed and finished.report["notes"] == [
+        "Nothing was judged: no row has a label, so no accuracy, gain or verdict is known."
+    ]
+    (exported,) = (tmp_path / "out" / "models").iterdir()
+    assert (exported / "model.safetensors").exists() and (finished.folder / "report.html").exists()

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from teachers.transfer_set.transfer_set import TransferSet
 
 
+def network_folder(config: TeacherConfig, trained: Path | None) -> Path | None:
+    """The model folder of a teacher that has one, for workers whose working directory is another."""
+    if config.kind == "checkpoint":
+        return Path(config.path).resolve()
+    return trained if config.kind == "module" else None
+
+
 def label(
     context: Context, name: str, config: TeacherConfig, weights: str, trained: Path | None, prepared: Built
 ) -> Taught:
@@ -36,7 +43,7 @@ def label(
     parts = {context.stages.folder(stage): part for part, stage in stages.items()}
     build = partial(_label, context, asked)
     built = context.stages.build_together(list(stages.values()), build, partial(_repair, asked, parts))
-    network = trained if config.kind == "module" else Path(config.path) if config.kind == "checkpoint" else None
+    network = network_folder(config, trained)
     labels = {part: built[stage] for part, stage in stages.items()}
     return Taught(name, config, labels, network, trained, asked.classes() if live else (), live)
 

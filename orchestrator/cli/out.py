@@ -18,7 +18,7 @@ class Out(click.ParamType[Path]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         if not is_uri(value):
-            checked = click.Path(path_type=Path, exists=self.exists, file_okay=not self.exists)
+            checked = click.Path(path_type=Path, exists=self.exists, file_okay=False)
             found: Path = checked.convert(value, param, ctx)
             return place(value) if "://" in str(value) else found
         folder = place(value)

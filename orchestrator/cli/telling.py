@@ -30,11 +30,15 @@ def tell_and_leave(finished: "Finished", out: Path, as_json: bool) -> None:
 
 
 def _tell(report: Mapping[str, Any], folder: Path, out: Path) -> None:
+    from ..reporting import unjudged
     from ..reporting.comparison import text_table
     from ..reporting.headline import learners, remarks, teachers_alone
 
     reused = sum(stage["reused"] for stage in report["stages"])
     click.echo(f"{len(report['stages'])} stages, {reused} of them reused")
+    if "unjudged" in report:
+        for line in unjudged.lines(report):
+            click.echo(line)
     if "students" in report:
         for name, student in learners(report).items():
             click.echo(f"{name}: {student['verdict']}")

@@ -46,8 +46,25 @@ class Rows:
         return f"{'' if self.exact else 'about '}{number:,.0f}"
 
 
-def label_notes(recipe: Recipe, rows: Rows | None) -> Iterator[str]:
-    """Labels that are used beside those that `labelled` counts."""
+def row_notes(recipe: Recipe, seen: Look, rows: Rows | None) -> Iterator[str]:
+    """Rows that were looked at and cannot be used; that there are no labels, or some beside those that `labelled` counts."""
+    if seen.bad:
+        position, reason = seen.bad[0]
+        then = "they are dropped" if recipe.transfer_set.on_bad_row == "skip" else "the run will end there"
+        yield (
+            f"{len(seen.bad)} of the rows that were looked at cannot be used, and {then} ({position}: {reason}); mend them, or "
+            f"see transfer_set.on_bad_row"
+        )
+    for name in seen.copies:
+        yield (
+            f"transfer_set.inputs: {name!r} has the value of the label in every row that was looked at; if it is made of the "
+            f"label, take it out"
+        )
+    if recipe.transfer_set.label is None:
+        yield (
+            "transfer_set.label is null: nothing will be judged; the report tells what needs no label (who agrees with whom, "
+            "how sure each is, which classes are said), and the model is exported"
+        )
     counted = recipe.transfer_set.labelled_by_split
     if "train" in counted and "validation" not in counted and rows is not None and rows.labelled["validation"]:
         yield (

@@ -22,7 +22,7 @@ from ..recipe.space import search_warnings
 from ..reporting.fairness import missing_augmentation
 from ..stages.code import code_problems, users_code
 from ..stages.stages import Built, Stages
-from .budgets import Rows, budget_notes, budget_problems, floor_notes, label_notes, seed_notes
+from .budgets import Rows, budget_notes, budget_problems, floor_notes, row_notes, seed_notes
 from .memory import Holding, holdings
 from .placement import Ask, cluster_notes, places_at
 from .placement import place as placed_on
@@ -109,7 +109,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     _on_disk(made, recipe, seen, out)
     rows = Rows.of(recipe, seen, counted)
     made.notes += count_notes(recipe.transfer_set, counted, thorough=check)
-    made.notes += [*label_notes(recipe, rows), *budget_notes(recipe, rows), *seed_notes(recipe)]
+    made.notes += [*row_notes(recipe, seen, rows), *budget_notes(recipe, rows), *seed_notes(recipe)]
     made.notes += [*missing_augmentation(public(recipe)), *floor_notes(recipe), *search_warnings(recipe)]
     if check:
         _rehearse(made, recipe, seen, prepared, code)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -28,6 +29,8 @@ def told(model: Any, value: Any, error: ValidationError) -> Iterator[tuple[Loc, 
             yield loc, "is missing"
         elif found["type"] in ("union_tag_invalid", "union_tag_not_found", "literal_error"):
             yield loc, _choice_message(found)
+        elif found["type"] in ("string_type", "invalid_key") and isinstance(found["input"], bool | int | float | date):
+            yield loc, f"expected text, found {_as_yaml_reads(found['input'])}; put it in quotes"
         elif _is_no_import_string(found):
             losses = get_args(LossName if loc[0] == "cohorts" else StudentLossName)
             known = {"loss": losses, "combine": get_args(CombineName), "augment": get_args(AugmentName)}
@@ -44,6 +47,13 @@ def told(model: Any, value: Any, error: ValidationError) -> Iterator[tuple[Loc, 
             given = found.get("input")
             short = "" if isinstance(given, dict | list | BaseModel) else f" (found {given!r})"
             yield loc, message[0].lower() + message[1:] + short
+
+
+def _as_yaml_reads(value: Any) -> str:
+    if isinstance(value, bool):
+        words = "true, yes and on" if value else "false, no and off"
+        return f"the truth value that YAML reads {words} as"
+    return f"the {'date' if isinstance(value, date) else 'number'} {value}"
 
 
 def _is_no_import_string(found: Mapping[str, Any]) -> bool:

@@ -46,3 +46,11 @@ def recipe_of(given: Given) -> Recipe:
 def file_of(given: Given) -> str | None:
     """The file of what was given as one."""
     return str(given) if isinstance(given, str | Path) else None
+
+
+def changed(document: Mapping[str, Any], by: str) -> Recipe:
+    """The recipe of a document that the program has changed. Raises RecipeError that says who changed it."""
+    try:
+        return Recipe.from_dict(document)
+    except RecipeError as error:
+        raise RecipeError("\n".join(f"{by}: {line}" for line in str(error).splitlines())) from None

@@ -128,10 +128,26 @@ class Recipe(Config):
                 ("students",),
                 "there is nobody to ask or to train; add teachers, a student, or a cohort under `cohorts`",
             )
-        if self.transfer_set.label is None and self.transfer_set.labelled is not None:
+        if self.transfer_set.label is None:
+            yield from self._label_problems()
+
+    def _label_problems(self) -> Iterator[tuple[Loc, str]]:
+        """Of a recipe whose rows have no label: what cannot be learnt or required without."""
+        if self.transfer_set.labelled is not None:
             yield ("transfer_set", "labelled"), "there are no labels to keep: `label` is null"
-        if self.transfer_set.label is None and self.transfer_set.split.stratify:
+        if self.transfer_set.split.stratify:
             yield ("transfer_set", "split", "stratify"), "there are no classes to divide: `label` is null"
+        for name, teacher in self.teachers.items():
+            if is_trained_here(teacher):
+                yield ("teachers", name), "there are no labels to train it with: `transfer_set.label` is null"
+        for name, learner in self.learners.items():
+            where = "students" if name in self.students else "cohorts"
+            if learner.control:
+                cure = "`transfer_set.label` is null; say `control: false`"
+                yield (where, name, "control"), f"there are no labels to train a control with: {cure}"
+            require = learner.require
+            if require is not None and (require.accuracy is not None or require.gain is not None):
+                yield (where, name, "require"), "nothing can be judged without labels: `transfer_set.label` is null"
 
     def _teacher_problems(self) -> Iterator[tuple[Loc, str]]:
         known = self.who_teaches()

@@ -6,12 +6,9 @@ Puts together what stages left; measures nothing itself.
 import json
 import logging
 import math
-import os
-import platform
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from teachers.transfer_set.transfer_set import SPLITS, TransferSet
 
 from .cautions import cautions
 from .comparison import comparison_of
+from .environment import environment
 from .fairness import about_augmentation, about_controls, about_labels
 from .headline import OVER_SEEDS, mean_of
 from .standing import told
@@ -32,7 +30,6 @@ from .study import with_test_figures
 
 FORMAT = 3
 POINTS_OF_A_CURVE = 400
-PACKAGES = ("collegium", "torch", "ray", "pyarrow", "mlflow", "scikit-learn", "numpy")
 
 log = logging.getLogger(__name__)
 
@@ -272,14 +269,3 @@ def _about_duplicates(counted: Mapping[str, Any]) -> Iterator[str]:
             "test figures may flatter" if any(later == "test" for _, later, _ in pairs) else "validation may flatter"
         )
         yield f"Some rows have the inputs of a row of another split: {found}; {flatters} (`transfer_set.duplicates: drop`)."
-
-
-def environment() -> dict[str, Any]:
-    """Versions and the machine that wrote the report."""
-    packages = {name: version(name) for name in PACKAGES}
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "packages": packages,
-    }

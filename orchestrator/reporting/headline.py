@@ -13,7 +13,7 @@ def learners(report: Mapping[str, Any]) -> dict[str, Any]:
         for name, cohort in report.get("cohorts", {}).items()
         for member, found in cohort["members"].items()
     }
-    return {**report["students"], **members}
+    return {**report.get("students", {}), **members}
 
 
 def curves_of(report: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def curves_of(report: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def headline_figures(report: Mapping[str, Any]) -> dict[str, float]:
-    """Flat names to figures, as a table shows them: `students.small.gain.mean`, `teachers.wide.test_accuracy`."""
+    """Flat names to figures, as a table shows them: `students.small.gain.mean`, `teachers.wide.test_accuracy`; what is none is left out."""
     return {name: round(float(value), 4) for name, value in _figures(report) if value is not None}
 
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from students.measuring.gain import with_interval
 
+from . import unjudged
 from .headline import learners, percent, remarks, spread, teachers_alone
 from .study import short
 
@@ -19,6 +20,10 @@ CHARACTERS = 8000
 
 def note(report: Mapping[str, Any], *, out: Path | None = None, models: Sequence[str] = ()) -> str:
     """In Markdown. `out`: the folder of all results; `models`: the students and members that are registered."""
+    if "unjudged" in report:
+        return _fitted(
+            [*unjudged.lines(report), "", *unjudged.table(report)], [], ["", *_cost(report), *_links(report, models)]
+        )
     head = [f"**{name}**: {learner['verdict']}\n" for name, learner in learners(report).items()]
     head += [f"{remark}\n" for remark in [*teachers_alone(report), *remarks(report), *report["cautions"]]]
     head += [*_study(report["search"])] if "search" in report else []

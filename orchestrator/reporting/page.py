@@ -15,6 +15,8 @@ from .by_class import class_table, confusions, mistakes
 from .comparison import page_table
 from .headline import OVER_SEEDS, curves_of, decimals, deep_link, learners, mean_of, percent, remarks, spread
 from .study_page import Plot, study_page
+from .unjudged import SAID
+from .unjudged import rows as unjudged_rows
 
 
 def page(report: Mapping[str, Any]) -> str:
@@ -26,6 +28,10 @@ def page(report: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    if "unjudged" in report:
+        return environment.get_template("unjudged.html.j2").render(
+            report=report, said=SAID, rows=list(unjudged_rows(report)), recipe=_recipe(report)
+        )
     environment.filters |= {
         "percent": percent,
         "decimals": decimals,
@@ -51,9 +57,14 @@ def page(report: Mapping[str, Any]) -> str:
             name: (student["gain"] or {"conclusion": "open"})["conclusion"]
             for name, student in learners(report).items()
         },
-        recipe=yaml.safe_dump(report["recipe"], sort_keys=False, allow_unicode=True),
+        recipe=_recipe(report),
         link=_link(report["mlflow"]),
     )
+
+
+def _recipe(report: Mapping[str, Any]) -> str:
+    written: str = yaml.safe_dump(report["recipe"], sort_keys=False, allow_unicode=True)
+    return written
 
 
 def _judged(report: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -26,7 +26,7 @@ from ..building.evaluate import read_evaluation
 from ..building.pipeline import Results, Until
 from ..cluster.cluster import Cluster, cluster
 from ..cluster.environment import set_environment
-from ..recipe.load import Given, check, file_of, recipe_of
+from ..recipe.load import Given, changed, check, file_of, recipe_of
 from ..recipe.model import Recipe, public
 from ..stages.code import users_code
 from ..stages.outline import planned
@@ -79,7 +79,7 @@ def _run(recipe: Recipe, how: "Opening", until: Until) -> Finished:
         report = begun.report(context, results)
         if results.evaluations:
             begun.finish(report, results)
-    return Finished(begun.folder, report, pipeline.missed_gates(recipe, report) if results.evaluations else [])
+    return Finished(begun.folder, report, pipeline.missed_gates(recipe, report) if "students" in report else [])
 
 
 @dataclass
@@ -203,8 +203,21 @@ def _report(
     evaluations = {name: read_evaluation(built, heard[name]) for name, built in results.evaluations.items()}
     if not evaluations:
         return {"format": 1, "recipe": public(context.recipe), "stages": stages, "mlflow": dict(ids)}
-    from ..reporting.document import build_report, write_report
+    from ..reporting.document import FORMAT, build_report, write_report
+    from ..reporting.unjudged import is_unjudged, unjudged_report
 
+    if is_unjudged(evaluations):
+        unjudged = unjudged_report(
+            format=FORMAT,
+            recipe=public(context.recipe),
+            stages=stages,
+            evaluations=evaluations,
+            mlflow=ids,
+            prepared=results.prepared.folder,
+            seconds=seconds,
+        )
+        write_report(folder, unjudged)
+        return unjudged
     report: Mapping[str, Any] = build_report(
         recipe=public(context.recipe),
         stages=stages,
@@ -224,12 +237,15 @@ def _report(
 
 
 def smoke(recipe: Recipe) -> Recipe:
-    """The whole recipe on a few rows and steps: finds what is broken before a long run does."""
+    """The whole recipe on a few rows and steps: finds what is broken before a long run does.
+
+    `limit` keeps a row of each class, so `labelled` can stay as it is: where there are fewer rows, all of them count.
+    """
     document = recipe.model_dump(mode="json")
     rows = document["transfer_set"]
     rows["limit"] = min(rows["limit"] or 256, 256)
     document["tracking"]["register_models"] = False
-    rows["labelled"] = {split: min(count, 64) for split, count in recipe.transfer_set.labelled_by_split.items()} or None
+    document["search"] = None
     for teacher in document["teachers"].values():
         teacher |= {"replicas": 1, "require": None}
         _shorten(teacher.get("train"))
@@ -237,7 +253,10 @@ def smoke(recipe: Recipe) -> Recipe:
         student["train"]["seeds"] = student["train"]["seeds"][:1]
         student["require"] = None  # of so few steps nothing can be asked
         _shorten(student["train"])
-    return Recipe.model_validate(document)
+        for term in student["objective"]:
+            if term["ramp"] is not None and term["ramp"]["steps"] is not None:
+                term["ramp"]["steps"] = min(term["ramp"]["steps"], student["train"]["steps"])
+    return changed(document, "--smoke")
 
 
 def _shorten(train: dict[str, Any] | None) -> None:

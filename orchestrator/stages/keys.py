@@ -25,7 +25,7 @@ def prepare_stage(recipe: Recipe, source_digest: str) -> Stage:
     if recipe.transfer_set.source.kind == "import":
         inputs = {"source": source_digest, **code_inputs("transfer_set.source", config["source"])}
         return Stage("prepare", "transfer_set", config, inputs)
-    config["source"] = {"kind": recipe.transfer_set.source.kind}  # where it lies decides nothing, its content does
+    config["source"].pop("path", None)  # where it lies decides nothing, its content does
     return Stage("prepare", "transfer_set", config, {"source": source_digest})
 
 

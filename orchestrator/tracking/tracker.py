@@ -22,6 +22,7 @@ from teachers.process.log_lines import with_ids
 
 from ..cluster import mailbox as mailboxes
 from ..recipe.model import Recipe, public
+from ..reporting import unjudged
 from ..reporting.headline import headline_figures
 from ..reporting.note import note
 from ..watching.pulse import SILENT_S
@@ -191,7 +192,8 @@ class Tracker:
 
     def _tell_results(self, report: Mapping[str, Any], models: Sequence[str]) -> None:
         out = self._ledger.folder.parent.parent
-        self._tell({"do": "figures", "values": headline_figures(report)})
+        values = dict(unjudged.figures(report)) if "unjudged" in report else headline_figures(report)
+        self._tell({"do": "figures", "values": {name: value for name, value in values.items() if value is not None}})
         if results := results_in_short(report):
             self._tell({"do": "name", "name": f"{self._name}: {results}"})
         self._tell({"do": "tag", "key": "mlflow.note.content", "value": note(report, out=out, models=models)})

@@ -45,8 +45,19 @@ def export_student(run: Path, folder: Path, *, name: str, evaluation: Mapping[st
 
 
 def deliverable_metrics(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """`metrics.json`: the figures of the delivered seed, and what the student's evaluation says of all seeds."""
+    """`metrics.json`: the figures of the delivered seed, and what the student's evaluation says of all seeds.
+
+    `judged` is false where no row had a label: then there are figures only that need none.
+    """
     runs = {run["seed"]: run for run in evaluation["student"]["runs"]}
+    if not evaluation.get("judged", True):
+        return {
+            "format": 1,
+            "delivered_seed": evaluation["delivered"],
+            "judged": False,
+            "test": runs[evaluation["delivered"]],
+            "source_digest": evaluation["source_digest"],
+        }
     return {
         "format": 1,
         "delivered_seed": evaluation["delivered"],
@@ -97,6 +108,7 @@ def front_matter(name: str, figures: Mapping[str, Any], recipe: Mapping[str, Any
     results = [
         {"type": metric, "name": f"test {metric}", "value": test[metric]}
         for metric in ("accuracy", "macro_f1", "nll", "ece")
+        if metric in test
     ]
     return {
         "library_name": "collegium",

@@ -4,7 +4,7 @@ Knows nothing of networks, or of what becomes of the answers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from teachers.preparing.canonical import InputPlan, decode
 from teachers.preparing.look import LOOKED_AT
 from teachers.preparing.refit import refitted
 from teachers.sources import FORMATS, File, chunks_of, files_of, read, schema_of
-from teachers.sources.files import Batch
+from teachers.sources.files import Batch, delimiter_in
 from teachers.sources.folders import SUFFIXES as IMAGES
 
 from .columns import columns_for
@@ -51,8 +51,12 @@ def rows_of(path: Path, config: ModelConfig, given: Sequence[str] = ()) -> Itera
     plans = plans_of(config)
     files = _files(path, takes_images=any(plan.kind == "image" for plan in plans))
     found = ["image"] if files[0].source.kind == "image_folder" else schema_of(files).names
+    if delimiter := delimiter_in(found, [name for plan in plans for name in plan.sources]):
+        files = [replace(file, source=file.source.model_copy(update={"delimiter": delimiter})) for file in files]
+        found = schema_of(files).names
     sources = columns_for(plans, found, given, files[0].title)
     names = list(dict.fromkeys(name for columns in sources for name in columns))
+    files = [replace(file, columns=tuple(names)) for file in files]  # what else lies in an archive does not count
     sample = _sample(files, names)
     if sample is not None:
         plans = [refitted(plan, columns, sample) for plan, columns in zip(plans, sources, strict=True)]

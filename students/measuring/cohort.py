@@ -18,6 +18,7 @@ from .evaluate import FORMAT, Runs, ask_all, document_of, footprint_of
 from .gain import verdict
 from .hearing import Heard, Source, hear
 from .labelled import Labelled
+from .unjudged import is_judged, student_unjudged
 
 
 def evaluate_cohort(
@@ -39,7 +40,10 @@ def evaluate_cohort(
     A member agrees with its frozen teachers' combination; without any, with the mean probability of its cohort. `as_one`:
     the ensemble is delivered, so what it costs is measured too.
     """
-    rows = Labelled.of(TransferSet.open(transfer_set), split).require(split)
+    data = TransferSet.open(transfer_set)
+    if not is_judged(data, split):
+        return _unjudged(Labelled.whole(data, split), sources, members, chosen, trust, threads, as_one=as_one)
+    rows = Labelled.of(data, split).require(split)
     said = {member: ask_all(runs, rows, trust) for member, runs in members.items()}
     seeds = sorted(next(iter(said.values()))["student"])
     together = {seed: mean_probability([answers["student"][seed] for answers in said.values()]) for seed in seeds}
@@ -72,6 +76,45 @@ def evaluate_cohort(
     }
 
 
+def _unjudged(
+    rows: Labelled,
+    sources: Sequence[Source],
+    members: Mapping[str, Runs],
+    chosen: Mapping[str, int],
+    trust: Sequence[str],
+    threads: int,
+    *,
+    as_one: bool,
+) -> dict[str, Any]:
+    """Of rows without a label: each member beside its teachers, or beside its cohort."""
+    said = {member: ask_all({"student": runs["student"]}, rows, trust)["student"] for member, runs in members.items()}
+    seeds = sorted(next(iter(said.values())))
+    together = {seed: mean_probability([answers[seed] for answers in said.values()]) for seed in seeds}
+    heard = hear(rows, sources, "mean_probability") if sources else Heard({}, together[seeds[0]])
+    documents = {
+        member: student_unjudged(
+            rows,
+            heard,
+            answers,
+            chosen[member],
+            footprint_of(members[member]["student"][chosen[member]], rows, trust, threads),
+        )
+        for member, answers in said.items()
+    }
+    first = [runs["student"][seeds[0]] for runs in members.values()]
+    return {
+        "format": FORMAT,
+        "judged": False,
+        "members": documents,
+        "as_one": student_unjudged(rows, heard, together, seeds[0], size_together(first, rows, trust, threads))
+        if as_one
+        else None,
+        "seed": seeds[0],
+        "best": next(iter(members)),
+        "rows": len(rows.labels),
+    }
+
+
 def one_model(
     documents: Mapping[str, Mapping[str, Any]],
     figures: Sequence[Mapping[str, Any]],
@@ -82,9 +125,7 @@ def one_model(
     threads: int,
 ) -> dict[str, Any]:
     """The ensemble of a cohort as a student's document; it has no control of its own."""
-    with TemporaryDirectory(prefix="ensemble-") as scratch:
-        save_ensemble(Path(scratch), runs)
-        size = footprint_of(Path(scratch), rows, trust, threads)
+    size = size_together(runs, rows, trust, threads)
     return {
         "student": {"runs": [{**run, **size} for run in figures]},
         "ensemble": next(iter(documents.values()))["ensemble"],
@@ -92,6 +133,13 @@ def one_model(
         "verdict": verdict(None),
         "delivered": chosen,
     }
+
+
+def size_together(runs: Sequence[Path], rows: Labelled, trust: Sequence[str], threads: int) -> dict[str, Any]:
+    """What the ensemble of these networks costs."""
+    with TemporaryDirectory(prefix="ensemble-") as scratch:
+        save_ensemble(Path(scratch), runs)
+        return footprint_of(Path(scratch), rows, trust, threads)
 
 
 def mean_probability(logits: Sequence[Tensor]) -> Tensor:

@@ -23,6 +23,7 @@ from .gain import Gain, paired_gain, verdict
 from .hearing import Heard, Source, hear
 from .labelled import Labelled, ask
 from .mistakes import confident_mistakes
+from .unjudged import is_judged, student_unjudged, teachers_unjudged
 
 FORMAT = 3
 
@@ -40,9 +41,12 @@ def evaluate_teachers(
 
     `folders`: of the teachers that are model folders; those get parameters, bytes and latency too. `validation` is told
     where the stores cover the validation split, `training` (accuracy on the labelled training rows, of which a teacher may
-    have learnt) for each whose stores cover those. Raises DataError when no row of `split` has a label.
+    have learnt) for each whose stores cover those. Where no row has a label, what `teachers_unjudged` gives. Raises
+    DataError when only `split` has none.
     """
     data = TransferSet.open(transfer_set)
+    if not is_judged(data, split):
+        return {"format": FORMAT, **teachers_unjudged(data, sources, split)}
     rows = Labelled.of(data, split).require(split)
     heard = hear(rows, sources, "mean_probability")
     together = classification.all_metrics(heard.together, rows.labels, heard.together, sure=heard.sure)
@@ -87,13 +91,21 @@ def evaluate_student(
     """`evaluation.json` of one student and its control, both by seed; runs are model folders with `result.json`.
 
     `sources` are the student's own teachers; the ensemble is what they say under its own `combine`, at T = 1, given to
-    that rule in this `order`. `chosen` is the delivered seed. Raises DataError when no row of `split` has a label.
+    that rule in this `order`. `chosen` is the delivered seed. Where no row has a label, what `student_unjudged` gives.
+    Raises DataError when only `split` has none.
     """
-    rows = Labelled.of(TransferSet.open(transfer_set), split).require(split)
+    data = TransferSet.open(transfer_set)
+    if not is_judged(data, split):
+        rows = Labelled.whole(data, split)
+        heard = hear(rows, sources, combine, teacher_weights, order)
+        said = ask_all({"student": student_runs}, rows, trust, device)["student"]
+        size = footprint_of(student_runs[chosen], rows, trust, threads)
+        return {"format": FORMAT, **student_unjudged(rows, heard, said, chosen, size)}
+    rows = Labelled.of(data, split).require(split)
     heard = hear(rows, sources, combine, teacher_weights, order)
     runs = {"student": student_runs, **({"control": control_runs} if control_runs else {})}
-    said = ask_all(runs, rows, trust, device)
-    return {"format": FORMAT, **document_of(rows, heard, runs, said, chosen, trust, threads)}
+    answers = ask_all(runs, rows, trust, device)
+    return {"format": FORMAT, **document_of(rows, heard, runs, answers, chosen, trust, threads)}
 
 
 Runs = Mapping[str, Mapping[int, Path]]

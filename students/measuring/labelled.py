@@ -38,6 +38,14 @@ class Labelled:
         labels = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *kept]))
         return cls(transfer_set, segments, masks, labels, np.concatenate([np.empty(0, np.uint64), *groups]))
 
+    @classmethod
+    def whole(cls, transfer_set: TransferSet, split: SplitName) -> "Labelled":
+        """All rows of a split, where none has a label (-1): what can be said without one."""
+        segments = transfer_set.of(split)
+        masks = tuple(np.ones(segment.num_rows, bool) for segment in segments)
+        groups = np.concatenate([transfer_set.groups(segment) for segment in segments])
+        return cls(transfer_set, segments, masks, torch.full((len(groups),), -1), groups)
+
     def require(self, split: str) -> "Labelled":
         if not len(self.labels):
             rows = sum(segment.num_rows for segment in self.segments)

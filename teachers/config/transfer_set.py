@@ -6,6 +6,9 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from .strict import Config, ImportString
 
+FitName = Literal["squash", "crop", "pad"]
+ResampleName = Literal["bilinear", "bicubic", "lanczos", "hamming", "box", "nearest"]
+
 
 class SklearnSource(Config):
     """A data set that ships inside scikit-learn."""
@@ -31,20 +34,33 @@ class ImageFolderSource(Config):
     """The folder that holds the class folders."""
 
 
-class TextTableSource(Config):
-    """CSV (with a header) or JSON lines: numeric features, one record a row."""
+class CsvSource(Config):
+    """CSV with a header: numeric features, one record a row."""
 
-    kind: Literal["csv", "jsonl"]
+    kind: Literal["csv"]
+    path: str
+    """A file or a folder."""
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    """Between two values: `";"`, `"\\t"`."""
+
+
+class JsonLinesSource(Config):
+    """JSON lines: one object a row, its keys are the columns."""
+
+    kind: Literal["jsonl"]
     path: str
     """A file or a folder."""
 
 
 class NumpySource(Config):
-    """An `.npz` file (its arrays are the columns) or a folder of `.npy` files (the file names are). Never unpickled."""
+    """An `.npz` file (its arrays are the columns) or `.npy` files (their names are). Never unpickled.
+
+    Only the arrays that the recipe names count; others may lie beside them.
+    """
 
     kind: Literal["numpy"]
     path: str
-    """The `.npz` file, or the folder of `.npy` files."""
+    """The `.npz` file, the folder of `.npy` files, or one such file, which is one column."""
 
 
 class ImportSource(Config):
@@ -62,7 +78,7 @@ class ImportSource(Config):
 
 
 Source = Annotated[
-    SklearnSource | TableSource | ImageFolderSource | TextTableSource | NumpySource | ImportSource,
+    SklearnSource | TableSource | ImageFolderSource | CsvSource | JsonLinesSource | NumpySource | ImportSource,
     Field(discriminator="kind"),
 ]
 
@@ -165,9 +181,13 @@ class TransferSetConfig(Config):
     labelled: Labelled | None = None
     """Stratified training rows whose label may be used, the others are transfer data only; `{train: 100, validation: 50}` counts those of validation too. Null: all."""
     limit: int | None = Field(None, ge=1)
-    """At most so many rows of each split, the first in key order; for short runs."""
+    """So many rows of each split, the first in key order, and one of each class that has none among them; for short runs."""
     image_size: int | None = Field(None, ge=1, le=4096)
-    """Edge in pixels that images are stored at; null: their own size, which must then be equal."""
+    """Edge in pixels that images are stored at, as squares; null: their own size, which must then be equal."""
+    fit: FitName = "squash"
+    """What `image_size` makes of an image that is no square: `squash` it to one, `crop` its middle, or `pad` it with black."""
+    resample: ResampleName = "bilinear"
+    """Pillow's filter for that: `bilinear`, `bicubic`, `lanczos`, `hamming`, `box` (all with antialiasing) or `nearest`."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """A row that cannot be used ends the run, or is dropped and counted in the report."""
     duplicates: Literal["keep", "drop"] = "keep"

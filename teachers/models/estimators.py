@@ -17,6 +17,7 @@ import numpy as np
 from ..config.teacher import SklearnTeacher
 from ..errors import RecipeError, TeacherError
 from ..storage import seal
+from ..transfer_set.class_names import as_number, name_of, places_of
 from ..transfer_set.transfer_set import TransferSet
 from ..users_code import imports
 from ..users_code.calls import calling
@@ -90,24 +91,23 @@ def fitted_classes(folder: Path) -> tuple[str, ...]:
 
 
 def class_names(found: Sequence[Any], given: Sequence[str] | None, classes: Sequence[str]) -> tuple[str, ...]:
-    """Names of `classes_` of an estimator from elsewhere: as `given`, else its strings, else its integers.
+    """Names of `classes_` of an estimator from elsewhere: as `given`, else what its values name.
 
-    Integers are names where the transfer set has classes of these names, else positions among them.
+    A number is a class of the transfer set with this number for a name or, where none of them is a number, the position
+    of one. Raises TeacherError for numbers that are neither: positions among classes that are numbers would be a guess.
     """
-    names = tuple(str(name) for name in found)
+    names = tuple(name_of(name) for name in found)
     if given is not None:
         if len(given) != len(names):
             raise TeacherError(f"`classes` has {len(given)} names, the estimator knows {len(names)} classes: {names}")
         return tuple(given)
-    integers = all(isinstance(number, int | np.integer) for number in found)
-    if not integers or set(names) <= set(classes):
-        return names
-    if not all(0 <= number < len(classes) for number in found):
+    places = places_of(names, classes)
+    if None in places and all(as_number(name) is not None for name in names):
         raise TeacherError(
             f"the estimator's classes {names} are neither names nor positions of the transfer set's "
             f"{len(classes)} classes; name them in `classes`, in this order"
         )
-    return tuple(classes[number] for number in found)
+    return tuple(name if place is None else classes[place] for name, place in zip(names, places, strict=True))
 
 
 def flat(preprocessor: Preprocessor, inputs: Mapping[str, np.ndarray]) -> np.ndarray:

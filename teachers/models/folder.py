@@ -138,22 +138,32 @@ def save_model(folder: Path, state: Mapping[str, Tensor], config: ModelConfig) -
 
 def read_config(folder: Path) -> ModelConfig:
     """The configuration of a model folder. Raises StoreError when it is not one."""
-    path = seal.local(folder, CONFIG)
+    path = folder / CONFIG
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(seal.local(folder, CONFIG).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         what = f"is no Collegium model folder, there is no {CONFIG} in it" if folder.exists() else "does not exist"
         raise StoreError(_with_cure(f"{folder} {what}", whose_folder(folder))) from None
-    except ValueError as error:
+    except OSError as error:
+        raise StoreError(f"{str(path)[:200]}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(document, dict) or "format" not in document:
         raise StoreError(_with_cure(f"{folder} is no Collegium model folder", whose_folder(folder, document)))
     seal.check_format(document, FORMAT, path)
-    try:
-        fields = {name: document[name] for name in ("model", "arguments", "preprocess")}
-        return ModelConfig(classes=tuple(document["classes"]), **fields, inputs=tuple(document.get("inputs", ())))
-    except KeyError as error:
-        raise StoreError(f"{path}: there is no key {error}; expected the config of a Collegium model") from None
+    for key, kind in PARTS.items():
+        if key not in document:
+            raise StoreError(f"{path}: there is no key {key!r}; expected the config of a Collegium model")
+        if not isinstance(document[key], kind):
+            raise StoreError(
+                f"{path}: {key} is {document[key]!r:.60}, expected a {kind.__name__}, as Collegium writes it"
+            )
+    fields = {name: document[name] for name in ("model", "arguments", "preprocess")}
+    classes, inputs = tuple(map(str, document["classes"])), tuple(document.get("inputs", ()))
+    return ModelConfig(classes=classes, **fields, inputs=inputs)
+
+
+PARTS: dict[str, type] = {"model": str, "arguments": dict, "preprocess": dict, "classes": list}
 
 
 def _with_cure(what: str, whose: str) -> str:
@@ -175,7 +185,10 @@ def load_model(
     """
     config = read_config(folder)
     check_trusted(config, trust, folder, vouching)
-    preprocessor = Preprocessor.from_resolved(config.preprocess)
+    try:
+        preprocessor = Preprocessor.from_resolved(config.preprocess)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise StoreError(f"{folder / CONFIG}: preprocess is not as Collegium writes it ({error!r})") from error
     module = build_module(
         config.model, config.arguments, num_classes=len(config.classes), input_shape=preprocessor.input_shape
     )
@@ -211,6 +224,8 @@ def read_safetensors(path: Path, error: type[CollegiumError]) -> dict[str, Tenso
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
     except FileNotFoundError:
         raise error(f"{path}: there is no such file") from None
+    except OSError as found:
+        raise error(f"{path}: cannot be read ({found.strerror or found})") from found
     except safetensors.SafetensorError as found:
         raise error(f"{path}: not readable as safetensors ({found})") from found
     return tensors

@@ -9,7 +9,21 @@ import pyarrow as pa
 def is_encoded(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(kind.field(number).name in ("bytes", "path") for number in range(kind.num_fields))
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return is_binary(kind)
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    tests = (
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_binary_view,
+        pa.types.is_fixed_size_binary,
+    )
+    return any(test(kind) for test in tests)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -52,3 +66,18 @@ def shape_of(value: Any) -> tuple[int, ...]:
         return ()
     items = value.values
     return (len(items), *(shape_of(items[0]) if len(items) else ()))
+
+
+def family(kind: pa.DataType) -> str:
+    """What a column is good for, whatever its width: number, text, image, list of numbers (and how deep)."""
+    if pa.types.is_dictionary(kind):
+        return family(kind.value_type)
+    innermost, depth = leaf(kind)
+    if depth:
+        return f"{depth} lists of {family(innermost)}"
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return f"{len(kind.shape)} lists of {family(kind.value_type)}"
+    for name, test in (("number", is_number), ("text", is_text), ("image", is_encoded), ("nothing", pa.types.is_null)):
+        if test(kind):
+            return name
+    return str(kind)

@@ -4,9 +4,9 @@ Features are float32, or float64 where float32 would round what the source can h
 are normalised. Knows nothing of splits or keys. No Python per row but where an encoded image is decoded.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,13 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..config.transfer_set import TransferSetConfig
-from ..errors import DataError, RecipeError, StoreError
-from ..sources.files import nearest
+from ..config.transfer_set import FitName, ResampleName
+from ..errors import StoreError
 from ..storage.seal import inside
 from ..transfer_set.transfer_set import Column, Kind
-from .arrow_types import is_encoded, is_list, is_number, is_wide, leaf, shape_of, storage_shape
-from .images import BadRow, decode_image, in_channels, resized
+from .arrow_types import is_list, is_number, is_text, shape_of, storage_shape
+from .images import BadRow, Resize, decode_image, in_channels, resized
 
 FEATURES = "features"
 """The column that scalar columns are joined to."""
@@ -35,7 +34,8 @@ Bad = dict[int, str]
 class InputPlan:
     """How one canonical column is made of the columns `sources`.
 
-    `raw`: the shape of a row as it is stored, None for encoded images; `edge`: what images are resized to.
+    `raw`: the shape of a row as it is stored, None for encoded images; `edge`: what images are resized to, by `fit` and
+    `resample`.
     """
 
     name: str
@@ -44,6 +44,8 @@ class InputPlan:
     raw: tuple[int, ...] | None
     shape: tuple[int, ...]
     edge: int | None = None
+    fit: FitName = "squash"
+    resample: ResampleName = "bilinear"
     wide: bool = False
     """Numbers that are kept in float64."""
     types: tuple[str, ...] = ()
@@ -64,70 +66,18 @@ class InputPlan:
         return cls(**fields)
 
     @property
+    def resize(self) -> Resize | None:
+        return None if self.edge is None else Resize(self.edge, self.fit, self.resample)
+
+    @property
     def column(self) -> Column:
         """Before the training rows are known."""
         return Column(self.name, self.kind, self.shape, (), (), self.wide)
 
 
-def plan_inputs(config: TransferSetConfig, sample: pa.RecordBatch, root: Path | None) -> tuple[InputPlan, ...]:
-    """What the input columns are, from the first rows of the source.
-
-    Raises RecipeError for a column that is not there or of no use, DataError when none of the rows can be decoded.
-    """
-    names = [config.inputs] if isinstance(config.inputs, str) else config.inputs
-    for name in names:
-        if name not in sample.schema.names:
-            raise RecipeError(f"transfer_set.inputs: no column {name!r}{nearest(name, sample.schema.names)}")
-    scalars = tuple(name for name in names if _is_scalar(sample.column(name)))
-    plans = [_plan_column(name, sample.column(name), config.image_size, root) for name in names if name not in scalars]
-    if scalars:
-        if any(plan.name == FEATURES for plan in plans):
-            raise RecipeError(
-                f"transfer_set.inputs: {scalars[0]!r} would be joined to `{FEATURES}`, a column of its own"
-            )
-        wide = any(is_wide(sample.column(name).type) for name in scalars)
-        plans.append(InputPlan(FEATURES, "number", scalars, (), (len(scalars),), wide=wide))
-    return tuple(plans)
-
-
-def _plan_column(name: str, array: pa.Array, edge: int | None, root: Path | None) -> InputPlan:
-    if is_encoded(array.type):
-        shape = _encoded_shape(name, array, edge, root)
-        return InputPlan(name, "image", (name,), None, shape, edge)
-    kind, depth = leaf(array.type)
-    if depth == 0 or not is_number(kind):
-        raise RecipeError(
-            f"transfer_set.inputs: column {name!r} is {array.type}; give images, numbers or lists of them"
-        )
-    shapes = Counter(shape for row in array if (shape := shape_of(row)) and 0 not in shape)
-    if not shapes:
-        raise DataError(f"column {name!r}: none of the first {len(array)} rows has a value")
-    raw = shapes.most_common(1)[0][0]
-    if len(raw) == 1:
-        return InputPlan(name, "number", (name,), raw, raw, wide=is_wide(kind))
-    if len(raw) > 3 or not pa.types.is_integer(kind):
-        raise RecipeError(
-            f"transfer_set.inputs: column {name!r} holds {kind} of shape {list(raw)}; "
-            f"images are uint8 [H, W] or [H, W, C], features are one list a row"
-        )
-    channels = raw[2] if len(raw) == 3 else 1
-    return InputPlan(name, "image", (name,), raw, (edge or raw[0], edge or raw[1], channels), edge)
-
-
-def _encoded_shape(name: str, array: pa.Array, edge: int | None, root: Path | None) -> tuple[int, ...]:
-    """The commonest size, and colour if any row has it."""
-    shapes, reasons = [], []
-    for row in range(len(array)):
-        try:
-            shapes.append(decode_image(_payload(array[row].as_py(), root), edge=edge).shape)
-        except BadRow as error:
-            reasons.append(str(error))
-    if not shapes:
-        raise DataError(
-            f"column {name!r}: none of the first {len(array)} rows is an image ({reasons[0] if reasons else 'no rows'})"
-        )
-    (height, width), _ = Counter(shape[:2] for shape in shapes).most_common(1)[0]
-    return height, width, max(shape[2] for shape in shapes)
+def in_colour(plan: InputPlan) -> InputPlan:
+    """The same for images of which some are not grey."""
+    return changed(plan, shape=(*plan.shape[:2], 3))
 
 
 def decode(batch: pa.RecordBatch, plans: Sequence[InputPlan], root: Path | None) -> tuple[dict[str, NDArray[Any]], Bad]:
@@ -151,7 +101,7 @@ def _decode_column(batch: pa.RecordBatch, plan: InputPlan, root: Path | None, ba
         _tell(bad, outside, lambda row: f"{plan.name} has values outside 0 to 255")
         values = values.astype(np.uint8)
     images = in_channels(values if values.ndim == 4 else values[..., None], plan.shape[2])
-    return resized(images, plan.shape[0]) if images.shape[1:] != plan.shape else images
+    return images if plan.resize is None else resized(images, plan.resize)
 
 
 def _decode_images(array: pa.Array, plan: InputPlan, root: Path | None, bad: Bad) -> NDArray[np.uint8]:
@@ -159,7 +109,7 @@ def _decode_images(array: pa.Array, plan: InputPlan, root: Path | None, bad: Bad
     height, width, channels = plan.shape
     for row, value in enumerate(array.to_pylist()):
         try:
-            pixels = decode_image(_payload(value, root), channels=channels, edge=plan.edge, to_grey=plan.fixed)
+            pixels = decode_image(payload_of(value, root), channels=channels, resize=plan.resize, to_grey=plan.fixed)
         except BadRow as error:
             bad.setdefault(row, f"{plan.name}: {error}")
             continue
@@ -175,7 +125,7 @@ def _decode_images(array: pa.Array, plan: InputPlan, root: Path | None, bad: Bad
     return out
 
 
-def _payload(value: Any, root: Path | None) -> bytes:
+def payload_of(value: Any, root: Path | None) -> bytes:
     """The bytes of an encoded image: its own, or of the file that it names inside the source's root."""
     if isinstance(value, dict):
         payload, path = value.get("bytes"), value.get("path")
@@ -189,6 +139,8 @@ def _payload(value: Any, root: Path | None) -> bytes:
         raise BadRow(f"names the file {path!r}; a source without files must give the bytes")
     try:
         return inside(root, path).read_bytes()
+    except ValueError as error:
+        raise BadRow(f"the path {path!r} is none ({error})") from error
     except StoreError as error:
         raise BadRow(f"the path {path!r} leaves the source's folder") from error
     except OSError as error:
@@ -236,7 +188,7 @@ def _nested(array: pa.Array, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDAr
         flat, wrong = _nested(array.storage, storage_shape(array.type, shape))
         return flat.reshape(len(array), *shape), wrong
     if not shape:
-        return _leaves(array)
+        return leaves(array)
     if not is_list(array.type):
         return np.zeros((len(array), *shape), np.uint8), np.ones(len(array), bool)
     fits = np.asarray(pc.fill_null(pc.equal(pc.list_value_length(array), shape[0]), False))
@@ -252,8 +204,8 @@ def _nested(array: pa.Array, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDAr
     return out, wrong
 
 
-def _leaves(array: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+def leaves(array: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    if is_text(array.type):
         text = pc.utf8_trim_whitespace(array)
         text = pc.if_else(pc.match_substring_regex(text, NUMBER), text, pa.scalar(None, text.type))
         array = pc.cast(pc.utf8_ltrim(text, "+"), pa.float64())
@@ -271,10 +223,3 @@ def _tell(bad: Bad, wrong: Any, reason: Any) -> None:
     for row in np.flatnonzero(wrong).tolist():
         if row not in bad:
             bad[row] = reason(row)
-
-
-def _is_scalar(array: pa.Array) -> bool:
-    """A column of numbers; also of text that reads as numbers, which is how CSV comes."""
-    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-        return bool((~_leaves(array)[1]).any())
-    return is_number(array.type)

@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError
+from ..transfer_set.class_names import places_of
 from ..transfer_set.transfer_set import SPLITS, SplitName
 from .labels import classes_of, remapped
 from .shuffle import BadPosition, Run, run_batch
-from .splits import Keys, choose_labelled
+from .splits import Keys, choose_labelled, first_of_classes
 
 NAMED_BAD_ROWS = 20
+MOST_ALONE = 50
+"""Classes that may have one row each before nobody believes that they are classes."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,9 @@ def take_census(runs: Sequence[Run], pieces: Path, classes: tuple[str, ...] | No
     """
     if not runs:
         raise DataError("no row is left to work with")
-    known = classes or classes_of(value for run in runs for value in run.labels)
-    number = {name: at for at, name in enumerate(known)}
+    known, meant = (classes, {}) if classes else classes_of({value for run in runs for value in run.labels})
+    place = {name: at for at, name in enumerate(known)}
+    number = {value: place[name] for value, name in meant.items()}
     names = ("sample_key", "group", "split", "label", "content")
     found: dict[str, list[NDArray[np.uint64]]] = {name: [] for name in names}
     for run in runs:
@@ -71,6 +75,11 @@ def take_census(runs: Sequence[Run], pieces: Path, classes: tuple[str, ...] | No
     rows = np.concatenate([np.arange(run.num_rows, dtype=np.uint32) for run in runs])
     census = Census(keys, group, split.astype(np.uint8), labels.astype(np.int32), content, numbers, rows)
     _check_unique(census, runs, pieces)
+    if not classes and MOST_ALONE < len(known) == np.count_nonzero(census.labels >= 0):
+        raise DataError(
+            f"each of the {len(known):,} rows with a label has one of its own ({known[0]!r}, {known[1]!r}, ...): such names "
+            f"say which row it is, not of which class; see transfer_set.label, or list them under transfer_set.classes"
+        )
     return census.take(np.lexsort((census.keys, census.split))), known
 
 
@@ -98,8 +107,10 @@ def same_key(one: tuple[str, str], other: tuple[str, str]) -> DataError:
 
 
 def limited(census: Census, bad: Iterable[BadPosition], limit: int | None) -> tuple[Census, list[BadPosition]]:
-    """The first `limit` rows of each split in key order, counting bad ones, so that what is left never depends on
-    which rows are bad elsewhere."""
+    """The first `limit` rows of each split in key order, and the first of each class that has none among them.
+
+    Bad rows are counted, so that what is left never depends on which rows are bad elsewhere.
+    """
     bad = list(bad)
     if limit is None:
         return census, bad
@@ -108,7 +119,8 @@ def limited(census: Census, bad: Iterable[BadPosition], limit: int | None) -> tu
         there = np.array([row.key for row in bad if row.split == number], np.uint64)
         keys = np.sort(np.concatenate([census.keys[census.of(split)], there]))
         last.append(int(keys[min(limit, len(keys)) - 1]) if len(keys) else 0)
-    kept = census.take(census.keys <= np.array(last, np.uint64)[census.split])
+    near = census.keys <= np.array(last, np.uint64)[census.split]
+    kept = census.take(near | first_of_classes(census.keys, census.split, census.labels))
     return kept, [row for row in bad if row.key < 0 or row.key <= last[row.split]]
 
 
@@ -120,6 +132,18 @@ def judge_bad_rows(bad: Sequence[BadPosition], config: TransferSetConfig) -> Non
     more = [f"  and {len(bad) - len(lines)} more"] if len(bad) > len(lines) else []
     cure = "mend them, or set transfer_set.on_bad_row: skip to drop them"
     raise DataError("\n".join([f"{len(bad)} row{'s' * (len(bad) > 1)} cannot be used; {cure}", *lines, *more]))
+
+
+def check_classes(census: Census, bad: Sequence[BadPosition], classes: Sequence[str]) -> None:
+    """Raise DataError for a class of which every row would be skipped: all figures would look better without it."""
+    there = np.bincount(census.labels[census.labels >= 0], minlength=len(classes))
+    labelled = [row for row in bad if row.label]
+    for row, place in zip(labelled, places_of([row.label for row in labelled], classes), strict=True):
+        if place is not None and not there[place]:
+            raise DataError(
+                f"on_bad_row: skip would drop every row of the class {classes[place]!r}, and figures would be of the others "
+                f"alone; {row.position}: {row.reason}; mend that, or take the class out of the source"
+            )
 
 
 def check_splits(census: Census, dropped: Mapping[str, int]) -> None:

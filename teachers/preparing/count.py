@@ -63,7 +63,7 @@ def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Count
     Rows whose inputs cannot be used are counted, and so are duplicates that would be dropped. Raises DataError for labels
     that name no class, ids that are missing, a split without rows, and more labels asked for than there are.
     """
-    told = Reading(config, (), seen.classes, seen.from_metadata, seen.root, Path(), last_key=None)
+    told = Reading(config, (), seen.classes, seen.integers, seen.root, Path(), last_key=None)
     bad: list[BadPosition] = []
     found: list[Columns] = []
     num_rows = 0
@@ -75,9 +75,11 @@ def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Count
     if not num_rows:
         judge_bad_rows(bad, config)
         raise DataError(f"no usable row in the source; {len(bad)} were skipped")
-    classes = seen.classes or classes_of(value for *_, values in found for value in values)
+    classes, named = seen.classes, None
+    if classes is None:
+        classes, named = classes_of(value for *_, values in found for value in values)
     _check_unique(told, np.concatenate([keys for keys, *_ in found]))
-    census, _ = stratified(_census(found, classes, seen.classes is not None), config, len(classes))
+    census, _ = stratified(_census(found, classes, named), config, len(classes))
     census, bad = limited(census, bad, config.limit)
     judge_bad_rows(bad, config)
     check_splits(census, {})
@@ -130,12 +132,13 @@ def _check_unique(told: Reading, keys: NDArray[np.uint64]) -> None:
     raise same_key(*named[:2])
 
 
-def _census(found: Sequence[Columns], classes: Sequence[str], are_known: bool) -> Census:
-    """As `take_census` has it, without what is known of inputs only."""
+def _census(found: Sequence[Columns], classes: Sequence[str], named: Mapping[str, str] | None) -> Census:
+    """As `take_census` has it, without what is known of inputs only. `named`: the class of each value, if the values came first."""
     number = {name: at for at, name in enumerate(classes)}
     keys, groups, split = (np.concatenate([columns[at] for columns in found]) for at in range(3))
     labels = [
-        labels if are_known else remapped(labels, [number[value] for value in values]) for *_, labels, values in found
+        labels if named is None else remapped(labels, [number[named[value]] for value in values])
+        for *_, labels, values in found
     ]
     nothing = np.zeros(len(keys), np.uint32)
     census = Census(keys, groups, split, np.concatenate(labels), keys, nothing, nothing)

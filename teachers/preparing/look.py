@@ -3,7 +3,7 @@
 Reads the schema and the first rows, writes nothing. Knows nothing of keys.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,16 +11,24 @@ import pyarrow as pa
 
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError, RecipeError
-from ..sources import FORMATS, chunks_of, class_names, content_digest, files_of, first_rows, read, schema_of
-from ..sources.files import Chunk, File, nearest
+from ..sources import BadRows, chunks_of, content_digest, files_of, schema_of, some_rows
+from ..sources.files import Chunk, File, column_problem
+from ..transfer_set.class_names import as_number, is_number_with_decimals, plain
 from ..transfer_set.transfer_set import SPLITS, Column, SplitName
-from .canonical import InputPlan, plan_inputs
-from .labels import as_text
+from .arrow_types import family, is_wide, leaf
+from .canonical import InputPlan, decode
+from .classes import classes_of_source
+from .labels import as_text, names_in, told_of_decimals
+from .plans import plan_inputs
 from .splits import expected_shares
 
-LOOKED_AT = 32
+LOOKED_AT = 64
 """Rows that say what the columns are."""
 PLANNED_CHUNK = 65_536
+TYPED = ("parquet", "arrow", "numpy")
+"""Sources whose files say what their columns are."""
+PLAIN = ("number", "text")
+"""What may name a row, a group or a class."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +36,8 @@ class Look:
     """What is known before anything is prepared. `columns` have no mean and std yet.
 
     `classes` is None where only reading every label tells; `num_rows` and `num_bytes` (of the prepared inputs) where
-    only reading every row does. `rows_by_split`: about how many each split gets; rows fall by chance. `from_metadata`:
-    the source itself says that the label is a class.
+    only reading every row does. `rows_by_split`: about how many each split gets; rows fall by chance. `integers`:
+    what they mean as labels; None where each file says so itself, or nothing does.
     """
 
     columns: tuple[Column, ...]
@@ -38,27 +46,43 @@ class Look:
     rows_by_split: Mapping[SplitName, int] | None
     num_bytes: int | None
     plans: tuple[InputPlan, ...]
-    from_metadata: bool
+    integers: tuple[str, ...] | None
     root: Path | None
+    bad: tuple[tuple[str, str], ...]
+    """Rows that were looked at and cannot be used: where they stand, and why."""
+    copies: tuple[str, ...]
+    """Inputs that say the label in every row that was looked at."""
 
 
 def look(config: TransferSetConfig) -> Look:
     """Raises RecipeError for what the recipe gets wrong (paths, columns, classes), DataError for unusable first rows."""
     files = files_of(config)
-    sample = _sample(config, files)
+    sample, positions, bad = _sample(config, files)
     plans = tuple(
         replace(plan, types=tuple(str(sample.schema.field(name).type) for name in plan.sources))
-        for plan in plan_inputs(config, sample, files[0].root)
+        for plan in plan_inputs(config, sample, files[0].root, _wide(_named(config), files))
     )
-    classes, from_metadata = _classes(config, files)
+    classes, integers = classes_of_source(config, files)
     columns = tuple(plan.column for plan in plans)
+    bad += [(positions[row], reason) for row, reason in decode(sample, plans, files[0].root)[1].items()]
     chunks = chunks_of(files, PLANNED_CHUNK)
     by_split = _rows_by_split(config, chunks)
     num_rows = None if by_split is None else sum(chunk.num_rows or 0 for chunk in chunks)
     if num_rows is not None and config.limit is not None:
         num_rows = min(num_rows, config.limit * len(SPLITS))
     num_bytes = None if num_rows is None else num_rows * sum(column.bytes_per_row for column in columns)
-    return Look(columns, classes, num_rows, by_split, num_bytes, plans, from_metadata, files[0].root)
+    return Look(
+        columns,
+        classes,
+        num_rows,
+        by_split,
+        num_bytes,
+        plans,
+        integers,
+        files[0].root,
+        tuple(bad),
+        tuple(_copies(config, sample)),
+    )
 
 
 def _rows_by_split(config: TransferSetConfig, chunks: Sequence[Chunk]) -> dict[SplitName, int] | None:
@@ -77,59 +101,120 @@ def source_digest(config: TransferSetConfig) -> str:
     return content_digest(files, beside=any(_names_images(config, file) for file in files))
 
 
-def _sample(config: TransferSetConfig, files: Sequence[File]) -> pa.RecordBatch:
+Columns = Sequence[tuple[str, str]]
+"""(key of the recipe, column that it names)"""
+
+
+def _sample(config: TransferSetConfig, files: Sequence[File]) -> tuple[pa.RecordBatch, list[str], BadRows]:
     schema = schema_of(files)
+    named = _named(config)
+    if schema.names:
+        for key, name in named:
+            if told := column_problem(schema.names, [name]):
+                raise RecipeError(f"transfer_set.{key}: {told}")
+    _check_types(named, files)
+    sample, positions, bad = some_rows(files, list(dict.fromkeys(name for _, name in named)), LOOKED_AT)
+    for key, name in named:
+        if key != "inputs":
+            _check_plain(f"transfer_set.{key}", name, sample.column(name), is_label=key == "label")
+    if config.label is not None and config.classes is None:
+        _check_is_class(config.label, sample.column(config.label))
+    return sample, positions, bad
+
+
+def _named(config: TransferSetConfig) -> Columns:
     inputs = [config.inputs] if isinstance(config.inputs, str) else config.inputs
     if twice := sorted({name for name in inputs if inputs.count(name) > 1}):
         raise RecipeError(f"transfer_set.inputs: {twice[0]!r} is there twice")
-    others = {"label": config.label, "id": config.id, "split.group_by": config.split.group_by}
-    named = [("inputs", name) for name in inputs] + [(key, name) for key, name in others.items() if name is not None]
-    if not named or not inputs:
+    if not inputs:
         raise RecipeError("transfer_set.inputs: name a column")
-    if schema.names:
+    if config.label in inputs:
+        raise RecipeError(
+            f"transfer_set.inputs: {config.label!r} is the label, too: who sees it learns to copy it, and nothing else; "
+            f"take it out"
+        )
+    if config.label is not None and config.label == config.split.group_by:
+        raise RecipeError(
+            f"transfer_set.split.group_by: {config.label!r} is the label: every class would lie in one split alone, and the "
+            f"test rows would be of classes that nobody has learnt"
+        )
+    others = {"label": config.label, "id": config.id, "split.group_by": config.split.group_by}
+    return [("inputs", name) for name in inputs] + [(key, name) for key, name in others.items() if name is not None]
+
+
+def _check_types(named: Columns, files: Sequence[File]) -> None:
+    """Raise DataError for a file in which a column is another kind of thing than in the files before it."""
+    if files[0].source.kind not in TYPED:
+        return
+    known: dict[str, tuple[pa.DataType, File]] = {}
+    for file in files:
+        types = schema_of([file])
         for key, name in named:
-            if name not in schema.names:
-                raise RecipeError(f"transfer_set.{key}: no column {name!r}{nearest(name, schema.names)}")
-    sample = first_rows(files, list(dict.fromkeys(name for _, name in named)), LOOKED_AT)
-    for key, name in named[len(inputs) :]:
-        _check_plain(f"transfer_set.{key}", sample.column(name), is_label=key == "label")
-    return sample
+            if told := column_problem(types.names, [name]):
+                raise DataError(f"{file.title}: {told}")
+            here = types.field(name).type
+            if family(here) == "nothing":
+                continue
+            there, first = known.setdefault(name, (here, file))
+            if family(here) != family(there) and (key == "inputs" or family(here) not in PLAIN):
+                raise DataError(
+                    f"{file.title}: {name!r} is {here}, and {there} in {first.title}; a column is the same in all files"
+                )
 
 
-def _check_plain(key: str, array: pa.Array, *, is_label: bool) -> None:
+def _check_plain(key: str, name: str, array: pa.Array, *, is_label: bool) -> None:
     """Raise RecipeError for a column that names nothing: neither text nor a number."""
     try:
-        as_text(array) if is_label else array.cast(pa.string())
-    except (DataError, pa.ArrowException) as error:
+        as_text(array) if is_label else names_in(name, array)
+    except DataError as error:
         raise RecipeError(f"{key}: {error}") from error
 
 
-def _classes(config: TransferSetConfig, files: Sequence[File]) -> tuple[tuple[str, ...] | None, bool]:
-    """(classes, if they are known; whether the source's metadata says that the label is a class)."""
-    given = class_names(files, config.label) if config.label is not None else None
-    classes = config.classes if config.classes is not None else given
-    if classes is None and config.label is None:
-        raise RecipeError("transfer_set.classes: without a label column the classes must be named here")
-    if classes is None:
-        return None, False
-    if twice := sorted({name for name in classes if classes.count(name) > 1}):
-        raise RecipeError(f"transfer_set.classes: {twice[0]!r} is there twice")
-    if not classes:
-        raise RecipeError("transfer_set.classes: name at least one class")
-    return tuple(classes), given is not None
+def _check_is_class(name: str, array: pa.Array) -> None:
+    """Raise RecipeError for numbers with decimals: a price, not a class. A few among whole ones are bad rows."""
+    text, _ = as_text(array)
+    values = text.drop_null().to_pylist()
+    decimals = [value for value in values if is_number_with_decimals(value)]
+    numbers = len(decimals) + sum(as_number(value) is not None for value in values)
+    if decimals and 2 * len(decimals) >= len(values) and numbers == len(values):
+        raise RecipeError(f"transfer_set.label: {told_of_decimals(repr(name), decimals)}")
+
+
+def _copies(config: TransferSetConfig, sample: pa.RecordBatch) -> Iterator[str]:
+    if config.label is None or sample.num_rows < LOOKED_AT // 4:
+        return
+    label = _said(sample.column(config.label))
+    for key, name in _named(config):
+        is_plain = key == "inputs" and family(sample.schema.field(name).type) in PLAIN
+        if is_plain and _said(sample.column(name)) == label and len(set(label)) > 1:
+            yield name
+
+
+def _said(array: pa.Array) -> list[str | None]:
+    """What a column says as a label."""
+    text = as_text(array)[0].to_pylist()
+    names = plain({value for value in text if value is not None})
+    return [None if value is None else names[value] for value in text]
+
+
+def _wide(named: Columns, files: Sequence[File]) -> set[str]:
+    """Inputs that some file holds in numbers which float32 does not."""
+    if files[0].source.kind not in TYPED:
+        return set()
+    schemas = [schema_of([file]) for file in files]
+    return {
+        name
+        for key, name in named
+        for schema in schemas
+        if key == "inputs" and is_wide(leaf(schema.field(name).type)[0])
+    }
 
 
 def _names_images(config: TransferSetConfig, file: File) -> bool:
-    """Whether the rows of a table name image files instead of holding them; the first row tells."""
+    """Whether the rows of a table may name image files beside holding them."""
     if file.root is None or file.source.kind in ("image_folder", "numpy", "csv"):
         return False
     inputs = [config.inputs] if isinstance(config.inputs, str) else config.inputs
-    schema = FORMATS[file.source.kind].schema(file)
-    structs = [name for name in inputs if name in schema.names and pa.types.is_struct(schema.field(name).type)]
-    if not structs:
-        return False
-    rows = (batch.data for chunk in chunks_of([file], 1) for batch in read(chunk, structs, 1) if batch.data.num_rows)
-    first = next(rows, None)
-    return first is not None and any(
-        row[name].get("bytes") is None for row in first.to_pylist()[:1] for name in structs
-    )
+    schema = schema_of([file])
+    kinds = [schema.field(name).type for name in inputs if schema.names.count(name) == 1]
+    return any(pa.types.is_struct(kind) and kind.get_field_index("path") >= 0 for kind in kinds)

@@ -4,7 +4,7 @@ An external shuffle in two passes that run wherever `run` runs them. Knows nothi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from dataclasses import replace as changed
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError, StoreError
 from ..sources import chunks_of, files_of, positions_of
-from ..sources.files import Chunk
+from ..sources.files import Chunk, printable
 from ..storage import mirror
 from ..storage.seal import digest_of
 from ..storage.seal import replace as replace_file
 from ..transfer_set.transfer_set import NAME, SPLITS, Column, Part, Segment, TransferSet, segment_digest
+from .canonical import in_colour
 from .census import (
     NAMED_BAD_ROWS,
     Census,
+    check_classes,
     check_splits,
     duplicates_across_splits,
     judge_bad_rows,
@@ -32,6 +34,7 @@ from .census import (
     take_census,
     without_duplicates,
 )
+from .images import COLOUR
 from .look import Look, look
 from .moments import Moments, mean_and_std
 from .segments import PlannedSegment, Runner, ids_of, keep_parts, part_moments, part_tasks, plan_segments, write_rows
@@ -86,10 +89,13 @@ def prepare(
 def _prepare(
     config: TransferSetConfig, folder: Path, earlier_folder: Path | None, run: Runner, chunk_rows: int
 ) -> TransferSet:
+    folder = folder.resolve()  # workers run in another folder
     seen, chunks = look(config), chunks_of(files_of(config), chunk_rows)
-    pieces = folder / f".pieces-{_fingerprint(config, chunks)}"
-    pieces.mkdir(parents=True, exist_ok=True)
-    gathered = _first_pass(config, seen, chunks, pieces, run)
+    pieces, done = _read_all(config, seen, chunks, folder, run)
+    if colour := _in_colour(seen, done):  # in rows that nobody had looked at
+        seen = colour
+        pieces, done = _read_all(config, seen, chunks, folder, run)
+    gathered = _gathered(config, seen, done, pieces)
     earlier = _open_earlier(earlier_folder)
 
     census, labelled = gathered.census, labelled_rows(gathered.census, config, len(gathered.classes))
@@ -125,11 +131,26 @@ def _open_earlier(folder: Path | None) -> TransferSet | None:
         return None
 
 
-def _first_pass(config: TransferSetConfig, seen: Look, chunks: Sequence[Chunk], pieces: Path, run: Runner) -> Gathered:
+def _read_all(
+    config: TransferSetConfig, seen: Look, chunks: Sequence[Chunk], folder: Path, run: Runner
+) -> tuple[Path, list[ChunkDone]]:
+    """The first pass: (where its pieces lie, what each chunk gave)."""
+    pieces = folder / f".pieces-{_fingerprint(config, seen, chunks)}"
+    pieces.mkdir(parents=True, exist_ok=True)
     told = Reading(
-        config, seen.plans, seen.classes, seen.from_metadata, seen.root, pieces, last_key=_last_keys(config, chunks)
+        config, seen.plans, seen.classes, seen.integers, seen.root, pieces, last_key=_last_keys(config, chunks)
     )
-    done: list[ChunkDone] = list(run(partial(read_chunk, told), list(enumerate(chunks))))
+    return pieces, list(run(partial(read_chunk, told), list(enumerate(chunks))))
+
+
+def _in_colour(seen: Look, done: Sequence[ChunkDone]) -> Look | None:
+    """What is to be made of the inputs, where images that were thought grey are not all; None: what was thought."""
+    told = {row.reason for chunk in done for row in chunk.bad}
+    plans = tuple(in_colour(plan) if f"{plan.name}: {COLOUR}" in told else plan for plan in seen.plans)
+    return None if plans == seen.plans else changed(seen, plans=plans, columns=tuple(plan.column for plan in plans))
+
+
+def _gathered(config: TransferSetConfig, seen: Look, done: Sequence[ChunkDone], pieces: Path) -> Gathered:
     runs = tuple(part for chunk in done for part in chunk.runs)
     bad = [row for chunk in done for row in chunk.bad]
     if not runs:
@@ -139,6 +160,7 @@ def _first_pass(config: TransferSetConfig, seen: Look, chunks: Sequence[Chunk], 
     census, moved = stratified(census, config, len(classes))
     census, bad = limited(census, bad, config.limit)
     judge_bad_rows(bad, config)
+    check_classes(census, bad, classes)
     check_splits(census, {})
     duplicates, dropped = duplicates_across_splits(census), dict[str, int]()
     if config.duplicates == "drop":
@@ -225,12 +247,16 @@ def _report(gathered: Gathered, labelled: NDArray[np.bool_]) -> dict[str, Any]:
     }
 
 
-def _fingerprint(config: TransferSetConfig, chunks: Sequence[Chunk]) -> str:
+def _fingerprint(config: TransferSetConfig, seen: Look, chunks: Sequence[Chunk]) -> str:
     """Names the pieces, so that those of a killed call are used again only by the same one."""
-    described = [[chunk.file.name, chunk.file.split, chunk.first_row, chunk.num_rows, *chunk.units] for chunk in chunks]
+    described = [
+        [chunk.file.title, chunk.file.split, chunk.first_row, chunk.num_rows, *(printable(str(u)) for u in chunk.units)]
+        for chunk in chunks
+    ]
     paths = sorted({chunk.file.path for chunk in chunks if chunk.file.root is not None})
-    states = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
-    return digest_of([config.model_dump(mode="json"), described, states])[:12]
+    states = [[printable(str(path)), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    made_of = [seen.classes, seen.integers, [asdict(plan) for plan in seen.plans]]
+    return digest_of([config.model_dump(mode="json"), described, states, made_of])[:12]
 
 
 def _tidy(folder: Path) -> None:

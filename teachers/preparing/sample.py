@@ -77,7 +77,7 @@ def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_
 
     Raises DataError when none can be used, or for one that cannot and is not to be skipped.
     """
-    told = Reading(config, seen.plans, classes, seen.from_metadata, seen.root, Path(), last_key=None)
+    told = Reading(config, seen.plans, classes, seen.integers, seen.root, Path(), last_key=None)
     inputs: list[dict[str, NDArray[Any]]] = []
     labels: list[NDArray[np.int32]] = []
     bad_rows: list[BadPosition] = []

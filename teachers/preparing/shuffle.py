@@ -11,19 +11,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError
-from ..sources import read
+from ..sources import class_label, read
 from ..sources.files import Batch, Chunk
 from ..storage import mirror
 from ..storage.seal import replace
 from ..transfer_set.transfer_set import Column, Part, content_hash, inputs_batch, inputs_of, ipc_file
 from .canonical import Bad, InputPlan, decode
-from .labels import as_text, class_numbers, codes, remapped
+from .labels import as_text, class_numbers, codes, names_in, remapped, why_odd
 from .moments import Moments, moments
-from .splits import UNUSED, Keys, row_hashes, sample_keys, split_numbers
+from .splits import UNUSED, Keys, first_of_classes, row_hashes, sample_keys, split_numbers
 
 RUN_BYTES = 32 * 2**20
 BATCH_BYTES = 8 * 2**20
@@ -33,12 +34,13 @@ ENCODED_ROWS = 256
 
 @dataclass(frozen=True)
 class Reading:
-    """What every task of the first pass is told. `last_key`: per split, rows behind it are left out (`limit`)."""
+    """What every task of the first pass is told. `integers`: what they mean as labels, where not each file says so itself.
+    `last_key`: per split, rows behind it are left out (`limit`)."""
 
     config: TransferSetConfig
     plans: tuple[InputPlan, ...]
     classes: tuple[str, ...] | None
-    from_metadata: bool
+    integers: tuple[str, ...] | None
     root: Path | None
     pieces: Path
     last_key: tuple[int, ...] | None
@@ -58,12 +60,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class BadPosition:
-    """A row that cannot be used; `split` and `key` are -1 where it has none."""
+    """A row that cannot be used; `split` and `key` are -1 where it has none, `label` is empty."""
 
     position: str
     reason: str
     split: int = -1
     key: int = -1
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,10 @@ def _read_chunk(told: Reading, number: int, chunk: Chunk) -> ChunkDone:
     for batch in read(chunk, told.columns, told.rows_per_batch):
         bad += [BadPosition(position, reason) for position, reason in batch.bad]
         if batch.positions:
-            waiting.append(_decode_batch(told, chunk, batch, bad))
+            try:
+                waiting.append(_decode_batch(told, chunk, batch, bad))
+            except DataError as error:
+                raise DataError(f"{chunk.file.title}: {error}") from error
             num_unused += waiting[-1].num_unused
         if sum(rows.bytes for rows in waiting) >= RUN_BYTES:
             runs.append(_write_run(told, f"run-{number:06}-{len(runs):04}.arrow", waiting))
@@ -143,16 +149,20 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     wanted = split != UNUSED
     num_unused = len(wanted) - int(wanted.sum())
     if told.last_key is not None:
-        wanted &= keys <= np.array([*told.last_key, 0], np.uint64)[split]
+        near = keys <= np.array([*told.last_key, 0], np.uint64)[split]
+        wanted &= near | first_of_classes(keys, split, _labels(told, data, {})[0])
     if not wanted.all():
-        near = np.flatnonzero(wanted)
-        ids, data = ids.take(pa.array(near)), data.take(pa.array(near))
-        keys, groups, split, positions = keys[near], groups[near], split[near], positions[near]
-        reasons = {at: reasons[row] for at, row in enumerate(near.tolist()) if row in reasons}
+        kept = np.flatnonzero(wanted)
+        ids, data = ids.take(pa.array(kept)), data.take(pa.array(kept))
+        keys, groups, split, positions = keys[kept], groups[kept], split[kept], positions[kept]
+        reasons = {at: reasons[row] for at, row in enumerate(kept.tolist()) if row in reasons}
     labels, values = _labels(told, data, reasons)
     inputs, wrong = decode(data, told.plans, told.root)
     reasons |= {row: reason for row, reason in wrong.items() if row not in reasons}
-    bad += [BadPosition(positions[row], reasons[row], int(split[row]), int(keys[row])) for row in sorted(reasons)]
+    bad += [
+        BadPosition(positions[row], reasons[row], int(split[row]), int(keys[row]), (*values, "")[labels[row]])
+        for row in sorted(reasons)
+    ]
     good = np.setdiff1d(np.arange(len(keys)), np.fromiter(reasons, np.int64, len(reasons)))
     inputs = {name: rows[good] if reasons else rows for name, rows in inputs.items()}
     label = pa.DictionaryArray.from_arrays(pa.array(labels[good], mask=labels[good] < 0), pa.array(values, pa.string()))
@@ -170,7 +180,7 @@ def _ids(told: Reading, batch: Batch, reasons: Bad) -> pa.Array:
     name = told.config.id
     if name is None:
         return pa.array(batch.positions, pa.string())
-    ids = batch.data.column(name).cast(pa.string())
+    ids = names_in(name, batch.data.column(name))
     for row in np.flatnonzero(np.asarray(ids.is_null())).tolist():
         reasons[row] = f"{name} (the id) is missing"
     return ids.fill_null("")
@@ -182,7 +192,7 @@ def _group_keys(told: Reading, batch: Batch, keys: Keys, reasons: Bad) -> Keys:
     if name is None:
         return keys
     column = batch.data.column(name)
-    numbers, values = codes(column.cast(pa.string()))
+    numbers, values = codes(names_in(name, column))
     for row in np.flatnonzero(numbers < 0).tolist():
         reasons.setdefault(row, f"{name} (the group) is missing")
     return np.append(sample_keys(values, ""), np.uint64(0))[numbers]
@@ -193,16 +203,20 @@ def _labels(told: Reading, data: pa.RecordBatch, reasons: Bad) -> tuple[NDArray[
     name = told.config.label
     if name is None:
         return np.full(data.num_rows, -1, np.int32), list(told.classes or ())
-    text, odd = as_text(data.column(name))
-    for row in np.flatnonzero(odd).tolist():
-        reasons.setdefault(row, f"label {data.column(name)[row].as_py()!r} names no class")
+    names = told.integers or class_label(data.schema, name)
+    text, odd = as_text(data.column(name), names)
+    if told.classes is None and odd.any():
+        text = pc.if_else(pa.array(odd), pa.scalar(None, pa.string()), text)
     numbers, values = codes(text)
-    if told.classes is None:
-        return numbers, values
-    table, outside = class_numbers(values, told.classes, from_metadata=told.from_metadata)
+    outside: dict[int, str] = {}
+    if told.classes is not None:
+        table, outside = class_numbers(values, told.classes)
+        odd &= ~np.isin(numbers, [at for at, number in enumerate(table) if number >= 0])
+    for row in np.flatnonzero(odd).tolist():
+        reasons.setdefault(row, why_odd(data.column(name)[row].as_py(), names))
     for row in np.flatnonzero(np.isin(numbers, list(outside))).tolist() if outside else []:
         reasons.setdefault(row, outside[int(numbers[row])])
-    return remapped(numbers, table), list(told.classes)
+    return (numbers, values) if told.classes is None else (remapped(numbers, table), list(told.classes))
 
 
 def _write_run(told: Reading, name: str, waiting: Sequence[Decoded]) -> Run:

@@ -70,6 +70,16 @@ def place_of(keys: Keys, config: SplitConfig) -> Keys:
     return mixed(keys, "split", config.seed)
 
 
+def first_of_classes(keys: Keys, split: NDArray[np.uint8], labels: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which rows have the smallest key of their class in their split, bool [rows]; a row without a label is of none."""
+    order = np.lexsort((keys, labels, split))
+    is_new = np.diff(labels[order], prepend=-2) != 0
+    is_new |= np.diff(split[order].astype(np.int16), prepend=-1) != 0
+    first = np.zeros(len(keys), bool)
+    first[order[is_new]] = True
+    return first & (labels >= 0)
+
+
 def choose_labelled(
     keys: Keys, labels: NDArray[np.int32], num_classes: int, count: int, seed: int, split: SplitName = "train"
 ) -> NDArray[np.bool_]:

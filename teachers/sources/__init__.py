@@ -4,7 +4,10 @@ Knows nothing of splits, keys or what a column means.
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,22 +17,31 @@ from ..errors import DataError, RecipeError
 from ..storage.seal import digest_of, sha256_file
 from ..transfer_set.transfer_set import SPLITS
 from .arrays import numpy_chunks, numpy_schema, read_numpy, read_sklearn, sklearn_chunks, sklearn_digest, sklearn_schema
-from .files import Batch, Chunk, File, Format, existing, is_inside, listed, named_inside, position
-from .folders import folder_chunks, folder_schema, image_names, in_order, read_folder
-from .imported import imported_digest, imported_schema, read_imported
-from .tables import (
-    arrow_chunks,
-    arrow_schema,
-    csv_schema,
-    jsonl_schema,
-    parquet_chunks,
-    parquet_schema,
-    read_arrow,
-    read_csv,
-    read_jsonl,
-    read_parquet,
-    whole_file,
+from .files import (
+    Batch,
+    Chunk,
+    File,
+    Format,
+    existing,
+    is_inside,
+    listed,
+    named_inside,
+    plain,
+    position,
+    printable,
+    walked,
 )
+from .folders import folder_chunks, folder_schema, image_names, read_folder
+from .imported import imported_digest, imported_schema, read_imported
+from .lines import csv_schema, jsonl_schema, read_csv, read_jsonl, whole_file
+from .tables import arrow_chunks, arrow_schema, parquet_chunks, parquet_schema, read_arrow, read_parquet
+
+BadRows = list[tuple[str, str]]
+"""(position, why it cannot be used)"""
+PLACES = 16
+"""Of a source, where rows are looked at."""
+LOOKED_INTO = 4096
+"""Rows between two of these, at least, where there are many."""
 
 FORMATS: dict[str, Format] = {
     "parquet": Format((".parquet", ".pq"), parquet_schema, parquet_chunks, read_parquet),
@@ -45,15 +57,15 @@ FORMATS: dict[str, Format] = {
 
 def files_of(config: TransferSetConfig) -> list[File]:
     """Every file of the source in reading order: by split, then by name. Raises RecipeError for what is not there."""
-    source, split_files = config.source, config.split.files
+    source, split_files, columns = config.source, config.split.files, columns_of(config)
     if isinstance(source, SklearnSource | ImportSource):
         if split_files is not None:
             raise RecipeError(f"transfer_set.split.files: a source of kind {source.kind} has no files; use shares")
         return [File(source, None, source.name if isinstance(source, SklearnSource) else source.function)]
-    path = existing(Path(source.path), "transfer_set.source.path")
+    path = existing(Path(source.path), "transfer_set.source.path").absolute()  # whatever folder a worker runs in
     if split_files is None:
         root = path if path.is_dir() else path.parent
-        return [File(source, root, name) for name in _names(source.kind, root, path)]
+        return [File(source, root, name, None, columns) for name in _names(source.kind, root, path)]
     if not path.is_dir():
         raise RecipeError(f"transfer_set.source.path: {path} is a file; split.files names files inside a folder")
     return _split_files(config, path, config.split)
@@ -68,8 +80,15 @@ def _split_files(config: TransferSetConfig, root: Path, split: SplitConfig) -> l
             found = _names(config.source.kind, root, named_inside(root, given, what))
             if twice := sorted({file.name for file in files} & set(found)):
                 raise RecipeError(f"{what}: {twice[0]} is a file of another split, too")
-            files += [File(config.source, root, file, name) for file in found]
+            files += [File(config.source, root, file, name, columns_of(config)) for file in found]
     return files
+
+
+def columns_of(config: TransferSetConfig) -> tuple[str, ...]:
+    """Every column that the recipe names."""
+    inputs = [config.inputs] if isinstance(config.inputs, str) else config.inputs
+    named = (*inputs, config.label, config.id, config.split.group_by)
+    return tuple(dict.fromkeys(name for name in named if name is not None))
 
 
 def _names(kind: str, root: Path, path: Path) -> list[str]:
@@ -87,7 +106,17 @@ def _names(kind: str, root: Path, path: Path) -> list[str]:
 
 def schema_of(files: Sequence[File]) -> pa.Schema:
     """Of the first file. Raises DataError when it cannot be read."""
-    return FORMATS[files[0].source.kind].schema(files[0])
+    file = files[0]
+    if file.source.kind not in ("parquet", "arrow") or not file.path.is_file():
+        return FORMATS[file.source.kind].schema(file)
+    state = file.path.stat()
+    return _schema_of_table(file, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _schema_of_table(file: File, mtime_ns: int, size: int) -> pa.Schema:
+    """Asked for several times while a source is looked at; a file may lie on a disk that is far away."""
+    return FORMATS[file.source.kind].schema(file)
 
 
 def chunks_of(files: Sequence[File], rows: int) -> list[Chunk]:
@@ -96,25 +125,54 @@ def chunks_of(files: Sequence[File], rows: int) -> list[Chunk]:
 
 
 def read(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batch]:
-    """The rows of a chunk, at most `rows` at a time, `columns` only."""
-    return FORMATS[chunk.file.source.kind].read(chunk, columns, rows)
+    """The rows of a chunk, at most `rows` at a time, `columns` only; categories and views as the values they stand for."""
+    for batch in FORMATS[chunk.file.source.kind].read(chunk, columns, rows):
+        yield replace(batch, data=plain(batch.data))
 
 
-def first_rows(files: Sequence[File], columns: Sequence[str], rows: int) -> pa.RecordBatch:
-    """At most `rows` rows from the start of the source. Raises DataError when it has none."""
-    chunks = (chunk for file in files for chunk in FORMATS[file.source.kind].chunks(file, rows))
-    found: list[pa.RecordBatch] = []
-    for batch in (batch for chunk in chunks for batch in read(chunk, columns, rows)):
-        if batch.data.num_rows:
-            found.append(batch.data)
-        if sum(data.num_rows for data in found) >= rows:
-            break
+def some_rows(files: Sequence[File], columns: Sequence[str], rows: int) -> tuple[pa.RecordBatch, list[str], BadRows]:
+    """At most `rows` rows from all over the source, where they stand, and bad ones that were met on the way.
+
+    They are the first ones, and some of chunks that are spread over it.
+
+    One class, one file or one year often comes after the other: the first rows alone would speak for rows that are
+    otherwise. Raises DataError when there is none; it says why the first cannot be used.
+    """
+    chunks = chunks_of(files, LOOKED_INTO)
+    if len(chunks) < PLACES:
+        chunks = chunks_of(files, rows)
+    spread = list(dict.fromkeys(len(chunks) * at // PLACES for at in range(PLACES))) if chunks else []
+    found: list[Batch] = []
+    bad: BadRows = []
+    each = max(1, rows // max(1, len(spread)))
+    for at in spread:
+        taken = sum(batch.data.num_rows for batch in found)
+        _take(read(chunks[at], columns, rows), min(each, rows - taken) if taken else each, found, bad)
+    if not found:  # none where it was looked at: whatever there is
+        for chunk in chunks:
+            _take(read(chunk, columns, rows), rows, found, bad)
+            if found:
+                break
     if not found:
-        raise DataError(f"{files[0].title}: no rows{f' in {len(files)} files' if len(files) > 1 else ''}")
+        why = f"no row can be used; {bad[0][0]}: {bad[0][1]}" if bad else "no rows"
+        raise DataError(f"{files[0].title}: {why}{f' (in {len(files)} files)' if len(files) > 1 else ''}")
     try:
-        return pa.concat_batches(found).slice(0, rows)
-    except pa.ArrowInvalid:  # files that differ in type: the first of them stands for all
-        return found[0]
+        tables = [pa.Table.from_batches([batch.data.replace_schema_metadata()]) for batch in found]
+        joined = pa.concat_tables(tables, promote_options="permissive").combine_chunks().to_batches()[0]
+        return joined, [position for batch in found for position in batch.positions], bad
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        return found[0].data, found[0].positions, bad  # files that differ in type: the first of them stands for all
+
+
+def _take(read_from: Iterator[Batch], rows: int, found: list[Batch], bad: BadRows) -> None:
+    """Put at most so many rows, and bad ones on the way, to those that are there."""
+    for batch in read_from:
+        bad += batch.bad
+        if rows > 0 and batch.data.num_rows:
+            found.append(Batch(batch.data.slice(0, rows), batch.positions[:rows]))
+            rows -= found[-1].data.num_rows
+        if rows <= 0:
+            return
 
 
 def positions_of(chunk: Chunk) -> list[str] | None:
@@ -126,14 +184,13 @@ def positions_of(chunk: Chunk) -> list[str] | None:
     return [position(chunk.file.name, chunk.first_row + row) for row in range(chunk.num_rows)]
 
 
-def class_names(files: Sequence[File], label: str) -> list[str] | None:
-    """Names that the source itself gives to the label's values: ClassLabel metadata, or class folders."""
-    if files[0].source.kind != "image_folder":
-        return _class_label(schema_of(files[:1]), label)
-    return in_order(name for file in files for name in _class_label(folder_schema(file), label) or []) or None
+def class_names(files: Sequence[File], label: str) -> list[tuple[File, list[str] | None]]:
+    """By file, the names that it gives itself to the label's values: ClassLabel metadata, or class folders."""
+    return [(file, class_label(schema_of([file]), label)) for file in files]
 
 
-def _class_label(schema: pa.Schema, label: str) -> list[str] | None:
+def class_label(schema: pa.Schema, label: str) -> list[str] | None:
+    """What the integers of a column mean by the metadata that Hugging Face writes; None where they do not say."""
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         feature = features[label]
@@ -153,8 +210,15 @@ def content_digest(files: Sequence[File], *, beside: bool) -> str:
     if isinstance(source, ImportSource):
         return digest_of([source.kind, imported_digest(source)])
     assert root is not None
-    names = sorted({name for file in files for name in (_all_in(root) if beside else _contents(file))})
-    return digest_of([source.kind, [[name, sha256_file(root / name)] for name in names]])
+    names = sorted({*(_all_in(root) if beside else ()), *(name for file in files for name in _contents(file))})
+    return digest_of([source.kind, [[printable(name), _sha256(root, name)] for name in names]])
+
+
+def _sha256(root: Path, name: str) -> str:
+    try:
+        return sha256_file(root / name)
+    except OSError as error:
+        raise DataError(f"{printable(name)}: cannot be read: {error.strerror}") from error
 
 
 def _contents(file: File) -> list[str]:
@@ -167,8 +231,13 @@ def _contents(file: File) -> list[str]:
     return [file.name]
 
 
+NO_IMAGES = (".md", ".txt", ".yaml", ".yml", ".json", ".py", ".ipynb", ".html", ".log")
+"""What lies beside data and is no image that a row could name."""
+
+
 def _all_in(root: Path) -> list[str]:
-    names = [entry.relative_to(root).as_posix() for entry in root.rglob("*") if entry.is_file()]
+    entries = (folder / name for folder, _, names in walked(root) for name in names if not name.endswith(NO_IMAGES))
+    names = [os.path.relpath(entry, root).replace(os.sep, "/") for entry in entries if entry.is_file()]
     return [name for name in names if is_inside(root, name)]
 
 
@@ -178,10 +247,12 @@ __all__ = [
     "Chunk",
     "File",
     "chunks_of",
+    "class_label",
     "class_names",
     "content_digest",
     "files_of",
     "image_names",
     "read",
     "schema_of",
+    "some_rows",
 ]

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ..config.transfer_set import SklearnSource
 from ..errors import DataError
-from .files import Batch, Chunk, File, batches, check_columns, reading
+from .files import Batch, Chunk, File, batches, check_columns
+from .reading import reading
 
 BATCH_BYTES = 16 * 2**20
 
@@ -25,7 +26,9 @@ Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 
 
 def as_arrow(values: NDArray[Any]) -> pa.Array:
-    """[rows, ...] as an Arrow column: of tensors where it has more than one axis."""
+    """[rows, ...] as an Arrow column: of tensors where it has more than one axis; text in [rows, 1] is one a row."""
+    if values.dtype.kind in "US":
+        return pa.array(values.reshape(len(values)))
     values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
     if values.ndim == 1:
         return pa.array(values)
@@ -35,15 +38,21 @@ def as_arrow(values: NDArray[Any]) -> pa.Array:
 
 
 def numpy_schema(file: File) -> pa.Schema:
+    """Of every array that can be a column. Raises DataError for one that the recipe names and that cannot."""
     headers = _headers(file)
     return pa.schema(
         [(name, as_arrow(np.empty((0, *shape[1:]), dtype)).type) for name, (shape, _, dtype) in headers.items()]
     )
 
 
+def _named(file: File, headers: Mapping[str, Header]) -> dict[str, Header]:
+    """Of the arrays that the recipe names: what else lies there (names of classes, say) has a length of its own."""
+    return {name: header for name, header in headers.items() if not file.columns or name in file.columns}
+
+
 def numpy_chunks(file: File, rows: int) -> list[Chunk]:
     """Ranges of rows of mapped `.npy` files; an `.npz` file is read in one go, so it is one chunk."""
-    total = _num_rows(file, _headers(file))
+    total = _num_rows(file, _named(file, _headers(file)))
     if not _mapped(file.path):
         return [Chunk(file, 0, total, (0, total))]
     return [
@@ -109,21 +118,35 @@ def _next(member: IO[bytes], header: Header, rows: int) -> NDArray[Any]:
 
 
 def _headers(file: File) -> dict[str, Header]:
-    """Of every array with rows. Raises DataError for arrays that would have to be unpickled."""
+    """Of every array that can be a column. Raises DataError for one that the recipe names and that cannot."""
     found: dict[str, Header] = {}
     with reading(file), ExitStack() as stack:
         for name, member in _members(file.path, stack):
             try:
-                shape, fortran, dtype = _header(member)
+                header = _header(member)
+                problem = _problem(header)
             except ValueError as error:
-                raise DataError(f"{file.title}: array {name!r} cannot be read: {error}") from error
-            if shape and (dtype.kind in "biuf" or (dtype.kind == "U" and len(shape) == 1)):
-                found[name] = shape, fortran, dtype
-            elif dtype.hasobject:
-                raise DataError(
-                    f"{file.title}: array {name!r} holds pickled objects, which are never loaded; save numbers"
-                )
+                problem = f"cannot be read: {error}"
+            if problem is None:
+                found[name] = header
+            elif name in file.columns:
+                raise DataError(f"{file.title}: array {name!r} {problem}")
     return found
+
+
+def _problem(header: Header) -> str | None:
+    """Why an array is no column."""
+    shape, _, dtype = header
+    if dtype.hasobject:
+        return "holds pickled objects, which are never loaded; save numbers or text"
+    if not shape:
+        return "is one value, not one a row"
+    is_text = dtype.kind in "US" and int(np.prod(shape[1:])) == 1
+    return (
+        None
+        if dtype.kind in "biuf" or is_text
+        else f"holds {dtype} of shape {list(shape)}; save numbers, or one text a row"
+    )
 
 
 def _mapped(path: Path) -> dict[str, Path]:
@@ -137,10 +160,7 @@ def _members(path: Path, stack: ExitStack) -> Iterator[tuple[str, IO[bytes]]]:
         for name, entry in files.items():
             yield name, stack.enter_context(entry.open("rb"))
         return
-    try:
-        archive = stack.enter_context(zipfile.ZipFile(path))
-    except zipfile.BadZipFile as error:
-        raise OSError(str(error)) from error
+    archive = stack.enter_context(zipfile.ZipFile(path))
     for name in sorted(archive.namelist()):
         if name.endswith(".npy"):
             yield name.removesuffix(".npy"), stack.enter_context(archive.open(name))
@@ -158,7 +178,9 @@ def _header(member: IO[bytes]) -> Header:
 def _num_rows(file: File, headers: Mapping[str, Header]) -> int:
     rows = {name: shape[0] for name, (shape, _, _) in headers.items()}
     if len(set(rows.values())) > 1:
-        raise DataError(f"{file.title}: arrays of different length: {', '.join(f'{n} {r}' for n, r in rows.items())}")
+        raise DataError(
+            f"{file.title}: arrays of different length: {', '.join(f'{n} {r}' for n, r in rows.items())}; a row of each belongs to one"
+        )
     return next(iter(rows.values()), 0)
 
 

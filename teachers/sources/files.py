@@ -4,8 +4,9 @@ Knows nothing of any file format.
 """
 
 import difflib
+import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,8 @@ class File:
     root: Path | None
     name: str
     split: SplitName | None = None
+    columns: tuple[str, ...] = ()
+    """What the recipe names of it; empty: anything. What else lies in an archive of arrays is not looked at."""
 
     @property
     def path(self) -> Path:
@@ -38,7 +41,7 @@ class File:
     @property
     def title(self) -> str:
         """For people."""
-        return self.path.resolve().name if self.name == "." else self.name
+        return printable(self.path.resolve().name if self.name == "." else self.name)
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,12 @@ class Format(NamedTuple):
 
 
 def position(name: str, row: int) -> str:
-    return f"{name}#{row}"
+    return f"{printable(name)}#{row}"
+
+
+def printable(name: str) -> str:
+    r"""A file's name as text: bytes in it that are not UTF-8 are written out, `caf\xe9.png`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def batches(name: str, first_row: int, data: pa.Table, rows: int) -> Iterator[Batch]:
@@ -87,6 +95,27 @@ def batches(name: str, first_row: int, data: pa.Table, rows: int) -> Iterator[Ba
     for batch in data.to_batches(max_chunksize=rows):
         yield Batch(batch, [position(name, first_row + row) for row in range(batch.num_rows)])
         first_row += batch.num_rows
+
+
+def plain(data: pa.RecordBatch) -> pa.RecordBatch:
+    """With values instead of categories, and strings instead of views on strings (which Polars writes)."""
+    if not any(_plain_type(kind) != kind for kind in data.schema.types):
+        return data
+    arrays = [_plain_array(array) for array in data.columns]
+    fields = [pa.field(name, array.type) for name, array in zip(data.schema.names, arrays, strict=True)]
+    return pa.record_batch(arrays, schema=pa.schema(fields, data.schema.metadata))
+
+
+def _plain_array(array: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(array.type):
+        return _plain_array(array.dictionary).take(array.indices)
+    return array.cast(_plain_type(array.type))
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    return pa.string() if pa.types.is_string_view(kind) else pa.binary() if pa.types.is_binary_view(kind) else kind
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -97,30 +126,64 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def check_columns(file: File, found: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raise DataError when a file lacks a column that the recipe names."""
+    """Raise DataError when a file lacks a column that the recipe names, or has it twice."""
+    if told := column_problem(found, wanted):
+        raise DataError(f"{file.title}: {told}")
+
+
+def column_problem(found: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """What is wrong with the first of `wanted` that is not there exactly once."""
     for name in wanted:
         if name not in found:
-            raise DataError(f"{file.title}: no column {name!r}{nearest(name, found)}")
+            if found and all(_is_number(each) for each in found):
+                return f"no column {name!r}: the first line holds numbers ({', '.join(found[:3])}); it must name the columns"
+            return f"no column {name!r}{separated(name, found) or nearest(name, found)}"
+        if found.count(name) > 1:
+            return f"column {name!r} is there twice; rename one of them, or leave one out"
+    return None
 
 
-@contextmanager
-def reading(file: File) -> Iterator[None]:
-    """Turn what a reader raises on a damaged file into a DataError that names it."""
+def _is_number(text: str) -> bool:
     try:
-        yield
-    except (pa.ArrowException, OSError, EOFError, UnicodeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{file.title}: cannot be read as {file.source.kind}: {reason}") from error
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def separated(name: str, found: Sequence[str]) -> str | None:
+    """The cure, where `name` is a part of the one column that a header was read as."""
+    delimiter = delimiter_in(found, [name])
+    if delimiter is None:
+        return None
+    return f"; the header looks separated by {delimiter!r}: say `delimiter: {json.dumps(delimiter)}` in the source"
+
+
+def delimiter_in(found: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """What parts the one column that a header was read as, so that all of `wanted` are there."""
+    for delimiter in (";", "\t", "|", ",", ":", " "):
+        if len(found) == 1 and {*wanted} <= {part.strip().strip("\"'") for part in found[0].split(delimiter)}:
+            return delimiter
+    return None
 
 
 def existing(path: Path, what: str) -> Path:
-    """`path`. Raises RecipeError when nothing is there."""
-    if not path.exists():
-        beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, beside, 1, 0.5)
-        cure = f"; did you mean {str(path.parent / near[0])!r}?" if near else f" (looked from {Path.cwd()})"
-        raise RecipeError(f"{what}: no such file or folder {str(path)!r}{cure}")
-    return path
+    """`path`. Raises RecipeError when nothing is there, or the path cannot be one."""
+    try:
+        if path.exists():
+            return path
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"{what}: {str(path)[:80]!r} is no path: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    if template := next((mark for mark in ("{{", "${", "<%") if mark in str(path)), None):
+        raise RecipeError(f"{what}: {str(path)!r} is a template that was not filled in ({template}); write the path")
+    if str(path).startswith("~"):
+        raise RecipeError(f"{what}: {str(path)!r}: `~` is a word of the shell; write {str(path.expanduser())!r}")
+    beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, 1, 0.5)
+    cure = f"; did you mean {str(path.parent / near[0])!r}?" if near else f" (looked from {Path.cwd()})"
+    raise RecipeError(f"{what}: no such file or folder {str(path)!r}{cure}")
 
 
 def named_inside(root: Path, name: str, what: str) -> Path:
@@ -134,13 +197,15 @@ def named_inside(root: Path, name: str, what: str) -> Path:
 def listed(root: Path, path: Path, suffixes: Sequence[str]) -> list[str]:
     """`path`, or the files with one of `suffixes` below it; relative to `root`, in the order of their names.
 
-    Raises RecipeError when there is none, DataError for a link that leads out of `root`.
+    Hidden files and folders are passed over, and so is an OUT. Raises RecipeError when there is none, DataError for a
+    link that leads out of `root`.
     """
     if path.is_file():
         return [path.relative_to(root).as_posix()]
     names = sorted(
-        entry.relative_to(root).as_posix()
-        for entry in path.rglob("*")
+        os.path.relpath(entry, root).replace(os.sep, "/")
+        for folder, _, names in walked(path)
+        for entry in (folder / name for name in names)
         if entry.suffix.lower() in suffixes and not entry.name.startswith((".", "_")) and entry.is_file()
     )
     if not names:
@@ -151,6 +216,36 @@ def listed(root: Path, path: Path, suffixes: Sequence[str]) -> list[str]:
                 f"{name}: a link that leads out of the folder {root}; name the folder that really holds the file"
             )
     return names
+
+
+OF_OUT = ("prepared", "soft_targets", "runs")
+"""Folders that tell an OUT, what a run writes, from what it reads."""
+
+
+def is_out(folder: Path) -> bool:
+    return all((folder / name).is_dir() for name in OF_OUT)
+
+
+def holds_outs_alone(folder: Path) -> bool:
+    """Whether it is the `out` in which runs keep theirs by default."""
+    inner = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    return bool(inner) and all(entry.is_dir() and is_out(entry) for entry in inner)
+
+
+def walked(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """(folder, its folders, its files) below `top`, in order; links are not followed, an OUT and hidden folders not entered.
+
+    Raises RecipeError for an OUT as `top`.
+    """
+    if is_out(top):
+        raise RecipeError(
+            f"{top}: is where a run keeps its results, and would be read as data; give --out another folder, or the "
+            f"source the folder that holds the data alone"
+        )
+    for folder, folders, names in os.walk(top):
+        here = Path(folder)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not is_out(here / name))
+        yield here, folders, sorted(names)
 
 
 def is_inside(root: Path, name: str) -> bool:

@@ -2,20 +2,28 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 import pyarrow as pa
 
-from .files import Batch, Chunk, File, position
+from ..transfer_set.class_names import in_order
+from .files import Batch, Chunk, File, holds_outs_alone, position, printable, walked
+from .reading import NO_TEXT
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
+OF_WINDOWS = ("thumbs.db", "desktop.ini")
+"""What its file manager leaves in a folder that somebody looked at."""
+OF_ARCHIVES = "__MACOSX"
+"""What an archive made on a Mac has beside the files: their shadows."""
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def folder_schema(file: File) -> pa.Schema:
     """`image`, `label`; the names of the class folders are in the metadata."""
-    names = in_order(e.name for e in file.path.iterdir() if e.is_dir() and not e.name.startswith("."))
+    _, folders, _ = next(walked(file.path), (file.path, [], []))
+    meant = (name for name in folders if name != OF_ARCHIVES and not holds_outs_alone(file.path / name))
+    names = in_order(name for name in meant if _is_text(name))
     features = {"info": {"features": {"label": {"_type": "ClassLabel", "names": names}}}}
     schema = pa.schema([("image", IMAGE), ("label", pa.string())])
     return schema.with_metadata({"huggingface": json.dumps(features)})
@@ -31,11 +39,12 @@ def folder_chunks(file: File, rows: int) -> list[Chunk]:
 def read_folder(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batch]:
     names = [str(name) for name in chunk.units]
     for at in range(0, len(names), rows):
-        some = names[at : at + rows]
+        some = [name for name in names[at : at + rows] if _is_text(name)]
         images = pa.array([{"bytes": None, "path": name} for name in some], IMAGE)
         labels = pa.array([_class_of(chunk.file, name) for name in some], pa.string())
         data = pa.record_batch({"image": images, "label": labels}).select(list(columns))
-        yield Batch(data, [position(name, 0) for name in some])
+        odd = [position(name, 0) for name in names[at : at + rows] if not _is_text(name)]
+        yield Batch(data, [position(name, 0) for name in some], tuple((name, NO_TEXT) for name in odd))
 
 
 def image_names(file: File) -> list[str]:
@@ -47,20 +56,20 @@ def image_names(file: File) -> list[str]:
     if file.path.is_file():
         return [file.name]
     found = []
-    for folder, subfolders, names in os.walk(file.path):
-        links = [name for name in subfolders if os.path.islink(os.path.join(folder, name))]
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+    for folder, subfolders, names in walked(file.path):
+        links = [name for name in subfolders if (folder / name).is_symlink()]
+        subfolders[:] = [name for name in subfolders if name != OF_ARCHIVES]
+        here = os.path.relpath(folder, file.root).replace(os.sep, "/")
         for name in names + links:
             is_image = name.lower().endswith(SUFFIXES)
-            if not name.startswith(".") and (is_image or folder != str(file.path) or name in links):
-                found.append(os.path.relpath(os.path.join(folder, name), file.root).replace(os.sep, "/"))
+            is_hidden = name.startswith(".") or name.lower() in OF_WINDOWS
+            if not is_hidden and (is_image or folder != file.path or name in links):
+                found.append(name if here == "." else f"{here}/{name}")
     return sorted(found)
 
 
-def in_order(names: Iterable[str]) -> list[str]:
-    """Sorted: as integers when all are, else as text."""
-    names = set(names)
-    return sorted(names, key=int) if all(name.removeprefix("-").isdecimal() for name in names) else sorted(names)
+def _is_text(name: str) -> bool:
+    return printable(name) == name
 
 
 def _class_of(file: File, name: str) -> str | None:

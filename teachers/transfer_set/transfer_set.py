@@ -22,8 +22,10 @@ from ..storage.seal import check_format, digest_of, local
 if TYPE_CHECKING:
     from ..rows.rows import Rows
 
-FORMAT = 3
+FORMAT = 4
 NAME = "transfer_set.json"
+INPUT = "input."
+"""Before the name of an input column in a file: it may be any word, also one of ours."""
 
 SplitName = Literal["train", "validation", "test"]
 Kind = Literal["image", "number"]
@@ -238,7 +240,7 @@ class TransferSet:
 def inputs_of(batch: pa.RecordBatch, columns: Sequence[Column]) -> dict[str, NDArray[Any]]:
     """{column: [rows, *shape]} of an Arrow batch, without a copy."""
     return {
-        column.name: batch.column(column.name).flatten().to_numpy().reshape(batch.num_rows, *column.shape)
+        column.name: batch.column(INPUT + column.name).flatten().to_numpy().reshape(batch.num_rows, *column.shape)
         for column in columns
     }
 
@@ -251,7 +253,7 @@ def fixed_size_list(values: NDArray[Any]) -> pa.FixedSizeListArray:
 
 def inputs_batch(keys: NDArray[np.uint64], inputs: Mapping[str, NDArray[Any]]) -> pa.RecordBatch:
     """The one record batch of a part's file."""
-    arrays = {"sample_key": pa.array(keys)} | {name: fixed_size_list(values) for name, values in inputs.items()}
+    arrays = {"sample_key": pa.array(keys)} | {INPUT + name: fixed_size_list(values) for name, values in inputs.items()}
     return pa.RecordBatch.from_pydict(arrays)
 
 
