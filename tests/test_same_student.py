@@ -39,7 +39,7 @@ def prepared(folder: Path, *numbers: int) -> TransferSet:
         folder.mkdir(exist_ok=True)
         pq.write_table(rows(number), path)
         source = {"source": {"kind": "parquet", "path": str(path)}, "inputs": "x", "label": "y", "id": "name"}
-        config = TransferSetConfig.model_validate({**source, "labelled": 30})
+        config = TransferSetConfig.model_validate({**source, "labelled": 20})
         transfer_set = prepare(config, folder / str(number), earlier=earlier)
         earlier = transfer_set.folder
     return transfer_set
