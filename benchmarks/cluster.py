@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -165,7 +165,8 @@ def dispatcher(function: str, task: "LabelTask", folder: Path, num: int, num_sha
 
     from teachers.config.resources import Resources
     from teachers.config.teacher import CallableTeacher
-    from teachers.labelling.dispatch import Dispatcher, Shard, replicas
+    from teachers.labelling.dispatch import Dispatcher, replicas
+    from teachers.labelling.hands import Shard
     from teachers.labelling.shard import TeacherSpec
     from teachers.soft_targets.store import SoftTargetStore
 
@@ -205,20 +206,28 @@ def submit(nodes: NodeCluster, arguments: argparse.Namespace) -> dict[str, Any]:
             out = nodes.shared / f"{verb}-{number}"
             where = ["--address", f"http://{nodes.head.address}:8265"] if verb == "submit" else []
             command = [str(BIN / "collegium"), verb, "digits", "--out", str(out), *where, *options]
-            log = nodes.shared / f"{verb}-{number}.log"
-            begun = time.time()
-            driver = nodes.run(nodes.head, command, log=log)
-            until(lambda out=out: any(out.glob("soft_targets/*/commits/*.json")), or_dead=driver, log=log)
-            first = min(record.stat().st_mtime for record in out.glob("soft_targets/*/commits/*.json"))
-            seconds[verb].append(first - begun)
+            seconds[verb].append(first_shard_s(nodes, command, out, nodes.shared / f"{verb}-{number}.log"))
             print(f"round {number}, {verb}: first shard after {seconds[verb][-1]:.1f} s", file=sys.stderr)
-            driver.wait()
     extra = median(a - b for a, b in zip(seconds["submit"], seconds["run"], strict=True))
     return {"submit_extra_s": round(extra, 1), "first_shard_of_run_s": round(median(seconds["run"]), 1)}
 
 
+def first_shard_s(nodes: NodeCluster, command: list[str], out: Path, log: Path) -> float:
+    """Seconds from the start of a command on the head to the first shard that is labelled in `out`; waits for its end."""
+    begun = time.time()
+    driver = nodes.run(nodes.head, command, log=log)
+    commits = "soft_targets/*/commits/*.json"
+    until(lambda: any(out.glob(commits)), or_dead=driver, log=log)
+    first = min(record.stat().st_mtime for record in out.glob(commits))
+    driver.wait()
+    return first - begun
+
+
 INSIDE = {"scaling": scaling, "tiny": tiny}
-PARTS = {**{part: partial(inside, part) for part in INSIDE}, "submit": submit}
+PARTS: dict[str, Callable[[NodeCluster, argparse.Namespace], dict[str, Any]]] = {
+    **{part: partial(inside, part) for part in INSIDE},
+    "submit": submit,
+}
 
 if __name__ == "__main__":
     main()

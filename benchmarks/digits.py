@@ -79,8 +79,14 @@ def train_controls(recipe: Recipe, out: Path, name: str, seeds: list[int], contr
     from students.runs.session import PlainSession
 
     config = recipe.students["small"].model_copy(update={"control": control})
-    where = {"folder": out / name, "stage": out / name, "stage_name": name, "transfer_set": prepared(out)}
-    return fit([student_run("control", config, seed, sources=(), **where) for seed in seeds], PlainSession())
+    folder, rows = out / name, prepared(out)
+    runs = [
+        student_run(
+            "control", config, seed, folder=folder, sources=(), stage=folder, stage_name=name, transfer_set=rows
+        )
+        for seed in seeds
+    ]
+    return fit(runs, PlainSession())
 
 
 def self_training(recipe: Recipe, out: Path) -> float:

@@ -1,6 +1,6 @@
 """How fast labelling is: a real conv net beside plain loops, and a teacher that does nothing beside Ray Data.
 
-    python benchmarks/labelling.py
+    python benchmarks/labelling.py [--rounds 5] [--shards 16] [--rows 600000]
 
 Both sides have the same rows and threads and take turns; figures are medians. The real conv net labels in steady state:
 all processes are up and warm, and how long the actors took to start is told apart. The plain loops keep what the
@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.record import finish, with_record
-from benchmarks.turns import in_turn, ratio
+from benchmarks.turns import Side, in_turn, ratio
 from orchestrator.cluster.environment import set_environment
 from teachers.config.preprocess import Preprocess
 from teachers.config.resources import Resources
@@ -41,17 +41,19 @@ from teachers.soft_targets.store import SoftTargetStore
 from teachers.transfer_set.transfer_set import TransferSet
 from teachers.zoo import conv_net
 
-NUM_ROUNDS = 5
 NUM_REPLICAS = 2
 BATCH_SIZE = 256
 WIDTH = 16
-REAL_SHARDS_PER_REPLICA, REAL_ROWS_PER_SHARD = 16, 512
-NOOP_ROWS, NOOP_FILES, NOOP_BATCH_SIZE = 600_000, 60, 4096
+REAL_ROWS_PER_SHARD = 512
+NOOP_FILES, NOOP_BATCH_SIZE = 60, 4096
 CLASSES = tuple("0123456789")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--shards", type=int, default=16, help="of a replica of the conv net, 512 rows each")
+    parser.add_argument("--rows", type=int, default=600_000, help="of the teacher that does nothing")
     with_record(parser)
     arguments = parser.parse_args()
     set_environment()  # before ray is imported, and so it is everywhere below
@@ -61,20 +63,20 @@ def main() -> None:
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     ray.init(address="local", num_cpus=8, object_store_memory=1 << 30, **quiet)
     try:
-        figures = real(folder) | noop(folder)
+        figures = real(folder, arguments) | noop(folder, arguments)
     finally:
         ray.shutdown()
         shutil.rmtree(folder)
     finish("labelling", figures, keep=arguments.record)
 
 
-def real(folder: Path) -> dict[str, Any]:
+def real(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """A conv net on 28 x 28 images: our replicas, one plain process with all threads, one plain process a core."""
     import ray
 
     from teachers.labelling.dispatch import replicas
 
-    num_rows = NUM_REPLICAS * REAL_SHARDS_PER_REPLICA * REAL_ROWS_PER_SHARD
+    num_rows = NUM_REPLICAS * arguments.shards * REAL_ROWS_PER_SHARD
     transfer_set, rows = prepared(folder / "real", num_rows)
     torch.manual_seed(0)
     weights = folder / "conv_net.safetensors"
@@ -92,18 +94,18 @@ def real(folder: Path) -> dict[str, Any]:
         resources=Resources(cpus=1),
     )
     teacher = TeacherSpec("conv_net", config, None, (), folder)
-    tasks = [store_for(transfer_set, folder / f"real-{n}", REAL_ROWS_PER_SHARD) for n in range(NUM_ROUNDS + 1)]
+    tasks = [store_for(transfer_set, folder / f"real-{n}", REAL_ROWS_PER_SHARD) for n in range(arguments.rounds + 1)]
     began = time.monotonic()
     with replicas(teacher, tasks, NUM_REPLICAS, wait_s=60) as (actors, stalls):
         ray.get([actor.ready.remote() for actor in actors])
         actor_start_s = time.monotonic() - began
         turns = itertools.count()
-        sides = {
+        sides: dict[str, Side] = {
             "ours": lambda _: dispatch(teacher, tasks, actors, stalls, next(turns)),
             "one process": one,
             "many": many,
         }
-        times = in_turn(sides, steps=rows, rounds=NUM_ROUNDS)
+        times = in_turn(sides, steps=rows, rounds=arguments.rounds)
     one.stop()
     many.stop()
     return {
@@ -122,7 +124,8 @@ def rate(times: Sequence[float]) -> int:
 
 def dispatch(teacher: TeacherSpec, tasks: list[LabelTask], actors: list[Any], stalls: Any, number: int) -> None:
     """Fill the store of one round by replicas that are up already."""
-    from teachers.labelling.dispatch import Dispatcher, Shard
+    from teachers.labelling.dispatch import Dispatcher
+    from teachers.labelling.hands import Shard
 
     store = SoftTargetStore.open(tasks[number].store)
     shards = [Shard(number, shard, *store.shard_rows(shard)) for shard in store.missing()]
@@ -179,11 +182,11 @@ def plain_loop(pipe: Connection, folder: Path, share: tuple[int, int], weights: 
         pipe.send(word)
 
 
-def noop(folder: Path) -> dict[str, Any]:
+def noop(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """A teacher that does nothing: what the machinery itself costs, from nothing to everything written."""
     from teachers.labelling.label import label
 
-    transfer_set, rows = prepared(folder / "noop", NOOP_ROWS)
+    transfer_set, rows = prepared(folder / "noop", arguments.rows)
     source = folder / "parquet"
     write_parquet(transfer_set, source)
     (folder / "noop_teacher.py").write_text(
@@ -198,7 +201,7 @@ def noop(folder: Path) -> dict[str, Any]:
         resources=Resources(cpus=1),
     )
     teacher = TeacherSpec("noop", config, None, (), folder)
-    tasks = iter([store_for(transfer_set, folder / f"noop-{n}", -(-rows // 64)) for n in range(NUM_ROUNDS + 1)])
+    tasks = iter([store_for(transfer_set, folder / f"noop-{n}", -(-rows // 64)) for n in range(arguments.rounds + 1)])
     reports = []
 
     def ours(_: int) -> None:
@@ -207,7 +210,7 @@ def noop(folder: Path) -> dict[str, Any]:
     def ray_data(_: int) -> None:
         label_with_ray_data(source, Path(tempfile.mkdtemp(dir=folder)), rows)
 
-    times = in_turn({"ours": ours, "Ray Data": ray_data}, steps=rows, rounds=NUM_ROUNDS)
+    times = in_turn({"ours": ours, "Ray Data": ray_data}, steps=rows, rounds=arguments.rounds)
     return {
         "noop_over_ray_data": round(ratio(times["Ray Data"], times["ours"]), 2),
         "noop_rows_per_s": rate(times["ours"]),
@@ -266,8 +269,17 @@ def prepared(folder: Path, num_rows: int) -> tuple[TransferSet, int]:
 
 def store_for(transfer_set: TransferSet, folder: Path, rows_per_shard: int) -> LabelTask:
     [segment] = transfer_set.of("train")
-    about = (segment.name, segment.digest, "dense", transfer_set.classes, segment.num_rows)
-    SoftTargetStore.create(folder, Spec("benchmark", "0" * 64, *about, rows_per_shard))
+    spec = Spec(
+        teacher="benchmark",
+        teacher_digest="0" * 64,
+        segment=segment.name,
+        segment_digest=segment.digest,
+        encoding="dense",
+        classes=transfer_set.classes,
+        num_rows=segment.num_rows,
+        rows_per_shard=rows_per_shard,
+    )
+    SoftTargetStore.create(folder, spec)
     return LabelTask(transfer_set.folder, segment.name, folder)
 
 

@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 
 from benchmarks.record import finish, settings, with_record
 from benchmarks.rows import CLASSES, SHAPE, noise, prepared, stored
-from benchmarks.turns import Side, in_turn, ratio
+from benchmarks.turns import Side, in_turn, ratio, repeated
 from orchestrator.cluster.environment import set_environment
 from students.config.student import HardTerm, SoftTerm
 from students.data.batches import Batches
@@ -80,7 +80,7 @@ def measured(bench: "Bench", arguments: argparse.Namespace) -> dict[str, float]:
 
     with live_replicas(bench.teachers, bench.transfer_set.folder, [], 60) as replicas:
         live = LiveSide(bench, ReplicaClient(replicas))
-        sides = {"live": live, "student": bench.student_alone()}
+        sides: dict[str, Side] = {"live": live, "student": bench.student_alone()}
         sides |= {f"teacher {spec.name}": bench.teacher_alone(spec) for spec in bench.teachers}
         times = in_turn(sides, steps=arguments.steps, rounds=arguments.rounds)
     apart = [times[name] for name in sides if name != "live"]
@@ -141,7 +141,7 @@ class Bench:
         run = self.run("cached", tuple(self.stored(spec) for spec in self.teachers))
         training = Training(run, session, SharedData().of([run], session)[0])
         batches = training.batches()
-        return lambda steps: [training.advance(next(batches)) for _ in range(steps)]
+        return repeated(lambda: training.advance(next(batches)))
 
     def teacher_alone(self, spec: TeacherSpec) -> Side:
         """A plain loop over batches that lie ready."""
@@ -150,7 +150,7 @@ class Bench:
         size = self.arguments.batch_size
         firsts = range(0, segment.num_rows - size + 1, size)
         parts = itertools.cycle([self.rows(first, size) for first in firsts])
-        return lambda steps: [questioner.ask(*next(parts)) for _ in range(steps)]
+        return repeated(lambda: questioner.ask(*next(parts)))
 
     def questioner(self, spec: TeacherSpec) -> Questioner:
         return loaded(spec, self.transfer_set, self.arguments.device)

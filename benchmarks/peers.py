@@ -36,9 +36,9 @@ from students.training.optimize import resolve_steps
 from teachers.config.preprocess import Preprocess
 from teachers.transfer_set.transfer_set import TransferSet
 
-CONV = {"model": "students.models:small_conv_net", "arguments": {"width": 16}}
-WIDE = {"model": "students.models:small_conv_net", "arguments": {"width": 32}}
-DEEP = {"model": "teachers.zoo:mlp", "arguments": {"hidden": [256, 128]}}
+CONV: dict[str, Any] = {"model": "students.models:small_conv_net", "arguments": {"width": 16}}
+WIDE: dict[str, Any] = {"model": "students.models:small_conv_net", "arguments": {"width": 32}}
+DEEP: dict[str, Any] = {"model": "teachers.zoo:mlp", "arguments": {"hidden": [256, 128]}}
 THREE = {name: CONV for name in "abc"}
 COHORTS: dict[str, dict[str, Any]] = {
     "mutual": {"members": THREE},
@@ -114,10 +114,10 @@ def cohort(
     config: CohortConfig = TypeAdapter(CohortConfig).validate_python(document)
     steps = resolve_steps(config.train, sum(segment.num_rows for segment in data.of("train")))
     config = config.model_copy(update={"train": config.train.model_copy(update={"steps": steps, "epochs": None})})
-    common = {"stage": folder, "stage_name": "distill/bench", "transfer_set": data.folder, "sources": ()}
-    make = alone_runs if alone else member_runs
-    first = ("control",) if alone else ()
-    return make(*first, "bench", config, seed, folder=folder, **common)
+    common: dict[str, Any] = {"stage": folder, "stage_name": "distill/bench", "transfer_set": data.folder}
+    if alone:
+        return alone_runs("control", "bench", config, seed, folder=folder, sources=(), **common)
+    return member_runs("bench", config, seed, folder=folder, sources=(), **common)
 
 
 def offline(folder: Path, data: TransferSet, seed: int, epochs: float) -> Path:

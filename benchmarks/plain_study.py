@@ -103,7 +103,7 @@ class Held:
             index = next(batches)
             inputs = self.inputs[index]
             targets = self.said_by_teachers(inputs) if ask else self.targets[index]
-            loss_of(student(inputs), targets, self.labels[index], setting["objective.0.weight"]).backward()  # type: ignore[no-untyped-call]
+            loss_of(student(inputs), targets, self.labels[index], setting["objective.0.weight"]).backward()
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()

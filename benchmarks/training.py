@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from benchmarks.record import finish, with_record
 from benchmarks.rows import CLASSES, FASHION, SHAPE, fashion, noise, prepared, stored
-from benchmarks.turns import Clock, Side, in_turn, ratio
+from benchmarks.turns import Clock, Side, in_turn, ratio, repeated
 from students.config.student import HardTerm, SoftTerm
 from students.data.batches import Batches
 from students.data.shared import SharedData
@@ -84,7 +84,11 @@ def main() -> None:
     asked = {"rounds": arguments.rounds, "clock": CLOCKS[arguments.clock]}
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), torch.device(arguments.device))
-        figures = against_plain(bench, **asked) | tiny(bench, **asked) | against_live(bench, **asked)
+        figures: dict[str, Any] = {
+            **against_plain(bench, **asked),
+            **tiny(bench, **asked),
+            **against_live(bench, **asked),
+        }
     figures |= {
         "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
         "clock": arguments.clock,
@@ -95,7 +99,7 @@ def main() -> None:
     finish("training" if arguments.device == "cpu" else "training-cuda", figures, keep=arguments.record)
 
 
-def against_plain(bench: "Bench", **asked: Any) -> dict[str, float | None]:
+def against_plain(bench: "Bench", **asked: Any) -> dict[str, float]:
     sides = {"cached": bench.cached("conv"), "plain": bench.plain("conv")}
     if bench.device.type == "cuda":
         sides["deterministic"] = under_cudnn_flags_of_the_engine(bench.plain("conv"))
@@ -106,7 +110,7 @@ def against_plain(bench: "Bench", **asked: Any) -> dict[str, float | None]:
     return figures | {"plain_step_ms": round(1e3 * median(times["plain"]), 3)}
 
 
-def tiny(bench: "Bench", **asked: Any) -> dict[str, float | None]:
+def tiny(bench: "Bench", **asked: Any) -> dict[str, float]:
     times = in_turn({"cached": bench.cached("tiny"), "plain": bench.plain("tiny")}, steps=500, **asked)
     shown("tiny MLP", times, over="plain")
     extra = median(c - p for c, p in zip(times["cached"], times["plain"], strict=True))
@@ -164,7 +168,9 @@ class Bench:
             for name, width in scale.teachers.items()
         }
         (segment,) = self.transfer_set.of("train")
-        self.inputs = self.training("conv").data.rows.columns["input."].to(device)
+        inputs = self.training("conv").data.rows.columns["input."]
+        assert isinstance(inputs, Tensor)
+        self.inputs = inputs.to(device)
         self.labels = torch.from_numpy(self.transfer_set.labels(segment).astype(np.int64)).to(device)
         self.sources = tuple(self.label(name, teacher) for name, teacher in self.teachers.items())
 
@@ -198,9 +204,7 @@ class Bench:
         """The engine: gather, one-cycle, seeds, curves and all."""
         training = self.training(student, self.sources)
         batches = Batches(training.data.rows, training.run, self.session).from_step(0)
-        return under_cudnn_flags_of_the_engine(
-            lambda steps: [training.advance(next(batches)) for _ in range(steps)],
-        )
+        return under_cudnn_flags_of_the_engine(repeated(lambda: training.advance(next(batches))))
 
     def batches(self, student: str) -> Iterator[tuple[Tensor, Tensor]]:
         """As a plain loop over tensors in memory shuffles them."""
@@ -220,7 +224,7 @@ class Bench:
             stepper.optimizer.step()
             stepper.optimizer.zero_grad()
 
-        return lambda steps: [step() for _ in range(steps)]
+        return repeated(step)
 
     def plain(self, student: str) -> Side:
         """Cross-entropy with the labels, and nothing else."""

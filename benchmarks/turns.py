@@ -28,6 +28,16 @@ def in_turn(
     return times
 
 
+def repeated(step: Callable[[], object]) -> Side:
+    """Takes `step` so many times."""
+
+    def steps(number: int) -> None:
+        for _ in range(number):
+            step()
+
+    return steps
+
+
 def ratio(times: Sequence[float], others: Sequence[float]) -> float:
     """The median over rounds of one side's time over another's."""
     return median(a / b for a, b in zip(times, others, strict=True))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from mypy.main import process_options
 
 from students.config.student import LossName
 from teachers.config.teacher import CombineName
@@ -94,6 +95,16 @@ def test_names_in_the_recipe_are_the_names_in_the_tables() -> None:
     assert set(COMBINE) == set(get_args(CombineName))
     assert set(AUGMENTS) == set(get_args(AugmentName))
     assert set(TRANSFORMS) == set(get_args(TransformName))
+
+
+def test_mypy_checks_all_that_is_written_here_but_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    sources, options = process_options(["--config-file", "pyproject.toml"])  # as `mypy` alone reads it
+    checked = {Path(source.path or "").resolve() for source in sources}
+    folders = [each for each in ROOT.glob("[!.]*/") if each.is_dir() and each.name not in ("tests", "out")]
+    unchecked = {path for folder in folders for path in folder.rglob("*.py")} - checked
+    assert not unchecked
+    assert options.disallow_untyped_defs and options.disallow_untyped_calls and not options.ignore_errors
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-oracles.lock"])

@@ -229,4 +229,4 @@ class TrunkCohort(Cohort):
         if ensemble is not None:
             losses.append(first.loss_of_labels(works[0], number, ensemble))
         total = torch.stack(losses).sum()
-        (total * self.session.world if self.session.world > 1 else total).backward()  # type: ignore[no-untyped-call]
+        (total * self.session.world if self.session.world > 1 else total).backward()

@@ -142,7 +142,7 @@ class Stepper:
     def backward(self, work: Work, number: int, student: Tensor, heard: Heard = NOTHING) -> None:
         """Add the gradient of part `number` of the rows."""
         loss = self.loss(work, number, student, heard)
-        (loss * self.session.world if self.session.world > 1 else loss).backward()  # type: ignore[no-untyped-call]
+        (loss * self.session.world if self.session.world > 1 else loss).backward()
 
     def loss(self, work: Work, number: int, student: Tensor, heard: Heard = NOTHING) -> Tensor:
         """This rank's share of the objective for part `number` of the rows; its terms are kept for the curves."""

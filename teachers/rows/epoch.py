@@ -186,7 +186,7 @@ class EpochReader:
         """On a GPU: copy what was read to it, once the batches of the slot's last piece are gathered."""
         if self.device.type != "cuda":
             return
-        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream(self.device)
         with torch.cuda.stream(stream):
             if slot.used is not None:
                 slot.used.synchronize()
