@@ -227,7 +227,7 @@ def without_a_part(module: nn.Module, inputs: Network, model: str) -> list[str]:
     with calling("model", model):
         said = module(inputs)
     if isinstance(said, Tensor):  # else its first step tells
-        said.sum().backward()  # type: ignore[no-untyped-call]
+        said.sum().backward()
     idle = [name for name, each in module.named_parameters() if each.requires_grad and each.grad is None]
     module.zero_grad()
     module.train()
