@@ -80,6 +80,7 @@ def report(verdict: str = "Distillation helps.", judged_on: str = "these rows") 
     return {
         "transfer_set": {"commonest": {"class": "3", "share": 0.1, "classes": 10}, "judged_on": judged_on},
         "recipe": {"name": "digits"},
+        "cautions": [],
         "teachers": {"wide": {"test_accuracy": 0.95}},
         "ensemble": {"test_accuracy": 0.96},
         "students": {"small": {**student, "parameters": 1234, "verdict": verdict}},
