@@ -152,7 +152,7 @@ def test_plan_says_which_control_lacks_the_augmentation_of_the_teachers(tmp_path
 def test_plan_says_where_early_stopping_has_too_few_looks_to_stop_anything(
     tmp_path: Path, patience: int, told: bool
 ) -> None:
-    """120 steps of 32 rows: a tenth of these are two looks at 180 validation rows."""
-    train = f"{{steps: 120, batch_size: 32, schedule: cosine, early_stopping: {{patience: {patience}}}}}"
+    """130 steps of 32 rows: a tenth of these are two looks at 194 validation rows, which `plan` has counted."""
+    train = f"{{steps: 130, batch_size: 32, schedule: cosine, early_stopping: {{patience: {patience}}}}}"
     found = [n for n in noted(tmp_path, f"students.small.train={train}") if "small.train.early_stopping" in n]
     assert bool(found) == told and all("not less than the 2 looks" in note for note in found)
