@@ -19,7 +19,7 @@ from .canonical import Bad
 from .census import Census, check_splits, judge_bad_rows, labelled_rows, limited, same_key
 from .labels import classes_of, remapped
 from .look import Look
-from .shuffle import BadPosition, Reading, _group_keys, _ids, _labels
+from .shuffle import BadPosition, Reading, groups_in, ids_in, labels_in
 from .splits import UNUSED, sample_keys, split_numbers
 from .stratify import stratified
 
@@ -102,10 +102,10 @@ def _columns(told: Reading, bad: list[BadPosition]) -> Iterator[Columns]:
         if not batch.positions:
             continue
         reasons: Bad = {}
-        keys = sample_keys(_ids(told, batch, reasons).to_pylist(), told.config.key_salt)
-        groups = _group_keys(told, batch, keys, reasons)
+        keys = sample_keys(ids_in(told, batch, reasons).to_pylist(), told.config.key_salt)
+        groups = groups_in(told, batch, keys, reasons)
         split = split_numbers(groups, told.config.split, chunk.file.split)
-        labels, values = _labels(told, batch.data, reasons)
+        labels, values = labels_in(told, batch.data, reasons)
         wanted = split != UNUSED
         bad += [
             BadPosition(str(batch.positions[row]), reasons[row], int(split[row]), int(keys[row]))
@@ -126,7 +126,7 @@ def _check_unique(told: Reading, keys: NDArray[np.uint64]) -> None:
     for _, batch in _batches(told):
         if not batch.positions:
             continue
-        ids = _ids(told, batch, {}).to_pylist()
+        ids = ids_in(told, batch, {}).to_pylist()
         same = np.flatnonzero(sample_keys(ids, told.config.key_salt) == twice[0])
         named += [(ids[row], batch.positions[row]) for row in same.tolist()]
     raise same_key(*named[:2])

@@ -35,7 +35,7 @@ from .census import judge_bad_rows
 from .look import Look
 from .moments import mean_and_std, moments
 from .segments import write_rows
-from .shuffle import BadPosition, Reading, _labels
+from .shuffle import BadPosition, Reading, labels_in
 from .splits import expected_shares
 
 PLACES = 16
@@ -84,7 +84,7 @@ def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_
     batches = [*_batches(told, seen.num_rows)]
     for batch in batches:
         reasons: Bad = {}
-        named, _ = _labels(told, batch.data, reasons)
+        named, _ = labels_in(told, batch.data, reasons)
         chosen = np.sort(_by_turns(named)[: -(-num_rows // len(batches))])
         decoded, bad = decode(batch.data.take(pa.array(chosen)), told.plans, told.root)
         good = [at for at, row in enumerate(chosen.tolist()) if at not in bad and row not in reasons]

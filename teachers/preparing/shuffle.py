@@ -141,22 +141,22 @@ def _chunk_done(document: dict[str, Any]) -> ChunkDone:
 def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPosition]) -> Decoded:
     """Name, split, decode and label the rows of a batch; what cannot be used goes to `bad`."""
     reasons: Bad = {}
-    ids = _ids(told, batch, reasons)
+    ids = ids_in(told, batch, reasons)
     keys = sample_keys(ids.to_pylist(), told.config.key_salt)
-    groups = _group_keys(told, batch, keys, reasons)
+    groups = groups_in(told, batch, keys, reasons)
     split = split_numbers(groups, told.config.split, chunk.file.split)
     data, positions = batch.data, np.array(batch.positions, object)
     wanted = split != UNUSED
     num_unused = len(wanted) - int(wanted.sum())
     if told.last_key is not None:
         near = keys <= np.array([*told.last_key, 0], np.uint64)[split]
-        wanted &= near | first_of_classes(keys, split, _labels(told, data, {})[0])
+        wanted &= near | first_of_classes(keys, split, labels_in(told, data, {})[0])
     if not wanted.all():
         kept = np.flatnonzero(wanted)
         ids, data = ids.take(pa.array(kept)), data.take(pa.array(kept))
         keys, groups, split, positions = keys[kept], groups[kept], split[kept], positions[kept]
         reasons = {at: reasons[row] for at, row in enumerate(kept.tolist()) if row in reasons}
-    labels, values = _labels(told, data, reasons)
+    labels, values = labels_in(told, data, reasons)
     inputs, wrong = decode(data, told.plans, told.root)
     reasons |= {row: reason for row, reason in wrong.items() if row not in reasons}
     bad += [
@@ -176,7 +176,7 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     return Decoded(num_unused, keys[good], meta, inputs)
 
 
-def _ids(told: Reading, batch: Batch, reasons: Bad) -> pa.Array:
+def ids_in(told: Reading, batch: Batch, reasons: Bad) -> pa.Array:
     name = told.config.id
     if name is None:
         return pa.array(batch.positions, pa.string())
@@ -186,7 +186,7 @@ def _ids(told: Reading, batch: Batch, reasons: Bad) -> pa.Array:
     return ids.fill_null("")
 
 
-def _group_keys(told: Reading, batch: Batch, keys: Keys, reasons: Bad) -> Keys:
+def groups_in(told: Reading, batch: Batch, keys: Keys, reasons: Bad) -> Keys:
     """What decides the split of each row: its own key, or the key of its group."""
     name = told.config.split.group_by
     if name is None:
@@ -198,7 +198,7 @@ def _group_keys(told: Reading, batch: Batch, keys: Keys, reasons: Bad) -> Keys:
     return np.append(sample_keys(values, ""), np.uint64(0))[numbers]
 
 
-def _labels(told: Reading, data: pa.RecordBatch, reasons: Bad) -> tuple[NDArray[np.int32], list[str]]:
+def labels_in(told: Reading, data: pa.RecordBatch, reasons: Bad) -> tuple[NDArray[np.int32], list[str]]:
     """(i32 [rows], what the numbers mean): classes where they are known, else this batch's own values."""
     name = told.config.label
     if name is None:
