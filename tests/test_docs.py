@@ -18,6 +18,7 @@ from docs.render.figures import ACCURACY, SPEED, Figure, records
 from docs.render.pages import made
 from docs.render.tables import walked
 from orchestrator.cli.main import collegium
+from orchestrator.cli.predict import SOME_BAD
 from orchestrator.recipe.load import load_recipe
 from orchestrator.recipe.model import Recipe
 from orchestrator.recipe.shipped import MODELINE, SCHEMA, recipes, schema_from
@@ -136,7 +137,7 @@ def test_the_tutorial_of_ones_own_is_accepted_as_it_is_typed(tmp_path: Path) -> 
 
 def test_every_exit_code_is_told() -> None:
     text = (DOCS / "reference/exit-codes.md").read_text()
-    codes = {error.exit_code for error in vars(errors).values() if hasattr(error, "exit_code")} | {0, 3, 130, 141, 143}
+    codes = {error.exit_code for error in vars(errors).values() if hasattr(error, "exit_code")} | {0, SOME_BAD, 3, 130, 141, 143}
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)} == codes
 
 
