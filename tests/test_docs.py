@@ -137,7 +137,14 @@ def test_the_tutorial_of_ones_own_is_accepted_as_it_is_typed(tmp_path: Path) -> 
 
 def test_every_exit_code_is_told() -> None:
     text = (DOCS / "reference/exit-codes.md").read_text()
-    codes = {error.exit_code for error in vars(errors).values() if hasattr(error, "exit_code")} | {0, SOME_BAD, 3, 130, 141, 143}
+    codes = {error.exit_code for error in vars(errors).values() if hasattr(error, "exit_code")} | {
+        0,
+        SOME_BAD,
+        3,
+        130,
+        141,
+        143,
+    }
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)} == codes
 
 
