@@ -188,14 +188,13 @@ class Ours:
     def sealed(self, steps: int, trials: int) -> Iterator[tuple["Begun", "Context", "Results"]]:
         """A cluster, with all that comes before the trials; done the first time."""
         from orchestrator.building.pipeline import train_in_order
-        from orchestrator.running.run import opened
+        from orchestrator.running.run import Opening, opened
         from orchestrator.stages.outline import planned_study
 
         recipe = self.recipe(steps, trials)
+        how = Opening(self.folder / "out", ROOT, "local", quiet=True, source=None)
         with (
-            opened(
-                recipe, self.folder / "out", ROOT, "local", quiet=True, command="tune", planned=planned_study(recipe)
-            ) as begun,
+            opened(recipe, how, command="tune", planned=planned_study(recipe)) as begun,
             begun.on_cluster() as context,
         ):
             taught = train_in_order(context, recipe.before("small"))

@@ -187,3 +187,10 @@ def test_help_imports_nothing_that_only_the_commands_need() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_file_where_a_model_folder_is_meant_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "m.safetensors").write_bytes(b"x")
+    done = run("plan", "-o", "teachers.wide={kind: checkpoint, path: m.safetensors}", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "teachers.wide.path: m.safetensors" in done.stderr and "no config.json" in done.stderr

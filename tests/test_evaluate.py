@@ -16,6 +16,7 @@ from PIL import Image
 
 import students
 from orchestrator.reporting import unjudged as without_labels
+from orchestrator.reporting.document import FORMAT, newest_report, write_report
 from orchestrator.reporting.note import note
 from orchestrator.reporting.page import page
 from orchestrator.reporting.unjudged import SAID, is_unjudged, lines, unjudged_report
@@ -98,7 +99,7 @@ def test_teachers_and_ensemble_are_measured_on_what_their_stores_say(digits, tmp
         figures = found["ensemble"] if name == "ensemble" else found["teachers"][name]
         assert figures["accuracy"] == sklearn.metrics.accuracy_score(labels, said.argmax(1))
         assert figures["nll"] == pytest.approx(sklearn.metrics.log_loss(labels, said), abs=1e-5)
-        assert set(figures["validation"]) == {"accuracy", "nll"}
+        assert set(figures["validation"]) == {"rows", "accuracy", "nll"}
     assert found["agreement"]["names"] == ["wide", "deep", "ensemble"]
     assert found["rows"] == segment.num_rows
     json.dumps(found, allow_nan=False)
@@ -355,13 +356,16 @@ def test_the_report_of_rows_without_a_label_says_that_nothing_was_judged(unjudge
     prepared, _, student, teachers, folders = unjudged
     evaluations = {"teachers": teachers, "small": {**student, "source_digest": "d"}}
     recipe = {"name": "<b>mine</b>", "students": {"small": {"teachers": ["u", "v"], "objective": [], "train": {"steps": 5, "epochs": None, "batch_size": 8}}}, "cohorts": {}, "task": "classification"}  # fmt: skip
-    told = unjudged_report(format=3, recipe=recipe, stages=[], evaluations=evaluations, mlflow={"experiment_id": "1", "run_id": "r", "uri": "u"}, prepared=prepared.folder, seconds=2.0)  # fmt: skip
+    told = unjudged_report(format=FORMAT, recipe=recipe, stages=[], evaluations=evaluations, mlflow={"experiment_id": "1", "run_id": "r", "uri": "u"}, prepared=prepared.folder, seconds=2.0)  # fmt: skip
     assert is_unjudged(evaluations) and json.loads(json.dumps(told, allow_nan=False))["notes"] == [SAID]
     text = page(told)
     assert SAID in text and "student small" in text and "teacher u" in text and "<b>mine" not in text
     assert note(told).startswith(SAID) and "student small" in note(told)
     assert dict(without_labels.figures(told))["students.small.agreement"] == pytest.approx(student["mean_agreement"])
     assert [line.partition(":")[0] for line in lines(told)][1:] == ["small"]
+    (tmp_path / "runs" / "1").mkdir(parents=True)
+    write_report(tmp_path / "runs" / "1", told)
+    assert newest_report(tmp_path)[1]["unjudged"]["rows"] == student["rows"]
     outputs = export_student(folders[0], tmp_path / "out", name="small", evaluation=evaluations["small"], recipe_yaml=json.dumps(recipe))  # fmt: skip
     card = (tmp_path / "out" / "README.md").read_text()
     assert "README.md" in outputs and "Nobody has judged it" in card and "accuracy of its teachers" not in card

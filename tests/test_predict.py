@@ -160,6 +160,22 @@ def test_one_model_says_the_same_of_its_rows_in_every_kind_of_table(table: pa.Ta
         assert [row["probability"] for row in rows] == pytest.approx([row["probability"] for row in first], abs=1e-6)
 
 
+@pytest.mark.parametrize("name", ["semicolons.csv", "tabs.csv", "extras.npz"])
+def test_other_delimiters_and_further_arrays_change_no_answer(
+    tables: Path, table: pa.Table, tmp_path: Path, name: str
+) -> None:
+    """A model folder does not say how another file parts its values, nor what else lies in an archive."""
+    if name == "extras.npz":
+        arrays = {each: table[each].to_numpy() for each in ("a", "b")}
+        np.savez(tmp_path / name, **arrays, class_names=np.array(CLASSES), odd=np.array([{}], object))
+    else:
+        options = pyarrow.csv.WriteOptions(delimiter={"semicolons.csv": ";", "tabs.csv": "\t"}[name])
+        pyarrow.csv.write_csv(table, tmp_path / name, options)
+    rows, bad, _ = said(tables / "model", tmp_path / name)
+    expected, _, _ = said(tables / "model", tables / "rows.parquet")
+    assert not bad and [row["class"] for row in rows] == [row["class"] for row in expected]
+
+
 def photos(folder: Path, *, size: tuple[int, int] | None = None) -> None:
     """Grey and colour, PNG and JPEG, of several sizes, a class a folder."""
     generator = np.random.default_rng(1)

@@ -438,7 +438,7 @@ def test_a_csv_file_without_a_header_is_told(tmp_path: Path) -> None:
 
 def test_a_label_of_its_own_for_each_row_is_no_class(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("x,label\n" + "".join(f"{row},r{row}\n" for row in range(ROWS)))
-    given = config("csv", tmp_path / "data.csv", "x")
+    given = config("csv", tmp_path / "data.csv", "x", split={"stratify": False})
     with pytest.raises(DataError, match=r"each of the 60 rows with a label has one of its own .*which row it is"):
         prepare(given, tmp_path / "out")
     named = given.model_copy(update={"classes": [f"r{row}" for row in range(ROWS)]})

@@ -547,7 +547,7 @@ def test_when_an_old_row_is_not_what_it_was_everything_is_new(tmp_path, change):
         ('{"format": 5}', "format 5, this program reads 4; update"),
         ('{"format": 1}', "format 1, this program reads 4; remove its folder and run the recipe again"),
         ("{", "not readable as JSON"),
-        ('{"format": 3}', "not a transfer"),
+        ('{"format": 4}', "not a transfer"),
     ],
 )
 def test_a_manifest_that_is_not_ours_is_refused(tmp_path, text, said):

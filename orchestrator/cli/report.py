@@ -15,6 +15,7 @@ from .out import Out, brought
 @click.option("--csv", "as_csv", is_flag=True, help="Print every student against every other and its control as CSV.")
 def report(out: Path, as_json: bool, as_csv: bool) -> None:
     """Write the newest run's report.html again, and send what MLflow could not take."""
+    from ..reporting import unjudged
     from ..reporting.comparison import csv_text, text_table
     from ..reporting.document import newest_report, write_report
     from ..reporting.headline import learners
@@ -30,9 +31,12 @@ def report(out: Path, as_json: bool, as_csv: bool) -> None:
     write_report(brought(folder), document)
     for line in replay(out, document["recipe"]["tracking"]["uri"]):
         click.echo(line, err=True)
+    if as_csv and "unjudged" in document:
+        raise click.UsageError(f"--csv: {unjudged.SAID}")
     if as_csv:
         click.echo(csv_text(document, learners(document)), nl=False)
         return
-    for line in [] if as_json else text_table(document["comparison"]):
+    shown = unjudged.lines(document) if "unjudged" in document else text_table(document["comparison"])
+    for line in [] if as_json else shown:
         click.echo(line, err=True)
     click.echo(json.dumps(document, indent=1) if as_json else str(folder / "report.html"))

@@ -121,8 +121,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, *, dry_forward: bool) 
         )
     else:
         made.notes += cluster_notes(recipe, in_reach([*places.values()]))
-    walk = _Walk(recipe, Stages(out), made)
-    prepared = walk.all(digest)
+    prepared = _Walk(recipe, Stages(out), made).all(digest)
     if places is not None:
         made.placement = placed_on(recipe, [(s.stage, s.name) for s in made.stages if s.action != "reuse"], places)
     made.memory = holdings(recipe, seen, nodes if places is None else [*places.values()])
@@ -293,7 +292,8 @@ class _Walk:
 def weights_problems(recipe: Recipe) -> Iterator[str]:
     """Weights that are not there, code that cannot be read."""
     for name, teacher in recipe.teachers.items():
-        if not model.is_trained_here(teacher):
+        is_no_folder = teacher.kind == "checkpoint" and not (Path(teacher.path) / "config.json").is_file()
+        if not model.is_trained_here(teacher) and not is_no_folder:  # that is told by `folder_problems`
             try:
                 keys.teacher_digest(recipe, name, None)
             except RecipeError as error:

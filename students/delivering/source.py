@@ -13,14 +13,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from teachers.config.transfer_set import CsvSource, ImageFolderSource, Source, TransferSetConfig
+from teachers.config.transfer_set import ImageFolderSource, Source, TransferSetConfig
 from teachers.errors import RecipeError, StoreError
 from teachers.models.folder import ModelConfig
 from teachers.preparing.canonical import InputPlan, decode
 from teachers.preparing.look import LOOKED_AT
 from teachers.preparing.refit import refitted
 from teachers.sources import FORMATS, File, chunks_of, files_of, read, schema_of
-from teachers.sources.files import Batch, walked
+from teachers.sources.files import Batch, delimiter_in, walked
 from teachers.sources.folders import SUFFIXES as IMAGES
 
 from .columns import columns_for
@@ -28,8 +28,6 @@ from .columns import columns_for
 ROWS_AT_ONCE = 1024
 KINDS = {suffix: kind for kind, known in FORMATS.items() for suffix in known.suffixes} | {".npy": "numpy"}
 """Of tables, by suffix."""
-DELIMITERS = (",", ";", "\t", "|")
-"""Of CSV; the first that separates anything."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +51,12 @@ def rows_of(path: Path, config: ModelConfig, given: Sequence[str] = ()) -> Itera
     plans = plans_of(config)
     files = _files(path, takes_images=any(plan.kind == "image" for plan in plans))
     found = ["image"] if files[0].source.kind == "image_folder" else schema_of(files).names
+    if delimiter := delimiter_in(found, [name for plan in plans for name in plan.sources]):
+        files = [replace(file, source=file.source.model_copy(update={"delimiter": delimiter})) for file in files]
+        found = schema_of(files).names
     sources = columns_for(plans, found, given, files[0].title)
     names = list(dict.fromkeys(name for columns in sources for name in columns))
-    files = [replace(file, columns=tuple(names)) for file in files]
+    files = [replace(file, columns=tuple(names)) for file in files]  # what else lies in an archive does not count
     sample = _sample(files, names)
     if sample is not None:
         plans = [refitted(plan, columns, sample) for plan, columns in zip(plans, sources, strict=True)]
@@ -107,10 +108,7 @@ def _files(path: Path, *, takes_images: bool) -> list[File]:
     if has_images:
         source = ImageFolderSource(kind="image_folder", path=str(path))
         return [File(source, path.parent, path.name)] if path.is_file() else _of_source(source)
-    if kinds[0] != "csv":
-        return _of_source(TypeAdapter(Source).validate_python({"kind": kinds[0], "path": str(path)}))
-    tried = [_of_source(CsvSource(kind="csv", path=str(path), delimiter=delimiter)) for delimiter in DELIMITERS]
-    return next((files for files in tried if len(schema_of(files).names) > 1), tried[0])
+    return _of_source(TypeAdapter(Source).validate_python({"kind": kinds[0], "path": str(path)}))
 
 
 def _of_source(source: Source) -> list[File]:

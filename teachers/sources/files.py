@@ -153,11 +153,17 @@ def _is_number(text: str) -> bool:
 
 def separated(name: str, found: Sequence[str]) -> str | None:
     """The cure, where `name` is a part of the one column that a header was read as."""
+    delimiter = delimiter_in(found, [name])
+    if delimiter is None:
+        return None
+    return f"; the header looks separated by {delimiter!r}: say `delimiter: {json.dumps(delimiter)}` in the source"
+
+
+def delimiter_in(found: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """What parts the one column that a header was read as, so that all of `wanted` are there."""
     for delimiter in (";", "\t", "|", ",", ":", " "):
-        if len(found) == 1 and name in [part.strip().strip("\"'") for part in found[0].split(delimiter)]:
-            return (
-                f"; the header looks separated by {delimiter!r}: say `delimiter: {json.dumps(delimiter)}` in the source"
-            )
+        if len(found) == 1 and {*wanted} <= {part.strip().strip("\"'") for part in found[0].split(delimiter)}:
+            return delimiter
     return None
 
 
