@@ -98,6 +98,14 @@ def table() -> pa.Table:
     )
 
 
+def semicolons(table: pa.Table, path: Path) -> None:
+    pyarrow.csv.write_csv(table, path, pyarrow.csv.WriteOptions(delimiter=";"))
+
+
+def tabs(table: pa.Table, path: Path) -> None:
+    pyarrow.csv.write_csv(table, path, pyarrow.csv.WriteOptions(delimiter="\t"))
+
+
 def jsonl(table: pa.Table, path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
 
@@ -113,6 +121,8 @@ def npz(table: pa.Table, path: Path) -> None:
 
 TABLES: dict[str, tuple[str, Callable[[pa.Table, Path], None]]] = {
     "rows.csv": ("csv", pyarrow.csv.write_csv),
+    "semicolons.csv": ("csv", semicolons),
+    "tabs.tsv": ("csv", tabs),
     "rows.jsonl": ("jsonl", jsonl),
     "rows.parquet": ("parquet", pq.write_table),
     "rows.arrow": ("arrow", arrow),
@@ -124,6 +134,8 @@ def tabular(folder: Path, name: str, table: pa.Table) -> TransferSet:
     kind, write = TABLES[name]
     write(table, folder / name)
     source = {"kind": kind, "path": str(folder / name)}
+    if delimiter := {semicolons: ";", tabs: "\t"}.get(write):
+        source["delimiter"] = delimiter
     config = {"source": source, "inputs": ["a", "b"], "label": "y", "classes": CLASSES}
     return prepare(TransferSetConfig.model_validate(config), folder / "prepared")
 
@@ -173,13 +185,17 @@ def photos(folder: Path, *, size: tuple[int, int] | None = None) -> None:
         height, width = size or generator.integers(9, 20, 2)
         pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
         image = Image.fromarray(pixels if row % 4 < 2 else pixels[..., 0])
-        image.save(place / f"{row}.{('png', 'jpg')[row % 3 == 0]}")
+        image.save(place / f"{row}.{('png', 'jpg', 'gif', 'webp')[row % 3 + (row % 6 == 5)]}")
 
 
-def test_a_folder_of_grey_and_colour_images_of_any_size_is_predicted_as_evaluation_predicts_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+def test_a_folder_of_grey_and_colour_images_of_any_size_is_predicted_as_evaluation_predicts_it(
+    fit: str, tmp_path: Path
+) -> None:
     photos(tmp_path / "photos")
     config = {"source": {"kind": "image_folder", "path": str(tmp_path / "photos")}, "inputs": "image", "label": "label"}
-    prepared = prepare(TransferSetConfig.model_validate({**config, "image_size": 8}), tmp_path / "prepared")
+    sized = {**config, "image_size": 8, "fit": fit, "resample": "bicubic"}
+    prepared = prepare(TransferSetConfig.model_validate(sized), tmp_path / "prepared")
     folder = model_of(prepared, tmp_path / "model", Preprocess(resize=6))
     rows, bad, _ = said(folder, tmp_path / "photos", probabilities=True)
     assert (len(rows), bad) == (ROWS, [])

@@ -13,14 +13,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from teachers.config.transfer_set import Source, TransferSetConfig
+from teachers.config.transfer_set import ImageFolderSource, Source, TransferSetConfig
 from teachers.errors import RecipeError, StoreError
 from teachers.models.folder import ModelConfig
 from teachers.preparing.canonical import InputPlan, decode
 from teachers.preparing.look import LOOKED_AT
 from teachers.preparing.refit import refitted
 from teachers.sources import FORMATS, File, chunks_of, files_of, read, schema_of
-from teachers.sources.files import Batch, delimiter_in
+from teachers.sources.files import Batch, delimiter_in, walked
 from teachers.sources.folders import SUFFIXES as IMAGES
 
 from .columns import columns_for
@@ -95,26 +95,31 @@ def plans_of(config: ModelConfig) -> list[InputPlan]:
 def _files(path: Path, *, takes_images: bool) -> list[File]:
     """Those of a table, of a folder of them, an image, a folder of images. Raises RecipeError for anything else."""
     suffixes = {file.suffix.lower() for file in _shown(path)}
-    kinds = sorted({KINDS[suffix] for suffix in suffixes if suffix in KINDS})
+    known = KINDS | ({".tsv": "csv"} if path.is_file() else {})  # of a folder, files are listed by their format's own
+    kinds = sorted({known[suffix] for suffix in suffixes if suffix in known})
     has_images = takes_images and (not suffixes.isdisjoint(IMAGES) or (path.is_dir() and not kinds))
     if not (has_images or kinds):
-        known = ", ".join([*KINDS, *(IMAGES if takes_images else ())])
+        read_here = ", ".join([*known, *(IMAGES if takes_images else ())])
         raise RecipeError(
-            f"{path}: neither a table nor an image that this model takes; these are read: {known}, and folders of them"
+            f"{path}: neither a table nor an image that this model takes; these are read: {read_here}, and folders of them"
         )
     if not has_images and len(kinds) > 1:
         raise RecipeError(f"{path}: holds files of several kinds ({', '.join(kinds)}); name one of them")
-    kind = "image_folder" if has_images else kinds[0]
-    source: Source = TypeAdapter(Source).validate_python({"kind": kind, "path": str(path)})
-    if has_images and path.is_file():
-        return [File(source, path.parent, path.name)]
+    if has_images:
+        source = ImageFolderSource(kind="image_folder", path=str(path))
+        return [File(source, path.parent, path.name)] if path.is_file() else _of_source(source)
+    return _of_source(TypeAdapter(Source).validate_python({"kind": kinds[0], "path": str(path)}))
+
+
+def _of_source(source: Source) -> list[File]:
     return files_of(TransferSetConfig(source=source, inputs=[], label=None))
 
 
 def _shown(path: Path) -> Iterator[Path]:
     """The file itself, or all files of a folder that are not hidden."""
-    below = path.rglob("*") if path.is_dir() else [path]
-    return (file for file in below if path.is_file() or (file.is_file() and not file.name.startswith((".", "_"))))
+    if path.is_file():
+        return iter([path])
+    return (at / name for at, _, names in walked(path) for name in names if not name.startswith((".", "_")))
 
 
 def _sample(files: Sequence[File], names: Sequence[str]) -> pa.RecordBatch | None:

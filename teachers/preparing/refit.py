@@ -10,7 +10,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from ..errors import RecipeError
-from .arrow_types import is_encoded, is_number, leaf, shape_of
+from .arrow_types import is_encoded, is_number, is_text, leaf, shape_of
 from .canonical import InputPlan
 
 COLOURS = (1, 3)
@@ -35,8 +35,7 @@ def _of_numbers(plan: InputPlan, names: Sequence[str], columns: Sequence[pa.Arra
             if (found := _commonest(column)) is not None and found != plan.shape:
                 raise _other(plan, name, f"lists of {found[0]}")
             return plan.shape
-        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
-        if depth or not (is_number(kind) or is_text):
+        if depth or not (is_number(kind) or is_text(kind) or pa.types.is_null(kind)):
             raise _other(plan, name, str(column.type))
     if len(columns) != plan.shape[0]:
         raise _other(plan, names[0], "one number")
