@@ -138,11 +138,14 @@ def payload_of(value: Any, root: Path | None) -> bytes:
     if root is None:
         raise BadRow(f"names the file {path!r}; a source without files must give the bytes")
     try:
-        return inside(root, path).read_bytes()
+        file = inside(root, path)
+        if file.exists() and not file.is_file():  # a folder, or a pipe that nobody writes to
+            raise BadRow(f"{path!r} is no file")
+        return file.read_bytes()
     except ValueError as error:
         raise BadRow(f"the path {path!r} is none ({error})") from error
     except StoreError as error:
-        raise BadRow(f"the path {path!r} leaves the source's folder") from error
+        raise BadRow(f"the path {path!r} leaves the source's folder, or is a link to itself") from error
     except OSError as error:
         raise BadRow(f"the file {path!r} cannot be read: {error.strerror}") from error
 

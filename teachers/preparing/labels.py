@@ -42,8 +42,10 @@ def as_text(array: pa.Array, names: Sequence[str] | None = None) -> tuple[pa.Arr
     if is_binary(kind):
         return _decoded(array)
     if is_text(kind):
-        text = pc.utf8_trim_whitespace(array.cast(pa.string()))
+        text = pc.utf8_trim_whitespace(pc.utf8_trim(array.cast(pa.string()), "\0"))  # zeros pad text of fixed width
         return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text), np.zeros(len(array), bool)
+    if pa.types.is_decimal(kind) and names is None:
+        return _of_decimals(array)
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         whole, odd = _whole(array.cast(pa.float64()))
         text, outside = as_text(whole, names)
@@ -64,6 +66,16 @@ def _whole(array: pa.Array) -> tuple[pa.Array, Odd]:
     with np.errstate(invalid="ignore"):
         whole = (values == np.floor(values)) & (np.abs(values) < 2**53)
     return pa.array(np.where(whole, values, 0).astype(np.int64), mask=~whole), ~whole & ~np.isnan(values)
+
+
+def _of_decimals(array: pa.Array) -> tuple[pa.Array, Odd]:
+    """Decimals as text, digit for digit; which are not whole."""
+    held = array.cast(pa.decimal256(max(array.type.precision, 19), array.type.scale)).dictionary_encode()
+    written = [f"{value:f}" for value in held.dictionary.to_pylist()]
+    numbers = [as_number(text) for text in written]
+    text = pa.array([number or text for number, text in zip(numbers, written, strict=True)], pa.string())
+    odd = np.array([*(number is None for number in numbers), False])
+    return text.take(held.indices), odd[pc.fill_null(held.indices, -1).to_numpy(zero_copy_only=False)]
 
 
 def _decoded(array: pa.Array) -> tuple[pa.Array, Odd]:
@@ -93,6 +105,8 @@ def why_odd(value: Any, names: Sequence[str] | None) -> str:
         return _outside(str(value), names)
     if is_number_with_decimals(str(value)):
         return f"label {value} names no class, it is a number with decimals"
+    if isinstance(value, float) and 2**53 <= abs(value) < np.inf:
+        return f"label {value:.17g} names no class: floats of that size skip whole numbers; write integers or text"
     return f"label {value!r} names no class"
 
 

@@ -34,6 +34,7 @@ from .files import (
 from .folders import folder_chunks, folder_schema, image_names, read_folder
 from .imported import imported_digest, imported_schema, read_imported
 from .lines import csv_schema, jsonl_schema, read_csv, read_jsonl, whole_file
+from .reading import reading
 from .tables import arrow_chunks, arrow_schema, parquet_chunks, parquet_schema, read_arrow, read_parquet
 
 BadRows = list[tuple[str, str]]
@@ -127,7 +128,10 @@ def chunks_of(files: Sequence[File], rows: int) -> list[Chunk]:
 def read(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batch]:
     """The rows of a chunk, at most `rows` at a time, `columns` only; categories and views as the values they stand for."""
     for batch in FORMATS[chunk.file.source.kind].read(chunk, columns, rows):
-        yield replace(batch, data=plain(batch.data))
+        data = plain(batch.data)
+        with reading(chunk.file):
+            data.validate(full=True)  # text that is none, for one: Arrow takes any bytes for it
+        yield replace(batch, data=data)
 
 
 def some_rows(files: Sequence[File], columns: Sequence[str], rows: int) -> tuple[pa.RecordBatch, list[str], BadRows]:

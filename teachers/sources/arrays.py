@@ -29,6 +29,8 @@ def as_arrow(values: NDArray[Any]) -> pa.Array:
     """[rows, ...] as an Arrow column: of tensors where it has more than one axis; text in [rows, 1] is one a row."""
     if values.dtype.kind in "US":
         return pa.array(values.reshape(len(values)))
+    if values.dtype.kind == "f" and values.dtype.itemsize > 8:  # of extended precision, which Arrow does not have
+        values = values.astype(np.float64)
     values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
     if values.ndim == 1:
         return pa.array(values)
@@ -141,6 +143,8 @@ def _problem(header: Header) -> str | None:
         return "holds pickled objects, which are never loaded; save numbers or text"
     if not shape:
         return "is one value, not one a row"
+    if 0 in shape[1:]:
+        return f"has shape {list(shape)}: its rows hold no value"
     is_text = dtype.kind in "US" and int(np.prod(shape[1:])) == 1
     return (
         None

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..config.transfer_set import Source
 from ..errors import DataError, RecipeError, StoreError
@@ -98,7 +100,7 @@ def batches(name: str, first_row: int, data: pa.Table, rows: int) -> Iterator[Ba
 
 
 def plain(data: pa.RecordBatch) -> pa.RecordBatch:
-    """With values instead of categories, and strings instead of views on strings (which Polars writes)."""
+    """With values instead of categories and runs, and strings and lists instead of views (Polars and DuckDB write them)."""
     if not any(_plain_type(kind) != kind for kind in data.schema.types):
         return data
     arrays = [_plain_array(array) for array in data.columns]
@@ -109,12 +111,21 @@ def plain(data: pa.RecordBatch) -> pa.RecordBatch:
 def _plain_array(array: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(array.type):
         return _plain_array(array.dictionary).take(array.indices)
+    if pa.types.is_run_end_encoded(array.type):
+        return _plain_array(pc.run_end_decode(array))
+    if pa.types.is_list_view(array.type) or pa.types.is_large_list_view(array.type):  # a cast of a part of one is wrong
+        ends = np.cumsum([0, *pc.fill_null(pc.list_value_length(array), 0).to_pylist()])
+        return pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), array.flatten(), mask=array.is_null())
     return array.cast(_plain_type(array.type))
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_dictionary(kind):
         return _plain_type(kind.value_type)
+    if pa.types.is_run_end_encoded(kind):
+        return _plain_type(kind.value_type)
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        return pa.large_list(kind.value_type)
     return pa.string() if pa.types.is_string_view(kind) else pa.binary() if pa.types.is_binary_view(kind) else kind
 
 

@@ -23,7 +23,7 @@ def folder_schema(file: File) -> pa.Schema:
     """`image`, `label`; the names of the class folders are in the metadata."""
     _, folders, _ = next(walked(file.path), (file.path, [], []))
     meant = (name for name in folders if name != OF_ARCHIVES and not holds_outs_alone(file.path / name))
-    names = in_order(name for name in meant if _is_text(name))
+    names = in_order(name.strip() for name in meant if _is_text(name))  # as labels are read
     features = {"info": {"features": {"label": {"_type": "ClassLabel", "names": names}}}}
     schema = pa.schema([("image", IMAGE), ("label", pa.string())])
     return schema.with_metadata({"huggingface": json.dumps(features)})

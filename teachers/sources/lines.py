@@ -5,21 +5,26 @@ Knows nothing of which columns are inputs or labels.
 
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 
 from ..config.transfer_set import CsvSource
 from ..errors import DataError
+from ..transfer_set.class_names import name_of
 from .files import NO_ROWS, Batch, Chunk, File, check_columns, position
 from .reading import check_text, reading
 
 BLOCK = 4 * 2**20
 """Bytes of text that are parsed at once."""
+NO_OBJECT = re.compile(rb"(?:^|[}\]])[ \t\r]*null", re.MULTILINE)
+"""Instead of a row, or behind one: Arrow ends the process on it."""
 
 
 def whole_file(file: File, rows: int) -> list[Chunk]:
@@ -35,7 +40,7 @@ def csv_schema(file: File) -> pa.Schema:
 
 def _parsing(file: File, skip: Any) -> Any:
     delimiter = file.source.delimiter if isinstance(file.source, CsvSource) else ","
-    return pa.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip)
+    return pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip)
 
 
 def read_csv(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batch]:
@@ -110,10 +115,36 @@ def read_jsonl(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batc
 def _parse_json(file: File, first_row: int, block: bytes) -> tuple[pa.Table, list[str], list[tuple[str, str]], int]:
     """Table, position of its rows, bad rows, and how many rows there were."""
     try:
-        table = pa.json.read_json(io.BytesIO(block), pa.json.ReadOptions(use_threads=False, block_size=len(block) + 1))
-    except pa.ArrowInvalid:  # line by line, to say which
+        block.decode()  # Arrow does not look
+        if NO_OBJECT.search(block):
+            return _parse_lines(file, first_row, block)
+        table = _read_json(block)
+        if (kept := pa.schema([field.with_type(_as_written(field.type)) for field in table.schema])) != table.schema:
+            table = _read_json(block, kept)
+    except (pa.ArrowInvalid, UnicodeDecodeError):  # line by line, to say which
+        return _parse_lines(file, first_row, block)
+    if any(_is_rounded(table.column(name)) for name in table.column_names if not file.columns or name in file.columns):
         return _parse_lines(file, first_row, block)
     return table, [position(file.name, first_row + row) for row in range(table.num_rows)], [], table.num_rows
+
+
+def _read_json(block: bytes, schema: pa.Schema | None = None) -> pa.Table:
+    reading = pa.json.ReadOptions(use_threads=False, block_size=len(block) + 1)
+    return pa.json.read_json(io.BytesIO(block), reading, pa.json.ParseOptions(explicit_schema=schema))
+
+
+def _as_written(kind: pa.DataType) -> pa.DataType:
+    """Text that looks like a time is text: a class may be called so, and an id stays as it is."""
+    if pa.types.is_list(kind):
+        return pa.list_(_as_written(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_as_written(field.type)) for field in kind])
+    return pa.string() if pa.types.is_temporal(kind) else kind
+
+
+def _is_rounded(column: pa.ChunkedArray) -> bool:
+    """Whether whole numbers may have lost digits: those beyond 64 bits are read as floats."""
+    return pa.types.is_float64(column.type) and bool(pc.any(pc.greater_equal(pc.abs(column), 2.0**53)).as_py())
 
 
 class _Twice(Exception):
@@ -186,7 +217,7 @@ def _column(records: list[dict[str, Any]], key: str) -> pa.Array:
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         if any(isinstance(value, list) for value in values):
             return pa.array([value if _numbers(value) else None for value in values], pa.list_(pa.float64()))
-        return pa.array([None if value is None else str(value) for value in values])
+        return pa.array([None if value is None else name_of(value) for value in values])
 
 
 def _numbers(value: Any) -> bool:

@@ -20,6 +20,7 @@ MAGIC = {
     b"\x28\xb5\x2f\xfd": "it is compressed by zstd; unpack it",
     b"BZh": "it is compressed by bzip2; unpack it",
     b"\xfd7zXZ": "it is compressed by xz; unpack it",
+    b"\xff\xfe\0\0": "it is text in UTF-32; save it as UTF-8",
     b"\xff\xfe": "it is text in UTF-16; save it as UTF-8",
     b"\xfe\xff": "it is text in UTF-16; save it as UTF-8",
     b"PAR1": "it is a Parquet file; say `kind: parquet`",
@@ -30,6 +31,8 @@ MAGIC = {
     b"PK\x03\x04": "it is a zip archive (a spreadsheet is one); unpack it, or export it as CSV",
 }
 """What a file is by its first bytes, and what to do with it."""
+LOOKED_AT = 4096
+"""Bytes that say whether a file is text."""
 NO_TEXT = "its name is not UTF-8; rename the file or its folder"
 OWN_MAGIC = {"parquet": (b"PAR1",), "arrow": (b"ARROW1",), "numpy": (b"PK\x03\x04", b"\x93NUMPY")}
 
@@ -70,5 +73,9 @@ def told_by_magic(file: File) -> str | None:
 
 def check_text(file: File) -> None:
     """Raise DataError for a file that holds no text."""
-    if (known := told_by_magic(file)) is not None:
+    with reading(file), file.path.open("rb") as opened:
+        holds_nul = b"\0" in opened.read(LOOKED_AT).partition(b"\n")[0]
+    if (known := told_by_magic(file)) is None and holds_nul:
+        known = "its first line holds NUL bytes, so it is UTF-16 or no text; save it as UTF-8"
+    if known is not None:
         raise DataError(f"{file.title}: cannot be read as {file.source.kind}: {known}")

@@ -212,7 +212,11 @@ def inside(folder: Path, relative: str) -> Path:
     """`folder / relative`. Raises StoreError when that would leave `folder`, links included."""
     pure = PurePosixPath(relative)
     path = folder / pure
-    if pure.is_absolute() or ".." in pure.parts or not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        stays = path.resolve().is_relative_to(folder.resolve())
+    except RuntimeError as error:  # Python's word for it
+        raise StoreError(f"{relative!r} is a link that leads to itself") from error
+    if pure.is_absolute() or ".." in pure.parts or not stays:
         raise StoreError(f"{relative!r} leaves the folder {folder}; whoever wrote this record is not to be trusted")
     return path
 

@@ -6,17 +6,22 @@ nothing of columns or files.
 
 import re
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any
 
 WHOLE = re.compile(r"([+-]?)0*(\d+)(?:\.0*)?")
 """A whole number, however it is written: `3`, `3.0` (pandas writes integers with gaps so), `03`."""
+SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]\d{2}")
+"""As printf writes numbers (`numpy.savetxt` all of them, R the round ones): `1.000e+00`, `1e+05`; `1e5` is a name."""
 DECIMALS = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def as_number(name: str) -> str | None:
-    """`3` of `3.0`, `03` and `+3`; None of what is no whole number."""
-    found = WHOLE.fullmatch(name)
-    if found is None or not name.isascii():
+    """`3` of `3.0`, `03`, `+3` and `3.0e+00`; None of what is no whole number."""
+    if not name.isascii():
+        return None
+    found = WHOLE.fullmatch(f"{Decimal(name):f}" if SCIENTIFIC.fullmatch(name) else name)
+    if found is None:
         return None
     sign, digits = found.groups()
     return f"-{digits}" if sign == "-" and digits != "0" else digits
@@ -33,7 +38,7 @@ def plain(values: Iterable[str]) -> dict[str, str]:
     """
     values = list(values)
     numbers = {value: as_number(value) for value in values}
-    written = {value for value, number in numbers.items() if number is not None and "." not in value}
+    written = {value for value, number in numbers.items() if number is not None and value.lstrip("+-").isdigit()}
     if None in numbers.values() or any(numbers[value] != value.removeprefix("+") for value in written):
         return dict(zip(values, values, strict=True))
     return {value: str(number) for value, number in numbers.items()}
@@ -43,7 +48,7 @@ def in_order(names: Iterable[str]) -> list[str]:
     """Sorted: as integers when all are, else as text. One order, whatever the order they come in."""
     names = set(names)
     if all(name.removeprefix("-").isdecimal() for name in names):
-        return sorted(names, key=lambda name: (int(name), name))
+        return sorted(names, key=lambda name: (Decimal(name), name))  # int() refuses long ones
     return sorted(names)
 
 
@@ -58,6 +63,7 @@ def places_of(values: Iterable[str], classes: Sequence[str]) -> list[int | None]
     for place, name in enumerate(classes):
         alike.setdefault(_spelt(name), []).append(place)
     by_position = not any(as_number(name) is not None for name in classes)
+    positions = {str(place) for place in range(len(classes))}
 
     def place_of(value: str) -> int | None:
         if value in exact:
@@ -65,7 +71,7 @@ def places_of(values: Iterable[str], classes: Sequence[str]) -> list[int | None]
         if same := alike.get(_spelt(value)):
             return same[0] if len(same) == 1 else None
         number = as_number(value) if by_position else None
-        return int(number) if number is not None and 0 <= int(number) < len(classes) else None
+        return int(number) if number in positions else None
 
     return [place_of(value) for value in values]
 
