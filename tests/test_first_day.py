@@ -246,7 +246,9 @@ def test_predictions_in_a_file_are_a_teacher_and_their_average_precision_is_scik
     rare = told(tables)["report"]["by_class"]["rare"]
     assert 0.2 < expected < 0.9 and rare["classes"] == ["fault"]
     assert rare["average_precision"]["kept"] == pytest.approx(expected)
-    (stage,) = (s for s in told(tables, "label")["report"]["stages"] if (s["name"], s["part"]) == ("kept", "test-1"))
+    (stage,) = (
+        s for s in told(tables, "label")["report"]["stages"] if (s["name"], s.get("part")) == ("kept", "test-1")
+    )
     assert stage["reason"] == "not built before"
 
 
@@ -268,12 +270,13 @@ def test_of_one_fault_in_200_the_report_tells_what_its_figures_are_worth(tables:
     cautions = "\n".join(report["cautions"])
     assert "Validation has fewer than 10 labelled rows of 1 of 2 classes ('fault' 4)" in cautions
     assert "1 of 2 classes have fewer than 20 test rows ('fault' 6)" in cautions
-    student = report["students"]["of_rule_boosted_kept"]
-    found = student["by_class"]
-    assert (
-        found["recall"]["student"][found["classes"].index("fault")] > 0.5
-    )  # who always says "fine" is right in 99.5 %
-    assert found["rare"]["average_precision"]["student"] > 0.5
+    for name, student in report[
+        "students"
+    ].items():  # who always says "fine" is right on 99.5 %, and says nothing of a fault
+        found = student["by_class"]
+        is_said = found["said"]["student"][found["classes"].index("fault")] > 0
+        assert (f"{name} never says 1 of the 2 classes that are tested: 'fault' (6 test rows)" in cautions) != is_said
+    assert "class_weights: balanced` may help" not in cautions  # it is what they have
 
 
 def test_six_students_are_one_table_and_equal_controls_are_trained_once(tables: Path) -> None:
@@ -322,6 +325,10 @@ def test_every_format_of_the_same_rows_is_predicted_as_the_report_counts_them(
         said[file] = [json.loads(line) for line in done.stdout.splitlines()]
     classes = {file: [row["class"] for row in found] for file, found in said.items()}
     assert all(found == classes["new.csv"] for found in classes.values())
+    sure = {file: [row["probability"] for row in found] for file, found in said.items()}
+    assert len(set(sure["new.csv"])) > 100
+    for found in sure.values():
+        np.testing.assert_allclose(found, sure["new.csv"], atol=1e-6)
     confusion = told(tables)["report"]["students"]["of_rule_boosted_kept"]["confusion"]["matrix"]
     names = told(tables)["report"]["by_class"]["classes"]
     counted = np.zeros((2, 2), int)
@@ -466,7 +473,7 @@ def test_weights_of_ones_own_are_as_right_as_at_home_on_a_folder_of_mixed_images
     rows = exported(pictures)
     assert {row["id"]: row["own.class"] for row in rows} == at_home
     right = [at_home[row["id"]] == row["label"] for row in rows if row["split"] == "test"]
-    assert len(right) == 36 and np.mean(right) > 0.9
+    assert len(right) > 30 and np.mean(right) > 0.9
     assert report_of(pictures)["teachers"]["own"]["test_accuracy"] == pytest.approx(np.mean(right))
 
 
