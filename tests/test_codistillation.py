@@ -442,7 +442,7 @@ class Fated(torch.nn.Module):
             time.sleep(0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_dead_and_a_slow_member_stop_no_other_and_the_same_call_goes_on_with_the_dead_one(
     digits, ray_cluster, tmp_path
 ):
