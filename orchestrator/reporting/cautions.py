@@ -54,24 +54,28 @@ def _never_said(report: Mapping[str, Any]) -> Iterator[str]:
     who = {name: (learner["by_class"], "student", name) for name, learner in learners(report).items()}
     if report["by_class"]:
         who["ensemble"] = (report["by_class"], "ensemble", "The ensemble of all teachers")
-    for found, key, title in who.values():
+    for name, (found, key, title) in who.items():
         silent = [
-            (name, rows)
-            for name, rows, said in zip(found["classes"], found["support"], found["said"][key], strict=True)
+            (label, rows)
+            for label, rows, said in zip(found["classes"], found["support"], found["said"][key], strict=True)
             if rows and not said
         ]
         if silent:
-            told = _some([f"{name!r} ({rows:,} test row{'s' * (rows > 1)})" for name, rows in silent])
-            is_rare = {name for name, _ in silent} & set(found["rare"]["classes"])
-            cure = (
-                ": `train.class_weights: balanced` may help, or more of such rows"
-                if key == "student" and is_rare
-                else ""
-            )
+            told = _some([f"{label!r} ({rows:,} test row{'s' * (rows > 1)})" for label, rows in silent])
+            is_rare = {label for label, _ in silent} & set(found["rare"]["classes"])
+            cure = _cure(report["recipe"], name) if key == "student" and is_rare else ""
             yield (
                 f"{title} never says {len(silent)} of the {sum(map(bool, found['support']))} classes that are tested: {told}. "
                 f"Accuracy hardly tells, balanced accuracy and macro F1 count each as 0{cure}."
             )
+
+
+def _cure(recipe: Mapping[str, Any], name: str) -> str:
+    """What may help a student, or `cohort.member`, to say rare classes: nothing that its recipe says already."""
+    config = recipe["students"].get(name) or recipe["cohorts"][name.partition(".")[0]]
+    if config["train"]["class_weights"]:
+        return ": its `train.class_weights` count in `hard` alone; a larger weight of `hard` may help, more steps, or more of such rows"
+    return ": `train.class_weights: balanced` may help, or more of such rows"
 
 
 def _few_rows(report: Mapping[str, Any]) -> Iterator[str]:
