@@ -61,11 +61,11 @@ class Asked:
     def classes(self) -> tuple[str, ...]:
         """What the teacher scores, in its order."""
         from teachers.models.adapters import teacher_classes
-        from teachers.soft_targets.combine.class_scores import align
+        from teachers.soft_targets.class_map import mapped
 
         with within(f"teachers.{self.name}"):
             classes = teacher_classes(self.config, self.transfer_set.classes, self.trained)
-            align(classes, self.transfer_set.classes, self.config.class_map)
+            mapped(classes, self.transfer_set.classes, self.config.class_map)
         return classes
 
     def spec(self, part: str) -> "Spec":

@@ -60,7 +60,7 @@ class Teaching:
         """Its classes, and what it says of the rows, as a replica asks it."""
         from teachers.labelling.shard import TeacherSpec, loaded
         from teachers.models.adapters import look_like_probabilities
-        from teachers.soft_targets.combine.class_scores import align
+        from teachers.soft_targets.class_map import mapped
 
         if isinstance(config, CallableTeacher):
             config = config.model_copy(update={"retries": 0})  # whoever plans wants to know now
@@ -68,7 +68,7 @@ class Teaching:
         questioner = loaded(spec, self.few, device_of(config.resources))
         classes = questioner.teacher.classes
         if trained is None:
-            align(classes, self.few.classes, config.class_map)
+            mapped(classes, self.few.classes, config.class_map)
         segment = self.few.of("train")[0]
         logits = questioner.ask(self.few.inputs(segment), self.few.keys(segment))
         questioner.thread.shutdown()

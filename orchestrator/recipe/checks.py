@@ -51,10 +51,10 @@ def check_variables(recipe: Recipe, *, alone: bool) -> list[str]:
 
 def folder_problems(recipe: Recipe) -> Iterator[str]:
     """Model folders that are none, or that name code which nobody vouched for."""
-    from teachers.models.folder import check_trusted, read_config
-
     for name, teacher in recipe.teachers.items():
         if teacher.kind == "checkpoint":
+            from teachers.models.folder import check_trusted, read_config  # torch, which takes seconds
+
             try:
                 check_trusted(read_config(Path(teacher.path)), recipe.trusted(), Path(teacher.path))
             except CollegiumError as error:
@@ -109,7 +109,7 @@ def class_problems(
 
     `labelled`: how many training rows of each class may be learnt from, as far as that is known.
     """
-    from teachers.soft_targets.combine.class_scores import align
+    from teachers.soft_targets.class_map import mapped
 
     if classes is None:
         return
@@ -120,7 +120,7 @@ def class_problems(
             with within(f"teachers.{name}"):
                 own = _learnt(teacher, classes, labelled) if trained else _known(teacher, classes)
                 if own is not None:
-                    align(own, classes, teacher.class_map)
+                    mapped(own, classes, teacher.class_map)
         except StoreError:
             continue  # told with the other problems of folders
         except RecipeError as error:
@@ -129,9 +129,9 @@ def class_problems(
 
 def _known(teacher: TeacherConfig, classes: Sequence[str]) -> Sequence[str] | None:
     """What a teacher that is brought scores; None where only its file tells."""
-    from teachers.models.folder import read_config
-
     if teacher.kind == "checkpoint":
+        from teachers.models.folder import read_config
+
         return read_config(Path(teacher.path)).classes
     return teacher.classes or (None if teacher.kind == "sklearn" else classes)
 

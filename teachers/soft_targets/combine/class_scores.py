@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...config.teacher import CombineName
 from ...errors import RecipeError
+from ..class_map import mapped
 
 LOG_ZERO = -1e4
 """Stands for log 0: its exponential is 0, and it is finite."""
@@ -107,38 +108,12 @@ def align(
 
     Returns `index` i64 `[C]`, the teacher's column of each class (0 where it has none), and `known` bool `[C]`, where it
     has one. `class_map` renames teacher's classes, or drops them (None); without it the names must be the same, in any
-    order. Raises RecipeError for a class that is mapped nowhere, or two that are mapped to the same.
+    order. Raises RecipeError as `mapped`.
     """
-    renamed = {name: (class_map or {}).get(name, name) for name in teacher_classes}
-    _check_names(renamed, classes, class_map)
+    renamed = mapped(teacher_classes, classes, class_map)
     column = {renamed[name]: number for number, name in enumerate(teacher_classes) if renamed[name] is not None}
     index = torch.tensor([column.get(name, 0) for name in classes])
     return index, torch.tensor([name in column for name in classes])
-
-
-def _check_names(
-    renamed: Mapping[str, str | None], classes: Sequence[str], class_map: Mapping[str, str | None] | None
-) -> None:
-    targets = [name for name in renamed.values() if name is not None]
-    if strange := sorted(set(class_map or {}) - set(renamed)):
-        raise RecipeError(f"class_map names {strange}, which the teacher does not have; it has {_some(renamed)}")
-    if unmapped := [name for name in targets if name not in classes]:
-        raise RecipeError(
-            f"the teacher's classes {_some(unmapped)} are not in the transfer set, which has {_some(classes)}; "
-            f"map each in `class_map` to one of them, or to null"
-        )
-    if twice := sorted({name for name in targets if targets.count(name) > 1}):
-        raise RecipeError(f"several of the teacher's classes are mapped to {twice}; map all but one to null")
-    if class_map is None and (left_out := [name for name in classes if name not in targets]):
-        raise RecipeError(
-            f"the teacher does not know the classes {_some(left_out)}; "
-            f"`class_map: {{}}` says that this is meant, and it then takes no part in them"
-        )
-
-
-def _some(names: Sequence[str] | Mapping[str, str | None]) -> str:
-    listed = [repr(name) for name in names]
-    return ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")
 
 
 def _log_p(logits: Tensor, temperature: float, known: Tensor) -> Tensor:
