@@ -72,9 +72,7 @@ def evaluations_of(students, *, control=True, seeds=(0, 1, 2), share=0.1):
             "teachers": figures,
             "ensemble": classification.all_metrics(ensemble, labels),
             "agreement": classification.agreement_matrix({**said, "ensemble": ensemble}),
-            "by_class": classification.by_class(
-                {name: [logits] for name, logits in {**said, "ensemble": ensemble}.items()}, labels, "0123456789"
-            ),
+            "by_class": by_class({**said, "ensemble": ensemble}, labels),
             "confusion": classification.confusion(ensemble, labels),
             "mistakes": [{**MISTAKE, "inputs": [{"column": "image", "png": PNG}]}],
             "rows": 300,
@@ -83,46 +81,49 @@ def evaluations_of(students, *, control=True, seeds=(0, 1, 2), share=0.1):
     }
     for name in students:
         mine, other = {seed: say(3.5) for seed in seeds}, {seed: say(2.0) for seed in seeds}
-        right = [np.stack([(logits.argmax(-1) == labels).numpy() for logits in of.values()]) for of in (mine, other)]
-        gain = paired_gain(*right) if control else None
-
-        def runs(of, **size):
-            return {
-                "runs": [
-                    {"seed": s, **classification.all_metrics(logits, labels, ensemble), **size}
-                    for s, logits in of.items()
-                ]
-            }
-
         of_kinds = {"student": mine, **({"control": other} if control else {})}
-        found[name] = {
-            "confusion": classification.confusion(mine[seeds[0]], labels),
-            "right": {
-                kind: [
-                    base64.b64encode(np.packbits((logits.argmax(-1) == labels).numpy()).tobytes()).decode()
-                    for logits in by_seed.values()
-                ]
-                for kind, by_seed in of_kinds.items()
-            },
-            "student": runs(mine, **SIZE),
-            "control": runs(other) if control else None,
-            "ensemble": classification.all_metrics(ensemble, labels),
-            "gain": gain.to_json() if gain else None,
-            "verdict": verdict(gain),
-            "delivered": seeds[0],
-            "by_class": classification.by_class(
-                {
-                    **{name: [logits] for name, logits in {**said, "ensemble": ensemble}.items()},
-                    "student": [*mine.values()],
-                    **({"control": [*other.values()]} if control else {}),
-                },
-                labels,
-                "0123456789",
-            ),
-            "mistakes": [{**MISTAKE, "inputs": [{"column": "image", "png": PNG}]}],
-            "agreement": classification.agreement_matrix({**said, "ensemble": ensemble, "student": mine[seeds[0]]}),
-        }
+        found[name] = evaluation_of(of_kinds, {**said, "ensemble": ensemble}, labels)
     return found
+
+
+def evaluation_of(of_kinds, heard, labels):
+    """Of a student; `of_kinds`: what it and its control say, by seed, `heard`: what its teachers and their ensemble do."""
+    right = {
+        kind: np.stack([(logits.argmax(-1) == labels).numpy() for logits in by_seed.values()])
+        for kind, by_seed in of_kinds.items()
+    }
+    gain = paired_gain(*right.values()) if "control" in of_kinds else None
+
+    def runs(kind, **size):
+        return {
+            "runs": [
+                {"seed": seed, **classification.all_metrics(logits, labels, heard["ensemble"]), **size}
+                for seed, logits in of_kinds[kind].items()
+            ]
+        }
+
+    delivered, first = next(iter(of_kinds["student"].items()))
+    return {
+        "confusion": classification.confusion(first, labels),
+        "right": {
+            kind: [base64.b64encode(np.packbits(row).tobytes()).decode() for row in rows]
+            for kind, rows in right.items()
+        },
+        "student": runs("student", **SIZE),
+        "control": runs("control") if "control" in of_kinds else None,
+        "ensemble": classification.all_metrics(heard["ensemble"], labels),
+        "gain": gain.to_json() if gain else None,
+        "verdict": verdict(gain),
+        "delivered": delivered,
+        "by_class": by_class(heard, labels, {kind: [*by_seed.values()] for kind, by_seed in of_kinds.items()}),
+        "mistakes": [{**MISTAKE, "inputs": [{"column": "image", "png": PNG}]}],
+        "agreement": classification.agreement_matrix({**heard, "student": first}),
+    }
+
+
+def by_class(heard, labels, of_kinds=None):
+    said = {name: [logits] for name, logits in heard.items()} | (of_kinds or {})
+    return classification.by_class(said, labels, "0123456789")
 
 
 def stages_of(reason="new"):

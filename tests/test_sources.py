@@ -459,33 +459,36 @@ def test_minus_one_is_no_label_in_hugging_face_metadata(tmp_path):
 # ---- bad rows ---------------------------------------------------------------------------------------------------------
 
 
-def spoilt(tmp_path: Path, case: str) -> tuple[TransferSetConfig, str]:
-    """A source with one bad row at number 40 (beyond what is looked at first), and what must be said of it."""
+SPOILT = {
+    "undecodable": "cannot be decoded",
+    "no image": "not a PNG, JPEG, GIF or WebP image",
+    "bomb": "a decompression bomb?",
+    "another size": "7 x 5 pixels, the rest have 6 x 5; give `image_size`",
+    "missing image": "image: missing",
+    "path outside": "leaves the source's folder",
+    "absolute path": "leaves the source's folder",
+    "link outside": "leaves the source's folder",
+    "no such file": "cannot be read: No such file",
+    "nan": r"x\[1\] is nan",
+    "infinite": r"x\[0\] is inf",
+    "too large": "not a finite float32",
+    "too short": r"has shape \[1\], the rest have \[2\]",
+    "missing list": "x is missing",
+    "missing value": "a missing value",
+    "label outside": "label 7 is outside the 2 classes 'a' to 'b'",
+    "no id": r"name \(the id\) is missing",
+    "no group": r"name \(the group\) is missing",
+}
+"""What must be said of a row, by what is wrong with it."""
+
+
+def spoilt(tmp_path: Path, case: str) -> TransferSetConfig:
+    """A source with one bad row at number 40 (beyond what is looked at first)."""
     path, images = tmp_path / "data.parquet", [{"bytes": encoded(image), "path": None} for image in pixels()]
     features: list = [[1.0, 2.0]] * ROWS
     labels: list = [0, 1] * 30
     outside = tmp_path / "outside.png"
     outside.write_bytes(encoded(pixels()[0]))
-    said = {
-        "undecodable": "cannot be decoded",
-        "no image": "not a PNG, JPEG, GIF or WebP image",
-        "bomb": "a decompression bomb?",
-        "another size": "7 x 5 pixels, the rest have 6 x 5; give `image_size`",
-        "missing image": "image: missing",
-        "path outside": "leaves the source's folder",
-        "absolute path": "leaves the source's folder",
-        "link outside": "leaves the source's folder",
-        "no such file": "cannot be read: No such file",
-        "nan": r"x\[1\] is nan",
-        "infinite": r"x\[0\] is inf",
-        "too large": "not a finite float32",
-        "too short": r"has shape \[1\], the rest have \[2\]",
-        "missing list": "x is missing",
-        "missing value": "a missing value",
-        "label outside": "label 7 is outside the 2 classes 'a' to 'b'",
-        "no id": r"name \(the id\) is missing",
-        "no group": r"name \(the group\) is missing",
-    }[case]
     bad_image = {
         "undecodable": encoded(pixels()[0])[:60],
         "no image": b"BM 8",
@@ -527,7 +530,7 @@ def spoilt(tmp_path: Path, case: str) -> tuple[TransferSetConfig, str]:
         .append_column("name", pa.array(names))
     )
     pq.write_table(table, path, row_group_size=20)
-    return config("parquet", path, "x" if case in bad_features else "image", **changes), said
+    return config("parquet", path, "x" if case in bad_features else "image", **changes)
 
 
 def bomb() -> bytes:
@@ -538,24 +541,15 @@ def bomb() -> bytes:
     return bytes(payload)
 
 
-CASES = [
-    "undecodable", "no image", "bomb", "another size", "missing image", "path outside", "absolute path",
-    "link outside", "no such file", "nan", "infinite", "too large", "too short", "missing list", "missing value",
-    "label outside", "no id", "no group",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SPOILT)
 def test_a_bad_row_stops_preparing_and_is_named(tmp_path, case):
-    given, said = spoilt(tmp_path, case)
-    with pytest.raises(DataError, match=rf"(?s)1 row cannot be used.*data.parquet#40: .*{said}"):
-        prepare(given, tmp_path / "out")
+    with pytest.raises(DataError, match=rf"(?s)1 row cannot be used.*data.parquet#40: .*{SPOILT[case]}"):
+        prepare(spoilt(tmp_path, case), tmp_path / "out")
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SPOILT)
 def test_a_bad_row_can_be_skipped_and_is_counted(tmp_path, case):
-    given, _ = spoilt(tmp_path, case)
-    given = given.model_copy(update={"on_bad_row": "skip"})
+    given = spoilt(tmp_path, case).model_copy(update={"on_bad_row": "skip"})
     prepared = prepare(given, tmp_path / "out")
     assert prepared.report["bad_rows"] == 1 and prepared.report["first_bad_rows"][0].startswith("data.parquet#40: ")
     ids = {name for segment in prepared.segments for name in prepared.ids(segment).to_pylist()}

@@ -12,11 +12,11 @@ from teachers.config.resources import Resources
 from teachers.config.training import TrainConfig
 from teachers.errors import RecipeError
 from teachers.process.waiting import SideBySide
-from teachers.resources.bundles import num_threads
+from teachers.resources.bundles import num_threads, room_for
 from teachers.storage.seal import Seal, read_seal, write_seal
 from teachers.users_code.imports import UserPath
 
-from ..cluster.capacity import room_for, wait_for_room_s, workers_of
+from ..cluster.capacity import request_of, wait_for_room_s, workers_of
 from ..cluster.cluster import Cluster
 from ..stages.stages import Built, Stage
 from .context import Context, Facts, Taught
@@ -107,7 +107,7 @@ def fit_group(
     in_tasks = workers == 1 and not live and not any(isinstance(run, CohortRun) for run in runs)
     if in_tasks:
         up = [node["Resources"] for node in context.cluster.nodes]
-        workers = max(1, min(len(runs), room_for(up, resources)))
+        workers = max(1, min(len(runs), room_for(request_of(up, resources), up)))
     for run in runs:
         context.tracker.follow(run.stage_name, run.stage / "metrics.jsonl")
         budgets = dict(_budget(network) for network in run.networks)

@@ -15,7 +15,7 @@ from teachers.config.teacher import TeacherConfig
 from teachers.config.training import TrainConfig
 from teachers.errors import EnvironmentUnfit
 from teachers.resources import pools
-from teachers.resources.bundles import bundle_of, gpus_of
+from teachers.resources.bundles import bundle_of, gpus_of, room_for
 
 from ..recipe.model import Learner, Recipe, name_in_recipe
 
@@ -126,13 +126,7 @@ def room_for_trials(recipe: Recipe, nodes: Sequence[Node]) -> int:
     """How many trials of the recipe's search fit side by side."""
     assert recipe.search is not None
     learner = recipe.learners[recipe.search.student]
-    return room_for(nodes, learner.resources) // workers_of(learner)
-
-
-def room_for(nodes: Sequence[Node], resources: Resources) -> int:
-    """How many workers with these resources fit all nodes at once, when nothing else runs."""
-    wanted = request_of(nodes, resources)
-    return sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in wanted.items()) for node in nodes)
+    return room_for(request_of(nodes, learner.resources), nodes) // workers_of(learner)
 
 
 def check_room_for_trials(recipe: Recipe, nodes: Sequence[Node]) -> None:

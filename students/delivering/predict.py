@@ -86,10 +86,11 @@ def predict(
     """(a table of what the model says, and how sure it is; why rows in it have nulls), a batch at a time."""
     names = np.array(model.config.classes, dtype=object)
     for some in rows:
-        used = [row for row in range(len(some.ids)) if row not in some.bad]
         bad = dict(some.bad)
         p = np.full((len(some.ids), len(names)), np.nan, np.float32)
-        if used:
+        used = np.ones(len(p), bool)
+        used[list(bad)] = False
+        if used.any():
             with torch.inference_mode():
                 p[used] = torch.softmax(model(some.inputs), dim=-1).cpu().numpy()
         for row in np.flatnonzero(~np.isfinite(p).all(axis=1)).tolist():

@@ -1,17 +1,16 @@
 """Tables of predictions on disk: Parquet, CSV, JSON lines, each written in one step. Knows nothing of models."""
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol, Self
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
 from teachers.errors import RecipeError
+from teachers.storage.seal import drafted
 
 
 class Writer(Protocol):
@@ -61,11 +60,6 @@ def check_output(path: Path, source: Path) -> None:
 
 def write_table(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
     """Write `*.parquet`, `*.csv` or `*.jsonl` in one step, over what was there."""
-    draft = path.parent / f".draft-{uuid4().hex}"
-    try:
-        with WRITERS[path.suffix](draft, schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with drafted(path) as draft, WRITERS[path.suffix](draft, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)

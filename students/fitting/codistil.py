@@ -10,6 +10,7 @@ from typing import Any
 from teachers.config.resources import Resources
 from teachers.errors import CollegiumError
 from teachers.process.waiting import GivenUp, SideBySide, until_done
+from teachers.resources.bundles import bundle_of, room_for
 from teachers.resources.pools import in_reach
 
 from ..cohorts.codistillation import drop_generations
@@ -31,7 +32,7 @@ def codistil_on_ray(
     """
     mine = {name: runs_of(runs, number) for number, name in enumerate(runs[0].config.members)}
     unfinished = {name: own for name, own in mine.items() if not all(read_result(run.networks[0]) for run in own)}
-    at_once = min(room_for(resources, workers, gpus), len(unfinished))
+    at_once = min(groups_at_once(resources, workers, gpus), len(unfinished))
     if at_once < len(unfinished):
         log.warning(
             "%s: the cluster has room for %d of %d members at once; who starts late listens to those who are done",
@@ -52,16 +53,12 @@ def runs_of(runs: Sequence[CohortRun], number: int) -> list[CohortRun]:
     return [replace(run, members=(run.members[number],)) for run in runs]
 
 
-def room_for(resources: Resources, workers: int, gpus: float) -> int:
+def groups_at_once(resources: Resources, workers: int, gpus: float) -> int:
     """How many groups of `workers` the cluster has room for; at least one, which then waits for it."""
     import ray
 
     reach = in_reach([node["Resources"] for node in ray.nodes() if node["Alive"]])
-    needed = {"CPU": resources.cpus, "GPU": gpus, **resources.custom}
-    return max(
-        1,
-        min(int(sum(node.get(name, 0) for node in reach) // (workers * each)) for name, each in needed.items() if each),
-    )
+    return max(1, room_for(bundle_of(resources, gpus), reach) // workers)
 
 
 def errors_of(works: Mapping[str, partial[Any]], at_once: int) -> dict[str, CollegiumError]:

@@ -19,8 +19,8 @@ from .canonical import Bad
 from .census import Census, check_splits, judge_bad_rows, labelled_rows, limited, same_key
 from .labels import classes_of, remapped
 from .look import Look
-from .shuffle import BadPosition, Reading, groups_in, ids_in, labels_in
-from .splits import UNUSED, sample_keys, split_numbers
+from .shuffle import BadPosition, Reading, ids_in, labels_in, named_in
+from .splits import UNUSED, sample_keys
 from .stratify import stratified
 
 MOST_ROWS = 5_000_000
@@ -102,9 +102,7 @@ def _columns(told: Reading, bad: list[BadPosition]) -> Iterator[Columns]:
         if not batch.positions:
             continue
         reasons: Bad = {}
-        keys = sample_keys(ids_in(told, batch, reasons).to_pylist(), told.config.key_salt)
-        groups = groups_in(told, batch, keys, reasons)
-        split = split_numbers(groups, told.config.split, chunk.file.split)
+        _, keys, groups, split = named_in(told, chunk, batch, reasons)
         labels, values = labels_in(told, batch.data, reasons)
         wanted = split != UNUSED
         bad += [

@@ -6,19 +6,17 @@ Knows nothing of the source.
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..errors import StoreError
-from ..storage.seal import local, sync_folder
+from ..storage.seal import drafted, local
 from ..transfer_set.transfer_set import SPLITS, Column, Segment, SplitName, TransferSet, inputs_of
 from .census import Census
 from .moments import Moments, moments
@@ -121,21 +119,16 @@ def keep_parts(segment: Segment, earlier: Path, folder: Path) -> None:
     for part in segment.parts:
         source, target = local(earlier, part.path), folder / part.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.parent / f".draft-{uuid4().hex}"
-        try:
-            os.link(source, draft)
-        except OSError:
-            shutil.copyfile(source, draft)
-        os.replace(draft, target)
-        with suppress(FileNotFoundError):  # a rename between two links of one file does nothing
-            draft.unlink()
-        sync_folder(target.parent)
+        with drafted(target) as draft:
+            try:
+                os.link(source, draft)
+            except OSError:
+                shutil.copyfile(source, draft)
 
 
 def write_rows(path: Path, named: Mapping[str, NDArray[Any]], ids: Iterable[pa.Array]) -> None:
     """Publish `rows.arrow` of a segment, a record batch for each piece of `ids`; `named`: its other columns."""
-    draft = path.parent / f".draft-{uuid4().hex}"
-    with draft.open("xb") as file:
+    with drafted(path) as draft, draft.open("xb") as file:
         with pa.ipc.new_file(file, ROWS) as writer:
             first = 0
             for piece in ids:
@@ -145,8 +138,6 @@ def write_rows(path: Path, named: Mapping[str, NDArray[Any]], ids: Iterable[pa.A
                 first += len(piece)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(draft, path)
-    sync_folder(path.parent)
 
 
 def ids_of(segment: Segment, pieces: Path, kept_from: TransferSet | None) -> Iterator[pa.Array]:

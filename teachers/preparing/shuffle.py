@@ -141,10 +141,7 @@ def _chunk_done(document: dict[str, Any]) -> ChunkDone:
 def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPosition]) -> Decoded:
     """Name, split, decode and label the rows of a batch; what cannot be used goes to `bad`."""
     reasons: Bad = {}
-    ids = ids_in(told, batch, reasons)
-    keys = sample_keys(ids.to_pylist(), told.config.key_salt)
-    groups = groups_in(told, batch, keys, reasons)
-    split = split_numbers(groups, told.config.split, chunk.file.split)
+    ids, keys, groups, split = named_in(told, chunk, batch, reasons)
     data, positions = batch.data, np.array(batch.positions, object)
     wanted = split != UNUSED
     num_unused = len(wanted) - int(wanted.sum())
@@ -176,6 +173,14 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     return Decoded(num_unused, keys[good], meta, inputs)
 
 
+def named_in(told: Reading, chunk: Chunk, batch: Batch, reasons: Bad) -> tuple[pa.Array, Keys, Keys, NDArray[np.uint8]]:
+    """(ids, keys, what decides the split, the split's number) of every row; a row without id or group has a reason."""
+    ids = ids_in(told, batch, reasons)
+    keys = sample_keys(ids.to_pylist(), told.config.key_salt)
+    groups = _groups_in(told, batch, keys, reasons)
+    return ids, keys, groups, split_numbers(groups, told.config.split, chunk.file.split)
+
+
 def ids_in(told: Reading, batch: Batch, reasons: Bad) -> pa.Array:
     name = told.config.id
     if name is None:
@@ -186,7 +191,7 @@ def ids_in(told: Reading, batch: Batch, reasons: Bad) -> pa.Array:
     return ids.fill_null("")
 
 
-def groups_in(told: Reading, batch: Batch, keys: Keys, reasons: Bad) -> Keys:
+def _groups_in(told: Reading, batch: Batch, keys: Keys, reasons: Bad) -> Keys:
     """What decides the split of each row: its own key, or the key of its group."""
     name = told.config.split.group_by
     if name is None:

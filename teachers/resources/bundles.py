@@ -18,6 +18,11 @@ def bundle_of(resources: Resources, gpus: float) -> dict[str, float]:
     return bundle
 
 
+def room_for(bundle: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> int:
+    """How many of such bundles all nodes together hold, each on one node, when nothing else runs."""
+    return sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in bundle.items()) for node in nodes)
+
+
 def num_threads(resources: Resources) -> int:
     """Of torch: as many as CPUs, which Ray does not see to."""
     return max(1, int(resources.cpus))

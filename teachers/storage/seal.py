@@ -6,8 +6,8 @@ Knows nothing of what is sealed. A reader trusts what a verified seal lists and 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -90,6 +90,18 @@ def write_draft(folder: Path, payload: bytes | memoryview) -> Path:
         error.filename = str(folder)  # a failed write does not say where
         raise
     return draft
+
+
+@contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """A name beside `path` that nobody reads. What is written there takes its place in one step, or is gone after an error."""
+    draft = path.parent / f".draft-{uuid4().hex}"
+    try:
+        yield draft
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)  # a rename between two links of one file does nothing
+    sync_folder(path.parent)
 
 
 def publish(path: Path, payload: bytes | memoryview) -> bool:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ from ..soft_targets.schema import KEY, Spec
 from ..soft_targets.store import SoftTargetStore
 from ..storage import mirror
 from ..storage.seal import NAME as SEAL
+from ..storage.seal import drafted
 from .transfer_set import Segment, TransferSet
 
 if TYPE_CHECKING:
@@ -82,16 +82,11 @@ def write_answers(segments: Sequence[Answered], path: Path) -> int:
     teachers = {name: store.spec for each in segments for name, store in each.stores.items()}
     schema = _schema(teachers, knows_rows=all(each.rows is not None for each in segments))
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.parent / f".draft-{uuid4().hex}"
     num_rows = 0
-    try:
-        with parquet.ParquetWriter(draft, schema, compression="zstd") as writer:
-            for table in (table for each in segments for table in _tables(each, teachers, schema)):
-                writer.write_table(table)
-                num_rows += table.num_rows
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with drafted(path) as draft, parquet.ParquetWriter(draft, schema, compression="zstd") as writer:
+        for table in (table for each in segments for table in _tables(each, teachers, schema)):
+            writer.write_table(table)
+            num_rows += table.num_rows
     return num_rows
 
 
@@ -136,7 +131,7 @@ def _about(segment: Answered, keys: np.ndarray) -> dict[str, pa.Array]:
     names, labels = pa.array(transfer_set.classes, pa.string()), transfer_set.labels(its)
     return {
         "id": pa.array(transfer_set.ids(its), pa.string()),
-        "split": pa.array([its.split] * len(keys), pa.string()),
+        "split": pa.repeat(its.split, len(keys)),
         "label": names.take(pa.array(labels, mask=labels < 0)),
         "labelled": pa.array(transfer_set.labelled(its)),
         KEY: pa.array(keys),
@@ -164,5 +159,6 @@ def _said(name: str, said: "SoftTargets", rows: slice) -> dict[str, pa.Array]:
     if spec.encoding == "dense":
         by_class = [pa.array(column.numpy()) for column in logits.softmax(1).T.contiguous()]
         columns[f"{name}.probabilities"] = pa.StructArray.from_arrays(by_class, names=list(spec.classes))
-        columns[f"{name}.logits"] = pa.array(list(logits.numpy()), pa.list_(pa.float32()))
+        ends = np.arange(len(logits) + 1, dtype=np.int32) * len(spec.classes)
+        columns[f"{name}.logits"] = pa.ListArray.from_arrays(ends, pa.array(logits.numpy().reshape(-1)))
     return columns
