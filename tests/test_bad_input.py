@@ -390,6 +390,53 @@ def test_a_run_that_is_interrupted_while_its_tracking_database_is_made_can_be_st
     assert mlflow_statuses(out)[0] == "FINISHED"
 
 
+SWALLOWED = """
+import os
+import signal
+import time
+import weakref
+from orchestrator.cli.endings import end_well
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+def in_a_bare_except():
+    try:
+        interrupt()
+        time.sleep(60)
+    except:
+        pass
+
+def in_a_callback():
+    thing = type("Thing", (), {})()
+    kept = weakref.ref(thing, lambda _: interrupt())
+    del thing
+
+def beside_a_lock_of_imports():
+    done = []
+    of_imports = compile("def enter():\\n    interrupt()\\n    done.append(1)", "<frozen importlib._bootstrap>", "exec")
+    names = {"interrupt": interrupt, "done": done}
+    exec(of_imports, names)
+    names["enter"]()
+    assert done, "interrupted between a lock and its try"
+
+def command(standalone_mode):
+    WHERE()
+    time.sleep(60)
+
+end_well(command)
+"""
+
+
+@pytest.mark.parametrize("where", ["in_a_bare_except", "in_a_callback", "beside_a_lock_of_imports"])
+def test_a_signal_that_somebody_swallows_ends_the_command_all_the_same(where: str) -> None:
+    """MLflow's and Ray's imports swallow some; in importlib's own frames one would leave every import waiting."""
+    script = SWALLOWED.replace("WHERE", where)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.endswith("interrupted\n")
+
+
 def test_without_the_tracking_server_no_work_begins(user: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     uri = "http://somebody:${PASSWORD}@127.0.0.1:9"  # the port that discards; nobody listens

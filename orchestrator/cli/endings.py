@@ -69,6 +69,7 @@ def say(message: str) -> None:
 
 def _leave(exit_code: int) -> NoReturn:
     """End now: a thread that still asks a cluster that is gone would keep the process for ever."""
+    Interrupted.is_heard = True
     with suppress(OSError):
         sys.stdout.flush()
     atexit._run_exitfuncs()  # among them Ray's, which ends what a start that was cut short has started

@@ -34,7 +34,8 @@ def serve(out: Path, port: int, *, tell: Callable[[str], None]) -> None:
         _wait(server, port)
         tell(f"{experiment_link(out, f'http://127.0.0.1:{port}')}\nCtrl-C stops the server")
         server.wait()
-    except Interrupted:  # which is how it is meant to end
+    except Interrupted as stop:  # which is how it is meant to end
+        stop.is_heard = True
         tell("server stopped")
     finally:
         server.terminate()
