@@ -88,7 +88,7 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 def test_names_in_the_recipe_are_the_names_in_the_tables() -> None:
     from students.data.augment import AUGMENTS
     from students.objective.losses import LOSSES
-    from teachers.soft_targets.combine.class_scores import COMBINE
+    from teachers.soft_targets.combine.rules import COMBINE
     from teachers.transfer_set.views import TRANSFORMS
 
     assert set(LOSSES) == set(get_args(LossName))

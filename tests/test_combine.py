@@ -9,7 +9,8 @@ from scipy.special import log_softmax, softmax
 
 from teachers.config.teacher import CombineName
 from teachers.errors import RecipeError
-from teachers.soft_targets.combine.class_scores import COMBINE, align, mean_logits, mean_probability, weighted
+from teachers.soft_targets.combine.class_scores import mean_logits, mean_probability, weighted
+from teachers.soft_targets.combine.rules import COMBINE, align
 
 TEMPERATURES = [0.5, 1.0, 4.0, 100.0]
 

@@ -34,7 +34,7 @@ from students.runs.session import PlainSession
 from teachers.config.transfer_set import NumpySource, SklearnSource, SplitConfig, TransferSetConfig
 from teachers.errors import DataError, RecipeError, StoreError
 from teachers.preparing.prepare import prepare
-from teachers.soft_targets.combine.class_scores import COMBINE
+from teachers.soft_targets.combine.rules import COMBINE
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
 from tests.training_runs import make_run

@@ -117,7 +117,7 @@ def test_teachers_are_judged_on_usable_validation_labels_and_the_ensemble_withou
     json.dumps(document, allow_nan=False)
     (segment,) = few.of("validation")
     rows, labels = few.labelled(segment), few.labels(segment)
-    p = {s.name: scipy.special.softmax(SoftTargets.open(s.stores[segment.name]).logits().double().numpy(), 1) for s in sources}  # fmt: skip
+    p = {s.name: scipy.special.softmax(SoftTargets.open(s.stores[segment.name]).said().double().numpy(), 1) for s in sources}  # fmt: skip
 
     def right(names: list[str]) -> float:
         return float((np.mean([p[name] for name in names], axis=0).argmax(1) == labels)[rows].mean())

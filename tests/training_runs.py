@@ -17,7 +17,7 @@ from students.runs.run import Run, Source
 from students.runs.session import PlainSession
 from teachers.config.preprocess import Preprocess
 from teachers.config.training import TrainConfig
-from teachers.soft_targets.combine.class_scores import COMBINE
+from teachers.soft_targets.combine.rules import COMBINE
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.transfer_set.transfer_set import TransferSet

@@ -118,7 +118,7 @@ def _needs(recipe: Recipe, seen: Look, asking: Asking) -> Needs:
 def _targets(seen: Look, asking: Asking, live: Sequence[str], rows: int) -> tuple[Target, ...]:
     from students.objective.targets import combination_of
     from students.runs.run import Source
-    from teachers.soft_targets.combine.class_scores import COMBINE
+    from teachers.soft_targets.combine.rules import COMBINE
 
     sources = [Source(name, {}) for name in asking.teachers]
     found = [combination_of(term, sources, number) for number, term in enumerate(asking.objective)]

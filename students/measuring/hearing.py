@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from teachers.errors import StoreError
-from teachers.soft_targets.combine.class_scores import COMBINE, align, check_combined
+from teachers.soft_targets.combine.rules import COMBINE, align, check_combined
 from teachers.soft_targets.reader import SoftTargets
 from teachers.users_code import imports
 from teachers.users_code.calls import calling
@@ -95,7 +95,7 @@ def _aligned(rows: Labelled, source: Source) -> tuple[Tensor, Tensor]:
                 f"{rows.transfer_set.folder}; it was made from other data, label again"
             )
         index, known = align(store.spec.classes, rows.transfer_set.classes, source.class_map)
-        parts.append(store.logits(source.probability_floor)[torch.from_numpy(mask)][:, index])
+        parts.append(store.said(source.probability_floor)[torch.from_numpy(mask)][:, index])
     return torch.cat(parts), known
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from teachers.models.adapters import look_like_probabilities
-from teachers.soft_targets.combine.class_scores import align, mean_probability
+from teachers.soft_targets.combine.class_scores import mean_probability
+from teachers.soft_targets.combine.rules import align
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.transfer_set.transfer_set import TransferSet
 

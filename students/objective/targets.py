@@ -13,7 +13,7 @@ from torch import Tensor
 
 from teachers.errors import RecipeError, StoreError
 from teachers.rows.rows import Rows
-from teachers.soft_targets.combine.class_scores import COMBINE, align, check_combined
+from teachers.soft_targets.combine.rules import COMBINE, align, check_combined
 from teachers.soft_targets.encodings.table import decode
 from teachers.soft_targets.reader import SoftTargets
 from teachers.transfer_set.merged import MergedSplit

@@ -12,8 +12,8 @@ from .resources import Resources
 from .strict import Config, ImportString
 from .training import TrainConfig
 
-CombineName = Literal["mean_probability", "mean_logits", "weighted"]
-OutputKind = Literal["logits", "log_probabilities", "probabilities"]
+CombineName = Literal["mean_probability", "mean_logits", "weighted", "mean", "median", "inverse_variance"]
+OutputKind = Literal["logits", "log_probabilities", "probabilities", "values"]
 EncodingName = Literal["dense", "label"]
 TeacherMode = Literal["cached", "live"]
 

@@ -17,21 +17,14 @@ from numpy.typing import NDArray
 
 from ..errors import StoreError
 from ..storage.seal import drafted, local
-from ..transfer_set.transfer_set import SPLITS, Column, Segment, SplitName, TransferSet, inputs_of
+from ..transfer_set.transfer_set import SPLITS, Column, Segment, SplitName, TransferSet, inputs_of, label_column
 from .census import Census
 from .moments import Moments, moments
 from .shuffle import PartTask, Run, ids_piece, run_batch
 from .splits import Keys, row_hashes
 
-ROWS = pa.schema(
-    [
-        ("sample_key", pa.uint64()),
-        ("group", pa.uint64()),
-        ("id", pa.string()),
-        ("label", pa.int32()),
-        ("labelled", pa.bool_()),
-    ]
-)
+ROWS = {"sample_key": pa.uint64(), "group": pa.uint64(), "id": pa.string(), "label": None, "labelled": pa.bool_()}
+"""Columns of `rows.arrow`; the type of a label is its task's."""
 
 PART_BYTES = 60 * 2**20
 """Of inputs in one part; what Arrow adds keeps it below 64 MiB."""
@@ -129,12 +122,13 @@ def keep_parts(segment: Segment, earlier: Path, folder: Path) -> None:
 def write_rows(path: Path, named: Mapping[str, NDArray[Any]], ids: Iterable[pa.Array]) -> None:
     """Publish `rows.arrow` of a segment, a record batch for each piece of `ids`; `named`: its other columns."""
     with drafted(path) as draft, draft.open("xb") as file:
-        with pa.ipc.new_file(file, ROWS) as writer:
+        schema = pa.schema([(name, kind or label_column(named["label"][:0]).type) for name, kind in ROWS.items()])
+        with pa.ipc.new_file(file, schema) as writer:
             first = 0
             for piece in ids:
                 rows = slice(first, first + len(piece))
-                columns = {"id": piece} | {name: pa.array(values[rows]) for name, values in named.items()}
-                writer.write_batch(pa.record_batch([columns[name] for name in ROWS.names], schema=ROWS))
+                columns = {"id": piece} | {name: label_column(values[rows]) for name, values in named.items()}
+                writer.write_batch(pa.record_batch([columns[name] for name in ROWS], schema=schema))
                 first += len(piece)
         file.flush()
         os.fsync(file.fileno())
