@@ -19,6 +19,7 @@ from orchestrator.reporting.note import note
 from orchestrator.reporting.page import page, seconds
 from orchestrator.reporting.plots import short
 from students.measuring.gain import paired_gain, verdict
+from students.tasks import class_table as table_of_classes
 from students.tasks import classification
 
 SIZE = {
@@ -73,7 +74,7 @@ def evaluations_of(students, *, control=True, seeds=(0, 1, 2), share=0.1):
             "ensemble": classification.all_metrics(ensemble, labels),
             "agreement": classification.agreement_matrix({**said, "ensemble": ensemble}),
             "by_class": by_class({**said, "ensemble": ensemble}, labels),
-            "confusion": classification.confusion(ensemble, labels),
+            "confusion": table_of_classes.confusion(ensemble, labels),
             "mistakes": [{**MISTAKE, "inputs": [{"column": "image", "png": PNG}]}],
             "rows": 300,
             "commonest": {"class": "1", "share": share, "classes": 10},
@@ -104,7 +105,7 @@ def evaluation_of(of_kinds, heard, labels):
 
     delivered, first = next(iter(of_kinds["student"].items()))
     return {
-        "confusion": classification.confusion(first, labels),
+        "confusion": table_of_classes.confusion(first, labels),
         "right": {
             kind: [base64.b64encode(np.packbits(row).tobytes()).decode() for row in rows]
             for kind, rows in right.items()
@@ -123,7 +124,7 @@ def evaluation_of(of_kinds, heard, labels):
 
 def by_class(heard, labels, of_kinds=None):
     said = {name: [logits] for name, logits in heard.items()} | (of_kinds or {})
-    return classification.by_class(said, labels, "0123456789")
+    return table_of_classes.by_class(said, labels, "0123456789")
 
 
 def stages_of(reason="new"):
@@ -356,7 +357,7 @@ def test_a_class_without_a_test_row_is_in_no_table_and_many_classes_do_not_flood
     logits = torch.randn(297, 100, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(1, 100).repeat(3)
     table = class_table(
-        classification.by_class({"ensemble": [logits], "student": [logits]}, labels, [*map(str, range(100))])
+        table_of_classes.by_class({"ensemble": [logits], "student": [logits]}, labels, [*map(str, range(100))])
     )
     assert "0" not in [row["name"] for row in table["rows"]]
     assert len(table["rows"]) + table["left_out"] == 99 and len(table["rows"]) < 50

@@ -17,7 +17,7 @@ from teachers.models.folder import load_model
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
 from ..runs.best import validation_of
-from ..tasks import classification
+from ..tasks import class_table, classification
 from .footprint import footprint
 from .gain import Gain, paired_gain, verdict
 from .hearing import Heard, Source, hear
@@ -62,10 +62,10 @@ def evaluate_teachers(
         "format": FORMAT,
         "ensemble": figures.pop("ensemble"),
         "teachers": figures,
-        "by_class": classification.by_class(
+        "by_class": class_table.by_class(
             {name: [logits] for name, logits in everyone.items()}, rows.labels, data.classes, heard.unsure
         ),
-        "confusion": classification.confusion(heard.together, rows.labels),
+        "confusion": class_table.confusion(heard.together, rows.labels),
         "mistakes": confident_mistakes(heard.together, heard.together, rows),
         "agreement": classification.agreement_matrix(everyone),
         "rows": len(rows.labels),
@@ -153,8 +153,8 @@ def document_of(
         "agreement": classification.agreement_matrix(
             everyone | {kind: by_seed[chosen] for kind, by_seed in said.items()}
         ),
-        "by_class": classification.by_class(over_seeds, rows.labels, rows.transfer_set.classes, heard.unsure),
-        "confusion": classification.confusion(students[chosen], rows.labels),
+        "by_class": class_table.by_class(over_seeds, rows.labels, rows.transfer_set.classes, heard.unsure),
+        "confusion": class_table.confusion(students[chosen], rows.labels),
         "right": {
             kind: [packed(logits, rows) for _, logits in sorted(by_seed.items())] for kind, by_seed in said.items()
         },
@@ -198,8 +198,8 @@ def _validation(transfer_set: TransferSet, sources: Sequence[Source]) -> dict[st
 def _short(logits: Tensor, labels: Tensor, sure: bool) -> dict[str, float | int | None]:
     return {
         "rows": len(labels),
-        "accuracy": classification.accuracy(logits, labels),
-        "nll": classification.nll(logits, labels) if sure else None,
+        "accuracy": classification.all_metrics(logits, labels)["accuracy"],
+        "nll": classification.all_metrics(logits, labels, sure=sure)["nll"],
     }
 
 
