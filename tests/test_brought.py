@@ -64,7 +64,7 @@ def accuracy(config: TeacherConfig, flowers: TransferSet) -> float:
     teacher = load_teacher(
         config,
         columns=flowers.columns,
-        classes=flowers.classes,
+        space=flowers.space,
         trained=None,
         trust=(),
         device="cpu",
@@ -173,7 +173,7 @@ def test_an_estimator_is_fitted_on_numbers_without_a_gap_and_keeps_the_names(tmp
     teacher = load_teacher(
         config,
         columns=rows.columns,
-        classes=rows.classes,
+        space=rows.space,
         trained=tmp_path / "trained",
         trust=(),
         device="cpu",

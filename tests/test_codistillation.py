@@ -68,7 +68,7 @@ def network(run, digits, number, seed=7):
     preprocessor = Preprocessor(member.preprocess, digits.columns)
     torch.manual_seed(seed)
     module = build_module(member.model, member.arguments, num_classes=10, input_shape=preprocessor.input_shape)
-    return module, ModelConfig(member.model, dict(member.arguments), digits.classes, preprocessor.resolved())
+    return module, ModelConfig(member.model, dict(member.arguments), digits.space, preprocessor.resolved())
 
 
 def speak(run, digits, name="b", step=10, number=1, seed=7):
@@ -265,7 +265,7 @@ def test_a_generation_whose_logits_overflow_is_passed_over(digits, tmp_path):
 def test_a_generation_that_names_code_beyond_the_recipe_is_refused(digits, tmp_path):
     run = alone(tmp_path, digits, codistilling())
     module, config = network(run, digits, 1)
-    foreign = ModelConfig("training_runs:Leaky", {}, config.classes, config.preprocess)
+    foreign = ModelConfig("training_runs:Leaky", {}, config.space, config.preprocess)
     publish_generation(generations_of(run, "b"), 10, module.state_dict(), foreign)
     with pytest.raises(StoreError, match=r"training_runs:Leaky.*trust"):
         in_turn(run)

@@ -219,7 +219,7 @@ def test_a_rule_is_given_the_teachers_in_the_order_of_its_term(digits, trained, 
 
 def the_first_one(logits, *, temperature, known, labels=None):
     first = torch.eye(len(logits))[0]
-    return COMBINE["weighted"](logits, temperature=temperature, known=known, teacher_weights=first)
+    return COMBINE["class_axis"]["weighted"](logits, temperature=temperature, known=known, teacher_weights=first)
 
 
 def test_the_table_of_classes_is_of_teachers_ensemble_and_the_mean_of_seeds(digits, trained, evaluation):

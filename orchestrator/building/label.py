@@ -70,19 +70,21 @@ class Asked:
 
     def spec(self, part: str) -> "Spec":
         """Of the store of one segment."""
+        from teachers.soft_targets.encodings.table import bytes_per_row
         from teachers.soft_targets.schema import Spec, rows_per_shard
 
         segment = self.transfer_set.segment(part)
-        classes = self.classes()
+        names, answer = self.classes(), self.transfer_set.space.answer
         return Spec(
             teacher=self.name,
             teacher_digest=self.weights,
             segment=segment.name,
             segment_digest=segment.digest,
             encoding=self.config.encoding,
-            classes=classes,
+            names=names,
             num_rows=segment.num_rows,
-            rows_per_shard=rows_per_shard(segment.num_rows, 12 + 2 * len(classes)),
+            rows_per_shard=rows_per_shard(segment.num_rows, bytes_per_row("dense", len(names), answer)),
+            answer=answer,
         )
 
 
@@ -91,10 +93,10 @@ def label_stages(
 ) -> tuple[dict[str, Stage], dict[str, str]]:
     """By segment: the stages to build, and the keys of those that a live teacher spares."""
     statistics = digest_of([[column.name, list(column.mean), list(column.std)] for column in transfer_set.columns])
-    classes = list(transfer_set.classes)
+    classes, answer = list(transfer_set.classes), transfer_set.space.answer
     stages, live = {}, {}
     for segment in transfer_set.segments:
-        stage = keys.label_stage(config, name, (segment.name, segment.digest), weights, classes, statistics)
+        stage = keys.label_stage(config, name, (segment.name, segment.digest), weights, classes, statistics, answer)
         if config.mode == "live" and segment.split == "train":
             live[segment.name] = stage.key
         else:

@@ -125,9 +125,10 @@ class Teaching:
 
         segment = self.few.of("train")[0]
         rows = segment.num_rows
-        spec = Spec(name, "rehearsal", segment.name, segment.digest, config.encoding, classes, rows, rows)
+        about = (segment.name, segment.digest, config.encoding, classes, rows, rows, self.few.space.answer)
+        spec = Spec(name, "rehearsal", *about)
         store = SoftTargetStore.create(self.folder / "soft_targets" / name, spec)
-        store.commit(0, self.few.keys(segment), {"logits": logits})
+        store.commit(0, self.few.keys(segment), {spec.named[0]: logits})
         store.seal()
         return Source(
             name,

@@ -26,5 +26,5 @@ def save_ensemble(folder: Path, members: Sequence[Path]) -> None:
         for number, member in enumerate(members)
         for name, tensor in read_safetensors(local(member, WEIGHTS), RecipeError).items()
     }
-    config = ModelConfig("students.models:ensemble", arguments, first.classes, first.preprocess, first.inputs)
+    config = ModelConfig("students.models:ensemble", arguments, first.space, first.preprocess, first.inputs)
     save_model(folder, state, config)

@@ -223,7 +223,7 @@ class Training:
         run, progress = self.run, self.progress
         preprocess = self.data.preprocessor.resolved()
         rows = self.data.transfer_set
-        config = ModelConfig(run.model, dict(run.arguments), rows.classes, preprocess, rows.made_of)
+        config = ModelConfig(run.model, dict(run.arguments), rows.space, preprocess, rows.made_of)
         result = RunResult(run.name, run.folder, run.seed, progress.step, progress.best_step, progress.best)
         publish_result(run, progress.best_weights or self.module.state_dict(), config, result)
 

@@ -11,3 +11,4 @@ ANSWER_OF: dict[TaskName, AnswerName] = {
     "multilabel": "class_set",
     "regression": "values",
 }
+DEFAULT_TASK: TaskName = "classification"

@@ -8,7 +8,7 @@ to be harmless, and that is checked before anything is imported.
 import inspect
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from ..config.named import models_within
+from ..config.task import DEFAULT_TASK
 from ..errors import CollegiumError, RecipeError, StoreError
 from ..process.variables import resolved
 from ..storage import seal
+from ..tasks.space import Space
 from ..users_code import imports
 from ..users_code.calls import calling
 from .foreign import whose_folder
@@ -50,10 +52,25 @@ class ModelConfig:
 
     model: str
     arguments: dict[str, Any]
-    classes: tuple[str, ...]
+    space: Space
     preprocess: dict[str, Any]
     inputs: tuple[dict[str, Any], ...] = ()
     """How its columns are made of a source's (`InputPlan.document()`); empty where nobody has said."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, or of the numbers."""
+        return self.space.names
+
+    def document(self) -> dict[str, Any]:
+        """`config.json`; what is not of classes of which one holds says so."""
+        space = self.space.document()
+        about = {"model": self.model, "arguments": self.arguments, "classes": space.pop("names")}
+        return (
+            about
+            | (space if space["task"] != DEFAULT_TASK else {})
+            | {"preprocess": self.preprocess, "inputs": self.inputs}
+        )
 
 
 class LoadedModel(nn.Module):
@@ -62,6 +79,9 @@ class LoadedModel(nn.Module):
     def __init__(self, module: nn.Module, config: ModelConfig, preprocessor: Preprocessor) -> None:
         super().__init__()
         self.module, self.config, self.preprocessor = module, config, preprocessor
+        mean, scale = config.space.mean or None, config.space.scale or None
+        self.register_buffer("mean", None if mean is None else torch.tensor(mean), persistent=False)
+        self.register_buffer("scale", None if scale is None else torch.tensor(scale), persistent=False)
         self.eval().requires_grad_(False)
 
     @property
@@ -69,12 +89,13 @@ class LoadedModel(nn.Module):
         return next((tensor.device for tensor in chain(self.parameters(), self.buffers())), torch.device("cpu"))
 
     def forward(self, inputs: Mapping[str, np.ndarray | Tensor]) -> Tensor:
-        """Canonical inputs `{column: [rows, ...]}` to logits f32 `[rows, C]` on the model's device."""
+        """Canonical inputs `{column: [rows, ...]}` to f32 `[rows, W]` on the model's device: logits, or numbers in the units
+        of the label."""
         moved = {name: _tensor(column).to(self.device) for name, column in inputs.items()}
         ready = self.preprocessor(moved)
         with calling("model", self.config.model):
-            logits: Tensor = self.module(ready)
-            return logits.float()
+            said: Tensor = self.module(ready)
+        return said.float() if self.scale is None else said.float() * self.scale + self.mean
 
     def example(self, num_rows: int = 2) -> dict[str, Tensor]:
         """Canonical inputs of zeros: what names, shapes and dtypes it takes. For `torch.export` and the like."""
@@ -91,7 +112,7 @@ def _tensor(column: np.ndarray | Tensor) -> Tensor:
 def build_module(model: str, arguments: Mapping[str, Any], *, num_classes: int, input_shape: Any) -> nn.Module:
     """Call what the import string `model` names with `arguments`, variables of the environment put in.
 
-    `num_classes` and `input_shape` are passed too where its signature names them and `arguments` does not. Raises
+    `num_classes` (of numbers: how many; `num_outputs` is another name for it) and `input_shape` are passed too where its signature names them and `arguments` does not. Raises
     RecipeError when it cannot be called so, or does not return a module, UsersCodeError for what it raises itself,
     EnvironmentUnfit without a variable.
     """
@@ -105,7 +126,7 @@ def make_module(model: str, arguments: Mapping[str, Any], *, num_classes: int, i
         signature = inspect.signature(make)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{model} is no function or class that makes an nn.Module: {error}") from error
-    known = {"num_classes": num_classes, "input_shape": input_shape}
+    known = {"num_classes": num_classes, "num_outputs": num_classes, "input_shape": input_shape}
     passed = {name: value for name, value in known.items() if name in signature.parameters} | dict(arguments)
     try:
         signature.bind(**passed)
@@ -121,7 +142,7 @@ def make_module(model: str, arguments: Mapping[str, Any], *, num_classes: int, i
 def not_passed(model: str, arguments: Mapping[str, Any], num_classes: int) -> str:
     """What to do where a network gives another number of scores because nobody told it the number; empty: it was told."""
     signature = inspect.signature(imports.load(model))
-    if "num_classes" in signature.parameters or "num_classes" in arguments:
+    if {"num_classes", "num_outputs"} & {*signature.parameters, *arguments}:
         return ""
     takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in signature.parameters.values())
     how = "takes `num_classes` only through `**` keywords, if at all" if takes_any else "takes no `num_classes`"
@@ -133,7 +154,9 @@ def save_model(folder: Path, state: Mapping[str, Tensor], config: ModelConfig) -
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     seal.publish(folder / WEIGHTS, safetensors.torch.save(tensors))
-    seal.publish(folder / CONFIG, json.dumps({"format": FORMAT, **asdict(config)}, indent=1, allow_nan=False).encode())
+    seal.publish(
+        folder / CONFIG, json.dumps({"format": FORMAT, **config.document()}, indent=1, allow_nan=False).encode()
+    )
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -159,8 +182,16 @@ def read_config(folder: Path) -> ModelConfig:
                 f"{path}: {key} is {document[key]!r:.60}, expected a {kind.__name__}, as Collegium writes it"
             )
     fields = {name: document[name] for name in ("model", "arguments", "preprocess")}
-    classes, inputs = tuple(map(str, document["classes"])), tuple(document.get("inputs", ()))
-    return ModelConfig(classes=classes, **fields, inputs=inputs)
+    space = {"task": DEFAULT_TASK, "mean": (), "scale": ()} | {n: document[n] for n in SPACE if n in document}
+    try:
+        of = Space.from_document(space | {"names": map(str, document["classes"])})
+        assert of.answer
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"{path}: task, mean or scale are not as Collegium writes them ({error!r})") from error
+    return ModelConfig(space=of, **fields, inputs=tuple(document.get("inputs", ())))
+
+
+SPACE = ("task", "mean", "scale")
 
 
 PARTS: dict[str, type] = {"model": str, "arguments": dict, "preprocess": dict, "classes": list}

@@ -1,0 +1,51 @@
+"""What a recipe says that its task has no room for. Knows nothing of files."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from teachers.config.task import ANSWER_OF, AnswerName
+from teachers.config.teacher import EncodingName, OutputKind, TeacherConfig
+
+from .file import Loc
+
+if TYPE_CHECKING:
+    from .model import Recipe
+
+OUTPUTS: dict[AnswerName, tuple[OutputKind, ...]] = {
+    "class_axis": ("logits", "log_probabilities", "probabilities"),
+    "class_set": ("logits", "probabilities"),
+    "values": ("values",),
+}
+"""What a teacher's numbers may be, the first being what networks give."""
+KEPT_AS: dict[AnswerName, tuple[EncodingName, ...]] = {
+    "class_axis": ("dense", "label"),
+    "class_set": ("dense", "label"),
+    "values": ("dense",),
+}
+
+
+def task_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
+    """(path, message) of each."""
+    answer = ANSWER_OF[recipe.task]
+    rows = recipe.transfer_set
+    if rows.label_separator is not None and answer != "class_set":
+        yield (
+            ("transfer_set", "label_separator"),
+            f"only `task: multilabel` has several classes in one text, this is {recipe.task}",
+        )
+    if rows.split.stratify and answer == "values":
+        yield ("transfer_set", "split", "stratify"), "there are no classes to divide: the label is a number"
+    for name, teacher in recipe.teachers.items():
+        for key, found, possible in _of_teacher(teacher, answer):
+            wanted = " or ".join(f"`{each}`" for each in possible)
+            yield ("teachers", name, key), f"`{found}` is nothing that `task: {recipe.task}` has; say {wanted}"
+
+
+def _of_teacher(
+    teacher: TeacherConfig, answer: AnswerName
+) -> Iterator[tuple[str, str, tuple[EncodingName, ...] | tuple[OutputKind, ...]]]:
+    if teacher.encoding not in KEPT_AS[answer]:
+        yield "encoding", teacher.encoding, KEPT_AS[answer]
+    stated = teacher.kind in ("module", "callable") and "output" in teacher.model_fields_set
+    if stated and teacher.output not in OUTPUTS[answer]:  # type: ignore[union-attr]
+        yield "output", teacher.output, OUTPUTS[answer]  # type: ignore[union-attr]
