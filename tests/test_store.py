@@ -143,8 +143,8 @@ def test_creating_twice_is_opening_and_another_spec_is_refused(tmp_path: Path):
 def test_a_newer_format_is_refused_naming_both(tmp_path: Path):
     a_store(tmp_path)
     document = parse((tmp_path / "spec.json").read_bytes())
-    (tmp_path / "spec.json").write_bytes(spell(document | {"format": 2}))
-    with pytest.raises(StoreError, match="format 2, this program reads 1; update"):
+    (tmp_path / "spec.json").write_bytes(spell(document | {"format": 3}))
+    with pytest.raises(StoreError, match="format 3, this program reads 2; update"):
         SoftTargetStore.open(tmp_path)
 
 

@@ -544,10 +544,10 @@ def test_when_an_old_row_is_not_what_it_was_everything_is_new(tmp_path, change):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"format": 5}', "format 5, this program reads 4; update"),
-        ('{"format": 1}', "format 1, this program reads 4; remove its folder and run the recipe again"),
+        ('{"format": 6}', "format 6, this program reads 5; update"),
+        ('{"format": 1}', "format 1, this program reads 5; remove its folder and run the recipe again"),
         ("{", "not readable as JSON"),
-        ('{"format": 4}', "not a transfer"),
+        ('{"format": 5}', "not a transfer"),
     ],
 )
 def test_a_manifest_that_is_not_ours_is_refused(tmp_path, text, said):

@@ -66,8 +66,8 @@ def data_set(config: TransferSetConfig, transfer_set: "TransferSet", digest: str
     """The fields of MLflow's `Dataset`: name, digest, where it is from, columns, and rows by split."""
     name, kind, source = _source(config)
     columns = [(column.name, f"{column.kind} {list(column.shape)}") for column in transfer_set.columns]
-    if config.label is not None:
-        columns.append((config.label, f"label, {len(transfer_set.classes)} classes"))
+    for name in config.labels:
+        columns.append((name, f"label, {len(transfer_set.classes)} classes"))
     rows = {
         split: sum(segment.num_rows for segment in transfer_set.of(split)) for split in ("train", "validation", "test")
     }

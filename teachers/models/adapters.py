@@ -31,8 +31,9 @@ from ..users_code import imports
 from ..users_code.calls import calling
 from . import estimators
 from .asking import asked_until_answered
-from .folder import LoadedModel, ModelConfig, build_module, load_model, load_state, read_config, read_safetensors
+from .folder import LoadedModel, ModelConfig, build_module, load_model, read_config, read_safetensors
 from .preprocess import Preprocessor
+from .state import load_state
 
 Scores = np.ndarray | Tensor
 Batch = Mapping[str, np.ndarray]

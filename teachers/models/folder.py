@@ -7,9 +7,9 @@ to be harmless, and that is checked before anything is imported.
 
 import inspect
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, takewhile
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,13 +29,12 @@ from ..users_code import imports
 from ..users_code.calls import calling
 from .foreign import whose_folder
 from .preprocess import Preprocessor
+from .state import load_state
 
 FORMAT = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 OWN_ARCHITECTURES = ("teachers.zoo", "students.models")
-NAMED = 3
-"""Tensors of each kind that a message names."""
 
 Vouching = Literal["recipe", "command", "python"]
 """Where somebody says that foreign code may be used."""
@@ -79,6 +78,8 @@ class LoadedModel(nn.Module):
     def __init__(self, module: nn.Module, config: ModelConfig, preprocessor: Preprocessor) -> None:
         super().__init__()
         self.module, self.config, self.preprocessor = module, config, preprocessor
+        self.mean: Tensor | None
+        self.scale: Tensor | None
         mean, scale = config.space.mean or None, config.space.scale or None
         self.register_buffer("mean", None if mean is None else torch.tensor(mean), persistent=False)
         self.register_buffer("scale", None if scale is None else torch.tensor(scale), persistent=False)
@@ -95,7 +96,7 @@ class LoadedModel(nn.Module):
         ready = self.preprocessor(moved)
         with calling("model", self.config.model):
             said: Tensor = self.module(ready)
-        return said.float() if self.scale is None else said.float() * self.scale + self.mean
+        return said.float() if self.scale is None or self.mean is None else said.float() * self.scale + self.mean
 
     def example(self, num_rows: int = 2) -> dict[str, Tensor]:
         """Canonical inputs of zeros: what names, shapes and dtypes it takes. For `torch.export` and the like."""
@@ -260,43 +261,3 @@ def read_safetensors(path: Path, error: type[CollegiumError]) -> dict[str, Tenso
     except safetensors.SafetensorError as found:
         raise error(f"{path}: not readable as safetensors ({found})") from found
     return tensors
-
-
-def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str, error: type[CollegiumError]) -> None:
-    """Put `state` into `module`. Raises `error` that counts missing, unexpected and misshaped tensors and names some."""
-    own = module.state_dict()
-    misshaped = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
-    lists = {
-        "missing": sorted(own.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - own.keys()),
-        "misshaped": [f"{name} {list(state[name].shape)}, expected {list(own[name].shape)}" for name in misshaped],
-    }
-    if any(lists.values()):
-        found = "; ".join(f"{len(names):,} {what}: {_some(names)}" for what, names in lists.items() if names)
-        raise error(
-            f"{source} does not fit the {type(module).__name__} that its model and arguments make, of {len(own):,} "
-            f"tensors. {found}{_cure(own.keys(), state.keys())}"
-        )
-    module.load_state_dict(dict(state))
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + " ..." * (len(names) > NAMED)
-
-
-def _cure(own: Collection[str], given: Collection[str]) -> str:
-    """Where names differ by what stands before all of them: how to say so."""
-    prefix = _before_all(given)
-    if prefix and {name.removeprefix(prefix) for name in given} & set(own):
-        return f"; all names in the file begin with {prefix!r}: say `strip_prefix: {prefix}`"
-    prefix = _before_all(own)
-    if prefix and {name.removeprefix(prefix) for name in own} & set(given):
-        return f"; all names of the network begin with {prefix!r}, none in the file does: let `model` make its part {prefix[:-1]!r} alone"
-    return ""
-
-
-def _before_all(names: Collection[str]) -> str:
-    """The modules that all names have in common, with the last dot: `module.`, `model.backbone.`."""
-    first, last = min(names, default=""), max(names, default="")
-    shared = [one for one, other in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))]
-    return "".join(shared)[: "".join(shared).rfind(".") + 1]

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError
 from ..tasks.labels import has_label, num_strata, strata
+from ..transfer_set.arrow_columns import label_values
 from ..transfer_set.class_names import places_of
-from ..transfer_set.transfer_set import SPLITS, SplitName, label_values
+from ..transfer_set.transfer_set import SPLITS, SplitName
 from .shuffle import BadPosition, Run, run_batch
 from .splits import Keys, choose_labelled, first_of_classes
 from .tasks.reader import LabelReader, Meant
@@ -150,7 +151,9 @@ def judge_bad_rows(bad: Sequence[BadPosition], config: TransferSetConfig) -> Non
 def check_classes(census: Census, bad: Sequence[BadPosition], classes: Sequence[str]) -> None:
     """Raise DataError for a class of which every row would be skipped: all figures would look better without it."""
     labelled = [row for row in bad if row.label]
-    there = np.bincount(census.strata[census.has_label], minlength=len(classes)) if labelled else []
+    if not labelled:
+        return
+    there = np.bincount(census.strata[census.has_label], minlength=len(classes))
     for row, place in zip(labelled, places_of([row.label for row in labelled], classes), strict=True):
         if place is not None and not there[place]:
             raise DataError(

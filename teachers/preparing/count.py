@@ -69,7 +69,8 @@ def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Count
     if not num_rows:
         judge_bad_rows(bad, config)
         raise DataError(f"no usable row in the source; {len(bad)} were skipped")
-    classes, stands_for = seen.classes, {name: name for name in seen.classes or ()}
+    classes = seen.classes
+    stands_for: Mapping[str, str] = {name: name for name in classes or ()}
     if classes is None:
         values = dict.fromkeys(name for *_, meant in found for name in meant.names)
         classes, stands_for = told.labels.discovered(list(values))

@@ -20,6 +20,7 @@ from ..sources.files import Batch
 from ..storage.seal import replace as replace_file
 from ..tasks.labels import has_label, strata
 from ..tasks.space import Space
+from ..transfer_set.arrow_columns import ipc_file
 from ..transfer_set.transfer_set import (
     NAME,
     SPLITS,
@@ -29,7 +30,6 @@ from ..transfer_set.transfer_set import (
     TransferSet,
     content_hash,
     inputs_batch,
-    ipc_file,
     segment_digest,
 )
 from .canonical import Bad, decode

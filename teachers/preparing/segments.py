@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from ..errors import StoreError
 from ..storage.seal import drafted, local
-from ..transfer_set.transfer_set import SPLITS, Column, Segment, SplitName, TransferSet, inputs_of, label_column
+from ..transfer_set.arrow_columns import label_column
+from ..transfer_set.transfer_set import SPLITS, Column, Segment, SplitName, TransferSet, inputs_of
 from .census import Census
 from .moments import Moments, moments
 from .shuffle import PartTask, Run, ids_piece, run_batch

@@ -20,7 +20,8 @@ from ..sources.files import Batch, Chunk
 from ..storage import mirror
 from ..storage.seal import replace
 from ..tasks.labels import has_label, strata
-from ..transfer_set.transfer_set import Column, Part, content_hash, inputs_batch, inputs_of, ipc_file, label_column
+from ..transfer_set.arrow_columns import ipc_file, label_column
+from ..transfer_set.transfer_set import Column, Part, content_hash, inputs_batch, inputs_of
 from .canonical import Bad, InputPlan, decode
 from .labels import codes, names_in
 from .moments import Moments, moments

@@ -38,7 +38,7 @@ def is_known(labels: NDArray[Any]) -> NDArray[np.bool_]:
 def has_label(labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Which rows have a label, bool `[rows]`: one of several elements that is known is one."""
     known = is_known(labels)
-    return known if known.ndim == 1 else known.any(1)
+    return known if known.ndim == 1 else np.asarray(known.any(1))
 
 
 def usable(labels: NDArray[Any], may_be_used: NDArray[np.bool_]) -> NDArray[Any]:

@@ -20,6 +20,7 @@ from ..storage.seal import NAME as SEAL
 from ..storage.seal import check_format, digest_of, local
 from ..tasks.labels import has_label, usable
 from ..tasks.space import Space
+from .arrow_columns import fixed_size_list, label_values
 
 if TYPE_CHECKING:
     from ..rows.rows import Rows
@@ -191,9 +192,9 @@ class TransferSet:
         labels = label_values(self._rows(segment, "label"))
         if self.places is None:
             return labels
-        if labels.ndim == 1:
-            return np.array([*self.places, -1], np.int32)[labels]
-        return labels[:, [self.places.index(place) for place in range(len(self.classes))]]
+        columns = [self.places.index(place) for place in range(len(self.classes))]
+        found: NDArray[Any] = np.array([*self.places, -1], np.int32)[labels] if labels.ndim == 1 else labels[:, columns]
+        return found
 
     def labelled(self, segment: Segment) -> NDArray[np.bool_]:
         """Whose label may be used, bool [rows]."""
@@ -257,24 +258,10 @@ def inputs_of(batch: pa.RecordBatch, columns: Sequence[Column]) -> dict[str, NDA
     }
 
 
-def fixed_size_list(values: NDArray[Any]) -> pa.FixedSizeListArray:
-    """[rows, ...] as an Arrow column of flat lists, without a copy."""
-    flat = np.ascontiguousarray(values).reshape(-1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat), int(np.prod(values.shape[1:])))
-
-
 def inputs_batch(keys: NDArray[np.uint64], inputs: Mapping[str, NDArray[Any]]) -> pa.RecordBatch:
     """The one record batch of a part's file."""
     arrays = {"sample_key": pa.array(keys)} | {INPUT + name: fixed_size_list(values) for name, values in inputs.items()}
     return pa.RecordBatch.from_pydict(arrays)
-
-
-def ipc_file(batch: pa.RecordBatch) -> memoryview:
-    """An Arrow IPC file of one record batch, in memory."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return memoryview(sink.getvalue())
 
 
 def content_hash(keys: NDArray[np.uint64], inputs: Mapping[str, NDArray[Any]]) -> str:
@@ -302,17 +289,6 @@ def _open(path: Path) -> Any:
 def _numpy(array: pa.Array) -> NDArray[Any]:
     values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
     return values
-
-
-def label_column(labels: NDArray[Any]) -> pa.Array:
-    """Labels `[rows]` or `[rows, width]` as an Arrow column."""
-    return pa.array(labels) if labels.ndim == 1 else fixed_size_list(labels)
-
-
-def label_values(array: pa.Array) -> NDArray[Any]:
-    if not pa.types.is_fixed_size_list(array.type):
-        return _numpy(array)
-    return _numpy(array.flatten()).reshape(len(array), array.type.list_size)
 
 
 def _column(document: Mapping[str, Any]) -> Column:

@@ -66,18 +66,21 @@ class Regression:
         return meant.labels
 
     def space(self, names: tuple[str, ...], training: NDArray[Any]) -> Space:
-        means, scales = [], []
+        means: list[float] = []
+        scales: list[float] = []
         for name, column in zip(names, training.astype(np.float64).T, strict=True):
             known = column[~np.isnan(column)]
             if not len(known):
-                means, scales = [*means, 0.0], [*scales, 1.0]
+                means.append(0.0)
+                scales.append(1.0)
                 continue
             if known.min() == known.max():
                 raise DataError(
                     f"the label {name!r} is {known[0]:g} in each of the {len(known):,} training rows that have it: there is "
                     f"nothing to learn; see transfer_set.label"
                 )
-            means, scales = [*means, float(known.mean())], [*scales, float(known.std())]
+            means.append(float(known.mean()))
+            scales.append(float(known.std()))
         return Space("regression", names, tuple(means), tuple(scales))
 
 
