@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...config.transfer_set import TransferSetConfig
 from ...errors import DataError, RecipeError
+from ...sources import schema_of
 from ...sources.files import File
 from ...tasks.space import Space
 from ..arrow_types import is_list, is_text
@@ -35,7 +36,10 @@ class Multilabel:
             return tuple(config.classes or config.labels), None
         if not config.labels and config.classes is None:
             raise RecipeError("transfer_set.classes: without a label column the classes must be named here")
-        return (None if config.classes is None else tuple(config.classes)), None
+        if config.classes is not None:
+            return tuple(config.classes), None
+        kind = schema_of(files).field(config.labels[0]).type
+        return tuple(map(str, range(kind.list_size))) if pa.types.is_fixed_size_list(kind) else None, None
 
     def check(self, config: TransferSetConfig, sample: pa.RecordBatch) -> None:
         for name, array in columns_of(config, sample) if len(config.labels) == 1 else []:
@@ -129,7 +133,7 @@ def _each(name: str, array: pa.Array, names: Names, bad: Bad) -> Meant:
             row, f"label {name} is {array[row].as_py()}, expected {width} times 0 or 1: whether each class holds"
         )
     found = np.where((missing | odd)[:, None], -1, values).astype(np.int8)
-    return Meant(found, names or tuple(map(str, range(width))))
+    return Meant(found, names or ())
 
 
 def _members(config: TransferSetConfig, names: Names, name: str, array: pa.Array, bad: Bad) -> Meant:
