@@ -173,7 +173,8 @@ class Cohort:
         membership = training.run.membership
         logits = torch.stack([said[0] for said in everyone], 1).to(at_least_float32(own[0]).dtype)
         keywords = {"weights": self.weights} if membership.peer_rule == "general" else {}
-        peer = PEER_RULES[membership.peer_rule](logits, labels, membership.number, **keywords)
+        rule = PEER_RULES[training.stepper.space.answer][membership.peer_rule]
+        peer = rule(logits, labels, membership.number, **keywords)
         maps: list[tuple[Tensor, Tensor]] = []
         if isinstance(training.stepper, FeatureStepper):
             maps = training.stepper.pairs(everyone)
