@@ -26,7 +26,9 @@ def _squared_error(source: Source, transfer_set: TransferSet) -> float:
         store = open_store(source, transfer_set, segment)
         index, known = align(store.spec.names, transfer_set.space.names, source.class_map)
         said = store.said(source.probability_floor)[:, index].double().numpy()
-        off = transfer_set.space.standardised(said) - transfer_set.space.standardised(transfer_set.usable_labels(segment))
+        off = transfer_set.space.standardised(said) - transfer_set.space.standardised(
+            transfer_set.usable_labels(segment)
+        )
         counts = ~np.isnan(off) & known.numpy()
         total, found = total + float(np.square(off[counts]).sum()), found + int(counts.sum())
     if not found:

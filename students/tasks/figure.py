@@ -71,5 +71,5 @@ def figure(task: TaskName, key: str) -> Figure:
 
 def rank(task: TaskName, found: Mapping[str, float | None]) -> tuple[float, ...]:
     """Of what a look found: the larger, the better. What is not defined, for no network is, decides nothing."""
-    known = ((figure(task, key), found[key]) for key in LOOKS[task])
+    known = ((figure(task, key), found.get(key)) for key in LOOKS[task])
     return tuple(each.sign * value if value is not None else 0.0 for each, value in known)
