@@ -14,6 +14,7 @@ from students.objective.peer_targets import general_weights, onto_simplex, simpl
 
 PEER_RULES = BY_ANSWER["class_axis"]
 
+
 def drawn(seed, rows=16, members=3, classes=7, scale=3.0):
     generator = torch.Generator().manual_seed(seed)
     logits = scale * torch.randn(rows, members, classes, generator=generator, dtype=torch.float64)
@@ -110,7 +111,9 @@ def test_the_peer_loss_is_torchs_own_divergence(reduce, temperature):
         for one in others.unbind(1)
     ]  # fmt: skip
     expected = torch.stack(each).mean(0) if reduce == "mean" else torch.stack(each).sum(0)
-    assert torch.allclose(LOSSES["classification"]["peer"](student, others, temperature=temperature, reduce=reduce), expected)
+    assert torch.allclose(
+        LOSSES["classification"]["peer"](student, others, temperature=temperature, reduce=reduce), expected
+    )
 
 
 def test_feature_and_channel_are_mean_squares_of_maps_and_of_their_channel_means():

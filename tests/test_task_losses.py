@@ -140,7 +140,9 @@ def test_distances_are_torchs_and_scikit_learns():
 def test_the_number_with_the_least_pinball_loss_is_the_quantile():
     sample = drawn(3, 1001, 1)
     guesses = torch.linspace(-9, 9, 2001, dtype=torch.float64)[:, None, None]
-    losses = torch.stack([regression.hard(guess, sample, distance="quantile", quantile=0.8).mean() for guess in guesses])
+    losses = torch.stack(
+        [regression.hard(guess, sample, distance="quantile", quantile=0.8).mean() for guess in guesses]
+    )
     assert float(guesses[losses.argmin()]) == pytest.approx(float(np.quantile(sample, 0.8)), abs=0.02)
 
 

@@ -74,9 +74,9 @@ def task_problems(task: TaskName, learner: StudentConfig | CohortCommon) -> Iter
         )
 
 
-def train_problems(task: TaskName, train: TrainConfig) -> Iterator[Problem]:
+def train_problems(task: TaskName, train: TrainConfig | None) -> Iterator[Problem]:
     """What a budget says of classes where a task has none."""
-    if train.class_weights is not None and ANSWER_OF[task] == "values":
+    if train is not None and train.class_weights is not None and ANSWER_OF[task] == "values":
         yield ("class_weights",), f"labels of the task {task} are numbers, of no class; remove it"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from teachers.config.task import TaskName
+from teachers.config.task import DEFAULT_TASK, TaskName
 from teachers.errors import StoreError
 from teachers.storage.seal import local
 
@@ -30,7 +30,7 @@ def rank_of_run(run: Path) -> tuple[float, ...]:
 
 def task_of(run: Path) -> TaskName:
     """What the network of a model folder has learnt."""
-    task: TaskName = _document(run, "config.json")["space"]["task"]
+    task: TaskName = _document(run, "config.json").get("task", DEFAULT_TASK)
     return task
 
 
