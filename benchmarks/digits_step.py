@@ -1,6 +1,6 @@
 """Steps of the digits student, timed on demand, by whatever Collegium is found on the path: one that is older, say.
 
-    PYTHONPATH=TREE python benchmarks/digits_step.py
+    PYTHONPATH=TREE python benchmarks/digits_step.py wall|cpu
 
 Writes a line when it is ready; then it reads a number of steps a line and answers with the seconds that they took. What it
 asks of Collegium is spelt as it was before tasks had a seam, and still is.
@@ -28,21 +28,23 @@ from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.transfer_set.transfer_set import TransferSet
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 BATCH_SIZE = 64
 
 
 def main() -> None:
     torch.set_num_threads(1)
+    clock = CLOCKS[sys.argv[1]]
     session = PlainSession()
     with tempfile.TemporaryDirectory() as folder:
         training = student(Path(folder), session)
         batches = Batches(training.data.rows, training.run, session).from_step(0)
         print("ready", flush=True)
         for line in sys.stdin:
-            begun = time.perf_counter()
+            begun = clock()
             for _ in range(int(line)):
                 training.advance(next(batches))
-            print(time.perf_counter() - begun, flush=True)
+            print(clock() - begun, flush=True)
 
 
 def student(folder: Path, session: PlainSession) -> Training:

@@ -1,6 +1,6 @@
 """What the seam between the engine and its tasks costs a step, and what steps of other tasks cost beside plain torch.
 
-    python benchmarks/tasks.py [--rounds 15]
+    python benchmarks/tasks.py [--rounds 15] [--clock cpu]
 
 Sides take their steps in turn; a figure is the median over rounds. The last line printed is one JSON object:
 
@@ -18,7 +18,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,14 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.record import ROOT, finish, with_record
-from benchmarks.turns import Side, in_turn, ratio, repeated
+from benchmarks.turns import Clock, in_turn, ratio, repeated
 from students.config.student import HardTerm, SoftTerm
 from students.data.batches import Batches
 from students.data.shared import SharedData
@@ -41,14 +44,15 @@ from students.training.train import Training
 from teachers.config.preprocess import Preprocess
 from teachers.config.task import TaskName
 from teachers.config.training import TrainConfig
-from teachers.config.transfer_set import NumpySource, TransferSetConfig
+from teachers.config.transfer_set import TableSource, TransferSetConfig
 from teachers.preparing.prepare import prepare
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
-from teachers.transfer_set.transfer_set import TransferSet
+from teachers.transfer_set.transfer_set import TransferSet, fixed_size_list
 
 BEFORE = "6c9388cb26"
 """The last commit that knew of nothing to learn but one class of many."""
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 STEPS = 300
 ROWS, FEATURES, HIDDEN, BATCH_SIZE = 16_384, 64, (512, 512), 1024
 TEMPERATURE = 2.0
@@ -86,28 +90,43 @@ PLAIN: dict[TaskName, Plain] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: of a process, for a machine with neighbours"
+    )
     with_record(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.INFO)
-    figures: dict[str, Any] = seam(arguments.rounds)
+    figures: dict[str, Any] = seam(arguments.rounds, arguments.clock)
     for task in PLAIN:
         with tempfile.TemporaryDirectory() as folder:
-            figures |= against_plain(task, Path(folder), arguments.rounds)
-    finish("tasks", figures | {"rounds": arguments.rounds, "torch": torch.__version__}, keep=arguments.record)
+            figures |= against_plain(task, Path(folder), arguments.rounds, CLOCKS[arguments.clock])
+    about = {"clock": arguments.clock, "rounds": arguments.rounds, "torch": torch.__version__}
+    finish("tasks", figures | about, keep=arguments.record)
 
 
-def seam(rounds: int) -> dict[str, float | None]:
-    with tempfile.TemporaryDirectory() as folder, stepping(ROOT) as here:
+def seam(rounds: int, clock: str) -> dict[str, float | None]:
+    with tempfile.TemporaryDirectory() as folder, stepping(ROOT, clock) as here:
         if not unpacked(BEFORE, Path(folder)):
             print(f"git does not have {BEFORE}, the step before the seam: its figure is null")
             return {"seam_over_before": None}
-        with stepping(Path(folder)) as before:
-            times = in_turn({"before": before, "here": here}, steps=STEPS, rounds=rounds)
+        with stepping(Path(folder), clock) as before:
+            times = alternately({"before": before, "here": here}, rounds)
     found = round(ratio(times["here"], times["before"]), 4)
     us = {name: 1e6 * median(each) for name, each in times.items()}
     print(f"digits: before the seam {us['before']:.1f} us, now {us['here']:.1f} us, ratio {found:.3f}")
     return {"seam_over_before": found, "digits_step_us": round(us["here"], 1)}
+
+
+def alternately(sides: Mapping[str, Callable[[int], float]], rounds: int) -> dict[str, list[float]]:
+    """Seconds a step by the sides' own clocks; a round before the first warms up."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name in sorted(sides, reverse=bool(number % 2)):
+            seconds = sides[name](STEPS)
+            if number:
+                times[name].append(seconds / STEPS)
+    return times
 
 
 def unpacked(commit: str, folder: Path) -> bool:
@@ -124,26 +143,26 @@ def unpacked(commit: str, folder: Path) -> bool:
 
 
 @contextmanager
-def stepping(tree: Path) -> Iterator[Side]:
-    """Steps of the digits student by the code of `tree`, in a process of its own."""
+def stepping(tree: Path, clock: str) -> Iterator[Callable[[int], float]]:
+    """Takes so many steps of the digits student by the code of `tree`, in a process of its own, and tells the seconds."""
     environment = os.environ | {"PYTHONPATH": str(tree)}
-    script = str(ROOT / "benchmarks" / "digits_step.py")
+    script = [str(ROOT / "benchmarks" / "digits_step.py"), clock]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, script], env=environment, cwd=tree, **pipes) as process:
+    with subprocess.Popen([sys.executable, *script], env=environment, cwd=tree, **pipes) as process:
         assert process.stdin is not None and process.stdout is not None
         asked, said = process.stdin, process.stdout
 
-        def steps(number: int) -> None:
+        def steps(number: int) -> float:
             asked.write(f"{number}\n")
             asked.flush()
-            said.readline()
+            return float(said.readline())
 
         said.readline()
         yield steps
         asked.close()
 
 
-def against_plain(task: TaskName, folder: Path, rounds: int) -> dict[str, float]:
+def against_plain(task: TaskName, folder: Path, rounds: int, clock: Clock) -> dict[str, float]:
     """The engine's step over that of a loop over tensors in memory, which shuffles them as plain loops do."""
     training = engine(task, folder / "engine")
     batches = Batches(training.data.rows, training.run, PlainSession()).from_step(0)
@@ -160,7 +179,7 @@ def against_plain(task: TaskName, folder: Path, rounds: int) -> dict[str, float]
         other.optimizer.zero_grad()
 
     sides = {"engine": repeated(lambda: training.advance(next(batches))), "plain": repeated(plain)}
-    times = in_turn(sides, steps=10, rounds=rounds)
+    times = in_turn(sides, steps=10, rounds=rounds, clock=clock)
     found = round(ratio(times["engine"], times["plain"]), 4)
     ms = {name: 1e3 * median(each) for name, each in times.items()}
     print(f"{task}: plain {ms['plain']:.3f} ms, engine {ms['engine']:.3f} ms, ratio {found:.3f}")
@@ -198,8 +217,9 @@ def table(task: TaskName, folder: Path) -> TransferSet:
     draw, width = np.random.default_rng(0), PLAIN[task].width
     features = draw.standard_normal((ROWS, FEATURES)).astype(np.float32)
     label = draw.integers(0, 2, (ROWS, width)) if task == "multilabel" else draw.standard_normal((ROWS, width))
-    np.savez(folder / "rows.npz", features=features, label=label)
-    source = NumpySource(kind="numpy", path=str(folder / "rows.npz"))
+    columns = {"features": fixed_size_list(features), "label": fixed_size_list(label)}
+    pq.write_table(pa.table(columns), folder / "rows.parquet")
+    source = TableSource(kind="parquet", path=str(folder / "rows.parquet"))
     config = TransferSetConfig(source=source, inputs="features", label="label", task=task)
     return prepare(config, folder / "prepared")
 
