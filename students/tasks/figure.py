@@ -69,6 +69,7 @@ def figure(task: TaskName, key: str) -> Figure:
     return {each.key: each for each in FIGURES[task]}[key]
 
 
-def rank(task: TaskName, found: Mapping[str, float]) -> tuple[float, ...]:
-    """Of what a look found: the larger, the better."""
-    return tuple(figure(task, key).sign * found[key] for key in LOOKS[task])
+def rank(task: TaskName, found: Mapping[str, float | None]) -> tuple[float, ...]:
+    """Of what a look found: the larger, the better. What is not defined, for no network is, decides nothing."""
+    known = ((figure(task, key), found.get(key)) for key in LOOKS[task])
+    return tuple(each.sign * value if value is not None else 0.0 for each, value in known)
