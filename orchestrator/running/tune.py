@@ -22,7 +22,7 @@ from teachers.storage.place import place
 from teachers.storage.seal import publish
 
 from ..building import pipeline
-from ..building.context import Context, segments_of, sources
+from ..building.context import Context, segments_heard, sources
 from ..building.fit import budget_of
 from ..building.pipeline import Results
 from ..cluster.capacity import check_room_for_trials, room_for_trials
@@ -114,13 +114,13 @@ def _study(begun: Begun, context: Context, taught: Results, at: Path, doubt: Dou
     assert search is not None
     learner = recipe.learners[search.student]
     _check_validation(taught.prepared.folder)
-    train = segments_of(taught.prepared, "train")
-    labels = {name: taught.taught[name].digests(train) for name in learner.teachers}
+    listened = segments_heard(taught.prepared, learner)
+    labels = {name: taught.taught[name].digests(listened) for name in learner.teachers}
     stages = training_stages(recipe, search.student, taught.prepared.digest, labels)
     first = stages["student", learner.train.seeds[0]]
     inputs = {first.called.get(name, name): digest for name, digest in first.inputs.items()}
     study = Study.open(at, what_it_is_of(recipe, {**inputs, **code_of_choices(recipe)}))
-    heard = {source.name: source for source in sources(recipe, learner, taught.taught, train)}
+    heard = {source.name: source for source in sources(recipe, learner, taught.taught, listened)}
     now: dict[Who, Mapping[str, Any] | None] = {
         "student": values_now(learner, search),
         "control": control_now(learner, search),

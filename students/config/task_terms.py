@@ -43,6 +43,9 @@ COMBINES: dict[AnswerName, tuple[CombineName, ...]] = {
 }
 """How several teachers become one target; the first is what `combine: null` means."""
 
+JUDGING: tuple[CombineName, ...] = ("inverse_variance",)
+"""Rules that weigh teachers by their errors on labelled validation rows."""
+
 KDCL_TARGETS: dict[AnswerName, tuple[KdclTarget, ...]] = {
     "class_axis": get_args(KdclTarget),
     "class_set": ("general",),
