@@ -48,7 +48,8 @@ from teachers.config.transfer_set import TableSource, TransferSetConfig
 from teachers.preparing.prepare import prepare
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
-from teachers.transfer_set.transfer_set import TransferSet, fixed_size_list
+from teachers.transfer_set.arrow_columns import fixed_size_list
+from teachers.transfer_set.transfer_set import TransferSet
 
 BEFORE = "6c9388cb26"
 """The last commit that knew of nothing to learn but one class of many."""
