@@ -3,29 +3,26 @@
 Knows nothing of recipes: the pipeline says whose stores, which runs and which combination.
 """
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from teachers.models.folder import load_model
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
 from ..runs.best import validation_of
-from ..tasks import class_table, classification
+from ..tasks.figure import LOOKS
 from .footprint import footprint
-from .gain import Gain, paired_gain, verdict
+from .gain import verdict
 from .hearing import Heard, Source, hear
+from .judged import Voice, figures_of
 from .labelled import Labelled, ask
-from .mistakes import confident_mistakes
+from .thresholds import covers
 from .unjudged import is_judged, student_unjudged, teachers_unjudged
 
-FORMAT = 3
+FORMAT = 4
 
 
 def evaluate_teachers(
@@ -37,10 +34,10 @@ def evaluate_teachers(
     trust: Sequence[str] = (),
     threads: int = 1,
 ) -> dict[str, Any]:
-    """`evaluation.json` of the teachers and of their ensemble (`mean_probability`), from their label stores.
+    """`evaluation.json` of the teachers and of their ensemble, by the first rule of the answer, from their label stores.
 
     `folders`: of the teachers that are model folders; those get parameters, bytes and latency too. `validation` is told
-    where the stores cover the validation split, `training` (accuracy on the labelled training rows, of which a teacher may
+    where the stores cover the validation split, `training` (on the labelled training rows, of which a teacher may
     have learnt) for each whose stores cover those. Where no row has a label, what `teachers_unjudged` gives. Raises
     DataError when only `split` has none.
     """
@@ -81,7 +78,7 @@ def evaluate_student(
     chosen: int,
     trust: Sequence[str] = (),
     *,
-    combine: str = "mean_probability",
+    combine: str | None = None,
     teacher_weights: Mapping[str, float] | None = None,
     order: Sequence[str] | None = None,
     split: SplitName = "test",
@@ -220,6 +217,49 @@ def _runs(
             document["validation"] = dict(looked_at)
         runs.append(document)
     return {"runs": runs}
+
+
+def footprint_of(folder: Path, rows: Labelled, trust: Sequence[str], threads: int) -> dict[str, Any]:
+    segment = rows.segments[0]
+    inputs = rows.transfer_set.inputs(segment, 0, min(32, segment.num_rows))
+    return footprint(folder, inputs, trust=trust, threads=threads)
+
+
+def _runs(
+    said: Mapping[int, Voice], folders: Mapping[int, Path], rows: Labelled, heard: Heard, size: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Figures by seed, in the order of seeds; all are one architecture, so `size` is measured once."""
+    runs = []
+    for seed in sorted(said):
+        document = {"seed": seed, **figures_of(rows, said[seed], heard.voice("ensemble")), **size}
+        if looked_at := validation_of(folders[seed]):
+            document["validation"] = dict(looked_at)
+        runs.append(document)
+    return {"runs": runs}
+
+
+def _training(transfer_set: TransferSet, sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
+    """Of teachers who have labelled the training rows."""
+    rows = Labelled.of(transfer_set, "train")
+    there = [source for source in sources if all(segment.name in source.stores for segment in rows.segments)]
+    if not there or not len(rows.labels):
+        return {}
+    heard = hear(rows, there)
+    return {name: _look(rows, heard.voice(name)) for name in heard.alone}
+
+
+def _validation(transfer_set: TransferSet, sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
+    rows = Labelled.of(transfer_set, "validation")
+    if not covers(sources, rows) or not len(rows.labels):
+        return {}
+    heard = hear(rows, sources)
+    return {name: _look(rows, heard.voice(name)) for name in heard.everyone}
+
+
+def _look(rows: Labelled, voice: Voice) -> dict[str, Any]:
+    """What a look at validation tells of a network, of somebody who teaches."""
+    found = figures_of(rows, voice)
+    return {"rows": len(rows.labels), **{key: found[key] for key in LOOKS[rows.task.name]}}
 
 
 def footprint_of(folder: Path, rows: Labelled, trust: Sequence[str], threads: int) -> dict[str, Any]:

@@ -151,13 +151,13 @@ def mean_probability(said: Sequence[Tensor]) -> Tensor:
     return torch.stack([each.log_softmax(-1) for each in said]).logsumexp(0) - math.log(len(said))
 
 
-def tables(everybody: Mapping[str, Model], closely: str, labels: Tensor, space: Space) -> Document:
+def tables(everybody: Mapping[str, Model], closely: Model, labels: Tensor, space: Space) -> Document:
     """`by_class`, and of the delivered one who is looked at closely the `confusion`."""
     unsure = {name for name, model in everybody.items() if not model.sure}
     said = {name: model.seeds for name, model in everybody.items()}
     return {
         "by_class": by_class(said, labels, space.names, unsure),
-        "confusion": confusion(everybody[closely].seeds[0], labels),
+        "confusion": confusion(closely.seeds[0], labels),
     }
 
 

@@ -77,7 +77,7 @@ def mean_probability(said: Sequence[Tensor]) -> Tensor:
     return log_p - log_not
 
 
-def tables(everybody: Mapping[str, Model], closely: str, labels: Tensor, space: Space) -> Document:
+def tables(everybody: Mapping[str, Model], closely: Model, labels: Tensor, space: Space) -> Document:
     """`by_class`: of each class its rows, and by name what is said of it, its figures and its threshold."""
     found = {name: [_by_class(*each, labels, space) for each in _seeds(model)] for name, model in everybody.items()}
     return {

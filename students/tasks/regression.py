@@ -40,7 +40,7 @@ def mean_of(said: Sequence[Tensor]) -> Tensor:
     return torch.stack([*said]).mean(0)
 
 
-def tables(everybody: Mapping[str, Model], closely: str, labels: Tensor, space: Space) -> Document:
+def tables(everybody: Mapping[str, Model], closely: Model, labels: Tensor, space: Space) -> Document:
     """`by_value`: of each column its rows, mean and standard deviation, and by name figures in its own units, of several
     seeds the mean; `scatter`: of the delivered one, what is said of some rows beside what is so."""
     meters = {name: [_metered(said, labels, space) for said in model.seeds] for name, model in everybody.items()}
@@ -54,15 +54,14 @@ def tables(everybody: Mapping[str, Model], closely: str, labels: Tensor, space: 
             **{
                 key: {
                     name: [
-                        mean_of_known(values)
-                        for values in zip(*(each.by_column(of) for each in seeds), strict=True)
+                        mean_of_known(values) for values in zip(*(each.by_column(of) for each in seeds), strict=True)
                     ]
                     for name, seeds in meters.items()
                 }
                 for key, of in COLUMN.items()
             },
         },
-        "scatter": _scatter(everybody[closely].seeds[0], labels, space),
+        "scatter": _scatter(closely.seeds[0], labels, space),
     }
 
 

@@ -73,8 +73,8 @@ class Task:
     """(said, what its teachers say together, space) to the figures `BESIDE[task]`."""
     together: Callable[[Sequence[Tensor]], Tensor]
     """What several networks say as one."""
-    tables: Callable[[Mapping[str, Model], str, Tensor, Space], Document]
-    """(everybody, whose delivered answers are looked at closely, labels, space) to the tables of a report, by their keys."""
+    tables: Callable[[Mapping[str, Model], Model, Tensor, Space], Document]
+    """(everybody, one seed that is looked at closely, labels, space) to the tables of a report, by their keys."""
     mistakes: Callable[[Model, Tensor, Tensor, Space, int], list[tuple[int, Document]]]
     """(one seed, what its teachers say together, labels, space, how many) to rows with what is wrong there, the worst first."""
     commonest: Callable[[Tensor, Tensor, Space], Document]
