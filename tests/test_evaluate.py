@@ -149,7 +149,7 @@ def test_which_rows_are_right_is_kept_for_every_seed_and_the_confusions_of_the_d
     (segment,) = digits.of("test")
     labels = digits.labels(segment)
     for kind in ("student", "control"):
-        for seed, packed in zip(sorted(trained[kind]), evaluation["right"][kind], strict=True):
+        for seed, packed in zip(sorted(trained[kind]), evaluation["by_row"][kind], strict=True):
             said = students.load(trained[kind][seed])(digits.inputs(segment)).argmax(-1).numpy()
             bits = np.unpackbits(np.frombuffer(base64.b64decode(packed), np.uint8), count=segment.num_rows)
             assert np.array_equal(bits.astype(bool), said == labels)
@@ -194,7 +194,7 @@ def test_where_a_store_keeps_the_class_only_no_figure_is_made_of_the_floor(digit
     short = make_source(tmp_path, digits, "short", seed=1, encoding=encoding)
     teachers = evaluate.evaluate_teachers(digits.folder, [own, short])
     student = evaluate.evaluate_student(digits.folder, [own, short], trained["student"], None, 0)
-    invented = {"nll", "ece", "reliability", "kl"} if encoding == "label" else set()
+    invented = {"nll", "brier", "ece", "reliability", "kl"} if encoding == "label" else set()
 
     def missing(figures):
         return {key for key, value in figures.items() if value is None}
@@ -233,7 +233,12 @@ def test_the_table_of_classes_is_of_teachers_ensemble_and_the_mean_of_seeds(digi
     assert found["recall"]["student"] == pytest.approx(np.mean(recalls, 0))
     commonest = np.bincount(labels).argmax()
     share = pytest.approx((labels == commonest).mean())
-    assert evaluation["commonest"] == {"class": digits.classes[commonest], "share": share, "classes": 10}
+    assert evaluation["commonest"] == {
+        "class": digits.classes[commonest],
+        "share": share,
+        "classes": 10,
+        "remark": None,
+    }
 
 
 def test_the_surest_mistakes_are_those_of_the_delivered_seed_with_the_rows_themselves(digits, trained, evaluation):

@@ -97,16 +97,6 @@ def test_of_many_classes_the_largest_confusions_are_told_and_no_matrix():
     assert found["largest"][0][2] == matrix.max()
 
 
-def test_probabilities_that_are_nobodys_have_no_figures():
-    logits, labels = some_logits()
-    own = classification.all_metrics(logits, labels, logits.flip(0))
-    none = classification.all_metrics(logits, labels, logits.flip(0), sure=False)
-    kl = classification.all_metrics(logits, labels, logits.flip(0), ensemble_sure=False)
-    assert {key for key in own if none[key] is None} == {"nll", "brier", "ece", "reliability", "kl"}
-    assert {key for key in own if kl[key] is None} == {"kl"}
-    assert none["accuracy"] == own["accuracy"] and none["agreement"] == own["agreement"]
-
-
 def test_a_class_that_is_never_said_and_never_true_counts_in_no_f1():
     logits = torch.tensor([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0]])
     assert metered(logits, torch.tensor([0, 1])).figures()["macro_f1"] == 1.0

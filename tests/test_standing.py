@@ -27,8 +27,10 @@ from orchestrator.running.run import run, smoke
 from orchestrator.stages import keys
 from orchestrator.stages.stages import Built, Stage
 from orchestrator.stages.trainings import training_stages
-from students.measuring.standing import far_below, judge, standing
+from students.measuring.standing import far_below, judge
 from students.runs.run import Source
+from students.tasks.figure import headline
+from students.tasks.standing import binomial
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import GateMissed
 from teachers.preparing.prepare import prepare
@@ -54,7 +56,7 @@ def test_a_teacher_is_better_when_chance_gives_the_commonest_answer_as_much_in_l
     rows: int, data: st.DataObject
 ) -> None:
     right, commonest = data.draw(st.integers(0, rows)), data.draw(st.integers(1, rows))
-    found = standing(right, rows, commonest)
+    found = binomial(right, rows, commonest)
     p_value = float(tail(right, rows, Fraction(commonest, rows)))
     assert found["p_value"] == pytest.approx(p_value, rel=1e-6, abs=1e-12)
     if abs(p_value - 0.05) > 1e-9:
@@ -68,18 +70,23 @@ def test_a_teacher_is_better_when_chance_gives_the_commonest_answer_as_much_in_l
 
 
 def test_the_interval_ends_where_accuracies_end() -> None:
-    assert standing(0, 20, 5)["low"] == 0 and standing(20, 20, 5)["high"] == 1
+    assert binomial(0, 20, 5)["low"] == 0 and binomial(20, 20, 5)["high"] == 1
 
 
 def test_a_dead_teacher_is_called_better_in_at_most_5_percent_of_cases() -> None:
     right = np.random.default_rng(0).binomial(180, 20 / 180, size=2000)
-    assert np.mean([standing(int(k), 180, 20)["stands"] == "better" for k in right]) <= 0.05
+    assert np.mean([binomial(int(k), 180, 20)["stands"] == "better" for k in right]) <= 0.05
 
 
 def test_far_below_is_20_points_between_intervals_not_between_means() -> None:
-    of = {"best": standing(900, 1000, 100), "near": standing(680, 1000, 100), "far": standing(600, 1000, 100)}
-    assert far_below(of) == ("best", ["far"])
-    assert far_below({name: standing(found["right"] // 20, 50, 5) for name, found in of.items()}) == ("best", [])
+    share = headline("classification")
+    right = {"best": 900, "near": 680, "far": 600}
+    assert far_below(share, {name: stands(k, 1000, 100) for name, k in right.items()}) == ("best", ["far"])
+    assert far_below(share, {name: stands(k // 20, 50, 5) for name, k in right.items()}) == ("best", [])
+
+
+def stands(right: int, rows: int, commonest: int) -> dict[str, Any]:
+    return binomial(right, rows, commonest) | {"scale": 1.0, "figures": {"accuracy": right / rows}}
 
 
 # ---- what stores say

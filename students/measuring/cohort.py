@@ -1,9 +1,12 @@
 """Every figure that a report quotes of a cohort: its members as students of their own, and all of them together."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from torch import Tensor
 
 from teachers.models.folder import load_model
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
@@ -15,7 +18,7 @@ from .gain import verdict
 from .hearing import Heard, Source, hear
 from .judged import Thresholds, Voice, agreement_matrix, figures_of
 from .labelled import Labelled, ask
-from .thresholds import chosen_on, thresholds_of_teachers
+from .thresholds import chosen_by, thresholds_of_teachers
 from .unjudged import is_judged, student_unjudged
 
 
@@ -83,13 +86,12 @@ def _thresholds_together(
 ) -> dict[int, Thresholds]:
     """Of all members as one, by seed; None where the task has none."""
     rows = Labelled.of(data, "validation")
-    networks = {seed: [runs["student"][seed] for runs in members.values()] for seed in seeds}
-    return {
-        seed: chosen_on(
-            rows, lambda folders=folders: rows.task.together([ask(load_model(f, trust=trust), rows) for f in folders])
-        )
-        for seed, folders in networks.items()
-    }
+
+    def said(seed: int) -> Tensor:
+        networks = (load_model(runs["student"][seed], trust=trust) for runs in members.values())
+        return rows.task.together([ask(network, rows) for network in networks])
+
+    return {seed: chosen_by(rows, partial(said, seed)) for seed in seeds}
 
 
 def _unjudged(

@@ -17,6 +17,8 @@ from ..tasks.figure import Figure, headline
 from ..tasks.resampling import variance
 
 LEVEL = 0.95
+FIRST = headline(DEFAULT_TASK)
+"""The headline that is a mean over rows."""
 
 Conclusion = Literal["helps", "hurts", "open"]
 
@@ -39,7 +41,7 @@ class Gain:
     lost: int
     units: int
     grouped: bool = False
-    figure: Figure = headline(DEFAULT_TASK)
+    figure: Figure = FIRST
 
     @property
     def sign_p(self) -> float:
@@ -59,6 +61,16 @@ class Gain:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"figure": self.figure.key, "sign_p": self.sign_p, "conclusion": self.conclusion}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One training on the rows: its headline, that on rows drawn anew f64[replicates], and how good each row's answer is
+    f64[rows]."""
+
+    value: float
+    resampled: NDArray[np.float64]
+    merits: NDArray[np.float64]
 
 
 def paired_gain(
@@ -86,7 +98,7 @@ def paired_gain(
     members, units = _members(num_rows, groups)
     surplus = np.bincount(members, weights=wins / num_seeds - mean)
     of_rows = (surplus**2).sum() / num_rows**2 * units / max(units - 1, 1)
-    return _gain(headline(DEFAULT_TASK), by_seed, mean, of_rows, np.bincount(members, weights=wins), num_rows)
+    return _gain(FIRST, by_seed, mean, of_rows, np.bincount(members, weights=wins), num_rows)
 
 
 def resampled_gain(
@@ -110,16 +122,6 @@ def resampled_gain(
     return _gain(figure, by_seed, by_seed.mean(), variance(drawn, units), totals, num_rows)
 
 
-@dataclass(frozen=True)
-class Scored:
-    """One training on the rows: its headline, that on rows drawn anew f64[replicates], and how good each row's answer is
-    f64[rows]."""
-
-    value: float
-    resampled: NDArray[np.float64]
-    merits: NDArray[np.float64]
-
-
 def _members(num_rows: int, groups: NDArray[np.uint64] | None) -> tuple[NDArray[np.int64], int]:
     """(to which unit each row belongs, how many there are)."""
     group, members = np.unique(np.arange(num_rows) if groups is None else groups, return_inverse=True)
@@ -131,7 +133,7 @@ def _gain(
     by_seed: NDArray[np.float64],
     mean: float,
     of_rows: float,
-    totals: NDArray[np.float64],
+    totals: NDArray[Any],
     num_rows: int,
 ) -> Gain:
     num_seeds, units = len(by_seed), len(totals)

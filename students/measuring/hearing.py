@@ -101,7 +101,7 @@ def _aligned(rows: Labelled, source: Source) -> tuple[Tensor, Tensor]:
                 f"{source.stores[segment.name]}: its rows are not those of segment {segment.name} of "
                 f"{rows.transfer_set.folder}; it was made from other data, label again"
             )
-        index, known = align(store.spec.classes, rows.transfer_set.classes, source.class_map)
+        index, known = align(store.spec.names, rows.transfer_set.classes, source.class_map)
         parts.append(store.said(source.probability_floor)[torch.from_numpy(mask)][:, index])
     return torch.cat(parts), known
 

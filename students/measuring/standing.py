@@ -52,7 +52,7 @@ def judge(transfer_set: Path, sources: Sequence[Source], split: Literal["train",
 def known_names(data: TransferSet, source: Source) -> Tensor:
     """Classes or numbers of the transfer set that a teacher knows, bool[width]."""
     spec = SoftTargetStore.open(next(iter(source.stores.values()))).spec
-    return align(spec.classes, data.classes, source.class_map)[1]
+    return align(spec.names, data.classes, source.class_map)[1]
 
 
 def far_below(figure: Figure, teachers: Mapping[str, Mapping[str, Any]]) -> tuple[str | None, list[str]]:

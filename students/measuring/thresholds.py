@@ -14,11 +14,11 @@ from .judged import Thresholds
 from .labelled import Labelled
 
 
-def chosen_on(rows: Labelled | None, ask: Callable[[], Tensor]) -> Thresholds:
+def chosen_by(rows: Labelled, said: Callable[[], Tensor]) -> Thresholds:
     """From what somebody says of validation rows; None where there are none, or the task has no thresholds."""
-    if rows is None or rows.task.thresholds is None or not len(rows.labels):
+    if rows.task.thresholds is None or not len(rows.labels):
         return None
-    return rows.task.thresholds(ask(), rows.labels)
+    return rows.task.thresholds(said(), rows.labels)
 
 
 def thresholds_of_teachers(

@@ -62,8 +62,8 @@ def _stands(p_value: float, at_best: Callable[[], float]) -> Stands:
 
 def by_permutation(
     task: TaskName, make: MakesMeter, said: Tensor, labels: Tensor, space: Space
-) -> tuple[float, float, Stands]:
-    """(headline, p value, stands) where a headline of constant answers depends on the rows.
+) -> tuple[float, Stands]:
+    """(p value, stands) where a headline of constant answers depends on the rows.
 
     The hypothesis is that answers have nothing to do with their rows, which always giving the same one is a case of: then
     the headline is as good with answers that are given to rows at random, in a share of p (Fisher, 1935).
@@ -87,8 +87,7 @@ def by_permutation(
         return (as_good + 1) / (permutations + 1)
 
     p_value = p_of(said)
-    stands = _stands(p_value, lambda: p_of(labels.clamp_min(0).float()))
-    return sign * of(said), p_value, stands
+    return p_value, _stands(p_value, lambda: p_of(labels.clamp_min(0).float()))
 
 
 def by_squared_errors(merits: Tensor, of_constant: Tensor) -> tuple[float, Stands]:
