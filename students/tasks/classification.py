@@ -1,6 +1,5 @@
 """One class of C holds of a row; a label is its number, or -1 where nobody knows. What is said are logits, f32[N, C]."""
 
-import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -146,11 +145,6 @@ def beside(said: Tensor, together: Tensor, space: Space) -> Document:
     return {"agreement": agreement(said, together), "kl": kl(together, said)}
 
 
-def mean_probability(said: Sequence[Tensor]) -> Tensor:
-    """log of the mean of the networks' probabilities, f32[N, C]."""
-    return torch.stack([each.log_softmax(-1) for each in said]).logsumexp(0) - math.log(len(said))
-
-
 def tables(everybody: Mapping[str, Model], closely: Model, labels: Tensor, space: Space) -> Document:
     """`by_class`, and of the delivered one who is looked at closely the `confusion`."""
     unsure = {name for name, model in everybody.items() if not model.sure}
@@ -200,6 +194,7 @@ def standing(said: Tensor, labels: Tensor, known: Tensor, of_training: Tensor, s
     meter.update(said[mine], labels[mine])
     _, true, _ = meter.counts()
     right, rows, most = int(sum(meter.counts()[0])), int(mine.sum()), int(true.max())
+    alike = look_like_probabilities(said[mine][:, known])
     found, name, figures = binomial(right, rows, most), space.names[int(true.argmax())], meter.figures()
     return {
         **found,
@@ -207,11 +202,11 @@ def standing(said: Tensor, labels: Tensor, known: Tensor, of_training: Tensor, s
         "figures": figures,
         "scale": 1.0,
         "commonest": name,
-        "like_probabilities": look_like_probabilities(said[mine][:, known]),
+        "like_probabilities": "0 to 1 and sum to 1 in every row" if alike else None,
         "words": {
             "found": f"right on {right:,} of {rows:,} {{rows}} ({right / max(rows, 1):.1%})",
             "always": f"always answering {name!r}",
-            "that": f"that answer on {most / max(rows, 1):.1%}",
+            "that": f"that answer is right on {most / max(rows, 1):.1%}",
             "test": "one-sided exact binomial test",
             "open": _why_open(rows, most, name),
         },
@@ -247,7 +242,6 @@ CLASSIFICATION = Task(
     merits=right,
     is_mean_of_merits=True,
     beside=beside,
-    together=mean_probability,
     tables=tables,
     mistakes=mistakes,
     commonest=commonest,

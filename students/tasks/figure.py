@@ -11,6 +11,8 @@ from teachers.config.task import TaskName
 
 Unit = Literal["share", "nats", "label", "number"]
 """`share`: a fraction, told in percent, its differences in points; `label`: in the units of the label."""
+RIGHT = "accuracy"
+"""Of the bins of a reliability diagram: how much of what was said with a confidence is right."""
 NOTHING = "\N{EN DASH}"
 """Stands for a figure that nobody has."""
 MINUS = "\N{MINUS SIGN}"
@@ -122,6 +124,61 @@ UNJUDGED: dict[TaskName, tuple[Figure, ...]] = {
 }
 """Of what somebody says of rows without a label."""
 
+TABLES: dict[TaskName, tuple[str, ...]] = {
+    "classification": ("by_class", "confusion"),
+    "multilabel": ("by_class",),
+    "regression": ("by_value", "scatter"),
+}
+"""What an evaluation has besides figures, by their keys."""
+
+SAID_AS: dict[TaskName, Figure] = {
+    "classification": Figure("said", "said most", "max", "share"),
+    "multilabel": Figure("said", "said most", "max", "share"),
+    "regression": Figure("said", "said on average", "max", "label"),
+}
+"""What is told of answers to rows without a label, by class or number."""
+
+ALIKE: dict[TaskName, str] = {
+    "classification": "How often {} say the same class, % of test rows.",
+    "multilabel": "How often {} say the same of a class, % of test rows and classes.",
+    "regression": "How the answers of {} correlate over test rows.",
+}
+"""Over a matrix of everybody."""
+
+AGREES: dict[TaskName, str] = {
+    "classification": "says the same class as its teachers together in {} of the rows",
+    "multilabel": "says the same of a class as its teachers together in {} of rows and classes",
+    "regression": "has a correlation of {} with its teachers together",
+}
+"""Of somebody, a part of a sentence."""
+
+TOGETHER_BY: dict[TaskName, str] = {
+    "classification": "the mean of their probabilities",
+    "multilabel": "the mean of their probabilities",
+    "regression": "the mean of their numbers",
+}
+"""How several are asked as one."""
+
+EXPLAINED: dict[TaskName, str] = {
+    "classification": "Balanced accuracy is the mean over classes.",
+    "multilabel": "Macro AP is the mean over classes of average precision, F1 is at thresholds that each network has from validation.",
+    "regression": "R\N{SUPERSCRIPT TWO} is the share of the labels' variance that is explained, Spearman the correlation of ranks.",
+}
+"""Under a table of figures."""
+
+NEVER_SAID: dict[TaskName, str] = {
+    "classification": "Accuracy hardly tells, balanced accuracy and macro F1 count each as 0",
+    "multilabel": "Micro F1 hardly tells, macro F1 counts each as 0",
+}
+"""What it means for figures that a class with rows is never said."""
+
+ON_THE_RUN: dict[TaskName, tuple[str, ...]] = {
+    "classification": ("balanced_accuracy", "ece"),
+    "multilabel": ("micro_f1", "nll"),
+    "regression": ("mae", "r2"),
+}
+"""Besides the headline, what a list of runs has of each student."""
+
 LOOKS: dict[TaskName, tuple[str, ...]] = {
     "classification": ("accuracy", "nll"),
     "multilabel": ("macro_average_precision", "nll"),
@@ -139,6 +196,7 @@ def figure(task: TaskName, key: str) -> Figure:
     return {each.key: each for each in FIGURES[task]}[key]
 
 
-def rank(task: TaskName, found: Mapping[str, float]) -> tuple[float, ...]:
-    """Of what a look found: the larger, the better."""
-    return tuple(figure(task, key).sign * found[key] for key in LOOKS[task])
+def rank(task: TaskName, found: Mapping[str, float | None]) -> tuple[float, ...]:
+    """Of what a look found: the larger, the better. What is not defined, for no network is, decides nothing."""
+    known = ((figure(task, key), found.get(key)) for key in LOOKS[task])
+    return tuple(each.sign * value if value is not None else 0.0 for each, value in known)

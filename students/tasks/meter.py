@@ -31,6 +31,8 @@ class RowMeter(ABC):
         self._chunks.append({name: values.cpu() for name, values in parts.items()})
 
     def parts(self) -> dict[str, Tensor]:
+        if not self._chunks:
+            self.update(*self._nothing())
         if len(self._chunks) > 1:
             self._chunks = [{name: torch.cat([each[name] for each in self._chunks]) for name in self._chunks[0]}]
         return dict(self._chunks[0])
@@ -38,8 +40,6 @@ class RowMeter(ABC):
     def figures(
         self, row_weights: Tensor | None = None, keys: Collection[str] | None = None
     ) -> dict[str, float | None]:
-        if not self._chunks:
-            self.update(*self._nothing())
         weights = None if row_weights is None else row_weights.double()
         return {key: self._figure(key, weights) for key in self._keys if keys is None or key in keys}
 

@@ -71,12 +71,6 @@ def _log_p(logits: Tensor) -> Tensor:
     return F.logsigmoid(logits).clamp_min(LEAST_LOG_P)
 
 
-def mean_probability(said: Sequence[Tensor]) -> Tensor:
-    """Log-odds of the mean of the networks' probabilities, f32[N, C]."""
-    log_p, log_not = (torch.stack([F.logsigmoid(sign * each) for each in said]).logsumexp(0) for sign in (1, -1))
-    return log_p - log_not
-
-
 def tables(everybody: Mapping[str, Model], closely: Model, labels: Tensor, space: Space) -> Document:
     """`by_class`: of each class its rows, and by name what is said of it, its figures and its threshold."""
     found = {name: [_by_class(*each, labels, space) for each in _seeds(model)] for name, model in everybody.items()}
@@ -175,6 +169,7 @@ def standing(said: Tensor, labels: Tensor, known: Tensor, of_training: Tensor, s
     figures, rows = meter.figures(), len(labels)
     p_value, stands = by_permutation("multilabel", ClassSetMeter, said, labels, space)
     low, high = interval(meter, "macro_average_precision")
+    alike = bool(rows) and bool(((said >= 0) & (said <= 1) | said.isnan()).all())
     shown = headline("multilabel").shown(figures["macro_average_precision"])
     by_chance = over_classes([share for share in frequencies(labels, space).tolist() if share])
     return {
@@ -185,7 +180,7 @@ def standing(said: Tensor, labels: Tensor, known: Tensor, of_training: Tensor, s
         "scale": 1.0,
         "p_value": p_value,
         "stands": stands,
-        "like_probabilities": bool(rows) and bool(((said >= 0) & (said <= 1) | said.isnan()).all()),
+        "like_probabilities": "0 to 1 in every row" if alike else None,
         "words": {
             "found": f"macro AP {shown} on {rows:,} {{rows}}",
             "always": "giving every row the same answer",
@@ -217,7 +212,6 @@ MULTILABEL = Task(
     merits=merits,
     is_mean_of_merits=False,
     beside=beside,
-    together=mean_probability,
     tables=tables,
     mistakes=mistakes,
     commonest=commonest,

@@ -4,7 +4,7 @@ Several are judged together in standard deviations of their training labels; eac
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from statistics import fmean
 
 import numpy as np
@@ -34,10 +34,6 @@ def beside(said: Tensor, together: Tensor, space: Space) -> Document:
 
 def _pearson(said: Tensor, labels: Tensor, weights: Tensor | None) -> float | None:
     return correlation(said, labels, torch.ones_like(labels))
-
-
-def mean_of(said: Sequence[Tensor]) -> Tensor:
-    return torch.stack([*said]).mean(0)
 
 
 def tables(everybody: Mapping[str, Model], closely: Model, labels: Tensor, space: Space) -> Document:
@@ -186,7 +182,6 @@ REGRESSION = Task(
     merits=merits,
     is_mean_of_merits=False,
     beside=beside,
-    together=mean_of,
     tables=tables,
     mistakes=mistakes,
     commonest=commonest,

@@ -71,8 +71,6 @@ class Task:
     """Whether the headline is the mean of `merits`, each 0 or 1, so that an interval of it needs no bootstrap."""
     beside: Callable[[Tensor, Tensor, Space], Document]
     """(said, what its teachers say together, space) to the figures `BESIDE[task]`."""
-    together: Callable[[Sequence[Tensor]], Tensor]
-    """What several networks say as one."""
     tables: Callable[[Mapping[str, Model], Model, Tensor, Space], Document]
     """(everybody, one seed that is looked at closely, labels, space) to the tables of a report, by their keys."""
     mistakes: Callable[[Model, Tensor, Tensor, Space, int], list[tuple[int, Document]]]
