@@ -206,9 +206,10 @@ def _shared_plots(report: Mapping[str, Any]) -> Iterator[Plot]:
         yield _alike(report, "teachers", matrix)
 
 
-def _alike(report: Mapping[str, Any], who: str, matrix: Mapping[str, Any], **of: str) -> Plot:
+def _alike(report: Mapping[str, Any], who: str, matrix: Mapping[str, Any], of: str = "teachers") -> Plot:
     task = task_of(report)
-    return ALIKE[task].format(who), Markup(plots.agreement(BESIDE[task][0], **matrix, **of))
+    svg = plots.agreement(BESIDE[task][0], matrix["names"], matrix["matrix"], of)
+    return ALIKE[task].format(who), Markup(svg)
 
 
 def _costed(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -51,7 +51,7 @@ def evaluate_cohort(
     said = {member: ask_all(runs, rows, trust) for member, runs in members.items()}
     seeds = sorted(next(iter(said.values()))["student"])
     together = {
-        seed: as_one([answers["student"][seed].said for answers in said.values()], rows.space) for seed in seeds
+        seed: said_together([answers["student"][seed].said for answers in said.values()], rows.space) for seed in seeds
     }
     best = max(seeds, key=lambda seed: sum(rank_of_run(runs["student"][seed])[0] for runs in members.values()))
     heard = hear(rows, sources, combine, teacher_weights, order) if sources else Heard({}, together[best])
@@ -92,7 +92,7 @@ def _thresholds_together(
 
     def said(seed: int) -> Tensor:
         networks = (load_model(runs["student"][seed], trust=trust) for runs in members.values())
-        return as_one([ask(network, rows) for network in networks], rows.space)
+        return said_together([ask(network, rows) for network in networks], rows.space)
 
     return {seed: chosen_by(rows, partial(said, seed)) for seed in seeds}
 
@@ -113,7 +113,7 @@ def _unjudged(
         for member, runs in members.items()
     }
     seeds = sorted(next(iter(said.values())))
-    together = {seed: as_one([answers[seed] for answers in said.values()], rows.space) for seed in seeds}
+    together = {seed: said_together([answers[seed] for answers in said.values()], rows.space) for seed in seeds}
     heard = hear(rows, sources) if sources else Heard({}, together[seeds[0]])
     documents = {
         member: student_unjudged(
@@ -166,6 +166,6 @@ def size_together(runs: Sequence[Path], rows: Labelled, trust: Sequence[str], th
         return footprint_of(Path(scratch), rows, trust, threads)
 
 
-def as_one(said: Sequence[Tensor], space: Space) -> Tensor:
+def said_together(said: Sequence[Tensor], space: Space) -> Tensor:
     """What several networks say together, f32[N, width]."""
     return TOGETHER[space.answer](torch.stack([*said]))
