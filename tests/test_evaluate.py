@@ -25,9 +25,10 @@ from students.delivering.predict import predict_file
 from students.fitting.fit import fit
 from students.measuring import evaluate, footprint
 from students.measuring.cohort import evaluate_cohort
+from students.measuring.judged import Voice
 from students.measuring.labelled import Labelled
-from students.measuring.mistakes import confident_mistakes
-from students.measuring.unjudged import figures_of
+from students.measuring.mistakes import worst_mistakes
+from students.measuring.unjudged import said_of
 from students.runs import best
 from students.runs.run import Source
 from students.runs.session import PlainSession
@@ -37,6 +38,8 @@ from teachers.preparing.prepare import prepare
 from teachers.soft_targets.combine.rules import COMBINE
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
+from teachers.tasks.space import Space
+from tests.judged_rows import Rows
 from tests.training_runs import make_run
 
 
@@ -263,7 +266,7 @@ def test_of_a_table_a_mistake_shows_its_first_values(tmp_path):
     prepared = prepare(TransferSetConfig(source=source, inputs="features", label="target"), tmp_path / "set")
     rows = Labelled.of(prepared, "test")
     wrong = torch.nn.functional.one_hot((rows.labels + 1) % 2, 2).float()
-    found = confident_mistakes(wrong, wrong, rows)
+    found = worst_mistakes(Voice(wrong), wrong, rows)
     (segment,) = prepared.of("test")
     by_id = dict(zip(prepared.ids(segment).to_pylist(), prepared.inputs(segment)["features"], strict=True))
     for mistake in found:
@@ -380,12 +383,13 @@ def test_a_cohort_of_rows_without_a_label_agrees_with_itself_and_is_delivered(un
 def test_entropy_coverage_and_what_is_said_are_those_of_scipy_and_a_count():
     logits = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 1.0, 0.0])
     logits[:, 3] = -9.0
-    found = figures_of(logits, ["a", "b", "c", "d"])
+    rows = Rows(Space("classification", tuple("abcd")), torch.full((50,), -1))
+    found = said_of(rows, Voice(logits))
     p = scipy.special.softmax(logits.double().numpy(), axis=1)
     assert found["entropy"] == pytest.approx(scipy.stats.entropy(p, axis=1).mean())
     counts = np.bincount(p.argmax(1), minlength=4)
     assert found["said"] == dict(zip("abcd", (counts / 50).tolist(), strict=True)) and found["coverage"] == 0.75
-    assert figures_of(logits, ["a", "b", "c", "d"], sure=False)["entropy"] is None
+    assert said_of(rows, Voice(logits, sure=False))["entropy"] is None
 
 
 def test_the_report_of_rows_without_a_label_says_that_nothing_was_judged(unjudged, tmp_path):

@@ -160,8 +160,7 @@ def _rows(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name, teacher in report["teachers"].items():
         yield {**teacher, "kind": "teacher", "name": name, **_cells(task, teacher, first.shown(teacher[test]))}
     if ensemble := report["ensemble"]:
-        alone = {**ensemble, **{figure.key: None for figure in BESIDE[task]}}  # beside itself it says nothing
-        told = _cells(task, alone, first.shown(ensemble[test]))
+        told = _cells(task, ensemble, first.shown(ensemble[test]), is_beside_others=False)
         yield {**ensemble, "kind": "ensemble", "name": "teachers together", **told}
     for name, student in learners(report).items():
         yield {**student, "kind": "student", "name": name, **_cells(task, student, shown(student[test]))}
@@ -172,11 +171,14 @@ def _rows(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 yield {"kind": "control", "name": title, "gain": None, **cost, **told}
 
 
-def _cells(task: TaskName, found: Mapping[str, Any], first: str) -> dict[str, list[str]]:
-    """Figures as text: those `before` the gain, and those `after` it."""
+def _cells(
+    task: TaskName, found: Mapping[str, Any], first: str, *, is_beside_others: bool = True
+) -> dict[str, list[str]]:
+    """Figures as text: those `before` the gain, and those `after` it; what compares with teachers is empty of themselves."""
     before = [first, *(figure.shown(found[figure.key]) for figure in FIGURES[task][1:BEFORE_THE_GAIN])]
-    after = [*FIGURES[task][BEFORE_THE_GAIN:], *BESIDE[task]]
-    return {"before": before, "after": [figure.shown(found.get(figure.key)) for figure in after]}
+    after = [figure.shown(found[figure.key]) for figure in FIGURES[task][BEFORE_THE_GAIN:]]
+    after += [figure.shown(found[figure.key]) if is_beside_others else "" for figure in BESIDE[task]]
+    return {"before": before, "after": after}
 
 
 BEFORE_THE_GAIN = 3

@@ -41,7 +41,7 @@ def why_open(found: Standing) -> str | None:
 
 def no_better(found: Standing) -> str:
     return (
-        f"no better than always {_words(found, 'always')}: {what_was_found(found)}, {_words(found, 'that')} "
+        f"no better than always {_words(found, 'always')}: {what_was_found(found)}, that answer {_words(found, 'that')} "
         f"({_words(found, 'test')}, p = {found['p_value']:.2g})"
     )
 
@@ -58,7 +58,9 @@ def summary(figure: Figure, standings: Mapping[str, Standing]) -> str | None:
         return None
     first = next(iter(judged.values()))
     figures = ", ".join(f"{name} {_short(figure, found['figures'][figure.key])}" for name, found in judged.items())
-    return f"on labelled {first['split']} rows: {figures}; always {_words(first, 'always')}: {_words(first, 'that')}"
+    return (
+        f"on labelled {first['split']} rows: {figures}; always {_words(first, 'always')}: {_words(first, 'constant')}"
+    )
 
 
 def _words(found: Standing, which: str) -> str:

@@ -205,8 +205,9 @@ def standing(said: Tensor, labels: Tensor, known: Tensor, of_training: Tensor, s
         "like_probabilities": "0 to 1 and sum to 1 in every row" if alike else None,
         "words": {
             "found": f"right on {right:,} of {rows:,} {{rows}} ({right / max(rows, 1):.1%})",
-            "always": f"always answering {name!r}",
-            "that": f"that answer is right on {most / max(rows, 1):.1%}",
+            "always": f"answering {name!r}",
+            "that": f"on {most / max(rows, 1):.1%}",
+            "constant": f"{most / max(rows, 1):.1%}",
             "test": "one-sided exact binomial test",
             "open": _why_open(rows, most, name),
         },

@@ -172,6 +172,7 @@ def standing(said: Tensor, labels: Tensor, known: Tensor, of_training: Tensor, s
     alike = bool(rows) and bool(((said >= 0) & (said <= 1) | said.isnan()).all())
     shown = headline("multilabel").shown(figures["macro_average_precision"])
     by_chance = over_classes([share for share in frequencies(labels, space).tolist() if share])
+    constant = headline("multilabel").shown(by_chance)
     return {
         "rows": rows,
         "figures": figures,
@@ -184,7 +185,8 @@ def standing(said: Tensor, labels: Tensor, known: Tensor, of_training: Tensor, s
         "words": {
             "found": f"macro AP {shown} on {rows:,} {{rows}}",
             "always": "giving every row the same answer",
-            "that": f"that has {headline('multilabel').shown(by_chance)}",
+            "that": f"has {constant}",
+            "constant": constant,
             "test": "one-sided permutation test",
             "open": "no {row} has a class that it knows"
             if by_chance is None

@@ -157,7 +157,8 @@ def standing(said: Tensor, labels: Tensor, known: Tensor, of_training: Tensor, s
         "words": {
             "found": f"RMSE {shown(figures['rmse'])} on {rows:,} {{rows}}",
             "always": "answering the mean of the training labels",
-            "that": f"that has {shown(always)}",
+            "that": f"has {shown(always)}",
+            "constant": shown(always),
             "test": "one-sided t-test of squared errors",
             "open": f"of {rows:,} {{rows}} no teacher could show that it is better than always answering the mean of the training labels",
         },

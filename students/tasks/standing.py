@@ -2,7 +2,7 @@
 
 A standing has `rows`, `figures` by key, `low` and `high` (95 %, of the headline), `scale` (what a headline that is 20 % of
 it apart is far from), `p_value` of the hypothesis that the teacher is no better than that answer, `stands`, and `words`
-for sentences: `found`, `always`, `that`, `test`, and `open`, why it could not be told. Knows nothing of stores.
+for sentences: `found`, `always`, `that` (answer), its figure `constant`, `test`, and `open`, why it could not be told. Knows nothing of stores.
 """
 
 import math
