@@ -109,24 +109,22 @@ def _needs(recipe: Recipe, seen: Look, asking: Asking) -> Needs:
     return Needs(
         inputs=None if asking.train.augment or live else rows * per_row,
         stored_inputs=rows * sum(column.bytes_per_row for column in seen.columns),
-        targets=_targets(seen, asking, live, rows),
+        targets=_targets(recipe, seen, asking, live, rows),
         stored_labels=_stored_labels(recipe, seen, asking, rows),
         validation=validation * per_row,
         copies=2 if asking.train.labelled_fraction else 1,
     )
 
 
-def _targets(seen: Look, asking: Asking, live: Sequence[str], rows: int) -> tuple[Target, ...]:
+def _targets(recipe: Recipe, seen: Look, asking: Asking, live: Sequence[str], rows: int) -> tuple[Target, ...]:
     from students.objective.targets import combination_of
     from students.runs.run import Source
-    from teachers.soft_targets.combine.rules import COMBINE
 
     sources = [Source(name, {}) for name in asking.teachers]
-    found = [combination_of(term, sources, number) for number, term in enumerate(asking.objective)]
-    ours = {name for rules in COMBINE.values() for name in rules}
+    found = [combination_of(term, sources, number, recipe.task) for number, term in enumerate(asking.objective)]
     once = 4 * rows * (len(seen.classes or ()) + 1)
     return tuple(
-        Target(each.teachers, once if each.rule in ours and not set(each.teachers) & set(live) else None)
+        Target(each.teachers, once if each.is_ours and not set(each.teachers) & set(live) else None)
         for each in dict.fromkeys(found)
         if each is not None
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from students.config import task_terms
 from students.config.student import Require
 from students.tasks.figure import FIGURES, headline
 from teachers.config.task import ANSWER_OF, AnswerName
@@ -42,6 +43,12 @@ def task_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
         for key, found, possible in _of_teacher(teacher, answer):
             wanted = " or ".join(f"`{each}`" for each in possible)
             yield ("teachers", name, key), f"`{found}` is nothing that `task: {recipe.task}` has; say {wanted}"
+        for path, told in task_terms.train_problems(recipe.task, getattr(teacher, "train", None)):
+            yield ("teachers", name, "train", *path), told
+    for kind, learners in (("students", recipe.students), ("cohorts", recipe.cohorts)):
+        for name, learner in learners.items():
+            for path, told in task_terms.task_problems(recipe.task, learner):
+                yield (kind, name, *path), told
 
 
 def _of_teacher(

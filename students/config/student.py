@@ -12,6 +12,8 @@ from teachers.config.strict import Config, ImportString, tag_or
 from teachers.config.teacher import CombineName
 from teachers.config.training import Augment, OptimizerName, PrecisionName, ScheduleName, TrainConfig, transforms_of
 
+from .distance import Distance
+
 StudentLossName = Literal["hard", "soft", "teacher_label"]
 PeerLossName = Literal["peer", "feature", "channel"]
 LossName = Literal[StudentLossName, PeerLossName]
@@ -43,12 +45,12 @@ class TermCommon(Config):
     """Null: the full weight from the first step."""
 
 
-class HardTerm(TermCommon):
-    """Cross-entropy with the labels, over the labelled rows of the batch."""
+class HardTerm(TermCommon, Distance):
+    """Cross-entropy with the labels (of several classes a row: the binary ones' sum; of numbers: a distance), over the labelled rows of the batch."""
 
     loss: Literal["hard"]
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of the target that is spread over all classes."""
+    """Share of the target that is spread over all classes, or over both outcomes of each."""
 
 
 class TeacherTermCommon(TermCommon):
@@ -58,8 +60,8 @@ class TeacherTermCommon(TermCommon):
 
     teachers: list[str] | None = Field(None, min_length=1)
     """Who is heard in this term; null: all of the student's teachers."""
-    combine: CombineName | ImportString = "mean_probability"
-    """How several teachers become one target."""
+    combine: CombineName | ImportString | None = None
+    """How several teachers become one target; null: by the mean of their probabilities, or of their numbers."""
     teacher_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
     """Of `combine: weighted`, by teacher; they are normalised to sum to 1."""
     temperature: float = Field(2.0, gt=0)
@@ -76,14 +78,14 @@ class TeacherTermCommon(TermCommon):
         return self
 
 
-class SoftTerm(TeacherTermCommon):
-    """T^2 KL(teachers || student) of softened distributions (Hinton 2015)."""
+class SoftTerm(TeacherTermCommon, Distance):
+    """T^2 KL(teachers || student) of softened distributions (Hinton 2015), of each class or of one of many; of numbers: a distance."""
 
     loss: Literal["soft"]
 
 
 class TeacherLabelTerm(TeacherTermCommon):
-    """Hard distillation: cross-entropy with the class that the combined teachers say."""
+    """Hard distillation: cross-entropy with the class, or the classes, that the combined teachers say."""
 
     loss: Literal["teacher_label"]
     temperature: float = Field(1.0, gt=0)
@@ -91,7 +93,10 @@ class TeacherLabelTerm(TeacherTermCommon):
 
 
 class ImportedTerm(TeacherTermCommon):
-    """A loss of yours: `fn(student [rows, classes], target [rows, classes], *, temperature, **arguments) -> [rows]`."""
+    """A loss of yours: `fn(student [rows, width], target [rows, width], *, temperature, **arguments) -> [rows]`.
+
+    Logits, or standardised numbers; what nobody knows of a target is NaN, where a row has more than one class or number.
+    """
 
     loss: ImportString
     arguments: dict[str, Any] = {}

@@ -19,6 +19,7 @@ from teachers.tasks.space import Space
 from teachers.users_code import imports
 from teachers.users_code.calls import calling
 
+from ..objective.squared_errors import squared_errors
 from .judged import Thresholds, Voice
 from .labelled import ROWS_AT_ONCE, Labelled
 
@@ -77,6 +78,9 @@ def hear(
     alone = {name: _combined(rows.space, [said], first, {}) for name, said in heard.items()}
     names = order or list(heard)
     keywords = {"teacher_weights": [teacher_weights[name] for name in names]} if teacher_weights else {}
+    if combine == "inverse_variance":
+        found = squared_errors([source for source in sources if source.name in names], rows.transfer_set)
+        keywords["variances"] = [found[name] for name in names]
     class_only = frozenset(source.name for source in sources if _keeps_class_only(source))
     together = _combined(rows.space, [heard[name] for name in names], combine or first, keywords)
     return Heard(alone, together, class_only)
