@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from students.tasks.class_set import probabilities
 from students.tasks.figure import FIGURES
-from students.tasks.multilabel import best_thresholds, probabilities
+from students.tasks.multilabel import best_thresholds
 from students.tasks.tasks import TASKS
 from teachers.tasks.space import Space
 

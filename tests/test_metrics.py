@@ -7,6 +7,7 @@ import torch
 
 from students.tasks import class_table, classification
 from teachers.tasks.space import Space
+from tests.judged_rows import Rows, classes
 
 
 def some_logits(rows: int = 400, classes: int = 7, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,16 +98,6 @@ def test_of_many_classes_the_largest_confusions_are_told_and_no_matrix():
     assert found["largest"][0][2] == matrix.max()
 
 
-def test_probabilities_that_are_nobodys_have_no_figures():
-    logits, labels = some_logits()
-    own = classification.all_metrics(logits, labels, logits.flip(0))
-    none = classification.all_metrics(logits, labels, logits.flip(0), sure=False)
-    kl = classification.all_metrics(logits, labels, logits.flip(0), ensemble_sure=False)
-    assert {key for key in own if none[key] is None} == {"nll", "brier", "ece", "reliability", "kl"}
-    assert {key for key in own if kl[key] is None} == {"kl"}
-    assert none["accuracy"] == own["accuracy"] and none["agreement"] == own["agreement"]
-
-
 def test_a_class_that_is_never_said_and_never_true_counts_in_no_f1():
     logits = torch.tensor([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0]])
     assert metered(logits, torch.tensor([0, 1])).figures()["macro_f1"] == 1.0
@@ -145,14 +136,14 @@ def test_kl_is_that_of_scipy_and_zero_to_oneself():
 
 def test_every_figure_is_finite_where_a_class_has_no_probability():
     logits = torch.tensor([[0.0, -1e4], [-1e4, 0.0]])
-    found = classification.all_metrics(logits, torch.tensor([1, 0]), logits.flip(0))
+    found = Rows(classes(2), torch.tensor([1, 0])).figures(logits, logits.flip(0))
     assert found["nll"] == 100.0
     assert np.isfinite([value for value in found.values() if isinstance(value, float)]).all()
 
 
 def test_agreement_is_symmetric_with_ones_on_the_diagonal():
     said = {name: some_logits(seed=seed)[0] for seed, name in enumerate("abc")}
-    matrix = np.array(classification.agreement_matrix(said)["matrix"])
+    matrix = np.array(Rows(classes(7), torch.zeros(400)).agreement(said)["matrix"])
     assert (matrix == matrix.T).all()
     assert (matrix.diagonal() == 1).all()
     assert matrix[0, 2] == (said["a"].argmax(-1) == said["c"].argmax(-1)).double().mean()

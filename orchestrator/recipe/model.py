@@ -93,7 +93,10 @@ class Recipe(Config):
         if "task" in rows:
             raise ValueError("`task` stands at the top of the recipe, not in `transfer_set`")
         task = value.get("task", DEFAULT_TASK)
-        return {**value, "transfer_set": {**rows, "task": task}} if task in get_args(TaskName) else value
+        if task not in get_args(TaskName):
+            return value
+        told = {**value, "transfer_set": {**rows, "task": task}}
+        return told | ({"search": {**told["search"], "task": task}} if isinstance(told.get("search"), Mapping) else {})
 
     def problems(self) -> list[tuple[Loc, str]]:
         """What is wrong between the parts of the recipe: (path, message)."""
@@ -165,7 +168,7 @@ class Recipe(Config):
                 cure = "`transfer_set.label` is null; say `control: false`"
                 yield (where, name, "control"), f"there are no labels to train a control with: {cure}"
             require = learner.require
-            if require is not None and (require.accuracy is not None or require.gain is not None):
+            if require is not None and (require.bars or require.gain is not None):
                 yield (where, name, "require"), "nothing can be judged without labels: `transfer_set.label` is null"
 
     def _teacher_problems(self) -> Iterator[tuple[Loc, str]]:

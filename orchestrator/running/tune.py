@@ -29,7 +29,7 @@ from ..cluster.capacity import check_room_for_trials, room_for_trials
 from ..recipe import model
 from ..recipe.load import Given, file_of, recipe_of
 from ..recipe.model import Recipe, public
-from ..recipe.search import WHILE_TRAINING, SearchConfig
+from ..recipe.search import SearchConfig
 from ..recipe.space import control_now, of_the_control, search_warnings, shared_with_control, values_now
 from ..reporting.study import section
 from ..search.on_tune import name_of, run_trials
@@ -152,12 +152,13 @@ def _study(begun: Begun, context: Context, taught: Results, at: Path, doubt: Dou
 
 
 def _check_validation(prepared: Path) -> None:
+    from teachers.tasks.labels import has_label
     from teachers.transfer_set.transfer_set import TransferSet
 
     transfer_set = TransferSet.open(prepared)
-    if not any((transfer_set.usable_labels(segment) >= 0).any() for segment in transfer_set.of("validation")):
+    if not any(has_label(transfer_set.usable_labels(segment)).any() for segment in transfer_set.of("validation")):
         raise RecipeError(
-            "search.metric: validation.accuracy would never be reported: no row of the validation split has a label; "
+            "search.metric would never be reported: no row of the validation split has a label; "
             "give `transfer_set.split.validation` a share, or rows with labels"
         )
 
@@ -176,7 +177,7 @@ def _job(context: Context, taught: Results, heard: "Mapping[str, Source]", scrat
         gpus=context.cluster.gpus(learner.resources),
         user_path=context.user_path,
         trust=recipe.trusted(),
-        measures=not set(search.metrics) <= WHILE_TRAINING,
+        measures=not search.is_known_while_training,
         folder=scratch,
         in_population=search.algorithm == "pbt",
         log_as=Carried.from_here(),

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from teachers.config.bars import Bars
 from teachers.config.preprocess import Preprocess
 from teachers.config.resources import Resources
 from teachers.config.strict import Config, ImportString, tag_or
@@ -196,13 +197,11 @@ def control_train(control: bool | ControlTrain, train: StudentTrain) -> StudentT
     return control.on(train) if isinstance(control, ControlTrain) else train
 
 
-class Require(Config):
-    """Quality gates, on the test split: exit code 3 for what falls below."""
+class Require(Bars):
+    """Quality gates, on the test split: exit code 3 for what misses one. Besides `gain`, any figure of the task by its key, the mean over seeds: at least so much, or at most where less is better."""
 
-    accuracy: float | None = Field(None, ge=0, le=1)
-    """Of the student, the mean over seeds."""
-    gain: float | None = Field(None, ge=-1, le=1)
-    """Student's accuracy minus its control's: the lower end of the 95% interval, so it needs a control and two seeds."""
+    gain: float | None = None
+    """How much better the student's headline is than its control's, in the units of that figure: the lower end of the 95% interval, so it needs a control and two seeds."""
 
 
 def check_teachers(objective: Sequence[TermCommon], teachers: list[str]) -> None:

@@ -1,7 +1,6 @@
 """One class of C holds of a row; a label is its number, or -1 where nobody knows. What is said are logits, f32[N, C]."""
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from statistics import fmean
 from typing import Any
 
@@ -9,10 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from teachers.models.adapters import look_like_probabilities
 from teachers.tasks.space import Space
 
+from .class_table import by_class, confusion
 from .meter import RowMeter, mean
-from .task import Task
+from .standing import Standing, binomial
+from .task import Document, Model, Task
 
 NUM_BINS = 15
 LEAST_LOG_P = -100.0
@@ -64,6 +66,9 @@ class ClassMeter(RowMeter):
                 return mean(parts["brier"], weights)
             case _:
                 return expected_calibration_error(self.reliability(weights))
+
+    def details(self) -> Document:
+        return {"reliability": self.reliability()}
 
     def counts(self, weights: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """By class, f64[C]: rows that are of it and said to be, that are of it, that are said to be."""
@@ -131,37 +136,116 @@ def kl(ensemble: Tensor, model: Tensor) -> float:
     )
 
 
-def all_metrics(
-    logits: Tensor, labels: Tensor, ensemble: Tensor | None = None, *, sure: bool = True, ensemble_sure: bool = True
-) -> dict[str, Any]:
-    """Every figure of one model; `agreement` and `kl` only beside an ensemble.
-
-    `sure`, `ensemble_sure`: whether the probabilities are what the model (the ensemble) says. Where they are made of
-    classes alone they say nothing of it, and figures of them are None.
-    """
-    meter = ClassMeter(Space("classification", tuple(map(str, range(logits.shape[-1])))))
-    meter.update(logits, labels)
-    figures: dict[str, Any] = {**meter.figures(), "reliability": meter.reliability()}
-    if not sure:
-        figures |= dict.fromkeys(("nll", "brier", "ece", "reliability"))
-    if ensemble is not None:
-        both = sure and ensemble_sure
-        figures |= {"agreement": agreement(logits, ensemble), "kl": kl(ensemble, logits) if both else None}
-    return figures
-
-
-def agreement_matrix(logits: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Top-1 agreement of everyone with everyone: `names` and a symmetric `matrix` with ones on its diagonal."""
-    names = list(logits)
-    matrix = [[1.0] * len(names) for _ in names]
-    for (i, one), (j, other) in combinations(enumerate(names), 2):
-        matrix[i][j] = matrix[j][i] = agreement(logits[one], logits[other])
-    return {"names": names, "matrix": matrix}
-
-
 def right(said: Tensor, labels: Tensor, space: Space) -> Tensor:
     """1 where the class is right, else 0, f64[N]."""
     return (said.argmax(-1) == labels).double()
 
 
-CLASSIFICATION = Task(name="classification", meter=ClassMeter, merits=right, is_mean_of_merits=True)
+def beside(said: Tensor, together: Tensor, space: Space) -> Document:
+    return {"agreement": agreement(said, together), "kl": kl(together, said)}
+
+
+def tables(everybody: Mapping[str, Model], closely: Model, labels: Tensor, space: Space) -> Document:
+    """`by_class`, and of the delivered one who is looked at closely the `confusion`."""
+    unsure = {name for name, model in everybody.items() if not model.sure}
+    said = {name: model.seeds for name, model in everybody.items()}
+    return {
+        "by_class": by_class(said, labels, space.names, unsure),
+        "confusion": confusion(closely.seeds[0], labels),
+    }
+
+
+def mistakes(model: Model, together: Tensor, labels: Tensor, space: Space, count: int) -> list[tuple[int, Document]]:
+    """Rows to which a wrong class is given, the surest first."""
+    confidence, answers = torch.softmax(model.seeds[0].double(), -1).max(-1)
+    wrong = torch.nonzero(answers != labels).flatten()
+    surest = wrong[torch.argsort(confidence[wrong], descending=True, stable=True)[:count]].tolist()
+    return [
+        (
+            row,
+            {
+                "label": space.names[int(labels[row])],
+                "said": space.names[int(answers[row])],
+                "confidence": float(confidence[row]),
+                "ensemble": space.names[int(together[row].argmax())],
+            },
+        )
+        for row in surest
+    ]
+
+
+IMBALANCE = 0.1
+"""How far the share of the commonest class is above an even one before it is told beside accuracies."""
+
+
+def commonest(labels: Tensor, of_training: Tensor, space: Space) -> Document:
+    """The class with the most rows, its share of them, and how many classes have rows."""
+    counts = torch.bincount(labels)
+    name, share, classes = space.names[int(counts.argmax())], int(counts.max()) / len(labels), int((counts > 0).sum())
+    remark = f"The classes are uneven: who always answers {name!r} has an accuracy of {100 * share:.1f} %."
+    is_told = share >= 1 / classes + IMBALANCE
+    return {"class": name, "share": share, "classes": classes, "remark": remark if is_told else None}
+
+
+def standing(said: Tensor, labels: Tensor, known: Tensor, of_training: Tensor, space: Space) -> Standing:
+    """On the rows of classes that the teacher knows, by the exact binomial test."""
+    mine = known[labels]
+    meter = ClassMeter(space)
+    meter.update(said[mine], labels[mine])
+    _, true, _ = meter.counts()
+    right, rows, most = int(sum(meter.counts()[0])), int(mine.sum()), int(true.max())
+    alike = look_like_probabilities(said[mine][:, known])
+    found, name, figures = binomial(right, rows, most), space.names[int(true.argmax())], meter.figures()
+    return {
+        **found,
+        "accuracy": figures["accuracy"],
+        "figures": figures,
+        "scale": 1.0,
+        "commonest": name,
+        "like_probabilities": "0 to 1 and sum to 1 in every row" if alike else None,
+        "words": {
+            "found": f"right on {right:,} of {rows:,} {{rows}} ({right / max(rows, 1):.1%})",
+            "always": f"answering {name!r}",
+            "that": f"on {most / max(rows, 1):.1%}",
+            "constant": f"{most / max(rows, 1):.1%}",
+            "test": "one-sided exact binomial test",
+            "open": _why_open(rows, most, name),
+        },
+    }
+
+
+def _why_open(rows: int, most: int, name: str) -> str:
+    if not rows:
+        return "no {row} is of a class that it knows"
+    if most == rows:
+        return f"all {rows:,} {{rows}} are of one class, {name!r}"
+    return (
+        f"{most / rows:.1%} of the {rows:,} {{rows}} are of class {name!r}, "
+        f"so no teacher could show that it is better than always answering that"
+    )
+
+
+def unjudged(said: Tensor, space: Space) -> Document:
+    """`entropy`: the mean of the rows', in nats; `coverage`: the share of the classes that it says of some row; `said`: by
+    class, the share of rows that are said to be of it."""
+    log_p = log_probabilities(said)
+    counts = torch.bincount(said.argmax(-1), minlength=space.width)
+    return {
+        "entropy": float(-(log_p.exp() * log_p).sum(-1).mean()),
+        "coverage": float((counts > 0).double().mean()),
+        "said": dict(zip(space.names, (counts.double() / len(said)).tolist(), strict=True)),
+    }
+
+
+CLASSIFICATION = Task(
+    name="classification",
+    meter=ClassMeter,
+    merits=right,
+    is_mean_of_merits=True,
+    beside=beside,
+    tables=tables,
+    mistakes=mistakes,
+    commonest=commonest,
+    standing=standing,
+    unjudged=unjudged,
+)

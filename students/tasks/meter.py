@@ -9,6 +9,7 @@ from torch import Tensor
 from teachers.config.task import TaskName
 
 from .figure import FIGURES
+from .task import Document
 
 ROWS_AT_ONCE = 1 << 16
 """Of what is said; no figure depends on it."""
@@ -41,6 +42,9 @@ class RowMeter(ABC):
     ) -> dict[str, float | None]:
         weights = None if row_weights is None else row_weights.double()
         return {key: self._figure(key, weights) for key in self._keys if keys is None or key in keys}
+
+    def details(self) -> Document:
+        return {}
 
     @abstractmethod
     def _nothing(self) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,9 @@
 """Any of C classes hold of a row, each with a logit of its own; a label is 1, 0, or -1 where nobody knows.
 
-A class is said where its probability reaches its threshold: 0.5, or the one with the best F1 on validation. Macro
-figures are means over the classes for which they are defined; unknown elements count nowhere.
+A class is said where its probability reaches its threshold: 0.5, or the one with the best F1 on validation.
 """
 
-from collections.abc import Sequence
-from statistics import fmean
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,116 +11,11 @@ from torch import Tensor
 
 from teachers.tasks.space import Space
 
-from .meter import RowMeter, mean
-from .ranking import Ranked, average_precision, placements
-from .task import Task
-
-LEAST_LOG_P = -100.0
-"""Logarithms of probabilities stop here, as in torch's binary cross-entropy."""
-THRESHOLD = 0.5
-"""Of a class that validation tells nothing of: none of its rows there has it."""
-
-
-def probabilities(said: Tensor) -> Tensor:
-    """f64 of logits, each class for itself."""
-    return said.double().sigmoid()
-
-
-def nll(said: Tensor, labels: Tensor) -> Tensor:
-    """-log p of what is so, in nats, f64[rows, C]; 0 where nobody knows."""
-    signed = torch.where(labels > 0, said.double(), -said.double())
-    return torch.where(labels < 0, 0.0, -F.logsigmoid(signed).clamp_min(LEAST_LOG_P))
-
-
-class ClassSetMeter(RowMeter):
-    """Keeps logits and labels, for ranking needs them all."""
-
-    def __init__(self, space: Space, thresholds: Sequence[float] | None = None) -> None:
-        super().__init__("multilabel")
-        self.width = space.width
-        self.thresholds = torch.tensor(thresholds or [THRESHOLD] * space.width, dtype=torch.float64)
-        self._ranked: list[tuple[Tensor, Ranked]] = []
-
-    def _nothing(self) -> tuple[Tensor, Tensor]:
-        return torch.empty(0, self.width), torch.empty(0, self.width, dtype=torch.int8)
-
-    def _kept(self, said: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        self._ranked = []
-        judged = (labels >= 0).any(1)
-        said, labels = said[judged].float(), labels[judged]
-        known = (labels >= 0).sum(1)
-        is_said = probabilities(said) >= self.thresholds.to(said.device)
-        return {
-            "said": said,
-            "label": labels.to(torch.int8),
-            "is_said": is_said,
-            "nll": nll(said, labels).sum(1),
-            "known": known.to(torch.int32),
-        }
-
-    def _figure(self, key: str, weights: Tensor | None) -> float | None:
-        return {
-            "macro_average_precision": self._macro_average_precision,
-            "micro_f1": self._micro_f1,
-            "macro_f1": self._macro_f1,
-            "nll": self._nll,
-        }[key](weights)
-
-    def average_precisions(self, weights: Tensor | None = None) -> list[float | None]:
-        """Of each class."""
-        if weights is None:  # once: what is sorted is not kept
-            return [self._average_precision(*self._ranking(number), number, None) for number in range(self.width)]
-        if not self._ranked:
-            self._ranked = [self._ranking(number) for number in range(self.width)]
-        return [self._average_precision(*ranking, number, weights) for number, ranking in enumerate(self._ranked)]
-
-    def _ranking(self, number: int) -> tuple[Tensor, Ranked]:
-        parts = self.parts()
-        known = (parts["label"][:, number] >= 0).nonzero().flatten()
-        return known, Ranked.of(parts["said"][known, number])
-
-    def _average_precision(self, known: Tensor, ranked: Ranked, number: int, weights: Tensor | None) -> float | None:
-        is_of = self.parts()["label"][known, number] > 0
-        return average_precision(ranked, is_of, None if weights is None else weights[known])
-
-    def counts(self, weights: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """By class, f64[C]: known rows that have it and are said to, that have it, that are said to."""
-        parts = self.parts()
-        true, is_said = parts["label"] > 0, parts["is_said"] & (parts["label"] >= 0)
-        both, true, is_said = (_summed(each, weights) for each in (true & is_said, true, is_said))
-        return both, true, is_said
-
-    def _macro_average_precision(self, weights: Tensor | None) -> float | None:
-        return over_classes(self.average_precisions(weights))
-
-    def _micro_f1(self, weights: Tensor | None) -> float | None:
-        both, true, is_said = (float(each.sum()) for each in self.counts(weights))
-        return 2 * both / (true + is_said) if true + is_said else None
-
-    def _macro_f1(self, weights: Tensor | None) -> float | None:
-        both, true, is_said = self.counts(weights)
-        met = true + is_said > 0
-        return float((2 * both[met] / (true + is_said)[met]).mean()) if met.any() else None
-
-    def _nll(self, weights: Tensor | None) -> float | None:
-        parts = self.parts()
-        known = parts["known"].double()
-        total = mean(parts["nll"], weights)
-        per_row = mean(known, weights)
-        return None if total is None or not per_row else total / per_row
-
-
-def _summed(flags: Tensor, weights: Tensor | None) -> Tensor:
-    """Of bool[rows, C] by class, f64[C]; a column at a time, so that nothing of eight bytes an element is made."""
-    if weights is None:
-        return flags.sum(0).double()
-    return torch.stack([weights[flags[:, number]].sum() for number in range(flags.shape[1])])
-
-
-def over_classes(found: Sequence[float | None]) -> float | None:
-    """The mean of those that are defined."""
-    defined = [each for each in found if each is not None]
-    return fmean(defined) if defined else None
+from .class_set import LEAST_LOG_P, THRESHOLD, ClassSetMeter, over_classes, probabilities
+from .figure import headline
+from .ranking import Ranked, placements
+from .standing import Standing, by_permutation, interval
+from .task import Document, Model, Task
 
 
 def merits(said: Tensor, labels: Tensor, space: Space) -> Tensor:
@@ -131,7 +24,7 @@ def merits(said: Tensor, labels: Tensor, space: Space) -> Tensor:
     Like the headline it asks how each class ranks rows and not how sure a network is: whoever scales a class's logits
     has the same.
     """
-    total, known = torch.zeros(len(labels), dtype=torch.float64), labels >= 0
+    total, known = torch.zeros(len(labels), dtype=torch.float64), (labels >= 0) & ~said.isnan()
     for number in range(space.width):
         rows = known[:, number].nonzero().flatten()
         total[rows] += placements(Ranked.of(said[rows, number]), labels[rows, number] > 0)
@@ -162,10 +55,169 @@ def _best_threshold(scores: Tensor, is_of: Tensor) -> float:
     return middle if middle > below else here
 
 
+def beside(said: Tensor, together: Tensor, space: Space) -> Document:
+    """`agreement`: the share of (row, class) of which both say the same at a probability of 0.5; `kl`: the mean over them
+    of KL(together || said) of whether the class holds, in nats."""
+    known = ~(said.isnan() | together.isnan())
+    mine, theirs = said[known].double(), together[known].double()
+    if not len(mine):
+        return {"agreement": None, "kl": None}
+    p = theirs.sigmoid()
+    divergence = p * (_log_p(theirs) - _log_p(mine)) + (1 - p) * (_log_p(-theirs) - _log_p(-mine))
+    return {"agreement": float(((mine >= 0) == (theirs >= 0)).double().mean()), "kl": float(divergence.mean())}
+
+
+def _log_p(logits: Tensor) -> Tensor:
+    return F.logsigmoid(logits).clamp_min(LEAST_LOG_P)
+
+
+def tables(everybody: Mapping[str, Model], closely: Model, labels: Tensor, space: Space) -> Document:
+    """`by_class`: of each class its rows, and by name what is said of it, its figures and its threshold."""
+    found = {name: [_by_class(*each, labels, space) for each in _seeds(model)] for name, model in everybody.items()}
+    return {
+        "by_class": {
+            "classes": list(space.names),
+            "support": (labels > 0).sum(0).tolist(),
+            "known": (labels >= 0).sum(0).tolist(),
+            **{
+                figure: {
+                    name: [over_classes(values) for values in zip(*(each[figure] for each in seeds), strict=True)]
+                    for name, seeds in found.items()
+                }
+                for figure in ("said", "recall", "precision", "f1", "average_precision", "threshold")
+            },
+        }
+    }
+
+
+def _seeds(model: Model) -> Iterator[tuple[Tensor, Sequence[float] | None]]:
+    thresholds = model.thresholds if len(model.thresholds) == len(model.seeds) else [None] * len(model.seeds)
+    yield from zip(model.seeds, thresholds, strict=True)
+
+
+def _by_class(
+    said: Tensor, thresholds: Sequence[float] | None, labels: Tensor, space: Space
+) -> dict[str, list[float | None]]:
+    meter = ClassSetMeter(space, thresholds)
+    meter.update(said, labels)
+    both, true, is_said = (each.tolist() for each in meter.counts())
+    counts = [*zip(both, true, is_said, strict=True)]
+    return {
+        "said": is_said,
+        "recall": [hits / rows if rows else None for hits, rows, _ in counts],
+        "precision": [hits / rows if rows else None for hits, _, rows in counts],
+        "f1": [2 * hits / (rows + others) if rows + others else None for hits, rows, others in counts],
+        "average_precision": meter.average_precisions(),
+        "threshold": meter.thresholds.tolist(),
+    }
+
+
+def mistakes(model: Model, together: Tensor, labels: Tensor, space: Space, count: int) -> list[tuple[int, Document]]:
+    """Rows of which a class is said, or is not, that the probability of the other is least of; each with all its classes."""
+    said, thresholds = next(_seeds(model))
+    p = probabilities(said)
+    at = torch.tensor(thresholds or [THRESHOLD] * space.width, dtype=torch.float64)
+    is_wrong = ((p >= at) != (labels > 0)) & (labels >= 0)
+    surety = torch.where(is_wrong, torch.where(labels > 0, 1 - p, p), -1.0).amax(1)
+    rows = torch.argsort(surety, descending=True, stable=True)[:count]
+    return [
+        (
+            row,
+            {
+                "label": _named(labels[row] > 0, space),
+                "said": _named(p[row] >= at, space),
+                "confidence": float(surety[row]),
+                "ensemble": _named(together[row] >= 0, space),
+            },
+        )
+        for row in rows[surety[rows] >= 0].tolist()
+    ]
+
+
+def _named(flags: Tensor, space: Space) -> str:
+    return ", ".join(name for name, holds in zip(space.names, flags.tolist(), strict=True) if holds) or NO_CLASS
+
+
+NO_CLASS = "none"
+
+
+def frequencies(labels: Tensor, space: Space) -> Tensor:
+    """Of each class the share of the rows where it is known that have it, f64[C]; 0 where nobody knows it."""
+    return (labels > 0).double().sum(0) / (labels >= 0).double().sum(0).clamp_min(1)
+
+
+def commonest(labels: Tensor, of_training: Tensor, space: Space) -> Document:
+    """What it comes to to give every row the frequencies of the training rows."""
+    meter = ClassSetMeter(space)
+    meter.update(torch.logit(frequencies(of_training, space), 1e-6).float().expand(len(labels), -1), labels)
+    figures = meter.figures()
+    shown = headline("multilabel").shown(figures["macro_average_precision"])
+    remark = (
+        f"Who gives every row the frequencies of the classes in training rows has a macro AP of {shown} and "
+        f"{figures['nll']:.3f} nats per class."
+    )
+    return {"figures": figures, "remark": remark}
+
+
+def standing(said: Tensor, labels: Tensor, known: Tensor, of_training: Tensor, space: Space) -> Standing:
+    """By permutation: whether its answers have anything to do with the rows that they are given to."""
+    labels = torch.where(known, labels, -1)
+    judged = (labels >= 0).any(1)
+    said, labels = said[judged], labels[judged]
+    meter = ClassSetMeter(space)
+    meter.update(said, labels)
+    figures, rows = meter.figures(), len(labels)
+    p_value, stands = by_permutation("multilabel", ClassSetMeter, said, labels, space)
+    low, high = interval(meter, "macro_average_precision")
+    alike = bool(rows) and bool(((said >= 0) & (said <= 1) | said.isnan()).all())
+    shown = headline("multilabel").shown(figures["macro_average_precision"])
+    by_chance = over_classes([share for share in frequencies(labels, space).tolist() if share])
+    constant = headline("multilabel").shown(by_chance)
+    return {
+        "rows": rows,
+        "figures": figures,
+        "low": low,
+        "high": high,
+        "scale": 1.0,
+        "p_value": p_value,
+        "stands": stands,
+        "like_probabilities": "0 to 1 in every row" if alike else None,
+        "words": {
+            "found": f"macro AP {shown} on {rows:,} {{rows}}",
+            "always": "giving every row the same answer",
+            "that": f"has {constant}",
+            "constant": constant,
+            "test": "one-sided permutation test",
+            "open": "no {row} has a class that it knows"
+            if by_chance is None
+            else f"of {rows:,} {{rows}} no teacher could show that it is better than always giving the same answer",
+        },
+    }
+
+
+def unjudged(said: Tensor, space: Space) -> Document:
+    """`entropy`: the mean over rows and classes, in nats; `coverage`: the share of the classes that it says of some row;
+    `said`: by class, the share of rows of which it is said, at a probability of 0.5."""
+    p, known = probabilities(said), ~said.isnan()
+    entropy = -(p * _log_p(said.double()) + (1 - p) * _log_p(-said.double()))
+    shares = (said >= 0).double().mean(0)
+    return {
+        "entropy": float(entropy[known].mean()),
+        "coverage": float((shares > 0).double().mean()),
+        "said": dict(zip(space.names, shares.tolist(), strict=True)),
+    }
+
+
 MULTILABEL = Task(
     name="multilabel",
     meter=ClassSetMeter,
     merits=merits,
     is_mean_of_merits=False,
+    beside=beside,
+    tables=tables,
+    mistakes=mistakes,
+    commonest=commonest,
+    standing=standing,
+    unjudged=unjudged,
     thresholds=best_thresholds,
 )
