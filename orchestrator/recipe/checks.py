@@ -97,7 +97,7 @@ def _import_strings(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield f"{where}.preprocess.function", preprocess.function
         for number, term in enumerate(getattr(config, "objective", ())):
             for key in ("loss", "combine"):
-                if ":" in (value := getattr(term, key, "")):
+                if ":" in (value := getattr(term, key, None) or ""):
                     yield f"{where}.objective.{number}.{key}", value
 
 
