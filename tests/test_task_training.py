@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score, log_loss, root_mean_squared
 from students.data.batches import Batches
 from students.data.shared import SharedData
 from students.fitting.fit import fit
+from students.measuring.ensemble import save_ensemble
 from students.objective.class_weights import class_weights
 from students.runs.best import delivered
 from students.runs.run import Live
@@ -441,3 +442,17 @@ def test_a_network_that_says_too_little_is_told_what_the_task_needs(sets, tmp_pa
             RecipeError, match=rf"gives \[32, 9\] for 32 rows, expected \[32, {len(LABELS[task])}\]: {told}"
         ):
             trained(run)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_ensemble_says_the_mean_of_its_members(task, sets, tmp_path):
+    runs = [make_run(tmp_path, sets[task], objective=[HARD], labelled_only=True, seed=seed) for seed in (0, 1, 2)]
+    fit(runs, SESSION)
+    save_ensemble(tmp_path / "together", [run.folder for run in runs])
+    inputs = sets[task].inputs(sets[task].of("test")[0])
+    said = [load_model(run.folder)(inputs).numpy() for run in runs]
+    together = load_model(tmp_path / "together")(inputs).numpy()
+    if task == "multilabel":
+        np.testing.assert_allclose(expit(together), np.mean([expit(each) for each in said], 0), atol=1e-5)
+    else:
+        np.testing.assert_allclose(together, np.mean(said, 0), rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Several networks as one model: the mean of their probabilities. What `deliver: ensemble` exports."""
+"""Several networks as one model: the mean of their probabilities, or of their numbers. What `deliver: ensemble` exports."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,8 @@ def save_ensemble(folder: Path, members: Sequence[Path]) -> None:
             raise RecipeError(
                 f"{member} preprocesses otherwise than {members[0]}; `deliver: ensemble` needs one preprocess"
             )
-    arguments = {"members": [{"model": config.model, "arguments": dict(config.arguments)} for config in configs]}
+    made = [{"model": config.model, "arguments": dict(config.arguments)} for config in configs]
+    arguments = {"members": made, "answer": first.space.answer}
     state = {
         f"members.{number}.{name}": tensor
         for number, member in enumerate(members)
