@@ -1,11 +1,14 @@
 """What a recipe may ask of each task, and how it is refused what the task does not have."""
 
+import math
+
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from students.config.cohort import CohortConfig
 from students.config.student import StudentConfig, Term
 from students.config.task_terms import combine_of, task_problems, train_problems
+from students.tasks.figure import rank
 from teachers.config.training import TrainConfig
 
 COHORT = TypeAdapter(CohortConfig)
@@ -98,3 +101,10 @@ def test_teachers_are_combined_by_their_mean_where_nobody_says_how():
 def test_a_field_of_another_distance_is_refused(fields, message):
     with pytest.raises(ValidationError, match=message):
         TypeAdapter(Term).validate_python({"loss": "hard", **fields})
+
+
+def test_of_two_looks_the_first_figure_that_differs_decides_and_no_number_is_the_worst():
+    ranks = [rank("regression", {"rmse": rmse, "mae": mae}) for rmse, mae in ((1, 5), (1, 4), (2, 1), (math.nan, 0))]
+    assert sorted(ranks, reverse=True) == [ranks[1], ranks[0], ranks[2], ranks[3]]
+    undefined = {"macro_average_precision": None}
+    assert rank("multilabel", undefined | {"nll": 1.0}) > rank("multilabel", undefined | {"nll": 2.0})

@@ -33,7 +33,7 @@ PEER_TEMPERATURE: dict[MethodName, float] = {
 """Where the recipe says nothing; the papers' own, where they name one."""
 
 
-class PeerTerm(TermCommon, Distance):
+class PeerTerm(Distance, TermCommon):
     """T^2 KL(peers || member) of softened distributions, of numbers a distance: what the others say now, or what the method makes of it."""
 
     loss: Literal["peer"]

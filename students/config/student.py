@@ -39,13 +39,14 @@ class Ramp(Config):
 class TermCommon(Config):
     """What every term of an objective has."""
 
+    loss: str
     weight: float = Field(1.0, ge=0)
     """Factor of this term in the objective."""
     ramp: Ramp | None = None
     """Null: the full weight from the first step."""
 
 
-class HardTerm(TermCommon, Distance):
+class HardTerm(Distance, TermCommon):
     """Cross-entropy with the labels (of several classes a row: the binary ones' sum; of numbers: a distance), over the labelled rows of the batch."""
 
     loss: Literal["hard"]
@@ -55,8 +56,6 @@ class HardTerm(TermCommon, Distance):
 
 class TeacherTermCommon(TermCommon):
     """What every term has that listens to teachers."""
-
-    loss: str
 
     teachers: list[str] | None = Field(None, min_length=1)
     """Who is heard in this term; null: all of the student's teachers."""
@@ -78,7 +77,7 @@ class TeacherTermCommon(TermCommon):
         return self
 
 
-class SoftTerm(TeacherTermCommon, Distance):
+class SoftTerm(Distance, TeacherTermCommon):
     """T^2 KL(teachers || student) of softened distributions (Hinton 2015), of each class or of one of many; of numbers: a distance."""
 
     loss: Literal["soft"]

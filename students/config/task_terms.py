@@ -90,7 +90,7 @@ def _term_problems(task: TaskName, term: TermCommon, temperature: float | None) 
             yield ("combine",), _expected(task, f"is {term.combine!r}", rules)
     if isinstance(term, ImportedTerm):
         return
-    loss: LossName = term.loss  # type: ignore[attr-defined]
+    loss: LossName = term.loss  # type: ignore[assignment]
     if loss not in KEYWORDS[task]:
         losses = [name for name in KEYWORDS[task] if name in get_args(StudentLossName)]
         yield ("loss",), _expected(task, f"is {loss!r}", losses)

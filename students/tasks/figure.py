@@ -3,6 +3,7 @@
 Knows nothing of torch: a recipe is checked by it, and pages are written with it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -197,6 +198,9 @@ def figure(task: TaskName, key: str) -> Figure:
 
 
 def rank(task: TaskName, found: Mapping[str, float | None]) -> tuple[float, ...]:
-    """Of what a look found: the larger, the better. What is not defined, for no network is, decides nothing."""
-    known = ((figure(task, key), found.get(key)) for key in LOOKS[task])
-    return tuple(each.sign * value if value is not None else 0.0 for each, value in known)
+    """Of what a look found: the larger, the better; one that is no number is the worst.
+
+    What is not defined decides nothing: it is so of no network.
+    """
+    ranks = [figure(task, key).sign * (found.get(key) or 0.0) for key in LOOKS[task]]
+    return tuple(-math.inf if math.isnan(each) else each for each in ranks)
