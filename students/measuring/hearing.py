@@ -5,7 +5,6 @@ Knows nothing of students; the pipeline says whose stores, and which combination
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
