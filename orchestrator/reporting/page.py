@@ -29,7 +29,7 @@ from . import plots
 from .by_class import class_table, confusions, mistakes
 from .by_value import pictures, value_table
 from .comparison import page_table
-from .headline import curves_of, deep_link, learners, means_of, percent, remarks, spread, task_of
+from .headline import about_units, curves_of, deep_link, learners, means_of, percent, remarks, spread, task_of
 from .study_page import Plot, study_page
 from .study_plots import label_of
 from .unjudged import SAID
@@ -75,7 +75,7 @@ def page(report: Mapping[str, Any]) -> str:
         first=first,
         test=f"test_{first.key}",
         together_by=TOGETHER_BY[task_of(report)],
-        explained=EXPLAINED[task_of(report)],
+        explained=" ".join([EXPLAINED[task_of(report)], *about_units(task_of(report), _names(report))]),
         unsure=_are_unsure(report),
         before=[first, *others[: BEFORE_THE_GAIN - 1]],
         after=[*others[BEFORE_THE_GAIN - 1 :], *BESIDE[task_of(report)]],
@@ -108,6 +108,10 @@ def _are_unsure(report: Mapping[str, Any]) -> bool:
     """Whether somebody who teaches gave no probabilities where figures are of them."""
     keys = [figure.key for figure in FIGURES[task_of(report)] if figure.of_probabilities]
     return any(teacher[key] is None for teacher in report["teachers"].values() for key in keys)
+
+
+def _names(report: Mapping[str, Any]) -> list[str]:
+    return [*report["transfer_set"]["labelled_of_classes"]["test"]]
 
 
 def _recipe(report: Mapping[str, Any]) -> str:

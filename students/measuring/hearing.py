@@ -5,8 +5,7 @@ Knows nothing of students; the pipeline says whose stores, and which combination
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,21 +19,9 @@ from teachers.users_code import imports
 from teachers.users_code.calls import calling
 
 from ..objective.squared_errors import squared_errors
+from ..runs.run import Source
 from .judged import Thresholds, Voice
 from .labelled import ROWS_AT_ONCE, Labelled
-
-
-class Source(Protocol):
-    """Where one teacher's soft targets lie: a complete store per segment, and how its classes map."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def stores(self) -> Mapping[str, Path]: ...
-    @property
-    def class_map(self) -> Mapping[str, str | None] | None: ...
-    @property
-    def probability_floor(self) -> float: ...
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class Figure:
         """A difference with its sign, which is + for the better one: `+6.0` points, `+0.31`."""
         if self.unit == "share":
             return _signed(f"{100 * difference:+.1f}")
-        return _signed(f"{difference:+.3f}" if self.unit != "label" else significant(difference, sign="+"))
+        return _signed(f"{difference:+.3f}" if self.unit != "label" else significant(difference, 3, sign="+"))
 
     def half_width(self, difference: float) -> str:
         """Half an interval of differences, without a sign."""
@@ -62,14 +62,15 @@ class Figure:
 
 
 def significant(value: float, digits: int = 4, sign: Literal["", "+"] = "") -> str:
-    """`12.35`, `0.0004`, `1,234,000`: no power of ten where a person would write none."""
-    text = f"{value:{sign},.{digits}g}" if abs(value) < 10**digits else f"{float(f'{value:.{digits}g}'):{sign},.0f}"
-    return text if "e" not in text or abs(value) < 1e-4 else f"{value:{sign},.6f}".rstrip("0")
+    """`12.35`, `0.0400`, `1,234,000`."""
+    if abs(value) >= 10**digits:
+        return f"{float(f'{value:.{digits}g}'):{sign},.0f}"
+    return f"{value:{sign}#.{digits}g}".removesuffix(".") if value else "0"
 
 
 def _signed(text: str) -> str:
     is_nothing = not any(digit in text for digit in "123456789")
-    return text[1:] if is_nothing else text.replace("-", MINUS)
+    return text.lstrip("+-") if is_nothing else text.replace("-", MINUS)
 
 
 FIGURES: dict[TaskName, tuple[Figure, ...]] = {
