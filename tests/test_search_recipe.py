@@ -105,9 +105,9 @@ def test_a_space_that_cannot_be_is_refused_at_its_line(space: str, path: str, to
 @pytest.mark.parametrize(
     ("more", "space", "told"),
     [
-        ("metric: validation.acuracy", RATE, "search.metric: 'validation.acuracy' is not one of validation.accuracy, validation.nll, latency_ms, parameters, bytes, did you mean validation.accuracy?"),
-        ("metric: test.accuracy", RATE, "search.metric: 'test.accuracy' is not one of"),
-        ("metric: {latency: min}", RATE, "search.metric.latency: 'latency' is not one of"),
+        ("metric: validation.acuracy", RATE, "metric 'validation.acuracy' is none that `task: classification` has, did you mean validation.accuracy?"),
+        ("metric: test.accuracy", RATE, "metric 'test.accuracy' is none that `task: classification` has"),
+        ("metric: {latency: min}", RATE, "metric 'latency' is none that `task: classification` has, did you mean latency_ms?"),
         ("metric: {latency_ms: lowest}", RATE, "search.metric.latency_ms: 'lowest' is not one of max, min"),
         ("metric: {}", RATE, "metric is empty; expected one or more of validation.accuracy"),
         ("metric: parameters", RATE, "scheduler: asha compares trials while they train, by one figure of validation; with `metric` parameters set `scheduler: none`"),
