@@ -70,7 +70,7 @@ def test_where_nothing_differs_but_the_seeds_a_verdict_is_rare(task):
     assert len(said) - said.count("open") <= scipy.stats.binom.ppf(0.999, repetitions, 0.05)
 
 
-@pytest.mark.parametrize(("task", "word"), [("multilabel", "points of test macro AP"), ("regression", "of test RMSE (+ is less)")])  # fmt: skip
+@pytest.mark.parametrize(("task", "word"), [("multilabel", "points of test macro AP"), ("regression", "in test RMSE (+ is less)")])  # fmt: skip
 def test_a_large_gain_is_found_and_a_loss_is_one_with_plus_for_better(task, word):
     random = np.random.default_rng(1)
     better, worse = (gain_of(task, random, seeds=5, num_rows=600, gain=by, seed_sd=0.03) for by in (0.7, -0.7))
