@@ -28,7 +28,7 @@ from teachers.models.adapters import Teacher, load_teacher
 from teachers.models.folder import ModelConfig, build_module, save_model
 from teachers.process import variables
 from teachers.process.log_lines import Carried
-from teachers.transfer_set.transfer_set import Column
+from teachers.transfer_set.columns import Column
 
 ROOT = Path(__file__).parents[1]
 VALUE = "hush-0123456789"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from teachers.transfer_set.transfer_set import Column
+from teachers.transfer_set.columns import Column
 
 from .labelled import Labelled
 

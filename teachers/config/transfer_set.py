@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from .strict import Config, ImportString
+from .inputs import InputColumn, Inputs
+from .strict import DELIMITER_PATTERN, Config, ImportString
 
 FitName = Literal["squash", "crop", "pad"]
 ResampleName = Literal["bilinear", "bicubic", "lanczos", "hamming", "box", "nearest"]
@@ -35,13 +36,13 @@ class ImageFolderSource(Config):
 
 
 class CsvSource(Config):
-    """CSV with a header: numeric features, one record a row."""
+    """CSV with a header, one record a row."""
 
     kind: Literal["csv"]
     path: str
     """A file or a folder."""
-    delimiter: str = Field(",", min_length=1, max_length=1)
-    """Between two values: `";"`, `"\\t"`."""
+    delimiter: str = Field(",", pattern=DELIMITER_PATTERN)
+    """Between two values: `";"`, `"\\t"`; `auto`: what parts each file's header into the columns that the recipe names."""
 
 
 class JsonLinesSource(Config):
@@ -166,8 +167,8 @@ class TransferSetConfig(Config):
 
     source: Source
     """Where the rows come from."""
-    inputs: str | list[str]
-    """Input column, or several; numeric scalar columns are joined into one column `features`."""
+    inputs: Inputs
+    """Input column, or several: names, or mappings that say how a column is read. Numeric scalar columns are joined into one column `features`, categories into one column `categories`."""
     label: str | None
     """Column of the class; null: no row has a label."""
     classes: list[str] | None = None
@@ -194,6 +195,16 @@ class TransferSetConfig(Config):
     """Rows whose inputs are exactly those of a row of another split are counted in the report; `drop` takes them out of the split that learns or chooses: test rows stay, of the rest validation rows."""
     views: Literal[0] = 0
     """Replayable augmentations of every training row; view 0 is the row itself."""
+
+    @property
+    def input_columns(self) -> tuple[InputColumn, ...]:
+        """Every input column, with what is said of it."""
+        given = [self.inputs] if isinstance(self.inputs, str) else self.inputs
+        return tuple(InputColumn(column=each) if isinstance(each, str) else each for each in given)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(each.column for each in self.input_columns)
 
     @property
     def stratifies(self) -> Literal["no", "missing", "all"]:

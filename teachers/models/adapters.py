@@ -24,7 +24,7 @@ from ..config.teacher import (
 from ..errors import RecipeError, TeacherError
 from ..process.variables import resolved
 from ..storage import seal
-from ..transfer_set.transfer_set import Column
+from ..transfer_set.columns import Column
 from ..users_code import imports
 from ..users_code.calls import calling
 from . import estimators

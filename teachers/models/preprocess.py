@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..config.preprocess import Normalise, Preprocess
 from ..errors import RecipeError
-from ..transfer_set.transfer_set import Column, Kind
+from ..transfer_set.columns import Column, Kind
 from ..users_code.calls import calling
 from ..users_code.imports import load
 

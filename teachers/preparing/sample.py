@@ -18,25 +18,18 @@ from ..errors import DataError
 from ..sources import chunks_of, files_of, read
 from ..sources.files import Batch
 from ..storage.seal import replace as replace_file
-from ..transfer_set.transfer_set import (
-    NAME,
-    SPLITS,
-    Column,
-    Part,
-    Segment,
-    TransferSet,
-    content_hash,
-    inputs_batch,
-    ipc_file,
-    segment_digest,
-)
+from ..transfer_set.columns import Column, content_hash, inputs_batch, ipc_file
+from ..transfer_set.transfer_set import NAME, SPLITS, Part, Segment, TransferSet, segment_digest
 from .canonical import Bad, decode
+from .categories import Texts, with_codes
 from .census import judge_bad_rows
+from .dictionaries import of_few_rows
 from .look import Look
-from .moments import mean_and_std, moments
+from .moments import moments
 from .segments import write_rows
 from .shuffle import BadPosition, Reading, labels_in
 from .splits import expected_shares
+from .statistics import with_moments
 
 PLACES = 16
 """Of the source that rows are taken from."""
@@ -81,12 +74,13 @@ def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_
     inputs: list[dict[str, NDArray[Any]]] = []
     labels: list[NDArray[np.int32]] = []
     bad_rows: list[BadPosition] = []
+    texts: Texts = {}
     batches = [*_batches(told, seen.num_rows)]
     for batch in batches:
         reasons: Bad = {}
         named, _ = labels_in(told, batch.data, reasons)
         chosen = np.sort(_by_turns(named)[: -(-num_rows // len(batches))])
-        decoded, bad = decode(batch.data.take(pa.array(chosen)), told.plans, told.root)
+        decoded, bad = decode(batch.data.take(pa.array(chosen)), told.plans, told.root, texts)
         good = [at for at, row in enumerate(chosen.tolist()) if at not in bad and row not in reasons]
         bad_rows += [BadPosition(batch.positions[chosen[at]], reason) for at, reason in sorted(bad.items())]
         inputs.append({name: values[good] for name, values in decoded.items()})
@@ -97,11 +91,11 @@ def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_
         raise DataError(f"none of the rows that were looked at can be used: {bad_rows[0].reason if bad_rows else ''}")
     order = _by_turns(whole := np.concatenate(labels))[:num_rows]
     joined = {name: np.concatenate([each[name] for each in inputs])[order] for name in inputs[0]}
-    columns = []
-    for column in seen.columns:
-        mean, std = mean_and_std([moments(joined[column.name], column.kind)])
-        columns.append(replace(column, mean=mean, std=std))
-    return Sample(tuple(columns), classes, joined, whole[order])
+    columns = of_few_rows([plan.column for plan in seen.plans], joined, texts)
+    joined = with_codes(joined, columns)
+    found = [[moments(joined[column.name], column) for column in columns]]
+    columns = with_moments(columns, found)
+    return Sample(columns, classes, joined, whole[order])
 
 
 def _batches(told: Reading, num_rows: int | None) -> Iterator[Batch]:

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from ..errors import StoreError
 from ..storage.seal import drafted, local
-from ..transfer_set.transfer_set import SPLITS, Column, Segment, SplitName, TransferSet, inputs_of
+from ..transfer_set.columns import Column, inputs_of
+from ..transfer_set.transfer_set import SPLITS, Segment, SplitName, TransferSet
 from .census import Census
 from .moments import Moments, moments
-from .shuffle import PartTask, Run, ids_piece, run_batch
+from .parts import PartTask, ids_piece
+from .shuffle import Run, run_batch
 from .splits import Keys, row_hashes
 
 ROWS = pa.schema(
@@ -32,6 +34,8 @@ ROWS = pa.schema(
         ("labelled", pa.bool_()),
     ]
 )
+CONTENT = pa.field("content", pa.uint64())
+"""Beside these, where codes do not tell whether a row is unchanged: one value that nobody knows may become another."""
 
 PART_BYTES = 60 * 2**20
 """Of inputs in one part; what Arrow adds keeps it below 64 MiB."""
@@ -74,9 +78,9 @@ def plan_segments(
 
 
 def _kept(census: Census, columns: Sequence[Column], earlier: TransferSet, run: Runner) -> list[PlannedSegment]:
-    now, then = ([(c.name, c.kind, c.shape, c.wide) for c in each] for each in (columns, earlier.columns))
-    if now != then:
+    if [column.content for column in columns] != [column.content for column in earlier.columns]:
         return []
+    has_codes = any(column.kind == "category" for column in columns)
     found = []
     for segment in earlier.segments:
         there, keys = census.of(segment.split), earlier.keys(segment)
@@ -84,8 +88,10 @@ def _kept(census: Census, columns: Sequence[Column], earlier: TransferSet, run: 
         rows = np.minimum(at, there.stop - there.start - 1) + there.start
         if not np.array_equal(census.keys[rows], keys):
             return []
-        hashes = list(run(partial(part_hashes, earlier.folder, earlier.columns), [part.path for part in segment.parts]))
-        if not np.array_equal(census.content[rows], np.concatenate(hashes)):
+        of_parts = partial(part_hashes, earlier.folder, earlier.columns)
+        paths = [part.path for part in segment.parts]
+        hashes = earlier.content(segment) if has_codes else np.concatenate(list(run(of_parts, paths)))
+        if not np.array_equal(census.content[rows], hashes):
             return []
         found.append(PlannedSegment(segment.name, segment.split, rows, segment))
     return found
@@ -99,7 +105,7 @@ def part_hashes(folder: Path, columns: Sequence[Column], path: str) -> Keys:
 def part_moments(folder: Path, columns: Sequence[Column], path: str) -> list[Moments]:
     """Per column, of a part that exists."""
     inputs = inputs_of(run_batch(local(folder, path)), columns)
-    return [moments(inputs[column.name], column.kind) for column in columns]
+    return [moments(inputs[column.name], column) for column in columns]
 
 
 def part_tasks(
@@ -128,13 +134,14 @@ def keep_parts(segment: Segment, earlier: Path, folder: Path) -> None:
 
 def write_rows(path: Path, named: Mapping[str, NDArray[Any]], ids: Iterable[pa.Array]) -> None:
     """Publish `rows.arrow` of a segment, a record batch for each piece of `ids`; `named`: its other columns."""
+    schema = ROWS.append(CONTENT) if CONTENT.name in named else ROWS
     with drafted(path) as draft, draft.open("xb") as file:
-        with pa.ipc.new_file(file, ROWS) as writer:
+        with pa.ipc.new_file(file, schema) as writer:
             first = 0
             for piece in ids:
                 rows = slice(first, first + len(piece))
                 columns = {"id": piece} | {name: pa.array(values[rows]) for name, values in named.items()}
-                writer.write_batch(pa.record_batch([columns[name] for name in ROWS.names], schema=ROWS))
+                writer.write_batch(pa.record_batch([columns[name] for name in schema.names], schema=schema))
                 first += len(piece)
         file.flush()
         os.fsync(file.fileno())
