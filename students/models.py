@@ -30,12 +30,12 @@ def small_conv_net(width: int = 8, *, num_classes: int, input_shape: Sequence[in
     )
 
 
-def ensemble(members: Sequence[Mapping[str, Any]], *, num_classes: int, input_shape: Any) -> nn.Module:
+def ensemble(
+    members: Sequence[Mapping[str, Any]], *, num_classes: int, input_shape: Any, num_codes: Sequence[int] = ()
+) -> nn.Module:
     """Several networks as one: the log of their mean probability. `members`: {model, arguments} of each."""
-    made = [
-        make_module(member["model"], member["arguments"], num_classes=num_classes, input_shape=input_shape)
-        for member in members
-    ]
+    given = {"num_classes": num_classes, "input_shape": input_shape, "num_codes": num_codes}
+    made = [make_module(member["model"], member["arguments"], **given) for member in members]
     return Ensemble(made)
 
 

@@ -91,10 +91,16 @@ def label_stages(
 ) -> tuple[dict[str, Stage], dict[str, str]]:
     """By segment: the stages to build, and the keys of those that a live teacher spares."""
     statistics = digest_of([[column.name, list(column.mean), list(column.std)] for column in transfer_set.columns])
+    lacking = [
+        [column.name, list(column.mean), *([count > 0 for count in each] for each in (column.missing, column.unknown))]
+        for column in transfer_set.columns
+        if column.can_lack
+    ]
+    lacks = digest_of(lacking) if lacking else None
     classes = list(transfer_set.classes)
     stages, live = {}, {}
     for segment in transfer_set.segments:
-        stage = keys.label_stage(config, name, (segment.name, segment.digest), weights, classes, statistics)
+        stage = keys.label_stage(config, name, (segment.name, segment.digest), weights, classes, statistics, lacks)
         if config.mode == "live" and segment.split == "train":
             live[segment.name] = stage.key
         else:

@@ -12,6 +12,7 @@ from students.measuring.gain import points
 
 from . import plots
 from .by_class import class_table, confusions, mistakes
+from .columns import column_table
 from .comparison import page_table
 from .headline import OVER_SEEDS, curves_of, decimals, deep_link, learners, mean_of, percent, remarks, spread
 from .study_page import Plot, study_page
@@ -50,6 +51,7 @@ def page(report: Mapping[str, Any]) -> str:
         learners=learners(report),
         remarks=remarks(report),
         judged=dict(_judged(report)),
+        columns=column_table(report["transfer_set"]),
         compared=page_table(report["comparison"]),
         together=dict(_cohort_plots(report)),
         study=study_page(report["search"]) if "search" in report else None,

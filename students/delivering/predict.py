@@ -3,7 +3,8 @@
 Knows nothing of the command line.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +22,14 @@ SCHEMA = pa.schema([("id", pa.string()), ("class", pa.string()), ("probability",
 
 @dataclass(frozen=True)
 class Predicted:
-    """How many rows there were, and how many of them have no prediction."""
+    """How many rows there were, and how many of them have no prediction.
+
+    `unknown`: by category, rows with a value that no training row had.
+    """
 
     num_rows: int
     num_bad: int
+    unknown: Mapping[str, int]
 
 
 def predict_file(
@@ -50,10 +55,16 @@ def predict_file(
     model = load_model(folder, trust=trust, vouching=vouching)
     schema = schema_for(model.config.classes if probabilities else ())
     num_rows = num_bad = 0
+    unknown: Counter[str] = Counter()
+
+    def read() -> Iterator[Rows]:
+        for rows in rows_of(source, model.config, inputs):
+            unknown.update(rows.unknown)
+            yield rows
 
     def counted() -> Iterator[pa.RecordBatch]:
         nonlocal num_rows, num_bad
-        for batch, why in predict(model, rows_of(source, model.config, inputs), schema):
+        for batch, why in predict(model, read(), schema):
             num_rows, num_bad = num_rows + batch.num_rows, num_bad + len(why)
             for line in why:
                 tell_bad(line)
@@ -61,11 +72,11 @@ def predict_file(
 
     if output is not None:
         write_table(output, schema, counted())
-        return Predicted(num_rows, num_bad)
+        return Predicted(num_rows, num_bad, +unknown)
     for batch in counted():
         for row in batch.to_pylist():
             write_line(json_line(row))
-    return Predicted(num_rows, num_bad)
+    return Predicted(num_rows, num_bad, +unknown)
 
 
 def schema_for(classes: Sequence[str]) -> pa.Schema:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from teachers.transfer_set.columns import Column
+from teachers.transfer_set.columns import FIRST, MISSING, UNKNOWN, Column
 
 from .labelled import Labelled
 
@@ -24,7 +25,8 @@ VALUES = 16
 def confident_mistakes(said: Tensor, ensemble: Tensor, rows: Labelled) -> list[dict[str, Any]]:
     """Rows to which `said` f32[N, C] gives a wrong class, the surest first: id, classes, and what the row looks like.
 
-    `inputs` holds of each column the first `values`, or the image as `png` in base64 (not larger than 96 pixels).
+    `inputs` holds of each column the first `values` (null: missing; of categories their text, and `names`), or the image as
+    `png` in base64 (not larger than 96 pixels).
     """
     confidence, answers = torch.softmax(said.double(), -1).max(-1)
     wrong = torch.nonzero(answers != rows.labels).flatten()
@@ -53,7 +55,15 @@ def confident_mistakes(said: Tensor, ensemble: Tensor, rows: Labelled) -> list[d
 def _looks(column: Column, value: NDArray[Any], brightest: dict[str, int]) -> dict[str, Any]:
     if column.kind == "image":
         return {"column": column.name, "png": _png(value, brightest[column.name])}
-    return {"column": column.name, "values": value[:VALUES].tolist(), "of": len(value)}
+    if column.kind == "category":
+        said = [_category(int(code), known) for code, known in zip(value, column.values, strict=True)]
+        return {"column": column.name, "names": list(column.names)[:VALUES], "values": said[:VALUES], "of": len(said)}
+    numbers = [None if np.isnan(number) else number for number in value[:VALUES].tolist()]
+    return {"column": column.name, "values": numbers, "of": len(value)}
+
+
+def _category(code: int, known: Sequence[str]) -> str | None:
+    return {MISSING: None, UNKNOWN: "unknown"}[code] if code < FIRST else known[code - FIRST]
 
 
 def _png(pixels: NDArray[np.uint8], brightest: int) -> str:

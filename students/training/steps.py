@@ -65,6 +65,7 @@ class Stepper:
             run.arguments,
             num_classes=self.num_classes,
             input_shape=preprocessor.input_shape,
+            num_codes=preprocessor.num_codes,
         )
         self.module.to(session.device).train()
         self.preprocessor = preprocessor

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from . import estimators
 from .asking import asked_until_answered
 from .folder import LoadedModel, ModelConfig, build_module, load_model, load_state, read_config, read_safetensors
 from .preprocess import Preprocessor
+from .recode import Recoding
 
 Scores = np.ndarray | Tensor
 Batch = Mapping[str, np.ndarray]
@@ -78,10 +79,12 @@ def load_teacher(
     if isinstance(config, ModuleTeacher):
         return _module(config, columns, classes, trained, trust, device)
     if isinstance(config, CheckpointTeacher):
-        return _network(load_model(trained or Path(config.path), trust=trust, device=device), "logits")
+        model = load_model(trained or Path(config.path), trust=trust, device=device)
+        recoded = Recoding(model.preprocessor.columns, columns)
+        return LoadedTeacher(model.config.classes, "logits", lambda batch: model(recoded(batch)))
     if isinstance(config, SklearnTeacher):
         return _sklearn(config, columns, classes, trained)
-    return _callable(config, classes)
+    return _callable(config, classes, columns)
 
 
 def teacher_classes(config: TeacherConfig, classes: tuple[str, ...], trained: Path | None) -> tuple[str, ...]:
@@ -166,7 +169,8 @@ def _module(
         return _network(load_model(trained, trust=[*trust, *named], device=device), config.output)
     names = tuple(config.classes or classes)
     preprocessor = Preprocessor(config.preprocess, columns)
-    module = build_module(config.model, config.arguments, num_classes=len(names), input_shape=preprocessor.input_shape)
+    shapes: dict[str, Any] = {"input_shape": preprocessor.input_shape, "num_codes": preprocessor.num_codes}
+    module = build_module(config.model, config.arguments, num_classes=len(names), **shapes)
     load_state(module, _weights(config), str(config.weights), TeacherError)
     about = ModelConfig(config.model, config.arguments, names, preprocessor.resolved())
     return _network(LoadedModel(module.to(device), about, preprocessor), config.output)
@@ -217,6 +221,7 @@ def _sklearn(
         else estimators.class_names(estimator.classes_, config.classes, classes)
     )
     preprocessor = Preprocessor(config.preprocess, columns)
+    estimators.check_takes_nan(estimator, config, columns)
 
     def forward(batch: Batch) -> Scores:
         features = estimators.flat(preprocessor, batch)
@@ -227,10 +232,12 @@ def _sklearn(
     return LoadedTeacher(names, config.output, forward)
 
 
-def _callable(config: CallableTeacher, classes: tuple[str, ...]) -> Teacher:
+def _callable(config: CallableTeacher, classes: tuple[str, ...], columns: Sequence[Column]) -> Teacher:
     function, arguments = imports.load(config.function), resolved(config.arguments)
     if not callable(function):
         raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")
+    if "columns" in imports.parameters(function) and "columns" not in arguments:
+        arguments = {**arguments, "columns": tuple(columns)}  # what the codes of its categories mean
 
     def ask(batch: Batch) -> Scores:
         with calling("function", config.function):

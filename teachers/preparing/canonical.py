@@ -25,11 +25,6 @@ from .categories import Texts, hashed
 from .images import BadRow, Resize, decode_image, in_channels, resized
 from .scalars import NULLS, How, leaves, numbers
 
-FEATURES = "features"
-"""The column that numeric scalar columns are joined to."""
-CATEGORIES = "categories"
-"""The column that categories are joined to."""
-
 Bad = dict[int, str]
 """Row of the batch: why it cannot be used."""
 

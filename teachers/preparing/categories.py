@@ -82,9 +82,16 @@ def _table(values: tuple[str, ...]) -> tuple[Hashes, NDArray[np.int64]]:
     return table[order], order
 
 
-def with_codes(inputs: Mapping[str, NDArray[Any]], columns: Sequence[Column]) -> dict[str, NDArray[Any]]:
+Dictionaries = Mapping[str, Sequence[Sequence[str]]]
+"""By column of categories, the values of each of them."""
+
+
+def dictionaries_of(columns: Sequence[Column]) -> Dictionaries:
+    return {column.name: column.values for column in columns if column.kind == "category"}
+
+
+def with_codes(inputs: Mapping[str, NDArray[Any]], values: Dictionaries) -> dict[str, NDArray[Any]]:
     """Canonical inputs, where those of categories are hashes as yet."""
-    values = {column.name: column.values for column in columns if column.kind == "category"}
     return {name: coded(array, values[name]) if name in values else array for name, array in inputs.items()}
 
 

@@ -110,7 +110,9 @@ def _of_text(given: InputColumn, array: pa.Array) -> ScalarKind:
             f"{told}, names of images, which are struct<bytes, path> (as Hugging Face writes them), or the files of an image_folder"
         )
     if _most(odd, DATE):
-        raise RecipeError(f"{told}, which looks like dates; say {{column: {given.column}, as: date, unit: days}}; {named}")
+        raise RecipeError(
+            f"{told}, which looks like dates; say {{column: {given.column}, as: date, unit: days}}; {named}"
+        )
     if _most(odd, DIGITS):
         raise RecipeError(
             f"{told}, which looks like numbers{_marks(given.column, odd) or '; write plain numbers, 1234.5'}; {named}"
@@ -129,7 +131,7 @@ def _marks(name: str, text: pa.Array) -> str:
 
 
 def _most(text: pa.Array, pattern: str) -> bool:
-    return 2 * pc.sum(pc.match_substring_regex(text, pattern)).as_py() > len(text)
+    return bool(2 * pc.sum(pc.match_substring_regex(text, pattern)).as_py() > len(text))
 
 
 def _some(text: pa.Array) -> str:

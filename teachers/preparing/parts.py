@@ -15,7 +15,7 @@ from ..errors import DataError
 from ..storage.seal import replace
 from ..transfer_set.columns import Column, content_hash, inputs_batch, inputs_of, ipc_file
 from ..transfer_set.transfer_set import Part
-from .categories import with_codes
+from .categories import dictionaries_of, with_codes
 from .moments import Moments, moments
 from .shuffle import run_batch
 
@@ -49,7 +49,7 @@ def write_part(told: Writing, task: PartTask) -> tuple[Part, list[Moments]]:
         batch, rows = run_batch(told.pieces / task.runs[number]), task.rows[here]
         taken = {name: values[rows] for name, values in inputs_of(batch, told.columns).items()}
         keys[here] = batch.column("sample_key").to_numpy()[rows]
-        for name, values in with_codes(taken, told.columns).items():
+        for name, values in with_codes(taken, dictionaries_of(told.columns)).items():
             inputs[name][here] = values
         ids.append(batch.column("id").take(pa.array(rows)))
         at.append(here)

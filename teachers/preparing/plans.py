@@ -13,9 +13,9 @@ import pyarrow as pa
 from ..config.inputs import InputColumn
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError, RecipeError
-from ..transfer_set.columns import Kind
+from ..transfer_set.columns import CATEGORIES, FEATURES, Kind
 from .arrow_types import is_encoded, is_number, is_wide, leaf, shape_of
-from .canonical import CATEGORIES, FEATURES, InputPlan, payload_of
+from .canonical import InputPlan, payload_of
 from .images import BadRow, decode_image
 from .kinds import scalar_kind
 from .scalars import How
@@ -36,7 +36,8 @@ def plan_inputs(
         if kinds[each.column] is None:
             _check_whole(each)
             plans.append(_plan_column(config, each.column, sample.column(each.column), root, wide))
-    for name, kind in ((FEATURES, "number"), (CATEGORIES, "category")):
+    joined: tuple[tuple[str, Kind], ...] = ((FEATURES, "number"), (CATEGORIES, "category"))
+    for name, kind in joined:
         of_kind = [each for each in given if kinds[each.column] == kind]
         if of_kind and any(plan.name == name for plan in plans):
             raise RecipeError(
@@ -53,7 +54,10 @@ def _joined(
     """The plan of scalar columns that lie side by side."""
     names, is_category = tuple(each.column for each in given), kind == "category"
     hows = tuple(How.of(each, is_category=is_category) for each in given)
-    are_wide = [column in wide or how.unit or is_wide(sample.column(column).type) for column, how in zip(names, hows, strict=True)]
+    are_wide = [
+        column in wide or how.unit or is_wide(sample.column(column).type)
+        for column, how in zip(names, hows, strict=True)
+    ]
     return InputPlan(name, kind, names, (), (len(names),), wide=not is_category and any(are_wide), how=hows)
 
 

@@ -34,8 +34,8 @@ from .census import (
     take_census,
     without_duplicates,
 )
-from .images import COLOUR
 from .dictionaries import with_dictionaries
+from .images import COLOUR
 from .look import Look, look
 from .moments import Moments
 from .parts import PartTask, Writing, write_part

@@ -21,7 +21,7 @@ from ..storage.seal import replace as replace_file
 from ..transfer_set.columns import Column, content_hash, inputs_batch, ipc_file
 from ..transfer_set.transfer_set import NAME, SPLITS, Part, Segment, TransferSet, segment_digest
 from .canonical import Bad, decode
-from .categories import Texts, with_codes
+from .categories import Texts, dictionaries_of, with_codes
 from .census import judge_bad_rows
 from .dictionaries import of_few_rows
 from .look import Look
@@ -92,7 +92,7 @@ def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_
     order = _by_turns(whole := np.concatenate(labels))[:num_rows]
     joined = {name: np.concatenate([each[name] for each in inputs])[order] for name in inputs[0]}
     columns = of_few_rows([plan.column for plan in seen.plans], joined, texts)
-    joined = with_codes(joined, columns)
+    joined = with_codes(joined, dictionaries_of(columns))
     found = [[moments(joined[column.name], column) for column in columns]]
     columns = with_moments(columns, found)
     return Sample(columns, classes, joined, whole[order])

@@ -242,7 +242,9 @@ def _write_run(told: Reading, name: str, waiting: Sequence[Decoded]) -> Run:
         batch = batch.append_column(column, sorted_meta.column(column))
     batch = batch.append_column("label", labels.indices.fill_null(-1).cast(pa.int32()))
     if any(plan.kind == "category" for plan in told.plans):
-        write_texts(told.pieces / texts_piece(name), {each: text for rows in waiting for each, text in rows.texts.items()})
+        write_texts(
+            told.pieces / texts_piece(name), {each: text for rows in waiting for each, text in rows.texts.items()}
+        )
     replace(told.pieces / name, ipc_file(batch))
     return Run(name, len(keys), () if told.classes else tuple(labels.dictionary.to_pylist()))
 

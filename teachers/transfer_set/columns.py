@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 
 INPUT = "input."
 """Before the name of an input column in a file: it may be any word, also one of ours."""
+FEATURES = "features"
+"""The column that numeric scalar columns are joined to, and what networks take of categories."""
+CATEGORIES = "categories"
+"""The column that categories are joined to."""
 MISSING, UNKNOWN, FIRST = 0, 1, 2
 """Codes of a category: no value; a value that no training row has; the first of those that they have."""
 
