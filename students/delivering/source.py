@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from teachers.config.transfer_set import ImageFolderSource, Source, TransferSetConfig
-from teachers.errors import RecipeError, StoreError
+from teachers.errors import DataError, RecipeError, StoreError
 from teachers.models.folder import ModelConfig
 from teachers.preparing.canonical import InputPlan, decode
 from teachers.preparing.categories import Dictionaries, with_codes
@@ -22,7 +22,7 @@ from teachers.preparing.look import LOOKED_AT
 from teachers.preparing.refit import refitted
 from teachers.preparing.scalars import How
 from teachers.sources import FORMATS, File, chunks_of, files_of, read, schema_of
-from teachers.sources.files import Batch, delimiter_in, walked
+from teachers.sources.files import Batch, delimiter_in, plain, walked
 from teachers.sources.folders import SUFFIXES as IMAGES
 from teachers.transfer_set.columns import UNKNOWN
 
@@ -62,7 +62,7 @@ def rows_of(path: Path, config: ModelConfig, given: Sequence[str] = ()) -> Itera
     sources = columns_for(plans, found, given, files[0].title)
     names = list(dict.fromkeys(name for columns in sources for name in columns))
     files = [replace(file, columns=tuple(names)) for file in files]  # what else lies in an archive does not count
-    dictionaries = {each["name"]: each["values"] for each in config.preprocess["columns"] if each["kind"] == "category"}
+    dictionaries = _dictionaries(config)
     sample = _sample(files, names)
     if sample is not None:
         plans = [refitted(plan, columns, sample) for plan, columns in zip(plans, sources, strict=True)]
@@ -74,6 +74,29 @@ def rows_of(path: Path, config: ModelConfig, given: Sequence[str] = ()) -> Itera
                 yield _decoded(batch, plans, dictionaries, files[0].root, waiting)
         if waiting:
             yield Rows([at for at, _ in waiting], {row: why for row, (_, why) in enumerate(waiting)}, {})
+
+
+def canonical(config: ModelConfig, table: pa.Table, given: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    """The rows of a table with the source's columns as the model takes them, `{column: [rows, ...]}`, in their order.
+
+    `given`: as in `rows_of`. Raises RecipeError for columns that are not there or hold something else, DataError that
+    names the first row which cannot be used.
+    """
+    plans = plans_of(config)
+    sources = columns_for(plans, table.column_names, given, "the table")
+    names = list(dict.fromkeys(name for columns in sources for name in columns))
+    batch = plain(table.select(names).combine_chunks().to_batches()[0])
+    plans = [refitted(plan, columns, batch.slice(0, LOOKED_AT)) for plan, columns in zip(plans, sources, strict=True)]
+    inputs, bad = decode(batch, plans, None)
+    if bad:
+        row = min(bad)
+        raise DataError(f"{len(bad):,} of {batch.num_rows:,} rows cannot be used, the first is row {row}: {bad[row]}")
+    return with_codes(inputs, _dictionaries(config))
+
+
+def _dictionaries(config: ModelConfig) -> Dictionaries:
+    columns = config.preprocess["columns"]
+    return {column["name"]: column["values"] for column in columns if column["kind"] == "category"}
 
 
 def plans_of(config: ModelConfig) -> list[InputPlan]:

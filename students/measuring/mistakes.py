@@ -25,7 +25,7 @@ VALUES = 16
 def confident_mistakes(said: Tensor, ensemble: Tensor, rows: Labelled) -> list[dict[str, Any]]:
     """Rows to which `said` f32[N, C] gives a wrong class, the surest first: id, classes, and what the row looks like.
 
-    `inputs` holds of each column the first `values` (null: missing; of categories their text, and `names`), or the image as
+    `inputs` holds of each column the first `values` (null: missing; of categories their text) and their `names`, or the image as
     `png` in base64 (not larger than 96 pixels).
     """
     confidence, answers = torch.softmax(said.double(), -1).max(-1)
@@ -34,6 +34,7 @@ def confident_mistakes(said: Tensor, ensemble: Tensor, rows: Labelled) -> list[d
     names = rows.transfer_set.classes
     places = [rows.place(number) for number in surest]
     inputs = [rows.transfer_set.inputs(segment, row, 1) for segment, row in places]
+    made_of = {made["name"]: made["sources"] for made in rows.transfer_set.made_of}
     brightest = {
         column.name: max((int(each[column.name].max()) for each in inputs), default=0)
         for column in rows.transfer_set.columns
@@ -46,20 +47,24 @@ def confident_mistakes(said: Tensor, ensemble: Tensor, rows: Labelled) -> list[d
             "said": names[int(answers[number])],
             "confidence": float(confidence[number]),
             "ensemble": names[int(ensemble[number].argmax())],
-            "inputs": [_looks(column, shown[column.name][0], brightest) for column in rows.transfer_set.columns],
+            "inputs": [
+                _looks(column, shown[column.name][0], brightest, made_of.get(column.name, ()))
+                for column in rows.transfer_set.columns
+            ],
         }
         for number, (segment, row), shown in zip(surest, places, inputs, strict=True)
     ]
 
 
-def _looks(column: Column, value: NDArray[Any], brightest: dict[str, int]) -> dict[str, Any]:
+def _looks(column: Column, value: NDArray[Any], brightest: dict[str, int], made_of: Sequence[str]) -> dict[str, Any]:
     if column.kind == "image":
         return {"column": column.name, "png": _png(value, brightest[column.name])}
     if column.kind == "category":
         said = [_category(int(code), known) for code, known in zip(value, column.values, strict=True)]
         return {"column": column.name, "names": list(column.names)[:VALUES], "values": said[:VALUES], "of": len(said)}
     numbers = [None if np.isnan(number) else number for number in value[:VALUES].tolist()]
-    return {"column": column.name, "values": numbers, "of": len(value)}
+    names = {"names": list(made_of)[:VALUES]} if len(made_of) == len(value) > 1 else {}
+    return {"column": column.name, **names, "values": numbers, "of": len(value)}
 
 
 def _category(code: int, known: Sequence[str]) -> str | None:

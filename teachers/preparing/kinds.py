@@ -107,7 +107,7 @@ def _of_text(given: InputColumn, array: pa.Array) -> ScalarKind:
     named = f"{{column: {given.column}, as: category}} takes it for names"
     if all(value.lower().endswith(SUFFIXES) for value in odd.to_pylist()):
         raise RecipeError(
-            f"{told}, names of images, which are struct<bytes, path> (as Hugging Face writes them), or the files of an image_folder"
+            f"{told}, names of files; images are struct<bytes, path> (as Hugging Face writes them), or the files of an image_folder"
         )
     if _most(odd, DATE):
         raise RecipeError(
