@@ -33,6 +33,10 @@ def plan_inputs(
     wide = {name for name, types in typed.items() if any(is_wide(leaf(kind)[0]) for kind in types)}
     plans = []
     for each in given:
+        if each.most_common is not None and kinds[each.column] != "category":
+            raise RecipeError(
+                f"transfer_set.inputs: `most_common` is of categories, and column {each.column!r} is none"
+            )
         if kinds[each.column] is None:
             _check_whole(each)
             plans.append(_plan_column(config, each.column, sample.column(each.column), root, wide))

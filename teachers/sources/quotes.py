@@ -28,7 +28,7 @@ class Watched:
         self.line, self.opened_in = 1, 0
         """The line of the next byte; the line of the quote that is open, 0 for none."""
         self.before, self.held = NEWLINE, b""
-        """The byte before the next one, and the last byte that was read: what follows it is not known yet."""
+        """The byte before the next one; what was read, and what follows it is not known yet."""
         self.closed = False
 
     def read(self, size: int = -1) -> bytes:
@@ -46,12 +46,12 @@ class Watched:
         )
 
     def _look(self, found: bytes) -> None:
-        """At all but the last byte, which is kept until what follows it is known; at the end at that, too."""
+        """At all but the last byte, and quotes before it, which are kept until what follows them is known; at the end at those, too."""
         whole = self.held + found
-        rest = whole[-1:] if found else bytes([NEWLINE])
-        part = np.frombuffer(whole if not found else whole[:-1], np.uint8)
-        self._look_at(part, np.append(part[1:], np.uint8(rest[0])))
-        self.held = whole[-1:] if found else b""
+        part = whole[:-1].rstrip(b'"') if found else whole
+        self.held = whole[len(part) :]
+        following = np.frombuffer(whole[1 : len(part) + 1] if found else whole[1:] + b"\n", np.uint8)
+        self._look_at(np.frombuffer(part, np.uint8), following)
         if not found and self.opened_in:
             raise self.told("and the file ends before it is closed: all rows after it would be one value")
 
