@@ -5,7 +5,7 @@ Knows nothing of the command line.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ class Predicted:
 
     num_rows: int
     num_bad: int
-    unknown: Mapping[str, int]
+    unknown: Mapping[str, int] = field(default_factory=dict)
 
 
 def predict_file(

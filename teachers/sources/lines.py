@@ -99,13 +99,15 @@ def read_csv(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batch]
 
 
 def _blocks(opened: Any, watched: Watched) -> Iterator[pa.RecordBatch]:
-    """Raises DataError for a value that no block holds, where an open quote is why."""
+    """Closes the file. Raises DataError for a value that no block holds, where an open quote is why."""
     try:
         yield from opened
     except pa.ArrowInvalid as error:
         if watched.opened_in and "straddling" in str(error):
             raise watched.told(f"and not closed in the {BLOCK >> 20} MiB behind it") from error
         raise
+    finally:
+        watched.close()
 
 
 def jsonl_schema(file: File) -> pa.Schema:
