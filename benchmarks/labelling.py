@@ -275,7 +275,7 @@ def store_for(transfer_set: TransferSet, folder: Path, rows_per_shard: int) -> L
         segment=segment.name,
         segment_digest=segment.digest,
         encoding="dense",
-        classes=transfer_set.classes,
+        names=transfer_set.classes,
         num_rows=segment.num_rows,
         rows_per_shard=rows_per_shard,
     )

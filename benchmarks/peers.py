@@ -28,7 +28,7 @@ from benchmarks.rows import FASHION, fashion, prepared, stored
 from students.config.cohort import CohortConfig
 from students.config.student import HardTerm, SoftTerm
 from students.fitting.fit import fit
-from students.measuring.cohort import mean_probability
+from students.measuring.cohort import said_together
 from students.runs.of_cohort import alone_runs, member_runs
 from students.runs.run import CohortRun, Run, Source
 from students.runs.session import PlainSession
@@ -157,7 +157,7 @@ def figures(folders: list[Path], data: TransferSet) -> dict[str, float]:
         range(len(folders)),
         key=lambda n: json.loads((folders[n] / "result.json").read_text())["validation"]["accuracy"],
     )
-    together = float((mean_probability(said).argmax(-1) == labels).double().mean())
+    together = float((said_together(said, data.space).argmax(-1) == labels).double().mean())
     return {"mean_member": statistics.fmean(right), "best_member": right[chosen], "ensemble": together}
 
 

@@ -7,8 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from teachers.config.task import AnswerName
 from teachers.models.folder import make_module
 from teachers.zoo import linear, mlp
+
+from .tasks.ensemble import TOGETHER
 
 __all__ = ["ensemble", "linear", "mlp", "small_conv_net"]
 
@@ -31,21 +34,25 @@ def small_conv_net(width: int = 8, *, num_classes: int, input_shape: Sequence[in
 
 
 def ensemble(
-    members: Sequence[Mapping[str, Any]], *, num_classes: int, input_shape: Any, num_codes: Sequence[int] = ()
+    members: Sequence[Mapping[str, Any]],
+    answer: AnswerName = "class_axis",
+    *,
+    num_classes: int,
+    input_shape: Any,
+    num_codes: Sequence[int] = (),
 ) -> nn.Module:
-    """Several networks as one: the log of their mean probability. `members`: {model, arguments} of each."""
+    """Several networks as one: what they say together. `members`: {model, arguments} of each; `answer`: what they say."""
     given = {"num_classes": num_classes, "input_shape": input_shape, "num_codes": num_codes}
-    made = [make_module(member["model"], member["arguments"], **given) for member in members]
-    return Ensemble(made)
+    return Ensemble([make_module(member["model"], member["arguments"], **given) for member in members], answer)
 
 
 class Ensemble(nn.Module):
-    """The log of the mean of its members' probabilities, `[rows, classes]`."""
+    """`[rows, width]`: the log of the mean of its members' probabilities, of each class its logit, or the mean of numbers."""
 
-    def __init__(self, members: Sequence[nn.Module]) -> None:
+    def __init__(self, members: Sequence[nn.Module], answer: AnswerName) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        self.together = TOGETHER[answer]
 
     def forward(self, inputs: Any) -> Tensor:
-        said = torch.stack([member(inputs).log_softmax(-1) for member in self.members])
-        return said.logsumexp(0) - math.log(len(said))
+        return self.together(torch.stack([member(inputs) for member in self.members]))

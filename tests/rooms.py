@@ -4,8 +4,8 @@ PACKAGES = ("orchestrator", "students", "teachers")
 """Top first, too."""
 ROOMS = {
     "orchestrator": ["cli", "running", "planning", "building", "tracking", "reporting", "watching", "search", "jobs", "stages", "cluster", "recipe"],
-    "students": ["fitting", "cohorts", "delivering", "training", "measuring", "data", "tasks", "objective", "runs", "config"],
-    "teachers": ["labelling", "preparing", "models", "sources", "transfer_set", "users_code", "soft_targets", "resources", "storage", "rows", "process", "config"],
+    "students": ["fitting", "cohorts", "delivering", "training", "measuring", "data", "objective", "runs", "tasks", "config"],
+    "teachers": ["labelling", "preparing", "models", "sources", "transfer_set", "users_code", "soft_targets", "resources", "tasks", "storage", "rows", "process", "config"],
 }  # fmt: skip
 """Top first: a room imports only rooms below it."""
 BESIDE = {

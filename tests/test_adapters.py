@@ -17,6 +17,7 @@ from teachers.models.adapters import LoadedTeacher, check_scores, load_teacher, 
 from teachers.models.estimators import canonical_skops, class_names, fit_sklearn
 from teachers.models.folder import ModelConfig, save_model
 from teachers.models.preprocess import Preprocessor
+from teachers.tasks.space import Space
 from teachers.zoo import mlp
 
 MLP = {"kind": "module", "model": "teachers.zoo:mlp", "arguments": {"hidden": 4}}
@@ -31,7 +32,7 @@ def load(digits, tmp_path):
         return load_teacher(
             config,
             columns=digits.columns,
-            classes=digits.classes,
+            space=digits.space,
             trained=trained,
             trust=trust,
             device="cpu",
@@ -131,7 +132,11 @@ def test_a_file_that_holds_no_weights_is_said_to_hold_none(load, tmp_path, suffi
 def test_a_model_folder_teaches_with_its_own_classes(load, digits, module, tmp_path):
     classes = tuple("jihgfedcba")
     resolved = Preprocessor(Preprocess(), digits.columns).resolved()
-    save_model(tmp_path / "m", module.state_dict(), ModelConfig(MLP["model"], MLP["arguments"], classes, resolved))
+    save_model(
+        tmp_path / "m",
+        module.state_dict(),
+        ModelConfig(MLP["model"], MLP["arguments"], Space("classification", classes), resolved),
+    )
     config = CheckpointTeacher(kind="checkpoint", path=str(tmp_path / "m"))
     teacher = load(config)
     torch.testing.assert_close(teacher(some_rows(digits)), expected_logits(module, digits))
@@ -141,7 +146,7 @@ def test_a_model_folder_teaches_with_its_own_classes(load, digits, module, tmp_p
 def test_a_trained_module_may_be_the_recipes_own_and_another_folder_may_not(load, digits, module, tmp_path):
     (tmp_path / "my_model.py").write_text("from teachers.zoo import mlp as make\n")
     resolved = Preprocessor(Preprocess(), digits.columns).resolved()
-    about = ModelConfig("my_model:make", MLP["arguments"], digits.classes, resolved)
+    about = ModelConfig("my_model:make", MLP["arguments"], digits.space, resolved)
     save_model(tmp_path / "trained", module.state_dict(), about)
     mine = ModuleTeacher(kind="module", model="my_model:make", arguments={"hidden": 4}, train={"steps": 1})
     torch.testing.assert_close(load(mine, tmp_path / "trained")(some_rows(digits)), expected_logits(module, digits))

@@ -9,6 +9,7 @@ import pytest
 from mypy.main import process_options
 
 from students.config.student import LossName
+from teachers.config.task import TaskName
 from teachers.config.teacher import CombineName
 from teachers.config.training import AugmentName, TransformName
 from tests.rooms import BESIDE, ROOMS
@@ -87,12 +88,13 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 
 def test_names_in_the_recipe_are_the_names_in_the_tables() -> None:
     from students.data.augment import AUGMENTS
-    from students.objective.losses import LOSSES
-    from teachers.soft_targets.combine.class_scores import COMBINE
+    from students.objective.losses.table import LOSSES
+    from teachers.soft_targets.combine.rules import COMBINE
     from teachers.transfer_set.views import TRANSFORMS
 
-    assert set(LOSSES) == set(get_args(LossName))
-    assert set(COMBINE) == set(get_args(CombineName))
+    assert set(LOSSES) == set(get_args(TaskName))
+    assert set().union(*LOSSES.values()) == set(get_args(LossName))
+    assert set().union(*COMBINE.values()) == set(get_args(CombineName))
     assert set(AUGMENTS) == set(get_args(AugmentName))
     assert set(TRANSFORMS) == set(get_args(TransformName))
 

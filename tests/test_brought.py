@@ -29,7 +29,8 @@ from teachers.config.teacher import SklearnTeacher, TeacherConfig
 from teachers.errors import DataError, RecipeError, StoreError, TeacherError
 from teachers.models.adapters import load_teacher, look_like_probabilities
 from teachers.models.estimators import fit_sklearn
-from teachers.models.folder import build_module, load_state, read_config
+from teachers.models.folder import build_module, read_config
+from teachers.models.state import load_state
 from teachers.preparing.prepare import prepare
 from teachers.storage.seal import Seal
 from teachers.transfer_set.transfer_set import TransferSet
@@ -64,7 +65,7 @@ def accuracy(config: TeacherConfig, flowers: TransferSet) -> float:
     teacher = load_teacher(
         config,
         columns=flowers.columns,
-        classes=flowers.classes,
+        space=flowers.space,
         trained=None,
         trust=(),
         device="cpu",
@@ -173,7 +174,7 @@ def test_an_estimator_is_fitted_on_numbers_without_a_gap_and_keeps_the_names(tmp
     teacher = load_teacher(
         config,
         columns=rows.columns,
-        classes=rows.classes,
+        space=rows.space,
         trained=tmp_path / "trained",
         trust=(),
         device="cpu",

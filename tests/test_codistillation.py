@@ -19,7 +19,7 @@ from students.data.batches import Batches
 from students.data.shared import SharedData
 from students.fitting.codistil import errors_of
 from students.fitting.fit import cohort_of, fit
-from students.objective.losses import peer
+from students.objective.losses.classification import peer
 from students.objective.peer_targets import PEER_RULES
 from students.runs.of_cohort import alone_runs
 from students.runs.run import Live
@@ -68,7 +68,7 @@ def network(run, digits, number, seed=7):
     preprocessor = Preprocessor(member.preprocess, digits.columns)
     torch.manual_seed(seed)
     module = build_module(member.model, member.arguments, num_classes=10, input_shape=preprocessor.input_shape)
-    return module, ModelConfig(member.model, dict(member.arguments), digits.classes, preprocessor.resolved())
+    return module, ModelConfig(member.model, dict(member.arguments), digits.space, preprocessor.resolved())
 
 
 def speak(run, digits, name="b", step=10, number=1, seed=7):
@@ -105,13 +105,13 @@ class Mute:
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_the_target_is_the_mean_of_the_others_softened_probabilities(temperature):
     logits = 3 * torch.randn(6, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    target = PEER_RULES["mean_of_others"](logits, torch.zeros(6), 2, temperature=temperature)
+    target = PEER_RULES["class_axis"]["mean_of_others"](logits, torch.zeros(6), 2, temperature=temperature)
     mean = (logits[:, [0, 1, 3]] / temperature).softmax(-1).mean(1)
     assert torch.allclose((target[:, 0] / temperature).softmax(-1), mean, atol=1e-12)
     own = logits[:, 2].clone().requires_grad_()
     gradients = [
         torch.autograd.grad(peer(own, each, temperature=temperature, reduce="mean").sum(), own)[0]
-        for each in (target, PEER_RULES["others"](logits, torch.zeros(6), 2))
+        for each in (target, PEER_RULES["class_axis"]["others"](logits, torch.zeros(6), 2))
     ]
     assert torch.allclose(*gradients, atol=1e-12)  # one mean of peers pulls as the mean of their pulls
 
@@ -265,7 +265,7 @@ def test_a_generation_whose_logits_overflow_is_passed_over(digits, tmp_path):
 def test_a_generation_that_names_code_beyond_the_recipe_is_refused(digits, tmp_path):
     run = alone(tmp_path, digits, codistilling())
     module, config = network(run, digits, 1)
-    foreign = ModelConfig("training_runs:Leaky", {}, config.classes, config.preprocess)
+    foreign = ModelConfig("training_runs:Leaky", {}, config.space, config.preprocess)
     publish_generation(generations_of(run, "b"), 10, module.state_dict(), foreign)
     with pytest.raises(StoreError, match=r"training_runs:Leaky.*trust"):
         in_turn(run)

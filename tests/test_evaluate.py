@@ -25,18 +25,21 @@ from students.delivering.predict import predict_file
 from students.fitting.fit import fit
 from students.measuring import evaluate, footprint
 from students.measuring.cohort import evaluate_cohort
+from students.measuring.judged import Voice
 from students.measuring.labelled import Labelled
-from students.measuring.mistakes import confident_mistakes
-from students.measuring.unjudged import figures_of
+from students.measuring.mistakes import worst_mistakes
+from students.measuring.unjudged import said_of
 from students.runs import best
 from students.runs.run import Source
 from students.runs.session import PlainSession
 from teachers.config.transfer_set import NumpySource, SklearnSource, SplitConfig, TransferSetConfig
 from teachers.errors import DataError, RecipeError, StoreError
 from teachers.preparing.prepare import prepare
-from teachers.soft_targets.combine.class_scores import COMBINE
+from teachers.soft_targets.combine.rules import COMBINE
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
+from teachers.tasks.space import Space
+from tests.judged_rows import Rows
 from tests.training_runs import make_run
 
 
@@ -149,7 +152,7 @@ def test_which_rows_are_right_is_kept_for_every_seed_and_the_confusions_of_the_d
     (segment,) = digits.of("test")
     labels = digits.labels(segment)
     for kind in ("student", "control"):
-        for seed, packed in zip(sorted(trained[kind]), evaluation["right"][kind], strict=True):
+        for seed, packed in zip(sorted(trained[kind]), evaluation["by_row"][kind], strict=True):
             said = students.load(trained[kind][seed])(digits.inputs(segment)).argmax(-1).numpy()
             bits = np.unpackbits(np.frombuffer(base64.b64decode(packed), np.uint8), count=segment.num_rows)
             assert np.array_equal(bits.astype(bool), said == labels)
@@ -194,7 +197,7 @@ def test_where_a_store_keeps_the_class_only_no_figure_is_made_of_the_floor(digit
     short = make_source(tmp_path, digits, "short", seed=1, encoding=encoding)
     teachers = evaluate.evaluate_teachers(digits.folder, [own, short])
     student = evaluate.evaluate_student(digits.folder, [own, short], trained["student"], None, 0)
-    invented = {"nll", "ece", "reliability", "kl"} if encoding == "label" else set()
+    invented = {"nll", "brier", "ece", "reliability", "kl"} if encoding == "label" else set()
 
     def missing(figures):
         return {key for key, value in figures.items() if value is None}
@@ -219,7 +222,7 @@ def test_a_rule_is_given_the_teachers_in_the_order_of_its_term(digits, trained, 
 
 def the_first_one(logits, *, temperature, known, labels=None):
     first = torch.eye(len(logits))[0]
-    return COMBINE["weighted"](logits, temperature=temperature, known=known, teacher_weights=first)
+    return COMBINE["class_axis"]["weighted"](logits, temperature=temperature, known=known, teacher_weights=first)
 
 
 def test_the_table_of_classes_is_of_teachers_ensemble_and_the_mean_of_seeds(digits, trained, evaluation):
@@ -233,7 +236,12 @@ def test_the_table_of_classes_is_of_teachers_ensemble_and_the_mean_of_seeds(digi
     assert found["recall"]["student"] == pytest.approx(np.mean(recalls, 0))
     commonest = np.bincount(labels).argmax()
     share = pytest.approx((labels == commonest).mean())
-    assert evaluation["commonest"] == {"class": digits.classes[commonest], "share": share, "classes": 10}
+    assert evaluation["commonest"] == {
+        "class": digits.classes[commonest],
+        "share": share,
+        "classes": 10,
+        "remark": None,
+    }
 
 
 def test_the_surest_mistakes_are_those_of_the_delivered_seed_with_the_rows_themselves(digits, trained, evaluation):
@@ -258,7 +266,7 @@ def test_of_a_table_a_mistake_shows_its_first_values(tmp_path):
     prepared = prepare(TransferSetConfig(source=source, inputs="features", label="target"), tmp_path / "set")
     rows = Labelled.of(prepared, "test")
     wrong = torch.nn.functional.one_hot((rows.labels + 1) % 2, 2).float()
-    found = confident_mistakes(wrong, wrong, rows)
+    found = worst_mistakes(Voice(wrong), wrong, rows)
     (segment,) = prepared.of("test")
     by_id = dict(zip(prepared.ids(segment).to_pylist(), prepared.inputs(segment)["features"], strict=True))
     for mistake in found:
@@ -375,12 +383,13 @@ def test_a_cohort_of_rows_without_a_label_agrees_with_itself_and_is_delivered(un
 def test_entropy_coverage_and_what_is_said_are_those_of_scipy_and_a_count():
     logits = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 1.0, 0.0])
     logits[:, 3] = -9.0
-    found = figures_of(logits, ["a", "b", "c", "d"])
+    rows = Rows(Space("classification", tuple("abcd")), torch.full((50,), -1))
+    found = said_of(rows, Voice(logits))
     p = scipy.special.softmax(logits.double().numpy(), axis=1)
     assert found["entropy"] == pytest.approx(scipy.stats.entropy(p, axis=1).mean())
     counts = np.bincount(p.argmax(1), minlength=4)
     assert found["said"] == dict(zip("abcd", (counts / 50).tolist(), strict=True)) and found["coverage"] == 0.75
-    assert figures_of(logits, ["a", "b", "c", "d"], sure=False)["entropy"] is None
+    assert said_of(rows, Voice(logits, sure=False))["entropy"] is None
 
 
 def test_the_report_of_rows_without_a_label_says_that_nothing_was_judged(unjudged, tmp_path):

@@ -17,7 +17,7 @@ from orchestrator.reporting.fairness import about_augmentation, missing_augmenta
 from orchestrator.stages.trainings import training_stages
 from students.config.cohort import CohortConfig
 from students.config.student import HardTerm, SoftTerm, StudentConfig, labels_alone
-from students.objective.losses import hard
+from students.objective.losses.classification import hard
 from students.runs.of_cohort import alone_runs, member_runs
 from students.runs.of_student import student_run
 from teachers.users_code.imports import use_user_path

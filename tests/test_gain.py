@@ -6,7 +6,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from students.measuring.gain import Gain, paired_gain, points, verdict, with_interval
+from students.measuring.gain import Gain, paired_gain, verdict, with_interval
+from students.tasks.figure import headline
 
 
 def rights(rows: int, shares: list[float], seed: int = 0) -> np.ndarray:
@@ -155,7 +156,7 @@ def test_one_seed_is_no_verdict_and_what_is_missing_is_said():
     assert gain.low is None and gain.high is None and gain.mean == pytest.approx(0.49, abs=0.02)
     assert gain.conclusion == "open"
     assert verdict(gain).startswith("No verdict: +") and "give `train.seeds` at least two" in verdict(gain)
-    assert with_interval(gain.to_json()).endswith("(no interval)")
+    assert with_interval(gain.figure, gain.to_json()).endswith("(no interval)")
 
 
 def test_one_group_is_no_verdict():
@@ -175,4 +176,9 @@ def test_the_verdict_says_when_seeds_disagree():
 
 
 def test_points_have_a_sign_unless_they_are_zero():
-    assert [points(value) for value in (0.1, -0.1, 0.0001, -0.0001)] == ["+10.0", "\N{MINUS SIGN}10.0", "0.0", "0.0"]
+    assert [headline("classification").gained(value) for value in (0.1, -0.1, 0.0001, -0.0001)] == [
+        "+10.0",
+        "\N{MINUS SIGN}10.0",
+        "0.0",
+        "0.0",
+    ]

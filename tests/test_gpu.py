@@ -210,7 +210,7 @@ def labelled_by(config, task, device):
         labeller.label(0, number)
     assert not store.missing(hashes=True)
     store.seal()
-    return SoftTargets.open(task.store).logits(), labeller
+    return SoftTargets.open(task.store).said(), labeller
 
 
 def test_a_teacher_says_on_the_gpu_what_it_says_on_the_cpu(digits, teachers, tmp_path):

@@ -169,7 +169,7 @@ def expected(digits, task):
 def assert_labelled(digits, task):
     stored = SoftTargets.open(task.store)
     np.testing.assert_array_equal(stored.keys(), digits.keys(digits.segment(task.segment)))
-    np.testing.assert_allclose(stored.logits().numpy(), expected(digits, task), atol=0.02)
+    np.testing.assert_allclose(stored.said().numpy(), expected(digits, task), atol=0.02)
 
 
 def first_image(digits, segment, shard):
@@ -187,7 +187,7 @@ def test_probabilities_are_stored_as_logits_by_the_teachers_floor(digits, spec, 
     label_here(spec("say_probabilities", output="probabilities", probability_floor=0.1), tasks[0])
     scores = expected(digits, tasks[0]) + 1
     probabilities = torch.from_numpy(scores / scores.sum(1, keepdims=True))
-    stored = SoftTargets.open(tasks[0].store).logits()
+    stored = SoftTargets.open(tasks[0].store).said()
     torch.testing.assert_close(stored, to_logits(probabilities, "probabilities", 0.1), rtol=0, atol=2e-3)
 
 

@@ -159,7 +159,7 @@ def test_the_teacher_is_asked_about_exactly_what_the_student_sees(digits, teache
         assert torch.equal(trained.data.rows.inputs(batch, None), expected)
         assert not np.array_equal(told["image"], without_teachers[INPUT + "image"].numpy())
         said = here.teachers["wide"].ask(told, np.zeros(len(told["image"]), np.uint64))
-        assert np.array_equal(batch["wide.logits"].numpy(), said)
+        assert np.array_equal(batch["wide.said"].numpy(), said)
 
 
 # what changes nothing

@@ -10,6 +10,7 @@ from teachers.errors import RecipeError, StoreError
 from teachers.models import folder
 from teachers.models.folder import ModelConfig, build_module, load_model, save_model
 from teachers.models.preprocess import Preprocessor
+from teachers.tasks.space import Space
 from teachers.transfer_set.columns import Column
 from teachers.zoo import conv_net, mlp
 
@@ -28,7 +29,9 @@ def module():
 
 def config(model=CONV, arguments=None, function=None):
     preprocess = Preprocessor(Preprocess(), [COLUMN]).resolved() | ({"function": function} if function else {})
-    return ModelConfig(model, {"width": 4} if arguments is None else arguments, CLASSES, preprocess)
+    return ModelConfig(
+        model, {"width": 4} if arguments is None else arguments, Space("classification", CLASSES), preprocess
+    )
 
 
 def images(rows=5):

@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from students.objective.losses import LOSSES
-from students.objective.peer_targets import PEER_RULES, general_weights, onto_simplex, simplex_minimum
+from students.objective.losses.table import LOSSES
+from students.objective.peer_targets import PEER_RULES as BY_ANSWER
+from students.objective.peer_targets import general_weights, onto_simplex, simplex_minimum
+
+PEER_RULES = BY_ANSWER["class_axis"]
 
 
 def drawn(seed, rows=16, members=3, classes=7, scale=3.0):
@@ -108,12 +111,14 @@ def test_the_peer_loss_is_torchs_own_divergence(reduce, temperature):
         for one in others.unbind(1)
     ]  # fmt: skip
     expected = torch.stack(each).mean(0) if reduce == "mean" else torch.stack(each).sum(0)
-    assert torch.allclose(LOSSES["peer"](student, others, temperature=temperature, reduce=reduce), expected)
+    assert torch.allclose(
+        LOSSES["classification"]["peer"](student, others, temperature=temperature, reduce=reduce), expected
+    )
 
 
 def test_feature_and_channel_are_mean_squares_of_maps_and_of_their_channel_means():
     generator = torch.Generator().manual_seed(6)
     own, theirs = (torch.randn(5, 4, 3, 3, generator=generator) for _ in range(2))
-    assert torch.allclose(LOSSES["feature"](own, theirs).mean(), F.mse_loss(own, theirs))
+    assert torch.allclose(LOSSES["classification"]["feature"](own, theirs).mean(), F.mse_loss(own, theirs))
     pooled = [F.adaptive_avg_pool2d(each, 1).flatten(1) for each in (own, theirs)]
-    assert torch.allclose(LOSSES["channel"](own, theirs).mean(), F.mse_loss(*pooled), atol=1e-6)
+    assert torch.allclose(LOSSES["classification"]["channel"](own, theirs).mean(), F.mse_loss(*pooled), atol=1e-6)

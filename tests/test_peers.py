@@ -639,7 +639,7 @@ def test_a_resting_teacher_that_overflows_is_named_and_not_the_student_that_hear
 
 
 def test_every_rule_is_of_the_literal_table():
-    assert set(PEER_RULES) == {"others", "mean_of_others", "naive", "linear", "min_logit", "general"}
+    assert set(PEER_RULES["class_axis"]) == {"others", "mean_of_others", "naive", "linear", "min_logit", "general"}
 
 
 def test_members_of_two_transfer_sets_are_refused(digits, tmp_path):

@@ -49,7 +49,7 @@ def model_of(prepared: TransferSet, folder: Path, preprocess: Preprocess | None 
     ready = Preprocessor(preprocess or Preprocess(), prepared.columns)
     model, arguments = "teachers.zoo:mlp", {"hidden": 8}
     module = build_module(model, arguments, num_classes=len(prepared.classes), input_shape=ready.input_shape)
-    config = ModelConfig(model, arguments, prepared.classes, ready.resolved(), prepared.made_of)
+    config = ModelConfig(model, arguments, prepared.space, ready.resolved(), prepared.made_of)
     save_model(folder, module.state_dict(), config)
     return folder
 
@@ -399,7 +399,7 @@ def test_a_model_of_unknown_columns_takes_them_in_the_order_that_is_given(tables
     save_model(
         tables / "bare",
         load_model(tables / "model").module.state_dict(),
-        ModelConfig(config.model, config.arguments, config.classes, config.preprocess),
+        ModelConfig(config.model, config.arguments, config.space, config.preprocess),
     )
     expected, _, _ = said(tables / "model", tables / "rows.parquet")
     rows, _, _ = said(tables / "bare", tables / "rows.parquet", inputs=["a", "b"])
@@ -415,7 +415,7 @@ def test_a_model_of_unknown_columns_takes_them_in_the_order_that_is_given(tables
 
 def test_all_foreign_code_of_a_folder_is_named_at_once_with_what_to_say(tables: Path, tmp_path: Path) -> None:
     config = load_model(tables / "model").config
-    foreign = ModelConfig("mine:net", {}, config.classes, {**config.preprocess, "function": "txt:grams"})
+    foreign = ModelConfig("mine:net", {}, config.space, {**config.preprocess, "function": "txt:grams"})
     save_model(tmp_path / "foreign", {}, foreign)
     with pytest.raises(StoreError, match=r"'mine:net', 'txt:grams'.*pass trust=\['mine:net', 'txt:grams'\]"):
         students.load(tmp_path / "foreign")

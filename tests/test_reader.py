@@ -251,7 +251,7 @@ def test_soft_targets_read_back_what_the_teacher_said(tmp_path: Path):
     soft_targets = SoftTargets.open(tmp_path)
     assert soft_targets.spec == store.spec
     assert np.array_equal(soft_targets.keys(), np.arange(300, dtype=np.uint64) * 1000)
-    assert (soft_targets.logits() - torch.from_numpy(logits)).abs().max() < 0.02
+    assert (soft_targets.said() - torch.from_numpy(logits)).abs().max() < 0.02
     rows = soft_targets.rows()
     assert {name: (column.shape, column.dtype) for name, column in rows.items()} == {
         "value": ((7,), torch.float16),

@@ -13,6 +13,7 @@ from orchestrator.planning.rehearsal import rehearse
 from orchestrator.planning.rehearsed import Rehearsed
 from orchestrator.recipe.model import Recipe
 from teachers.preparing.sample import Sample
+from teachers.tasks.space import Space
 from teachers.transfer_set.columns import Column
 from teachers.zoo import mlp
 
@@ -118,7 +119,7 @@ def rows(*columns: Column, num_rows: int = 32) -> Sample:
     inputs = {
         column.name: generator.integers(0, 200, (num_rows, *column.shape)).astype(column.dtype) for column in columns
     }
-    return Sample(columns, CLASSES, inputs, np.arange(num_rows, dtype=np.int32) % 2)
+    return Sample(columns, Space("classification", CLASSES), inputs, np.arange(num_rows, dtype=np.int32) % 2)
 
 
 def recipe(teachers: dict[str, Any] | None = None, cohort: dict[str, Any] | None = None, **student: Any) -> Recipe:

@@ -1,4 +1,3 @@
-import base64
 import copy
 import json
 import re
@@ -18,8 +17,10 @@ from orchestrator.reporting.headline import headline_figures, remarks
 from orchestrator.reporting.note import note
 from orchestrator.reporting.page import page, seconds
 from orchestrator.reporting.plots import short
+from students.measuring.by_row import to_document
 from students.measuring.gain import paired_gain, verdict
-from students.tasks import classification
+from students.tasks import class_table as table_of_classes
+from tests.judged_rows import of_digits
 
 SIZE = {
     "parameters": 1210,
@@ -31,6 +32,7 @@ SIZE = {
         "batch_32": {"p50_ms": 0.1, "p95_ms": 0.2},
     },
 }
+UNEVEN = "The classes are uneven: who always answers '1' has an accuracy of 62.7 %."
 HOSTILE = '<script>alert("x")</script>'
 
 
@@ -66,17 +68,17 @@ def evaluations_of(students, *, control=True, seeds=(0, 1, 2), share=0.1):
 
     said = {"wide": say(4.0), "trees": say(3.0)}
     ensemble = torch.stack([torch.softmax(logits, -1) for logits in said.values()]).mean(0).log()
-    figures = {name: classification.all_metrics(logits, labels, ensemble) for name, logits in said.items()}
+    figures = {name: of_digits(labels).figures(logits, ensemble) for name, logits in said.items()}
     found = {
         "teachers": {
             "teachers": figures,
-            "ensemble": classification.all_metrics(ensemble, labels),
-            "agreement": classification.agreement_matrix({**said, "ensemble": ensemble}),
+            "ensemble": of_digits(labels).figures(ensemble),
+            "agreement": of_digits(labels).agreement({**said, "ensemble": ensemble}),
             "by_class": by_class({**said, "ensemble": ensemble}, labels),
-            "confusion": classification.confusion(ensemble, labels),
+            "confusion": table_of_classes.confusion(ensemble, labels),
             "mistakes": [{**MISTAKE, "inputs": [{"column": "image", "png": PNG}]}],
             "rows": 300,
-            "commonest": {"class": "1", "share": share, "classes": 10},
+            "commonest": {"class": "1", "share": share, "classes": 10, "remark": UNEVEN if share > 0.5 else None},
         }
     }
     for name in students:
@@ -97,33 +99,30 @@ def evaluation_of(of_kinds, heard, labels):
     def runs(kind, **size):
         return {
             "runs": [
-                {"seed": seed, **classification.all_metrics(logits, labels, heard["ensemble"]), **size}
+                {"seed": seed, **of_digits(labels).figures(logits, heard["ensemble"]), **size}
                 for seed, logits in of_kinds[kind].items()
             ]
         }
 
     delivered, first = next(iter(of_kinds["student"].items()))
     return {
-        "confusion": classification.confusion(first, labels),
-        "right": {
-            kind: [base64.b64encode(np.packbits(row).tobytes()).decode() for row in rows]
-            for kind, rows in right.items()
-        },
+        "confusion": table_of_classes.confusion(first, labels),
+        "by_row": {kind: to_document(rows) for kind, rows in right.items()},
         "student": runs("student", **SIZE),
         "control": runs("control") if "control" in of_kinds else None,
-        "ensemble": classification.all_metrics(heard["ensemble"], labels),
+        "ensemble": of_digits(labels).figures(heard["ensemble"]),
         "gain": gain.to_json() if gain else None,
         "verdict": verdict(gain),
         "delivered": delivered,
         "by_class": by_class(heard, labels, {kind: [*by_seed.values()] for kind, by_seed in of_kinds.items()}),
         "mistakes": [{**MISTAKE, "inputs": [{"column": "image", "png": PNG}]}],
-        "agreement": classification.agreement_matrix({**heard, "student": first}),
+        "agreement": of_digits(labels).agreement({**heard, "student": first}),
     }
 
 
 def by_class(heard, labels, of_kinds=None):
     said = {name: [logits] for name, logits in heard.items()} | (of_kinds or {})
-    return classification.by_class(said, labels, "0123456789")
+    return table_of_classes.by_class(said, labels, "0123456789")
 
 
 def stages_of(reason="new"):
@@ -356,7 +355,7 @@ def test_a_class_without_a_test_row_is_in_no_table_and_many_classes_do_not_flood
     logits = torch.randn(297, 100, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(1, 100).repeat(3)
     table = class_table(
-        classification.by_class({"ensemble": [logits], "student": [logits]}, labels, [*map(str, range(100))])
+        table_of_classes.by_class({"ensemble": [logits], "student": [logits]}, labels, [*map(str, range(100))])
     )
     assert "0" not in [row["name"] for row in table["rows"]]
     assert len(table["rows"]) + table["left_out"] == 99 and len(table["rows"]) < 50

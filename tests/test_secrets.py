@@ -28,6 +28,7 @@ from teachers.models.adapters import Teacher, load_teacher
 from teachers.models.folder import ModelConfig, build_module, save_model
 from teachers.process import variables
 from teachers.process.log_lines import Carried
+from teachers.tasks.space import Space
 from teachers.transfer_set.columns import Column
 
 ROOT = Path(__file__).parents[1]
@@ -172,7 +173,13 @@ PUT_IN = {"token": VALUE, "nested": [{"auth": f"Bearer {VALUE}"}], "text": "${HU
 
 def a_teacher(name: str, arguments: dict[str, Any]) -> Teacher:
     config = CallableTeacher(kind="callable", function=f"secretly:{name}", arguments=arguments, output="logits")
-    about: dict[str, Any] = {"columns": COLUMNS, "classes": ("a", "b"), "trained": None, "trust": [], "device": "cpu"}
+    about: dict[str, Any] = {
+        "columns": COLUMNS,
+        "space": Space("classification", ("a", "b")),
+        "trained": None,
+        "trust": [],
+        "device": "cpu",
+    }
     return load_teacher(config, **about, user_path=Path.cwd())
 
 
@@ -184,7 +191,9 @@ def test_arguments_have_the_value_where_they_are_used_and_nowhere_else(mine: Pat
     module = build_module("secretly:network", GIVEN, num_classes=2, input_shape=(3,))
     assert heard()[-1] == PUT_IN
     save_model(
-        mine / "model", module.state_dict(), ModelConfig("secretly:network", GIVEN, ("a", "b"), {"function": None})
+        mine / "model",
+        module.state_dict(),
+        ModelConfig("secretly:network", GIVEN, Space("classification", ("a", "b")), {"function": None}),
     )
     term = ImportedTerm(loss="secretly:loss", arguments={"token": "${HUSH}"})
     bound_loss(term)(torch.zeros(1, 2), torch.zeros(1, 2))

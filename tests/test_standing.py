@@ -27,8 +27,11 @@ from orchestrator.running.run import run, smoke
 from orchestrator.stages import keys
 from orchestrator.stages.stages import Built, Stage
 from orchestrator.stages.trainings import training_stages
-from students.measuring.standing import far_below, judge, standing
+from students.measuring.standing import far_below, judge
 from students.runs.run import Source
+from students.tasks.figure import headline
+from students.tasks.standing import binomial
+from students.tasks.tasks import TASKS
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import GateMissed
 from teachers.preparing.prepare import prepare
@@ -36,9 +39,12 @@ from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.storage.seal import Seal
+from teachers.tasks.space import Space
 from teachers.transfer_set.transfer_set import TransferSet
 from tests.test_budgets import digits_config
 from tests.test_pipeline import QUICK, actions
+
+HEADLINE = headline("classification")
 
 # ---- the numbers
 
@@ -54,7 +60,7 @@ def test_a_teacher_is_better_when_chance_gives_the_commonest_answer_as_much_in_l
     rows: int, data: st.DataObject
 ) -> None:
     right, commonest = data.draw(st.integers(0, rows)), data.draw(st.integers(1, rows))
-    found = standing(right, rows, commonest)
+    found = binomial(right, rows, commonest)
     p_value = float(tail(right, rows, Fraction(commonest, rows)))
     assert found["p_value"] == pytest.approx(p_value, rel=1e-6, abs=1e-12)
     if abs(p_value - 0.05) > 1e-9:
@@ -68,18 +74,22 @@ def test_a_teacher_is_better_when_chance_gives_the_commonest_answer_as_much_in_l
 
 
 def test_the_interval_ends_where_accuracies_end() -> None:
-    assert standing(0, 20, 5)["low"] == 0 and standing(20, 20, 5)["high"] == 1
+    assert binomial(0, 20, 5)["low"] == 0 and binomial(20, 20, 5)["high"] == 1
 
 
 def test_a_dead_teacher_is_called_better_in_at_most_5_percent_of_cases() -> None:
     right = np.random.default_rng(0).binomial(180, 20 / 180, size=2000)
-    assert np.mean([standing(int(k), 180, 20)["stands"] == "better" for k in right]) <= 0.05
+    assert np.mean([binomial(int(k), 180, 20)["stands"] == "better" for k in right]) <= 0.05
 
 
 def test_far_below_is_20_points_between_intervals_not_between_means() -> None:
-    of = {"best": standing(900, 1000, 100), "near": standing(680, 1000, 100), "far": standing(600, 1000, 100)}
-    assert far_below(of) == ("best", ["far"])
-    assert far_below({name: standing(found["right"] // 20, 50, 5) for name, found in of.items()}) == ("best", [])
+    right = {"best": 900, "near": 680, "far": 600}
+    assert far_below(HEADLINE, {name: stands(k, 1000, 100) for name, k in right.items()}) == ("best", ["far"])
+    assert far_below(HEADLINE, {name: stands(k // 20, 50, 5) for name, k in right.items()}) == ("best", [])
+
+
+def stands(right: int, rows: int, commonest: int) -> dict[str, Any]:
+    return binomial(right, rows, commonest) | {"scale": 1.0, "figures": {"accuracy": right / rows}}
 
 
 # ---- what stores say
@@ -117,7 +127,7 @@ def test_teachers_are_judged_on_usable_validation_labels_and_the_ensemble_withou
     json.dumps(document, allow_nan=False)
     (segment,) = few.of("validation")
     rows, labels = few.labelled(segment), few.labels(segment)
-    p = {s.name: scipy.special.softmax(SoftTargets.open(s.stores[segment.name]).logits().double().numpy(), 1) for s in sources}  # fmt: skip
+    p = {s.name: scipy.special.softmax(SoftTargets.open(s.stores[segment.name]).said().double().numpy(), 1) for s in sources}  # fmt: skip
 
     def right(names: list[str]) -> float:
         return float((np.mean([p[name] for name in names], axis=0).argmax(1) == labels)[rows].mean())
@@ -131,7 +141,7 @@ def test_teachers_are_judged_on_usable_validation_labels_and_the_ensemble_withou
     assert far["together"] == pytest.approx(right(["dead", "good", "better"]))
     assert far["without"] == pytest.approx(right(["good", "better"]))
     assert found["good"]["far_below"] is None
-    lines = [*told(found)]
+    lines = [*told(HEADLINE, found)]
     assert any(line.startswith(f"Teacher dead is far below {far['best']}") and "without dead" in line for line in lines)
 
 
@@ -147,7 +157,7 @@ def test_a_teacher_of_some_classes_is_judged_on_the_rows_of_these(few: TransferS
     assert found["expert"]["rows"] == np.isin(usable, [3, 4]).sum() < 60
     assert found["expert"]["stands"] == "better" and found["expert"]["accuracy"] > 0.9
     assert found["one"]["stands"] == "open"
-    assert any("are of one class, '7'" in line for line in told(found))
+    assert any("are of one class, '7'" in line for line in told(HEADLINE, found))
 
 
 # ---- who is judged, and what is asked of whom
@@ -190,7 +200,7 @@ def test_without_validation_labels_a_teacher_is_judged_on_training_rows_that_it_
     assert to_judge(recipe, built(a_set(tmp_path / "with", True)), taught) == ("validation", [*taught], {})
     split, heard, why = to_judge(recipe, built(a_set(tmp_path / "without", False)), taught)
     assert (split, heard, set(why)) == ("train", ["mine"], {"live", "forest", "small"})
-    (line, other) = told(why)
+    (line, other) = told(HEADLINE, why)
     assert "Teacher live is not judged" in line + other and "Teachers forest, small are not judged" in line + other
 
 
@@ -199,7 +209,12 @@ def digits(*overrides: str) -> Recipe:
 
 
 def found_of(right: int) -> dict[str, Any]:
-    return {"split": "validation", **standing(right, 100, 20), "commonest": "3", "far_below": None}
+    labels = torch.tensor([3] * 20 + [*range(10)] * 8)
+    labels[20:][labels[20:] == 3] = 4  # 20 of 100 rows are of the commonest class
+    said = torch.nn.functional.one_hot(torch.where(torch.arange(100) < right, labels, (labels + 1) % 10), 10).float()
+    space = Space("classification", tuple("0123456789"))
+    found = TASKS["classification"].standing(said, labels, torch.ones(10, dtype=torch.bool), labels, space)
+    return {"split": "validation", **found, "far_below": None}
 
 
 def test_a_bar_of_ones_own_is_raised_and_none_is_said_to_be_meant() -> None:
@@ -211,7 +226,7 @@ def test_a_bar_of_ones_own_is_raised_and_none_is_said_to_be_meant() -> None:
     assert line.startswith("teachers.wide is no better than always answering '3': right on 15 of 100")
     assert "on 20.0%" in line and "p = 0.92" in line and "`teachers.wide.require: null`" in line
     assert not [*missed(digits("teachers.wide.require=null"), dead)]
-    assert any("`require: null` says that this is meant" in line for line in told(dead))
+    assert any("`require: null` says that this is meant" in line for line in told(HEADLINE, dead))
     (line,) = missed(digits("teachers.wide.require={accuracy: 0.5}"), {"wide": {"why": "no row has a label"}})
     assert "cannot be judged: no row has a label" in line
     assert not [*missed(digits(), {"wide": {"why": "no row has a label"}})]

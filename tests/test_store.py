@@ -24,6 +24,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from teachers.config.task import AnswerName
 from teachers.config.teacher import EncodingName
 from teachers.errors import EnvironmentUnfit, StoreError, TeacherError
 from teachers.soft_targets.encodings.table import ENCODINGS, bytes_per_row, decode
@@ -85,7 +86,8 @@ def flip(path: Path, offset: int, mask: int = 1) -> None:
 
 
 def test_every_encoding_of_a_recipe_is_there():
-    assert set(ENCODINGS) == set(get_args(EncodingName))
+    assert set(ENCODINGS) == set(get_args(AnswerName))
+    assert {name for kept in ENCODINGS.values() for name in kept} == set(get_args(EncodingName))
 
 
 @given(st.integers(1, 10**9), st.integers(1, 10**6))
@@ -106,11 +108,11 @@ def test_the_shards_of_a_store_are_its_rows_each_once(num_rows: int, rows: int):
 
 def test_dense_gives_back_the_logits_at_any_temperature_and_label_the_class():
     logits = torch.from_numpy(logits_of(a_spec()))
-    dense = decode("dense", ENCODINGS["dense"].encode(logits), num_classes=7)
+    dense = decode("dense", ENCODINGS["class_axis"]["dense"].encode(logits), width=7)
     for temperature in (1.0, 4.0):
         difference = torch.softmax(dense / temperature, 1) - torch.softmax(logits / temperature, 1)
         assert difference.abs().max() < 1e-3
-    label = decode("label", ENCODINGS["label"].encode(logits), num_classes=7, probability_floor=0.07)
+    label = decode("label", ENCODINGS["class_axis"]["label"].encode(logits), width=7, probability_floor=0.07)
     assert torch.equal(label.argmax(1), logits.argmax(1))
     assert torch.allclose(label.exp().amax(1), torch.tensor(0.94))
     assert torch.allclose(label.exp().sum(1), torch.tensor(1.0))
@@ -118,7 +120,7 @@ def test_dense_gives_back_the_logits_at_any_temperature_and_label_the_class():
 
 def test_huge_logits_stay_finite():
     logits = torch.tensor([[3e38, -3e38, 0.0], [0.0, -1e5, 1e30]])
-    fields = ENCODINGS["dense"].encode(logits)
+    fields = ENCODINGS["class_axis"]["dense"].encode(logits)
     assert all(values.isfinite().all() for values in fields.values())
     assert torch.equal(fields["value"].argmax(1), logits.argmax(1))
 
@@ -141,8 +143,8 @@ def test_creating_twice_is_opening_and_another_spec_is_refused(tmp_path: Path):
 def test_a_newer_format_is_refused_naming_both(tmp_path: Path):
     a_store(tmp_path)
     document = parse((tmp_path / "spec.json").read_bytes())
-    (tmp_path / "spec.json").write_bytes(spell(document | {"format": 2}))
-    with pytest.raises(StoreError, match="format 2, this program reads 1; update"):
+    (tmp_path / "spec.json").write_bytes(spell(document | {"format": 3}))
+    with pytest.raises(StoreError, match="format 3, this program reads 2; update"):
         SoftTargetStore.open(tmp_path)
 
 

@@ -17,7 +17,7 @@ from students.runs.run import Run, Source
 from students.runs.session import PlainSession
 from teachers.config.preprocess import Preprocess
 from teachers.config.training import TrainConfig
-from teachers.soft_targets.combine.class_scores import COMBINE
+from teachers.soft_targets.combine.rules import COMBINE
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.transfer_set.transfer_set import TransferSet
@@ -134,7 +134,7 @@ def jittered(inputs, generator):
 def own_mean(logits, *, temperature, known, labels=None):
     """A rule of the user's, so it is asked in every step."""
     assert len(labels) == logits.shape[1]
-    return COMBINE["mean_probability"](logits, temperature=temperature, known=known)
+    return COMBINE["class_axis"]["mean_probability"](logits, temperature=temperature, known=known)
 
 
 def combine_alone(logits, *, temperature, known, labels=None):
@@ -142,7 +142,7 @@ def combine_alone(logits, *, temperature, known, labels=None):
 
 
 def combine_transposed(logits, *, temperature, known, labels=None):
-    target, weights = COMBINE["mean_probability"](logits, temperature=temperature, known=known)
+    target, weights = COMBINE["class_axis"]["mean_probability"](logits, temperature=temperature, known=known)
     return target.T, weights
 
 
@@ -151,7 +151,7 @@ def combine_whole_numbers(logits, *, temperature, known, labels=None):
 
 
 def combine_minus_infinity(logits, *, temperature, known, labels=None):
-    target, weights = COMBINE["mean_probability"](logits, temperature=temperature, known=known)
+    target, weights = COMBINE["class_axis"]["mean_probability"](logits, temperature=temperature, known=known)
     return target.masked_fill(target < target.amax(-1, keepdim=True), -torch.inf), weights
 
 

@@ -1,7 +1,7 @@
 """How cohorts are built: their members together, and their controls and offline twins, each seed a stage of its own."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from teachers.storage.seal import Seal
 
 from ..stages.stages import Built, Stage
 from ..stages.trainings import Kind, training_stages
-from .context import Context, Facts, Taught, segments_of, sources
+from .context import Context, Facts, Taught, segments_heard, sources
 from .fit import budget_of, fit_beside_live, seal_all
 from .learned import Learned
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 def train_cohort(context: Context, name: str, prepared: Built, taught: Mapping[str, Taught]) -> Learned:
     """Train one cohort whose frozen teachers have all labelled; it has a worker group of its own."""
-    train = segments_of(prepared, "train")
-    labels = {teacher: taught[teacher].digests(train) for teacher in context.recipe.cohorts[name].teachers}
+    config = context.recipe.cohorts[name]
+    heard = segments_heard(prepared, config)
+    labels = {teacher: taught[teacher].digests(heard) for teacher in config.teachers}
     stages = training_stages(context.recipe, name, prepared.digest, labels)
     wanted = {stage: training for training, stage in stages.items()}
-    built = context.stages.build_together([*wanted], partial(_train, context, name, prepared, taught, train, wanted))
+    built = context.stages.build_together([*wanted], partial(_train, context, name, prepared, taught, wanted))
     return Learned({training: built[stage] for stage, training in wanted.items()})
 
 
@@ -34,13 +35,12 @@ def _train(
     name: str,
     prepared: Built,
     taught: Mapping[str, Taught],
-    train: Sequence[str],
     wanted: Mapping[Stage, tuple[Kind, int]],
     folders: Mapping[Stage, Path],
 ) -> dict[Stage, tuple[Seal, Facts]]:
     """The cohort first, seed by seed; then its members alone."""
     start, config = time.monotonic(), context.recipe.cohorts[name]
-    heard = sources(context.recipe, config, taught, train)
+    heard = sources(context.recipe, config, taught, segments_heard(prepared, config))
     in_turn = sorted(folders, key=lambda stage: [*wanted.values()].index(wanted[stage]))
     runs = {stage: _run(context, name, *wanted[stage], prepared, folders[stage], heard) for stage in in_turn}
     apart = isinstance(config, CodistillationCohort) and config.workers_per_member is not None

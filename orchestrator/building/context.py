@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from students.config.task_terms import JUDGING
 from teachers.config.teacher import TeacherConfig
 from teachers.storage.seal import digest_of
 from teachers.users_code.imports import UserPath
@@ -84,6 +85,12 @@ def _live(taught: Taught, segments: Sequence[str]) -> "Live | None":
     from students.runs.run import Live
 
     return Live(taught.classes, taught.config.prefetch) if any(s in taught.live for s in segments) else None
+
+
+def segments_heard(prepared: Built, learner: Learner) -> list[str]:
+    """Whose labels decide what somebody learns: those of training rows, and of validation where a rule judges teachers."""
+    judges = any(getattr(term, "combine", None) in JUDGING for term in learner.objective)
+    return segments_of(prepared, "train", *(("validation",) if judges else ()))
 
 
 def segments_of(prepared: Built, *splits: str) -> list[str]:

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
+from students.tasks.figure import figure, headline
 from teachers.config.resources import Resources
 from teachers.config.teacher import TeacherRequire
 from teachers.errors import GateMissed
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..recipe.model import Recipe, is_trained_here, learner_of, name_in_recipe
-from ..reporting.standing import no_better, summary, told, why_open
+from ..reporting.standing import no_better, summary, told, what_was_found, why_open
 from ..stages import keys
 from ..stages.stages import Built, Stage
 from .context import Context, Taught, segments_of, sources_of
@@ -45,9 +46,9 @@ def judge(context: Context, name: str, prepared: Built, taught: Mapping[str, Tau
         standings |= standings_of(read_evaluation(built, heard))
     if problems := [*missed(recipe, standings)]:
         raise GateMissed("\n".join(problems))
-    if line := summary(standings):
+    if line := summary(headline(recipe.task), standings):
         log.info("%s", line)
-    for line in told(standings):
+    for line in told(headline(recipe.task), standings):
         log.warning("%s", line)
     return built, standings
 
@@ -101,13 +102,13 @@ def missed(recipe: Recipe, standings: Standings) -> Iterator[str]:
         )
         if found.get("stands") == "no better":
             yield f"{where} is {no_better(found)}, so students would learn nothing from it: {cure}"
-        elif required.accuracy is not None and found.get("accuracy") is None:
-            yield f"{where}.require.accuracy is {required.accuracy:g} and cannot be judged: {why_open(found)}"
-        elif required.accuracy is not None and found["accuracy"] < required.accuracy:
-            yield (
-                f"{where}: right on {found['right']:,} of {found['rows']:,} labelled {found['split']} rows, "
-                f"{found['accuracy']:.4f}; its require.accuracy is {required.accuracy:g}: {cure}"
-            )
+            continue
+        for key, bar in required.bars.items():
+            value, sign = found.get("figures", {}).get(key), figure(recipe.task, key).sign
+            if value is None:
+                yield f"{where}.require.{key} is {bar:g} and cannot be judged: {why_open(found) or 'it is not defined'}"
+            elif sign * value < sign * bar:
+                yield f"{where}: {what_was_found(found)}, {key} {value:.4f}; its require.{key} is {bar:g}: {cure}"
 
 
 def required_of(recipe: Recipe, name: str) -> tuple[str, TeacherRequire | None]:

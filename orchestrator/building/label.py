@@ -70,19 +70,21 @@ class Asked:
 
     def spec(self, part: str) -> "Spec":
         """Of the store of one segment."""
+        from teachers.soft_targets.encodings.table import bytes_per_row
         from teachers.soft_targets.schema import Spec, rows_per_shard
 
         segment = self.transfer_set.segment(part)
-        classes = self.classes()
+        names, answer = self.classes(), self.transfer_set.space.answer
         return Spec(
             teacher=self.name,
             teacher_digest=self.weights,
             segment=segment.name,
             segment_digest=segment.digest,
             encoding=self.config.encoding,
-            classes=classes,
+            names=names,
             num_rows=segment.num_rows,
-            rows_per_shard=rows_per_shard(segment.num_rows, 12 + 2 * len(classes)),
+            rows_per_shard=rows_per_shard(segment.num_rows, bytes_per_row("dense", len(names), answer)),
+            answer=answer,
         )
 
 
@@ -97,10 +99,11 @@ def label_stages(
         if column.can_lack
     ]
     lacks = digest_of(lacking) if lacking else None
-    classes = list(transfer_set.classes)
+    classes, answer = list(transfer_set.classes), transfer_set.space.answer
     stages, live = {}, {}
     for segment in transfer_set.segments:
-        stage = keys.label_stage(config, name, (segment.name, segment.digest), weights, classes, statistics, lacks)
+        rows = segment.name, segment.digest
+        stage = keys.label_stage(config, name, rows, weights, classes, statistics, answer, lacks)
         if config.mode == "live" and segment.split == "train":
             live[segment.name] = stage.key
         else:

@@ -1,11 +1,14 @@
 """A run: every stage of a recipe in order, what is ready side by side; then the report."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from students.tasks.figure import figure
+from teachers.config.bars import Bars
+from teachers.config.task import TaskName
 from teachers.config.teacher import TeacherConfig
 from teachers.errors import RecipeError
 from teachers.process.waiting import SideBySide
@@ -15,6 +18,7 @@ from ..cluster.capacity import workers_of
 from ..recipe.checks import class_problems, folder_problems
 from ..recipe.model import Recipe, is_trained_here, name_in_recipe
 from ..recipe.seen_rows import seen_problems
+from ..reporting.headline import mean_of
 from ..stages import keys
 from ..stages.stages import Built
 from . import cohorts, prepare
@@ -168,6 +172,21 @@ def export(context: Context, results: Results) -> None:
         results.models |= exporting.export(context, name, learned, results.evaluations[name])
 
 
+def missed_bars(task: TaskName, required: Bars, found: Mapping[str, float | None]) -> Iterator[str]:
+    """What falls below a bar, or above it where less is better."""
+    for key, bar in required.bars.items():
+        value, sign = found.get(key), figure(task, key).sign
+        if value is None:
+            yield f"{key} is not known, and {bar:g} is required"
+        elif sign * value < sign * bar:
+            yield f"{key} {value:.4f} is {'below' if sign > 0 else 'above'} {bar:g}"
+
+
+def means(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Of every figure, over seeds."""
+    return {key: mean_of(runs, key) for key in runs[0] if isinstance(runs[0][key], float | int | None)}
+
+
 def missed_gates(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
     """Quality gates of the recipe that the report's test figures fall below; a cohort's are of what it delivers.
 
@@ -178,11 +197,10 @@ def missed_gates(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
         if config.require is None:
             continue
         figures = report["students"][name] if name in recipe.students else report["cohorts"][name]["delivered"]
-        accuracy = figures["test_accuracy"]["mean"]
-        if config.require.accuracy is not None and accuracy < config.require.accuracy:
-            missed.append(f"{name_in_recipe(recipe, name)}: accuracy {accuracy:.4f} is below {config.require.accuracy}")
+        where = name_in_recipe(recipe, name)
+        missed += [f"{where}: {told}" for told in missed_bars(recipe.task, config.require, means(figures["runs"]))]
         low = figures["gain"]["low"] if figures["gain"] else None
         if config.require.gain is not None and (low is None or low < config.require.gain):
             told = "not known without a control and two seeds" if low is None else f"{low:.4f} at the lower end"
-            missed.append(f"{name_in_recipe(recipe, name)}: gain {told} is below {config.require.gain}")
+            missed.append(f"{where}: gain {told} is below {config.require.gain}")
     return missed

@@ -17,7 +17,7 @@ from ..recipe.model import Recipe
 from ..stages import keys
 from ..stages.stages import Built, Stage
 from ..stages.trainings import Kind, training_stages
-from .context import Context, Facts, Taught, segments_of, sources
+from .context import Context, Facts, Taught, segments_heard, sources
 from .fit import budget_of, fit_beside_live, fit_group, in_steps, seal_all, sealed
 from .learned import Learned
 
@@ -110,15 +110,16 @@ def distill(
     context: Context, names: Sequence[str], prepared: Built, taught: Mapping[str, Taught]
 ) -> dict[str, Learned]:
     """Train students whose teachers have all labelled, with their controls; equal needs share a worker group."""
-    train = segments_of(prepared, "train")
     wanted: dict[Stage, tuple[Kind, int]] = {}
     for name in names:
-        labels = {teacher: taught[teacher].digests(train) for teacher in context.recipe.students[name].teachers}
+        config = context.recipe.students[name]
+        heard = segments_heard(prepared, config)
+        labels = {teacher: taught[teacher].digests(heard) for teacher in config.teachers}
         stages = training_stages(context.recipe, name, prepared.digest, labels)
         wanted |= {stage: training for training, stage in stages.items()}
     built: dict[Stage, Built] = {}
     for group in _groups([*wanted], lambda stage: _needs_of_student(context.recipe, stage.name)):
-        built |= context.stages.build_together(group, partial(_distill, context, prepared, taught, train, wanted))
+        built |= context.stages.build_together(group, partial(_distill, context, prepared, taught, wanted))
     return {name: Learned({wanted[stage]: built[stage] for stage in wanted if stage.name == name}) for name in names}
 
 
@@ -126,13 +127,15 @@ def _distill(
     context: Context,
     prepared: Built,
     taught: Mapping[str, Taught],
-    train: Sequence[str],
     wanted: Mapping[Stage, tuple[Kind, int]],
     folders: Mapping[Stage, Path],
 ) -> dict[Stage, tuple[Seal, Facts]]:
     start = time.monotonic()
     students = {stage.name: context.recipe.students[stage.name] for stage in folders}
-    heard = {name: sources(context.recipe, config, taught, train) for name, config in students.items()}
+    heard = {
+        name: sources(context.recipe, config, taught, segments_heard(prepared, config))
+        for name, config in students.items()
+    }
     runs = {
         stage: _student_run(context, stage.name, *wanted[stage], prepared, folder, heard[stage.name])
         for stage, folder in folders.items()

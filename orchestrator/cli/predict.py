@@ -24,7 +24,7 @@ SOME_BAD = 5
     metavar="NEW[=OLD]",
     help="Column NEW of SOURCE is the OLD of the model.  [default: columns are found by name]",
 )
-@click.option("--probabilities", is_flag=True, help="Of every class, in a column of its name.")
+@click.option("--probabilities", is_flag=True, help="Of every class, in a column of its name; of a model of classes.")
 @click.option("--trust", multiple=True, metavar="MODULE:NAME", help="Code of yours that the folder may name.")
 def predict(
     model: str,
@@ -35,7 +35,10 @@ def predict(
     probabilities: bool,
     trust: tuple[str, ...],
 ) -> None:
-    """Class and probability of every row of SOURCE, by MODEL: a folder, or a name as digits-small (the newest).
+    """What MODEL says of every row of SOURCE: a folder, or a name as digits-small (the newest).
+
+    Of one class of many that is the class and its probability; of classes that each hold or not those that reach their
+    thresholds, by semicolons; of numbers a column each, in the units of the label.
 
     SOURCE is a table (CSV, JSON lines, Parquet, Arrow, NumPy), an image, or a folder of these. A row that cannot be used
     has a null, its reason is on stderr, and the exit code is 5.

@@ -15,10 +15,12 @@ from .out import Out, brought
 @click.option("--csv", "as_csv", is_flag=True, help="Print every student against every other and its control as CSV.")
 def report(out: Path, as_json: bool, as_csv: bool) -> None:
     """Write the newest run's report.html again, and send what MLflow could not take."""
+    from students.tasks.figure import headline
+
     from ..reporting import unjudged
     from ..reporting.comparison import csv_text, text_table
     from ..reporting.document import newest_report, write_report
-    from ..reporting.headline import learners
+    from ..reporting.headline import learners, task_of
     from ..tracking.late import replay
 
     if as_json and as_csv:
@@ -36,7 +38,11 @@ def report(out: Path, as_json: bool, as_csv: bool) -> None:
     if as_csv:
         click.echo(csv_text(document, learners(document)), nl=False)
         return
-    shown = unjudged.lines(document) if "unjudged" in document else text_table(document["comparison"])
+    shown = (
+        unjudged.lines(document)
+        if "unjudged" in document
+        else text_table(headline(task_of(document)), document["comparison"])
+    )
     for line in [] if as_json else shown:
         click.echo(line, err=True)
     click.echo(json.dumps(document, indent=1) if as_json else str(folder / "report.html"))

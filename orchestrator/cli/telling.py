@@ -30,9 +30,11 @@ def tell_and_leave(finished: "Finished", out: Path, as_json: bool) -> None:
 
 
 def _tell(report: Mapping[str, Any], folder: Path, out: Path) -> None:
+    from students.tasks.figure import headline
+
     from ..reporting import unjudged
     from ..reporting.comparison import text_table
-    from ..reporting.headline import learners, remarks, teachers_alone
+    from ..reporting.headline import learners, remarks, task_of, teachers_alone
 
     reused = sum(stage["reused"] for stage in report["stages"])
     click.echo(f"{len(report['stages'])} stages, {reused} of them reused")
@@ -42,7 +44,8 @@ def _tell(report: Mapping[str, Any], folder: Path, out: Path) -> None:
     if "students" in report:
         for name, student in learners(report).items():
             click.echo(f"{name}: {student['verdict']}")
-        for line in [*teachers_alone(report), *text_table(report["comparison"]), *remarks(report), *report["cautions"]]:
+        compared = text_table(headline(task_of(report)), report["comparison"])
+        for line in [*teachers_alone(report), *compared, *remarks(report), *report["cautions"]]:
             click.echo(line)
     if search := report.get("search"):
         _tell_study(search, folder)

@@ -140,7 +140,7 @@ class Cluster:
         """Begin to join in a thread. What goes wrong is told by the first call that needs the cluster: it tries again."""
 
         def join() -> None:
-            with suppress(CollegiumError):
+            with suppress(Exception):
                 self.join()
 
         Thread(target=join, name="join", daemon=True).start()

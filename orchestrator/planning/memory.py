@@ -10,6 +10,7 @@ from students.config.student import Term
 from students.data.memory import Division, Needs, Target, divide, memory_for
 from teachers.config.preprocess import Preprocess
 from teachers.config.resources import Resources
+from teachers.config.task import ANSWER_OF
 from teachers.config.training import TrainConfig
 from teachers.errors import CollegiumError
 from teachers.preparing.look import Look
@@ -108,23 +109,22 @@ def _needs(recipe: Recipe, seen: Look, asking: Asking) -> Needs:
     return Needs(
         inputs=None if asking.train.augment or live else rows * per_row,
         stored_inputs=rows * sum(column.bytes_per_row for column in seen.columns),
-        targets=_targets(seen, asking, live, rows),
+        targets=_targets(recipe, seen, asking, live, rows),
         stored_labels=_stored_labels(recipe, seen, asking, rows),
         validation=validation * per_row,
         copies=2 if asking.train.labelled_fraction else 1,
     )
 
 
-def _targets(seen: Look, asking: Asking, live: Sequence[str], rows: int) -> tuple[Target, ...]:
+def _targets(recipe: Recipe, seen: Look, asking: Asking, live: Sequence[str], rows: int) -> tuple[Target, ...]:
     from students.objective.targets import combination_of
     from students.runs.run import Source
-    from teachers.soft_targets.combine.class_scores import COMBINE
 
     sources = [Source(name, {}) for name in asking.teachers]
-    found = [combination_of(term, sources, number) for number, term in enumerate(asking.objective)]
+    found = [combination_of(term, sources, number, recipe.task) for number, term in enumerate(asking.objective)]
     once = 4 * rows * (len(seen.classes or ()) + 1)
     return tuple(
-        Target(each.teachers, once if each.rule in COMBINE and not set(each.teachers) & set(live) else None)
+        Target(each.teachers, once if each.is_ours and not set(each.teachers) & set(live) else None)
         for each in dict.fromkeys(found)
         if each is not None
     )
@@ -137,7 +137,8 @@ def _stored_labels(recipe: Recipe, seen: Look, asking: Asking, rows: int) -> Map
     for name in asking.teachers:
         config = recipe.teachers.get(name)
         classes = len((config.classes if config else None) or seen.classes or ())
-        fields = ENCODINGS[config.encoding if config else "dense"].fields(classes)
+        answer = ANSWER_OF[recipe.task]
+        fields = ENCODINGS[answer][config.encoding if config else "dense"].fields(classes)
         live = config is not None and config.mode == "live"
         found[name] = 0 if live else rows * sum(field.nbytes for field in fields)
     return found

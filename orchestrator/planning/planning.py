@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from teachers.config.task import ANSWER_OF
 from teachers.errors import RecipeError
 from teachers.resources.pools import in_reach
 from teachers.storage import mirror
@@ -136,7 +137,10 @@ def _on_disk(made: Plan, recipe: Recipe, seen: "Look", out: Path) -> None:
     rows = seen.num_rows or 0
     classes = len(seen.classes or ())
     cached = [teacher for teacher in recipe.teachers.values() if teacher.mode == "cached"]
-    label_bytes = sum(12 + (2 * classes if teacher.encoding == "dense" else 0) for teacher in cached)
+    from teachers.soft_targets.encodings.table import bytes_per_row
+
+    answer = ANSWER_OF[recipe.task]
+    label_bytes = sum(bytes_per_row(teacher.encoding, classes, answer) for teacher in cached)
     made.bytes_needed = (seen.num_bytes or 0) + rows * label_bytes
     if made.bytes_needed > made.bytes_free:
         made.notes.append(

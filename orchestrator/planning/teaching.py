@@ -123,15 +123,18 @@ class Teaching:
         from teachers.soft_targets.schema import Spec
         from teachers.soft_targets.store import SoftTargetStore
 
-        segment = self.few.of("train")[0]
-        rows = segment.num_rows
-        spec = Spec(name, "rehearsal", segment.name, segment.digest, config.encoding, classes, rows, rows)
-        store = SoftTargetStore.create(self.folder / "soft_targets" / name, spec)
-        store.commit(0, self.few.keys(segment), {"logits": logits})
-        store.seal()
+        stores = {}
+        for segment in (*self.few.of("train"), *self.few.of("validation")):  # of the same rows
+            rows = segment.num_rows
+            about = (segment.name, segment.digest, config.encoding, classes, rows, rows, self.few.space.answer)
+            spec = Spec(name, "rehearsal", *about)
+            store = SoftTargetStore.create(self.folder / "soft_targets" / name / segment.name, spec)
+            store.commit(0, self.few.keys(segment), {spec.named[0]: logits})
+            store.seal()
+            stores[segment.name] = store.folder
         return Source(
             name,
-            {segment.name: store.folder},
+            stores,
             class_map=config.class_map,
             probability_floor=config.probability_floor,
         )

@@ -8,7 +8,7 @@ from teachers.config.teacher import TeacherConfig
 from teachers.errors import StoreError
 from teachers.transfer_set.transfer_set import SPLITS, TransferSet
 
-from ..building.context import Taught, segments_of
+from ..building.context import Taught, segments_heard, segments_of
 from ..building.judge import stage_of, to_judge
 from ..building.label import label_stages
 from ..building.learned import Learned, to_export
@@ -136,14 +136,15 @@ class Walk:
         return self.labels(name, config, network.digest, prepared)
 
     def student(self, name: str, prepared: Built | None, taught: dict[str, Taught | None]) -> Learned | None:
-        teachers = self.recipe.learners[name].teachers
+        learner = self.recipe.learners[name]
+        teachers = learner.teachers
         heard = self._heard(teachers, taught)
         if prepared is None or heard is None:
             self.unknown("distill", name, self._first_missing(teachers, prepared, taught))
         if prepared is None:
             return None
-        train = segments_of(prepared, "train")
-        labels = {teacher.name: teacher.digests(train) for teacher in heard} if heard is not None else None
+        listened = segments_heard(prepared, learner)
+        labels = {teacher.name: teacher.digests(listened) for teacher in heard} if heard is not None else None
         stages = training_stages(self.recipe, name, prepared.digest, labels)
         noted = {training: self.note(stage) for training, stage in stages.items()}
         built = {training: found for training, found in noted.items() if found is not None}

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from teachers.config.task import ANSWER_OF
 from teachers.config.teacher import TeacherConfig
 from teachers.config.training import TrainConfig, unknown_classes
 from teachers.errors import CollegiumError, EnvironmentUnfit, RecipeError, StoreError
@@ -56,7 +57,13 @@ def folder_problems(recipe: Recipe) -> Iterator[str]:
             from teachers.models.folder import check_trusted, read_config  # torch, which takes seconds
 
             try:
-                check_trusted(read_config(Path(teacher.path)), recipe.trusted(), Path(teacher.path))
+                config = read_config(Path(teacher.path))
+                check_trusted(config, recipe.trusted(), Path(teacher.path))
+                if config.space.answer != ANSWER_OF[recipe.task]:
+                    yield (
+                        f"teachers.{name}.path: {teacher.path} was made for `task: {config.space.task}`, this recipe has "
+                        f"`task: {recipe.task}`"
+                    )
             except CollegiumError as error:
                 yield f"teachers.{name}.path: {error}"
 
@@ -90,7 +97,7 @@ def _import_strings(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield f"{where}.preprocess.function", preprocess.function
         for number, term in enumerate(getattr(config, "objective", ())):
             for key in ("loss", "combine"):
-                if ":" in (value := getattr(term, key, "")):
+                if ":" in (value := getattr(term, key, None) or ""):
                     yield f"{where}.objective.{number}.{key}", value
 
 

@@ -4,15 +4,16 @@ Every error names file, line, column and path, and all errors are told at once.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from students.config.cohort import CohortConfig
 from students.config.student import StudentConfig, TeacherLabelTerm, TeacherTermCommon
 from teachers.config.named import models_within
 from teachers.config.secrets import looks_like, without_password
 from teachers.config.strict import Config, ImportString, Name
+from teachers.config.task import DEFAULT_TASK, TaskName
 from teachers.config.teacher import TeacherConfig
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import RecipeError
@@ -23,6 +24,7 @@ from .from_python import plain
 from .search import SearchConfig
 from .secrets import kept_problems, secret_problems, variables
 from .space import search_problems
+from .tasks import task_problems
 
 Learner = StudentConfig | CohortConfig
 RESERVED = {"teachers", "ensemble", "control", "offline", "student"}
@@ -48,8 +50,8 @@ class Recipe(Config):
     """Of this file."""
     name: Name
     """Of the experiment, of the registered model and in reports."""
-    task: Literal["classification"] = "classification"
-    """Picks losses and metrics."""
+    task: TaskName = DEFAULT_TASK
+    """What is learnt of a row: one class of many, classes that each hold or not, or numbers. It decides what the label means, the losses, and the figures."""
     transfer_set: TransferSetConfig
     """The inputs on which teachers are asked."""
     teachers: dict[Name, TeacherConfig] = {}
@@ -82,11 +84,31 @@ class Recipe(Config):
             raise RecipeError(by_key(problems))
         return recipe
 
+    @model_validator(mode="before")
+    @classmethod
+    def tells_what_the_label_means(cls, value: Any) -> Any:
+        """The task is known where labels are read."""
+        if not isinstance(value, Mapping) or not isinstance(rows := value.get("transfer_set"), Mapping):
+            return value
+        if "task" in rows:
+            raise ValueError("`task` stands at the top of the recipe, not in `transfer_set`")
+        task = value.get("task", DEFAULT_TASK)
+        if task not in get_args(TaskName):
+            return value
+        told = {**value, "transfer_set": {**rows, "task": task}}
+        return told | ({"search": {**told["search"], "task": task}} if isinstance(told.get("search"), Mapping) else {})
+
     def problems(self) -> list[tuple[Loc, str]]:
         """What is wrong between the parts of the recipe: (path, message)."""
         document = self.model_dump(mode="json")
         found = [*secret_problems(document), *kept_problems(document)]
-        found += [*self._name_problems(), *self._teacher_problems(), *self._cycle_problems(), *self._gate_problems()]
+        found += [
+            *task_problems(self),
+            *self._name_problems(),
+            *self._teacher_problems(),
+            *self._cycle_problems(),
+            *self._gate_problems(),
+        ]
         return found if found or self.search is None else [*search_problems(self)]
 
     @property
@@ -146,7 +168,7 @@ class Recipe(Config):
                 cure = "`transfer_set.label` is null; say `control: false`"
                 yield (where, name, "control"), f"there are no labels to train a control with: {cure}"
             require = learner.require
-            if require is not None and (require.accuracy is not None or require.gain is not None):
+            if require is not None and (require.bars or require.gain is not None):
                 yield (where, name, "require"), "nothing can be judged without labels: `transfer_set.label` is null"
 
     def _teacher_problems(self) -> Iterator[tuple[Loc, str]]:

@@ -1,22 +1,32 @@
 """What a recipe can say of a search over settings. Knows nothing of torch, ray or optuna."""
 
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
+from students.tasks.figure import FIGURES, LOOKS, headline
 from teachers.config.strict import Config
+from teachers.config.task import DEFAULT_TASK, TaskName
+
+from .file import nearest
 
 Direction = Literal["max", "min"]
-MetricName = Literal["validation.accuracy", "validation.nll", "latency_ms", "parameters", "bytes"]
-DIRECTIONS: dict[MetricName, Direction] = {
-    "validation.accuracy": "max",
-    "validation.nll": "min",
-    "latency_ms": "min",
-    "parameters": "min",
-    "bytes": "min",
-}
-WHILE_TRAINING = {"validation.accuracy", "validation.nll"}
-"""Known at every look at validation; the others are measured of the network when a trial ends."""
+OF_THE_NETWORK = ("latency_ms", "parameters", "bytes")
+"""Measured of it when a trial ends, the less the better."""
+
+
+def metrics_of(task: TaskName) -> dict[str, Direction]:
+    """What a trial can be best in, and which end of it is."""
+    found: dict[str, Direction] = {f"validation.{figure.key}": figure.better for figure in FIGURES[task]}
+    return found | dict.fromkeys(OF_THE_NETWORK, "min")
+
+
+def while_training(task: TaskName) -> set[str]:
+    """Known at every look at validation; the others are measured when a trial ends."""
+    return {f"validation.{key}" for key in LOOKS[task]}
+
+
 AlgorithmName = Literal["optuna", "random", "grid", "pbt"]
 SchedulerName = Literal["asha", "median", "none"]
 LARGEST_GRID = 10_000
@@ -124,11 +134,11 @@ class SearchConfig(Config):
     """A student, or a cohort."""
     space: dict[str, Entry] = Field(min_length=1)
     """By the path of a key below the student: `objective.0.temperature`, `train.learning_rate`, `teachers`."""
-    metric: Annotated[MetricName, Tag("one")] | Annotated[dict[MetricName, Direction], Tag("several")] = Field(
-        "validation.accuracy",
+    metric: Annotated[str, Tag("one")] | Annotated[dict[str, Direction], Tag("several")] = Field(
+        f"validation.{headline(DEFAULT_TASK).key}",
         discriminator=Discriminator(lambda value: "several" if isinstance(value, dict) else "one"),
     )
-    """What the best trial is best in; several with their directions: a Pareto front. Never of the test split."""
+    """What the best trial is best in: `validation.` and a figure of the task (by default its headline), `latency_ms`, `parameters` or `bytes`; several with their directions: a Pareto front. Never of the test split."""
     algorithm: AlgorithmName = "optuna"
     """`optuna`: TPE, for several metrics NSGA-II; `random`; `grid`: every combination of choices; `pbt`: population-based training."""
     scheduler: SchedulerName = "asha"
@@ -141,18 +151,30 @@ class SearchConfig(Config):
     """With so many fresh seeds the best is trained again, and shown on the test split."""
     seed: int = Field(0, ge=0)
     """Of what the algorithm draws."""
+    task: SkipJsonSchema[TaskName] = Field(DEFAULT_TASK, exclude=True, repr=False)
+    """Whose figures `metric` names: the recipe's `task`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def looks_for_the_headline(cls, value: Any) -> Any:
+        """Where nobody says otherwise."""
+        if not isinstance(value, dict) or "metric" in value:
+            return value
+        return {**value, "metric": f"validation.{headline(value.get('task', DEFAULT_TASK)).key}"}
 
     @property
     def metrics(self) -> dict[str, Direction]:
-        given = self.metric if isinstance(self.metric, dict) else {self.metric: DIRECTIONS[self.metric]}
-        return {name: direction for name, direction in given.items()}
+        return dict(self.metric) if isinstance(self.metric, dict) else {self.metric: metrics_of(self.task)[self.metric]}
+
+    @property
+    def is_known_while_training(self) -> bool:
+        return set(self.metrics) <= while_training(self.task)
 
     @model_validator(mode="after")
     def parts_fit(self) -> Self:
+        self._check_metrics()
         several = len(self.metrics) > 1
-        if not self.metrics:
-            raise ValueError(f"metric is empty; expected one or more of {', '.join(get_args(MetricName))}")
-        if self.scheduler != "none" and (several or not set(self.metrics) <= WHILE_TRAINING):
+        if self.scheduler != "none" and (several or not self.is_known_while_training):
             told = ", ".join(self.metrics)
             raise ValueError(
                 f"scheduler: {self.scheduler} compares trials while they train, by one figure of validation; with "
@@ -160,7 +182,7 @@ class SearchConfig(Config):
             )
         if self.algorithm == "pbt" and self.scheduler != "none":
             raise ValueError("algorithm: pbt is a scheduler itself; set `scheduler: none`")
-        if self.algorithm == "pbt" and (several or not set(self.metrics) <= WHILE_TRAINING):
+        if self.algorithm == "pbt" and (several or not self.is_known_while_training):
             raise ValueError(
                 f"algorithm: pbt compares trials while they train, by one figure of validation; with `metric` "
                 f"{', '.join(self.metrics)} take another algorithm"
@@ -168,6 +190,14 @@ class SearchConfig(Config):
         if self.algorithm == "grid":
             self._check_grid()
         return self
+
+    def _check_metrics(self) -> None:
+        known = metrics_of(self.task)
+        if not self.metric:
+            raise ValueError(f"metric is empty; expected one or more of {', '.join(known)}")
+        for name in self.metric if isinstance(self.metric, dict) else [self.metric]:
+            if name not in known:
+                raise ValueError(f"metric {name!r} is none that `task: {self.task}` has{nearest(name, [*known])}")
 
     def _check_grid(self) -> None:
         size = 1

@@ -62,8 +62,8 @@ def _lost(recall: Mapping[str, Sequence[float]], of: str, number: int) -> float:
 
 def _rare(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any] | None:
     """The names of rare classes, the first of them, and the mean of their average precision by name."""
-    rare = found["rare"]
-    if not rare["classes"] or not names:
+    rare = found.get("rare")
+    if not rare or not rare["classes"] or not names:
         return None
     precision = {name: rare["average_precision"][name] for name in names}
     return {

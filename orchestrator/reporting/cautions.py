@@ -6,14 +6,18 @@ Knows nothing but the parts of `report.json`.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .headline import learners, percent
+from students.tasks.figure import NEVER_SAID, Figure, headline
+
+from .headline import learners, task_of
 
 FEW_ROWS = 20
 """Below which an interval, or a figure of a class, rests on single rows."""
 FEW_TO_CHOOSE = 10
 """Labelled validation rows of a class below which it is chosen by chance."""
 FAR_ABOVE = 0.05
-"""Between a teacher's accuracy on training rows and the upper end of its 95% interval on validation rows."""
+"""Between a teacher's share on training rows and the upper end of its 95% interval on validation rows."""
+TIMES = 2
+"""So much larger are errors on validation rows of whoever knows training rows by heart."""
 NAMED = 5
 
 
@@ -24,13 +28,13 @@ def cautions(report: Mapping[str, Any]) -> list[str]:
 
 def _by_heart(report: Mapping[str, Any]) -> Iterator[str]:
     """Teachers that are far better on training rows, which they may have been fitted on, than on validation rows."""
-    told = []
+    told, figure = [], headline(task_of(report))
     for name, teacher in report["teachers"].items():
         there, here = teacher.get("training"), teacher.get("validation")
-        if there and here and there["accuracy"] - _upper_end(here["accuracy"], here["rows"]) > FAR_ABOVE:
+        if there and here and _is_far_above(figure, there, here):
             told.append(
-                f"{name} is right on {percent(there['accuracy'])} of the {there['rows']:,} labelled training rows and on "
-                f"{percent(here['accuracy'])} of the {here['rows']:,} validation rows"
+                f"{name} has {figure.label} {figure.shown(there[figure.key])} on the {there['rows']:,} labelled training "
+                f"rows and {figure.shown(here[figure.key])} on the {here['rows']:,} validation rows"
             )
     if told:
         several = len(told) > 1
@@ -42,15 +46,28 @@ def _by_heart(report: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _upper_end(accuracy: float, rows: int) -> float:
+def _is_far_above(figure: Figure, there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Of shares 5 points above the upper end of the interval; of errors, where those on validation are twice as large."""
+    on_training, on_validation = there[figure.key], here[figure.key]
+    if on_training is None or on_validation is None:
+        return False
+    if figure.unit == "share":
+        return bool(on_training - _upper_end(on_validation, here["rows"]) > FAR_ABOVE)
+    return bool(TIMES * on_training < on_validation)
+
+
+def _upper_end(share: float, rows: int) -> float:
     """Of Clopper and Pearson's 95% interval."""
     from scipy.special import betaincinv
 
-    right = round(accuracy * rows)
+    right = round(share * rows)
     return float(betaincinv(right + 1, rows - right, 0.975)) if right < rows else 1.0
 
 
 def _never_said(report: Mapping[str, Any]) -> Iterator[str]:
+    task = task_of(report)
+    if task not in NEVER_SAID:
+        return
     who = {name: (learner["by_class"], "student", name) for name, learner in learners(report).items()}
     if report["by_class"]:
         who["ensemble"] = (report["by_class"], "ensemble", "The ensemble of all teachers")
@@ -62,11 +79,11 @@ def _never_said(report: Mapping[str, Any]) -> Iterator[str]:
         ]
         if silent:
             told = _some([f"{label!r} ({rows:,} test row{'s' * (rows > 1)})" for label, rows in silent])
-            is_rare = {label for label, _ in silent} & set(found["rare"]["classes"])
+            is_rare = {label for label, _ in silent} & set(found.get("rare", {"classes": []})["classes"])
             cure = _cure(report["recipe"], name) if key == "student" and is_rare else ""
             yield (
                 f"{title} never says {len(silent)} of the {sum(map(bool, found['support']))} classes that are tested: {told}. "
-                f"Accuracy hardly tells, balanced accuracy and macro F1 count each as 0{cure}."
+                f"{NEVER_SAID[task]}{cure}."
             )
 
 
@@ -92,7 +109,7 @@ def _few_rows(report: Mapping[str, Any]) -> Iterator[str]:
     }
     for rows, split in sorted(judged):
         yield f"How teachers stand was judged on {rows} {split} row{'s' * (rows > 1)}, fewer than {FEW_ROWS}: a bad one may have passed."
-    tested = report["transfer_set"]["labelled_of_classes"]["test"]
+    tested = report["transfer_set"]["labelled_of_classes"]["test"] if task_of(report) in NEVER_SAID else {}
     if few := sorted((rows, name) for name, rows in tested.items() if 0 < rows < FEW_ROWS):
         told = _some([f"{name!r} {rows}" for rows, name in few])
         yield (
@@ -102,6 +119,8 @@ def _few_rows(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _classes_of_splits(report: Mapping[str, Any]) -> Iterator[str]:
+    if task_of(report) not in NEVER_SAID:
+        return
     counts = report["transfer_set"]["labelled_of_classes"]
     if unlearnt := [name for name, rows in counts["train"].items() if not rows and counts["test"][name]]:
         yield f"No labelled training row is of {_some([repr(name) for name in unlearnt])}, and test rows are: only teachers can know it."

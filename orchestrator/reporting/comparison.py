@@ -1,23 +1,24 @@
 """Every student against every other: paired over seeds and test rows, as a student and its control are.
 
-Knows the evaluations, which say which rows were right; measures nothing itself.
+Knows the evaluations, which say how good each row's answer was; measures nothing itself.
 """
 
-import base64
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from students.measuring.gain import paired_gain, points
+from students.measuring.by_row import from_document, gain_between
+from students.tasks.figure import Figure
+from teachers.tasks.labels import has_label
 from teachers.transfer_set.transfer_set import TransferSet
 
 COLUMNS = ("student", "against", "difference", "low", "high", "seeds", "rows", "better", "worse", "conclusion")
-"""Of the CSV; differences are of accuracies, as in `report.json`; `rows` are groups of rows where the split has groups."""
+"""Of the CSV; differences are of the headline, + is better, as in `report.json`; `rows` are groups of rows where the split has groups."""
 WORDS = {"helps": "better", "hurts": "worse", "open": "open"}
 """Of a student against another one."""
 
@@ -27,28 +28,23 @@ def comparison_of(evaluations: Mapping[str, Mapping[str, Any]], transfer_set: Tr
 
     Seeds are paired in their order, as many as both have.
     """
-    groups = _groups(transfer_set)
-    right = {name: _right(found["right"]["student"], len(groups)) for name, found in evaluations.items()}
+    groups, task = _groups(transfer_set), transfer_set.space.task
+    found = {name: from_document(each["by_row"]["student"], len(groups)) for name, each in evaluations.items()}
     pairs = []
-    for one, other in combinations(right, 2):
-        seeds = min(len(right[one]), len(right[other]))
-        gain = paired_gain(right[one][:seeds], right[other][:seeds], groups)
+    for one, other in combinations(found, 2):
+        gain = gain_between(task, found[one], found[other], groups)
+        assert gain is not None
         pairs.append({"student": one, "against": other, **gain.to_json()})
-    return {"names": [*right], "pairs": pairs}
+    return {"names": [*found], "pairs": pairs}
 
 
 def _groups(transfer_set: TransferSet) -> NDArray[np.uint64]:
     """Of the labelled test rows, in the order in which they were evaluated."""
     parts = [
-        transfer_set.groups(segment)[transfer_set.usable_labels(segment) >= 0] for segment in transfer_set.of("test")
+        transfer_set.groups(segment)[has_label(transfer_set.usable_labels(segment))]
+        for segment in transfer_set.of("test")
     ]
     return np.concatenate([np.empty(0, np.uint64), *parts])
-
-
-def _right(packed: Sequence[str], num_rows: int) -> NDArray[np.bool_]:
-    """bool [seeds, rows]."""
-    bits = [np.frombuffer(base64.b64decode(each), np.uint8) for each in packed]
-    return np.stack([np.unpackbits(each, count=num_rows).astype(bool) for each in bits])
 
 
 def both_ways(comparison: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -85,27 +81,27 @@ def page_table(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"name": one, "gains": [pairs.get((one, other)) for other in names]} for one in names]
 
 
-def text_table(comparison: Mapping[str, Any]) -> list[str]:
-    """Lines for a terminal: points of test accuracy by which the student of a row is above that of a column."""
+def text_table(figure: Figure, comparison: Mapping[str, Any]) -> list[str]:
+    """Lines for a terminal: by how much the student of a row is better than that of a column."""
     names, pairs = comparison["names"], both_ways(comparison)
     if len(names) < 2:
         return []
     rows = [["", *names]]
-    rows += [[one, *(_cell(pairs[one, other]) if one != other else "" for other in names)] for one in names]
+    rows += [[one, *(_cell(figure, pairs[one, other]) if one != other else "" for other in names)] for one in names]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return [
         *lines,
-        "points of test accuracy, row less column, \N{PLUS-MINUS SIGN} 95% interval; * a difference is shown",
+        f"{figure.units_gained}, row less column, \N{PLUS-MINUS SIGN} 95% interval; * a difference is shown",
     ]
 
 
-def _cell(pair: Mapping[str, Any]) -> str:
+def _cell(figure: Figure, pair: Mapping[str, Any]) -> str:
     star = "*" if pair["conclusion"] != "open" else ""
     if pair["low"] is None:
-        return points(pair["mean"])
-    half = 100 * (pair["high"] - pair["low"]) / 2
-    return f"{points(pair['mean'])} \N{PLUS-MINUS SIGN} {half:.1f}{star}"
+        return figure.gained(pair["mean"])
+    half = figure.half_width((pair["high"] - pair["low"]) / 2)
+    return f"{figure.gained(pair['mean'])} \N{PLUS-MINUS SIGN} {half}{star}"
 
 
 def csv_text(report: Mapping[str, Any], learners: Mapping[str, Any]) -> str:

@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 
 from students.runs.curves import read_records
+from students.tasks.figure import TABLES, headline
+from teachers.config.task import TaskName
 from teachers.errors import RecipeError, StoreError
 from teachers.process.log_lines import once
 from teachers.storage.seal import read_document, replace
+from teachers.tasks.labels import per_name
 from teachers.transfer_set.transfer_set import SPLITS, TransferSet
 
 from .cautions import cautions
@@ -25,11 +28,11 @@ from .columns import about_columns
 from .comparison import comparison_of
 from .environment import environment
 from .fairness import about_augmentation, about_controls, about_labels
-from .headline import OVER_SEEDS, mean_of
+from .headline import about_units, means_of
 from .standing import told
 from .study import with_test_figures
 
-FORMAT = 3
+FORMAT = 4
 POINTS_OF_A_CURVE = 400
 
 log = logging.getLogger(__name__)
@@ -57,6 +60,7 @@ def build_report(
     drawn = {
         name: {run: found for path in paths for run, found in curves(path).items()} for name, paths in metrics.items()
     }
+    task: TaskName = recipe["task"]
     transfer_set, some, standings = TransferSet.open(prepared), next(iter(evaluations.values())), standings or {}
     counted = {**transfer_set.report, "judged_on": transfer_set.judged_on()}
     counted["labelled_of_classes"] = labelled_of_classes(transfer_set)
@@ -66,18 +70,23 @@ def build_report(
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(seconds, 3),
         "stages": [dict(stage) for stage in stages],
-        "teachers": {name: _accuracy_first(figures) for name, figures in teachers["teachers"].items()},
-        "ensemble": _accuracy_first(teachers["ensemble"]) if teachers["ensemble"] else None,
+        "teachers": {name: _headline_first(task, figures) for name, figures in teachers["teachers"].items()},
+        "ensemble": _headline_first(task, teachers["ensemble"]) if teachers["ensemble"] else None,
         "agreement": teachers["agreement"],
-        **{key: teachers[key] for key in ("by_class", "confusion", "mistakes")},
-        "students": {name: _student(evaluations[name]) for name in recipe["students"]},
+        **{key: teachers.get(key) for key in TABLES[task]},
+        "mistakes": teachers["mistakes"],
+        "students": {name: _student(task, evaluations[name]) for name in recipe["students"]},
         "cohorts": {
-            name: _cohort(recipe["cohorts"][name], evaluations[name], drawn[name]) for name in recipe["cohorts"]
+            name: _cohort(task, recipe["cohorts"][name], evaluations[name], drawn[name]) for name in recipe["cohorts"]
         },
         "curves": drawn,
         "transfer_set": {**counted, "test_rows_evaluated": some["rows"], "commonest": some["commonest"]},
         "standings": {name: dict(found) for name, found in standings.items()},
-        "notes": [*told(standings), *notes(recipe, counted)],
+        "notes": [
+            *told(headline(task), standings),
+            *about_units(task, transfer_set.space.names),
+            *notes(recipe, counted),
+        ],
         "mlflow": dict(mlflow),
         "environment": environment(),
     }
@@ -90,8 +99,6 @@ NO_TEACHERS: dict[str, Any] = {
     "teachers": {},
     "ensemble": None,
     "agreement": None,
-    "by_class": None,
-    "confusion": None,
     "mistakes": [],
 }
 
@@ -109,13 +116,12 @@ def _of_learners(
 
 
 def labelled_of_classes(transfer_set: TransferSet) -> dict[str, dict[str, int]]:
-    """By split and class, rows whose label may be used."""
+    """By split and class (or number), rows whose label may be used."""
     found: dict[str, dict[str, int]] = {}
     for split in SPLITS:
         counts = np.zeros(len(transfer_set.classes), np.int64)
         for segment in transfer_set.of(split):
-            labels = transfer_set.usable_labels(segment)
-            counts += np.bincount(labels[labels >= 0], minlength=len(counts))
+            counts += per_name(transfer_set.usable_labels(segment), len(counts))
         found[split] = dict(zip(transfer_set.classes, counts.tolist(), strict=True))
     return found
 
@@ -143,23 +149,24 @@ def newest_report(out: Path) -> tuple[Path, dict[str, Any]]:
     raise RecipeError(f"{out} holds no finished run; `collegium run RECIPE --out {out}` makes one")
 
 
-def _accuracy_first(figures: Mapping[str, Any]) -> dict[str, Any]:
-    return {"test_accuracy": figures["accuracy"], **figures}
+def _headline_first(task: TaskName, figures: Mapping[str, Any]) -> dict[str, Any]:
+    key = headline(task).key
+    return {f"test_{key}": figures[key], **figures}
 
 
-def _student(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    runs = evaluation["student"]["runs"]
+def _student(task: TaskName, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    key, runs = headline(task).key, evaluation["student"]["runs"]
     control = _runs_of(evaluation, "control")
     offline = _runs_of(evaluation, "offline")
     delivered = next(run for run in runs if run["seed"] == evaluation["delivered"])
     return {
         "verdict": evaluation["verdict"],
-        "test_accuracy": over_seeds(runs, "accuracy"),
-        "control_accuracy": over_seeds(control, "accuracy") if control else None,
-        "offline_accuracy": over_seeds(offline, "accuracy") if offline else None,
+        f"test_{key}": over_seeds(runs, key),
+        f"control_{key}": over_seeds(control, key) if control else None,
+        f"offline_{key}": over_seeds(offline, key) if offline else None,
         "gain": evaluation["gain"],
         "gain_over_offline": evaluation.get("gain_over_offline"),
-        **{key: mean_of(runs, key) for key in OVER_SEEDS},
+        **means_of(task, runs),
         **{key: delivered[key] for key in ("parameters", "bytes", "latency")},
         "delivered": evaluation["delivered"],
         "runs": runs,
@@ -167,8 +174,7 @@ def _student(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "offline_runs": offline,
         "ensemble": evaluation["ensemble"],
         "agreement_matrix": evaluation.get("agreement"),
-        "by_class": evaluation.get("by_class"),
-        "confusion": evaluation.get("confusion"),
+        **{table: evaluation.get(table) for table in TABLES[task]},
         "mistakes": evaluation.get("mistakes", []),
     }
 
@@ -177,15 +183,18 @@ def _runs_of(evaluation: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]
     return evaluation[kind]["runs"] if evaluation.get(kind) else None
 
 
-def _cohort(config: Mapping[str, Any], evaluation: Mapping[str, Any], drawn: Mapping[str, Any]) -> dict[str, Any]:
-    members = {name: _student(found) for name, found in evaluation["members"].items()}
+def _cohort(
+    task: TaskName, config: Mapping[str, Any], evaluation: Mapping[str, Any], drawn: Mapping[str, Any]
+) -> dict[str, Any]:
+    key = headline(task).key
+    members = {name: _student(task, found) for name, found in evaluation["members"].items()}
     delivered = config["deliver"] if config["deliver"] in members else evaluation["best"]
     return {
         "method": config["method"],
         "deliver": config["deliver"],
         "members": members,
-        "delivered": _student(evaluation["as_one"]) if evaluation["as_one"] else members[delivered],
-        "ensemble": {"test_accuracy": over_seeds(evaluation["ensemble"]["runs"], "accuracy")},
+        "delivered": _student(task, evaluation["as_one"]) if evaluation["as_one"] else members[delivered],
+        "ensemble": {f"test_{key}": over_seeds(evaluation["ensemble"]["runs"], key)},
         "agreement_matrix": evaluation["agreement"],
         "exchange": _exchange(drawn),
     }
@@ -206,9 +215,10 @@ def _exchange(drawn: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> d
 def over_seeds(runs: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
     """`mean`, sample standard deviation `std` (null for one seed) and every value in the order of seeds."""
     values = [run[key] for run in runs]
+    known = None not in values
     return {
-        "mean": statistics.fmean(values),
-        "std": statistics.stdev(values) if len(values) > 1 else None,
+        "mean": statistics.fmean(values) if known else None,
+        "std": statistics.stdev(values) if known and len(values) > 1 else None,
         "runs": values,
     }
 

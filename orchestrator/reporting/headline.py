@@ -5,6 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from students.tasks.figure import BESIDE, FIGURES, NOTHING, ON_THE_RUN, Figure, headline
+from teachers.config.task import TaskName
+
 
 def learners(report: Mapping[str, Any]) -> dict[str, Any]:
     """Every student, and every member of a cohort as `cohort.member`: their documents have one form."""
@@ -31,44 +34,61 @@ def curves_of(report: Mapping[str, Any], name: str) -> dict[str, Any]:
     }
 
 
+def task_of(report: Mapping[str, Any]) -> TaskName:
+    task: TaskName = report["recipe"]["task"]
+    return task
+
+
 def headline_figures(report: Mapping[str, Any]) -> dict[str, float]:
     """Flat names to figures, as a table shows them: `students.small.gain.mean`, `teachers.wide.test_accuracy`; what is none is left out."""
     return {name: round(float(value), 4) for name, value in _figures(report) if value is not None}
 
 
 def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    task = task_of(report)
+    of_test = f"test_{headline(task).key}"
     if report["ensemble"]:
-        yield "ensemble.test_accuracy", report["ensemble"]["test_accuracy"]
+        yield f"ensemble.{of_test}", report["ensemble"][of_test]
     for name, teacher in report["teachers"].items():
-        yield f"teachers.{name}.test_accuracy", teacher["test_accuracy"]
+        yield f"teachers.{name}.{of_test}", teacher[of_test]
     for name, cohort in report.get("cohorts", {}).items():
-        yield f"cohorts.{name}.ensemble.test_accuracy", cohort["ensemble"]["test_accuracy"]["mean"]
+        yield f"cohorts.{name}.ensemble.{of_test}", cohort["ensemble"][of_test]["mean"]
     for name, student in learners(report).items():
-        yield f"students.{name}.test_accuracy", student["test_accuracy"]["mean"]
-        for key in ("balanced_accuracy", "agreement", "ece", "parameters"):
+        yield f"students.{name}.{of_test}", student[of_test]["mean"]
+        for key in (*ON_THE_RUN[task], "agreement", "parameters"):
             yield f"students.{name}.{key}", student[key]
-        if student["control_accuracy"]:
-            yield f"students.{name}.control_accuracy", student["control_accuracy"]["mean"]
+        if control := student[f"control_{headline(task).key}"]:
+            yield f"students.{name}.control_{headline(task).key}", control["mean"]
         if student["gain"]:
             for end in ("low", "mean", "high"):
                 yield f"students.{name}.gain.{end}", student["gain"][end]
     yield "seconds", report.get("seconds")
 
 
-OVER_SEEDS = ("balanced_accuracy", "macro_f1", "nll", "ece", "agreement", "kl")
-"""Figures of which a report tells the mean over seeds."""
-NOTHING = "\N{EN DASH}"
-"""Stands for a figure that nobody has."""
-IMBALANCE = 0.1
-"""How far the share of the commonest class is above an even one before accuracies are told beside it."""
+def over_seeds_of(task: TaskName) -> tuple[Figure, ...]:
+    """Figures of which a report tells the mean over seeds, beside the headline."""
+    return (*FIGURES[task][1:], *BESIDE[task])
+
+
+def means_of(task: TaskName, runs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    return {figure.key: mean_of(runs, figure.key) for figure in over_seeds_of(task)}
+
+
+def about_units(task: TaskName, names: Sequence[str]) -> Iterator[str]:
+    """What figures are in the units of a label are in."""
+    told = " and ".join(figure.label for figure in FIGURES[task] if figure.unit == "label")
+    if told and len(names) == 1:
+        yield f"{told} are in the units of {names[0]}."
+    elif told:
+        yield (
+            f"{told} are of errors divided by the standard deviation of the labelled training rows, over {len(names)} columns "
+            f"({', '.join(names)}); a table has each column in its own units."
+        )
 
 
 def remarks(report: Mapping[str, Any]) -> list[str]:
     """What belongs beside the verdicts: what the commonest answer would reach, and how many verdicts stand there."""
-    told = []
-    if (found := report["transfer_set"]["commonest"])["share"] >= 1 / found["classes"] + IMBALANCE:
-        share = percent(found["share"])
-        told.append(f"The classes are uneven: who always answers {found['class']!r} has an accuracy of {share}.")
+    told = [remark] if (remark := report["transfer_set"]["commonest"]["remark"]) else []
     given = sum(bool(learner["gain"]) and learner["gain"]["low"] is not None for learner in learners(report).values())
     if given > 1:
         chance = f"{100 * (1 - 0.95**given):.0f} %"
@@ -83,11 +103,12 @@ def teachers_alone(report: Mapping[str, Any]) -> list[str]:
     """What a run without a student came to."""
     if learners(report) or not report["ensemble"]:
         return []
-    each = ", ".join(f"{name} {percent(teacher['test_accuracy'])}" for name, teacher in report["teachers"].items())
+    first, second, *_ = FIGURES[task_of(report)]
+    each = ", ".join(f"{name} {first.shown(teacher[first.key])}" for name, teacher in report["teachers"].items())
     together = report["ensemble"]
-    balanced = f"balanced {percent(together['balanced_accuracy'])}"
+    also = f"{second.label} {second.shown(together[second.key])}"
     return [
-        f"teachers together: {percent(together['test_accuracy'])} of test rows, {balanced}; {each}; no student is in the recipe"
+        f"teachers together: test {first.label} {first.shown(together[first.key])}, {also}; {each}; no student is in the recipe"
     ]
 
 
@@ -105,11 +126,13 @@ def decimals(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3f}"
 
 
-def spread(accuracy: Mapping[str, Any]) -> str:
+def spread(figure: Figure, found: Mapping[str, Any]) -> str:
     """Mean and standard deviation over seeds: `92.1 ± 0.4 %`."""
-    if accuracy["std"] is None:
-        return f"{percent(accuracy['mean'])} (one seed)"
-    return f"{100 * accuracy['mean']:.1f} \N{PLUS-MINUS SIGN} {100 * accuracy['std']:.1f} %"
+    if found["std"] is None:
+        return f"{figure.shown(found['mean'])} (one seed)"
+    mean, std = figure.shown(found["mean"]), figure.shown(found["std"])
+    unit = " %" if figure.unit == "share" else ""
+    return f"{mean.removesuffix(unit)} \N{PLUS-MINUS SIGN} {std.removesuffix(unit)}{unit}"
 
 
 log = logging.getLogger(__name__)

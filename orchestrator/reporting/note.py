@@ -4,14 +4,16 @@ Links are relative to the page itself, so they hold under whatever name the serv
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from students.measuring.gain import with_interval
+from students.tasks.figure import headline
 
 from . import unjudged
-from .headline import learners, percent, remarks, spread, teachers_alone
+from .headline import learners, remarks, spread, task_of, teachers_alone
 from .study import short
 
 CHARACTERS = 8000
@@ -27,7 +29,7 @@ def note(report: Mapping[str, Any], *, out: Path | None = None, models: Sequence
     head = [f"**{name}**: {learner['verdict']}\n" for name, learner in learners(report).items()]
     head += [f"{remark}\n" for remark in [*teachers_alone(report), *remarks(report), *report["cautions"]]]
     head += [*_study(report["search"])] if "search" in report else []
-    head += ["| who | test accuracy | gain over control (95%) |", "|---|---|---|"]
+    head += [f"| who | test {headline(task_of(report)).label} | gain over control (95%) |", "|---|---|---|"]
     tail = ["", *_cost(report), *_links(report, models)]
     tail += [f"- results: `{out}`"] if out is not None else []
     return _fitted(head, [*_rows(report)], tail)
@@ -45,19 +47,21 @@ def _fitted(head: Sequence[str], rows: Sequence[str], tail: Sequence[str]) -> st
 
 
 def _rows(report: Mapping[str, Any]) -> Iterator[str]:
+    figure = headline(task_of(report))
+    test, told = f"test_{figure.key}", partial(spread, figure)
     for name, learner in learners(report).items():
         gain = learner["gain"]
-        interval = with_interval(gain) if gain else ""
-        yield f"| student {name} | {spread(learner['test_accuracy'])} | {interval} |"
-        if learner["control_accuracy"]:
-            yield f"| control of {name} | {spread(learner['control_accuracy'])} | |"
-        if learner.get("offline_accuracy"):
-            yield f"| {name} from its teachers alone | {spread(learner['offline_accuracy'])} | |"
+        interval = with_interval(figure, gain) if gain else ""
+        yield f"| student {name} | {told(learner[test])} | {interval} |"
+        if control := learner[f"control_{figure.key}"]:
+            yield f"| control of {name} | {told(control)} | |"
+        if offline := learner.get(f"offline_{figure.key}"):
+            yield f"| {name} from its teachers alone | {told(offline)} | |"
     for name, cohort in report.get("cohorts", {}).items():
-        yield f"| cohort {name} together | {spread(cohort['ensemble']['test_accuracy'])} | |"
+        yield f"| cohort {name} together | {told(cohort['ensemble'][test])} | |"
     if report["ensemble"]:
-        yield f"| teachers together | {percent(report['ensemble']['test_accuracy'])} | |"
-    yield from (f"| teacher {name} | {percent(t['test_accuracy'])} | |" for name, t in report["teachers"].items())
+        yield f"| teachers together | {figure.shown(report['ensemble'][test])} | |"
+    yield from (f"| teacher {name} | {figure.shown(t[test])} | |" for name, t in report["teachers"].items())
 
 
 def _study(found: Mapping[str, Any]) -> Iterator[str]:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from students.tasks.figure import RIGHT, Figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.text import Text
@@ -72,34 +74,44 @@ def _mean_curve(seeds: Sequence[Sequence[Sequence[float]]]) -> list[tuple[float,
 
 
 def reliability(bins: Mapping[str, Sequence[Mapping[str, Any]]], of: str) -> str:
-    """Accuracy of what was said with a confidence; on the diagonal is who is right as often as it is sure."""
+    """How often is right what was said with a confidence; on the diagonal is who is right as often as it is sure."""
 
     def draw(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=INK, alpha=0.4, linewidth=0.9, linestyle="--")
         for name, filled in ((name, [bin for bin in given if bin["count"]]) for name, given in bins.items()):
-            confidence, accuracy = ([bin[of] for bin in filled] for of in ("confidence", "accuracy"))
+            confidence, right = [bin["confidence"] for bin in filled], [bin[RIGHT] for bin in filled]
             total = sum(bin["count"] for bin in filled)
             sizes = [8 + 120 * bin["count"] / total for bin in filled]
-            axes.plot(confidence, accuracy, color=COLOURS[name], linewidth=1.4, label=name)
-            axes.scatter(confidence, accuracy, s=sizes, color=COLOURS[name], alpha=0.6, linewidth=0)
-        axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.05), aspect="equal")
+            axes.plot(confidence, right, color=COLOURS[name], linewidth=1.4, label=name)
+            axes.scatter(confidence, right, s=sizes, color=COLOURS[name], alpha=0.6, linewidth=0)
+        axes.set(xlabel="confidence", ylabel=RIGHT, xlim=(0, 1.02), ylim=(0, 1.05), aspect="equal")
         axes.legend(loc="upper left")
 
-    return svg(draw, f"Reliability diagram of {of}: accuracy by confidence", size=(4.4, 4.0))
+    return svg(draw, f"Reliability diagram of {of}: {RIGHT} by confidence", size=(4.4, 4.0))
 
 
-def agreement(names: Sequence[str], matrix: Sequence[Sequence[float]], of: str = "teachers") -> str:
-    """Share of test rows in which two say the same class."""
+def agreement(
+    figure: Figure, names: Sequence[str], matrix: Sequence[Sequence[float | None]], of: str = "teachers"
+) -> str:
+    """How two agree over test rows, by the `figure` of it: in percent, or as it is."""
+    is_share = figure.unit == "share"
 
     def draw(axes: "Axes") -> None:
-        others = [value for row, values in enumerate(matrix) for column, value in enumerate(values) if row != column]
+        others = [
+            value
+            for row, values in enumerate(matrix)
+            for column, value in enumerate(values)
+            if row != column and value is not None
+        ]
         low, high = (min(others), max(others)) if others else (0.0, 1.0)
         for row, values in enumerate(matrix):
             for column, value in enumerate(values):
-                shade = 0.08 + 0.62 * min(1.0, max(0.0, (value - low) / (high - low or 1.0)))
+                place = 0.0 if value is None else (value - low) / (high - low or 1.0)
+                shade = 0.08 + 0.62 * min(1.0, max(0.0, place))
                 colour = COLOURS["student"] if row != column else INK
                 axes.add_patch(_cell(column, row, colour, shade if row != column else 0.06))
-                axes.text(column, row, f"{100 * value:.0f}" if row != column else "", ha="center", va="center")
+                shown = "" if value is None else f"{100 * value:.0f}" if is_share else f"{value:.2f}"
+                axes.text(column, row, shown if row != column else "", ha="center", va="center")
         axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal")
         axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
         axes.set_yticks(range(len(names)), names)
@@ -108,7 +120,7 @@ def agreement(names: Sequence[str], matrix: Sequence[Sequence[float]], of: str =
         axes.grid(visible=False)
 
     edge = 1.6 + 0.55 * len(names)
-    return svg(draw, f"Agreement of {of} in percent of test rows", size=(edge + 0.4, edge))
+    return svg(draw, f"Agreement of {of} {'in percent of' if is_share else 'over'} test rows", size=(edge + 0.4, edge))
 
 
 def _cell(column: int, row: int, colour: str, alpha: float) -> Any:
@@ -117,25 +129,28 @@ def _cell(column: int, row: int, colour: str, alpha: float) -> Any:
     return Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, facecolor=colour, alpha=alpha, linewidth=0)
 
 
-def accuracy_against(points: Sequence[Mapping[str, Any]], key: str, label: str, ensemble: float | None) -> str:
-    """Test accuracy over a cost (`key` of each point: name, kind, accuracy, low, high); the line is the teachers together."""
+def headline_against(
+    figure: Figure, points: Sequence[Mapping[str, Any]], key: str, label: str, ensemble: float | None
+) -> str:
+    """The headline on test over a cost (`key` of each point: name, kind, mean, std); the line is the teachers together."""
+    scale, unit = (100, ", %") if figure.unit == "share" else (1, "")
 
     def draw(axes: "Axes") -> None:
         if ensemble is not None:
             line: dict[str, Any] = {"color": COLOURS["ensemble"], "linewidth": 1.2, "linestyle": "--"}
-            axes.axhline(100 * ensemble, label="teachers together", **line)
-            axes.legend(loc="lower right")
+            axes.axhline(scale * ensemble, label="teachers together", **line)
+            axes.legend(loc="lower right" if figure.sign > 0 else "upper right")
         for point in points:
-            accuracy, spread = 100 * point["accuracy"], 100 * (point["std"] or 0)
+            mean, spread = scale * point["mean"], scale * (point["std"] or 0)
             colour = COLOURS[point["kind"]]
-            axes.errorbar(point[key], accuracy, spread, fmt="o", markersize=7, color=colour, capsize=3, linewidth=1.2)
-            axes.annotate(point["name"], (point[key], accuracy), (8, 4), textcoords="offset points")
-        axes.set(xlabel=label, ylabel="test accuracy, %")
+            axes.errorbar(point[key], mean, spread, fmt="o", markersize=7, color=colour, capsize=3, linewidth=1.2)
+            axes.annotate(point["name"], (point[key], mean), (8, 4), textcoords="offset points")
+        axes.set(xlabel=label, ylabel=f"test {figure.label}{unit}")
         axes.margins(y=0.2)
         costs = [point[key] for point in points]
         log_of_costs(axes, min(costs) / 2, max(costs) * 4)  # room for names on the right
 
-    return svg(draw, f"Test accuracy against {label}")
+    return svg(draw, f"Test {figure.label} against {label}")
 
 
 def log_of_costs(axes: "Axes", low: float, high: float) -> None:
@@ -156,20 +171,21 @@ def short(count: float) -> str:
     return f"{count:.3g}"
 
 
-def gains(intervals: Mapping[str, Mapping[str, float]]) -> str:
-    """Gain of each student over its control, in points, with its 95% interval; the line is no difference."""
+def gains(figure: Figure, intervals: Mapping[str, Mapping[str, float]]) -> str:
+    """Gain of each student over its control (of shares in points) with its 95% interval; the line is no difference."""
+    scale = 100 if figure.unit == "share" else 1
 
     def draw(axes: "Axes") -> None:
         axes.axvline(0, color=INK, alpha=0.5, linewidth=0.9, linestyle="--")
         for row, gain in enumerate(intervals.values()):
-            low, mean, high = (100 * gain[end] for end in ("low", "mean", "high"))
+            low, mean, high = (scale * gain[end] for end in ("low", "mean", "high"))
             axes.plot(
                 [low, high], [row, row], color=COLOURS["student"], linewidth=5, alpha=0.35, solid_capstyle="round"
             )
             axes.plot(mean, row, "o", color=COLOURS["student"], markersize=8)
         axes.set_yticks(range(len(intervals)), list(intervals))
         axes.set_ylim(len(intervals) - 0.5, -0.5)
-        axes.set_xlabel("points of test accuracy over the control", loc="right")  # long names leave little room
+        axes.set_xlabel(f"{figure.units_gained} over the control", loc="right")  # long names leave little room
 
     return svg(draw, "Gain of each student over its control", size=(5.4, 1.0 + 0.45 * len(intervals)))
 

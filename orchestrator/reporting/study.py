@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from students.measuring.gain import points
+from students.tasks.figure import Figure, headline
 
 from ..recipe.search import SearchConfig
 from ..recipe.space import of_the_control, shared_with_control
 from ..search.study import Study, Trial, best_of, front_of, read_trials
+from .headline import task_of
 
 TOP_SHARE = 0.2
 """Of the finished trials, those that are called the best ones."""
@@ -77,8 +78,9 @@ def with_test_figures(found: Mapping[str, Any], report: Mapping[str, Any]) -> di
     """The section with what the final training showed on the test split, and what all of it means in sentences."""
     name = found["student"]
     final = report["students"].get(name) or report["cohorts"][name]["delivered"]
-    figures = {key: final[key] for key in ("test_accuracy", "control_accuracy", "gain")}
-    return {**found, **figures, "advice": [*advice(found, final)]}
+    key = headline(task_of(report)).key
+    figures = {name: final[name] for name in (f"test_{key}", f"control_{key}", "gain")}
+    return {**found, **figures, "advice": [*advice(headline(task_of(report)), found, final)]}
 
 
 def told_again(report: Mapping[str, Any], out: Path) -> dict[str, Any]:
@@ -87,13 +89,14 @@ def told_again(report: Mapping[str, Any], out: Path) -> dict[str, Any]:
     study = Study(out / before["study"], [*read_trials(out / before["study"])])
     if _history(study)[: len(before["history"])] != before["history"]:
         return dict(before)
-    found = section(SearchConfig.model_validate(before["search"]), study, asked=before["teacher_forwards"])
+    config = SearchConfig.model_validate({**before["search"], "task": task_of(report)})
+    found = section(config, study, asked=before["teacher_forwards"])
     return with_test_figures(found, report)
 
 
-def advice(found: Mapping[str, Any], final: Mapping[str, Any]) -> Iterator[str]:
+def advice(figure: Figure, found: Mapping[str, Any], final: Mapping[str, Any]) -> Iterator[str]:
     """What the study showed, and no more than that."""
-    yield from _about_the_gain(found, final)
+    yield from _about_the_gain(figure, found, final)
     yield from _about_the_recipe(found)
     yield from _about_teachers(found)
     yield from _about_settings(found)
@@ -101,19 +104,18 @@ def advice(found: Mapping[str, Any], final: Mapping[str, Any]) -> Iterator[str]:
         yield f"{found['failed']} of {found['trials']} trials failed, the first with: {found['errors'][0]['error']}"
 
 
-def _about_the_gain(found: Mapping[str, Any], final: Mapping[str, Any]) -> Iterator[str]:
+def _about_the_gain(figure: Figure, found: Mapping[str, Any], final: Mapping[str, Any]) -> Iterator[str]:
     gain = final["gain"]
     if gain is None:
         yield "No control was trained, so nothing is shown of whether distillation pays."
         return
     tuned = f"tuned in {found['control']['trials']} trials" if found["control"]["searched"] else "as in the recipe"
-    seeds = len(final["test_accuracy"]["runs"])
+    seeds = len(final[f"test_{figure.key}"]["runs"])
+    mean = f"{figure.gained(gain['mean'])} {figure.units_gained}"
     if gain["low"] is None:
-        yield f"Nothing is shown of whether distillation pays: {points(gain['mean'])} points of test accuracy with {seeds} fresh seeds give no interval; raise `search.seeds_for_best`."
+        yield f"Nothing is shown of whether distillation pays: {mean} with {seeds} fresh seeds give no interval; raise `search.seeds_for_best`."
         return
-    told = (
-        f"{points(gain['mean'])} points of test accuracy, 95% interval {points(gain['low'])} to {points(gain['high'])}"
-    )
+    told = f"{mean}, 95% interval {figure.gained(gain['low'])} to {figure.gained(gain['high'])}"
     if gain["conclusion"] == "helps":
         yield f"Distil: with the best setting the student beats its control, {tuned}, beyond the interval ({told}, {seeds} fresh seeds)."
     elif gain["conclusion"] == "hurts":

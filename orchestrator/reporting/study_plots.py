@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from students.tasks.figure import FIGURES
+
 from .axes import Axis, ticks_of
 from .plots import COLOURS, INK, log_of_costs, svg
 from .study import heard
@@ -21,16 +23,16 @@ MARKS, LINES = 300, 150
 """Most that a plot of points, and one of lines, draws of the trials."""
 BARS = 15
 PALE, BLUE = (0.60, 0.64, 0.70), (0.16, 0.47, 0.82)
-LABELS = {
-    "validation.accuracy": "validation accuracy",
-    "validation.nll": "validation NLL, nats",
-    "latency_ms": "latency, ms",
-}
 GOLDEN = 0.6180339887
 
 
 def label_of(metric: str) -> str:
-    return LABELS.get(metric, metric)
+    """Of an axis: `validation accuracy`, `validation NLL, nats`, `latency, ms`."""
+    labels = {figure.key: figure for figures in FIGURES.values() for figure in figures}
+    key = metric.removeprefix("validation.")
+    if key != metric and key in labels:
+        return f"validation {labels[key].label}" + (", nats" if labels[key].unit == "nats" else "")
+    return {"latency_ms": "latency, ms"}.get(metric, metric)
 
 
 def thinned(trials: Sequence[Trial], metric: str, direction: str, most: int) -> list[Trial]:

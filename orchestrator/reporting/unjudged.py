@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from students.tasks.figure import AGREES, BESIDE, NOTHING, SAID_AS, UNJUDGED, Figure
+from teachers.config.task import TaskName
 from teachers.transfer_set.transfer_set import TransferSet
 
 from .environment import environment
-from .headline import NOTHING, decimals, percent
+from .headline import mean_of, task_of
 
-SAID = "Nothing was judged: no row has a label, so no accuracy, gain or verdict is known."
-OVER_SEEDS = ("agreement", "entropy", "coverage")
+SAID = "Nothing was judged: no row has a label, so no figure of merit, gain or verdict is known."
 Report = Mapping[str, Any]
 
 
@@ -62,62 +63,62 @@ def _learners(evaluations: Mapping[str, Report]) -> Iterator[tuple[str, Report]]
 
 def lines(report: Report) -> Iterator[str]:
     """What a person reads first."""
-    found = report["unjudged"]
+    found, task = report["unjudged"], task_of(report)
     yield SAID
     for name, learner in found["students"].items():
-        yield f"{name}: {_in_words(_mean(learner))}, of {found['rows']:,} rows"
+        means = _means(task, learner)
+        told = [AGREES[task].format(BESIDE[task][0].shown(means["agreement"]))]
+        told += [f"{figure.label} {figure.shown(means[figure.key])}" for figure in UNJUDGED[task] if means[figure.key] is not None]  # fmt: skip
+        yield f"{name}: {'; '.join(told)}, of {found['rows']:,} rows"
 
 
-def _in_words(figures: Report) -> str:
-    told = [f"says the same class as its teachers together in {percent(figures['agreement'])}"]
-    if figures["entropy"] is not None:
-        told.append(f"mean entropy {decimals(figures['entropy'])} nats")
-    return "; ".join([*told, f"{percent(figures['coverage'])} of the classes are said"])
+def columns(task: TaskName) -> tuple[Figure, ...]:
+    """Of the table."""
+    return BESIDE[task][0], *UNJUDGED[task]
 
 
-def _mean(learner: Report) -> dict[str, float | None]:
-    runs = learner["student"]["runs"]
-    found: dict[str, float | None] = {}
-    for key in OVER_SEEDS:
-        values = [run[key] for run in runs]
-        found[key] = None if None in values else sum(values) / len(values)
-    return found
+def _means(task: TaskName, learner: Report) -> dict[str, float | None]:
+    """Over seeds."""
+    return {figure.key: mean_of(learner["student"]["runs"], figure.key) for figure in columns(task)}
 
 
-def rows(report: Report) -> Iterator[dict[str, str]]:
-    """Of the table: who, agreement with the teachers together, entropy, coverage, the classes that are said most."""
-    found = report["unjudged"]
+def rows(report: Report) -> Iterator[dict[str, Any]]:
+    """Of the table: who, the figures as text, and what is said most (or of numbers: on average)."""
+    found, task = report["unjudged"], task_of(report)
     matrix = found["agreement"]
     for name, figures in found["teachers"].items():
         with_all = matrix["matrix"][matrix["names"].index(name)][matrix["names"].index("ensemble")]
-        yield _row(f"teacher {name}", {**figures, "agreement": with_all}, figures["said"])
+        yield _row(task, f"teacher {name}", {**figures, "agreement": with_all}, figures["said"])
     if found["ensemble"]:
-        yield _row("teachers together", {**found["ensemble"], "agreement": None}, found["ensemble"]["said"])
+        yield _row(task, "teachers together", {**found["ensemble"], "agreement": None}, found["ensemble"]["said"])
     for name, learner in found["students"].items():
-        yield _row(f"student {name}", _mean(learner), learner["student"]["runs"][0]["said"])
+        yield _row(task, f"student {name}", _means(task, learner), learner["student"]["runs"][0]["said"])
 
 
-def _row(who: str, figures: Report, said: Mapping[str, float]) -> dict[str, str]:
-    most = sorted(said.items(), key=lambda pair: -pair[1])[:3]
+def _row(task: TaskName, who: str, figures: Report, said: Mapping[str, float | None]) -> dict[str, Any]:
+    most = sorted(said.items(), key=lambda pair: -(pair[1] or 0.0))[:3]
+    shown = SAID_AS[task].shown
     return {
         "who": who,
-        "agreement": percent(figures["agreement"]),
-        "entropy": decimals(figures["entropy"]),
-        "coverage": percent(figures["coverage"]),
-        "said": ", ".join(f"{name} {percent(share)}" for name, share in most) or NOTHING,
+        "cells": [figure.shown(figures[figure.key]) for figure in columns(task)],
+        "said": ", ".join(f"{name} {shown(share)}" for name, share in most) or NOTHING,
     }
 
 
 def figures(report: Report) -> Iterator[tuple[str, float | None]]:
     """Flat names to figures, for MLflow."""
+    task = task_of(report)
+    first = UNJUDGED[task][0].key
     for name, found in report["unjudged"]["teachers"].items():
-        yield f"teachers.{name}.entropy", found["entropy"]
+        yield f"teachers.{name}.{first}", found[first]
     for name, learner in report["unjudged"]["students"].items():
-        yield from ((f"students.{name}.{key}", value) for key, value in _mean(learner).items())
+        yield from ((f"students.{name}.{key}", value) for key, value in _means(task, learner).items())
     yield "seconds", report["seconds"]
 
 
 def table(report: Report) -> list[str]:
     """In Markdown, for the run's page in MLflow."""
-    cells = [f"| {row['who']} | {row['agreement']} | {row['entropy']} | {row['coverage']} |" for row in rows(report)]
-    return ["| who | same class as the teachers together | entropy, nats | classes said |", "|---|---|---|---|", *cells]
+    named = columns(task_of(report))
+    head = ["who", *(figure.label for figure in named)]
+    cells = [f"| {row['who']} | {' | '.join(row['cells'])} |" for row in rows(report)]
+    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *cells]

@@ -22,14 +22,14 @@ from teachers.storage.place import place
 from teachers.storage.seal import publish
 
 from ..building import pipeline
-from ..building.context import Context, segments_of, sources
+from ..building.context import Context, segments_heard, sources
 from ..building.fit import budget_of
 from ..building.pipeline import Results
 from ..cluster.capacity import check_room_for_trials, room_for_trials
 from ..recipe import model
 from ..recipe.load import Given, file_of, recipe_of
 from ..recipe.model import Recipe, public
-from ..recipe.search import WHILE_TRAINING, SearchConfig
+from ..recipe.search import SearchConfig
 from ..recipe.space import control_now, of_the_control, search_warnings, shared_with_control, values_now
 from ..reporting.study import section
 from ..search.on_tune import name_of, run_trials
@@ -114,13 +114,13 @@ def _study(begun: Begun, context: Context, taught: Results, at: Path, doubt: Dou
     assert search is not None
     learner = recipe.learners[search.student]
     _check_validation(taught.prepared.folder)
-    train = segments_of(taught.prepared, "train")
-    labels = {name: taught.taught[name].digests(train) for name in learner.teachers}
+    listened = segments_heard(taught.prepared, learner)
+    labels = {name: taught.taught[name].digests(listened) for name in learner.teachers}
     stages = training_stages(recipe, search.student, taught.prepared.digest, labels)
     first = stages["student", learner.train.seeds[0]]
     inputs = {first.called.get(name, name): digest for name, digest in first.inputs.items()}
     study = Study.open(at, what_it_is_of(recipe, {**inputs, **code_of_choices(recipe)}))
-    heard = {source.name: source for source in sources(recipe, learner, taught.taught, train)}
+    heard = {source.name: source for source in sources(recipe, learner, taught.taught, listened)}
     now: dict[Who, Mapping[str, Any] | None] = {
         "student": values_now(learner, search),
         "control": control_now(learner, search),
@@ -152,12 +152,13 @@ def _study(begun: Begun, context: Context, taught: Results, at: Path, doubt: Dou
 
 
 def _check_validation(prepared: Path) -> None:
+    from teachers.tasks.labels import has_label
     from teachers.transfer_set.transfer_set import TransferSet
 
     transfer_set = TransferSet.open(prepared)
-    if not any((transfer_set.usable_labels(segment) >= 0).any() for segment in transfer_set.of("validation")):
+    if not any(has_label(transfer_set.usable_labels(segment)).any() for segment in transfer_set.of("validation")):
         raise RecipeError(
-            "search.metric: validation.accuracy would never be reported: no row of the validation split has a label; "
+            "search.metric would never be reported: no row of the validation split has a label; "
             "give `transfer_set.split.validation` a share, or rows with labels"
         )
 
@@ -176,7 +177,7 @@ def _job(context: Context, taught: Results, heard: "Mapping[str, Source]", scrat
         gpus=context.cluster.gpus(learner.resources),
         user_path=context.user_path,
         trust=recipe.trusted(),
-        measures=not set(search.metrics) <= WHILE_TRAINING,
+        measures=not search.is_known_while_training,
         folder=scratch,
         in_population=search.algorithm == "pbt",
         log_as=Carried.from_here(),

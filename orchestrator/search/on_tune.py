@@ -15,7 +15,7 @@ from teachers.errors import CollegiumError
 from teachers.process.waiting import aside
 from teachers.resources.bundles import bundle_of
 
-from ..recipe.search import SearchConfig
+from ..recipe.search import OF_THE_NETWORK, SearchConfig
 from .next_trial import Plan
 from .schedulers import by_who, population
 from .study import Study, Trial, Who
@@ -147,8 +147,12 @@ def name_of(number: int) -> str:
 
 
 def figures_in(result: Mapping[str, Any]) -> dict[str, float]:
-    known = ("validation.accuracy", "validation.nll", "latency_ms", "parameters", "bytes")
-    return {name: float(result[name]) for name in known if name in result}
+    """What a trial told of itself: looks at validation, and what was measured when it ended."""
+    return {
+        name: float(value)
+        for name, value in result.items()
+        if name in OF_THE_NETWORK or (name.startswith("validation.") and value is not None)
+    }
 
 
 def trial_from(setting: Mapping[str, Any], result: Mapping[str, Any]) -> Trial:

@@ -9,6 +9,7 @@ from typing import Any
 
 from students.config.cohort import CohortCommon
 from students.config.student import TeacherTermCommon, TermCommon
+from teachers.config.task import AnswerName
 from teachers.config.teacher import DECIDES_NOTHING, CheckpointTeacher, TeacherConfig
 from teachers.errors import RecipeError
 from teachers.storage.seal import digest_of, sha256_file
@@ -21,6 +22,7 @@ from .stages import Stage
 
 def prepare_stage(recipe: Recipe, source_digest: str) -> Stage:
     config = recipe.transfer_set.model_dump(mode="json")
+    config["task"] = recipe.task
     config["labelled"] = recipe.transfer_set.labelled_by_split  # `100` and `{train: 100}` are one thing
     if recipe.transfer_set.source.kind == "import":
         inputs = {"source": source_digest, **code_inputs("transfer_set.source", config["source"])}
@@ -60,6 +62,7 @@ def label_stage(
     weights: str,
     classes: list[str],
     statistics: str,
+    answer: AnswerName = "class_axis",
     lacks: str | None = None,
 ) -> Stage:
     """`segment`: (name, digest); `statistics`: digest of the columns' mean and std, which `normalise: auto` uses.
@@ -71,7 +74,7 @@ def label_stage(
     if config.kind == "callable":  # it gets canonical inputs, and is its code
         left_out |= {"preprocess"}
     decided_by = {key: value for key, value in config.model_dump(mode="json").items() if key not in left_out}
-    decided_by["classes"] = config.classes or classes
+    decided_by |= {"classes": config.classes or classes, "answer": answer}
     code = code_inputs(f"teachers.{name}", code_of_folder(config) if config.kind == "checkpoint" else decided_by)
     inputs = {"rows": segment[1], **code}  # code first: where it changed, it is why weights did
     if config.kind != "callable":

@@ -7,6 +7,7 @@ threads, retries or where the server is.
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -218,12 +219,12 @@ class Courier:
         ).version
         linked = json.dumps([{"name": task["name"], "version": version}])
         self.client.set_logged_model_tags(task["id"], {"mlflow.modelVersions": linked})
-        if stays := self._why_champion_stays(task["name"], tags):
+        if stays := self._why_champion_stays(task["name"], tags, task["judged_by"]):
             log.warning("version %s of %s is registered, and champion stays %s", version, task["name"], stays)
         else:
             self.client.set_registered_model_alias(task["name"], "champion", version)
 
-    def _why_champion_stays(self, name: str, tags: Mapping[str, str]) -> str:
+    def _why_champion_stays(self, name: str, tags: Mapping[str, str], by: Mapping[str, Any]) -> str:
         """Which version it is, and why; nothing where there is none, or where it is beaten."""
         from mlflow.exceptions import MlflowException
 
@@ -236,11 +237,15 @@ class Courier:
         if tags.get(JUDGED_ON) != champion.tags.get(JUDGED_ON):
             cure = "set the alias by hand if the new one shall take its place"
             return f"version {champion.version}, which was judged on other rows or classes, so no figure compares them; {cure}"
-        ours, its = float(tags.get(VALIDATION, 0)), float(champion.tags.get(VALIDATION, 0))
-        return "" if ours >= its else f"version {champion.version}: {its:.4f} on validation, the new one has {ours:.4f}"
+        unknown = -by["sign"] * math.inf
+        ours, its = (float(each.get(by["tag"], unknown)) for each in (tags, champion.tags))
+        return (
+            ""
+            if by["sign"] * ours >= by["sign"] * its
+            else f"version {champion.version}: {its:.4f} on validation, the new one has {ours:.4f}"
+        )
 
 
-VALIDATION = "validation_accuracy"
 JUDGED_ON = "collegium.judged_on"
 """Stands for the rows and labels of validation and test: figures of other ones say nothing about each other."""
 

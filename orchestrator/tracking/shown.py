@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from students.tasks.figure import MINUS, Figure, headline
 from teachers.config.transfer_set import TransferSetConfig
 
 from ..recipe.model import Recipe
-from ..reporting.headline import SHARED_VIEW, learners
+from ..reporting.headline import SHARED_VIEW, learners, task_of
 from .names import fit_name
 
 if TYPE_CHECKING:
@@ -34,16 +35,19 @@ def source_tags(source: str | None) -> dict[str, str]:
 
 
 def results_in_short(report: Mapping[str, Any]) -> str:
-    """`small +6.4`: gains in points of accuracy over the control, accuracies where there is no control. Empty without any."""
-    told = [f"{name} {figure}" for name, learner in learners(report).items() if (figure := _figure(learner))]
+    """`small +6.4`: gains over the control (of shares in points), headlines where there is no control. Empty without any."""
+    if "unjudged" in report:
+        return ""
+    figure = headline(task_of(report))
+    told = [f"{name} {short}" for name, learner in learners(report).items() if (short := _short(figure, learner))]
     return ", ".join(told[:MOST]) + (f" and {len(told) - MOST} more" if len(told) > MOST else "")
 
 
-def _figure(learner: Mapping[str, Any]) -> str:
-    gain, accuracy = learner["gain"], (learner["test_accuracy"] or {}).get("mean")
+def _short(figure: Figure, learner: Mapping[str, Any]) -> str:
+    gain, value = learner["gain"], (learner[f"test_{figure.key}"] or {}).get("mean")
     if gain and gain["mean"] is not None:
-        return f"{100 * gain['mean']:+.1f}"
-    return "" if accuracy is None else f"{100 * accuracy:.1f} %"
+        return figure.gained(gain["mean"]).replace(MINUS, "-")
+    return "" if value is None else figure.shown(value)
 
 
 def run_name(recipe: str, command: str) -> str:
@@ -55,7 +59,7 @@ def view(recipe: Recipe) -> str:
     """The columns of the experiment's table, as MLflow's page keeps them in `VIEW_TAG`: headline and gain by student."""
     metrics = ["search.best"] if recipe.search is not None else []
     for name in [*recipe.students, *recipe.members()][:MOST]:
-        metrics += [f"students.{name}.test_accuracy", f"students.{name}.gain.mean"]
+        metrics += [f"students.{name}.test_{headline(recipe.task).key}", f"students.{name}.gain.mean"]
     figures = [f"metrics.`{fit_name(name)}`" for name in metrics]
     columns = [*figures, *(f"attributes.`{name}`" for name in ATTRIBUTES)]
     widths = dict.fromkeys(columns, WIDTH)
@@ -66,8 +70,9 @@ def data_set(config: TransferSetConfig, transfer_set: "TransferSet", digest: str
     """The fields of MLflow's `Dataset`: name, digest, where it is from, columns, and rows by split."""
     name, kind, source = _source(config)
     columns = [(column.name, f"{column.kind} {list(column.shape)}") for column in transfer_set.columns]
-    if config.label is not None:
-        columns.append((config.label, f"label, {len(transfer_set.classes)} classes"))
+    what = "classes" if transfer_set.space.has_classes else "columns"
+    for name in config.labels:
+        columns.append((name, f"label, {len(transfer_set.classes)} {what}"))
     rows = {
         split: sum(segment.num_rows for segment in transfer_set.of(split)) for split in ("train", "validation", "test")
     }

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from students.runs.curves import Record
+from students.tasks.figure import headline
 from teachers.config.secrets import without_password
 from teachers.process import prometheus
 from teachers.process.log_lines import with_ids
@@ -23,11 +24,11 @@ from teachers.process.log_lines import with_ids
 from ..cluster import mailbox as mailboxes
 from ..recipe.model import Recipe, public
 from ..reporting import unjudged
-from ..reporting.headline import headline_figures
+from ..reporting.headline import headline_figures, task_of
 from ..reporting.note import note
 from ..watching.pulse import SILENT_S
 from .away import reason_of, told_if_away
-from .courier import JUDGED_ON, VALIDATION, Courier
+from .courier import JUDGED_ON, Courier
 from .late import Late, failure
 from .ledger import Ledger, Status
 from .server import connect, place_of, resolve_uri
@@ -205,10 +206,12 @@ class Tracker:
         test = json.loads((folder / "metrics.json").read_bytes())["test"]
         figures = {key: value for key, value in test.items() if isinstance(value, float)}
         tags = {"collegium.student": name, JUDGED_ON: report["transfer_set"]["judged_on"]}
-        if "validation" in test:
-            tags[VALIDATION] = str(test["validation"]["accuracy"])
+        figure = headline(task_of(report))
+        if test.get("validation", {}).get(figure.key) is not None:
+            tags[f"validation_{figure.key}"] = str(test["validation"][figure.key])
         registered = f"{report['recipe']['name']}-{name}"
-        model = {"name": registered, "key": folder.name, "path": str(folder), "figures": figures, "tags": tags}
+        judged_by = {"tag": f"validation_{figure.key}", "sign": figure.sign}
+        model = {"name": registered, "key": folder.name, "path": str(folder), "figures": figures, "tags": tags, "judged_by": judged_by}  # fmt: skip
         self._tell({"do": "model", **model})
 
     def _kept(self) -> str:

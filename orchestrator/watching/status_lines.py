@@ -4,7 +4,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-SHOWN_METRICS = ("train.loss", "validation.accuracy", "train.wait_s")
+from students.tasks.figure import FIGURES
+
+HEADLINES = dict.fromkeys(f"validation.{figures[0].key}" for figures in FIGURES.values())
+SHOWN_METRICS = ("train.loss", *HEADLINES, "train.wait_s")
 MOST_TRAININGS = 8
 MOST_RUNS = 5
 Stage = Mapping[str, Any]

@@ -116,7 +116,7 @@ class ListeningStepper(Stepper):
         super().__init__(run, session, rows, transfer_set, preprocessor, steps)
         self.preprocessor = preprocessor
         self.config = ModelConfig(
-            run.model, dict(run.arguments), transfer_set.classes, preprocessor.resolved(), transfer_set.made_of
+            run.model, dict(run.arguments), transfer_set.space, preprocessor.resolved(), transfer_set.made_of
         )
         """Of its generations."""
 
@@ -141,7 +141,7 @@ class ListeningStepper(Stepper):
         own = at_least_float32(own.detach())
         logits = torch.stack([own, *(each.to(own.dtype) for each in heard)], 1)
         labels = torch.full(logits.shape[:1], -1, device=logits.device)
-        rule = PEER_RULES[self.run.membership.peer_rule]
+        rule = PEER_RULES[self.space.answer][self.run.membership.peer_rule]
         return Heard(rule(logits, labels, 0, temperature=temperature))
 
     def ask(self, generation: Generation, work: Work, number: int) -> Tensor:

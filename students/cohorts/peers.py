@@ -173,7 +173,8 @@ class Cohort:
         membership = training.run.membership
         logits = torch.stack([said[0] for said in everyone], 1).to(at_least_float32(own[0]).dtype)
         keywords = {"weights": self.weights} if membership.peer_rule == "general" else {}
-        peer = PEER_RULES[membership.peer_rule](logits, labels, membership.number, **keywords)
+        rule = PEER_RULES[training.stepper.space.answer][membership.peer_rule]
+        peer = rule(logits, labels, membership.number, **keywords)
         maps: list[tuple[Tensor, Tensor]] = []
         if isinstance(training.stepper, FeatureStepper):
             maps = training.stepper.pairs(everyone)
@@ -250,11 +251,11 @@ class Cohort:
             training.report_losses()
             training.stepper.share_batch_statistics()
             training.module.eval()
-        sums, together = look_together(self.trainings, len(self.run.members), self.same_rows)
-        labelled = self.data[0].validation.num_labelled
-        for training, (right, nll) in zip(self.trainings, self.own.all_reduce_sum(sums).tolist(), strict=True):
+        meters, together = look_together(self.trainings, len(self.run.members), self.same_rows)
+        for training, meter in zip(self.trainings, meters, strict=True):
+            validation = training.data.validation
             training.module.train()
-            training.saw({"accuracy": right / labelled, "nll": nll / labelled} if labelled else None)
+            training.saw(validation.figures(meter, self.own) if validation.num_labelled else None)
         self.keep(together.over(self.own))
 
     def keep(self, found: Together) -> None:
@@ -265,11 +266,8 @@ class Cohort:
                 training.progress.peer_weights = weights
         if len(self.run.members) > 1 and self.run.exchange and found.rows:
             steps = max(self.taken, 1)
-            values = {"agreement": found.agreement(), "step_ms": 1e3 * self.busy_s / steps}
-            values |= self.exchange.taken(steps)
+            values = found.figures() | {"step_ms": 1e3 * self.busy_s / steps} | self.exchange.taken(steps)
             self.busy_s, self.taken = 0.0, 0
-            if found.labelled:
-                values["ensemble_accuracy"] = found.ensemble_accuracy()
             self.report({f"cohort.{key}": value for key, value in values.items()})
 
     def report(self, values: dict[str, float]) -> None:

@@ -6,6 +6,7 @@ from pydantic import Field, Tag
 
 from teachers.config.strict import tag_or
 
+from .distance import Distance
 from .student import (
     TAUGHT,
     HardTerm,
@@ -32,8 +33,8 @@ PEER_TEMPERATURE: dict[MethodName, float] = {
 """Where the recipe says nothing; the papers' own, where they name one."""
 
 
-class PeerTerm(TermCommon):
-    """T^2 KL(peers || member) of softened distributions: what the others say now, or what the method makes of it."""
+class PeerTerm(Distance, TermCommon):
+    """T^2 KL(peers || member) of softened distributions, of numbers a distance: what the others say now, or what the method makes of it."""
 
     loss: Literal["peer"]
     temperature: float | None = Field(None, gt=0)

@@ -5,11 +5,14 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from teachers.config.bars import Bars
 from teachers.config.preprocess import NetworkPreprocess, Preprocess
 from teachers.config.resources import Resources
 from teachers.config.strict import Config, ImportString, tag_or
 from teachers.config.teacher import CombineName
 from teachers.config.training import Augment, OptimizerName, PrecisionName, ScheduleName, TrainConfig, transforms_of
+
+from .distance import Distance
 
 StudentLossName = Literal["hard", "soft", "teacher_label"]
 PeerLossName = Literal["peer", "feature", "channel"]
@@ -36,29 +39,28 @@ class Ramp(Config):
 class TermCommon(Config):
     """What every term of an objective has."""
 
+    loss: str
     weight: float = Field(1.0, ge=0)
     """Factor of this term in the objective."""
     ramp: Ramp | None = None
     """Null: the full weight from the first step."""
 
 
-class HardTerm(TermCommon):
-    """Cross-entropy with the labels, over the labelled rows of the batch."""
+class HardTerm(Distance, TermCommon):
+    """Cross-entropy with the labels (of several classes a row: the binary ones' sum; of numbers: a distance), over the labelled rows of the batch."""
 
     loss: Literal["hard"]
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of the target that is spread over all classes."""
+    """Share of the target that is spread over all classes, or over both outcomes of each."""
 
 
 class TeacherTermCommon(TermCommon):
     """What every term has that listens to teachers."""
 
-    loss: str
-
     teachers: list[str] | None = Field(None, min_length=1)
     """Who is heard in this term; null: all of the student's teachers."""
-    combine: CombineName | ImportString = "mean_probability"
-    """How several teachers become one target."""
+    combine: CombineName | ImportString | None = None
+    """How several teachers become one target; null: by the mean of their probabilities, or of their numbers."""
     teacher_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
     """Of `combine: weighted`, by teacher; they are normalised to sum to 1."""
     temperature: float = Field(2.0, gt=0)
@@ -75,14 +77,14 @@ class TeacherTermCommon(TermCommon):
         return self
 
 
-class SoftTerm(TeacherTermCommon):
-    """T^2 KL(teachers || student) of softened distributions (Hinton 2015)."""
+class SoftTerm(Distance, TeacherTermCommon):
+    """T^2 KL(teachers || student) of softened distributions (Hinton 2015), of each class or of one of many; of numbers: a distance."""
 
     loss: Literal["soft"]
 
 
 class TeacherLabelTerm(TeacherTermCommon):
-    """Hard distillation: cross-entropy with the class that the combined teachers say."""
+    """Hard distillation: cross-entropy with the class, or the classes, that the combined teachers say."""
 
     loss: Literal["teacher_label"]
     temperature: float = Field(1.0, gt=0)
@@ -90,7 +92,10 @@ class TeacherLabelTerm(TeacherTermCommon):
 
 
 class ImportedTerm(TeacherTermCommon):
-    """A loss of yours: `fn(student [rows, classes], target [rows, classes], *, temperature, **arguments) -> [rows]`."""
+    """A loss of yours: `fn(student [rows, width], target [rows, width], *, temperature, **arguments) -> [rows]`.
+
+    Logits, or standardised numbers; what nobody knows of a target is NaN, where a row has more than one class or number.
+    """
 
     loss: ImportString
     arguments: dict[str, Any] = {}
@@ -191,13 +196,11 @@ def control_train(control: bool | ControlTrain, train: StudentTrain) -> StudentT
     return control.on(train) if isinstance(control, ControlTrain) else train
 
 
-class Require(Config):
-    """Quality gates, on the test split: exit code 3 for what falls below."""
+class Require(Bars):
+    """Quality gates, on the test split: exit code 3 for what misses one. Besides `gain`, any figure of the task by its key, the mean over seeds: at least so much, or at most where less is better."""
 
-    accuracy: float | None = Field(None, ge=0, le=1)
-    """Of the student, the mean over seeds."""
-    gain: float | None = Field(None, ge=-1, le=1)
-    """Student's accuracy minus its control's: the lower end of the 95% interval, so it needs a control and two seeds."""
+    gain: float | None = None
+    """How much better the student's headline is than its control's, in the units of that figure: the lower end of the 95% interval, so it needs a control and two seeds."""
 
 
 def check_teachers(objective: Sequence[TermCommon], teachers: list[str]) -> None:

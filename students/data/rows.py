@@ -11,14 +11,17 @@ from torch import Tensor
 from teachers.errors import DataError, RecipeError
 from teachers.models.preprocess import Preprocessor
 from teachers.rows.rows import Chosen, Rows
+from teachers.tasks.labels import has_label
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
+from teachers.users_code.calls import within
 
 from ..config.cohort_terms import CohortTerm
 from ..config.student import PeerLossName, Term
 from ..objective.class_weights import class_weights
 from ..objective.objective import Objective, every_row, labels_of
 from ..objective.peer_targets import NEED_LABELS
+from ..objective.squared_errors import squared_errors
 from ..objective.targets import (
     Asked,
     Batch,
@@ -28,6 +31,7 @@ from ..objective.targets import (
     Voice,
     check_encodings,
     combination_of,
+    teachers_of,
     voice_of,
 )
 from ..runs.run import Run
@@ -42,6 +46,7 @@ from .inputs import (
     made_once,
     stored_columns,
 )
+from .labels import batch_labels
 from .memory import Division, Needs, Target, divide
 
 
@@ -81,8 +86,8 @@ def load_rows(
     Raises DataError when no row can be drawn, RecipeError or StoreError when the stores cannot serve the objective.
     """
     train = MergedSplit(transfer_set, "train")
-    labels = train.labels().astype(np.int64)
-    labelled = train.labelled() & (labels >= 0)
+    labels = train.labels()
+    labelled = train.labelled() & has_label(labels)
     only = labelled if run.labelled_only and not labelled.all() else None
     if only is not None:
         labels, labelled = labels[only], labelled[only]
@@ -94,12 +99,12 @@ def load_rows(
     needs = replace(needs, validation=bytes_of_validation(transfer_set, preprocessor, world))
     division = divide(memory_bytes, needs)
     columns, inputs, augmented, asked = columns_of_inputs(run, train, preprocessor, stored, only, division)
-    columns["label"] = torch.from_numpy(labels.clip(min=0))
+    columns["label"] = batch_labels(labels, transfer_set.space)
     if not labelled.all():
         columns["has_label"] = torch.from_numpy(labelled.astype(np.float32))
     held = {each for each, once in zip(together, division.targets, strict=True) if once}
-    weights = class_weights(run.train.class_weights, labels[labelled], transfer_set.classes, run.stage_name)
-    objective, targets = bring_targets(run, voices, combinations, train.num_rows, held, weights)
+    weights = class_weights(run.train.class_weights, labels[labelled], transfer_set.space.names, run.stage_name)
+    objective, targets = bring_targets(run, train, voices, combinations, held, weights)
     columns |= (
         targets.columns
         if only is None
@@ -165,19 +170,29 @@ def bytes_combined(combination: Combination, voices: Mapping[str, Voice], num_ro
 
 def who_is_heard(run: Run, train: MergedSplit) -> tuple[dict[str, Voice], list[Combination | None]]:
     """The teachers that the objective of `run` listens to, and how each term combines them."""
-    combinations = [combination_of(term, run.sources, number) for number, term in enumerate(run.objective)]
+    task = train.transfer_set.space.task
+    combinations = [combination_of(term, run.sources, number, task) for number, term in enumerate(run.objective)]
     heard = {name for combination in combinations if combination for name in combination.teachers}
     voices = {source.name: voice_of(source, train) for source in run.sources if source.name in heard}
     if silent := sorted(heard - set(voices)):
         raise RecipeError(f"{run.stage_name}: the objective listens to {silent}, who have no soft targets here")
-    return voices, combinations
+    return voices, [each and with_variances(each, run, train.transfer_set) for each in combinations]
+
+
+def with_variances(combination: Combination, run: Run, transfer_set: TransferSet) -> Combination:
+    """The same; with `inverse_variance` it knows how far each teacher is off."""
+    if combination.rule != "inverse_variance":
+        return combination
+    with within(combination.key):
+        found = squared_errors([source for source in run.sources if source.name in combination.teachers], transfer_set)
+    return replace(combination, variances=tuple(found[name] for name in combination.teachers))
 
 
 def bring_targets(
     run: Run,
+    train: MergedSplit,
     voices: Mapping[str, Voice],
     combinations: Sequence[Combination | None],
-    num_rows: int,
     held: Set[Combination],
     weights: Tensor | None,
 ) -> tuple[Objective, Targets]:
@@ -185,13 +200,14 @@ def bring_targets(
 
     `weights`: of classes.
     """
-    targets = Targets(voices, num_rows, held)
+    space = train.transfer_set.space
+    targets = Targets(voices, train.num_rows, space, held)
     asks: list[Callable[[Batch], Asked]] = []
     for number, (term, combination) in enumerate(zip(run.objective, combinations, strict=True)):
         if combination is not None:
             check_encodings(term, number, combination, voices)
         asks.append(ask_without_teachers(term, run) if combination is None else targets.answer(combination))
-    return Objective(run.objective, asks, weights), targets
+    return Objective(space.task, run.objective, asks, weights), targets
 
 
 def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Callable[[Batch], Asked]:
@@ -202,8 +218,7 @@ def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Callable[[Batch],
 
 def live_sources(run: Run) -> dict[str, int]:
     """Live teachers that the objective listens to: for how many batches ahead each is asked."""
-    combinations = [combination_of(term, run.sources, number) for number, term in enumerate(run.objective)]
-    heard = {name for combination in combinations if combination for name in combination.teachers}
+    heard = {name for term in run.objective for name in teachers_of(term, run.sources)}
     return {source.name: source.live.prefetch for source in run.sources if source.live and source.name in heard}
 
 

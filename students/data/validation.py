@@ -2,19 +2,25 @@
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from teachers.config.task import TaskName
 from teachers.models.preprocess import Preprocessor
+from teachers.tasks.labels import has_label
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
 
+from ..objective.units import Units
 from ..runs.session import Session
+from ..tasks.figure import LOOKS, rank
+from ..tasks.task import Meter
+from ..tasks.tasks import TASKS
 from .inputs import Network, preprocessed, stored_columns
 
 ROWS = 512
+Look = dict[str, float | None]
+"""`LOOKS` of the task, by key; None for a figure that its labels do not define."""
 
 
 class Validation:
@@ -24,44 +30,56 @@ class Validation:
         self, transfer_set: TransferSet, preprocessor: Preprocessor, session: Session, *, is_held: bool
     ) -> None:
         self.split, self.preprocessor, self.session = MergedSplit(transfer_set, "validation"), preprocessor, session
-        self.num_labelled = int((self.split.usable_labels() >= 0).sum())
+        self.space = transfer_set.space
+        self.units = Units(self.space)
+        self.num_labelled = int(has_label(self.split.usable_labels()).sum())
         self.num_rows = self.split.num_rows if self.num_labelled else 0
         """That a look reads: without a label there is none."""
         self.held: list[tuple[Network, Tensor]] | None = None
         if is_held:
             self.held = list(self._read())
 
-    def look(self, module: nn.Module) -> dict[str, float] | None:
-        """`accuracy` and `nll` (nats) of `module`, the same on every rank; None without a labelled row."""
+    def look(self, module: nn.Module) -> Look | None:
+        """What `module` is worth, the same on every rank; None without a labelled row."""
         if not self.num_labelled:
             return None
-        sums = torch.zeros(2, dtype=torch.float64, device=self.session.device)
+        meter = self.meter()
         module.eval()
         with torch.inference_mode():
             for inputs, labels in self.chunks():
-                sums += right_and_nll(module(inputs).float(), labels)
+                self.judge(meter, module(inputs).float(), labels)
         module.train()
-        correct, nll = (self.session.all_reduce_sum(sums) / self.num_labelled).tolist()
-        return {"accuracy": correct, "nll": nll}
+        return self.figures(meter, self.session)
+
+    def meter(self) -> Meter:
+        return TASKS[self.space.task].meter(self.space)
+
+    def judge(self, meter: Meter, said: Tensor, labels: Tensor) -> None:
+        """Some rows more: what a network says of them, f32 `[rows, width]`, and labels as `chunks` has them."""
+        meter.update(self.units.of_label(said), labels)
+
+    def figures(self, meter: Meter, session: Session) -> Look:
+        """Of this rank's rows in `meter` and those of all others, in the order of ranks."""
+        keys = LOOKS[self.space.task]
+        if session.world == 1:
+            return meter.figures(keys=keys)
+        whole = self.meter()
+        for parts in session.everyone(meter.parts()):
+            whole.join(parts)
+        return whole.figures(keys=keys)
 
     def chunks(self) -> Iterator[tuple[Network, Tensor]]:
-        """This rank's rows, some at a time: inputs, and labels i64 (-1: none)."""
+        """This rank's rows, some at a time: inputs, and labels as a transfer set has them, none where none may be used."""
         yield from self.held or self._read()
 
     def _read(self) -> Iterator[tuple[Network, Tensor]]:
-        labels = self.split.usable_labels().astype(np.int64)
+        labels = torch.from_numpy(self.split.usable_labels())
         chunks = preprocessed(stored_columns(self.split), self.preprocessor, self.session.device, ROWS)
         for number, inputs in enumerate(chunks):
             if number % self.session.world == self.session.rank:
-                yield inputs, torch.tensor(labels[number * ROWS : (number + 1) * ROWS], device=self.session.device)
+                yield inputs, labels[number * ROWS : (number + 1) * ROWS].to(self.session.device)
 
 
-def right_and_nll(logits: Tensor, labels: Tensor) -> Tensor:
-    """Rows whose class is right and the sum of -log p(label), f64 `[2]`, over the rows with a label (-1: none)."""
-    nll = F.cross_entropy(logits, labels, ignore_index=-1, reduction="none").double().sum()
-    return torch.stack([(logits.argmax(-1) == labels).sum().double(), nll])
-
-
-def is_better(found: Mapping[str, float], best: Mapping[str, float] | None) -> bool:
-    """Higher accuracy, and of equals the lower nll."""
-    return best is None or (found["accuracy"], -found["nll"]) > (best["accuracy"], -best["nll"])
+def is_better(task: TaskName, found: Mapping[str, float | None], best: Mapping[str, float | None] | None) -> bool:
+    """By the first of `LOOKS` in which two looks differ."""
+    return best is None or rank(task, found) > rank(task, best)

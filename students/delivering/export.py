@@ -11,11 +11,13 @@ from typing import Any
 import jinja2
 import yaml
 
+from teachers.config.task import TaskName
 from teachers.errors import StoreError
 from teachers.models.folder import CONFIG, WEIGHTS, ModelConfig, foreign_code, read_config
 from teachers.storage.seal import local, publish, sha256_file
 
-from ..measuring.gain import points
+from ..tasks.figure import BESIDE, FIGURES, UNJUDGED, headline
+from .thresholds import THRESHOLDS
 
 SUMS = "SHA256SUMS"
 FILES = (WEIGHTS, CONFIG, "README.md", "metrics.json", "recipe.yaml")
@@ -28,8 +30,8 @@ def export_student(run: Path, folder: Path, *, name: str, evaluation: Mapping[st
     Raises StoreError when a file that is already there is not the run's.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    figures = deliverable_metrics(evaluation)
     recipe = yaml.safe_load(recipe_yaml)
+    figures = deliverable_metrics(recipe["task"], evaluation)
     payloads = {
         WEIGHTS: local(run, WEIGHTS).read_bytes(),
         CONFIG: local(run, CONFIG).read_bytes(),
@@ -44,9 +46,10 @@ def export_student(run: Path, folder: Path, *, name: str, evaluation: Mapping[st
     return [*FILES, SUMS]
 
 
-def deliverable_metrics(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def deliverable_metrics(task: TaskName, evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """`metrics.json`: the figures of the delivered seed, and what the student's evaluation says of all seeds.
 
+    `thresholds`: probabilities from which on `predict` says a class, where the task has any.
     `judged` is false where no row had a label: then there are figures only that need none.
     """
     runs = {run["seed"]: run for run in evaluation["student"]["runs"]}
@@ -58,12 +61,14 @@ def deliverable_metrics(evaluation: Mapping[str, Any]) -> dict[str, Any]:
             "test": runs[evaluation["delivered"]],
             "source_digest": evaluation["source_digest"],
         }
+    key, test = headline(task).key, runs[evaluation["delivered"]]
     return {
         "format": 1,
         "delivered_seed": evaluation["delivered"],
-        "test": runs[evaluation["delivered"]],
-        "test_accuracy_by_seed": {str(seed): run["accuracy"] for seed, run in runs.items()},
-        "ensemble_test_accuracy": evaluation["ensemble"]["accuracy"],
+        "test": test,
+        **({THRESHOLDS: test[THRESHOLDS]} if THRESHOLDS in test else {}),
+        f"test_{key}_by_seed": {str(seed): run[key] for seed, run in runs.items()},
+        f"ensemble_test_{key}": evaluation["ensemble"][key],
         "gain": evaluation["gain"],
         "verdict": evaluation["verdict"],
         "source_digest": evaluation["source_digest"],
@@ -79,7 +84,7 @@ def model_card(name: str, config: ModelConfig, figures: Mapping[str, Any], recip
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"percent": lambda share: f"{100 * share:.1f} %", "code": code, "points": points}
+    environment.filters |= {"code": code}
     template = environment.get_template("model_card.md.j2")
     front = yaml.safe_dump(front_matter(name, figures, recipe), sort_keys=False, allow_unicode=True)
     learner, _, _ = name.partition(".")
@@ -87,6 +92,9 @@ def model_card(name: str, config: ModelConfig, figures: Mapping[str, Any], recip
     inputs = [dict(column) for column in config.preprocess.get("columns", [])]
     return template.render(
         name=name,
+        judged=[*FIGURES[recipe["task"]], *BESIDE[recipe["task"]]] if figures.get("judged", True) else (),
+        unjudged=[BESIDE[recipe["task"]][0], *UNJUDGED[recipe["task"]]],
+        first=headline(recipe["task"]),
         front=front,
         config=config,
         figures=figures,
@@ -104,16 +112,16 @@ def code(text: object) -> str:
 
 
 def front_matter(name: str, figures: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
-    test = figures["test"]
+    test, known = figures["test"], [figure.key for figure in FIGURES[recipe["task"]]]
     results = [
         {"type": metric, "name": f"test {metric}", "value": test[metric]}
-        for metric in ("accuracy", "macro_f1", "nll", "ece")
-        if metric in test
+        for metric in known
+        if test.get(metric) is not None
     ]
     return {
         "library_name": "collegium",
         "tags": ["collegium", "knowledge-distillation", recipe["task"]],
-        "metrics": ["accuracy", "f1"],
+        "metrics": [*dict.fromkeys("f1" if key.endswith("_f1") else key for key in known)],
         "model-index": [
             {
                 "name": f"{recipe['name']}-{name}",

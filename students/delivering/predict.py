@@ -1,4 +1,4 @@
-"""Predictions: class and probability of rows that need no label, a null where a row cannot be used.
+"""Predictions: what a model says of rows that need no label, a null where a row cannot be used.
 
 Knows nothing of the command line.
 """
@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import torch
 
+from teachers.errors import RecipeError
 from teachers.models.folder import LoadedModel, Vouching, load_model
+from teachers.tasks.space import Space
 
+from ..tasks.answers import ANSWERS
 from .source import Rows, rows_of
 from .tables import check_output, json_line, write_table
-
-SCHEMA = pa.schema([("id", pa.string()), ("class", pa.string()), ("probability", pa.float32())])
+from .thresholds import thresholds_beside
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,11 @@ def predict_file(
     if output is not None:
         check_output(output, source)
     model = load_model(folder, trust=trust, vouching=vouching)
-    schema = schema_for(model.config.classes if probabilities else ())
+    space = model.config.space
+    if probabilities and not space.has_classes:
+        raise RecipeError(f"{folder}: this model gives numbers, and no probabilities; leave `--probabilities` out")
+    schema = schema_for(space, probabilities=probabilities)
+    thresholds = thresholds_beside(folder, space.names)
     num_rows = num_bad = 0
     unknown: Counter[str] = Counter()
 
@@ -64,7 +69,7 @@ def predict_file(
 
     def counted() -> Iterator[pa.RecordBatch]:
         nonlocal num_rows, num_bad
-        for batch, why in predict(model, read(), schema):
+        for batch, why in predict(model, read(), schema, thresholds):
             num_rows, num_bad = num_rows + batch.num_rows, num_bad + len(why)
             for line in why:
                 tell_bad(line)
@@ -79,37 +84,43 @@ def predict_file(
     return Predicted(num_rows, num_bad, +unknown)
 
 
-def schema_for(classes: Sequence[str]) -> pa.Schema:
-    """Of the table: `id`, `class`, `probability`, and a column for each of `classes`, under its name."""
-    taken = set(SCHEMA.names)
-    names = []
-    for name in classes:
+def schema_for(space: Space, *, probabilities: bool = False) -> pa.Schema:
+    """Of the table: `id`; of one class `class` and `probability`, of several `classes`; and where they are numbers, or
+    probabilities are asked for, a column for each name, under it."""
+    answer = ANSWERS[space.answer]
+    fields = [("id", pa.string()), *answer.fields]
+    taken = {name for name, _ in fields}
+    for name in space.names if probabilities or answer.of_names else ():
         while name in taken:  # a class that is called `id`
             name += "_"
         taken.add(name)
-        names.append(name)
-    return pa.schema([*SCHEMA, *((name, pa.float32()) for name in names)])
+        fields.append((name, pa.float32()))
+    return pa.schema(fields)
 
 
 def predict(
-    model: LoadedModel, rows: Iterable[Rows], schema: pa.Schema = SCHEMA
+    model: LoadedModel,
+    rows: Iterable[Rows],
+    schema: pa.Schema | None = None,
+    thresholds: Sequence[float] | None = None,
 ) -> Iterator[tuple[pa.RecordBatch, list[str]]]:
-    """(a table of what the model says, and how sure it is; why rows in it have nulls), a batch at a time."""
-    names = np.array(model.config.classes, dtype=object)
+    """(a table of what the model says; why rows in it have nulls), a batch at a time. `schema`: of `schema_for`."""
+    space = model.config.space
+    answer, schema = ANSWERS[space.answer], schema or schema_for(space)
     for some in rows:
         bad = dict(some.bad)
-        p = np.full((len(some.ids), len(names)), np.nan, np.float32)
-        used = np.ones(len(p), bool)
+        said = torch.full((len(some.ids), space.width), torch.nan)
+        used = torch.ones(len(said), dtype=torch.bool)
         used[list(bad)] = False
         if used.any():
             with torch.inference_mode():
-                p[used] = torch.softmax(model(some.inputs), dim=-1).cpu().numpy()
-        for row in np.flatnonzero(~np.isfinite(p).all(axis=1)).tolist():
+                said[used] = model(some.inputs).cpu()
+        finite = said.isfinite().all(1)
+        for row in (~finite).nonzero().flatten().tolist():
             bad.setdefault(row, "the model's answer is not finite")
-        without = np.zeros(len(p), bool)
-        without[list(bad)] = True
-        said = np.nan_to_num(p).argmax(axis=1)
-        columns = [names[said], p[np.arange(len(p)), said], *(p.T if len(schema) > len(SCHEMA) else ())]
+        first, of_names = answer.columns(torch.where(finite[:, None], said, 0.0), space, thresholds)
+        columns = [*first, *of_names.T][: len(schema) - 1]
+        without = ~finite.numpy()
         arrays = [pa.array(values, kind, mask=without) for values, kind in zip(columns, schema.types[1:], strict=True)]
         yield (
             pa.record_batch([pa.array(some.ids, pa.string()), *arrays], schema=schema),

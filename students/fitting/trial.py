@@ -24,7 +24,7 @@ from ..training.train import Training
 from .fit import fit
 
 Figures = dict[str, float]
-"""`validation.accuracy` and `validation.nll`."""
+"""Of a look at validation, by their curves: `validation.accuracy` and so on."""
 Tell = Callable[[int, Figures], None]
 """Takes a step and the best figures so far; may raise SystemExit, which ends the trial."""
 ROWS = 32
@@ -35,6 +35,7 @@ class Looks:
 
     def __init__(self, run: Run | CohortRun, tell: Tell, member: str | None = None) -> None:
         self.waiting_for = {network.name for network in run.networks if member in (None, network.name.split("/")[0])}
+        self.task = TransferSet.open(run.networks[0].transfer_set).space.task
         self.tell = tell
         self.found: dict[int, dict[str, Figures]] = {}
         """By step and network."""
@@ -44,24 +45,25 @@ class Looks:
         self.num = 0
 
     def take(self, records: Sequence[Record]) -> None:
+        """`records` are of one network, and all of a look come at once."""
         for record in records:
             if record["key"].startswith("validation.") and record["run"] in self.waiting_for:
                 self.found.setdefault(record["step"], {}).setdefault(record["run"], {})[record["key"]] = record["value"]
         for step in sorted(self.found):
-            if all(len(self.found[step].get(name, ())) == 2 for name in self.waiting_for):
+            if self.found[step].keys() >= self.waiting_for:
                 self._look(step, self.found.pop(step))
 
     def settle(self, result: RunResult) -> None:
         """What counts in the end: of a training that came from elsewhere the best look may have been another's."""
         if result.validation is not None:
             self.best, self.best_of = (
-                {f"validation.{key}": value for key, value in result.validation.items()},
+                {f"validation.{key}": value for key, value in result.validation.items() if value is not None},
                 result.name,
             )
 
     def _look(self, step: int, found: Mapping[str, Figures]) -> None:
         for name, figures in found.items():
-            if self.best is None or is_better(_short(figures), _short(self.best)):
+            if self.best is None or is_better(self.task, _short(figures), _short(self.best)):
                 self.best, self.best_of = figures, name
         self.num += 1
         assert self.best is not None

@@ -1,7 +1,7 @@
 """Every figure that a report quotes of a cohort: its members as students of their own, and all of them together."""
 
-import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,15 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from teachers.models.folder import load_model
+from teachers.tasks.space import Space
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
 from ..runs.best import rank_of_run
-from ..tasks import classification
+from ..tasks.ensemble import TOGETHER
 from .ensemble import save_ensemble
 from .evaluate import FORMAT, Runs, ask_all, document_of, footprint_of
 from .gain import verdict
 from .hearing import Heard, Source, hear
-from .labelled import Labelled
+from .judged import Thresholds, Voice, agreement_matrix, figures_of
+from .labelled import Labelled, ask
+from .thresholds import chosen_by, thresholds_of_teachers
 from .unjudged import is_judged, student_unjudged
 
 
@@ -28,7 +32,7 @@ def evaluate_cohort(
     chosen: Mapping[str, int],
     trust: Sequence[str] = (),
     *,
-    combine: str = "mean_probability",
+    combine: str | None = None,
     teacher_weights: Mapping[str, float] | None = None,
     order: Sequence[str] | None = None,
     split: SplitName = "test",
@@ -37,7 +41,7 @@ def evaluate_cohort(
 ) -> dict[str, Any]:
     """`evaluation.json` of a cohort: every member as a student of its own, and all of them together, seed by seed.
 
-    A member agrees with its frozen teachers' combination; without any, with the mean probability of its cohort. `as_one`:
+    A member agrees with its frozen teachers' combination; without any, with its cohort as one. `as_one`:
     the ensemble is delivered, so what it costs is measured too.
     """
     data = TransferSet.open(transfer_set)
@@ -46,16 +50,20 @@ def evaluate_cohort(
     rows = Labelled.of(data, split).require(split)
     said = {member: ask_all(runs, rows, trust) for member, runs in members.items()}
     seeds = sorted(next(iter(said.values()))["student"])
-    together = {seed: mean_probability([answers["student"][seed] for answers in said.values()]) for seed in seeds}
+    together = {
+        seed: said_together([answers["student"][seed].said for answers in said.values()], rows.space) for seed in seeds
+    }
     best = max(seeds, key=lambda seed: sum(rank_of_run(runs["student"][seed])[0] for runs in members.values()))
     heard = hear(rows, sources, combine, teacher_weights, order) if sources else Heard({}, together[best])
+    thresholds = thresholds_of_teachers(data, sources, combine, teacher_weights, order) if sources else {}
     documents = {
-        member: document_of(rows, heard, members[member], answers, chosen[member], trust, threads)
+        member: document_of(rows, heard, members[member], answers, chosen[member], trust, threads, thresholds)
         for member, answers in said.items()
     }
+    own = _thresholds_together(data, members, seeds, trust)
     figures = [
-        {"seed": seed, **classification.all_metrics(logits, rows.labels, heard.together, ensemble_sure=heard.sure)}
-        for seed, logits in together.items()
+        {"seed": seed, **figures_of(rows, Voice(answers, thresholds=own[seed]), heard.voice("ensemble"))}
+        for seed, answers in together.items()
     ]
     return {
         "format": FORMAT,
@@ -66,14 +74,27 @@ def evaluate_cohort(
         )
         if as_one
         else None,
-        "agreement": classification.agreement_matrix(
-            {member: answers["student"][best] for member, answers in said.items()}
+        "agreement": agreement_matrix(
+            rows, {member: answers["student"][best].said for member, answers in said.items()}
         ),
         "seed": best,
         "best": max(members, key=lambda member: rank_of_run(members[member]["student"][chosen[member]])),
         "rows": len(rows.labels),
         "commonest": rows.commonest(),
     }
+
+
+def _thresholds_together(
+    data: TransferSet, members: Mapping[str, Runs], seeds: Sequence[int], trust: Sequence[str]
+) -> dict[int, Thresholds]:
+    """Of all members as one, by seed; None where the task has none."""
+    rows = Labelled.of(data, "validation")
+
+    def said(seed: int) -> Tensor:
+        networks = (load_model(runs["student"][seed], trust=trust) for runs in members.values())
+        return said_together([ask(network, rows) for network in networks], rows.space)
+
+    return {seed: chosen_by(rows, partial(said, seed)) for seed in seeds}
 
 
 def _unjudged(
@@ -87,10 +108,13 @@ def _unjudged(
     as_one: bool,
 ) -> dict[str, Any]:
     """Of rows without a label: each member beside its teachers, or beside its cohort."""
-    said = {member: ask_all({"student": runs["student"]}, rows, trust)["student"] for member, runs in members.items()}
+    said = {
+        member: {seed: ask(load_model(run, trust=trust), rows) for seed, run in runs["student"].items()}
+        for member, runs in members.items()
+    }
     seeds = sorted(next(iter(said.values())))
-    together = {seed: mean_probability([answers[seed] for answers in said.values()]) for seed in seeds}
-    heard = hear(rows, sources, "mean_probability") if sources else Heard({}, together[seeds[0]])
+    together = {seed: said_together([answers[seed] for answers in said.values()], rows.space) for seed in seeds}
+    heard = hear(rows, sources) if sources else Heard({}, together[seeds[0]])
     documents = {
         member: student_unjudged(
             rows,
@@ -142,6 +166,6 @@ def size_together(runs: Sequence[Path], rows: Labelled, trust: Sequence[str], th
         return footprint_of(Path(scratch), rows, trust, threads)
 
 
-def mean_probability(logits: Sequence[Tensor]) -> Tensor:
-    """log of the mean of the networks' probabilities, f32[N, C]."""
-    return torch.stack([each.log_softmax(-1) for each in logits]).logsumexp(0) - math.log(len(logits))
+def said_together(said: Sequence[Tensor], space: Space) -> Tensor:
+    """What several networks say together, f32[N, width]."""
+    return TOGETHER[space.answer](torch.stack([*said]))

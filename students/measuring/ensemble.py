@@ -1,4 +1,4 @@
-"""Several networks as one model: the mean of their probabilities. What `deliver: ensemble` exports."""
+"""Several networks as one model: the mean of their probabilities, or of their numbers. What `deliver: ensemble` exports."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +20,12 @@ def save_ensemble(folder: Path, members: Sequence[Path]) -> None:
             raise RecipeError(
                 f"{member} preprocesses otherwise than {members[0]}; `deliver: ensemble` needs one preprocess"
             )
-    arguments = {"members": [{"model": config.model, "arguments": dict(config.arguments)} for config in configs]}
+    made = [{"model": config.model, "arguments": dict(config.arguments)} for config in configs]
+    arguments = {"members": made, "answer": first.space.answer}
     state = {
         f"members.{number}.{name}": tensor
         for number, member in enumerate(members)
         for name, tensor in read_safetensors(local(member, WEIGHTS), RecipeError).items()
     }
-    config = ModelConfig("students.models:ensemble", arguments, first.classes, first.preprocess, first.inputs)
+    config = ModelConfig("students.models:ensemble", arguments, first.space, first.preprocess, first.inputs)
     save_model(folder, state, config)

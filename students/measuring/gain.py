@@ -4,25 +4,33 @@ Speaks of the method, so both the seeds and the rows count as drawn anew. Knows 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from teachers.config.task import DEFAULT_TASK
+
+from ..tasks.figure import Figure, headline
+from ..tasks.resampling import variance
+
 LEVEL = 0.95
+FIRST = headline(DEFAULT_TASK)
+"""The headline that is a mean over rows."""
 
 Conclusion = Literal["helps", "hurts", "open"]
 
 
 @dataclass(frozen=True)
 class Gain:
-    """Student's accuracy minus its control's, a fraction: the mean over seeds, its 95% interval, and that of every seed.
+    """How much better a student's headline is than its control's (+ is better): the mean over seeds, its 95% interval, and
+    that of every seed.
 
     `low` and `high` are None where no interval can be given: with one seed, or with one row (or group) to test on.
-    `won` and `lost` count the `units` in which the student was right more often, or less often, than its control over all
-    seeds; `units` are test rows, or groups of them (`grouped`).
+    `won` and `lost` count the `units` in which the student's answers were better, or worse, than its control's over all
+    seeds (for classes: right more often); `units` are test rows, or groups of them (`grouped`). `figure`: of which it is.
     """
 
     low: float | None
@@ -33,6 +41,7 @@ class Gain:
     lost: int
     units: int
     grouped: bool = False
+    figure: Figure = FIRST
 
     @property
     def sign_p(self) -> float:
@@ -43,14 +52,25 @@ class Gain:
 
     @property
     def conclusion(self) -> Conclusion:
-        """`helps` or `hurts` where the interval excludes 0, the sign test says the same, and the gain is not 0.0 points."""
-        if self.low is None or self.high is None or self.low <= 0 <= self.high or points(self.mean) == "0.0":
+        """`helps` or `hurts` where the interval excludes 0, the sign test says the same, and the gain is not told as 0."""
+        is_nothing = not any(digit in self.figure.gained(self.mean) for digit in "123456789")
+        if self.low is None or self.high is None or self.low <= 0 <= self.high or is_nothing:
             return "open"
         agrees = self.sign_p < 1 - LEVEL and (self.won > self.lost) == (self.mean > 0)
         return "open" if not agrees else "helps" if self.mean > 0 else "hurts"
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"sign_p": self.sign_p, "conclusion": self.conclusion}
+        return asdict(self) | {"figure": self.figure.key, "sign_p": self.sign_p, "conclusion": self.conclusion}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One training on the rows: its headline, that on rows drawn anew f64[replicates], and how good each row's answer is
+    f64[rows]."""
+
+    value: float
+    resampled: NDArray[np.float64]
+    merits: NDArray[np.float64]
 
 
 def paired_gain(
@@ -74,18 +94,56 @@ def paired_gain(
     num_seeds, num_rows = student.shape
     difference = student.astype(np.int64) - control
     wins = difference.sum(0)
-    group, members = np.unique(np.arange(num_rows) if groups is None else groups, return_inverse=True)
     mean, by_seed = wins.sum() / wins.size / num_seeds, difference.mean(1)
+    members, units = _members(num_rows, groups)
+    surplus = np.bincount(members, weights=wins / num_seeds - mean)
+    of_rows = (surplus**2).sum() / num_rows**2 * units / max(units - 1, 1)
+    return _gain(FIRST, by_seed, mean, of_rows, np.bincount(members, weights=wins), num_rows)
+
+
+def resampled_gain(
+    figure: Figure,
+    student: Sequence[Scored],
+    control: Sequence[Scored],
+    groups: NDArray[np.uint64] | None = None,
+) -> Gain:
+    """The gain of a headline that is no mean over rows, from the same seeds beside each other.
+
+    The same interval: v_seeds as above, v_rows the variance of the mean over seeds under rows (or groups) that are drawn
+    anew, the same draws for everybody (`resampling`). `won` and `lost` compare `merits`.
+    """
+    pairs = [*zip(student, control, strict=True)]
+    num_rows = len(pairs[0][0].merits)
+    members, units = _members(num_rows, groups)
+    by_seed = np.array([figure.sign * (mine.value - other.value) for mine, other in pairs])
+    drawn = np.mean([figure.sign * (mine.resampled - other.resampled) for mine, other in pairs], axis=0)
+    wins = np.sum([mine.merits - other.merits for mine, other in pairs], axis=0)
     totals = np.bincount(members, weights=wins)
-    won, lost, units = int((totals > 0).sum()), int((totals < 0).sum()), len(group)
+    return _gain(figure, by_seed, by_seed.mean(), variance(drawn, units), totals, num_rows)
+
+
+def _members(num_rows: int, groups: NDArray[np.uint64] | None) -> tuple[NDArray[np.int64], int]:
+    """(to which unit each row belongs, how many there are)."""
+    group, members = np.unique(np.arange(num_rows) if groups is None else groups, return_inverse=True)
+    return members, len(group)
+
+
+def _gain(
+    figure: Figure,
+    by_seed: NDArray[np.float64],
+    mean: float,
+    of_rows: float,
+    totals: NDArray[Any],
+    num_rows: int,
+) -> Gain:
+    num_seeds, units = len(by_seed), len(totals)
+    won, lost = int((totals > 0).sum()), int((totals < 0).sum())
     half = math.nan
     if num_seeds > 1 and units > 1:
         of_seeds = by_seed.var(ddof=1) / num_seeds
-        surplus = np.bincount(members, weights=wins / num_seeds - mean)
-        of_rows = (surplus**2).sum() / num_rows**2 * units / (units - 1)
         half = math.sqrt(_quantile(num_seeds - 1) ** 2 * of_seeds + _quantile(units - 1) ** 2 * of_rows)
     low, high = (None, None) if math.isnan(half) else (float(mean - half), float(mean + half))
-    return Gain(low, float(mean), high, tuple(by_seed.tolist()), won, lost, units, units < num_rows)
+    return Gain(low, float(mean), high, tuple(by_seed.tolist()), won, lost, units, units < num_rows, figure)
 
 
 def _quantile(degrees: int) -> float:
@@ -98,7 +156,8 @@ def verdict(gain: Gain | None) -> str:
     """One sentence that claims no more than the interval and the sign test show."""
     if gain is None:
         return "No control was trained, so nothing is shown of what distillation brings."
-    mean = f"{points(gain.mean)} points of test accuracy"
+    told_as = gain.figure.gained
+    mean = f"{told_as(gain.mean)} {gain.figure.units_gained}"
     kind = "groups of test rows" if gain.grouped else "test rows"
     if len(gain.by_seed) < 2:
         return f"No verdict: {mean} against the control with one seed, which does not show what another seed would change; give `train.seeds` at least two, better five."
@@ -106,9 +165,9 @@ def verdict(gain: Gain | None) -> str:
         return (
             f"No verdict: {mean} against the control, on a single one of the {kind}; more are needed for an interval."
         )
-    told = f"95% interval {points(gain.low)} to {points(gain.high)}, {len(gain.by_seed)} seeds, {gain.units:,} {kind}"
+    told = f"95% interval {told_as(gain.low)} to {told_as(gain.high)}, {len(gain.by_seed)} seeds, {gain.units:,} {kind}"
     if any(one * gain.mean <= 0 for one in gain.by_seed) and gain.conclusion != "open":
-        told += f"; the seeds disagree: {points(min(gain.by_seed))} to {points(max(gain.by_seed))}"
+        told += f"; the seeds disagree: {told_as(min(gain.by_seed))} to {told_as(max(gain.by_seed))}"
     if gain.conclusion == "helps":
         return f"Distillation helps: {mean} over the control ({told})."
     if gain.conclusion == "hurts":
@@ -118,14 +177,8 @@ def verdict(gain: Gain | None) -> str:
     return f"No difference shown: {mean} against the control ({told})."
 
 
-def with_interval(gain: Mapping[str, Any]) -> str:
+def with_interval(figure: Figure, gain: Mapping[str, Any]) -> str:
     """Of a gain as documents have it: `+6.0 (+3.1 to +8.9)`."""
     if gain["low"] is None:
-        return f"{points(gain['mean'])} (no interval)"
-    return f"{points(gain['mean'])} ({points(gain['low'])} to {points(gain['high'])})"
-
-
-def points(fraction: float) -> str:
-    """A difference of two fractions in percentage points, with its sign: `+6.0`."""
-    text = f"{100 * fraction:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
+        return f"{figure.gained(gain['mean'])} (no interval)"
+    return f"{figure.gained(gain['mean'])} ({figure.gained(gain['low'])} to {figure.gained(gain['high'])})"

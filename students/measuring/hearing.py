@@ -5,39 +5,28 @@ Knows nothing of students; the pipeline says whose stores, and which combination
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from teachers.errors import StoreError
-from teachers.soft_targets.combine.class_scores import COMBINE, align, check_combined
+from teachers.soft_targets.combine.rules import COMBINE, align, check_combined
 from teachers.soft_targets.reader import SoftTargets
+from teachers.tasks.space import Space
 from teachers.users_code import imports
 from teachers.users_code.calls import calling
 
-from ..tasks import classification
+from ..objective.squared_errors import squared_errors
+from ..runs.run import Source
+from .judged import Thresholds, Voice
 from .labelled import ROWS_AT_ONCE, Labelled
-
-
-class Source(Protocol):
-    """Where one teacher's soft targets lie: a complete store per segment, and how its classes map."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def stores(self) -> Mapping[str, Path]: ...
-    @property
-    def class_map(self) -> Mapping[str, str | None] | None: ...
-    @property
-    def probability_floor(self) -> float: ...
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What the teachers of somebody say, f32[N, C] in the transfer set's classes."""
+    """What the teachers of somebody say, f32[N, width] in the transfer set's classes or numbers."""
 
     alone: Mapping[str, Tensor]
     together: Tensor
@@ -49,35 +38,44 @@ class Heard:
         """Whether the probabilities of all together are theirs."""
         return not self.class_only
 
-    @property
-    def unsure(self) -> frozenset[str]:
-        """Whose probabilities are not their own; `ensemble` too, where one of its teachers is among them."""
-        return self.class_only | {"ensemble"} if self.class_only else self.class_only
+    def voice(self, name: str, thresholds: Thresholds = None) -> Voice:
+        """A teacher's; of all together where `name` is `ensemble`."""
+        if name == "ensemble":
+            return Voice(self.together, self.sure, thresholds)
+        return Voice(self.alone[name], name not in self.class_only, thresholds)
 
-    def figures(self, labels: Tensor) -> dict[str, dict[str, Any]]:
-        """Of every teacher."""
-        return {
-            name: classification.all_metrics(
-                logits, labels, self.together, sure=name not in self.class_only, ensemble_sure=self.sure
-            )
-            for name, logits in self.alone.items()
-        }
+    @property
+    def everyone(self) -> dict[str, Tensor]:
+        return {**self.alone, "ensemble": self.together}
 
 
 def hear(
     rows: Labelled,
     sources: Sequence[Source],
-    combine: str,
+    combine: str | None = None,
     teacher_weights: Mapping[str, float] | None = None,
     order: Sequence[str] | None = None,
 ) -> Heard:
-    """What each teacher says of `rows`, and what they say together; `order`: in which a rule is given them."""
+    """What each teacher says of `rows`, and what they say together; `order`: in which a rule is given them.
+
+    `combine`: None is the first rule of the answer.
+    """
+    first = default_rule(rows.space)
     heard = {source.name: _aligned(rows, source) for source in sources}
-    alone = {name: _combined([said], "mean_probability", {}) for name, said in heard.items()}
+    alone = {name: _combined(rows.space, [said], first, {}) for name, said in heard.items()}
     names = order or list(heard)
     keywords = {"teacher_weights": [teacher_weights[name] for name in names]} if teacher_weights else {}
+    if combine == "inverse_variance":
+        found = squared_errors([source for source in sources if source.name in names], rows.transfer_set)
+        keywords["variances"] = [found[name] for name in names]
     class_only = frozenset(source.name for source in sources if _keeps_class_only(source))
-    return Heard(alone, _combined([heard[name] for name in names], combine, keywords), class_only)
+    together = _combined(rows.space, [heard[name] for name in names], combine or first, keywords)
+    return Heard(alone, together, class_only)
+
+
+def default_rule(space: Space) -> str:
+    """By which teachers are combined where nobody says otherwise."""
+    return next(iter(COMBINE[space.answer]))
 
 
 def _keeps_class_only(source: Source) -> bool:
@@ -85,7 +83,7 @@ def _keeps_class_only(source: Source) -> bool:
 
 
 def _aligned(rows: Labelled, source: Source) -> tuple[Tensor, Tensor]:
-    """Logits f32[N, C] in the transfer set's classes, and which of them the teacher knows, bool[C]."""
+    """f32[N, width] in the transfer set's classes or numbers, and which of them the teacher knows, bool[width]."""
     parts = []
     for segment, mask in zip(rows.segments, rows.masks, strict=True):
         store = SoftTargets.open(source.stores[segment.name])
@@ -94,18 +92,21 @@ def _aligned(rows: Labelled, source: Source) -> tuple[Tensor, Tensor]:
                 f"{source.stores[segment.name]}: its rows are not those of segment {segment.name} of "
                 f"{rows.transfer_set.folder}; it was made from other data, label again"
             )
-        index, known = align(store.spec.classes, rows.transfer_set.classes, source.class_map)
-        parts.append(store.logits(source.probability_floor)[torch.from_numpy(mask)][:, index])
+        index, known = align(store.spec.names, rows.transfer_set.classes, source.class_map)
+        parts.append(store.said(source.probability_floor)[torch.from_numpy(mask)][:, index])
     return torch.cat(parts), known
 
 
-def _combined(heard: Sequence[tuple[Tensor, Tensor]], combine: str, keywords: Mapping[str, Any]) -> Tensor:
-    rule = COMBINE[combine] if combine in COMBINE else imports.load(combine)
+def _combined(
+    space: Space, heard: Sequence[tuple[Tensor, Tensor]], combine: str, keywords: Mapping[str, Any]
+) -> Tensor:
+    rules = {str(name): rule for name, rule in COMBINE[space.answer].items()}
+    rule = rules[combine] if combine in rules else imports.load(combine)
     known = torch.stack([known for _, known in heard])[:, None]
     parts = []
     for first in range(0, len(heard[0][0]), ROWS_AT_ONCE):
         logits = torch.stack([said[first : first + ROWS_AT_ONCE] for said, _ in heard])
         with calling("objective.combine", combine):
             said = rule(logits, temperature=1.0, known=known.expand_as(logits), **keywords)
-            parts.append(check_combined(said, logits, f"objective.combine: {combine}")[0])
+            parts.append(check_combined(said, logits, f"objective.combine: {combine}", known.expand_as(logits))[0])
     return torch.cat(parts)

@@ -1,5 +1,6 @@
 """The rows of a split that have a label: what every figure is of. The only code that opens the test split."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,12 @@ from torch import Tensor
 
 from teachers.errors import DataError
 from teachers.models.folder import LoadedModel
+from teachers.tasks.labels import has_label, none_of
+from teachers.tasks.space import Space
 from teachers.transfer_set.transfer_set import Segment, SplitName, TransferSet
+
+from ..tasks.task import Task
+from ..tasks.tasks import TASKS
 
 ROWS_AT_ONCE = 4096
 """Of one forward, and of one call of a combination rule; no figure depends on it."""
@@ -24,7 +30,7 @@ class Labelled:
     segments: tuple[Segment, ...]
     masks: tuple[NDArray[np.bool_], ...]
     labels: Tensor
-    """i64[N], the segments one after the other."""
+    """As a transfer set has them (classes i64[N]), the segments one after the other."""
     groups: NDArray[np.uint64]
     """u64[N]: rows of one group (`group_by`) are no independent evidence; without groups each row is its own."""
 
@@ -32,19 +38,27 @@ class Labelled:
     def of(cls, transfer_set: TransferSet, split: SplitName) -> "Labelled":
         segments = transfer_set.of(split)
         found = [transfer_set.usable_labels(segment) for segment in segments]
-        masks = tuple(labels >= 0 for labels in found)
-        kept = [labels[mask].astype(np.int64) for labels, mask in zip(found, masks, strict=True)]
+        masks = tuple(has_label(labels) for labels in found)
+        kept = [labels[mask] for labels, mask in zip(found, masks, strict=True)]
         groups = [transfer_set.groups(segment)[mask] for segment, mask in zip(segments, masks, strict=True)]
-        labels = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *kept]))
+        labels = _tensor([_none(transfer_set, 0), *kept])
         return cls(transfer_set, segments, masks, labels, np.concatenate([np.empty(0, np.uint64), *groups]))
 
     @classmethod
     def whole(cls, transfer_set: TransferSet, split: SplitName) -> "Labelled":
-        """All rows of a split, where none has a label (-1): what can be said without one."""
+        """All rows of a split, where none has a label: what can be said without one."""
         segments = transfer_set.of(split)
         masks = tuple(np.ones(segment.num_rows, bool) for segment in segments)
         groups = np.concatenate([transfer_set.groups(segment) for segment in segments])
-        return cls(transfer_set, segments, masks, torch.full((len(groups),), -1), groups)
+        return cls(transfer_set, segments, masks, _tensor([_none(transfer_set, len(groups))]), groups)
+
+    @property
+    def space(self) -> Space:
+        return self.transfer_set.space
+
+    @property
+    def task(self) -> Task:
+        return TASKS[self.space.task]
 
     def require(self, split: str) -> "Labelled":
         if not len(self.labels):
@@ -56,10 +70,8 @@ class Labelled:
         return self
 
     def commonest(self) -> dict[str, Any]:
-        """The class with the most rows, its share of them, and how many classes have rows."""
-        counts = torch.bincount(self.labels)
-        name = self.transfer_set.classes[int(counts.argmax())]
-        return {"class": name, "share": int(counts.max()) / len(self.labels), "classes": int((counts > 0).sum())}
+        """What the best constant answer comes to on these rows."""
+        return self.task.commonest(self.labels, Labelled.of(self.transfer_set, "train").labels, self.space)
 
     def place(self, number: int) -> tuple[Segment, int]:
         """Where row `number` of N stands: its segment, and its row there."""
@@ -71,8 +83,17 @@ class Labelled:
         raise IndexError(f"there are {len(self.labels)} labelled rows")
 
 
+def _none(transfer_set: TransferSet, rows: int) -> NDArray[Any]:
+    return none_of(transfer_set.space.task, rows, transfer_set.space.width)
+
+
+def _tensor(parts: Sequence[NDArray[Any]]) -> Tensor:
+    labels = torch.from_numpy(np.concatenate(parts))
+    return labels.long() if labels.ndim == 1 else labels  # classes count as an index does
+
+
 def ask(model: LoadedModel, rows: Labelled) -> Tensor:
-    """What a network says of `rows`, f32[N, C] on the CPU."""
+    """What a network says of `rows`, f32[N, width] on the CPU, numbers in the units of the label."""
     parts = []
     for segment, mask in zip(rows.segments, rows.masks, strict=True):
         for first in range(0, segment.num_rows, ROWS_AT_ONCE):

@@ -1,4 +1,4 @@
-"""The most confident wrong answers of a network, with the rows that it gave them to. Knows nothing of how they are shown."""
+"""The worst answers of a network, with the rows that it gave them to. Knows nothing of how they are shown."""
 
 import base64
 import io
@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from teachers.transfer_set.columns import FIRST, MISSING, UNKNOWN, Column
 
+from ..tasks.task import Model
+from .judged import Voice
 from .labelled import Labelled
 
 SHOWN = 12
@@ -22,17 +23,15 @@ VALUES = 16
 """Of a column of numbers, the first so many are told."""
 
 
-def confident_mistakes(said: Tensor, ensemble: Tensor, rows: Labelled) -> list[dict[str, Any]]:
-    """Rows to which `said` f32[N, C] gives a wrong class, the surest first: id, classes, and what the row looks like.
+def worst_mistakes(voice: Voice, together: Tensor, rows: Labelled) -> list[dict[str, Any]]:
+    """Rows of which `voice` is most wrong: id, what is said and what is so, and what the row looks like.
 
     `inputs` holds of each column the first `values` (null: missing; of categories their text) and their `names`, or the image as
     `png` in base64 (not larger than 96 pixels).
     """
-    confidence, answers = torch.softmax(said.double(), -1).max(-1)
-    wrong = torch.nonzero(answers != rows.labels).flatten()
-    surest = wrong[torch.argsort(confidence[wrong], descending=True, stable=True)[:SHOWN]].tolist()
-    names = rows.transfer_set.classes
-    places = [rows.place(number) for number in surest]
+    model = Model([voice.said], voice.sure, [voice.thresholds])
+    found = rows.task.mistakes(model, together, rows.labels, rows.space, SHOWN)
+    places = [rows.place(number) for number, _ in found]
     inputs = [rows.transfer_set.inputs(segment, row, 1) for segment, row in places]
     made_of = {made["name"]: made["sources"] for made in rows.transfer_set.made_of}
     brightest = {
@@ -43,16 +42,13 @@ def confident_mistakes(said: Tensor, ensemble: Tensor, rows: Labelled) -> list[d
     return [
         {
             "id": rows.transfer_set.ids(segment)[row].as_py(),
-            "label": names[int(rows.labels[number])],
-            "said": names[int(answers[number])],
-            "confidence": float(confidence[number]),
-            "ensemble": names[int(ensemble[number].argmax())],
+            **wrong,
             "inputs": [
                 _looks(column, shown[column.name][0], brightest, made_of.get(column.name, ()))
                 for column in rows.transfer_set.columns
             ],
         }
-        for number, (segment, row), shown in zip(surest, places, inputs, strict=True)
+        for (_, wrong), (segment, row), shown in zip(found, places, inputs, strict=True)
     ]
 
 

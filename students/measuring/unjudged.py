@@ -1,4 +1,4 @@
-"""What can be said of rows without a label: who agrees with whom, how sure each one is, which classes it says.
+"""What can be said of rows without a label: who agrees with whom, how sure each one is, what it says.
 
 Nobody is judged by it. Knows nothing of recipes.
 """
@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
-from ..tasks import classification
+from ..tasks.figure import UNJUDGED
 from .hearing import Heard, Source, hear
+from .judged import Voice, agreement_matrix, beside
 from .labelled import Labelled
-
-Figures = dict[str, Any]
 
 
 def is_judged(transfer_set: TransferSet, split: SplitName) -> bool:
@@ -26,35 +24,23 @@ def is_judged(transfer_set: TransferSet, split: SplitName) -> bool:
     return any(len(Labelled.of(transfer_set, other).labels) for other in ("train", "validation"))
 
 
-def figures_of(logits: Tensor, classes: Sequence[str], *, sure: bool = True) -> Figures:
-    """Of what somebody says of N rows, f32[N, C].
-
-    `entropy`: the mean of the rows', in nats, None where only classes are said; `coverage`: the share of the classes that
-    it says of some row; `said`: by class, the share of rows that are said to be of it.
-    """
-    log_p = classification.log_probabilities(logits)
-    counts = torch.bincount(logits.argmax(-1), minlength=len(classes))
-    return {
-        "entropy": float(-(log_p.exp() * log_p).sum(-1).mean()) if sure else None,
-        "coverage": float((counts > 0).double().mean()),
-        "said": dict(zip(classes, (counts.double() / len(logits)).tolist(), strict=True)),
-    }
+def said_of(rows: Labelled, voice: Voice) -> dict[str, Any]:
+    """What one says of the rows; figures of probabilities are None where only classes are said."""
+    found = rows.task.unjudged(voice.said, rows.space)
+    unsure = {figure.key for figure in UNJUDGED[rows.task.name] if figure.of_probabilities and not voice.sure}
+    return found | dict.fromkeys(unsure)
 
 
 def teachers_unjudged(transfer_set: TransferSet, sources: Sequence[Source], split: SplitName) -> dict[str, Any]:
     """What `evaluate_teachers` gives where no row has a label."""
     rows = Labelled.whole(transfer_set, split)
-    heard = hear(rows, sources, "mean_probability")
-    return {"judged": False, **_of_those_who_teach(heard, rows), "rows": len(rows.labels)}
-
-
-def _of_those_who_teach(heard: Heard, rows: Labelled) -> dict[str, Any]:
-    classes, everyone = rows.transfer_set.classes, {**heard.alone, "ensemble": heard.together}
-    sure = {**{name: name not in heard.class_only for name in heard.alone}, "ensemble": heard.sure}
+    heard = hear(rows, sources)
     return {
-        "teachers": {name: figures_of(logits, classes, sure=sure[name]) for name, logits in heard.alone.items()},
-        "ensemble": figures_of(heard.together, classes, sure=heard.sure),
-        "agreement": classification.agreement_matrix(everyone),
+        "judged": False,
+        "teachers": {name: said_of(rows, heard.voice(name)) for name in heard.alone},
+        "ensemble": said_of(rows, heard.voice("ensemble")),
+        "agreement": agreement_matrix(rows, heard.everyone),
+        "rows": len(rows.labels),
     }
 
 
@@ -65,13 +51,13 @@ def student_unjudged(
     chosen: int,
     size: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What an evaluation of one student gives where no row has a label; `said`: by seed, f32[N, C]."""
+    """What an evaluation of one student gives where no row has a label; `said`: by seed, f32[N, width]."""
+    together = heard.voice("ensemble")
     runs = [
         {
             "seed": seed,
-            **figures_of(said[seed], rows.transfer_set.classes),
-            "agreement": classification.agreement(said[seed], heard.together),
-            "kl": classification.kl(heard.together, said[seed]) if heard.sure else None,
+            **said_of(rows, Voice(said[seed])),
+            **beside(rows, Voice(said[seed]), together),
             **size,
         }
         for seed in sorted(said)
@@ -81,8 +67,6 @@ def student_unjudged(
         "student": {"runs": runs},
         "delivered": chosen,
         "mean_agreement": fmean(run["agreement"] for run in runs),
-        "agreement": classification.agreement_matrix(
-            {**heard.alone, "ensemble": heard.together, "student": said[chosen]}
-        ),
+        "agreement": agreement_matrix(rows, {**heard.everyone, "student": said[chosen]}),
         "rows": len(rows.labels),
     }

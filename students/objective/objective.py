@@ -13,15 +13,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from teachers.config.task import TaskName
 from teachers.errors import RecipeError
 from teachers.process.variables import resolved
 from teachers.users_code.calls import calling
 from teachers.users_code.imports import load
 
 from ..config.cohort_terms import ChannelTerm, CohortTerm, FeatureTerm, PeerTerm
-from ..config.student import HardTerm, ImportedTerm, Ramp, SoftTerm, Term
+from ..config.student import HardTerm, ImportedTerm, Ramp, Term
+from ..config.task_terms import KEYWORDS
 from ..runs.session import Session
-from .losses import LOSSES, Loss
+from .losses.table import LOSSES, Loss
 from .targets import Asked, Batch
 
 
@@ -30,7 +32,7 @@ class Heard:
     """What a member of a cohort hears from its peers about some rows."""
 
     peer: Tensor | None = None
-    """Logits `[rows, peers, classes]`; None: nobody speaks yet."""
+    """What they say `[rows, peers, width]`; None: nobody speaks yet."""
     maps: Sequence[tuple[Tensor, Tensor]] = ()
     """Its own projected stage maps, each with a peer's, `[rows, ...]`."""
 
@@ -71,36 +73,32 @@ def every_row(batch: Batch) -> Asked:
     return batch["label"], None
 
 
-def bound_loss(term: Term | CohortTerm, class_weights: Tensor | None = None) -> Loss:
+def bound_loss(task: TaskName, term: Term | CohortTerm, class_weights: Tensor | None = None) -> Loss:
     """The term's function of (student, target)."""
     if isinstance(term, ImportedTerm):
         return partial(load(term.loss), temperature=term.temperature, **resolved(term.arguments))
-    keywords: dict[str, Any] = {}
-    if isinstance(term, HardTerm):
-        keywords = {"label_smoothing": term.label_smoothing}
-        if class_weights is not None:
-            return WeightedHard(term.label_smoothing, class_weights)
-    elif isinstance(term, SoftTerm):
-        keywords = {"temperature": term.temperature}
-    elif isinstance(term, PeerTerm):
-        keywords = {"temperature": term.temperature, "reduce": term.reduce}
-    return partial(LOSSES[term.loss], **keywords)
+    given: dict[str, Any] = {name: getattr(term, name) for name in KEYWORDS[task][term.loss]}
+    loss = partial(LOSSES[task][term.loss], **{name: value for name, value in given.items() if value is not None})
+    return loss if class_weights is None or not isinstance(term, HardTerm) else WeightedHard(loss, class_weights)
 
 
 class WeightedHard:
     """`hard` with class weights, which are brought once to where the logits are."""
 
-    def __init__(self, label_smoothing: float, class_weights: Tensor) -> None:
-        self.label_smoothing, self.class_weights = label_smoothing, class_weights
+    def __init__(self, loss: Loss, class_weights: Tensor) -> None:
+        self.loss, self.class_weights = loss, class_weights
 
     def __call__(self, student: Tensor, target: Tensor) -> Tensor:
         self.class_weights = self.class_weights.to(student)
-        return LOSSES["hard"](student, target, label_smoothing=self.label_smoothing, class_weights=self.class_weights)
+        return self.loss(student, target, class_weights=self.class_weights)
 
     def count(self, labels: Tensor, weight: Tensor | None) -> Tensor:
-        """The sum of the weights of the labels' classes, over the rows that take part."""
+        """The sum of the weights of the labels' classes, over the rows that take part.
+
+        Of several classes a row, `[rows, classes]`, rows count alike.
+        """
         self.class_weights = self.class_weights.to(labels.device)
-        of_rows = self.class_weights[labels]
+        of_rows = self.class_weights[labels] if labels.ndim == 1 else self.class_weights.new_ones(len(labels))
         return of_rows.sum() if weight is None else torch.where(weight > 0, of_rows, 0.0).sum()
 
 
@@ -109,6 +107,7 @@ class Objective:
 
     def __init__(
         self,
+        task: TaskName,
         terms: Sequence[Term | CohortTerm],
         asks: Sequence[Callable[[Batch], Asked]],
         class_weights: Tensor | None = None,
@@ -120,7 +119,7 @@ class Objective:
             seen[name] += 1
             numbered = name if seen[name] == 1 else f"{name}_{seen[name]}"
             key = f"objective.{number}.loss"
-            loss, hears = bound_loss(term, class_weights), hears_what(term)
+            loss, hears = bound_loss(task, term, class_weights), hears_what(term)
             self.terms.append(TermAtWork(numbered, key, term.loss, loss, term.weight, term.ramp, ask, hears))
         self.names = tuple(term.name for term in self.terms)
         self.constants: dict[tuple[float, ...], Tensor] = {}

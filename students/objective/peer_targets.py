@@ -1,14 +1,18 @@
-"""What a member of a cohort follows: functions from everybody's logits to a target, one row at a time.
+"""What a member of a cohort follows: functions from what everybody says to a target, one row at a time.
 
-A rule looks at each row alone, so any number of workers makes the same targets. All get detached logits
-`[rows, members, classes]`, labels i64 `[rows]` (-1: none) and the member's number, and give `[rows, peers, classes]`.
+A rule looks at each row alone, so any number of workers makes the same targets. All get what is said, detached,
+`[rows, members, width]`, labels as batches have them (of one class of many i64 `[rows]`, -1: none) and the member's number,
+and give `[rows, peers, width]`.
 """
 
 import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from teachers.config.task import AnswerName
 
 PeerRule = Callable[..., Tensor]
 
@@ -27,6 +31,18 @@ def mean_of_others(logits: Tensor, labels: Tensor, member: int, *, temperature: 
     """
     log_p = (others(logits, labels, member) / temperature).log_softmax(-1)
     return temperature * (log_p.logsumexp(1, keepdim=True) - math.log(logits.shape[1] - 1))
+
+
+def mean_of_others_class_by_class(said: Tensor, labels: Tensor, member: int, *, temperature: float) -> Tensor:
+    """T logit of the mean of the others' softened probabilities of each class: sigmoid(target / T) is that mean."""
+    softened = others(said, labels, member) / temperature
+    holds, fails = (F.logsigmoid(each).logsumexp(1, keepdim=True) for each in (softened, -softened))
+    return temperature * (holds - fails)
+
+
+def mean_number_of_others(said: Tensor, labels: Tensor, member: int, *, temperature: float) -> Tensor:
+    """The mean of the others' numbers; a temperature changes nothing."""
+    return others(said, labels, member).mean(1, keepdim=True)
 
 
 def naive(logits: Tensor, labels: Tensor, member: int) -> Tensor:
@@ -57,13 +73,17 @@ def general(logits: Tensor, labels: Tensor, member: int, *, weights: Tensor) -> 
     return torch.einsum("k,bkc->bc", weights.to(logits), logits)[:, None]
 
 
-PEER_RULES: dict[str, PeerRule] = {
-    "others": others,
-    "mean_of_others": mean_of_others,
-    "naive": naive,
-    "linear": linear,
-    "min_logit": min_logit,
-    "general": general,
+PEER_RULES: dict[AnswerName, dict[str, PeerRule]] = {
+    "class_axis": {
+        "others": others,
+        "mean_of_others": mean_of_others,
+        "naive": naive,
+        "linear": linear,
+        "min_logit": min_logit,
+        "general": general,
+    },
+    "class_set": {"others": others, "mean_of_others": mean_of_others_class_by_class, "general": general},
+    "values": {"others": others, "mean_of_others": mean_number_of_others, "general": general},
 }
 NEED_LABELS = {"naive", "linear", "min_logit"}
 """Rules that say nothing of a row without a label."""

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from teachers.config.task import ANSWER_OF, AnswerName, TaskName
 from teachers.errors import RecipeError, StoreError
 from teachers.rows.rows import Rows
-from teachers.soft_targets.combine.class_scores import COMBINE, align, check_combined
-from teachers.soft_targets.encodings.table import decode
+from teachers.soft_targets.combine.rules import COMBINE, align, check_combined
 from teachers.soft_targets.reader import SoftTargets
+from teachers.tasks.space import Space
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import Segment, TransferSet
 from teachers.users_code.calls import calling
@@ -23,7 +24,9 @@ from teachers.users_code.imports import load
 
 from ..config.cohort_terms import CohortTerm
 from ..config.student import TeacherTermCommon, Term
+from ..config.task_terms import combine_of
 from ..runs.run import Live, Source
+from .units import Units
 
 Batch = Mapping[str, Tensor]
 Column = Rows | Tensor
@@ -43,34 +46,56 @@ class Combination:
     temperature: float
     key: str = field(default="combine", compare=False)
     """Of the recipe."""
+    answer: AnswerName = "class_axis"
+    variances: tuple[float, ...] | None = None
+    """Of `inverse_variance`: by teacher, `squared_errors` of it."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Then it has no state."""
+        return self.rule in COMBINE[self.answer]
 
     def __call__(
-        self, logits: Tensor, known: Tensor, labels: Tensor | None = None, *, check: bool = False
+        self, said: Tensor, known: Tensor, labels: Tensor | None = None, *, check: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Target `[B, C]` and the weight of each row `[B]`, of logits and known `[K, B, C]`.
+        """Target `[B, W]` and the weight of each row `[B]`, of what is said and known `[K, B, W]`.
 
         `check`: raise RecipeError for a rule that does not give what a rule gives.
         """
-        rule = COMBINE[self.rule] if self.rule in COMBINE else load(self.rule)
-        keywords = {} if self.teacher_weights is None else {"teacher_weights": self.teacher_weights}
+        rule = COMBINE[self.answer][self.rule] if self.is_ours else load(self.rule)  # type: ignore[index]
+        given = {"teacher_weights": self.teacher_weights, "variances": self.variances}
+        keywords = {name: value for name, value in given.items() if value is not None}
         with calling(self.key, self.rule):
-            said = rule(logits, temperature=self.temperature, known=known, labels=labels, **keywords)
-            target, weights = check_combined(said, logits, f"{self.key}: {self.rule}") if check else said
+            found = rule(said, temperature=self.temperature, known=known, labels=labels, **keywords)
+            if check:  # of one class of many a target has no gap: what nobody knows has probability 0
+                gaps = None if self.answer == "class_axis" else known
+                found = check_combined(found, said, f"{self.key}: {self.rule}", gaps)
+            target, weights = found
             return target, weights.sum(0)
 
     def is_made_once(self, voices: "Mapping[str, Voice]") -> bool:
-        """Whether its target can be: a rule of ours has no state, and a live teacher speaks of a batch only."""
-        return self.rule in COMBINE and not any(isinstance(voices[name], LiveVoice) for name in self.teachers)
+        """Whether its target can be: by a rule of ours, and not of a live teacher, who speaks of a batch only."""
+        return self.is_ours and not any(isinstance(voices[name], LiveVoice) for name in self.teachers)
 
 
-def combination_of(term: Term | CohortTerm, sources: Sequence[Source], number: int) -> Combination | None:
+def teachers_of(term: Term | CohortTerm, sources: Sequence[Source]) -> tuple[str, ...]:
+    """Whom a term listens to."""
+    if not isinstance(term, TeacherTermCommon):
+        return ()
+    return tuple(term.teachers or (source.name for source in sources))
+
+
+def combination_of(
+    term: Term | CohortTerm, sources: Sequence[Source], number: int, task: TaskName
+) -> Combination | None:
     """What term number `number` asks of the teachers; None for one that does not listen to any."""
     if not isinstance(term, TeacherTermCommon):
         return None
-    heard = tuple(term.teachers or (source.name for source in sources))
+    heard = teachers_of(term, sources)
     given = term.teacher_weights
     weights = None if given is None else tuple(given[name] for name in heard)
-    return Combination(heard, term.combine, weights, term.temperature, f"objective.{number}.combine")
+    key, rule = f"objective.{number}.combine", combine_of(term, task)
+    return Combination(heard, rule, weights, term.temperature, key, ANSWER_OF[task])
 
 
 class Voice:
@@ -79,19 +104,26 @@ class Voice:
     def __init__(self, source: Source, train: MergedSplit) -> None:
         stores = [open_store(source, train.transfer_set, segment) for segment in train.segments]
         spec = stores[0].spec
-        self.name, self.encoding, self.num_classes = source.name, spec.encoding, len(spec.classes)
+        self.name, self.encoding, self.said = source.name, spec.encoding, spec.answered
         self.floor = source.probability_floor
         self.columns = {
             f"{source.name}.{field}": train.column([store.rows()[field] for store in stores])
             for field in stores[0].rows()
         }
-        index, self.known = align(spec.classes, train.transfer_set.classes, source.class_map)
-        self.index = None if torch.equal(index, torch.arange(self.num_classes)) else index
+        self.align(spec.names, source, train.transfer_set)
 
-    def logits(self, batch: Batch) -> Tensor:
-        """f32 `[rows, C]` from this teacher's columns of a batch, on their device."""
+    def align(self, names: Sequence[str], source: Source, transfer_set: TransferSet) -> None:
+        """`names`: of what it says, in its order."""
+        index, self.known = align(names, transfer_set.space.names, source.class_map)
+        self.index = None if torch.equal(index, torch.arange(len(names))) else index
+
+    def said_of(self, batch: Batch) -> Tensor:
+        """f32 `[rows, width]` from this teacher's columns of a batch, on their device; numbers in the units of the label."""
         fields = {name.rpartition(".")[2]: batch[name] for name in self.columns}
-        said = decode(self.encoding, fields, num_classes=self.num_classes, probability_floor=self.floor)
+        return self.in_order(self.said.encodes.decode(fields, self.said.width, self.floor))
+
+    def in_order(self, said: Tensor) -> Tensor:
+        """Its columns as the transfer set has them."""
         return said if self.index is None else said[:, self.index.to(said.device)]
 
     def chunk(self, first_row: int, num_rows: int) -> dict[str, Tensor]:
@@ -107,19 +139,17 @@ class LiveVoice(Voice):
     """What one live teacher says: in no store, every batch brings it along."""
 
     def __init__(self, source: Source, live: Live, transfer_set: TransferSet) -> None:
-        self.name, self.encoding, self.num_classes = source.name, "dense", len(live.classes)
+        self.name, self.encoding = source.name, "dense"
         self.columns = {}
-        index, self.known = align(live.classes, transfer_set.classes, source.class_map)
-        self.index = None if torch.equal(index, torch.arange(self.num_classes)) else index
+        self.align(live.classes, source, transfer_set)
 
-    def logits(self, batch: Batch) -> Tensor:
-        said = batch[live_column(self.name)]
-        return said if self.index is None else said[:, self.index.to(said.device)]
+    def said_of(self, batch: Batch) -> Tensor:
+        return self.in_order(batch[live_column(self.name)])
 
 
 def live_column(teacher: str) -> str:
-    """Of a batch: f32 `[rows, C]`, in the teacher's own classes."""
-    return f"{teacher}.logits"
+    """Of a batch: f32 `[rows, width]`, in the teacher's own classes or numbers."""
+    return f"{teacher}.said"
 
 
 def voice_of(source: Source, train: MergedSplit) -> Voice:
@@ -143,10 +173,13 @@ def open_store(source: Source, transfer_set: TransferSet, segment: Segment) -> S
 
 
 class Targets:
-    """The columns that a reader has to bring, and what each combination makes of a batch of them; `held` are made once."""
+    """The columns that a reader has to bring, and what each combination makes of a batch of them; `held` are made once.
 
-    def __init__(self, voices: Mapping[str, Voice], num_rows: int, held: Set[Combination]) -> None:
-        self.voices, self.num_rows, self.held = voices, num_rows, held
+    Teachers are combined in the units of the label; what a student is compared with is standardised.
+    """
+
+    def __init__(self, voices: Mapping[str, Voice], num_rows: int, space: Space, held: Set[Combination]) -> None:
+        self.voices, self.num_rows, self.units, self.held = voices, num_rows, Units(space), held
         self.columns: dict[str, Column] = {}
         self.answers: dict[Combination, Callable[[Batch], Asked]] = {}
 
@@ -167,16 +200,15 @@ class Targets:
         return lambda batch: (batch[name], batch[f"{name}.weight"])
 
     def _combine_all(self, combination: Combination) -> tuple[Tensor, Tensor]:
-        """f32 `[N, C]` and `[N]`; float32, for float16 would add an error of its own to the store's."""
+        """f32 `[N, W]` and `[N]`; float32, for float16 would add an error of its own to the store's."""
         voices = [self.voices[name] for name in combination.teachers]
         known = torch.stack([voice.known for voice in voices])[:, None]
         target, row_weight = torch.empty(self.num_rows, known.shape[-1]), torch.empty(self.num_rows)
         for first in range(0, self.num_rows, CHUNK):
             rows = min(CHUNK, self.num_rows - first)
-            logits = torch.stack([voice.logits(voice.chunk(first, rows)) for voice in voices])
-            target[first : first + rows], row_weight[first : first + rows] = combination(
-                logits, known.expand_as(logits)
-            )
+            said = torch.stack([voice.said_of(voice.chunk(first, rows)) for voice in voices])
+            found, row_weight[first : first + rows] = combination(said, known.expand_as(said))
+            target[first : first + rows] = self.units.standardised(found)
         return target, row_weight
 
     def _per_step(self, combination: Combination) -> Callable[[Batch], Asked]:
@@ -184,23 +216,27 @@ class Targets:
         for voice in voices:
             self.columns |= voice.columns
         known = torch.stack([voice.known for voice in voices])[:, None]
-        unknown = combination.rule not in COMBINE
+        unknown = not combination.is_ours
 
         def ask(batch: Batch) -> Asked:
             nonlocal unknown
-            logits = torch.stack([voice.logits(batch) for voice in voices])
-            known_here = known.to(logits.device).expand_as(logits)
-            answer = combination(logits, known_here, usable_labels(batch), check=unknown)
+            said = torch.stack([voice.said_of(batch) for voice in voices])
+            known_here = known.to(said.device).expand_as(said)
+            labels = self.units.of_label(usable_labels(batch))
+            target, row_weight = combination(said, known_here, labels, check=unknown)
             unknown = False  # a look at every value waits for a GPU: once a run is enough to find a wrong rule
-            return answer
+            return self.units.standardised(target), row_weight
 
         return ask
 
 
 def usable_labels(batch: Batch) -> Tensor:
-    """i64 `[rows]`, -1 where a row has no label that may be used."""
+    """i64 `[rows]`, -1 where a row has no label that may be used; f32 `[rows, width]`, NaN there."""
     label = batch["label"]
-    return label if "has_label" not in batch else torch.where(batch["has_label"] > 0, label, -1)
+    if "has_label" not in batch:
+        return label
+    may_be_used = batch["has_label"].reshape(-1, *[1] * (label.ndim - 1)) > 0
+    return torch.where(may_be_used, label, torch.nan if label.is_floating_point() else -1)
 
 
 def check_encodings(

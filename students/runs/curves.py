@@ -15,15 +15,15 @@ from teachers.storage import mirror
 from teachers.storage.flock import try_lock
 from teachers.storage.place import remote_of
 
+from ..tasks.figure import LOOKS
+
 CURVES = "metrics"
 WRITER = uuid4().hex
 """This process."""
 PATIENCE_S = 2.0
 """With others that add points to the same file; a node that died may have left it locked, and training goes on."""
-SHOWN = {
-    "train.loss": "collegium_training_loss",
-    "validation.accuracy": "collegium_validation_accuracy",
-    "validation.nll": "collegium_validation_nll",
+SHOWN = {"train.loss": "collegium_training_loss"} | {
+    f"validation.{key}": f"collegium_validation_{key}" for looks in LOOKS.values() for key in looks
 }
 """Curves that Prometheus has too."""
 

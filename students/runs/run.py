@@ -157,5 +157,5 @@ class RunResult:
     """Optimiser steps taken: the budget, or less when it stopped early."""
     best_step: int
     """Step whose weights were kept."""
-    validation: Mapping[str, float] | None
-    """`accuracy` and `nll` at `best_step`; None without a labelled validation row."""
+    validation: Mapping[str, float | None] | None
+    """What the look at `best_step` found, by key: `LOOKS` of the task; None without a labelled validation row."""

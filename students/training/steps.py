@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from teachers.config.task import AnswerName
 from teachers.errors import RecipeError
 from teachers.models.folder import build_module, not_passed
 from teachers.models.preprocess import Preprocessor
@@ -28,6 +29,13 @@ from ..runs.session import Session
 from .optimize import SCHEDULES, make_optimizer
 
 log = logging.getLogger(__name__)
+
+NEEDED: dict[AnswerName, str] = {
+    "class_axis": "a score for each row and class",
+    "class_set": "a logit for each row and class",
+    "values": "a number for each row and column of the label",
+}
+"""Of a network."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +64,14 @@ class Stepper:
         steps: int,
     ) -> None:
         self.run, self.session, self.rows, self.objective, self.steps = run, session, rows, rows.objective, steps
-        self.num_classes = len(transfer_set.classes)
+        self.space = transfer_set.space
         self.rate_scale = 1.0
         """Of the learning rate; below 1 for a member of a cohort that diverged."""
         torch.manual_seed(run.draw_seed)
         self.module = build_module(
             run.model,
             run.arguments,
-            num_classes=self.num_classes,
+            num_classes=self.space.width,
             input_shape=preprocessor.input_shape,
             num_codes=preprocessor.num_codes,
         )
@@ -168,13 +176,13 @@ class Stepper:
         return work.terms[0] if len(work.terms) == 1 else torch.stack(work.terms).sum(0)
 
     def check(self, student: Any, part: slice) -> None:
-        """Raise RecipeError for a network that does not give a score for each row and class."""
-        num_rows = part.stop - part.start
+        """Raise RecipeError for a network that does not give what the task needs of each row."""
+        num_rows, width = part.stop - part.start, self.space.width
         found = list(student.shape) if isinstance(student, Tensor) else type(student).__name__
-        if found != [num_rows, self.num_classes]:
+        if found != [num_rows, width]:
             raise RecipeError(
-                f"model: {self.run.model} gives {found} for {num_rows} rows, expected [{num_rows}, {self.num_classes}]: "
-                f"a score for each row and class{not_passed(self.run.model, self.run.arguments, self.num_classes)}"
+                f"model: {self.run.model} gives {found} for {num_rows} rows, expected [{num_rows}, {width}]: "
+                f"{NEEDED[self.space.answer]}{not_passed(self.run.model, self.run.arguments, width)}"
             )
 
     def learning_rate(self, step: int) -> float:

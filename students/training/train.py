@@ -22,7 +22,7 @@ from teachers.users_code.calls import calling
 from ..data.batches import Batches
 from ..data.rows import TrainingRows
 from ..data.shared import Data
-from ..data.validation import is_better
+from ..data.validation import Look, is_better
 from ..runs.curves import Record, keep_metrics
 from ..runs.run import Run, RunResult
 from ..runs.session import Session
@@ -47,7 +47,7 @@ class Progress:
 
     step: int = 0
     best_step: int = 0
-    best: dict[str, float] | None = None
+    best: Look | None = None
     best_weights: dict[str, Tensor] | None = None
     looks_without_better: int = 0
     pending: dict[int, Tensor] = field(default_factory=dict)
@@ -157,17 +157,17 @@ class Training:
         with calling("model", self.run.model):
             self.saw(self.data.validation.look(self.module))
 
-    def saw(self, found: dict[str, float] | None) -> None:
+    def saw(self, found: Look | None) -> None:
         """Keep the weights when they are the best so far; without labels keep the last."""
         progress = self.progress
         if found is None:
             progress.best_step = progress.step
             return
         progress.looks_without_better += 1
-        if is_better(found, progress.best):
+        if is_better(self.stepper.space.task, found, progress.best):
             progress.best, progress.best_step, progress.looks_without_better = found, progress.step, 0
             progress.best_weights = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
-        self.report("validation", found)
+        self.report("validation", {key: value for key, value in found.items() if value is not None})
 
     def is_stopped(self) -> bool:
         rule = self.run.train.early_stopping
@@ -223,7 +223,7 @@ class Training:
         run, progress = self.run, self.progress
         preprocess = self.data.preprocessor.resolved()
         rows = self.data.transfer_set
-        config = ModelConfig(run.model, dict(run.arguments), rows.classes, preprocess, rows.made_of)
+        config = ModelConfig(run.model, dict(run.arguments), rows.space, preprocess, rows.made_of)
         result = RunResult(run.name, run.folder, run.seed, progress.step, progress.best_step, progress.best)
         publish_result(run, progress.best_weights or self.module.state_dict(), config, result)
 

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from .bars import Bars
 from .preprocess import HOW_IT_WAS_FED, Preprocess, of_a_network, of_an_estimator
 from .resources import Resources
 from .strict import Config, ImportString
 from .training import TrainConfig
 
-CombineName = Literal["mean_probability", "mean_logits", "weighted"]
-OutputKind = Literal["logits", "log_probabilities", "probabilities"]
+CombineName = Literal["mean_probability", "mean_logits", "weighted", "mean", "median", "inverse_variance"]
+OutputKind = Literal["logits", "log_probabilities", "probabilities", "values"]
 EncodingName = Literal["dense", "label"]
 TeacherMode = Literal["cached", "live"]
 
@@ -25,11 +26,8 @@ class TeacherTrain(TrainConfig):
     """Of its initial weights and the order of rows."""
 
 
-class TeacherRequire(Config):
-    """Quality gate before students are trained: exit code 3 for a teacher that is not better than always giving the commonest answer (one-sided exact binomial test, 95 %) on the labelled validation rows, or falls below a bar of yours."""
-
-    accuracy: float | None = Field(None, ge=0, le=1)
-    """At least, on the labelled validation rows; null: no bar but the commonest answer."""
+class TeacherRequire(Bars):
+    """Quality gate before students are trained: exit code 3 for a teacher that is not better than always giving the commonest answer (95 %) on the labelled validation rows, or that misses a bar of yours: a figure of the task by its key, at least so much, or at most where less is better."""
 
 
 class TeacherCommon(Config):

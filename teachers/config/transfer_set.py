@@ -3,9 +3,11 @@
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from .inputs import InputColumn, Inputs
 from .strict import DELIMITER_PATTERN, Config, ImportString
+from .task import TaskName
 
 FitName = Literal["squash", "crop", "pad"]
 ResampleName = Literal["bilinear", "bicubic", "lanczos", "hamming", "box", "nearest"]
@@ -169,10 +171,12 @@ class TransferSetConfig(Config):
     """Where the rows come from."""
     inputs: Inputs
     """Input column, or several: names, or mappings that say how a column is read. Numeric scalar columns are joined into one column `features`, categories into one column `categories`."""
-    label: str | None
-    """Column of the class; null: no row has a label."""
+    label: str | Annotated[list[str], Field(min_length=1)] | None
+    """Column of the class, or of the number; several columns: numbers, or classes that each hold (1) or not (0); null: no row has a label."""
+    label_separator: str | None = Field(None, min_length=1)
+    """Of `task: multilabel`: what stands between two classes in a label that is text, `";"` for example."""
     classes: list[str] | None = None
-    """Class names in the order of the label's integers; null: from the source's metadata or its sorted values."""
+    """Class names in the order of the label's integers, or of its columns; null: from the source's metadata or its sorted values."""
     id: str | None = None
     """Column that names a row; null: its path and row number inside the file."""
     key_salt: str = ""
@@ -195,6 +199,13 @@ class TransferSetConfig(Config):
     """Rows whose inputs are exactly those of a row of another split are counted in the report; `drop` takes them out of the split that learns or chooses: test rows stay, of the rest validation rows."""
     views: Literal[0] = 0
     """Replayable augmentations of every training row; view 0 is the row itself."""
+    task: SkipJsonSchema[TaskName] = Field("classification", exclude=True, repr=False)
+    """What the label means: the recipe's `task`."""
+
+    @property
+    def labels(self) -> list[str]:
+        """The columns of the label."""
+        return [] if self.label is None else [self.label] if isinstance(self.label, str) else self.label
 
     @property
     def input_columns(self) -> tuple[InputColumn, ...]:

@@ -118,7 +118,7 @@ class Questioner:
                 self._halve(error)
                 continue
             checked = check_scores(scores, self.teacher, self.name, sample_key[rows])
-            logits[rows] = to_logits(checked, self.teacher.output, self.probability_floor)
+            logits[rows] = to_logits(checked, self.teacher.output, self.probability_floor, self.teacher.answer)
             first = rows.stop
             self.beat()
         return logits.numpy()
@@ -140,7 +140,7 @@ def loaded(teacher: TeacherSpec, transfer_set: TransferSet, device: str) -> Ques
         found = load_teacher(
             teacher.config,
             columns=transfer_set.columns,
-            classes=transfer_set.classes,
+            space=transfer_set.space,
             trained=teacher.trained,
             trust=teacher.trust,
             device=device,
@@ -158,7 +158,7 @@ def label_shard(questioner: Questioner, task: OpenTask, number: int) -> Commit:
         inputs = task.read(first_row, num_rows)
     logits = questioner.ask(inputs, sample_key)
     with timed(phase="write"):
-        record = task.store.commit(number, sample_key, {"logits": logits})
+        record = task.store.commit(number, sample_key, {task.store.spec.named[0]: logits})
     log.debug("labelled rows %d to %d", first_row, first_row + num_rows - 1)
     return record
 
@@ -171,9 +171,9 @@ class Labeller:
         self.questioner = loaded(teacher, self.tasks[0].transfer_set, device)
         classes = self.questioner.teacher.classes
         for task in self.tasks:
-            if classes != task.store.spec.classes:
+            if classes != task.store.spec.names:
                 raise StoreError(
-                    f"{task.store.folder} holds scores of the classes {task.store.spec.classes}, "
+                    f"{task.store.folder} holds what is said of {task.store.spec.names}, "
                     f"teacher {teacher.name!r} knows {classes}; take another folder for this teacher"
                 )
 

@@ -4,7 +4,7 @@ Knows nothing of Ray, of stores, or of where the rows come from.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..config.task import AnswerName
 from ..config.teacher import (
     CallableTeacher,
     CheckpointTeacher,
@@ -24,24 +25,29 @@ from ..config.teacher import (
 from ..errors import RecipeError, TeacherError
 from ..process.variables import resolved
 from ..storage import seal
+from ..tasks.space import Space
 from ..transfer_set.columns import Column
 from ..users_code import imports
 from ..users_code.calls import calling
 from . import estimators
 from .asking import asked_until_answered
-from .folder import LoadedModel, ModelConfig, build_module, load_model, load_state, read_config, read_safetensors
+from .folder import LoadedModel, ModelConfig, build_module, load_model, read_config, read_safetensors
 from .preprocess import Preprocessor
 from .recode import Recoding
+from .state import load_state
 
 Scores = np.ndarray | Tensor
 Batch = Mapping[str, np.ndarray]
 
 
 class Teacher(Protocol):
-    """`classes` are what it scores, in the order of its columns; `output` is what the scores are."""
+    """`classes` are what it scores (or the numbers that it gives), in the order of its columns; `output` is what they are,
+    `answer` of what kind."""
 
     @property
     def classes(self) -> tuple[str, ...]: ...
+    @property
+    def answer(self) -> AnswerName: ...
     @property
     def output(self) -> OutputKind: ...
     def __call__(self, batch: Batch) -> Scores:
@@ -55,6 +61,7 @@ class LoadedTeacher:
     classes: tuple[str, ...]
     output: OutputKind
     forward: Callable[[Batch], Scores]
+    answer: AnswerName = "class_axis"
 
     def __call__(self, batch: Batch) -> Scores:
         return self.forward(batch)
@@ -64,7 +71,7 @@ def load_teacher(
     config: TeacherConfig,
     *,
     columns: Sequence[Column],
-    classes: tuple[str, ...],
+    space: Space,
     trained: Path | None,
     trust: Sequence[str],
     device: str | torch.device,
@@ -72,19 +79,20 @@ def load_teacher(
 ) -> Teacher:
     """Load what `config` names.
 
-    `columns` and `classes` are the transfer set's; `trained` is the folder of a teacher that was trained here, or of an
+    `columns` and `space` are the transfer set's; `trained` is the folder of a teacher that was trained here, or of an
     assistant. Raises TeacherError (weights), StoreError (a model folder) or RecipeError (an import string).
     """
     imports.use_user_path(user_path)
     if isinstance(config, ModuleTeacher):
-        return _module(config, columns, classes, trained, trust, device)
-    if isinstance(config, CheckpointTeacher):
-        model = load_model(trained or Path(config.path), trust=trust, device=device)
-        recoded = Recoding(model.preprocessor.columns, columns)
-        return LoadedTeacher(model.config.classes, "logits", lambda batch: model(recoded(batch)))
-    if isinstance(config, SklearnTeacher):
-        return _sklearn(config, columns, classes, trained)
-    return _callable(config, classes, columns)
+        found = _module(config, columns, space, trained, trust, device)
+    elif isinstance(config, CheckpointTeacher):
+        found = _checkpoint(load_model(trained or Path(config.path), trust=trust, device=device), columns)
+    elif isinstance(config, SklearnTeacher):
+        found = _sklearn(config, columns, space.names, trained)
+    else:
+        found = _callable(config, space.names, columns)
+    output = "values" if space.answer == "values" else found.output
+    return replace(found, answer=space.answer, output=output)
 
 
 def teacher_classes(config: TeacherConfig, classes: tuple[str, ...], trained: Path | None) -> tuple[str, ...]:
@@ -105,14 +113,19 @@ def absolute(config: TeacherConfig) -> TeacherConfig:
     return config.model_copy(update={name: str(Path(path).resolve()) for name, path in given.items() if path})
 
 
-def to_logits(scores: Tensor, output: OutputKind, probability_floor: float) -> Tensor:
-    """Scores `[rows, C]` as logits f32: probabilities become log((1 - E) p + E / C), E = `probability_floor`.
+def to_logits(
+    scores: Tensor, output: OutputKind, probability_floor: float, answer: AnswerName = "class_axis"
+) -> Tensor:
+    """Scores `[rows, W]` as f32 logits: probabilities become log((1 - E) p + E / C), E = `probability_floor`; of classes that
+    each hold or not the log-odds of (1 - E) p + E / 2. Numbers are what they are.
 
     What rounding has put a hair below 0 or above 1 counts as 0 or 1, so that the floor is one.
     """
     if output != "probabilities":
         return scores.float()
     p = scores.float().clamp(0, 1)
+    if answer == "class_set":
+        return torch.logit((1 - probability_floor) * p + probability_floor / 2)
     return torch.log((1 - probability_floor) * p + probability_floor / scores.shape[1])
 
 
@@ -128,13 +141,16 @@ def check_scores(scores: Scores, teacher: Teacher, name: str, sample_key: np.nda
     if tuple(checked.shape) != expected:
         raise TeacherError(
             f"teacher {name!r} returned scores of shape {list(checked.shape)}, expected {list(expected)}: "
-            f"a row for each input and a column for each of its classes"
+            f"a row for each input and a column for each of its {'numbers' if teacher.answer == 'values' else 'classes'}"
         )
     _complain(~checked.isfinite().all(1), sample_key, f"teacher {name!r} says NaN or infinity")
     if teacher.output == "probabilities":
-        wrong = (checked.min(1).values < -1e-6) | ((checked.sum(1) - 1).abs() > 1e-2)
+        wrong = checked.min(1).values < -1e-6
+        wrong |= (
+            (checked.max(1).values > 1 + 1e-6) if teacher.answer == "class_set" else (checked.sum(1) - 1).abs() > 1e-2
+        )
         _complain(wrong, sample_key, f"teacher {name!r} declares `output: probabilities`, but they are not")
-    if teacher.output == "log_probabilities":
+    if teacher.output == "log_probabilities" and teacher.answer == "class_axis":
         wrong = checked.logsumexp(1).abs() > 1e-2
         _complain(wrong, sample_key, f"teacher {name!r} declares `output: log_probabilities`, but they are not")
     return checked
@@ -159,25 +175,31 @@ def _complain(wrong: Tensor, sample_key: np.ndarray, what: str) -> None:
 def _module(
     config: ModuleTeacher,
     columns: Sequence[Column],
-    classes: tuple[str, ...],
+    space: Space,
     trained: Path | None,
     trust: Sequence[str],
     device: str | torch.device,
-) -> Teacher:
+) -> LoadedTeacher:
     if trained is not None:
         named = [name for name in (config.model, config.preprocess.function) if name is not None]
         return _network(load_model(trained, trust=[*trust, *named], device=device), config.output)
-    names = tuple(config.classes or classes)
+    names = tuple(config.classes or space.names)
     preprocessor = Preprocessor(config.preprocess, columns)
     shapes: dict[str, Any] = {"input_shape": preprocessor.input_shape, "num_codes": preprocessor.num_codes}
     module = build_module(config.model, config.arguments, num_classes=len(names), **shapes)
     load_state(module, _weights(config), str(config.weights), TeacherError)
-    about = ModelConfig(config.model, config.arguments, names, preprocessor.resolved())
+    about = ModelConfig(config.model, config.arguments, Space(space.task, names), preprocessor.resolved())
     return _network(LoadedModel(module.to(device), about, preprocessor), config.output)
 
 
-def _network(model: LoadedModel, output: OutputKind) -> Teacher:
+def _network(model: LoadedModel, output: OutputKind) -> LoadedTeacher:
     return LoadedTeacher(model.config.classes, output, model)
+
+
+def _checkpoint(model: LoadedModel, columns: Sequence[Column]) -> LoadedTeacher:
+    """A model folder, whose categories have a dictionary of their own."""
+    recoded, found = Recoding(model.preprocessor.columns, columns), _network(model, "logits")
+    return replace(found, forward=lambda batch: found(recoded(batch)))
 
 
 def _weights(config: ModuleTeacher) -> dict[str, Tensor]:
@@ -212,7 +234,7 @@ def _read_pt(path: Path, config: ModuleTeacher) -> dict[str, Tensor]:
 
 def _sklearn(
     config: SklearnTeacher, columns: Sequence[Column], classes: tuple[str, ...], trained: Path | None
-) -> Teacher:
+) -> LoadedTeacher:
     path = seal.local(trained, estimators.MODEL) if trained is not None else Path(config.weights or "")
     estimator = estimators.load_estimator(path, config)
     names = (
@@ -232,7 +254,7 @@ def _sklearn(
     return LoadedTeacher(names, config.output, forward)
 
 
-def _callable(config: CallableTeacher, classes: tuple[str, ...], columns: Sequence[Column]) -> Teacher:
+def _callable(config: CallableTeacher, classes: tuple[str, ...], columns: Sequence[Column]) -> LoadedTeacher:
     function, arguments = imports.load(config.function), resolved(config.arguments)
     if not callable(function):
         raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")

@@ -7,9 +7,9 @@ to be harmless, and that is checked before anything is imported.
 
 import inspect
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import chain, takewhile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,20 +20,21 @@ import torch
 from torch import Tensor, nn
 
 from ..config.named import models_within
+from ..config.task import DEFAULT_TASK
 from ..errors import CollegiumError, RecipeError, StoreError
 from ..process.variables import resolved
 from ..storage import seal
+from ..tasks.space import Space
 from ..users_code import imports
 from ..users_code.calls import calling
 from .foreign import whose_folder
 from .preprocess import Preprocessor
+from .state import load_state
 
 FORMAT = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 OWN_ARCHITECTURES = ("teachers.zoo", "students.models")
-NAMED = 3
-"""Tensors of each kind that a message names."""
 
 Vouching = Literal["recipe", "command", "python"]
 """Where somebody says that foreign code may be used."""
@@ -50,10 +51,25 @@ class ModelConfig:
 
     model: str
     arguments: dict[str, Any]
-    classes: tuple[str, ...]
+    space: Space
     preprocess: dict[str, Any]
     inputs: tuple[dict[str, Any], ...] = ()
     """How its columns are made of a source's (`InputPlan.document()`); empty where nobody has said."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, or of the numbers."""
+        return self.space.names
+
+    def document(self) -> dict[str, Any]:
+        """`config.json`; what is not of classes of which one holds says so."""
+        space = self.space.document()
+        about = {"model": self.model, "arguments": self.arguments, "classes": space.pop("names")}
+        return (
+            about
+            | (space if space["task"] != DEFAULT_TASK else {})
+            | {"preprocess": self.preprocess, "inputs": self.inputs}
+        )
 
 
 class LoadedModel(nn.Module):
@@ -62,6 +78,11 @@ class LoadedModel(nn.Module):
     def __init__(self, module: nn.Module, config: ModelConfig, preprocessor: Preprocessor) -> None:
         super().__init__()
         self.module, self.config, self.preprocessor = module, config, preprocessor
+        self.mean: Tensor | None
+        self.scale: Tensor | None
+        mean, scale = config.space.mean or None, config.space.scale or None
+        self.register_buffer("mean", None if mean is None else torch.tensor(mean), persistent=False)
+        self.register_buffer("scale", None if scale is None else torch.tensor(scale), persistent=False)
         self.eval().requires_grad_(False)
 
     @property
@@ -69,12 +90,13 @@ class LoadedModel(nn.Module):
         return next((tensor.device for tensor in chain(self.parameters(), self.buffers())), torch.device("cpu"))
 
     def forward(self, inputs: Mapping[str, np.ndarray | Tensor]) -> Tensor:
-        """Canonical inputs `{column: [rows, ...]}` to logits f32 `[rows, C]` on the model's device."""
+        """Canonical inputs `{column: [rows, ...]}` to f32 `[rows, W]` on the model's device: logits, or numbers in the units
+        of the label."""
         moved = {name: _tensor(column).to(self.device) for name, column in inputs.items()}
         ready = self.preprocessor(moved)
         with calling("model", self.config.model):
-            logits: Tensor = self.module(ready)
-            return logits.float()
+            said: Tensor = self.module(ready)
+        return said.float() if self.scale is None or self.mean is None else said.float() * self.scale + self.mean
 
     def example(self, num_rows: int = 2) -> dict[str, Tensor]:
         """Canonical inputs of zeros: what names, shapes and dtypes it takes. For `torch.export` and the like."""
@@ -93,8 +115,8 @@ def build_module(
 ) -> nn.Module:
     """Call what the import string `model` names with `arguments`, variables of the environment put in.
 
-    `num_classes`, `input_shape` and `num_codes` (of each category, where it gets codes) are passed too where its signature
-    names them and `arguments` does not. Raises
+    `num_classes` (of numbers: how many; `num_outputs` is another name for it), `input_shape` and `num_codes` (of each
+    category, where it gets codes) are passed too where its signature names them and `arguments` does not. Raises
     RecipeError when it cannot be called so, or does not return a module, UsersCodeError for what it raises itself,
     EnvironmentUnfit without a variable.
     """
@@ -111,7 +133,8 @@ def make_module(
         signature = inspect.signature(make)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{model} is no function or class that makes an nn.Module: {error}") from error
-    known = {"num_classes": num_classes, "input_shape": input_shape, "num_codes": tuple(num_codes)}
+    known = {"num_classes": num_classes, "num_outputs": num_classes, "input_shape": input_shape}
+    known["num_codes"] = tuple(num_codes)
     passed = {name: value for name, value in known.items() if name in signature.parameters} | dict(arguments)
     try:
         signature.bind(**passed)
@@ -127,7 +150,7 @@ def make_module(
 def not_passed(model: str, arguments: Mapping[str, Any], num_classes: int) -> str:
     """What to do where a network gives another number of scores because nobody told it the number; empty: it was told."""
     signature = inspect.signature(imports.load(model))
-    if "num_classes" in signature.parameters or "num_classes" in arguments:
+    if {"num_classes", "num_outputs"} & {*signature.parameters, *arguments}:
         return ""
     takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in signature.parameters.values())
     how = "takes `num_classes` only through `**` keywords, if at all" if takes_any else "takes no `num_classes`"
@@ -139,7 +162,9 @@ def save_model(folder: Path, state: Mapping[str, Tensor], config: ModelConfig) -
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     seal.publish(folder / WEIGHTS, safetensors.torch.save(tensors))
-    seal.publish(folder / CONFIG, json.dumps({"format": FORMAT, **asdict(config)}, indent=1, allow_nan=False).encode())
+    seal.publish(
+        folder / CONFIG, json.dumps({"format": FORMAT, **config.document()}, indent=1, allow_nan=False).encode()
+    )
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -165,8 +190,16 @@ def read_config(folder: Path) -> ModelConfig:
                 f"{path}: {key} is {document[key]!r:.60}, expected a {kind.__name__}, as Collegium writes it"
             )
     fields = {name: document[name] for name in ("model", "arguments", "preprocess")}
-    classes, inputs = tuple(map(str, document["classes"])), tuple(document.get("inputs", ()))
-    return ModelConfig(classes=classes, **fields, inputs=inputs)
+    space = {"task": DEFAULT_TASK, "mean": (), "scale": ()} | {n: document[n] for n in SPACE if n in document}
+    try:
+        of = Space.from_document(space | {"names": map(str, document["classes"])})
+        assert of.answer
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"{path}: task, mean or scale are not as Collegium writes them ({error!r})") from error
+    return ModelConfig(space=of, **fields, inputs=tuple(document.get("inputs", ())))
+
+
+SPACE = ("task", "mean", "scale")
 
 
 PARTS: dict[str, type] = {"model": str, "arguments": dict, "preprocess": dict, "classes": list}
@@ -234,43 +267,3 @@ def read_safetensors(path: Path, error: type[CollegiumError]) -> dict[str, Tenso
     except safetensors.SafetensorError as found:
         raise error(f"{path}: not readable as safetensors ({found})") from found
     return tensors
-
-
-def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str, error: type[CollegiumError]) -> None:
-    """Put `state` into `module`. Raises `error` that counts missing, unexpected and misshaped tensors and names some."""
-    own = module.state_dict()
-    misshaped = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
-    lists = {
-        "missing": sorted(own.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - own.keys()),
-        "misshaped": [f"{name} {list(state[name].shape)}, expected {list(own[name].shape)}" for name in misshaped],
-    }
-    if any(lists.values()):
-        found = "; ".join(f"{len(names):,} {what}: {_some(names)}" for what, names in lists.items() if names)
-        raise error(
-            f"{source} does not fit the {type(module).__name__} that its model and arguments make, of {len(own):,} "
-            f"tensors. {found}{_cure(own.keys(), state.keys())}"
-        )
-    module.load_state_dict(dict(state))
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + " ..." * (len(names) > NAMED)
-
-
-def _cure(own: Collection[str], given: Collection[str]) -> str:
-    """Where names differ by what stands before all of them: how to say so."""
-    prefix = _before_all(given)
-    if prefix and {name.removeprefix(prefix) for name in given} & set(own):
-        return f"; all names in the file begin with {prefix!r}: say `strip_prefix: {prefix}`"
-    prefix = _before_all(own)
-    if prefix and {name.removeprefix(prefix) for name in own} & set(given):
-        return f"; all names of the network begin with {prefix!r}, none in the file does: let `model` make its part {prefix[:-1]!r} alone"
-    return ""
-
-
-def _before_all(names: Collection[str]) -> str:
-    """The modules that all names have in common, with the last dot: `module.`, `model.backbone.`."""
-    first, last = min(names, default=""), max(names, default="")
-    shared = [one for one, other in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))]
-    return "".join(shared)[: "".join(shared).rfind(".") + 1]

@@ -220,7 +220,7 @@ def _narrowed(
 
 def _values(name: str, array: pa.Array, shape: tuple[int, ...], bad: Bad) -> NDArray[Any]:
     """[rows, *shape], 0 in bad rows."""
-    values, wrong = _nested(array, shape)
+    values, wrong = nested(array, shape)
 
     def reason(row: int) -> str:
         value = array[row]
@@ -235,12 +235,12 @@ def _values(name: str, array: pa.Array, shape: tuple[int, ...], bad: Bad) -> NDA
     return values
 
 
-def _nested(array: pa.Array, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def nested(array: pa.Array, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """([rows, *shape] with 0 where nothing fits, bool [rows]: which rows do not)."""
     if isinstance(array.type, pa.FixedShapeTensorType) and tuple(array.type.shape) != shape:
         return np.zeros((len(array), *shape), np.uint8), np.ones(len(array), bool)
     if isinstance(array, pa.ExtensionArray):
-        flat, wrong = _nested(array.storage, storage_shape(array.type, shape))
+        flat, wrong = nested(array.storage, storage_shape(array.type, shape))
         return flat.reshape(len(array), *shape), wrong
     if not shape:
         return leaves(array)
@@ -248,7 +248,7 @@ def _nested(array: pa.Array, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDAr
         return np.zeros((len(array), *shape), np.uint8), np.ones(len(array), bool)
     fits = np.asarray(pc.fill_null(pc.equal(pc.list_value_length(array), shape[0]), False))
     inner = array if fits.all() and not array.null_count else array.filter(pa.array(fits))
-    values, wrong_inner = _nested(inner.flatten(), shape[1:])
+    values, wrong_inner = nested(inner.flatten(), shape[1:])
     values = values.reshape(-1, *shape)
     wrong = ~fits
     wrong[fits] |= wrong_inner.reshape(-1, shape[0]).any(axis=1)

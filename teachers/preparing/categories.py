@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..storage.seal import replace
-from ..transfer_set.columns import FIRST, MISSING, UNKNOWN, Column, ipc_file
+from ..transfer_set.arrow_columns import ipc_file
+from ..transfer_set.columns import FIRST, MISSING, UNKNOWN, Column
 from .labels import as_text
 from .scalars import How
 

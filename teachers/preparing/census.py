@@ -5,19 +5,23 @@ Holds about 50 bytes a row, never inputs. Knows nothing of how pieces are read o
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError
+from ..tasks.labels import has_label, num_strata, strata
+from ..transfer_set.arrow_columns import label_values
 from ..transfer_set.class_names import places_of
 from ..transfer_set.transfer_set import SPLITS, SplitName
-from .labels import classes_of, remapped
 from .shuffle import BadPosition, Run, run_batch
 from .splits import Keys, choose_labelled, first_of_classes
+from .tasks.reader import LabelReader, Meant
 
 NAMED_BAD_ROWS = 20
 MOST_ALONE = 50
@@ -28,19 +32,29 @@ MOST_ALONE = 50
 class Census:
     """One entry a usable row, sorted by split, then key. Row `row[n]` of run `run[n]`; `content` hashes the inputs.
 
-    `group`: the key of its group, which is its own where the split has no `group_by`.
+    `group`: the key of its group, which is its own where the split has no `group_by`. `labels` as `teachers.tasks.labels`
+    has them.
     """
 
     keys: Keys
     group: Keys
     split: NDArray[np.uint8]
-    labels: NDArray[np.int32]
+    labels: NDArray[Any]
     content: Keys
     run: NDArray[np.uint32]
     row: NDArray[np.uint32]
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Census":
         return Census(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @cached_property
+    def strata(self) -> NDArray[np.int32]:
+        """By what rows are divided, i32 [rows], -1 without a label."""
+        return strata(self.labels)
+
+    @cached_property
+    def has_label(self) -> NDArray[np.bool_]:
+        return has_label(self.labels)
 
     def of(self, split: SplitName) -> slice:
         """Where the rows of a split stand."""
@@ -51,31 +65,31 @@ class Census:
         return {split: self.of(split).stop - self.of(split).start for split in SPLITS}
 
 
-def take_census(runs: Sequence[Run], pieces: Path, classes: tuple[str, ...] | None) -> tuple[Census, tuple[str, ...]]:
-    """(every row of the runs; the classes: those known, else the distinct values of the label).
+def take_census(
+    runs: Sequence[Run], pieces: Path, classes: tuple[str, ...] | None, labels_of: LabelReader
+) -> tuple[Census, tuple[str, ...]]:
+    """(every row of the runs; the classes, or names of numbers: those known, else the distinct values of the label).
 
     Raises DataError for two rows of one id or one key.
     """
     if not runs:
         raise DataError("no row is left to work with")
-    known, meant = (classes, {}) if classes else classes_of({value for run in runs for value in run.labels})
-    place = {name: at for at, name in enumerate(known)}
-    number = {value: place[name] for value, name in meant.items()}
-    names = ("sample_key", "group", "split", "label", "content")
-    found: dict[str, list[NDArray[np.uint64]]] = {name: [] for name in names}
+    values = list(dict.fromkeys(value for run in runs for value in run.labels))
+    known, stands_for = (classes, {}) if classes else labels_of.discovered(values)
+    found: dict[str, list[NDArray[np.uint64]]] = {name: [] for name in ("sample_key", "group", "split", "content")}
+    parts: list[NDArray[Any]] = []
     for run in runs:
         batch = run_batch(pieces / run.path)
-        columns = {name: batch.column(name).to_numpy() for name in found}
-        if not classes:
-            columns["label"] = remapped(columns["label"], [number[value] for value in run.labels])
-        for name, values in columns.items():
-            found[name].append(np.array(values))
-    keys, group, split, labels, content = (np.concatenate(values) for values in found.values())
+        for name, columns in found.items():
+            columns.append(np.array(batch.column(name).to_numpy()))
+        labels = np.array(label_values(batch.column("label")))
+        parts.append(labels if classes else labels_of.placed(Meant(labels, run.labels), known, stands_for))
+    keys, group, split, content = (np.concatenate(columns) for columns in found.values())
     numbers = np.repeat(np.arange(len(runs), dtype=np.uint32), [run.num_rows for run in runs])
     rows = np.concatenate([np.arange(run.num_rows, dtype=np.uint32) for run in runs])
-    census = Census(keys, group, split.astype(np.uint8), labels.astype(np.int32), content, numbers, rows)
+    census = Census(keys, group, split.astype(np.uint8), np.concatenate(parts), content, numbers, rows)
     _check_unique(census, runs, pieces)
-    if not classes and MOST_ALONE < len(known) == np.count_nonzero(census.labels >= 0):
+    if not classes and census.labels.ndim == 1 and MOST_ALONE < len(known) == np.count_nonzero(census.has_label):
         raise DataError(
             f"each of the {len(known):,} rows with a label has one of its own ({known[0]!r}, {known[1]!r}, ...): such names "
             f"say which row it is, not of which class; see transfer_set.label, or list them under transfer_set.classes"
@@ -120,7 +134,7 @@ def limited(census: Census, bad: Iterable[BadPosition], limit: int | None) -> tu
         keys = np.sort(np.concatenate([census.keys[census.of(split)], there]))
         last.append(int(keys[min(limit, len(keys)) - 1]) if len(keys) else 0)
     near = census.keys <= np.array(last, np.uint64)[census.split]
-    kept = census.take(near | first_of_classes(census.keys, census.split, census.labels))
+    kept = census.take(near | first_of_classes(census.keys, census.split, census.strata))
     return kept, [row for row in bad if row.key < 0 or row.key <= last[row.split]]
 
 
@@ -136,8 +150,10 @@ def judge_bad_rows(bad: Sequence[BadPosition], config: TransferSetConfig) -> Non
 
 def check_classes(census: Census, bad: Sequence[BadPosition], classes: Sequence[str]) -> None:
     """Raise DataError for a class of which every row would be skipped: all figures would look better without it."""
-    there = np.bincount(census.labels[census.labels >= 0], minlength=len(classes))
     labelled = [row for row in bad if row.label]
+    if not labelled:
+        return
+    there = np.bincount(census.strata[census.has_label], minlength=len(classes))
     for row, place in zip(labelled, places_of([row.label for row in labelled], classes), strict=True):
         if place is not None and not there[place]:
             raise DataError(
@@ -160,18 +176,19 @@ def check_splits(census: Census, dropped: Mapping[str, int]) -> None:
         )
 
 
-def labelled_rows(census: Census, config: TransferSetConfig, num_classes: int) -> NDArray[np.bool_]:
+def labelled_rows(census: Census, config: TransferSetConfig, width: int) -> NDArray[np.bool_]:
     """Whose label may be used, bool [rows]; `labelled` restricts the splits that it names, and never test."""
-    usable = census.labels >= 0
+    usable = census.has_label.copy()
     for split, count in config.labelled_by_split.items():
         rows = census.of(split)
-        there = int((census.labels[rows] >= 0).sum())
+        there = int(census.has_label[rows].sum())
         if count > there and config.limit is None:  # of the rows that `limit` leaves there may be fewer
             raise DataError(
                 f"transfer_set.labelled: {count:,} labels of {split} rows may be used, and {there:,} {split} rows have one; "
                 f"say fewer, or null for all of them"
             )
-        chosen = choose_labelled(census.keys[rows], census.labels[rows], num_classes, count, config.split.seed, split)
+        divided = num_strata(config.task, width)
+        chosen = choose_labelled(census.keys[rows], census.strata[rows], divided, count, config.split.seed, split)
         usable[rows] = chosen
     return usable
 

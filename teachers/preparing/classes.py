@@ -24,7 +24,7 @@ def classes_of_source(
 
     Raises RecipeError for `classes` that contradict the files, DataError for files that leave their integers open.
     """
-    named: Named = class_names(files, config.label) if config.label is not None else []
+    named: Named = class_names(files, config.labels[0]) if config.labels else []
     folders = config.source.kind == "image_folder"
     if folders:
         _check_folders(config, named)

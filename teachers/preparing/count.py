@@ -6,6 +6,7 @@ Reads the columns that decide it of every row; writes nothing. Raises what `prep
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,32 +15,30 @@ from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError
 from ..sources import chunks_of, files_of, read
 from ..sources.files import Batch, Chunk
+from ..tasks.labels import has_label, per_name, usable
 from ..transfer_set.transfer_set import SPLITS, SplitName, TransferSet
 from .canonical import Bad
 from .census import Census, check_splits, judge_bad_rows, labelled_rows, limited, same_key
-from .labels import classes_of, remapped
 from .look import Look
 from .shuffle import BadPosition, Reading, ids_in, labels_in, named_in
 from .splits import UNUSED, sample_keys
 from .stratify import stratified
+from .tasks.reader import Meant
 
 MOST_ROWS = 5_000_000
 AT_ONCE = 65_536
-Columns = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint8], NDArray[np.int32], list[str]]
-"""Of one batch: keys, groups, splits, labels, and what its labels' numbers mean."""
+Columns = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint8], Meant]
+"""Of one batch: keys, groups, splits and labels."""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """By split: rows, and labels that may be used of each class."""
+    """By split: rows, rows whose label may be used, and such rows of each class, or with each number."""
 
     classes: tuple[str, ...]
     rows: Mapping[SplitName, int]
+    num_labelled: Mapping[SplitName, int]
     labelled: Mapping[SplitName, tuple[int, ...]]
-
-    @property
-    def num_labelled(self) -> dict[SplitName, int]:
-        return {split: sum(per_class) for split, per_class in self.labelled.items()}
 
     def of_class(self, split: SplitName) -> dict[str, int]:
         return dict(zip(self.classes, self.labelled[split], strict=True))
@@ -47,14 +46,9 @@ class Counted:
 
 def count_prepared(transfer_set: TransferSet) -> Counted:
     """Of a set that is prepared already."""
-    labels = {
-        split: np.concatenate([np.empty(0, np.int32), *map(transfer_set.usable_labels, transfer_set.of(split))])
-        for split in SPLITS
-    }
+    labels = {split: [transfer_set.usable_labels(segment) for segment in transfer_set.of(split)] for split in SPLITS}
     rows = {split: sum(segment.num_rows for segment in transfer_set.of(split)) for split in SPLITS}
-    return Counted(
-        transfer_set.classes, rows, {split: _per_class(labels[split], transfer_set.classes) for split in labels}
-    )
+    return _counted(transfer_set.classes, rows, labels)
 
 
 def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Counted | None:
@@ -75,17 +69,32 @@ def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Count
     if not num_rows:
         judge_bad_rows(bad, config)
         raise DataError(f"no usable row in the source; {len(bad)} were skipped")
-    classes, named = seen.classes, None
+    classes = seen.classes
+    stands_for: Mapping[str, str] = {name: name for name in classes or ()}
     if classes is None:
-        classes, named = classes_of(value for *_, values in found for value in values)
+        values = dict.fromkeys(name for *_, meant in found for name in meant.names)
+        classes, stands_for = told.labels.discovered(list(values))
     _check_unique(told, np.concatenate([keys for keys, *_ in found]))
-    census, _ = stratified(_census(found, classes, named), config, len(classes))
+    census, _ = stratified(_census(told, found, classes, stands_for), config, len(classes))
     census, bad = limited(census, bad, config.limit)
     judge_bad_rows(bad, config)
     check_splits(census, {})
-    usable = np.where(labelled_rows(census, config, len(classes)), census.labels, -1)
-    labelled = {split: _per_class(usable[census.of(split)], classes) for split in SPLITS}
-    return Counted(classes, {split: census.counts()[split] for split in SPLITS}, labelled)
+    may_be_used = labelled_rows(census, config, len(classes))
+    if seen.classes is not None or config.labels:
+        told.labels.space(classes, usable(census.labels, may_be_used)[census.of("train")])
+    labels = {split: [usable(census.labels, may_be_used)[census.of(split)]] for split in SPLITS}
+    return _counted(classes, {split: census.counts()[split] for split in SPLITS}, labels)
+
+
+def _counted(
+    classes: tuple[str, ...], rows: Mapping[SplitName, int], labels: Mapping[SplitName, list[NDArray[Any]]]
+) -> Counted:
+    num = {split: sum(int(has_label(each).sum()) for each in parts) for split, parts in labels.items()}
+    per = {
+        split: tuple(sum((per_name(each, len(classes)) for each in parts), np.zeros(len(classes), np.int64)).tolist())
+        for split, parts in labels.items()
+    }
+    return Counted(classes, rows, num, per)
 
 
 def _batches(told: Reading) -> Iterator[tuple[Chunk, Batch]]:
@@ -103,7 +112,7 @@ def _columns(told: Reading, bad: list[BadPosition]) -> Iterator[Columns]:
             continue
         reasons: Bad = {}
         _, keys, groups, split = named_in(told, chunk, batch, reasons)
-        labels, values = labels_in(told, batch.data, reasons)
+        meant = labels_in(told, batch.data, reasons)
         wanted = split != UNUSED
         bad += [
             BadPosition(str(batch.positions[row]), reasons[row], int(split[row]), int(keys[row]))
@@ -111,7 +120,7 @@ def _columns(told: Reading, bad: list[BadPosition]) -> Iterator[Columns]:
             if wanted[row]
         ]
         wanted[[*reasons]] = False
-        yield keys[wanted], groups[wanted], split[wanted], labels[wanted], values
+        yield keys[wanted], groups[wanted], split[wanted], Meant(meant.labels[wanted], meant.names)
 
 
 def _check_unique(told: Reading, keys: NDArray[np.uint64]) -> None:
@@ -130,18 +139,10 @@ def _check_unique(told: Reading, keys: NDArray[np.uint64]) -> None:
     raise same_key(*named[:2])
 
 
-def _census(found: Sequence[Columns], classes: Sequence[str], named: Mapping[str, str] | None) -> Census:
-    """As `take_census` has it, without what is known of inputs only. `named`: the class of each value, if the values came first."""
-    number = {name: at for at, name in enumerate(classes)}
+def _census(told: Reading, found: Sequence[Columns], classes: Sequence[str], stands_for: Mapping[str, str]) -> Census:
+    """As `take_census` has it, without what is known of inputs only."""
     keys, groups, split = (np.concatenate([columns[at] for columns in found]) for at in range(3))
-    labels = [
-        labels if named is None else remapped(labels, [number[named[value]] for value in values])
-        for *_, labels, values in found
-    ]
+    labels = np.concatenate([told.labels.placed(meant, classes, stands_for) for *_, meant in found])
     nothing = np.zeros(len(keys), np.uint32)
-    census = Census(keys, groups, split, np.concatenate(labels), keys, nothing, nothing)
+    census = Census(keys, groups, split, labels, keys, nothing, nothing)
     return census.take(np.lexsort((census.keys, census.split)))
-
-
-def _per_class(labels: NDArray[np.int32], classes: Sequence[str]) -> tuple[int, ...]:
-    return tuple(np.bincount(labels[labels >= 0], minlength=len(classes)).tolist())

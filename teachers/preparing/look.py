@@ -13,17 +13,17 @@ from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError, RecipeError
 from ..sources import BadRows, chunks_of, content_digest, files_of, schema_of, some_rows
 from ..sources.files import Chunk, File, column_problem
-from ..transfer_set.class_names import as_number, is_number_with_decimals, plain
+from ..transfer_set.class_names import plain
 from ..transfer_set.columns import Column
 from ..transfer_set.transfer_set import SPLITS, SplitName
 from .arrow_types import family
 from .canonical import InputPlan, decode
 from .categories import Texts
-from .classes import classes_of_source
 from .dictionaries import of_few_rows
-from .labels import as_text, names_in, told_of_decimals
+from .labels import as_text, names_in
 from .plans import plan_inputs
 from .splits import expected_shares
+from .tasks import LABELS
 
 LOOKED_AT = 64
 """Rows that say what the columns are."""
@@ -38,7 +38,7 @@ PLAIN = ("number", "text")
 class Look:
     """What is known before anything is prepared. `columns` have no mean and std yet, categories the values that were met.
 
-    `classes` is None where only reading every label tells; `num_rows` and `num_bytes` (of the prepared inputs) where
+    `classes`, the names of the space, is None where only reading every label tells; `num_rows` and `num_bytes` (of the prepared inputs) where
     only reading every row does. `rows_by_split`: about how many each split gets; rows fall by chance. `integers`:
     what they mean as labels; None where each file says so itself, or nothing does.
     """
@@ -65,7 +65,7 @@ def look(config: TransferSetConfig) -> Look:
         replace(plan, types=tuple(str(sample.schema.field(name).type) for name in plan.sources))
         for plan in plan_inputs(config, sample, files[0].root, _typed(config, files))
     )
-    classes, integers = classes_of_source(config, files)
+    classes, integers = LABELS[config.task].names(config, files)
     texts: Texts = {}
     inputs, wrong = decode(sample, plans, files[0].root, texts)
     columns = of_few_rows([plan.column for plan in plans], inputs, texts)
@@ -120,10 +120,9 @@ def _sample(config: TransferSetConfig, files: Sequence[File]) -> tuple[pa.Record
     _check_types(config, named, files)
     sample, positions, bad = some_rows(files, list(dict.fromkeys(name for _, name in named)), LOOKED_AT)
     for key, name in named:
-        if key != "inputs":
-            _check_plain(f"transfer_set.{key}", name, sample.column(name), is_label=key == "label")
-    if config.label is not None and config.classes is None:
-        _check_is_class(config.label, sample.column(config.label))
+        if key not in ("inputs", "label"):
+            _check_names(f"transfer_set.{key}", name, sample.column(name))
+    LABELS[config.task].check(config, sample)
     return sample, positions, bad
 
 
@@ -133,18 +132,21 @@ def _named(config: TransferSetConfig) -> Columns:
         raise RecipeError(f"transfer_set.inputs: {twice[0]!r} is there twice")
     if not inputs:
         raise RecipeError("transfer_set.inputs: name a column")
-    if config.label in inputs:
-        raise RecipeError(
-            f"transfer_set.inputs: {config.label!r} is the label, too: who sees it learns to copy it, and nothing else; "
-            f"take it out"
-        )
-    if config.label is not None and config.label == config.split.group_by:
-        raise RecipeError(
-            f"transfer_set.split.group_by: {config.label!r} is the label: every class would lie in one split alone, and the "
-            f"test rows would be of classes that nobody has learnt"
-        )
-    others = {"label": config.label, "id": config.id, "split.group_by": config.split.group_by}
-    return [("inputs", name) for name in inputs] + [(key, name) for key, name in others.items() if name is not None]
+    for name in config.labels:
+        if config.labels.count(name) > 1:
+            raise RecipeError(f"transfer_set.label: {name!r} is there twice")
+        if name in inputs:
+            raise RecipeError(
+                f"transfer_set.inputs: {name!r} is the label, too: who sees it learns to copy it, and nothing else; take it out"
+            )
+        if name == config.split.group_by:
+            raise RecipeError(
+                f"transfer_set.split.group_by: {name!r} is the label: every class would lie in one split alone, and the test "
+                f"rows would be of classes that nobody has learnt"
+            )
+    others = {"id": config.id, "split.group_by": config.split.group_by}
+    named = [("inputs", name) for name in inputs] + [("label", name) for name in config.labels]
+    return named + [(key, name) for key, name in others.items() if name is not None]
 
 
 def _check_types(config: TransferSetConfig, named: Columns, files: Sequence[File]) -> None:
@@ -170,32 +172,28 @@ def _check_types(config: TransferSetConfig, named: Columns, files: Sequence[File
                 )
 
 
-def _check_plain(key: str, name: str, array: pa.Array, *, is_label: bool) -> None:
+def _check_names(key: str, name: str, array: pa.Array) -> None:
     """Raise RecipeError for a column that names nothing: neither text nor a number."""
     try:
-        as_text(array) if is_label else names_in(name, array)
+        names_in(name, array)
     except DataError as error:
         raise RecipeError(f"{key}: {error}") from error
 
 
-def _check_is_class(name: str, array: pa.Array) -> None:
-    """Raise RecipeError for numbers with decimals: a price, not a class. A few among whole ones are bad rows."""
-    text, _ = as_text(array)
-    values = text.drop_null().to_pylist()
-    decimals = [value for value in values if is_number_with_decimals(value)]
-    numbers = len(decimals) + sum(as_number(value) is not None for value in values)
-    if decimals and 2 * len(decimals) >= len(values) and numbers == len(values):
-        raise RecipeError(f"transfer_set.label: {told_of_decimals(repr(name), decimals)}")
-
-
 def _copies(config: TransferSetConfig, sample: pa.RecordBatch) -> Iterator[str]:
-    if config.label is None or sample.num_rows < LOOKED_AT // 4:
+    if sample.num_rows < LOOKED_AT // 4:
         return
-    label = _said(sample.column(config.label))
+    labels = [_said(sample.column(name)) for name in config.labels if _is_plain(sample, name)]
     for key, name in _named(config):
-        is_plain = key == "inputs" and family(sample.schema.field(name).type) in PLAIN
-        if is_plain and _said(sample.column(name)) == label and len(set(label)) > 1:
+        if key != "inputs" or not _is_plain(sample, name):
+            continue
+        said = _said(sample.column(name))
+        if said in labels and len(set(said)) > 1:
             yield name
+
+
+def _is_plain(sample: pa.RecordBatch, name: str) -> bool:
+    return family(sample.schema.field(name).type) in PLAIN
 
 
 def _said(array: pa.Array) -> list[str | None]:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..storage.seal import replace
-from ..transfer_set.columns import Column, content_hash, inputs_batch, inputs_of, ipc_file
+from ..transfer_set.arrow_columns import ipc_file
+from ..transfer_set.columns import Column, content_hash, inputs_batch, inputs_of
 from ..transfer_set.transfer_set import Part
 from .categories import dictionaries_of, with_codes
 from .moments import Moments, moments

@@ -20,6 +20,7 @@ from ..sources.files import Chunk, printable
 from ..storage import mirror
 from ..storage.seal import digest_of
 from ..storage.seal import replace as replace_file
+from ..tasks.labels import per_name, usable
 from ..transfer_set.transfer_set import NAME, SPLITS, Part, Segment, TransferSet, segment_digest
 from .canonical import in_colour
 from .census import (
@@ -44,6 +45,7 @@ from .shuffle import BadPosition, ChunkDone, Reading, Run, read_chunk
 from .splits import sample_keys, split_numbers
 from .statistics import OfParts, check_there_are_values, lacks, with_moments
 from .stratify import stratified
+from .tasks import LABELS
 
 CHUNK_ROWS = 4096
 """Read by one task, about."""
@@ -121,11 +123,13 @@ def _prepare(
         write_rows(folder / segment.rows_path, named, ids)
 
     columns = with_moments(columns, parts["train"])
-    check_there_are_values(columns, seen.plans, census.counts()["train"])
-    num_labelled = int(labelled[census.of("train")].sum())
+    train = census.of("train")
+    check_there_are_values(columns, seen.plans, train.stop - train.start)
+    num_labelled = int(labelled[train].sum())
+    space = LABELS[config.task].space(gathered.classes, usable(census.labels[train], labelled[train]))
     report = _report(gathered, labelled) | {"columns": lacks(columns, seen.plans, parts)}
     made_of = tuple(plan.document() for plan in seen.plans)
-    prepared = TransferSet(folder, columns, gathered.classes, tuple(segments), num_labelled, report, made_of)
+    prepared = TransferSet(folder, columns, space, tuple(segments), num_labelled, report, made_of)
     replace_file(folder / NAME, prepared.manifest())
     _tidy(folder)
     return prepared
@@ -163,7 +167,7 @@ def _gathered(config: TransferSetConfig, seen: Look, done: Sequence[ChunkDone], 
     if not runs:
         judge_bad_rows(bad, config)
         raise DataError(f"no usable row in the source; {len(bad)} were skipped")
-    census, classes = take_census(runs, pieces, seen.classes)
+    census, classes = take_census(runs, pieces, seen.classes, LABELS[config.task])
     census, moved = stratified(census, config, len(classes))
     census, bad = limited(census, bad, config.limit)
     judge_bad_rows(bad, config)
@@ -230,14 +234,13 @@ def _second_pass(
 def _report(gathered: Gathered, labelled: NDArray[np.bool_]) -> dict[str, Any]:
     """What the manifest tells people: counts, and rows that were dropped or look wrong."""
     census, train = gathered.census, gathered.census.of("train")
-    labels = census.labels[train]
-    per_class = np.bincount(labels[labelled[train]], minlength=len(gathered.classes))
+    per_class = per_name(census.labels[train][labelled[train]], len(gathered.classes))
     return {
         "rows": census.counts() | {"unused": gathered.num_unused},
         "labelled": {split: int(labelled[census.of(split)].sum()) for split in SPLITS},
         "labelled_per_class": dict(zip(gathered.classes, per_class.tolist(), strict=True)),
         "stratified": list(gathered.divided),
-        "without_label": int((labels < 0).sum()),
+        "without_label": int((~census.has_label[train]).sum()),
         "bad_rows": len(gathered.bad),
         "first_bad_rows": [f"{row.position}: {row.reason}" for row in gathered.bad[:NAMED_BAD_ROWS]],
         "duplicates_across_splits": dict(gathered.duplicates),
@@ -254,7 +257,7 @@ def _fingerprint(config: TransferSetConfig, seen: Look, chunks: Sequence[Chunk])
     paths = sorted({chunk.file.path for chunk in chunks if chunk.file.root is not None})
     states = [[printable(str(path)), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
     made_of = [seen.classes, seen.integers, [asdict(plan) for plan in seen.plans]]
-    return digest_of([config.model_dump(mode="json"), described, states, made_of])[:12]
+    return digest_of([config.task, config.model_dump(mode="json"), described, states, made_of])[:12]
 
 
 def _tidy(folder: Path) -> None:

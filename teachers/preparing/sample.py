@@ -18,7 +18,10 @@ from ..errors import DataError
 from ..sources import chunks_of, files_of, read
 from ..sources.files import Batch
 from ..storage.seal import replace as replace_file
-from ..transfer_set.columns import Column, content_hash, inputs_batch, ipc_file
+from ..tasks.labels import has_label, strata
+from ..tasks.space import Space
+from ..transfer_set.arrow_columns import ipc_file
+from ..transfer_set.columns import Column, content_hash, inputs_batch
 from ..transfer_set.transfer_set import NAME, SPLITS, Part, Segment, TransferSet, segment_digest
 from .canonical import Bad, decode
 from .categories import Texts, dictionaries_of, with_codes
@@ -38,12 +41,12 @@ AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Sample:
-    """Canonical inputs `[rows, ...]` of some rows, and their labels (index into `classes`, -1: none)."""
+    """Canonical inputs `[rows, ...]` of some rows, and their labels in `space`."""
 
     columns: tuple[Column, ...]
-    classes: tuple[str, ...]
+    space: Space
     inputs: dict[str, NDArray[Any]]
-    labels: NDArray[np.int32]
+    labels: NDArray[Any]
 
     def take(self, num_rows: int) -> "Sample":
         """The first rows, which are of as many classes as there are."""
@@ -60,9 +63,9 @@ def sample_prepared(transfer_set: TransferSet, num_rows: int) -> Sample:
     segment = transfer_set.of("train")[0]
     looked_at = min(PLACES * num_rows, segment.num_rows)
     labels = transfer_set.labels(segment)[:looked_at]
-    order = _by_turns(labels)[:num_rows]
+    order = _by_turns(strata(labels))[:num_rows]
     inputs = {name: values[order] for name, values in transfer_set.inputs(segment, 0, looked_at).items()}
-    return Sample(transfer_set.columns, transfer_set.classes, inputs, labels[order])
+    return Sample(transfer_set.columns, transfer_set.space, inputs, labels[order])
 
 
 def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_rows: int) -> Sample:
@@ -72,14 +75,14 @@ def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_
     """
     told = Reading(config, seen.plans, classes, seen.integers, seen.root, Path(), last_key=None)
     inputs: list[dict[str, NDArray[Any]]] = []
-    labels: list[NDArray[np.int32]] = []
+    labels: list[NDArray[Any]] = []
     bad_rows: list[BadPosition] = []
     texts: Texts = {}
     batches = [*_batches(told, seen.num_rows)]
     for batch in batches:
         reasons: Bad = {}
-        named, _ = labels_in(told, batch.data, reasons)
-        chosen = np.sort(_by_turns(named)[: -(-num_rows // len(batches))])
+        named = labels_in(told, batch.data, reasons).labels
+        chosen = np.sort(_by_turns(strata(named))[: -(-num_rows // len(batches))])
         decoded, bad = decode(batch.data.take(pa.array(chosen)), told.plans, told.root, texts)
         good = [at for at, row in enumerate(chosen.tolist()) if at not in bad and row not in reasons]
         bad_rows += [BadPosition(batch.positions[chosen[at]], reason) for at, reason in sorted(bad.items())]
@@ -89,13 +92,20 @@ def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_
         judge_bad_rows(bad_rows, config)  # nobody leaves them out
     if not sum(map(len, labels)):
         raise DataError(f"none of the rows that were looked at can be used: {bad_rows[0].reason if bad_rows else ''}")
-    order = _by_turns(whole := np.concatenate(labels))[:num_rows]
+    order = _by_turns(strata(whole := np.concatenate(labels)))[:num_rows]
     joined = {name: np.concatenate([each[name] for each in inputs])[order] for name in inputs[0]}
     columns = of_few_rows([plan.column for plan in seen.plans], joined, texts)
     joined = with_codes(joined, dictionaries_of(columns))
-    found = [[moments(joined[column.name], column) for column in columns]]
-    columns = with_moments(columns, found)
-    return Sample(columns, classes, joined, whole[order])
+    columns = with_moments(columns, [[moments(joined[column.name], column) for column in columns]])
+    return Sample(columns, _space(told, classes, whole), joined, whole[order])
+
+
+def _space(told: Reading, names: tuple[str, ...], labels: NDArray[Any]) -> Space:
+    """Of few rows, whose labels may all be the same by chance."""
+    try:
+        return told.labels.space(names, labels)
+    except DataError:
+        return Space(told.config.task, names, (0.0,) * len(names), (1.0,) * len(names))
 
 
 def _batches(told: Reading, num_rows: int | None) -> Iterator[Batch]:
@@ -121,7 +131,7 @@ def _by_turns(labels: NDArray[np.int32]) -> NDArray[np.int64]:
 def as_transfer_set(rows: Sample, folder: Path, *, some_unlabelled: bool = False) -> TransferSet:
     """Write `rows` as a transfer set whose splits are all the same. `some_unlabelled`: the label of half of them may not be used."""
     keys = np.arange(1, rows.num_rows + 1, dtype=np.uint64)
-    usable = rows.labels >= 0
+    usable = has_label(rows.labels)
     if some_unlabelled:
         usable &= np.arange(rows.num_rows) < -(-rows.num_rows // 2)
     segments = []
@@ -140,6 +150,6 @@ def as_transfer_set(rows: Sample, folder: Path, *, some_unlabelled: bool = False
         "rows": {split: rows.num_rows for split in SPLITS},
         "labelled": {split: int(usable.sum()) for split in SPLITS},
     }
-    made = TransferSet(folder, rows.columns, rows.classes, tuple(segments), int(usable.sum()), report)
+    made = TransferSet(folder, rows.columns, rows.space, tuple(segments), int(usable.sum()), report)
     replace_file(folder / NAME, made.manifest())
     return made

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import StoreError
 from ..storage.seal import drafted, local
+from ..transfer_set.arrow_columns import label_column
 from ..transfer_set.columns import Column, inputs_of
 from ..transfer_set.transfer_set import SPLITS, Segment, SplitName, TransferSet
 from .census import Census
@@ -25,16 +26,9 @@ from .parts import PartTask, ids_piece
 from .shuffle import Run, run_batch
 from .splits import Keys, row_hashes
 
-ROWS = pa.schema(
-    [
-        ("sample_key", pa.uint64()),
-        ("group", pa.uint64()),
-        ("id", pa.string()),
-        ("label", pa.int32()),
-        ("labelled", pa.bool_()),
-    ]
-)
-CONTENT = pa.field("content", pa.uint64())
+ROWS = {"sample_key": pa.uint64(), "group": pa.uint64(), "id": pa.string(), "label": None, "labelled": pa.bool_()}
+"""Columns of `rows.arrow`; the type of a label is its task's."""
+CONTENT = {"content": pa.uint64()}
 """Beside these, where codes do not tell whether a row is unchanged: one value that nobody knows may become another."""
 
 PART_BYTES = 60 * 2**20
@@ -134,14 +128,15 @@ def keep_parts(segment: Segment, earlier: Path, folder: Path) -> None:
 
 def write_rows(path: Path, named: Mapping[str, NDArray[Any]], ids: Iterable[pa.Array]) -> None:
     """Publish `rows.arrow` of a segment, a record batch for each piece of `ids`; `named`: its other columns."""
-    schema = ROWS.append(CONTENT) if CONTENT.name in named else ROWS
     with drafted(path) as draft, draft.open("xb") as file:
+        kinds = ROWS | {name: kind for name, kind in CONTENT.items() if name in named}
+        schema = pa.schema([(name, kind or label_column(named["label"][:0]).type) for name, kind in kinds.items()])
         with pa.ipc.new_file(file, schema) as writer:
             first = 0
             for piece in ids:
                 rows = slice(first, first + len(piece))
-                columns = {"id": piece} | {name: pa.array(values[rows]) for name, values in named.items()}
-                writer.write_batch(pa.record_batch([columns[name] for name in schema.names], schema=schema))
+                columns = {"id": piece} | {name: label_column(values[rows]) for name, values in named.items()}
+                writer.write_batch(pa.record_batch([columns[name] for name in kinds], schema=schema))
                 first += len(piece)
         file.flush()
         os.fsync(file.fileno())

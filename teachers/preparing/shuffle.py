@@ -11,20 +11,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError
-from ..sources import class_label, read
+from ..sources import read
 from ..sources.files import Batch, Chunk
 from ..storage import mirror
 from ..storage.seal import replace
-from ..transfer_set.columns import inputs_batch, ipc_file
+from ..tasks.labels import has_label, strata
+from ..transfer_set.arrow_columns import ipc_file, label_column
+from ..transfer_set.columns import inputs_batch
 from .canonical import Bad, InputPlan, decode
 from .categories import Texts, write_texts
-from .labels import as_text, class_numbers, codes, names_in, remapped, why_odd
+from .labels import codes, names_in
 from .splits import UNUSED, Keys, first_of_classes, row_hashes, sample_keys, split_numbers
+from .tasks import LABELS
+from .tasks.reader import LabelReader, Meant
 
 RUN_BYTES = 32 * 2**20
 BATCH_BYTES = 8 * 2**20
@@ -46,10 +49,14 @@ class Reading:
     last_key: tuple[int, ...] | None
 
     @property
+    def labels(self) -> LabelReader:
+        return LABELS[self.config.task]
+
+    @property
     def columns(self) -> list[str]:
         """Of the source."""
         names = [name for plan in self.plans for name in plan.sources]
-        also = (self.config.label, self.config.id, self.config.split.group_by)
+        also = (*self.config.labels, self.config.id, self.config.split.group_by)
         return list(dict.fromkeys([*names, *(name for name in also if name is not None)]))
 
     @property
@@ -71,7 +78,7 @@ class BadPosition:
 
 @dataclass(frozen=True)
 class Run:
-    """A file of decoded rows, sorted by split and key. `labels`: what its label numbers mean, where classes are unknown."""
+    """A file of decoded rows, sorted by split and key. `labels`: what its labels' numbers or columns mean, where the names of the space are unknown."""
 
     path: str
     num_rows: int
@@ -94,6 +101,7 @@ class Decoded:
     num_unused: int
     keys: Keys
     meta: dict[str, pa.Array]
+    labels: Meant
     inputs: dict[str, NDArray[Any]]
     texts: Texts
 
@@ -148,31 +156,31 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     num_unused = len(wanted) - int(wanted.sum())
     if told.last_key is not None:
         near = keys <= np.array([*told.last_key, 0], np.uint64)[split]
-        wanted &= near | first_of_classes(keys, split, labels_in(told, data, {})[0])
+        wanted &= near | first_of_classes(keys, split, strata(labels_in(told, data, {}).labels))
     if not wanted.all():
         kept = np.flatnonzero(wanted)
         ids, data = ids.take(pa.array(kept)), data.take(pa.array(kept))
         keys, groups, split, positions = keys[kept], groups[kept], split[kept], positions[kept]
         reasons = {at: reasons[row] for at, row in enumerate(kept.tolist()) if row in reasons}
-    labels, values = labels_in(told, data, reasons)
+    meant = labels_in(told, data, reasons)
     texts: Texts = {}
     inputs, wrong = decode(data, told.plans, told.root, texts)
     reasons |= {row: reason for row, reason in wrong.items() if row not in reasons}
     bad += [
-        BadPosition(positions[row], reasons[row], int(split[row]), int(keys[row]), (*values, "")[labels[row]])
+        BadPosition(positions[row], reasons[row], int(split[row]), int(keys[row]), _named(meant, row))
         for row in sorted(reasons)
     ]
     good = np.setdiff1d(np.arange(len(keys)), np.fromiter(reasons, np.int64, len(reasons)))
     inputs = {name: rows[good] if reasons else rows for name, rows in inputs.items()}
-    label = pa.DictionaryArray.from_arrays(pa.array(labels[good], mask=labels[good] < 0), pa.array(values, pa.string()))
-    meta = {
-        "split": pa.array(split[good]),
-        "group": pa.array(groups[good]),
-        "label": label,
-        "id": ids.take(pa.array(good)),
-    }
+    meta = {"split": pa.array(split[good]), "group": pa.array(groups[good]), "id": ids.take(pa.array(good))}
     meta |= {"position": pa.array(positions[good], pa.string()), "content": pa.array(row_hashes(list(inputs.values())))}
-    return Decoded(num_unused, keys[good], meta, inputs, texts)
+    return Decoded(num_unused, keys[good], meta, Meant(meant.labels[good], meant.names), inputs, texts)
+
+
+def _named(meant: Meant, row: int) -> str:
+    """The class of a row of one class."""
+    one_class = meant.labels.ndim == 1 and has_label(meant.labels[row : row + 1])[0]
+    return meant.names[meant.labels[row]] if one_class else ""
 
 
 def named_in(told: Reading, chunk: Chunk, batch: Batch, reasons: Bad) -> tuple[pa.Array, Keys, Keys, NDArray[np.uint8]]:
@@ -205,48 +213,32 @@ def _groups_in(told: Reading, batch: Batch, keys: Keys, reasons: Bad) -> Keys:
     return np.append(sample_keys(values, ""), np.uint64(0))[numbers]
 
 
-def labels_in(told: Reading, data: pa.RecordBatch, reasons: Bad) -> tuple[NDArray[np.int32], list[str]]:
-    """(i32 [rows], what the numbers mean): classes where they are known, else this batch's own values."""
-    name = told.config.label
-    if name is None:
-        return np.full(data.num_rows, -1, np.int32), list(told.classes or ())
-    names = told.integers or class_label(data.schema, name)
-    text, odd = as_text(data.column(name), names)
-    if told.classes is None and odd.any():
-        text = pc.if_else(pa.array(odd), pa.scalar(None, pa.string()), text)
-    numbers, values = codes(text)
-    outside: dict[int, str] = {}
-    if told.classes is not None:
-        table, outside = class_numbers(values, told.classes)
-        odd &= ~np.isin(numbers, [at for at, number in enumerate(table) if number >= 0])
-    for row in np.flatnonzero(odd).tolist():
-        reasons.setdefault(row, why_odd(data.column(name)[row].as_py(), names))
-    for row in np.flatnonzero(np.isin(numbers, list(outside))).tolist() if outside else []:
-        reasons.setdefault(row, outside[int(numbers[row])])
-    return (numbers, values) if told.classes is None else (remapped(numbers, table), list(told.classes))
+def labels_in(told: Reading, data: pa.RecordBatch, reasons: Bad) -> Meant:
+    """Labels of a batch, in the names of the space where they are known, else in this batch's own."""
+    return told.labels.read(told.config, told.classes, told.integers, data, reasons)
 
 
 def _write_run(told: Reading, name: str, waiting: Sequence[Decoded]) -> Run:
-    """One Arrow file: split, group, label, id, position, content hash and inputs, sorted by split and key.
+    """One Arrow file: split, group, id, position, content hash and inputs, sorted by split and key.
 
     Categories are hashes; what they are of lies in a file of its own.
     """
-    meta = pa.Table.from_batches([pa.record_batch(rows.meta) for rows in waiting]).unify_dictionaries().combine_chunks()
+    meta = pa.Table.from_batches([pa.record_batch(rows.meta) for rows in waiting]).combine_chunks()
+    meant = told.labels.joined([rows.labels for rows in waiting]) if told.classes is None else None
+    labels = np.concatenate([rows.labels.labels for rows in waiting]) if meant is None else meant.labels
     keys = np.concatenate([rows.keys for rows in waiting])
     order = np.lexsort((keys, meta["split"].to_numpy()))
     inputs = {plan.name: np.concatenate([rows.inputs[plan.name] for rows in waiting])[order] for plan in told.plans}
     sorted_meta = meta.take(pa.array(order)).to_batches()[0]
-    labels = sorted_meta.column("label")
     batch = inputs_batch(keys[order], inputs)
     for column in ("split", "group", "id", "position", "content"):
         batch = batch.append_column(column, sorted_meta.column(column))
-    batch = batch.append_column("label", labels.indices.fill_null(-1).cast(pa.int32()))
+    batch = batch.append_column("label", label_column(labels[order]))
     if any(plan.kind == "category" for plan in told.plans):
-        write_texts(
-            told.pieces / texts_piece(name), {each: text for rows in waiting for each, text in rows.texts.items()}
-        )
+        texts = {each: text for rows in waiting for each, text in rows.texts.items()}
+        write_texts(told.pieces / texts_piece(name), texts)
     replace(told.pieces / name, ipc_file(batch))
-    return Run(name, len(keys), () if told.classes else tuple(labels.dictionary.to_pylist()))
+    return Run(name, len(keys), () if meant is None else meant.names)
 
 
 def texts_piece(run: str) -> str:

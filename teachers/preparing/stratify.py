@@ -13,6 +13,7 @@ from math import ceil, floor
 import numpy as np
 
 from ..config.transfer_set import SplitConfig, TransferSetConfig
+from ..tasks.labels import num_strata
 from ..transfer_set.transfer_set import SPLITS, SplitName
 from .census import Census
 from .splits import place_of
@@ -28,7 +29,7 @@ they are; of small ones as many move as the bound demands.
 """
 
 
-def stratified(census: Census, config: TransferSetConfig, num_classes: int) -> tuple[Census, list[int]]:
+def stratified(census: Census, config: TransferSetConfig, width: int) -> tuple[Census, list[int]]:
     """(the census with every class, or those that would miss a split, divided by the shares; which classes were moved).
 
     Where files give the test split, the rows of train and validation are divided. A row without a label, and one that the
@@ -38,12 +39,12 @@ def stratified(census: Census, config: TransferSetConfig, num_classes: int) -> t
     if which == "no":
         return census, []
     shares = shares_of(config.split)
-    mine = census.labels >= 0
+    mine, strata = census.has_label.copy(), census.strata
     if config.split.files is not None:
         mine &= census.split != SPLITS.index("test")
     rows = np.flatnonzero(mine)
-    order = rows[np.lexsort((place_of(census.keys[rows], config.split), census.labels[rows]))]
-    starts = np.searchsorted(census.labels[order], np.arange(num_classes + 1)).tolist()
+    order = rows[np.lexsort((place_of(census.keys[rows], config.split), strata[rows]))]
+    starts = np.searchsorted(strata[order], np.arange(num_strata(config.task, width) + 1)).tolist()
     split, moved = census.split.copy(), []
     for number, there in enumerate(order[start:stop] for start, stop in pairwise(starts)):
         counts = [int((split[there] == SPLITS.index(name)).sum()) for name in shares]

@@ -33,7 +33,14 @@ FIGURES: dict[str, Figure] = {
     "collegium_training_steps": Figure("Gauge", ("stage", "training"), "Optimiser steps taken."),
     "collegium_training_loss": Figure("Gauge", ("stage", "training"), "Mean over the newest steps."),
     "collegium_validation_accuracy": Figure("Gauge", ("stage", "training"), "Of the newest look at validation."),
+    "collegium_validation_macro_average_precision": Figure(
+        "Gauge", ("stage", "training"), "The same, where several classes can hold of a row."
+    ),
     "collegium_validation_nll": Figure("Gauge", ("stage", "training"), "Of the newest look at validation, in nats."),
+    "collegium_validation_rmse": Figure(
+        "Gauge", ("stage", "training"), "The same of numbers: in the label's units, of several in standard deviations."
+    ),
+    "collegium_validation_mae": Figure("Gauge", ("stage", "training"), "The same, the mean absolute error."),
     "collegium_stages_done": Figure("Gauge", (), "Stages of the run that are sealed."),
     "collegium_mlflow_points": Figure("Counter", (), "Points of curves that MLflow took."),
     "collegium_mlflow_away_seconds": Figure("Gauge", (), "Since when MLflow has not answered; 0 when it does."),

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ..errors import StoreError
 from ..rows.rows import Rows, map_columns, view_column
-from .encodings.table import decode
-from .schema import KEY, Spec
+from .schema import KEY, Output, Spec
 from .store import SoftTargetStore
 
 
@@ -46,12 +45,15 @@ class SoftTargets:
         """`sample_key` u64 [num_rows], in the order of the segment."""
         return np.concatenate(self._columns[KEY].parts)
 
-    def rows(self) -> dict[str, Rows]:
-        """The stored fields: dense {"value": f16 [N, C], "offset": f32 [N]}; label {"value": i32 [N]}."""
-        return {name.partition(".")[2]: self._columns[name] for name in self.spec.fields}
+    def rows(self, output: Output | None = None) -> dict[str, Rows]:
+        """The stored fields of an output, by default of the answer, without its name: dense {"value": f16 [N, C], "offset":
+        f32 [N]}; label {"value": i32 [N]}."""
+        fields = (output or self.spec.answered).fields
+        return {name.rpartition(".")[2]: self._columns[name] for name in fields}
 
-    def logits(self, probability_floor: float = 1e-3) -> Tensor:
-        """Everything decoded, float32 [num_rows, classes]; a label store gives the log of its floored one-hot."""
-        fields = {name: rows.owned() for name, rows in self.rows().items()}
-        num_classes = len(self.spec.classes)
-        return decode(self.spec.encoding, fields, num_classes=num_classes, probability_floor=probability_floor)
+    def said(self, probability_floor: float = 1e-3, output: Output | None = None) -> Tensor:
+        """An output decoded, by default the answer, float32 [num_rows, width]; a label store gives the log of its floored
+        one-hot."""
+        output = output or self.spec.answered
+        fields = {name: rows.owned() for name, rows in self.rows(output).items()}
+        return output.encodes.decode(fields, output.width, probability_floor)

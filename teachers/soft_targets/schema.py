@@ -1,4 +1,4 @@
-"""What a soft-target store says of itself: its spec, the record of a committed shard, its Arrow schema. Format 1.
+"""What a soft-target store says of itself: its spec, the record of a committed shard, its Arrow schema. Format 2.
 
 Knows nothing of where these are written. Both documents carry a digest of their own fields and have one spelling, so
 that no changed byte of them goes unnoticed.
@@ -13,20 +13,41 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from ..config.task import AnswerName
 from ..config.teacher import EncodingName
 from ..errors import StoreError
 from ..storage.bucket import Expected
 from ..storage.seal import check_format, digest_of
-from .encodings.table import ENCODINGS, Field
+from .encodings.table import ENCODINGS, Encoding, Field
 
-FORMAT = 1
+FORMAT = 2
 KEY = "sample_key"
 MAX_SHARD_BYTES = 64 << 20
+SAID_AS: dict[AnswerName, str] = {"class_axis": "logits", "class_set": "logits", "values": "values"}
 
 
 def rows_per_shard(num_rows: int, bytes_per_row: int) -> int:
     """A sixty-fourth of the rows, but 64 to 65,536 of them and at most 64 MiB: small enough to share and to lose."""
     return min(max(-(-num_rows // 64), 64), 65_536, max(MAX_SHARD_BYTES // bytes_per_row, 1))
+
+
+@dataclass(frozen=True)
+class Output:
+    """One thing that a teacher says of a row: f32 `[width]`, kept as `encoding` does; its columns begin with `name`."""
+
+    name: str
+    answer: AnswerName
+    encoding: EncodingName
+    width: int
+
+    @property
+    def encodes(self) -> Encoding:
+        return ENCODINGS[self.answer][self.encoding]
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """By their names in the files: `logits.value` and so on."""
+        return {f"{self.name}.{field.name}": field for field in self.encodes.fields(self.width)}
 
 
 @dataclass(frozen=True)
@@ -41,22 +62,43 @@ class Spec:
     segment: str = field(compare=False)
     segment_digest: str
     encoding: EncodingName
-    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    """Of the classes or numbers that it says, in its order."""
     num_rows: int
     rows_per_shard: int
+    answer: AnswerName = "class_axis"
+    more: tuple[Output, ...] = ()
+    """What it says besides its answer."""
+
+    @property
+    def answered(self) -> Output:
+        """Its answer as one of its outputs."""
+        name = ENCODINGS[self.answer][self.encoding].output
+        return Output(name, self.answer, self.encoding, len(self.names))
+
+    @property
+    def said(self) -> tuple[Output, ...]:
+        """The answer first."""
+        return self.answered, *self.more
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """By which each of `said` is given to a store: of the answer what it is before it is encoded."""
+        return SAID_AS[self.answer], *(output.name for output in self.more)
 
     @property
     def fields(self) -> dict[str, Field]:
-        """The columns beside `sample_key`, by their names in the files: `logits.value` and so on."""
-        encoding = ENCODINGS[self.encoding]
-        return {f"{encoding.output}.{field.name}": field for field in encoding.fields(len(self.classes))}
+        """The columns beside `sample_key`, by their names in the files."""
+        return {name: field for output in self.said for name, field in output.fields.items()}
 
     @property
     def outputs(self) -> dict[str, dict[str, Any]]:
         """{name: {kind, shape, dtype}} of what the teacher said."""
-        value = ENCODINGS[self.encoding].fields(len(self.classes))[0]
-        described = {"kind": self.encoding, "shape": list(value.shape), "dtype": value.dtype.name}
-        return {ENCODINGS[self.encoding].output: described}
+        values = {output.name: (output, output.encodes.fields(output.width)[0]) for output in self.said}
+        return {
+            name: {"kind": output.encoding, "shape": list(value.shape), "dtype": value.dtype.name}
+            for name, (output, value) in values.items()
+        }
 
     @property
     def num_shards(self) -> int:
@@ -76,7 +118,8 @@ class Spec:
         return pa.schema(columns, metadata={"collegium.format": str(FORMAT), "collegium.encoding": self.encoding})
 
     def to_json(self) -> dict[str, Any]:
-        return {"format": FORMAT, **asdict(self), "classes": list(self.classes), "outputs": self.outputs}
+        lists = {"names": list(self.names), "more": [asdict(output) for output in self.more]}
+        return {"format": FORMAT, **asdict(self), **lists, "outputs": self.outputs}
 
     def identity(self) -> dict[str, Any]:
         """What a digest of the store is made of."""
@@ -88,7 +131,8 @@ class Spec:
         check_format(document, FORMAT, path)
         try:
             named = {name: document[name] for name in cls.__dataclass_fields__}
-            spec = cls(**{**named, "classes": tuple(named["classes"])})
+            more = tuple(Output(**output) for output in named["more"])
+            spec = cls(**{**named, "names": tuple(named["names"]), "more": more})
             if spec.to_json() != {name: value for name, value in document.items() if name != "digest"}:
                 raise ValueError("unknown or contradictory fields")
         except (KeyError, TypeError, ValueError) as error:

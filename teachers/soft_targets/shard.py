@@ -1,7 +1,7 @@
 """The bytes of one shard and its record, from what a teacher said. Knows nothing of folders."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import crc32c
@@ -11,20 +11,23 @@ import torch
 import xxhash
 
 from ..errors import StoreError, TeacherError
-from .encodings.table import ENCODINGS
-from .schema import Commit, Spec, shard_path
+from .schema import Commit, Output, Spec, shard_path
 
 
 def build_shard(
     spec: Spec, number: int, sample_key: np.ndarray, outputs: Mapping[str, np.ndarray]
 ) -> tuple[Commit, pa.Buffer]:
-    """Encode `outputs` {"logits": float [rows, classes]} of the rows `sample_key` u64 [rows], strictly ascending.
+    """Encode `outputs` {name: float [rows, width]} of the rows `sample_key` u64 [rows], strictly ascending.
 
     Returns the record and the file: Arrow IPC, one record batch, uncompressed. Raises TeacherError for values that are
-    not finite, naming their keys, and StoreError for rows or classes that are not this shard's.
+    not finite, naming their keys, and StoreError for rows or widths that are not this shard's.
     """
     keys = _checked_keys(spec, number, sample_key)
-    payload = _arrow_file(spec, keys, _checked_logits(spec, keys, outputs["logits"]))
+    encoded = [
+        output.encodes.encode(_checked(spec, output, keys, outputs[name]))
+        for output, name in zip(spec.said, spec.named, strict=True)
+    ]
+    payload = _arrow_file(spec, keys, [values for columns in encoded for values in columns.values()])
     xxh3_128 = xxhash.xxh3_128_hexdigest(payload)
     record = Commit(
         shard=number,
@@ -58,14 +61,15 @@ def _checked_keys(spec: Spec, number: int, sample_key: np.ndarray) -> np.ndarray
     return sample_key
 
 
-def _checked_logits(spec: Spec, keys: np.ndarray, logits: np.ndarray) -> torch.Tensor:
-    expected = (len(keys), len(spec.classes))
-    if logits.shape != expected:
+def _checked(spec: Spec, output: Output, keys: np.ndarray, said: np.ndarray) -> torch.Tensor:
+    expected = (len(keys), output.width)
+    if said.shape != expected:
         raise StoreError(
-            f"teacher {spec.teacher!r} gave {list(logits.shape)} values, {list(expected)} expected: rows, classes"
+            f"teacher {spec.teacher!r} gave {list(said.shape)} values as {output.name}, {list(expected)} expected: rows, "
+            f"and a value for each of its {'names' if output == spec.answered else 'elements'}"
         )
     with np.errstate(over="ignore"):
-        values = np.require(logits, np.float32, ["C", "W"])
+        values = np.require(said, np.float32, ["C", "W"])
     if not (finite := np.isfinite(values)).all():
         broken = keys[~finite.all(axis=1)]
         raise TeacherError(
@@ -75,11 +79,10 @@ def _checked_logits(spec: Spec, keys: np.ndarray, logits: np.ndarray) -> torch.T
     return torch.from_numpy(values)
 
 
-def _arrow_file(spec: Spec, keys: np.ndarray, logits: torch.Tensor) -> pa.Buffer:
+def _arrow_file(spec: Spec, keys: np.ndarray, encoded: Sequence[torch.Tensor]) -> pa.Buffer:
     schema = spec.schema()
-    encoded = ENCODINGS[spec.encoding].encode(logits)
     columns = [pa.array(keys)]
-    for field, values in zip(list(schema)[1:], encoded.values(), strict=True):
+    for field, values in zip(list(schema)[1:], encoded, strict=True):
         flat = pa.array(values.numpy().reshape(-1))
         columns.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type) if values.ndim > 1 else flat)
     sink = pa.BufferOutputStream()

@@ -97,7 +97,7 @@ class SoftTargetStore:
         """Encode, write and publish one shard; if it is committed already and whole, that record stays and is returned.
 
         `sample_key` u64 [rows], strictly ascending; `outputs` {"logits": float [rows, classes]}, raw logits or
-        log-probabilities. Raises TeacherError for values that are not finite, naming their keys, and StoreError for
+        log-probabilities, or {"values": float [rows, numbers]}, and what else its spec names. Raises TeacherError for values that are not finite, naming their keys, and StoreError for
         rows or classes that are not this shard's; EnvironmentUnfit for a full disk, StorageError for a silent storage.
         """
         if not self._damage(number, hashes=True):

@@ -1,7 +1,8 @@
 """What teachers said of the rows of a transfer set, beside what the rows are: one Parquet table, for everyone else.
 
-A row of it: `id`, `split`, `label` (the class's name, null without one), `labelled` (whether the recipe lets it be used),
-`sample_key`; and of each teacher `NAME.class`, `NAME.probabilities` by the name of the class, `NAME.logits` as they are kept.
+A row of it: `id`, `split`, `label` (the class's name, a list of those that hold, or the numbers; null without one),
+`labelled` (whether the recipe lets it be used), `sample_key`; and of each teacher `NAME.class`, `NAME.probabilities` by the
+name of the class and `NAME.logits` as they are kept, or `NAME.value`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ from ..soft_targets.store import SoftTargetStore
 from ..storage import mirror
 from ..storage.seal import NAME as SEAL
 from ..storage.seal import drafted
+from ..tasks.space import Space
+from .answer_columns import ANSWER_COLUMNS
 from .transfer_set import Segment, TransferSet
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from ..rows.rows import Rows
     from ..soft_targets.reader import SoftTargets
 
+PROBABILITY_FLOOR = 1e-3
+"""Of stores that keep classes only, whose probabilities are not told."""
 WINDOW_BYTES = 64 << 20
 """Of one teacher's probabilities in a row group."""
 
@@ -80,7 +85,8 @@ def write_answers(segments: Sequence[Answered], path: Path) -> int:
                 f"{store.folder}: {len(missing)} of {store.num_shards} shards are missing; run the recipe again to label them"
             )
     teachers = {name: store.spec for each in segments for name, store in each.stores.items()}
-    schema = _schema(teachers, knows_rows=all(each.rows is not None for each in segments))
+    rows = [each.rows for each in segments if each.rows is not None]
+    schema = _schema(teachers, rows[0][0].space if len(rows) == len(segments) else None)
     path.parent.mkdir(parents=True, exist_ok=True)
     num_rows = 0
     with drafted(path) as draft, parquet.ParquetWriter(draft, schema, compression="zstd") as writer:
@@ -96,14 +102,17 @@ def _age(folder: Path) -> float:
     return seal.stat().st_mtime if seal.exists() else 0.0
 
 
-def _schema(teachers: Mapping[str, Spec], *, knows_rows: bool) -> pa.Schema:
-    about = [("id", pa.string()), ("split", pa.string()), ("label", pa.string()), ("labelled", pa.bool_())]
-    fields = [pa.field(name, kind) for name, kind in (about if knows_rows else [])] + [pa.field(KEY, pa.uint64())]
+def _schema(teachers: Mapping[str, Spec], space: Space | None) -> pa.Schema:
+    """`space`: of the rows, where they are there."""
+    fields = []
+    if space is not None:
+        label = ANSWER_COLUMNS[space.answer].label(space.names)
+        about = [("id", pa.string()), ("split", pa.string()), ("label", label), ("labelled", pa.bool_())]
+        fields += [pa.field(name, kind) for name, kind in about]
+    fields.append(pa.field(KEY, pa.uint64()))
     for name, spec in teachers.items():
-        fields.append(pa.field(f"{name}.class", pa.string()))
-        if spec.encoding == "dense":
-            by_class = pa.struct([pa.field(each, pa.float32()) for each in spec.classes])
-            fields += [pa.field(f"{name}.probabilities", by_class), pa.field(f"{name}.logits", pa.list_(pa.float32()))]
+        types = ANSWER_COLUMNS[spec.answer].said(spec.names, spec.encoding == "dense")
+        fields += [pa.field(f"{name}.{what}", kind) for what, kind in types.items()]
     return pa.schema(fields)
 
 
@@ -114,7 +123,7 @@ def _tables(segment: Answered, teachers: Mapping[str, Spec], schema: pa.Schema) 
     opened = {name: SoftTargets.open(store.folder) for name, store in segment.stores.items()}
     keys = next(iter(opened.values())).keys()
     about = _about(segment, keys)
-    wide = max(len(spec.classes) for spec in teachers.values())
+    wide = max(len(spec.names) for spec in teachers.values())
     for first in range(0, len(keys), window := max(1, WINDOW_BYTES // (4 * wide))):
         rows = slice(first, min(first + window, len(keys)))
         columns = {name: array[rows] for name, array in about.items()}
@@ -128,11 +137,11 @@ def _about(segment: Answered, keys: np.ndarray) -> dict[str, pa.Array]:
     if segment.rows is None:
         return {KEY: pa.array(keys)}
     transfer_set, its = segment.rows
-    names, labels = pa.array(transfer_set.classes, pa.string()), transfer_set.labels(its)
+    space = transfer_set.space
     return {
         "id": pa.array(transfer_set.ids(its), pa.string()),
         "split": pa.repeat(its.split, len(keys)),
-        "label": names.take(pa.array(labels, mask=labels < 0)),
+        "label": ANSWER_COLUMNS[space.answer].labels(transfer_set.labels(its), space.names),
         "labelled": pa.array(transfer_set.labelled(its)),
         KEY: pa.array(keys),
     }
@@ -149,16 +158,8 @@ def _window(column: "Rows", rows: slice) -> "Tensor":
 
 def _said(name: str, said: "SoftTargets", rows: slice) -> dict[str, pa.Array]:
     """The columns of one teacher, for a window of rows."""
-    from ..soft_targets.encodings.table import decode
-
-    spec = said.spec
+    spec, output = said.spec, said.spec.answered
     fields = {field: _window(values, rows) for field, values in said.rows().items()}
-    names = pa.array(spec.classes, pa.string())
-    logits = decode(spec.encoding, fields, num_classes=len(spec.classes))
-    columns = {f"{name}.class": names.take(pa.array(logits.argmax(1).numpy()))}
-    if spec.encoding == "dense":
-        by_class = [pa.array(column.numpy()) for column in logits.softmax(1).T.contiguous()]
-        columns[f"{name}.probabilities"] = pa.StructArray.from_arrays(by_class, names=list(spec.classes))
-        ends = np.arange(len(logits) + 1, dtype=np.int32) * len(spec.classes)
-        columns[f"{name}.logits"] = pa.ListArray.from_arrays(ends, pa.array(logits.numpy().reshape(-1)))
-    return columns
+    answer = output.encodes.decode(fields, output.width, PROBABILITY_FLOOR)
+    columns = ANSWER_COLUMNS[spec.answer].answers(answer, spec.names, spec.encoding == "dense")
+    return {f"{name}.{what}": column for what, column in columns.items()}

@@ -12,6 +12,8 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
+from .arrow_columns import fixed_size_list
+
 INPUT = "input."
 """Before the name of an input column in a file: it may be any word, also one of ours."""
 FEATURES = "features"
@@ -89,24 +91,10 @@ def inputs_of(batch: pa.RecordBatch, columns: Sequence[Column]) -> dict[str, NDA
     }
 
 
-def fixed_size_list(values: NDArray[Any]) -> pa.FixedSizeListArray:
-    """[rows, ...] as an Arrow column of flat lists, without a copy."""
-    flat = np.ascontiguousarray(values).reshape(-1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat), int(np.prod(values.shape[1:])))
-
-
 def inputs_batch(keys: NDArray[np.uint64], inputs: Mapping[str, NDArray[Any]]) -> pa.RecordBatch:
     """The one record batch of a part's file."""
     arrays = {"sample_key": pa.array(keys)} | {INPUT + name: fixed_size_list(values) for name, values in inputs.items()}
     return pa.RecordBatch.from_pydict(arrays)
-
-
-def ipc_file(batch: pa.RecordBatch) -> memoryview:
-    """An Arrow IPC file of one record batch, in memory."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return memoryview(sink.getvalue())
 
 
 def content_hash(keys: NDArray[np.uint64], inputs: Mapping[str, NDArray[Any]]) -> str:

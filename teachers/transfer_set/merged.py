@@ -32,12 +32,12 @@ class MergedSplit:
         """`sample_key`, ascending, u64 [num_rows]."""
         return self._ordered([self.transfer_set.keys(segment) for segment in self.segments])
 
-    def labels(self) -> NDArray[np.int32]:
-        """Index into `classes`, -1 without one, i32 [num_rows]."""
+    def labels(self) -> NDArray[Any]:
+        """As `TransferSet.labels`, [num_rows, ...]."""
         return self._ordered([self.transfer_set.labels(segment) for segment in self.segments])
 
-    def usable_labels(self) -> NDArray[np.int32]:
-        """As `labels`, -1 where the label may not be used."""
+    def usable_labels(self) -> NDArray[Any]:
+        """As `labels`, none where the label may not be used."""
         return self._ordered([self.transfer_set.usable_labels(segment) for segment in self.segments])
 
     def labelled(self) -> NDArray[np.bool_]:

@@ -18,6 +18,9 @@ from ..errors import RecipeError, StoreError
 from ..storage import mirror
 from ..storage.seal import NAME as SEAL
 from ..storage.seal import check_format, digest_of, local
+from ..tasks.labels import has_label, usable
+from ..tasks.space import Space
+from .arrow_columns import label_values
 from .columns import Column, inputs_of
 
 if TYPE_CHECKING:
@@ -60,19 +63,24 @@ class Segment:
 class TransferSet:
     """A prepared folder. `open` reads the manifest only; arrays are mapped when they are asked for.
 
-    `classes` names what the labels' integers mean; `num_labelled` counts training rows whose label may be used.
+    `space`: what its labels are made of; `num_labelled` counts training rows whose label may be used.
     """
 
     folder: Path
     columns: tuple[Column, ...]
-    classes: tuple[str, ...]
+    space: Space
     segments: tuple[Segment, ...]
     num_labelled: int
     report: dict[str, Any]
     made_of: tuple[dict[str, Any], ...] = ()
     """How each column is made of the source's: `InputPlan.document()`, what later rows are read by."""
     places: tuple[int, ...] | None = None
-    """Of `of_classes`: where each prepared class stands among `classes`, -1: nowhere. None: as it was prepared."""
+    """Of `of_classes`: where each prepared name stands among `classes`, -1: nowhere. None: as it was prepared."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, or of the numbers."""
+        return self.space.names
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -90,7 +98,7 @@ class TransferSet:
             return cls(
                 folder,
                 tuple(Column.of_document(column) for column in document["columns"]),
-                tuple(document["classes"]),
+                Space.from_document(document["space"]),
                 tuple(
                     Segment(**s | {"parts": tuple(Part(**part) for part in s["parts"])}) for s in document["segments"]
                 ),
@@ -105,6 +113,7 @@ class TransferSet:
         """What `open` reads back."""
         document = {name: value for name, value in vars(self).items() if name not in ("folder", "places")}
         document |= {name: [asdict(item) for item in document[name]] for name in ("columns", "segments")}
+        document["space"] = self.space.document()
         return json.dumps({"format": FORMAT, **document}, indent=1, allow_nan=False).encode()
 
     def files(self) -> list[str]:
@@ -122,7 +131,7 @@ class TransferSet:
         raise StoreError(f"{self.folder}: no segment {name!r}; it has {', '.join(s.name for s in self.segments)}")
 
     def of_classes(self, names: Sequence[str]) -> Self:
-        """The same rows for who learns these classes only, in this order; a row of another class has no label.
+        """The same rows for who learns these classes (or numbers) only, in this order; a row of another class has no label.
 
         Raises RecipeError for a name that is no class of this set, or one that is given twice.
         """
@@ -134,7 +143,7 @@ class TransferSet:
         if len(set(names)) != len(names):
             raise RecipeError(f"classes: {list(names)} names one twice")
         places = tuple(names.index(name) if name in names else -1 for name in self.classes)
-        mine = replace(self, classes=tuple(names), places=places)
+        mine = replace(self, space=self.space.of_names(names), places=places)
         num_labelled = sum(int(mine.labelled(segment).sum()) for segment in self.of("train"))
         return replace(mine, num_labelled=num_labelled)
 
@@ -145,29 +154,33 @@ class TransferSet:
             [segment.split, segment.digest, xxhash.xxh3_128_hexdigest(self.labels(segment).tobytes())]
             for segment in judges
         ]
-        return digest_of([list(self.classes), rows])
+        return digest_of([self.space.document(), rows])
 
     def keys(self, segment: Segment) -> NDArray[np.uint64]:
         """`sample_key`, ascending, u64 [rows]."""
         return _numpy(self._rows(segment, "sample_key"))
 
-    def labels(self, segment: Segment) -> NDArray[np.int32]:
-        """Index into `classes`, -1 without one, i32 [rows]."""
-        labels = _numpy(self._rows(segment, "label"))
-        return labels if self.places is None else np.array([*self.places, -1], np.int32)[labels]
+    def labels(self, segment: Segment) -> NDArray[Any]:
+        """As `teachers.tasks.labels` has them: of one class of many i32 [rows], the index into `classes`, -1 without one."""
+        labels = label_values(self._rows(segment, "label"))
+        if self.places is None:
+            return labels
+        columns = [self.places.index(place) for place in range(len(self.classes))]
+        found: NDArray[Any] = np.array([*self.places, -1], np.int32)[labels] if labels.ndim == 1 else labels[:, columns]
+        return found
 
     def labelled(self, segment: Segment) -> NDArray[np.bool_]:
         """Whose label may be used, bool [rows]."""
         labelled = _numpy(self._rows(segment, "labelled"))
-        return labelled if self.places is None else labelled & (self.labels(segment) >= 0)
+        return labelled if self.places is None else labelled & has_label(self.labels(segment))
 
     def groups(self, segment: Segment) -> NDArray[np.uint64]:
         """The key of each row's group, which is its own where the split has no `group_by`, u64 [rows]."""
         return _numpy(self._rows(segment, "group"))
 
-    def usable_labels(self, segment: Segment) -> NDArray[np.int32]:
-        """As `labels`, -1 where the label may not be used."""
-        return np.where(self.labelled(segment), self.labels(segment), np.int32(-1))
+    def usable_labels(self, segment: Segment) -> NDArray[Any]:
+        """As `labels`, none where the label may not be used."""
+        return usable(self.labels(segment), self.labelled(segment))
 
     def content(self, segment: Segment) -> NDArray[np.uint64]:
         """A hash of each row's inputs as the source has them, u64 [rows]; of a set with categories only."""

@@ -1,9 +1,10 @@
-"""How scores become the fixed-width columns of a store, and back. Knows nothing of files, teachers or losses.
+"""How what teachers say becomes the fixed-width columns of a store, and back. Knows nothing of files, teachers or losses.
 
-An encoding is one entry of `ENCODINGS`, named by the recipe's own word; the store and its reader take the columns
-from it and never look inside.
+An encoding is one entry of `ENCODINGS`, by what is said and the recipe's own word; the store and its reader take the
+columns from it and never look inside.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -11,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...config.task import AnswerName
 from ...config.teacher import EncodingName
 
 Array = np.ndarray
 FLOOR = -6e4
-"""Lowest stored logit - max: float16 ends at -65504."""
+"""Lowest stored logit (less the largest, of one class of many): float16 ends at -65504."""
 
 
 @dataclass(frozen=True)
@@ -36,27 +38,27 @@ class Encoding:
     output: str
     """What the columns are named after."""
     fields: Callable[[int], tuple[Field, ...]]
-    """The columns, for a number of classes."""
+    """The columns, for so many classes or numbers."""
     encode: Callable[[Tensor], dict[str, Tensor]]
-    """Finite logits float32 [rows, classes] to {field: [rows, *shape]}."""
+    """What is said, finite float32 [rows, width], to {field: [rows, *shape]}."""
     decode: Callable[[Mapping[str, Tensor], int, float], Tensor]
-    """({field: [rows, *shape]}, classes, probability_floor) to logits float32 [rows, classes], on the fields' device."""
+    """({field: [rows, *shape]}, width, probability_floor) to float32 [rows, width], on the fields' device."""
 
 
-def _dense_fields(num_classes: int) -> tuple[Field, ...]:
-    return Field("value", np.dtype("<f2"), (num_classes,)), Field("offset", np.dtype("<f4"))
+def _shifted_fields(width: int) -> tuple[Field, ...]:
+    return Field("value", np.dtype("<f2"), (width,)), Field("offset", np.dtype("<f4"))
 
 
-def _encode_dense(logits: Tensor) -> dict[str, Tensor]:
+def _encode_shifted(logits: Tensor) -> dict[str, Tensor]:
     offset = logits.amax(dim=1)
     return {"value": (logits - offset[:, None]).clamp_(FLOOR, 0).half(), "offset": offset}
 
 
-def _decode_dense(fields: Mapping[str, Tensor], num_classes: int, probability_floor: float) -> Tensor:
+def _decode_shifted(fields: Mapping[str, Tensor], width: int, probability_floor: float) -> Tensor:
     return fields["value"].float().add_(fields["offset"][:, None])
 
 
-def _label_fields(num_classes: int) -> tuple[Field, ...]:
+def _label_fields(width: int) -> tuple[Field, ...]:
     return (Field("value", np.dtype("<i4")),)
 
 
@@ -64,29 +66,80 @@ def _encode_label(logits: Tensor) -> dict[str, Tensor]:
     return {"value": logits.argmax(dim=1).int()}
 
 
-def _decode_label(fields: Mapping[str, Tensor], num_classes: int, probability_floor: float) -> Tensor:
+def _decode_label(fields: Mapping[str, Tensor], width: int, probability_floor: float) -> Tensor:
     label = fields["value"].long()
-    probability = torch.full((len(label), num_classes), probability_floor / num_classes, device=label.device)
-    probability.scatter_(1, label[:, None], 1 - probability_floor + probability_floor / num_classes)
+    probability = torch.full((len(label), width), probability_floor / width, device=label.device)
+    probability.scatter_(1, label[:, None], 1 - probability_floor + probability_floor / width)
     return probability.log_()
 
 
-ENCODINGS: dict[EncodingName, Encoding] = {
-    "dense": Encoding("logits", _dense_fields, _encode_dense, _decode_dense),
-    "label": Encoding("label", _label_fields, _encode_label, _decode_label),
+def _half_fields(width: int) -> tuple[Field, ...]:
+    return (Field("value", np.dtype("<f2"), (width,)),)
+
+
+def _encode_half(logits: Tensor) -> dict[str, Tensor]:
+    """No shift: that of a class says whether it holds, and no other class is its measure."""
+    return {"value": logits.clamp(FLOOR, -FLOOR).half()}
+
+
+def _decode_value(fields: Mapping[str, Tensor], width: int, probability_floor: float) -> Tensor:
+    return fields["value"].float()
+
+
+def _labels_fields(width: int) -> tuple[Field, ...]:
+    return (Field("value", np.dtype("u1"), (width,)),)
+
+
+def _encode_labels(logits: Tensor) -> dict[str, Tensor]:
+    return {"value": (logits > 0).byte()}
+
+
+def _decode_labels(fields: Mapping[str, Tensor], width: int, probability_floor: float) -> Tensor:
+    """The log-odds of (1 - E) p + E / 2, p 0 or 1."""
+    odds = math.log((1 - probability_floor / 2) / (probability_floor / 2))
+    return (fields["value"].float() * 2 - 1) * odds
+
+
+def _single_fields(width: int) -> tuple[Field, ...]:
+    return (Field("value", np.dtype("<f4"), (width,)),)
+
+
+def _encode_single(values: Tensor) -> dict[str, Tensor]:
+    return {"value": values}
+
+
+ENCODINGS: dict[AnswerName, dict[EncodingName, Encoding]] = {
+    "class_axis": {
+        "dense": Encoding("logits", _shifted_fields, _encode_shifted, _decode_shifted),
+        "label": Encoding("label", _label_fields, _encode_label, _decode_label),
+    },
+    "class_set": {
+        "dense": Encoding("logits", _half_fields, _encode_half, _decode_value),
+        "label": Encoding("label", _labels_fields, _encode_labels, _decode_labels),
+    },
+    "values": {
+        "dense": Encoding("values", _single_fields, _encode_single, _decode_value),
+    },
 }
 
 
-def bytes_per_row(encoding: EncodingName, num_classes: int) -> int:
+def bytes_per_row(encoding: EncodingName, width: int, answer: AnswerName = "class_axis") -> int:
     """Bytes of one row on disk, its `sample_key` included."""
-    return 8 + sum(field.nbytes for field in ENCODINGS[encoding].fields(num_classes))
+    return 8 + sum(field.nbytes for field in ENCODINGS[answer][encoding].fields(width))
 
 
 def decode(
-    encoding: EncodingName, fields: Mapping[str, Tensor], *, num_classes: int, probability_floor: float = 1e-3
+    encoding: EncodingName,
+    fields: Mapping[str, Tensor],
+    *,
+    width: int,
+    probability_floor: float = 1e-3,
+    answer: AnswerName = "class_axis",
 ) -> Tensor:
-    """The logits float32 [rows, classes] that a batch of stored fields stands for, on the fields' device.
+    """What float32 [rows, width] a batch of stored fields stands for, on the fields' device.
 
-    `dense` gives back the raw logits within float16 of logit - max; `label` the log of (1 - E) onehot + E / classes.
+    Of one class of many `dense` gives back the raw logits within float16 of logit - max, `label` the log of
+    (1 - E) onehot + E / classes; of classes that each hold or not logits in float16, or log-odds of the floor; numbers are
+    kept in float32.
     """
-    return ENCODINGS[encoding].decode(fields, num_classes, probability_floor)
+    return ENCODINGS[answer][encoding].decode(fields, width, probability_floor)

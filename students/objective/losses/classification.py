@@ -1,18 +1,12 @@
-"""Losses: plain functions of tensors, one value per row. Masks, teacher weights and reduction are the caller's.
+"""Losses of one class of many. A loss gets raw student logits `[rows, classes]` and divides by its temperature itself, once."""
 
-A loss gets raw student logits `[rows, classes]` and divides by its temperature itself, exactly once.
-"""
-
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..config.student import LossName
-
-Loss = Callable[..., Tensor]
+from .peers import over_peers
 
 
 def hard(
@@ -50,30 +44,4 @@ def peer(student: Tensor, target: Tensor, *, temperature: float, reduce: Literal
     The mean over peers is the 1 / (K - 1) of deep mutual learning (Zhang et al., 2018); the authors' code has the
     sum. With one target it is the distillation loss of KDCL (Guo et al., 2020) and ONE (Lan et al., 2018).
     """
-    each = [soft(student, one, temperature=temperature) for one in target.unbind(1)]
-    total = torch.stack(each).sum(0)
-    return total / len(each) if reduce == "mean" else total
-
-
-def feature(projected: Tensor, target: Tensor) -> Tensor:
-    """Mean square over all elements of stage maps `[rows, ...]`, per row `[rows]` (FitNets' hint, Romero et al., 2015)."""
-    return (projected - target).square().flatten(1).mean(1)
-
-
-def channel(projected: Tensor, target: Tensor) -> Tensor:
-    """Mean square between channel means of maps `[rows, channels, ...]`, per row `[rows]` (OMGD, Ren et al., 2021)."""
-    return (_channel_means(projected) - _channel_means(target)).square().mean(1)
-
-
-def _channel_means(maps: Tensor) -> Tensor:
-    return maps.flatten(2).mean(2) if maps.ndim > 2 else maps
-
-
-LOSSES: dict[LossName, Loss] = {
-    "hard": hard,
-    "soft": soft,
-    "teacher_label": teacher_label,
-    "peer": peer,
-    "feature": feature,
-    "channel": channel,
-}
+    return over_peers(soft, student, target, reduce=reduce, temperature=temperature)

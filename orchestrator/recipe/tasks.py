@@ -1,0 +1,85 @@
+"""What a recipe says that its task has no room for. Knows nothing of files."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from students.config import task_terms
+from students.config.student import Require
+from students.tasks.figure import FIGURES, headline
+from teachers.config.task import ANSWER_OF, AnswerName
+from teachers.config.teacher import EncodingName, OutputKind, TeacherConfig, TeacherRequire
+
+from .file import Loc, nearest
+
+if TYPE_CHECKING:
+    from .model import Recipe
+
+OUTPUTS: dict[AnswerName, tuple[OutputKind, ...]] = {
+    "class_axis": ("logits", "log_probabilities", "probabilities"),
+    "class_set": ("logits", "probabilities"),
+    "values": ("values",),
+}
+"""What a teacher's numbers may be, the first being what networks give."""
+KEPT_AS: dict[AnswerName, tuple[EncodingName, ...]] = {
+    "class_axis": ("dense", "label"),
+    "class_set": ("dense", "label"),
+    "values": ("dense",),
+}
+
+
+def task_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
+    """(path, message) of each."""
+    answer = ANSWER_OF[recipe.task]
+    rows = recipe.transfer_set
+    if rows.label_separator is not None and answer != "class_set":
+        yield (
+            ("transfer_set", "label_separator"),
+            f"only `task: multilabel` has several classes in one text, this is {recipe.task}",
+        )
+    if rows.split.stratify and answer == "values":
+        yield ("transfer_set", "split", "stratify"), "there are no classes to divide: the label is a number"
+    yield from _bar_problems(recipe)
+    for name, teacher in recipe.teachers.items():
+        for key, found, possible in _of_teacher(teacher, answer):
+            wanted = " or ".join(f"`{each}`" for each in possible)
+            yield ("teachers", name, key), f"`{found}` is nothing that `task: {recipe.task}` has; say {wanted}"
+        for path, told in task_terms.train_problems(recipe.task, getattr(teacher, "train", None)):
+            yield ("teachers", name, "train", *path), told
+    for kind, learners in (("students", recipe.students), ("cohorts", recipe.cohorts)):
+        for name, learner in learners.items():
+            for path, told in task_terms.task_problems(recipe.task, learner):
+                yield (kind, name, *path), told
+
+
+def _of_teacher(
+    teacher: TeacherConfig, answer: AnswerName
+) -> Iterator[tuple[str, str, tuple[EncodingName, ...] | tuple[OutputKind, ...]]]:
+    if teacher.encoding not in KEPT_AS[answer]:
+        yield "encoding", teacher.encoding, KEPT_AS[answer]
+    stated = teacher.kind in ("module", "callable") and "output" in teacher.model_fields_set
+    if stated and teacher.output not in OUTPUTS[answer]:  # type: ignore[union-attr]
+        yield "output", teacher.output, OUTPUTS[answer]  # type: ignore[union-attr]
+
+
+def _bar_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
+    """Of what gates ask: figures that the task has not, and shares that are none."""
+    known = {figure.key: figure for figure in FIGURES[recipe.task]}
+    for where, require in _gates(recipe):
+        for key, bar in require.bars.items():
+            if key not in known:
+                told = nearest(key, [*known, *(["gain"] if isinstance(require, Require) else [])])
+                yield (*where, key), f"no figure of `task: {recipe.task}` is called {key!r}{told}"
+            elif known[key].unit == "share" and not 0 <= bar <= 1:
+                yield (*where, key), f"is {bar:g}; {known[key].label} is a share, from 0 to 1"
+        gain = require.gain if isinstance(require, Require) else None
+        if gain is not None and headline(recipe.task).unit == "share" and not -1 <= gain <= 1:
+            yield (*where, "gain"), f"is {gain:g}; {headline(recipe.task).label} is a share, so a gain is from -1 to 1"
+
+
+def _gates(recipe: "Recipe") -> Iterator[tuple[Loc, Require | TeacherRequire]]:
+    for name, teacher in recipe.teachers.items():
+        if teacher.require is not None:
+            yield ("teachers", name, "require"), teacher.require
+    for name, learner in recipe.learners.items():
+        if learner.require is not None:
+            yield ("students" if name in recipe.students else "cohorts", name, "require"), learner.require

@@ -1,0 +1,109 @@
+"""What of an objective, a budget and a cohort makes sense of each task, and what is refused. Knows nothing of torch."""
+
+from collections.abc import Iterator, Sequence
+from typing import get_args
+
+from teachers.config.task import ANSWER_OF, AnswerName, TaskName
+from teachers.config.teacher import CombineName
+from teachers.config.training import TrainConfig
+
+from .cohort import CohortCommon, KdclCohort, KdclTarget
+from .cohort_terms import PEER_TEMPERATURE, PeerTerm
+from .student import ImportedTerm, LossName, StudentConfig, StudentLossName, TeacherTermCommon, TermCommon
+
+Problem = tuple[tuple[str | int, ...], str]
+"""A path below the student or cohort, and what is wrong there."""
+
+OF_CLASSES: dict[LossName, tuple[str, ...]] = {
+    "hard": ("label_smoothing",),
+    "soft": ("temperature",),
+    "teacher_label": (),
+    "peer": ("temperature", "reduce"),
+    "feature": (),
+    "channel": (),
+}
+OF_NUMBERS: dict[LossName, tuple[str, ...]] = {
+    "hard": ("distance", "delta", "quantile"),
+    "soft": ("distance", "delta", "quantile"),
+    "peer": ("distance", "delta", "quantile", "reduce"),
+    "feature": (),
+    "channel": (),
+}
+KEYWORDS: dict[TaskName, dict[LossName, tuple[str, ...]]] = {
+    "classification": OF_CLASSES,
+    "multilabel": OF_CLASSES,
+    "regression": OF_NUMBERS,
+}
+"""The losses that each task has, and what of a term each is told; what other terms have is the engine's."""
+
+COMBINES: dict[AnswerName, tuple[CombineName, ...]] = {
+    "class_axis": ("mean_probability", "mean_logits", "weighted"),
+    "class_set": ("mean_probability", "mean_logits", "weighted"),
+    "values": ("mean", "median", "weighted", "inverse_variance"),
+}
+"""How several teachers become one target; the first is what `combine: null` means."""
+
+JUDGING: tuple[CombineName, ...] = ("inverse_variance",)
+"""Rules that weigh teachers by their errors on labelled validation rows."""
+
+KDCL_TARGETS: dict[AnswerName, tuple[KdclTarget, ...]] = {
+    "class_axis": get_args(KdclTarget),
+    "class_set": ("general",),
+    "values": ("general",),
+}
+"""The others compare logits with that of the one class that a row is of."""
+
+
+def combine_of(term: TeacherTermCommon, task: TaskName) -> str:
+    """The rule by which a term combines teachers: one of COMBINES, or an import string."""
+    return term.combine or COMBINES[ANSWER_OF[task]][0]
+
+
+def task_problems(task: TaskName, learner: StudentConfig | CohortCommon) -> Iterator[Problem]:
+    """What a student or cohort asks for that `task` does not have."""
+    method = learner.name_of_method if isinstance(learner, CohortCommon) else None
+    temperature = None if method is None else PEER_TEMPERATURE[method]
+    for number, term in enumerate(learner.objective):
+        for path, told in _term_problems(task, term, temperature):
+            yield ("objective", number, *path), told
+    for path, told in train_problems(task, learner.train):
+        yield ("train", *path), told
+    targets = KDCL_TARGETS[ANSWER_OF[task]]
+    if isinstance(learner, KdclCohort) and learner.target not in targets:
+        yield (
+            ("target",),
+            f"{learner.target!r} compares members by the one class that a row is of, and rows of the task {task} have "
+            f"none; give {' or '.join(targets)}",
+        )
+
+
+def train_problems(task: TaskName, train: TrainConfig | None) -> Iterator[Problem]:
+    """What a budget says of classes where a task has none."""
+    if train is not None and train.class_weights is not None and ANSWER_OF[task] == "values":
+        yield ("class_weights",), f"labels of the task {task} are numbers, of no class; remove it"
+
+
+def _term_problems(task: TaskName, term: TermCommon, temperature: float | None) -> Iterator[Problem]:
+    if isinstance(term, TeacherTermCommon) and term.combine is not None and ":" not in term.combine:
+        rules: Sequence[str] = COMBINES[ANSWER_OF[task]]
+        if term.combine not in rules:
+            yield ("combine",), _expected(task, f"is {term.combine!r}", rules)
+    if isinstance(term, ImportedTerm):
+        return
+    loss: LossName = term.loss  # type: ignore[assignment]
+    if loss not in KEYWORDS[task]:
+        losses = [name for name in KEYWORDS[task] if name in get_args(StudentLossName)]
+        yield ("loss",), _expected(task, f"is {loss!r}", losses)
+        return
+    takes = KEYWORDS[task][loss]
+    for name in sorted({each for losses in KEYWORDS.values() for each in losses.get(loss, ())} - {*takes}):
+        default = type(term).model_fields[name].default
+        if isinstance(term, PeerTerm) and name == "temperature":
+            default = temperature  # the method's own, which the cohort has filled in
+        if getattr(term, name) not in (default, None):
+            told = f"; there it takes {', '.join(takes)}"
+            yield (name,), f"is not of the loss {loss!r} in the task {task}{told if takes else ''}; remove it"
+
+
+def _expected(task: TaskName, found: str, known: Sequence[str]) -> str:
+    return f"{found}; the task {task} has {', '.join(known)}, or a function of yours (`module:name`)"

@@ -1,0 +1,31 @@
+"""What several networks say as one: by what is said, functions of `[networks, rows, width]` to `[rows, width]`."""
+
+import math
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from teachers.config.task import AnswerName
+
+
+def log_mean_probability(said: Tensor) -> Tensor:
+    """The log of their mean probability."""
+    return said.log_softmax(-1).logsumexp(0) - math.log(len(said))
+
+
+def log_odds_of_mean_probability(said: Tensor) -> Tensor:
+    """Of each class: the logit of their mean probability."""
+    return F.logsigmoid(said).logsumexp(0) - F.logsigmoid(-said).logsumexp(0)
+
+
+def mean(said: Tensor) -> Tensor:
+    """Of each number, standardised or not."""
+    return said.mean(0)
+
+
+TOGETHER: dict[AnswerName, Callable[[Tensor], Tensor]] = {
+    "class_axis": log_mean_probability,
+    "class_set": log_odds_of_mean_probability,
+    "values": mean,
+}

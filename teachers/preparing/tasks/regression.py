@@ -1,0 +1,102 @@
+"""One or several real numbers a row, in their own units: columns of numbers, or one of lists of equally many."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ...config.transfer_set import TransferSetConfig
+from ...errors import DataError, RecipeError
+from ...sources import schema_of
+from ...sources.files import File
+from ...tasks.space import Space
+from ..arrow_types import is_list, is_number, is_text
+from ..scalars import leaves, nested
+from .reader import Bad, Meant, Names, columns_of, is_missing
+
+
+class Regression:
+    def names(self, config: TransferSetConfig, files: Sequence[File]) -> tuple[Names, Names]:
+        if config.classes is not None:
+            raise RecipeError(
+                "transfer_set.classes: numbers have no classes; leave it out, or say `task: classification`"
+            )
+        if not config.labels:
+            raise RecipeError("transfer_set.label: name the column of the number that is learnt")
+        if len(config.labels) == 1 and config.labels[0] in (schema := schema_of(files)).names:
+            kind = schema.field(config.labels[0]).type
+            if pa.types.is_fixed_size_list(kind):
+                return tuple(f"{config.labels[0]}[{number}]" for number in range(kind.list_size)), None
+        return tuple(config.labels), None
+
+    def check(self, config: TransferSetConfig, sample: pa.RecordBatch) -> None:
+        for name, array in columns_of(config, sample):
+            kind = array.type
+            if is_list(kind) and len(config.labels) == 1 and pa.types.is_fixed_size_list(kind):
+                continue
+            values, wrong = leaves(array) if is_number(kind) or is_text(kind) else (np.zeros(0), np.ones(1, bool))
+            missing = is_missing(array, is_text(kind)) if len(values) else np.zeros(1, bool)
+            if wrong.any() and (wrong & ~missing).sum() * 2 > (~missing).sum():
+                found = next((value for value in array.to_pylist() if value is not None), None)
+                raise RecipeError(
+                    f"transfer_set.label: {name!r} is {kind} ({found!r:.40}), no number; `task: classification` learns classes"
+                )
+
+    def read(self, config: TransferSetConfig, names: Names, integers: Names, data: pa.RecordBatch, bad: Bad) -> Meant:
+        columns = columns_of(config, data)
+        if len(columns) == 1 and pa.types.is_fixed_size_list(columns[0][1].type):
+            name, array = columns[0]
+            width = array.type.list_size
+            values, wrong = nested(array, (width,))
+            found = np.where((np.asarray(array.is_null()) | wrong)[:, None], np.nan, values)
+            found = _finite([f"{name}[{number}]" for number in range(width)], found, bad)
+        else:
+            found = _finite([name for name, _ in columns], np.stack([_numbers(n, a, bad) for n, a in columns], 1), bad)
+        return Meant(found, names or ())
+
+    def joined(self, parts: Sequence[Meant]) -> Meant:
+        return Meant(np.concatenate([part.labels for part in parts]), parts[0].names)
+
+    def discovered(self, found: Sequence[str]) -> tuple[tuple[str, ...], Mapping[str, str]]:
+        raise AssertionError("numbers are named by their columns")
+
+    def placed(self, meant: Meant, names: Sequence[str], stands_for: Mapping[str, str]) -> NDArray[Any]:
+        return meant.labels
+
+    def space(self, names: tuple[str, ...], training: NDArray[Any]) -> Space:
+        means: list[float] = []
+        scales: list[float] = []
+        for name, column in zip(names, training.astype(np.float64).T, strict=True):
+            known = column[~np.isnan(column)]
+            if not len(known):
+                means.append(0.0)
+                scales.append(1.0)
+                continue
+            if known.min() == known.max():
+                raise DataError(
+                    f"the label {name!r} is {known[0]:g} in each of the {len(known):,} training rows that have it: there is "
+                    f"nothing to learn; see transfer_set.label"
+                )
+            means.append(float(known.mean()))
+            scales.append(float(known.std()))
+        return Space("regression", names, tuple(means), tuple(scales))
+
+
+def _numbers(name: str, array: pa.Array, bad: Bad) -> NDArray[np.float64]:
+    """f64 [rows], NaN where there is none."""
+    missing = is_missing(array, is_text(array.type))
+    values, wrong = leaves(array)
+    for row in np.flatnonzero(wrong & ~missing).tolist():
+        bad.setdefault(row, f"label {name} is {array[row].as_py()!r}, not a number")
+    return np.where(missing | wrong, np.nan, values.astype(np.float64))
+
+
+def _finite(names: Sequence[str], values: NDArray[np.float64], bad: Bad) -> NDArray[np.float32]:
+    """f32 [rows, D]; infinite ones, also in float32 alone, are bad."""
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    for row, column in np.argwhere(np.isinf(narrow)).tolist():
+        bad.setdefault(row, f"label {names[column]} is {values[row, column]:g}, not a finite float32")
+    return narrow

@@ -1,0 +1,96 @@
+"""How several teachers become one target. Knows nothing of stores, students or losses.
+
+A rule is `fn(said, *, temperature, known, labels=None, **keywords) -> (target, weights)`:
+
+    said     f32 [K, B, W]   what K teachers say of B rows, in the classes or numbers of the transfer set
+    known    bool [K, B, W]  False: that teacher takes no part in that class or number of that row
+    target   f32 [B, W]      what somebody who compares with it is compared with: see the modules of the rules
+    weights  f32 [K, B]      what each teacher counted in each row; they sum to 1, or are all 0 where nobody knows the row
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ...config.task import AnswerName
+from ...config.teacher import CombineName
+from ...errors import RecipeError
+from ..class_map import mapped
+from . import class_scores, class_set, values
+from .class_scores import LOG_ZERO
+
+CLOSE = 1e-3
+"""How far a user's weights may be from what they should be: those of float16 are."""
+
+Combine = Callable[..., tuple[Tensor, Tensor]]
+
+COMBINE: dict[AnswerName, dict[CombineName, Combine]] = {
+    "class_axis": {
+        "mean_probability": class_scores.mean_probability,
+        "mean_logits": class_scores.mean_logits,
+        "weighted": class_scores.weighted,
+    },
+    "class_set": {
+        "mean_probability": class_set.mean_probability,
+        "mean_logits": class_set.mean_logits,
+        "weighted": class_set.weighted,
+    },
+    "values": {
+        "mean": values.mean,
+        "median": values.median,
+        "weighted": values.weighted,
+        "inverse_variance": values.inverse_variance,
+    },
+}
+"""The first of each is what teachers are combined by where nobody says otherwise."""
+
+
+def check_combined(said: object, logits: Tensor, rule: str, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """(target, weights) that a rule of the user's made of `logits` `[K, B, W]`. RecipeError where they are not as above.
+
+    `rule` begins the message. `known` `[K, B, W]`: where nobody knows an element of the target it may be NaN; None: it may
+    be nowhere.
+    """
+    unknown = torch.zeros_like(logits[0], dtype=torch.bool) if known is None else ~known.any(0)
+    if not isinstance(said, tuple) or len(said) != 2 or not all(isinstance(each, Tensor) for each in said):
+        raise RecipeError(f"{rule} gives a {type(said).__name__}, expected two tensors: (target, weights)")
+    target, weights = said
+    for name, found, shape in (("target", target, logits.shape[1:]), ("weights", weights, logits.shape[:2])):
+        if found.shape != shape or not found.is_floating_point():
+            raise RecipeError(
+                f"{rule} gives {name} of shape {list(found.shape)} and {found.dtype}, expected {list(shape)} in floating "
+                f"point for logits {list(logits.shape)}"
+            )
+        allowed = unknown & found.isnan() if name == "target" else torch.zeros_like(found, dtype=torch.bool)
+        if not bool((found.isfinite() | allowed).all()):
+            raise RecipeError(
+                f"{rule} gives {name} that are not finite; say {LOG_ZERO:g} times the temperature for log 0"
+            )
+    if bool(((weights < -CLOSE) | (weights > 1 + CLOSE)).any()):
+        raise RecipeError(
+            f"{rule} gives weights from {float(weights.min()):g} to {float(weights.max()):g}, expected 0 to 1: the share "
+            f"that each teacher has in a row's target"
+        )
+    sums = weights.sum(0)
+    if wrong := ((sums - 1).abs().minimum(sums.abs()) > CLOSE).nonzero().flatten().tolist():
+        raise RecipeError(
+            f"{rule} gives weights that sum over the teachers to {float(sums[wrong[0]]):g} in a row, expected 1, or 0 "
+            f"where nobody knows the row"
+        )
+    return target, weights
+
+
+def align(
+    teacher_classes: Sequence[str], classes: Sequence[str], class_map: Mapping[str, str | None] | None
+) -> tuple[Tensor, Tensor]:
+    """Map a teacher's classes to the transfer set's, by name.
+
+    Returns `index` i64 `[C]`, the teacher's column of each class (0 where it has none), and `known` bool `[C]`, where it
+    has one. `class_map` renames teacher's classes, or drops them (None); without it the names must be the same, in any
+    order. Raises RecipeError as `mapped`.
+    """
+    renamed = mapped(teacher_classes, classes, class_map)
+    column = {renamed[name]: number for number, name in enumerate(teacher_classes) if renamed[name] is not None}
+    index = torch.tensor([column.get(name, 0) for name in classes])
+    return index, torch.tensor([name in column for name in classes])

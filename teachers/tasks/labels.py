@@ -1,0 +1,76 @@
+"""Labels of rows as arrays, whatever is learnt: which rows have one, and what to divide rows by.
+
+One class of many: i32 `[rows]`, -1 none. Classes that each hold or not: i8 `[rows, C]`, 1, 0, or -1 where nobody knows.
+Numbers: f32 `[rows, D]` in their own units, NaN none.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config.task import TaskName
+
+DTYPES: dict[TaskName, np.dtype[Any]] = {
+    "classification": np.dtype(np.int32),
+    "multilabel": np.dtype(np.int8),
+    "regression": np.dtype(np.float32),
+}
+
+
+def shape_of(task: TaskName, width: int) -> tuple[int, ...]:
+    """Of the label of a row."""
+    return () if task == "classification" else (width,)
+
+
+def none_of(task: TaskName, rows: int, width: int) -> NDArray[Any]:
+    """Labels of rows that have none."""
+    dtype = DTYPES[task]
+    return np.full((rows, *shape_of(task, width)), np.nan if dtype.kind == "f" else -1, dtype)
+
+
+def is_known(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which elements of labels say something."""
+    known: NDArray[np.bool_] = ~np.isnan(labels) if labels.dtype.kind == "f" else labels >= 0
+    return known
+
+
+def has_label(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which rows have a label, bool `[rows]`: one of several elements that is known is one."""
+    known = is_known(labels)
+    return known if known.ndim == 1 else np.asarray(known.any(1))
+
+
+def usable(labels: NDArray[Any], may_be_used: NDArray[np.bool_]) -> NDArray[Any]:
+    """The same without the labels of rows that may not be used."""
+    nothing = labels.dtype.type(np.nan if labels.dtype.kind == "f" else -1)
+    return np.where(may_be_used.reshape(-1, *(1,) * (labels.ndim - 1)), labels, nothing)
+
+
+def strata(labels: NDArray[Any]) -> NDArray[np.int32]:
+    """What rows are divided by, i32 `[rows]`, -1 for a row without a label.
+
+    The class; of several classes the rarest one that holds, or C where none does; numbers are all of one stratum.
+    """
+    if labels.ndim == 1:
+        return labels.astype(np.int32, copy=False)
+    there = has_label(labels)
+    if labels.dtype.kind == "f":
+        return np.where(there, 0, -1).astype(np.int32)
+    holds = labels == 1
+    rarest_first = np.argsort(holds.sum(0), kind="stable")
+    first = holds[:, rarest_first].argmax(1) if labels.shape[1] else np.zeros(len(labels), np.int64)
+    of_row = np.where(holds.any(1), rarest_first[first], labels.shape[1]) if labels.shape[1] else first
+    return np.where(there, of_row, -1).astype(np.int32)
+
+
+def num_strata(task: TaskName, width: int) -> int:
+    return {"classification": width, "multilabel": width + 1, "regression": 1}[task]
+
+
+def per_name(labels: NDArray[Any], width: int) -> NDArray[np.int64]:
+    """How many rows are of each class, or have each number, i64 `[width]`."""
+    if labels.ndim == 1:
+        return np.bincount(labels[labels >= 0], minlength=width)
+    found: NDArray[np.int64] = (is_known(labels) if labels.dtype.kind == "f" else labels == 1).sum(0)
+    return found

@@ -1,0 +1,57 @@
+"""What a label and an answer are made of: classes, or numbers with their units. In keys, manifests and model folders."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config.task import ANSWER_OF, AnswerName, TaskName
+
+
+@dataclass(frozen=True)
+class Space:
+    """`names`: of the classes, or of the numbers, in the order of columns.
+
+    `mean` and `scale` (standard deviation) are of the labelled training rows, one a number, in the label's own units; a
+    task of classes has none. Networks give standardised numbers, everybody else those of the label.
+    """
+
+    task: TaskName
+    names: tuple[str, ...]
+    mean: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Of what anybody says of a row."""
+        return len(self.names)
+
+    @property
+    def answer(self) -> AnswerName:
+        return ANSWER_OF[self.task]
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether its names are those of classes."""
+        return self.answer != "values"
+
+    def document(self) -> dict[str, Any]:
+        return {"task": self.task, "names": list(self.names), "mean": list(self.mean), "scale": list(self.scale)}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """Raises KeyError or TypeError for what no `document` is."""
+        names, mean, scale = (tuple(document[name]) for name in ("names", "mean", "scale"))
+        return cls(document["task"], names, mean, scale)
+
+    def of_names(self, names: Sequence[str]) -> Self:
+        """Those names of it alone, in their order; ValueError for another."""
+        places = [self.names.index(name) for name in names]
+        mean, scale = (tuple(each[place] for place in places) if each else () for each in (self.mean, self.scale))
+        return type(self)(self.task, tuple(names), mean, scale)
+
+    def standardised(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Numbers `[..., width]` in units of the label to those that networks learn; as they are where there are none."""
+        return (values - np.array(self.mean)) / np.array(self.scale) if self.mean else values

@@ -1,0 +1,97 @@
+"""What is said of rows, and their labels, as columns for people: by the kind of answer. Knows nothing of stores."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..config.task import AnswerName
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Names = Sequence[str]
+
+
+@dataclass(frozen=True)
+class AnswerColumns:
+    """`label`, `said`: the types for these names; `labels`, `answers`: the columns themselves, the latter by what follows the
+    teacher's name. `sure`: whether more than the class is kept."""
+
+    label: Callable[[Names], pa.DataType]
+    labels: Callable[[NDArray[Any], Names], pa.Array]
+    said: Callable[[Names, bool], Mapping[str, pa.DataType]]
+    answers: Callable[["Tensor", Names, bool], Mapping[str, pa.Array]]
+
+
+def _numbers(names: Names) -> pa.DataType:
+    return pa.struct([pa.field(each, pa.float32()) for each in names])
+
+
+def _struct(columns: NDArray[Any], names: Names) -> pa.Array:
+    each = [pa.array(np.ascontiguousarray(column)) for column in columns.T]
+    return pa.StructArray.from_arrays(each, fields=list(_numbers(names)))
+
+
+def _lists(values: NDArray[Any]) -> pa.Array:
+    ends = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+    return pa.ListArray.from_arrays(ends, pa.array(values.reshape(-1)))
+
+
+def _held(holds: NDArray[np.bool_], names: Names) -> pa.Array:
+    """Names of those that hold, row by row."""
+    ends = np.concatenate([[0], holds.sum(1).cumsum()]).astype(np.int32)
+    return pa.ListArray.from_arrays(ends, pa.array(names, pa.string()).take(pa.array(np.nonzero(holds)[1])))
+
+
+def _class_labels(labels: NDArray[Any], names: Names) -> pa.Array:
+    return pa.array(names, pa.string()).take(pa.array(labels, mask=labels < 0))
+
+
+def _class_types(names: Names, sure: bool) -> Mapping[str, pa.DataType]:
+    more = {"probabilities": _numbers(names), "logits": pa.list_(pa.float32())} if sure else {}
+    return {"class": pa.string()} | more
+
+
+def _class_answers(logits: "Tensor", names: Names, sure: bool) -> Mapping[str, pa.Array]:
+    said = {"class": pa.array(names, pa.string()).take(pa.array(logits.argmax(1).numpy()))}
+    if sure:
+        said |= {"probabilities": _struct(logits.softmax(1).numpy(), names), "logits": _lists(logits.numpy())}
+    return said
+
+
+def _set_labels(labels: NDArray[Any], names: Names) -> pa.Array:
+    known = (labels >= 0).any(1)
+    held = _held(labels == 1, names)
+    return held if known.all() else held.take(pa.array(np.arange(len(labels)), mask=~known))
+
+
+def _set_types(names: Names, sure: bool) -> Mapping[str, pa.DataType]:
+    return {**_class_types(names, sure), "class": pa.list_(pa.string())}
+
+
+def _set_answers(logits: "Tensor", names: Names, sure: bool) -> Mapping[str, pa.Array]:
+    said = {"class": _held((logits > 0).numpy(), names)}
+    if sure:
+        said |= {"probabilities": _struct(logits.sigmoid().numpy(), names), "logits": _lists(logits.numpy())}
+    return said
+
+
+def _value_labels(labels: NDArray[Any], names: Names) -> pa.Array:
+    each = [pa.array(np.ascontiguousarray(column), mask=np.isnan(column)) for column in labels.T]
+    return pa.StructArray.from_arrays(each, fields=list(_numbers(names)))
+
+
+ANSWER_COLUMNS: dict[AnswerName, AnswerColumns] = {
+    "class_axis": AnswerColumns(lambda names: pa.string(), _class_labels, _class_types, _class_answers),
+    "class_set": AnswerColumns(lambda names: pa.list_(pa.string()), _set_labels, _set_types, _set_answers),
+    "values": AnswerColumns(
+        _numbers,
+        _value_labels,
+        lambda names, sure: {"value": _numbers(names)},
+        lambda values, names, sure: {"value": _struct(values.numpy(), names)},
+    ),
+}

@@ -1,0 +1,33 @@
+"""Arrays of rows as Arrow columns, and back. Knows nothing of files."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+
+def fixed_size_list(values: NDArray[Any]) -> pa.FixedSizeListArray:
+    """[rows, ...] as an Arrow column of flat lists, without a copy."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), int(np.prod(values.shape[1:])))
+
+
+def label_column(labels: NDArray[Any]) -> pa.Array:
+    """Labels `[rows]` or `[rows, width]` as an Arrow column."""
+    return pa.array(labels) if labels.ndim == 1 else fixed_size_list(labels)
+
+
+def label_values(array: pa.Array) -> NDArray[Any]:
+    """What `label_column` made a column of."""
+    is_list = pa.types.is_fixed_size_list(array.type)
+    values: NDArray[Any] = (array.flatten() if is_list else array).to_numpy(zero_copy_only=False)
+    return values.reshape(len(array), array.type.list_size) if is_list else values
+
+
+def ipc_file(batch: pa.RecordBatch) -> memoryview:
+    """An Arrow IPC file of one record batch, in memory."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return memoryview(sink.getvalue())
