@@ -146,7 +146,8 @@ def main() -> None:
     with_record(parser)
     given = parser.parse_args()
     if given.alone:
-        print(json.dumps(alone(*given.alone, given.rows, given.repeat)))
+        task, side = given.alone
+        print(json.dumps(alone(task, side, given.rows, given.repeat)))
         return
     found: dict[str, Any] = {}
     for task in get_args(TaskName):

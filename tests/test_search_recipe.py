@@ -55,7 +55,8 @@ def recipe(*overrides: str) -> Recipe:
         ("objective.0.temprature: {uniform: [1, 2]}", "objective.0.temprature", "unknown key, did you mean temperature?"),
         ("train.lerning_rate: {uniform: [1, 2]}", "train.lerning_rate", "unknown key, did you mean learning_rate?"),
         ("trian.learning_rate: {uniform: [1, 2]}", "trian.learning_rate", "unknown key 'trian', did you mean train?"),
-        ("objective.1.temperature: {uniform: [1, 2]}", "objective.1.temperature", "there are weight, ramp, loss, label_smoothing"),
+        ("objective.1.temperature: {uniform: [1, 2]}", "objective.1.temperature", "there are loss, weight, ramp, distance, delta, quantile, label_smoothing"),
+        ("objective.0.combine: {choice: [mean_logits, median]}", "objective.0.combine", "is 'median'; the task classification has mean_probability, mean_logits, weighted, or a function of yours"),
         ("objective.2.weight: {uniform: [0, 1]}", "objective.2.weight", "there is no number 2 in objective, which has 2 entries, counted from 0"),
         ("objective.-1.weight: {uniform: [0, 1]}", "objective.-1.weight", "there is no number -1 in objective"),
         ("arguments.hidden.size: {integer: [1, 2]}", "arguments.hidden.size", "arguments.hidden is 16 in the recipe, so there is nothing below it"),
@@ -104,9 +105,9 @@ def test_a_space_that_cannot_be_is_refused_at_its_line(space: str, path: str, to
 @pytest.mark.parametrize(
     ("more", "space", "told"),
     [
-        ("metric: validation.acuracy", RATE, "search.metric: 'validation.acuracy' is not one of validation.accuracy, validation.nll, latency_ms, parameters, bytes, did you mean validation.accuracy?"),
-        ("metric: test.accuracy", RATE, "search.metric: 'test.accuracy' is not one of"),
-        ("metric: {latency: min}", RATE, "search.metric.latency: 'latency' is not one of"),
+        ("metric: validation.acuracy", RATE, "metric 'validation.acuracy' is none that `task: classification` has, did you mean validation.accuracy?"),
+        ("metric: test.accuracy", RATE, "metric 'test.accuracy' is none that `task: classification` has"),
+        ("metric: {latency: min}", RATE, "metric 'latency' is none that `task: classification` has, did you mean latency_ms?"),
         ("metric: {latency_ms: lowest}", RATE, "search.metric.latency_ms: 'lowest' is not one of max, min"),
         ("metric: {}", RATE, "metric is empty; expected one or more of validation.accuracy"),
         ("metric: parameters", RATE, "scheduler: asha compares trials while they train, by one figure of validation; with `metric` parameters set `scheduler: none`"),

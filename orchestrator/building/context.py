@@ -1,6 +1,6 @@
 """What the builders of all stages share: the run's context, a teacher's labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,9 +87,12 @@ def _live(taught: Taught, segments: Sequence[str]) -> "Live | None":
     return Live(taught.classes, taught.config.prefetch) if any(s in taught.live for s in segments) else None
 
 
-def segments_heard(prepared: Built, learner: Learner) -> list[str]:
-    """Whose labels decide what somebody learns: those of training rows, and of validation where a rule judges teachers."""
-    judges = any(getattr(term, "combine", None) in JUDGING for term in learner.objective)
+def segments_heard(prepared: Built, learner: Learner, rules: Iterable[Any] = ()) -> list[str]:
+    """Whose labels decide what somebody learns: those of training rows, and of validation where a rule judges teachers.
+
+    `rules`: by which a search may combine them instead.
+    """
+    judges = any(rule in JUDGING for rule in (*rules, *(getattr(term, "combine", None) for term in learner.objective)))
     return segments_of(prepared, "train", *(("validation",) if judges else ()))
 
 

@@ -172,19 +172,14 @@ def export(context: Context, results: Results) -> None:
         results.models |= exporting.export(context, name, learned, results.evaluations[name])
 
 
-def missed_bars(task: TaskName, required: Bars, found: Mapping[str, float | None]) -> Iterator[str]:
-    """What falls below a bar, or above it where less is better."""
+def missed_bars(task: TaskName, required: Bars, found: Mapping[str, Any]) -> Iterator[str]:
+    """What falls below a bar, or above it where less is better; of a student the mean over seeds."""
     for key, bar in required.bars.items():
-        value, sign = found.get(key), figure(task, key).sign
+        value, sign = mean_of(found["runs"], key), figure(task, key).sign
         if value is None:
             yield f"{key} is not known, and {bar:g} is required"
         elif sign * value < sign * bar:
             yield f"{key} {value:.4f} is {'below' if sign > 0 else 'above'} {bar:g}"
-
-
-def means(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Of every figure, over seeds."""
-    return {key: mean_of(runs, key) for key in runs[0] if isinstance(runs[0][key], float | int | None)}
 
 
 def missed_gates(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
@@ -198,7 +193,7 @@ def missed_gates(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
             continue
         figures = report["students"][name] if name in recipe.students else report["cohorts"][name]["delivered"]
         where = name_in_recipe(recipe, name)
-        missed += [f"{where}: {told}" for told in missed_bars(recipe.task, config.require, means(figures["runs"]))]
+        missed += [f"{where}: {told}" for told in missed_bars(recipe.task, config.require, figures)]
         low = figures["gain"]["low"] if figures["gain"] else None
         if config.require.gain is not None and (low is None or low < config.require.gain):
             told = "not known without a control and two seeds" if low is None else f"{low:.4f} at the lower end"

@@ -8,7 +8,6 @@ from pydantic import ValidationError
 
 from students.config.cohort import CodistillationCohort, CohortCommon, CohortConfig
 from students.config.student import StudentConfig
-from students.config.task_terms import JUDGING
 from teachers.errors import CollegiumError
 from teachers.users_code.imports import UserPath
 
@@ -54,7 +53,7 @@ class Learning:
         from students.fitting.rehearsal import rehearse, shortened
         from students.runs.of_student import student_run
 
-        short = config.model_copy(update={"train": shortened(config.train, BATCH_SIZE), **_unjudged(config)})
+        short = config.model_copy(update={"train": shortened(config.train, BATCH_SIZE)})
         run = student_run(kind, short, config.train.seeds[0], sources=self._heard(config), **self._common(name))
         return rehearse(run, device_of(config.resources))
 
@@ -63,8 +62,7 @@ class Learning:
         from students.runs.of_cohort import member_runs
 
         at_once = {"exchange_every": 1, "burn_in": 0} if isinstance(config, CodistillationCohort) else {}
-        train = shortened(config.train, BATCH_SIZE, STEPS)
-        short = config.model_copy(update={"train": train, **_unjudged(config), **at_once})
+        short = config.model_copy(update={"train": shortened(config.train, BATCH_SIZE, STEPS), **at_once})
         seed = config.train.seeds[0]
         with self.found.told(f"cohorts.{name}", config.resources):
             run = member_runs(name, short, seed, sources=self._heard(config), **self._common(name))
@@ -97,13 +95,3 @@ class Learning:
                     continue  # it does not go with the others as they stand
                 except CollegiumError as error:
                     self.found.notes.append(f"search.space.{path}: a trial with {value!r} would fail: {error}")
-
-
-def _unjudged(config: StudentConfig | CohortCommon) -> dict[str, Any]:
-    """The objective where nobody has labelled validation yet: teachers count alike."""
-    alike = {"combine": None}
-    terms = [
-        term.model_copy(update=alike) if getattr(term, "combine", None) in JUDGING else term
-        for term in config.objective
-    ]
-    return {"objective": terms}

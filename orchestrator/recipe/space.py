@@ -12,6 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from students.config.cohort import CohortCommon, CohortConfig
 from students.config.student import StudentConfig, TeacherTermCommon, TrainOverride, control_train
+from students.config.task_terms import task_problems
+from teachers.config.task import TaskName
 
 from .errors import told
 from .file import Loc, nearest
@@ -132,11 +134,11 @@ def search_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
             "pbt moves a network between settings while it trains; it takes a student with `workers: 1`",
         )
     for path, entry in search.space.items():
-        for message in _entry_problems(learner, search, path, entry):
+        for message in _entry_problems(recipe.task, learner, search, path, entry):
             yield ("search", "space", path), message
 
 
-def _entry_problems(learner: "Learner", search: SearchConfig, path: str, entry: Entry) -> Iterator[str]:
+def _entry_problems(task: TaskName, learner: "Learner", search: SearchConfig, path: str, entry: Entry) -> Iterator[str]:
     if any(path == key or path.startswith(f"{key}.") for key in BUDGET):
         yield "is the budget, which is the same for all trials; else the most expensive one would win"
     elif path in OWN_OF_CONTROL and isinstance(entry, Choice) and None in entry.choice and learner.control:
@@ -152,11 +154,11 @@ def _entry_problems(learner: "Learner", search: SearchConfig, path: str, entry: 
     elif isinstance(entry, Subset) and (strange := [name for name in entry.subset.of if name not in learner.teachers]):
         yield f"{strange} are not among the student's own teachers {learner.teachers}; name them there too"
     else:
-        yield from dict.fromkeys(_value_problems(learner, path, entry))
+        yield from dict.fromkeys(_value_problems(task, learner, path, entry))
 
 
-def _value_problems(learner: "Learner", path: str, entry: Entry) -> Iterator[str]:
-    """Whatever the schema has against the path, or against values at the ends of its range."""
+def _value_problems(task: TaskName, learner: "Learner", path: str, entry: Entry) -> Iterator[str]:
+    """Whatever the schema and the task have against the path, or against values at the ends of its range."""
     document = learner.model_dump(mode="json")
     for value in extremes(entry):
         try:
@@ -165,11 +167,12 @@ def _value_problems(learner: "Learner", path: str, entry: Entry) -> Iterator[str
             yield from _nowhere(document, path)
             return
         try:
-            validated(learner, changed)
+            found = [*task_problems(task, validated(learner, changed))]
         except ValidationError as error:
-            for loc, message in told(schema_of(learner), changed, error):
-                at = ".".join(map(str, loc))
-                yield f"{message}" if at == path else f"with {value!r}: {at + ': ' if at else ''}{message}"
+            found = [*told(schema_of(learner), changed, error)]
+        for loc, message in found:
+            at = ".".join(map(str, loc))
+            yield f"{message}" if at == path else f"with {value!r}: {at + ': ' if at else ''}{message}"
 
 
 def _nowhere(document: Any, path: str) -> Iterator[str]:

@@ -30,7 +30,7 @@ from ..recipe import model
 from ..recipe.load import Given, file_of, recipe_of
 from ..recipe.model import Recipe, public
 from ..recipe.search import SearchConfig
-from ..recipe.space import control_now, of_the_control, search_warnings, shared_with_control, values_now
+from ..recipe.space import control_now, extremes, of_the_control, search_warnings, shared_with_control, values_now
 from ..reporting.study import section
 from ..search.on_tune import name_of, run_trials
 from ..search.study import State, Study, Trial, Who, best_of, num_control_trials, set_aside, what_it_is_of
@@ -114,7 +114,8 @@ def _study(begun: Begun, context: Context, taught: Results, at: Path, doubt: Dou
     assert search is not None
     learner = recipe.learners[search.student]
     _check_validation(taught.prepared.folder)
-    listened = segments_heard(taught.prepared, learner)
+    rules = [rule for path, entry in search.space.items() if path.endswith(".combine") for rule in extremes(entry)]
+    listened = segments_heard(taught.prepared, learner, rules)
     labels = {name: taught.taught[name].digests(listened) for name in learner.teachers}
     stages = training_stages(recipe, search.student, taught.prepared.digest, labels)
     first = stages["student", learner.train.seeds[0]]

@@ -140,7 +140,7 @@ def _train(job: Job, who: Who, params: Values, from_other: Any) -> dict[str, flo
         found = looks.best
         if job.measures:
             best = next(network for network in run.networks if network.name == looks.best_of)
-            found = found | measured(best.folder, job.transfer_set, job.trust, job.threads)
+            found = measured(best.folder, job.transfer_set, job.trust, job.threads) | found
         return found
 
 

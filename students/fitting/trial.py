@@ -11,15 +11,20 @@ from typing import Any
 
 import torch
 
+from teachers.models.folder import load_model
 from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import within
 
 from ..data.shared import SharedData
 from ..data.validation import is_better
 from ..measuring.footprint import footprint
+from ..measuring.judged import Voice, figures_of
+from ..measuring.labelled import Labelled, ask
+from ..measuring.thresholds import chosen_by
 from ..runs.curves import Record
 from ..runs.run import CohortRun, Run, RunResult
 from ..runs.session import PlainSession
+from ..tasks.figure import FIGURES
 from ..training.train import Training
 from .fit import fit
 
@@ -110,12 +115,17 @@ def train_in_population(
 
 
 def measured(folder: Path, transfer_set: Path, trust: Sequence[str], threads: int) -> Figures:
-    """`parameters`, `bytes` and `latency_ms` (p50 of one row) of a model folder, asked with rows of validation."""
+    """`parameters`, `bytes` and `latency_ms` (p50 of one row) of a model folder, asked with rows of validation; and every
+    figure of the task there, `validation.<key>`."""
     opened = TransferSet.open(transfer_set)
     segment = next(segment for segment in opened.of("validation") if segment.num_rows)
     inputs = opened.inputs(segment, 0, min(ROWS, segment.num_rows))
     found: dict[str, Any] = footprint(folder, inputs, trust=trust, threads=threads)
-    return {
+    rows = Labelled.of(opened, "validation")
+    said = ask(load_model(folder, trust=trust), rows)
+    figures = figures_of(rows, Voice(said, thresholds=chosen_by(rows, lambda: said)))
+    known = (figure.key for figure in FIGURES[rows.space.task])
+    return {f"validation.{key}": figures[key] for key in known if figures[key] is not None} | {
         "parameters": float(found["parameters"]),
         "bytes": float(found["bytes"]),
         "latency_ms": found["latency"]["batch_1"]["p50_ms"],

@@ -14,11 +14,12 @@ from teachers.tasks.space import Space
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
 from ..runs.best import rank_of_run
+from ..runs.run import Source
 from ..tasks.ensemble import TOGETHER
 from .ensemble import save_ensemble
 from .evaluate import FORMAT, Runs, ask_all, document_of, footprint_of
 from .gain import verdict
-from .hearing import Heard, Source, hear
+from .hearing import Heard, hear
 from .judged import Thresholds, Voice, agreement_matrix, figures_of
 from .labelled import Labelled, ask
 from .thresholds import chosen_by, thresholds_of_teachers

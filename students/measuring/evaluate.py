@@ -13,12 +13,13 @@ from teachers.models.folder import load_model
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
 from ..runs.best import validation_of
+from ..runs.run import Source
 from ..tasks.figure import LOOKS
 from ..tasks.task import Model
 from .by_row import gain_between, row_by_row, to_document
 from .footprint import footprint
 from .gain import verdict
-from .hearing import Heard, Source, hear
+from .hearing import Heard, hear
 from .judged import Thresholds, Voice, agreement_matrix, figures_of
 from .labelled import Labelled, ask
 from .mistakes import worst_mistakes

@@ -13,9 +13,10 @@ from teachers.soft_targets.combine.rules import align
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.transfer_set.transfer_set import TransferSet
 
+from ..runs.run import Source
 from ..tasks.figure import Figure, headline
 from .evaluate import FORMAT
-from .hearing import Source, hear
+from .hearing import hear
 from .judged import Voice, metered
 from .labelled import Labelled
 

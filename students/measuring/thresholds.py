@@ -9,7 +9,8 @@ from torch import Tensor
 
 from teachers.transfer_set.transfer_set import TransferSet
 
-from .hearing import Source, hear
+from ..runs.run import Source
+from .hearing import hear
 from .judged import Thresholds
 from .labelled import Labelled
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
+from ..runs.run import Source
 from ..tasks.figure import UNJUDGED
-from .hearing import Heard, Source, hear
+from .hearing import Heard, hear
 from .judged import Voice, agreement_matrix, beside
 from .labelled import Labelled
 
