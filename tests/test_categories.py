@@ -169,7 +169,7 @@ def test_a_model_of_another_dictionary_teaches_by_its_own(tmp_path: Path) -> Non
         sets[name] = prepare(config(tmp_path / name / "data.pq", INPUTS, id="id"), tmp_path / name / "out")
     assert sets["there"].columns[1].values != sets["here"].columns[1].values
     folder = model_of(sets["there"], tmp_path / "model")
-    common: dict[str, Any] = {"classes": sets["here"].classes, "trained": None, "trust": (), "device": "cpu"}
+    common: dict[str, Any] = {"space": sets["here"].space, "trained": None, "trust": (), "device": "cpu"}
     teacher = load_teacher(
         CheckpointTeacher(kind="checkpoint", path=str(folder)),
         columns=sets["here"].columns,
@@ -188,7 +188,7 @@ def test_a_model_that_never_saw_a_gap_does_not_teach_of_rows_with_gaps(prepared:
     pq.write_table(whole, tmp_path / "data.pq")
     other = prepare(config(tmp_path / "data.pq", ["age", "fare", "color", "member", INPUTS[-1]]), tmp_path / "out")
     teacher = CheckpointTeacher(kind="checkpoint", path=str(model_of(other, tmp_path / "model")))
-    given: dict[str, Any] = {"classes": prepared.classes, "trained": None, "trust": (), "device": "cpu"}
+    given: dict[str, Any] = {"space": prepared.space, "trained": None, "trust": (), "device": "cpu"}
     with pytest.raises(TeacherError, match="rows whose features are all there, and here some may be missing"):
         load_teacher(teacher, columns=prepared.columns, user_path=tmp_path, **given)
 
@@ -204,7 +204,7 @@ def test_a_function_is_told_what_codes_mean(prepared: TransferSet, tmp_path: Pat
         "    return np.stack([~is_red, is_red], 1).astype('float32')\n"
     )
     config = CallableTeacher(kind="callable", function="rules_of_mine:rule", output="logits")
-    given: dict[str, Any] = {"classes": prepared.classes, "trained": None, "trust": (), "device": "cpu"}
+    given: dict[str, Any] = {"space": prepared.space, "trained": None, "trust": (), "device": "cpu"}
     teacher = load_teacher(config, columns=prepared.columns, user_path=tmp_path, **given)
     rows = rows_of(prepared, "train")
     red = prepared.columns[1].values[0].index("red") + 2
@@ -223,7 +223,7 @@ def test_an_estimator_is_told_which_features_are_categories(prepared: TransferSe
         trusted=TRUSTED,
     )
     fit_sklearn(teacher, prepared, tmp_path)
-    given: dict[str, Any] = {"classes": prepared.classes, "trained": tmp_path, "trust": (), "device": "cpu"}
+    given: dict[str, Any] = {"space": prepared.space, "trained": tmp_path, "trust": (), "device": "cpu"}
     loaded = load_teacher(teacher, columns=prepared.columns, user_path=tmp_path, **given)
     ready = Preprocessor(teacher.preprocess, prepared.columns)
     train, test = rows_of(prepared, "train"), rows_of(prepared, "test")
