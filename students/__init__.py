@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
     from teachers.models.folder import LoadedModel
 
 
@@ -20,3 +23,14 @@ def load(folder: str | Path, *, trust: Sequence[str] = (), device: str = "cpu") 
     if trust:
         also_from(Path.cwd())
     return load_model(Path(folder), trust=trust, device=device, vouching="python")
+
+
+def canonical(model: "LoadedModel", table: "pa.Table") -> "dict[str, NDArray[Any]]":
+    """What `model` takes of a table with the columns of its source: `model(canonical(model, table))`.
+
+    Categories are coded by the model's own dictionaries. Raises RecipeError for columns that are not there, DataError for
+    a row that cannot be used.
+    """
+    from .delivering.source import canonical as of_table
+
+    return of_table(model.config, table)

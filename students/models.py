@@ -34,14 +34,16 @@ def small_conv_net(width: int = 8, *, num_classes: int, input_shape: Sequence[in
 
 
 def ensemble(
-    members: Sequence[Mapping[str, Any]], answer: AnswerName = "class_axis", *, num_classes: int, input_shape: Any
+    members: Sequence[Mapping[str, Any]],
+    answer: AnswerName = "class_axis",
+    *,
+    num_classes: int,
+    input_shape: Any,
+    num_codes: Sequence[int] = (),
 ) -> nn.Module:
     """Several networks as one: what they say together. `members`: {model, arguments} of each; `answer`: what they say."""
-    made = [
-        make_module(member["model"], member["arguments"], num_classes=num_classes, input_shape=input_shape)
-        for member in members
-    ]
-    return Ensemble(made, answer)
+    given = {"num_classes": num_classes, "input_shape": input_shape, "num_codes": num_codes}
+    return Ensemble([make_module(member["model"], member["arguments"], **given) for member in members], answer)
 
 
 class Ensemble(nn.Module):

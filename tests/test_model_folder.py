@@ -11,7 +11,7 @@ from teachers.models import folder
 from teachers.models.folder import ModelConfig, build_module, load_model, save_model
 from teachers.models.preprocess import Preprocessor
 from teachers.tasks.space import Space
-from teachers.transfer_set.transfer_set import Column
+from teachers.transfer_set.columns import Column
 from teachers.zoo import conv_net, mlp
 
 CLASSES = ("a", "b", "c")

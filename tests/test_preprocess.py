@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from teachers.config.preprocess import Normalise, Preprocess
 from teachers.errors import RecipeError
 from teachers.models.preprocess import Preprocessor
-from teachers.transfer_set.transfer_set import Column
+from teachers.transfer_set.columns import Column
 
 COLOUR = Column("image", "image", (6, 8, 3), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 GREY = Column("image", "image", (8, 8, 1), (0.5,), (0.25,))

@@ -14,7 +14,7 @@ from orchestrator.planning.rehearsed import Rehearsed
 from orchestrator.recipe.model import Recipe
 from teachers.preparing.sample import Sample
 from teachers.tasks.space import Space
-from teachers.transfer_set.transfer_set import Column
+from teachers.transfer_set.columns import Column
 from teachers.zoo import mlp
 
 IMAGE = Column("image", "image", (8, 8, 1), (0.5,), (0.5,))

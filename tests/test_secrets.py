@@ -29,7 +29,7 @@ from teachers.models.folder import ModelConfig, build_module, save_model
 from teachers.process import variables
 from teachers.process.log_lines import Carried
 from teachers.tasks.space import Space
-from teachers.transfer_set.transfer_set import Column
+from teachers.transfer_set.columns import Column
 
 ROOT = Path(__file__).parents[1]
 VALUE = "hush-0123456789"

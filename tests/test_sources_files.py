@@ -151,15 +151,17 @@ def test_another_delimiter_is_guessed_told_and_taken(tmp_path: Path, delimiter: 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        (("red", "blue"), r"'color' is string \('red', 'blue'\), which is no number; .*a column of 0 and 1 for each"),
-        (("red", "red", "blue", "7"), "a column of 0 and 1"),
-        (("$5", "$1"), "write plain numbers, 1234.5"),
+        (("$5", "$1"), "write plain numbers, 1234.5; {column: color, as: category} takes it for names"),
+        (("2026-11-29", "2026-11-30"), "looks like dates; say {column: color, as: date, unit: days}"),
+        (("29.11.2026", "30.11.2026"), "looks like dates"),
         (("1.png", "2.JPG"), "images are struct<bytes, path>"),
-        (('"3,5"', '"2,1"'), "write plain numbers"),
+        (('"3,5"', '"2,1"'), "looks like numbers; say {column: color, decimal: ','}"),
+        (('"1,234.5"', '"2,100"'), "say {column: color, thousands: ','}"),
+        (('"1.234,5"', '"2.100,0"'), "say {column: color, decimal: ',', thousands: '.'}"),
         (("", ""), "none of the 60 rows that were looked at has a value|'color' is string"),
     ],
 )
-def test_a_word_is_no_number_and_the_message_says_what_can_be_done(
+def test_text_that_is_no_name_is_asked_about_and_the_message_says_what_can_be_done(
     tmp_path: Path, values: tuple[str, ...], said: str
 ) -> None:
     rows = [f"{values[row % len(values)]},{'uv'[row % 2]}" for row in range(ROWS)]

@@ -23,15 +23,10 @@ from teachers.preparing.moments import mean_and_std, moments
 from teachers.preparing.prepare import prepare
 from teachers.preparing.segments import rows_per_part
 from teachers.preparing.splits import quotas, row_hashes, sample_keys, split_numbers
-from teachers.transfer_set.transfer_set import (
-    NAME,
-    SPLITS,
-    Column,
-    TransferSet,
-    content_hash,
-    segment_digest,
-)
+from teachers.transfer_set.columns import Column, content_hash
+from teachers.transfer_set.transfer_set import NAME, SPLITS, TransferSet, segment_digest
 
+NUMBERS, IMAGES = Column("x", "number", (1,), (), ()), Column("x", "image", (1, 1, 1), (), ())
 FASHION = Path(__file__).parents[2] / "shared" / "data" / "fashion_mnist"
 
 
@@ -112,7 +107,7 @@ def test_mean_and_std_are_of_the_training_rows(tmp_path):
 def test_a_constant_feature_has_std_one():
     values = np.full((7, 2), 0.1, np.float32)
     values[:, 1] = np.arange(7)
-    halves = [moments(values[:3], "number"), moments(values[3:], "number")]
+    halves = [moments(values[:3], NUMBERS), moments(values[3:], NUMBERS)]
     mean, std = mean_and_std(halves)
     assert std == (1.0, 2.0) and mean == pytest.approx((0.1, 3.0))
 
@@ -120,16 +115,16 @@ def test_a_constant_feature_has_std_one():
 def test_how_rows_are_cut_and_ordered_changes_no_bit_of_mean_and_std():
     generator = np.random.default_rng(0)
     values = (generator.normal(size=(3000, 400)) * generator.lognormal(0, 3, 400)).astype(np.float32)
-    whole = mean_and_std([moments(values, "number")])
+    whole = mean_and_std([moments(values, NUMBERS)])
     pieces = np.split(generator.permutation(values), [1, 700, 2100])
-    assert mean_and_std([moments(piece, "number") for piece in pieces]) == whole
+    assert mean_and_std([moments(piece, NUMBERS) for piece in pieces]) == whole
     np.testing.assert_allclose(whole, [values.mean(0, np.float64), values.std(0, dtype=np.float64)], rtol=1e-10)
 
 
 @pytest.mark.parametrize("values", [[3e38, -3e38, 1e-45], [1e-45, 0, 0], [1 + 2**-23, 1, 1]])
 def test_sums_of_the_largest_and_the_smallest_numbers_are_exact(values):
     column = np.array(values, np.float32)[:, None]
-    (mean,), (std,) = mean_and_std([moments(column, "number")])
+    (mean,), (std,) = mean_and_std([moments(column, NUMBERS)])
     exact = [Fraction(float(value)) for value in column[:, 0]]
     variance = sum(x * x for x in exact) / 3 - (sum(exact) / 3) ** 2
     assert mean == pytest.approx(float(sum(exact) / 3), rel=1e-11, abs=0)
@@ -138,7 +133,7 @@ def test_sums_of_the_largest_and_the_smallest_numbers_are_exact(values):
 
 def test_image_moments_are_of_value_over_255():
     images = np.random.default_rng(0).integers(0, 256, (20, 5, 4, 3), dtype=np.uint8)
-    mean, std = mean_and_std([moments(images[:9], "image"), moments(images[9:], "image")])
+    mean, std = mean_and_std([moments(images[:9], IMAGES), moments(images[9:], IMAGES)])
     np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), rtol=1e-10)
     np.testing.assert_allclose(std, (images / 255).std((0, 1, 2)), rtol=1e-10)
 

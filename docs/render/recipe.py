@@ -25,7 +25,7 @@ class Page:
 
 PAGES: dict[str, Page] = {
     "transfer-set": Page(
-        "The transfer set", ("TransferSetConfig", "*Source", "SplitConfig", "SplitFiles", "LabelledRows")
+        "The transfer set", ("TransferSetConfig", "InputColumn", "*Source", "SplitConfig", "SplitFiles", "LabelledRows")
     ),
     "teachers": Page("Teachers", ("*Teacher", "TeacherRequire"), all_of="Every teacher"),
     "students": Page("Students", ("StudentConfig", "ControlTrain", "Require")),

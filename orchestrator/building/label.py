@@ -93,10 +93,17 @@ def label_stages(
 ) -> tuple[dict[str, Stage], dict[str, str]]:
     """By segment: the stages to build, and the keys of those that a live teacher spares."""
     statistics = digest_of([[column.name, list(column.mean), list(column.std)] for column in transfer_set.columns])
+    lacking = [
+        [column.name, list(column.mean), *([count > 0 for count in each] for each in (column.missing, column.unknown))]
+        for column in transfer_set.columns
+        if column.can_lack
+    ]
+    lacks = digest_of(lacking) if lacking else None
     classes, answer = list(transfer_set.classes), transfer_set.space.answer
     stages, live = {}, {}
     for segment in transfer_set.segments:
-        stage = keys.label_stage(config, name, (segment.name, segment.digest), weights, classes, statistics, answer)
+        rows = segment.name, segment.digest
+        stage = keys.label_stage(config, name, rows, weights, classes, statistics, answer, lacks)
         if config.mode == "live" and segment.split == "train":
             live[segment.name] = stage.key
         else:

@@ -62,6 +62,8 @@ def predict(
     )
     if output is not None:
         click.echo(f"wrote {done.num_rows:,} rows to {output}")
+    for name, rows in done.unknown.items():
+        click.echo(f"{name}: {rows:,} of {done.num_rows:,} rows have a value that no training row had", err=True)
     if done.num_bad:
         click.echo(f"{done.num_bad:,} of {done.num_rows:,} rows have no prediction", err=True)
         sys.exit(SOME_BAD)

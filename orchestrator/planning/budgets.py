@@ -55,6 +55,13 @@ def row_notes(recipe: Recipe, seen: Look, rows: Rows | None) -> Iterator[str]:
             f"{len(seen.bad)} of the rows that were looked at cannot be used, and {then} ({position}: {reason}); mend them, or "
             f"see transfer_set.on_bad_row"
         )
+    said = {each.column for each in recipe.transfer_set.input_columns if each.as_ is not None}
+    guessed = [name for column in seen.columns for name in column.names if name not in said]
+    if guessed:
+        yield (
+            f"transfer_set.inputs: {', '.join(map(repr, guessed))} {'is a category' if len(guessed) == 1 else 'are categories'}, being "
+            f"text, truth values or dictionaries; `as:` says otherwise"
+        )
     for name in seen.copies:
         yield (
             f"transfer_set.inputs: {name!r} has the value of the label in every row that was looked at; if it is made of the "

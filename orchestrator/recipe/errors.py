@@ -91,7 +91,9 @@ def _fields_at(model: Any, loc: Sequence[str | int]) -> list[str]:
     at = _models(model)
     for part in loc:
         at = _step(at, part)
-    return list(at.model_fields) if isinstance(at, type) and issubclass(at, BaseModel) else []
+    if not (isinstance(at, type) and issubclass(at, BaseModel)):
+        return []
+    return [field.alias or name for name, field in at.model_fields.items()]
 
 
 def _step(at: Any, part: str | int) -> Any:

@@ -113,9 +113,14 @@ def mistakes(report: Mapping[str, Any], found: Sequence[Mapping[str, Any]], shar
 
 
 def _values(report: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
-    """`width 3.1, height 2` where the recipe names as many columns as there are values, else the bare numbers."""
+    """`width 3.1, height 2` where the names are known or the recipe names as many columns as there are values, else the values."""
     inputs = report["recipe"]["transfer_set"]["inputs"]
-    named = isinstance(inputs, list) and len(inputs) == shown["of"]
-    numbers = [f"{value:.4g}" for value in shown["values"]]
-    told = [f"{name} {number}" for name, number in zip(inputs, numbers, strict=False)] if named else numbers
-    return ", ".join(told) + (f" and {shown['of'] - len(numbers)} more" if shown["of"] > len(numbers) else "")
+    given = [each if isinstance(each, str) else each["column"] for each in inputs] if isinstance(inputs, list) else []
+    names = shown.get("names") or (given if len(given) == shown["of"] else [])
+    values = [_value(value) for value in shown["values"]]
+    told = [f"{name} {value}" for name, value in zip(names, values, strict=False)] if names else values
+    return ", ".join(told) + (f" and {shown['of'] - len(values)} more" if shown["of"] > len(values) else "")
+
+
+def _value(value: float | str | None) -> str:
+    return "missing" if value is None else value if isinstance(value, str) else f"{value:.4g}"

@@ -24,6 +24,7 @@ from teachers.tasks.labels import per_name
 from teachers.transfer_set.transfer_set import SPLITS, TransferSet
 
 from .cautions import cautions
+from .columns import about_columns
 from .comparison import comparison_of
 from .environment import environment
 from .fairness import about_augmentation, about_controls, about_labels
@@ -254,7 +255,7 @@ def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
         told.append(
             f"{bad} rows could not be used and were dropped, first: {'; '.join(counted['first_bad_rows'][:3])}."
         )
-    told += _about_duplicates(counted)
+    told += [*about_columns(counted), *_about_duplicates(counted)]
     if divided := counted["stratified"]:
         named = ", ".join(divided[:5]) + (f" and {len(divided) - 5} more" if len(divided) > 5 else "")
         why = "" if recipe["transfer_set"]["split"]["stratify"] else "; each would have missed a split"

@@ -28,6 +28,7 @@ from teachers.config.task import TaskName
 from . import plots
 from .by_class import class_table, confusions, mistakes
 from .by_value import pictures, value_table
+from .columns import column_table
 from .comparison import page_table
 from .headline import about_units, curves_of, deep_link, learners, means_of, percent, remarks, spread, task_of
 from .study_page import Plot, study_page
@@ -85,6 +86,7 @@ def page(report: Mapping[str, Any]) -> str:
         learners=learners(report),
         remarks=remarks(report),
         judged=dict(_judged(report)),
+        columns=column_table(report["transfer_set"]),
         compared=page_table(report["comparison"]),
         together=dict(_cohort_plots(report)),
         study=study_page(report["search"]) if "search" in report else None,

@@ -63,8 +63,13 @@ def label_stage(
     classes: list[str],
     statistics: str,
     answer: AnswerName = "class_axis",
+    lacks: str | None = None,
 ) -> Stage:
-    """`segment`: (name, digest); `statistics`: digest of the columns' mean and std, which `normalise: auto` uses."""
+    """`segment`: (name, digest); `statistics`: digest of the columns' mean and std, which `normalise: auto` uses.
+
+    `lacks`: of these and of what training rows lack, which decide what becomes of categories and of missing numbers; None
+    where there are neither.
+    """
     left_out = DECIDES_NOTHING | {"train", "weights", "path", "class_map", "seed", "allow_pickle", "trusted"}
     if config.kind == "callable":  # it gets canonical inputs, and is its code
         left_out |= {"preprocess"}
@@ -80,6 +85,8 @@ def label_stage(
         and not config.preprocess.function
     ):
         inputs["statistics of the training rows"] = statistics
+    if config.kind in ("module", "sklearn") and not config.preprocess.function and lacks is not None:
+        inputs["what training rows lack"] = lacks
     return Stage("label", name, decided_by, inputs, part=segment[0])
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from teachers.config.preprocess import Preprocess
+from teachers.config.preprocess import NetworkPreprocess, Preprocess
 from teachers.config.resources import Resources
 from teachers.config.strict import Config, ImportString, Name
 
@@ -30,7 +30,7 @@ class MemberConfig(Config):
     """Keyword arguments of the model; `${NAME}` in them is a variable of the environment."""
     files: list[str] = []
     """Files and folders that the model reads; they count by content, as does an argument that is a path."""
-    preprocess: Preprocess = Preprocess()
+    preprocess: NetworkPreprocess = Preprocess()
     """From canonical inputs to what this member takes."""
     train: MemberTrain = MemberTrain()
     """What it trains otherwise than its cohort; not where members share a trunk."""

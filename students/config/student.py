@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from teachers.config.bars import Bars
-from teachers.config.preprocess import Preprocess
+from teachers.config.preprocess import NetworkPreprocess, Preprocess
 from teachers.config.resources import Resources
 from teachers.config.strict import Config, ImportString, tag_or
 from teachers.config.teacher import CombineName
@@ -244,7 +244,7 @@ class StudentConfig(Config):
     """Keyword arguments of the model; `${NAME}` in them is a variable of the environment."""
     files: list[str] = []
     """Files and folders that the model reads; they count by content, as does an argument that is a path."""
-    preprocess: Preprocess = Preprocess()
+    preprocess: NetworkPreprocess = Preprocess()
     """From canonical inputs to what this student takes."""
     teachers: list[str] = Field(min_length=1)
     """Teachers, or other students: then those are its assistants."""

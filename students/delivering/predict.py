@@ -3,8 +3,9 @@
 Knows nothing of the command line.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,10 +23,14 @@ from .thresholds import thresholds_beside
 
 @dataclass(frozen=True)
 class Predicted:
-    """How many rows there were, and how many of them have no prediction."""
+    """How many rows there were, and how many of them have no prediction.
+
+    `unknown`: by category, rows with a value that no training row had.
+    """
 
     num_rows: int
     num_bad: int
+    unknown: Mapping[str, int] = field(default_factory=dict)
 
 
 def predict_file(
@@ -55,10 +60,16 @@ def predict_file(
     schema = schema_for(space, probabilities=probabilities)
     thresholds = thresholds_beside(folder, space.names)
     num_rows = num_bad = 0
+    unknown: Counter[str] = Counter()
+
+    def read() -> Iterator[Rows]:
+        for rows in rows_of(source, model.config, inputs):
+            unknown.update(rows.unknown)
+            yield rows
 
     def counted() -> Iterator[pa.RecordBatch]:
         nonlocal num_rows, num_bad
-        for batch, why in predict(model, rows_of(source, model.config, inputs), schema, thresholds):
+        for batch, why in predict(model, read(), schema, thresholds):
             num_rows, num_bad = num_rows + batch.num_rows, num_bad + len(why)
             for line in why:
                 tell_bad(line)
@@ -66,11 +77,11 @@ def predict_file(
 
     if output is not None:
         write_table(output, schema, counted())
-        return Predicted(num_rows, num_bad)
+        return Predicted(num_rows, num_bad, +unknown)
     for batch in counted():
         for row in batch.to_pylist():
             write_line(json_line(row))
-    return Predicted(num_rows, num_bad)
+    return Predicted(num_rows, num_bad, +unknown)
 
 
 def schema_for(space: Space, *, probabilities: bool = False) -> pa.Schema:

@@ -4,7 +4,7 @@ Knows nothing of networks, or of what becomes of the answers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from teachers.config.transfer_set import ImageFolderSource, Source, TransferSetConfig
-from teachers.errors import RecipeError, StoreError
+from teachers.errors import DataError, RecipeError, StoreError
 from teachers.models.folder import ModelConfig
 from teachers.preparing.canonical import InputPlan, decode
+from teachers.preparing.categories import Dictionaries, with_codes
 from teachers.preparing.look import LOOKED_AT
 from teachers.preparing.refit import refitted
+from teachers.preparing.scalars import How
 from teachers.sources import FORMATS, File, chunks_of, files_of, read, schema_of
-from teachers.sources.files import Batch, delimiter_in, walked
+from teachers.sources.files import Batch, delimiter_in, plain, walked
 from teachers.sources.folders import SUFFIXES as IMAGES
+from teachers.transfer_set.columns import UNKNOWN
 
 from .columns import columns_for
 
@@ -34,12 +37,14 @@ KINDS = {suffix: kind for kind, known in FORMATS.items() for suffix in known.suf
 class Rows:
     """Some rows of a source in their order: `ids` of all, and why some cannot be used, by place among these.
 
-    `inputs`: of the others, canonical, `{column: [rows, ...]}`.
+    `inputs`: of the others, canonical, `{column: [rows, ...]}`. `unknown`: by category, how many of these have a value that no
+    training row had.
     """
 
     ids: Sequence[str]
     bad: Mapping[int, str]
     inputs: Mapping[str, NDArray[Any]]
+    unknown: Mapping[str, int] = field(default_factory=dict)
 
 
 def rows_of(path: Path, config: ModelConfig, given: Sequence[str] = ()) -> Iterator[Rows]:
@@ -57,6 +62,7 @@ def rows_of(path: Path, config: ModelConfig, given: Sequence[str] = ()) -> Itera
     sources = columns_for(plans, found, given, files[0].title)
     names = list(dict.fromkeys(name for columns in sources for name in columns))
     files = [replace(file, columns=tuple(names)) for file in files]  # what else lies in an archive does not count
+    dictionaries = _dictionaries(config)
     sample = _sample(files, names)
     if sample is not None:
         plans = [refitted(plan, columns, sample) for plan, columns in zip(plans, sources, strict=True)]
@@ -65,9 +71,32 @@ def rows_of(path: Path, config: ModelConfig, given: Sequence[str] = ()) -> Itera
         for batch in read(chunk, names, ROWS_AT_ONCE):
             waiting += batch.bad
             if batch.positions:
-                yield _decoded(batch, plans, files[0].root, waiting)
+                yield _decoded(batch, plans, dictionaries, files[0].root, waiting)
         if waiting:
             yield Rows([at for at, _ in waiting], {row: why for row, (_, why) in enumerate(waiting)}, {})
+
+
+def canonical(config: ModelConfig, table: pa.Table, given: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    """The rows of a table with the source's columns as the model takes them, `{column: [rows, ...]}`, in their order.
+
+    `given`: as in `rows_of`. Raises RecipeError for columns that are not there or hold something else, DataError that
+    names the first row which cannot be used.
+    """
+    plans = plans_of(config)
+    sources = columns_for(plans, table.column_names, given, "the table")
+    names = list(dict.fromkeys(name for columns in sources for name in columns))
+    batch = plain(table.select(names).combine_chunks().to_batches()[0])
+    plans = [refitted(plan, columns, batch.slice(0, LOOKED_AT)) for plan, columns in zip(plans, sources, strict=True)]
+    inputs, bad = decode(batch, plans, None)
+    if bad:
+        row = min(bad)
+        raise DataError(f"{len(bad):,} of {batch.num_rows:,} rows cannot be used, the first is row {row}: {bad[row]}")
+    return with_codes(inputs, _dictionaries(config))
+
+
+def _dictionaries(config: ModelConfig) -> Dictionaries:
+    columns = config.preprocess["columns"]
+    return {column["name"]: column["values"] for column in columns if column["kind"] == "category"}
 
 
 def plans_of(config: ModelConfig) -> list[InputPlan]:
@@ -78,18 +107,16 @@ def plans_of(config: ModelConfig) -> list[InputPlan]:
         raise StoreError(
             f"config.json: `inputs` does not say how columns are made ({error}); export the model again"
         ) from None
-    columns = config.preprocess["columns"]
-    return plans or [
-        InputPlan(
-            column["name"],
-            column["kind"],
-            (column["name"],),
-            None if column["kind"] == "image" else tuple(column["shape"]),
-            tuple(column["shape"]),
-            wide=True,  # rounds nothing
-        )
-        for column in columns
-    ]
+    return plans or [_plan_of(column) for column in config.preprocess["columns"]]
+
+
+def _plan_of(column: Mapping[str, Any]) -> InputPlan:
+    shape = tuple(column["shape"])
+    if column["kind"] == "category":
+        names = tuple(column["names"])
+        return InputPlan(column["name"], "category", names, (), shape, how=(How(missing=True),) * len(names))
+    raw = None if column["kind"] == "image" else shape
+    return InputPlan(column["name"], column["kind"], (column["name"],), raw, shape, wide=True)  # rounds nothing
 
 
 def _files(path: Path, *, takes_images: bool) -> list[File]:
@@ -131,7 +158,13 @@ def _sample(files: Sequence[File], names: Sequence[str]) -> pa.RecordBatch | Non
     return None
 
 
-def _decoded(batch: Batch, plans: Sequence[InputPlan], root: Path | None, waiting: list[tuple[str, str]]) -> Rows:
+def _decoded(
+    batch: Batch,
+    plans: Sequence[InputPlan],
+    dictionaries: Dictionaries,
+    root: Path | None,
+    waiting: list[tuple[str, str]],
+) -> Rows:
     """A batch, and of `waiting` (rows that could not be parsed) those that stand before its rows in the file."""
     inputs, wrong = decode(batch.data, plans, root)
     ids: list[str] = []
@@ -146,7 +179,14 @@ def _decoded(batch: Batch, plans: Sequence[InputPlan], root: Path | None, waitin
     if wrong:
         good = np.setdiff1d(np.arange(len(batch.positions)), np.fromiter(wrong, np.int64, len(wrong)))
         inputs = {name: values[good] for name, values in inputs.items()}
-    return Rows(ids, bad, inputs)
+    inputs = with_codes(inputs, dictionaries)
+    unknown = {
+        name: int(count)
+        for plan in plans
+        if plan.kind == "category"
+        for name, count in zip(plan.sources, (inputs[plan.name] == UNKNOWN).sum(axis=0), strict=True)
+    }
+    return Rows(ids, bad, inputs, unknown)
 
 
 def _row(position: str) -> int:

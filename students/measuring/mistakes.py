@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from teachers.transfer_set.transfer_set import Column
+from teachers.transfer_set.columns import FIRST, MISSING, UNKNOWN, Column
 
 from ..tasks.task import Model
 from .judged import Voice
@@ -25,12 +26,14 @@ VALUES = 16
 def worst_mistakes(voice: Voice, together: Tensor, rows: Labelled) -> list[dict[str, Any]]:
     """Rows of which `voice` is most wrong: id, what is said and what is so, and what the row looks like.
 
-    `inputs` holds of each column the first `values`, or the image as `png` in base64 (not larger than 96 pixels).
+    `inputs` holds of each column the first `values` (null: missing; of categories their text) and their `names`, or the image as
+    `png` in base64 (not larger than 96 pixels).
     """
     model = Model([voice.said], voice.sure, [voice.thresholds])
     found = rows.task.mistakes(model, together, rows.labels, rows.space, SHOWN)
     places = [rows.place(number) for number, _ in found]
     inputs = [rows.transfer_set.inputs(segment, row, 1) for segment, row in places]
+    made_of = {made["name"]: made["sources"] for made in rows.transfer_set.made_of}
     brightest = {
         column.name: max((int(each[column.name].max()) for each in inputs), default=0)
         for column in rows.transfer_set.columns
@@ -40,16 +43,28 @@ def worst_mistakes(voice: Voice, together: Tensor, rows: Labelled) -> list[dict[
         {
             "id": rows.transfer_set.ids(segment)[row].as_py(),
             **wrong,
-            "inputs": [_looks(column, shown[column.name][0], brightest) for column in rows.transfer_set.columns],
+            "inputs": [
+                _looks(column, shown[column.name][0], brightest, made_of.get(column.name, ()))
+                for column in rows.transfer_set.columns
+            ],
         }
         for (_, wrong), (segment, row), shown in zip(found, places, inputs, strict=True)
     ]
 
 
-def _looks(column: Column, value: NDArray[Any], brightest: dict[str, int]) -> dict[str, Any]:
+def _looks(column: Column, value: NDArray[Any], brightest: dict[str, int], made_of: Sequence[str]) -> dict[str, Any]:
     if column.kind == "image":
         return {"column": column.name, "png": _png(value, brightest[column.name])}
-    return {"column": column.name, "values": value[:VALUES].tolist(), "of": len(value)}
+    if column.kind == "category":
+        said = [_category(int(code), known) for code, known in zip(value, column.values, strict=True)]
+        return {"column": column.name, "names": list(column.names)[:VALUES], "values": said[:VALUES], "of": len(said)}
+    numbers = [None if np.isnan(number) else number for number in value[:VALUES].tolist()]
+    names = {"names": list(made_of)[:VALUES]} if len(made_of) == len(value) > 1 else {}
+    return {"column": column.name, **names, "values": numbers, "of": len(value)}
+
+
+def _category(code: int, known: Sequence[str]) -> str | None:
+    return {MISSING: None, UNKNOWN: "unknown"}[code] if code < FIRST else known[code - FIRST]
 
 
 def _png(pixels: NDArray[np.uint8], brightest: int) -> str:

@@ -73,6 +73,7 @@ class Stepper:
             run.arguments,
             num_classes=self.space.width,
             input_shape=preprocessor.input_shape,
+            num_codes=preprocessor.num_codes,
         )
         self.module.to(session.device).train()
         self.preprocessor = preprocessor

@@ -13,7 +13,11 @@ LONGEST_NAME = 64
 NAME_PATTERN = rf"^[A-Za-z][A-Za-z0-9_-]{{0,{LONGEST_NAME - 1}}}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """Of a recipe, and of everything in it that has one: a part of folders, figures and `cohort.member`."""
-IN_WORDS = {NAME_PATTERN: f"a name begins with a letter and has letters, digits, _ and -, at most {LONGEST_NAME}"}
+DELIMITER_PATTERN = r"^(auto|[^\n\r\"])$"
+IN_WORDS = {
+    NAME_PATTERN: f"a name begins with a letter and has letters, digits, _ and -, at most {LONGEST_NAME}",
+    DELIMITER_PATTERN: "a delimiter is one character, or `auto`",
+}
 """What a pattern asks for, for people."""
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from .bars import Bars
-from .preprocess import HOW_IT_WAS_FED, Preprocess
+from .preprocess import HOW_IT_WAS_FED, Preprocess, of_a_network, of_an_estimator
 from .resources import Resources
 from .strict import Config, ImportString
 from .training import TrainConfig
@@ -96,6 +96,7 @@ class ModuleTeacher(TeacherCommon):
 
     @model_validator(mode="after")
     def is_told_how_it_was_fed(self) -> Self:
+        of_a_network(self.preprocess)
         if self.weights is not None and not self.preprocess.is_stated:
             raise ValueError(f"`weights` are given, so say how they were fed when they were trained: {HOW_IT_WAS_FED}")
         return self
@@ -142,6 +143,7 @@ class SklearnTeacher(TeacherCommon):
 
     @model_validator(mode="after")
     def is_fed_as_it_was_made(self) -> Self:
+        of_an_estimator(self.preprocess)
         if self.weights is not None and not self.preprocess.is_stated:
             object.__setattr__(self, "preprocess", self.preprocess.as_made())  # whether that will do, the file says
         return self

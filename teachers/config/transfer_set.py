@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from .strict import Config, ImportString
+from .inputs import InputColumn, Inputs
+from .strict import DELIMITER_PATTERN, Config, ImportString
 from .task import TaskName
 
 FitName = Literal["squash", "crop", "pad"]
@@ -37,13 +38,13 @@ class ImageFolderSource(Config):
 
 
 class CsvSource(Config):
-    """CSV with a header: numeric features, one record a row."""
+    """CSV with a header, one record a row."""
 
     kind: Literal["csv"]
     path: str
     """A file or a folder."""
-    delimiter: str = Field(",", min_length=1, max_length=1)
-    """Between two values: `";"`, `"\\t"`."""
+    delimiter: str = Field(",", pattern=DELIMITER_PATTERN)
+    """Between two values: `";"`, `"\\t"`; `auto`: what parts each file's header into the columns that the recipe names."""
 
 
 class JsonLinesSource(Config):
@@ -168,8 +169,8 @@ class TransferSetConfig(Config):
 
     source: Source
     """Where the rows come from."""
-    inputs: str | list[str]
-    """Input column, or several; numeric scalar columns are joined into one column `features`."""
+    inputs: Inputs
+    """Input column, or several: names, or mappings that say how a column is read. Numeric scalar columns are joined into one column `features`, categories into one column `categories`."""
     label: str | Annotated[list[str], Field(min_length=1)] | None
     """Column of the class, or of the number; several columns: numbers, or classes that each hold (1) or not (0); null: no row has a label."""
     label_separator: str | None = Field(None, min_length=1)
@@ -205,6 +206,16 @@ class TransferSetConfig(Config):
     def labels(self) -> list[str]:
         """The columns of the label."""
         return [] if self.label is None else [self.label] if isinstance(self.label, str) else self.label
+
+    @property
+    def input_columns(self) -> tuple[InputColumn, ...]:
+        """Every input column, with what is said of it."""
+        given = [self.inputs] if isinstance(self.inputs, str) else self.inputs
+        return tuple(InputColumn(column=each) if isinstance(each, str) else each for each in given)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(each.column for each in self.input_columns)
 
     @property
     def stratifies(self) -> Literal["no", "missing", "all"]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,13 +26,14 @@ from ..errors import RecipeError, TeacherError
 from ..process.variables import resolved
 from ..storage import seal
 from ..tasks.space import Space
-from ..transfer_set.transfer_set import Column
+from ..transfer_set.columns import Column
 from ..users_code import imports
 from ..users_code.calls import calling
 from . import estimators
 from .asking import asked_until_answered
 from .folder import LoadedModel, ModelConfig, build_module, load_model, read_config, read_safetensors
 from .preprocess import Preprocessor
+from .recode import Recoding
 from .state import load_state
 
 Scores = np.ndarray | Tensor
@@ -85,11 +86,11 @@ def load_teacher(
     if isinstance(config, ModuleTeacher):
         found = _module(config, columns, space, trained, trust, device)
     elif isinstance(config, CheckpointTeacher):
-        found = _network(load_model(trained or Path(config.path), trust=trust, device=device), "logits")
+        found = _checkpoint(load_model(trained or Path(config.path), trust=trust, device=device), columns)
     elif isinstance(config, SklearnTeacher):
         found = _sklearn(config, columns, space.names, trained)
     else:
-        found = _callable(config, space.names)
+        found = _callable(config, space.names, columns)
     output = "values" if space.answer == "values" else found.output
     return replace(found, answer=space.answer, output=output)
 
@@ -184,7 +185,8 @@ def _module(
         return _network(load_model(trained, trust=[*trust, *named], device=device), config.output)
     names = tuple(config.classes or space.names)
     preprocessor = Preprocessor(config.preprocess, columns)
-    module = build_module(config.model, config.arguments, num_classes=len(names), input_shape=preprocessor.input_shape)
+    shapes: dict[str, Any] = {"input_shape": preprocessor.input_shape, "num_codes": preprocessor.num_codes}
+    module = build_module(config.model, config.arguments, num_classes=len(names), **shapes)
     load_state(module, _weights(config), str(config.weights), TeacherError)
     about = ModelConfig(config.model, config.arguments, Space(space.task, names), preprocessor.resolved())
     return _network(LoadedModel(module.to(device), about, preprocessor), config.output)
@@ -192,6 +194,12 @@ def _module(
 
 def _network(model: LoadedModel, output: OutputKind) -> LoadedTeacher:
     return LoadedTeacher(model.config.classes, output, model)
+
+
+def _checkpoint(model: LoadedModel, columns: Sequence[Column]) -> LoadedTeacher:
+    """A model folder, whose categories have a dictionary of their own."""
+    recoded, found = Recoding(model.preprocessor.columns, columns), _network(model, "logits")
+    return replace(found, forward=lambda batch: found(recoded(batch)))
 
 
 def _weights(config: ModuleTeacher) -> dict[str, Tensor]:
@@ -235,6 +243,7 @@ def _sklearn(
         else estimators.class_names(estimator.classes_, config.classes, classes)
     )
     preprocessor = Preprocessor(config.preprocess, columns)
+    estimators.check_takes_nan(estimator, config, columns)
 
     def forward(batch: Batch) -> Scores:
         features = estimators.flat(preprocessor, batch)
@@ -245,10 +254,12 @@ def _sklearn(
     return LoadedTeacher(names, config.output, forward)
 
 
-def _callable(config: CallableTeacher, classes: tuple[str, ...]) -> LoadedTeacher:
+def _callable(config: CallableTeacher, classes: tuple[str, ...], columns: Sequence[Column]) -> LoadedTeacher:
     function, arguments = imports.load(config.function), resolved(config.arguments)
     if not callable(function):
         raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")
+    if "columns" in imports.parameters(function) and "columns" not in arguments:
+        arguments = {**arguments, "columns": tuple(columns)}  # what the codes of its categories mean
 
     def ask(batch: Batch) -> Scores:
         with calling("function", config.function):

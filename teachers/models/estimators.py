@@ -18,6 +18,7 @@ from ..config.teacher import SklearnTeacher
 from ..errors import RecipeError, TeacherError
 from ..storage import seal
 from ..transfer_set.class_names import as_number, name_of, places_of
+from ..transfer_set.columns import Column
 from ..transfer_set.transfer_set import TransferSet
 from ..users_code import imports
 from ..users_code.calls import calling
@@ -27,6 +28,9 @@ from .preprocess import Preprocessor
 FORMAT = 1
 MODEL = "model.skops"
 ABOUT = "teacher.json"
+
+CATEGORY_KEYWORDS = ("categorical_feature", "cat_features")
+"""Of `fit`, by which LightGBM and CatBoost are told which features are categories."""
 
 SKLEARN_TYPES = {
     "sklearn.calibration._CalibratedClassifier",
@@ -54,8 +58,11 @@ def fit_sklearn(config: SklearnTeacher, transfer_set: TransferSet, folder: Path)
         transfer_set = transfer_set.of_classes(config.classes)
     features, labels = _labelled_rows(config, transfer_set)
     present, numbers = np.unique(labels, return_inverse=True)  # 0 to K - 1 without a gap, as many estimators want them
+    estimator = make_estimator(config)
+    check_takes_nan(estimator, config, transfer_set.columns)
+    told = categories_told(estimator, config, Preprocessor(config.preprocess, transfer_set.columns))
     with calling("model", str(config.model)):
-        estimator = make_estimator(config).fit(features, numbers)
+        estimator = estimator.fit(features, numbers, **told)
     _check_fitted(estimator, str(config.model))
     _use_cpus(estimator, config, 1)  # how many there were is no part of what it has learnt
     payload = canonical_skops(skops.io.dumps(estimator))
@@ -171,6 +178,46 @@ def make_estimator(config: SklearnTeacher) -> Any:
         raise RecipeError(f"{config.model} gives a {type(estimator).__name__}, which is no estimator: no {lacking[0]}")
     _use_cpus(estimator, config, config.resources.cpus)
     return estimator
+
+
+def check_takes_nan(estimator: Any, config: SklearnTeacher, columns: Sequence[Column]) -> None:
+    """Raise RecipeError where an estimator would get NaN, and says of itself that it takes none."""
+    from sklearn.utils import get_tags
+
+    kept = config.preprocess.missing == "keep" and any(column.kind == "number" and column.missing for column in columns)
+    native = config.preprocess.categories == "native" and any(column.kind == "category" for column in columns)
+    if config.preprocess.function is not None or not (kept or native):
+        return
+    try:
+        takes_nan = get_tags(estimator).input_tags.allow_nan
+    except AttributeError:  # it says nothing
+        return
+    if not takes_nan:
+        key, cure = ("missing: keep", "missing: mean") if kept else ("categories: native", "categories: one_hot")
+        raise RecipeError(
+            f"preprocess: `{key}` gives NaN, which {type(estimator).__name__} does not take; say `{cure}`, or choose an "
+            f"estimator that does (HistGradientBoostingClassifier, LightGBM, XGBoost)"
+        )
+
+
+def categories_told(estimator: Any, config: SklearnTeacher, preprocessor: Preprocessor) -> dict[str, Any]:
+    """Tell an estimator which of its features are categories; keywords of its `fit`, where it is told there.
+
+    Raises RecipeError where `categories: native` asks for that and it takes no such list.
+    """
+    if config.preprocess.categories != "native" or not preprocessor.categorical_positions:
+        return {}
+    places = list(preprocessor.categorical_positions)
+    if "categorical_features" in estimator.get_params(deep=False):
+        estimator.set_params(categorical_features=places)
+        return {}
+    keyword = next((name for name in CATEGORY_KEYWORDS if name in inspect.signature(estimator.fit).parameters), None)
+    if keyword is None:
+        raise RecipeError(
+            f"preprocess: `categories: native` is of estimators that are told which features are categories, and "
+            f"{type(estimator).__name__} is not; say `ordinal` or `one_hot`"
+        )
+    return {keyword: places}
 
 
 def _use_cpus(estimator: Any, config: SklearnTeacher, cpus: float) -> None:

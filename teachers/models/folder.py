@@ -110,17 +110,23 @@ def _tensor(column: np.ndarray | Tensor) -> Tensor:
     return torch.as_tensor(column)
 
 
-def build_module(model: str, arguments: Mapping[str, Any], *, num_classes: int, input_shape: Any) -> nn.Module:
+def build_module(
+    model: str, arguments: Mapping[str, Any], *, num_classes: int, input_shape: Any, num_codes: Sequence[int] = ()
+) -> nn.Module:
     """Call what the import string `model` names with `arguments`, variables of the environment put in.
 
-    `num_classes` (of numbers: how many; `num_outputs` is another name for it) and `input_shape` are passed too where its signature names them and `arguments` does not. Raises
+    `num_classes` (of numbers: how many; `num_outputs` is another name for it), `input_shape` and `num_codes` (of each
+    category, where it gets codes) are passed too where its signature names them and `arguments` does not. Raises
     RecipeError when it cannot be called so, or does not return a module, UsersCodeError for what it raises itself,
     EnvironmentUnfit without a variable.
     """
-    return make_module(model, resolved(arguments), num_classes=num_classes, input_shape=input_shape)
+    given = {"num_classes": num_classes, "input_shape": input_shape, "num_codes": num_codes}
+    return make_module(model, resolved(arguments), **given)
 
 
-def make_module(model: str, arguments: Mapping[str, Any], *, num_classes: int, input_shape: Any) -> nn.Module:
+def make_module(
+    model: str, arguments: Mapping[str, Any], *, num_classes: int, input_shape: Any, num_codes: Sequence[int] = ()
+) -> nn.Module:
     """The same with arguments as they are."""
     make = imports.load(model)
     try:
@@ -128,6 +134,7 @@ def make_module(model: str, arguments: Mapping[str, Any], *, num_classes: int, i
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{model} is no function or class that makes an nn.Module: {error}") from error
     known = {"num_classes": num_classes, "num_outputs": num_classes, "input_shape": input_shape}
+    known["num_codes"] = tuple(num_codes)
     passed = {name: value for name, value in known.items() if name in signature.parameters} | dict(arguments)
     try:
         signature.bind(**passed)
@@ -221,9 +228,8 @@ def load_model(
         preprocessor = Preprocessor.from_resolved(config.preprocess)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise StoreError(f"{folder / CONFIG}: preprocess is not as Collegium writes it ({error!r})") from error
-    module = build_module(
-        config.model, config.arguments, num_classes=len(config.classes), input_shape=preprocessor.input_shape
-    )
+    shapes: dict[str, Any] = {"input_shape": preprocessor.input_shape, "num_codes": preprocessor.num_codes}
+    module = build_module(config.model, config.arguments, num_classes=len(config.classes), **shapes)
     load_state(module, read_safetensors(seal.local(folder, WEIGHTS), StoreError), f"{folder / WEIGHTS}", StoreError)
     return LoadedModel(module.to(device), config, preprocessor)
 

@@ -3,6 +3,7 @@
 Plain tensor operations on whatever device the inputs are on. Knows nothing of networks or of where rows come from.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -15,19 +16,21 @@ from torch import Tensor
 
 from ..config.preprocess import Normalise, Preprocess
 from ..errors import RecipeError
-from ..transfer_set.transfer_set import Column, Kind
+from ..transfer_set.columns import FEATURES, Column, Kind
 from ..users_code.calls import calling
 from ..users_code.imports import load
+from .categories import CategoryTransform
 
 Shape = tuple[int, ...]
 Inputs = Tensor | dict[str, Tensor]
 WIDE = (torch.float64, torch.int32, torch.int64, torch.uint32, torch.uint64)
 """Hold numbers that float32 does not: normalised in float64, so that what is left of them is not rounded away before."""
+DTYPES = {"image": torch.uint8, "category": torch.int32}
 
 
 @dataclass(frozen=True)
 class ColumnTransform:
-    """What is done to one column; `mean` and `std` are None where it is not normalised."""
+    """What is done to images or numbers; `mean` and `std` are None where they are not normalised."""
 
     name: str
     kind: Kind
@@ -37,26 +40,52 @@ class ColumnTransform:
     std: tuple[float, ...] | None
     wide: bool = False
     """Its rows come in float64; known of columns that are being trained on, not of a model folder."""
+    fill: tuple[float, ...] | None = None
+    """What stands in for a number that is missing; None: it stays NaN, or none can be."""
+    indicator: tuple[int, ...] = ()
+    """Numbers of which one more feature says whether they are missing."""
     on_device: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = field(
         default_factory=dict, compare=False, repr=False
     )
 
+    def document(self) -> dict[str, Any]:
+        """JSON for a model folder; `fill` and `indicator` where a number may be missing."""
+        found = {
+            "name": self.name,
+            "kind": self.kind,
+            "shape": list(self.shape),
+            "resize": self.resize,
+            "mean": None if self.mean is None else list(self.mean),
+            "std": None if self.std is None else list(self.std),
+        }
+        if self.fill is None and not self.indicator:
+            return found
+        return found | {"fill": None if self.fill is None else list(self.fill), "indicator": list(self.indicator)}
+
     @property
     def output_shape(self) -> Shape:
         if self.kind == "number":
-            return self.shape
+            return (self.shape[0] + len(self.indicator),)
         height, width, channels = self.shape
         return channels, self.resize or height, self.resize or width
 
     def __call__(self, values: Tensor) -> Tensor:
         if self.kind == "number":
-            if values.dtype not in WIDE:
-                return self._normalised(values.to(torch.float32), 1.0)
-            return self._normalised(values.to(torch.float64), 1.0).to(torch.float32)
+            return self._of_numbers(values.to(torch.float64 if values.dtype in WIDE else torch.float32))
         pixels = values.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
         if self.resize is not None and pixels.shape[2:] != (self.resize, self.resize):
             pixels = F.interpolate(pixels, (self.resize, self.resize), mode="bilinear", antialias=True)
         return self._normalised(pixels, 255.0)
+
+    def _of_numbers(self, values: Tensor) -> Tensor:
+        lacks = values.isnan() if self.fill is not None or self.indicator else None
+        if lacks is not None and self.fill is not None:
+            values = torch.where(lacks, torch.tensor(self.fill, dtype=values.dtype, device=values.device), values)
+        made = self._normalised(values, 1.0).to(torch.float32)
+        if lacks is None or not self.indicator:
+            return made
+        told = torch.stack([lacks[:, at] for at in self.indicator], 1)
+        return torch.cat([made, told.to(torch.float32)], 1)
 
     def _normalised(self, values: Tensor, scale: float) -> Tensor:
         """(values / scale - mean) / std, in two operations."""
@@ -78,18 +107,22 @@ class ColumnTransform:
         return mean, std
 
 
+Transform = ColumnTransform | CategoryTransform
+
+
 class Preprocessor:
     """`{column: [rows, *column.shape]}` (arrays, or tensors on any device) to float32 inputs on the same device.
 
-    Images become [rows, C, H, W], numbers [rows, F]; one column gives a tensor, several a dict by name. A `function`
-    gets `{column: Tensor}` of canonical inputs and gives the network's input itself; float64 of it becomes float32.
-    `input_shape` is that of one row: a tuple, or a dict by name.
+    Images become [rows, C, H, W], numbers [rows, F]; what is made of categories stands behind the numeric features, codes
+    of them alone. One column gives a tensor, several a dict by name. A `function` gets `{column: Tensor}` of canonical
+    inputs and gives the network's input itself; float64 of it becomes float32. `input_shape` is that of one row: a tuple,
+    or a dict by name.
     """
 
     def __init__(self, config: Preprocess, columns: Sequence[Column]) -> None:
         """Raises RecipeError when `normalise` does not fit the columns, or the function is not there."""
         explicit = isinstance(config.normalise, Normalise)
-        if explicit and len(columns) > 1:
+        if explicit and sum(column.kind != "category" for column in columns) > 1:
             names = ", ".join(column.name for column in columns)
             raise RecipeError(
                 f"preprocess.normalise: explicit numbers fit one input column, here are {names}; use auto"
@@ -99,22 +132,12 @@ class Preprocessor:
     @classmethod
     def from_resolved(cls, document: Mapping[str, Any]) -> Self:
         """What `resolved` gave. Loads the `function` that it names, so look at that first."""
-        transforms = [
-            ColumnTransform(
-                column["name"],
-                column["kind"],
-                tuple(column["shape"]),
-                column["resize"],
-                None if column["mean"] is None else tuple(column["mean"]),
-                None if column["std"] is None else tuple(column["std"]),
-            )
-            for column in document["columns"]
-        ]
+        transforms = [_of_document(column) for column in document["columns"]]
         made = cls.__new__(cls)
         made._start(transforms, document["function"])
         return made
 
-    def _start(self, transforms: Sequence[ColumnTransform], function: str | None) -> None:
+    def _start(self, transforms: Sequence[Transform], function: str | None) -> None:
         self.columns = tuple(transforms)
         self._name = function
         self._function = None if function is None else load(function)
@@ -122,18 +145,7 @@ class Preprocessor:
 
     def resolved(self) -> dict[str, Any]:
         """JSON for a model folder, numbers filled in."""
-        columns = [
-            {
-                "name": column.name,
-                "kind": column.kind,
-                "shape": list(column.shape),
-                "resize": column.resize,
-                "mean": None if column.mean is None else list(column.mean),
-                "std": None if column.std is None else list(column.std),
-            }
-            for column in self.columns
-        ]
-        return {"columns": columns, "function": self._name}
+        return {"columns": [column.document() for column in self.columns], "function": self._name}
 
     def __call__(self, inputs: Mapping[str, NDArray[Any] | Tensor]) -> Inputs:
         """Raises RecipeError when a column is missing or of another shape."""
@@ -141,8 +153,8 @@ class Preprocessor:
         if self._function is not None:
             with calling("preprocess.function", self._name or ""):
                 return _as_inputs(self._function(given), self._name)
-        made = {column.name: column(given[column.name]) for column in self.columns}
-        return made[self.columns[0].name] if len(made) == 1 else made
+        made = joined([(column, column(given[column.name])) for column in self.columns])
+        return next(iter(made.values())) if len(made) == 1 else made
 
     def of_zeros(self, num_rows: int, device: torch.device | str = "cpu") -> Inputs:
         """What the network takes of `num_rows` rows of zeros: in its shapes, its names and its dtypes."""
@@ -153,9 +165,31 @@ class Preprocessor:
         given = {}
         for column in self.columns:
             is_wide = column.wide or column.name in wide
-            dtype = torch.uint8 if column.kind == "image" else torch.float64 if is_wide else torch.float32
+            dtype = DTYPES.get(column.kind, torch.float64 if is_wide else torch.float32)
             given[column.name] = torch.zeros(num_rows, *column.shape, dtype=dtype, device=device)
         return given
+
+    @property
+    def categorical_positions(self) -> tuple[int, ...]:
+        """Which of the features that an estimator gets, all columns side by side, are one category each; i32 codes as floats.
+
+        None of one-hot features. `num_codes` of their transform says how many values each has.
+        """
+        if self._function is not None:
+            return ()
+        before = 0
+        for column in self.columns:
+            if isinstance(column, CategoryTransform):
+                own = range(before, before + column.width) if column.treatment != "one_hot" else range(0)
+                return tuple(own)
+            before += math.prod(column.output_shape)
+        return ()
+
+    @property
+    def num_codes(self) -> tuple[int, ...]:
+        """How many codes each category has, where the network gets them (`categories: codes`); else none."""
+        found = [column for column in self.columns if isinstance(column, CategoryTransform)]
+        return found[0].num_codes if found and not found[0].is_joined else ()
 
     @property
     def bytes_per_row(self) -> int:
@@ -165,15 +199,45 @@ class Preprocessor:
 
     def _shape(self) -> Shape | dict[str, Shape]:
         if self._function is None:
-            shapes = {column.name: column.output_shape for column in self.columns}
-            return shapes[self.columns[0].name] if len(shapes) == 1 else shapes
+            shapes: dict[str, Shape] = {}
+            for column in self.columns:
+                name, beside = output_name(column), column.output_shape
+                shapes[name] = (shapes[name][0] + beside[0],) if name in shapes else beside
+            return next(iter(shapes.values())) if len(shapes) == 1 else shapes
         made = self.of_zeros(2)
         if isinstance(made, Tensor):
             return tuple(made.shape[1:])
         return {name: tuple(values.shape[1:]) for name, values in made.items()}
 
 
-def _transform(config: Preprocess, column: Column) -> ColumnTransform:
+def joined(made: Sequence[tuple[Transform, Tensor]]) -> dict[str, Tensor]:
+    """By name what the network takes: what is made of categories behind the numeric features, under their name."""
+    found: dict[str, Tensor] = {}
+    for column, values in made:
+        name = output_name(column)
+        found[name] = torch.cat([found[name], values], 1) if name in found else values
+    return found
+
+
+def output_name(column: Transform) -> str:
+    return FEATURES if isinstance(column, CategoryTransform) and column.is_joined else column.name
+
+
+def _of_document(document: Mapping[str, Any]) -> Transform:
+    if document["kind"] == "category":
+        return CategoryTransform.of_document(document)
+    mean, std, fill = (
+        None if (given := document.get(key)) is None else tuple(given) for key in ("mean", "std", "fill")
+    )
+    shape, indicator = tuple(document["shape"]), tuple(document.get("indicator", ()))
+    return ColumnTransform(
+        document["name"], document["kind"], shape, document["resize"], mean, std, fill=fill, indicator=indicator
+    )
+
+
+def _transform(config: Preprocess, column: Column) -> Transform:
+    if column.kind == "category":
+        return CategoryTransform.of(column, config.categories)
     resize = config.resize if column.kind == "image" else None
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
@@ -189,10 +253,14 @@ def _transform(config: Preprocess, column: Column) -> ColumnTransform:
                 raise RecipeError(
                     f"preprocess.normalise has {len(mean)} numbers, column {column.name!r} has {column.shape[-1]} {what}"
                 )
-    return ColumnTransform(column.name, column.kind, column.shape, resize, mean, std, column.wide)
+    fill, indicator = None, tuple[int, ...]()
+    if column.missing:
+        fill = {"mean": mean or column.mean, "zero": (0.0,) * column.shape[0], "keep": None}[config.missing]
+        indicator = tuple(at for at, lack in enumerate(column.missing) if lack) if config.missing_indicator else ()
+    return ColumnTransform(column.name, column.kind, column.shape, resize, mean, std, column.wide, fill, indicator)
 
 
-def _tensor(column: ColumnTransform, inputs: Mapping[str, NDArray[Any] | Tensor]) -> Tensor:
+def _tensor(column: Transform, inputs: Mapping[str, NDArray[Any] | Tensor]) -> Tensor:
     values = inputs.get(column.name)
     if values is None:
         raise RecipeError(f"preprocess: no column {column.name!r} among the inputs; there are {', '.join(inputs)}")

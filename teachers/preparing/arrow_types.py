@@ -31,6 +31,11 @@ def is_number(kind: pa.DataType) -> bool:
     return any(test(kind) for test in tests)
 
 
+def is_time(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_timestamp, pa.types.is_date, pa.types.is_time, pa.types.is_duration)
+    return any(test(kind) for test in tests)
+
+
 def is_wide(kind: pa.DataType) -> bool:
     """Whether it holds numbers that float32 does not, text among them."""
     exact = (pa.bool_(), pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.float16(), pa.float32())

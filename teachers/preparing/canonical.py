@@ -1,7 +1,8 @@
-"""From whatever a source holds to canonical inputs: uint8 HWC images, float features. Bad rows are told, not raised.
+"""From whatever a source holds to canonical inputs: uint8 HWC images, float features, hashes of categories.
 
-Features are float32, or float64 where float32 would round what the source can hold: they are rounded once, after they
-are normalised. Knows nothing of splits or keys. No Python per row but where an encoded image is decoded.
+Bad rows are told, not raised. Features are float32, or float64 where float32 would round what the source can hold: they
+are rounded once, after they are normalised. Knows nothing of splits or keys, or of dictionaries. No Python per row but
+where an encoded image is decoded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,13 +19,11 @@ from numpy.typing import NDArray
 from ..config.transfer_set import FitName, ResampleName
 from ..errors import StoreError
 from ..storage.seal import inside
-from ..transfer_set.transfer_set import Column, Kind
-from .arrow_types import is_list, is_number, is_text, shape_of, storage_shape
+from ..transfer_set.columns import Column, Kind
+from .arrow_types import is_list, shape_of, storage_shape
+from .categories import Texts, hashed
 from .images import BadRow, Resize, decode_image, in_channels, resized
-
-FEATURES = "features"
-"""The column that scalar columns are joined to."""
-NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:nan|inf|infinity)$"
+from .scalars import NULLS, How, leaves, numbers
 
 Bad = dict[int, str]
 """Row of the batch: why it cannot be used."""
@@ -50,6 +49,8 @@ class InputPlan:
     """Numbers that are kept in float64."""
     types: tuple[str, ...] = ()
     """Of `sources`, in Arrow's words."""
+    how: tuple[How, ...] = ()
+    """How scalars are read, one for each of `sources`."""
     fixed: bool = False
     """A model is there that takes `shape`: colour becomes grey where it takes grey, a flat image has its own channels."""
 
@@ -63,7 +64,8 @@ class InputPlan:
         fields: dict[str, Any] = {
             k: tuple(value) if isinstance(value, list) else value for k, value in document.items()
         }
-        return cls(**fields)
+        hows = [{**how, "nulls": tuple(how["nulls"])} for how in fields.pop("how")]
+        return cls(**fields, how=tuple(How(**how) for how in hows))
 
     @property
     def resize(self) -> Resize | None:
@@ -72,7 +74,10 @@ class InputPlan:
     @property
     def column(self) -> Column:
         """Before the training rows are known."""
-        return Column(self.name, self.kind, self.shape, (), (), self.wide)
+        if self.kind == "category":
+            return Column(self.name, self.kind, self.shape, (), (), names=self.sources)
+        missing = (0,) * self.shape[0] if any(how.missing for how in self.how) else ()
+        return Column(self.name, self.kind, self.shape, (), (), self.wide, missing)
 
 
 def in_colour(plan: InputPlan) -> InputPlan:
@@ -80,19 +85,28 @@ def in_colour(plan: InputPlan) -> InputPlan:
     return changed(plan, shape=(*plan.shape[:2], 3))
 
 
-def decode(batch: pa.RecordBatch, plans: Sequence[InputPlan], root: Path | None) -> tuple[dict[str, NDArray[Any]], Bad]:
-    """({column: [rows, *shape]}, bad rows); the values of bad rows mean nothing."""
+def decode(
+    batch: pa.RecordBatch, plans: Sequence[InputPlan], root: Path | None, texts: Texts | None = None
+) -> tuple[dict[str, NDArray[Any]], Bad]:
+    """({column: [rows, *shape]}, bad rows); the values of bad rows mean nothing.
+
+    Categories are hashes u64 [rows, K]; `texts` gets what they are of.
+    """
     bad: Bad = {}
-    inputs = {plan.name: _decode_column(batch, plan, root, bad) for plan in plans}
+    inputs = {plan.name: _decode_column(batch, plan, root, bad, texts) for plan in plans}
     return inputs, bad
 
 
-def _decode_column(batch: pa.RecordBatch, plan: InputPlan, root: Path | None, bad: Bad) -> NDArray[Any]:
+def _decode_column(
+    batch: pa.RecordBatch, plan: InputPlan, root: Path | None, bad: Bad, texts: Texts | None
+) -> NDArray[Any]:
     if plan.raw is None:
         return _decode_images(batch.column(plan.sources[0]), plan, root, bad)
     if plan.raw == ():
-        dtype = plan.column.dtype
-        return np.stack([_numbers(name, batch.column(name), (), dtype, bad) for name in plan.sources], axis=1)
+        each = [(name, batch.column(name), how) for name, how in zip(plan.sources, plan.how, strict=True)]
+        if plan.kind == "category":
+            return np.stack([_hashes(*one, bad, texts) for one in each], axis=1)
+        return np.stack([_scalars(*one, plan.column.dtype, bad) for one in each], axis=1)
     if plan.kind == "number":
         return _numbers(plan.name, batch.column(plan.sources[0]), plan.raw, plan.column.dtype, bad)
     values = _values(plan.name, batch.column(plan.sources[0]), plan.raw, bad)
@@ -150,11 +164,49 @@ def payload_of(value: Any, root: Path | None) -> bytes:
         raise BadRow(f"the file {path!r} cannot be read: {error.strerror}") from error
 
 
+def _hashes(name: str, array: pa.Array, how: How, bad: Bad, texts: Texts | None) -> NDArray[np.uint64]:
+    found, odd = hashed(array, how, texts)
+    _tell(bad, odd, lambda row: f"{name} is {array[row].as_py()!r}, which names no category")
+    if not how.missing:
+        _tell(bad, found == 0, lambda row: f"{name} is missing; `missing: allow` takes that for a category of its own")
+    return found
+
+
+def _scalars(name: str, array: pa.Array, how: How, dtype: np.dtype[Any], bad: Bad) -> NDArray[Any]:
+    """[rows] in `dtype`; NaN where a value may be missing and is, else that is bad, as is what is not finite in float32."""
+    values, none, wrong = numbers(array, how)
+    kind = "not a number" if how.unit is None else "no date" + (f" like {how.format}" if how.format else "")
+
+    def reason(row: int) -> str:
+        value = array[row].as_py()
+        return f"{name} is {value!r}, {kind}" + "; `missing: allow` takes it for none" * (value in NULLS)
+
+    _tell(bad, wrong, reason)
+    if how.missing:
+        none = none | np.isnan(values) if values.dtype.kind == "f" else none
+        values = np.where(none, np.nan, values)
+    else:
+        _tell(bad, none, lambda row: f"{name} is missing; `missing: allow` takes that")
+    return _narrowed(name, values, (), dtype, bad, may_be_nan=none if how.missing else None)
+
+
 def _numbers(name: str, array: pa.Array, shape: tuple[int, ...], dtype: np.dtype[Any], bad: Bad) -> NDArray[Any]:
     """[rows, *shape] in `dtype`; what is not finite in float32 is bad."""
-    values = _values(name, array, shape, bad)
+    return _narrowed(name, _values(name, array, shape, bad), shape, dtype, bad)
+
+
+def _narrowed(
+    name: str,
+    values: NDArray[Any],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    bad: Bad,
+    may_be_nan: NDArray[np.bool_] | None = None,
+) -> NDArray[Any]:
     with np.errstate(over="ignore"):
         finite = np.isfinite(narrow := values.astype(np.float32)).reshape(len(values), -1)
+    if may_be_nan is not None:
+        finite |= may_be_nan[:, None]
     out = narrow if dtype == np.float32 else values.astype(dtype)
 
     def reason(row: int) -> str:
@@ -177,7 +229,7 @@ def _values(name: str, array: pa.Array, shape: tuple[int, ...], bad: Bad) -> NDA
         found = shape_of(value)
         if found != shape:
             return f"{name} has shape {list(found)}, the rest have {list(shape)}"
-        return f"{name} is {value.as_py()!r}, not a number" if not shape else f"{name} has a missing value"
+        return f"{name} has a missing value"
 
     _tell(bad, wrong, reason)
     return values
@@ -205,21 +257,6 @@ def nested(array: pa.Array, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArr
     out = np.zeros((len(array), *shape), values.dtype)
     out[fits] = values
     return out, wrong
-
-
-def leaves(array: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    if is_text(array.type):
-        text = pc.utf8_trim_whitespace(array)
-        text = pc.if_else(pc.match_substring_regex(text, NUMBER), text, pa.scalar(None, text.type))
-        array = pc.cast(pc.utf8_ltrim(text, "+"), pa.float64())
-    elif pa.types.is_boolean(array.type):
-        array = pc.cast(array, pa.uint8())
-    elif not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
-        array = pc.cast(array, pa.float64()) if is_number(array.type) else pa.nulls(len(array), pa.float64())
-    wrong = np.asarray(array.is_null())
-    if array.null_count:
-        array = pc.fill_null(array, 0)
-    return array.to_numpy(zero_copy_only=False), wrong
 
 
 def _tell(bad: Bad, wrong: Any, reason: Any) -> None:

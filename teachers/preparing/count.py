@@ -99,7 +99,7 @@ def _counted(
 
 def _batches(told: Reading) -> Iterator[tuple[Chunk, Batch]]:
     config = told.config
-    names = told.columns or [config.inputs if isinstance(config.inputs, str) else config.inputs[0]]
+    names = told.columns or [config.input_names[0]]
     for chunk in chunks_of(files_of(config), AT_ONCE):
         yield from ((chunk, batch) for batch in read(chunk, names, AT_ONCE))
 

@@ -14,9 +14,12 @@ from ..errors import DataError, RecipeError
 from ..sources import BadRows, chunks_of, content_digest, files_of, schema_of, some_rows
 from ..sources.files import Chunk, File, column_problem
 from ..transfer_set.class_names import plain
-from ..transfer_set.transfer_set import SPLITS, Column, SplitName
-from .arrow_types import family, is_wide, leaf
+from ..transfer_set.columns import Column
+from ..transfer_set.transfer_set import SPLITS, SplitName
+from .arrow_types import family
 from .canonical import InputPlan, decode
+from .categories import Texts
+from .dictionaries import of_few_rows
 from .labels import as_text, names_in
 from .plans import plan_inputs
 from .splits import expected_shares
@@ -33,7 +36,7 @@ PLAIN = ("number", "text")
 
 @dataclass(frozen=True)
 class Look:
-    """What is known before anything is prepared. `columns` have no mean and std yet.
+    """What is known before anything is prepared. `columns` have no mean and std yet, categories the values that were met.
 
     `classes`, the names of the space, is None where only reading every label tells; `num_rows` and `num_bytes` (of the prepared inputs) where
     only reading every row does. `rows_by_split`: about how many each split gets; rows fall by chance. `integers`:
@@ -60,11 +63,13 @@ def look(config: TransferSetConfig) -> Look:
     sample, positions, bad = _sample(config, files)
     plans = tuple(
         replace(plan, types=tuple(str(sample.schema.field(name).type) for name in plan.sources))
-        for plan in plan_inputs(config, sample, files[0].root, _wide(_named(config), files))
+        for plan in plan_inputs(config, sample, files[0].root, _typed(config, files))
     )
     classes, integers = LABELS[config.task].names(config, files)
-    columns = tuple(plan.column for plan in plans)
-    bad += [(positions[row], reason) for row, reason in decode(sample, plans, files[0].root)[1].items()]
+    texts: Texts = {}
+    inputs, wrong = decode(sample, plans, files[0].root, texts)
+    columns = of_few_rows([plan.column for plan in plans], inputs, texts)
+    bad += [(positions[row], reason) for row, reason in wrong.items()]
     chunks = chunks_of(files, PLANNED_CHUNK)
     by_split = _rows_by_split(config, chunks)
     num_rows = None if by_split is None else sum(chunk.num_rows or 0 for chunk in chunks)
@@ -112,7 +117,7 @@ def _sample(config: TransferSetConfig, files: Sequence[File]) -> tuple[pa.Record
         for key, name in named:
             if told := column_problem(schema.names, [name]):
                 raise RecipeError(f"transfer_set.{key}: {told}")
-    _check_types(named, files)
+    _check_types(config, named, files)
     sample, positions, bad = some_rows(files, list(dict.fromkeys(name for _, name in named)), LOOKED_AT)
     for key, name in named:
         if key not in ("inputs", "label"):
@@ -122,7 +127,7 @@ def _sample(config: TransferSetConfig, files: Sequence[File]) -> tuple[pa.Record
 
 
 def _named(config: TransferSetConfig) -> Columns:
-    inputs = [config.inputs] if isinstance(config.inputs, str) else config.inputs
+    inputs = config.input_names
     if twice := sorted({name for name in inputs if inputs.count(name) > 1}):
         raise RecipeError(f"transfer_set.inputs: {twice[0]!r} is there twice")
     if not inputs:
@@ -144,11 +149,12 @@ def _named(config: TransferSetConfig) -> Columns:
     return named + [(key, name) for key, name in others.items() if name is not None]
 
 
-def _check_types(named: Columns, files: Sequence[File]) -> None:
+def _check_types(config: TransferSetConfig, named: Columns, files: Sequence[File]) -> None:
     """Raise DataError for a file in which a column is another kind of thing than in the files before it."""
     if files[0].source.kind not in TYPED:
         return
     known: dict[str, tuple[pa.DataType, File]] = {}
+    categories = {each.column for each in config.input_columns if each.as_ == "category"}
     for file in files:
         types = schema_of([file])
         for key, name in named:
@@ -158,7 +164,9 @@ def _check_types(named: Columns, files: Sequence[File]) -> None:
             if family(here) == "nothing":
                 continue
             there, first = known.setdefault(name, (here, file))
-            if family(here) != family(there) and (key == "inputs" or family(here) not in PLAIN):
+            if family(here) != family(there) and (
+                (key == "inputs" and name not in categories) or family(here) not in PLAIN
+            ):
                 raise DataError(
                     f"{file.title}: {name!r} is {here}, and {there} in {first.title}; a column is the same in all files"
                 )
@@ -195,24 +203,19 @@ def _said(array: pa.Array) -> list[str | None]:
     return [None if value is None else names[value] for value in text]
 
 
-def _wide(named: Columns, files: Sequence[File]) -> set[str]:
-    """Inputs that some file holds in numbers which float32 does not."""
-    if files[0].source.kind not in TYPED:
-        return set()
+def _typed(config: TransferSetConfig, files: Sequence[File]) -> dict[str, set[pa.DataType]]:
+    """How files hold the inputs, where they say so."""
+    if files[0].source.kind not in (*TYPED, "import"):
+        return {}
     schemas = [schema_of([file]) for file in files]
-    return {
-        name
-        for key, name in named
-        for schema in schemas
-        if key == "inputs" and is_wide(leaf(schema.field(name).type)[0])
-    }
+    return {name: {schema.field(name).type for schema in schemas} for name in config.input_names}
 
 
 def _names_images(config: TransferSetConfig, file: File) -> bool:
     """Whether the rows of a table may name image files beside holding them."""
     if file.root is None or file.source.kind in ("image_folder", "numpy", "csv"):
         return False
-    inputs = [config.inputs] if isinstance(config.inputs, str) else config.inputs
+    inputs = config.input_names
     schema = schema_of([file])
     kinds = [schema.field(name).type for name in inputs if schema.names.count(name) == 1]
     return any(pa.types.is_struct(kind) and kind.get_field_index("path") >= 0 for kind in kinds)

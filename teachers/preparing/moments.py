@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..transfer_set.transfer_set import Kind
+from ..transfer_set.columns import MISSING, UNKNOWN, Column
 
 BLOCK = 2**20
 """Values that are widened at once."""
@@ -29,26 +29,37 @@ CONSTANT = 1e-12
 
 @dataclass(frozen=True)
 class Moments:
-    """Of one column of one part, per channel or feature: the sums of values and of their squares, in 2^-SMALLEST."""
+    """Of one column of one part, per channel, feature or category: sums of values and of their squares, in 2^-SMALLEST."""
 
     count: int
     total: tuple[int, ...]
     squares: tuple[int, ...]
     scale: int
     """What a value is divided by: 255 of images."""
+    missing: tuple[int, ...] = ()
+    """Values that are not there and take no part; empty where none can lack."""
+    unknown: tuple[int, ...] = ()
+    """Of categories: values that have no code of their own."""
 
 
-def moments(values: NDArray[Any], kind: Kind) -> Moments:
-    """Of u8 [rows, H, W, C] per channel, as value / 255; of f32 or f64 [rows, F] per feature."""
+def moments(values: NDArray[Any], column: Column) -> Moments:
+    """Of u8 [rows, H, W, C] per channel, as value / 255; of f32 or f64 [rows, F] per feature; of codes only what lacks."""
     flat = values.reshape(-1, values.shape[-1])
+    if column.kind == "category":
+        lack, unknown = ((flat == code).sum(axis=0).tolist() for code in (MISSING, UNKNOWN))
+        return Moments(len(flat), (), (), 1, tuple(lack), tuple(unknown))
     step = max(1, BLOCK // flat.shape[1])
-    total, squares = [0] * flat.shape[1], [0] * flat.shape[1]
+    total, squares, missing = [0] * flat.shape[1], [0] * flat.shape[1], [0] * bool(column.missing) * flat.shape[1]
     for at in range(0, len(flat), step):
         block = flat[at : at + step].astype(np.float64)
+        if column.missing:
+            is_none = np.isnan(block)
+            missing = _added(missing, is_none.sum(axis=0).tolist())
+            block[is_none] = 0
         for part in square_parts(block):
             squares = _added(squares, exact_sums(part))
         total = _added(total, exact_sums(block))
-    return Moments(len(flat), tuple(total), tuple(squares), 255 if kind == "image" else 1)
+    return Moments(len(flat), tuple(total), tuple(squares), 255 if column.kind == "image" else 1, tuple(missing))
 
 
 def square_parts(block: NDArray[np.float64]) -> list[NDArray[np.float64]]:
@@ -81,19 +92,36 @@ def _added(one: Sequence[int], other: Sequence[int]) -> list[int]:
 
 
 def mean_and_std(parts: Sequence[Moments]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per channel or feature, to 12 digits; std of a constant is 1.
+    """Per channel or feature, to 12 digits, of the values that are there; std of a constant is 1.
 
     A mean that is many times the std has as many digits more: what is left of a value without it has 12 then.
     """
-    count, scale = sum(part.count for part in parts), parts[0].scale
+    count, scale, lack = sum(part.count for part in parts), parts[0].scale, lacking(parts)
     figures = [
-        _mean_and_std(count, scale, sum(part.total[at] for part in parts), sum(part.squares[at] for part in parts))
+        _mean_and_std(
+            count - (lack[at] if lack else 0),
+            scale,
+            sum(part.total[at] for part in parts),
+            sum(part.squares[at] for part in parts),
+        )
         for at in range(len(parts[0].total))
     ]
     return tuple(mean for mean, _ in figures), tuple(std for _, std in figures)
 
 
+def lacking(parts: Sequence[Moments]) -> tuple[int, ...]:
+    """Values that are not there, per feature or category; empty where none can lack."""
+    return tuple(map(sum, zip(*(part.missing for part in parts), strict=True)))
+
+
+def unknown(parts: Sequence[Moments]) -> tuple[int, ...]:
+    """Values without a code of their own, per category; empty of others."""
+    return tuple(map(sum, zip(*(part.unknown for part in parts), strict=True)))
+
+
 def _mean_and_std(count: int, scale: int, total: int, squares: int) -> tuple[float, float]:
+    if not count:
+        return 0.0, 1.0
     exact = Fraction(total, count * scale << SMALLEST)
     variance = Fraction(squares, count * scale**2 << SMALLEST) - exact**2
     mean, std = float(exact), math.sqrt(max(variance, Fraction(0)))

@@ -1,41 +1,77 @@
-"""What the input columns of a source are, told from some of its rows: images, numbers, lists of them; or why they are none.
+"""What the input columns of a source are, told from some of its rows: images, numbers, lists of them, categories; or why none.
 
 Knows nothing of how a batch is decoded, of splits or keys.
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace as changed
 from pathlib import Path
 
 import pyarrow as pa
 
+from ..config.inputs import InputColumn
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError, RecipeError
-from ..sources.folders import SUFFIXES
-from .arrow_types import is_encoded, is_number, is_text, is_wide, leaf, shape_of
-from .canonical import FEATURES, InputPlan, leaves, payload_of
+from ..transfer_set.columns import CATEGORIES, FEATURES, Kind
+from .arrow_types import is_encoded, is_number, is_wide, leaf, shape_of
+from .canonical import InputPlan, payload_of
 from .images import BadRow, decode_image
+from .kinds import scalar_kind
+from .scalars import How
 
 
 def plan_inputs(
-    config: TransferSetConfig, sample: pa.RecordBatch, root: Path | None, wide: Collection[str] = ()
+    config: TransferSetConfig, sample: pa.RecordBatch, root: Path | None, typed: Mapping[str, Collection[pa.DataType]]
 ) -> tuple[InputPlan, ...]:
-    """What the input columns are, from some rows of the source. `wide`: columns that any of its files holds in float64.
+    """What the input columns are, from some rows of the source. `typed`: how its files hold them, where they say so.
 
     Raises RecipeError for a column that is of no use, DataError when none of the rows can be decoded.
     """
-    names = [config.inputs] if isinstance(config.inputs, str) else config.inputs
-    scalars = tuple(name for name in names if _is_scalar(sample.column(name)))
-    plans = [_plan_column(config, name, sample.column(name), root, wide) for name in names if name not in scalars]
-    if scalars:
-        if any(plan.name == FEATURES for plan in plans):
+    given = config.input_columns
+    kinds = {each.column: scalar_kind(each, sample.column(each.column), typed.get(each.column, ())) for each in given}
+    wide = {name for name, types in typed.items() if any(is_wide(leaf(kind)[0]) for kind in types)}
+    plans = []
+    for each in given:
+        if each.most_common is not None and kinds[each.column] != "category":
             raise RecipeError(
-                f"transfer_set.inputs: {scalars[0]!r} would be joined to `{FEATURES}`, a column of its own"
+                f"transfer_set.inputs: `most_common` is of categories, and column {each.column!r} is none"
             )
-        is_any_wide = any(name in wide or is_wide(sample.column(name).type) for name in scalars)
-        plans.append(InputPlan(FEATURES, "number", scalars, (), (len(scalars),), wide=is_any_wide))
+        if kinds[each.column] is None:
+            _check_whole(each)
+            plans.append(_plan_column(config, each.column, sample.column(each.column), root, wide))
+    joined: tuple[tuple[str, Kind], ...] = ((FEATURES, "number"), (CATEGORIES, "category"))
+    for name, kind in joined:
+        of_kind = [each for each in given if kinds[each.column] == kind]
+        if of_kind and any(plan.name == name for plan in plans):
+            raise RecipeError(
+                f"transfer_set.inputs: {of_kind[0].column!r} would be joined to `{name}`, a column of its own"
+            )
+        if of_kind:
+            plans.append(_joined(name, kind, of_kind, sample, wide))
     return tuple(plans)
+
+
+def _joined(
+    name: str, kind: Kind, given: Sequence[InputColumn], sample: pa.RecordBatch, wide: Collection[str]
+) -> InputPlan:
+    """The plan of scalar columns that lie side by side."""
+    names, is_category = tuple(each.column for each in given), kind == "category"
+    hows = tuple(How.of(each, is_category=is_category) for each in given)
+    are_wide = [
+        column in wide or how.unit or is_wide(sample.column(column).type)
+        for column, how in zip(names, hows, strict=True)
+    ]
+    return InputPlan(name, kind, names, (), (len(names),), wide=not is_category and any(are_wide), how=hows)
+
+
+def _check_whole(given: InputColumn) -> None:
+    """Raise RecipeError for what is said of a scalar's values, of a column of images or lists."""
+    if given.missing == "allow" or given.nulls is not None:
+        raise RecipeError(
+            f"transfer_set.inputs: column {given.column!r} holds images or lists, of which none may be missing; "
+            f"take `missing` and `nulls` out"
+        )
 
 
 def _plan_column(
@@ -62,21 +98,10 @@ def _plan_column(
 
 
 def _use_of(array: pa.Array) -> str:
-    """What can be done with a column that is neither images nor numbers."""
+    """What can be done with a column that is neither images nor numbers nor categories."""
     if pa.types.is_null(array.type) or not array.is_valid().true_count:
         return f"; none of the {len(array)} rows that were looked at has a value"
-    if is_text(array.type):
-        values = [*dict.fromkeys(array.filter(pa.array(leaves(array)[1])).drop_null().to_pylist())][:3]
-        if all(value.lower().endswith(SUFFIXES) for value in values):
-            cure = "images are struct<bytes, path> (as Hugging Face writes them), or the files of an image_folder"
-        elif any(character.isdigit() for value in values for character in value):
-            cure = "write plain numbers, 1234.5"
-        else:
-            cure = "write a column of 0 and 1 for each of its values, or a list of numbers (an embedding) a row"
-        return f" ({', '.join(map(repr, values))}), which is no number; {cure}"
-    if pa.types.is_temporal(array.type):
-        return ", a time; write it as a number (seconds since 1970, the hour of the day)"
-    return "; give images, numbers or lists of them"
+    return "; give images, numbers, categories or lists of numbers"
 
 
 def _no_image(kind: pa.DataType, raw: tuple[int, ...]) -> str | None:
@@ -108,11 +133,3 @@ def _encoded_shape(plan: InputPlan, array: pa.Array, root: Path | None) -> tuple
         )
     (height, width), _ = Counter(shape[:2] for shape in shapes).most_common(1)[0]
     return height, width, max(shape[2] for shape in shapes)
-
-
-def _is_scalar(array: pa.Array) -> bool:
-    """A column of numbers; also of text that mostly reads as numbers, which is how CSV comes."""
-    if is_text(array.type):
-        numbers: int = int((~leaves(array)[1]).sum())
-        return numbers > 0 and bool(len(array) - array.null_count <= 2 * numbers)
-    return is_number(array.type)

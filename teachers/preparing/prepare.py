@@ -21,7 +21,7 @@ from ..storage import mirror
 from ..storage.seal import digest_of
 from ..storage.seal import replace as replace_file
 from ..tasks.labels import per_name, usable
-from ..transfer_set.transfer_set import NAME, SPLITS, Column, Part, Segment, TransferSet, segment_digest
+from ..transfer_set.transfer_set import NAME, SPLITS, Part, Segment, TransferSet, segment_digest
 from .canonical import in_colour
 from .census import (
     NAMED_BAD_ROWS,
@@ -35,12 +35,15 @@ from .census import (
     take_census,
     without_duplicates,
 )
+from .dictionaries import with_dictionaries
 from .images import COLOUR
 from .look import Look, look
-from .moments import Moments, mean_and_std
+from .moments import Moments
+from .parts import PartTask, Writing, write_part
 from .segments import PlannedSegment, Runner, ids_of, keep_parts, part_moments, part_tasks, plan_segments, write_rows
-from .shuffle import BadPosition, ChunkDone, PartTask, Reading, Run, Writing, read_chunk, write_part
+from .shuffle import BadPosition, ChunkDone, Reading, Run, read_chunk
 from .splits import sample_keys, split_numbers
+from .statistics import OfParts, check_there_are_values, lacks, with_moments
 from .stratify import stratified
 from .tasks import LABELS
 
@@ -104,9 +107,10 @@ def _prepare(
     earlier = _open_earlier(earlier_folder)
 
     census, labelled = gathered.census, labelled_rows(gathered.census, config, len(gathered.classes))
-    planned = plan_segments(census, seen.columns, earlier, run)
-    told = Writing(folder, pieces, seen.columns)
-    segments, train_moments = _second_pass(planned, gathered, told, earlier, run)
+    columns = with_dictionaries(seen.columns, config, census, gathered.runs, pieces)
+    planned = plan_segments(census, columns, earlier, run)
+    told = Writing(folder, pieces, columns)
+    segments, parts = _second_pass(planned, gathered, told, earlier, run)
     for segment, plan in zip(segments, planned, strict=True):
         ids = ids_of(segment, pieces, earlier if plan.kept else None)
         rows = plan.rows
@@ -117,13 +121,16 @@ def _prepare(
             "label": mine.labels,
             "labelled": labelled[rows],
         }
+        if any(column.kind == "category" for column in columns):
+            named["content"] = mine.content
         write_rows(folder / segment.rows_path, named, ids)
 
-    columns = _columns(seen.columns, train_moments)
+    columns = with_moments(columns, parts["train"])
     train = census.of("train")
+    check_there_are_values(columns, seen.plans, train.stop - train.start)
     num_labelled = int(labelled[train].sum())
     space = LABELS[config.task].space(gathered.classes, usable(census.labels[train], labelled[train]))
-    report = _report(gathered, labelled)
+    report = _report(gathered, labelled) | {"columns": lacks(columns, seen.plans, parts)}
     made_of = tuple(plan.document() for plan in seen.plans)
     prepared = TransferSet(folder, columns, space, tuple(segments), num_labelled, report, made_of)
     replace_file(folder / NAME, prepared.manifest())
@@ -201,8 +208,8 @@ def _last_keys(config: TransferSetConfig, chunks: Sequence[Chunk]) -> tuple[int,
 
 def _second_pass(
     planned: Sequence[PlannedSegment], gathered: Gathered, told: Writing, earlier: TransferSet | None, run: Runner
-) -> tuple[list[Segment], list[list[Moments]]]:
-    """(the segments, written or kept; per training part, the moments of each column)."""
+) -> tuple[list[Segment], OfParts]:
+    """(the segments, written or kept; by split and part, the moments of each column, as far as somebody asks)."""
     tasks: list[PartTask] = []
     for plan in planned:
         if plan.kept is None:
@@ -212,31 +219,22 @@ def _second_pass(
     for task, done in zip(tasks, run(partial(write_part, told), tasks), strict=True):
         written.setdefault(task.path.split("/")[1], []).append(done)
 
-    segments, train = [], []
+    segments: list[Segment] = []
+    found: OfParts = {split: [] for split in SPLITS}
     for plan in planned:
         if plan.kept is not None:
             assert earlier is not None
             keep_parts(plan.kept, earlier.folder, told.folder)
             segments.append(plan.kept)
-            if plan.split == "train":
+            if plan.split == "train" or any(column.can_lack for column in told.columns):
                 paths = [part.path for part in plan.kept.parts]
-                train += list(run(partial(part_moments, earlier.folder, told.columns), paths))
+                found[plan.split] += list(run(partial(part_moments, earlier.folder, told.columns), paths))
             continue
         parts = tuple(part for part, _ in written[plan.name])
         digest = segment_digest(told.columns, 0, parts)
         segments.append(Segment(plan.name, plan.split, 0, len(plan.rows), digest, parts))
-        if plan.split == "train":
-            train += [moments for _, moments in written[plan.name]]
-    return segments, train
-
-
-def _columns(columns: Sequence[Column], train: Sequence[Sequence[Moments]]) -> tuple[Column, ...]:
-    """With mean and std of the training rows."""
-    filled = []
-    for column, parts in zip(columns, zip(*train, strict=True), strict=True):
-        mean, std = mean_and_std(parts)
-        filled.append(changed(column, mean=mean, std=std))
-    return tuple(filled)
+        found[plan.split] += [moments for _, moments in written[plan.name]]
+    return segments, found
 
 
 def _report(gathered: Gathered, labelled: NDArray[np.bool_]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from dataclasses import replace
 import pyarrow as pa
 
 from ..errors import RecipeError
-from .arrow_types import is_encoded, is_number, is_text, leaf, shape_of
+from .arrow_types import is_encoded, is_number, is_text, is_time, leaf, shape_of
 from .canonical import InputPlan
+from .scalars import How
 
 COLOURS = (1, 3)
 """Channels that become each other."""
@@ -23,23 +24,42 @@ def refitted(plan: InputPlan, sources: Sequence[str], sample: pa.RecordBatch) ->
     Raises RecipeError for a column of another kind or shape.
     """
     columns = [sample.column(name) for name in sources]
+    if plan.kind == "category":
+        _check_categories(plan, sources, columns)
+        return replace(plan, sources=tuple(sources))
     raw = _of_images(plan, sources[0], columns[0]) if plan.kind == "image" else _of_numbers(plan, sources, columns)
-    return replace(plan, sources=tuple(sources), raw=raw, fixed=True)
+    how = plan.how if raw != () or plan.how else (How(),) * len(sources)
+    return replace(plan, sources=tuple(sources), raw=raw, how=how, fixed=True)
 
 
 def _of_numbers(plan: InputPlan, names: Sequence[str], columns: Sequence[pa.Array]) -> tuple[int, ...]:
     """() where each column holds a number, the shape of the plan where one column holds them all."""
-    for name, column in zip(names, columns, strict=True):
+    for at, (name, column) in enumerate(zip(names, columns, strict=True)):
         kind, depth = leaf(column.type)
         if depth == 1 and len(columns) == 1 and is_number(kind):
             if (found := _commonest(column)) is not None and found != plan.shape:
                 raise _other(plan, name, f"lists of {found[0]}")
             return plan.shape
-        if depth or not (is_number(kind) or is_text(kind) or pa.types.is_null(kind)):
+        is_date = is_time(kind) and len(plan.how) == len(columns) and plan.how[at].unit is not None
+        if depth or not (is_number(kind) or is_text(kind) or pa.types.is_null(kind) or is_date):
             raise _other(plan, name, str(column.type))
     if len(columns) != plan.shape[0]:
         raise _other(plan, names[0], "one number")
     return ()
+
+
+def _check_categories(plan: InputPlan, names: Sequence[str], columns: Sequence[pa.Array]) -> None:
+    """Raise RecipeError for a column whose values name nothing, or one that is to stand for several."""
+    if len(columns) != len(plan.sources):
+        raise RecipeError(
+            f"column {names[0]!r} cannot hold the categories {', '.join(plan.sources)}; give one column each"
+        )
+    for name, column in zip(names, columns, strict=True):
+        kind = column.type
+        if not (is_number(kind) or is_text(kind) or pa.types.is_null(kind)):
+            raise RecipeError(
+                f"column {name!r} holds {kind}, the model takes a category: text, whole numbers or truth values"
+            )
 
 
 def _of_images(plan: InputPlan, name: str, column: pa.Array) -> tuple[int, ...] | None:

@@ -21,24 +21,18 @@ from ..storage.seal import replace as replace_file
 from ..tasks.labels import has_label, strata
 from ..tasks.space import Space
 from ..transfer_set.arrow_columns import ipc_file
-from ..transfer_set.transfer_set import (
-    NAME,
-    SPLITS,
-    Column,
-    Part,
-    Segment,
-    TransferSet,
-    content_hash,
-    inputs_batch,
-    segment_digest,
-)
+from ..transfer_set.columns import Column, content_hash, inputs_batch
+from ..transfer_set.transfer_set import NAME, SPLITS, Part, Segment, TransferSet, segment_digest
 from .canonical import Bad, decode
+from .categories import Texts, dictionaries_of, with_codes
 from .census import judge_bad_rows
+from .dictionaries import of_few_rows
 from .look import Look
-from .moments import mean_and_std, moments
+from .moments import moments
 from .segments import write_rows
 from .shuffle import BadPosition, Reading, labels_in
 from .splits import expected_shares
+from .statistics import with_moments
 
 PLACES = 16
 """Of the source that rows are taken from."""
@@ -83,12 +77,13 @@ def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_
     inputs: list[dict[str, NDArray[Any]]] = []
     labels: list[NDArray[Any]] = []
     bad_rows: list[BadPosition] = []
+    texts: Texts = {}
     batches = [*_batches(told, seen.num_rows)]
     for batch in batches:
         reasons: Bad = {}
         named = labels_in(told, batch.data, reasons).labels
         chosen = np.sort(_by_turns(strata(named))[: -(-num_rows // len(batches))])
-        decoded, bad = decode(batch.data.take(pa.array(chosen)), told.plans, told.root)
+        decoded, bad = decode(batch.data.take(pa.array(chosen)), told.plans, told.root, texts)
         good = [at for at, row in enumerate(chosen.tolist()) if at not in bad and row not in reasons]
         bad_rows += [BadPosition(batch.positions[chosen[at]], reason) for at, reason in sorted(bad.items())]
         inputs.append({name: values[good] for name, values in decoded.items()})
@@ -99,11 +94,10 @@ def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_
         raise DataError(f"none of the rows that were looked at can be used: {bad_rows[0].reason if bad_rows else ''}")
     order = _by_turns(strata(whole := np.concatenate(labels)))[:num_rows]
     joined = {name: np.concatenate([each[name] for each in inputs])[order] for name in inputs[0]}
-    columns = []
-    for column in seen.columns:
-        mean, std = mean_and_std([moments(joined[column.name], column.kind)])
-        columns.append(replace(column, mean=mean, std=std))
-    return Sample(tuple(columns), _space(told, classes, whole), joined, whole[order])
+    columns = of_few_rows([plan.column for plan in seen.plans], joined, texts)
+    joined = with_codes(joined, dictionaries_of(columns))
+    columns = with_moments(columns, [[moments(joined[column.name], column) for column in columns]])
+    return Sample(columns, _space(told, classes, whole), joined, whole[order])
 
 
 def _space(told: Reading, names: tuple[str, ...], labels: NDArray[Any]) -> Space:

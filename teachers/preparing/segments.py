@@ -18,14 +18,18 @@ from numpy.typing import NDArray
 from ..errors import StoreError
 from ..storage.seal import drafted, local
 from ..transfer_set.arrow_columns import label_column
-from ..transfer_set.transfer_set import SPLITS, Column, Segment, SplitName, TransferSet, inputs_of
+from ..transfer_set.columns import Column, inputs_of
+from ..transfer_set.transfer_set import SPLITS, Segment, SplitName, TransferSet
 from .census import Census
 from .moments import Moments, moments
-from .shuffle import PartTask, Run, ids_piece, run_batch
+from .parts import PartTask, ids_piece
+from .shuffle import Run, run_batch
 from .splits import Keys, row_hashes
 
 ROWS = {"sample_key": pa.uint64(), "group": pa.uint64(), "id": pa.string(), "label": None, "labelled": pa.bool_()}
 """Columns of `rows.arrow`; the type of a label is its task's."""
+CONTENT = {"content": pa.uint64()}
+"""Beside these, where codes do not tell whether a row is unchanged: one value that nobody knows may become another."""
 
 PART_BYTES = 60 * 2**20
 """Of inputs in one part; what Arrow adds keeps it below 64 MiB."""
@@ -68,9 +72,9 @@ def plan_segments(
 
 
 def _kept(census: Census, columns: Sequence[Column], earlier: TransferSet, run: Runner) -> list[PlannedSegment]:
-    now, then = ([(c.name, c.kind, c.shape, c.wide) for c in each] for each in (columns, earlier.columns))
-    if now != then:
+    if [column.content for column in columns] != [column.content for column in earlier.columns]:
         return []
+    has_codes = any(column.kind == "category" for column in columns)
     found = []
     for segment in earlier.segments:
         there, keys = census.of(segment.split), earlier.keys(segment)
@@ -78,8 +82,10 @@ def _kept(census: Census, columns: Sequence[Column], earlier: TransferSet, run: 
         rows = np.minimum(at, there.stop - there.start - 1) + there.start
         if not np.array_equal(census.keys[rows], keys):
             return []
-        hashes = list(run(partial(part_hashes, earlier.folder, earlier.columns), [part.path for part in segment.parts]))
-        if not np.array_equal(census.content[rows], np.concatenate(hashes)):
+        of_parts = partial(part_hashes, earlier.folder, earlier.columns)
+        paths = [part.path for part in segment.parts]
+        hashes = earlier.content(segment) if has_codes else np.concatenate(list(run(of_parts, paths)))
+        if not np.array_equal(census.content[rows], hashes):
             return []
         found.append(PlannedSegment(segment.name, segment.split, rows, segment))
     return found
@@ -93,7 +99,7 @@ def part_hashes(folder: Path, columns: Sequence[Column], path: str) -> Keys:
 def part_moments(folder: Path, columns: Sequence[Column], path: str) -> list[Moments]:
     """Per column, of a part that exists."""
     inputs = inputs_of(run_batch(local(folder, path)), columns)
-    return [moments(inputs[column.name], column.kind) for column in columns]
+    return [moments(inputs[column.name], column) for column in columns]
 
 
 def part_tasks(
@@ -123,13 +129,14 @@ def keep_parts(segment: Segment, earlier: Path, folder: Path) -> None:
 def write_rows(path: Path, named: Mapping[str, NDArray[Any]], ids: Iterable[pa.Array]) -> None:
     """Publish `rows.arrow` of a segment, a record batch for each piece of `ids`; `named`: its other columns."""
     with drafted(path) as draft, draft.open("xb") as file:
-        schema = pa.schema([(name, kind or label_column(named["label"][:0]).type) for name, kind in ROWS.items()])
+        kinds = ROWS | {name: kind for name, kind in CONTENT.items() if name in named}
+        schema = pa.schema([(name, kind or label_column(named["label"][:0]).type) for name, kind in kinds.items()])
         with pa.ipc.new_file(file, schema) as writer:
             first = 0
             for piece in ids:
                 rows = slice(first, first + len(piece))
                 columns = {"id": piece} | {name: label_column(values[rows]) for name, values in named.items()}
-                writer.write_batch(pa.record_batch([columns[name] for name in ROWS], schema=schema))
+                writer.write_batch(pa.record_batch([columns[name] for name in kinds], schema=schema))
                 first += len(piece)
         file.flush()
         os.fsync(file.fileno())

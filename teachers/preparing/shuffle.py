@@ -1,10 +1,10 @@
-"""The two passes of preparing: chunks of the source into sorted runs, rows of runs into a segment's parts.
+"""The first pass of preparing: chunks of the source into sorted runs.
 
-Each pass is one function per task, picklable and idempotent, with bounded memory. Knows nothing of segments or of Ray.
+One function per task, picklable and idempotent, with bounded memory. Knows nothing of segments or of Ray.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from ..storage import mirror
 from ..storage.seal import replace
 from ..tasks.labels import has_label, strata
 from ..transfer_set.arrow_columns import ipc_file, label_column
-from ..transfer_set.transfer_set import Column, Part, content_hash, inputs_batch, inputs_of
+from ..transfer_set.columns import inputs_batch
 from .canonical import Bad, InputPlan, decode
+from .categories import Texts, write_texts
 from .labels import codes, names_in
-from .moments import Moments, moments
 from .splits import UNUSED, Keys, first_of_classes, row_hashes, sample_keys, split_numbers
 from .tasks import LABELS
 from .tasks.reader import LabelReader, Meant
@@ -96,13 +96,14 @@ class ChunkDone:
 
 @dataclass
 class Decoded:
-    """Usable rows of one batch, waiting to be written; `num_unused` others are in no split."""
+    """Usable rows of one batch, waiting to be written; `num_unused` others are in no split. `texts`: of categories."""
 
     num_unused: int
     keys: Keys
     meta: dict[str, pa.Array]
     labels: Meant
     inputs: dict[str, NDArray[Any]]
+    texts: Texts
 
     @property
     def bytes(self) -> int:
@@ -162,7 +163,8 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
         keys, groups, split, positions = keys[kept], groups[kept], split[kept], positions[kept]
         reasons = {at: reasons[row] for at, row in enumerate(kept.tolist()) if row in reasons}
     meant = labels_in(told, data, reasons)
-    inputs, wrong = decode(data, told.plans, told.root)
+    texts: Texts = {}
+    inputs, wrong = decode(data, told.plans, told.root, texts)
     reasons |= {row: reason for row, reason in wrong.items() if row not in reasons}
     bad += [
         BadPosition(positions[row], reasons[row], int(split[row]), int(keys[row]), _named(meant, row))
@@ -172,7 +174,7 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     inputs = {name: rows[good] if reasons else rows for name, rows in inputs.items()}
     meta = {"split": pa.array(split[good]), "group": pa.array(groups[good]), "id": ids.take(pa.array(good))}
     meta |= {"position": pa.array(positions[good], pa.string()), "content": pa.array(row_hashes(list(inputs.values())))}
-    return Decoded(num_unused, keys[good], meta, Meant(meant.labels[good], meant.names), inputs)
+    return Decoded(num_unused, keys[good], meta, Meant(meant.labels[good], meant.names), inputs, texts)
 
 
 def _named(meant: Meant, row: int) -> str:
@@ -217,7 +219,10 @@ def labels_in(told: Reading, data: pa.RecordBatch, reasons: Bad) -> Meant:
 
 
 def _write_run(told: Reading, name: str, waiting: Sequence[Decoded]) -> Run:
-    """One Arrow file: split, group, id, position, content hash and inputs, sorted by split and key."""
+    """One Arrow file: split, group, id, position, content hash and inputs, sorted by split and key.
+
+    Categories are hashes; what they are of lies in a file of its own.
+    """
     meta = pa.Table.from_batches([pa.record_batch(rows.meta) for rows in waiting]).combine_chunks()
     meant = told.labels.joined([rows.labels for rows in waiting]) if told.classes is None else None
     labels = np.concatenate([rows.labels.labels for rows in waiting]) if meant is None else meant.labels
@@ -229,64 +234,17 @@ def _write_run(told: Reading, name: str, waiting: Sequence[Decoded]) -> Run:
     for column in ("split", "group", "id", "position", "content"):
         batch = batch.append_column(column, sorted_meta.column(column))
     batch = batch.append_column("label", label_column(labels[order]))
+    if any(plan.kind == "category" for plan in told.plans):
+        texts = {each: text for rows in waiting for each, text in rows.texts.items()}
+        write_texts(told.pieces / texts_piece(name), texts)
     replace(told.pieces / name, ipc_file(batch))
     return Run(name, len(keys), () if meant is None else meant.names)
+
+
+def texts_piece(run: str) -> str:
+    return "texts-" + run
 
 
 def run_batch(path: Path) -> pa.RecordBatch:
     mirror.bring(path)
     return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-
-
-@dataclass(frozen=True)
-class PartTask:
-    """Rows of one part, in the order of their keys: row `rows[n]` of run `runs[run[n]]`."""
-
-    path: str
-    first_row: int
-    runs: tuple[str, ...]
-    run: NDArray[np.uint32]
-    rows: NDArray[np.uint32]
-
-
-@dataclass(frozen=True)
-class Writing:
-    """What every task of the second pass is told."""
-
-    folder: Path
-    pieces: Path
-    columns: tuple[Column, ...]
-
-
-def write_part(told: Writing, task: PartTask) -> tuple[Part, list[Moments]]:
-    """Second pass: gather the rows of a part and publish it; its ids go to a piece of their own (`ids_piece`)."""
-    keys = np.empty(len(task.rows), np.uint64)
-    inputs = {column.name: np.empty((len(keys), *column.shape), column.dtype) for column in told.columns}
-    ids, at = [], []
-    for number, here in _by_run(task):
-        batch, rows = run_batch(told.pieces / task.runs[number]), task.rows[here]
-        keys[here] = batch.column("sample_key").to_numpy()[rows]
-        for name, values in inputs_of(batch, told.columns).items():
-            inputs[name][here] = values[rows]
-        ids.append(batch.column("id").take(pa.array(rows)))
-        at.append(here)
-    if not (keys[1:] > keys[:-1]).all():
-        raise DataError(f"{task.path}: keys are not ascending; the pieces in {told.pieces} are damaged, remove them")
-    payload = ipc_file(inputs_batch(keys, inputs))
-    replace(told.folder / task.path, payload)
-    in_order = pa.concat_arrays(ids).take(pa.array(np.argsort(np.concatenate(at))))
-    replace(told.pieces / ids_piece(task.path), ipc_file(pa.record_batch({"id": in_order})))
-    part = Part(task.path, task.first_row, len(keys), len(payload), content_hash(keys, inputs))
-    return part, [moments(inputs[column.name], column.kind) for column in told.columns]
-
-
-def ids_piece(part_path: str) -> str:
-    return "ids-" + part_path.replace("/", "-")
-
-
-def _by_run(task: PartTask) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """(run, where its rows go), run by run."""
-    order = np.argsort(task.run, kind="stable")
-    starts = np.flatnonzero(np.diff(task.run[order], prepend=-1))
-    for here in np.split(order, starts[1:]):
-        yield int(task.run[here[0]]), here

@@ -87,8 +87,7 @@ def _split_files(config: TransferSetConfig, root: Path, split: SplitConfig) -> l
 
 def columns_of(config: TransferSetConfig) -> tuple[str, ...]:
     """Every column that the recipe names."""
-    inputs = [config.inputs] if isinstance(config.inputs, str) else config.inputs
-    named = (*inputs, *config.labels, config.id, config.split.group_by)
+    named = (*config.input_names, *config.labels, config.id, config.split.group_by)
     return tuple(dict.fromkeys(name for name in named if name is not None))
 
 

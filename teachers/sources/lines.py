@@ -3,6 +3,7 @@
 Knows nothing of which columns are inputs or labels.
 """
 
+import csv
 import io
 import json
 import re
@@ -19,10 +20,13 @@ from ..config.transfer_set import CsvSource
 from ..errors import DataError
 from ..transfer_set.class_names import name_of
 from .files import NO_ROWS, Batch, Chunk, File, check_columns, position
+from .quotes import Watched
 from .reading import check_text, reading
 
 BLOCK = 4 * 2**20
 """Bytes of text that are parsed at once."""
+DELIMITERS = (",", ";", "\t", "|")
+"""That `delimiter: auto` knows."""
 NO_OBJECT = re.compile(rb"(?:^|[}\]])[ \t\r]*null", re.MULTILINE)
 """Instead of a row, or behind one: Arrow ends the process on it."""
 
@@ -39,8 +43,19 @@ def csv_schema(file: File) -> pa.Schema:
 
 
 def _parsing(file: File, skip: Any) -> Any:
-    delimiter = file.source.delimiter if isinstance(file.source, CsvSource) else ","
-    return pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip)
+    return pa.csv.ParseOptions(delimiter=delimiter_of(file), newlines_in_values=True, invalid_row_handler=skip)
+
+
+def delimiter_of(file: File) -> str:
+    """What the recipe says; of `auto`, what parts the header so that all columns are there that the recipe names."""
+    given = file.source.delimiter if isinstance(file.source, CsvSource) else ","
+    if given != "auto":
+        return given
+    with file.path.open("rb") as opened:
+        header = opened.readline(BLOCK).decode("utf-8-sig", "replace").rstrip("\r\n")
+    parted = {mark: next(csv.reader([header], delimiter=mark), []) for mark in DELIMITERS}
+    fitting = [mark for mark, names in parted.items() if {*file.columns} <= {name.strip() for name in names}]
+    return max(fitting or DELIMITERS, key=lambda mark: len(parted[mark]))
 
 
 def read_csv(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batch]:
@@ -54,8 +69,9 @@ def read_csv(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batch]
 
     with reading(file):
         check_columns(file, csv_schema(file).names, columns)
+        watched = Watched(file.path.open("rb"), file.title, delimiter_of(file))
         opened = pa.csv.open_csv(
-            file.path,
+            pa.PythonFile(watched, mode="r"),
             read_options=pa.csv.ReadOptions(use_threads=False, block_size=BLOCK),
             parse_options=_parsing(file, skip),
             convert_options=pa.csv.ConvertOptions(
@@ -66,7 +82,7 @@ def read_csv(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batch]
             ),
         )
         row = told = 0
-        for block in opened:
+        for block in _blocks(opened, watched):
             numbers: list[int] = []
             dropped = {number for number, _ in skipped}
             while len(numbers) < block.num_rows:
@@ -80,6 +96,18 @@ def read_csv(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batch]
                 part = numbers[start : start + rows]
                 yield Batch(block.slice(start, rows), [position(file.name, number) for number in part])
         yield Batch(NO_ROWS, [], tuple((position(file.name, number), reason) for number, reason in skipped[told:]))
+
+
+def _blocks(opened: Any, watched: Watched) -> Iterator[pa.RecordBatch]:
+    """Closes the file. Raises DataError for a value that no block holds, where an open quote is why."""
+    try:
+        yield from opened
+    except pa.ArrowInvalid as error:
+        if watched.opened_in and "straddling" in str(error):
+            raise watched.told(f"and not closed in the {BLOCK >> 20} MiB behind it") from error
+        raise
+    finally:
+        watched.close()
 
 
 def jsonl_schema(file: File) -> pa.Schema:

@@ -4,7 +4,7 @@ Knows nothing of where the rows came from (`prepare` does), of teachers or of st
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
@@ -20,43 +20,16 @@ from ..storage.seal import NAME as SEAL
 from ..storage.seal import check_format, digest_of, local
 from ..tasks.labels import has_label, usable
 from ..tasks.space import Space
-from .arrow_columns import fixed_size_list, label_values
+from .arrow_columns import label_values
+from .columns import Column, inputs_of
 
 if TYPE_CHECKING:
     from ..rows.rows import Rows
 
 FORMAT = 5
 NAME = "transfer_set.json"
-INPUT = "input."
-"""Before the name of an input column in a file: it may be any word, also one of ours."""
-
 SplitName = Literal["train", "validation", "test"]
-Kind = Literal["image", "number"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
-
-
-@dataclass(frozen=True)
-class Column:
-    """One input column: `image` is uint8 [H, W, C], `number` is float32 [F], or float64 where it is `wide`.
-
-    `mean` and `std` are of the training rows, per channel (of value / 255) or per feature; `std` of a constant is 1.
-    """
-
-    name: str
-    kind: Kind
-    shape: tuple[int, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    wide: bool = False
-    """Its source has numbers that float32 does not hold: seconds since 1970, say, which differ in their last digits."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(np.uint8 if self.kind == "image" else np.float64 if self.wide else np.float32)
-
-    @property
-    def bytes_per_row(self) -> int:
-        return int(np.prod(self.shape)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -124,7 +97,7 @@ class TransferSet:
         try:
             return cls(
                 folder,
-                tuple(_column(column) for column in document["columns"]),
+                tuple(Column.of_document(column) for column in document["columns"]),
                 Space.from_document(document["space"]),
                 tuple(
                     Segment(**s | {"parts": tuple(Part(**part) for part in s["parts"])}) for s in document["segments"]
@@ -209,6 +182,10 @@ class TransferSet:
         """As `labels`, none where the label may not be used."""
         return usable(self.labels(segment), self.labelled(segment))
 
+    def content(self, segment: Segment) -> NDArray[np.uint64]:
+        """A hash of each row's inputs as the source has them, u64 [rows]; of a set with categories only."""
+        return _numpy(self._rows(segment, "content"))
+
     def ids(self, segment: Segment) -> pa.StringArray:
         return self._rows(segment, "id")
 
@@ -250,33 +227,10 @@ class TransferSet:
         return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
 
 
-def inputs_of(batch: pa.RecordBatch, columns: Sequence[Column]) -> dict[str, NDArray[Any]]:
-    """{column: [rows, *shape]} of an Arrow batch, without a copy."""
-    return {
-        column.name: batch.column(INPUT + column.name).flatten().to_numpy().reshape(batch.num_rows, *column.shape)
-        for column in columns
-    }
-
-
-def inputs_batch(keys: NDArray[np.uint64], inputs: Mapping[str, NDArray[Any]]) -> pa.RecordBatch:
-    """The one record batch of a part's file."""
-    arrays = {"sample_key": pa.array(keys)} | {INPUT + name: fixed_size_list(values) for name, values in inputs.items()}
-    return pa.RecordBatch.from_pydict(arrays)
-
-
-def content_hash(keys: NDArray[np.uint64], inputs: Mapping[str, NDArray[Any]]) -> str:
-    """xxh3_128 of little-endian keys, then of each column in turn."""
-    hashed = xxhash.xxh3_128(keys.astype("<u8", copy=False).tobytes())
-    for values in inputs.values():
-        hashed.update(np.ascontiguousarray(values).data)
-    return hashed.hexdigest()
-
-
 def segment_digest(columns: Sequence[Column], view: int, parts: Sequence[Part]) -> str:
     """What a segment's rows are: keys and inputs. Not their labels, and not how the segment is called."""
-    shapes = [[column.name, column.kind, list(column.shape)] + ["float64"] * column.wide for column in columns]
     contents = [[part.first_row, part.num_rows, part.xxh3_128] for part in parts]
-    return digest_of({"view": view, "columns": shapes, "parts": contents})
+    return digest_of({"view": view, "columns": [column.content for column in columns], "parts": contents})
 
 
 def _open(path: Path) -> Any:
@@ -289,8 +243,3 @@ def _open(path: Path) -> Any:
 def _numpy(array: pa.Array) -> NDArray[Any]:
     values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
     return values
-
-
-def _column(document: Mapping[str, Any]) -> Column:
-    lists = {name: tuple(document[name]) for name in ("shape", "mean", "std")}
-    return Column(document["name"], document["kind"], **lists, wide=document["wide"])

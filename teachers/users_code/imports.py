@@ -6,6 +6,7 @@ The user's directory stands last on `sys.path`, so nothing in it can hide one of
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -88,6 +89,14 @@ def load(import_string: str) -> Any:
         raise RecipeError(
             f"{import_string}: module {module_name} has no {name!r}; it has {', '.join(public)}"
         ) from None
+
+
+def parameters(function: Any) -> tuple[str, ...]:
+    """Names of what a function takes; none where it does not say."""
+    try:
+        return tuple(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return ()
 
 
 def _module(import_string: str, module_name: str) -> ModuleType:

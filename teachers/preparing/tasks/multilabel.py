@@ -14,8 +14,9 @@ from ...sources import schema_of
 from ...sources.files import File
 from ...tasks.space import Space
 from ..arrow_types import is_list, is_text
-from ..canonical import leaves, nested
+from ..canonical import nested
 from ..labels import as_text, class_numbers, classes_of, codes
+from ..scalars import leaves
 from .reader import Bad, Meant, Names, columns_of, is_missing, list_size
 
 ANY = ""

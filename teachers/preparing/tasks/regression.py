@@ -13,7 +13,8 @@ from ...sources import schema_of
 from ...sources.files import File
 from ...tasks.space import Space
 from ..arrow_types import is_number, is_text
-from ..canonical import leaves, nested
+from ..canonical import nested
+from ..scalars import leaves
 from .reader import Bad, Meant, Names, columns_of, is_missing, list_size
 
 

@@ -1,0 +1,105 @@
+"""Input columns of prepared rows, and how they lie in an Arrow file: one fixed width a row.
+
+Knows nothing of segments, labels or of where rows came from.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from numpy.typing import NDArray
+
+from .arrow_columns import fixed_size_list
+
+INPUT = "input."
+"""Before the name of an input column in a file: it may be any word, also one of ours."""
+FEATURES = "features"
+"""The column that numeric scalar columns are joined to, and what networks take of categories."""
+CATEGORIES = "categories"
+"""The column that categories are joined to."""
+MISSING, UNKNOWN, FIRST = 0, 1, 2
+"""Codes of a category: no value; a value that no training row has; the first of those that they have."""
+
+Kind = Literal["image", "number", "category"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One input column: `image` is uint8 [H, W, C], `number` is float32 [F], or float64 where it is `wide`.
+
+    `category` is int32 [K], a code for each of the source's columns `names`. `mean` and `std` are of the training rows
+    that have a value, per channel (of value / 255) or per feature; `std` of a constant is 1.
+    """
+
+    name: str
+    kind: Kind
+    shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    wide: bool = False
+    """Its source has numbers that float32 does not hold: seconds since 1970, say, which differ in their last digits."""
+    missing: tuple[int, ...] = ()
+    """Per feature or category, training rows without a value, which is NaN; empty: none may lack one."""
+    names: tuple[str, ...] = ()
+    values: tuple[tuple[str, ...], ...] = ()
+    """Per category, what its codes from FIRST on mean: sorted values of the training rows."""
+    unknown: tuple[int, ...] = ()
+    """Per category, training rows whose value has no code of its own (`most_common`)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        if self.kind == "number":
+            return np.dtype(np.float64 if self.wide else np.float32)
+        return np.dtype(np.uint8 if self.kind == "image" else np.int32)
+
+    @property
+    def bytes_per_row(self) -> int:
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    @property
+    def content(self) -> list[Any]:
+        """What the bytes of its rows mean, for a digest: not what is only told of them."""
+        meant = [self.name, self.kind, list(self.shape)]
+        if self.kind == "category":
+            return [*meant, list(self.names), [list(values) for values in self.values]]
+        return meant + ["float64"] * self.wide
+
+    @property
+    def can_lack(self) -> bool:
+        """Whether a row may have no value, or one that nobody knows."""
+        return self.kind == "category" or bool(self.missing)
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any]) -> Self:
+        """What `asdict` gave, read from JSON. Raises KeyError or TypeError for anything else."""
+        values = {field.name: _as_tuples(document[field.name]) for field in fields(cls)}
+        return cls(**values)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+
+
+def inputs_of(batch: pa.RecordBatch, columns: Sequence[Column]) -> dict[str, NDArray[Any]]:
+    """{column: [rows, *shape]} of an Arrow batch, without a copy."""
+    return {
+        column.name: batch.column(INPUT + column.name).flatten().to_numpy().reshape(batch.num_rows, *column.shape)
+        for column in columns
+    }
+
+
+def inputs_batch(keys: NDArray[np.uint64], inputs: Mapping[str, NDArray[Any]]) -> pa.RecordBatch:
+    """The one record batch of a part's file."""
+    arrays = {"sample_key": pa.array(keys)} | {INPUT + name: fixed_size_list(values) for name, values in inputs.items()}
+    return pa.RecordBatch.from_pydict(arrays)
+
+
+def content_hash(keys: NDArray[np.uint64], inputs: Mapping[str, NDArray[Any]]) -> str:
+    """xxh3_128 of little-endian keys, then of each column in turn."""
+    hashed = xxhash.xxh3_128(keys.astype("<u8", copy=False).tobytes())
+    for values in inputs.values():
+        hashed.update(np.ascontiguousarray(values).data)
+    return hashed.hexdigest()
