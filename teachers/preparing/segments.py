@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from ..errors import StoreError
 from ..storage.seal import drafted, local
 from ..transfer_set.arrow_columns import label_column
+from ..transfer_set.hashes import Keys
 from ..transfer_set.transfer_set import SPLITS, Column, Segment, SplitName, TransferSet, inputs_of
 from .census import Census
 from .moments import Moments, moments
 from .shuffle import PartTask, Run, ids_piece, run_batch
-from .splits import Keys, row_hashes
+from .splits import row_hashes
 
 ROWS = {"sample_key": pa.uint64(), "group": pa.uint64(), "id": pa.string(), "label": None, "labelled": pa.bool_()}
 """Columns of `rows.arrow`; the type of a label is its task's."""

@@ -21,11 +21,12 @@ from ..storage import mirror
 from ..storage.seal import replace
 from ..tasks.labels import has_label, strata
 from ..transfer_set.arrow_columns import ipc_file, label_column
+from ..transfer_set.hashes import Keys
 from ..transfer_set.transfer_set import Column, Part, content_hash, inputs_batch, inputs_of
 from .canonical import Bad, InputPlan, decode
 from .labels import codes, names_in
 from .moments import Moments, moments
-from .splits import UNUSED, Keys, first_of_classes, row_hashes, sample_keys, split_numbers
+from .splits import UNUSED, first_of_classes, row_hashes, sample_keys, split_numbers
 from .tasks import LABELS
 from .tasks.reader import LabelReader, Meant
 
