@@ -37,7 +37,7 @@ def teacher_of(library, **more):
 def load(digits, config, trained=None):
     about = {
         "columns": digits.columns,
-        "classes": digits.classes,
+        "space": digits.space,
         "trust": (),
         "device": "cpu",
         "user_path": digits.folder,
