@@ -121,7 +121,8 @@ def test_every_dependency_is_locked_and_says_what_for() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     locked = {
         line.partition("==")[0].lower().replace("_", "-")
-        for line in (ROOT / "requirements.lock").read_text().splitlines()
+        for lock in ("requirements.lock", "requirements-oracles.lock")
+        for line in (ROOT / lock).read_text().splitlines()
     }
     block = text[text.index("\ndependencies = [") : text.index("[project.scripts]")]
     named = re.findall(r'^  "([A-Za-z0-9-]+)', block, re.M)

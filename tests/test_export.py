@@ -9,13 +9,15 @@ import yaml
 
 import students
 from orchestrator.recipe.model import Recipe, public
-from students.delivering.export import FILES, code, deliverable_metrics, export_student, model_card
+from students.delivering.export import code, deliverable_metrics, export_student, model_card
 from students.delivering.predict import predict_file
 from students.fitting.fit import fit
 from students.runs.session import PlainSession
 from teachers.errors import StoreError
 from teachers.models.folder import read_config
 from tests.training_runs import make_run
+
+FILES = ["model.safetensors", "config.json", "README.md", "metrics.json", "recipe.yaml"]
 
 
 @pytest.fixture(scope="module")

@@ -28,9 +28,20 @@ PAGES: dict[str, Page] = {
         "The transfer set", ("TransferSetConfig", "InputColumn", "*Source", "SplitConfig", "SplitFiles", "LabelledRows")
     ),
     "teachers": Page("Teachers", ("*Teacher", "TeacherRequire"), all_of="Every teacher"),
-    "students": Page("Students", ("StudentConfig", "ControlTrain", "Require")),
+    "students": Page("Students", ("StudentConfig", "EstimatorStudent", "ControlTrain", "Require")),
     "objective": Page("The objective", ("*Term", "Ramp"), all_of="Every term"),
-    "training": Page("Training", ("StudentTrain", "TeacherTrain", "MemberTrain", "EarlyStopping")),
+    "training": Page(
+        "Training",
+        (
+            "StudentTrain",
+            "TeacherTrain",
+            "MemberTrain",
+            "EstimatorTrain",
+            "EstimatorStudentTrain",
+            "EarlyStopping",
+            "HeldOut",
+        ),
+    ),
     "cohorts": Page("Cohorts", ("*Cohort", "MemberConfig"), all_of="Every cohort"),
     "search": Page("The search", ("SearchConfig", "Uniform", "LogUniform", "Integer", "Choice", "Subset", "SubsetOf")),
     "preprocess": Page("Preprocessing", ("Preprocess", "Normalise")),

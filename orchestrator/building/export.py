@@ -18,13 +18,13 @@ from .evaluate import read_evaluation
 from .learned import Learned, Network, to_export
 
 
-def export(context: Context, name: str, learned: Learned, evaluated: Built) -> dict[str, Built]:
+def export(context: Context, name: str, learned: Learned, evaluated: Built, prepared: Built) -> dict[str, Built]:
     """Everything that a student or cohort delivers, by name."""
     evaluation = read_evaluation(evaluated, context.recipe.learners[name].teachers)
     built = {}
     for title, networks in to_export(context.recipe, name, learned).items():
         stage = keys.export_stage(context.recipe, title, [network.digest for network in networks], evaluated.digest)
-        build = partial(_export, context, title, networks, _figures(title, networks, evaluation))
+        build = partial(_export, context, title, networks, _figures(title, networks, evaluation), prepared)
         built[title] = context.stages.build(stage, build)
     return built
 
@@ -38,7 +38,7 @@ def _figures(title: str, networks: Sequence[Network], evaluation: dict[str, Any]
 
 
 def _export(
-    context: Context, title: str, networks: Sequence[Network], figures: dict[str, Any], folder: Path
+    context: Context, title: str, networks: Sequence[Network], figures: dict[str, Any], prepared: Built, folder: Path
 ) -> tuple[Seal, Facts]:
     """One network as it is; several as their ensemble."""
     from students.delivering.export import export_student
@@ -50,5 +50,7 @@ def _export(
         if len(networks) > 1:
             source = Path(scratch)
             save_ensemble(source, [network.folder for network in networks])
-        outputs = export_student(source, folder, name=title, evaluation=figures, recipe_yaml=recipe_yaml)
+        onnx_on = prepared.folder if getattr(context.recipe.students.get(title), "onnx", False) else None
+        about: dict[str, Any] = {"evaluation": figures, "recipe_yaml": recipe_yaml, "trust": context.recipe.trusted()}
+        outputs = export_student(source, folder, name=title, onnx_on=onnx_on, **about)
     return write_seal(folder, outputs), {}

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from students.config.cohort import CohortCommon
-from students.config.student import StudentConfig, StudentTrain, check_ramps
+from students.config.estimator import EstimatorStudent, EstimatorStudentTrain
+from students.config.student import StudentTrain, check_ramps
 from teachers.config.resources import Resources
 from teachers.config.training import TrainConfig
 from teachers.errors import RecipeError
@@ -18,11 +18,13 @@ from teachers.users_code.imports import UserPath
 
 from ..cluster.capacity import request_of, wait_for_room_s, workers_of
 from ..cluster.cluster import Cluster
+from ..recipe.model import Learner
 from ..stages.stages import Built, Stage
 from .context import Context, Facts, Taught
 
 if TYPE_CHECKING:
     from students.runs.run import CohortRun, Run, RunResult
+    from teachers.transfer_set.folds import Folds
 
 Replicas = Mapping[str, Sequence[Any]]
 """Actor handles by the teacher's name."""
@@ -157,14 +159,14 @@ def fit_in_tasks(
 def _budget(run: "Run") -> tuple[str, dict[str, Any]]:
     """Name and size of one training: its optimiser steps, the rows that it draws from, and its stage's folder in OUT."""
     _, shares = run.membership.share_of_rows
-    rows = rows_drawn(run.transfer_set, labelled_only=run.labelled_only, classes=run.classes) / shares
+    rows = rows_drawn(run.transfer_set, labelled_only=run.labelled_only, classes=run.classes, part=run.part) / shares
     budget = {"steps": run.train.steps, "batch_size": run.train.batch_size, "rows": rows}
     return run.name, {**budget, "folder": "/".join(run.stage.parts[-2:])}
 
 
-def sealed(folder: Path, results: "Sequence[RunResult]") -> tuple[Seal, Facts]:
-    """Seal a training stage, whose outputs are every file of its sealed runs."""
-    outputs = []
+def sealed(folder: Path, results: "Sequence[RunResult]", more: Sequence[str] = ()) -> tuple[Seal, Facts]:
+    """Seal a training stage, whose outputs are every file of its sealed runs, and `more`."""
+    outputs = [*more]
     for result in results:
         seal = read_seal(folder / result.name)
         assert seal is not None
@@ -183,16 +185,18 @@ def seal_all(
     }
 
 
-def in_steps(train: Trained, prepared: Path, *, labelled_only: bool, classes: Sequence[str] = ()) -> Trained:
-    """The budget in steps, from the rows that the student (not its control) draws from. `prepared`: the transfer set."""
+def in_steps(train: Trained, prepared: Path, **whose: Any) -> Trained:
+    """The budget in steps, from the rows that the student (not its control) draws from, which are `whose` (`rows_drawn`)."""
     from students.training.optimize import resolve_steps
 
-    steps = resolve_steps(train, rows_drawn(prepared, labelled_only=labelled_only, classes=classes))
+    steps = resolve_steps(train, rows_drawn(prepared, **whose))
     return train.model_copy(update={"steps": steps, "epochs": None})
 
 
-def budget_of(key: str, learner: StudentConfig | CohortCommon, prepared: Path) -> StudentTrain:
+def budget_of(key: str, learner: Learner, prepared: Path) -> StudentTrain | EstimatorStudentTrain:
     """`train` of a student or cohort, in steps. Raises RecipeError, which begins with `key`, for a ramp that is longer."""
+    if isinstance(learner, EstimatorStudent):
+        return learner.train
     train = in_steps(learner.train, prepared, labelled_only=False)
     try:
         check_ramps(learner.objective, train)
@@ -201,11 +205,20 @@ def budget_of(key: str, learner: StudentConfig | CohortCommon, prepared: Path) -
     return train
 
 
-def rows_drawn(prepared: Path, *, labelled_only: bool, classes: Sequence[str] = ()) -> int:
-    """How many rows a training draws from; `classes`: of a network that learns these only."""
+def rows_drawn(
+    prepared: Path, *, labelled_only: bool, classes: Sequence[str] = (), part: "tuple[Folds, int] | None" = None
+) -> int:
+    """How many rows of the transfer set in `prepared` a training draws from.
+
+    `classes`: of a network that learns these only; `part`: of a teacher in folds.
+    """
+    from teachers.transfer_set.folds import labelled_keys
     from teachers.transfer_set.transfer_set import TransferSet
 
     transfer_set = TransferSet.open(prepared)
     if classes:
         transfer_set = transfer_set.of_classes(classes)
+    if part is not None:
+        folds, number = part
+        return int(folds.learnt_by(number, labelled_keys(transfer_set)[1]).sum())
     return transfer_set.num_labelled if labelled_only else sum(each.num_rows for each in transfer_set.of("train"))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from students.tasks.figure import figure, headline
 from teachers.config.resources import Resources
-from teachers.config.teacher import TeacherRequire
+from teachers.config.teacher import TeacherConfig, TeacherRequire
 from teachers.errors import GateMissed
 from teachers.transfer_set.transfer_set import TransferSet
 
@@ -56,7 +56,7 @@ def judge(context: Context, name: str, prepared: Built, taught: Mapping[str, Tau
 def to_judge(
     recipe: Recipe, prepared: Built, taught: Mapping[str, Taught]
 ) -> tuple[Literal["train", "validation"], list[str], Standings]:
-    """(the split; who is judged on it; why others are not): validation, else training rows that a teacher did not see."""
+    """(the split; who is judged on it; why others are not): validation, else training rows, of a teacher that did not see them or labels them out of fold."""
     labelled = TransferSet.open(prepared.folder).report["labelled"]
     if labelled["validation"]:
         return "validation", [*taught], {}
@@ -67,11 +67,17 @@ def to_judge(
 def _why_not(recipe: Recipe, taught: Taught) -> str:
     """Why a teacher cannot be judged on training rows; empty where it can."""
     config = recipe.teachers.get(taught.name)
-    if config is None or is_trained_here(config):
+    if config is None or (is_trained_here(config) and not _labels_out_of_fold(config)):
         return "no validation row has a label, and the labelled training rows are those that it learnt from"
     if taught.live:
         return "no validation row has a label, and what a live teacher says of training rows is not kept"
     return ""
+
+
+def _labels_out_of_fold(teacher: TeacherConfig) -> bool:
+    """Whether no row is labelled by who has learnt it."""
+    train = teacher.train if teacher.kind in ("module", "sklearn") else None
+    return train is not None and train.folds is not None
 
 
 def stage_of(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from teachers.config.teacher import TeacherConfig
 from teachers.process.log_lines import working_on
 from teachers.storage.seal import Damage, Seal, digest_of
+from teachers.transfer_set.folds import PARTS, WHOLE
 from teachers.users_code.calls import within
 
 from ..cluster.capacity import wait_for_room_s
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 
 
 def network_folder(config: TeacherConfig, trained: Path | None) -> Path | None:
-    """The model folder of a teacher that has one, for workers whose working directory is another."""
+    """The model folder of a teacher that is one network, for workers whose working directory is another."""
     if config.kind == "checkpoint":
         return Path(config.path).resolve()
-    return trained if config.kind == "module" else None
+    if config.kind != "module" or trained is None or config.train is None or config.train.folds is None:
+        return trained if config.kind == "module" else None
+    return trained / PARTS / WHOLE if config.train.refit else None
 
 
 def label(

@@ -12,6 +12,9 @@ from ..recipe.model import Recipe
 from ..stages.stages import Built
 from ..stages.trainings import Kind
 
+NOT_LEARNT = {"result.json", "SEAL.json"}
+"""Files of a training that say nothing of what it answers."""
+
 
 @dataclass(frozen=True)
 class Network:
@@ -29,7 +32,8 @@ class Network:
     def digest(self) -> str:
         """Of what it says: its architecture and weights."""
         by_path = {output.path: output.sha256 for output in self.built.seal.outputs}
-        return digest_of([by_path[f"{self.run}/{file}"] for file in ("config.json", "model.safetensors")])
+        own = {path.rpartition("/")[2]: sha256 for path, sha256 in by_path.items() if path.startswith(f"{self.run}/")}
+        return digest_of([own.pop("config.json"), *(own[file] for file in sorted(own.keys() - NOT_LEARNT))])
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from students.tasks.figure import figure
 from teachers.config.bars import Bars
 from teachers.config.task import TaskName
 from teachers.config.teacher import TeacherConfig
-from teachers.errors import RecipeError
+from teachers.errors import DataError, RecipeError
 from teachers.process.waiting import SideBySide
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..cluster.capacity import workers_of
-from ..recipe.checks import class_problems, folder_problems
+from ..recipe.checks import class_problems, fold_problems, folder_problems
 from ..recipe.model import Recipe, is_trained_here, name_in_recipe
 from ..recipe.seen_rows import seen_problems
 from ..reporting.headline import mean_of
@@ -28,7 +28,7 @@ from .evaluate import evaluate_cohort, evaluate_student, evaluate_teachers
 from .judge import Standings, judge
 from .label import label
 from .learned import Learned
-from .train import distill, network_of, train_alone, train_networks
+from .train import distill, folder_of, train_alone, train_networks
 
 Until = Literal["label", "distill", "evaluate", "export"]
 log = logging.getLogger(__name__)
@@ -93,6 +93,8 @@ def check_prepared(recipe: Recipe, prepared: Built) -> None:
         *class_problems(recipe, transfer_set.classes, transfer_set.report["labelled_per_class"])
     ]:
         raise RecipeError("\n".join(problems))
+    if problems := [*fold_problems(recipe, transfer_set)]:
+        raise DataError("\n".join(problems))
 
 
 def train(context: Context, results: Results, names: list[str]) -> None:
@@ -119,7 +121,7 @@ def label_teachers(context: Context, results: Results, threads: SideBySide) -> N
             waiting[name] = threads.start(_train_and_label, context, results, name)
     networks = threads.outcome(threads.start(train_networks, context, grouped, results.prepared))
     for name, built in networks.items():
-        config, folder = context.recipe.teachers[name], network_of(context.recipe, name, built)
+        config, folder = context.recipe.teachers[name], folder_of(context.recipe, name, built)
         waiting[name] = threads.start(label, context, name, config, built.digest, folder, results.prepared)
     results.taught = {name: threads.outcome(waiting[name]) for name in context.recipe.teachers}
     trained = results.trained | networks
@@ -130,7 +132,7 @@ def _train_and_label(context: Context, results: Results, name: str) -> Taught:
     built = train_alone(context, name, results.prepared)
     results.trained[name] = built
     config = context.recipe.teachers[name]
-    folder = network_of(context.recipe, name, built) if config.kind == "module" else built.folder
+    folder = folder_of(context.recipe, name, built)
     return label(context, name, config, built.digest, folder, results.prepared)
 
 
@@ -169,7 +171,7 @@ def evaluate(context: Context, results: Results) -> None:
 
 def export(context: Context, results: Results) -> None:
     for name, learned in results.students.items():
-        results.models |= exporting.export(context, name, learned, results.evaluations[name])
+        results.models |= exporting.export(context, name, learned, results.evaluations[name], results.prepared)
 
 
 def missed_bars(task: TaskName, required: Bars, found: Mapping[str, Any]) -> Iterator[str]:

@@ -6,10 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from students.config.estimator import EstimatorStudent
 from students.config.student import HardTerm, StudentConfig
 from teachers.config.teacher import ModuleTeacher, SklearnTeacher, TeacherConfig, TeacherTrain
 from teachers.storage import mirror
 from teachers.storage.seal import Seal, digest_of, write_seal
+from teachers.transfer_set.folds import FOLDS, PARTS, checked
 from teachers.users_code.calls import within
 
 from ..cluster.capacity import workers_of
@@ -45,50 +47,84 @@ def train_alone(context: Context, name: str, prepared: Built) -> Built:
 def _fit_sklearn(context: Context, stage: Stage, prepared: Built, folder: Path) -> tuple[Seal, Facts]:
     config = context.recipe.teachers[stage.name]
     assert isinstance(config, SklearnTeacher)
-    start = time.monotonic()
+    start, gpus = time.monotonic(), context.cluster.gpus(config.resources)
     with within(f"teachers.{stage.name}"):
-        given = f"{__name__}:fit_estimator", config, prepared.folder, folder
-        context.cluster.call(*given, resources=config.resources, user_path=context.user_path)
+        given = f"{__name__}:fit_estimator", config, prepared.folder, folder, gpus
+        outputs = context.cluster.call(*given, resources=config.resources, user_path=context.user_path)
     mirror.pull_all(folder)
-    outputs = [path.name for path in folder.iterdir() if path.name in ("model.skops", "teacher.json")]
     return write_seal(folder, outputs), {"train_s": round(time.monotonic() - start, 3)}
 
 
-def fit_estimator(config: SklearnTeacher, prepared: Path, folder: Path) -> None:
+def fit_estimator(config: SklearnTeacher, prepared: Path, folder: Path, gpus: float) -> list[str]:
     from teachers.models.estimators import fit_sklearn
     from teachers.transfer_set.transfer_set import TransferSet
 
-    fit_sklearn(config, TransferSet.open(prepared), folder)
+    return fit_sklearn(config, TransferSet.open(prepared), folder, gpus=gpus)
 
 
 def _fit_networks(context: Context, prepared: Built, folders: Mapping[Stage, Path]) -> dict[Stage, tuple[Seal, Facts]]:
-    runs = {stage: _teacher_run(context, stage, prepared, folder) for stage, folder in folders.items()}
+    runs = {stage: _teacher_runs(context, stage, prepared, folder) for stage, folder in folders.items()}
     config = context.recipe.teachers[next(iter(folders)).name]
     assert isinstance(config, ModuleTeacher) and config.train is not None
-    results = fit_group(context, list(runs.values()), config.resources, config.train.workers)
-    return {stage: sealed(folders[stage], [results[run.folder]]) for stage, run in runs.items()}
+    in_turn = [run for mine in runs.values() for run in mine]
+    results = fit_group(context, in_turn, config.resources, config.train.workers)
+    return {
+        stage: sealed(folders[stage], [results[run.folder] for run in mine], _folds_file(folders[stage]))
+        for stage, mine in runs.items()
+    }
 
 
-def network_of(recipe: Recipe, name: str, built: Built) -> Path:
-    """The model folder of a network trained here."""
+def folder_of(recipe: Recipe, name: str, built: Built) -> Path:
+    """What a teacher that was trained here is loaded from: its model folder, or the stage's of an estimator or of folds."""
     config = recipe.teachers[name]
-    assert isinstance(config, ModuleTeacher) and config.train is not None
-    return built.folder / f"teacher/seed-{config.train.seed}"
+    if isinstance(config, ModuleTeacher) and config.train is not None and config.train.folds is None:
+        return built.folder / f"{PARTS}/seed-{config.train.seed}"
+    return built.folder
 
 
-def _teacher_run(context: Context, stage: Stage, prepared: Built, folder: Path) -> "Run":
+def _teacher_runs(context: Context, stage: Stage, prepared: Built, folder: Path) -> "list[Run]":
+    """The training of a teacher that is a network; of one in folds those of its parts."""
+    from teachers.models.adapters import folds_of
+    from teachers.transfer_set.transfer_set import TransferSet
+
     config = context.recipe.teachers[stage.name]
     assert isinstance(config, ModuleTeacher) and config.train is not None
-    train = in_steps(config.train, prepared.folder, labelled_only=True, classes=config.classes or ())
     where: dict[str, Any] = {"folder": folder, "transfer_set": prepared.folder, "user_path": context.user_path}
-    return teacher_run(stage.name, config, train, trust=context.recipe.trusted(), **where)
+    where |= {"trust": context.recipe.trusted()}
+    classes, folds = config.classes or (), folds_of(config)
+    if folds is None:
+        train = in_steps(config.train, prepared.folder, labelled_only=True, classes=classes)
+        return [teacher_run(stage.name, config, train, **where)]
+    transfer_set = TransferSet.open(prepared.folder)
+    transfer_set = transfer_set.of_classes(classes) if classes else transfer_set
+    with within(f"teachers.{stage.name}"):
+        learnt = checked(folds, transfer_set)
+    folds.save(folder, learnt)
+    parts = [(name, (folds, number)) for number, name in enumerate(folds.parts)]
+    return [
+        teacher_run(
+            stage.name,
+            config,
+            in_steps(config.train, prepared.folder, labelled_only=True, classes=classes, part=part),
+            run=f"{PARTS}/{name}",
+            part=part,
+            **where,
+        )
+        for name, part in parts
+    ]
 
 
-def teacher_run(name: str, config: ModuleTeacher, train: TeacherTrain, *, folder: Path, **common: Any) -> "Run":
-    """The training of a teacher that is a network; `train` is in steps."""
+def _folds_file(folder: Path) -> list[str]:
+    return [FOLDS] if (folder / FOLDS).is_file() else []
+
+
+def teacher_run(
+    name: str, config: ModuleTeacher, train: TeacherTrain, *, folder: Path, run: str = "", **common: Any
+) -> "Run":
+    """The training of a teacher that is a network, or of a part of one, named `run`; `train` is in steps."""
     from students.runs.run import Run
 
-    run = f"teacher/seed-{train.seed}"
+    run = run or f"{PARTS}/seed-{train.seed}"
     return Run(
         name=run,
         folder=folder / run,
@@ -142,7 +178,7 @@ def _distill(
     }
     config = next(iter(students.values()))
     in_turn = sorted(runs.values(), key=lambda run: run.labelled_only)  # students before controls
-    results = fit_beside_live(context, prepared, taught, [*students], in_turn, config.resources, config.train.workers)
+    results = fit_beside_live(context, prepared, taught, [*students], in_turn, config.resources, workers_of(config))
     mine = {stage: [results[run.folder]] for stage, run in runs.items()}
     return seal_all(folders, mine, time.monotonic() - start)
 
@@ -169,8 +205,10 @@ def _student_run(
     )
 
 
-def _needs(config: StudentConfig | TeacherConfig) -> str:
-    return digest_of([config.resources.model_dump(mode="json"), workers_of(config)])
+def _needs(config: StudentConfig | EstimatorStudent | TeacherConfig) -> str:
+    return digest_of(
+        [isinstance(config, EstimatorStudent), config.resources.model_dump(mode="json"), workers_of(config)]
+    )
 
 
 def _needs_of_student(recipe: Recipe, name: str) -> str:

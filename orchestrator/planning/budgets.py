@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from students.config.cohort import CodistillationCohort
+from students.config.estimator import EstimatorStudent
 from students.config.student import check_ramps
 from teachers.config.training import TrainConfig
 from teachers.errors import CollegiumError
@@ -87,12 +88,14 @@ def budget_notes(recipe: Recipe, rows: Rows | None) -> Iterator[str]:
         trainings = {f"teachers.{name}": getattr(each, "train", None) for name, each in recipe.teachers.items()}
         trainings |= {name_in_recipe(recipe, name): each.train for name, each in recipe.learners.items()}
         for where, train in trainings.items():
-            if train is not None and train.early_stopping is not None:
+            if isinstance(train, TrainConfig) and train.early_stopping is not None:
                 yield f"{where}.train.early_stopping: no validation row has a label to stop by, so it trains to the end"
     for name, teacher in recipe.teachers.items():
         if teacher.kind == "module" and teacher.train is not None:
             yield from _of_training(f"teachers.{name}", teacher.train, rows, rows.labelled["train"] if rows else None)
     for name, learner in recipe.learners.items():
+        if isinstance(learner, EstimatorStudent):
+            continue
         drawn = rows.by_split["train"] if rows else None
         if drawn is not None and isinstance(learner, CodistillationCohort) and learner.own_rows:
             drawn //= len(learner.members)
@@ -136,6 +139,8 @@ def budget_problems(recipe: Recipe, counted: Counted) -> Iterator[str]:
     from students.training.optimize import resolve_steps
 
     for name, learner in recipe.learners.items():
+        if isinstance(learner, EstimatorStudent):
+            continue
         where, train = name_in_recipe(recipe, name), learner.train
         steps = resolve_steps(train, counted.rows["train"])
         try:

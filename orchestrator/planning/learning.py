@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from students.config.cohort import CodistillationCohort, CohortCommon, CohortConfig
+from students.config.estimator import EstimatorStudent
 from students.config.student import StudentConfig
 from teachers.errors import CollegiumError
 from teachers.users_code.imports import UserPath
@@ -37,7 +38,7 @@ class Learning:
     found: Rehearsed
     sources: "dict[str, Source]"
 
-    def student(self, name: str, config: StudentConfig) -> None:
+    def student(self, name: str, config: StudentConfig | EstimatorStudent) -> None:
         for kind in kinds_of(config):
             if kind == "offline" or (kind == "control" and not self.few.num_labelled):
                 continue
@@ -48,11 +49,17 @@ class Learning:
             if len(self.found.problems) > before:
                 return  # its control would tell the same
 
-    def _try(self, name: str, config: StudentConfig, kind: Literal["student", "control"]) -> list[str]:
+    def _try(
+        self, name: str, config: StudentConfig | EstimatorStudent, kind: Literal["student", "control"]
+    ) -> list[str]:
         """One step; parameters that got no gradient."""
         from students.fitting.rehearsal import rehearse, shortened
         from students.runs.of_student import student_run
 
+        if isinstance(config, EstimatorStudent):
+            run = student_run(kind, config, config.train.seeds[0], sources=self._heard(config), **self._common(name))
+            rehearse(run, device_of(config.resources))
+            return []
         short = config.model_copy(update={"train": shortened(config.train, BATCH_SIZE)})
         run = student_run(kind, short, config.train.seeds[0], sources=self._heard(config), **self._common(name))
         return rehearse(run, device_of(config.resources))
@@ -68,7 +75,7 @@ class Learning:
             run = member_runs(name, short, seed, sources=self._heard(config), **self._common(name))
             rehearse_together(run, device_of(config.resources))
 
-    def _heard(self, config: StudentConfig | CohortCommon) -> "tuple[Source, ...]":
+    def _heard(self, config: StudentConfig | EstimatorStudent | CohortCommon) -> "tuple[Source, ...]":
         return tuple(self.sources[teacher] for teacher in config.teachers)
 
     def _common(self, name: str) -> dict[str, Any]:
@@ -82,14 +89,14 @@ class Learning:
             "trust": self.recipe.trusted(),
         }
 
-    def trials(self, name: str, config: StudentConfig) -> None:
+    def trials(self, name: str, config: StudentConfig | EstimatorStudent) -> None:
         """The first and the last value of each setting of a search, the others as they stand: what a trial would end with."""
         assert self.recipe.search is not None
         for path, entry in self.recipe.search.space.items():
             for value in extremes(entry) if path.startswith(TRIED) or path == "train.augment" else []:
                 try:
                     changed = validated(config, applied(config.model_dump(mode="json"), {path: value}))
-                    assert isinstance(changed, StudentConfig)
+                    assert not isinstance(changed, CohortCommon)
                     self._try(name, changed, "student")
                 except ValidationError:
                     continue  # it does not go with the others as they stand

@@ -6,6 +6,7 @@ from typing import Any
 
 from students.config.cohort import CohortCommon
 from students.config.cohort_terms import CohortTerm
+from students.config.estimator import EstimatorStudent
 from students.config.student import Term
 from students.data.memory import Division, Needs, Target, divide, memory_for
 from teachers.config.preprocess import Preprocess
@@ -85,6 +86,8 @@ def _askings(recipe: Recipe) -> Iterator[Asking]:
             yield Asking(*here, train.workers, labelled_only=True)
     for name, learner in recipe.learners.items():
         where, heard = name_in_recipe(recipe, name), (learner.teachers, learner.objective)
+        if isinstance(learner, EstimatorStudent):
+            continue  # it holds all of its rows
         if not isinstance(learner, CohortCommon):
             who = where, learner.preprocess, learner.train, learner.resources
             yield Asking(*who, workers_of(learner), 1, *heard)

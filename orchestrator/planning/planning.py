@@ -7,14 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from teachers.config.task import ANSWER_OF
-from teachers.errors import RecipeError
+from teachers.errors import DataError, RecipeError
 from teachers.resources.pools import in_reach
 from teachers.storage import mirror
 from teachers.storage.place import place, spoken
 from teachers.users_code.imports import UserPath, use_user_path
 
 from ..cluster.capacity import check_capacity, check_room_for_trials, this_machine
-from ..recipe.checks import check_variables, class_problems, file_problems, folder_problems, import_problems
+from ..recipe.checks import (
+    check_variables,
+    class_problems,
+    file_problems,
+    fold_problems,
+    folder_problems,
+    import_problems,
+)
 from ..recipe.load import Given, recipe_of
 from ..recipe.load import check as check_recipe
 from ..recipe.model import Recipe, public
@@ -84,6 +91,7 @@ def plan(
 
 def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, check: bool) -> Plan:
     from teachers.preparing.look import look, source_digest
+    from teachers.transfer_set.transfer_set import TransferSet
 
     from .counting import count_notes, known, with_counts
 
@@ -106,6 +114,8 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
         ]
     ):
         raise RecipeError("\n".join(problems))
+    if prepared is not None and (problems := [*fold_problems(recipe, TransferSet.open(prepared.folder))]):
+        raise DataError("\n".join(problems))
     _on_nodes(made, recipe, seen, address)
     _on_disk(made, recipe, seen, out)
     rows = Rows.of(recipe, seen, counted)

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from teachers.config.folds import EstimatorTrain
 from teachers.config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
 from teachers.errors import UsersCodeError
 from teachers.users_code.imports import UserPath
@@ -84,18 +85,24 @@ class Teaching:
 
         assert config.train is not None
         if self.few.num_labelled:
-            common = {"transfer_set": self.few.folder, "user_path": self.user_path, "trust": self.recipe.trusted()}
+            common: dict[str, Any] = {
+                "transfer_set": self.few.folder,
+                "user_path": self.user_path,
+                "trust": self.recipe.trusted(),
+            }
             train = shortened(config.train, BATCH_SIZE)
             run = teacher_run(name, config, train, folder=self.folder / "teachers" / name, **common)
             idle = rehearse(run, device_of(config.resources))
             note_idle(self.found, f"teachers.{name}", idle, config.train.workers)
 
     def _fitted(self, name: str, config: SklearnTeacher) -> None:
-        from teachers.models.estimators import check_says_probabilities, fit_sklearn, make_estimator
+        from teachers.models.estimators import check_says_probabilities, check_stops, fit_sklearn, make_estimator
         from teachers.preparing.sample import as_transfer_set
 
         estimator = make_estimator(config)
         check_says_probabilities(estimator, str(config.model))
+        check_stops(estimator, config)
+        config = config.model_copy(update={"train": EstimatorTrain()})  # of few rows no fold has all classes
         folder = self.folder / "teachers" / name
         many = as_transfer_set(self.rows, folder / "rows")
         if not many.num_labelled:

@@ -5,12 +5,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from teachers.config.task import ANSWER_OF
 from teachers.config.teacher import TeacherConfig
 from teachers.config.training import TrainConfig, unknown_classes
-from teachers.errors import CollegiumError, EnvironmentUnfit, RecipeError, StoreError
+from teachers.errors import CollegiumError, DataError, EnvironmentUnfit, RecipeError, StoreError
 from teachers.users_code.calls import within
 from teachers.users_code.imports import load
 
@@ -18,6 +18,9 @@ from . import model
 from .model import Recipe
 from .secrets import absent_variables
 from .seen_rows import seen_problems
+
+if TYPE_CHECKING:
+    from teachers.transfer_set.transfer_set import TransferSet
 
 
 def import_problems(recipe: Recipe) -> Iterator[str]:
@@ -132,6 +135,22 @@ def class_problems(
             continue  # told with the other problems of folders
         except RecipeError as error:
             yield str(error)
+
+
+def fold_problems(recipe: Recipe, transfer_set: "TransferSet") -> Iterator[str]:
+    """Teachers in folds of which a part would learn no row of a class."""
+    from teachers.transfer_set.folds import Folds, checked
+
+    for name, teacher in recipe.teachers.items():
+        if teacher.kind not in ("module", "sklearn") or teacher.train is None:
+            continue
+        seed = teacher.train.seed if teacher.kind == "module" else teacher.seed
+        if (folds := Folds.of_config(teacher.train, seed)) is not None:
+            own = transfer_set if teacher.classes is None else transfer_set.of_classes(teacher.classes)
+            try:
+                checked(folds, own, f"teachers.{name}.train.folds")
+            except DataError as error:
+                yield str(error)
 
 
 def _known(teacher: TeacherConfig, classes: Sequence[str]) -> Sequence[str] | None:

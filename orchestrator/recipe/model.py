@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from students.config.cohort import CohortConfig
+from students.config.estimator import EstimatorStudent, Student
 from students.config.student import StudentConfig, TeacherLabelTerm, TeacherTermCommon
 from teachers.config.named import models_within
 from teachers.config.secrets import looks_like, without_password
@@ -26,7 +27,7 @@ from .secrets import kept_problems, secret_problems, variables
 from .space import search_problems
 from .tasks import task_problems
 
-Learner = StudentConfig | CohortConfig
+Learner = StudentConfig | EstimatorStudent | CohortConfig
 RESERVED = {"teachers", "ensemble", "control", "offline", "student"}
 
 
@@ -56,7 +57,7 @@ class Recipe(Config):
     """The inputs on which teachers are asked."""
     teachers: dict[Name, TeacherConfig] = {}
     """By name; a recipe of cohorts needs none."""
-    students: dict[Name, StudentConfig] = {}
+    students: dict[Name, Student] = {}
     """By name."""
     cohorts: dict[Name, CohortConfig] = {}
     """By name: students that teach each other while they train."""
@@ -264,7 +265,7 @@ class Recipe(Config):
         own = []
         for config in (*self.teachers.values(), *self.students.values(), *members):
             named = (getattr(config, "model", None), getattr(config, "function", None), config.preprocess.function)
-            own += [*named, *models_within(getattr(config, "arguments", {}))]
+            own += [*named, *models_within(getattr(config, "arguments", {})), *getattr(config, "trusted", ())]
         return tuple(sorted({*(name for name in own if name), *self.trust}))
 
 

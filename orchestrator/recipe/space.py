@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from students.config.cohort import CohortCommon, CohortConfig
+from students.config.estimator import EstimatorStudent
 from students.config.student import StudentConfig, TeacherTermCommon, TrainOverride, control_train
 from students.config.task_terms import task_problems
 from teachers.config.task import TaskName
@@ -78,7 +79,7 @@ def validated(learner: "Learner", document: Mapping[str, Any]) -> "Learner":
 
 def schema_of(learner: "Learner") -> Any:
     """What documents of its kind are checked against; a cohort's may change its method."""
-    return CohortConfig if isinstance(learner, CohortCommon) else StudentConfig
+    return CohortConfig if isinstance(learner, CohortCommon) else type(learner)
 
 
 def values_now(learner: "Learner", search: SearchConfig) -> dict[str, Any]:
@@ -107,6 +108,8 @@ def control_now(learner: "Learner", search: SearchConfig) -> dict[str, Any] | No
     """What the recipe says of its control at the paths of the space; None for a student without one."""
     if not learner.control:
         return None
+    if isinstance(learner, EstimatorStudent):
+        return shared_with_control(values_now(learner, search))
     train = control_train(learner.control, learner.train).model_dump(mode="json")
     own = {path: train[path.removeprefix("train.")] for path in of_the_control(search)}
     return shared_with_control(values_now(learner, search)) | own
@@ -128,7 +131,7 @@ def search_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
             ("search", "student"),
             f"its teacher {name!r} is live, and a study never asks a teacher; set `teachers.{name}.mode: cached`",
         )
-    if search.algorithm == "pbt" and (isinstance(learner, CohortCommon) or learner.train.workers > 1):
+    if search.algorithm == "pbt" and (not isinstance(learner, StudentConfig) or learner.train.workers > 1):
         yield (
             ("search", "algorithm"),
             "pbt moves a network between settings while it trains; it takes a student with `workers: 1`",
@@ -205,7 +208,7 @@ def extremes(entry: Entry) -> list[Any]:
     return list(entry.integer if isinstance(entry, Integer) else entry.log_uniform)
 
 
-NOT_OF_TRAINING = ("resources", "require", "deliver", "placement")
+NOT_OF_TRAINING = ("resources", "require", "deliver", "placement", "onnx")
 
 
 def search_warnings(recipe: "Recipe") -> list[str]:
@@ -225,7 +228,12 @@ def _unused(learner: "Learner", search: SearchConfig, path: str) -> str:
     parts = parts_of(path)
     if parts[0] in NOT_OF_TRAINING:
         return "it decides nothing of its training"
-    if path == "train.momentum" and learner.train.optimizer != "sgd" and "train.optimizer" not in search.space:
+    if (
+        isinstance(learner, StudentConfig)
+        and path == "train.momentum"
+        and learner.train.optimizer != "sgd"
+        and "train.optimizer" not in search.space
+    ):
         return f"its optimizer is {learner.train.optimizer}"
     if parts[0] == "objective" and len(parts) > 2 and isinstance(parts[1], int):
         term = learner.objective[parts[1]]

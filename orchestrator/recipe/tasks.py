@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from students.config import task_terms
+from students.config.estimator import EstimatorStudent
 from students.config.student import Require
 from students.tasks.figure import FIGURES, headline
 from teachers.config.task import ANSWER_OF, AnswerName
@@ -39,6 +40,7 @@ def task_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
     if rows.split.stratify and answer == "values":
         yield ("transfer_set", "split", "stratify"), "there are no classes to divide: the label is a number"
     yield from _bar_problems(recipe)
+    yield from _live_problems(recipe)
     for name, teacher in recipe.teachers.items():
         for key, found, possible in _of_teacher(teacher, answer):
             wanted = " or ".join(f"`{each}`" for each in possible)
@@ -49,6 +51,17 @@ def task_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
         for name, learner in learners.items():
             for path, told in task_terms.task_problems(recipe.task, learner):
                 yield (kind, name, *path), told
+
+
+def _live_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
+    """Of estimators that hear who leaves no labels."""
+    for name, student in recipe.students.items():
+        for teacher in recipe.live_teachers(name) if isinstance(student, EstimatorStudent) else []:
+            yield (
+                ("students", name, "teachers"),
+                f"teacher {teacher!r} is live, and an estimator learns stored labels, all at once; set "
+                f"`teachers.{teacher}.mode: cached`",
+            )
 
 
 def _of_teacher(

@@ -41,8 +41,8 @@ def _by_heart(report: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"{'Teachers know' if several else 'A teacher knows'} training rows by heart: {_some(told)}. What is said of rows that one "
             f"was fitted on is little more than their labels, surer than it should be, and students learn from just these: the "
-            f"commonest reason why distillation does not help. Fit on fewer of the rows (`labelled: N`), or with more "
-            f"regularisation."
+            f"commonest reason why distillation does not help. Let each row be labelled by who has not seen it "
+            f"(`train: {{folds: 5}}`), fit on fewer of the rows (`labelled: N`), or with more regularisation."
         )
 
 

@@ -29,6 +29,7 @@ from .comparison import comparison_of
 from .environment import environment
 from .fairness import about_augmentation, about_controls, about_labels
 from .headline import about_units, means_of
+from .in_sample import about_folds
 from .standing import told
 from .study import with_test_figures
 
@@ -246,6 +247,7 @@ def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
         for name, teacher in recipe["teachers"].items()
         if teacher["kind"] == "sklearn" or teacher.get("output") == "probabilities"
     ]
+    told += about_folds(recipe, counted)
     live = [name for name, teacher in recipe["teachers"].items() if teacher.get("mode") == "live"]
     told += [
         f"Teacher {name} was live: asked about each batch as the student saw it, so no store keeps what it said of training rows."

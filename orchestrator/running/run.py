@@ -252,7 +252,7 @@ def smoke(recipe: Recipe) -> Recipe:
     for student in [*document["students"].values(), *document["cohorts"].values()]:
         student["train"]["seeds"] = student["train"]["seeds"][:1]
         student["require"] = None  # of so few steps nothing can be asked
-        _shorten(student["train"])
+        _shorten(student["train"])  # of an estimator there is nothing to shorten
         for term in student["objective"]:
             if term["ramp"] is not None and term["ramp"]["steps"] is not None:
                 term["ramp"]["steps"] = min(term["ramp"]["steps"], student["train"]["steps"])
@@ -260,5 +260,7 @@ def smoke(recipe: Recipe) -> Recipe:
 
 
 def _shorten(train: dict[str, Any] | None) -> None:
-    if train is not None:
+    if train is not None and "steps" in train:
         train |= {"steps": min(train["steps"] or 20, 20), "epochs": None, "evaluate_every": 10}
+    if train is not None and "folds" in train:  # of few rows a fold may be all that there are of a class
+        train |= {"folds": None, "refit": False, "early_stopping": None}

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from students.config.student import StudentConfig
+from students.config.cohort import CohortCommon
+from students.config.estimator import EstimatorStudent
 from students.runs.curves import Record
 from teachers.errors import CollegiumError, RecipeError
 from teachers.process.log_lines import Carried
@@ -189,6 +190,8 @@ def _num_looks(job: Job) -> int:
     from students.training.optimize import resolve_evaluate_every
     from teachers.transfer_set.transfer_set import TransferSet
 
+    if isinstance(job.learner, EstimatorStudent):
+        return 1
     train, transfer_set = job.learner.train, TransferSet.open(job.transfer_set)
     assert train.steps is not None
     labelled = transfer_set.report["labelled"]["validation"]
@@ -264,7 +267,7 @@ def found_recipe(recipe: Recipe, study: Study) -> Recipe:
     seeds = [*range(first, first + search.seeds_for_best)]
     found = found.model_copy(update={"train": found.train.model_copy(update={"seeds": seeds})})
     needed = {name for names in recipe.before(search.student) for name in names}
-    kind = "students" if isinstance(found, StudentConfig) else "cohorts"
+    kind = "cohorts" if isinstance(found, CohortCommon) else "students"
     learners: dict[str, dict[str, Any]] = {
         "students": {name: config for name, config in recipe.students.items() if name in needed},
         "cohorts": {name: config for name, config in recipe.cohorts.items() if name in needed},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from students.config.cohort import CodistillationCohort, CohortCommon
-from students.config.student import StudentConfig
+from students.config.estimator import EstimatorStudent
 from teachers.config.resources import Resources
 from teachers.errors import CollegiumError, RecipeError
 from teachers.process.log_lines import NOT_CARRIED, Carried, working_on
@@ -147,7 +147,7 @@ def _train(job: Job, who: Who, params: Values, from_other: Any) -> dict[str, flo
 def setting(learner: Learner, who: Who, params: Values) -> Learner:
     """The student with a trial's setting, or with its control's. Raises RecipeError for values that do not go together."""
     document = learner.model_dump(mode="json")
-    if who == "control":
+    if who == "control" and not isinstance(learner, EstimatorStudent):
         own = {path.removeprefix("train."): value for path, value in params.items() if path in OWN_OF_CONTROL}
         before = document["control"] if isinstance(document["control"], dict) else {}
         document["control"] = {**before, **own}
@@ -175,9 +175,8 @@ def run_of(job: Job, learner: Learner, who: Who, folder: Path) -> "Run | CohortR
         "user_path": job.user_path,
         "trust": job.trust,
     }
-    if isinstance(learner, StudentConfig):
+    if not isinstance(learner, CohortCommon):
         return student_run(who, learner, job.seed, **common)
-    assert isinstance(learner, CohortCommon)
     if who == "control":
         return alone_runs("control", job.name, learner, job.seed, **common)
     return member_runs(job.name, learner, job.seed, **common)

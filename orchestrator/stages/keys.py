@@ -12,6 +12,7 @@ from students.config.student import TeacherTermCommon, TermCommon
 from teachers.config.task import AnswerName
 from teachers.config.teacher import DECIDES_NOTHING, CheckpointTeacher, TeacherConfig
 from teachers.errors import RecipeError
+from teachers.models.foreign import weights_in
 from teachers.storage.seal import digest_of, sha256_file
 
 from ..recipe.deciding import without_names
@@ -47,7 +48,7 @@ def teacher_digest(recipe: Recipe, name: str, trained: str | None) -> str:
     if teacher.kind == "callable":
         return digest_of([teacher.version, code_inputs(f"teachers.{name}", teacher.model_dump(mode="json"))])
     path = Path(teacher.path if teacher.kind == "checkpoint" else teacher.weights or "")
-    files = [path / "config.json", path / "model.safetensors"] if teacher.kind == "checkpoint" else [path]
+    files = [path / "config.json", weights_in(path)] if teacher.kind == "checkpoint" else [path]
     for file in files:
         if not file.is_file():
             key = "path" if teacher.kind == "checkpoint" else "weights"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from students.config.cohort import CodistillationCohort, CohortCommon, OnlineTeacherCohort
 from students.config.cohort_terms import ChannelTerm, FeatureTerm, PeerTerm
+from students.config.estimator import EstimatorStudent
 from students.config.student import control_train, labels_alone
 
 from ..recipe.model import Learner, Recipe, name_in_recipe
@@ -19,7 +20,7 @@ from .stages import Stage
 Kind = Literal["student", "control", "offline"]
 """Who learns: the student or cohort itself, the same by labels alone, a cohort's members without their peers."""
 
-NOT_OF_TRAINING = {"resources", "require", "deliver", "placement", "control", "offline"}
+NOT_OF_TRAINING = {"resources", "require", "deliver", "placement", "control", "offline", "onnx"}
 """Fields of a student or cohort that cannot change what it trains itself."""
 
 
@@ -82,7 +83,10 @@ def _network_and_budget(learner: Learner, kind: Kind) -> dict[str, Any]:
         document = {key: value for key, value in document.items() if key in CohortCommon.model_fields}
         document |= _members_alone(learner, kind)
     elif kind == "control":
-        document["train"] = control_train(learner.control, learner.train).model_dump(mode="json")
+        train = learner.train
+        if not isinstance(learner, EstimatorStudent):
+            train = control_train(learner.control, learner.train)
+        document["train"] = train.model_dump(mode="json")
     document["train"].pop("seeds", None)
     return document
 

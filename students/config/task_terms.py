@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
+from teachers.config.folds import EstimatorTrain
 from teachers.config.task import ANSWER_OF, AnswerName, TaskName
 from teachers.config.teacher import CombineName
 from teachers.config.training import TrainConfig
 
 from .cohort import CohortCommon, KdclCohort, KdclTarget
 from .cohort_terms import PEER_TEMPERATURE, PeerTerm
+from .estimator import EstimatorStudent
 from .student import ImportedTerm, LossName, StudentConfig, StudentLossName, TeacherTermCommon, TermCommon
 
 Problem = tuple[tuple[str | int, ...], str]
@@ -59,8 +61,17 @@ def combine_of(term: TeacherTermCommon, task: TaskName) -> str:
     return term.combine or COMBINES[ANSWER_OF[task]][0]
 
 
-def task_problems(task: TaskName, learner: StudentConfig | CohortCommon) -> Iterator[Problem]:
+def task_problems(task: TaskName, learner: StudentConfig | EstimatorStudent | CohortCommon) -> Iterator[Problem]:
     """What a student or cohort asks for that `task` does not have."""
+    if isinstance(learner, EstimatorStudent):
+        if ANSWER_OF[task] != "class_axis":
+            told = f"an estimator learns weighted copies of rows, one a class, which the task {task} does not have"
+            yield ("kind",), f"{told}; take a network"
+            return
+        for number, own in enumerate(learner.objective):
+            for path, told in _term_problems(task, own, None):
+                yield ("objective", number, *path), told
+        return
     method = learner.name_of_method if isinstance(learner, CohortCommon) else None
     temperature = None if method is None else PEER_TEMPERATURE[method]
     for number, term in enumerate(learner.objective):
@@ -77,9 +88,9 @@ def task_problems(task: TaskName, learner: StudentConfig | CohortCommon) -> Iter
         )
 
 
-def train_problems(task: TaskName, train: TrainConfig | None) -> Iterator[Problem]:
+def train_problems(task: TaskName, train: TrainConfig | EstimatorTrain | None) -> Iterator[Problem]:
     """What a budget says of classes where a task has none."""
-    if train is not None and train.class_weights is not None and ANSWER_OF[task] == "values":
+    if isinstance(train, TrainConfig) and train.class_weights is not None and ANSWER_OF[task] == "values":
         yield ("class_weights",), f"labels of the task {task} are numbers, of no class; remove it"
 
 

@@ -88,6 +88,9 @@ def load_rows(
     train = MergedSplit(transfer_set, "train")
     labels = train.labels()
     labelled = train.labelled() & has_label(labels)
+    if run.part is not None:
+        folds, number = run.part
+        labelled = labelled & folds.learnt_by(number, train.groups())
     only = labelled if run.labelled_only and not labelled.all() else None
     if only is not None:
         labels, labelled = labels[only], labelled[only]

@@ -51,7 +51,7 @@ def reads(run: Run) -> tuple[Any, ...]:
     """Runs that agree on this read the same data."""
     augment, member = run.train.augment, run.membership
     asked = run.objective, run.sources, run.labelled_only, run.classes, run.train.class_weights, member.peer_rule
-    return run.transfer_set, run.preprocess, augment, member.keeps_canonical, *asked
+    return run.transfer_set, run.preprocess, augment, member.keeps_canonical, run.part, *asked
 
 
 def open_data(run: Run, session: Session, memory_bytes: int) -> Data:

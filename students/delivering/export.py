@@ -4,7 +4,8 @@ Knows nothing of how the figures came about.
 """
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +13,75 @@ import jinja2
 import yaml
 
 from teachers.config.task import TaskName
-from teachers.errors import StoreError
-from teachers.models.folder import CONFIG, WEIGHTS, ModelConfig, foreign_code, read_config
+from teachers.errors import CollegiumError, EnvironmentUnfit, StoreError
+from teachers.models.folder import CONFIG, LoadedModel, ModelConfig, foreign_code, load_model, read_config
 from teachers.storage.seal import local, publish, sha256_file
+from teachers.transfer_set.transfer_set import TransferSet
 
 from ..tasks.figure import BESIDE, FIGURES, UNJUDGED, headline
 from .thresholds import THRESHOLDS
 
 SUMS = "SHA256SUMS"
-FILES = (WEIGHTS, CONFIG, "README.md", "metrics.json", "recipe.yaml")
+ONNX = "model.onnx"
+ONNX_ROWS = 4096
+"""Test rows that a graph is compared on, at most."""
+
+log = logging.getLogger(__name__)
 
 
-def export_student(run: Path, folder: Path, *, name: str, evaluation: Mapping[str, Any], recipe_yaml: str) -> list[str]:
+def export_student(
+    run: Path,
+    folder: Path,
+    *,
+    name: str,
+    evaluation: Mapping[str, Any],
+    recipe_yaml: str,
+    onnx_on: Path | None = None,
+    trust: Sequence[str] = (),
+) -> list[str]:
     """Write `models/<name>-<key>/` from a finished run, its `evaluation.json` and the resolved recipe without secrets.
 
-    File by file, each in one step, SHA256SUMS last; what a killed export left is kept. Returns the files, relative.
-    Raises StoreError when a file that is already there is not the run's.
+    `onnx_on`: the transfer set on whose test rows `model.onnx` is compared; None: there is none. File by file, each in one
+    step, SHA256SUMS last; what a killed export left is kept. Returns the files, relative. Raises StoreError when a file
+    that is already there is not the run's.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    config = read_config(run)
     recipe = yaml.safe_load(recipe_yaml)
     figures = deliverable_metrics(recipe["task"], evaluation)
     payloads = {
-        WEIGHTS: local(run, WEIGHTS).read_bytes(),
+        config.weights: local(run, config.weights).read_bytes(),
         CONFIG: local(run, CONFIG).read_bytes(),
-        "README.md": model_card(name, read_config(run), figures, recipe).encode(),
+    }
+    if onnx_on is not None:
+        graph, figures["onnx"] = _onnx(name, load_model(run, trust=trust), onnx_on)
+        payloads |= {} if graph is None else {ONNX: graph}
+    payloads |= {
+        "README.md": model_card(name, config, figures, recipe).encode(),
         "metrics.json": json.dumps(figures, indent=1, allow_nan=False).encode(),
         "recipe.yaml": recipe_yaml.encode(),
     }
     for file, payload in payloads.items():
         if not publish(folder / file, payload) and (folder / file).read_bytes() != payload:
             raise StoreError(f"{folder / file} is there and says something else; move it away and export again")
-    publish(folder / SUMS, "".join(f"{sha256_file(folder / file)}  {file}\n" for file in FILES).encode())
-    return [*FILES, SUMS]
+    publish(folder / SUMS, "".join(f"{sha256_file(folder / file)}  {file}\n" for file in payloads).encode())
+    return [*payloads, SUMS]
+
+
+def _onnx(name: str, model: LoadedModel, transfer_set: Path) -> tuple[bytes | None, dict[str, Any]]:
+    """(the graph, how it answers test rows beside the model); where it cannot be converted, (None, why)."""
+    from .onnx import compared, to_onnx
+
+    try:
+        graph = to_onnx(model)
+    except EnvironmentUnfit:
+        raise
+    except CollegiumError as error:
+        log.warning("%s is delivered without %s: %s", name, ONNX, error)
+        return None, {"why": str(error)}
+    data = TransferSet.open(transfer_set)
+    segment = next(segment for segment in data.of("test") if segment.num_rows)
+    return graph, compared(graph, model, data.inputs(segment, 0, min(ONNX_ROWS, segment.num_rows)))
 
 
 def deliverable_metrics(task: TaskName, evaluation: Mapping[str, Any]) -> dict[str, Any]:

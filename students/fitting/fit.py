@@ -18,6 +18,7 @@ from ..runs.curves import keep_metrics
 from ..runs.run import CohortRun, Run, RunResult
 from ..runs.session import Session
 from ..training.checkpoint import read_result
+from ..training.estimator import fit_estimator
 from ..training.train import CHECKPOINT_EVERY_S, Training
 
 
@@ -74,6 +75,8 @@ def train_one(run: Run | CohortRun, session: Session, shared: SharedData, checkp
         if isinstance(run, CohortRun):
             return train_cohort(run, session, shared, checkpoint_every_s)
         with within(run.key):
+            if run.estimator is not None:
+                return [fit_estimator(run, session)]
             training = Training(run, session, shared.of([run], session)[0])
             training.resume()
             training.train(checkpoint_every_s)

@@ -36,6 +36,10 @@ def rehearse(run: Run, device: str) -> list[str]:
     """
     session = PlainSession(device)
     with within(run.key):
+        if run.estimator is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                fit([replace(run, folder=Path(folder) / run.name, stage=Path(folder))], session)
+            return []
         (data,) = SharedData(MEMORY_BYTES).of([run], session)
         stepper = make_stepper(run, session, data, Stepper).start()
         batch = next(iter(Batches(data.rows, run, session).from_step(0)))

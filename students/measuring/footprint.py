@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from teachers.models.folder import WEIGHTS, load_model
+from teachers.models.estimator_module import EstimatorModule
+from teachers.models.folder import LoadedModel, load_model
 
 BATCHES = (1, 32)
 WARM_UP = 20
@@ -28,10 +29,17 @@ def footprint(
     """`parameters`, `bytes` (of the weights on disk) and `latency` of a model folder, asked with rows of `inputs`."""
     model = load_model(folder, trust=trust, device=device)
     return {
-        "parameters": sum(parameter.numel() for parameter in model.module.parameters()),
-        "bytes": (folder / WEIGHTS).stat().st_size,
+        "parameters": num_parameters(model),
+        "bytes": (folder / model.config.weights).stat().st_size,
         "latency": latency(model, inputs, threads=threads, device=torch.device(device)),
     }
+
+
+def num_parameters(model: LoadedModel) -> int:
+    """Of a network; of an estimator the numbers that it has learnt."""
+    if isinstance(model.module, EstimatorModule):
+        return model.module.num_numbers
+    return sum(parameter.numel() for parameter in model.module.parameters())
 
 
 def latency(

@@ -3,14 +3,23 @@
 from pathlib import Path
 from typing import Any, Literal
 
+from teachers.config.training import TrainConfig
+
+from ..config.estimator import EstimatorStudent
 from ..config.student import StudentConfig, control_train, labels_alone
-from .run import Run, Source
+from .run import Estimator, Run, Source
 
 Kind = Literal["student", "control"]
 
 
 def student_run(
-    kind: Kind, config: StudentConfig, seed: int, *, folder: Path, sources: tuple[Source, ...], **common: Any
+    kind: Kind,
+    config: StudentConfig | EstimatorStudent,
+    seed: int,
+    *,
+    folder: Path,
+    sources: tuple[Source, ...],
+    **common: Any,
 ) -> Run:
     """`<kind>/seed-<n>` under `folder`; the control draws from the labelled rows, by the same hard terms, for the same steps."""
     name = f"{kind}/seed-{seed}"
@@ -22,9 +31,20 @@ def student_run(
         arguments=config.arguments,
         preprocess=config.preprocess,
         objective=tuple(config.objective) if taught else labels_alone(config.objective),
-        train=config.train if taught else control_train(config.control, config.train),
+        train=_train(config, kind),
         seed=seed,
         sources=sources if taught else (),
         labelled_only=not taught,
+        estimator=_estimator(config) if isinstance(config, EstimatorStudent) else None,
         **common,
     )
+
+
+def _train(config: StudentConfig | EstimatorStudent, kind: Kind) -> TrainConfig:
+    if isinstance(config, EstimatorStudent):
+        return TrainConfig(steps=1, class_weights=config.train.class_weights)
+    return config.train if kind == "student" else control_train(config.control, config.train)
+
+
+def _estimator(config: EstimatorStudent) -> Estimator:
+    return Estimator(config.learns, config.least_weight, config.probability_floor, tuple(config.trusted))

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import xxhash
 
 from teachers.config.preprocess import Preprocess
 from teachers.config.training import TrainConfig
+from teachers.transfer_set.folds import Folds
 from teachers.users_code.imports import UserPath
 
 from ..config.cohort import CohortConfig
@@ -62,9 +63,19 @@ class Membership:
 ALONE = Membership()
 
 
+@dataclass(frozen=True)
+class Estimator:
+    """Of a run that fits an estimator at once: how it takes what it is taught."""
+
+    learns: Literal["probabilities", "logits"]
+    least_weight: float
+    probability_floor: float
+    trusted: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One training of one network; picklable, and itself alone.
+    """One training of one network, or estimator; picklable, and itself alone.
 
     `train.steps` is what the pipeline resolved with the student's rows; the control's run gets the same.
     """
@@ -93,6 +104,10 @@ class Run:
     trust: tuple[str, ...] = ()
     membership: Membership = ALONE
     """Of a cohort."""
+    estimator: Estimator | None = None
+    """Then it takes one step, and of `train` class weights alone count. None: a network."""
+    part: tuple[Folds, int] | None = None
+    """Of a teacher in folds: how its rows are divided, and the number of the part, which learns all but its own fold."""
 
     @property
     def key(self) -> str:

@@ -8,17 +8,16 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
 
 import torch
-from torch import Tensor
 
 from teachers.errors import StoreError
-from teachers.models.folder import CONFIG, WEIGHTS, ModelConfig, save_model
+from teachers.models.folder import CONFIG
 from teachers.storage import mirror, seal
 from teachers.storage.flock import await_lock
 
@@ -96,8 +95,11 @@ def read_checkpoint(folder: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
-def publish_result(run: Run, weights: Mapping[str, Tensor], config: ModelConfig, result: RunResult) -> None:
-    """Make the run's folder a sealed model folder with `result.json`, unless somebody already has."""
+def publish_result(run: Run, save: Callable[[Path], None], weights: str, result: RunResult) -> None:
+    """Make the run's folder a sealed model folder with `result.json`, unless somebody already has.
+
+    `save` writes `config.json` and the file `weights` into it.
+    """
     document = {
         "format": FORMAT,
         "seed": result.seed,
@@ -105,12 +107,12 @@ def publish_result(run: Run, weights: Mapping[str, Tensor], config: ModelConfig,
         "best_step": result.best_step,
         "validation": result.validation,
     }
-    outputs = [CONFIG, WEIGHTS, RESULT]
+    outputs = [CONFIG, weights, RESULT]
     with only_one(run.folder):
         if seal.read_seal(run.folder) is None:
             for name in outputs:  # of somebody who was killed before the seal
                 mirror.remove(run.folder / name)
-            save_model(run.folder, weights, config)
+            save(run.folder)
             seal.publish(run.folder / RESULT, json.dumps(document, indent=1, allow_nan=False).encode())
             seal.write_seal(run.folder, outputs)
 

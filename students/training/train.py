@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from teachers.errors import CollegiumError
-from teachers.models.folder import ModelConfig
+from teachers.models.folder import WEIGHTS, ModelConfig, save_model
 from teachers.storage.disk import is_unfit, unfit
 from teachers.users_code.calls import calling
 
@@ -225,7 +226,8 @@ class Training:
         rows = self.data.transfer_set
         config = ModelConfig(run.model, dict(run.arguments), rows.space, preprocess, rows.made_of)
         result = RunResult(run.name, run.folder, run.seed, progress.step, progress.best_step, progress.best)
-        publish_result(run, progress.best_weights or self.module.state_dict(), config, result)
+        state = progress.best_weights or self.module.state_dict()
+        publish_result(run, partial(save_model, state=state, config=config), WEIGHTS, result)
 
 
 def budget(run: Run, rows: TrainingRows) -> int:

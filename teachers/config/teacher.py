@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from .bars import Bars
+from .folds import EstimatorTrain, Folded
 from .preprocess import HOW_IT_WAS_FED, Preprocess, of_a_network, of_an_estimator
 from .resources import Resources
 from .strict import Config, ImportString
@@ -19,7 +20,7 @@ EncodingName = Literal["dense", "label"]
 TeacherMode = Literal["cached", "live"]
 
 
-class TeacherTrain(TrainConfig):
+class TeacherTrain(TrainConfig, Folded):
     """A teacher that is trained here, by hard labels on the labelled rows."""
 
     seed: int = Field(0, ge=0)
@@ -63,6 +64,16 @@ class TeacherCommon(Config):
         if self.mode == "live" and self.encoding == "label":
             raise ValueError(
                 "`encoding: label` is how a store keeps what is said; a teacher with `mode: live` has none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def is_asked_about_stored_rows_out_of_fold(self) -> Self:
+        train = getattr(self, "train", None)
+        if self.mode == "live" and train is not None and train.folds is not None:
+            raise ValueError(
+                "`train.folds` labels stored rows, each by the fold that did not see it; a teacher with `mode: live` is "
+                "asked about rows as they are augmented: leave one of the two out"
             )
         return self
 
@@ -119,19 +130,21 @@ class CheckpointTeacher(TeacherCommon):
 
 
 class SklearnTeacher(TeacherCommon):
-    """Any estimator with `predict_proba`: trained here on the labelled rows, or loaded from skops."""
+    """Any estimator with scikit-learn's interface and `predict_proba`, boosted trees of XGBoost, LightGBM and CatBoost too: trained here on the labelled rows, or loaded from its file."""
 
     kind: Literal["sklearn"]
     model: ImportString | None = None
-    """Class of the estimator, trained here."""
+    """Class of the estimator, trained here: `sklearn.ensemble:ExtraTreesClassifier`, `xgboost:XGBClassifier`."""
     arguments: dict[str, Any] = {}
     """Keyword arguments of the estimator."""
     files: list[str] = []
     """Files and folders that the estimator reads; they count by content, as does an argument that is a path."""
     seed: int = Field(0, ge=0)
-    """`random_state`, where the estimator has one."""
+    """`random_state`, where the estimator has one; of folds and of the rows that early stopping looks at."""
+    train: EstimatorTrain = EstimatorTrain()
+    """Folds, early stopping."""
     weights: str | None = None
-    """A `*.skops` file."""
+    """A `*.skops` file, or boosted trees in their library's own: `*.json` or `*.ubj` (XGBoost), `*.txt` (LightGBM), `*.cbm` or `*.json` (CatBoost)."""
     trusted: list[str] = []
     """Types beyond scikit-learn's own that the skops file may name."""
 
@@ -139,6 +152,10 @@ class SklearnTeacher(TeacherCommon):
     def has_an_estimator_from_somewhere(self) -> Self:
         if (self.model is None) == (self.weights is None):
             raise ValueError("give `model` (trained here) or `weights` (a skops file), one of them")
+        if self.weights is not None and self.train != EstimatorTrain():
+            raise ValueError(
+                "`train` says how an estimator is fitted here, and `weights` are given: leave one of them out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -17,6 +17,7 @@ import torch
 from ..config.teacher import TeacherConfig
 from ..errors import StoreError, TeacherError
 from ..models.adapters import Teacher, absolute, check_scores, load_teacher, to_logits
+from ..models.folded import FoldedTeacher, Scores
 from ..process import prometheus
 from ..process.log_lines import with_ids
 from ..soft_targets.schema import Commit
@@ -64,6 +65,8 @@ class OpenTask:
     segment: Segment
     keys: np.ndarray
     store: SoftTargetStore
+    fold: np.ndarray | None = None
+    """i16 [rows]: of a teacher in folds, the one that has not seen each row."""
 
     @classmethod
     def open(cls, task: LabelTask) -> Self:
@@ -96,24 +99,29 @@ class Questioner:
         """Is called when a batch is done."""
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="teacher")
 
-    def ask(self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray) -> np.ndarray:
-        """Logits f32 `[rows, C]`. Raises TeacherError for scores of another shape or kind, or not finite."""
-        return self.thread.submit(with_ids(self._counted), inputs, sample_key).result()
+    def ask(
+        self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray, fold: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Logits f32 `[rows, C]`. Raises TeacherError for scores of another shape or kind, or not finite.
 
-    def _counted(self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray) -> np.ndarray:
+        `fold`: i16 `[rows]`, of a teacher in folds, for rows that its parts have learnt.
+        """
+        return self.thread.submit(with_ids(self._counted), inputs, sample_key, fold).result()
+
+    def _counted(self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray, fold: np.ndarray | None) -> np.ndarray:
         with prometheus.timed("collegium_teacher_seconds", teacher=self.name, phase="compute"):
-            logits = self._ask(inputs, sample_key)
+            logits = self._ask(inputs, sample_key, fold)
         prometheus.add("collegium_answered_rows", len(sample_key), teacher=self.name)
         return logits
 
-    def _ask(self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray) -> np.ndarray:
+    def _ask(self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray, fold: np.ndarray | None) -> np.ndarray:
         logits = torch.empty(len(sample_key), len(self.teacher.classes))
         first = 0
         while first < len(sample_key):
             rows = slice(first, first + self.batch_size)
             try:
                 with within(f"teachers.{self.name}"):
-                    scores = self.teacher({name: column[rows] for name, column in inputs.items()})
+                    scores = self._scores({name: column[rows] for name, column in inputs.items()}, rows, fold)
             except torch.cuda.OutOfMemoryError as error:
                 self._halve(error)
                 continue
@@ -122,6 +130,12 @@ class Questioner:
             first = rows.stop
             self.beat()
         return logits.numpy()
+
+    def _scores(self, inputs: Mapping[str, np.ndarray], rows: slice, fold: np.ndarray | None) -> Scores:
+        if fold is None:
+            return self.teacher(inputs)
+        assert isinstance(self.teacher, FoldedTeacher)
+        return self.teacher.out_of_fold(inputs, fold[rows])
 
     def _halve(self, error: Exception) -> None:
         if self.batch_size == 1:
@@ -156,7 +170,8 @@ def label_shard(questioner: Questioner, task: OpenTask, number: int) -> Commit:
     timed = partial(prometheus.timed, "collegium_teacher_seconds", teacher=questioner.name)
     with timed(phase="read"):
         inputs = task.read(first_row, num_rows)
-    logits = questioner.ask(inputs, sample_key)
+    fold = None if task.fold is None else task.fold[first_row : first_row + num_rows]
+    logits = questioner.ask(inputs, sample_key, fold)
     with timed(phase="write"):
         record = task.store.commit(number, sample_key, {task.store.spec.named[0]: logits})
     log.debug("labelled rows %d to %d", first_row, first_row + num_rows - 1)
@@ -176,6 +191,8 @@ class Labeller:
                     f"{task.store.folder} holds what is said of {task.store.spec.names}, "
                     f"teacher {teacher.name!r} knows {classes}; take another folder for this teacher"
                 )
+        if isinstance(folded := self.questioner.teacher, FoldedTeacher):
+            self.tasks = [replace(task, fold=folded.fold_of(task.transfer_set, task.segment)) for task in self.tasks]
 
     def label(self, task: int, number: int) -> Commit:
         return label_shard(self.questioner, self.tasks[task], number)

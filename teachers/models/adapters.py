@@ -3,15 +3,15 @@
 Knows nothing of Ray, of stores, or of where the rows come from.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config.task import AnswerName
 from ..config.teacher import (
@@ -24,20 +24,20 @@ from ..config.teacher import (
 )
 from ..errors import RecipeError, TeacherError
 from ..process.variables import resolved
-from ..storage import seal
 from ..tasks.space import Space
 from ..transfer_set.columns import Column
+from ..transfer_set.folds import PARTS, Folds
 from ..users_code import imports
 from ..users_code.calls import calling
 from . import estimators
 from .asking import asked_until_answered
-from .folder import LoadedModel, ModelConfig, build_module, load_model, read_config, read_safetensors
+from .estimator_columns import check_takes_nan
+from .folded import Batch, FoldedTeacher, Scores
+from .folder import LoadedModel, ModelConfig, build_module, load_model, read_config
 from .preprocess import Preprocessor
 from .recode import Recoding
 from .state import load_state
-
-Scores = np.ndarray | Tensor
-Batch = Mapping[str, np.ndarray]
+from .weights import weights_of
 
 
 class Teacher(Protocol):
@@ -83,6 +83,25 @@ def load_teacher(
     assistant. Raises TeacherError (weights), StoreError (a model folder) or RecipeError (an import string).
     """
     imports.use_user_path(user_path)
+    load = partial(_load, config, columns, space, trust=trust, device=device)
+    folds = folds_of(config)
+    if folds is None or trained is None:
+        return load(trained)
+    parts = [load(trained / PARTS / name) for name in folds.parts]
+    first = parts[0].classes
+    asked = [_in_order(part, first) for part in parts]
+    return FoldedTeacher(first, parts[0].output, folds, trained, asked, space.answer)
+
+
+def _load(
+    config: TeacherConfig,
+    columns: Sequence[Column],
+    space: Space,
+    trained: Path | None,
+    *,
+    trust: Sequence[str],
+    device: str | torch.device,
+) -> LoadedTeacher:
     if isinstance(config, ModuleTeacher):
         found = _module(config, columns, space, trained, trust, device)
     elif isinstance(config, CheckpointTeacher):
@@ -95,13 +114,29 @@ def load_teacher(
     return replace(found, answer=space.answer, output=output)
 
 
+def folds_of(config: TeacherConfig) -> Folds | None:
+    """How the rows are divided that a teacher learns here; None where it learns all of them at once."""
+    if isinstance(config, ModuleTeacher):
+        return Folds.of_config(config.train, config.train.seed) if config.train is not None else None
+    return Folds.of_config(config.train, config.seed) if isinstance(config, SklearnTeacher) else None
+
+
+def _in_order(part: Teacher, classes: tuple[str, ...]) -> Callable[[Batch], Scores]:
+    """The part with its columns in this order."""
+    if part.classes == classes:
+        return part
+    places = [part.classes.index(name) for name in classes]
+    return lambda batch: part(batch)[:, places]
+
+
 def teacher_classes(config: TeacherConfig, classes: tuple[str, ...], trained: Path | None) -> tuple[str, ...]:
     """What a teacher scores, in its order, without loading it where its files say so. `classes`: the transfer set's."""
     if isinstance(config, CheckpointTeacher):
         return read_config(trained or Path(config.path)).classes
     if isinstance(config, SklearnTeacher):
         if trained is not None:
-            return estimators.fitted_classes(trained)
+            folds = folds_of(config)
+            return estimators.fitted_classes(trained if folds is None else trained / PARTS / folds.parts[0])
         estimator = estimators.load_estimator(Path(config.weights or ""), config)
         return estimators.class_names(estimator.classes_, config.classes, classes)
     return tuple(config.classes or classes)
@@ -187,7 +222,7 @@ def _module(
     preprocessor = Preprocessor(config.preprocess, columns)
     shapes: dict[str, Any] = {"input_shape": preprocessor.input_shape, "num_codes": preprocessor.num_codes}
     module = build_module(config.model, config.arguments, num_classes=len(names), **shapes)
-    load_state(module, _weights(config), str(config.weights), TeacherError)
+    load_state(module, weights_of(config), str(config.weights), TeacherError)
     about = ModelConfig(config.model, config.arguments, Space(space.task, names), preprocessor.resolved())
     return _network(LoadedModel(module.to(device), about, preprocessor), config.output)
 
@@ -202,54 +237,21 @@ def _checkpoint(model: LoadedModel, columns: Sequence[Column]) -> LoadedTeacher:
     return replace(found, forward=lambda batch: found(recoded(batch)))
 
 
-def _weights(config: ModuleTeacher) -> dict[str, Tensor]:
-    path = Path(config.weights or "")
-    state = read_safetensors(path, TeacherError) if path.suffix == ".safetensors" else _read_pt(path, config)
-    prefix = config.strip_prefix or ""
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-
-
-def _read_pt(path: Path, config: ModuleTeacher) -> dict[str, Tensor]:
-    """The tensors of a `.pt` file: a state dict, or one under `state_dict` or `model`, or a pickled module's."""
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=not config.allow_pickle)
-    except FileNotFoundError:
-        raise TeacherError(f"{path}: there is no such file") from None
-    except UnpicklingError as error:
-        raise TeacherError(
-            f"{path} holds more than tensors, and unpickling it runs whatever code is in it; "
-            f"if you trust who made it, say `allow_pickle: true`, better convert it to safetensors"
-        ) from error
-    except (RuntimeError, EOFError) as error:
-        raise TeacherError(f"{path}: not readable as weights ({error})") from error
-    if isinstance(found, nn.Module):
-        found = found.state_dict()
-    for key in ("state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
-        raise TeacherError(f"{path} holds a {type(found).__name__}, expected a state dict: tensors by name")
-    return dict(found)
-
-
 def _sklearn(
     config: SklearnTeacher, columns: Sequence[Column], classes: tuple[str, ...], trained: Path | None
 ) -> LoadedTeacher:
-    path = seal.local(trained, estimators.MODEL) if trained is not None else Path(config.weights or "")
-    estimator = estimators.load_estimator(path, config)
-    names = (
-        estimators.fitted_classes(trained)
-        if trained is not None
-        else estimators.class_names(estimator.classes_, config.classes, classes)
-    )
+    if trained is not None:
+        estimator, names = estimators.load_fitted(trained, config), estimators.fitted_classes(trained)
+    else:
+        estimator = estimators.load_estimator(Path(config.weights or ""), config)
+        names = estimators.class_names(estimator.classes_, config.classes, classes)
     preprocessor = Preprocessor(config.preprocess, columns)
-    estimators.check_takes_nan(estimator, config, columns)
+    check_takes_nan(estimator, config, columns)
 
     def forward(batch: Batch) -> Scores:
         features = estimators.flat(preprocessor, batch)
         with calling("model" if trained is not None else "weights", str(config.model or config.weights)):
-            scores: np.ndarray = estimator.predict_proba(features)
-        return scores
+            return estimators.answer(estimator, features)
 
     return LoadedTeacher(names, config.output, forward)
 

@@ -1,100 +1,186 @@
-"""scikit-learn estimators as teachers: fitted here on the labelled rows, kept as skops, whose types are checked.
+"""Estimators with scikit-learn's interface as teachers: fitted here on the labelled rows, kept in a file that runs nothing.
 
-Knows nothing of torch modules or of labelling. skops, and scikit-learn with it, is imported where it is used: every
-replica imports this module, and few hold estimators.
+Knows nothing of torch modules or of labelling. scikit-learn, and whatever library an estimator is of, is imported where it
+is used: every replica imports this module, and few hold estimators.
 """
 
 import inspect
-import io
 import json
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..config.folds import HeldOut
 from ..config.teacher import SklearnTeacher
-from ..errors import RecipeError, TeacherError
+from ..errors import DataError, RecipeError, TeacherError
 from ..storage import seal
 from ..transfer_set.class_names import as_number, name_of, places_of
-from ..transfer_set.columns import Column
+from ..transfer_set.folds import FOLDS, PARTS, Folds, checked
+from ..transfer_set.hashes import Keys, mixed
+from ..transfer_set.merged import MergedSplit
 from ..transfer_set.transfer_set import TransferSet
 from ..users_code import imports
 from ..users_code.calls import calling
-from .foreign import not_skops
-from .preprocess import Preprocessor
+from .estimator_columns import categories_told, check_takes_nan
+from .formats import SKOPS, StopEarly, format_of, kept, load_file
+from .preprocess import Inputs, Preprocessor
 
-FORMAT = 1
-MODEL = "model.skops"
+FORMAT = 2
 ABOUT = "teacher.json"
 
-CATEGORY_KEYWORDS = ("categorical_feature", "cat_features")
-"""Of `fit`, by which LightGBM and CatBoost are told which features are categories."""
 
-SKLEARN_TYPES = {
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.metrics._dist_metrics.EuclideanDistance64",
-    "sklearn.neighbors._ball_tree.BallTree",
-    "sklearn.neighbors._kd_tree.KDTree",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
-    "sklearn.tree._tree.Tree",
-}
-"""Parts of scikit-learn's own classifiers that skops leaves for its user to trust: they hold arrays and run nothing."""
+@dataclass(frozen=True)
+class Learnt:
+    """Rows that an estimator learns, in the order of their keys: features f32 [rows, F], labels i32 [rows], group keys."""
+
+    features: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    groups: Keys
+
+    def where(self, mask: NDArray[np.bool_]) -> "Learnt":
+        return Learnt(self.features[mask], self.labels[mask], self.groups[mask])
 
 
-def fit_sklearn(config: SklearnTeacher, transfer_set: TransferSet, folder: Path) -> None:
-    """Fit `config.model` on the labelled training rows and write `model.skops` and `teacher.json` into `folder`.
+def fit_sklearn(config: SklearnTeacher, transfer_set: TransferSet, folder: Path, *, gpus: float = 0.0) -> list[str]:
+    """Fit `config.model` on the labelled training rows and write its file and `teacher.json` into `folder`.
 
-    The same rows, arguments and seed give the same bytes, whatever the number of CPUs. Raises RecipeError when the
-    estimator cannot be made, TeacherError when it has no `predict_proba` or holds types that nobody vouched for.
+    With folds each part has a folder of its own below it, and a part that is there already is not fitted again. The same
+    rows, arguments and seed give the same bytes, whatever the number of CPUs. Returns the files, relative to `folder`.
+    Raises RecipeError when the estimator cannot be made, DataError for folds without a class, TeacherError when it has no
+    `predict_proba` or holds types that nobody vouched for.
     """
-    import skops.io
-
     if config.classes is not None:
         transfer_set = transfer_set.of_classes(config.classes)
-    features, labels = _labelled_rows(config, transfer_set)
-    present, numbers = np.unique(labels, return_inverse=True)  # 0 to K - 1 without a gap, as many estimators want them
-    estimator = make_estimator(config)
+    rows = labelled_rows(config, transfer_set)
+    folds = Folds.of_config(config.train, config.seed)
+    if folds is None:
+        return _fit(config, rows, transfer_set, folder, gpus)
+    learnt = checked(folds, transfer_set)
+    outputs = []
+    for number, name in enumerate(folds.parts):
+        part = f"{PARTS}/{name}"
+        mine = rows.where(folds.learnt_by(number, rows.groups))
+        outputs += [f"{part}/{file}" for file in _fit(config, mine, transfer_set, folder / part, gpus)]
+    folds.save(folder, learnt)
+    return [*outputs, FOLDS]
+
+
+def _fit(config: SklearnTeacher, rows: Learnt, transfer_set: TransferSet, folder: Path, gpus: float) -> list[str]:
+    """One estimator, unless an earlier attempt has finished it."""
+    if (folder / ABOUT).is_file():
+        return [_about(folder)["file"], ABOUT]
+    present, numbers = np.unique(rows.labels, return_inverse=True)  # 0 to K - 1 without a gap, as many want them
+    with calling("model", str(config.model)):
+        estimator = make_estimator(config, gpus=gpus)
     check_takes_nan(estimator, config, transfer_set.columns)
     told = categories_told(estimator, config, Preprocessor(config.preprocess, transfer_set.columns))
     with calling("model", str(config.model)):
-        estimator = estimator.fit(features, numbers, **told)
-    _check_fitted(estimator, str(config.model))
-    _use_cpus(estimator, config, 1)  # how many there were is no part of what it has learnt
-    payload = canonical_skops(skops.io.dumps(estimator))
-    _check_types(skops.io.get_untrusted_types(data=payload), config.trusted, str(config.model))
-    classes = [transfer_set.classes[present[number]] for number in estimator.classes_]
+        learnt, more = _stopping(estimator, config, replace(rows, labels=numbers.astype(np.int32)))
+        estimator.fit(learnt.features, learnt.labels, **told, **more)
+    names = transfer_set.classes
+    classes = [names[present[place]] for place in _places(estimator, len(present), str(config.model))]
+    if format_of(type(estimator)) is SKOPS:
+        use_cpus(estimator, config.arguments, 1)  # how many there were is no part of what it has learnt
+    file, payload = kept(estimator, config.trusted, str(config.model))
     folder.mkdir(parents=True, exist_ok=True)
-    seal.publish(folder / MODEL, payload)
-    seal.publish(folder / ABOUT, json.dumps({"format": FORMAT, "classes": classes}, indent=1).encode())
+    seal.publish(folder / file, payload)
+    about = {"format": FORMAT, "file": file, "classes": classes}
+    seal.publish(folder / ABOUT, json.dumps(about, indent=1).encode())
+    return [file, ABOUT]
+
+
+def _places(estimator: Any, num_classes: int, name: str) -> list[int]:
+    """Which of the classes that it was given, 0 to K - 1, each column of its answer is. Raises TeacherError for others."""
+    check_fitted(estimator, name)
+    found = [int(number) for number in estimator.classes_]
+    if sorted(found) != list(range(num_classes)):
+        raise TeacherError(
+            f"{name} says the classes {found}; it was fitted on 0 to {num_classes - 1}, and `classes_` has to name each of "
+            f"them once, in whatever order it scores them"
+        )
+    return found
+
+
+def _stopping(estimator: Any, config: SklearnTeacher, rows: Learnt) -> tuple[Learnt, dict[str, Any]]:
+    """(rows to learn, keywords of `fit`): with early stopping some rows are looked at instead."""
+    rule, stop_early = config.train.early_stopping, check_stops(estimator, config)
+    if rule is None or stop_early is None:
+        return rows, {}
+    held = held_out(rows.labels, rows.groups, rule, config.seed)
+    looked_at = rows.where(held)
+    return rows.where(~held), stop_early(estimator, rule.rounds, {"X": looked_at.features, "y": looked_at.labels})
+
+
+def check_stops(estimator: Any, config: SklearnTeacher) -> StopEarly | None:
+    """How the estimator is stopped early. Raises RecipeError where the recipe asks for it and nothing can."""
+    stop_early = format_of(type(estimator)).stop_early
+    if stop_early is None and config.train.early_stopping is not None:
+        raise RecipeError(
+            f"train.early_stopping: {config.model} has none that looks at rows it is given; boosted trees of XGBoost, "
+            f"LightGBM and CatBoost have, others may have an argument of their own"
+        )
+    return stop_early
+
+
+def held_out(labels: NDArray[np.int32], groups: Keys, rule: HeldOut, seed: int) -> NDArray[np.bool_]:
+    """Which rows early stopping looks at, bool [rows]: of each class its share, by a seeded hash, with whole groups.
+
+    Raises DataError where a class would have no row left to learn.
+    """
+    order = np.lexsort((mixed(groups, "held out", seed), labels))
+    sizes = np.bincount(labels)
+    place = np.empty(len(labels), np.int64)  # of a row among those of its class
+    place[order] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    chosen = place < np.round(rule.share * sizes)[labels]
+    held = np.isin(groups, groups[chosen])
+    if not held.any():
+        raise DataError(
+            f"train.early_stopping: a share of {rule.share:g} of the {len(labels)} labelled training rows is no row of any "
+            f"class; raise it, or leave it out"
+        )
+    if (np.bincount(labels[~held], minlength=len(sizes)) == 0)[sizes > 0].any():
+        raise DataError(
+            f"train.early_stopping: with a share of {rule.share:g} a class has no labelled training row left to learn; "
+            f"lower it, or give more rows"
+        )
+    return held
 
 
 def load_estimator(path: Path, config: SklearnTeacher) -> Any:
-    """The estimator in a skops file. Raises TeacherError that lists its types when they are not trusted."""
-    import skops.io
-
-    if wrong := not_skops(path):
-        raise TeacherError(wrong)
-    try:
-        types = skops.io.get_untrusted_types(file=path)
-    except (KeyError, ValueError, TypeError) as error:
-        raise TeacherError(f"{path}: not readable as skops ({error})") from error
-    _check_types(types, config.trusted, str(path))
-    estimator = skops.io.load(path, trusted=types)
-    _check_fitted(estimator, f"{path}: the {type(estimator).__name__} in it")
-    _use_cpus(estimator, config, config.resources.cpus)
+    """The estimator in a file, ready to be asked. Raises TeacherError that lists its types when they are not trusted."""
+    estimator = load_file(path, config.trusted)
+    check_fitted(estimator, f"{path}: the {type(estimator).__name__} in it")
+    use_cpus(estimator, config.arguments, config.resources.cpus)
     return estimator
+
+
+def load_fitted(folder: Path, config: SklearnTeacher) -> Any:
+    """The estimator that `fit_sklearn` left in `folder`."""
+    return load_estimator(seal.local(folder, _about(folder)["file"]), config)
 
 
 def fitted_classes(folder: Path) -> tuple[str, ...]:
     """Names of the classes that the estimator in `folder`, fitted here, has seen."""
-    document = json.loads(seal.local(folder, ABOUT).read_bytes())
+    return tuple(_about(folder)["classes"])
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(seal.local(folder, ABOUT).read_bytes())
     seal.check_format(document, FORMAT, folder / ABOUT)
-    return tuple(document["classes"])
+    return document
+
+
+def answer(
+    estimator: Any, features: NDArray[np.float32], says: Literal["probabilities", "logits"] = "probabilities"
+) -> NDArray[np.floating[Any]]:
+    """What an estimator says of rows f32 [rows, F]: `probabilities` [rows, classes] in the order of its `classes_`, or the
+    values [rows, D] that it was fitted on. The only place where one is asked."""
+    said = np.asarray(estimator.predict_proba(features) if says == "probabilities" else estimator.predict(features))
+    return said[:, None] if said.ndim == 1 else said
 
 
 def class_names(found: Sequence[Any], given: Sequence[str] | None, classes: Sequence[str]) -> tuple[str, ...]:
@@ -119,37 +205,13 @@ def class_names(found: Sequence[Any], given: Sequence[str] | None, classes: Sequ
 
 def flat(preprocessor: Preprocessor, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """What an estimator takes: f32 `[rows, features]`, the columns side by side."""
-    tensors = preprocessor(inputs)
+    return side_by_side(preprocessor(inputs))
+
+
+def side_by_side(tensors: Inputs) -> np.ndarray:
+    """f32 [rows, features] of what a preprocessor gives."""
     parts = list(tensors.values()) if isinstance(tensors, dict) else [tensors]
     return np.concatenate([part.flatten(1).cpu().numpy() for part in parts], axis=1)
-
-
-def canonical_skops(payload: bytes) -> bytes:
-    """The same estimator with nothing of time or memory addresses in it, which skops names its parts by."""
-    source = zipfile.ZipFile(io.BytesIO(payload))
-    schema = json.loads(source.read("schema.json"))
-    numbers: dict[int, int] = {}
-    files: dict[str, str] = {}
-    for node in _nodes(schema):
-        if "__id__" in node:
-            node["__id__"] = numbers.setdefault(node["__id__"], len(numbers))
-        if isinstance(name := node.get("file"), str):
-            node["file"] = files.setdefault(name, f"{len(files)}{Path(name).suffix}")
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as written:
-        written.writestr(zipfile.ZipInfo("schema.json"), json.dumps(schema))
-        for name, renamed in files.items():
-            written.writestr(zipfile.ZipInfo(renamed), source.read(name))
-    return target.getvalue()
-
-
-def _nodes(value: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(value, dict):
-        yield value
-        value = list(value.values())
-    if isinstance(value, list):
-        for part in value:
-            yield from _nodes(part)
 
 
 def check_says_probabilities(estimator: Any, name: str) -> None:
@@ -158,93 +220,59 @@ def check_says_probabilities(estimator: Any, name: str) -> None:
         raise TeacherError(f"{name} has no predict_proba; choose an estimator, or arguments, that give probabilities")
 
 
-def _check_fitted(estimator: Any, name: str) -> None:
+def check_fitted(estimator: Any, name: str) -> None:
     check_says_probabilities(estimator, name)
     if not hasattr(estimator, "classes_"):
         raise TeacherError(f"{name} has no classes_: it is not fitted, or no classifier")
 
 
-def make_estimator(config: SklearnTeacher) -> Any:
+def make_estimator(config: SklearnTeacher, *, gpus: float = 0.0) -> Any:
     """What `config.model` makes with its arguments, not fitted. Raises RecipeError when it cannot be made so."""
     assert config.model is not None
-    make = imports.load(config.model)
-    names = inspect.signature(make).parameters
-    arguments = ({"random_state": config.seed} if "random_state" in names else {}) | config.arguments
+    return made(config.model, config.arguments, config.seed, cpus=config.resources.cpus, gpus=gpus)
+
+
+def made(model: str, arguments: Mapping[str, Any], seed: int, *, cpus: float = 1, gpus: float = 0.0) -> Any:
+    """The same of an import string: `random_state` is the seed where there is one, `gpus` of a GPU are used where it can."""
+    make = imports.load(model)
+    own = format_of(make) if isinstance(make, type) else SKOPS
+    takes_seed = own is not SKOPS or "random_state" in inspect.signature(make).parameters
+    first = ({"random_state": seed} if takes_seed else {}) | dict(own.always or {})
+    passed = first | (dict(own.on_gpu or {}) if gpus > 0 else {}) | dict(arguments)
     try:
-        estimator = make(**arguments)
+        estimator = make(**passed)
     except TypeError as error:
-        raise RecipeError(f"{config.model} cannot be made with {sorted(arguments)}: {error}") from error
+        raise RecipeError(f"{model} cannot be made with {sorted(passed)}: {error}") from error
     if lacking := [name for name in ("fit", "get_params") if not hasattr(estimator, name)]:
-        raise RecipeError(f"{config.model} gives a {type(estimator).__name__}, which is no estimator: no {lacking[0]}")
-    _use_cpus(estimator, config, config.resources.cpus)
+        raise RecipeError(f"{model} gives a {type(estimator).__name__}, which is no estimator: no {lacking[0]}")
+    use_cpus(estimator, arguments, cpus)
     return estimator
 
 
-def check_takes_nan(estimator: Any, config: SklearnTeacher, columns: Sequence[Column]) -> None:
-    """Raise RecipeError where an estimator would get NaN, and says of itself that it takes none."""
-    from sklearn.utils import get_tags
-
-    kept = config.preprocess.missing == "keep" and any(column.kind == "number" and column.missing for column in columns)
-    native = config.preprocess.categories == "native" and any(column.kind == "category" for column in columns)
-    if config.preprocess.function is not None or not (kept or native):
-        return
-    try:
-        takes_nan = get_tags(estimator).input_tags.allow_nan
-    except AttributeError:  # it says nothing
-        return
-    if not takes_nan:
-        key, cure = ("missing: keep", "missing: mean") if kept else ("categories: native", "categories: one_hot")
-        raise RecipeError(
-            f"preprocess: `{key}` gives NaN, which {type(estimator).__name__} does not take; say `{cure}`, or choose an "
-            f"estimator that does (HistGradientBoostingClassifier, LightGBM, XGBoost)"
-        )
-
-
-def categories_told(estimator: Any, config: SklearnTeacher, preprocessor: Preprocessor) -> dict[str, Any]:
-    """Tell an estimator which of its features are categories; keywords of its `fit`, where it is told there.
-
-    Raises RecipeError where `categories: native` asks for that and it takes no such list.
-    """
-    if config.preprocess.categories != "native" or not preprocessor.categorical_positions:
-        return {}
-    places = list(preprocessor.categorical_positions)
-    if "categorical_features" in estimator.get_params(deep=False):
-        estimator.set_params(categorical_features=places)
-        return {}
-    keyword = next((name for name in CATEGORY_KEYWORDS if name in inspect.signature(estimator.fit).parameters), None)
-    if keyword is None:
-        raise RecipeError(
-            f"preprocess: `categories: native` is of estimators that are told which features are categories, and "
-            f"{type(estimator).__name__} is not; say `ordinal` or `one_hot`"
-        )
-    return {keyword: places}
-
-
-def _use_cpus(estimator: Any, config: SklearnTeacher, cpus: float) -> None:
+def use_cpus(estimator: Any, arguments: Mapping[str, Any], cpus: float) -> None:
     """Let the estimator use so many CPUs, unless the recipe's arguments say how many."""
-    if "n_jobs" in estimator.get_params(deep=False) and "n_jobs" not in config.arguments:
-        estimator.set_params(n_jobs=int(cpus) if cpus >= 2 else None)
+    own = format_of(type(estimator))
+    name = own.threads
+    if name in arguments:
+        return
+    if own is not SKOPS:
+        estimator.set_params(**{name: max(1, int(cpus))})
+    elif name in estimator.get_params(deep=False):
+        estimator.set_params(**{name: int(cpus) if cpus >= 2 else None})
 
 
-def _labelled_rows(config: SklearnTeacher, transfer_set: TransferSet) -> tuple[np.ndarray, np.ndarray]:
-    """Features f32 [rows, F] and labels i32 [rows] of the training rows whose label may be used, in the order of keys."""
+def labelled_rows(config: SklearnTeacher, transfer_set: TransferSet) -> Learnt:
+    """The training rows whose label may be used, in the order of their keys."""
     preprocessor = Preprocessor(config.preprocess, transfer_set.columns)
-    features, labels, keys = [], [], []
+    train = MergedSplit(transfer_set, "train")
+    labelled = train.labelled()
+    if not labelled.any():
+        raise TeacherError(f"there is no labelled row to fit {config.model} on; set `label` in the transfer set")
+    features, keys = [], []
     for segment in transfer_set.of("train"):
         rows = np.flatnonzero(transfer_set.labelled(segment))
         inputs = transfer_set.inputs(segment)
         features.append(flat(preprocessor, {name: column[rows] for name, column in inputs.items()}))
-        labels.append(transfer_set.labels(segment)[rows])
         keys.append(transfer_set.keys(segment)[rows])
-    if not sum(map(len, labels)):
-        raise TeacherError(f"there is no labelled row to fit {config.model} on; set `label` in the transfer set")
     order = np.argsort(np.concatenate(keys), kind="stable")
-    return np.concatenate(features)[order], np.concatenate(labels)[order]
-
-
-def _check_types(types: Sequence[str], trusted: Sequence[str], source: str) -> None:
-    if strange := sorted(set(types) - SKLEARN_TYPES - set(trusted)):
-        raise TeacherError(
-            f"{source} holds the types {', '.join(strange)}, which could run code when they are loaded; "
-            f"if you know them, list them under `trusted`"
-        )
+    return Learnt(np.concatenate(features)[order], train.labels()[labelled], train.groups()[labelled])

@@ -27,6 +27,7 @@ from ..storage import seal
 from ..tasks.space import Space
 from ..users_code import imports
 from ..users_code.calls import calling
+from .estimator_module import load_estimator_module
 from .foreign import whose_folder
 from .preprocess import Preprocessor
 from .state import load_state
@@ -55,6 +56,13 @@ class ModelConfig:
     preprocess: dict[str, Any]
     inputs: tuple[dict[str, Any], ...] = ()
     """How its columns are made of a source's (`InputPlan.document()`); empty where nobody has said."""
+    estimator: dict[str, Any] | None = None
+    """Of an estimator, which has a file of its own: `teachers.models.estimator_module.About` as JSON. None: a network."""
+
+    @property
+    def weights(self) -> str:
+        """The file that holds what has been learnt."""
+        return WEIGHTS if self.estimator is None else str(self.estimator["file"])
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -69,6 +77,7 @@ class ModelConfig:
             about
             | (space if space["task"] != DEFAULT_TASK else {})
             | {"preprocess": self.preprocess, "inputs": self.inputs}
+            | ({} if self.estimator is None else {"estimator": self.estimator})
         )
 
 
@@ -162,6 +171,11 @@ def save_model(folder: Path, state: Mapping[str, Tensor], config: ModelConfig) -
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     seal.publish(folder / WEIGHTS, safetensors.torch.save(tensors))
+    save_config(folder, config)
+
+
+def save_config(folder: Path, config: ModelConfig) -> None:
+    """Write the `config.json` of a model folder."""
     seal.publish(
         folder / CONFIG, json.dumps({"format": FORMAT, **config.document()}, indent=1, allow_nan=False).encode()
     )
@@ -196,7 +210,8 @@ def read_config(folder: Path) -> ModelConfig:
         assert of.answer
     except (KeyError, TypeError) as error:
         raise StoreError(f"{path}: task, mean or scale are not as Collegium writes them ({error!r})") from error
-    return ModelConfig(space=of, **fields, inputs=tuple(document.get("inputs", ())))
+    inputs = tuple(document.get("inputs", ()))
+    return ModelConfig(space=of, **fields, inputs=inputs, estimator=document.get("estimator"))
 
 
 SPACE = ("task", "mean", "scale")
@@ -228,6 +243,8 @@ def load_model(
         preprocessor = Preprocessor.from_resolved(config.preprocess)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise StoreError(f"{folder / CONFIG}: preprocess is not as Collegium writes it ({error!r})") from error
+    if config.estimator is not None:
+        return LoadedModel(load_estimator_module(folder, config.estimator, config.classes, trust), config, preprocessor)
     shapes: dict[str, Any] = {"input_shape": preprocessor.input_shape, "num_codes": preprocessor.num_codes}
     module = build_module(config.model, config.arguments, num_classes=len(config.classes), **shapes)
     load_state(module, read_safetensors(seal.local(folder, WEIGHTS), StoreError), f"{folder / WEIGHTS}", StoreError)
@@ -246,7 +263,9 @@ def check_trusted(config: ModelConfig, trust: Sequence[str], folder: Path, vouch
 
 def foreign_code(config: ModelConfig) -> list[str]:
     """The import strings in a folder that are not Collegium's own."""
-    named = [config.model, config.preprocess.get("function"), *models_within(config.arguments)]
+    named = [config.preprocess.get("function")]
+    if config.estimator is None:  # the file of an estimator is opened by its format, whose types are checked
+        named += [config.model, *models_within(config.arguments)]
     return [name for name in dict.fromkeys(str(name) for name in named if name is not None) if not _is_own(name)]
 
 

@@ -25,6 +25,8 @@ FILES = {
 """By a file in the folder: what it is, and what reads it."""
 SUFFIXES = {
     ".skops": ("an estimator", "`kind: sklearn` with `weights: {weights}`"),
+    ".ubj": ("a model of XGBoost", "`kind: sklearn` with `weights: {weights}`"),
+    ".cbm": ("a model of CatBoost", "`kind: sklearn` with `weights: {weights}`"),
     ".safetensors": ("a network's weights", NETWORK),
     ".bin": ("a network's weights", NETWORK),
     ".pt": ("a network's weights", NETWORK),
@@ -36,6 +38,8 @@ SUFFIXES = {
 }  # fmt: skip
 """By the end of a file's name."""
 SCHEMA = "schema.json"
+LIBRARIES = {".json": "xgboost", ".ubj": "xgboost", ".txt": "lightgbm", ".cbm": "catboost"}
+"""Whose boosted trees lie in a file; of a `.json` its content says more."""
 
 
 def whose_folder(folder: Path, config: Any = None) -> str:
@@ -80,6 +84,31 @@ def no_weights(path: Path) -> str:
     return f"weights: {path} is a folder, expected a file" + (f"; it holds {', '.join(inside[:5])}" if inside else "")
 
 
+def weights_in(folder: Path) -> Path:
+    """The file of a model folder that holds what was learnt, without a look at anything else of it."""
+    try:
+        document = json.loads((folder / "config.json").read_bytes())
+        return folder / str(document["estimator"]["file"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return folder / "model.safetensors"
+
+
+def library_of(path: Path) -> str:
+    """Whose estimator lies in `path`: `xgboost`, `lightgbm` or `catboost`; `skops` where nothing says so."""
+    library = LIBRARIES.get(path.suffix, "skops")
+    if path.suffix == ".json" and path.is_file():
+        with path.open("rb") as file:
+            library = "xgboost" if b'"learner"' in file.read(1 << 16) else "catboost"
+    return library
+
+
+def no_file(path: Path) -> str:
+    """Why an estimator's file cannot be opened; empty if it may."""
+    if path.is_file():
+        return ""
+    return f"{path} is a folder, expected a file" if path.is_dir() else f"there is no file {path}"
+
+
 def not_skops(path: Path) -> str:
     """Why `path` is no skops file, with the cure; empty if it is one."""
     made = "joblib.load" if path.suffix == ".joblib" else "pickle.load"
@@ -87,8 +116,8 @@ def not_skops(path: Path) -> str:
         f"convert it where it was made: `skops.io.dump({made}(...), '{path.with_suffix('.skops').name}')`, "
         f"with the scikit-learn that fitted it"
     )
-    if not path.is_file():
-        return f"{path} is a folder, expected a skops file" if path.is_dir() else f"there is no file {path}"
+    if wrong := no_file(path):
+        return wrong
     try:
         _schema(path)
     except (zipfile.BadZipFile, KeyError, ValueError):
@@ -108,9 +137,10 @@ def estimator_in(path: Path) -> tuple[str, bool]:
 def given_problem(config: SklearnTeacher) -> str:
     """What is wrong with the file of an estimator that is brought, as far as it says so unloaded; empty: nothing."""
     path = Path(config.weights or "")
-    if wrong := not_skops(path):
+    library = library_of(path)
+    if wrong := not_skops(path) if library == "skops" else no_file(path):
         return f"weights: {wrong}"
-    kind, scales_itself = estimator_in(path)
+    kind, scales_itself = estimator_in(path) if library == "skops" else (f"model of {library}", False)
     if config.preprocess.is_stated or scales_itself:
         return ""
     return f"weights: {path} holds a {kind} and no pipeline, so the file does not say how it was fed; say it: {HOW_IT_WAS_FED}"

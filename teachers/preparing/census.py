@@ -18,9 +18,10 @@ from ..errors import DataError
 from ..tasks.labels import has_label, num_strata, strata
 from ..transfer_set.arrow_columns import label_values
 from ..transfer_set.class_names import places_of
+from ..transfer_set.hashes import Keys
 from ..transfer_set.transfer_set import SPLITS, SplitName
 from .shuffle import BadPosition, Run, run_batch
-from .splits import Keys, choose_labelled, first_of_classes
+from .splits import choose_labelled, first_of_classes
 from .tasks.reader import LabelReader, Meant
 
 NAMED_BAD_ROWS = 20

@@ -19,12 +19,13 @@ from ..errors import StoreError
 from ..storage.seal import drafted, local
 from ..transfer_set.arrow_columns import label_column
 from ..transfer_set.columns import Column, inputs_of
+from ..transfer_set.hashes import Keys
 from ..transfer_set.transfer_set import SPLITS, Segment, SplitName, TransferSet
 from .census import Census
 from .moments import Moments, moments
 from .parts import PartTask, ids_piece
 from .shuffle import Run, run_batch
-from .splits import Keys, row_hashes
+from .splits import row_hashes
 
 ROWS = {"sample_key": pa.uint64(), "group": pa.uint64(), "id": pa.string(), "label": None, "labelled": pa.bool_()}
 """Columns of `rows.arrow`; the type of a label is its task's."""

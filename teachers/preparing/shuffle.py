@@ -22,10 +22,11 @@ from ..storage.seal import replace
 from ..tasks.labels import has_label, strata
 from ..transfer_set.arrow_columns import ipc_file, label_column
 from ..transfer_set.columns import inputs_batch
+from ..transfer_set.hashes import Keys
 from .canonical import Bad, InputPlan, decode
 from .categories import Texts, write_texts
 from .labels import codes, names_in
-from .splits import UNUSED, Keys, first_of_classes, row_hashes, sample_keys, split_numbers
+from .splits import UNUSED, first_of_classes, row_hashes, sample_keys, split_numbers
 from .tasks import LABELS
 from .tasks.reader import LabelReader, Meant
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from ..config.transfer_set import SplitConfig
 from ..errors import DataError
+from ..transfer_set.hashes import Keys, mixed
 from ..transfer_set.transfer_set import SPLITS, SplitName
-
-Keys = NDArray[np.uint64]
 
 UNUSED = len(SPLITS)
 """Split number of a row that the shares leave out."""
@@ -23,14 +22,6 @@ UNUSED = len(SPLITS)
 def sample_keys(ids: Sequence[str], salt: str) -> Keys:
     """xxh3_64 of `salt` + id, u64 [rows]."""
     return np.fromiter((xxhash.xxh3_64_intdigest((salt + id).encode()) for id in ids), np.uint64, len(ids))
-
-
-def mixed(keys: Keys, purpose: str, seed: int) -> Keys:
-    """Keys hashed anew for one purpose: splitmix64's finaliser (Steele et al., 2014) after a seeded offset."""
-    values = keys ^ np.uint64(xxhash.xxh3_64_intdigest(f"{purpose}:{seed}".encode()))
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def expected_shares(config: SplitConfig, given: SplitName | None) -> dict[SplitName, float]:

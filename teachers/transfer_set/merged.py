@@ -32,6 +32,10 @@ class MergedSplit:
         """`sample_key`, ascending, u64 [num_rows]."""
         return self._ordered([self.transfer_set.keys(segment) for segment in self.segments])
 
+    def groups(self) -> NDArray[np.uint64]:
+        """The key of each row's group, u64 [num_rows]."""
+        return self._ordered([self.transfer_set.groups(segment) for segment in self.segments])
+
     def labels(self) -> NDArray[Any]:
         """As `TransferSet.labels`, [num_rows, ...]."""
         return self._ordered([self.transfer_set.labels(segment) for segment in self.segments])

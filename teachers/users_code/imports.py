@@ -23,6 +23,8 @@ UserPath = Path | UsersCode
 """The user's directory, or that and what a run knows of the code in it."""
 SUBMITTED = "collegium_submitted"
 """Folder of a submitted job's recipe and user's modules. Ray puts the folder above it on the path, where only this is."""
+EXTRAS = ("xgboost", "lightgbm", "catboost")
+"""Libraries whose estimators teach and learn, each an extra of its own name."""
 
 
 _used: list[str] = []
@@ -108,4 +110,6 @@ def _module(import_string: str, module_name: str) -> ModuleType:
             cure = f"{top!r} is Collegium's own package, which hides a folder of that name; rename yours"
         elif error.name is not None and not f"{module_name}.".startswith(f"{error.name}."):
             cure = f"{module_name} was found, but it imports {error.name!r}, which is not installed"
+        if top in EXTRAS and error.name == top:
+            cure = f"pip install collegium[{top}]"
         raise RecipeError(f"{import_string}: there is no module {error.name!r}; {cure}") from error

@@ -1,0 +1,132 @@
+"""The other engine: an estimator fitted at once on all that its terms say of the rows.
+
+Knows nothing of Ray, nor of who asks the estimator later. Leaves what a training of a network leaves: a sealed model folder.
+"""
+
+import inspect
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from teachers.errors import RecipeError
+from teachers.models.estimator_module import About, EstimatorModule
+from teachers.models.estimators import made, side_by_side, use_cpus
+from teachers.models.folder import ModelConfig, save_config
+from teachers.models.formats import SKOPS, format_of, kept
+from teachers.models.preprocess import Preprocessor
+from teachers.storage import seal
+from teachers.transfer_set.merged import MergedSplit
+from teachers.transfer_set.transfer_set import TransferSet
+from teachers.users_code.calls import calling
+
+from ..data.copies import Taught, copies, taught
+from ..data.inputs import preprocessed, stored_columns
+from ..data.validation import Look, Validation
+from ..runs.curves import Record
+from ..runs.run import Estimator, Run, RunResult
+from ..runs.session import Session
+from .checkpoint import publish_result, read_result
+
+Features = NDArray[np.float32]
+
+
+def fit_estimator(run: Run, session: Session) -> RunResult:
+    """Fit the estimator of `run` and seal its folder. The same rows and seed give the same bytes, on any number of CPUs.
+
+    Raises RecipeError for an estimator that cannot learn this, UsersCodeError for what it raises, TeacherError for types
+    that nobody vouched for.
+    """
+    how = run.estimator
+    assert how is not None
+    transfer_set = TransferSet.open(run.transfer_set)
+    preprocessor = Preprocessor(run.preprocess, transfer_set.columns)
+    learnt = taught(run, transfer_set, how.probability_floor)
+    features = features_of(transfer_set, preprocessor, learnt.rows)
+    estimator, columns = fitted(run, how, learnt, features, gpus=float(session.device.type == "cuda"))
+    file, payload = kept(estimator, how.trusted, run.model)
+    about = About(file, columns, how.learns, how.probability_floor)
+    network = EstimatorModule(estimator, about, transfer_set.space.width)
+    found = Validation(transfer_set, preprocessor, session, is_held=False).look(network)
+    made_of = preprocessor.resolved(), transfer_set.made_of, about.to_json()
+    config = ModelConfig(run.model, dict(run.arguments), transfer_set.space, *made_of)
+
+    def save(folder: Path) -> None:
+        seal.publish(folder / file, payload)
+        save_config(folder, config)
+
+    _report(run, session, found or {})
+    publish_result(run, save, file, RunResult(run.name, run.folder, run.seed, 1, 1, found))
+    sealed = read_result(run)
+    assert sealed is not None
+    return sealed
+
+
+def features_of(transfer_set: TransferSet, preprocessor: Preprocessor, rows: NDArray[np.intp]) -> Features:
+    """f32 [len(rows), F] of training rows by their place in the order of keys, ascending."""
+    train = MergedSplit(transfer_set, "train")
+    only = None
+    if len(rows) < train.num_rows:
+        only = np.zeros(train.num_rows, bool)
+        only[rows] = True
+    chunks = preprocessed(stored_columns(train, only), preprocessor, torch.device("cpu"))
+    return np.concatenate([side_by_side(chunk) for chunk in chunks])
+
+
+def fitted(
+    run: Run, how: Estimator, learnt: Taught, features: Features, *, gpus: float = 0.0
+) -> tuple[Any, tuple[int, ...]]:
+    """(the estimator, which of the classes each column of its answer is)."""
+    with calling("model", run.model):
+        estimator = made(run.model, run.arguments, run.seed, cpus=torch.get_num_threads(), gpus=gpus)
+        _check_kind(estimator, run.model, how)
+        if how.learns == "logits":
+            _fit(estimator, features, learnt.logits, learnt.weights.sum(1, dtype=np.float64), len(learnt.rows))
+            columns = tuple(range(learnt.logits.shape[1]))
+        else:
+            some = copies(learnt.weights, how.least_weight)
+            present, numbers = np.unique(some.label, return_inverse=True)  # many want 0 to K - 1, without a gap
+            _fit(estimator, features[some.row], numbers, some.weight, len(learnt.rows))
+            columns = tuple(int(present[int(number)]) for number in estimator.classes_)
+    if format_of(type(estimator)) is SKOPS:
+        use_cpus(estimator, run.arguments, 1)  # how many there were is no part of what it has learnt
+    return estimator, columns
+
+
+def _check_kind(estimator: Any, model: str, how: Estimator) -> None:
+    """Raise RecipeError for a classifier where logits are learnt, a regressor where classes are, or one without weights."""
+    is_classifier = hasattr(estimator, "predict_proba")
+    if how.learns == "probabilities" and not is_classifier:
+        raise RecipeError(
+            f"{model} has no predict_proba; a student that `learns: probabilities` is a classifier that gives them, a "
+            f"regressor says `learns: logits`"
+        )
+    if how.learns == "logits" and is_classifier:
+        raise RecipeError(
+            f"{model} is a classifier, and logits are values: take a regressor, or `learns: probabilities`"
+        )
+    if "sample_weight" not in inspect.signature(estimator.fit).parameters:
+        raise RecipeError(
+            f"{model} takes no `sample_weight` when it is fitted, and soft targets are weighted rows; choose an estimator "
+            f"that does: a tree, a forest, boosted trees, a logistic regression"
+        )
+
+
+def _fit(estimator: Any, features: Features, target: Any, weight: NDArray[np.float64], num_rows: int) -> None:
+    """A row weighs 1 on average, all its copies together: so much as in a fit on labels, which penalties compare with."""
+    estimator.fit(features, target, sample_weight=weight * (num_rows / weight.sum()))
+
+
+def _report(run: Run, session: Session, found: Look) -> None:
+    """One look at validation: an estimator has no curve."""
+    stage, now = run.stage_name, time.time()
+    records = [
+        Record(stage=stage, run=run.name, step=1, key=f"validation.{key}", value=value, time=now)
+        for key, value in found.items()
+        if value is not None
+    ]
+    if records:
+        session.report(run, records)

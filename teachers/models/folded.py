@@ -1,0 +1,72 @@
+"""Out of fold: a teacher in parts, each of which has not seen one fold of the rows that the others learnt.
+
+Knows nothing of how a part is trained, nor of stores. A part is a teacher of any kind.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..config.task import AnswerName
+from ..config.teacher import OutputKind
+from ..transfer_set.folds import NOT_LEARNT, Folds
+from ..transfer_set.transfer_set import Segment, TransferSet
+
+Scores = np.ndarray | Tensor
+Batch = Mapping[str, np.ndarray]
+Part = Callable[[Batch], Scores]
+
+
+@dataclass(frozen=True)
+class FoldedTeacher:
+    """Called, it answers for rows that no part has learnt: the mean of all parts, or the one that was trained again."""
+
+    classes: tuple[str, ...]
+    output: OutputKind
+    folds: Folds
+    folder: Path
+    parts: Sequence[Part]
+    """By fold; then the whole, where there is one."""
+    answer: AnswerName = "class_axis"
+
+    def __call__(self, batch: Batch) -> Scores:
+        if self.folds.refit:
+            return self.parts[-1](batch)
+        return mean_said([_tensor(part(batch)) for part in self.parts], self.output, self.answer)
+
+    def fold_of(self, transfer_set: TransferSet, segment: Segment) -> NDArray[np.int16]:
+        """For `out_of_fold`, of all rows of `segment`."""
+        return self.folds.of_rows(transfer_set.of_classes(self.classes), segment, self.folder)
+
+    def out_of_fold(self, batch: Batch, fold: NDArray[np.int16]) -> Scores:
+        """Scores f32 [rows, C]: of a row in `fold` by the part that has not seen it, of others as when called."""
+        said = torch.empty(len(fold), len(self.classes))
+        for number, rows in _apart(fold):
+            ask: Part = self if number == NOT_LEARNT else self.parts[number]
+            said[torch.from_numpy(rows)] = _tensor(ask({name: column[rows] for name, column in batch.items()}))
+        return said
+
+
+def _apart(fold: NDArray[np.int16]) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    for number in np.unique(fold).tolist():
+        yield number, np.flatnonzero(fold == number)
+
+
+def _tensor(scores: Scores) -> Tensor:
+    return torch.as_tensor(scores).detach().to("cpu", torch.float32)
+
+
+def mean_said(said: Sequence[Tensor], output: OutputKind, answer: AnswerName = "class_axis") -> Tensor:
+    """The mean of the probabilities, or of the numbers, of several, f32 [rows, C], as what each of them says: `output`."""
+    stacked = torch.stack(list(said))
+    if output in ("probabilities", "values"):
+        return stacked.mean(0)
+    if answer == "class_set":
+        return stacked.sigmoid().mean(0).logit(eps=1e-6)
+    return stacked.log_softmax(-1).logsumexp(0) - math.log(len(said))

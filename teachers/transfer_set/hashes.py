@@ -1,0 +1,15 @@
+"""Row keys hashed anew for one purpose. Knows nothing of what is decided by them."""
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+Keys = NDArray[np.uint64]
+
+
+def mixed(keys: Keys, purpose: str, seed: int) -> Keys:
+    """Keys hashed anew for one purpose: splitmix64's finaliser (Steele et al., 2014) after a seeded offset."""
+    values = keys ^ np.uint64(xxhash.xxh3_64_intdigest(f"{purpose}:{seed}".encode()))
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
