@@ -427,6 +427,7 @@ def test_delivered_is_the_best_on_validation_and_the_lower_seed_of_equals(tmp_pa
         run.mkdir()
         found = validation[seed] and dict(zip(("accuracy", "nll"), validation[seed], strict=True))
         (run / "result.json").write_text(json.dumps({"validation": found}))
+        (run / "config.json").write_text("{}")
     assert best.delivered(runs) == expected
 
 

@@ -46,6 +46,7 @@ def evaluation():
     figures = {
         "accuracy": 0.92,
         "balanced_accuracy": 0.9,
+        "brier": 0.11,
         "macro_f1": 0.91,
         "nll": 0.3,
         "ece": 0.02,
@@ -96,7 +97,7 @@ def test_the_card_has_front_matter_and_the_figures_of_the_delivered_seed(exporte
 def test_the_card_says_of_what_the_inputs_are_made_and_which_code_must_be_trusted(run, evaluation, recipe_yaml):
     made = {"name": "image", "sources": ["age", "sum"], "types": ["int64", "double"]}
     config = replace(read_config(run), model="mine:net", inputs=(made,))
-    figures = deliverable_metrics(evaluation)
+    figures = deliverable_metrics("classification", evaluation)
     card = model_card("small", config, figures, yaml.safe_load(recipe_yaml))
     assert "of `age` (int64), `sum` (double), in this order" in card
     assert "trust=['mine:net']" in card and "FILE --trust mine:net`" in card

@@ -21,6 +21,7 @@ from orchestrator.reporting.note import note
 from orchestrator.reporting.page import page
 from orchestrator.stages.outline import planned
 from orchestrator.stages.trainings import training_stages
+from students.tasks.figure import headline
 from tests.test_report import build, evaluations_of, metrics_file, recipe_of, report, stages_of  # noqa: F401 (fixtures)
 
 
@@ -47,7 +48,7 @@ def right(digits):
 
 @pytest.fixture
 def comparison(digits, right):
-    return comparison_of({name: {"right": {"student": bits(each)}} for name, each in right.items()}, digits)
+    return comparison_of({name: {"by_row": {"student": bits(each)}} for name, each in right.items()}, digits)
 
 
 # students against each other
@@ -79,17 +80,20 @@ def test_turning_a_pair_turns_every_figure_of_it(comparison):
 
 
 def test_students_with_other_numbers_of_seeds_are_compared_on_those_that_both_have(digits, right):
-    evaluations = {"a": {"right": {"student": bits(right["a"])}}, "b": {"right": {"student": bits(right["b"][:1])}}}
+    evaluations = {"a": {"by_row": {"student": bits(right["a"])}}, "b": {"by_row": {"student": bits(right["b"][:1])}}}
     (pair,) = comparison_of(evaluations, digits)["pairs"]
     assert len(pair["by_seed"]) == 1 and pair["low"] is None and pair["conclusion"] == "open"
 
 
 def test_the_terminal_has_a_line_for_each_student_and_a_star_where_a_difference_is_shown(comparison):
-    head, *lines, legend = text_table(comparison)
+    head, *lines, legend = text_table(headline("classification"), comparison)
     assert head.split() == ["a", "b", "c"] and [line.split()[0] for line in lines] == ["a", "b", "c"]
     assert lines[0].count("*") == 2 and "*" not in lines[1].split("\N{PLUS-MINUS SIGN}")[-1]
     assert "95%" in legend
-    assert text_table({"names": ["a"], "pairs": []}) == [] and page_table({"names": ["a"], "pairs": []}) == []
+    assert (
+        text_table(headline("classification"), {"names": ["a"], "pairs": []}) == []
+        and page_table({"names": ["a"], "pairs": []}) == []
+    )
 
 
 def test_the_csv_holds_every_student_against_every_other_and_its_own_control(digits, metrics_file):  # noqa: F811
@@ -206,7 +210,7 @@ def test_teachers_that_know_training_rows_by_heart_are_told(sound, training, val
         "training": {"accuracy": training, "rows": 1000, "nll": 0.1},
         "validation": {"accuracy": validation, "rows": rows, "nll": 0.5},
     }
-    assert ("trees is right on" in told_of(sound)) == is_told
+    assert ("trees has accuracy" in told_of(sound)) == is_told
 
 
 def test_cautions_stand_on_the_page_and_in_the_note_and_code_is_code(digits, metrics_file):  # noqa: F811

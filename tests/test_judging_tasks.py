@@ -65,12 +65,12 @@ def gain_of(task, *options, **shape):
 
 @pytest.mark.parametrize("task", NEW)
 def test_where_nothing_differs_but_the_seeds_a_verdict_is_rare(task):
-    random, repetitions = np.random.default_rng(7), 60
-    said = [gain_of(task, random).conclusion for _ in range(repetitions)]
+    random, repetitions = np.random.default_rng(7), 40
+    said = [gain_of(task, random, num_rows=120).conclusion for _ in range(repetitions)]
     assert len(said) - said.count("open") <= scipy.stats.binom.ppf(0.999, repetitions, 0.05)
 
 
-@pytest.mark.parametrize(("task", "word"), [("multilabel", "points of test macro AP"), ("regression", "of test RMSE (+ is less)")])  # fmt: skip
+@pytest.mark.parametrize(("task", "word"), [("multilabel", "points of test macro AP"), ("regression", "in test RMSE (+ is less)")])  # fmt: skip
 def test_a_large_gain_is_found_and_a_loss_is_one_with_plus_for_better(task, word):
     random = np.random.default_rng(1)
     better, worse = (gain_of(task, random, seeds=5, num_rows=600, gain=by, seed_sd=0.03) for by in (0.7, -0.7))
@@ -118,7 +118,7 @@ def test_what_a_document_keeps_gives_the_same_gain(task):
 
 @pytest.mark.parametrize("task", NEW)
 def test_a_dead_teacher_is_called_better_in_about_5_percent_of_cases_and_a_good_one_always(task):
-    random, repetitions = np.random.default_rng(5), 100
+    random, repetitions = np.random.default_rng(5), 60
     known = torch.ones(2, dtype=torch.bool)
     found = []
     for _ in range(repetitions):

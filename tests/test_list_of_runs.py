@@ -44,11 +44,15 @@ def test_a_result_is_the_gain_or_the_accuracy_without_a_control_and_of_many_the_
     def learner(accuracy: float | None, gain: float | None) -> dict[str, Any]:
         return {"test_accuracy": {"mean": accuracy}, "gain": None if gain is None else {"mean": gain}}
 
+    recipe = {"task": "classification"}
     students = {"a": learner(0.9, -0.0123), "b": learner(0.925, None), "c": learner(None, None)}
     cohorts = {"trio": {"members": {"x": learner(0.5, 0.1), "y": learner(0.5, 0.2)}}}
-    assert results_in_short({"students": students}) == "a -1.2, b 92.5 %"
-    assert results_in_short({"students": students, "cohorts": cohorts}) == "a -1.2, b 92.5 %, trio.x +10.0 and 1 more"
-    assert results_in_short({"students": {}}) == ""
+    assert results_in_short({"recipe": recipe, "students": students}) == "a -1.2, b 92.5 %"
+    assert (
+        results_in_short({"recipe": recipe, "students": students, "cohorts": cohorts})
+        == "a -1.2, b 92.5 %, trio.x +10.0 and 1 more"
+    )
+    assert results_in_short({"recipe": recipe, "students": {}}) == ""
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ from teachers.models.folder import ModelConfig, build_module, load_model, save_m
 from teachers.models.preprocess import Preprocessor
 from teachers.preparing.prepare import prepare
 from teachers.storage.seal import write_seal
+from teachers.tasks.space import Space
 from teachers.transfer_set.transfer_set import TransferSet
 
 ROWS = 60
@@ -362,7 +363,14 @@ def test_nulls_and_probabilities_read_back_from_every_output(tables: Path, tmp_p
 
 
 def test_a_class_that_is_called_as_a_column_keeps_one_of_its_own() -> None:
-    assert schema_for(["id", "cat", "id_"]).names == ["id", "class", "probability", "id_", "cat", "id__"]
+    assert schema_for(Space("classification", ("id", "cat", "id_")), probabilities=True).names == [
+        "id",
+        "class",
+        "probability",
+        "id_",
+        "cat",
+        "id__",
+    ]
 
 
 def test_the_output_is_refused_before_anything_is_read(tables: Path, tmp_path: Path) -> None:

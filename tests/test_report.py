@@ -169,7 +169,7 @@ def report(digits, metrics_file):
 
 
 def test_the_keys_that_other_programs_rely_on_are_there(report):
-    assert report["format"] == 3
+    assert report["format"] == 4
     assert report["recipe"]["name"] == "digits"
     assert {"stage", "name", "key", "reused", "reason", "seconds"} <= report["stages"][0].keys()
     assert report["teachers"]["wide"]["test_accuracy"] == report["teachers"]["wide"]["accuracy"]

@@ -196,7 +196,7 @@ def test_arguments_have_the_value_where_they_are_used_and_nowhere_else(mine: Pat
         ModelConfig("secretly:network", GIVEN, Space("classification", ("a", "b")), {"function": None}),
     )
     term = ImportedTerm(loss="secretly:loss", arguments={"token": "${HUSH}"})
-    bound_loss(term)(torch.zeros(1, 2), torch.zeros(1, 2))
+    bound_loss("classification", term)(torch.zeros(1, 2), torch.zeros(1, 2))
     assert heard()[-1] == {"token": VALUE}
     assert not any(VALUE.encode() in path.read_bytes() for path in (mine / "model").iterdir())
     source = ImportSource(kind="import", function="secretly:rows", arguments=GIVEN)

@@ -19,6 +19,7 @@ from orchestrator.reporting.study import advice, section, told_again, with_test_
 from orchestrator.reporting.study_plots import staircase, thinned, window
 from orchestrator.search.proposals import importances
 from orchestrator.search.study import Study, Trial, best_of, front_of, read_trials
+from students.tasks.figure import headline
 
 from .test_report import HOSTILE, Page, evaluations_of, recipe_of, stages_of
 
@@ -205,7 +206,7 @@ def test_too_few_trials_or_all_alike_have_no_importance():
 )
 def test_advice_goes_no_further_than_the_interval(tmp_path, gain, said):
     found = section(search_of(), study_in(tmp_path / "studies" / "small", trials_of(40)), asked=0)
-    lines = [*advice(found, {"gain": gain, "test_accuracy": {"runs": [0.9, 0.9]}})]
+    lines = [*advice(headline("classification"), found, {"gain": gain, "test_accuracy": {"runs": [0.9, 0.9]}})]
     assert lines[0].startswith(said)
     assert any("train.learning_rate mattered" in line for line in lines)
     assert "objective.0.weight mattered" not in " ".join(lines)

@@ -134,6 +134,18 @@ def test_numbers_keep_their_units_and_a_missing_one_is_no_label(table: pa.Table,
     )
 
 
+@pytest.mark.parametrize(("task", "names"), [("multilabel", ("0", "1", "2")), ("regression", ("y[0]", "y[1]", "y[2]"))])
+def test_labels_of_numpy_are_arrays_with_a_column_each(tmp_path: Path, task: Any, names: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (60, 3))
+    np.savez(tmp_path / "rows.npz", x=rng.normal(size=(60, 2)), y=labels)
+    about = {"source": {"kind": "numpy", "path": str(tmp_path / "rows.npz")}, "inputs": "x", "label": "y", "task": task}
+    made = prepare(TransferSetConfig.model_validate(about), tmp_path / "out")
+    assert made.classes == names
+    found = labels_by_id(made)
+    assert [found[f"rows.npz#{row}"] for row in range(60)] == labels.tolist()
+
+
 def replaced(table: pa.Table, column: str, values: list[Any], row: int = 3) -> pa.Table:
     held = table[column].to_pylist()
     held[row : row + len(values)] = values

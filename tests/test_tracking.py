@@ -78,8 +78,11 @@ def report(verdict: str = "Distillation helps.", judged_on: str = "these rows") 
     student = {"test_accuracy": accuracy, "control_accuracy": accuracy, "gain": gain, "agreement": 0.9, "ece": 0.02}
     student["balanced_accuracy"] = 0.91
     return {
-        "transfer_set": {"commonest": {"class": "3", "share": 0.1, "classes": 10}, "judged_on": judged_on},
-        "recipe": {"name": "digits"},
+        "transfer_set": {
+            "commonest": {"class": "3", "share": 0.1, "classes": 10, "remark": None},
+            "judged_on": judged_on,
+        },
+        "recipe": {"name": "digits", "task": "classification"},
         "cautions": [],
         "teachers": {"wide": {"test_accuracy": 0.95}},
         "ensemble": {"test_accuracy": 0.96},

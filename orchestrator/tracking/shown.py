@@ -71,8 +71,8 @@ def data_set(config: TransferSetConfig, transfer_set: "TransferSet", digest: str
     name, kind, source = _source(config)
     columns = [(column.name, f"{column.kind} {list(column.shape)}") for column in transfer_set.columns]
     what = "classes" if transfer_set.space.has_classes else "columns"
-    for name in config.labels:
-        columns.append((name, f"label, {len(transfer_set.classes)} {what}"))
+    for label in config.labels:
+        columns.append((label, f"label, {len(transfer_set.classes)} {what}"))
     rows = {
         split: sum(segment.num_rows for segment in transfer_set.of(split)) for split in ("train", "validation", "test")
     }

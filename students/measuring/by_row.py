@@ -31,14 +31,18 @@ def row_by_row(rows: "Labelled", by_seed: Mapping[int, "Voice"]) -> RowByRow:
     from .judged import metered
 
     voices = [by_seed[seed] for seed in sorted(by_seed)]
-    merits = [rows.task.merits(voice.said, rows.labels, rows.space).numpy() for voice in voices]
+    merits = [
+        rows.task.merits(voice.said, rows.labels, rows.space).float().numpy() for voice in voices
+    ]  # as documents keep them
     if rows.task.is_mean_of_merits:
         return np.stack(merits) > 0
     key, scored = headline(rows.task.name).key, []
     for voice, own in zip(voices, merits, strict=True):
         meter = metered(rows, voice)
         value = meter.figures(keys=(key,))[key]
-        scored.append(Scored(np.nan if value is None else value, resampled(meter, key, rows.groups), own))
+        scored.append(
+            Scored(np.nan if value is None else value, resampled(meter, key, rows.groups), own.astype(np.float64))
+        )
     return scored
 
 

@@ -4,7 +4,7 @@ A class is said where its probability reaches its threshold. Macro figures are m
 defined; unknown elements count nowhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import torch
@@ -46,7 +46,6 @@ class ClassSetMeter(RowMeter):
         return torch.empty(0, self.width), torch.empty(0, self.width, dtype=torch.int8)
 
     def _kept(self, said: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        self._ranked = []
         labels = torch.where(said.isnan(), -1, labels)
         judged = (labels >= 0).any(1)
         said, labels = said[judged].float(), labels[judged]
@@ -59,6 +58,10 @@ class ClassSetMeter(RowMeter):
             "nll": nll(said, labels).sum(1),
             "known": known.to(torch.int32),
         }
+
+    def join(self, parts: Mapping[str, Tensor]) -> None:
+        self._ranked = []
+        super().join(parts)
 
     def _figure(self, key: str, weights: Tensor | None) -> float | None:
         return {

@@ -55,10 +55,10 @@ class Figure:
 
     @property
     def units_gained(self) -> str:
-        """What a difference is of: `points of test accuracy`, `of test RMSE (+ is less)`."""
+        """What a difference is of: `points of test accuracy`, `in test RMSE (+ is less)`."""
         if self.unit == "share":
             return f"points of test {self.label}"
-        return f"of test {self.label}" + (" (+ is less)" if self.better == "min" else "")
+        return f"in test {self.label}" + (" (+ is less)" if self.better == "min" else "")
 
 
 def significant(value: float, digits: int = 4, sign: Literal["", "+"] = "") -> str:

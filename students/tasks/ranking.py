@@ -3,8 +3,10 @@
 A weight is how often its row is there: every figure is that of the rows repeated so often.
 """
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +23,8 @@ class Ranked:
     @classmethod
     def of(cls, scores: Tensor) -> "Ranked":
         """`scores` f32 or f64 [N]."""
-        ordered, order = scores.sort(descending=True)
+        order = torch.from_numpy(np.argsort(scores.numpy())[::-1].copy())  # NumPy sorts several times as fast as torch
+        ordered = scores[order]
         ends = torch.ones(len(scores), dtype=torch.bool)
         ends[:-1] = ordered[1:] != ordered[:-1]
         return cls(order, ends.nonzero().flatten())
@@ -68,27 +71,36 @@ def placements(ranked: Ranked, is_of: Tensor) -> Tensor:
     return placed
 
 
-def correlation(one: Tensor, other: Tensor, weights: Tensor) -> float | None:
+def correlation(one: Tensor, other: Tensor, weights: Tensor | None = None) -> float | None:
     """Pearson's, of f64[N] each; None where either is the same in every row."""
+    if not len(one):
+        return None
+    if weights is None:
+        one, other = one - one.mean(), other - other.mean()
+        spread = float(one @ one) * float(other @ other)
+        return float(one @ other) / math.sqrt(spread) if spread else None
     rows = weights.sum()
     if not rows:
         return None
     one, other = (each - (weights * each).sum() / rows for each in (one, other))
-    spread = ((weights * one**2).sum() * (weights * other**2).sum()).sqrt()
-    return float((weights * one * other).sum() / spread) if spread else None
+    spread = float((weights * one) @ one) * float((weights * other) @ other)
+    return float((weights * one) @ other) / math.sqrt(spread) if spread else None
 
 
-def spearman(one: Tensor, other: Tensor, weights: Tensor) -> float | None:
+def spearman(one: Tensor, other: Tensor, weights: Tensor | None = None) -> float | None:
     """Pearson's correlation of ranks, equal values at their mean rank; None where either is the same in every row."""
     return correlation(_ranks(one, weights), _ranks(other, weights), weights)
 
 
-def _ranks(values: Tensor, weights: Tensor) -> Tensor:
+def _ranks(values: Tensor, weights: Tensor | None) -> Tensor:
     """Of each row the mean rank of its value among the repeated rows, f64[N]; that it is from above changes nothing."""
     ranked = Ranked.of(values)
-    sums = ranked.up_to_each(weights)
-    middle = sums - gained(sums) / 2
-    sizes = torch.diff(ranked.last, prepend=ranked.last.new_full((1,), -1))
     ranks = torch.empty(len(values), dtype=torch.float64)
+    sums = (ranked.last + 1).double() if weights is None else ranked.up_to_each(weights)
+    middle = sums - gained(sums) / 2
+    if len(sums) == len(values):  # all differ
+        ranks[ranked.order] = middle
+        return ranks
+    sizes = torch.diff(ranked.last, prepend=ranked.last.new_full((1,), -1))
     ranks[ranked.order] = middle.repeat_interleave(sizes)
     return ranks

@@ -33,7 +33,7 @@ def beside(said: Tensor, together: Tensor, space: Space) -> Document:
 
 
 def _pearson(said: Tensor, labels: Tensor, weights: Tensor | None) -> float | None:
-    return correlation(said, labels, torch.ones_like(labels))
+    return correlation(said, labels)
 
 
 def tables(everybody: Mapping[str, Model], closely: Model, labels: Tensor, space: Space) -> Document:

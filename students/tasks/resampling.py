@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # who only tells of a gain needs no torch
 REPLICATES = 200
 """A standard deviation of so many is 5 % wrong, which no verdict hangs on."""
 FEWEST = 50
-ELEMENTS = 2_000_000_000
+ELEMENTS = 50_000_000
 """Rows x replicates of one model, beyond which there are fewer replicates."""
 
 

@@ -6,7 +6,7 @@ means over columns. A column without a known row counts nowhere.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
 import torch
@@ -40,10 +40,17 @@ def _r2(said: Tensor, labels: Tensor, weights: Tensor | None) -> float | None:
 
 
 def _spearman(said: Tensor, labels: Tensor, weights: Tensor | None) -> float | None:
-    return spearman(said, labels, torch.ones_like(labels) if weights is None else weights)
+    return spearman(said.float(), labels.float(), weights)  # they were of single precision, which sorts faster
 
 
 COLUMN: dict[str, Column] = {"rmse": _rmse, "mae": _mae, "r2": _r2, "spearman": _spearman}
+
+
+def _known(said: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    known = ~(labels.isnan() | said.isnan())
+    if known.all():
+        return said.double(), labels.double(), None
+    return said[known].double(), labels[known].double(), known
 
 
 class ValuesMeter(RowMeter):
@@ -53,6 +60,7 @@ class ValuesMeter(RowMeter):
         super().__init__("regression")
         self.width = space.width
         self.scale = scale_of(space).tolist()
+        self._made: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
     def _nothing(self) -> tuple[Tensor, Tensor]:
         return torch.empty(0, self.width), torch.empty(0, self.width)
@@ -61,15 +69,23 @@ class ValuesMeter(RowMeter):
         judged = ~(labels.isnan() | said.isnan()).all(1)
         return {"said": said[judged].float(), "label": labels[judged].float()}
 
+    def join(self, parts: Mapping[str, Tensor]) -> None:
+        self._made = []
+        super().join(parts)
+
     def by_column(self, of: Column, weights: Tensor | None = None) -> list[float | None]:
         """In the units of each column; None for one of which no row is known."""
-        parts = self.parts()
-        found = []
-        for said, labels in zip(parts["said"].unbind(1), parts["label"].unbind(1), strict=True):
-            known = ~(labels.isnan() | said.isnan())
-            mine = None if weights is None else weights[known]
-            found.append(of(said[known].double(), labels[known].double(), mine))
-        return found
+        return [
+            of(said, labels, weights if weights is None or known is None else weights[known])
+            for said, labels, known in self._columns()
+        ]
+
+    def _columns(self) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+        """Of each what is said and so, f64, and of which rows (None: all): made once for all figures and weightings."""
+        if not self._made:
+            parts = self.parts()
+            self._made = [_known(*each) for each in zip(parts["said"].unbind(1), parts["label"].unbind(1), strict=True)]
+        return self._made
 
     def over_columns(self, of: Column, weights: Tensor | None = None) -> float | None:
         """The mean of those that are defined."""

@@ -50,6 +50,9 @@ from .tasks import LABELS
 CHUNK_ROWS = 4096
 """Read by one task, about."""
 
+NONE_HOLDS = "no class at all"
+"""Of rows with several classes that each hold or not: one more stratum, called so in the report."""
+
 
 @dataclass(frozen=True)
 class Gathered:
@@ -177,7 +180,10 @@ def _gathered(config: TransferSetConfig, seen: Look, done: Sequence[ChunkDone], 
     if config.duplicates == "drop":
         census, dropped = without_duplicates(census)
         check_splits(census, dropped)
-    num_unused, divided = sum(chunk.num_unused for chunk in done), tuple(classes[number] for number in moved)
+    num_unused, divided = (
+        sum(chunk.num_unused for chunk in done),
+        tuple((*classes, NONE_HOLDS)[number] for number in moved),
+    )
     return Gathered(census, classes, runs, tuple(bad), num_unused, divided, duplicates, dropped)
 
 

@@ -17,7 +17,7 @@ from ..arrow_types import is_list, is_text
 from ..canonical import nested
 from ..labels import as_text, class_numbers, classes_of, codes
 from ..scalars import leaves
-from .reader import Bad, Meant, Names, columns_of, is_missing
+from .reader import Bad, Meant, Names, columns_of, is_missing, list_size
 
 ANY = ""
 """Stands beside the classes that a batch holds: no class, its column says of which rows nothing is known."""
@@ -39,8 +39,8 @@ class Multilabel:
             raise RecipeError("transfer_set.classes: without a label column the classes must be named here")
         if config.classes is not None:
             return tuple(config.classes), None
-        kind = schema_of(files).field(config.labels[0]).type
-        return tuple(map(str, range(kind.list_size))) if pa.types.is_fixed_size_list(kind) else None, None
+        size = list_size(schema_of(files).field(config.labels[0]).type)
+        return None if size is None else tuple(map(str, range(size))), None
 
     def check(self, config: TransferSetConfig, sample: pa.RecordBatch) -> None:
         for name, array in columns_of(config, sample) if len(config.labels) == 1 else []:
@@ -54,7 +54,7 @@ class Multilabel:
                     f"transfer_set.label: {name!r} is {array.type}; several classes of a row are a list, text with a "
                     f"separator, or several columns of 0 and 1"
                 )
-            each = array.type.list_size if pa.types.is_fixed_size_list(array.type) else None
+            each = list_size(array.type)
             if each is not None and len(config.classes or range(each)) != each:
                 raise RecipeError(
                     f"transfer_set.classes: {len(config.classes or ())} names, and a row of {name!r} has {each} values of 0 and 1"

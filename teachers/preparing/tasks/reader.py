@@ -54,7 +54,15 @@ class LabelReader(Protocol):
 
 
 def columns_of(config: TransferSetConfig, data: pa.RecordBatch) -> list[tuple[str, pa.Array]]:
-    return [(name, data.column(name)) for name in config.labels]
+    """The label's columns; arrays `[rows, C]` of NumPy as lists of one size."""
+    found = [(name, data.column(name)) for name in config.labels]
+    return [(name, array.storage if isinstance(array, pa.ExtensionArray) else array) for name, array in found]
+
+
+def list_size(kind: pa.DataType) -> int | None:
+    """How many values each row of a column has, where the column's type says so."""
+    stored = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    return stored.list_size if pa.types.is_fixed_size_list(stored) else None
 
 
 def is_missing(array: pa.Array, text: bool) -> NDArray[np.bool_]:

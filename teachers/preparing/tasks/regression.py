@@ -12,10 +12,10 @@ from ...errors import DataError, RecipeError
 from ...sources import schema_of
 from ...sources.files import File
 from ...tasks.space import Space
-from ..arrow_types import is_list, is_number, is_text
+from ..arrow_types import is_number, is_text
 from ..canonical import nested
 from ..scalars import leaves
-from .reader import Bad, Meant, Names, columns_of, is_missing
+from .reader import Bad, Meant, Names, columns_of, is_missing, list_size
 
 
 class Regression:
@@ -27,15 +27,15 @@ class Regression:
         if not config.labels:
             raise RecipeError("transfer_set.label: name the column of the number that is learnt")
         if len(config.labels) == 1 and config.labels[0] in (schema := schema_of(files)).names:
-            kind = schema.field(config.labels[0]).type
-            if pa.types.is_fixed_size_list(kind):
-                return tuple(f"{config.labels[0]}[{number}]" for number in range(kind.list_size)), None
+            size = list_size(schema.field(config.labels[0]).type)
+            if size is not None:
+                return tuple(f"{config.labels[0]}[{number}]" for number in range(size)), None
         return tuple(config.labels), None
 
     def check(self, config: TransferSetConfig, sample: pa.RecordBatch) -> None:
         for name, array in columns_of(config, sample):
             kind = array.type
-            if is_list(kind) and len(config.labels) == 1 and pa.types.is_fixed_size_list(kind):
+            if len(config.labels) == 1 and list_size(kind) is not None:
                 continue
             values, wrong = leaves(array) if is_number(kind) or is_text(kind) else (np.zeros(0), np.ones(1, bool))
             missing = is_missing(array, is_text(kind)) if len(values) else np.zeros(1, bool)
