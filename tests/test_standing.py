@@ -102,9 +102,12 @@ def make_source(folder: Path, data: TransferSet, name: str, *, skill: float, cla
     spec = Spec(name, "digest", segment.name, segment.digest, "dense", own, segment.num_rows, 4096)
     store = SoftTargetStore.create(folder / name, spec)
     logits = np.random.default_rng(len(name)).normal(size=(segment.num_rows, len(own))).astype(np.float32)
+    softmax = options.pop("softmax", False)
     for row, label in enumerate(data.labels(segment)):
         if data.classes[label] in own:
             logits[row, own.index(data.classes[label])] += skill
+    if softmax:
+        logits = scipy.special.softmax(logits, 1)
     for number in range(store.num_shards):
         first, num_rows = store.shard_rows(number)
         store.commit(number, data.keys(segment)[first : first + num_rows], {"logits": logits[first : first + num_rows]})
@@ -158,6 +161,15 @@ def test_a_teacher_of_some_classes_is_judged_on_the_rows_of_these(few: TransferS
     assert found["expert"]["stands"] == "better" and found["expert"]["accuracy"] > 0.9
     assert found["one"]["stands"] == "open"
     assert any("are of one class, '7'" in line for line in told(HEADLINE, found))
+
+
+def test_probabilities_that_are_called_logits_are_told(few: TransferSet, tmp_path: Path) -> None:
+    sources = [make_source(tmp_path, few, name, skill=6.0, softmax=name == "softened") for name in ("raw", "softened")]
+    found = standings_of(judge(few.folder, sources, "validation"))
+    assert [name for name in found if found[name]["like_probabilities"]] == ["softened"]
+    assert any(
+        "softened gives logits that are 0 to 1 and sum to 1 in every row" in line for line in told(HEADLINE, found)
+    )
 
 
 # ---- who is judged, and what is asked of whom

@@ -4,7 +4,7 @@ Knows nothing of students; the pipeline says whose stores, and which combination
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class Heard:
 
     alone: Mapping[str, Tensor]
     together: Tensor
+    kept: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """By teacher: the same before any rule, and which classes or numbers it knows, bool[width]."""
     class_only: frozenset[str] = frozenset()
     """Whose store keeps the class only: what else their scores hold is `probability_floor`, no word of theirs."""
 
@@ -70,7 +72,7 @@ def hear(
         keywords["variances"] = [found[name] for name in names]
     class_only = frozenset(source.name for source in sources if _keeps_class_only(source))
     together = _combined(rows.space, [heard[name] for name in names], combine or first, keywords)
-    return Heard(alone, together, class_only)
+    return Heard(alone, together, heard, class_only)
 
 
 def default_rule(space: Space) -> str:

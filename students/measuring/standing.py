@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from teachers.config.task import AnswerName
+from teachers.models.adapters import look_like_probabilities
 from teachers.soft_targets.combine.rules import align
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.transfer_set.transfer_set import TransferSet
@@ -36,7 +38,10 @@ def judge(transfer_set: Path, sources: Sequence[Source], split: Literal["train",
     heard = hear(rows, sources)
     known = {source.name: known_names(data, source) for source in sources}
     teachers = {
-        name: rows.task.standing(said, rows.labels, known[name], of_training, rows.space)
+        name: {
+            **rows.task.standing(said, rows.labels, known[name], of_training, rows.space),
+            "like_probabilities": like_probabilities(*heard.kept[name], rows.space.answer),
+        }
         for name, said in heard.alone.items()
     }
     best, far = far_below(headline(rows.task.name), teachers)
@@ -48,6 +53,15 @@ def judge(transfer_set: Path, sources: Sequence[Source], split: Literal["train",
         "far_below": {name: {"best": best, "without": _without(rows, sources, name)} for name in far},
         "rows": len(rows.labels),
     }
+
+
+def like_probabilities(kept: Tensor, known: Tensor, answer: AnswerName) -> str | None:
+    """How what a teacher calls logits is like probabilities `[rows, width]`; None where it is not."""
+    mine = kept[:, known]
+    if answer == "class_axis" and look_like_probabilities(mine):
+        return "0 to 1 and sum to 1 in every row"
+    alike = answer == "class_set" and mine.numel() and bool(((mine >= 0) & (mine <= 1)).all())
+    return "0 to 1 in every row" if alike else None
 
 
 def known_names(data: TransferSet, source: Source) -> Tensor:

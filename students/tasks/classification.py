@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.models.adapters import look_like_probabilities
 from teachers.tasks.space import Space
 
 from .class_table import by_class, confusion
@@ -194,7 +193,6 @@ def standing(said: Tensor, labels: Tensor, known: Tensor, of_training: Tensor, s
     meter.update(said[mine], labels[mine])
     _, true, _ = meter.counts()
     right, rows, most = int(sum(meter.counts()[0])), int(mine.sum()), int(true.max())
-    alike = look_like_probabilities(said[mine][:, known])
     found, name, figures = binomial(right, rows, most), space.names[int(true.argmax())], meter.figures()
     return {
         **found,
@@ -202,7 +200,6 @@ def standing(said: Tensor, labels: Tensor, known: Tensor, of_training: Tensor, s
         "figures": figures,
         "scale": 1.0,
         "commonest": name,
-        "like_probabilities": "0 to 1 and sum to 1 in every row" if alike else None,
         "words": {
             "found": f"right on {right:,} of {rows:,} {{rows}} ({right / max(rows, 1):.1%})",
             "always": f"answering {name!r}",

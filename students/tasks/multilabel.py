@@ -169,7 +169,6 @@ def standing(said: Tensor, labels: Tensor, known: Tensor, of_training: Tensor, s
     figures, rows = meter.figures(), len(labels)
     p_value, stands = by_permutation("multilabel", ClassSetMeter, said, labels, space)
     low, high = interval(meter, "macro_average_precision")
-    alike = bool(rows) and bool(((said >= 0) & (said <= 1) | said.isnan()).all())
     shown = headline("multilabel").shown(figures["macro_average_precision"])
     by_chance = over_classes([share for share in frequencies(labels, space).tolist() if share])
     constant = headline("multilabel").shown(by_chance)
@@ -181,7 +180,6 @@ def standing(said: Tensor, labels: Tensor, known: Tensor, of_training: Tensor, s
         "scale": 1.0,
         "p_value": p_value,
         "stands": stands,
-        "like_probabilities": "0 to 1 in every row" if alike else None,
         "words": {
             "found": f"macro AP {shown} on {rows:,} {{rows}}",
             "always": "giving every row the same answer",
