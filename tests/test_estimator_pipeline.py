@@ -44,7 +44,7 @@ def recipe_of(folder: Path, **rules: Any) -> Recipe:
             "id": "who",
         },
         "teachers": {
-            "tree": {**TREE, "train": {"folds": 3}},
+            "tree": {**TREE, "train": {"folds": 3}, "require": None},
             "net": {
                 "kind": "module",
                 "model": "teachers.zoo:linear",
@@ -52,7 +52,14 @@ def recipe_of(folder: Path, **rules: Any) -> Recipe:
             },
         },
         "students": {
-            "rules": {**TREE, "arguments": {"max_depth": 3}, "teachers": ["tree", "net"], "train": seeds, **rules},
+            "rules": {
+                **TREE,
+                "arguments": {"max_depth": 3},
+                "teachers": ["tree", "net"],
+                "train": seeds,
+                "require": None,
+            }
+            | rules,
             "small": {"model": "students.models:linear", "teachers": ["rules"], "train": {"steps": 20, **seeds}},
         },
     }
