@@ -99,7 +99,6 @@ def test_teachers_out_of_fold_and_estimators_go_through_the_whole_product(ray_cl
     report = run(recipe_of(tmp_path), out).report
     rules = report["students"]["rules"]
     assert rules["test_accuracy"]["mean"] > 0.7 and len(rules["control_runs"]) == 2 and rules["parameters"] > 0
-    assert report["students"]["small"]["test_accuracy"]["mean"] > 0.5
     assert sum("labels out of fold" in note for note in report["notes"]) == 2
     assert not any("by heart" in caution for caution in report["cautions"])
     assert report["teachers"]["tree"]["training"]["accuracy"] < 1
