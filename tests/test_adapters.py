@@ -141,7 +141,7 @@ def test_a_model_folder_teaches_with_its_own_classes(load, digits, module, tmp_p
     config = CheckpointTeacher(kind="checkpoint", path=str(tmp_path / "m"))
     teacher = load(config)
     torch.testing.assert_close(teacher(some_rows(digits)), expected_logits(module, digits))
-    assert teacher.classes == teacher_classes(config, digits.classes, None) == classes
+    assert teacher.classes == teacher_classes(config, digits.space, None) == classes
 
 
 def test_a_trained_module_may_be_the_recipes_own_and_another_folder_may_not(load, digits, module, tmp_path):
@@ -195,7 +195,7 @@ def test_an_estimator_that_saw_some_classes_has_those(load, digits, tmp_path, se
     skops.io.dump(estimator, tmp_path / "m.skops")
     config = SklearnTeacher(kind="sklearn", weights=str(tmp_path / "m.skops"))
     teacher = load(config)
-    assert teacher.classes == teacher_classes(config, digits.classes, None) == ("0", "3", "7")
+    assert teacher.classes == teacher_classes(config, digits.space, None) == ("0", "3", "7")
     assert np.shape(teacher(some_rows(digits))) == (7, 3)
 
 

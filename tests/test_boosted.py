@@ -61,7 +61,7 @@ def test_a_fitted_teacher_says_what_its_own_library_says(library, digits, tmp_pa
 
     features = flat(Preprocessor(config.preprocess, digits.columns), some_rows(digits))
     np.testing.assert_allclose(teacher(some_rows(digits)), own.predict_proba(features), atol=1e-6)
-    assert teacher.classes == teacher_classes(config, digits.classes, tmp_path) == digits.classes
+    assert teacher.classes == teacher_classes(config, digits.space, tmp_path) == digits.classes
 
 
 def test_neither_cpus_nor_the_moment_are_in_the_bytes(library, digits, tmp_path):

@@ -41,7 +41,12 @@ def test_every_shipped_recipe_is_valid(name: str) -> None:
 def test_every_starter_is_a_valid_recipe_that_is_named_after_its_file(tmp_path: Path, job: str) -> None:
     (tmp_path / "my-data.yaml").write_text(starter(job, tmp_path / "my-data.yaml"))
     assert load_recipe(tmp_path / "my-data.yaml").name == "my-data"
-    assert {"image_folder", "table"} <= set(starters()) and not set(starters()) & set(recipes())
+    assert {"image_folder", "table"} <= set(starters())
+
+
+def test_a_recipe_that_is_called_as_a_starter_is_named_with_its_folder(tmp_path: Path) -> None:
+    assert "xgboost" in starter("recipes/table", tmp_path / "mine.yaml")
+    assert "xgboost" not in starter("table", tmp_path / "mine.yaml")
 
 
 @pytest.mark.parametrize(

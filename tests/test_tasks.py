@@ -10,13 +10,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import csv, parquet
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from orchestrator.recipe.model import Recipe
 from teachers.config.task import ANSWER_OF
+from teachers.config.teacher import SklearnTeacher
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import DataError, RecipeError, TeacherError
-from teachers.models.adapters import LoadedTeacher, check_scores, to_logits
+from teachers.models.adapters import LoadedTeacher, check_scores, load_teacher, to_logits
+from teachers.models.estimators import fit_sklearn, flat
+from teachers.models.preprocess import Preprocessor
 from teachers.preparing.count import count
 from teachers.preparing.look import look
 from teachers.preparing.prepare import prepare
@@ -25,7 +30,7 @@ from teachers.soft_targets.encodings.table import ENCODINGS, decode
 from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.schema import Output, Spec
 from teachers.soft_targets.store import SoftTargetStore
-from teachers.tasks.labels import has_label, strata, usable
+from teachers.tasks.labels import has_label, is_known, strata, usable
 from teachers.tasks.space import Space
 from teachers.transfer_set.transfer_set import TransferSet
 
@@ -376,3 +381,64 @@ def test_scores_of_a_set_are_probabilities_each_for_itself() -> None:
     torch.testing.assert_close(logits.sigmoid(), 0.99 * said + 0.005)
     with pytest.raises(TeacherError, match="declares `output: probabilities`, but they are not"):
         check_scores(np.array([[1.2, 0.0], [0.0, 1.0]]), teacher, "t", keys)
+
+
+# ---- estimators of scikit-learn as teachers of several classes and of numbers
+
+
+def fitted(table: pa.Table, folder: Path, model: str, **about: Any) -> tuple[TransferSet, Any, Any]:
+    made = prepared(table, folder, **about)
+    config = SklearnTeacher.model_validate({"kind": "sklearn", "model": model})
+    fit_sklearn(config, made, folder / "teacher")
+    given: dict[str, Any] = {"trust": [], "device": "cpu", "user_path": Path.cwd()}
+    return (
+        made,
+        config,
+        load_teacher(config, columns=made.columns, space=made.space, trained=folder / "teacher", **given),
+    )
+
+
+def learnt_rows(made: TransferSet, config: Any) -> tuple[np.ndarray, np.ndarray]:
+    (segment,) = made.of("train")
+    known = made.labelled(segment) & is_known(made.labels(segment)).all(1)
+    features = flat(Preprocessor(config.preprocess, made.columns), made.inputs(segment))[known]
+    return features, made.labels(segment)[known]
+
+
+@pytest.mark.parametrize("label", [["price", "area"], "price"])
+def test_a_regressor_says_what_scikit_learn_says_of_the_same_rows(
+    table: pa.Table, tmp_path: Path, label: str | list[str]
+) -> None:
+    made, config, teacher = fitted(table, tmp_path, "sklearn.linear_model:Ridge", task="regression", label=label)
+    features, labels = learnt_rows(made, config)
+    (segment,) = made.of("test")
+    said = check_scores(teacher(made.inputs(segment)), teacher, "ridge", made.keys(segment))
+    expected = (
+        Ridge().fit(features, labels).predict(flat(Preprocessor(config.preprocess, made.columns), made.inputs(segment)))
+    )
+    np.testing.assert_allclose(said.numpy(), expected.reshape(said.shape), rtol=1e-4)
+    assert (teacher.output, teacher.answer, teacher.classes) == ("values", "values", made.classes)
+
+
+@pytest.mark.parametrize("model", ["sklearn.ensemble:ExtraTreesClassifier", "sklearn.neural_network:MLPClassifier"])
+def test_a_classifier_of_several_labels_says_the_probability_of_each(
+    table: pa.Table, tmp_path: Path, model: str
+) -> None:
+    """Whether it gives an array for each class, or one for all; a class that never holds has the probability 0."""
+    never = table.append_column("never", [[False] * table.num_rows])
+    made, config, teacher = fitted(never, tmp_path, model, task="multilabel", label=["a", "b", "never"])
+    features, labels = learnt_rows(made, config)
+    (segment,) = made.of("test")
+    said = check_scores(teacher(made.inputs(segment)), teacher, "several", made.keys(segment))
+    assert said.shape == (segment.num_rows, 3) and teacher.answer == "class_set"
+    assert float(said[:, 2].max()) < 0.2
+    if "Trees" in model:
+        own = ExtraTreesClassifier(random_state=0).fit(features, labels)
+        asked = own.predict_proba(flat(Preprocessor(config.preprocess, made.columns), made.inputs(segment)))
+        np.testing.assert_allclose(said[:, 0].numpy(), asked[0][:, 1], rtol=1e-6)
+        assert not said[:, 2].any()
+
+
+def test_a_classifier_of_numbers_is_refused(table: pa.Table, tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match="is a classifier, and the labels are numbers; choose a regressor"):
+        fitted(table, tmp_path, "sklearn.linear_model:LogisticRegression", task="regression", label="price")

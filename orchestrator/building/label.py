@@ -67,7 +67,7 @@ class Asked:
         from teachers.soft_targets.class_map import mapped
 
         with within(f"teachers.{self.name}"):
-            classes = teacher_classes(self.config, self.transfer_set.classes, self.trained)
+            classes = teacher_classes(self.config, self.transfer_set.space, self.trained)
             mapped(classes, self.transfer_set.classes, self.config.class_map)
         return classes
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from students.config.cohort import CodistillationCohort
 from students.config.estimator import EstimatorStudent
 from students.config.student import check_ramps
+from teachers.config.task import ANSWER_OF
 from teachers.config.training import TrainConfig
 from teachers.errors import CollegiumError
 from teachers.preparing.count import Counted
@@ -156,7 +157,7 @@ def floor_notes(recipe: Recipe) -> list[str]:
     return [
         f"teachers.{name}: probabilities of 0 become {teacher.probability_floor:g} / classes (probability_floor)"
         for name, teacher in recipe.teachers.items()
-        if teacher.kind != "checkpoint" and teacher.output == "probabilities"
+        if ANSWER_OF[recipe.task] != "values" and teacher.kind != "checkpoint" and teacher.output == "probabilities"
     ]
 
 

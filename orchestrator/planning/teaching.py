@@ -96,11 +96,12 @@ class Teaching:
             note_idle(self.found, f"teachers.{name}", idle, config.train.workers)
 
     def _fitted(self, name: str, config: SklearnTeacher) -> None:
-        from teachers.models.estimators import check_says_probabilities, check_stops, fit_sklearn, make_estimator
+        from teachers.models.estimator_answers import ESTIMATOR_ANSWERS
+        from teachers.models.estimators import check_stops, fit_sklearn, make_estimator
         from teachers.preparing.sample import as_transfer_set
 
         estimator = make_estimator(config)
-        check_says_probabilities(estimator, str(config.model))
+        ESTIMATOR_ANSWERS[self.few.space.answer].check(estimator, str(config.model))
         check_stops(estimator, config)
         config = config.model_copy(update={"train": EstimatorTrain()})  # of few rows no fold has all classes
         folder = self.folder / "teachers" / name

@@ -52,10 +52,10 @@ def find(name: str) -> Path:
 def starter(name: str, target: Path) -> str:
     """The text of a starter, or a recipe (as `find`), for the file `target`, which it is named after.
 
-    Its first line tells an editor where the schema lies. Raises RecipeError with the nearest.
+    Of a starter and a recipe of one name it is the starter; `recipes/NAME` is the recipe. Its first line tells an editor where the schema lies. Raises RecipeError with the nearest.
     """
     known = starters()
-    if name not in known and name not in recipes() and not Path(name).exists():
+    if name not in known and name.removeprefix("recipes/") not in recipes() and not Path(name).exists():
         raise RecipeError(f"--from {name}: there is none of that name{nearest(name, [*known, *recipes()])}")
     text = (known[name] if name in known else find(name)).read_text("utf-8")
     lines = [line for line in text.splitlines(True) if not line.startswith(MODELINE)]

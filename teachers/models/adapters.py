@@ -31,6 +31,7 @@ from ..users_code import imports
 from ..users_code.calls import calling
 from . import estimators
 from .asking import asked_until_answered
+from .estimator_answers import ESTIMATOR_ANSWERS
 from .estimator_columns import check_takes_nan
 from .folded import Batch, FoldedTeacher, Scores
 from .folder import LoadedModel, ModelConfig, build_module, load_model, read_config
@@ -107,7 +108,7 @@ def _load(
     elif isinstance(config, CheckpointTeacher):
         found = _checkpoint(load_model(trained or Path(config.path), trust=trust, device=device), columns)
     elif isinstance(config, SklearnTeacher):
-        found = _sklearn(config, columns, space.names, trained)
+        found = _sklearn(config, columns, space, trained)
     else:
         found = _callable(config, space.names, columns)
     output = "values" if space.answer == "values" else found.output
@@ -129,17 +130,16 @@ def _in_order(part: Teacher, classes: tuple[str, ...]) -> Callable[[Batch], Scor
     return lambda batch: part(batch)[:, places]
 
 
-def teacher_classes(config: TeacherConfig, classes: tuple[str, ...], trained: Path | None) -> tuple[str, ...]:
-    """What a teacher scores, in its order, without loading it where its files say so. `classes`: the transfer set's."""
+def teacher_classes(config: TeacherConfig, space: Space, trained: Path | None) -> tuple[str, ...]:
+    """What a teacher scores, in its order, without loading it where its files say so. `space`: the transfer set's."""
     if isinstance(config, CheckpointTeacher):
         return read_config(trained or Path(config.path)).classes
     if isinstance(config, SklearnTeacher):
         if trained is not None:
             folds = folds_of(config)
             return estimators.fitted_classes(trained if folds is None else trained / PARTS / folds.parts[0])
-        estimator = estimators.load_estimator(Path(config.weights or ""), config)
-        return estimators.class_names(estimator.classes_, config.classes, classes)
-    return tuple(config.classes or classes)
+        return _names_of(estimators.load_estimator(Path(config.weights or ""), config, space.answer), config, space)
+    return tuple(config.classes or space.names)
 
 
 def absolute(config: TeacherConfig) -> TeacherConfig:
@@ -237,23 +237,28 @@ def _checkpoint(model: LoadedModel, columns: Sequence[Column]) -> LoadedTeacher:
     return replace(found, forward=lambda batch: found(recoded(batch)))
 
 
-def _sklearn(
-    config: SklearnTeacher, columns: Sequence[Column], classes: tuple[str, ...], trained: Path | None
-) -> LoadedTeacher:
+def _sklearn(config: SklearnTeacher, columns: Sequence[Column], space: Space, trained: Path | None) -> LoadedTeacher:
     if trained is not None:
-        estimator, names = estimators.load_fitted(trained, config), estimators.fitted_classes(trained)
+        estimator, names = estimators.load_fitted(trained, config, space.answer), estimators.fitted_classes(trained)
     else:
-        estimator = estimators.load_estimator(Path(config.weights or ""), config)
-        names = estimators.class_names(estimator.classes_, config.classes, classes)
+        estimator = estimators.load_estimator(Path(config.weights or ""), config, space.answer)
+        names = _names_of(estimator, config, space)
     preprocessor = Preprocessor(config.preprocess, columns)
     check_takes_nan(estimator, config, columns)
 
     def forward(batch: Batch) -> Scores:
         features = estimators.flat(preprocessor, batch)
         with calling("model" if trained is not None else "weights", str(config.model or config.weights)):
-            return estimators.answer(estimator, features)
+            return ESTIMATOR_ANSWERS[space.answer].ask(estimator, features)
 
     return LoadedTeacher(names, config.output, forward)
+
+
+def _names_of(estimator: Any, config: SklearnTeacher, space: Space) -> tuple[str, ...]:
+    """Of an estimator from elsewhere: its classes say which they are, classes of a set and numbers are in the recipe's order."""
+    if space.answer == "class_axis":
+        return estimators.class_names(estimator.classes_, config.classes, space.names)
+    return tuple(config.classes or space.names)
 
 
 def _callable(config: CallableTeacher, classes: tuple[str, ...], columns: Sequence[Column]) -> LoadedTeacher:

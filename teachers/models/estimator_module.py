@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..errors import StoreError, TeacherError
 from ..storage import seal
-from .estimators import answer, side_by_side
+from .estimator_answers import answer
+from .estimators import side_by_side
 from .formats import load_file, num_numbers
 from .preprocess import Inputs
 

@@ -9,12 +9,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config.folds import HeldOut
+from ..config.task import AnswerName
 from ..config.teacher import SklearnTeacher
 from ..errors import DataError, RecipeError, TeacherError
 from ..storage import seal
@@ -25,6 +26,7 @@ from ..transfer_set.merged import MergedSplit
 from ..transfer_set.transfer_set import TransferSet
 from ..users_code import imports
 from ..users_code.calls import calling
+from .estimator_answers import ESTIMATOR_ANSWERS, check_fitted
 from .estimator_columns import categories_told, check_takes_nan
 from .formats import SKOPS, StopEarly, format_of, kept, load_file
 from .preprocess import Inputs, Preprocessor
@@ -35,10 +37,10 @@ ABOUT = "teacher.json"
 
 @dataclass(frozen=True)
 class Learnt:
-    """Rows that an estimator learns, in the order of their keys: features f32 [rows, F], labels i32 [rows], group keys."""
+    """Rows that an estimator learns, in the order of their keys: features f32 [rows, F], labels [rows, ...], group keys."""
 
     features: NDArray[np.float32]
-    labels: NDArray[np.int32]
+    labels: NDArray[Any]
     groups: Keys
 
     def where(self, mask: NDArray[np.bool_]) -> "Learnt":
@@ -73,16 +75,21 @@ def _fit(config: SklearnTeacher, rows: Learnt, transfer_set: TransferSet, folder
     """One estimator, unless an earlier attempt has finished it."""
     if (folder / ABOUT).is_file():
         return [_about(folder)["file"], ABOUT]
-    present, numbers = np.unique(rows.labels, return_inverse=True)  # 0 to K - 1 without a gap, as many want them
+    how = ESTIMATOR_ANSWERS[transfer_set.space.answer]
+    given = how.given(rows.labels)
+    if not len(given.y):
+        raise TeacherError(f"no row to fit {config.model} on has a label that is known in full; give some")
     with calling("model", str(config.model)):
         estimator = make_estimator(config, gpus=gpus)
+    how.check(estimator, str(config.model))
     check_takes_nan(estimator, config, transfer_set.columns)
     told = categories_told(estimator, config, Preprocessor(config.preprocess, transfer_set.columns))
     with calling("model", str(config.model)):
-        learnt, more = _stopping(estimator, config, replace(rows, labels=numbers.astype(np.int32)))
+        learnt, more = _stopping(estimator, config, replace(rows.where(given.usable), labels=given.y))
         estimator.fit(learnt.features, learnt.labels, **told, **more)
     names = transfer_set.classes
-    classes = [names[present[place]] for place in _places(estimator, len(present), str(config.model))]
+    places = how.places(estimator, len(given.present), str(config.model))
+    classes = [names[given.present[place]] for place in places]
     if format_of(type(estimator)) is SKOPS:
         use_cpus(estimator, config.arguments, 1)  # how many there were is no part of what it has learnt
     file, payload = kept(estimator, config.trusted, str(config.model))
@@ -93,26 +100,19 @@ def _fit(config: SklearnTeacher, rows: Learnt, transfer_set: TransferSet, folder
     return [file, ABOUT]
 
 
-def _places(estimator: Any, num_classes: int, name: str) -> list[int]:
-    """Which of the classes that it was given, 0 to K - 1, each column of its answer is. Raises TeacherError for others."""
-    check_fitted(estimator, name)
-    found = [int(number) for number in estimator.classes_]
-    if sorted(found) != list(range(num_classes)):
-        raise TeacherError(
-            f"{name} says the classes {found}; it was fitted on 0 to {num_classes - 1}, and `classes_` has to name each of "
-            f"them once, in whatever order it scores them"
-        )
-    return found
-
-
 def _stopping(estimator: Any, config: SklearnTeacher, rows: Learnt) -> tuple[Learnt, dict[str, Any]]:
     """(rows to learn, keywords of `fit`): with early stopping some rows are looked at instead."""
     rule, stop_early = config.train.early_stopping, check_stops(estimator, config)
     if rule is None or stop_early is None:
         return rows, {}
-    held = held_out(rows.labels, rows.groups, rule, config.seed)
+    held = held_out(_strata(rows.labels), rows.groups, rule, config.seed)
     looked_at = rows.where(held)
     return rows.where(~held), stop_early(estimator, rule.rounds, {"X": looked_at.features, "y": looked_at.labels})
+
+
+def _strata(y: NDArray[Any]) -> NDArray[np.int32]:
+    """What the rows that early stopping looks at are divided by: classes; numbers, and sets of classes, are one stratum."""
+    return y if y.dtype == np.int32 and y.ndim == 1 else np.zeros(len(y), np.int32)
 
 
 def check_stops(estimator: Any, config: SklearnTeacher) -> StopEarly | None:
@@ -150,17 +150,18 @@ def held_out(labels: NDArray[np.int32], groups: Keys, rule: HeldOut, seed: int) 
     return held
 
 
-def load_estimator(path: Path, config: SklearnTeacher) -> Any:
+def load_estimator(path: Path, config: SklearnTeacher, answer: AnswerName = "class_axis") -> Any:
     """The estimator in a file, ready to be asked. Raises TeacherError that lists its types when they are not trusted."""
     estimator = load_file(path, config.trusted)
-    check_fitted(estimator, f"{path}: the {type(estimator).__name__} in it")
+    check = check_fitted if answer == "class_axis" else ESTIMATOR_ANSWERS[answer].check
+    check(estimator, f"{path}: the {type(estimator).__name__} in it")
     use_cpus(estimator, config.arguments, config.resources.cpus)
     return estimator
 
 
-def load_fitted(folder: Path, config: SklearnTeacher) -> Any:
+def load_fitted(folder: Path, config: SklearnTeacher, answer: AnswerName = "class_axis") -> Any:
     """The estimator that `fit_sklearn` left in `folder`."""
-    return load_estimator(seal.local(folder, _about(folder)["file"]), config)
+    return load_estimator(seal.local(folder, _about(folder)["file"]), config, answer)
 
 
 def fitted_classes(folder: Path) -> tuple[str, ...]:
@@ -172,15 +173,6 @@ def _about(folder: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(seal.local(folder, ABOUT).read_bytes())
     seal.check_format(document, FORMAT, folder / ABOUT)
     return document
-
-
-def answer(
-    estimator: Any, features: NDArray[np.float32], says: Literal["probabilities", "logits"] = "probabilities"
-) -> NDArray[np.floating[Any]]:
-    """What an estimator says of rows f32 [rows, F]: `probabilities` [rows, classes] in the order of its `classes_`, or the
-    values [rows, D] that it was fitted on. The only place where one is asked."""
-    said = np.asarray(estimator.predict_proba(features) if says == "probabilities" else estimator.predict(features))
-    return said[:, None] if said.ndim == 1 else said
 
 
 def class_names(found: Sequence[Any], given: Sequence[str] | None, classes: Sequence[str]) -> tuple[str, ...]:
@@ -212,18 +204,6 @@ def side_by_side(tensors: Inputs) -> np.ndarray:
     """f32 [rows, features] of what a preprocessor gives."""
     parts = list(tensors.values()) if isinstance(tensors, dict) else [tensors]
     return np.concatenate([part.flatten(1).cpu().numpy() for part in parts], axis=1)
-
-
-def check_says_probabilities(estimator: Any, name: str) -> None:
-    """Raise TeacherError for an estimator, fitted or not, that gives no probabilities."""
-    if not hasattr(estimator, "predict_proba"):
-        raise TeacherError(f"{name} has no predict_proba; choose an estimator, or arguments, that give probabilities")
-
-
-def check_fitted(estimator: Any, name: str) -> None:
-    check_says_probabilities(estimator, name)
-    if not hasattr(estimator, "classes_"):
-        raise TeacherError(f"{name} has no classes_: it is not fitted, or no classifier")
 
 
 def make_estimator(config: SklearnTeacher, *, gpus: float = 0.0) -> Any:
