@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def train_cohort(context: Context, name: str, prepared: Built, taught: Mapping[str, Taught]) -> Learned:
     """Train one cohort whose frozen teachers have all labelled; it has a worker group of its own."""
     config = context.recipe.cohorts[name]
-    heard = segments_heard(prepared, config)
+    heard = segments_heard(context.recipe, prepared, config)
     labels = {teacher: taught[teacher].digests(heard) for teacher in config.teachers}
     stages = training_stages(context.recipe, name, prepared.digest, labels)
     wanted = {stage: training for training, stage in stages.items()}
@@ -40,7 +40,7 @@ def _train(
 ) -> dict[Stage, tuple[Seal, Facts]]:
     """The cohort first, seed by seed; then its members alone."""
     start, config = time.monotonic(), context.recipe.cohorts[name]
-    heard = sources(context.recipe, config, taught, segments_heard(prepared, config))
+    heard = sources(context.recipe, config, taught, segments_heard(context.recipe, prepared, config))
     in_turn = sorted(folders, key=lambda stage: [*wanted.values()].index(wanted[stage]))
     runs = {stage: _run(context, name, *wanted[stage], prepared, folders[stage], heard) for stage in in_turn}
     apart = isinstance(config, CodistillationCohort) and config.workers_per_member is not None

@@ -87,12 +87,14 @@ def _live(taught: Taught, segments: Sequence[str]) -> "Live | None":
     return Live(taught.classes, taught.config.prefetch) if any(s in taught.live for s in segments) else None
 
 
-def segments_heard(prepared: Built, learner: Learner, rules: Iterable[Any] = ()) -> list[str]:
-    """Whose labels decide what somebody learns: those of training rows, and of validation where a rule judges teachers.
+def segments_heard(recipe: Recipe, prepared: Built, learner: Learner, rules: Iterable[Any] = ()) -> list[str]:
+    """Whose labels decide what somebody learns: those of training rows, and of validation where a rule judges teachers
+    or one of them is calibrated.
 
     `rules`: by which a search may combine them instead.
     """
     judges = any(rule in JUDGING for rule in (*rules, *(getattr(term, "combine", None) for term in learner.objective)))
+    judges |= any(recipe.teachers[name].calibrate for name in learner.teachers if name in recipe.teachers)
     return segments_of(prepared, "train", *(("validation",) if judges else ()))
 
 

@@ -149,7 +149,7 @@ def distill(
     wanted: dict[Stage, tuple[Kind, int]] = {}
     for name in names:
         config = context.recipe.students[name]
-        heard = segments_heard(prepared, config)
+        heard = segments_heard(context.recipe, prepared, config)
         labels = {teacher: taught[teacher].digests(heard) for teacher in config.teachers}
         stages = training_stages(context.recipe, name, prepared.digest, labels)
         wanted |= {stage: training for training, stage in stages.items()}
@@ -169,7 +169,7 @@ def _distill(
     start = time.monotonic()
     students = {stage.name: context.recipe.students[stage.name] for stage in folders}
     heard = {
-        name: sources(context.recipe, config, taught, segments_heard(prepared, config))
+        name: sources(context.recipe, config, taught, segments_heard(context.recipe, prepared, config))
         for name, config in students.items()
     }
     runs = {

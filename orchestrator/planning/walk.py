@@ -143,7 +143,7 @@ class Walk:
             self.unknown("distill", name, self._first_missing(teachers, prepared, taught))
         if prepared is None:
             return None
-        listened = segments_heard(prepared, learner)
+        listened = segments_heard(self.recipe, prepared, learner)
         labels = {teacher.name: teacher.digests(listened) for teacher in heard} if heard is not None else None
         stages = training_stages(self.recipe, name, prepared.digest, labels)
         noted = {training: self.note(stage) for training, stage in stages.items()}

@@ -40,6 +40,7 @@ def task_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
     if rows.split.stratify and answer == "values":
         yield ("transfer_set", "split", "stratify"), "there are no classes to divide: the label is a number"
     yield from _bar_problems(recipe)
+    yield from _calibration_problems(recipe)
     yield from _live_problems(recipe)
     for name, teacher in recipe.teachers.items():
         for key, found, possible in _of_teacher(teacher, answer):
@@ -51,6 +52,19 @@ def task_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
         for name, learner in learners.items():
             for path, told in task_terms.task_problems(recipe.task, learner):
                 yield (kind, name, *path), told
+
+
+def _calibration_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
+    for name, teacher in recipe.teachers.items():
+        if teacher.calibrate is None:
+            continue
+        path = ("teachers", name, "calibrate")
+        if ANSWER_OF[recipe.task] == "values":
+            yield path, "numbers have no probabilities to calibrate; remove it"
+        elif recipe.transfer_set.label is None:
+            yield path, "there are no labels to calibrate it by: `transfer_set.label` is null"
+        elif teacher.encoding == "label":
+            yield path, "its store keeps the class only, so there is nothing to calibrate; say `encoding: dense`"
 
 
 def _live_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:

@@ -16,13 +16,14 @@ import numpy as np
 
 from students.runs.curves import read_records
 from students.tasks.figure import TABLES, headline
-from teachers.config.task import TaskName
+from teachers.config.task import ANSWER_OF, TaskName
 from teachers.errors import RecipeError, StoreError
 from teachers.process.log_lines import once
 from teachers.storage.seal import read_document, replace
 from teachers.tasks.labels import per_name
 from teachers.transfer_set.transfer_set import SPLITS, TransferSet
 
+from .calibration import about_calibration
 from .cautions import cautions
 from .columns import about_columns
 from .comparison import comparison_of
@@ -87,6 +88,9 @@ def build_report(
             *told(headline(task), standings),
             *about_units(task, transfer_set.space.names),
             *notes(recipe, counted),
+            *about_calibration(
+                recipe, evaluations["teachers"].get("teachers", {}) if "teachers" in evaluations else {}
+            ),
         ],
         "mlflow": dict(mlflow),
         "environment": environment(),
@@ -245,7 +249,8 @@ def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
     told += [
         f"Teacher {name} gives probabilities; they were floored at {teacher['probability_floor']:g}, which decides what a 0 means."
         for name, teacher in recipe["teachers"].items()
-        if teacher["kind"] == "sklearn" or teacher.get("output") == "probabilities"
+        if ANSWER_OF[recipe["task"]] != "values"
+        and (teacher["kind"] == "sklearn" or teacher.get("output") == "probabilities")
     ]
     told += about_folds(recipe, counted)
     live = [name for name, teacher in recipe["teachers"].items() if teacher.get("mode") == "live"]

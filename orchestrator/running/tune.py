@@ -116,7 +116,7 @@ def _study(begun: Begun, context: Context, taught: Results, at: Path, doubt: Dou
     learner = recipe.learners[search.student]
     _check_validation(taught.prepared.folder)
     rules = [rule for path, entry in search.space.items() if path.endswith(".combine") for rule in extremes(entry)]
-    listened = segments_heard(taught.prepared, learner, rules)
+    listened = segments_heard(recipe, taught.prepared, learner, rules)
     labels = {name: taught.taught[name].digests(listened) for name in learner.teachers}
     stages = training_stages(recipe, search.student, taught.prepared.digest, labels)
     first = stages["student", learner.train.seeds[0]]

@@ -71,7 +71,16 @@ def label_stage(
     `lacks`: of these and of what training rows lack, which decide what becomes of categories and of missing numbers; None
     where there are neither.
     """
-    left_out = DECIDES_NOTHING | {"train", "weights", "path", "class_map", "seed", "allow_pickle", "trusted"}
+    left_out = DECIDES_NOTHING | {
+        "calibrate",
+        "train",
+        "weights",
+        "path",
+        "class_map",
+        "seed",
+        "allow_pickle",
+        "trusted",
+    }
     if config.kind == "callable":  # it gets canonical inputs, and is its code
         left_out |= {"preprocess"}
     decided_by = {key: value for key, value in config.model_dump(mode="json").items() if key not in left_out}
@@ -104,11 +113,12 @@ def assistant_as_teacher(recipe: Recipe, name: str, folder: str) -> CheckpointTe
 
 
 def hearing(recipe: Recipe, teacher: str) -> dict[str, Any]:
-    """How a teacher's labels are read: its class map, and the floor of labels that hold only the class."""
+    """How a teacher's labels are read: its class map, the floor of labels that hold only the class, how it is calibrated."""
     config = recipe.teachers.get(teacher)
     if config is None:
         return {"class_map": None, "probability_floor": CheckpointTeacher.model_fields["probability_floor"].default}
-    return {"class_map": config.class_map, "probability_floor": config.probability_floor}
+    calibrated = {} if config.calibrate is None else {"calibrate": config.calibrate}
+    return {"class_map": config.class_map, "probability_floor": config.probability_floor, **calibrated}
 
 
 def labels_by_place(teachers: Sequence[str], labels: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:

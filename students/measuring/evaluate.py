@@ -4,6 +4,7 @@ Knows nothing of recipes: the pipeline says whose stores, which runs and which c
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ from .by_row import gain_between, row_by_row, to_document
 from .footprint import footprint
 from .gain import verdict
 from .hearing import Heard, hear
-from .judged import Thresholds, Voice, agreement_matrix, figures_of
+from .judged import Thresholds, Voice, agreement_matrix, figures_of, metered
 from .labelled import Labelled, ask
 from .mistakes import worst_mistakes
 from .thresholds import chosen_by, covers, thresholds_of_teachers
 from .unjudged import is_judged, student_unjudged, teachers_unjudged
 
 FORMAT = 4
+PROBABILITIES = ("nll", "ece")
+"""Figures that a calibration is to better."""
 
 
 def evaluate_teachers(
@@ -57,6 +60,11 @@ def evaluate_teachers(
     for split_name, looked_at in (("validation", _validation(data, sources)), ("training", _training(data, sources))):
         for name, found in looked_at.items():
             figures[name][split_name] = found
+    for source in sources:
+        if source.calibrate is not None:
+            raw = hear(rows, [replace(source, calibrate=None)]).voice(source.name)
+            keys = [key for key in PROBABILITIES if key in figures[source.name]]
+            figures[source.name]["uncalibrated"] = metered(rows, raw).figures(keys=keys)
     for name, folder in (folders or {}).items():
         figures[name] |= footprint_of(folder, rows, trust, threads)
     models = {name: Model([voice.said], voice.sure, [voice.thresholds]) for name, voice in voices.items()}

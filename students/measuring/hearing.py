@@ -18,6 +18,7 @@ from teachers.tasks.space import Space
 from teachers.users_code import imports
 from teachers.users_code.calls import calling
 
+from ..objective.calibration import calibration_of
 from ..objective.squared_errors import squared_errors
 from ..runs.run import Source
 from .judged import Thresholds, Voice
@@ -96,7 +97,8 @@ def _aligned(rows: Labelled, source: Source) -> tuple[Tensor, Tensor]:
             )
         index, known = align(store.spec.names, rows.transfer_set.classes, source.class_map)
         parts.append(store.said(source.probability_floor)[torch.from_numpy(mask)][:, index])
-    return torch.cat(parts), known
+    said, calibrated = torch.cat(parts), calibration_of(source, rows.transfer_set)
+    return said if calibrated is None else calibrated(said), known
 
 
 def _combined(

@@ -9,7 +9,7 @@ from teachers.soft_targets.combine.rules import align
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..runs.run import Source
-from .targets import open_store
+from .stores import open_store
 
 
 def squared_errors(sources: Sequence[Source], transfer_set: TransferSet) -> dict[str, float]:

@@ -7,18 +7,16 @@ gather. Other rules, and targets that do not fit, are computed in every step fro
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from teachers.config.task import ANSWER_OF, AnswerName, TaskName
-from teachers.errors import RecipeError, StoreError
+from teachers.errors import RecipeError
 from teachers.rows.rows import Rows
 from teachers.soft_targets.combine.rules import COMBINE, align, check_combined
-from teachers.soft_targets.reader import SoftTargets
 from teachers.tasks.space import Space
 from teachers.transfer_set.merged import MergedSplit
-from teachers.transfer_set.transfer_set import Segment, TransferSet
+from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import calling
 from teachers.users_code.imports import load
 
@@ -26,6 +24,8 @@ from ..config.cohort_terms import CohortTerm
 from ..config.student import TeacherTermCommon, Term
 from ..config.task_terms import combine_of
 from ..runs.run import Live, Source
+from .calibration import calibration_of
+from .stores import open_store
 from .units import Units
 
 Batch = Mapping[str, Tensor]
@@ -116,6 +116,7 @@ class Voice:
         """`names`: of what it says, in its order."""
         index, self.known = align(names, transfer_set.space.names, source.class_map)
         self.index = None if torch.equal(index, torch.arange(len(names))) else index
+        self.calibrated = calibration_of(source, transfer_set)
 
     def said_of(self, batch: Batch) -> Tensor:
         """f32 `[rows, width]` from this teacher's columns of a batch, on their device; numbers in the units of the label."""
@@ -123,8 +124,9 @@ class Voice:
         return self.in_order(self.said.encodes.decode(fields, self.said.width, self.floor))
 
     def in_order(self, said: Tensor) -> Tensor:
-        """Its columns as the transfer set has them."""
-        return said if self.index is None else said[:, self.index.to(said.device)]
+        """Its columns as the transfer set has them, calibrated."""
+        ordered = said if self.index is None else said[:, self.index.to(said.device)]
+        return ordered if self.calibrated is None else self.calibrated(ordered)
 
     def chunk(self, first_row: int, num_rows: int) -> dict[str, Tensor]:
         """This teacher's columns of some rows, copied."""
@@ -157,19 +159,6 @@ def voice_of(source: Source, train: MergedSplit) -> Voice:
     if source.live is not None:
         return LiveVoice(source, source.live, train.transfer_set)
     return Voice(source, train)
-
-
-def open_store(source: Source, transfer_set: TransferSet, segment: Segment) -> SoftTargets:
-    """The store of one teacher and segment. Raises StoreError when it is of other rows."""
-    if segment.name not in source.stores:
-        raise StoreError(f"teacher {source.name!r} has no store for segment {segment.name!r}; label it first")
-    store = SoftTargets.open(source.stores[segment.name])
-    if not np.array_equal(store.keys(), transfer_set.keys(segment)):
-        raise StoreError(
-            f"{source.stores[segment.name]} holds other rows than segment {segment.name!r} of {transfer_set.folder}; "
-            f"it belongs to another transfer set: label this one"
-        )
-    return store
 
 
 class Targets:

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 import xxhash
 
 from teachers.config.preprocess import Preprocess
+from teachers.config.teacher import CalibrateName
 from teachers.config.training import TrainConfig
 from teachers.transfer_set.folds import Folds
 from teachers.users_code.imports import UserPath
@@ -37,6 +38,8 @@ class Source:
     probability_floor: float = 1e-3
     live: Live | None = None
     """Then it has no stores of train segments."""
+    calibrate: CalibrateName | None = None
+    """By its labelled validation rows, whose stores it then has too."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from .training import TrainConfig
 CombineName = Literal["mean_probability", "mean_logits", "weighted", "mean", "median", "inverse_variance"]
 OutputKind = Literal["logits", "log_probabilities", "probabilities", "values"]
 EncodingName = Literal["dense", "label"]
+CalibrateName = Literal["temperature", "isotonic"]
 TeacherMode = Literal["cached", "live"]
 
 
@@ -42,6 +43,8 @@ class TeacherCommon(Config):
     """E: probabilities become log((1 - E) p + E / C). A forest says exactly 0 and 1; the floor decides what that means at T = 4."""
     encoding: EncodingName = "dense"
     """`dense`: scores of all classes, exact at any temperature; `label`: the class only."""
+    calibrate: CalibrateName | None = None
+    """Of its probabilities, learnt from labelled validation rows and applied when a target is made: `temperature` divides its logits by one number, `isotonic` takes each class through a rising function. The store keeps what it said."""
     preprocess: Preprocess = Preprocess()
     """From canonical inputs to what this teacher takes."""
     mode: TeacherMode = "cached"

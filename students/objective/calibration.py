@@ -1,0 +1,153 @@
+"""What a teacher's probabilities are worth, learnt from labelled validation rows; applied when a target is made, never in a store.
+
+`temperature`: one number that its logits are divided by (Guo et al., 2017). `isotonic`: of each class a rising function of its
+probability, one class against all others, and all normalised once more (Zadrozny and Elkan, 2002).
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from teachers.config.task import AnswerName
+from teachers.config.teacher import CalibrateName
+from teachers.errors import RecipeError
+from teachers.soft_targets.combine.rules import align
+from teachers.tasks.labels import has_label
+from teachers.transfer_set.transfer_set import TransferSet
+
+from ..runs.run import Source
+from .stores import open_store
+
+Calibrated = Callable[[Tensor], Tensor]
+"""Logits f32 `[rows, width]` in the transfer set's classes to calibrated ones."""
+Fit = Callable[[Tensor, Tensor, Tensor, float], Calibrated]
+"""(logits `[rows, width]`, labels as a transfer set has them, known bool `[width]`, probability floor)"""
+LARGEST = 20.0
+"""A temperature, or one over it, is not beyond."""
+
+
+def calibration_of(source: Source, transfer_set: TransferSet) -> Calibrated | None:
+    """Of a teacher whose recipe asks for one. Raises RecipeError without a labelled validation row of what it knows."""
+    if source.calibrate is None:
+        return None
+    said, labels, known = _validation(source, transfer_set)
+    if not len(labels):
+        raise RecipeError(
+            f"teachers.{source.name}.calibrate: no validation row has a label of what this teacher knows, so nothing can be "
+            f"calibrated; give `split.validation` labelled rows, or remove it"
+        )
+    return FITS[transfer_set.space.answer][source.calibrate](said, labels, known, source.probability_floor)
+
+
+def _validation(source: Source, transfer_set: TransferSet) -> tuple[Tensor, Tensor, Tensor]:
+    """(logits f32, labels, which classes it knows) of the labelled validation rows whose label it can say."""
+    parts = [*_parts(source, transfer_set)]
+    width = transfer_set.space.width
+    empty = torch.empty(0, width), torch.empty(0, dtype=torch.int64), torch.ones(width, dtype=torch.bool)
+    if not parts:
+        return empty
+    return torch.cat([said for said, *_ in parts]), torch.cat([labels for _, labels, _ in parts]), parts[0][2]
+
+
+def _parts(source: Source, transfer_set: TransferSet) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    for segment in transfer_set.of("validation"):
+        store = open_store(source, transfer_set, segment)
+        index, known = align(store.spec.names, transfer_set.space.names, source.class_map)
+        labels = transfer_set.usable_labels(segment)
+        rows = has_label(labels)
+        if labels.ndim == 1:
+            rows = rows & known.numpy()[labels]
+        else:
+            labels = np.where(known.numpy(), labels, -1)
+            rows = has_label(labels)
+        mask = torch.from_numpy(rows)
+        yield (
+            store.said(source.probability_floor)[mask][:, index],
+            torch.from_numpy(labels[rows].astype(np.int64)),
+            known,
+        )
+
+
+def _best_temperature(loss: Callable[[float], float]) -> float:
+    """That with the least loss."""
+    from scipy.optimize import minimize_scalar  # takes a fifth of a second
+
+    bound = float(np.log(LARGEST))
+    found = minimize_scalar(lambda logarithm: loss(float(np.exp(logarithm))), bounds=(-bound, bound), method="bounded")
+    return float(np.exp(found.x))
+
+
+def _divided(temperature: float) -> Calibrated:
+    return lambda logits: logits / temperature
+
+
+def _class_temperature(said: Tensor, labels: Tensor, known: Tensor, floor: float) -> Calibrated:
+    logits = said.double().masked_fill(~known, -torch.inf)
+    return _divided(_best_temperature(lambda t: float(F.cross_entropy(logits / t, labels))))
+
+
+def _set_temperature(said: Tensor, labels: Tensor, known: Tensor, floor: float) -> Calibrated:
+    there = labels >= 0
+    logits, holds = said.double()[there], labels[there].double()
+    return _divided(_best_temperature(lambda t: float(F.binary_cross_entropy_with_logits(logits / t, holds))))
+
+
+def _rising(probability: Tensor, holds: Tensor) -> tuple[Tensor, Tensor]:
+    """The steps (from, to) of the rising function of least squares: between them it is linear, beyond them constant."""
+    from sklearn.isotonic import IsotonicRegression
+
+    fitted = IsotonicRegression(out_of_bounds="clip").fit(probability.numpy(), holds.float().numpy())
+    return torch.from_numpy(fitted.X_thresholds_).float(), torch.from_numpy(fitted.y_thresholds_).float()
+
+
+def _through(probability: Tensor, steps: tuple[Tensor, Tensor]) -> Tensor:
+    xs, ys = (each.to(probability.device) for each in steps)
+    if len(xs) == 1:
+        return ys.expand_as(probability)
+    at = torch.searchsorted(xs, probability.contiguous()).clamp(1, len(xs) - 1)
+    share = ((probability - xs[at - 1]) / (xs[at] - xs[at - 1])).clamp(0, 1)
+    return ys[at - 1] + share * (ys[at] - ys[at - 1])
+
+
+def _class_isotonic(said: Tensor, labels: Tensor, known: Tensor, floor: float) -> Calibrated:
+    places = known.nonzero().flatten().tolist()
+    p = said.masked_fill(~known, -torch.inf).softmax(1)
+    steps = {place: _rising(p[:, place], labels == place) for place in places}
+
+    def calibrated(logits: Tensor) -> Tensor:
+        p = logits.masked_fill(~known.to(logits.device), -torch.inf).softmax(1)
+        through = torch.stack([_through(p[:, place], steps[place]) for place in places], 1)
+        total = through.sum(1, keepdim=True)
+        shares = torch.where(total > 0, through / total.clamp_min(torch.finfo(p.dtype).tiny), p[:, places])
+        out = logits.clone()
+        out[:, places] = torch.log((1 - floor) * shares + floor / len(places))
+        return out
+
+    return calibrated
+
+
+def _set_isotonic(said: Tensor, labels: Tensor, known: Tensor, floor: float) -> Calibrated:
+    steps = {}
+    for place in known.nonzero().flatten().tolist():
+        there = labels[:, place] >= 0
+        if there.any():
+            steps[place] = _rising(said[there, place].sigmoid(), labels[there, place])
+
+    def calibrated(logits: Tensor) -> Tensor:
+        out = logits.clone()
+        for place, each in steps.items():
+            p = _through(logits[:, place].sigmoid(), each)
+            out[:, place] = torch.logit((1 - floor) * p + floor / 2)
+        return out
+
+    return calibrated
+
+
+FITS: dict[AnswerName, dict[CalibrateName, Fit]] = {
+    "class_axis": {"temperature": _class_temperature, "isotonic": _class_isotonic},
+    "class_set": {"temperature": _set_temperature, "isotonic": _set_isotonic},
+    "values": {},
+}
