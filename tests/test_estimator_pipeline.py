@@ -106,8 +106,7 @@ def test_teachers_out_of_fold_and_estimators_go_through_the_whole_product(ray_cl
     assert {stage.action for stage in plan(recipe_of(tmp_path), out).stages} == {"reuse"}
     again = run(recipe_of(tmp_path, least_weight=0.05), out).report
     assert {name for name in built(again) if name.startswith(("distill/rules", "train_teacher", "label/tree"))} == {
-        "distill/rules/student/seed-0",
-        "distill/rules/student/seed-1",
+        f"distill/rules/{kind}/seed-{seed}" for kind in ("student", "control") for seed in (0, 1)
     }
 
     delivered = next(out.glob(f"models/rules-{key_of(report, 'export', 'rules')[:12]}"))
