@@ -344,3 +344,14 @@ def test_a_linear_student_is_one_layer() -> None:
     layers = [layer for layer in linear(**shape) if list(layer.parameters())]
     assert [tuple(layer.weight.shape) for layer in layers] == [(3, 8)]
     assert linear(**shape).state_dict().keys() == mlp([], **shape).state_dict().keys()
+
+
+def test_a_function_whose_rows_are_called_columns_is_given_them_once(digits, tmp_path, monkeypatch) -> None:
+    (tmp_path / "called_columns.py").write_text(
+        "import numpy as np\ndef teach(columns):\n    return np.zeros((len(columns['image']), 10), np.float32)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = CallableTeacher(kind="callable", function="called_columns:teach", output="logits")
+    given = {"space": digits.space, "trained": None, "trust": [], "device": "cpu", "user_path": tmp_path}
+    teacher = load_teacher(config, columns=digits.columns, **given)
+    assert teacher(digits.inputs(digits.of("test")[0], 0, 3)).shape == (3, 10)

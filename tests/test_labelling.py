@@ -146,7 +146,7 @@ def task_of(digits, segment, store, classes=None, **changes):
         segment=segment.name,
         segment_digest=segment.digest,
         encoding="dense",
-        classes=classes or digits.classes,
+        names=classes or digits.classes,
         num_rows=segment.num_rows,
         rows_per_shard=64,
     )
@@ -226,7 +226,7 @@ def test_a_store_about_other_rows_or_classes_is_refused(digits, spec, tmp_path):
     other_classes = task_of(digits, train, tmp_path / "b", classes=tuple("abcdefghij"))
     with pytest.raises(StoreError, match="is about segment"):
         label_here(spec(), other_rows)
-    with pytest.raises(StoreError, match="classes"):
+    with pytest.raises(StoreError, match=r"holds what is said of \('a', .* take another folder for this teacher"):
         label_here(spec(), other_classes)
 
 

@@ -265,7 +265,7 @@ def _callable(config: CallableTeacher, classes: tuple[str, ...], columns: Sequen
     function, arguments = imports.load(config.function), resolved(config.arguments)
     if not callable(function):
         raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")
-    if "columns" in imports.parameters(function) and "columns" not in arguments:
+    if "columns" in [*imports.parameters(function)][1:] and "columns" not in arguments:  # the first is its inputs
         arguments = {**arguments, "columns": tuple(columns)}  # what the codes of its categories mean
 
     def ask(batch: Batch) -> Scores:
