@@ -57,7 +57,7 @@ def copied(finished: tuple[Path, Mapping[str, Any]], tmp_path: Path) -> Path:
 
 def test_the_report_has_what_other_programs_rely_on(finished: tuple[Path, Mapping[str, Any]]) -> None:
     out, report = finished
-    assert report["format"] == 3 and report["recipe"]["name"] == "digits"
+    assert report["format"] == 4 and report["recipe"]["name"] == "digits"
     assert set(report["teachers"]) == {"wide", "deep", "trees"}
     assert all(0 <= teacher["test_accuracy"] <= 1 for teacher in report["teachers"].values())
     small = report["students"]["small"]
