@@ -325,7 +325,7 @@ def test_without_labels_nothing_is_judged_and_that_is_said(
     assert "Teacher mine is not judged before students learn: no row has a label." in caplog.text
     assert not any(stage["stage"] == "judge" for stage in finished.report["stages"])
     assert not finished.missed and finished.report["notes"] == [
-        "Nothing was judged: no row has a label, so no accuracy, gain or verdict is known."
+        "Nothing was judged: no row has a label, so no figure of merit, gain or verdict is known."
     ]
     (exported,) = (tmp_path / "out" / "models").iterdir()
     assert (exported / "model.safetensors").exists() and (finished.folder / "report.html").exists()
