@@ -263,9 +263,9 @@ def check_trusted(config: ModelConfig, trust: Sequence[str], folder: Path, vouch
 
 def foreign_code(config: ModelConfig) -> list[str]:
     """The import strings in a folder that are not Collegium's own."""
-    named = [config.preprocess.get("function")]
-    if config.estimator is None:  # the file of an estimator is opened by its format, whose types are checked
-        named += [config.model, *models_within(config.arguments)]
+    # the file of an estimator is opened by its format, whose types are checked
+    architecture = [config.model, *models_within(config.arguments)] if config.estimator is None else []
+    named = [*architecture[:1], config.preprocess.get("function"), *architecture[1:]]
     return [name for name in dict.fromkeys(str(name) for name in named if name is not None) if not _is_own(name)]
 
 
