@@ -149,9 +149,14 @@ def main() -> None:
         task, side = given.alone
         print(json.dumps(alone(task, side, given.rows, given.repeat)))
         return
+    finish("meters", beside_sklearn(given.rows, given.repeat), keep=given.record)
+
+
+def beside_sklearn(rows: int, repeat: int) -> dict[str, Any]:
+    """Seconds and MiB of each task's meter and of scikit-learn's functions; the worst ratio of them."""
     found: dict[str, Any] = {}
     for task in get_args(TaskName):
-        ours, theirs = (measured(task, side, given.rows, given.repeat) for side in ("meter", "sklearn"))
+        ours, theirs = (measured(task, side, rows, repeat) for side in ("meter", "sklearn"))
         found |= {
             f"{task}.seconds": round(ours["seconds"], 3),
             f"{task}.sklearn_seconds": round(theirs["seconds"], 3),
@@ -163,7 +168,7 @@ def main() -> None:
         print(f"{task}: {ours} beside {theirs}", file=sys.stderr)
     found["meter_over_sklearn"] = max(found[f"{task}.over_sklearn"] for task in get_args(TaskName))
     found["meter_mib_over_sklearn"] = max(found[f"{task}.mib_over_sklearn"] for task in get_args(TaskName))
-    finish("meters", found, keep=given.record)
+    return found
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.meters import beside_sklearn
 from benchmarks.record import ROOT, finish, with_record
 from benchmarks.turns import Clock, in_turn, ratio, repeated
 from students.config.student import HardTerm, SoftTerm
@@ -102,6 +103,7 @@ def main() -> None:
     for task in PLAIN:
         with tempfile.TemporaryDirectory() as folder:
             figures |= against_plain(task, Path(folder), arguments.rounds, CLOCKS[arguments.clock])
+    figures |= {key: figure for key, figure in beside_sklearn(1_000_000, 3).items() if key.startswith("meter_")}
     about = {"clock": arguments.clock, "rounds": arguments.rounds, "torch": torch.__version__}
     finish("tasks", figures | about, keep=arguments.record)
 
