@@ -59,7 +59,9 @@ def made_before(
     rows: dict[str, Rows], keys: np.ndarray, preprocessor: Preprocessor
 ) -> tuple[dict[str, Column], Inputs]:
     """Stored columns and keys, which live teachers are told; their batches are augmented before they become inputs."""
-    columns = {INPUT + name: column for name, column in rows.items()} | {KEY: torch.from_numpy(np.array(keys).view(np.int64))}
+    columns = {INPUT + name: column for name, column in rows.items()} | {
+        KEY: torch.from_numpy(np.array(keys).view(np.int64))
+    }
 
     def inputs(batch: Batch, _: Views | None) -> Network:
         ready: Network = preprocessor({name: batch[INPUT + name] for name in rows})
