@@ -10,7 +10,7 @@ from mypy.main import process_options
 
 from students.config.student import LossName
 from teachers.config.task import TaskName
-from teachers.config.teacher import CombineName
+from teachers.config.teacher import CalibrateName, CombineName
 from teachers.config.training import AugmentName, TransformName
 from tests.rooms import BESIDE, ROOMS
 
@@ -87,14 +87,21 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 
 
 def test_names_in_the_recipe_are_the_names_in_the_tables() -> None:
+    from orchestrator.recipe.tasks import KEPT_AS
+    from students.config.task_terms import COMBINES
     from students.data.augment import AUGMENTS
+    from students.objective.calibration import FITS
     from students.objective.losses.table import LOSSES
     from teachers.soft_targets.combine.rules import COMBINE
+    from teachers.soft_targets.encodings.table import ENCODINGS
     from teachers.transfer_set.views import TRANSFORMS
 
     assert set(LOSSES) == set(get_args(TaskName))
     assert set().union(*LOSSES.values()) == set(get_args(LossName))
     assert set().union(*COMBINE.values()) == set(get_args(CombineName))
+    assert {answer: tuple(rules) for answer, rules in COMBINE.items()} == COMBINES
+    assert {answer: tuple(kept) for answer, kept in ENCODINGS.items()} == KEPT_AS
+    assert set().union(*FITS.values()) == set(get_args(CalibrateName))
     assert set(AUGMENTS) == set(get_args(AugmentName))
     assert set(TRANSFORMS) == set(get_args(TransformName))
 

@@ -16,18 +16,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .shares import row_weights, share_of_name
+from .shares import equally, row_weights, share_of_name
 
 LOG_ZERO = -1e4
 """Stands for log 0: its exponential is 0, and it is finite."""
-
-
-def mean_probability(
-    logits: Tensor, *, temperature: float, known: Tensor, labels: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The mean of the teachers' softened distributions (Hinton et al., 2015; AVER-MKD)."""
-    equal = logits.new_ones(logits.shape[0])
-    return weighted(logits, temperature=temperature, known=known, teacher_weights=equal)
 
 
 def weighted(
@@ -43,6 +35,10 @@ def weighted(
     share = share_of_name(weights, known)
     log_p = torch.logsumexp(_log_p(logits, temperature, known) + share.log(), dim=0)
     return _target(log_p, temperature), weights
+
+
+mean_probability = equally(weighted)
+"""The mean of the teachers' softened distributions (Hinton et al., 2015; AVER-MKD)."""
 
 
 def mean_logits(

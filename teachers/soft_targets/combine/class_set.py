@@ -10,15 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .shares import row_weights, share_of_name
-
-
-def mean_probability(
-    logits: Tensor, *, temperature: float, known: Tensor, labels: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The mean of the teachers' softened probabilities of each class."""
-    equal = logits.new_ones(logits.shape[0])
-    return weighted(logits, temperature=temperature, known=known, teacher_weights=equal)
+from .shares import equally, row_weights, share_of_name
 
 
 def weighted(
@@ -35,6 +27,10 @@ def weighted(
     log_p = torch.logsumexp(F.logsigmoid(logits / temperature) + log_share, dim=0)
     log_not = torch.logsumexp(F.logsigmoid(-logits / temperature) + log_share, dim=0)
     return _where_known(temperature * (log_p - log_not), known), weights
+
+
+mean_probability = equally(weighted)
+"""The mean of the teachers' softened probabilities of each class."""
 
 
 def mean_logits(

@@ -8,7 +8,7 @@ A rule is `fn(said, *, temperature, known, labels=None, **keywords) -> (target, 
     weights  f32 [K, B]      what each teacher counted in each row; they sum to 1, or are all 0 where nobody knows the row
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,11 +19,10 @@ from ...errors import RecipeError
 from ..class_map import mapped
 from . import class_scores, class_set, values
 from .class_scores import LOG_ZERO
+from .shares import Combine
 
 CLOSE = 1e-3
 """How far a user's weights may be from what they should be: those of float16 are."""
-
-Combine = Callable[..., tuple[Tensor, Tensor]]
 
 COMBINE: dict[AnswerName, dict[CombineName, Combine]] = {
     "class_axis": {

@@ -1,7 +1,21 @@
 """What each teacher counts where it knows something. Knows nothing of what is said."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+Combine = Callable[..., tuple[Tensor, Tensor]]
+"""A rule, as `rules` has it."""
+
+
+def equally(weighted: Combine) -> Combine:
+    """The rule of a weighted mean in which every teacher counts alike."""
+
+    def mean(said: Tensor, *, temperature: float, known: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return weighted(said, temperature=temperature, known=known, teacher_weights=said.new_ones(said.shape[0]))
+
+    return mean
 
 
 def row_weights(teacher_weights: Tensor, known: Tensor) -> Tensor:

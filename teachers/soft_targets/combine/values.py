@@ -9,13 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .shares import row_weights, share_of_name
-
-
-def mean(values: Tensor, *, temperature: float, known: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The mean of the teachers' numbers."""
-    equal = values.new_ones(values.shape[0])
-    return weighted(values, temperature=temperature, known=known, teacher_weights=equal)
+from .shares import equally, row_weights, share_of_name
 
 
 def weighted(
@@ -31,6 +25,10 @@ def weighted(
     share = share_of_name(weights, known)
     target = torch.where(known, values, 0.0).mul_(share).sum(0)
     return target.masked_fill(share.sum(0) == 0, torch.nan), weights
+
+
+mean = equally(weighted)
+"""The mean of the teachers' numbers."""
 
 
 def median(values: Tensor, *, temperature: float, known: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
