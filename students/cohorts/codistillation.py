@@ -116,7 +116,12 @@ class ListeningStepper(Stepper):
         super().__init__(run, session, rows, transfer_set, preprocessor, steps)
         self.preprocessor = preprocessor
         self.config = ModelConfig(
-            run.model, dict(run.arguments), transfer_set.space, preprocessor.resolved(), transfer_set.made_of
+            run.model,
+            dict(run.arguments),
+            transfer_set.space,
+            preprocessor.resolved(),
+            transfer_set.made_of,
+            files=preprocessor.files,
         )
         """Of its generations."""
 

@@ -27,5 +27,7 @@ def save_ensemble(folder: Path, members: Sequence[Path]) -> None:
         for number, member in enumerate(members)
         for name, tensor in read_safetensors(local(member, WEIGHTS), RecipeError).items()
     }
-    config = ModelConfig("students.models:ensemble", arguments, first.space, first.preprocess, first.inputs)
+    config = ModelConfig(
+        "students.models:ensemble", arguments, first.space, first.preprocess, first.inputs, files=first.files
+    )
     save_model(folder, state, config)

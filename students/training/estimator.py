@@ -52,7 +52,7 @@ def fit_estimator(run: Run, session: Session) -> RunResult:
     network = EstimatorModule(estimator, about, transfer_set.space.width)
     found = Validation(transfer_set, preprocessor, session, is_held=False).look(network)
     made_of = preprocessor.resolved(), transfer_set.made_of, about.to_json()
-    config = ModelConfig(run.model, dict(run.arguments), transfer_set.space, *made_of)
+    config = ModelConfig(run.model, dict(run.arguments), transfer_set.space, *made_of, files=preprocessor.files)
 
     def save(folder: Path) -> None:
         seal.publish(folder / file, payload)

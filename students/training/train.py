@@ -222,9 +222,9 @@ class Training:
 
     def publish(self) -> None:
         run, progress = self.run, self.progress
-        preprocess = self.data.preprocessor.resolved()
+        preprocess, files = self.data.preprocessor.resolved(), self.data.preprocessor.files
         rows = self.data.transfer_set
-        config = ModelConfig(run.model, dict(run.arguments), rows.space, preprocess, rows.made_of)
+        config = ModelConfig(run.model, dict(run.arguments), rows.space, preprocess, rows.made_of, files=files)
         result = RunResult(run.name, run.folder, run.seed, progress.step, progress.best_step, progress.best)
         state = progress.best_weights or self.module.state_dict()
         publish_result(run, partial(save_model, state=state, config=config), WEIGHTS, result)

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from .strict import Config
 
-AsName = Literal["number", "category", "date"]
+AsName = Literal["number", "category", "date", "text"]
 UnitName = Literal["seconds", "minutes", "hours", "days"]
 
 
@@ -18,7 +18,7 @@ class InputColumn(Config):
     column: str
     """Its name in the source."""
     as_: AsName | None = Field(None, alias="as")
-    """`number`, `category` (one of the values that training rows have) or `date` (a number: how long after 1970 in UTC, of a duration how long, of a time of day how long after midnight). Null: numbers are numbers; text, truth values and dictionaries are categories."""
+    """`number`, `category` (one of the values that training rows have), `text` (words to be read, for `preprocess` or a teacher to make something of) or `date` (a number: how long after 1970 in UTC, of a duration how long, of a time of day how long after midnight). Null: numbers are numbers; text, truth values and dictionaries are categories."""
     unit: UnitName = "days"
     """Of a `date`."""
     format: str | None = Field(None, min_length=1)

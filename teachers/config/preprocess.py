@@ -1,8 +1,8 @@
 """What a recipe can say of the way from canonical inputs to what one network takes."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from .strict import Config, ImportString
 
@@ -25,6 +25,54 @@ class Normalise(Config):
         return self
 
 
+class Tokenizer(Config):
+    """Token ids by a `tokenizer.json`, as the library `tokenizers` reads it; two text columns become a pair."""
+
+    path: str
+    """The file, or the folder that it lies in. Its content counts, not where it lies."""
+    max_length: int = Field(128, ge=1, le=65_536)
+    """Tokens of a row, special ones too; of longer text the rest is cut off, which is counted and told."""
+
+
+class Ngrams(Config):
+    """Hashed n-grams: each run of words or characters is one of `buckets` numbers. Needs no file and no vocabulary."""
+
+    words: list[Annotated[int, Field(ge=1, le=5)]] = [1, 2]
+    """Lengths of runs of words; empty: none."""
+    characters: list[Annotated[int, Field(ge=1, le=8)]] = [3, 4]
+    """Lengths of runs of characters within a word, its ends marked; empty: none."""
+    buckets: int = Field(16_384, ge=2, le=2**24)
+    """How many numbers there are; runs that meet in one count as the same."""
+    max_length: int = Field(256, ge=1, le=65_536)
+    """Runs of a row; of longer text the rest is cut off, which is counted and told."""
+    lowercase: bool = True
+    """Whether `A` and `a` are the same."""
+
+    @model_validator(mode="after")
+    def has_runs(self) -> Self:
+        if not self.words and not self.characters:
+            raise ValueError("`words` and `characters` are both empty: name the length of a run, `words: [1]`")
+        return self
+
+
+class Encoder(Config):
+    """Embeddings of a frozen encoder from a Hugging Face folder: f16 `[rows, D]`, made once and kept."""
+
+    path: str
+    """The folder: `config.json`, `tokenizer.json`, `model.safetensors`. Their content counts, not where they lie."""
+    pooling: Literal["mean", "cls"] = "mean"
+    """Of the last layer's states: their mean over the text's tokens, or the first token's."""
+    prompt: str | None = None
+    """Put before every text, as some encoders want it (`query: `)."""
+    max_length: int = Field(256, ge=1, le=65_536)
+    """Tokens of a row; of longer text the rest is cut off, which is counted and told."""
+    normalise: bool = True
+    """Whether each embedding is scaled to length 1."""
+
+
+OF_TEXT = ("tokenizer", "ngrams", "encoder")
+
+
 class Preprocess(Config):
     """From canonical inputs to what one network takes; each teacher and each student has its own."""
 
@@ -38,10 +86,35 @@ class Preprocess(Config):
     """What a number becomes that is missing: the `mean` of the training rows, `zero`, or `keep`: NaN, for estimators that take it."""
     missing_indicator: bool = False
     """One more feature of 0 and 1 for each number that training rows lack: whether it is missing."""
+    tokenizer: Tokenizer | None = None
+    """What is made of text: token ids."""
+    ngrams: Ngrams | None = None
+    """What is made of text: hashed n-grams."""
+    encoder: Encoder | None = None
+    """What is made of text: the embeddings of a frozen encoder."""
     function: ImportString | None = None
     """Instead of all that: a function from {column: array [rows, ...]} to the network's input."""
     files: list[str] = []
     """Files and folders that the function reads; they count by content."""
+
+    @model_serializer(mode="wrap")
+    def without_text(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Where nothing is made of text, that is not said: keys of stages stay what they were."""
+        return {name: value for name, value in write(self).items() if value is not None or name not in OF_TEXT}
+
+    @model_validator(mode="after")
+    def makes_one_thing_of_text(self) -> Self:
+        named = [name for name in OF_TEXT if getattr(self, name) is not None]
+        if len(named) > 1:
+            raise ValueError(f"`{named[0]}` and `{named[1]}` both say what is made of text: leave one of them out")
+        if named and self.function is not None:
+            raise ValueError(f"`function` does all of it, and gets text as it is: leave `{named[0]}` out")
+        return self
+
+    @property
+    def text(self) -> Tokenizer | Ngrams | Encoder | None:
+        """What is made of text."""
+        return self.tokenizer or self.ngrams or self.encoder
 
     @property
     def is_stated(self) -> bool:

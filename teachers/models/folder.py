@@ -8,7 +8,7 @@ to be harmless, and that is checked before anything is imported.
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from .estimator_module import load_estimator_module
 from .foreign import whose_folder
 from .preprocess import Preprocessor
 from .state import load_state
+from .text import files_beside
 
 FORMAT = 1
 CONFIG = "config.json"
@@ -58,6 +59,8 @@ class ModelConfig:
     """How its columns are made of a source's (`InputPlan.document()`); empty where nobody has said."""
     estimator: dict[str, Any] | None = None
     """Of an estimator, which has a file of its own: `teachers.models.estimator_module.About` as JSON. None: a network."""
+    files: Mapping[str, Path] = field(default_factory=dict, compare=False)
+    """What `preprocess` needs beside it, by its name in the folder, and where that lies now."""
 
     @property
     def weights(self) -> str:
@@ -101,7 +104,8 @@ class LoadedModel(nn.Module):
     def forward(self, inputs: Mapping[str, np.ndarray | Tensor]) -> Tensor:
         """Canonical inputs `{column: [rows, ...]}` to f32 `[rows, W]` on the model's device: logits, or numbers in the units
         of the label."""
-        moved = {name: _tensor(column).to(self.device) for name, column in inputs.items()}
+        derived = self.preprocessor.derive(inputs)
+        moved = {name: _tensor(column).to(self.device) for name, column in derived.items()}
         ready = self.preprocessor(moved)
         with calling("model", self.config.model):
             said: Tensor = self.module(ready)
@@ -175,7 +179,9 @@ def save_model(folder: Path, state: Mapping[str, Tensor], config: ModelConfig) -
 
 
 def save_config(folder: Path, config: ModelConfig) -> None:
-    """Write the `config.json` of a model folder."""
+    """Write the `config.json` of a model folder, and first the files that its preprocessing needs."""
+    for name, path in config.files.items():
+        seal.publish(folder / name, path.read_bytes())
     seal.publish(
         folder / CONFIG, json.dumps({"format": FORMAT, **config.document()}, indent=1, allow_nan=False).encode()
     )
@@ -211,7 +217,11 @@ def read_config(folder: Path) -> ModelConfig:
     except (KeyError, TypeError) as error:
         raise StoreError(f"{path}: task, mean or scale are not as Collegium writes them ({error!r})") from error
     inputs = tuple(document.get("inputs", ()))
-    return ModelConfig(space=of, **fields, inputs=inputs, estimator=document.get("estimator"))
+    try:
+        files = files_beside(document["preprocess"], folder)
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"{path}: preprocess is not as Collegium writes it ({error!r})") from error
+    return ModelConfig(space=of, **fields, inputs=inputs, files=files, estimator=document.get("estimator"))
 
 
 SPACE = ("task", "mean", "scale")
@@ -240,7 +250,7 @@ def load_model(
     config = read_config(folder)
     check_trusted(config, trust, folder, vouching)
     try:
-        preprocessor = Preprocessor.from_resolved(config.preprocess)
+        preprocessor = Preprocessor.from_resolved(config.preprocess, folder)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise StoreError(f"{folder / CONFIG}: preprocess is not as Collegium writes it ({error!r})") from error
     if config.estimator is not None:

@@ -6,6 +6,8 @@ Plain tensor operations on whatever device the inputs are on. Knows nothing of n
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +22,8 @@ from ..transfer_set.columns import FEATURES, Column, Kind
 from ..users_code.calls import calling
 from ..users_code.imports import load
 from .categories import CategoryTransform
+from .text import Derived, TextTransform, text_transform
+from .text import of_document as text_of_document
 
 Shape = tuple[int, ...]
 Inputs = Tensor | dict[str, Tensor]
@@ -107,16 +111,57 @@ class ColumnTransform:
         return mean, std
 
 
-Transform = ColumnTransform | CategoryTransform
+@dataclass(frozen=True)
+class DerivedTransform:
+    """An array that was made of text, as it is; float16 of it becomes float32."""
+
+    name: str
+    shape: Shape
+    dtype: torch.dtype
+
+    kind = "derived"
+    wide = False
+
+    @classmethod
+    def of(cls, derived: Derived) -> Self:
+        return cls(derived.name, derived.shape, torch.from_numpy(np.empty(0, derived.dtype)).dtype)
+
+    @property
+    def output_shape(self) -> Shape:
+        return self.shape
+
+    def __call__(self, values: Tensor) -> Tensor:
+        return values.to(torch.float32) if values.is_floating_point() else values
+
+
+@dataclass(frozen=True)
+class RawText:
+    """Text as it is, `str` arrays `[rows]`: for a function, or for an estimator that reads it."""
+
+    name: str
+    shape: Shape = ()
+
+    kind = "text"
+    wide = False
+    output_shape: Shape = ()
+
+    def document(self) -> dict[str, Any]:
+        """JSON for a model folder."""
+        return {"name": self.name, "kind": self.kind, "shape": list(self.shape)}
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values
+
+
+Transform = ColumnTransform | CategoryTransform | DerivedTransform | RawText
 
 
 class Preprocessor:
     """`{column: [rows, *column.shape]}` (arrays, or tensors on any device) to float32 inputs on the same device.
 
     Images become [rows, C, H, W], numbers [rows, F]; what is made of categories stands behind the numeric features, codes
-    of them alone. One column gives a tensor, several a dict by name. A `function` gets `{column: Tensor}` of canonical
-    inputs and gives the network's input itself; float64 of it becomes float32. `input_shape` is that of one row: a tuple,
-    or a dict by name.
+    of them alone; what `derive` makes of text stands by itself. One column gives a tensor, several a dict by name. A `function` gets `{column: Tensor}` of canonical
+    inputs and gives the network's input itself; float64 of it becomes float32. Text that nothing is made of stays as it is.
     """
 
     def __init__(self, config: Preprocess, columns: Sequence[Column]) -> None:
@@ -127,34 +172,66 @@ class Preprocessor:
             raise RecipeError(
                 f"preprocess.normalise: explicit numbers fit one input column, here are {names}; use auto"
             )
-        self._start([_transform(config, column) for column in columns], config.function)
+        text = text_transform(config, [column.name for column in columns if column.kind == "text"])
+        others = [_transform(config, column) for column in columns if column.kind != "text" or text is None]
+        self._start(others, config.function, text)
 
     @classmethod
-    def from_resolved(cls, document: Mapping[str, Any]) -> Self:
-        """What `resolved` gave. Loads the `function` that it names, so look at that first."""
+    def from_resolved(cls, document: Mapping[str, Any], folder: Path) -> Self:
+        """What `resolved` gave, for the model in `folder`. Loads the `function` that it names, so look at that first."""
         transforms = [_of_document(column) for column in document["columns"]]
         made = cls.__new__(cls)
-        made._start(transforms, document["function"])
+        text = text_of_document(document["text"], folder) if "text" in document else None
+        made._start(transforms, document["function"], text)
         return made
 
-    def _start(self, transforms: Sequence[Transform], function: str | None) -> None:
-        self.columns = tuple(transforms)
+    def _start(self, transforms: Sequence[Transform], function: str | None, text: TextTransform | None) -> None:
+        made = [] if text is None else [DerivedTransform.of(each) for each in text.outputs]
+        self.text, self.columns = text, (*transforms, *made)
         self._name = function
         self._function = None if function is None else load(function)
-        self.input_shape: Shape | dict[str, Shape] = self._shape()
 
     def resolved(self) -> dict[str, Any]:
         """JSON for a model folder, numbers filled in."""
-        return {"columns": [column.document() for column in self.columns], "function": self._name}
+        columns = [column.document() for column in self.columns if not isinstance(column, DerivedTransform)]
+        return {"columns": columns, "function": self._name} | (
+            {} if self.text is None else {"text": self.text.document()}
+        )
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """What `resolved` needs beside it, by its name in a model folder."""
+        return {} if self.text is None else self.text.files
+
+    def derive(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Inputs with text columns replaced by what is made of them; where that is there already, or nothing is, as they are."""
+        if self.text is None or all(output.name in inputs for output in self.text.outputs):
+            return inputs
+        if lacking := [name for name in self.text.names if name not in inputs]:
+            raise RecipeError(f"preprocess: no column {lacking[0]!r} among the inputs; there are {', '.join(inputs)}")
+        others = {name: values for name, values in inputs.items() if name not in self.text.names}
+        return others | self.text.derive([inputs[name] for name in self.text.names])
 
     def __call__(self, inputs: Mapping[str, NDArray[Any] | Tensor]) -> Inputs:
         """Raises RecipeError when a column is missing or of another shape."""
+        inputs = self.derive(inputs)
         given = {column.name: _tensor(column, inputs) for column in self.columns}
         if self._function is not None:
             with calling("preprocess.function", self._name or ""):
                 return _as_inputs(self._function(given), self._name)
         made = joined([(column, column(given[column.name])) for column in self.columns])
         return next(iter(made.values())) if len(made) == 1 else made
+
+    @cached_property
+    def input_shape(self) -> Shape | dict[str, Shape]:
+        """Of one row as a network takes it: a tuple, or a dict by name. Raises RecipeError for text, which none does."""
+        raw = [column.name for column in self.columns if isinstance(column, RawText)]
+        if raw and self._function is None:
+            raise RecipeError(
+                f"preprocess: column {raw[0]!r} is text, of which a network takes what is made of it; say `ngrams: {{}}`, "
+                f"`tokenizer: {{path: FOLDER}}` or `encoder: {{path: FOLDER}}`"
+            )
+        return self._shape()
 
     def of_zeros(self, num_rows: int, device: torch.device | str = "cpu") -> Inputs:
         """What the network takes of `num_rows` rows of zeros: in its shapes, its names and its dtypes."""
@@ -166,6 +243,10 @@ class Preprocessor:
         for column in self.columns:
             is_wide = column.wide or column.name in wide
             dtype = DTYPES.get(column.kind, torch.float64 if is_wide else torch.float32)
+            if isinstance(column, RawText):
+                given[column.name] = np.full(num_rows, "", object)
+                continue
+            dtype = column.dtype if isinstance(column, DerivedTransform) else dtype
             given[column.name] = torch.zeros(num_rows, *column.shape, dtype=dtype, device=device)
         return given
 
@@ -226,6 +307,8 @@ def output_name(column: Transform) -> str:
 def _of_document(document: Mapping[str, Any]) -> Transform:
     if document["kind"] == "category":
         return CategoryTransform.of_document(document)
+    if document["kind"] == "text":
+        return RawText(document["name"])
     mean, std, fill = (
         None if (given := document.get(key)) is None else tuple(given) for key in ("mean", "std", "fill")
     )
@@ -238,6 +321,8 @@ def _of_document(document: Mapping[str, Any]) -> Transform:
 def _transform(config: Preprocess, column: Column) -> Transform:
     if column.kind == "category":
         return CategoryTransform.of(column, config.categories)
+    if column.kind == "text":
+        return RawText(column.name)
     resize = config.resize if column.kind == "image" else None
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
@@ -264,6 +349,8 @@ def _tensor(column: Transform, inputs: Mapping[str, NDArray[Any] | Tensor]) -> T
     values = inputs.get(column.name)
     if values is None:
         raise RecipeError(f"preprocess: no column {column.name!r} among the inputs; there are {', '.join(inputs)}")
+    if isinstance(column, RawText):
+        return values
     if isinstance(values, np.ndarray):
         values = torch.from_numpy(values if values.flags.writeable else values.copy())
     if tuple(values.shape[1:]) != column.shape:

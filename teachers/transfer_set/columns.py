@@ -23,14 +23,15 @@ CATEGORIES = "categories"
 MISSING, UNKNOWN, FIRST = 0, 1, 2
 """Codes of a category: no value; a value that no training row has; the first of those that they have."""
 
-Kind = Literal["image", "number", "category"]
+Kind = Literal["image", "number", "category", "text"]
 
 
 @dataclass(frozen=True)
 class Column:
     """One input column: `image` is uint8 [H, W, C], `number` is float32 [F], or float64 where it is `wide`.
 
-    `category` is int32 [K], a code for each of the source's columns `names`. `mean` and `std` are of the training rows
+    `category` is int32 [K], a code for each of the source's columns `names`. `text` is one `str` a row, shape [], which has
+    no fixed width: it is read in order, by who labels and by what derives columns of fixed width from it. `mean` and `std` are of the training rows
     that have a value, per channel (of value / 255) or per feature; `std` of a constant is 1.
     """
 
@@ -53,7 +54,7 @@ class Column:
     def dtype(self) -> np.dtype[Any]:
         if self.kind == "number":
             return np.dtype(np.float64 if self.wide else np.float32)
-        return np.dtype(np.uint8 if self.kind == "image" else np.int32)
+        return np.dtype({"image": np.uint8, "category": np.int32, "text": object}[self.kind])
 
     @property
     def bytes_per_row(self) -> int:
