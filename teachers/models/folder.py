@@ -105,7 +105,7 @@ class LoadedModel(nn.Module):
         """Canonical inputs `{column: [rows, ...]}` to f32 `[rows, W]` on the model's device: logits, or numbers in the units
         of the label."""
         derived = self.preprocessor.derive(inputs)
-        moved = {name: _tensor(column).to(self.device) for name, column in derived.items()}
+        moved = {name: _moved(column, self.device) for name, column in derived.items()}
         ready = self.preprocessor(moved)
         with calling("model", self.config.model):
             said: Tensor = self.module(ready)
@@ -115,6 +115,12 @@ class LoadedModel(nn.Module):
         """Canonical inputs of zeros: what names, shapes and dtypes it takes. For `torch.export` and the like."""
         wide = [plan["name"] for plan in self.config.inputs if plan["wide"]]
         return self.preprocessor.zeros(num_rows, self.device, wide)
+
+
+def _moved(column: np.ndarray | Tensor, device: torch.device) -> np.ndarray | Tensor:
+    """A tensor there; text stays where it is."""
+    is_text = isinstance(column, np.ndarray) and column.dtype.kind in "OU"
+    return column if is_text else _tensor(column).to(device)
 
 
 def _tensor(column: np.ndarray | Tensor) -> Tensor:

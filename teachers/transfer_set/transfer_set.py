@@ -6,6 +6,7 @@ Knows nothing of where the rows came from (`prepare` does), of teachers or of st
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -204,6 +205,18 @@ class TransferSet:
         ]
         if len(pieces) == 1:
             return pieces[0]
+        empty = {column.name: np.empty((0, *column.shape), column.dtype) for column in self.columns}
+        return {name: np.concatenate([empty[name], *(piece[name] for piece in pieces)]) for name in empty}
+
+    def chosen(self, segment: Segment, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """{column: [len(rows), *shape]}, copied, of the rows with these numbers, ascending; no other is read."""
+        starts = [*(part.first_row for part in segment.parts), segment.num_rows]
+        bounds = np.searchsorted(rows, starts).tolist()
+        pieces = [
+            inputs_of(self._part(part), self.columns, rows[begin:end] - part.first_row)
+            for part, (begin, end) in zip(segment.parts, pairwise(bounds), strict=True)
+            if begin < end
+        ]
         empty = {column.name: np.empty((0, *column.shape), column.dtype) for column in self.columns}
         return {name: np.concatenate([empty[name], *(piece[name] for piece in pieces)]) for name in empty}
 
