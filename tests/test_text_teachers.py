@@ -102,7 +102,9 @@ def test_out_of_fold_a_text_is_read_by_who_has_not_learnt_it(tmp_path: Path) -> 
 def test_a_pipeline_from_a_file_reads_text(tmp_path: Path) -> None:
     rows = prepared(tmp_path / "rows")
     train = MergedSplit(rows, "train").chosen(np.arange(90))["text"]
-    own = text_models.calibrated().fit(train, ["de" if "ist" in each else "en" if "the" in each else "fi" for each in train])
+    own = text_models.calibrated().fit(
+        train, ["de" if "ist" in each else "en" if "the" in each else "fi" for each in train]
+    )
     skops.io.dump(own, tmp_path / "own.skops")
     config = teacher_of(kind="sklearn", weights=str(tmp_path / "own.skops"))
     said, _ = asked(loaded(config, rows), rows)

@@ -265,8 +265,11 @@ def _callable(config: CallableTeacher, classes: tuple[str, ...], columns: Sequen
     function, arguments = imports.load(config.function), resolved(config.arguments)
     if not callable(function):
         raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")
-    if "columns" in [*imports.parameters(function)][1:] and "columns" not in arguments:  # the first is its inputs
+    names, asks_for = tuple(config.classes or classes), imports.parameters(function)[1:]  # the first is its inputs
+    if "columns" in asks_for and "columns" not in arguments:
         arguments = {**arguments, "columns": tuple(columns)}  # what the codes of its categories mean
+    if "classes" in asks_for and "classes" not in arguments and imports.is_required(function, "classes"):
+        arguments = {**arguments, "classes": names}
 
     def ask(batch: Batch) -> Scores:
         with calling("function", config.function):
@@ -276,4 +279,4 @@ def _callable(config: CallableTeacher, classes: tuple[str, ...], columns: Sequen
     def forward(batch: Batch) -> Scores:
         return asked_until_answered(ask, batch, config.function, retries=config.retries, pause_s=config.retry_pause_s)
 
-    return LoadedTeacher(tuple(config.classes or classes), config.output, forward)
+    return LoadedTeacher(names, config.output, forward)

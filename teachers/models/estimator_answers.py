@@ -39,9 +39,7 @@ class EstimatorAnswer:
     """Raise TeacherError for an estimator, fitted or not, that gives no such answer."""
 
 
-def answer(
-    estimator: Any, features: NDArray[Any], says: Literal["probabilities", "logits"] = "probabilities"
-) -> Said:
+def answer(estimator: Any, features: NDArray[Any], says: Literal["probabilities", "logits"] = "probabilities") -> Said:
     """What a student that is an estimator says: `probabilities` [rows, classes] in the order of its `classes_`, or the
     values [rows, D] that it was fitted on."""
     return _probabilities(estimator, features) if says == "probabilities" else _values(estimator, features)
