@@ -22,6 +22,7 @@ from ..tasks.labels import has_label, usable
 from ..tasks.space import Space
 from .arrow_columns import label_values
 from .columns import Column, inputs_of
+from .derived import DerivedColumns, Derives
 
 if TYPE_CHECKING:
     from ..rows.rows import Rows
@@ -76,6 +77,8 @@ class TransferSet:
     """How each column is made of the source's: `InputPlan.document()`, what later rows are read by."""
     places: tuple[int, ...] | None = None
     """Of `of_classes`: where each prepared name stands among `classes`, -1: nowhere. None: as it was prepared."""
+    derived: DerivedColumns | None = None
+    """Of `deriving`: what stands in place of text columns."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -146,6 +149,14 @@ class TransferSet:
         mine = replace(self, space=self.space.of_names(names), places=places)
         num_labelled = sum(int(mine.labelled(segment).sum()) for segment in self.of("train"))
         return replace(mine, num_labelled=num_labelled)
+
+    def deriving(self, text: Derives | None) -> Self:
+        """The same rows with what `text` makes of text columns in place of these; None: as they are."""
+        return self if text is None else replace(self, derived=DerivedColumns(replace(self, derived=None), text))
+
+    def beside(self, name: str) -> Path:
+        """A folder of the OUT that this one lies in."""
+        return self.folder.parent.parent / name
 
     def judged_on(self) -> str:
         """Digest of all that figures of two students must share to be compared: rows and labels that are not trained on."""
