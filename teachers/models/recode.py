@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import TeacherError
 from ..transfer_set.columns import FIRST, MISSING, UNKNOWN, Column
 from .categories import CategoryTransform
-from .preprocess import Transform
+from .transforms import Transform
 
 Batch = Mapping[str, NDArray[Any]]
 

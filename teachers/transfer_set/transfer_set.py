@@ -23,6 +23,7 @@ from ..tasks.labels import has_label, usable
 from ..tasks.space import Space
 from .arrow_columns import label_values
 from .columns import Column, inputs_of
+from .derived import DerivedColumns, Derives
 
 if TYPE_CHECKING:
     from ..rows.rows import Rows
@@ -78,6 +79,8 @@ class TransferSet:
     """How each column is made of the source's: `InputPlan.document()`, what later rows are read by."""
     places: tuple[int, ...] | None = None
     """Of `of_classes`: where each prepared name stands among `classes`, -1: nowhere. None: as it was prepared."""
+    derived: DerivedColumns | None = None
+    """Of `deriving`: what stands in place of text columns."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -114,7 +117,7 @@ class TransferSet:
 
     def manifest(self) -> bytes:
         """What `open` reads back."""
-        document = {name: value for name, value in vars(self).items() if name not in ("folder", "places")}
+        document = {name: value for name, value in vars(self).items() if name not in ("folder", "places", "derived")}
         document |= {name: [asdict(item) for item in document[name]] for name in ("columns", "segments")}
         document["space"] = self.space.document()
         written = FORMAT_OF_TEXT if any(column.kind == "text" for column in self.columns) else FORMAT
@@ -150,6 +153,14 @@ class TransferSet:
         mine = replace(self, space=self.space.of_names(names), places=places)
         num_labelled = sum(int(mine.labelled(segment).sum()) for segment in self.of("train"))
         return replace(mine, num_labelled=num_labelled)
+
+    def deriving(self, text: Derives | None) -> Self:
+        """The same rows with what `text` makes of text columns in place of these; None: as they are."""
+        return self if text is None else replace(self, derived=DerivedColumns(replace(self, derived=None), text))
+
+    def beside(self, name: str) -> Path:
+        """A folder of the OUT that this one lies in."""
+        return self.folder.parent.parent / name
 
     def judged_on(self) -> str:
         """Digest of all that figures of two students must share to be compared: rows and labels that are not trained on."""
@@ -194,19 +205,24 @@ class TransferSet:
         return self._rows(segment, "id")
 
     def inputs(self, segment: Segment, first_row: int = 0, num_rows: int | None = None) -> dict[str, NDArray[Any]]:
-        """{column: [rows, *shape]}; read-only and mapped where the rows lie in one part, but for text."""
+        """{column: [rows, *shape]}; read-only and mapped where the rows lie in one part, but for text. Derived columns stand in
+        place of the text that they are made of."""
         stop = segment.num_rows if num_rows is None else first_row + num_rows
         if not 0 <= first_row <= stop <= segment.num_rows:
             raise IndexError(f"rows {first_row} to {stop} of {segment.name}, which has {segment.num_rows}")
+        columns = [
+            column for column in self.columns if self.derived is None or column.name not in self.derived.text.names
+        ]
         pieces = [
-            inputs_of(self._part(part)[max(first_row - part.first_row, 0) : stop - part.first_row], self.columns)
+            inputs_of(self._part(part)[max(first_row - part.first_row, 0) : stop - part.first_row], columns)
             for part in segment.parts
             if part.first_row < stop and part.first_row + part.num_rows > first_row
         ]
-        if len(pieces) == 1:
-            return pieces[0]
-        empty = {column.name: np.empty((0, *column.shape), column.dtype) for column in self.columns}
-        return {name: np.concatenate([empty[name], *(piece[name] for piece in pieces)]) for name in empty}
+        found = pieces[0] if len(pieces) == 1 else {}
+        if len(pieces) != 1:
+            empty = {column.name: np.empty((0, *column.shape), column.dtype) for column in columns}
+            found = {name: np.concatenate([empty[name], *(piece[name] for piece in pieces)]) for name in empty}
+        return found if self.derived is None else found | self.derived.inputs(segment, first_row, stop - first_row)
 
     def chosen(self, segment: Segment, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """{column: [len(rows), *shape]}, copied, of the rows with these numbers, ascending; no other is read."""
@@ -221,12 +237,13 @@ class TransferSet:
         return {name: np.concatenate([empty[name], *(piece[name] for piece in pieces)]) for name in empty}
 
     def input_rows(self, segment: Segment) -> "dict[str, Rows]":
-        """The parts of every column of a fixed width as the reader takes them, mapped; text has none."""
+        """The parts of every column of a fixed width as the reader takes them, mapped; text has none, derived columns have."""
         from ..rows.rows import Rows  # imports torch, which preparing does without
 
         columns = [column for column in self.columns if column.kind != "text"]
         parts = [inputs_of(self._part(part), columns) for part in segment.parts]
-        return {column.name: Rows([part[column.name] for part in parts]) for column in columns}
+        found = {column.name: Rows([part[column.name] for part in parts]) for column in columns}
+        return found if self.derived is None else found | self.derived.rows(segment)
 
     def _part(self, part: Part) -> pa.RecordBatch:
         batch = _open(local(self.folder, part.path)).get_batch(0)
