@@ -4,6 +4,7 @@ import gettext
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def messages(letters: int = 12, at_least: int = 200, at_most: int = 500) -> pa.T
     Texts have so many `letters` or more and are of one language only; languages have `at_least` so many of them, and of
     those that have more than `at_most` some stay, chosen by the message. Raises EnvironmentUnfit without the extra `languages`.
     """
-    found = {(language, text): message for language, text, message in _translated() if _letters(text) >= letters}
+    found = {(language, text): message for language, text, message in _found() if _letters(text) >= letters}
     languages_of = Counter(text for _, text in found)
     chosen: dict[str, list[tuple[int, str, str]]] = {}
     for (language, text), message in found.items():
@@ -41,6 +42,11 @@ def messages(letters: int = 12, at_least: int = 200, at_most: int = 500) -> pa.T
         for _, text, message in sorted(texts)[:at_most]
     ]
     return pa.table(dict(zip(("text", "language", "message"), map(list, zip(*rows, strict=True)), strict=True)))
+
+
+@cache
+def _found() -> tuple[tuple[str, str, str], ...]:
+    return tuple(dict.fromkeys(_translated()))
 
 
 def _translated() -> Iterator[tuple[str, str, str]]:
@@ -70,6 +76,7 @@ def _folder(package: str, folder: str) -> Path:
         ) from None
 
 
+@cache
 def _plain(text: str) -> str:
     return " ".join(MARKS.sub(" ", text).split())
 
