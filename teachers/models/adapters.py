@@ -35,7 +35,8 @@ from .asking import asked_until_answered, with_unknown
 from .estimator_answers import ESTIMATOR_ANSWERS
 from .estimator_columns import check_takes_nan
 from .folded import Batch, FoldedTeacher, Scores
-from .folder import LoadedModel, ModelConfig, load_model, network_for, read_config
+from .folder import LoadedModel, ModelConfig, load_model, read_config
+from .modules import network_for
 from .preprocess import Preprocessor
 from .recode import Recoding
 from .state import load_state
