@@ -9,6 +9,7 @@ import pyarrow.csv
 
 from ..errors import EnvironmentUnfit
 
+CLINC = ("train", "val", "test")
 TRAITS = {"even": (0, 2, 4, 6, 8), "prime": (2, 3, 5, 7), "closed_loop": (0, 6, 8, 9), "above_four": (5, 6, 7, 8, 9)}
 
 
@@ -25,6 +26,16 @@ def diamonds() -> pa.Table:
             "the table of diamonds comes with plotnine, which is not installed; pip install 'collegium[examples]'"
         ) from None
     return pa.csv.read_csv(path)
+
+
+def clinc150(path: str) -> pa.Table:
+    """22,500 requests to an assistant, in English, and the `intent` of each, one of 150; those out of scope are left out.
+
+    `path`: `data_full.json` of CLINC150 (Larson et al., 2019; CC BY 3.0), {part: [[text, intent], ...]}.
+    """
+    parts = json.loads(Path(path).read_bytes())
+    text, intent = zip(*(row for part in CLINC for row in parts[part]), strict=True)
+    return pa.table({"text": text, "intent": intent})
 
 
 def digit_traits() -> pa.Table:
