@@ -1,5 +1,6 @@
 """Tables that the shipped recipes learn from, out of packages or files that hold them: `kind: import` names these functions."""
 
+import json
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 

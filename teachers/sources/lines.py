@@ -100,13 +100,18 @@ def read_csv(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batch]
 
 
 def _blocks(opened: Any, watched: Watched) -> Iterator[pa.RecordBatch]:
-    """Closes the file. Raises DataError for a value that no block holds, where an open quote is why."""
+    """Closes the file. Raises DataError for a value that no block holds, and says where an open quote is why."""
     try:
         yield from opened
     except pa.ArrowInvalid as error:
-        if watched.opened_in and "straddling" in str(error):
+        if "straddling" not in str(error):
+            raise
+        if watched.opened_in:
             raise watched.told(f"and not closed in the {BLOCK >> 20} MiB behind it") from error
-        raise
+        raise DataError(
+            f"{watched.title}: a row has more than {BLOCK >> 20} MiB, which a CSV may not have; write such text as JSON lines or "
+            f"Parquet"
+        ) from error
     finally:
         watched.close()
 
