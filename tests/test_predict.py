@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -479,23 +478,6 @@ def test_the_columns_of_an_example_have_the_dtypes_of_the_rows_that_predict_read
     assert (features.dtype, features.shape) == (torch.float64, (3, 2))
     (image,) = students.load(pictures / "model").example().values()
     assert (image.dtype, image.shape) == (torch.uint8, (2, 9, 7, 3))
-
-
-def test_the_six_lines_for_onnx_in_the_guide_say_what_the_model_says(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("onnxruntime", "onnxscript"):
-        pytest.importorskip(name, reason=f"{name} is not installed, the lines of docs/guides/export.md were not run")
-    guide = (Path(__file__).parents[1] / "docs/guides/export.md").read_text()
-    (block,) = (block for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "onnxruntime" in block)
-    assert len([line for line in block.splitlines() if line and not line.startswith("import")]) == 6
-    monkeypatch.chdir(tmp_path)
-    images = np.load(pictures / "rows.npz")["image"]
-    told = block.replace("out/digits/models/small-<key>", str(pictures / "model"))
-    known: dict[str, Any] = {"images": images}
-    exec(told, known)
-    expected = students.load(pictures / "model")({"image": images})
-    np.testing.assert_allclose(known["logits"], expected.numpy(), atol=1e-5)
 
 
 def deliver(out: Path, model: Path, key: str, *, recipe: str = "digits", name: str = "small") -> Path:
