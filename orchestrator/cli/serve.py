@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,6 +10,9 @@ from teachers.errors import EnvironmentUnfit
 
 from .interrupts import Interrupted
 from .out import Out, brought
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 LOOPBACK = "127.0.0.1"
 BACKLOG = 128
@@ -56,7 +60,7 @@ def _listening(host: str, port: int) -> socket.socket:
         raise EnvironmentUnfit(f"{host}:{port}: {error.strerror}; choose another with --port") from None
 
 
-def _run(served: object, host: str, listener: socket.socket) -> None:
+def _run(served: "ASGIApp", host: str, listener: socket.socket) -> None:
     import uvicorn
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 

@@ -95,6 +95,7 @@ def read_golden(folder: Path, model: LoadedModel) -> Golden | None:
 def compared(said: NDArray[np.float32], golden: Golden, space: Space) -> Agreement:
     """How `said` of the golden rows, f32 [rows, W], agrees with the model."""
     found, expected = torch.from_numpy(np.array(said)), torch.from_numpy(np.array(golden.said))
+    same: torch.Tensor | None = None
     match space.answer:
         case "class_axis":
             same = found.argmax(-1) == expected.argmax(-1)
@@ -103,7 +104,6 @@ def compared(said: NDArray[np.float32], golden: Golden, space: Space) -> Agreeme
             same = ((found > 0) == (expected > 0)).all(-1)
             difference = found.sigmoid() - expected.sigmoid()
         case "values":
-            same = None
             difference = (found - expected) / torch.tensor(space.scale or 1.0)
     share = None if same is None else float(same.double().mean())
     return Agreement(len(found), float(difference.abs().nan_to_num(torch.inf).max()), share)

@@ -3,12 +3,13 @@
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from teachers.errors import RecipeError
 from teachers.models.folder import ModelConfig
 from teachers.preparing.canonical import decode
 from teachers.preparing.categories import with_codes
@@ -26,8 +27,9 @@ def of_records(config: ModelConfig, records: Sequence[Any]) -> Rows:
     something else in it.
     """
     bad: dict[int, str] = {}
-    images = {name for plan in plans_of(config) if plan.kind == "image" for name in plan.sources}
-    good: list[Mapping[str, Any]] = []
+    plans = plans_of(config)
+    images = {name for plan in plans if plan.kind == "image" for name in plan.sources}
+    good: list[dict[str, Any]] = []
     places: list[int] = []
     for place, record in enumerate(records):
         try:
@@ -39,7 +41,10 @@ def of_records(config: ModelConfig, records: Sequence[Any]) -> Rows:
     if not good:
         return Rows(ids, bad, {})
     names = list(dict.fromkeys(name for record in good for name in record))
-    plans = plans_of(config)
+    for plan in plans:
+        lacking = [name for name in plan.sources if name not in names]
+        if lacking and plan.name not in names:
+            raise RecipeError(f"no row has {lacking[0]!r}, which the model takes; give null where there is no value")
     sources = columns_for(plans, names, (), "the request")
     used = list(dict.fromkeys(name for columns in sources for name in columns))
     batch = pa.record_batch({name: column_of(good, name) for name in used})
@@ -51,7 +56,7 @@ def of_records(config: ModelConfig, records: Sequence[Any]) -> Rows:
     return Rows(ids, bad, with_codes({name: array[usable] for name, array in inputs.items()}, values))
 
 
-def _plain(record: Any, images: set[str]) -> Mapping[str, Any]:
+def _plain(record: Any, images: set[str]) -> dict[str, Any]:
     """Raises ValueError for what is no row."""
     if not isinstance(record, dict):
         raise ValueError(f"a JSON {type(record).__name__}, not an object")
@@ -59,8 +64,12 @@ def _plain(record: Any, images: set[str]) -> Mapping[str, Any]:
         json.dumps(record, ensure_ascii=False).encode()
     except UnicodeError:
         raise ValueError("not text: half a character (a lone surrogate)") from None
+    return record | {name: _image(name, record[name]) for name in images if record.get(name) is not None}
+
+
+def _image(name: str, value: Any) -> Any:
+    """The bytes of a file, or pixels as they are."""
     try:
-        encoded = {name: record[name] for name in images if isinstance(record.get(name), str)}
-        return record | {name: base64.b64decode(text, validate=True) for name, text in encoded.items()}
-    except binascii.Error as error:
-        raise ValueError(f"an image is its file in base64, or nested lists of pixels ({error})") from None
+        return value if isinstance(value, list) else base64.b64decode(value, validate=True)
+    except (TypeError, binascii.Error):
+        raise ValueError(f"{name} is neither an image file in base64 nor nested lists of pixels") from None

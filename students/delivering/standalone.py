@@ -41,7 +41,7 @@ def standalone(config: ModelConfig, name: str, thresholds: Sequence[float] | Non
             f"it reads tables, or images, and the model takes {' and '.join(plan.name for plan in plans)}"
         )
     values = {column["name"]: column.get("values", ()) for column in config.preprocess["columns"]}
-    columns = {
+    columns: dict[str, dict[str, Any]] = {
         plan.name: {
             "dtype": plan.column.dtype.name,
             "shape": plan.shape,
