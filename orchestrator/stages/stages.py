@@ -27,12 +27,17 @@ from .locks import folder_lock
 from .reasons import difference
 from .repair import move_damaged_parts
 
-Kind = Literal["prepare", "train_teacher", "label", "judge", "distill", "evaluate", "export"]
+Kind = Literal["prepare", "derive", "train_teacher", "label", "judge", "distill", "evaluate", "export"]
 FORMAT = 2
+<<<<<<< HEAD
 VERSIONS: dict[Kind, int] = {"prepare": 8, "train_teacher": 5, "label": 4, "judge": 4, "distill": 6, "evaluate": 6, "export": 6}  # fmt: skip
+=======
+VERSIONS: dict[Kind, int] = {"prepare": 8, "derive": 1, "train_teacher": 5, "label": 4, "judge": 4, "distill": 6, "evaluate": 6, "export": 5}  # fmt: skip
+>>>>>>> derive
 """Of the code of a stage: raised when the same inputs would give another output."""
 FOLDERS: dict[Kind, str] = {
     "prepare": "prepared",
+    "derive": "derived",
     "train_teacher": "teachers",
     "label": "soft_targets",
     "judge": "judgements",

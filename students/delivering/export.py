@@ -56,6 +56,7 @@ def export_student(
     payloads = {
         config.weights: local(run, config.weights).read_bytes(),
         CONFIG: local(run, CONFIG).read_bytes(),
+        **{name: local(run, name).read_bytes() for name in config.files},
     }
     model = load_model(run, trust=trust)
     payloads[GOLDEN] = bytes(golden_rows(model, transfer_set))
@@ -68,6 +69,7 @@ def export_student(
         "recipe.yaml": recipe_yaml.encode(),
     }
     for file, payload in payloads.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
         is_there = not publish(folder / file, payload)
         if is_there and file != GOLDEN and (folder / file).read_bytes() != payload:  # other CPUs round otherwise
             raise StoreError(f"{folder / file} is there and says something else; move it away and export again")

@@ -60,7 +60,7 @@ def golden_rows(model: LoadedModel, transfer_set: Path) -> bytes | memoryview:
     """The first rows of the test split, in the order of their keys, as an Arrow file."""
     data = TransferSet.open(transfer_set)
     segment = next(segment for segment in data.of("test") if segment.num_rows)
-    room = MOST_BYTES // max(1, sum(column.bytes_per_row for column in data.columns))
+    room = MOST_BYTES // max(1, sum(values.nbytes for values in model.example(1).values()))
     rows = min(segment.num_rows, max(LEAST_ROWS, min(MOST_ROWS, room)))
     golden = asked(model, model.preprocessor.derive(data.inputs(segment, 0, rows)))
     columns = {INPUT + name: _column(values) for name, values in golden.inputs.items()}

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from teachers.errors import RecipeError
+from teachers.models.estimator_columns import check_no_ids
 from teachers.models.estimator_module import About, EstimatorModule
 from teachers.models.estimators import made, side_by_side, use_cpus
 from teachers.models.folder import ModelConfig, save_config
@@ -44,6 +45,8 @@ def fit_estimator(run: Run, session: Session) -> RunResult:
     assert how is not None
     transfer_set = TransferSet.open(run.transfer_set)
     preprocessor = Preprocessor(run.preprocess, transfer_set.columns)
+    check_no_ids(preprocessor)
+    transfer_set = transfer_set.deriving(preprocessor.text)
     learnt = taught(run, transfer_set, how.probability_floor)
     features = features_of(transfer_set, preprocessor, learnt.rows)
     estimator, columns = fitted(run, how, learnt, features, gpus=float(session.device.type == "cuda"))
@@ -59,7 +62,8 @@ def fit_estimator(run: Run, session: Session) -> RunResult:
         save_config(folder, config)
 
     _report(run, session, found or {})
-    publish_result(run, save, file, RunResult(run.name, run.folder, run.seed, 1, 1, found))
+    result = RunResult(run.name, run.folder, run.seed, 1, 1, found)
+    publish_result(run, save, file, result, preprocessor.files)
     sealed = read_result(run)
     assert sealed is not None
     return sealed

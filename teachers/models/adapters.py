@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..config.preprocess import Preprocess
 from ..config.task import AnswerName
 from ..config.teacher import (
     CallableTeacher,
@@ -34,10 +35,11 @@ from .asking import asked_until_answered
 from .estimator_answers import ESTIMATOR_ANSWERS
 from .estimator_columns import check_takes_nan
 from .folded import Batch, FoldedTeacher, Scores
-from .folder import LoadedModel, ModelConfig, build_module, load_model, read_config
+from .folder import LoadedModel, ModelConfig, load_model, network_for, read_config
 from .preprocess import Preprocessor
 from .recode import Recoding
 from .state import load_state
+from .text import TextTransform
 from .weights import weights_of
 
 
@@ -51,6 +53,8 @@ class Teacher(Protocol):
     def answer(self) -> AnswerName: ...
     @property
     def output(self) -> OutputKind: ...
+    @property
+    def text(self) -> TextTransform | None: ...
     def __call__(self, batch: Batch) -> Scores:
         """Canonical inputs `{column: [rows, ...]}` to finite scores `[rows, len(classes)]`."""
 
@@ -63,6 +67,8 @@ class LoadedTeacher:
     output: OutputKind
     forward: Callable[[Batch], Scores]
     answer: AnswerName = "class_axis"
+    text: TextTransform | None = None
+    """What it makes of text: rows may come with that made before."""
 
     def __call__(self, batch: Batch) -> Scores:
         return self.forward(batch)
@@ -91,7 +97,7 @@ def load_teacher(
     parts = [load(trained / PARTS / name) for name in folds.parts]
     first = parts[0].classes
     asked = [_in_order(part, first) for part in parts]
-    return FoldedTeacher(first, parts[0].output, folds, trained, asked, space.answer)
+    return FoldedTeacher(first, parts[0].output, folds, trained, asked, space.answer, parts[0].text)
 
 
 def _load(
@@ -145,7 +151,10 @@ def teacher_classes(config: TeacherConfig, space: Space, trained: Path | None) -
 def absolute(config: TeacherConfig) -> TeacherConfig:
     """The same teacher for a process with another working directory."""
     given = {name: getattr(config, name, None) for name in ("weights", "path")}
-    return config.model_copy(update={name: str(Path(path).resolve()) for name, path in given.items() if path})
+    update: dict[str, Any] = {name: str(Path(path).resolve()) for name, path in given.items() if path}
+    if isinstance(preprocess := getattr(config, "preprocess", None), Preprocess):
+        update["preprocess"] = preprocess.absolute()
+    return config.model_copy(update=update)
 
 
 def to_logits(
@@ -220,15 +229,14 @@ def _module(
         return _network(load_model(trained, trust=[*trust, *named], device=device), config.output)
     names = tuple(config.classes or space.names)
     preprocessor = Preprocessor(config.preprocess, columns)
-    shapes: dict[str, Any] = {"input_shape": preprocessor.input_shape, "num_codes": preprocessor.num_codes}
-    module = build_module(config.model, config.arguments, num_classes=len(names), **shapes)
+    module = network_for(preprocessor, config.model, config.arguments, num_classes=len(names))
     load_state(module, weights_of(config), str(config.weights), TeacherError)
     about = ModelConfig(config.model, config.arguments, Space(space.task, names), preprocessor.resolved())
     return _network(LoadedModel(module.to(device), about, preprocessor), config.output)
 
 
 def _network(model: LoadedModel, output: OutputKind) -> LoadedTeacher:
-    return LoadedTeacher(model.config.classes, output, model)
+    return LoadedTeacher(model.config.classes, output, model, text=model.preprocessor.text)
 
 
 def _checkpoint(model: LoadedModel, columns: Sequence[Column]) -> LoadedTeacher:
@@ -251,7 +259,7 @@ def _sklearn(config: SklearnTeacher, columns: Sequence[Column], space: Space, tr
         with calling("model" if trained is not None else "weights", str(config.model or config.weights)):
             return ESTIMATOR_ANSWERS[space.answer].ask(estimator, features)
 
-    return LoadedTeacher(names, config.output, forward)
+    return LoadedTeacher(names, config.output, forward, text=preprocessor.text)
 
 
 def _names_of(estimator: Any, config: SklearnTeacher, space: Space) -> tuple[str, ...]:

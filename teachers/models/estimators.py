@@ -27,7 +27,7 @@ from ..transfer_set.transfer_set import TransferSet
 from ..users_code import imports
 from ..users_code.calls import calling
 from .estimator_answers import ESTIMATOR_ANSWERS, check_fitted
-from .estimator_columns import categories_told, check_takes_nan
+from .estimator_columns import categories_told, check_no_ids, check_takes_nan
 from .formats import SKOPS, StopEarly, format_of, kept, load_file
 from .preprocess import Inputs, Preprocessor
 
@@ -197,6 +197,7 @@ def class_names(found: Sequence[Any], given: Sequence[str] | None, classes: Sequ
 
 def flat(preprocessor: Preprocessor, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """What an estimator takes: f32 `[rows, features]`, the columns side by side."""
+    check_no_ids(preprocessor)
     return side_by_side(preprocessor(inputs))
 
 
@@ -244,6 +245,7 @@ def use_cpus(estimator: Any, arguments: Mapping[str, Any], cpus: float) -> None:
 def labelled_rows(config: SklearnTeacher, transfer_set: TransferSet) -> Learnt:
     """The training rows whose label may be used, in the order of their keys."""
     preprocessor = Preprocessor(config.preprocess, transfer_set.columns)
+    transfer_set = transfer_set.deriving(preprocessor.text)
     train = MergedSplit(transfer_set, "train")
     labelled = train.labelled()
     if not labelled.any():

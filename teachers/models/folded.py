@@ -17,6 +17,7 @@ from ..config.task import AnswerName
 from ..config.teacher import OutputKind
 from ..transfer_set.folds import NOT_LEARNT, Folds
 from ..transfer_set.transfer_set import Segment, TransferSet
+from .text import TextTransform
 
 Scores = np.ndarray | Tensor
 Batch = Mapping[str, np.ndarray]
@@ -34,6 +35,7 @@ class FoldedTeacher:
     parts: Sequence[Part]
     """By fold; then the whole, where there is one."""
     answer: AnswerName = "class_axis"
+    text: TextTransform | None = None
 
     def __call__(self, batch: Batch) -> Scores:
         if self.folds.refit:

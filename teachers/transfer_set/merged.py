@@ -48,6 +48,10 @@ class MergedSplit:
         """Whose label may be used, bool [num_rows]."""
         return self._ordered([self.transfer_set.labelled(segment) for segment in self.segments])
 
+    def texts(self, name: str) -> NDArray[Any]:
+        """A text column, `str` [num_rows]."""
+        return self._ordered([self.transfer_set.inputs(segment)[name] for segment in self.segments])
+
     def _ordered(self, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
         return parts[0] if self._order is None else np.concatenate(parts)[self._order]
 
