@@ -33,6 +33,7 @@ from .task_runs import prepared as of_task
 from .task_runs import table as task_table
 from .test_mixed_tables import INPUTS, config, mixed
 from .test_predict import model_of, photos, said
+from .text_files import WORDS, write_tokenizer
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: no graph can be run")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed: no graph can be made")
@@ -382,3 +383,58 @@ def test_the_command_writes_over_an_earlier_export_and_over_nothing_else(digits_
         export_elsewhere(digits_model, out, ["onnx"], name="m")
     for wrong in (["--onnx", "-o", "a=1"], ["--rows", str(out)]):
         assert run(*wrong).exit_code == 2
+
+
+TEXTS = [
+    "Please book a table for two",
+    "",
+    "what IS the weather in Rome?",
+    "naïve café Ünder 北京 天気 ひらがな e\u0301",
+    "x" * 300,
+    "a\0b",
+]
+MADE_OF_TEXT: dict[str, dict[str, Any]] = {
+    "tokens": {"tokenizer": {"max_length": 9}},
+    "pairs": {"tokenizer": {"max_length": 12}},
+    "ngrams": {"ngrams": {"max_length": 40, "buckets": 500}},
+    "ngrams of two": {
+        "ngrams": {"max_length": 60, "buckets": 97, "words": [1, 3], "characters": [1, 2], "lowercase": False}
+    },
+}
+
+
+@pytest.mark.parametrize("name", MADE_OF_TEXT)
+@pytest.mark.parametrize("network", ["bag", "tiny_transformer"])
+def test_text_gets_the_answers_of_predict(name: str, network: str, tmp_path: Path) -> None:
+    of_two = name in ("pairs", "ngrams of two")
+    if network == "tiny_transformer" and not of_two:
+        pytest.skip("one of each network is enough")
+    random = np.random.default_rng(0)
+    words = [" ".join(random.choice(WORDS[4:], 6)) for _ in range(60)] + TEXTS
+    rows = pa.table({"text": words, "other": words[::-1], "y": random.integers(0, 2, len(words))})
+    inputs: list[Any] = [
+        {"column": "text", "as": "text"},
+        {"column": "other", "as": "text", "missing": "allow", "nulls": ["?"]},
+    ]
+    source = jsonl(rows, tmp_path / "rows.jsonl")
+    prepared = prepare(config(source, inputs[: 1 + of_two]), tmp_path / "prepared")
+    made = MADE_OF_TEXT[name]
+    if "tokenizer" in made:
+        made = {"tokenizer": made["tokenizer"] | {"path": str(write_tokenizer(tmp_path / "tokenizer"))}}
+    arguments = {"dim": 8} if network == "bag" else {"dim": 8, "layers": 1, "heads": 2}
+    preprocess = Preprocess.model_validate(made)
+    model = model_of(
+        prepared, tmp_path / "model", preprocess, network=f"students.models:{network}", arguments=arguments
+    )
+    written(model, source, tmp_path / "out")
+    agrees(tmp_path / "out", model, source)
+    agrees(tmp_path / "out", model, csv(rows.slice(0, 60), tmp_path / "rows.csv"))
+    bad = [
+        {"text": "a", "other": None},
+        {"text": None, "other": "b"},
+        {"text": "\ud800", "other": "?"},
+        {"text": "", "other": ""},
+    ]
+    (tmp_path / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bad))
+    found = agrees(tmp_path / "out", model, tmp_path / "bad.jsonl")
+    assert [row["class"] is None for row in found] == [False, True, True, False]

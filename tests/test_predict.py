@@ -32,7 +32,7 @@ from students.measuring.labelled import Labelled, ask
 from teachers.config.preprocess import Preprocess
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import RecipeError, StoreError
-from teachers.models.folder import ModelConfig, build_module, load_model, save_model
+from teachers.models.folder import ModelConfig, load_model, network_for, save_model
 from teachers.models.preprocess import Preprocessor
 from teachers.preparing.prepare import prepare
 from teachers.storage.seal import write_seal
@@ -43,13 +43,18 @@ ROWS = 60
 CLASSES = ["no", "yes", "perhaps"]
 
 
-def model_of(prepared: TransferSet, folder: Path, preprocess: Preprocess | None = None) -> Path:
+def model_of(
+    prepared: TransferSet,
+    folder: Path,
+    preprocess: Preprocess | None = None,
+    network: str = "teachers.zoo:mlp",
+    arguments: Mapping[str, Any] | None = None,
+) -> Path:
     """An untrained network for these rows, as training leaves one."""
     torch.manual_seed(0)
-    ready = Preprocessor(preprocess or Preprocess(), prepared.columns)
-    model, arguments = "teachers.zoo:mlp", {"hidden": 8}
-    module = build_module(model, arguments, num_classes=len(prepared.classes), input_shape=ready.input_shape)
-    config = ModelConfig(model, arguments, prepared.space, ready.resolved(), prepared.made_of)
+    ready, given = Preprocessor(preprocess or Preprocess(), prepared.columns), dict(arguments or {"hidden": 8})
+    module = network_for(ready, network, given, num_classes=len(prepared.classes))
+    config = ModelConfig(network, given, prepared.space, ready.resolved(), prepared.made_of, files=ready.files)
     save_model(folder, module.state_dict(), config)
     return folder
 
