@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from teachers.config.task import AnswerName
 from teachers.errors import RecipeError
-from teachers.models.folder import make_module
+from teachers.models.modules import make_module
 from teachers.models.static import token_table
 from teachers.models.text import TextTransform
 from teachers.zoo import linear, mlp

@@ -32,7 +32,8 @@ from students.measuring.labelled import Labelled, ask
 from teachers.config.preprocess import Preprocess
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import RecipeError, StoreError
-from teachers.models.folder import ModelConfig, load_model, network_for, save_model
+from teachers.models.folder import ModelConfig, load_model, save_model
+from teachers.models.modules import network_for
 from teachers.models.preprocess import Preprocessor
 from teachers.preparing.prepare import prepare
 from teachers.storage.seal import write_seal

@@ -136,7 +136,9 @@ def model_card(name: str, config: ModelConfig, figures: Mapping[str, Any], recip
     front = yaml.safe_dump(front_matter(name, figures, recipe), sort_keys=False, allow_unicode=True)
     learner, _, _ = name.partition(".")
     student = recipe["students"].get(learner) or recipe["cohorts"][learner]
+    read = config.preprocess.get("text", {}).get("names", [])
     inputs = [dict(column) for column in config.preprocess.get("columns", [])]
+    inputs += [{"name": name, "kind": "text", "shape": []} for name in read]
     return template.render(
         name=name,
         judged=[*FIGURES[recipe["task"]], *BESIDE[recipe["task"]]] if figures.get("judged", True) else (),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from teachers.config.task import AnswerName
 from teachers.errors import RecipeError
-from teachers.models.folder import network_for, not_passed
+from teachers.models.modules import network_for, not_passed
 from teachers.models.preprocess import Preprocessor
 from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import calling

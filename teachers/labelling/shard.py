@@ -102,7 +102,7 @@ class Questioner:
     def ask(
         self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray, fold: np.ndarray | None = None
     ) -> np.ndarray:
-        """Logits f32 `[rows, C]`. Raises TeacherError for scores of another shape or kind, or not finite.
+        """Logits f32 `[rows, C]`, NaN of what it knows nothing of. Raises TeacherError for what no teacher may say.
 
         `fold`: i16 `[rows]`, of a teacher in folds, for rows that its parts have learnt.
         """

@@ -31,11 +31,12 @@ from ..transfer_set.folds import PARTS, Folds
 from ..users_code import imports
 from ..users_code.calls import calling
 from . import estimators
-from .asking import asked_until_answered
+from .asking import asked_until_answered, with_unknown
 from .estimator_answers import ESTIMATOR_ANSWERS
 from .estimator_columns import check_takes_nan
 from .folded import Batch, FoldedTeacher, Scores
-from .folder import LoadedModel, ModelConfig, load_model, network_for, read_config
+from .folder import LoadedModel, ModelConfig, load_model, read_config
+from .modules import network_for
 from .preprocess import Preprocessor
 from .recode import Recoding
 from .state import load_state
@@ -55,8 +56,11 @@ class Teacher(Protocol):
     def output(self) -> OutputKind: ...
     @property
     def text(self) -> TextTransform | None: ...
+    @property
+    def may_not_know(self) -> bool: ...
     def __call__(self, batch: Batch) -> Scores:
-        """Canonical inputs `{column: [rows, ...]}` to finite scores `[rows, len(classes)]`."""
+        """Canonical inputs `{column: [rows, ...]}` to scores `[rows, len(classes)]`: finite, and NaN of what it knows nothing
+        of, where it `may_not_know`."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class LoadedTeacher:
     output: OutputKind
     forward: Callable[[Batch], Scores]
     answer: AnswerName = "class_axis"
+    may_not_know: bool = True
+    """False of networks and estimators, which answer about every row: NaN is a mistake of theirs."""
     text: TextTransform | None = None
     """What it makes of text: rows may come with that made before."""
 
@@ -97,7 +103,7 @@ def load_teacher(
     parts = [load(trained / PARTS / name) for name in folds.parts]
     first = parts[0].classes
     asked = [_in_order(part, first) for part in parts]
-    return FoldedTeacher(first, parts[0].output, folds, trained, asked, space.answer, parts[0].text)
+    return FoldedTeacher(first, parts[0].output, folds, trained, asked, space.answer, text=parts[0].text)
 
 
 def _load(
@@ -174,7 +180,10 @@ def to_logits(
 
 
 def check_scores(scores: Scores, teacher: Teacher, name: str, sample_key: np.ndarray) -> Tensor:
-    """The scores of the rows `sample_key` as f32 on the CPU. Raises TeacherError for what no teacher may say."""
+    """The scores of the rows `sample_key` as f32 on the CPU. Raises TeacherError for what no teacher may say.
+
+    Of a teacher that may not know, NaN says that it does not: of one class of many in all scores of a row, else in any.
+    """
     try:
         checked = torch.as_tensor(scores).detach().to("cpu", torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -187,12 +196,14 @@ def check_scores(scores: Scores, teacher: Teacher, name: str, sample_key: np.nda
             f"teacher {name!r} returned scores of shape {list(checked.shape)}, expected {list(expected)}: "
             f"a row for each input and a column for each of its {'numbers' if teacher.answer == 'values' else 'classes'}"
         )
-    _complain(~checked.isfinite().all(1), sample_key, f"teacher {name!r} says NaN or infinity")
+    unknown, told = checked.isnan() & teacher.may_not_know, ""
+    if teacher.may_not_know and teacher.answer == "class_axis":
+        unknown &= unknown.all(1, keepdim=True)
+        told = " (NaN in all scores of a row would say that it knows nothing of it)"
+    _complain(~(checked.isfinite() | unknown).all(1), sample_key, f"teacher {name!r} says NaN or infinity{told}")
     if teacher.output == "probabilities":
-        wrong = checked.min(1).values < -1e-6
-        wrong |= (
-            (checked.max(1).values > 1 + 1e-6) if teacher.answer == "class_set" else (checked.sum(1) - 1).abs() > 1e-2
-        )
+        wrong = (checked < -1e-6).any(1)
+        wrong |= (checked > 1 + 1e-6).any(1) if teacher.answer == "class_set" else (checked.sum(1) - 1).abs() > 1e-2
         _complain(wrong, sample_key, f"teacher {name!r} declares `output: probabilities`, but they are not")
     if teacher.output == "log_probabilities" and teacher.answer == "class_axis":
         wrong = checked.logsumexp(1).abs() > 1e-2
@@ -236,7 +247,7 @@ def _module(
 
 
 def _network(model: LoadedModel, output: OutputKind) -> LoadedTeacher:
-    return LoadedTeacher(model.config.classes, output, model, text=model.preprocessor.text)
+    return LoadedTeacher(model.config.classes, output, model, may_not_know=False, text=model.preprocessor.text)
 
 
 def _checkpoint(model: LoadedModel, columns: Sequence[Column]) -> LoadedTeacher:
@@ -259,7 +270,7 @@ def _sklearn(config: SklearnTeacher, columns: Sequence[Column], space: Space, tr
         with calling("model" if trained is not None else "weights", str(config.model or config.weights)):
             return ESTIMATOR_ANSWERS[space.answer].ask(estimator, features)
 
-    return LoadedTeacher(names, config.output, forward, text=preprocessor.text)
+    return LoadedTeacher(names, config.output, forward, may_not_know=False, text=preprocessor.text)
 
 
 def _names_of(estimator: Any, config: SklearnTeacher, space: Space) -> tuple[str, ...]:
@@ -273,15 +284,18 @@ def _callable(config: CallableTeacher, classes: tuple[str, ...], columns: Sequen
     function, arguments = imports.load(config.function), resolved(config.arguments)
     if not callable(function):
         raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")
-    if "columns" in [*imports.parameters(function)][1:] and "columns" not in arguments:  # the first is its inputs
+    names, asks_for = tuple(config.classes or classes), imports.parameters(function)[1:]  # the first is its inputs
+    if "columns" in asks_for and "columns" not in arguments:
         arguments = {**arguments, "columns": tuple(columns)}  # what the codes of its categories mean
+    if "classes" in asks_for and "classes" not in arguments and imports.is_required(function, "classes"):
+        arguments = {**arguments, "classes": names}
 
     def ask(batch: Batch) -> Scores:
         with calling("function", config.function):
-            scores: Scores = function(batch, **arguments)
+            scores: Scores = with_unknown(function(batch, **arguments), config.function)
         return scores
 
     def forward(batch: Batch) -> Scores:
         return asked_until_answered(ask, batch, config.function, retries=config.retries, pause_s=config.retry_pause_s)
 
-    return LoadedTeacher(tuple(config.classes or classes), config.output, forward)
+    return LoadedTeacher(names, config.output, forward)

@@ -213,4 +213,4 @@ def _narrowed(values: Tensor) -> Tensor:
 
 def is_text(values: Any) -> bool:
     """Whether an input column holds `str`, and no tensor is to be made of it."""
-    return isinstance(values, np.ndarray) and values.dtype == object
+    return isinstance(values, np.ndarray) and values.dtype.kind in "OU"

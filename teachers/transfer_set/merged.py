@@ -59,7 +59,20 @@ class MergedSplit:
         """One column of the split, from its rows of each segment."""
         return parts[0] if self._order is None else Merged(parts, self._order)
 
+    def chosen(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """{column: [len(rows), *shape]} of the rows with these places in the order of keys, text too, copied."""
+        places = rows if self._order is None else self._order[rows]
+        found: dict[str, NDArray[Any]] = {}
+        first = 0
+        for segment in self.segments:
+            mine = np.flatnonzero((places >= first) & (places < first + segment.num_rows))
+            for name, values in self.transfer_set.chosen(segment, places[mine] - first).items():
+                out = found.setdefault(name, np.empty((len(rows), *values.shape[1:]), values.dtype))
+                out[mine] = values
+            first += segment.num_rows
+        return found
+
     def inputs(self) -> dict[str, Rows]:
-        """Every input column, mapped."""
+        """Every input column of a fixed width, mapped."""
         parts = [self.transfer_set.input_rows(segment) for segment in self.segments]
         return {name: self.column([part[name] for part in parts]) for name in parts[0]}
