@@ -12,7 +12,8 @@ import torch
 
 from students.config.estimator import EstimatorStudent
 from students.delivering.export import export_student
-from students.delivering.onnx import compared, to_onnx
+from students.delivering.forms import said_by_onnx, to_onnx, to_pt2
+from students.delivering.golden import asked, compared
 from students.fitting.fit import fit
 from students.runs.of_student import student_run
 from students.runs.session import PlainSession
@@ -51,9 +52,12 @@ def test_a_graph_says_what_the_estimator_says(name, digits, tmp_path):
     if name in ("xgboost", "lightgbm", "catboost"):
         pytest.importorskip(name)
     model = load_model(fitted(tmp_path, digits, *MODELS[name]))
-    found = compared(to_onnx(model), model, digits.inputs(digits.of("test")[0]))
-    assert found["rows"] == digits.of("test")[0].num_rows
-    assert found["largest_difference"] < 1e-4 and found["same_class"] == 1.0
+    golden = asked(model, digits.inputs(digits.of("test")[0]))
+    found = compared(said_by_onnx(to_onnx(model), golden.inputs), golden, model.config.space)
+    assert found.rows == digits.of("test")[0].num_rows
+    assert found.largest_difference < 1e-4 and found.same_class == 1.0
+    with pytest.raises(CollegiumError, match="is an estimator, and no program of torch"):
+        to_pt2(model)
 
 
 def test_what_cannot_be_converted_is_told_in_the_converters_words(digits, tmp_path):
@@ -110,10 +114,11 @@ def test_a_delivered_tree_runs_without_collegium_and_torch(digits, tmp_path):
     student = {"teachers": ["wide"], "objective": [{"weight": 1, "loss": "soft"}], "learns": "probabilities"}
     recipe = {"name": "digits", "task": "classification", "students": {"tree": student}, "cohorts": {}}
     about = {"name": "tree", "evaluation": evaluation, "recipe_yaml": json.dumps(recipe)}
-    files = export_student(run, tmp_path / "out", **about, onnx_on=digits.folder)
+    files = export_student(run, tmp_path / "out", **about, transfer_set=digits.folder, onnx=True)
     assert files == [
         "model.skops",
         "config.json",
+        "golden.arrow",
         "model.onnx",
         "README.md",
         "metrics.json",
@@ -127,17 +132,3 @@ def test_a_delivered_tree_runs_without_collegium_and_torch(digits, tmp_path):
     assert told["same_class"] == 1.0 and told["rows"] == len(said)
     card = (tmp_path / "out/README.md").read_text()
     assert "An estimator that was taught by wide" in card and "`model.onnx` needs no Collegium" in card
-
-
-def test_a_delivered_mlp_runs_without_collegium_and_torch(digits, tmp_path):
-    from tests.training_runs import make_run
-
-    run = make_run(tmp_path, digits, source(make_store(tmp_path / "store", digits)), steps=20)
-    fit([run], PlainSession())
-    model = load_model(run.folder)
-    rows = model.example()
-    several = {"input_names": list(rows), "dynamic_shapes": ({name: {0: "rows"} for name in rows},)}
-    torch.onnx.export(model, (rows, {}), tmp_path / "mlp.onnx", output_names=["logits"], dynamo=True, **several)
-    inputs = {name: np.array(column) for name, column in digits.inputs(digits.of("test")[0]).items()}
-    said = said_alone(tmp_path, (tmp_path / "mlp.onnx").read_bytes(), inputs)
-    torch.testing.assert_close(said, model(inputs), atol=1e-4, rtol=1e-4)

@@ -376,7 +376,7 @@ def test_a_cohort_of_rows_without_a_label_agrees_with_itself_and_is_delivered(un
         == 2 * found["members"]["a"]["student"]["runs"][0]["parameters"]
     )
     recipe = {"name": "mine", "students": {}, "cohorts": {"duo": {"members": {"a": {}, "b": {}}, "method": "mutual", "teachers": [], "objective": [], "train": {"steps": 5, "epochs": None, "batch_size": 8}}}, "task": "classification"}  # fmt: skip
-    export_student(folders[0], tmp_path / "out", name="duo", evaluation={**found["as_one"], "source_digest": "d"}, recipe_yaml=json.dumps(recipe))  # fmt: skip
+    export_student(folders[0], tmp_path / "out", name="duo", evaluation={**found["as_one"], "source_digest": "d"}, recipe_yaml=json.dumps(recipe), transfer_set=prepared.folder)  # fmt: skip
     assert "Nobody has judged it" in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -406,7 +406,7 @@ def test_the_report_of_rows_without_a_label_says_that_nothing_was_judged(unjudge
     (tmp_path / "runs" / "1").mkdir(parents=True)
     write_report(tmp_path / "runs" / "1", told)
     assert newest_report(tmp_path)[1]["unjudged"]["rows"] == student["rows"]
-    outputs = export_student(folders[0], tmp_path / "out", name="small", evaluation=evaluations["small"], recipe_yaml=json.dumps(recipe))  # fmt: skip
+    outputs = export_student(folders[0], tmp_path / "out", name="small", evaluation=evaluations["small"], recipe_yaml=json.dumps(recipe), transfer_set=prepared.folder)  # fmt: skip
     card = (tmp_path / "out" / "README.md").read_text()
     assert "README.md" in outputs and "Nobody has judged it" in card and "accuracy of its teachers" not in card
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["judged"] is False

@@ -17,7 +17,7 @@ from teachers.errors import StoreError
 from teachers.models.folder import read_config
 from tests.training_runs import make_run
 
-FILES = ["model.safetensors", "config.json", "README.md", "metrics.json", "recipe.yaml"]
+FILES = ["model.safetensors", "config.json", "golden.arrow", "README.md", "metrics.json", "recipe.yaml"]
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,14 @@ def evaluation():
 
 
 @pytest.fixture
-def exported(run, evaluation, recipe_yaml, tmp_path):
+def delivered(run, evaluation, recipe_yaml, digits):
+    return {"name": "small", "evaluation": evaluation, "recipe_yaml": recipe_yaml, "transfer_set": digits.folder}
+
+
+@pytest.fixture
+def exported(run, delivered, tmp_path):
     folder = tmp_path / "small-0123"
-    export_student(run, folder, name="small", evaluation=evaluation, recipe_yaml=recipe_yaml)
+    export_student(run, folder, **delivered)
     return folder
 
 
@@ -102,26 +107,24 @@ def test_the_card_says_of_what_the_inputs_are_made_and_which_code_must_be_truste
     figures = deliverable_metrics("classification", evaluation)
     card = model_card("small", config, figures, yaml.safe_load(recipe_yaml))
     assert "of `age` (int64), `sum` (double), in this order" in card
-    assert "trust=['mine:net']" in card and "FILE --trust mine:net`" in card
+    assert "trust=['mine:net']" in card and card.count(" --trust mine:net`") == 2
     ours = model_card("small", read_config(run), figures, yaml.safe_load(recipe_yaml))
-    assert "trust" not in ours and "Nothing but Collegium is" in ours and "torch.onnx.export" in ours
+    assert "trust" not in ours and "Nothing but Collegium is" in ours and "collegium export FOLDER --onnx`" in ours
 
 
 def test_text_from_elsewhere_breaks_no_table():
     assert code("a | b\n`c`") == "`a ¦ b 'c'`"
 
 
-def test_an_export_that_was_killed_is_completed_and_a_foreign_file_is_refused(
-    exported, run, evaluation, recipe_yaml, tmp_path
-):
+def test_an_export_that_was_killed_is_completed_and_a_foreign_file_is_refused(exported, run, delivered):
     before = {path.name: path.read_bytes() for path in exported.iterdir()}
     for name in ("SHA256SUMS", "metrics.json"):
         (exported / name).unlink()
-    export_student(run, exported, name="small", evaluation=evaluation, recipe_yaml=recipe_yaml)
+    export_student(run, exported, **delivered)
     assert {path.name: path.read_bytes() for path in exported.iterdir()} == before
     (exported / "metrics.json").write_text("{}")
     with pytest.raises(StoreError, match="move it away"):
-        export_student(run, exported, name="small", evaluation=evaluation, recipe_yaml=recipe_yaml)
+        export_student(run, exported, **delivered)
 
 
 def test_the_deliverable_is_all_that_a_prediction_needs(exported, digits, tmp_path):

@@ -240,7 +240,7 @@ def test_what_is_delivered_predicts_in_the_words_of_the_task(evaluated, tmp_path
     task, names = data.space.task, data.space.names
     recipe = {"name": "mine", "task": task, "students": {"small": {"teachers": ["wide"], "objective": [], "train": {"steps": 5, "epochs": None, "batch_size": 8}}}, "cohorts": {}}  # fmt: skip
     model = tmp_path / "model"
-    export_student(runs["student"][1], model, name="small", evaluation={**student, "source_digest": "d"}, recipe_yaml=yaml.safe_dump(recipe))  # fmt: skip
+    export_student(runs["student"][1], model, name="small", evaluation={**student, "source_digest": "d"}, recipe_yaml=yaml.safe_dump(recipe), transfer_set=data.folder)  # fmt: skip
     card = (model / "README.md").read_text()
     assert FIGURES[task][0].label in card and ("is said from its probability on" in card) == (task == "multilabel")
     table = pq.read_table(data.folder.parent / "rows.parquet").select([f"x{number}" for number in range(FEATURES)])

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -34,7 +33,7 @@ from teachers.config.preprocess import Preprocess
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import RecipeError, StoreError
 from teachers.models.folder import ModelConfig, load_model, save_model
-from teachers.models.modules import build_module
+from teachers.models.modules import network_for
 from teachers.models.preprocess import Preprocessor
 from teachers.preparing.prepare import prepare
 from teachers.storage.seal import write_seal
@@ -45,13 +44,18 @@ ROWS = 60
 CLASSES = ["no", "yes", "perhaps"]
 
 
-def model_of(prepared: TransferSet, folder: Path, preprocess: Preprocess | None = None) -> Path:
+def model_of(
+    prepared: TransferSet,
+    folder: Path,
+    preprocess: Preprocess | None = None,
+    network: str = "teachers.zoo:mlp",
+    arguments: Mapping[str, Any] | None = None,
+) -> Path:
     """An untrained network for these rows, as training leaves one."""
     torch.manual_seed(0)
-    ready = Preprocessor(preprocess or Preprocess(), prepared.columns)
-    model, arguments = "teachers.zoo:mlp", {"hidden": 8}
-    module = build_module(model, arguments, num_classes=len(prepared.classes), input_shape=ready.input_shape)
-    config = ModelConfig(model, arguments, prepared.space, ready.resolved(), prepared.made_of)
+    ready, given = Preprocessor(preprocess or Preprocess(), prepared.columns), dict(arguments or {"hidden": 8})
+    module = network_for(ready, network, given, num_classes=len(prepared.classes))
+    config = ModelConfig(network, given, prepared.space, ready.resolved(), prepared.made_of, files=ready.files)
     save_model(folder, module.state_dict(), config)
     return folder
 
@@ -480,23 +484,6 @@ def test_the_columns_of_an_example_have_the_dtypes_of_the_rows_that_predict_read
     assert (features.dtype, features.shape) == (torch.float64, (3, 2))
     (image,) = students.load(pictures / "model").example().values()
     assert (image.dtype, image.shape) == (torch.uint8, (2, 9, 7, 3))
-
-
-def test_the_six_lines_for_onnx_in_the_guide_say_what_the_model_says(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("onnxruntime", "onnxscript"):
-        pytest.importorskip(name, reason=f"{name} is not installed, the lines of docs/guides/export.md were not run")
-    guide = (Path(__file__).parents[1] / "docs/guides/export.md").read_text()
-    (block,) = (block for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "onnxruntime" in block)
-    assert len([line for line in block.splitlines() if line and not line.startswith("import")]) == 6
-    monkeypatch.chdir(tmp_path)
-    images = np.load(pictures / "rows.npz")["image"]
-    told = block.replace("out/digits/models/small-<key>", str(pictures / "model"))
-    known: dict[str, Any] = {"images": images}
-    exec(told, known)
-    expected = students.load(pictures / "model")({"image": images})
-    np.testing.assert_allclose(known["logits"], expected.numpy(), atol=1e-5)
 
 
 def deliver(out: Path, model: Path, key: str, *, recipe: str = "digits", name: str = "small") -> Path:

@@ -50,7 +50,7 @@ def _export(
         if len(networks) > 1:
             source = Path(scratch)
             save_ensemble(source, [network.folder for network in networks])
-        onnx_on = prepared.folder if getattr(context.recipe.students.get(title), "onnx", False) else None
+        onnx = getattr(context.recipe.students.get(title), "onnx", False)
         about: dict[str, Any] = {"evaluation": figures, "recipe_yaml": recipe_yaml, "trust": context.recipe.trusted()}
-        outputs = export_student(source, folder, name=title, onnx_on=onnx_on, **about)
+        outputs = export_student(source, folder, name=title, transfer_set=prepared.folder, onnx=onnx, **about)
     return write_seal(folder, outputs), {}

@@ -4,7 +4,6 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,18 @@ import click
 from . import neighbours  # noqa: F401  (before all that imports `teachers`)
 
 # isort: split
+from .carry_out import carry_out
 from .endings import end_well
-from .interrupts import going_on
+from .export import export
 from .jobs import jobs, submit
 from .listing import students, teachers
 from .options import with_address, with_json, with_log_format, with_overrides, with_recipe, with_verbose
-from .out import Out, for_smoke
+from .out import Out
 from .predict import predict
 from .report import report
+from .serve import serve
 from .status import status
 from .store import store
-from .telling import tell_and_leave
 
 with_out = click.option(
     "--out", type=Out(), help="Folder of all results, or s3://, gs://.  [default: out/<name of the recipe>]"
@@ -129,40 +129,8 @@ def plan(
         click.echo(f"note: {note}")
 
 
-def _run(
-    recipe: str,
-    overrides: tuple[str, ...],
-    out: Path | None,
-    address: str | None,
-    as_json: bool,
-    verbose: bool,
-    log_format: str,
-    **how: Any,
-) -> None:
-    from ..cluster.joining import check_address
-    from ..recipe.load import load_recipe
-    from ..recipe.shipped import find
-    from ..running.run import Finished, run, smoke
-    from ..watching.progress import Watch, show_logs
-
-    show_logs(Watch().console, verbose=verbose, as_json=log_format == "json")
-    loaded = load_recipe(find(recipe), overrides)
-    out = out or Path("out") / loaded.name
-    if how.pop("smoke", False):
-        loaded, out = smoke(loaded), for_smoke(out)
-    check_address(address)
-    work: Callable[..., Finished] = run
-    if how.pop("searching", False):
-        from ..running.tune import tune
-
-        work = tune
-    with going_on():
-        finished = work(loaded, out, address=address, quiet=False, source=recipe, **how)
-    tell_and_leave(finished, out, as_json)
-
-
 def _verb(name: str, help_text: str) -> None:
-    """`label`, `distill`, `evaluate`, `export`: `run` up to that stage."""
+    """`label`, `distill`, `evaluate`: `run` up to that stage."""
 
     @collegium.command(name, help=help_text)
     @with_recipe
@@ -173,7 +141,7 @@ def _verb(name: str, help_text: str) -> None:
     @with_verbose
     @with_log_format
     def command(**given: Any) -> None:
-        _run(until=name, **given)
+        carry_out(until=name, **given)
 
 
 @collegium.command()
@@ -187,7 +155,7 @@ def _verb(name: str, help_text: str) -> None:
 @click.option("--smoke", is_flag=True, help="The whole recipe on a few rows and steps, in an OUT of its own.")
 def run(**given: Any) -> None:
     """Label, distil, evaluate, export, report. The same command again does only what is missing."""
-    _run(**given)
+    carry_out(**given)
 
 
 @collegium.command()
@@ -201,13 +169,12 @@ def run(**given: Any) -> None:
 @click.option("--fresh", is_flag=True, help="Set an earlier study of this OUT aside, and begin anew.")
 def tune(**given: Any) -> None:
     """Search the settings under `search` on the cached labels; train the best again. The same command goes on."""
-    _run(searching=True, **given)
+    carry_out(searching=True, **given)
 
 
 _verb("label", "Ask the teachers; fill the soft-target stores.")
 _verb("distill", "Label, then train the students and their controls.")
 _verb("evaluate", "Label, distil, then measure everything on the test split.")
-_verb("export", "Everything up to the student's model folder (safetensors, config, model card).")
 
 
 @collegium.command()
@@ -260,5 +227,5 @@ def schema(recipe: str, overrides: tuple[str, ...], resolved: bool) -> None:
     click.echo(json_schema(), nl=False)
 
 
-for command in (predict, report, store, teachers, students, submit, jobs, status):
+for command in (export, predict, serve, report, store, teachers, students, submit, jobs, status):
     collegium.add_command(command)

@@ -6,6 +6,7 @@ Knows nothing of how the figures came about.
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from teachers.storage.seal import local, publish, sha256_file
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..tasks.figure import BESIDE, FIGURES, UNJUDGED, headline
+from .forms import FORMS
+from .golden import GOLDEN, asked, compared, golden_rows
 from .thresholds import THRESHOLDS
 
 SUMS = "SHA256SUMS"
-ONNX = "model.onnx"
+ONNX = FORMS["onnx"].file
 ONNX_ROWS = 4096
 """Test rows that a graph is compared on, at most."""
 
@@ -36,14 +39,15 @@ def export_student(
     name: str,
     evaluation: Mapping[str, Any],
     recipe_yaml: str,
-    onnx_on: Path | None = None,
+    transfer_set: Path,
+    onnx: bool = False,
     trust: Sequence[str] = (),
 ) -> list[str]:
     """Write `models/<name>-<key>/` from a finished run, its `evaluation.json` and the resolved recipe without secrets.
 
-    `onnx_on`: the transfer set on whose test rows `model.onnx` is compared; None: there is none. File by file, each in one
-    step, SHA256SUMS last; what a killed export left is kept. Returns the files, relative. Raises StoreError when a file
-    that is already there is not the run's.
+    `transfer_set`: on whose test rows the model is asked for its golden rows, and `model.onnx` is compared, if there is to
+    be one. File by file, each in one step, SHA256SUMS last; what a killed export left is kept. Returns the files, relative.
+    Raises StoreError when a file that is already there is not the run's.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = read_config(run)
@@ -54,8 +58,10 @@ def export_student(
         CONFIG: local(run, CONFIG).read_bytes(),
         **{name: local(run, name).read_bytes() for name in config.files},
     }
-    if onnx_on is not None:
-        graph, figures["onnx"] = _onnx(name, load_model(run, trust=trust), onnx_on)
+    model = load_model(run, trust=trust)
+    payloads[GOLDEN] = bytes(golden_rows(model, transfer_set))
+    if onnx:
+        graph, figures["onnx"] = _onnx(name, model, transfer_set)
         payloads |= {} if graph is None else {ONNX: graph}
     payloads |= {
         "README.md": model_card(name, config, figures, recipe).encode(),
@@ -64,7 +70,8 @@ def export_student(
     }
     for file, payload in payloads.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        if not publish(folder / file, payload) and (folder / file).read_bytes() != payload:
+        is_there = not publish(folder / file, payload)
+        if is_there and file != GOLDEN and (folder / file).read_bytes() != payload:  # other CPUs round otherwise
             raise StoreError(f"{folder / file} is there and says something else; move it away and export again")
     publish(folder / SUMS, "".join(f"{sha256_file(folder / file)}  {file}\n" for file in payloads).encode())
     return [*payloads, SUMS]
@@ -72,10 +79,9 @@ def export_student(
 
 def _onnx(name: str, model: LoadedModel, transfer_set: Path) -> tuple[bytes | None, dict[str, Any]]:
     """(the graph, how it answers test rows beside the model); where it cannot be converted, (None, why)."""
-    from .onnx import compared, to_onnx
-
+    form = FORMS["onnx"]
     try:
-        graph = to_onnx(model)
+        graph = form.made_of(model)
     except EnvironmentUnfit:
         raise
     except CollegiumError as error:
@@ -83,7 +89,8 @@ def _onnx(name: str, model: LoadedModel, transfer_set: Path) -> tuple[bytes | No
         return None, {"why": str(error)}
     data = TransferSet.open(transfer_set)
     segment = next(segment for segment in data.of("test") if segment.num_rows)
-    return graph, compared(graph, model, data.inputs(segment, 0, min(ONNX_ROWS, segment.num_rows)))
+    golden = asked(model, data.inputs(segment, 0, min(ONNX_ROWS, segment.num_rows)))
+    return graph, asdict(compared(form.said(graph, golden.inputs), golden, model.config.space))
 
 
 def deliverable_metrics(task: TaskName, evaluation: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from teachers.errors import RecipeError
 from teachers.models.folder import LoadedModel, Vouching, load_model
@@ -108,21 +110,27 @@ def predict(
     space = model.config.space
     answer, schema = ANSWERS[space.answer], schema or schema_for(space)
     for some in rows:
-        bad = dict(some.bad)
-        said = torch.full((len(some.ids), space.width), torch.nan)
-        used = torch.ones(len(said), dtype=torch.bool)
-        used[list(bad)] = False
-        if used.any():
-            with torch.inference_mode():
-                said[used] = model(some.inputs).cpu()
-        finite = said.isfinite().all(1)
-        for row in (~finite).nonzero().flatten().tolist():
-            bad.setdefault(row, "the model's answer is not finite")
-        first, of_names = answer.columns(torch.where(finite[:, None], said, 0.0), space, thresholds)
+        said, bad = asked(model, some)
+        without = np.isin(np.arange(len(said)), list(bad))
+        first, of_names = answer.columns(said.nan_to_num(0.0), space, thresholds)
         columns = [*first, *of_names.T][: len(schema) - 1]
-        without = ~finite.numpy()
         arrays = [pa.array(values, kind, mask=without) for values, kind in zip(columns, schema.types[1:], strict=True)]
         yield (
             pa.record_batch([pa.array(some.ids, pa.string()), *arrays], schema=schema),
             [f"{some.ids[row]}: {why}" for row, why in sorted(bad.items())],
         )
+
+
+def asked(model: LoadedModel, some: Rows) -> tuple[Tensor, dict[int, str]]:
+    """(f32 `[rows, W]` as the model says it, NaN where it says nothing; why, by row)."""
+    bad = dict(some.bad)
+    said = torch.full((len(some.ids), model.config.space.width), torch.nan)
+    used = torch.ones(len(said), dtype=torch.bool)
+    used[list(bad)] = False
+    if used.any():
+        with torch.inference_mode():
+            said[used] = model(some.inputs).cpu()
+    finite = said.isfinite().all(1)
+    for row in (~finite).nonzero().flatten().tolist():
+        bad.setdefault(row, "the model's answer is not finite")
+    return torch.where(finite[:, None], said, torch.nan), bad

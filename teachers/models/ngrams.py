@@ -195,6 +195,17 @@ def _kinds() -> NDArray[np.uint8]:
     return kinds
 
 
+def word_pattern() -> str:
+    """A regular expression that finds the words of a text one by one, where there are no arrays: `re.findall`."""
+
+    def of(kind: int) -> str:
+        points = np.flatnonzero(_kinds() == kind)
+        parts = np.split(points, np.flatnonzero(np.diff(points) > 1) + 1)
+        return "".join(f"\\U{part[0]:08x}-\\U{part[-1]:08x}" for part in parts)
+
+    return f"[{of(ALONE)}]|[{of(IN_A_WORD)}]+"
+
+
 def _portions(sizes: NDArray[np.int64]) -> Iterator[slice]:
     """Consecutive rows of about AT_ONCE code points."""
     ends = np.cumsum(sizes)

@@ -85,9 +85,14 @@ def leaves(array: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_]]:
 
 def grouped(text: pa.Array, decimal: str, thousands: str | None) -> pa.Array:
     """Which texts are numbers with these marks, bool [rows]; groups have three digits."""
+    return pc.match_substring_regex(text, grouped_as(decimal, thousands))
+
+
+def grouped_as(decimal: str, thousands: str | None) -> str:
+    """The pattern of such numbers."""
     point = rf"(\{decimal}\d*)?([eE][+-]?\d+)?$"
     digits = rf"(\d{{1,3}}(\{thousands}\d{{3}})+|\d+)" if thousands is not None else r"\d+"
-    return pc.match_substring_regex(text, rf"^[+-]?{digits}{point}|^[+-]?\{decimal}\d+([eE][+-]?\d+)?$")
+    return rf"^[+-]?{digits}{point}|^[+-]?\{decimal}\d+([eE][+-]?\d+)?$"
 
 
 def _written(array: pa.Array, how: How) -> pa.Array:

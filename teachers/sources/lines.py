@@ -218,7 +218,7 @@ def _parse_lines(file: File, first_row: int, block: bytes) -> tuple[pa.Table, li
             positions.append(position(file.name, row))
     names = list(dict.fromkeys(key for record in good for key in record))
     used = [name for name in names if not file.columns or name in file.columns]
-    columns = {name: _column(good, name) if name in used else pa.nulls(len(good)) for name in names if _is_text(name)}
+    columns = {name: column_of(good, name) if name in used else pa.nulls(len(good)) for name in names if _is_text(name)}
     return pa.table(columns), positions, bad, len(lines)
 
 
@@ -243,7 +243,7 @@ def _is_text(name: str) -> bool:
     return name.isascii() or name.encode("utf-8", "replace").decode() == name
 
 
-def _column(records: list[dict[str, Any]], key: str) -> pa.Array:
+def column_of(records: list[dict[str, Any]], key: str) -> pa.Array:
     """One key of all records. Where they do not agree on a type: lists of numbers if there are any, else text."""
     values = [record.get(key) for record in records]
     try:

@@ -1,14 +1,11 @@
-"""An estimator as one ONNX graph: from canonical inputs to logits, with nothing of Collegium, torch or its library needed.
+"""An estimator as one ONNX graph: the preprocessing as torch exports it, the estimator as its library's converter does, and
+what makes logits of its answer, joined.
 
-Three graphs are joined: the preprocessing and the logits as torch exports them, the estimator as its library's converter
-does. The packages come by the extra `onnx` and are imported where they are used.
+The packages come by the extra `onnx` and are imported where they are used.
 """
 
-import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.models.estimator_module import EstimatorModule
 from teachers.models.folder import LoadedModel
 from teachers.models.foreign import library_of
-from teachers.users_code.calls import told_as
 
-OPSET = 18
-"""Of torch's graphs; the others are raised to it."""
+from .program import OPSET, exported, graph_of
+
 OPSETS = {"": OPSET, "ai.onnx.ml": 3}
 OPSET_OF_TREES = 15
 """That the converters of boosted trees know at most."""
@@ -70,38 +65,14 @@ def _logits(module: EstimatorModule, versions: Sequence[tuple[str, int]]) -> Any
     return helper.make_model(graph, opset_imports=[helper.make_opsetid(*version) for version in versions])
 
 
-def to_onnx(model: LoadedModel) -> bytes:
-    """The graph of a delivered estimator: inputs by the names of its columns, output `logits` f32 `[rows, C]`.
-
-    Raises EnvironmentUnfit without the packages, CollegiumError for what cannot be converted, with the converter's word.
-    """
+def joined_graph(model: LoadedModel) -> bytes:
+    """The graph of a delivered estimator: inputs by the names of its columns, output `logits` f32 `[rows, C]`."""
     module = model.module
     assert isinstance(module, EstimatorModule)
     convert = CONVERTERS[library_of(Path(module.about.file))]
-    rows, ready = model.example(), _Features(model)
-    try:
-        with (
-            _quiet(),
-            told_as(lambda what: CollegiumError(f"{model.config.model} cannot be converted to ONNX: {what}")),
-        ):
-            first = _exported(ready, (rows, {}), [*rows], FEATURES, ({name: {0: "rows"} for name in rows},))
-            estimator = _raised(convert(module, ready(rows).shape[1]))
-            return _joined(first, estimator, _logits(module, [("", OPSET)]))
-    except CollegiumError as error:
-        if isinstance(lacking := error.__cause__, ModuleNotFoundError):
-            raise EnvironmentUnfit(
-                f"ONNX needs {lacking.name}, which is not installed: pip install collegium[onnx]"
-            ) from None
-        raise
-
-
-def _exported(module: nn.Module, given: tuple[Any, ...], names: list[str], output: str, shapes: Any) -> Any:
-    program = torch.onnx.export(
-        module.eval(), given, input_names=names, output_names=[output], dynamic_shapes=shapes, dynamo=True,
-        opset_version=OPSET, verbose=False,
-    )  # fmt: skip
-    assert program is not None
-    return program.model_proto
+    rows, ready = model.example(), _Features(model).eval()
+    first = graph_of(exported(ready, rows), [*rows], FEATURES)
+    return _joined(first, _raised(convert(module, ready(rows).shape[1])), _logits(module, [("", OPSET)]))
 
 
 def _of_sklearn(module: EstimatorModule, width: int) -> Any:
@@ -189,35 +160,3 @@ def _joined(first: Any, estimator: Any, last: Any) -> bytes:
     onnx.checker.check_model(whole)
     payload: bytes = whole.SerializeToString(deterministic=True)
     return payload
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Exporters tell of their own inner life."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "skl2onnx", "onnxmltools")]
-    before = [each.level for each in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for each in loggers:
-                each.setLevel(logging.ERROR)
-            yield
-        finally:
-            for each, level in zip(loggers, before, strict=True):
-                each.setLevel(level)
-
-
-def compared(payload: bytes, model: LoadedModel, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """How the graph answers `inputs` beside the model: `rows`, `largest_difference` of a probability, `same_class` share."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(payload, providers=["CPUExecutionProvider"])
-    fed = {each.name: np.asarray(inputs[each.name]) for each in session.get_inputs()}
-    said = torch.from_numpy(session.run(["logits"], fed)[0])
-    expected = model(inputs)
-    difference = (said.softmax(-1) - expected.softmax(-1)).abs().max()
-    return {
-        "rows": len(said),
-        "largest_difference": float(difference),
-        "same_class": float((said.argmax(-1) == expected.argmax(-1)).double().mean()),
-    }

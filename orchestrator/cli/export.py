@@ -1,0 +1,91 @@
+"""`collegium export`: a recipe up to its model folders, or a model that is there in a form for who has no Collegium."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .carry_out import carry_out
+from .options import with_address, with_json, with_log_format, with_overrides, with_verbose
+from .out import Out, brought
+
+if TYPE_CHECKING:
+    from students.delivering.forms import FormName
+
+
+@click.command()
+@click.argument("named", default="digits", metavar="[RECIPE | MODEL]")
+@click.option("--onnx", is_flag=True, help="Of a MODEL: write `model.onnx` and a `predict.py` that needs no torch.")
+@click.option("--pt2", is_flag=True, help="Of a MODEL: write `model.pt2`, which torch.export.load reads.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Folder to write these to.  [default: <MODEL>-elsewhere]"
+)
+@click.option(
+    "--rows",
+    type=click.Path(path_type=Path, exists=True),
+    help="Rows to compare on, as `predict` reads them.  [default: the model's golden rows]",
+)
+@click.option("--trust", multiple=True, metavar="MODULE:NAME", help="Code of yours that the folder may name.")
+@with_overrides
+@click.option(
+    "--out",
+    metavar="PATH",
+    help="Folder of all results, or s3://, gs://; where a MODEL that is named lies.  [default: out/<recipe>]",
+)
+@with_address
+@with_json
+@with_verbose
+@with_log_format
+def export(
+    named: str,
+    onnx: bool,
+    pt2: bool,
+    output: Path | None,
+    rows: Path | None,
+    trust: tuple[str, ...],
+    out: str | None,
+    **given: Any,
+) -> None:
+    """Everything up to the student's model folder (safetensors, config, model card); with --onnx or --pt2 MODEL, a folder
+    or a name as digits-small (the newest), in a form for elsewhere.
+
+    What is written says of the model's golden rows, some of the test split, what the model says of them, or is not written.
+    """
+    wanted: dict[FormName, bool] = {"onnx": onnx, "pt2": pt2}
+    forms = [form for form, is_wanted in wanted.items() if is_wanted]
+    place = None if out is None else Out(exists=bool(forms)).convert(out, None, click.get_current_context())
+    if not forms:
+        if output is not None or rows is not None or trust:
+            raise click.UsageError("--output, --rows and --trust are of a MODEL that is written as --onnx or --pt2")
+        carry_out(named, out=place, until="export", **given)
+        return
+    if given["overrides"] or given["address"]:
+        raise click.UsageError(
+            "--override and --address are of a RECIPE, and --onnx and --pt2 of a MODEL that is there"
+        )
+    _write(named, forms, output, place, given["as_json"], rows=rows, trust=trust)
+
+
+def _write(
+    model: str, forms: "list[FormName]", output: Path | None, out: Path | None, as_json: bool, **how: Any
+) -> None:
+    from students.delivering.elsewhere import export_elsewhere
+    from teachers.users_code.imports import use_user_path
+
+    from .named_model import folder_of
+
+    use_user_path(Path.cwd())
+    folder = brought(folder_of(model, out))
+    name = Path(model).resolve().name
+    output = output or Path(f"{name}-elsewhere")
+    done = export_elsewhere(folder, output, forms, name=name, vouching="command", **how)
+    if as_json:
+        click.echo(json.dumps({"folder": str(output), **asdict(done)}, indent=1))
+        return
+    click.echo(f"wrote {', '.join(done.files)} to {output}")
+    for form, agreement in done.agreements.items():
+        click.echo(f"{form}: {agreement}")
+    if done.no_script:
+        click.echo(f"there is no predict.py: {done.no_script}", err=True)
