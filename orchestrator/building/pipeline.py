@@ -115,7 +115,7 @@ def label_teachers(context: Context, results: Results, threads: SideBySide) -> N
     grouped = [name for name, teacher in context.recipe.teachers.items() if workers_of(teacher) > 1]
     for name, config in context.recipe.teachers.items():
         if not is_trained_here(config):
-            weights = keys.teacher_digest(context.recipe, name, None)
+            weights = keys.teacher_digest(context.recipe, name, None, results.prepared.stage.inputs["source"])
             waiting[name] = threads.start(label, context, name, config, weights, None, results.prepared)
         elif name not in grouped:
             waiting[name] = threads.start(_train_and_label, context, results, name)

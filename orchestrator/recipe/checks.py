@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from teachers.config.task import ANSWER_OF
+from teachers.config.task import ANSWER_OF, TaskName
 from teachers.config.teacher import TeacherConfig
 from teachers.config.training import TrainConfig, unknown_classes
 from teachers.errors import CollegiumError, DataError, EnvironmentUnfit, RecipeError, StoreError
+from teachers.tasks.space import Space
 from teachers.users_code.calls import within
 from teachers.users_code.imports import load
 
@@ -81,6 +82,8 @@ def file_problems(recipe: Recipe) -> Iterator[str]:
             problem = given_problem(teacher)
         elif teacher.kind == "module" and teacher.weights is not None:
             problem = no_weights(Path(teacher.weights))
+        elif teacher.kind == "predictions" and not Path(teacher.path).exists():
+            problem = f"path: there is no file {teacher.path} (looked from {Path.cwd()})"
         if problem:
             yield f"teachers.{name}.{problem}"
 
@@ -128,7 +131,7 @@ def class_problems(
         trained = model.is_trained_here(teacher)
         try:
             with within(f"teachers.{name}"):
-                own = _learnt(teacher, classes, labelled) if trained else _known(teacher, classes)
+                own = _learnt(teacher, classes, labelled) if trained else _known(teacher, recipe.task, classes)
                 if own is not None:
                     mapped(own, classes, teacher.class_map)
         except StoreError:
@@ -153,12 +156,16 @@ def fold_problems(recipe: Recipe, transfer_set: "TransferSet") -> Iterator[str]:
                 yield str(error)
 
 
-def _known(teacher: TeacherConfig, classes: Sequence[str]) -> Sequence[str] | None:
+def _known(teacher: TeacherConfig, task: TaskName, classes: Sequence[str]) -> Sequence[str] | None:
     """What a teacher that is brought scores; None where only its file tells."""
     if teacher.kind == "checkpoint":
         from teachers.models.folder import read_config
 
         return read_config(Path(teacher.path)).classes
+    if teacher.kind == "predictions":
+        from teachers.models.predictions import Predictions
+
+        return Predictions.open(teacher, Space(task, tuple(classes))).classes
     return teacher.classes or (None if teacher.kind == "sklearn" else classes)
 
 

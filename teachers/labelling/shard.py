@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 import torch
 
+from ..config.endpoint import EndpointTeacher
 from ..config.teacher import TeacherConfig
 from ..errors import StoreError, TeacherError
 from ..models.adapters import Teacher, absolute, check_scores, load_teacher, to_logits
@@ -25,6 +26,7 @@ from ..soft_targets.store import SoftTargetStore
 from ..transfer_set.transfer_set import Segment, TransferSet
 from ..users_code.calls import within
 from ..users_code.imports import UserPath
+from .endpoint import EndpointQuestioner
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +52,16 @@ class TeacherSpec:
     trained: Path | None
     trust: tuple[str, ...]
     user_path: UserPath
+    beside: tuple[Path, ...] = ()
+    """Its stores that are whole: of an endpoint, what they have cost counts."""
 
     def resolved(self) -> Self:
         """The same for a process with another working directory."""
         trained = None if self.trained is None else self.trained.resolve()
-        return replace(self, config=absolute(self.config), trained=trained, user_path=self.user_path.resolve())
+        beside = tuple(folder.resolve() for folder in self.beside)
+        return replace(
+            self, config=absolute(self.config), trained=trained, user_path=self.user_path.resolve(), beside=beside
+        )
 
 
 @dataclass(frozen=True)
@@ -148,9 +155,13 @@ class Questioner:
         torch.cuda.empty_cache()
 
 
-def loaded(teacher: TeacherSpec, transfer_set: TransferSet, device: str) -> Questioner:
-    """Raises TeacherError, StoreError or RecipeError, naming the teacher, when it cannot be loaded."""
+def loaded(
+    teacher: TeacherSpec, transfer_set: TransferSet, device: str, stores: Sequence[SoftTargetStore] = ()
+) -> Questioner | EndpointQuestioner:
+    """Raises TeacherError, StoreError or RecipeError, naming the teacher, when it cannot be loaded. `stores`: that it fills."""
     with within(f"teachers.{teacher.name}"):
+        if isinstance(teacher.config, EndpointTeacher):
+            return EndpointQuestioner(teacher.name, teacher.config, transfer_set, stores, teacher.beside)
         found = load_teacher(
             teacher.config,
             columns=transfer_set.columns,
@@ -163,13 +174,15 @@ def loaded(teacher: TeacherSpec, transfer_set: TransferSet, device: str) -> Ques
     return Questioner(found, teacher.name, teacher.config)
 
 
-def label_shard(questioner: Questioner, task: OpenTask, number: int) -> Commit:
+def label_shard(questioner: Questioner | EndpointQuestioner, task: OpenTask, number: int) -> Commit:
     """Read one shard's rows, ask the teacher and commit what it says; batches start where the shard starts."""
     first_row, num_rows = task.store.shard_rows(number)
     sample_key = task.keys[first_row : first_row + num_rows]
     timed = partial(prometheus.timed, "collegium_teacher_seconds", teacher=questioner.name)
     with timed(phase="read"):
         inputs = task.read(first_row, num_rows)
+    if isinstance(questioner, EndpointQuestioner):
+        return questioner.label(task.store, number, sample_key, inputs)
     fold = None if task.fold is None else task.fold[first_row : first_row + num_rows]
     logits = questioner.ask(inputs, sample_key, fold)
     with timed(phase="write"):
@@ -183,7 +196,7 @@ class Labeller:
 
     def __init__(self, teacher: TeacherSpec, tasks: Sequence[LabelTask], device: str) -> None:
         self.tasks = [OpenTask.open(task) for task in tasks]
-        self.questioner = loaded(teacher, self.tasks[0].transfer_set, device)
+        self.questioner = loaded(teacher, self.tasks[0].transfer_set, device, [task.store for task in self.tasks])
         classes = self.questioner.teacher.classes
         for task in self.tasks:
             if classes != task.store.spec.names:
