@@ -1,5 +1,6 @@
 """How a teacher's labels are built: one stage a segment, one set of actors for all that is missing."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,8 @@ from .context import Context, Facts, Taught
 if TYPE_CHECKING:
     from teachers.soft_targets.schema import Spec
     from teachers.transfer_set.transfer_set import TransferSet
+
+log = logging.getLogger(__name__)
 
 
 def network_folder(config: TeacherConfig, trained: Path | None) -> Path | None:
@@ -66,11 +69,12 @@ class Asked:
     def classes(self) -> tuple[str, ...]:
         """What the teacher scores, in its order."""
         from teachers.models.adapters import teacher_classes
-        from teachers.soft_targets.class_map import mapped
+        from teachers.soft_targets.class_map import mapped, resolved
 
         with within(f"teachers.{self.name}"):
-            classes = teacher_classes(self.config, self.transfer_set.space, self.trained)
-            mapped(classes, self.transfer_set.classes, self.config.class_map)
+            space = self.transfer_set.space
+            classes = teacher_classes(self.config, space, self.trained)
+            mapped(classes, space.names, resolved(self.config.class_map), space.answer)
         return classes
 
     def spec(self, part: str) -> "Spec":
@@ -160,10 +164,16 @@ def _label(
         **(told_of(asked.config, [*parts]) if isinstance(asked.config, EndpointTeacher) else {}),
     }
     context.tracker.log(title, {"rows_per_s": report.rows_per_s})
+    unknown = {stage: store.unknown()[0] for stage, store in stores.items()}
+    if rows := sum(unknown.values()):
+        log.warning("teacher %s knows nothing of %s of %s rows", asked.name, f"{rows:,}", f"{total:,}")
     share = {stage: report.stores.get(folder, 0) for stage, folder in folders.items()}
     seconds = {stage: report.seconds * rows / max(report.rows, 1) for stage, rows in share.items()}
     return {
-        stage: (store.seal(), {"rows": share[stage], **facts, "seconds": seconds[stage]})
+        stage: (
+            store.seal(),
+            {"rows": share[stage], "unknown_rows": unknown[stage], **facts, "seconds": seconds[stage]},
+        )
         for stage, store in stores.items()
     }
 

@@ -21,6 +21,7 @@ from ..recipe.checks import (
     fold_problems,
     folder_problems,
     import_problems,
+    judging_problems,
 )
 from ..recipe.load import Given, recipe_of
 from ..recipe.load import check as check_recipe
@@ -120,6 +121,9 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     _on_nodes(made, recipe, seen, address)
     _on_disk(made, recipe, seen, out)
     rows = Rows.of(recipe, seen, counted)
+    if rows is not None and (problems := [*judging_problems(recipe, rows.labelled["validation"])]):
+        raise RecipeError("\n".join(problems))
+    made.notes += walk.notes
     made.notes += count_notes(recipe.transfer_set, counted, thorough=check)
     made.notes += [*row_notes(recipe, seen, rows), *budget_notes(recipe, rows), *seed_notes(recipe)]
     made.notes += [*missing_augmentation(public(recipe)), *floor_notes(recipe), *search_warnings(recipe)]

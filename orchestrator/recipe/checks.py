@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from students.config.task_terms import JUDGING
 from teachers.config.task import ANSWER_OF, TaskName
 from teachers.config.teacher import TeacherConfig
 from teachers.config.training import TrainConfig, unknown_classes
@@ -122,7 +123,7 @@ def class_problems(
 
     `labelled`: how many training rows of each class may be learnt from, as far as that is known.
     """
-    from teachers.soft_targets.class_map import mapped
+    from teachers.soft_targets.class_map import mapped, resolved
 
     if classes is None:
         return
@@ -133,11 +134,22 @@ def class_problems(
             with within(f"teachers.{name}"):
                 own = _learnt(teacher, classes, labelled) if trained else _known(teacher, recipe.task, classes)
                 if own is not None:
-                    mapped(own, classes, teacher.class_map)
+                    mapped(own, classes, resolved(teacher.class_map), ANSWER_OF[recipe.task])
         except StoreError:
             continue  # told with the other problems of folders
         except RecipeError as error:
             yield str(error)
+
+
+def judging_problems(recipe: Recipe, labelled: int) -> Iterator[str]:
+    """Rules that weigh teachers by labelled validation rows, where there are none. `labelled`: how many there are."""
+    for where, config in _configs(recipe):
+        for number, term in enumerate(getattr(config, "objective", ())):
+            if (rule := getattr(term, "combine", None)) in JUDGING and not labelled:
+                yield (
+                    f"{where}.objective.{number}.combine: `{rule}` weighs teachers by labelled validation rows, and there are "
+                    f"none; take another rule, or give `split.validation` labelled rows"
+                )
 
 
 def fold_problems(recipe: Recipe, transfer_set: "TransferSet") -> Iterator[str]:

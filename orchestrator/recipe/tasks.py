@@ -84,7 +84,8 @@ def _of_teacher(teacher: TeacherConfig, answer: AnswerName) -> Iterator[tuple[st
     if teacher.encoding not in KEPT_AS[answer]:
         yield "encoding", teacher.encoding, KEPT_AS[answer]
     if teacher.kind == "predictions":
-        possible: tuple[PredictedKind, ...] = (*OUTPUTS[answer], *(["classes"] if answer != "values" else []))
+        words: tuple[PredictedKind, ...] = () if answer == "values" else ("classes",)
+        possible = (*OUTPUTS[answer], *words)
         if teacher.output not in possible:
             yield "output", teacher.output, possible
         return

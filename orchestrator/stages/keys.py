@@ -13,7 +13,9 @@ from teachers.config.task import AnswerName
 from teachers.config.teacher import DECIDES_NOTHING, CheckpointTeacher, TeacherConfig
 from teachers.errors import RecipeError
 from teachers.models.foreign import weights_in
+from teachers.soft_targets.class_map import resolved
 from teachers.storage.seal import digest_of, sha256_file
+from teachers.users_code.calls import within
 from teachers.users_code.digest import file_digest
 
 from ..recipe.deciding import without_names
@@ -119,12 +121,15 @@ def assistant_as_teacher(recipe: Recipe, name: str, folder: str) -> CheckpointTe
 
 
 def hearing(recipe: Recipe, teacher: str) -> dict[str, Any]:
-    """How a teacher's labels are read: its class map, the floor of labels that hold only the class, how it is calibrated."""
+    """How a teacher's labels are read: its class map with what a file of it says, the floor of labels that hold only the class,
+    how it is calibrated."""
     config = recipe.teachers.get(teacher)
     if config is None:
         return {"class_map": None, "probability_floor": CheckpointTeacher.model_fields["probability_floor"].default}
     calibrated = {} if config.calibrate is None else {"calibrate": config.calibrate}
-    return {"class_map": config.class_map, "probability_floor": config.probability_floor, **calibrated}
+    with within(f"teachers.{teacher}"):
+        class_map = resolved(config.class_map)
+    return {"class_map": class_map, "probability_floor": config.probability_floor, **calibrated}
 
 
 def labels_by_place(teachers: Sequence[str], labels: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:

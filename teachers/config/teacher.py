@@ -15,7 +15,7 @@ from .preprocess import HOW_IT_WAS_FED, Preprocess, of_a_network, of_an_estimato
 from .strict import ImportString
 from .training import TrainConfig
 
-CombineName = Literal["mean_probability", "mean_logits", "weighted", "mean", "median", "inverse_variance"]
+CombineName = Literal["mean_probability", "mean_logits", "weighted", "fitted", "mean", "median", "inverse_variance"]
 
 
 class TeacherTrain(TrainConfig, Folded):

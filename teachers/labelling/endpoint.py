@@ -18,7 +18,8 @@ from ..config.endpoint import EndpointTeacher
 from ..errors import BudgetSpent, TeacherError
 from ..models.adapters import LoadedTeacher, check_scores, to_logits
 from ..models.endpoint.apis import Question
-from ..models.endpoint.client import Asked, Client
+from ..models.endpoint.asked import Asked
+from ..models.endpoint.client import Client
 from ..models.endpoint.purse import Purse, Spent
 from ..models.endpoint.rows import Fields
 from ..process import prometheus
@@ -41,8 +42,7 @@ def told_of(config: EndpointTeacher, folders: Sequence[Path]) -> dict[str, Any]:
     told = {"requests": spent.requests, "input_tokens": spent.input, "output_tokens": spent.output}
     return {
         "spent": {**told, "money": round(spent.money(config.price), 6)},
-        "num_unknown": len(unknown),
-        "first_unknown": dict(list(unknown.items())[:LISTED]),
+        "unanswered": dict(list(unknown.items())[:LISTED]),
     }
 
 
@@ -137,12 +137,12 @@ class EndpointQuestioner:
             log.warning("teacher %s: row %016x is unknown: %s", self.name, int(asked.keys[place]), why)
 
     def _logits(self, scores: NDArray[np.float32], sample_key: NDArray[np.uint64]) -> NDArray[np.float32]:
-        teacher, floor = self.teacher, self.config.probability_floor
-        is_said = ~np.isnan(scores).all(1)
-        checked = check_scores(torch.from_numpy(scores[is_said]), teacher, self.name, sample_key[is_said])
-        logits = np.full(scores.shape, np.nan, np.float32)
-        logits[is_said] = to_logits(checked, teacher.output, floor, teacher.answer).numpy()
-        return logits
+        teacher = self.teacher
+        checked = check_scores(torch.from_numpy(scores), teacher, self.name, sample_key)
+        said: NDArray[np.float32] = to_logits(
+            checked, teacher.output, self.config.probability_floor, teacher.answer
+        ).numpy()
+        return said
 
     def _how_far(self) -> str:
         done = sum(map(num_answered, self.stores))

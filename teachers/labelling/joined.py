@@ -136,13 +136,11 @@ class Joining:
         """(f32 [rows, C]; of which rows something is said)."""
         config, answer = self.predictions.config, self.space.answer
         output: OutputKind = "probabilities" if config.output == "classes" else config.output
-        is_said = ~np.isnan(said.scores).all(1)
-        known, names = torch.from_numpy(said.scores[is_said]), np.array(said.positions, object)[is_said]
-        teacher = LoadedTeacher(self.predictions.classes, output, lambda batch: known, answer)
-        checked = check_scores(known, teacher, config.path, names, called="rows")
-        logits = np.full(said.scores.shape, np.nan, np.float32)
-        logits[is_said] = to_logits(checked, output, config.probability_floor, answer).numpy()
-        return logits, is_said
+        scores = torch.from_numpy(said.scores)
+        teacher = LoadedTeacher(self.predictions.classes, output, lambda batch: scores, answer)
+        checked = check_scores(scores, teacher, config.path, np.array(said.positions, object), called="rows")
+        is_said = np.asarray(np.isfinite(said.scores).any(1))
+        return to_logits(checked, output, config.probability_floor, answer).numpy(), is_said
 
     def _compare_labels(self, said: Said, rows: Rows, mine: NDArray[np.int64], places: NDArray[np.int64]) -> None:
         """Raise TeacherError, with the first of them, for rows whose label is another one in the file."""

@@ -25,7 +25,7 @@ from ..transfer_set.transfer_set import TransferSet
 from .actor import ReplicaProcess
 from .dispatch import first_line
 from .endpoint import EndpointQuestioner
-from .shard import MAX_ATTEMPTS, Questioner, TeacherSpec, loaded
+from .shard import MAX_ATTEMPTS, Questioner, TeacherSpec, questioner_of
 from .stalls import PULSE, Stalls
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class LiveReplica(ReplicaProcess[Questioner | EndpointQuestioner]):
             return self.loaded().ask(inputs, sample_key)
 
     def load(self, device: str) -> Questioner | EndpointQuestioner:
-        questioner = loaded(self.teacher, TransferSet.open(self.folder), device)
+        questioner = questioner_of(self.teacher, TransferSet.open(self.folder), device)
         questioner.beat = self.pulse.beat
         return questioner
 

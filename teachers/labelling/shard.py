@@ -109,7 +109,7 @@ class Questioner:
     def ask(
         self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray, fold: np.ndarray | None = None
     ) -> np.ndarray:
-        """Logits f32 `[rows, C]`. Raises TeacherError for scores of another shape or kind, or not finite.
+        """Logits f32 `[rows, C]`, NaN of what it knows nothing of. Raises TeacherError for what no teacher may say.
 
         `fold`: i16 `[rows]`, of a teacher in folds, for rows that its parts have learnt.
         """
@@ -155,13 +155,9 @@ class Questioner:
         torch.cuda.empty_cache()
 
 
-def loaded(
-    teacher: TeacherSpec, transfer_set: TransferSet, device: str, stores: Sequence[SoftTargetStore] = ()
-) -> Questioner | EndpointQuestioner:
-    """Raises TeacherError, StoreError or RecipeError, naming the teacher, when it cannot be loaded. `stores`: that it fills."""
+def loaded(teacher: TeacherSpec, transfer_set: TransferSet, device: str) -> Questioner:
+    """Of a teacher that computes here. Raises TeacherError, StoreError or RecipeError, naming it, when it cannot be loaded."""
     with within(f"teachers.{teacher.name}"):
-        if isinstance(teacher.config, EndpointTeacher):
-            return EndpointQuestioner(teacher.name, teacher.config, transfer_set, stores, teacher.beside)
         found = load_teacher(
             teacher.config,
             columns=transfer_set.columns,
@@ -172,6 +168,16 @@ def loaded(
             user_path=teacher.user_path,
         )
     return Questioner(found, teacher.name, teacher.config)
+
+
+def questioner_of(
+    teacher: TeacherSpec, transfer_set: TransferSet, device: str, stores: Sequence[SoftTargetStore] = ()
+) -> Questioner | EndpointQuestioner:
+    """Whoever asks it, wherever it answers. `stores`: that are filled; none: it is asked about rows as they are seen."""
+    if not isinstance(teacher.config, EndpointTeacher):
+        return loaded(teacher, transfer_set, device)
+    with within(f"teachers.{teacher.name}"):
+        return EndpointQuestioner(teacher.name, teacher.config, transfer_set, stores, teacher.beside)
 
 
 def label_shard(questioner: Questioner | EndpointQuestioner, task: OpenTask, number: int) -> Commit:
@@ -196,7 +202,8 @@ class Labeller:
 
     def __init__(self, teacher: TeacherSpec, tasks: Sequence[LabelTask], device: str) -> None:
         self.tasks = [OpenTask.open(task) for task in tasks]
-        self.questioner = loaded(teacher, self.tasks[0].transfer_set, device, [task.store for task in self.tasks])
+        stores = [task.store for task in self.tasks]
+        self.questioner = questioner_of(teacher, self.tasks[0].transfer_set, device, stores)
         classes = self.questioner.teacher.classes
         for task in self.tasks:
             if classes != task.store.spec.names:

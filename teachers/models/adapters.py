@@ -25,7 +25,7 @@ from ..transfer_set.folds import PARTS, Folds
 from ..users_code import imports
 from ..users_code.calls import calling
 from . import estimators
-from .asking import asked_until_answered
+from .asking import asked_until_answered, with_unknown
 from .estimator_answers import ESTIMATOR_ANSWERS
 from .estimator_columns import check_takes_nan
 from .folded import Batch, FoldedTeacher, Scores
@@ -47,8 +47,11 @@ class Teacher(Protocol):
     def answer(self) -> AnswerName: ...
     @property
     def output(self) -> OutputKind: ...
+    @property
+    def may_not_know(self) -> bool: ...
     def __call__(self, batch: Batch) -> Scores:
-        """Canonical inputs `{column: [rows, ...]}` to finite scores `[rows, len(classes)]`."""
+        """Canonical inputs `{column: [rows, ...]}` to scores `[rows, len(classes)]`: finite, and NaN of what it knows nothing
+        of, where it `may_not_know`."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class LoadedTeacher:
     output: OutputKind
     forward: Callable[[Batch], Scores]
     answer: AnswerName = "class_axis"
+    may_not_know: bool = True
+    """False of networks and estimators, which answer about every row: NaN is a mistake of theirs."""
 
     def __call__(self, batch: Batch) -> Scores:
         return self.forward(batch)
@@ -106,6 +111,7 @@ def _load(
     elif isinstance(config, SklearnTeacher):
         found = _sklearn(config, columns, space, trained)
     else:
+        assert isinstance(config, CallableTeacher), "files are read and endpoints are asked without being loaded"
         found = _callable(config, space.names, columns)
     output = "values" if space.answer == "values" else found.output
     return replace(found, answer=space.answer, output=output)
@@ -165,8 +171,11 @@ def to_logits(
 def check_scores(
     scores: Scores, teacher: Teacher, name: str, sample_key: np.ndarray, called: str = "sample_key"
 ) -> Tensor:
-    """The scores of the rows `sample_key` as f32 on the CPU. Raises TeacherError for what no teacher may say; `called`: what its
-    rows are named by there."""
+    """The scores of the rows `sample_key` as f32 on the CPU. Raises TeacherError for what no teacher may say, which calls its rows
+    by the name of `called`.
+
+    Of a teacher that may not know, NaN says that it does not: of one class of many in all scores of a row, else in any.
+    """
     try:
         checked = torch.as_tensor(scores).detach().to("cpu", torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -179,12 +188,16 @@ def check_scores(
             f"teacher {name!r} returned scores of shape {list(checked.shape)}, expected {list(expected)}: "
             f"a row for each input and a column for each of its {'numbers' if teacher.answer == 'values' else 'classes'}"
         )
-    _complain(~checked.isfinite().all(1), sample_key, f"teacher {name!r} says NaN or infinity", called)
+    unknown, told = checked.isnan() & teacher.may_not_know, ""
+    if teacher.may_not_know and teacher.answer == "class_axis":
+        unknown &= unknown.all(1, keepdim=True)
+        told = " (NaN in all scores of a row would say that it knows nothing of it)"
+    _complain(
+        ~(checked.isfinite() | unknown).all(1), sample_key, f"teacher {name!r} says NaN or infinity{told}", called
+    )
     if teacher.output == "probabilities":
-        wrong = checked.min(1).values < -1e-6
-        wrong |= (
-            (checked.max(1).values > 1 + 1e-6) if teacher.answer == "class_set" else (checked.sum(1) - 1).abs() > 1e-2
-        )
+        wrong = (checked < -1e-6).any(1)
+        wrong |= (checked > 1 + 1e-6).any(1) if teacher.answer == "class_set" else (checked.sum(1) - 1).abs() > 1e-2
         _complain(wrong, sample_key, f"teacher {name!r} declares `output: probabilities`, but they are not", called)
     if teacher.output == "log_probabilities" and teacher.answer == "class_axis":
         wrong = checked.logsumexp(1).abs() > 1e-2
@@ -229,7 +242,7 @@ def _module(
 
 
 def _network(model: LoadedModel, output: OutputKind) -> LoadedTeacher:
-    return LoadedTeacher(model.config.classes, output, model)
+    return LoadedTeacher(model.config.classes, output, model, may_not_know=False)
 
 
 def _checkpoint(model: LoadedModel, columns: Sequence[Column]) -> LoadedTeacher:
@@ -252,7 +265,7 @@ def _sklearn(config: SklearnTeacher, columns: Sequence[Column], space: Space, tr
         with calling("model" if trained is not None else "weights", str(config.model or config.weights)):
             return ESTIMATOR_ANSWERS[space.answer].ask(estimator, features)
 
-    return LoadedTeacher(names, config.output, forward)
+    return LoadedTeacher(names, config.output, forward, may_not_know=False)
 
 
 def _names_of(estimator: Any, config: SklearnTeacher, space: Space) -> tuple[str, ...]:
@@ -271,7 +284,7 @@ def _callable(config: CallableTeacher, classes: tuple[str, ...], columns: Sequen
 
     def ask(batch: Batch) -> Scores:
         with calling("function", config.function):
-            scores: Scores = function(batch, **arguments)
+            scores: Scores = with_unknown(function(batch, **arguments), config.function)
         return scores
 
     def forward(batch: Batch) -> Scores:

@@ -34,6 +34,7 @@ class FoldedTeacher:
     parts: Sequence[Part]
     """By fold; then the whole, where there is one."""
     answer: AnswerName = "class_axis"
+    may_not_know: bool = False
 
     def __call__(self, batch: Batch) -> Scores:
         if self.folds.refit:

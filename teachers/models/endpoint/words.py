@@ -39,7 +39,7 @@ def of_first_token(log_probabilities: Mapping[str, float], words: Sequence[str])
         raise NoAnswer(
             f"its first token is {said!r}, and {found.sum():.2g} of the probability stands for a class ({_some(words)})"
         )
-    return (found / found.sum()).astype(np.float32)
+    return _normalised(found)
 
 
 def _class_of_token(token: str, words: Sequence[str]) -> int | None:
@@ -87,7 +87,12 @@ def of_json(text: str, words: Sequence[str]) -> Scores:
         found[of_word(word, words)] += p
     if found.sum() <= 0:
         raise NoAnswer(f"{text.strip()[:80]!r} gives no class a probability")
-    return (found / found.sum()).astype(np.float32)
+    return _normalised(found)
+
+
+def _normalised(found: NDArray[np.float64]) -> Scores:
+    p: Scores = (found / found.sum()).astype(np.float32)
+    return p
 
 
 def _some(words: Sequence[str]) -> str:
