@@ -22,6 +22,7 @@ from ..recipe.checks import (
     folder_problems,
     import_problems,
     judging_problems,
+    questions,
 )
 from ..recipe.load import Given, recipe_of
 from ..recipe.load import check as check_recipe
@@ -31,7 +32,7 @@ from ..recipe.space import search_warnings
 from ..reporting.fairness import missing_augmentation
 from ..stages.code import code_problems, users_code
 from ..stages.stages import Built, Stages
-from .answers import PRICED_ROWS, endpoint_notes, prediction_problems, questions
+from .answers import PRICED_ROWS, endpoint_notes, prediction_problems
 from .budgets import Rows, budget_notes, budget_problems, floor_notes, row_notes, seed_notes
 from .memory import Holding, holdings
 from .placement import Ask, cluster_notes, places_at

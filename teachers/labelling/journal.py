@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -87,6 +87,7 @@ class Journal(Answers):
         whole, lines = _read(path)
         os.truncate(self._file, whole)
         if lines and lines[0].get("teacher") != digest:
+            self.close()
             raise StoreError(f"{path}: holds answers of {lines[0].get('teacher')}, not of {digest}; move it away")
         self._synced_at = time.monotonic()
         if not lines:
@@ -116,6 +117,12 @@ class Journal(Answers):
 
     def failed(self, request: int, why: str, used: Tokens) -> None:
         self._append({"done": request, "tokens": [used.input, used.output], "failed": why[:500]})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         os.close(self._file)
