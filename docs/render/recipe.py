@@ -27,7 +27,7 @@ PAGES: dict[str, Page] = {
     "transfer-set": Page(
         "The transfer set", ("TransferSetConfig", "InputColumn", "*Source", "SplitConfig", "SplitFiles", "LabelledRows")
     ),
-    "teachers": Page("Teachers", ("*Teacher", "TeacherRequire"), all_of="Every teacher"),
+    "teachers": Page("Teachers", ("*Teacher", "TeacherRequire", "Limits", "Price", "Budget"), all_of="Every teacher"),
     "students": Page("Students", ("StudentConfig", "EstimatorStudent", "ControlTrain", "Require")),
     "objective": Page("The objective", ("*Term", "Ramp"), all_of="Every term"),
     "training": Page(
@@ -44,7 +44,7 @@ PAGES: dict[str, Page] = {
     ),
     "cohorts": Page("Cohorts", ("*Cohort", "MemberConfig"), all_of="Every cohort"),
     "search": Page("The search", ("SearchConfig", "Uniform", "LogUniform", "Integer", "Choice", "Subset", "SubsetOf")),
-    "preprocess": Page("Preprocessing", ("Preprocess", "Normalise")),
+    "preprocess": Page("Preprocessing", ("Preprocess", "Normalise", "Tokenizer", "Ngrams", "Encoder")),
     "running": Page("Resources and tracking", ("Resources", "Tracking")),
 }
 FAMILY = 3
