@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from teachers.config.endpoint import EndpointTeacher
+from teachers.config.predictions import PredictionsTeacher
 from teachers.config.teacher import TeacherConfig
 from teachers.process.log_lines import working_on
 from teachers.storage.seal import Damage, Seal, digest_of
@@ -47,7 +49,7 @@ def label(
     asked = Asked(name, config, weights, trained, transfer_set)
     stages, live = label_stages(name, config, weights, transfer_set)
     parts = {context.stages.folder(stage): part for part, stage in stages.items()}
-    build = partial(_label, context, asked)
+    build = partial(_label, context, asked, parts)
     built = context.stages.build_together(list(stages.values()), build, partial(_repair, asked, parts))
     network = network_folder(config, trained)
     labels = {part: built[stage] for part, stage in stages.items()}
@@ -118,14 +120,20 @@ def label_stages(
     return stages, live
 
 
-def _label(context: Context, asked: Asked, folders: Mapping[Stage, Path]) -> dict[Stage, tuple[Seal, Facts]]:
+def _label(
+    context: Context, asked: Asked, parts: Mapping[Path, str], folders: Mapping[Stage, Path]
+) -> dict[Stage, tuple[Seal, Facts]]:
+    """`parts`: of the stages that are built and of those that were before."""
+    from teachers.labelling.endpoint import told_of
     from teachers.labelling.label import Progress
     from teachers.labelling.label import label as ask
+    from teachers.labelling.predictions import fill
     from teachers.labelling.shard import LabelTask, TeacherSpec
     from teachers.soft_targets.store import SoftTargetStore
 
-    context.cluster.join()
-    context.journal.on(context.cluster.nodes)
+    if asks := asked.config.kind != "predictions":
+        context.cluster.join()
+        context.journal.on(context.cluster.nodes)
     title = f"label/{asked.name}"
     stores = {stage: SoftTargetStore.create(folder, asked.spec(stage.part)) for stage, folder in folders.items()}
     tasks = [LabelTask(asked.transfer_set.folder, stage.part, folder) for stage, folder in folders.items()]
@@ -137,16 +145,23 @@ def _label(context: Context, asked: Asked, folders: Mapping[Stage, Path]) -> dic
         context.journal.work(title, replicas=now.num_replicas, ready=now.num_ready)
         context.watch.advance(title, sum(done.values()), total, f"{now.rows_per_s:,.0f} rows/s")
 
-    resources = asked.config.resources
-    context.journal.work(title, replicas=asked.config.replicas, ready=0)
-    context.journal.work(title, cpus=resources.cpus, gpus=context.cluster.gpus(resources))
-    teacher = TeacherSpec(asked.name, asked.config, asked.trained, context.recipe.trusted(), context.user_path)
+    if asks:
+        resources = asked.config.resources
+        context.journal.work(title, replicas=asked.config.replicas, ready=0)
+        context.journal.work(title, cpus=resources.cpus, gpus=context.cluster.gpus(resources))
+    beside = tuple(folder for folder in parts if folder not in folders.values())
+    given = asked.trained, context.recipe.trusted(), context.user_path, beside
+    teacher = TeacherSpec(asked.name, asked.config, *given)
     with working_on(stage=title):
-        report = ask(teacher, tasks, progress=advance, wait_s=wait_for_room_s())
+        if isinstance(asked.config, PredictionsTeacher):
+            report = fill(asked.name, asked.config, tasks, context.recipe.transfer_set, advance)
+        else:
+            report = ask(teacher, tasks, progress=advance, wait_s=wait_for_room_s())
     facts = {
         "rows_per_s": round(report.rows_per_s, 1),
         "actor_start_s": round(report.start_s, 3),
         "num_retries": report.num_retries,
+        **(told_of(asked.config, [*parts]) if isinstance(asked.config, EndpointTeacher) else {}),
     }
     context.tracker.log(title, {"rows_per_s": report.rows_per_s})
     unknown = {stage: store.unknown()[0] for stage, store in stores.items()}

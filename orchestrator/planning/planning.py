@@ -22,6 +22,7 @@ from ..recipe.checks import (
     folder_problems,
     import_problems,
     judging_problems,
+    questions,
 )
 from ..recipe.load import Given, recipe_of
 from ..recipe.load import check as check_recipe
@@ -32,6 +33,7 @@ from ..reporting.fairness import missing_augmentation
 from ..stages.code import code_problems, users_code
 from ..stages.stages import Built, Stages
 from ..stages.texts import texts_of
+from .answers import PRICED_ROWS, endpoint_notes, prediction_problems
 from .budgets import Rows, budget_notes, budget_problems, floor_notes, row_notes, seed_notes
 from .memory import Holding, holdings
 from .placement import Ask, cluster_notes, places_at
@@ -127,9 +129,32 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     made.notes += count_notes(recipe.transfer_set, counted, thorough=check)
     made.notes += [*row_notes(recipe, seen, rows), *budget_notes(recipe, rows), *seed_notes(recipe)]
     made.notes += [*missing_augmentation(public(recipe)), *floor_notes(recipe), *search_warnings(recipe)]
+    _on_answers(made, recipe, seen, prepared, rows, check=check)
     if check:
         _rehearse(made, recipe, seen, prepared, code)
     return made
+
+
+def _on_answers(
+    made: Plan, recipe: Recipe, seen: "Look", prepared: Built | None, rows: Rows | None, *, check: bool
+) -> None:
+    """Predictions and endpoints. Raises RecipeError for what does not fit, or cannot be asked."""
+    from teachers.preparing.sample import sample, sample_prepared
+    from teachers.tasks.space import Space
+    from teachers.transfer_set.transfer_set import TransferSet
+
+    if seen.classes is None or not {teacher.kind for teacher in recipe.teachers.values()} & {"predictions", "endpoint"}:
+        return
+    space, data = Space(recipe.task, seen.classes), TransferSet.open(prepared.folder) if prepared is not None else None
+    if check and (problems := [*prediction_problems(recipe, space, data)]):
+        raise RecipeError("\n".join(problems))
+    plans = [plan.document() for plan in seen.plans]
+    if asked := questions(recipe, seen.columns, plans, space):
+        some = (
+            sample_prepared(data, PRICED_ROWS) if data else sample(recipe.transfer_set, seen, seen.classes, PRICED_ROWS)
+        )
+        to_do = {stage.name for stage in made.stages if stage.stage == "label" and stage.action != "reuse"}
+        made.notes += endpoint_notes(asked, plans, some, rows, set(asked) - to_do)
 
 
 def _on_nodes(made: Plan, recipe: Recipe, seen: "Look", address: str | None) -> None:

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from teachers.config.endpoint import EndpointTeacher
 from teachers.config.folds import EstimatorTrain
+from teachers.config.predictions import PredictionsTeacher
 from teachers.config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
 from teachers.errors import UsersCodeError
 from teachers.users_code.imports import UserPath
@@ -41,10 +43,14 @@ class Teaching:
 
     def source(self, name: str, config: TeacherConfig) -> "Source":
         """What a student hears: the teacher's own answers, or made up ones of who has none yet."""
+        from teachers.models.adapters import teacher_classes
+
         anything = config.model_copy(update={"class_map": None})
         if size := too_large(config):
             self.found.notes.append(f"teachers.{name}: not tried, this machine has no room for its weights of {size}")
             return self.made_up(name, anything, self.few.classes)
+        if isinstance(config, PredictionsTeacher | EndpointTeacher):  # nobody to try, or it costs
+            return self.made_up(name, config, teacher_classes(config, self.few.space, None))
         with self.found.told(f"teachers.{name}", config.resources):
             if not is_trained_here(config):
                 classes, logits = self._asked(name, config, None)

@@ -118,7 +118,9 @@ class Walk:
             if trained is None:
                 self.unknown("label", name, f"train_teacher/{name}")
                 return None
-        weights = keys.teacher_digest(self.recipe, name, trained.digest if trained else None)
+        weights = keys.teacher_digest(
+            self.recipe, name, trained.digest if trained else None, prepared.stage.inputs["source"]
+        )
         return self.labels(name, config, weights, prepared)
 
     def labels(self, name: str, config: TeacherConfig, weights: str, prepared: Built) -> Taught | None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from students.config.task_terms import JUDGING
-from teachers.config.task import ANSWER_OF
+from teachers.config.task import ANSWER_OF, TaskName
 from teachers.config.teacher import TeacherConfig
 from teachers.config.training import TrainConfig, unknown_classes
 from teachers.errors import CollegiumError, DataError, EnvironmentUnfit, RecipeError, StoreError
+from teachers.tasks.space import Space
 from teachers.users_code.calls import within
 from teachers.users_code.imports import load
 
@@ -21,6 +22,8 @@ from .secrets import absent_variables
 from .seen_rows import seen_problems
 
 if TYPE_CHECKING:
+    from teachers.models.endpoint.apis import Question
+    from teachers.transfer_set.columns import Column
     from teachers.transfer_set.transfer_set import TransferSet
 
 
@@ -82,6 +85,8 @@ def file_problems(recipe: Recipe) -> Iterator[str]:
             problem = given_problem(teacher)
         elif teacher.kind == "module" and teacher.weights is not None:
             problem = no_weights(Path(teacher.weights))
+        elif teacher.kind == "predictions" and not Path(teacher.path).exists():
+            problem = f"path: there is no file {teacher.path} (looked from {Path.cwd()})"
         if problem:
             yield f"teachers.{name}.{problem}"
 
@@ -129,7 +134,7 @@ def class_problems(
         trained = model.is_trained_here(teacher)
         try:
             with within(f"teachers.{name}"):
-                own = _learnt(teacher, classes, labelled) if trained else _known(teacher, classes)
+                own = _learnt(teacher, classes, labelled) if trained else _known(teacher, recipe.task, classes)
                 if own is not None:
                     mapped(own, classes, resolved(teacher.class_map), ANSWER_OF[recipe.task])
         except StoreError:
@@ -149,6 +154,25 @@ def judging_problems(recipe: Recipe, labelled: int) -> Iterator[str]:
                 )
 
 
+def questions(
+    recipe: Recipe, columns: Sequence["Column"], made_of: Sequence[Any], space: Space
+) -> dict[str, "Question"]:
+    """How each endpoint is asked about rows of these columns, which were made by the plans `made_of`.
+
+    Raises RecipeError, naming the key, for prompts and words that name what is not there.
+    """
+    found = {}
+    for name, teacher in recipe.teachers.items():
+        if teacher.kind == "endpoint":
+            from teachers.models.endpoint.apis import Question
+            from teachers.models.endpoint.rows import Fields
+
+            with within(f"teachers.{name}"):
+                names = Fields.of(columns, made_of).names
+                found[name] = Question.of(teacher, tuple(teacher.classes or space.names), names, space.answer)
+    return found
+
+
 def fold_problems(recipe: Recipe, transfer_set: "TransferSet") -> Iterator[str]:
     """Teachers in folds of which a part would learn no row of a class."""
     from teachers.transfer_set.folds import Folds, checked
@@ -165,12 +189,16 @@ def fold_problems(recipe: Recipe, transfer_set: "TransferSet") -> Iterator[str]:
                 yield str(error)
 
 
-def _known(teacher: TeacherConfig, classes: Sequence[str]) -> Sequence[str] | None:
+def _known(teacher: TeacherConfig, task: TaskName, classes: Sequence[str]) -> Sequence[str] | None:
     """What a teacher that is brought scores; None where only its file tells."""
     if teacher.kind == "checkpoint":
         from teachers.models.folder import read_config
 
         return read_config(Path(teacher.path)).classes
+    if teacher.kind == "predictions":
+        from teachers.models.predictions import Predictions
+
+        return Predictions.open(teacher, Space(task, tuple(classes))).classes
     return teacher.classes or (None if teacher.kind == "sklearn" else classes)
 
 

@@ -17,6 +17,7 @@ from teachers.models.text import files_beside
 from teachers.soft_targets.class_map import resolved
 from teachers.storage.seal import digest_of, sha256_file
 from teachers.users_code.calls import within
+from teachers.users_code.digest import file_digest
 
 from ..recipe.deciding import without_names
 from ..recipe.model import Learner, Recipe, learner_of, name_in_recipe
@@ -54,13 +55,18 @@ def train_teacher_stage(recipe: Recipe, name: str, prepared: str) -> Stage:
     return Stage("train_teacher", name, config, inputs)
 
 
-def teacher_digest(recipe: Recipe, name: str, trained: str | None) -> str:
-    """What a teacher is: its weights, wherever they come from. `trained`: the digest of what was trained here."""
+def teacher_digest(recipe: Recipe, name: str, trained: str | None, source: str) -> str:
+    """What a teacher is: its weights, wherever they come from. `trained`: the digest of what was trained here; `source`: of the
+    transfer set's, whose order decides where rows are told by their number."""
     teacher = recipe.teachers[name]
     if trained is not None:
         return trained
     if teacher.kind == "callable":
         return digest_of([teacher.version, code_inputs(f"teachers.{name}", teacher.model_dump(mode="json"))])
+    if teacher.kind == "endpoint":
+        return digest_of(teacher.model_dump(mode="json", exclude={*DECIDES_NOTHING, "class_map", "calibrate"}))
+    if teacher.kind == "predictions":
+        return digest_of([file_digest(Path(teacher.path)), source if teacher.by_row_number else None])
     path = Path(teacher.path if teacher.kind == "checkpoint" else teacher.weights or "")
     files = [path / "config.json", weights_in(path)] if teacher.kind == "checkpoint" else [path]
     if teacher.kind == "checkpoint":
@@ -97,14 +103,14 @@ def label_stage(
         "allow_pickle",
         "trusted",
     }
-    if config.kind == "callable":  # it gets canonical inputs, and is its code
+    if config.kind in ("callable", "predictions", "endpoint"):  # they get canonical inputs, or none
         left_out |= {"preprocess"}
     decided_by = {key: value for key, value in config.model_dump(mode="json").items() if key not in left_out}
     decided_by |= {"classes": config.classes or classes, "answer": answer}
     text_by_content(f"teachers.{name}", decided_by)
     code = code_inputs(f"teachers.{name}", code_of_folder(config) if config.kind == "checkpoint" else decided_by)
     inputs = {"rows": segment[1], **code}  # code first: where it changed, it is why weights did
-    if config.kind != "callable":
+    if config.kind not in ("callable", "endpoint"):
         inputs["teacher weights"] = weights
     if (
         config.kind in ("module", "sklearn")

@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeVar
 
 import xxhash
 
+from teachers.config.any_teacher import CalibrateName
 from teachers.config.preprocess import Preprocess
-from teachers.config.teacher import CalibrateName
 from teachers.config.training import TrainConfig
 from teachers.soft_targets.class_map import ClassMap
 from teachers.transfer_set.folds import Folds

@@ -24,7 +24,8 @@ from ..resources.reservation import Request, actor_options, num_gpus, reserved
 from ..transfer_set.transfer_set import TransferSet
 from .actor import ReplicaProcess
 from .dispatch import first_line
-from .shard import MAX_ATTEMPTS, Questioner, TeacherSpec, loaded
+from .endpoint import EndpointQuestioner
+from .shard import MAX_ATTEMPTS, Questioner, TeacherSpec, questioner_of
 from .stalls import PULSE, Stalls
 from .texts import TextOfRows
 
@@ -37,7 +38,7 @@ SIDE_BY_SIDE = 2
 Inputs = Mapping[str, np.ndarray]
 
 
-class LiveReplica(ReplicaProcess[Questioner]):
+class LiveReplica(ReplicaProcess[Questioner | EndpointQuestioner]):
     """Answers about rows of the transfer set at `folder`, as students see them."""
 
     def __init__(self, folder: Path, *given: Any) -> None:
@@ -50,9 +51,9 @@ class LiveReplica(ReplicaProcess[Questioner]):
             questioner = self.loaded()
             return questioner.ask({**inputs, **self.texts.of(sample_key)}, sample_key)
 
-    def load(self, device: str) -> Questioner:
+    def load(self, device: str) -> Questioner | EndpointQuestioner:
         transfer_set = TransferSet.open(self.folder)
-        questioner = loaded(self.teacher, transfer_set, device)
+        questioner = questioner_of(self.teacher, transfer_set, device)
         questioner.beat = self.pulse.beat
         self.texts = TextOfRows(transfer_set, questioner.teacher.text)
         return questioner

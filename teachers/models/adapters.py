@@ -13,16 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..config.any_teacher import OutputKind
+from ..config.predictions import PredictionsTeacher
 from ..config.preprocess import Preprocess
 from ..config.task import AnswerName
-from ..config.teacher import (
-    CallableTeacher,
-    CheckpointTeacher,
-    ModuleTeacher,
-    OutputKind,
-    SklearnTeacher,
-    TeacherConfig,
-)
+from ..config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
 from ..errors import RecipeError, TeacherError
 from ..process.variables import resolved
 from ..tasks.space import Space
@@ -37,6 +32,7 @@ from .estimator_columns import check_takes_nan
 from .folded import Batch, FoldedTeacher, Scores
 from .folder import LoadedModel, ModelConfig, load_model, read_config
 from .modules import network_for
+from .predictions import Predictions
 from .preprocess import Preprocessor
 from .recode import Recoding
 from .state import load_state
@@ -122,6 +118,7 @@ def _load(
     elif isinstance(config, SklearnTeacher):
         found = _sklearn(config, columns, space, trained)
     else:
+        assert isinstance(config, CallableTeacher), "files are read and endpoints are asked without being loaded"
         found = _callable(config, space.names, columns)
     output = "values" if space.answer == "values" else found.output
     return replace(found, answer=space.answer, output=output)
@@ -151,6 +148,8 @@ def teacher_classes(config: TeacherConfig, space: Space, trained: Path | None) -
             folds = folds_of(config)
             return estimators.fitted_classes(trained if folds is None else trained / PARTS / folds.parts[0])
         return _names_of(estimators.load_estimator(Path(config.weights or ""), config, space.answer), config, space)
+    if isinstance(config, PredictionsTeacher):
+        return Predictions.open(config, space).classes
     return tuple(config.classes or space.names)
 
 
@@ -179,8 +178,11 @@ def to_logits(
     return torch.log((1 - probability_floor) * p + probability_floor / scores.shape[1])
 
 
-def check_scores(scores: Scores, teacher: Teacher, name: str, sample_key: np.ndarray) -> Tensor:
-    """The scores of the rows `sample_key` as f32 on the CPU. Raises TeacherError for what no teacher may say.
+def check_scores(
+    scores: Scores, teacher: Teacher, name: str, sample_key: np.ndarray, called: str = "sample_key"
+) -> Tensor:
+    """The scores of the rows `sample_key` as f32 on the CPU. Raises TeacherError for what no teacher may say, which calls its rows
+    by the name of `called`.
 
     Of a teacher that may not know, NaN says that it does not: of one class of many in all scores of a row, else in any.
     """
@@ -200,14 +202,16 @@ def check_scores(scores: Scores, teacher: Teacher, name: str, sample_key: np.nda
     if teacher.may_not_know and teacher.answer == "class_axis":
         unknown &= unknown.all(1, keepdim=True)
         told = " (NaN in all scores of a row would say that it knows nothing of it)"
-    _complain(~(checked.isfinite() | unknown).all(1), sample_key, f"teacher {name!r} says NaN or infinity{told}")
+    _complain(
+        ~(checked.isfinite() | unknown).all(1), sample_key, f"teacher {name!r} says NaN or infinity{told}", called
+    )
     if teacher.output == "probabilities":
         wrong = (checked < -1e-6).any(1)
         wrong |= (checked > 1 + 1e-6).any(1) if teacher.answer == "class_set" else (checked.sum(1) - 1).abs() > 1e-2
-        _complain(wrong, sample_key, f"teacher {name!r} declares `output: probabilities`, but they are not")
+        _complain(wrong, sample_key, f"teacher {name!r} declares `output: probabilities`, but they are not", called)
     if teacher.output == "log_probabilities" and teacher.answer == "class_axis":
         wrong = checked.logsumexp(1).abs() > 1e-2
-        _complain(wrong, sample_key, f"teacher {name!r} declares `output: log_probabilities`, but they are not")
+        _complain(wrong, sample_key, f"teacher {name!r} declares `output: log_probabilities`, but they are not", called)
     return checked
 
 
@@ -219,11 +223,11 @@ def look_like_probabilities(logits: np.ndarray | Tensor) -> bool:
     return bool((scores > -1e-3).all()) and bool(((scores.sum(1) - 1).abs() < 1e-2).all())
 
 
-def _complain(wrong: Tensor, sample_key: np.ndarray, what: str) -> None:
+def _complain(wrong: Tensor, sample_key: np.ndarray, what: str, called: str) -> None:
     if num_wrong := int(wrong.sum()):
         keys = ", ".join(str(key) for key in sample_key[wrong.numpy()][:5])
         raise TeacherError(
-            f"{what}, in {num_wrong} of {len(sample_key)} rows; sample_key {keys}{' ...' * (num_wrong > 5)}"
+            f"{what}, in {num_wrong} of {len(sample_key)} rows; {called} {keys}{' ...' * (num_wrong > 5)}"
         )
 
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..config.any_teacher import OutputKind
 from ..config.task import AnswerName
-from ..config.teacher import OutputKind
 from ..transfer_set.folds import NOT_LEARNT, Folds
 from ..transfer_set.transfer_set import Segment, TransferSet
 from .text import TextTransform
