@@ -9,11 +9,32 @@ from torch import Tensor, nn
 
 from teachers.config.task import AnswerName
 from teachers.models.folder import make_module
+from teachers.models.transformers_network import make_network
 from teachers.zoo import linear, mlp
 
 from .tasks.ensemble import TOGETHER
 
-__all__ = ["ensemble", "linear", "mlp", "small_conv_net"]
+__all__ = ["ensemble", "huggingface", "linear", "mlp", "small_conv_net"]
+
+
+def huggingface(
+    path: str | None = None,
+    config: Mapping[str, Any] | str | None = None,
+    init: Mapping[str, Any] | None = None,
+    *,
+    num_classes: int,
+    input_shape: Any,
+    classes: Sequence[str] = (),
+    vocabulary_size: int | None = None,
+) -> nn.Module:
+    """A network of transformers (extra `huggingface`) for token ids i32 `[rows, L]` or images f32 `[rows, C, H, W]`.
+
+    `path`: a folder whose weights it begins with; `init: {layers: [0, 3, 6, 9]}` takes these of its layers. Its head is taken
+    where it knows the same classes in the same order. `config`: instead, a configuration, or the file of one; weights are
+    of chance.
+    """
+    given: dict[str, Any] = {"num_classes": num_classes, "classes": classes, "input_shape": input_shape}
+    return make_network(path, config, init, vocabulary_size=vocabulary_size, **given)
 
 
 def small_conv_net(width: int = 8, *, num_classes: int, input_shape: Sequence[int]) -> nn.Module:

@@ -9,8 +9,9 @@ import pytest
 from mypy.main import process_options
 
 from students.config.student import LossName
+from teachers.config.any_teacher import CalibrateName
 from teachers.config.task import TaskName
-from teachers.config.teacher import CalibrateName, CombineName
+from teachers.config.teacher import CombineName
 from teachers.config.training import AugmentName, TransformName
 from tests.rooms import BESIDE, ROOMS
 

@@ -24,8 +24,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from teachers.config.any_teacher import EncodingName
 from teachers.config.task import AnswerName
-from teachers.config.teacher import EncodingName
 from teachers.errors import EnvironmentUnfit, StoreError, TeacherError
 from teachers.soft_targets.encodings.table import ENCODINGS, bytes_per_row, decode
 from teachers.soft_targets.listing import describe, find_stores

@@ -6,8 +6,9 @@ from functools import partial
 from typing import Any, Literal
 
 from students.tasks.figure import figure, headline
+from teachers.config.any_teacher import TeacherRequire
 from teachers.config.resources import Resources
-from teachers.config.teacher import TeacherConfig, TeacherRequire
+from teachers.config.teacher import TeacherConfig
 from teachers.errors import GateMissed
 from teachers.transfer_set.transfer_set import TransferSet
 

@@ -32,11 +32,11 @@ def list_teachers(out: Path | None, as_json: bool) -> None:
     if out is not None:
         _tell(_stages(out, "train_teacher"), as_json)
         return
-    from teachers.config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher
+    from teachers.config.teacher import TeacherConfig
 
     kinds = [
         {"name": get_args(model.model_fields["kind"].annotation)[0], "what": (model.__doc__ or "").splitlines()[0]}
-        for model in (ModuleTeacher, CheckpointTeacher, SklearnTeacher, CallableTeacher)
+        for model in get_args(get_args(TeacherConfig)[0])
     ]
     _tell([*kinds, *_networks("teachers.zoo")], as_json)
 

@@ -30,6 +30,7 @@ from ..recipe.space import search_warnings
 from ..reporting.fairness import missing_augmentation
 from ..stages.code import code_problems, users_code
 from ..stages.stages import Built, Stages
+from .brought import fed_notes
 from .budgets import Rows, budget_notes, budget_problems, floor_notes, row_notes, seed_notes
 from .memory import Holding, holdings
 from .placement import Ask, cluster_notes, places_at
@@ -121,7 +122,12 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     rows = Rows.of(recipe, seen, counted)
     made.notes += count_notes(recipe.transfer_set, counted, thorough=check)
     made.notes += [*row_notes(recipe, seen, rows), *budget_notes(recipe, rows), *seed_notes(recipe)]
-    made.notes += [*missing_augmentation(public(recipe)), *floor_notes(recipe), *search_warnings(recipe)]
+    made.notes += [
+        *fed_notes(recipe),
+        *missing_augmentation(public(recipe)),
+        *floor_notes(recipe),
+        *search_warnings(recipe),
+    ]
     if check:
         _rehearse(made, recipe, seen, prepared, code)
     return made

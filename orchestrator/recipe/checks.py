@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from teachers.config.task import ANSWER_OF
+from teachers.config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
+from teachers.config.task import ANSWER_OF, TaskName
 from teachers.config.teacher import TeacherConfig
 from teachers.config.training import TrainConfig, unknown_classes
 from teachers.errors import CollegiumError, DataError, EnvironmentUnfit, RecipeError, StoreError
+from teachers.tasks.space import Space
 from teachers.users_code.calls import within
 from teachers.users_code.imports import load
 
@@ -74,6 +76,7 @@ def folder_problems(recipe: Recipe) -> Iterator[str]:
 def file_problems(recipe: Recipe) -> Iterator[str]:
     """Weights that are not there, or whose file does not say what it must, as far as that is known unloaded."""
     from teachers.models.foreign import given_problem, no_weights
+    from teachers.models.published_files import problem_of
 
     for name, teacher in recipe.teachers.items():
         problem = ""
@@ -81,6 +84,8 @@ def file_problems(recipe: Recipe) -> Iterator[str]:
             problem = given_problem(teacher)
         elif teacher.kind == "module" and teacher.weights is not None:
             problem = no_weights(Path(teacher.weights))
+        elif isinstance(teacher, HuggingFaceTeacher | TimmTeacher | OnnxTeacher):
+            problem = problem_of(teacher, ANSWER_OF[recipe.task])
         if problem:
             yield f"teachers.{name}.{problem}"
 
@@ -128,7 +133,7 @@ def class_problems(
         trained = model.is_trained_here(teacher)
         try:
             with within(f"teachers.{name}"):
-                own = _learnt(teacher, classes, labelled) if trained else _known(teacher, classes)
+                own = _learnt(teacher, classes, labelled) if trained else _known(teacher, classes, recipe.task)
                 if own is not None:
                     mapped(own, classes, teacher.class_map)
         except StoreError:
@@ -153,12 +158,16 @@ def fold_problems(recipe: Recipe, transfer_set: "TransferSet") -> Iterator[str]:
                 yield str(error)
 
 
-def _known(teacher: TeacherConfig, classes: Sequence[str]) -> Sequence[str] | None:
+def _known(teacher: TeacherConfig, classes: Sequence[str], task: TaskName) -> Sequence[str] | None:
     """What a teacher that is brought scores; None where only its file tells."""
     if teacher.kind == "checkpoint":
         from teachers.models.folder import read_config
 
         return read_config(Path(teacher.path)).classes
+    if isinstance(teacher, HuggingFaceTeacher | TimmTeacher | OnnxTeacher):
+        from teachers.models.published_files import classes_of, problem_of
+
+        return None if problem_of(teacher, None) else classes_of(teacher, Space(task, tuple(classes)))
     return teacher.classes or (None if teacher.kind == "sklearn" else classes)
 
 

@@ -7,8 +7,9 @@ from students.config import task_terms
 from students.config.estimator import EstimatorStudent
 from students.config.student import Require
 from students.tasks.figure import FIGURES, headline
+from teachers.config.any_teacher import EncodingName, OutputKind, TeacherRequire
 from teachers.config.task import ANSWER_OF, AnswerName
-from teachers.config.teacher import EncodingName, OutputKind, TeacherConfig, TeacherRequire
+from teachers.config.teacher import TeacherConfig
 
 from .file import Loc, nearest
 
@@ -83,7 +84,7 @@ def _of_teacher(
 ) -> Iterator[tuple[str, str, tuple[EncodingName, ...] | tuple[OutputKind, ...]]]:
     if teacher.encoding not in KEPT_AS[answer]:
         yield "encoding", teacher.encoding, KEPT_AS[answer]
-    stated = teacher.kind in ("module", "callable") and "output" in teacher.model_fields_set
+    stated = teacher.kind in ("module", "callable", "onnx") and "output" in teacher.model_fields_set
     if stated and teacher.output not in OUTPUTS[answer]:  # type: ignore[union-attr]
         yield "output", teacher.output, OUTPUTS[answer]  # type: ignore[union-attr]
 

@@ -9,16 +9,22 @@ from typing import Any
 
 from students.config.cohort import CohortCommon
 from students.config.student import TeacherTermCommon, TermCommon
+from teachers.config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
 from teachers.config.task import AnswerName
 from teachers.config.teacher import DECIDES_NOTHING, CheckpointTeacher, TeacherConfig
 from teachers.errors import RecipeError
 from teachers.models.foreign import weights_in
+from teachers.models.published_files import content_of
 from teachers.storage.seal import digest_of, sha256_file
+from teachers.users_code.calls import within
 
 from ..recipe.deciding import without_names
 from ..recipe.model import Learner, Recipe, learner_of, name_in_recipe
 from .code import code_inputs, code_of_folder
 from .stages import Stage
+
+PREPROCESSED = ("module", "sklearn", "onnx")
+"""Kinds of teachers whose inputs are made as the recipe says; those of others as their files say, or by themselves."""
 
 
 def prepare_stage(recipe: Recipe, source_digest: str) -> Stage:
@@ -47,6 +53,9 @@ def teacher_digest(recipe: Recipe, name: str, trained: str | None) -> str:
         return trained
     if teacher.kind == "callable":
         return digest_of([teacher.version, code_inputs(f"teachers.{name}", teacher.model_dump(mode="json"))])
+    if isinstance(teacher, HuggingFaceTeacher | TimmTeacher | OnnxTeacher):
+        with within(f"teachers.{name}"):
+            return digest_of(content_of(teacher))
     path = Path(teacher.path if teacher.kind == "checkpoint" else teacher.weights or "")
     files = [path / "config.json", weights_in(path)] if teacher.kind == "checkpoint" else [path]
     for file in files:
@@ -79,6 +88,7 @@ def label_stage(
         "class_map",
         "seed",
         "allow_pickle",
+        "trust_remote_code",
         "trusted",
     }
     if config.kind == "callable":  # it gets canonical inputs, and is its code
@@ -89,13 +99,9 @@ def label_stage(
     inputs = {"rows": segment[1], **code}  # code first: where it changed, it is why weights did
     if config.kind != "callable":
         inputs["teacher weights"] = weights
-    if (
-        config.kind in ("module", "sklearn")
-        and config.preprocess.normalise == "auto"
-        and not config.preprocess.function
-    ):
+    if config.kind in PREPROCESSED and config.preprocess.normalise == "auto" and not config.preprocess.function:
         inputs["statistics of the training rows"] = statistics
-    if config.kind in ("module", "sklearn") and not config.preprocess.function and lacks is not None:
+    if config.kind in PREPROCESSED and not config.preprocess.function and lacks is not None:
         inputs["what training rows lack"] = lacks
     return Stage("label", name, decided_by, inputs, part=segment[0])
 

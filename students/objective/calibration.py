@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from teachers.config.any_teacher import CalibrateName
 from teachers.config.task import AnswerName
-from teachers.config.teacher import CalibrateName
 from teachers.errors import RecipeError
 from teachers.soft_targets.combine.rules import align
 from teachers.tasks.labels import has_label

@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeVar
 
 import xxhash
 
+from teachers.config.any_teacher import CalibrateName
 from teachers.config.preprocess import Preprocess
-from teachers.config.teacher import CalibrateName
 from teachers.config.training import TrainConfig
 from teachers.transfer_set.folds import Folds
 from teachers.users_code.imports import UserPath

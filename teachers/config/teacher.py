@@ -7,18 +7,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .bars import Bars
+from .any_teacher import OutputKind, TeacherCommon
 from .folds import EstimatorTrain, Folded
 from .preprocess import HOW_IT_WAS_FED, Preprocess, of_a_network, of_an_estimator
-from .resources import Resources
-from .strict import Config, ImportString
+from .published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
+from .strict import ImportString
 from .training import TrainConfig
 
 CombineName = Literal["mean_probability", "mean_logits", "weighted", "mean", "median", "inverse_variance"]
-OutputKind = Literal["logits", "log_probabilities", "probabilities", "values"]
-EncodingName = Literal["dense", "label"]
-CalibrateName = Literal["temperature", "isotonic"]
-TeacherMode = Literal["cached", "live"]
 
 
 class TeacherTrain(TrainConfig, Folded):
@@ -26,59 +22,6 @@ class TeacherTrain(TrainConfig, Folded):
 
     seed: int = Field(0, ge=0)
     """Of its initial weights and the order of rows."""
-
-
-class TeacherRequire(Bars):
-    """Quality gate before students are trained: exit code 3 for a teacher that is not better than always giving the commonest answer (95 %) on the labelled validation rows, or that misses a bar of yours: a figure of the task by its key, at least so much, or at most where less is better."""
-
-
-class TeacherCommon(Config):
-    """What every teacher has, whatever its kind."""
-
-    classes: list[str] | None = None
-    """Names of what it scores, in its order; null: the transfer set's (a checkpoint's and an estimator's are known). Of a teacher that is trained here: those of the transfer set's classes that it learns, from their rows alone."""
-    class_map: dict[str, str | None] | None = None
-    """Teacher's class: transfer set's class, or null for one that takes no part. Needed when the names differ."""
-    probability_floor: float = Field(1e-3, gt=0, lt=1)
-    """E: probabilities become log((1 - E) p + E / C). A forest says exactly 0 and 1; the floor decides what that means at T = 4."""
-    encoding: EncodingName = "dense"
-    """`dense`: scores of all classes, exact at any temperature; `label`: the class only."""
-    calibrate: CalibrateName | None = None
-    """Of its probabilities, learnt from labelled validation rows and applied when a target is made: `temperature` divides its logits by one number, `isotonic` takes each class through a rising function. The store keeps what it said."""
-    preprocess: Preprocess = Preprocess()
-    """From canonical inputs to what this teacher takes."""
-    mode: TeacherMode = "cached"
-    """`cached`: labels every row once, into a store; `live`: no store of training rows, asked during training about each batch as the student sees it, freshly augmented."""
-    prefetch: int = Field(4, ge=1)
-    """Batches of each worker that a live teacher is asked about ahead of the step that needs them."""
-    batch_size: int = Field(256, ge=1)
-    """Rows of one forward; halves when a GPU runs out of memory."""
-    replicas: int = Field(1, ge=1)
-    """Actors that label, or answer, side by side."""
-    resources: Resources = Resources()
-    """Of one replica."""
-    require: TeacherRequire | None = TeacherRequire()
-    """Quality gate; null: students are trained from it whatever it is worth, which is meant."""
-    stall_timeout_s: Annotated[float, Field(gt=0)] | None = 900.0
-    """A replica that has neither finished a batch nor its loading for so many seconds is killed, and another takes its place; null: it is only told, every ten seconds."""
-
-    @model_validator(mode="after")
-    def keeps_labels_in_a_store_only(self) -> Self:
-        if self.mode == "live" and self.encoding == "label":
-            raise ValueError(
-                "`encoding: label` is how a store keeps what is said; a teacher with `mode: live` has none"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def is_asked_about_stored_rows_out_of_fold(self) -> Self:
-        train = getattr(self, "train", None)
-        if self.mode == "live" and train is not None and train.folds is not None:
-            raise ValueError(
-                "`train.folds` labels stored rows, each by the fold that did not see it; a teacher with `mode: live` is "
-                "asked about rows as they are augmented: leave one of the two out"
-            )
-        return self
 
 
 class ModuleTeacher(TeacherCommon):
@@ -200,8 +143,15 @@ class CallableTeacher(TeacherCommon):
 
 
 TeacherConfig = Annotated[
-    ModuleTeacher | CheckpointTeacher | SklearnTeacher | CallableTeacher, Field(discriminator="kind")
+    ModuleTeacher
+    | CheckpointTeacher
+    | SklearnTeacher
+    | CallableTeacher
+    | HuggingFaceTeacher
+    | TimmTeacher
+    | OnnxTeacher,
+    Field(discriminator="kind"),
 ]
 
-DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources", "stall_timeout_s", "require", "retries", "retry_pause_s"}  # fmt: skip
+DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources", "stall_timeout_s", "require", "retries", "retry_pause_s", "device_map"}  # fmt: skip
 """Fields of a teacher that cannot change what it says of a row: left out of stage keys."""

@@ -4,24 +4,19 @@ Knows nothing of Ray, of stores, or of where the rows come from.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..config.any_teacher import OutputKind
+from ..config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
 from ..config.task import AnswerName
-from ..config.teacher import (
-    CallableTeacher,
-    CheckpointTeacher,
-    ModuleTeacher,
-    OutputKind,
-    SklearnTeacher,
-    TeacherConfig,
-)
+from ..config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
 from ..errors import RecipeError, TeacherError
 from ..process.variables import resolved
 from ..tasks.space import Space
@@ -29,43 +24,14 @@ from ..transfer_set.columns import Column
 from ..transfer_set.folds import PARTS, Folds
 from ..users_code import imports
 from ..users_code.calls import calling
-from . import estimators
+from . import estimators, huggingface, networks, onnx_teacher, published_files, timm_teacher
 from .asking import asked_until_answered
 from .estimator_answers import ESTIMATOR_ANSWERS
 from .estimator_columns import check_takes_nan
 from .folded import Batch, FoldedTeacher, Scores
-from .folder import LoadedModel, ModelConfig, build_module, load_model, read_config
+from .folder import load_model, read_config
 from .preprocess import Preprocessor
-from .recode import Recoding
-from .state import load_state
-from .weights import weights_of
-
-
-class Teacher(Protocol):
-    """`classes` are what it scores (or the numbers that it gives), in the order of its columns; `output` is what they are,
-    `answer` of what kind."""
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-    @property
-    def answer(self) -> AnswerName: ...
-    @property
-    def output(self) -> OutputKind: ...
-    def __call__(self, batch: Batch) -> Scores:
-        """Canonical inputs `{column: [rows, ...]}` to finite scores `[rows, len(classes)]`."""
-
-
-@dataclass(frozen=True)
-class LoadedTeacher:
-    """A teacher of any kind."""
-
-    classes: tuple[str, ...]
-    output: OutputKind
-    forward: Callable[[Batch], Scores]
-    answer: AnswerName = "class_axis"
-
-    def __call__(self, batch: Batch) -> Scores:
-        return self.forward(batch)
+from .teacher import LoadedTeacher, Teacher
 
 
 def load_teacher(
@@ -104,11 +70,17 @@ def _load(
     device: str | torch.device,
 ) -> LoadedTeacher:
     if isinstance(config, ModuleTeacher):
-        found = _module(config, columns, space, trained, trust, device)
+        found = networks.of_weights(config, columns, space, trained, trust, device)
     elif isinstance(config, CheckpointTeacher):
-        found = _checkpoint(load_model(trained or Path(config.path), trust=trust, device=device), columns)
+        found = networks.of_folder(load_model(trained or Path(config.path), trust=trust, device=device), columns)
     elif isinstance(config, SklearnTeacher):
         found = _sklearn(config, columns, space, trained)
+    elif isinstance(config, HuggingFaceTeacher):
+        found = huggingface.load(config, columns, space, device)
+    elif isinstance(config, TimmTeacher):
+        found = timm_teacher.load(config, columns, space, device)
+    elif isinstance(config, OnnxTeacher):
+        found = onnx_teacher.load(config, columns, space)
     else:
         found = _callable(config, space.names, columns)
     output = "values" if space.answer == "values" else found.output
@@ -139,6 +111,8 @@ def teacher_classes(config: TeacherConfig, space: Space, trained: Path | None) -
             folds = folds_of(config)
             return estimators.fitted_classes(trained if folds is None else trained / PARTS / folds.parts[0])
         return _names_of(estimators.load_estimator(Path(config.weights or ""), config, space.answer), config, space)
+    if isinstance(config, HuggingFaceTeacher | TimmTeacher | OnnxTeacher):
+        return published_files.classes_of(config, space)
     return tuple(config.classes or space.names)
 
 
@@ -205,36 +179,6 @@ def _complain(wrong: Tensor, sample_key: np.ndarray, what: str) -> None:
         raise TeacherError(
             f"{what}, in {num_wrong} of {len(sample_key)} rows; sample_key {keys}{' ...' * (num_wrong > 5)}"
         )
-
-
-def _module(
-    config: ModuleTeacher,
-    columns: Sequence[Column],
-    space: Space,
-    trained: Path | None,
-    trust: Sequence[str],
-    device: str | torch.device,
-) -> LoadedTeacher:
-    if trained is not None:
-        named = [name for name in (config.model, config.preprocess.function) if name is not None]
-        return _network(load_model(trained, trust=[*trust, *named], device=device), config.output)
-    names = tuple(config.classes or space.names)
-    preprocessor = Preprocessor(config.preprocess, columns)
-    shapes: dict[str, Any] = {"input_shape": preprocessor.input_shape, "num_codes": preprocessor.num_codes}
-    module = build_module(config.model, config.arguments, num_classes=len(names), **shapes)
-    load_state(module, weights_of(config), str(config.weights), TeacherError)
-    about = ModelConfig(config.model, config.arguments, Space(space.task, names), preprocessor.resolved())
-    return _network(LoadedModel(module.to(device), about, preprocessor), config.output)
-
-
-def _network(model: LoadedModel, output: OutputKind) -> LoadedTeacher:
-    return LoadedTeacher(model.config.classes, output, model)
-
-
-def _checkpoint(model: LoadedModel, columns: Sequence[Column]) -> LoadedTeacher:
-    """A model folder, whose categories have a dictionary of their own."""
-    recoded, found = Recoding(model.preprocessor.columns, columns), _network(model, "logits")
-    return replace(found, forward=lambda batch: found(recoded(batch)))
 
 
 def _sklearn(config: SklearnTeacher, columns: Sequence[Column], space: Space, trained: Path | None) -> LoadedTeacher:

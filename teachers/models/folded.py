@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..config.any_teacher import OutputKind
 from ..config.task import AnswerName
-from ..config.teacher import OutputKind
 from ..transfer_set.folds import NOT_LEARNT, Folds
 from ..transfer_set.transfer_set import Segment, TransferSet
 
 Scores = np.ndarray | Tensor
 Batch = Mapping[str, np.ndarray]
+Prepared = tuple[Batch, NDArray[np.intp] | None]
 Part = Callable[[Batch], Scores]
 
 
@@ -34,6 +35,9 @@ class FoldedTeacher:
     parts: Sequence[Part]
     """By fold; then the whole, where there is one."""
     answer: AnswerName = "class_axis"
+
+    def prepare(self, batch: Batch) -> Prepared:
+        return batch, None
 
     def __call__(self, batch: Batch) -> Scores:
         if self.folds.refit:

@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from ..config.any_teacher import EncodingName
 from ..config.task import AnswerName
-from ..config.teacher import EncodingName
 from ..errors import StoreError
 from ..storage.bucket import Expected
 from ..storage.seal import check_format, digest_of

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...config.any_teacher import EncodingName
 from ...config.task import AnswerName
-from ...config.teacher import EncodingName
 
 Array = np.ndarray
 FLOOR = -6e4
