@@ -8,6 +8,7 @@ CollegiumError          1   the run failed
 ├── StoreError          1   a store, stage or model folder that is damaged or foreign
 ├── StorageError        1   an object store that did not answer, or answered otherwise than it should (also an OSError)
 ├── GateMissed          3   a teacher that is not what the recipe requires: no student was trained from it
+├── BudgetSpent         3   an endpoint has used what the recipe allows; a higher `budget` goes on
 └── EnvironmentUnfit    4   the machine or cluster lacks something
 """
 
@@ -44,6 +45,10 @@ class StoreError(CollegiumError):
 
 
 class GateMissed(CollegiumError):
+    exit_code = 3
+
+
+class BudgetSpent(CollegiumError):
     exit_code = 3
 
 

@@ -9,9 +9,8 @@ from scipy.special import log_softmax, softmax
 
 from teachers.config.task import AnswerName
 from teachers.config.teacher import CombineName
-from teachers.errors import RecipeError
-from teachers.soft_targets.combine.class_scores import mean_logits, mean_probability, weighted
-from teachers.soft_targets.combine.rules import COMBINE, align
+from teachers.soft_targets.combine.class_scores import fitted, mean_logits, mean_probability, weighted
+from teachers.soft_targets.combine.rules import COMBINE, with_gaps
 
 CLASS_AXIS = COMBINE["class_axis"]
 
@@ -31,7 +30,7 @@ def combined(target: torch.Tensor, temperature: float) -> np.ndarray:
 
 
 def call(rule, logits, temperature, known):
-    keywords = {"teacher_weights": torch.arange(1.0, len(logits) + 1)} if rule is weighted else {}
+    keywords = {"teacher_weights": torch.arange(1.0, len(logits) + 1)} if rule in (weighted, fitted) else {}
     return rule(logits, temperature=temperature, known=known, **keywords)
 
 
@@ -160,28 +159,53 @@ def test_targets_are_finite_distributions_whatever_the_scores(rule, scale, tempe
     torch.testing.assert_close(weights.sum(0), heard.float())
 
 
-def test_classes_are_mapped_by_name_in_whatever_order():
-    index, known = align(["b", "c", "a"], ["a", "b", "c"], None)
-    assert index.tolist() == [2, 0, 1]
-    assert known.all()
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_fitted_is_the_weighted_mean_of_log_probabilities_and_equal_weights_are_mean_logits(temperature):
+    logits = say()
+    known = all_known(logits)
+    target, weights = fitted(logits, temperature=temperature, known=known, teacher_weights=[0.2, 0.5, 0.3])
+    log_p = log_softmax(logits.double().numpy() / temperature, axis=-1)
+    expected = temperature * log_softmax(np.tensordot([0.2, 0.5, 0.3], log_p, 1), axis=-1)
+    np.testing.assert_allclose(target.numpy(), expected, rtol=1e-5, atol=1e-5 * temperature)
+    equal = fitted(logits, temperature=temperature, known=known, teacher_weights=[1.0, 1.0, 1.0])
+    assert torch.equal(equal[0], mean_logits(logits, temperature=temperature, known=known)[0])
+    np.testing.assert_allclose(weights[:, 0].numpy(), [0.2, 0.5, 0.3], rtol=1e-6)
 
 
-def test_a_class_map_renames_and_drops():
-    index, known = align(["felis", "dog", "noise"], ["cat", "bird", "dog"], {"felis": "cat", "noise": None})
-    assert known.tolist() == [True, False, True]
-    assert index[known].tolist() == [0, 1]
+@pytest.mark.parametrize("rule", CLASS_AXIS.values(), ids=CLASS_AXIS)
+def test_the_order_of_teachers_changes_nothing(rule):
+    logits = say()
+    known = all_known(logits)
+    known[1, :, 2] = known[0, 3] = False
+    order = torch.tensor([2, 0, 1])
+    given = {"teacher_weights": torch.tensor([0.5, 0.2, 0.3])} if rule in (weighted, fitted) else {}
+    moved = {name: values[order] for name, values in given.items()}
+    target, weights = rule(logits, temperature=2.0, known=known, **given)
+    other, other_weights = rule(logits[order], temperature=2.0, known=known[order], **moved)
+    torch.testing.assert_close(other, target)
+    torch.testing.assert_close(other_weights, weights[order])
 
 
-@pytest.mark.parametrize(
-    ("teacher_classes", "class_map", "told"),
-    [
-        (["a", "b", "z"], None, r"'z' are not in the transfer set.*class_map"),
-        (["a"], None, r"does not know the classes 'b'.*class_map"),
-        (["a", "b"], {"b": "a"}, r"several .* mapped to \['a'\]"),
-        (["a", "b"], {"q": "a"}, r"\['q'\], which the teacher does not have"),
-        (["a", "b"], {"b": "q"}, r"'q' are not in the transfer set"),
-    ],
-)
-def test_a_class_that_goes_nowhere_is_an_error_that_names_it(teacher_classes, class_map, told):
-    with pytest.raises(RecipeError, match=told):
-        align(teacher_classes, ["a", "b"], class_map)
+def test_mean_logits_hears_each_teacher_normalised_over_the_classes_that_it_knows():
+    """In each class those that know it, whatever a teacher says of another."""
+    logits = say(num_teachers=2, classes=3)
+    known = all_known(logits)
+    known[1, :, 2] = False
+    target, _ = mean_logits(logits, temperature=1.0, known=known)
+    one = log_softmax(logits[0].double().numpy(), axis=-1)
+    two = log_softmax(logits[1, :, :2].double().numpy(), axis=-1)
+    expected = np.concatenate([(one[:, :2] + two) / 2, one[:, 2:]], axis=1)
+    np.testing.assert_allclose(target.numpy(), log_softmax(expected, axis=-1), rtol=1e-5, atol=1e-5)
+
+
+def test_gaps_are_what_nobody_knows_who_counts_and_rows_that_nobody_knows_have_none():
+    logits = say()
+    known = all_known(logits)
+    known[:, :, 3] = known[:, 1] = False
+    known[2, :, 3] = True  # only of weight 0
+    target, weights = weighted(logits, temperature=2.0, known=known, teacher_weights=[1.0, 1.0, 0.0])
+    found = with_gaps(target, known, weights)
+    assert found[[0, 2, 3, 4], 3].isnan().all() and (found[1] == 0).all()
+    assert torch.equal(found[0, :3], target[0, :3])
+    complete = with_gaps(target, all_known(logits), torch.ones_like(weights))
+    assert torch.equal(complete, target)

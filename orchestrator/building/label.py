@@ -1,11 +1,14 @@
 """How a teacher's labels are built: one stage a segment, one set of actors for all that is missing."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from teachers.config.endpoint import EndpointTeacher
+from teachers.config.predictions import PredictionsTeacher
 from teachers.config.teacher import TeacherConfig
 from teachers.process.log_lines import working_on
 from teachers.storage.seal import Damage, Seal, digest_of
@@ -20,6 +23,8 @@ from .context import Context, Facts, Taught
 if TYPE_CHECKING:
     from teachers.soft_targets.schema import Spec
     from teachers.transfer_set.transfer_set import TransferSet
+
+log = logging.getLogger(__name__)
 
 
 def network_folder(config: TeacherConfig, trained: Path | None) -> Path | None:
@@ -44,7 +49,7 @@ def label(
     asked = Asked(name, config, weights, trained, transfer_set)
     stages, live = label_stages(name, config, weights, transfer_set)
     parts = {context.stages.folder(stage): part for part, stage in stages.items()}
-    build = partial(_label, context, asked)
+    build = partial(_label, context, asked, parts)
     built = context.stages.build_together(list(stages.values()), build, partial(_repair, asked, parts))
     network = network_folder(config, trained)
     labels = {part: built[stage] for part, stage in stages.items()}
@@ -64,11 +69,12 @@ class Asked:
     def classes(self) -> tuple[str, ...]:
         """What the teacher scores, in its order."""
         from teachers.models.adapters import teacher_classes
-        from teachers.soft_targets.class_map import mapped
+        from teachers.soft_targets.class_map import mapped, resolved
 
         with within(f"teachers.{self.name}"):
-            classes = teacher_classes(self.config, self.transfer_set.space, self.trained)
-            mapped(classes, self.transfer_set.classes, self.config.class_map)
+            space = self.transfer_set.space
+            classes = teacher_classes(self.config, space, self.trained)
+            mapped(classes, space.names, resolved(self.config.class_map), space.answer)
         return classes
 
     def spec(self, part: str) -> "Spec":
@@ -114,14 +120,20 @@ def label_stages(
     return stages, live
 
 
-def _label(context: Context, asked: Asked, folders: Mapping[Stage, Path]) -> dict[Stage, tuple[Seal, Facts]]:
+def _label(
+    context: Context, asked: Asked, parts: Mapping[Path, str], folders: Mapping[Stage, Path]
+) -> dict[Stage, tuple[Seal, Facts]]:
+    """`parts`: of the stages that are built and of those that were before."""
+    from teachers.labelling.endpoint import told_of
     from teachers.labelling.label import Progress
     from teachers.labelling.label import label as ask
+    from teachers.labelling.predictions import fill
     from teachers.labelling.shard import LabelTask, TeacherSpec
     from teachers.soft_targets.store import SoftTargetStore
 
-    context.cluster.join()
-    context.journal.on(context.cluster.nodes)
+    if asks := asked.config.kind != "predictions":
+        context.cluster.join()
+        context.journal.on(context.cluster.nodes)
     title = f"label/{asked.name}"
     stores = {stage: SoftTargetStore.create(folder, asked.spec(stage.part)) for stage, folder in folders.items()}
     tasks = [LabelTask(asked.transfer_set.folder, stage.part, folder) for stage, folder in folders.items()]
@@ -133,22 +145,35 @@ def _label(context: Context, asked: Asked, folders: Mapping[Stage, Path]) -> dic
         context.journal.work(title, replicas=now.num_replicas, ready=now.num_ready)
         context.watch.advance(title, sum(done.values()), total, f"{now.rows_per_s:,.0f} rows/s")
 
-    resources = asked.config.resources
-    context.journal.work(title, replicas=asked.config.replicas, ready=0)
-    context.journal.work(title, cpus=resources.cpus, gpus=context.cluster.gpus(resources))
-    teacher = TeacherSpec(asked.name, asked.config, asked.trained, context.recipe.trusted(), context.user_path)
+    if asks:
+        resources = asked.config.resources
+        context.journal.work(title, replicas=asked.config.replicas, ready=0)
+        context.journal.work(title, cpus=resources.cpus, gpus=context.cluster.gpus(resources))
+    beside = tuple(folder for folder in parts if folder not in folders.values())
+    given = asked.trained, context.recipe.trusted(), context.user_path, beside
+    teacher = TeacherSpec(asked.name, asked.config, *given)
     with working_on(stage=title):
-        report = ask(teacher, tasks, progress=advance, wait_s=wait_for_room_s())
+        if isinstance(asked.config, PredictionsTeacher):
+            report = fill(asked.name, asked.config, tasks, context.recipe.transfer_set, advance)
+        else:
+            report = ask(teacher, tasks, progress=advance, wait_s=wait_for_room_s())
     facts = {
         "rows_per_s": round(report.rows_per_s, 1),
         "actor_start_s": round(report.start_s, 3),
         "num_retries": report.num_retries,
+        **(told_of(asked.config, [*parts]) if isinstance(asked.config, EndpointTeacher) else {}),
     }
     context.tracker.log(title, {"rows_per_s": report.rows_per_s})
+    unknown = {stage: store.unknown()[0] for stage, store in stores.items()}
+    if rows := sum(unknown.values()):
+        log.warning("teacher %s knows nothing of %s of %s rows", asked.name, f"{rows:,}", f"{total:,}")
     share = {stage: report.stores.get(folder, 0) for stage, folder in folders.items()}
     seconds = {stage: report.seconds * rows / max(report.rows, 1) for stage, rows in share.items()}
     return {
-        stage: (store.seal(), {"rows": share[stage], **facts, "seconds": seconds[stage]})
+        stage: (
+            store.seal(),
+            {"rows": share[stage], "unknown_rows": unknown[stage], **facts, "seconds": seconds[stage]},
+        )
         for stage, store in stores.items()
     }
 

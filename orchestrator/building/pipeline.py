@@ -15,7 +15,7 @@ from teachers.process.waiting import SideBySide
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..cluster.capacity import workers_of
-from ..recipe.checks import class_problems, fold_problems, folder_problems
+from ..recipe.checks import class_problems, fold_problems, folder_problems, judging_problems
 from ..recipe.model import Recipe, is_trained_here, name_in_recipe
 from ..recipe.seen_rows import seen_problems
 from ..reporting.headline import mean_of
@@ -90,7 +90,8 @@ def check_prepared(recipe: Recipe, prepared: Built) -> None:
     transfer_set = TransferSet.open(prepared.folder)
     problems = [*folder_problems(recipe), *seen_problems(recipe, prepared.stage.inputs["source"])]
     if problems := problems or [
-        *class_problems(recipe, transfer_set.classes, transfer_set.report["labelled_per_class"])
+        *class_problems(recipe, transfer_set.classes, transfer_set.report["labelled_per_class"]),
+        *judging_problems(recipe, transfer_set.report["labelled"]["validation"]),
     ]:
         raise RecipeError("\n".join(problems))
     if problems := [*fold_problems(recipe, transfer_set)]:
@@ -115,7 +116,7 @@ def label_teachers(context: Context, results: Results, threads: SideBySide) -> N
     grouped = [name for name, teacher in context.recipe.teachers.items() if workers_of(teacher) > 1]
     for name, config in context.recipe.teachers.items():
         if not is_trained_here(config):
-            weights = keys.teacher_digest(context.recipe, name, None)
+            weights = keys.teacher_digest(context.recipe, name, None, results.prepared.stage.inputs["source"])
             waiting[name] = threads.start(label, context, name, config, weights, None, results.prepared)
         elif name not in grouped:
             waiting[name] = threads.start(_train_and_label, context, results, name)

@@ -21,6 +21,7 @@ from ..recipe.checks import (
     fold_problems,
     folder_problems,
     import_problems,
+    judging_problems,
 )
 from ..recipe.load import Given, recipe_of
 from ..recipe.load import check as check_recipe
@@ -30,6 +31,7 @@ from ..recipe.space import search_warnings
 from ..reporting.fairness import missing_augmentation
 from ..stages.code import code_problems, users_code
 from ..stages.stages import Built, Stages
+from .answers import PRICED_ROWS, endpoint_notes, prediction_problems, questions
 from .brought import fed_notes
 from .budgets import Rows, budget_notes, budget_problems, floor_notes, row_notes, seed_notes
 from .memory import Holding, holdings
@@ -120,17 +122,39 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     _on_nodes(made, recipe, seen, address)
     _on_disk(made, recipe, seen, out)
     rows = Rows.of(recipe, seen, counted)
+    if rows is not None and (problems := [*judging_problems(recipe, rows.labelled["validation"])]):
+        raise RecipeError("\n".join(problems))
+    made.notes += walk.notes
     made.notes += count_notes(recipe.transfer_set, counted, thorough=check)
     made.notes += [*row_notes(recipe, seen, rows), *budget_notes(recipe, rows), *seed_notes(recipe)]
-    made.notes += [
-        *fed_notes(recipe),
-        *missing_augmentation(public(recipe)),
-        *floor_notes(recipe),
-        *search_warnings(recipe),
-    ]
+    made.notes += fed_notes(recipe)
+    made.notes += [*missing_augmentation(public(recipe)), *floor_notes(recipe), *search_warnings(recipe)]
+    _on_answers(made, recipe, seen, prepared, rows, check=check)
     if check:
         _rehearse(made, recipe, seen, prepared, code)
     return made
+
+
+def _on_answers(
+    made: Plan, recipe: Recipe, seen: "Look", prepared: Built | None, rows: Rows | None, *, check: bool
+) -> None:
+    """Predictions and endpoints. Raises RecipeError for what does not fit, or cannot be asked."""
+    from teachers.preparing.sample import sample, sample_prepared
+    from teachers.tasks.space import Space
+    from teachers.transfer_set.transfer_set import TransferSet
+
+    if seen.classes is None or not {teacher.kind for teacher in recipe.teachers.values()} & {"predictions", "endpoint"}:
+        return
+    space, data = Space(recipe.task, seen.classes), TransferSet.open(prepared.folder) if prepared is not None else None
+    if check and (problems := [*prediction_problems(recipe, space, data)]):
+        raise RecipeError("\n".join(problems))
+    plans = [plan.document() for plan in seen.plans]
+    if asked := questions(recipe, seen.columns, plans, space):
+        some = (
+            sample_prepared(data, PRICED_ROWS) if data else sample(recipe.transfer_set, seen, seen.classes, PRICED_ROWS)
+        )
+        to_do = {stage.name for stage in made.stages if stage.stage == "label" and stage.action != "reuse"}
+        made.notes += endpoint_notes(asked, plans, some, rows, set(asked) - to_do)
 
 
 def _on_nodes(made: Plan, recipe: Recipe, seen: "Look", address: str | None) -> None:

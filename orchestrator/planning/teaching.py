@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from teachers.config.endpoint import EndpointTeacher
 from teachers.config.folds import EstimatorTrain
+from teachers.config.predictions import PredictionsTeacher
 from teachers.config.published import HuggingFaceTeacher
 from teachers.config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
 from teachers.errors import UsersCodeError
@@ -42,10 +44,14 @@ class Teaching:
 
     def source(self, name: str, config: TeacherConfig) -> "Source":
         """What a student hears: the teacher's own answers, or made up ones of who has none yet."""
+        from teachers.models.adapters import teacher_classes
+
         anything = config.model_copy(update={"class_map": None})
         if size := too_large(config):
             self.found.notes.append(f"teachers.{name}: not tried, this machine has no room for its weights of {size}")
             return self.made_up(name, anything, self.few.classes)
+        if isinstance(config, PredictionsTeacher | EndpointTeacher):  # nobody to try, or it costs
+            return self.made_up(name, config, teacher_classes(config, self.few.space, None))
         with self.found.told(f"teachers.{name}", config.resources):
             if not is_trained_here(config):
                 classes, logits = self._asked(name, config, None)
@@ -60,9 +66,11 @@ class Teaching:
 
     def _asked(self, name: str, config: TeacherConfig, trained: Path | None) -> "tuple[tuple[str, ...], np.ndarray]":
         """Its classes, and what it says of the rows, as a replica asks it."""
+        import numpy as np
+
         from teachers.labelling.shard import TeacherSpec, loaded
         from teachers.models.adapters import look_like_probabilities
-        from teachers.soft_targets.class_map import mapped
+        from teachers.soft_targets.class_map import mapped, resolved
 
         if isinstance(config, CallableTeacher):
             config = config.model_copy(update={"retries": 0})  # whoever plans wants to know now
@@ -70,10 +78,14 @@ class Teaching:
         questioner = loaded(spec, self.few, device_of(config.resources))
         classes = questioner.teacher.classes
         if trained is None:
-            mapped(classes, self.few.classes, config.class_map)
+            mapped(classes, self.few.classes, resolved(config.class_map), self.few.space.answer)
         segment = self.few.of("train")[0]
         logits = questioner.ask(self.few.inputs(segment), self.few.keys(segment))
         questioner.thread.shutdown()
+        if unknown := int(np.isnan(logits).all(1).sum()):
+            self.found.notes.append(
+                f"teachers.{name}: knows nothing of {unknown} of the {len(logits)} rows it was tried on"
+            )
         if questioner.teacher.output == "logits" and look_like_probabilities(logits):
             self.found.notes.append(
                 f"teachers.{name}: its logits are 0 to 1 and sum to 1 in every row, as probabilities do; if they are, say "
@@ -129,6 +141,7 @@ class Teaching:
 
     def _store(self, name: str, config: TeacherConfig, classes: tuple[str, ...], logits: "np.ndarray") -> "Source":
         from students.runs.run import Source
+        from teachers.soft_targets.class_map import resolved
         from teachers.soft_targets.schema import Spec
         from teachers.soft_targets.store import SoftTargetStore
 
@@ -144,7 +157,7 @@ class Teaching:
         return Source(
             name,
             stores,
-            class_map=config.class_map,
+            class_map=resolved(config.class_map),
             probability_floor=config.probability_floor,
         )
 

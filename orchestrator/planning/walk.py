@@ -40,6 +40,7 @@ class Walk:
     def __init__(self, recipe: Recipe, stages: Stages) -> None:
         self.recipe, self.stages = recipe, stages
         self.planned: list[Planned] = []
+        self.notes: list[str] = []
         self.built: dict[str, Stage] = {}
 
     def note(self, stage: Stage) -> Built | None:
@@ -103,7 +104,9 @@ class Walk:
             if trained is None:
                 self.unknown("label", name, f"train_teacher/{name}")
                 return None
-        weights = keys.teacher_digest(self.recipe, name, trained.digest if trained else None)
+        weights = keys.teacher_digest(
+            self.recipe, name, trained.digest if trained else None, prepared.stage.inputs["source"]
+        )
         return self.labels(name, config, weights, prepared)
 
     def labels(self, name: str, config: TeacherConfig, weights: str, prepared: Built) -> Taught | None:
@@ -115,6 +118,8 @@ class Walk:
                 taught = None
             elif taught is not None:
                 taught.labels[part] = built
+        if taught is not None and (unknown := _unknown(taught)):
+            self.notes.append(f"teachers.{name}: knows nothing of {unknown[0]:,} of {unknown[1]:,} rows")
         return taught
 
     def judge(self, title: str, prepared: Built | None, taught: Mapping[str, Taught | None]) -> None:
@@ -172,3 +177,12 @@ class Walk:
     def _first_missing(self, names: Sequence[str], prepared: Built | None, taught: dict[str, Taught | None]) -> str:
         missing = [name for name in names if taught.get(name) is None]
         return f"label/{missing[0]}" if prepared is not None and missing else "prepare/transfer_set"
+
+
+def _unknown(taught: Taught) -> tuple[int, int] | None:
+    """(rows of which a teacher knows nothing, all that it has labelled); None where there are none."""
+    from teachers.soft_targets.store import SoftTargetStore
+
+    stores = [SoftTargetStore.open(built.folder) for built in taught.labels.values()]
+    unknown = sum(store.unknown()[0] for store in stores)
+    return (unknown, sum(store.spec.num_rows for store in stores)) if unknown else None

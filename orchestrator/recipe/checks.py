@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from students.config.task_terms import JUDGING
 from teachers.config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
 from teachers.config.task import ANSWER_OF, TaskName
 from teachers.config.teacher import TeacherConfig
@@ -86,6 +87,8 @@ def file_problems(recipe: Recipe) -> Iterator[str]:
             problem = no_weights(Path(teacher.weights))
         elif isinstance(teacher, HuggingFaceTeacher | TimmTeacher | OnnxTeacher):
             problem = problem_of(teacher, ANSWER_OF[recipe.task])
+        elif teacher.kind == "predictions" and not Path(teacher.path).exists():
+            problem = f"path: there is no file {teacher.path} (looked from {Path.cwd()})"
         if problem:
             yield f"teachers.{name}.{problem}"
 
@@ -124,7 +127,7 @@ def class_problems(
 
     `labelled`: how many training rows of each class may be learnt from, as far as that is known.
     """
-    from teachers.soft_targets.class_map import mapped
+    from teachers.soft_targets.class_map import mapped, resolved
 
     if classes is None:
         return
@@ -133,13 +136,24 @@ def class_problems(
         trained = model.is_trained_here(teacher)
         try:
             with within(f"teachers.{name}"):
-                own = _learnt(teacher, classes, labelled) if trained else _known(teacher, classes, recipe.task)
+                own = _learnt(teacher, classes, labelled) if trained else _known(teacher, recipe.task, classes)
                 if own is not None:
-                    mapped(own, classes, teacher.class_map)
+                    mapped(own, classes, resolved(teacher.class_map), ANSWER_OF[recipe.task])
         except StoreError:
             continue  # told with the other problems of folders
         except RecipeError as error:
             yield str(error)
+
+
+def judging_problems(recipe: Recipe, labelled: int) -> Iterator[str]:
+    """Rules that weigh teachers by labelled validation rows, where there are none. `labelled`: how many there are."""
+    for where, config in _configs(recipe):
+        for number, term in enumerate(getattr(config, "objective", ())):
+            if (rule := getattr(term, "combine", None)) in JUDGING and not labelled:
+                yield (
+                    f"{where}.objective.{number}.combine: `{rule}` weighs teachers by labelled validation rows, and there are "
+                    f"none; take another rule, or give `split.validation` labelled rows"
+                )
 
 
 def fold_problems(recipe: Recipe, transfer_set: "TransferSet") -> Iterator[str]:
@@ -158,7 +172,7 @@ def fold_problems(recipe: Recipe, transfer_set: "TransferSet") -> Iterator[str]:
                 yield str(error)
 
 
-def _known(teacher: TeacherConfig, classes: Sequence[str], task: TaskName) -> Sequence[str] | None:
+def _known(teacher: TeacherConfig, task: TaskName, classes: Sequence[str]) -> Sequence[str] | None:
     """What a teacher that is brought scores; None where only its file tells."""
     if teacher.kind == "checkpoint":
         from teachers.models.folder import read_config
@@ -168,6 +182,10 @@ def _known(teacher: TeacherConfig, classes: Sequence[str], task: TaskName) -> Se
         from teachers.models.published_files import classes_of, problem_of
 
         return None if problem_of(teacher, None) else classes_of(teacher, Space(task, tuple(classes)))
+    if teacher.kind == "predictions":
+        from teachers.models.predictions import Predictions
+
+        return Predictions.open(teacher, Space(task, tuple(classes))).classes
     return teacher.classes or (None if teacher.kind == "sklearn" else classes)
 
 

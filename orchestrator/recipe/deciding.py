@@ -7,6 +7,7 @@ weights lie, which is told and is in no key.
 from typing import Any
 
 from teachers.config.teacher import DECIDES_NOTHING
+from teachers.soft_targets.class_map import resolved
 
 from .model import Learner, Recipe, learner_of
 
@@ -44,6 +45,8 @@ def without_names(recipe: Recipe, name: str) -> dict[str, Any]:
     for placed in (source, *document["teachers"].values()):
         for key in OF_A_PLACE:
             placed.pop(key, None)
+    for teacher in document["teachers"].values():
+        teacher["class_map"] = resolved(teacher["class_map"])
     return {
         **{key: document[key] for key in ("name", "task", "transfer_set")},
         "learner": _nameless(document, learner_of(name)),

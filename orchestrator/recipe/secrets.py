@@ -26,7 +26,7 @@ def secret_problems(value: Any, at: Loc = ()) -> Iterator[tuple[Loc, str]]:
             yield (
                 at,
                 f"looks like {found}, and a recipe is copied to where others read it; put it in the environment: "
-                f"${{NAME}} (which is read in `arguments` and `tracking.uri`)",
+                f"${{NAME}} (which is read in `arguments`, `tracking.uri` and the `key` of an endpoint)",
             )
     elif isinstance(value, dict):
         for key, inner in value.items():
@@ -40,7 +40,12 @@ def secret_problems(value: Any, at: Loc = ()) -> Iterator[tuple[Loc, str]]:
 
 def variables(document: Any) -> list[tuple[Loc, str]]:
     """Where a recipe, as JSON, names variables that are read: (path, name)."""
-    return [(at, name) for at, name in references(document) if ARGUMENTS in at[:-1] or at == WHERE_READ]
+    return [(at, name) for at, name in references(document) if ARGUMENTS in at[:-1] or at == WHERE_READ or _is_key(at)]
+
+
+def _is_key(at: Loc) -> bool:
+    """Of an endpoint."""
+    return len(at) == 3 and (at[0], at[2]) == ("teachers", "key")
 
 
 def kept_problems(document: dict[str, Any]) -> Iterator[tuple[Loc, str]]:

@@ -8,6 +8,7 @@ from students.config.estimator import EstimatorStudent
 from students.config.student import Require
 from students.tasks.figure import FIGURES, headline
 from teachers.config.any_teacher import EncodingName, OutputKind, TeacherRequire
+from teachers.config.predictions import PredictedKind
 from teachers.config.task import ANSWER_OF, AnswerName
 from teachers.config.teacher import TeacherConfig
 
@@ -79,11 +80,21 @@ def _live_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
             )
 
 
-def _of_teacher(
-    teacher: TeacherConfig, answer: AnswerName
-) -> Iterator[tuple[str, str, tuple[EncodingName, ...] | tuple[OutputKind, ...]]]:
+def _of_teacher(teacher: TeacherConfig, answer: AnswerName) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     if teacher.encoding not in KEPT_AS[answer]:
         yield "encoding", teacher.encoding, KEPT_AS[answer]
+    if teacher.kind == "predictions":
+        words: tuple[PredictedKind, ...] = () if answer == "values" else ("classes",)
+        possible = (*OUTPUTS[answer], *words)
+        if teacher.output not in possible:
+            yield "output", teacher.output, possible
+        return
+    if teacher.kind == "endpoint":
+        if teacher.api != "json" and answer != "class_axis":
+            yield "api", teacher.api, ("json",)
+        elif teacher.output not in OUTPUTS[answer]:
+            yield "output", teacher.output, OUTPUTS[answer]
+        return
     stated = teacher.kind in ("module", "callable", "onnx") and "output" in teacher.model_fields_set
     if stated and teacher.output not in OUTPUTS[answer]:  # type: ignore[union-attr]
         yield "output", teacher.output, OUTPUTS[answer]  # type: ignore[union-attr]

@@ -9,6 +9,9 @@ def about_calibration(recipe: Mapping[str, Any], teachers: Mapping[str, Mapping[
     for name, found in teachers.items():
         if before := found.get("uncalibrated"):
             how = recipe["teachers"][name]["calibrate"]
+            if temperature := found.get("temperature"):
+                surer = "surer" if temperature < 1 else "less sure"
+                how += f" {temperature:.2f}, which makes it {surer} than it was"
             changes = ", ".join(f"{WORDS[key].format(was=was, now=found[key])}" for key, was in before.items())
             yield (
                 f"Teacher {name} is calibrated by labelled validation rows ({how}) where a target is made of what it says, not "

@@ -33,6 +33,7 @@ from .headline import about_units, means_of
 from .in_sample import about_folds
 from .standing import told
 from .study import with_test_figures
+from .together import about_unknown, about_weights
 
 FORMAT = 4
 POINTS_OF_A_CURVE = 400
@@ -77,6 +78,7 @@ def build_report(
         "agreement": teachers["agreement"],
         **{key: teachers.get(key) for key in TABLES[task]},
         "mistakes": teachers["mistakes"],
+        **{key: teachers.get(key, []) for key in OF_SEVERAL},
         "students": {name: _student(task, evaluations[name]) for name in recipe["students"]},
         "cohorts": {
             name: _cohort(task, recipe["cohorts"][name], evaluations[name], drawn[name]) for name in recipe["cohorts"]
@@ -88,18 +90,20 @@ def build_report(
             *told(headline(task), standings),
             *about_units(task, transfer_set.space.names),
             *notes(recipe, counted),
-            *about_calibration(
-                recipe, evaluations["teachers"].get("teachers", {}) if "teachers" in evaluations else {}
-            ),
+            *about_unknown(teachers["teachers"]),
+            *about_calibration(recipe, teachers["teachers"]),
         ],
         "mlflow": dict(mlflow),
         "environment": environment(),
     }
     document["comparison"] = comparison_of(_of_learners(recipe, evaluations), transfer_set)
+    document["notes"] += about_weights(document)
     document["cautions"] = cautions(document)
     return document | {"search": with_test_figures(search, document)} if search else document
 
 
+OF_SEVERAL = ("combinations", "known_by_few")
+"""What an evaluation tells of several teachers as one."""
 NO_TEACHERS: dict[str, Any] = {
     "teachers": {},
     "ensemble": None,
@@ -181,6 +185,7 @@ def _student(task: TaskName, evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "agreement_matrix": evaluation.get("agreement"),
         **{table: evaluation.get(table) for table in TABLES[task]},
         "mistakes": evaluation.get("mistakes", []),
+        **{key: evaluation.get(key, []) for key in OF_SEVERAL},
     }
 
 

@@ -15,8 +15,10 @@ from teachers.config.teacher import DECIDES_NOTHING, CheckpointTeacher, TeacherC
 from teachers.errors import RecipeError
 from teachers.models.foreign import weights_in
 from teachers.models.published_files import content_of
+from teachers.soft_targets.class_map import resolved
 from teachers.storage.seal import digest_of, sha256_file
 from teachers.users_code.calls import within
+from teachers.users_code.digest import file_digest
 
 from ..recipe.deciding import without_names
 from ..recipe.model import Learner, Recipe, learner_of, name_in_recipe
@@ -46,8 +48,9 @@ def train_teacher_stage(recipe: Recipe, name: str, prepared: str) -> Stage:
     return Stage("train_teacher", name, config, inputs)
 
 
-def teacher_digest(recipe: Recipe, name: str, trained: str | None) -> str:
-    """What a teacher is: its weights, wherever they come from. `trained`: the digest of what was trained here."""
+def teacher_digest(recipe: Recipe, name: str, trained: str | None, source: str) -> str:
+    """What a teacher is: its weights, wherever they come from. `trained`: the digest of what was trained here; `source`: of the
+    transfer set's, whose order decides where rows are told by their number."""
     teacher = recipe.teachers[name]
     if trained is not None:
         return trained
@@ -56,6 +59,10 @@ def teacher_digest(recipe: Recipe, name: str, trained: str | None) -> str:
     if isinstance(teacher, HuggingFaceTeacher | TimmTeacher | OnnxTeacher):
         with within(f"teachers.{name}"):
             return digest_of(content_of(teacher))
+    if teacher.kind == "endpoint":
+        return digest_of(teacher.model_dump(mode="json", exclude={*DECIDES_NOTHING, "class_map", "calibrate"}))
+    if teacher.kind == "predictions":
+        return digest_of([file_digest(Path(teacher.path)), source if teacher.by_row_number else None])
     path = Path(teacher.path if teacher.kind == "checkpoint" else teacher.weights or "")
     files = [path / "config.json", weights_in(path)] if teacher.kind == "checkpoint" else [path]
     for file in files:
@@ -91,13 +98,13 @@ def label_stage(
         "trust_remote_code",
         "trusted",
     }
-    if config.kind == "callable":  # it gets canonical inputs, and is its code
+    if config.kind in ("callable", "predictions", "endpoint"):  # they get canonical inputs, or none
         left_out |= {"preprocess"}
     decided_by = {key: value for key, value in config.model_dump(mode="json").items() if key not in left_out}
     decided_by |= {"classes": config.classes or classes, "answer": answer}
     code = code_inputs(f"teachers.{name}", code_of_folder(config) if config.kind == "checkpoint" else decided_by)
     inputs = {"rows": segment[1], **code}  # code first: where it changed, it is why weights did
-    if config.kind != "callable":
+    if config.kind not in ("callable", "endpoint"):
         inputs["teacher weights"] = weights
     if config.kind in PREPROCESSED and config.preprocess.normalise == "auto" and not config.preprocess.function:
         inputs["statistics of the training rows"] = statistics
@@ -119,12 +126,15 @@ def assistant_as_teacher(recipe: Recipe, name: str, folder: str) -> CheckpointTe
 
 
 def hearing(recipe: Recipe, teacher: str) -> dict[str, Any]:
-    """How a teacher's labels are read: its class map, the floor of labels that hold only the class, how it is calibrated."""
+    """How a teacher's labels are read: its class map with what a file of it says, the floor of labels that hold only the class,
+    how it is calibrated."""
     config = recipe.teachers.get(teacher)
     if config is None:
         return {"class_map": None, "probability_floor": CheckpointTeacher.model_fields["probability_floor"].default}
     calibrated = {} if config.calibrate is None else {"calibrate": config.calibrate}
-    return {"class_map": config.class_map, "probability_floor": config.probability_floor, **calibrated}
+    with within(f"teachers.{teacher}"):
+        class_map = resolved(config.class_map)
+    return {"class_map": class_map, "probability_floor": config.probability_floor, **calibrated}
 
 
 def labels_by_place(teachers: Sequence[str], labels: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:

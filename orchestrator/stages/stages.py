@@ -29,7 +29,7 @@ from .repair import move_damaged_parts
 
 Kind = Literal["prepare", "train_teacher", "label", "judge", "distill", "evaluate", "export"]
 FORMAT = 2
-VERSIONS: dict[Kind, int] = {"prepare": 8, "train_teacher": 5, "label": 4, "judge": 4, "distill": 6, "evaluate": 6, "export": 5}  # fmt: skip
+VERSIONS: dict[Kind, int] = {"prepare": 8, "train_teacher": 5, "label": 4, "judge": 4, "distill": 7, "evaluate": 7, "export": 5}  # fmt: skip
 """Of the code of a stage: raised when the same inputs would give another output."""
 FOLDERS: dict[Kind, str] = {
     "prepare": "prepared",

@@ -60,7 +60,7 @@ class TeacherTermCommon(TermCommon):
     teachers: list[str] | None = Field(None, min_length=1)
     """Who is heard in this term; null: all of the student's teachers."""
     combine: CombineName | ImportString | None = None
-    """How several teachers become one target; null: by the mean of their probabilities, or of their numbers."""
+    """How several teachers become one target; null: by the mean of their probabilities, or of their numbers. `fitted`: a mean of log-probabilities with weights from labelled validation rows."""
     teacher_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
     """Of `combine: weighted`, by teacher; they are normalised to sum to 1."""
     temperature: float = Field(2.0, gt=0)
@@ -94,7 +94,7 @@ class TeacherLabelTerm(TeacherTermCommon):
 class ImportedTerm(TeacherTermCommon):
     """A loss of yours: `fn(student [rows, width], target [rows, width], *, temperature, **arguments) -> [rows]`.
 
-    Logits, or standardised numbers; what nobody knows of a target is NaN, where a row has more than one class or number.
+    Logits, or standardised numbers; what nobody knows of a target is NaN.
     """
 
     loss: ImportString

@@ -39,14 +39,14 @@ KEYWORDS: dict[TaskName, dict[LossName, tuple[str, ...]]] = {
 """The losses that each task has, and what of a term each is told; what other terms have is the engine's."""
 
 COMBINES: dict[AnswerName, tuple[CombineName, ...]] = {
-    "class_axis": ("mean_probability", "mean_logits", "weighted"),
+    "class_axis": ("mean_probability", "mean_logits", "weighted", "fitted"),
     "class_set": ("mean_probability", "mean_logits", "weighted"),
     "values": ("mean", "median", "weighted", "inverse_variance"),
 }
 """How several teachers become one target; the first is what `combine: null` means."""
 
-JUDGING: tuple[CombineName, ...] = ("inverse_variance",)
-"""Rules that weigh teachers by their errors on labelled validation rows."""
+JUDGING: tuple[CombineName, ...] = ("inverse_variance", "fitted")
+"""Rules that weigh teachers by what they say of labelled validation rows."""
 
 KDCL_TARGETS: dict[AnswerName, tuple[KdclTarget, ...]] = {
     "class_axis": get_args(KdclTarget),

@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from teachers.soft_targets.combine.class_scores import LOG_ZERO
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..config.student import HardTerm, TeacherTermCommon
 from ..objective.class_weights import class_weights
-from ..objective.targets import CHUNK, Combination, Voice
+from ..objective.targets import Chorus, Combination, Voice
 from ..runs.run import Run
 from .rows import check_that_there_are_rows, who_is_heard
 
@@ -78,16 +79,16 @@ def _smoothed(labels: Tensor, classes: int, share: float) -> Tensor:
 
 
 def _said(combination: Combination, voices: dict[str, Voice], labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """T log p_T of the combined teachers f32 [N, C], and the weight of each row f32 [N]."""
-    heard = [voices[name] for name in combination.teachers]
-    known = torch.stack([voice.known for voice in heard])[:, None]
+    """T log p_T of the combined teachers f32 [N, C], and the weight of each row f32 [N].
+
+    What nobody knows has the probability 0: a copy of a row can be of a class, and of no class it cannot say nothing.
+    """
+    chorus = Chorus([voices[name] for name in combination.teachers])
     target, weight = torch.zeros(len(labels), classes), torch.zeros(len(labels))
-    for first in range(0, len(labels), CHUNK):
-        rows = slice(first, first + CHUNK)
-        num_rows = len(labels[rows])
-        logits = torch.stack([voice.said_of(voice.chunk(first, num_rows)) for voice in heard])
-        target[rows], weight[rows] = combination(logits, known.expand_as(logits), labels[rows], check=not first)
-    return target, weight
+    for rows, said, known in chorus.in_chunks(len(labels)):
+        found, weights = chorus.target(combination, said, known, labels[rows], check=not rows.start)
+        target[rows], weight[rows] = found, weights.sum(0)
+    return target.nan_to_num_(nan=combination.temperature * LOG_ZERO), weight
 
 
 @dataclass(frozen=True)

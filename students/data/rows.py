@@ -19,9 +19,9 @@ from teachers.users_code.calls import within
 from ..config.cohort_terms import CohortTerm
 from ..config.student import PeerLossName, Term
 from ..objective.class_weights import class_weights
+from ..objective.judging import JUDGED_BY
 from ..objective.objective import Objective, every_row, labels_of
 from ..objective.peer_targets import NEED_LABELS
-from ..objective.squared_errors import squared_errors
 from ..objective.targets import (
     Asked,
     Batch,
@@ -179,16 +179,17 @@ def who_is_heard(run: Run, train: MergedSplit) -> tuple[dict[str, Voice], list[C
     voices = {source.name: voice_of(source, train) for source in run.sources if source.name in heard}
     if silent := sorted(heard - set(voices)):
         raise RecipeError(f"{run.stage_name}: the objective listens to {silent}, who have no soft targets here")
-    return voices, [each and with_variances(each, run, train.transfer_set) for each in combinations]
+    return voices, [each and judged(each, run, train.transfer_set) for each in combinations]
 
 
-def with_variances(combination: Combination, run: Run, transfer_set: TransferSet) -> Combination:
-    """The same; with `inverse_variance` it knows how far each teacher is off."""
-    if combination.rule != "inverse_variance":
+def judged(combination: Combination, run: Run, transfer_set: TransferSet) -> Combination:
+    """The same; with a rule that weighs teachers by labelled validation rows it knows what that found of each."""
+    if combination.rule not in JUDGED_BY:
         return combination
+    keyword, judge = JUDGED_BY[combination.rule]
     with within(combination.key):
-        found = squared_errors([source for source in run.sources if source.name in combination.teachers], transfer_set)
-    return replace(combination, variances=tuple(found[name] for name in combination.teachers))
+        found = judge([source for source in run.sources if source.name in combination.teachers], transfer_set)
+    return replace(combination, **{keyword: tuple(found[name] for name in combination.teachers)})
 
 
 def bring_targets(
@@ -210,7 +211,9 @@ def bring_targets(
         if combination is not None:
             check_encodings(term, number, combination, voices)
         asks.append(ask_without_teachers(term, run) if combination is None else targets.answer(combination))
-    return Objective(space.task, run.objective, asks, weights), targets
+    over_known = [each is not None and each not in targets.gapless for each in combinations]
+    counts = [{} if each is None else each.counts for each in combinations]
+    return Objective(space.task, run.objective, asks, weights, over_known, counts), targets
 
 
 def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Callable[[Batch], Asked]:

@@ -23,6 +23,7 @@ from .hearing import Heard, hear
 from .judged import Thresholds, Voice, agreement_matrix, figures_of
 from .labelled import Labelled, ask
 from .thresholds import chosen_by, thresholds_of_teachers
+from .together import by_own_rule
 from .unjudged import is_judged, student_unjudged
 
 
@@ -57,8 +58,10 @@ def evaluate_cohort(
     best = max(seeds, key=lambda seed: sum(rank_of_run(runs["student"][seed])[0] for runs in members.values()))
     heard = hear(rows, sources, combine, teacher_weights, order) if sources else Heard({}, together[best])
     thresholds = thresholds_of_teachers(data, sources, combine, teacher_weights, order) if sources else {}
+    combinations = by_own_rule(rows, sources, heard, combine)
     documents = {
         member: document_of(rows, heard, members[member], answers, chosen[member], trust, threads, thresholds)
+        | {"combinations": combinations}
         for member, answers in said.items()
     }
     own = _thresholds_together(data, members, seeds, trust)

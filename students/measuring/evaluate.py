@@ -13,6 +13,7 @@ import torch
 from teachers.models.folder import load_model
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
+from ..objective.calibration import calibration_of
 from ..runs.best import validation_of
 from ..runs.run import Source
 from ..tasks.figure import LOOKS
@@ -25,6 +26,7 @@ from .judged import Thresholds, Voice, agreement_matrix, figures_of, metered
 from .labelled import Labelled, ask
 from .mistakes import worst_mistakes
 from .thresholds import chosen_by, covers, thresholds_of_teachers
+from .together import by_every_rule, by_own_rule, known_by_few, unknown_rows
 from .unjudged import is_judged, student_unjudged, teachers_unjudged
 
 FORMAT = 4
@@ -65,14 +67,20 @@ def evaluate_teachers(
             raw = hear(rows, [replace(source, calibrate=None)]).voice(source.name)
             keys = [key for key in PROBABILITIES if key in figures[source.name]]
             figures[source.name]["uncalibrated"] = metered(rows, raw).figures(keys=keys)
+            figures[source.name]["temperature"] = getattr(calibration_of(source, data), "temperature", None)
+        if unknown := unknown_rows(data, source):
+            figures[source.name]["unknown"] = unknown
     for name, folder in (folders or {}).items():
         figures[name] |= footprint_of(folder, rows, trust, threads)
     models = {name: Model([voice.said], voice.sure, [voice.thresholds]) for name, voice in voices.items()}
+    tables = rows.task.tables(models, models["ensemble"], rows.labels, rows.space)
     return {
         "format": FORMAT,
         "ensemble": figures.pop("ensemble"),
         "teachers": figures,
-        **rows.task.tables(models, models["ensemble"], rows.labels, rows.space),
+        **tables,
+        "combinations": by_every_rule(rows, sources, heard),
+        "known_by_few": known_by_few(tables.get("by_class"), heard.kept),
         "mistakes": worst_mistakes(together, together.said, rows),
         "agreement": agreement_matrix(rows, heard.everyone),
         "rows": len(rows.labels),
@@ -113,7 +121,8 @@ def evaluate_student(
     runs = {"student": student_runs, **({"control": control_runs} if control_runs else {})}
     answers = ask_all(runs, rows, trust, device)
     thresholds = thresholds_of_teachers(data, sources, combine, teacher_weights, order)
-    return {"format": FORMAT, **document_of(rows, heard, runs, answers, chosen, trust, threads, thresholds)}
+    document = document_of(rows, heard, runs, answers, chosen, trust, threads, thresholds)
+    return {"format": FORMAT, **document, "combinations": by_own_rule(rows, sources, heard, combine)}
 
 
 Runs = Mapping[str, Mapping[int, Path]]
@@ -158,6 +167,7 @@ def document_of(
     models = {name: Model([voice.said], voice.sure, [voice.thresholds]) for name, voice in teachers.items()}
     models |= {kind: _over_seeds(by_seed) for kind, by_seed in said.items()}
     delivered = Model([students[chosen].said], thresholds=[students[chosen].thresholds])
+    tables = rows.task.tables(models, delivered, rows.labels, rows.space)
     return {
         "student": _runs(students, runs["student"], rows, heard, size),
         "control": _runs(controls, runs["control"], rows, heard, {}) if controls else None,
@@ -170,7 +180,8 @@ def document_of(
         "agreement": agreement_matrix(
             rows, heard.everyone | {kind: by_seed[chosen].said for kind, by_seed in said.items()}
         ),
-        **rows.task.tables(models, delivered, rows.labels, rows.space),
+        **tables,
+        "known_by_few": known_by_few(tables.get("by_class"), heard.kept),
         "by_row": {kind: to_document(found) for kind, found in scored.items()},
         "mistakes": worst_mistakes(students[chosen], heard.together, rows),
         "rows": len(rows.labels),

@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from teachers.errors import StoreError
-from teachers.soft_targets.combine.rules import COMBINE, align, check_combined
+from teachers.soft_targets.combine.class_scores import LOG_ZERO
+from teachers.soft_targets.combine.rules import COMBINE, check_combined
 from teachers.soft_targets.reader import SoftTargets
 from teachers.tasks.space import Space
 from teachers.users_code import imports
 from teachers.users_code.calls import calling
 
 from ..objective.calibration import calibration_of
-from ..objective.squared_errors import squared_errors
+from ..objective.judging import JUDGED_BY
+from ..objective.stores import open_store, said_in
 from ..runs.run import Source
 from .judged import Thresholds, Voice
 from .labelled import ROWS_AT_ONCE, Labelled
@@ -27,14 +27,17 @@ from .labelled import ROWS_AT_ONCE, Labelled
 
 @dataclass(frozen=True)
 class Heard:
-    """What the teachers of somebody say, f32[N, width] in the transfer set's classes or numbers."""
+    """What the teachers of somebody say, f32[N, width] in the transfer set's classes or numbers; NaN in rows of which one
+    knows nothing."""
 
     alone: Mapping[str, Tensor]
     together: Tensor
-    kept: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """By teacher: the same before any rule, and which classes or numbers it knows, bool[width]."""
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    """By teacher: the same before any rule, NaN in all that it does not know."""
     class_only: frozenset[str] = frozenset()
     """Whose store keeps the class only: what else their scores hold is `probability_floor`, no word of theirs."""
+    counts: Mapping[str, float] = field(default_factory=dict)
+    """What each has counted in what they say together, the mean over rows that one of them knows."""
 
     @property
     def sure(self) -> bool:
@@ -63,17 +66,31 @@ def hear(
 
     `combine`: None is the first rule of the answer.
     """
-    first = default_rule(rows.space)
-    heard = {source.name: _aligned(rows, source) for source in sources}
-    alone = {name: _combined(rows.space, [said], first, {}) for name, said in heard.items()}
-    names = order or list(heard)
-    keywords = {"teacher_weights": [teacher_weights[name] for name in names]} if teacher_weights else {}
-    if combine == "inverse_variance":
-        found = squared_errors([source for source in sources if source.name in names], rows.transfer_set)
-        keywords["variances"] = [found[name] for name in names]
+    kept = {source.name: _said(rows, source) for source in sources}
+    alone = {name: _combined(rows.space, [said], default_rule(rows.space), {})[0] for name, said in kept.items()}
     class_only = frozenset(source.name for source in sources if _keeps_class_only(source))
-    together = _combined(rows.space, [heard[name] for name in names], combine or first, keywords)
-    return Heard(alone, together, heard, class_only)
+    names = order or list(kept)
+    together, counts = together_by(rows, sources, kept, combine, teacher_weights, names)
+    return Heard(alone, together, kept, class_only, counts)
+
+
+def together_by(
+    rows: Labelled,
+    sources: Sequence[Source],
+    kept: Mapping[str, Tensor],
+    combine: str | None,
+    teacher_weights: Mapping[str, float] | None,
+    names: Sequence[str],
+) -> tuple[Tensor, dict[str, float]]:
+    """What those of `names` say together by a rule, of what each says; and what each counts, the mean over rows."""
+    keywords = {"teacher_weights": [teacher_weights[name] for name in names]} if teacher_weights else {}
+    if combine in JUDGED_BY:
+        keyword, judge = JUDGED_BY[combine]
+        found = judge([source for source in sources if source.name in names], rows.transfer_set)
+        keywords[keyword] = [found[name] for name in names]
+    rule = combine or default_rule(rows.space)
+    together, counts = _combined(rows.space, [kept[name] for name in names], rule, keywords)
+    return together, dict(zip(names, counts.tolist(), strict=True))
 
 
 def default_rule(space: Space) -> str:
@@ -85,32 +102,32 @@ def _keeps_class_only(source: Source) -> bool:
     return any(SoftTargets.open(store).spec.encoding == "label" for store in source.stores.values())
 
 
-def _aligned(rows: Labelled, source: Source) -> tuple[Tensor, Tensor]:
-    """f32[N, width] in the transfer set's classes or numbers, and which of them the teacher knows, bool[width]."""
-    parts = []
-    for segment, mask in zip(rows.segments, rows.masks, strict=True):
-        store = SoftTargets.open(source.stores[segment.name])
-        if not np.array_equal(store.keys(), rows.transfer_set.keys(segment)):
-            raise StoreError(
-                f"{source.stores[segment.name]}: its rows are not those of segment {segment.name} of "
-                f"{rows.transfer_set.folder}; it was made from other data, label again"
-            )
-        index, known = align(store.spec.names, rows.transfer_set.classes, source.class_map)
-        parts.append(store.said(source.probability_floor)[torch.from_numpy(mask)][:, index])
+def _said(rows: Labelled, source: Source) -> Tensor:
+    """f32[N, width] in the transfer set's classes or numbers, calibrated; NaN in what the teacher does not know."""
+    parts = [
+        said_in(open_store(source, rows.transfer_set, segment), source, rows.space)[torch.from_numpy(mask)]
+        for segment, mask in zip(rows.segments, rows.masks, strict=True)
+    ]
     said, calibrated = torch.cat(parts), calibration_of(source, rows.transfer_set)
-    return said if calibrated is None else calibrated(said), known
+    return said if calibrated is None else calibrated(said)
 
 
 def _combined(
-    space: Space, heard: Sequence[tuple[Tensor, Tensor]], combine: str, keywords: Mapping[str, Any]
-) -> Tensor:
+    space: Space, heard: Sequence[Tensor], combine: str, keywords: Mapping[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """What is said together f32[N, width], and what each counts f32[K]. A class of many that nobody knows has probability 0."""
     rules = {str(name): rule for name, rule in COMBINE[space.answer].items()}
     rule = rules[combine] if combine in rules else imports.load(combine)
-    known = torch.stack([known for _, known in heard])[:, None]
-    parts = []
-    for first in range(0, len(heard[0][0]), ROWS_AT_ONCE):
-        logits = torch.stack([said[first : first + ROWS_AT_ONCE] for said, _ in heard])
+    parts, weights = [], []
+    for first in range(0, len(heard[0]), ROWS_AT_ONCE):
+        said = torch.stack([each[first : first + ROWS_AT_ONCE] for each in heard])
+        known = ~said.isnan()
         with calling("objective.combine", combine):
-            said = rule(logits, temperature=1.0, known=known.expand_as(logits), **keywords)
-            parts.append(check_combined(said, logits, f"objective.combine: {combine}", known.expand_as(logits))[0])
-    return torch.cat(parts)
+            found = rule(said.masked_fill(~known, 0.0), temperature=1.0, known=known, **keywords)
+            target, counted = check_combined(found, said, f"objective.combine: {combine}", known)
+        if space.answer == "class_axis":
+            target = target.nan_to_num(nan=LOG_ZERO)
+        parts.append(target.masked_fill(~known.any(0).any(-1, keepdim=True), torch.nan))
+        weights.append(counted)
+    counts = torch.cat(weights, 1)
+    return torch.cat(parts), counts.sum(1) / (counts.sum(0) > 0).sum().clamp_min(1)

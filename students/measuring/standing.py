@@ -11,8 +11,6 @@ from torch import Tensor
 
 from teachers.config.task import AnswerName
 from teachers.models.adapters import look_like_probabilities
-from teachers.soft_targets.combine.rules import align
-from teachers.soft_targets.store import SoftTargetStore
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..runs.run import Source
@@ -36,11 +34,10 @@ def judge(transfer_set: Path, sources: Sequence[Source], split: Literal["train",
     rows = Labelled.of(data, split).require(split)
     of_training = Labelled.of(data, "train").labels
     heard = hear(rows, sources)
-    known = {source.name: known_names(data, source) for source in sources}
     teachers = {
         name: {
-            **rows.task.standing(said, rows.labels, known[name], of_training, rows.space),
-            "like_probabilities": like_probabilities(*heard.kept[name], rows.space.answer),
+            **rows.task.standing(said, rows.labels, ~heard.kept[name].isnan(), of_training, rows.space),
+            "like_probabilities": like_probabilities(heard.kept[name], rows.space.answer),
         }
         for name, said in heard.alone.items()
     }
@@ -55,19 +52,14 @@ def judge(transfer_set: Path, sources: Sequence[Source], split: Literal["train",
     }
 
 
-def like_probabilities(kept: Tensor, known: Tensor, answer: AnswerName) -> str | None:
-    """How what a teacher calls logits is like probabilities `[rows, width]`; None where it is not."""
-    mine = kept[:, known]
+def like_probabilities(kept: Tensor, answer: AnswerName) -> str | None:
+    """How what a teacher calls logits `[rows, width]`, NaN in what it does not know, is like probabilities; None where it is not."""
+    known = ~kept.isnan()
+    mine = kept[known.any(1)][:, known.any(0)]
     if answer == "class_axis" and look_like_probabilities(mine):
         return "0 to 1 and sum to 1 in every row"
     alike = answer == "class_set" and mine.numel() and bool(((mine >= 0) & (mine <= 1)).all())
     return "0 to 1 in every row" if alike else None
-
-
-def known_names(data: TransferSet, source: Source) -> Tensor:
-    """Classes or numbers of the transfer set that a teacher knows, bool[width]."""
-    spec = SoftTargetStore.open(next(iter(source.stores.values()))).spec
-    return align(spec.names, data.classes, source.class_map)[1]
 
 
 def far_below(figure: Figure, teachers: Mapping[str, Mapping[str, Any]]) -> tuple[str | None, list[str]]:

@@ -4,7 +4,8 @@
 probability, one class against all others, and all normalised once more (Zadrozny and Elkan, 2002).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,15 +15,13 @@ from torch import Tensor
 from teachers.config.any_teacher import CalibrateName
 from teachers.config.task import AnswerName
 from teachers.errors import RecipeError
-from teachers.soft_targets.combine.rules import align
-from teachers.tasks.labels import has_label
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..runs.run import Source
-from .stores import open_store
+from .stores import of_labelled_validation
 
 Calibrated = Callable[[Tensor], Tensor]
-"""Logits f32 `[rows, width]` in the transfer set's classes to calibrated ones."""
+"""Logits f32 `[rows, width]` in the transfer set's classes to calibrated ones; NaN, what is unknown, stays NaN."""
 Fit = Callable[[Tensor, Tensor, Tensor, float], Calibrated]
 """(logits `[rows, width]`, labels as a transfer set has them, known bool `[width]`, probability floor)"""
 LARGEST = 20.0
@@ -33,42 +32,26 @@ def calibration_of(source: Source, transfer_set: TransferSet) -> Calibrated | No
     """Of a teacher whose recipe asks for one. Raises RecipeError without a labelled validation row of what it knows."""
     if source.calibrate is None:
         return None
-    said, labels, known = _validation(source, transfer_set)
+    said, labels = _validation(source, transfer_set)
     if not len(labels):
         raise RecipeError(
             f"teachers.{source.name}.calibrate: no validation row has a label of what this teacher knows, so nothing can be "
             f"calibrated; give `split.validation` labelled rows, or remove it"
         )
+    known = ~said.isnan().all(0)
     return FITS[transfer_set.space.answer][source.calibrate](said, labels, known, source.probability_floor)
 
 
-def _validation(source: Source, transfer_set: TransferSet) -> tuple[Tensor, Tensor, Tensor]:
-    """(logits f32, labels, which classes it knows) of the labelled validation rows whose label it can say."""
-    parts = [*_parts(source, transfer_set)]
-    width = transfer_set.space.width
-    empty = torch.empty(0, width), torch.empty(0, dtype=torch.int64), torch.ones(width, dtype=torch.bool)
-    if not parts:
-        return empty
-    return torch.cat([said for said, *_ in parts]), torch.cat([labels for _, labels, _ in parts]), parts[0][2]
-
-
-def _parts(source: Source, transfer_set: TransferSet) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    for segment in transfer_set.of("validation"):
-        store = open_store(source, transfer_set, segment)
-        index, known = align(store.spec.names, transfer_set.space.names, source.class_map)
-        labels = transfer_set.usable_labels(segment)
-        rows = has_label(labels)
-        if labels.ndim == 1:
-            rows = rows & known.numpy()[labels]
-        else:
-            labels = np.where(known.numpy(), labels, -1)
-            rows = has_label(labels)
-        mask = torch.from_numpy(rows)
-        yield (
-            store.said(source.probability_floor)[mask][:, index],
-            torch.from_numpy(labels[rows].astype(np.int64)),
-            known,
-        )
+def _validation(source: Source, transfer_set: TransferSet) -> tuple[Tensor, Tensor]:
+    """(logits f32, labels i64) of the labelled validation rows whose label it can say."""
+    said, labels = of_labelled_validation(source, transfer_set)
+    labels, known = labels.long(), ~said.isnan()
+    if labels.ndim == 1:
+        rows = known.gather(1, labels[:, None])[:, 0] if len(labels) else torch.zeros(0, dtype=torch.bool)
+    else:
+        labels = torch.where(known, labels, -1)
+        rows = (labels >= 0).any(1)
+    return said[rows], labels[rows]
 
 
 def _best_temperature(loss: Callable[[float], float]) -> float:
@@ -80,19 +63,25 @@ def _best_temperature(loss: Callable[[float], float]) -> float:
     return float(np.exp(found.x))
 
 
-def _divided(temperature: float) -> Calibrated:
-    return lambda logits: logits / temperature
+@dataclass(frozen=True)
+class Divided:
+    """Below 1 it makes a teacher surer than it was."""
+
+    temperature: float
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        return logits / self.temperature
 
 
 def _class_temperature(said: Tensor, labels: Tensor, known: Tensor, floor: float) -> Calibrated:
     logits = said.double().masked_fill(~known, -torch.inf)
-    return _divided(_best_temperature(lambda t: float(F.cross_entropy(logits / t, labels))))
+    return Divided(_best_temperature(lambda t: float(F.cross_entropy(logits / t, labels))))
 
 
 def _set_temperature(said: Tensor, labels: Tensor, known: Tensor, floor: float) -> Calibrated:
     there = labels >= 0
     logits, holds = said.double()[there], labels[there].double()
-    return _divided(_best_temperature(lambda t: float(F.binary_cross_entropy_with_logits(logits / t, holds))))
+    return Divided(_best_temperature(lambda t: float(F.binary_cross_entropy_with_logits(logits / t, holds))))
 
 
 def _rising(probability: Tensor, holds: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,7 +113,7 @@ def _class_isotonic(said: Tensor, labels: Tensor, known: Tensor, floor: float) -
         shares = torch.where(total > 0, through / total.clamp_min(torch.finfo(p.dtype).tiny), p[:, places])
         out = logits.clone()
         out[:, places] = torch.log((1 - floor) * shares + floor / len(places))
-        return out
+        return out.masked_fill_(logits.isnan(), torch.nan)
 
     return calibrated
 
@@ -141,7 +130,7 @@ def _set_isotonic(said: Tensor, labels: Tensor, known: Tensor, floor: float) -> 
         for place, each in steps.items():
             p = _through(logits[:, place].sigmoid(), each)
             out[:, place] = torch.logit((1 - floor) * p + floor / 2)
-        return out
+        return out.masked_fill_(logits.isnan(), torch.nan)
 
     return calibrated
 

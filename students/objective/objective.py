@@ -5,7 +5,7 @@ Knows nothing of stores, optimisers or ranks beyond a sum over them.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from teachers.config.task import TaskName
+from teachers.config.task import ANSWER_OF, TaskName
 from teachers.errors import RecipeError
 from teachers.process.variables import resolved
 from teachers.users_code.calls import calling
@@ -73,13 +73,29 @@ def every_row(batch: Batch) -> Asked:
     return batch["label"], None
 
 
-def bound_loss(task: TaskName, term: Term | CohortTerm, class_weights: Tensor | None = None) -> Loss:
-    """The term's function of (student, target)."""
+def bound_loss(
+    task: TaskName, term: Term | CohortTerm, class_weights: Tensor | None = None, *, over_known: bool = False
+) -> Loss:
+    """The term's function of (student, target). `over_known`: there may be classes that nobody knows, NaN in the target."""
     if isinstance(term, ImportedTerm):
         return partial(load(term.loss), temperature=term.temperature, **resolved(term.arguments))
     given: dict[str, Any] = {name: getattr(term, name) for name in KEYWORDS[task][term.loss]}
     loss = partial(LOSSES[task][term.loss], **{name: value for name, value in given.items() if value is not None})
+    if over_known and ANSWER_OF[task] == "class_axis":
+        return partial(compared_over_known, loss)
     return loss if class_weights is None or not isinstance(term, HardTerm) else WeightedHard(loss, class_weights)
+
+
+RULED_OUT = -1e30
+"""A logit, of either side, in a class that is not compared: its exponential is 0 at any temperature, and it is finite."""
+
+
+def compared_over_known(loss: Loss, student: Tensor, target: Tensor) -> Tensor:
+    """`loss` of one class of many over the classes that somebody knows in the row: both sides' softmax is of those alone, and
+    the gradient of the student's other logits is 0. What nobody teaches is not unlearned.
+    """
+    unknown = target.isnan()
+    return loss(student.masked_fill(unknown, RULED_OUT), target.masked_fill(unknown, RULED_OUT))
 
 
 class WeightedHard:
@@ -103,7 +119,8 @@ class WeightedHard:
 
 
 class Objective:
-    """The terms of one run. `names` are those of its curves; `class_weights` f32 `[classes]`: of its `hard` terms."""
+    """The terms of one run. `names` are those of its curves; `class_weights` f32 `[classes]`: of its `hard` terms;
+    `over_known`: of which terms the target may have gaps, by default none; `counts`: by term, what rules found that each teacher counts."""
 
     def __init__(
         self,
@@ -111,7 +128,10 @@ class Objective:
         terms: Sequence[Term | CohortTerm],
         asks: Sequence[Callable[[Batch], Asked]],
         class_weights: Tensor | None = None,
+        over_known: Sequence[bool] | None = None,
+        counts: Sequence[Mapping[str, float]] = (),
     ) -> None:
+        gaps = over_known or [False] * len(terms)
         seen: Counter[str] = Counter()
         self.terms: list[TermAtWork] = []
         for number, (term, ask) in enumerate(zip(terms, asks, strict=True)):
@@ -119,9 +139,15 @@ class Objective:
             seen[name] += 1
             numbered = name if seen[name] == 1 else f"{name}_{seen[name]}"
             key = f"objective.{number}.loss"
-            loss, hears = bound_loss(task, term, class_weights), hears_what(term)
+            loss, hears = bound_loss(task, term, class_weights, over_known=gaps[number]), hears_what(term)
             self.terms.append(TermAtWork(numbered, key, term.loss, loss, term.weight, term.ramp, ask, hears))
         self.names = tuple(term.name for term in self.terms)
+        self.trusted = {
+            f"weight.{name}.{teacher}": share
+            for name, of_term in zip(self.names, counts, strict=False)
+            for teacher, share in of_term.items()
+        }
+        """For the curves: what teachers count, where labelled validation rows decided it."""
         self.constants: dict[tuple[float, ...], Tensor] = {}
 
     def ask(self, batch: Batch) -> list[Asked]:

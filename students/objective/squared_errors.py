@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from teachers.errors import RecipeError
-from teachers.soft_targets.combine.rules import align
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..runs.run import Source
-from .stores import open_store
+from .stores import open_store, said_in
 
 
 def squared_errors(sources: Sequence[Source], transfer_set: TransferSet) -> dict[str, float]:
@@ -24,12 +23,11 @@ def _squared_error(source: Source, transfer_set: TransferSet) -> float:
     total, found = 0.0, 0
     for segment in transfer_set.of("validation"):
         store = open_store(source, transfer_set, segment)
-        index, known = align(store.spec.names, transfer_set.space.names, source.class_map)
-        said = store.said(source.probability_floor)[:, index].double().numpy()
+        said = said_in(store, source, transfer_set.space).double().numpy()
         off = transfer_set.space.standardised(said) - transfer_set.space.standardised(
             transfer_set.usable_labels(segment)
         )
-        counts = ~np.isnan(off) & known.numpy()
+        counts = ~np.isnan(off)
         total, found = total + float(np.square(off[counts]).sum()), found + int(counts.sum())
     if not found:
         raise RecipeError(

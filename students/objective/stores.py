@@ -1,9 +1,17 @@
-"""The stores of those who teach, opened for the rows that they are about. Knows nothing of what is made of them."""
+"""The stores of those who teach, opened for the rows that they are about, and what they say in the transfer set's names.
+
+Knows nothing of what is made of them.
+"""
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from teachers.errors import StoreError
+from teachers.soft_targets.alignment import Alignment
 from teachers.soft_targets.reader import SoftTargets
+from teachers.tasks.labels import has_label
+from teachers.tasks.space import Space
 from teachers.transfer_set.transfer_set import Segment, TransferSet
 
 from ..runs.run import Source
@@ -20,3 +28,20 @@ def open_store(source: Source, transfer_set: TransferSet, segment: Segment) -> S
             f"it belongs to another transfer set: label this one"
         )
     return store
+
+
+def said_in(store: SoftTargets, source: Source, space: Space) -> Tensor:
+    """f32 `[rows, width]` of all rows of a store, NaN in what the teacher does not know."""
+    alignment = Alignment.of(store.spec.names, space, source.class_map)
+    return alignment(store.said(source.probability_floor)).masked_fill(~alignment.known, torch.nan)
+
+
+def of_labelled_validation(source: Source, transfer_set: TransferSet) -> tuple[Tensor, Tensor]:
+    """(what a teacher says, as `said_in`; labels as a transfer set has them) of validation rows with a usable label."""
+    said, labels = [torch.empty(0, transfer_set.space.width)], []
+    for segment in transfer_set.of("validation"):
+        store, found = open_store(source, transfer_set, segment), transfer_set.usable_labels(segment)
+        rows = has_label(found)
+        said.append(said_in(store, source, transfer_set.space)[torch.from_numpy(rows)])
+        labels.append(torch.from_numpy(found[rows]))
+    return torch.cat(said), torch.cat(labels) if labels else torch.empty(0, dtype=torch.int64)

@@ -4,7 +4,7 @@ A rule of COMBINE has no state, so its target is computed once per run when it f
 gather. Other rules, and targets that do not fit, are computed in every step from the same stores.
 """
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor
 from teachers.config.task import ANSWER_OF, AnswerName, TaskName
 from teachers.errors import RecipeError
 from teachers.rows.rows import Rows
-from teachers.soft_targets.combine.rules import COMBINE, align, check_combined
+from teachers.soft_targets.alignment import Alignment
+from teachers.soft_targets.combine.rules import COMBINE, check_combined, with_gaps
 from teachers.tasks.space import Space
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
@@ -31,7 +32,7 @@ from .units import Units
 Batch = Mapping[str, Tensor]
 Column = Rows | Tensor
 Asked = tuple[Tensor, Tensor | None]
-"""What a term compares the student with, and the weight of each row `[rows]` (None: all 1)."""
+"""What a term compares the student with, NaN where nobody knows anything, and the weight of each row `[rows]` (None: all 1)."""
 
 CHUNK = 16_384
 
@@ -48,17 +49,24 @@ class Combination:
     """Of the recipe."""
     answer: AnswerName = "class_axis"
     variances: tuple[float, ...] | None = None
-    """Of `inverse_variance`: by teacher, `squared_errors` of it."""
+    """Of `inverse_variance`: by teacher, `squared_errors` of it. The weights of `fitted` are `teacher_weights`."""
 
     @property
     def is_ours(self) -> bool:
         """Then it has no state."""
         return self.rule in COMBINE[self.answer]
 
+    @property
+    def counts(self) -> dict[str, float]:
+        """What each teacher counts, they sum to 1, where a rule found it on labelled validation rows."""
+        weights = self.teacher_weights if self.rule == "fitted" else None
+        weights = tuple(1 / each for each in self.variances) if self.variances and all(self.variances) else weights
+        return {name: each / sum(weights) for name, each in zip(self.teachers, weights, strict=True)} if weights else {}
+
     def __call__(
         self, said: Tensor, known: Tensor, labels: Tensor | None = None, *, check: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Target `[B, W]` and the weight of each row `[B]`, of what is said and known `[K, B, W]`.
+        """Target `[B, W]` and weights `[K, B]`, of what is said, 0 where unknown, and known `[K, B, W]`.
 
         `check`: raise RecipeError for a rule that does not give what a rule gives.
         """
@@ -67,11 +75,9 @@ class Combination:
         keywords = {name: value for name, value in given.items() if value is not None}
         with calling(self.key, self.rule):
             found = rule(said, temperature=self.temperature, known=known, labels=labels, **keywords)
-            if check:  # of one class of many a target has no gap: what nobody knows has probability 0
-                gaps = None if self.answer == "class_axis" else known
-                found = check_combined(found, said, f"{self.key}: {self.rule}", gaps)
-            target, weights = found
-            return target, weights.sum(0)
+            if check:
+                found = check_combined(found, said, f"{self.key}: {self.rule}", known)
+            return found  # type: ignore[no-any-return]
 
     def is_made_once(self, voices: "Mapping[str, Voice]") -> bool:
         """Whether its target can be: by a rule of ours, and not of a live teacher, who speaks of a batch only."""
@@ -105,7 +111,7 @@ class Voice:
         stores = [open_store(source, train.transfer_set, segment) for segment in train.segments]
         spec = stores[0].spec
         self.name, self.encoding, self.said = source.name, spec.encoding, spec.answered
-        self.floor = source.probability_floor
+        self.floor, self.has_unknown = source.probability_floor, any(store.has_unknown for store in stores)
         self.columns = {
             f"{source.name}.{field}": train.column([store.rows()[field] for store in stores])
             for field in stores[0].rows()
@@ -114,18 +120,25 @@ class Voice:
 
     def align(self, names: Sequence[str], source: Source, transfer_set: TransferSet) -> None:
         """`names`: of what it says, in its order."""
-        index, self.known = align(names, transfer_set.space.names, source.class_map)
-        self.index = None if torch.equal(index, torch.arange(len(names))) else index
+        self.alignment = Alignment.of(names, transfer_set.space, source.class_map)
+        self.known = self.alignment.known
         self.calibrated = calibration_of(source, transfer_set)
 
+    @property
+    def knows_all(self) -> bool:
+        """Whether there is nothing, in any row, that it does not know."""
+        return not self.has_unknown and bool(self.known.all())
+
     def said_of(self, batch: Batch) -> Tensor:
-        """f32 `[rows, width]` from this teacher's columns of a batch, on their device; numbers in the units of the label."""
+        """f32 `[rows, width]` from this teacher's columns of a batch, on their device; numbers in the units of the label. NaN
+        where it does not know, of a row, what it knows of others."""
         fields = {name.rpartition(".")[2]: batch[name] for name in self.columns}
         return self.in_order(self.said.encodes.decode(fields, self.said.width, self.floor))
 
     def in_order(self, said: Tensor) -> Tensor:
         """Its columns as the transfer set has them, calibrated."""
-        ordered = said if self.index is None else said[:, self.index.to(said.device)]
+        self.alignment = self.alignment.to(said.device)
+        ordered = self.alignment(said)
         return ordered if self.calibrated is None else self.calibrated(ordered)
 
     def chunk(self, first_row: int, num_rows: int) -> dict[str, Tensor]:
@@ -142,7 +155,7 @@ class LiveVoice(Voice):
 
     def __init__(self, source: Source, live: Live, transfer_set: TransferSet) -> None:
         self.name, self.encoding = source.name, "dense"
-        self.columns = {}
+        self.columns, self.has_unknown = {}, True  # as far as anybody can know before it is asked
         self.align(live.classes, source, transfer_set)
 
     def said_of(self, batch: Batch) -> Tensor:
@@ -161,6 +174,46 @@ def voice_of(source: Source, train: MergedSplit) -> Voice:
     return Voice(source, train)
 
 
+class Chorus:
+    """Several voices, heard at once; `knows_all`: of every row each of them knows everything, which is looked at once a run."""
+
+    def __init__(self, voices: Sequence[Voice]) -> None:
+        self.voices = voices
+        self.known = torch.stack([voice.known for voice in voices])[:, None]
+        self.knows_all = all(voice.knows_all for voice in voices)
+
+    def said_of(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+        """What is said, f32 `[K, B, W]`, 0 where unknown, and known, bool `[K, B, W]`; `batches`: by voice."""
+        said = torch.stack([voice.said_of(batch) for voice, batch in zip(self.voices, batches, strict=True)])
+        self.known = self.known.to(said.device)
+        known = self.known.expand_as(said)
+        if not any(voice.has_unknown for voice in self.voices):
+            return said, known
+        unknown = said.isnan()
+        return said.masked_fill_(unknown, 0.0), known & ~unknown
+
+    def in_chunks(self, num_rows: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """(rows, said, known) of all rows of their columns."""
+        for first in range(0, num_rows, CHUNK):
+            rows = slice(first, min(first + CHUNK, num_rows))
+            yield rows, *self.said_of([voice.chunk(first, rows.stop - first) for voice in self.voices])
+
+    def target(
+        self,
+        combination: Combination,
+        said: Tensor,
+        known: Tensor,
+        labels: Tensor | None = None,
+        *,
+        check: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Target `[B, W]` of `combination`, NaN where nobody knows anything who counts there, and weights `[K, B]`."""
+        target, weights = combination(said, known, labels, check=check)
+        if not self.knows_all and combination.answer == "class_axis":
+            target = with_gaps(target, known, weights)
+        return target, weights
+
+
 class Targets:
     """The columns that a reader has to bring, and what each combination makes of a batch of them; `held` are made once.
 
@@ -170,6 +223,8 @@ class Targets:
     def __init__(self, voices: Mapping[str, Voice], num_rows: int, space: Space, held: Set[Combination]) -> None:
         self.voices, self.num_rows, self.units, self.held = voices, num_rows, Units(space), held
         self.columns: dict[str, Column] = {}
+        self.gapless: set[Combination] = set()
+        """Whose targets have no NaN, of those that were asked for."""
         self.answers: dict[Combination, Callable[[Batch], Asked]] = {}
 
     def answer(self, combination: Combination) -> Callable[[Batch], Asked]:
@@ -183,6 +238,8 @@ class Targets:
         name = f"target.{len(self.answers)}"
         target, row_weight = self._combine_all(combination)
         self.columns[name] = target
+        if not target.isnan().any():
+            self.gapless.add(combination)
         if bool((row_weight - 1).abs().max() < 1e-6):
             return lambda batch: (batch[name], None)
         self.columns[f"{name}.weight"] = row_weight
@@ -190,31 +247,31 @@ class Targets:
 
     def _combine_all(self, combination: Combination) -> tuple[Tensor, Tensor]:
         """f32 `[N, W]` and `[N]`; float32, for float16 would add an error of its own to the store's."""
-        voices = [self.voices[name] for name in combination.teachers]
-        known = torch.stack([voice.known for voice in voices])[:, None]
-        target, row_weight = torch.empty(self.num_rows, known.shape[-1]), torch.empty(self.num_rows)
-        for first in range(0, self.num_rows, CHUNK):
-            rows = min(CHUNK, self.num_rows - first)
-            said = torch.stack([voice.said_of(voice.chunk(first, rows)) for voice in voices])
-            found, row_weight[first : first + rows] = combination(said, known.expand_as(said))
-            target[first : first + rows] = self.units.standardised(found)
+        chorus = self._chorus(combination)
+        target, row_weight = torch.empty(self.num_rows, chorus.known.shape[-1]), torch.empty(self.num_rows)
+        for rows, said, known in chorus.in_chunks(self.num_rows):
+            found, weights = chorus.target(combination, said, known)
+            target[rows], row_weight[rows] = self.units.standardised(found), weights.sum(0)
         return target, row_weight
 
+    def _chorus(self, combination: Combination) -> Chorus:
+        return Chorus([self.voices[name] for name in combination.teachers])
+
     def _per_step(self, combination: Combination) -> Callable[[Batch], Asked]:
-        voices = [self.voices[name] for name in combination.teachers]
-        for voice in voices:
+        chorus = self._chorus(combination)
+        for voice in chorus.voices:
             self.columns |= voice.columns
-        known = torch.stack([voice.known for voice in voices])[:, None]
-        unknown = not combination.is_ours
+        if chorus.knows_all:
+            self.gapless.add(combination)
+        unseen = not combination.is_ours
 
         def ask(batch: Batch) -> Asked:
-            nonlocal unknown
-            said = torch.stack([voice.said_of(batch) for voice in voices])
-            known_here = known.to(said.device).expand_as(said)
+            nonlocal unseen
+            said, known = chorus.said_of([batch] * len(chorus.voices))
             labels = self.units.of_label(usable_labels(batch))
-            target, row_weight = combination(said, known_here, labels, check=unknown)
-            unknown = False  # a look at every value waits for a GPU: once a run is enough to find a wrong rule
-            return self.units.standardised(target), row_weight
+            target, weights = chorus.target(combination, said, known, labels, check=unseen)
+            unseen = False  # a look at every value waits for a GPU: once a run is enough to find a wrong rule
+            return self.units.standardised(target), weights.sum(0)
 
         return ask
 

@@ -10,6 +10,7 @@ import xxhash
 from teachers.config.any_teacher import CalibrateName
 from teachers.config.preprocess import Preprocess
 from teachers.config.training import TrainConfig
+from teachers.soft_targets.class_map import ClassMap
 from teachers.transfer_set.folds import Folds
 from teachers.users_code.imports import UserPath
 
@@ -34,7 +35,7 @@ class Source:
 
     name: str
     stores: Mapping[str, Path]
-    class_map: Mapping[str, str | None] | None = None
+    class_map: ClassMap | None = None
     probability_floor: float = 1e-3
     live: Live | None = None
     """Then it has no stores of train segments."""

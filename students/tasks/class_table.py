@@ -54,9 +54,11 @@ RARE = 0.5
 
 
 def _of_classes(logits: Tensor, labels: Tensor, is_sure: bool) -> dict[str, list[float | None]]:
-    answers, classes = logits.argmax(-1), logits.shape[-1]
+    classes, known = logits.shape[-1], ~logits[:, 0].isnan()
+    answers = logits.argmax(-1)
     both, true, said = (
-        torch.bincount(rows, minlength=classes).tolist() for rows in (labels[answers == labels], labels, answers)
+        torch.bincount(rows, minlength=classes).tolist()
+        for rows in (labels[known & (answers == labels)], labels, answers[known])
     )
     counts = [*zip(both, true, said, strict=True)]
     return {
@@ -64,7 +66,7 @@ def _of_classes(logits: Tensor, labels: Tensor, is_sure: bool) -> dict[str, list
         "recall": [hits / rows if rows else None for hits, rows, _ in counts],
         "precision": [hits / rows if rows else None for hits, _, rows in counts],
         "f1": [2 * hits / (rows + others) if rows + others else None for hits, rows, others in counts],
-        "average_precision": average_precisions(logits, labels) if is_sure else [None] * classes,
+        "average_precision": average_precisions(logits[known], labels[known]) if is_sure else [None] * classes,
     }
 
 
@@ -82,10 +84,11 @@ def _mean(shares: Sequence[float | None]) -> float | None:
 
 
 def confusion(logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Rows by true class and by what is said: `matrix` i64[C][C] of at most 30 classes, else None; `largest`: the most
+    """Rows of which something is said, by true class and by what is said: `matrix` i64[C][C] of at most 30 classes, else None; `largest`: the most
     frequent confusions, as (true, said, rows), at most 100."""
     classes = logits.shape[-1]
-    pairs, counts = torch.unique(labels * classes + logits.argmax(-1), return_counts=True)
+    known = ~logits[:, 0].isnan()
+    pairs, counts = torch.unique((labels * classes + logits.argmax(-1))[known], return_counts=True)
     counted = [
         (pair // classes, pair % classes, rows) for pair, rows in zip(pairs.tolist(), counts.tolist(), strict=True)
     ]

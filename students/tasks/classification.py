@@ -11,6 +11,7 @@ from torch import Tensor
 from teachers.tasks.space import Space
 
 from .class_table import by_class, confusion
+from .figure import NOTHING
 from .meter import RowMeter, mean
 from .standing import Standing, binomial
 from .task import Document, Model, Task
@@ -25,8 +26,16 @@ def log_probabilities(logits: Tensor) -> Tensor:
     return F.log_softmax(logits.double(), dim=-1).clamp_min(LEAST_LOG_P)
 
 
+def answers(said: Tensor) -> Tensor:
+    """The class that is said of each row, i64[N]; -1 where nothing is known of it."""
+    return said.argmax(-1).masked_fill_(said[:, 0].isnan(), -1)
+
+
 class ClassMeter(RowMeter):
-    """Keeps of a row five numbers, however many classes there are."""
+    """Keeps of a row five numbers, however many classes there are.
+
+    A row of which nothing is known (NaN) is not right; how sure one is, is told of the others.
+    """
 
     def __init__(self, space: Space, thresholds: Sequence[float] | None = None) -> None:
         super().__init__("classification")
@@ -42,7 +51,7 @@ class ClassMeter(RowMeter):
         own = log_p.gather(1, labels[:, None]).flatten()
         p = log_p.exp_()
         return {
-            "said": said[judged].argmax(-1).to(torch.int32),
+            "said": answers(said[judged]).to(torch.int32),
             "label": labels.to(torch.int32),
             "log_p": own,
             "confidence": p.amax(-1),
@@ -59,12 +68,18 @@ class ClassMeter(RowMeter):
             case "macro_f1":
                 return self._macro_f1(weights)
             case "nll":
-                loss = mean(parts["log_p"], weights)
+                loss = self._mean_of_known("log_p", weights)
                 return None if loss is None else -loss
             case "brier":
-                return mean(parts["brier"], weights)
+                return self._mean_of_known("brier", weights)
             case _:
                 return expected_calibration_error(self.reliability(weights))
+
+    def _mean_of_known(self, part: str, weights: Tensor | None) -> float | None:
+        values, known = self.parts()[part], self.parts()["said"] >= 0
+        return (
+            mean(values, weights) if known.all() else mean(values[known], None if weights is None else weights[known])
+        )
 
     def details(self) -> Document:
         return {"reliability": self.reliability()}
@@ -81,7 +96,7 @@ class ClassMeter(RowMeter):
         )
 
     def _counted(self, classes: Tensor, weights: Tensor | None) -> Tensor:
-        return torch.bincount(classes, weights, minlength=self.width).double()
+        return torch.bincount(classes + 1, weights, minlength=self.width + 1)[1:].double()
 
     def recalls(self, weights: Tensor | None = None) -> list[float | None]:
         """Of each class, the share of its rows that are said to be of it; None for a class without a row."""
@@ -96,7 +111,10 @@ class ClassMeter(RowMeter):
 
     def reliability(self, weights: Tensor | None = None) -> list[dict[str, Any]]:
         """What a confidence is worth: 15 bins (low, high] of equal width; an empty bin has no confidence and no accuracy."""
-        parts = self.parts()
+        parts, known = self.parts(), self.parts()["said"] >= 0
+        if not known.all():
+            parts = {name: values[known] for name, values in parts.items()}
+            weights = None if weights is None else weights[known]
         confidence, right = parts["confidence"], (parts["said"] == parts["label"]).double()
         number = (confidence * NUM_BINS).ceil().long().sub(1).clamp(0, NUM_BINS - 1)
         count = torch.bincount(number, weights, minlength=NUM_BINS)
@@ -123,24 +141,33 @@ def _over_defined(shares: Sequence[float | None]) -> float | None:
     return fmean(defined) if defined else None
 
 
-def agreement(logits: Tensor, others: Tensor) -> float:
+def both_known(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of which both say something."""
+    known = ~(one[:, 0].isnan() | other[:, 0].isnan())
+    return (one, other) if known.all() else (one[known], other[known])
+
+
+def agreement(logits: Tensor, others: Tensor) -> float | None:
     """Share of rows in which both say the same class."""
-    return float((logits.argmax(-1) == others.argmax(-1)).double().mean())
+    return float((logits.argmax(-1) == others.argmax(-1)).double().mean()) if len(logits) else None
 
 
-def kl(ensemble: Tensor, model: Tensor) -> float:
+def kl(ensemble: Tensor, model: Tensor) -> float | None:
     """Mean KL(ensemble || model) at T = 1, in nats."""
-    return float(
-        F.kl_div(log_probabilities(model), log_probabilities(ensemble), reduction="batchmean", log_target=True)
+    return (
+        float(F.kl_div(log_probabilities(model), log_probabilities(ensemble), reduction="batchmean", log_target=True))
+        if len(model)
+        else None
     )
 
 
 def right(said: Tensor, labels: Tensor, space: Space) -> Tensor:
     """1 where the class is right, else 0, f64[N]."""
-    return (said.argmax(-1) == labels).double()
+    return (answers(said) == labels).double()
 
 
 def beside(said: Tensor, together: Tensor, space: Space) -> Document:
+    said, together = both_known(said, together)
     return {"agreement": agreement(said, together), "kl": kl(together, said)}
 
 
@@ -156,17 +183,17 @@ def tables(everybody: Mapping[str, Model], closely: Model, labels: Tensor, space
 
 def mistakes(model: Model, together: Tensor, labels: Tensor, space: Space, count: int) -> list[tuple[int, Document]]:
     """Rows to which a wrong class is given, the surest first."""
-    confidence, answers = torch.softmax(model.seeds[0].double(), -1).max(-1)
-    wrong = torch.nonzero(answers != labels).flatten()
+    confidence, said = torch.softmax(model.seeds[0].double(), -1).max(-1)
+    wrong = torch.nonzero((said != labels) & ~confidence.isnan()).flatten()
     surest = wrong[torch.argsort(confidence[wrong], descending=True, stable=True)[:count]].tolist()
     return [
         (
             row,
             {
                 "label": space.names[int(labels[row])],
-                "said": space.names[int(answers[row])],
+                "said": space.names[int(said[row])],
                 "confidence": float(confidence[row]),
-                "ensemble": space.names[int(together[row].argmax())],
+                "ensemble": NOTHING if together[row].isnan().any() else space.names[int(together[row].argmax())],
             },
         )
         for row in surest
@@ -187,8 +214,8 @@ def commonest(labels: Tensor, of_training: Tensor, space: Space) -> Document:
 
 
 def standing(said: Tensor, labels: Tensor, known: Tensor, of_training: Tensor, space: Space) -> Standing:
-    """On the rows of classes that the teacher knows, by the exact binomial test."""
-    mine = known[labels]
+    """On the rows whose class the teacher knows there, by the exact binomial test."""
+    mine = known.gather(1, labels[:, None])[:, 0]
     meter = ClassMeter(space)
     meter.update(said[mine], labels[mine])
     _, true, _ = meter.counts()
@@ -225,12 +252,13 @@ def _why_open(rows: int, most: int, name: str) -> str:
 def unjudged(said: Tensor, space: Space) -> Document:
     """`entropy`: the mean of the rows', in nats; `coverage`: the share of the classes that it says of some row; `said`: by
     class, the share of rows that are said to be of it."""
+    said = said[~said[:, 0].isnan()]
     log_p = log_probabilities(said)
     counts = torch.bincount(said.argmax(-1), minlength=space.width)
     return {
-        "entropy": float(-(log_p.exp() * log_p).sum(-1).mean()),
+        "entropy": float(-(log_p.exp() * log_p).sum(-1).mean()) if len(said) else None,
         "coverage": float((counts > 0).double().mean()),
-        "said": dict(zip(space.names, (counts.double() / len(said)).tolist(), strict=True)),
+        "said": dict(zip(space.names, (counts.double() / max(len(said), 1)).tolist(), strict=True)),
     }
 
 

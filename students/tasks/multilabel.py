@@ -39,7 +39,7 @@ def best_thresholds(said: Tensor, labels: Tensor) -> tuple[float, ...]:
     return tuple(
         _best_threshold(probabilities(column[is_known]), known[is_known] > 0)
         for column, known in zip(said.unbind(1), labels.unbind(1), strict=True)
-        for is_known in [known >= 0]
+        for is_known in [(known >= 0) & ~column.isnan()]
     )
 
 

@@ -78,7 +78,7 @@ class Task:
     commonest: Callable[[Tensor, Tensor, Space], Document]
     """(labels, labels of training, space): what the best constant answer comes to; `remark`: a sentence, or None."""
     standing: Callable[[Tensor, Tensor, Tensor, Tensor, Space], Document]
-    """(said, labels, which names the teacher knows, labels of training, space): see `standing`."""
+    """(said, labels, what the teacher knows bool `[rows, width]`, labels of training, space): see `standing`."""
     unjudged: Callable[[Tensor, Space], Document]
     """(said, space) to the figures `UNJUDGED[task]`, and `said`: by name, what is said of it."""
     thresholds: Callable[[Tensor, Tensor], tuple[float, ...]] | None = None

@@ -147,7 +147,7 @@ class Training:
         own = [step // self.run.membership.every for step in steps]
         weights = torch.tensor([objective.weights(step, self.stepper.steps) for step in own])
         values = {"loss": float((terms * weights).sum(1).mean())}
-        values |= dict(zip(objective.names, terms.mean(0).tolist(), strict=True))
+        values |= dict(zip(objective.names, terms.mean(0).tolist(), strict=True)) | objective.trusted
         if self.look_ahead is not None:
             values["wait_s"] = self.look_ahead.take_wait_s()
         self.report("train", values | {"learning_rate": self.stepper.learning_rate(own[-1])})

@@ -8,13 +8,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from .any_teacher import OutputKind, TeacherCommon
+from .endpoint import EndpointTeacher
 from .folds import EstimatorTrain, Folded
+from .predictions import PredictionsTeacher
 from .preprocess import HOW_IT_WAS_FED, Preprocess, of_a_network, of_an_estimator
 from .published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
 from .strict import ImportString
 from .training import TrainConfig
 
-CombineName = Literal["mean_probability", "mean_logits", "weighted", "mean", "median", "inverse_variance"]
+CombineName = Literal["mean_probability", "mean_logits", "weighted", "fitted", "mean", "median", "inverse_variance"]
 
 
 class TeacherTrain(TrainConfig, Folded):
@@ -147,11 +149,13 @@ TeacherConfig = Annotated[
     | CheckpointTeacher
     | SklearnTeacher
     | CallableTeacher
+    | PredictionsTeacher
+    | EndpointTeacher
     | HuggingFaceTeacher
     | TimmTeacher
     | OnnxTeacher,
     Field(discriminator="kind"),
 ]
 
-DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources", "stall_timeout_s", "require", "retries", "retry_pause_s", "device_map"}  # fmt: skip
+DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources", "stall_timeout_s", "require", "retries", "retry_pause_s", "device_map", "label", "max_missing", "url", "key", "key_header", "keep", "timeout_s", "max_attempts", "max_failed_share", "patience_s", "limits", "price", "budget", "rows_per_request"}  # fmt: skip
 """Fields of a teacher that cannot change what it says of a row: left out of stage keys."""

@@ -24,7 +24,8 @@ from ..resources.reservation import Request, actor_options, num_gpus, reserved
 from ..transfer_set.transfer_set import TransferSet
 from .actor import ReplicaProcess
 from .dispatch import first_line
-from .shard import MAX_ATTEMPTS, Questioner, TeacherSpec, loaded
+from .endpoint import EndpointQuestioner
+from .shard import MAX_ATTEMPTS, Questioner, TeacherSpec, questioner_of
 from .stalls import PULSE, Stalls
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ SIDE_BY_SIDE = 2
 Inputs = Mapping[str, np.ndarray]
 
 
-class LiveReplica(ReplicaProcess[Questioner]):
+class LiveReplica(ReplicaProcess[Questioner | EndpointQuestioner]):
     """Answers about rows of the transfer set at `folder`, as students see them."""
 
     def __init__(self, folder: Path, *given: Any) -> None:
@@ -48,8 +49,8 @@ class LiveReplica(ReplicaProcess[Questioner]):
         with self.pulse.at_work():
             return self.loaded().ask(inputs, sample_key)
 
-    def load(self, device: str) -> Questioner:
-        questioner = loaded(self.teacher, TransferSet.open(self.folder), device)
+    def load(self, device: str) -> Questioner | EndpointQuestioner:
+        questioner = questioner_of(self.teacher, TransferSet.open(self.folder), device)
         questioner.beat = self.pulse.beat
         return questioner
 

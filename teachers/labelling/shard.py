@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 import torch
 
+from ..config.endpoint import EndpointTeacher
 from ..config.teacher import TeacherConfig
 from ..errors import StoreError, TeacherError
 from ..models.adapters import absolute, check_scores, load_teacher, to_logits
@@ -26,6 +27,7 @@ from ..soft_targets.store import SoftTargetStore
 from ..transfer_set.transfer_set import Segment, TransferSet
 from ..users_code.calls import within
 from ..users_code.imports import UserPath
+from .endpoint import EndpointQuestioner
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +53,16 @@ class TeacherSpec:
     trained: Path | None
     trust: tuple[str, ...]
     user_path: UserPath
+    beside: tuple[Path, ...] = ()
+    """Its stores that are whole: of an endpoint, what they have cost counts."""
 
     def resolved(self) -> Self:
         """The same for a process with another working directory."""
         trained = None if self.trained is None else self.trained.resolve()
-        return replace(self, config=absolute(self.config), trained=trained, user_path=self.user_path.resolve())
+        beside = tuple(folder.resolve() for folder in self.beside)
+        return replace(
+            self, config=absolute(self.config), trained=trained, user_path=self.user_path.resolve(), beside=beside
+        )
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ class Questioner:
     def ask(
         self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray, fold: np.ndarray | None = None
     ) -> np.ndarray:
-        """Logits f32 `[rows, C]`. Raises TeacherError for scores of another shape or kind, or not finite.
+        """Logits f32 `[rows, C]`, NaN of what it knows nothing of. Raises TeacherError for what no teacher may say.
 
         `fold`: i16 `[rows]`, of a teacher in folds, for rows that its parts have learnt.
         """
@@ -158,7 +165,7 @@ class Questioner:
 
 
 def loaded(teacher: TeacherSpec, transfer_set: TransferSet, device: str) -> Questioner:
-    """Raises TeacherError, StoreError or RecipeError, naming the teacher, when it cannot be loaded."""
+    """Of a teacher that computes here. Raises TeacherError, StoreError or RecipeError, naming it, when it cannot be loaded."""
     with within(f"teachers.{teacher.name}"):
         found = load_teacher(
             teacher.config,
@@ -172,13 +179,25 @@ def loaded(teacher: TeacherSpec, transfer_set: TransferSet, device: str) -> Ques
     return Questioner(found, teacher.name, teacher.config)
 
 
-def label_shard(questioner: Questioner, task: OpenTask, number: int) -> Commit:
+def questioner_of(
+    teacher: TeacherSpec, transfer_set: TransferSet, device: str, stores: Sequence[SoftTargetStore] = ()
+) -> Questioner | EndpointQuestioner:
+    """Whoever asks it, wherever it answers. `stores`: that are filled; none: it is asked about rows as they are seen."""
+    if not isinstance(teacher.config, EndpointTeacher):
+        return loaded(teacher, transfer_set, device)
+    with within(f"teachers.{teacher.name}"):
+        return EndpointQuestioner(teacher.name, teacher.config, transfer_set, stores, teacher.beside)
+
+
+def label_shard(questioner: Questioner | EndpointQuestioner, task: OpenTask, number: int) -> Commit:
     """Read one shard's rows, ask the teacher and commit what it says; batches start where the shard starts."""
     first_row, num_rows = task.store.shard_rows(number)
     sample_key = task.keys[first_row : first_row + num_rows]
     timed = partial(prometheus.timed, "collegium_teacher_seconds", teacher=questioner.name)
     with timed(phase="read"):
         inputs = task.read(first_row, num_rows)
+    if isinstance(questioner, EndpointQuestioner):
+        return questioner.label(task.store, number, sample_key, inputs)
     fold = None if task.fold is None else task.fold[first_row : first_row + num_rows]
     logits = questioner.ask(inputs, sample_key, fold)
     with timed(phase="write"):
@@ -192,7 +211,8 @@ class Labeller:
 
     def __init__(self, teacher: TeacherSpec, tasks: Sequence[LabelTask], device: str) -> None:
         self.tasks = [OpenTask.open(task) for task in tasks]
-        self.questioner = loaded(teacher, self.tasks[0].transfer_set, device)
+        stores = [task.store for task in self.tasks]
+        self.questioner = questioner_of(teacher, self.tasks[0].transfer_set, device, stores)
         classes = self.questioner.teacher.classes
         for task in self.tasks:
             if classes != task.store.spec.names:

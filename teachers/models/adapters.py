@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..config.any_teacher import OutputKind
+from ..config.predictions import PredictionsTeacher
 from ..config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
 from ..config.task import AnswerName
 from ..config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
@@ -25,11 +26,12 @@ from ..transfer_set.folds import PARTS, Folds
 from ..users_code import imports
 from ..users_code.calls import calling
 from . import estimators, huggingface, networks, onnx_teacher, published_files, timm_teacher
-from .asking import asked_until_answered
+from .asking import asked_until_answered, with_unknown
 from .estimator_answers import ESTIMATOR_ANSWERS
 from .estimator_columns import check_takes_nan
 from .folded import Batch, FoldedTeacher, Scores
 from .folder import load_model, read_config
+from .predictions import Predictions
 from .preprocess import Preprocessor
 from .teacher import LoadedTeacher, Teacher
 
@@ -82,6 +84,7 @@ def _load(
     elif isinstance(config, OnnxTeacher):
         found = onnx_teacher.load(config, columns, space)
     else:
+        assert isinstance(config, CallableTeacher), "files are read and endpoints are asked without being loaded"
         found = _callable(config, space.names, columns)
     output = "values" if space.answer == "values" else found.output
     return replace(found, answer=space.answer, output=output)
@@ -113,6 +116,8 @@ def teacher_classes(config: TeacherConfig, space: Space, trained: Path | None) -
         return _names_of(estimators.load_estimator(Path(config.weights or ""), config, space.answer), config, space)
     if isinstance(config, HuggingFaceTeacher | TimmTeacher | OnnxTeacher):
         return published_files.classes_of(config, space)
+    if isinstance(config, PredictionsTeacher):
+        return Predictions.open(config, space).classes
     return tuple(config.classes or space.names)
 
 
@@ -138,8 +143,14 @@ def to_logits(
     return torch.log((1 - probability_floor) * p + probability_floor / scores.shape[1])
 
 
-def check_scores(scores: Scores, teacher: Teacher, name: str, sample_key: np.ndarray) -> Tensor:
-    """The scores of the rows `sample_key` as f32 on the CPU. Raises TeacherError for what no teacher may say."""
+def check_scores(
+    scores: Scores, teacher: Teacher, name: str, sample_key: np.ndarray, called: str = "sample_key"
+) -> Tensor:
+    """The scores of the rows `sample_key` as f32 on the CPU. Raises TeacherError for what no teacher may say, which calls its rows
+    by the name of `called`.
+
+    Of a teacher that may not know, NaN says that it does not: of one class of many in all scores of a row, else in any.
+    """
     try:
         checked = torch.as_tensor(scores).detach().to("cpu", torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -152,16 +163,20 @@ def check_scores(scores: Scores, teacher: Teacher, name: str, sample_key: np.nda
             f"teacher {name!r} returned scores of shape {list(checked.shape)}, expected {list(expected)}: "
             f"a row for each input and a column for each of its {'numbers' if teacher.answer == 'values' else 'classes'}"
         )
-    _complain(~checked.isfinite().all(1), sample_key, f"teacher {name!r} says NaN or infinity")
+    unknown, told = checked.isnan() & teacher.may_not_know, ""
+    if teacher.may_not_know and teacher.answer == "class_axis":
+        unknown &= unknown.all(1, keepdim=True)
+        told = " (NaN in all scores of a row would say that it knows nothing of it)"
+    _complain(
+        ~(checked.isfinite() | unknown).all(1), sample_key, f"teacher {name!r} says NaN or infinity{told}", called
+    )
     if teacher.output == "probabilities":
-        wrong = checked.min(1).values < -1e-6
-        wrong |= (
-            (checked.max(1).values > 1 + 1e-6) if teacher.answer == "class_set" else (checked.sum(1) - 1).abs() > 1e-2
-        )
-        _complain(wrong, sample_key, f"teacher {name!r} declares `output: probabilities`, but they are not")
+        wrong = (checked < -1e-6).any(1)
+        wrong |= (checked > 1 + 1e-6).any(1) if teacher.answer == "class_set" else (checked.sum(1) - 1).abs() > 1e-2
+        _complain(wrong, sample_key, f"teacher {name!r} declares `output: probabilities`, but they are not", called)
     if teacher.output == "log_probabilities" and teacher.answer == "class_axis":
         wrong = checked.logsumexp(1).abs() > 1e-2
-        _complain(wrong, sample_key, f"teacher {name!r} declares `output: log_probabilities`, but they are not")
+        _complain(wrong, sample_key, f"teacher {name!r} declares `output: log_probabilities`, but they are not", called)
     return checked
 
 
@@ -173,11 +188,11 @@ def look_like_probabilities(logits: np.ndarray | Tensor) -> bool:
     return bool((scores > -1e-3).all()) and bool(((scores.sum(1) - 1).abs() < 1e-2).all())
 
 
-def _complain(wrong: Tensor, sample_key: np.ndarray, what: str) -> None:
+def _complain(wrong: Tensor, sample_key: np.ndarray, what: str, called: str) -> None:
     if num_wrong := int(wrong.sum()):
         keys = ", ".join(str(key) for key in sample_key[wrong.numpy()][:5])
         raise TeacherError(
-            f"{what}, in {num_wrong} of {len(sample_key)} rows; sample_key {keys}{' ...' * (num_wrong > 5)}"
+            f"{what}, in {num_wrong} of {len(sample_key)} rows; {called} {keys}{' ...' * (num_wrong > 5)}"
         )
 
 
@@ -195,7 +210,7 @@ def _sklearn(config: SklearnTeacher, columns: Sequence[Column], space: Space, tr
         with calling("model" if trained is not None else "weights", str(config.model or config.weights)):
             return ESTIMATOR_ANSWERS[space.answer].ask(estimator, features)
 
-    return LoadedTeacher(names, config.output, forward)
+    return LoadedTeacher(names, config.output, forward, may_not_know=False)
 
 
 def _names_of(estimator: Any, config: SklearnTeacher, space: Space) -> tuple[str, ...]:
@@ -214,7 +229,7 @@ def _callable(config: CallableTeacher, classes: tuple[str, ...], columns: Sequen
 
     def ask(batch: Batch) -> Scores:
         with calling("function", config.function):
-            scores: Scores = function(batch, **arguments)
+            scores: Scores = with_unknown(function(batch, **arguments), config.function)
         return scores
 
     def forward(batch: Batch) -> Scores:

@@ -62,6 +62,25 @@ def asked_until_answered(
     )
 
 
+def with_unknown(said: Any, name: str) -> Any:
+    """`(scores, known)`, `known` bool `[rows]`, as scores with NaN in the rows that are not known; anything else as it is.
+
+    Raises TeacherError for a `known` of another length.
+    """
+    if not isinstance(said, tuple) or len(said) != 2:
+        return said
+    known = np.asarray(said[1])
+    if known.dtype != bool or known.ndim != 1:  # answers about two rows
+        return said
+    scores = torch.as_tensor(said[0]).detach().to("cpu", torch.float32, copy=True).numpy()
+    if len(known) != len(scores):
+        raise TeacherError(
+            f"{name} gave scores of {len(scores)} rows and says of {len(known)} whether it knows them; expected one for each"
+        )
+    scores[~known] = np.nan
+    return scores
+
+
 def _together(answers: Sequence[Any], name: str) -> np.ndarray:
     try:
         return np.stack([np.asarray(answer, np.float32) for answer in answers])

@@ -35,6 +35,7 @@ class FoldedTeacher:
     parts: Sequence[Part]
     """By fold; then the whole, where there is one."""
     answer: AnswerName = "class_axis"
+    may_not_know: bool = False
 
     def prepare(self, batch: Batch) -> Prepared:
         return batch, None

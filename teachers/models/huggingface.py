@@ -45,9 +45,9 @@ def load(
     module = load_network(config, AUTO[str(kind)], device)
     if kind == "image":
         images = Images(config, module, read_here[0])
-        return LoadedTeacher(names, config.output, images)
+        return LoadedTeacher(names, config.output, images, may_not_know=False)
     texts = Texts.of(config, module, tuple(column.name for column in read_here))
-    return LoadedTeacher(names, config.output, texts, preparing=texts.prepare)
+    return LoadedTeacher(names, config.output, texts, may_not_know=False, preparing=texts.prepare)
 
 
 def load_network(config: HuggingFaceTeacher, auto: str, device: str | torch.device, *, with_head: bool = True) -> Any:

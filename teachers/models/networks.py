@@ -41,7 +41,7 @@ def of_weights(
 
 
 def _network(model: LoadedModel, output: OutputKind) -> LoadedTeacher:
-    return LoadedTeacher(model.config.classes, output, model)
+    return LoadedTeacher(model.config.classes, output, model, may_not_know=False)
 
 
 def of_folder(model: LoadedModel, columns: Sequence[Column]) -> LoadedTeacher:

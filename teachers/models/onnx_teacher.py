@@ -42,7 +42,8 @@ def load(config: OnnxTeacher, columns: Sequence[Column], space: Space) -> Loaded
     if problem := onnx_problem(config):
         raise RecipeError(problem)
     names = tuple(config.classes or space.names)
-    return LoadedTeacher(names, config.output, Graph(config, Preprocessor(config.preprocess, columns), len(names)))
+    graph = Graph(config, Preprocessor(config.preprocess, columns), len(names))
+    return LoadedTeacher(names, config.output, graph, may_not_know=False)
 
 
 class Graph:

@@ -19,12 +19,15 @@ class Teacher(Protocol):
     def answer(self) -> AnswerName: ...
     @property
     def output(self) -> OutputKind: ...
+    @property
+    def may_not_know(self) -> bool: ...
     def prepare(self, batch: Batch) -> Prepared:
         """(canonical inputs of many rows with what a call would first make of them on the CPU; the order in which they are
         best asked about, or None)."""
 
     def __call__(self, batch: Batch) -> Scores:
-        """Canonical inputs `{column: [rows, ...]}`, prepared or not, to finite scores `[rows, len(classes)]`."""
+        """Canonical inputs `{column: [rows, ...]}`, prepared or not, to scores `[rows, len(classes)]`: finite, and NaN of what
+        it knows nothing of, where it `may_not_know`."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class LoadedTeacher:
     output: OutputKind
     forward: Callable[[Batch], Scores]
     answer: AnswerName = "class_axis"
+    may_not_know: bool = True
+    """False of networks and estimators, which answer about every row: NaN is a mistake of theirs."""
     preparing: Callable[[Batch], Prepared] | None = None
 
     def prepare(self, batch: Batch) -> Prepared:

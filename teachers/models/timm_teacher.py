@@ -64,7 +64,8 @@ def load(config: TimmTeacher, columns: Sequence[Column], space: Space, device: s
     network = make(config, len(names))
     file = timm_weights(config)
     load_state(network, weights_of(config.model_copy(update={"weights": str(file)})), str(file), TeacherError)
-    return LoadedTeacher(names, config.output, Images(network.to(device).eval().requires_grad_(False), images[0]))
+    asked = Images(network.to(device).eval().requires_grad_(False), images[0])
+    return LoadedTeacher(names, config.output, asked, may_not_know=False)
 
 
 class Images:

@@ -1,37 +1,99 @@
-"""A teacher's classes and the transfer set's: which is which, by name. Imports no torch: a run asks it before any work."""
+"""A teacher's classes and the transfer set's: which is which, by name. Imports no torch: a run asks it before any work.
 
+A map has a line for each class that is called otherwise, and two words of its own: `file`, a CSV with further lines, and
+`others`, what becomes of classes that no line names and that the transfer set does not have.
+"""
+
+import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from ..config.task import AnswerName
 from ..errors import RecipeError
+
+FILE, OTHERS = "file", "others"
+Lines = Mapping[str, str | None]
+ClassMap = Mapping[str, str | Lines | None]
+"""As in a recipe; with the content of its `file` in place of the name: `resolved`."""
+
+
+def resolved(class_map: Lines | None) -> ClassMap | None:
+    """The map with what its file says: all that decides which class is which. Raises RecipeError for a file that does not."""
+    path = (class_map or {}).get(FILE)
+    if class_map is None or path is None or not path.endswith(".csv"):  # else a class of that name
+        return class_map
+    return {**class_map, FILE: read_lines(Path(path))}
+
+
+def read_lines(path: Path) -> dict[str, str | None]:
+    """A CSV whose lines are a teacher's class and the transfer set's; nothing in its place: it takes no part."""
+    try:
+        rows = list(csv.reader(path.read_text("utf-8-sig").splitlines()))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"class_map: {path} cannot be read as a CSV in UTF-8 ({getattr(error, 'strerror', None) or error})"
+        ) from error
+    found: dict[str, str | None] = {}
+    for number, row in enumerate(rows, 1):
+        if not row:
+            continue
+        if len(row) != 2:
+            raise RecipeError(
+                f"class_map: {path}, line {number} has {len(row)} columns, expected two: a teacher's class, and the "
+                f"transfer set's (or nothing, for one that takes no part)"
+            )
+        name, target = (cell.strip() for cell in row)
+        if name in found and found[name] != (target or None):
+            raise RecipeError(
+                f"class_map: {path}, line {number} maps {name!r} to {target!r}, and a line before otherwise"
+            )
+        found[name] = target or None
+    return found
 
 
 def mapped(
-    teacher_classes: Sequence[str], classes: Sequence[str], class_map: Mapping[str, str | None] | None
+    teacher_classes: Sequence[str],
+    classes: Sequence[str],
+    class_map: ClassMap | None,
+    answer: AnswerName = "class_axis",
 ) -> dict[str, str | None]:
     """What each of a teacher's classes is in the transfer set; None: it takes no part.
 
-    `class_map` renames or drops (None) some; without it the names must be the same, in any order. Raises RecipeError for a
-    class that is mapped nowhere, or two that are mapped to the same.
+    A line of the map counts first, then one of its file, as far as it leads to a class that there is, then the name itself,
+    then `others`. Without a map the names must be the same, in any order. Several classes of one class of many may be mapped to
+    one. Raises RecipeError, with names, for what leads nowhere.
     """
-    renamed = {name: (class_map or {}).get(name, name) for name in teacher_classes}
-    targets = [name for name in renamed.values() if name is not None]
-    if strange := sorted(set(class_map or {}) - set(renamed)):
-        raise RecipeError(f"class_map names {strange}, which the teacher does not have; it has {_some(renamed)}")
-    if unmapped := [name for name in targets if name not in classes]:
+    given = dict(class_map or {})
+    of_file = given.pop(FILE) if isinstance(given.get(FILE), Mapping) else {}
+    others = {OTHERS: given.pop(OTHERS)} if OTHERS in given and OTHERS not in teacher_classes else {}
+    if strange := sorted(set(given) - set(teacher_classes)):
+        raise RecipeError(
+            f"class_map names {strange}, which the teacher does not have; it has {_some(teacher_classes)}"
+        )
+    known = {*classes, None}
+    of_file = {name: target for name, target in of_file.items() if target in known}  # type: ignore[union-attr]
+    own = {name: name for name in teacher_classes if name in known or not others}
+    found = {name: {**own, **of_file, **given}.get(name, others.get(OTHERS)) for name in teacher_classes}
+    if unmapped := sorted({str(name) for name in [*found.values(), *others.values()] if name not in known}):
         raise RecipeError(
             f"the teacher's classes {_some(unmapped)} are not in the transfer set, which has {_some(classes)}; "
-            f"map each in `class_map` to one of them, or to null"
+            f"map each in `class_map` to one of them, or to null, or say `others: null` in it"
         )
-    if twice := sorted({name for name in targets if targets.count(name) > 1}):
-        raise RecipeError(f"several of the teacher's classes are mapped to {twice}; map all but one to null")
-    if class_map is None and (left_out := [name for name in classes if name not in targets]):
+    counts = Counter(name for name in found.values() if name is not None)
+    if answer != "class_axis" and (twice := sorted(name for name, count in counts.items() if count > 1)):
+        raise RecipeError(
+            f"several of the teacher's names are mapped to {twice}, and only probabilities of one class of many add up; map "
+            f"all but one to null"
+        )
+    if class_map is None and (left_out := [name for name in classes if name not in counts]):
         raise RecipeError(
             f"the teacher does not know the classes {_some(left_out)}; "
             f"`class_map: {{}}` says that this is meant, and it then takes no part in them"
         )
-    return renamed
+    return found  # type: ignore[return-value]
 
 
-def _some(names: Sequence[str] | Mapping[str, str | None]) -> str:
+def _some(names: Sequence[str]) -> str:
     listed = [repr(name) for name in names]
     return ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")

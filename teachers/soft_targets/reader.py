@@ -19,8 +19,8 @@ from .store import SoftTargetStore
 class SoftTargets:
     """What one teacher said of one segment: a complete store, opened and mapped."""
 
-    def __init__(self, spec: Spec, columns: dict[str, Rows]) -> None:
-        self.spec = spec
+    def __init__(self, spec: Spec, columns: dict[str, Rows], *, has_unknown: bool = False) -> None:
+        self.spec, self.has_unknown = spec, has_unknown
         self._columns = columns
 
     @classmethod
@@ -39,7 +39,8 @@ class SoftTargets:
         parts = [map_columns(store.shard_file(number)) for number in range(store.num_shards)]
         empty = pa.RecordBatch.from_pylist([], schema)
         parts = parts or [{name: view_column(empty.column(name)) for name in schema.names}]
-        return cls(store.spec, {name: Rows([part[name] for part in parts]) for name in schema.names})
+        columns = {name: Rows([part[name] for part in parts]) for name in schema.names}
+        return cls(store.spec, columns, has_unknown=store.unknown()[1] > 0)
 
     def keys(self) -> np.ndarray:
         """`sample_key` u64 [num_rows], in the order of the segment."""
@@ -52,8 +53,8 @@ class SoftTargets:
         return {name.rpartition(".")[2]: self._columns[name] for name in fields}
 
     def said(self, probability_floor: float = 1e-3, output: Output | None = None) -> Tensor:
-        """An output decoded, by default the answer, float32 [num_rows, width]; a label store gives the log of its floored
-        one-hot."""
+        """An output decoded, by default the answer, float32 [num_rows, width], NaN where it is unknown; a label store gives the
+        log of its floored one-hot."""
         output = output or self.spec.answered
         fields = {name: rows.owned() for name, rows in self.rows(output).items()}
         return output.encodes.decode(fields, output.width, probability_floor)

@@ -155,6 +155,10 @@ class Commit:
     crc32c: int
     min_key: int
     max_key: int
+    unknown_rows: int = 0
+    """Of which the teacher knows nothing."""
+    unknown_elements: int = 0
+    """Classes or numbers of rows that it does not know, these rows' among them."""
 
     @property
     def expected(self) -> Expected:
@@ -162,14 +166,20 @@ class Commit:
         return Expected(self.bytes, "xxh3_128", self.xxh3_128)
 
     def to_json(self) -> dict[str, Any]:
-        return {"format": FORMAT, **{"rows" if name == "num_rows" else name: v for name, v in asdict(self).items()}}
+        said = {name: value for name, value in asdict(self).items() if value or name not in UNKNOWN}
+        return {"format": FORMAT, **{"rows" if name == "num_rows" else name: value for name, value in said.items()}}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Raises KeyError, TypeError or ValueError for a document that is no record."""
         if not re.fullmatch("[0-9a-f]{32}", document["xxh3_128"]):
             raise ValueError(f"xxh3_128 {document['xxh3_128']!r}")
-        return cls(num_rows=document["rows"], **{n: document[n] for n in cls.__dataclass_fields__ if n != "num_rows"})
+        named = {**dict.fromkeys(UNKNOWN, 0), **document}
+        return cls(num_rows=document["rows"], **{n: named[n] for n in cls.__dataclass_fields__ if n != "num_rows"})
+
+
+UNKNOWN = ("unknown_rows", "unknown_elements")
+"""Fields of a record that are left out where they are 0."""
 
 
 def shard_path(number: int, xxh3_128: str) -> str:

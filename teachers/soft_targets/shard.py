@@ -19,14 +19,14 @@ def build_shard(
 ) -> tuple[Commit, pa.Buffer]:
     """Encode `outputs` {name: float [rows, width]} of the rows `sample_key` u64 [rows], strictly ascending.
 
-    Returns the record and the file: Arrow IPC, one record batch, uncompressed. Raises TeacherError for values that are
-    not finite, naming their keys, and StoreError for rows or widths that are not this shard's.
+    NaN is what an answer does not know: of one class of many in whole rows, else anywhere. Returns the record and the file:
+    Arrow IPC, one record batch, uncompressed. Raises TeacherError for what is not finite otherwise, naming keys, and
+    StoreError for rows or widths that are not this shard's.
     """
     keys = _checked_keys(spec, number, sample_key)
-    encoded = [
-        output.encodes.encode(_checked(spec, output, keys, outputs[name]))
-        for output, name in zip(spec.said, spec.named, strict=True)
-    ]
+    checked = [_checked(spec, output, keys, outputs[name]) for output, name in zip(spec.said, spec.named, strict=True)]
+    encoded = [output.encodes.encode(said) for output, said in zip(spec.said, checked, strict=True)]
+    unknown = checked[0].isnan()
     payload = _arrow_file(spec, keys, [values for columns in encoded for values in columns.values()])
     xxh3_128 = xxhash.xxh3_128_hexdigest(payload)
     record = Commit(
@@ -39,6 +39,8 @@ def build_shard(
         crc32c=crc32c.crc32c(payload),
         min_key=int(keys[0]),
         max_key=int(keys[-1]),
+        unknown_rows=int(unknown.all(1).sum()),
+        unknown_elements=int(unknown.sum()),
     )
     return record, payload
 
@@ -71,11 +73,16 @@ def _checked(spec: Spec, output: Output, keys: np.ndarray, said: np.ndarray) -> 
     with np.errstate(over="ignore"):
         values = np.require(said, np.float32, ["C", "W"])
     if not (finite := np.isfinite(values)).all():
-        broken = keys[~finite.all(axis=1)]
-        raise TeacherError(
-            f"teacher {spec.teacher!r} gave NaN or infinite values for {len(broken)} of {len(keys)} rows, finite ones "
-            f"expected; the first sample_keys of them: {', '.join(map(str, broken[:10].tolist()))}"
-        )
+        unknown = np.isnan(values) if output == spec.answered else np.zeros_like(finite)
+        if spec.answer == "class_axis":
+            unknown &= unknown.all(axis=1, keepdims=True)
+        broken = keys[~(finite | unknown).all(axis=1)]
+        if len(broken):
+            raise TeacherError(
+                f"teacher {spec.teacher!r} gave NaN or infinite values for {len(broken)} of {len(keys)} rows, finite ones "
+                f"expected; the first sample_keys of them: {', '.join(map(str, broken[:10].tolist()))}"
+            )
+        values[unknown] = np.nan  # of all that are not a number the same one: the bytes are a store's name
     return torch.from_numpy(values)
 
 

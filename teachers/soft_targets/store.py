@@ -88,6 +88,11 @@ class SoftTargetStore:
             raise StoreError(f"{self.folder}: {record}; run the recipe again to label or repair this shard")
         return record
 
+    def unknown(self) -> tuple[int, int]:
+        """(rows of which the teacher knows nothing, classes or numbers that it does not know), of what is committed."""
+        records = [found for n in range(self.num_shards) if isinstance(found := self.record_or_damage(n), Commit)]
+        return sum(each.unknown_rows for each in records), sum(each.unknown_elements for each in records)
+
     def missing(self, *, hashes: bool = False) -> list[int]:
         """The shards without a valid record and a file of the recorded size (and hash, on request)."""
         with self._brought(range(self.num_shards), hashes=hashes):
@@ -97,8 +102,9 @@ class SoftTargetStore:
         """Encode, write and publish one shard; if it is committed already and whole, that record stays and is returned.
 
         `sample_key` u64 [rows], strictly ascending; `outputs` {"logits": float [rows, classes]}, raw logits or
-        log-probabilities, or {"values": float [rows, numbers]}, and what else its spec names. Raises TeacherError for values that are not finite, naming their keys, and StoreError for
-        rows or classes that are not this shard's; EnvironmentUnfit for a full disk, StorageError for a silent storage.
+        log-probabilities, or {"values": float [rows, numbers]}, and what else its spec names; NaN where the teacher knows
+        nothing. Raises TeacherError for values that are not finite otherwise, naming their keys, and StoreError for rows or
+        classes that are not this shard's; EnvironmentUnfit for a full disk, StorageError for a silent storage.
         """
         if not self._damage(number, hashes=True):
             return self.record(number)

@@ -32,13 +32,15 @@ def _numbers(names: Names) -> pa.DataType:
 
 
 def _struct(columns: NDArray[Any], names: Names) -> pa.Array:
-    each = [pa.array(np.ascontiguousarray(column)) for column in columns.T]
+    """Null where a number is NaN: unknown."""
+    each = [pa.array(np.ascontiguousarray(column), mask=np.isnan(column)) for column in columns.T]
     return pa.StructArray.from_arrays(each, fields=list(_numbers(names)))
 
 
 def _lists(values: NDArray[Any]) -> pa.Array:
-    ends = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
-    return pa.ListArray.from_arrays(ends, pa.array(values.reshape(-1)))
+    """Null where it is NaN: unknown."""
+    ends, flat = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1], values.reshape(-1)
+    return pa.ListArray.from_arrays(ends, pa.array(flat, mask=np.isnan(flat)))
 
 
 def _held(holds: NDArray[np.bool_], names: Names) -> pa.Array:
@@ -57,16 +59,19 @@ def _class_types(names: Names, sure: bool) -> Mapping[str, pa.DataType]:
 
 
 def _class_answers(logits: "Tensor", names: Names, sure: bool) -> Mapping[str, pa.Array]:
-    said = {"class": pa.array(names, pa.string()).take(pa.array(logits.argmax(1).numpy()))}
+    unknown = logits[:, 0].isnan().numpy()
+    said = {"class": pa.array(names, pa.string()).take(pa.array(logits.argmax(1).numpy(), mask=unknown))}
     if sure:
         said |= {"probabilities": _struct(logits.softmax(1).numpy(), names), "logits": _lists(logits.numpy())}
     return said
 
 
 def _set_labels(labels: NDArray[Any], names: Names) -> pa.Array:
-    known = (labels >= 0).any(1)
-    held = _held(labels == 1, names)
-    return held if known.all() else held.take(pa.array(np.arange(len(labels)), mask=~known))
+    return _null_where(~(labels >= 0).any(1), _held(labels == 1, names))
+
+
+def _null_where(unknown: NDArray[np.bool_], lists: pa.Array) -> pa.Array:
+    return lists.take(pa.array(np.arange(len(lists)), mask=unknown)) if unknown.any() else lists
 
 
 def _set_types(names: Names, sure: bool) -> Mapping[str, pa.DataType]:
@@ -74,15 +79,10 @@ def _set_types(names: Names, sure: bool) -> Mapping[str, pa.DataType]:
 
 
 def _set_answers(logits: "Tensor", names: Names, sure: bool) -> Mapping[str, pa.Array]:
-    said = {"class": _held((logits > 0).numpy(), names)}
+    said = {"class": _null_where(logits.isnan().all(1).numpy(), _held((logits > 0).numpy(), names))}
     if sure:
         said |= {"probabilities": _struct(logits.sigmoid().numpy(), names), "logits": _lists(logits.numpy())}
     return said
-
-
-def _value_labels(labels: NDArray[Any], names: Names) -> pa.Array:
-    each = [pa.array(np.ascontiguousarray(column), mask=np.isnan(column)) for column in labels.T]
-    return pa.StructArray.from_arrays(each, fields=list(_numbers(names)))
 
 
 ANSWER_COLUMNS: dict[AnswerName, AnswerColumns] = {
@@ -90,7 +90,7 @@ ANSWER_COLUMNS: dict[AnswerName, AnswerColumns] = {
     "class_set": AnswerColumns(lambda names: pa.list_(pa.string()), _set_labels, _set_types, _set_answers),
     "values": AnswerColumns(
         _numbers,
-        _value_labels,
+        _struct,
         lambda names, sure: {"value": _numbers(names)},
         lambda values, names, sure: {"value": _struct(values.numpy(), names)},
     ),

@@ -23,7 +23,7 @@ from .meaning import source_digest
 
 NAMES_CODE = ("model", "function", "loss", "combine", "augment")
 """Fields of a recipe that hold import strings, or words of ours."""
-NAMES_NO_CODE = ("arguments", "classes", "class_map")
+NAMES_NO_CODE = ("arguments", "classes", "class_map", "words", "body")
 """Fields whose content is the user's."""
 LARGEST_FILES, LARGEST_BYTES, MOST_FILES = 10_000, 1 << 30, 1_000_000
 """A folder up to these counts by content, a larger one by names, sizes and times of change; more files are refused."""

@@ -8,7 +8,8 @@ Here a rule is `fn(logits, *, temperature, known, labels=None, **keywords) -> (t
     weights  f32 [K, B]      what each teacher counted in each row; they sum to 1, or are all 0 where nobody knows the row
 
 A teacher that knows some classes only has a distribution over those. In each class the teachers that know it are
-combined, and the result is normalised once more; a class that nobody knows gets probability 0.
+combined, and the result is normalised once more; a class that nobody knows gets probability 0. Who compares a student with a
+target leaves such a class out: see `rules.with_gaps`.
 """
 
 from collections.abc import Sequence
@@ -41,14 +42,25 @@ mean_probability = equally(weighted)
 """The mean of the teachers' softened distributions (Hinton et al., 2015; AVER-MKD)."""
 
 
-def mean_logits(
-    logits: Tensor, *, temperature: float, known: Tensor, labels: Tensor | None = None
+def fitted(
+    logits: Tensor,
+    *,
+    temperature: float,
+    known: Tensor,
+    labels: Tensor | None = None,
+    teacher_weights: Tensor | Sequence[float],
 ) -> tuple[Tensor, Tensor]:
-    """The mean of the teachers' logits, which is the normalised geometric mean of their distributions."""
-    weights = row_weights(logits.new_ones(logits.shape[0]), known)
+    """A weighted mean of the teachers' log-probabilities (logarithmic opinion pool; Genest and Zidek, 1986), in each class over
+    those that know it; `teacher_weights` `[K]` >= 0 are what labelled validation rows make of them."""
+    weights = row_weights(torch.as_tensor(teacher_weights, dtype=logits.dtype, device=logits.device), known)
     share = share_of_name(weights, known)
     log_p = torch.where(known, _log_p(logits, temperature, known), 0.0).mul_(share).sum(0)
-    return _target(log_p.masked_fill_(~known.any(0), -torch.inf), temperature), weights
+    return _target(log_p.masked_fill_(share.sum(0) == 0, -torch.inf), temperature), weights
+
+
+mean_logits = equally(fitted)
+"""The mean of the teachers' logits, each normalised over the classes that it knows: the normalised geometric mean of their
+distributions."""
 
 
 def _log_p(logits: Tensor, temperature: float, known: Tensor) -> Tensor:

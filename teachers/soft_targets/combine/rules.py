@@ -2,13 +2,11 @@
 
 A rule is `fn(said, *, temperature, known, labels=None, **keywords) -> (target, weights)`:
 
-    said     f32 [K, B, W]   what K teachers say of B rows, in the classes or numbers of the transfer set
+    said     f32 [K, B, W]   what K teachers say of B rows, in the classes or numbers of the transfer set; finite
     known    bool [K, B, W]  False: that teacher takes no part in that class or number of that row
     target   f32 [B, W]      what somebody who compares with it is compared with: see the modules of the rules
     weights  f32 [K, B]      what each teacher counted in each row; they sum to 1, or are all 0 where nobody knows the row
 """
-
-from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +14,6 @@ from torch import Tensor
 from ...config.task import AnswerName
 from ...config.teacher import CombineName
 from ...errors import RecipeError
-from ..class_map import mapped
 from . import class_scores, class_set, values
 from .class_scores import LOG_ZERO
 from .shares import Combine
@@ -29,6 +26,7 @@ COMBINE: dict[AnswerName, dict[CombineName, Combine]] = {
         "mean_probability": class_scores.mean_probability,
         "mean_logits": class_scores.mean_logits,
         "weighted": class_scores.weighted,
+        "fitted": class_scores.fitted,
     },
     "class_set": {
         "mean_probability": class_set.mean_probability,
@@ -80,16 +78,9 @@ def check_combined(said: object, logits: Tensor, rule: str, known: Tensor | None
     return target, weights
 
 
-def align(
-    teacher_classes: Sequence[str], classes: Sequence[str], class_map: Mapping[str, str | None] | None
-) -> tuple[Tensor, Tensor]:
-    """Map a teacher's classes to the transfer set's, by name.
-
-    Returns `index` i64 `[C]`, the teacher's column of each class (0 where it has none), and `known` bool `[C]`, where it
-    has one. `class_map` renames teacher's classes, or drops them (None); without it the names must be the same, in any
-    order. Raises RecipeError as `mapped`.
+def with_gaps(target: Tensor, known: Tensor, weights: Tensor) -> Tensor:
+    """A target of one class of many with NaN in the classes that nobody knows who counts in the row: whoever compares with
+    it leaves them out. A row that nobody knows has no weight, and 0 for a target.
     """
-    renamed = mapped(teacher_classes, classes, class_map)
-    column = {renamed[name]: number for number, name in enumerate(teacher_classes) if renamed[name] is not None}
-    index = torch.tensor([column.get(name, 0) for name in classes])
-    return index, torch.tensor([name in column for name in classes])
+    somebody = (known & (weights > 0)[..., None]).any(0)
+    return target.masked_fill(~somebody, torch.nan).masked_fill(~somebody.any(-1, keepdim=True), 0.0)

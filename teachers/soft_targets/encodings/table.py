@@ -40,7 +40,8 @@ class Encoding:
     fields: Callable[[int], tuple[Field, ...]]
     """The columns, for so many classes or numbers."""
     encode: Callable[[Tensor], dict[str, Tensor]]
-    """What is said, finite float32 [rows, width], to {field: [rows, *shape]}."""
+    """What is said, float32 [rows, width], to {field: [rows, *shape]}: finite, NaN of what is unknown (of one class of many in
+    whole rows)."""
     decode: Callable[[Mapping[str, Tensor], int, float], Tensor]
     """({field: [rows, *shape]}, width, probability_floor) to float32 [rows, width], on the fields' device."""
 
@@ -63,14 +64,15 @@ def _label_fields(width: int) -> tuple[Field, ...]:
 
 
 def _encode_label(logits: Tensor) -> dict[str, Tensor]:
-    return {"value": logits.argmax(dim=1).int()}
+    return {"value": logits.argmax(dim=1).int().masked_fill_(logits[:, 0].isnan(), -1)}
 
 
 def _decode_label(fields: Mapping[str, Tensor], width: int, probability_floor: float) -> Tensor:
-    label = fields["value"].long()
+    unknown = fields["value"] < 0
+    label = fields["value"].long().masked_fill_(unknown, 0)
     probability = torch.full((len(label), width), probability_floor / width, device=label.device)
     probability.scatter_(1, label[:, None], 1 - probability_floor + probability_floor / width)
-    return probability.log_()
+    return probability.log_().masked_fill_(unknown[:, None], torch.nan)
 
 
 def _half_fields(width: int) -> tuple[Field, ...]:
@@ -90,14 +92,17 @@ def _labels_fields(width: int) -> tuple[Field, ...]:
     return (Field("value", np.dtype("u1"), (width,)),)
 
 
+UNKNOWN = 255
+
+
 def _encode_labels(logits: Tensor) -> dict[str, Tensor]:
-    return {"value": (logits > 0).byte()}
+    return {"value": (logits > 0).byte().masked_fill_(logits.isnan(), UNKNOWN)}
 
 
 def _decode_labels(fields: Mapping[str, Tensor], width: int, probability_floor: float) -> Tensor:
     """The log-odds of (1 - E) p + E / 2, p 0 or 1."""
     odds = math.log((1 - probability_floor / 2) / (probability_floor / 2))
-    return (fields["value"].float() * 2 - 1) * odds
+    return ((fields["value"].float() * 2 - 1) * odds).masked_fill_(fields["value"] == UNKNOWN, torch.nan)
 
 
 def _single_fields(width: int) -> tuple[Field, ...]:
@@ -140,6 +145,6 @@ def decode(
 
     Of one class of many `dense` gives back the raw logits within float16 of logit - max, `label` the log of
     (1 - E) onehot + E / classes; of classes that each hold or not logits in float16, or log-odds of the floor; numbers are
-    kept in float32.
+    kept in float32. What was unknown is NaN.
     """
     return ENCODINGS[answer][encoding].decode(fields, width, probability_floor)

@@ -1,0 +1,109 @@
+"""Several teachers as one: what the best of them comes to alone, and all by rules; the classes that few of them know."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from torch import Tensor
+
+from teachers.errors import RecipeError
+from teachers.soft_targets.combine.rules import COMBINE
+from teachers.soft_targets.store import SoftTargetStore
+from teachers.transfer_set.transfer_set import TransferSet
+
+from ..objective.judging import JUDGED_BY
+from ..runs.run import Source
+from ..tasks.figure import headline
+from ..tasks.standing import interval
+from .hearing import Heard, default_rule, hear, together_by
+from .judged import Voice, metered
+from .labelled import Labelled
+from .thresholds import covers
+
+Document = dict[str, Any]
+FEW = 1
+"""Teachers that know a class, or fewer."""
+
+
+def by_every_rule(rows: Labelled, sources: Sequence[Source], heard: Heard) -> list[Document]:
+    """The best teacher, chosen on validation, and what all say by each rule that a recipe could name without weights of its own;
+    nothing of a single one."""
+    if len(sources) < 2:
+        return []
+    found = _best(rows, sources, heard)
+    for rule in COMBINE[rows.space.answer]:
+        if rule != "weighted" and (rule not in JUDGED_BY or _can_judge(rows, sources)):
+            with suppress(RecipeError):  # a rule that these rows cannot serve, which nobody asked for
+                said, counts = together_by(rows, sources, heard.kept, rule, None, list(heard.kept))
+                found.append(_figures(rows, said, heard.sure, combine=rule, counts=counts))
+    return found
+
+
+def by_own_rule(rows: Labelled, sources: Sequence[Source], heard: Heard, combine: str | None) -> list[Document]:
+    """The best teacher, chosen on validation, the plain mean of all, and what `heard` are together by a rule of the recipe."""
+    if len(sources) < 2:
+        return []
+    mean = default_rule(rows.space)
+    found = _best(rows, sources, heard)
+    if combine not in (None, mean):
+        said, counts = together_by(rows, sources, heard.kept, mean, None, list(heard.kept))
+        found.append(_figures(rows, said, heard.sure, combine=mean, counts=counts))
+    return [*found, _figures(rows, heard.together, heard.sure, combine=combine or mean, counts=dict(heard.counts))]
+
+
+def _can_judge(rows: Labelled, sources: Sequence[Source]) -> bool:
+    validation = Labelled.of(rows.transfer_set, "validation")
+    return covers(sources, validation) and len(validation.labels) > 0
+
+
+def _best(rows: Labelled, sources: Sequence[Source], heard: Heard) -> list[Document]:
+    if not _can_judge(rows, sources):
+        return []
+    validation, figure = Labelled.of(rows.transfer_set, "validation"), headline(rows.task.name)
+    found = {
+        name: metered(validation, Voice(said)).figures(keys=(figure.key,))[figure.key]
+        for name, said in hear(validation, sources).alone.items()
+    }
+    known = {name: figure.sign * value for name, value in found.items() if value is not None}
+    if not known:
+        return []
+    best = max(known, key=lambda name: known[name])
+    return [_figures(rows, heard.alone[best], best not in heard.class_only, teacher=best, validation=found[best])]
+
+
+def _figures(rows: Labelled, said: Tensor, sure: bool, **about: Any) -> Document:
+    """Every figure on these rows, and `low` and `high` (95 %, of the headline)."""
+    voice = Voice(said, sure)
+    meter = metered(rows, voice)
+    low, high = interval(meter, headline(rows.task.name).key)
+    return {**about, "figures": meter.figures(), "low": low, "high": high}
+
+
+def known_by_few(by_class: Mapping[str, Any] | None, kept: Mapping[str, Tensor]) -> list[Document]:
+    """Of each class that at most one of several teachers, or none, knows: its test `rows`, who knows it, and the `recall` of
+    everybody. `by_class`: the task's table, if it has one; `kept`: what each teacher says, NaN in what it does not know."""
+    if by_class is None or not kept:
+        return []
+    knows = {name: (~said.isnan()).any(0).tolist() for name, said in kept.items()}
+    few = min(FEW, len(kept) - 1)
+    return [
+        {
+            "class": each,
+            "rows": by_class["support"][number],
+            "known_by": known,
+            "recall": {name: shares[number] for name, shares in by_class["recall"].items() if name not in kept},
+        }
+        for number, each in enumerate(by_class["classes"])
+        if len(known := [name for name in knows if knows[name][number]]) <= few
+    ]
+
+
+def unknown_rows(transfer_set: TransferSet, source: Source) -> dict[str, list[int]]:
+    """By split, (rows of which the teacher knows nothing, all that it was asked about), where there are some."""
+    found: dict[str, list[int]] = {}
+    for segment in transfer_set.segments:
+        if segment.name in source.stores:
+            unknown, of = found.setdefault(segment.split, [0, 0])
+            store = SoftTargetStore.open(source.stores[segment.name])
+            found[segment.split] = [unknown + store.unknown()[0], of + segment.num_rows]
+    return {split: counts for split, counts in found.items() if counts[0]}

@@ -1,0 +1,54 @@
+"""What a recipe can say of predictions that exist: a file of what somebody has said of the rows. Imports no torch."""
+
+from typing import Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from .any_teacher import OutputKind, TeacherCommon
+from .preprocess import Preprocess
+from .strict import DELIMITER_PATTERN
+
+PredictedKind = Literal[OutputKind, "classes"]
+PREDICTED: tuple[PredictedKind, ...] = (*get_args(OutputKind), "classes")
+
+
+class PredictionsTeacher(TeacherCommon):
+    """A file of what somebody has said of the rows: nobody is asked, what is said of a row is looked up by its id."""
+
+    kind: Literal["predictions"]
+    path: str
+    """Parquet, Arrow IPC, CSV, JSON lines or `.npz`: a file, or a folder of files of one kind. Its content counts, not where it lies."""
+    delimiter: str = Field(",", pattern=DELIMITER_PATTERN)
+    """Of CSV, between two values."""
+    id: str | None = None
+    """Column that names a row as `transfer_set.id` does; without that its path and row number, as `collegium store export` writes them."""
+    by_row_number: bool = False
+    """Instead of `id`: the first row is of the source's first row, and so on; there must be as many."""
+    scores: str | list[str] | None = None
+    """Where the numbers stand: a column of lists, or of structs by class; columns, one a class; of `output: classes` the column of the class. Null: a column for each class, by its name."""
+    output: PredictedKind
+    """What they are; `classes`: the class alone, of which the floor makes a probability (`encoding: label` keeps no more)."""
+    label: str | None = None
+    """Column of the true class, to be compared with the transfer set's: rows that are not those that they are taken for end the run."""
+    max_missing: float = Field(0.0, ge=0, lt=1)
+    """Share of the transfer set's rows of which the file may say nothing. They are unknown: this teacher takes no part in them."""
+
+    @model_validator(mode="after")
+    def names_its_rows(self) -> Self:
+        if (self.id is None) == (not self.by_row_number):
+            raise ValueError(
+                "say whose row is whose: `id`, the column that names it, or `by_row_number: true`, one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def is_looked_up(self) -> Self:
+        if self.mode == "live":
+            raise ValueError("a file says nothing of rows as they are augmented: leave `mode: live` out")
+        if self.preprocess != Preprocess():
+            raise ValueError("nobody is asked, so nothing is fed: leave `preprocess` out")
+        if self.output == "classes" and isinstance(self.scores, list):
+            raise ValueError("`output: classes` is one column: `scores: NAME`")
+        if self.output == "classes" and self.scores is None:
+            raise ValueError("`output: classes` needs `scores`, the column of the class")
+        return self

@@ -1,0 +1,54 @@
+"""What a teacher says, as columns of the transfer set: reordered by name, several of its classes added up to one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ..tasks.space import Space
+from .class_map import ClassMap, mapped
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Called with what a teacher says, f32 `[rows, its names]`, it gives that f32 `[rows, width]`.
+
+    NaN stays NaN: what the teacher does not know of a row. Columns of `known` False hold anything.
+    """
+
+    known: Tensor
+    """bool `[width]`: of which of the transfer set's names it says something."""
+    column: Tensor | None
+    """i64 `[width]`: the teacher's (first) column of each name; None: they are in order."""
+    added_up: dict[int, Tensor] = field(default_factory=dict)
+    """Of a class that several of the teacher's are: their columns, i64. Probabilities add up, so the logit is the logarithm of
+    the sum of their exponentials."""
+
+    @classmethod
+    def of(cls, teacher_names: Sequence[str], space: Space, class_map: ClassMap | None) -> Self:
+        """Raises RecipeError as `mapped`."""
+        found = mapped(teacher_names, space.names, class_map, space.answer)
+        by_name: dict[str | None, list[int]] = {}
+        for number, name in enumerate(teacher_names):
+            by_name.setdefault(found[name], []).append(number)
+        columns = [by_name.get(name, []) for name in space.names]
+        column = torch.tensor([each[0] if each else 0 for each in columns])
+        is_same = torch.equal(column, torch.arange(len(teacher_names)))
+        several = {place: torch.tensor(each) for place, each in enumerate(columns) if len(each) > 1}
+        return cls(torch.tensor([bool(each) for each in columns]), None if is_same else column, several)
+
+    def __call__(self, said: Tensor) -> Tensor:
+        if self.column is None:
+            return said
+        ordered = said[:, self.column]
+        for place, columns in self.added_up.items():
+            ordered[:, place] = said[:, columns].logsumexp(1)
+        return ordered
+
+    def to(self, device: torch.device) -> Self:
+        if self.column is None or self.column.device == device:
+            return self
+        several = {place: columns.to(device) for place, columns in self.added_up.items()}
+        return replace(self, column=self.column.to(device), added_up=several)

@@ -1,0 +1,185 @@
+"""`combine: fitted`: weights of teachers from labelled validation rows, and what several teachers are as one."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from scipy.special import log_softmax, logsumexp
+
+from orchestrator.recipe.checks import judging_problems
+from orchestrator.recipe.model import Recipe
+from orchestrator.reporting.together import combination_tables, known_by_few
+from students.data.shared import SharedData
+from students.measuring.evaluate import evaluate_student, evaluate_teachers
+from students.objective.fitted import ROWS, fitted_weights, pool_weights
+from students.runs.session import PlainSession
+from teachers.errors import RecipeError
+from teachers.soft_targets.reader import SoftTargets
+from tests.test_evaluate import make_source, trained  # noqa: F401 (a fixture)
+from tests.training_runs import SOFT, make_run
+
+SESSION = PlainSession()
+CLASSES = 4
+
+
+def spoken(rows, skills=(3.0, 3.0, 0.0), seed=0):
+    """(log-probabilities f32 [K, N, C], labels) of teachers that know the label so well; 0: not at all."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(rows) % CLASSES
+    logits = torch.stack([skill * torch.eye(CLASSES)[labels] for skill in skills])
+    logits += 1.5 * torch.randn(len(skills), rows, CLASSES, generator=generator)
+    return logits.log_softmax(-1), labels
+
+
+def test_with_one_row_a_class_the_weights_are_near_equal():
+    weights = pool_weights(*spoken(CLASSES))
+    assert weights.sum() == pytest.approx(1)
+    np.testing.assert_allclose(weights, 1 / 3, atol=0.1)
+
+
+def test_with_many_rows_a_bad_teacher_counts_little_and_the_pool_is_better_than_the_mean():
+    weights = pool_weights(*spoken(4000))
+    assert weights[2] < 0.05 < 0.4 < weights[0]
+    log_p, labels = spoken(4000, seed=1)
+    pooled = torch.einsum("k,knc->nc", torch.from_numpy(weights).float(), log_p).argmax(1)
+    assert (pooled == labels).float().mean() > (log_p.mean(0).argmax(1) == labels).float().mean() + 0.01
+
+
+def test_the_weights_are_the_least_of_the_penalised_likelihood_that_scipy_finds_on_the_simplex():
+    log_p, labels = spoken(200, skills=(2.0, 1.0, 3.0))
+    given, rows = log_p.double().numpy(), np.arange(200)
+
+    def loss(weights):
+        pooled = np.tensordot(weights, given, 1)
+        own = pooled[rows, labels.numpy()] - logsumexp(pooled, axis=1)
+        return -own.sum() - ROWS * np.log(weights).sum()
+
+    simplex = {"type": "eq", "fun": lambda weights: weights.sum() - 1}
+    expected = minimize(loss, [1 / 3] * 3, method="SLSQP", bounds=[(1e-9, 1)] * 3, constraints=simplex, tol=1e-12)
+    np.testing.assert_allclose(pool_weights(log_p, labels), expected.x, atol=1e-3)
+
+
+def test_the_order_of_teachers_changes_nothing():
+    log_p, labels = spoken(300)
+    np.testing.assert_allclose(
+        pool_weights(log_p[[2, 0, 1]], labels), pool_weights(log_p, labels)[[2, 0, 1]], atol=1e-4
+    )
+
+
+ALL = ("train", "validation", "test")
+
+
+@pytest.fixture(scope="module")
+def sources(digits, tmp_path_factory):
+    """Two good teachers, one that knows half of the classes, and one that says anything."""
+    folder = tmp_path_factory.mktemp("stores")
+    good = [make_source(folder, digits, name, seed=seed, splits=ALL) for seed, name in enumerate(("wide", "deep"))]
+    half = make_source(folder, digits, "half", seed=3, splits=ALL, classes=digits.classes[:5], class_map={})
+    noise = make_source(folder, digits, "noise", seed=4, splits=ALL)
+    for path in noise.stores.values():
+        assert SoftTargets.open(path).spec.names == digits.classes
+    swapped = {name: digits.classes[9 - number] for number, name in enumerate(digits.classes)}
+    return [*good, half, dataclasses.replace(noise, class_map=swapped)]
+
+
+def test_teachers_are_weighed_by_labelled_validation_rows(digits, sources):
+    weights = fitted_weights(sources, digits)
+    assert sum(weights.values()) == pytest.approx(1)
+    assert weights["noise"] < 0.1 < weights["half"] and min(weights["wide"], weights["deep"]) > 2 * weights["noise"]
+    backwards = fitted_weights(sources[::-1], digits)
+    assert backwards == pytest.approx(weights, abs=1e-3)
+
+
+def test_the_rule_reaches_targets_and_curves(digits, sources, tmp_path):
+    run = make_run(tmp_path, digits, *sources[:2], sources[3], objective=[SOFT | {"combine": "fitted"}])
+    (data,) = SharedData().of([run], SESSION)
+    weights = fitted_weights([*sources[:2], sources[3]], digits)
+    trusted = data.rows.objective.trusted
+    assert trusted == pytest.approx({f"weight.soft.{name}": share for name, share in weights.items()})
+    assert list(trusted) == ["weight.soft.wide", "weight.soft.deep", "weight.soft.noise"]
+    mean = make_run(tmp_path, digits, *sources[:2], sources[3], objective=[SOFT | {"combine": "mean_logits"}])
+    both = [SharedData().of([each], SESSION)[0].rows.columns["target.0"] for each in (run, mean)]
+    assert not torch.allclose(*both, atol=0.1)
+
+
+def test_without_labelled_validation_rows_there_is_nothing_to_weigh_by(digits, sources):
+    nobody = [dataclasses.replace(each, class_map=dict.fromkeys(digits.classes)) for each in (sources[0], sources[1])]
+    with pytest.raises(RecipeError, match=r"none there has a label that one of them knows; take `mean_logits`"):
+        fitted_weights(nobody, digits)
+    teacher = {"kind": "callable", "function": "m:f", "output": "logits"}
+    recipe = Recipe.model_validate(
+        {
+            "format": 1,
+            "name": "r",
+            "transfer_set": {"source": {"kind": "parquet", "path": "x"}, "inputs": "x", "label": "y"},
+            "teachers": {"one": teacher},
+            "students": {
+                "small": {
+                    "model": "students.models:mlp",
+                    "teachers": ["one"],
+                    "objective": [{"loss": "hard"}, {"loss": "soft", "combine": "fitted"}],
+                }
+            },
+        }
+    )
+    (problem,) = judging_problems(recipe, 0)
+    assert problem.startswith(
+        "students.small.objective.1.combine: `fitted` weighs teachers by labelled validation rows"
+    )
+    assert not [*judging_problems(recipe, 1)]
+
+
+# several teachers as one
+
+
+def test_the_best_teacher_and_every_rule_stand_beside_each_other(digits, sources):
+    found = evaluate_teachers(digits.folder, sources)["combinations"]
+    assert [each.get("combine") for each in found] == [None, "mean_probability", "mean_logits", "fitted"]
+    alone = evaluate_teachers(digits.folder, sources)["teachers"]
+    best = max(alone, key=lambda name: alone[name]["validation"]["accuracy"])
+    assert found[0]["teacher"] == best and found[0]["figures"]["accuracy"] == alone[best]["accuracy"]
+    assert all(each["low"] < each["figures"]["accuracy"] < each["high"] for each in found)
+    assert found[3]["figures"]["accuracy"] > found[1]["figures"]["accuracy"]
+    json.dumps(found, allow_nan=False)
+    (test,) = digits.of("test")
+    said = [log_softmax(SoftTargets.open(each.stores[test.name]).said().double().numpy(), 1) for each in sources[:2]]
+    _, probabilities, logits, _ = evaluate_teachers(digits.folder, sources[:2])["combinations"]
+    labels = digits.labels(test)
+    assert probabilities["figures"]["accuracy"] == (np.exp(said).mean(0).argmax(1) == labels).mean()
+    assert logits["figures"]["accuracy"] == (np.mean(said, 0).argmax(1) == labels).mean()
+
+
+def test_of_one_teacher_there_is_nothing_to_combine(digits, sources):
+    found = evaluate_teachers(digits.folder, sources[:1])
+    assert found["combinations"] == [] and found["known_by_few"] == []
+
+
+def test_a_student_stands_beside_the_best_of_its_teachers_their_mean_and_its_rule(digits, sources, trained):  # noqa: F811
+    few = [sources[0], dataclasses.replace(sources[2], class_map={"4": None})]
+    found = evaluate_student(
+        digits.folder, few, trained["student"], trained["control"], 0, combine="fitted", order=["wide", "half"]
+    )
+    single, mean, rule = found["combinations"]
+    assert (single["teacher"], mean["combine"], rule["combine"]) == ("wide", "mean_probability", "fitted")
+    assert rule["figures"]["accuracy"] == found["ensemble"]["accuracy"]
+    assert sum(rule["counts"].values()) == pytest.approx(1) and rule["counts"]["wide"] > 0.5
+    seldom = {each["class"]: each for each in found["known_by_few"]}
+    assert set(seldom) == set("456789") and seldom["4"]["known_by"] == ["wide"]
+    assert set(seldom["4"]["recall"]) == {"ensemble", "student", "control"}
+    number = digits.classes.index("4")
+    assert seldom["4"]["recall"]["student"] == found["by_class"]["recall"]["student"][number]
+    report = {
+        "recipe": {"task": "classification"},
+        "students": {"small": found | {"combinations": [single, mean, rule]}},
+    }
+    (table,) = combination_tables(report)
+    assert table["title"] == "small" and [row[0] for row in table["rows"]][1:] == [
+        "all by mean_probability",
+        "all by fitted",
+    ]
+    assert table["rows"][2][1] == f"{100 * rule['figures']['accuracy']:.2f} %" and "wide 0." in table["rows"][2][-1]
+    (few_know,) = known_by_few(report)
+    assert {row["name"]: row["known_by"] for row in few_know["rows"]}["5"] == "wide"
