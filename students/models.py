@@ -2,39 +2,25 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teachers.config.task import AnswerName
+from teachers.errors import RecipeError
 from teachers.models.folder import make_module
+from teachers.models.static import token_table
+from teachers.models.text import TextTransform
 from teachers.models.transformers_network import make_network
 from teachers.zoo import linear, mlp
 
 from .tasks.ensemble import TOGETHER
 
-__all__ = ["ensemble", "huggingface", "linear", "mlp", "small_conv_net"]
-
-
-def huggingface(
-    path: str | None = None,
-    config: Mapping[str, Any] | str | None = None,
-    init: Mapping[str, Any] | None = None,
-    *,
-    num_classes: int,
-    input_shape: Any,
-    classes: Sequence[str] = (),
-    vocabulary_size: int | None = None,
-) -> nn.Module:
-    """A network of transformers (extra `huggingface`) for token ids i32 `[rows, L]` or images f32 `[rows, C, H, W]`.
-
-    `path`: a folder whose weights it begins with; `init: {layers: [0, 3, 6, 9]}` takes these of its layers. Its head is taken
-    where it knows the same classes in the same order. `config`: instead, a configuration, or the file of one; weights are
-    of chance.
-    """
-    given: dict[str, Any] = {"num_classes": num_classes, "classes": classes, "input_shape": input_shape}
-    return make_network(path, config, init, vocabulary_size=vocabulary_size, **given)
+__all__ = ["bag", "ensemble", "huggingface", "linear", "mlp", "small_conv_net", "static", "tiny_transformer"]
 
 
 def small_conv_net(width: int = 8, *, num_classes: int, input_shape: Sequence[int]) -> nn.Module:
@@ -61,9 +47,11 @@ def ensemble(
     num_classes: int,
     input_shape: Any,
     num_codes: Sequence[int] = (),
+    vocabulary_size: int | None = None,
 ) -> nn.Module:
     """Several networks as one: what they say together. `members`: {model, arguments} of each; `answer`: what they say."""
-    given = {"num_classes": num_classes, "input_shape": input_shape, "num_codes": num_codes}
+    given: dict[str, Any] = {"num_classes": num_classes, "input_shape": input_shape}
+    given |= {"num_codes": num_codes, "vocabulary_size": vocabulary_size}
     return Ensemble([make_module(member["model"], member["arguments"], **given) for member in members], answer)
 
 
@@ -77,3 +65,238 @@ class Ensemble(nn.Module):
 
     def forward(self, inputs: Any) -> Tensor:
         return self.together(torch.stack([member(inputs) for member in self.members]))
+
+
+def huggingface(
+    path: str | None = None,
+    config: Mapping[str, Any] | str | None = None,
+    init: Mapping[str, Any] | None = None,
+    *,
+    num_classes: int,
+    input_shape: Any,
+    classes: Sequence[str] = (),
+    vocabulary_size: int | None = None,
+) -> nn.Module:
+    """A network of transformers (extra `huggingface`) for token ids i32 `[rows, L]` or images f32 `[rows, C, H, W]`.
+
+    `path`: a folder whose weights it begins with; `init: {layers: [0, 3, 6, 9]}` takes these of its layers. Its head is taken
+    where it knows the same classes in the same order. `config`: instead, a configuration, or the file of one; weights are
+    of chance.
+    """
+    given: dict[str, Any] = {"num_classes": num_classes, "classes": classes, "input_shape": input_shape}
+    return make_network(path, config, init, vocabulary_size=vocabulary_size, **given)
+
+
+def bag(
+    dim: int = 64,
+    hidden: int | None = None,
+    pooling: Literal["mean", "sum"] = "mean",
+    *,
+    num_classes: int,
+    input_shape: Any,
+    vocabulary_size: int | None,
+) -> nn.Module:
+    """Embeddings of `tokens` or `ngrams`, their mean or sum, and a linear layer, or two with ReLU between them (`hidden` wide).
+
+    Ids `[rows, L]`, -1 behind the last; of several inputs all others stand beside what is pooled, as floats. To logits
+    `[rows, num_classes]` (fastText: Joulin et al., 2016).
+    """
+    return Bag(Text.of(input_shape, vocabulary_size, "bag"), dim, hidden, pooling, num_classes)
+
+
+def static(
+    encoder: str,
+    dim: int = 256,
+    hidden: int | None = None,
+    *,
+    num_classes: int,
+    input_shape: Any,
+    vocabulary_size: int | None,
+) -> nn.Module:
+    """A `bag` with a mean, whose table starts as what an encoder makes of each token alone (model2vec: Tulkens and van Dongen, 2024).
+
+    `encoder`: a Hugging Face folder, or `package:FOLDER`, with the tokenizer of the `preprocess`. Its embeddings are brought
+    to `dim` numbers by PCA, then each is weighted down the more, the commoner the token is held to be. A folder that is
+    delivered needs no encoder.
+    """
+    return Static(encoder, Text.of(input_shape, vocabulary_size, "static"), dim, hidden, num_classes)
+
+
+def tiny_transformer(
+    dim: int = 128,
+    layers: int = 2,
+    heads: int = 4,
+    hidden: int | None = None,
+    positions: Literal["learned", "rotary"] = "learned",
+    dropout: float = 0.0,
+    *,
+    num_classes: int,
+    input_shape: Any,
+    vocabulary_size: int | None,
+) -> nn.Module:
+    """A few layers of attention over `tokens` or `ngrams` (normalised first; `hidden`: of a feed-forward layer, 4 `dim` by default),
+    the mean of what they make of each, and a linear layer.
+
+    Ids `[rows, L]`, -1 behind the last; `segments` of a pair are embedded too, other inputs stand beside the mean. To logits
+    `[rows, num_classes]`. `rotary`: positions by turning queries and keys (Su et al., 2021).
+    """
+    if dim % (2 * heads):
+        raise RecipeError(f"tiny_transformer: dim {dim} is no multiple of twice its {heads} heads")
+    text = Text.of(input_shape, vocabulary_size, "tiny_transformer")
+    return TinyTransformer(text, dim, layers, heads, hidden or 4 * dim, positions == "rotary", dropout, num_classes)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Which of a network's inputs holds ids of text, and how much stands beside it."""
+
+    name: str | None
+    """None: it is the only input."""
+    length: int
+    size: int
+    """How many ids there are."""
+    beside: tuple[str, ...] = ()
+    width: int = 0
+    """Of all that stands beside it."""
+    has_segments: bool = False
+
+    @classmethod
+    def of(cls, input_shape: Any, vocabulary_size: int | None, model: str) -> Self:
+        """Raises RecipeError where the preprocess makes no ids."""
+        if vocabulary_size is None:
+            raise RecipeError(
+                f"{model} reads ids of text: say `preprocess: {{ngrams: {{}}}}`, or `{{tokenizer: {{path: FOLDER}}}}`"
+            )
+        if not isinstance(input_shape, Mapping):
+            return cls(None, input_shape[0], vocabulary_size)
+        name = next(name for name in ("tokens", "ngrams") if name in input_shape)
+        beside = tuple(other for other in input_shape if other not in (name, "segments"))
+        width = sum(math.prod(input_shape[other]) for other in beside)
+        return cls(name, input_shape[name][0], vocabulary_size, beside, width, "segments" in input_shape)
+
+    def ids(self, inputs: Any) -> Tensor:
+        """`[rows, L]`; outside of graphs, L is that of the longest row."""
+        ids: Tensor = inputs if self.name is None else inputs[self.name]
+        if is_traced():
+            return ids
+        return ids[:, : max(1, int((ids >= 0).any(0).sum()))]
+
+    def joined(self, pooled: Tensor, inputs: Any) -> Tensor:
+        """What was made of the ids, and all that stands beside them, `[rows, dim + width]`."""
+        return torch.cat([pooled, *(inputs[name].flatten(1).to(pooled.dtype) for name in self.beside)], 1)
+
+
+def is_traced() -> bool:
+    return torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+
+
+def mean_of_known(states: Tensor, there: Tensor) -> Tensor:
+    """`[rows, L, dim]` to `[rows, dim]`; of a row without an id zeros."""
+    known = there[..., None].to(states.dtype)
+    return (states * known).sum(1) / known.sum(1).clamp_min(1)
+
+
+class Bag(nn.Module):
+    def __init__(self, text: Text, dim: int, hidden: int | None, pooling: str, num_classes: int) -> None:
+        super().__init__()
+        self.text, self.pooling = text, pooling
+        self.table = nn.Parameter(torch.randn(text.size, dim) * dim**-0.5)
+        width = dim + text.width
+        layers = [] if hidden is None else [nn.Linear(width, hidden), nn.ReLU()]
+        self.head = nn.Sequential(*layers, nn.Linear(hidden or width, num_classes))
+
+    def forward(self, inputs: Any) -> Tensor:
+        logits: Tensor = self.head(self.text.joined(self.pooled(self.text.ids(inputs)), inputs))
+        return logits
+
+    def pooled(self, ids: Tensor) -> Tensor:
+        there = ids >= 0
+        if is_traced():
+            states = F.embedding(ids.clamp_min(0), self.table)
+            return mean_of_known(states, there) if self.pooling == "mean" else (states * there[..., None]).sum(1)
+        lengths = there.sum(1)
+        starts = (lengths.cumsum(0) - lengths).to(ids.dtype)
+        return F.embedding_bag(ids[there], self.table, starts, mode=self.pooling)
+
+
+class Static(Bag):
+    def __init__(self, encoder: str, text: Text, dim: int, hidden: int | None, num_classes: int) -> None:
+        super().__init__(text, dim, hidden, "mean", num_classes)
+        self.encoder = encoder
+
+    def initialise_for_text(self, text: TextTransform, cache: Path) -> None:
+        """Of a training, before its first step: bring the table. `cache`: where one is kept that was made before."""
+        with torch.no_grad():
+            self.table.copy_(token_table(self.encoder, text, self.table.shape[1], cache))
+
+
+class TinyTransformer(nn.Module):
+    def __init__(
+        self,
+        text: Text,
+        dim: int,
+        layers: int,
+        heads: int,
+        hidden: int,
+        rotary: bool,
+        dropout: float,
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        self.text = text
+        self.embedding = nn.Embedding(text.size, dim)
+        self.positions = None if rotary else nn.Embedding(text.length, dim)
+        self.segments = nn.Embedding(2, dim) if text.has_segments else None
+        for each in (self.embedding, self.positions, self.segments):
+            if each is not None:
+                nn.init.normal_(each.weight, std=0.02)
+        self.layers = nn.ModuleList([Layer(dim, heads, hidden, dropout, rotary) for _ in range(layers)])
+        self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim + text.width, num_classes)
+
+    def forward(self, inputs: Any) -> Tensor:
+        ids = self.text.ids(inputs)
+        there, place = ids >= 0, torch.arange(ids.shape[1], device=ids.device)
+        states = self.embedding(ids.clamp_min(0))
+        if self.positions is not None:
+            states = states + self.positions(place)
+        if self.segments is not None:
+            states = states + self.segments(inputs["segments"][:, : ids.shape[1]].to(torch.int32))
+        heard = (there | (place == 0))[:, None, None, :]  # a row without an id hears something, too
+        for layer in self.layers:
+            states = layer(states, heard)
+        logits: Tensor = self.head(self.text.joined(mean_of_known(self.norm(states), there), inputs))
+        return logits
+
+
+class Layer(nn.Module):
+    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, dropout: float, rotary: bool) -> None:
+        super().__init__()
+        self.heads, self.dropout, self.rotary = heads, dropout, rotary
+        self.before, self.between = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.project, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.feed = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
+
+    def forward(self, states: Tensor, heard: Tensor) -> Tensor:
+        """`[rows, L, dim]`; `heard` bool `[rows, 1, 1, L]`: who takes part."""
+        rows, length, dim = states.shape
+        split = self.project(self.before(states)).view(rows, length, 3, self.heads, dim // self.heads)
+        query, key, value = split.permute(2, 0, 3, 1, 4)
+        if self.rotary:
+            query, key = turned(query), turned(key)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=heard, dropout_p=dropout)
+        states = states + self.out(mixed.transpose(1, 2).reshape(rows, length, dim))
+        fed: Tensor = self.feed(self.between(states))
+        return states + fed
+
+
+def turned(vectors: Tensor) -> Tensor:
+    """`[rows, heads, L, width]` with each pair of numbers turned by its place times 10000^(-2 i / width)."""
+    half = vectors.shape[-1] // 2
+    rates = 10_000 ** (-torch.arange(half, device=vectors.device, dtype=torch.float32) / half)
+    angles = torch.arange(vectors.shape[-2], device=vectors.device, dtype=torch.float32)[:, None] * rates
+    cos, sin = angles.cos().to(vectors.dtype), angles.sin().to(vectors.dtype)
+    one, other = vectors[..., :half], vectors[..., half:]
+    return torch.cat([one * cos - other * sin, one * sin + other * cos], -1)

@@ -1,12 +1,16 @@
-"""A few small, good networks. Knows nothing of how they are trained or of whom they teach."""
+"""A few small, good networks, and pipelines that read text. Knows nothing of how they are trained or of whom they teach."""
 
 import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 
 def mlp(hidden: int | Sequence[int], *, num_classes: int, input_shape: Sequence[int]) -> nn.Module:
@@ -67,3 +71,24 @@ class ResidualBlock(nn.Module):
         """f32 `[rows, before, H, W]` to `[rows, after, H / stride, W / stride]`."""
         hidden = F.relu(self.norm_1(self.convolution_1(inputs)))
         return F.relu(self.norm_2(self.convolution_2(hidden)) + self.shortcut(inputs))
+
+
+def tfidf_words(ngrams: Sequence[int] = (1, 2), C: float = 10.0, random_state: int = 0) -> "Pipeline":
+    """A logistic regression on weighted runs of words, from the shorter to the longer of `ngrams`: `str` [rows] to classes."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    words = TfidfVectorizer(ngram_range=(min(ngrams), max(ngrams)), sublinear_tf=True)
+    return make_pipeline(words, LogisticRegression(C=C, max_iter=1000, random_state=random_state))
+
+
+def tfidf_characters(ngrams: Sequence[int] = (2, 5), C: float = 1.0, cv: int = 3, random_state: int = 0) -> "Pipeline":
+    """A linear support vector machine on weighted runs of characters within words, calibrated on `cv` parts (Platt, 1999)."""
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import LinearSVC
+
+    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(min(ngrams), max(ngrams)), sublinear_tf=True)
+    return make_pipeline(characters, CalibratedClassifierCV(LinearSVC(C=C, random_state=random_state), cv=cv))

@@ -286,7 +286,7 @@ def test_what_cannot_be_an_input_is_told_with_what_to_do(
         ({"column": "x", "as": "category", "decimal": ","}, "`decimal` is of `as: number`"),
         ({"column": "x", "as": "number", "most_common": 5}, "`most_common` is of `as: category`"),
         ({"column": "x", "thousands": "."}, "`thousands` and `decimal` are both '.'"),
-        ({"column": "x", "as": "words"}, "Input should be 'number', 'category' or 'date'"),
+        ({"column": "x", "as": "words"}, "Input should be 'number', 'category', 'date' or 'text'"),
     ],
 )
 def test_what_is_said_of_a_column_must_be_of_its_kind(entry: dict[str, Any], said: str) -> None:

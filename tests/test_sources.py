@@ -665,7 +665,7 @@ def test_what_the_recipe_gets_wrong_is_said_before_anything_is_prepared(tmp_path
     ("column", "said"),
     [
         (np.random.default_rng(0).random((ROWS, 2, 2)).tolist(), r"holds double of shape \[2, 2\]"),
-        ([[["a"]]] * ROWS, "give images, numbers, categories or lists"),
+        ([[["a"]]] * ROWS, "give images, numbers, categories, text or lists"),
     ],
 )
 def test_columns_of_no_use_are_refused(tmp_path, column, said):

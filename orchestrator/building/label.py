@@ -105,7 +105,7 @@ def label_stages(
     lacking = [
         [column.name, list(column.mean), *([count > 0 for count in each] for each in (column.missing, column.unknown))]
         for column in transfer_set.columns
-        if column.can_lack
+        if column.can_lack and column.kind != "text"  # which is read as it is
     ]
     lacks = digest_of(lacking) if lacking else None
     classes, answer = list(transfer_set.classes), transfer_set.space.answer

@@ -32,7 +32,8 @@ class Network:
     def digest(self) -> str:
         """Of what it says: its architecture and weights."""
         by_path = {output.path: output.sha256 for output in self.built.seal.outputs}
-        own = {path.rpartition("/")[2]: sha256 for path, sha256 in by_path.items() if path.startswith(f"{self.run}/")}
+        run = f"{self.run}/"
+        own = {path.removeprefix(run): sha256 for path, sha256 in by_path.items() if path.startswith(run)}
         return digest_of([own.pop("config.json"), *(own[file] for file in sorted(own.keys() - NOT_LEARNT))])
 
 

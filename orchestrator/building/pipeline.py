@@ -24,6 +24,7 @@ from ..stages.stages import Built
 from . import cohorts, prepare
 from . import export as exporting
 from .context import Context, Taught
+from .derive import derive
 from .evaluate import evaluate_cohort, evaluate_student, evaluate_teachers
 from .judge import Standings, judge
 from .label import label
@@ -39,6 +40,8 @@ class Results:
     """What a run has built, in the order in which it was done."""
 
     prepared: Built
+    derived: list[Built] = field(default_factory=list)
+    """What was made of text."""
     trained: dict[str, Built] = field(default_factory=dict)
     taught: dict[str, Taught] = field(default_factory=dict)
     judged: dict[str, Built] = field(default_factory=dict)
@@ -53,6 +56,7 @@ class Results:
         labels = [built for taught in self.taught.values() for built in taught.labels.values()]
         return [
             self.prepared,
+            *self.derived,
             *self.trained.values(),
             *labels,
             *self.judged.values(),
@@ -76,6 +80,7 @@ def train_in_order(context: Context, generations: Sequence[list[str]]) -> Result
     """Everything that teaches these students and cohorts, and they themselves; who assists others labels for them."""
     results = Results(prepare.prepare(context))
     check_prepared(context.recipe, results.prepared)
+    results.derived = derive(context, results.prepared)
     with SideBySide("stage", 1 + len(context.recipe.who_teaches())) as threads:
         label_teachers(context, results, threads)
         judge_who_teaches(context, results, "teachers", list(context.recipe.teachers))

@@ -48,6 +48,7 @@ def _fit_sklearn(context: Context, stage: Stage, prepared: Built, folder: Path) 
     config = context.recipe.teachers[stage.name]
     assert isinstance(config, SklearnTeacher)
     start, gpus = time.monotonic(), context.cluster.gpus(config.resources)
+    config = config.model_copy(update={"preprocess": config.preprocess.absolute()})
     with within(f"teachers.{stage.name}"):
         given = f"{__name__}:fit_estimator", config, prepared.folder, folder, gpus
         outputs = context.cluster.call(*given, resources=config.resources, user_path=context.user_path)
@@ -132,7 +133,7 @@ def teacher_run(
         stage_name=f"train_teacher/{name}",
         model=config.model,
         arguments=config.arguments,
-        preprocess=config.preprocess,
+        preprocess=config.preprocess.absolute(),
         objective=(HardTerm(loss="hard"),),
         train=train,
         seed=train.seed,

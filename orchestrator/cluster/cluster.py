@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+NO_GPU = Resources(gpus=0)
 IDLE = 2 * (os.cpu_count() or 1) + 8
 """Up to so many processes Ray keeps one that has nothing to do: the next task finds torch imported. Actors count, too."""
 CODE = "COLLEGIUM_USERS_CODE"
@@ -215,14 +216,21 @@ class Cluster:
         """`auto` resolved: 1 if the cluster has any GPU or can get one, else 0."""
         return gpus_of(resources, self.in_reach)
 
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item], user_path: UserPath) -> Iterator[Result]:
-        """`map(function, items)` on the cluster, results in order, a bounded number under way."""
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        user_path: UserPath,
+        resources: Resources = NO_GPU,
+    ) -> Iterator[Result]:
+        """`map(function, items)` on the cluster, results in order, a bounded number under way, each with `resources`."""
         import ray
 
-        asked = self._asked({"CPU": 1.0})
-        run = tasks.remote(tasks.run_item, num_cpus=1)
+        gpus = self.gpus(resources)
+        asked = self._asked(bundle_of(resources, gpus))
+        run = tasks.remote(tasks.run_item, num_cpus=resources.cpus, num_gpus=gpus)
         shared = ray.put((function, user_path, Carried.from_here()))
-        limit = 2 * max(1, int(total(self.in_reach, "CPU")))
+        limit = 2 * max(1, int(total(self.in_reach, "GPU" if gpus else "CPU")))
         with tasks.Tasks(asked) as under_way:
             for item in items:
                 under_way.send(run, shared, item)

@@ -105,13 +105,20 @@ def _needs(recipe: Recipe, seen: Look, asking: Asking) -> Needs:
     rows = seen.rows_by_split["train"]
     if asking.labelled_only:
         rows = min(rows, recipe.transfer_set.labelled_by_split.get("train", rows))
-    blank = [replace(c, mean=(0.0,) * c.shape[-1], std=(1.0,) * c.shape[-1]) for c in seen.columns]
-    per_row = Preprocessor(asking.preprocess, blank).bytes_per_row
+    fixed, text = (
+        [column for column in seen.columns if column.kind != "text"],
+        [column for column in seen.columns if column.kind == "text"],
+    )
+    blank = [replace(c, mean=(0.0,) * c.shape[-1], std=(1.0,) * c.shape[-1]) for c in fixed]
+    preprocessor = Preprocessor(asking.preprocess, [*blank, *text])
+    per_row = preprocessor.bytes_per_row
+    stored = sum(column.bytes_per_row for column in fixed)
+    stored += preprocessor.text.bytes_per_row if preprocessor.text is not None else 0
     live = [name for name in asking.teachers if name in recipe.teachers and recipe.teachers[name].mode == "live"]
     validation = -(-seen.rows_by_split["validation"] // asking.train.workers)
     return Needs(
         inputs=None if asking.train.augment or live else rows * per_row,
-        stored_inputs=rows * sum(column.bytes_per_row for column in seen.columns),
+        stored_inputs=rows * stored,
         targets=_targets(recipe, seen, asking, live, rows),
         stored_labels=_stored_labels(recipe, seen, asking, rows),
         validation=validation * per_row,

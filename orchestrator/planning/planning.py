@@ -31,6 +31,7 @@ from ..recipe.space import search_warnings
 from ..reporting.fairness import missing_augmentation
 from ..stages.code import code_problems, users_code
 from ..stages.stages import Built, Stages
+from ..stages.texts import texts_of
 from .answers import PRICED_ROWS, endpoint_notes, prediction_problems, questions
 from .brought import fed_notes
 from .budgets import Rows, budget_notes, budget_problems, floor_notes, row_notes, seed_notes
@@ -181,7 +182,9 @@ def _on_disk(made: Plan, recipe: Recipe, seen: "Look", out: Path) -> None:
 
     answer = ANSWER_OF[recipe.task]
     label_bytes = sum(bytes_per_row(teacher.encoding, classes, answer) for teacher in cached)
-    made.bytes_needed = (seen.num_bytes or 0) + rows * label_bytes
+    texts = texts_of(recipe, [column.name for column in seen.columns if column.kind == "text"]).values()
+    derived_bytes = sum(each.bytes_per_row for each in texts)
+    made.bytes_needed = (seen.num_bytes or 0) + rows * (label_bytes + derived_bytes)
     if made.bytes_needed > made.bytes_free:
         made.notes.append(
             f"about {made.bytes_needed / 2**20:,.0f} MiB are needed under {spoken(out)}, "

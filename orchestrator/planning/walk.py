@@ -9,6 +9,7 @@ from teachers.errors import StoreError
 from teachers.transfer_set.transfer_set import SPLITS, TransferSet
 
 from ..building.context import Taught, segments_heard, segments_of
+from ..building.derive import derive_stages, text_columns
 from ..building.judge import stage_of, to_judge
 from ..building.label import label_stages
 from ..building.learned import Learned, to_export
@@ -16,6 +17,7 @@ from ..recipe import model
 from ..recipe.model import Recipe, learner_of
 from ..stages import keys
 from ..stages.stages import Built, Stage, Stages
+from ..stages.texts import texts_of
 from ..stages.trainings import training_stages
 
 
@@ -67,6 +69,7 @@ class Walk:
     def all(self, source_digest: str) -> Built | None:
         """Every stage of the recipe; the prepared transfer set, if there is one."""
         prepared = self.note(keys.prepare_stage(self.recipe, source_digest))
+        self.derived(prepared)
         taught = {name: self.teacher(name, prepared) for name in self.recipe.teachers}
         self.judge("teachers", prepared, {name: taught[name] for name in self.recipe.teachers})
         students: dict[str, Learned | None] = {}
@@ -86,6 +89,17 @@ class Walk:
             else:
                 self.exports(name, learner, evaluated)
         return prepared
+
+    def derived(self, prepared: Built | None) -> None:
+        """What is made of text."""
+        if prepared is None:
+            for name in texts_of(self.recipe):
+                self.unknown("derive", name, "prepare/transfer_set")
+            return
+        transfer_set = TransferSet.open(prepared.folder)
+        for name, text in texts_of(self.recipe, text_columns(transfer_set)).items():
+            for stage in derive_stages(name, text, transfer_set):
+                self.note(stage)
 
     def exports(self, name: str, learner: Learned, evaluated: Built) -> None:
         for title, networks in to_export(self.recipe, name, learner).items():

@@ -98,7 +98,7 @@ def confusions(found: Mapping[str, Any], confusion: Mapping[str, Any]) -> dict[s
 
 
 def mistakes(report: Mapping[str, Any], found: Sequence[Mapping[str, Any]], sharers: int = 1) -> list[dict[str, Any]]:
-    """The surest wrong answers, each with its `images` (base64 of a PNG) and its `values` as text.
+    """The surest wrong answers, each with its `images` (base64 of a PNG), its `texts`, and its `values` as text.
 
     `sharers`: so many students are on the page.
     """
@@ -106,6 +106,7 @@ def mistakes(report: Mapping[str, Any], found: Sequence[Mapping[str, Any]], shar
         {
             **wrong,
             "images": [shown["png"] for shown in wrong["inputs"] if "png" in shown],
+            "texts": [_text(shown) for shown in wrong["inputs"] if "text" in shown],
             "values": [_values(report, shown) for shown in wrong["inputs"] if "values" in shown],
         }
         for wrong in found[: max(2, min(MISTAKES, ALL_MISTAKES // sharers))]
@@ -120,6 +121,14 @@ def _values(report: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
     values = [_value(value) for value in shown["values"]]
     told = [f"{name} {value}" for name, value in zip(names, values, strict=False)] if names else values
     return ", ".join(told) + (f" and {shown['of'] - len(values)} more" if shown["of"] > len(values) else "")
+
+
+def _text(shown: Mapping[str, Any]) -> str:
+    """Its first characters, in one line; what cannot be printed is written out."""
+    text = "".join(
+        each if each.isprintable() else " " if each.isspace() else f"\\x{ord(each):02x}" for each in shown["text"]
+    )
+    return text + " ..." * (shown["of"] > len(shown["text"]))
 
 
 def _value(value: float | str | None) -> str:

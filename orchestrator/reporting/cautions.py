@@ -23,7 +23,21 @@ NAMED = 5
 
 def cautions(report: Mapping[str, Any]) -> list[str]:
     """In the order of their weight, a sentence each."""
-    return [*_by_heart(report), *_never_said(report), *_few_rows(report), *_classes_of_splits(report)]
+    told = [*_by_heart(report), *_never_said(report), *_few_rows(report), *_classes_of_splits(report)]
+    return [*told, *cut_off(report["stages"])]
+
+
+def cut_off(stages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Of how many texts only the beginning is read; `stages`: as `report.json` has them."""
+    derived = [stage for stage in stages if stage["stage"] == "derive"]
+    for name in dict.fromkeys(stage["name"] for stage in derived):
+        mine = [stage for stage in derived if stage["name"] == name]
+        num_cut, rows = (sum(stage[key] for stage in mine) for key in ("cut_off", "rows"))
+        if num_cut:
+            yield (
+                f"{num_cut:,} of {rows:,} texts are longer than {mine[0]['max_length']:,} {'n-grams' if name.startswith('n') else 'tokens'} "
+                f"(derive/{name}): what comes behind is not read; `max_length` says how much is."
+            )
 
 
 def _by_heart(report: Mapping[str, Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What rows lack: missing numbers and categories, and values that no training row has. Knows nothing but counts."""
+"""What rows lack: missing numbers and categories, empty text, and values that no training row has. Knows nothing but counts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,15 +9,16 @@ NAMED = 5
 
 
 def about_columns(counted: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence on what is missing, one on what is unknown, where there is any."""
+    """A sentence on what is missing, one on what is empty, one on what is unknown, where there is any."""
     columns, rows = counted.get("columns", {}), counted["rows"]
-    lacking = [
-        f"`{name}` in {_share(sum(found['missing'].values()), sum(rows[split] for split in SPLITS))} of all rows"
-        for name, found in columns.items()
-        if any(found["missing"].values())
-    ]
-    if lacking:
-        yield f"Missing is {_some(lacking)}."
+    for what, is_text in (("Missing", False), ("Empty text", True)):
+        lacking = [
+            f"`{name}` in {_share(sum(found['missing'].values()), sum(rows[split] for split in SPLITS))} of all rows"
+            for name, found in columns.items()
+            if any(found["missing"].values()) and (found["kind"] == "text") == is_text
+        ]
+        if lacking:
+            yield f"{what} is {_some(lacking)}."
     strange = [
         f"`{name}` in " + " and ".join(f"{count:,} {split} rows" for split, count in found["unknown"].items() if count)
         for name, found in columns.items()

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from teachers.config.preprocess import Preprocess
 from teachers.config.teacher import CheckpointTeacher
 from teachers.errors import RecipeError
+from teachers.models.text import text_transform
 from teachers.storage.seal import local
 from teachers.users_code.calls import within
 from teachers.users_code.code import UsersCode, let_go
@@ -24,6 +26,19 @@ def code_inputs(where: str, document: Mapping[str, Any]) -> dict[str, str]:
     """Inputs of a stage: whatever decides the code that a part of the recipe names, which stands under `where`."""
     with within(where):
         return inputs_of(document)
+
+
+def text_by_content(where: str, document: Any) -> None:
+    """In a part of the recipe, say of every tokenizer and encoder what it holds, in place of where it lies."""
+    for key, value in document.items() if isinstance(document, dict) else ():
+        if key == "preprocess" and value is not None:
+            with within(where):
+                text = text_transform(Preprocess.model_validate(value), ("text",))
+            for kind in ("tokenizer", "encoder"):
+                if text is not None and kind in value:
+                    value[kind] = {**value[kind], "path": text.content}
+        else:
+            text_by_content(where, value)
 
 
 def code_of_folder(teacher: CheckpointTeacher) -> dict[str, Any]:

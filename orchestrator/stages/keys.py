@@ -5,7 +5,7 @@ Knows nothing of how a stage is built, and imports no torch: `plan` uses it too.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from students.config.cohort import CohortCommon
 from students.config.student import TeacherTermCommon, TermCommon
@@ -15,6 +15,7 @@ from teachers.config.teacher import DECIDES_NOTHING, CheckpointTeacher, TeacherC
 from teachers.errors import RecipeError
 from teachers.models.foreign import weights_in
 from teachers.models.published_files import content_of
+from teachers.models.text import files_beside
 from teachers.soft_targets.class_map import resolved
 from teachers.storage.seal import digest_of, sha256_file
 from teachers.users_code.calls import within
@@ -22,8 +23,11 @@ from teachers.users_code.digest import file_digest
 
 from ..recipe.deciding import without_names
 from ..recipe.model import Learner, Recipe, learner_of, name_in_recipe
-from .code import code_inputs, code_of_folder
+from .code import code_inputs, code_of_folder, text_by_content
 from .stages import Stage
+
+if TYPE_CHECKING:
+    from teachers.models.text import TextTransform
 
 PREPROCESSED = ("module", "sklearn", "onnx")
 """Kinds of teachers whose inputs are made as the recipe says; those of others as their files say, or by themselves."""
@@ -40,11 +44,19 @@ def prepare_stage(recipe: Recipe, source_digest: str) -> Stage:
     return Stage("prepare", "transfer_set", config, {"source": source_digest})
 
 
+def derive_stage(name: str, text: "TextTransform", segment: tuple[str, str]) -> Stage:
+    """What is made of the text of one segment, `segment`: (name, digest)."""
+    files = {f"file {name}": digest for name, digest in text.content.items()}
+    config = {**text.document(), "version": text.version}
+    return Stage("derive", name, config, {"rows": segment[1], **files}, part=segment[0])
+
+
 def train_teacher_stage(recipe: Recipe, name: str, prepared: str) -> Stage:
     teacher = recipe.teachers[name]
     fields = {"kind", "model", "arguments", "files", "seed", "train", "preprocess", "classes"}
     config = {key: value for key, value in teacher.model_dump(mode="json").items() if key in fields}
     inputs = {"transfer set": prepared, **code_inputs(f"teachers.{name}", config)}
+    text_by_content(f"teachers.{name}", config)
     return Stage("train_teacher", name, config, inputs)
 
 
@@ -65,6 +77,8 @@ def teacher_digest(recipe: Recipe, name: str, trained: str | None, source: str) 
         return digest_of([file_digest(Path(teacher.path)), source if teacher.by_row_number else None])
     path = Path(teacher.path if teacher.kind == "checkpoint" else teacher.weights or "")
     files = [path / "config.json", weights_in(path)] if teacher.kind == "checkpoint" else [path]
+    if teacher.kind == "checkpoint":
+        files += files_beside(code_of_folder(teacher).get("preprocess") or {}, path).values()
     for file in files:
         if not file.is_file():
             key = "path" if teacher.kind == "checkpoint" else "weights"
@@ -102,6 +116,7 @@ def label_stage(
         left_out |= {"preprocess"}
     decided_by = {key: value for key, value in config.model_dump(mode="json").items() if key not in left_out}
     decided_by |= {"classes": config.classes or classes, "answer": answer}
+    text_by_content(f"teachers.{name}", decided_by)
     code = code_inputs(f"teachers.{name}", code_of_folder(config) if config.kind == "checkpoint" else decided_by)
     inputs = {"rows": segment[1], **code}  # code first: where it changed, it is why weights did
     if config.kind not in ("callable", "endpoint"):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from students.config.cohort import CohortCommon
 
 from ..recipe.model import Recipe, is_trained_here, learner_of
+from .texts import texts_of
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ def planned_study(recipe: Recipe) -> list[str]:
 
 
 def _taught(recipe: Recipe, learners: Sequence[str]) -> list[str]:
-    titles = ["prepare/transfer_set"]
+    titles = ["prepare/transfer_set", *(f"derive/{name}" for name in texts_of(recipe))]
     titles += [f"train_teacher/{name}" for name, teacher in recipe.teachers.items() if is_trained_here(teacher)]
     titles += [f"label/{name}" for name in recipe.teachers]
     judges = recipe.transfer_set.label is not None

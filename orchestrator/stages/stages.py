@@ -27,12 +27,13 @@ from .locks import folder_lock
 from .reasons import difference
 from .repair import move_damaged_parts
 
-Kind = Literal["prepare", "train_teacher", "label", "judge", "distill", "evaluate", "export"]
+Kind = Literal["prepare", "derive", "train_teacher", "label", "judge", "distill", "evaluate", "export"]
 FORMAT = 2
-VERSIONS: dict[Kind, int] = {"prepare": 8, "train_teacher": 5, "label": 4, "judge": 4, "distill": 7, "evaluate": 7, "export": 5}  # fmt: skip
+VERSIONS: dict[Kind, int] = {"prepare": 8, "derive": 1, "train_teacher": 5, "label": 4, "judge": 4, "distill": 7, "evaluate": 7, "export": 5}  # fmt: skip
 """Of the code of a stage: raised when the same inputs would give another output."""
 FOLDERS: dict[Kind, str] = {
     "prepare": "prepared",
+    "derive": "derived",
     "train_teacher": "teachers",
     "label": "soft_targets",
     "judge": "judgements",

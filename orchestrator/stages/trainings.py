@@ -13,7 +13,7 @@ from students.config.estimator import EstimatorStudent
 from students.config.student import control_train, labels_alone
 
 from ..recipe.model import Learner, Recipe, name_in_recipe
-from .code import code_inputs
+from .code import code_inputs, text_by_content
 from .keys import hearing, labels_by_place, terms_by_place
 from .stages import Stage
 
@@ -69,6 +69,7 @@ def _training_stage(
         heard, called = labels_by_place(learner.teachers, labels)
         inputs |= heard
     inputs |= code_inputs(name_in_recipe(recipe, name), document)
+    text_by_content(name_in_recipe(recipe, name), document)
     return Stage("distill", name, document, inputs, part_of(learner, kind, seed), called)
 
 

@@ -46,7 +46,7 @@ def publish_generation(folder: Path, step: int, state: Mapping[str, Tensor], con
         with suppress(FileNotFoundError):  # a later life of this member is ahead, and has dropped the folder
             if not mirror.there(target / seal.NAME):
                 save_model(target, state, config)
-                seal.write_seal(target, [CONFIG, WEIGHTS])
+                seal.write_seal(target, [CONFIG, WEIGHTS, *config.files])
     except OSError as error:
         raise unfit(error) if is_unfit(error) else CollegiumError(f"{target}: cannot be published: {error}") from error
     drop_older(folder, step)

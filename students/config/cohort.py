@@ -228,6 +228,15 @@ class CodistillationCohort(CohortCommon):
             raise ValueError(f"codistillation takes a term `peer`, and all such at one temperature; found {found}")
         return self
 
+    @model_validator(mode="after")
+    def reads_text_in_one_way(self) -> Self:
+        if not self.has_one_preprocess and any(member.preprocess.text for member in self.members.values()):
+            raise ValueError(
+                "members of a codistillation run each other on their own batches, which hold what their own `preprocess` made "
+                "of text: give all of them the same `preprocess`"
+            )
+        return self
+
     @property
     def workers(self) -> int:
         """Of one member's trainer; members that find no room beside it wait, and listen to those who are done."""

@@ -94,6 +94,18 @@ def as_network_takes_it(columns: dict[str, Tensor]) -> Network:
     return next(iter(columns.values())) if len(columns) == 1 else columns
 
 
+def in_order(
+    split: MergedSplit, preprocessor: Preprocessor, device: torch.device, *, only: Only = None, rows: int = CHUNK
+) -> Iterator[Network]:
+    """The inputs of a split's rows, some at a time, in the order of keys; text as it is, for an estimator that reads it."""
+    if not any(column.kind == "text" for column in preprocessor.columns):
+        yield from preprocessed(stored_columns(split, only), preprocessor, device, rows)
+        return
+    numbers = np.arange(split.num_rows) if only is None else np.flatnonzero(only)
+    for first in range(0, len(numbers), rows):
+        yield preprocessor(split.chosen(numbers[first : first + rows]))
+
+
 def preprocessed(
     stored: Mapping[str, Rows], preprocessor: Preprocessor, device: torch.device, rows: int = CHUNK
 ) -> Iterator[Network]:

@@ -76,6 +76,8 @@ class LiveRows:
     prefetch: int
     augmented: Canonical
     """Canonical inputs by column, after augmentation; put back into the batch, `inputs` augments them no more."""
+    derived: tuple[str, ...] = ()
+    """What of these the student makes of text itself: nobody is told, who is asked finds the text by the rows' keys."""
 
 
 def load_rows(
@@ -132,7 +134,8 @@ def columns_of_inputs(
     if live := live_sources(run):
         keys = train.keys()
         columns, inputs = made_before(stored, keys if only is None else keys[only], preprocessor)
-        return columns, inputs, augmented, LiveRows(tuple(live), max(live.values()), augmented)
+        made = () if preprocessor.text is None else tuple(output.name for output in preprocessor.text.outputs)
+        return columns, inputs, augmented, LiveRows(tuple(live), max(live.values()), augmented, made)
     columns, inputs = made_anew(stored, augmented, preprocessor)
     return columns, inputs, augmented, None
 

@@ -16,7 +16,7 @@ from ..runs.session import Session
 from ..tasks.figure import LOOKS, rank
 from ..tasks.task import Meter
 from ..tasks.tasks import TASKS
-from .inputs import Network, preprocessed, stored_columns
+from .inputs import Network, in_order
 
 ROWS = 512
 Look = dict[str, float | None]
@@ -74,7 +74,7 @@ class Validation:
 
     def _read(self) -> Iterator[tuple[Network, Tensor]]:
         labels = torch.from_numpy(self.split.usable_labels())
-        chunks = preprocessed(stored_columns(self.split), self.preprocessor, self.session.device, ROWS)
+        chunks = in_order(self.split, self.preprocessor, self.session.device, rows=ROWS)
         for number, inputs in enumerate(chunks):
             if number % self.session.world == self.session.rank:
                 yield inputs, labels[number * ROWS : (number + 1) * ROWS].to(self.session.device)

@@ -52,6 +52,7 @@ def export_student(
     payloads = {
         config.weights: local(run, config.weights).read_bytes(),
         CONFIG: local(run, CONFIG).read_bytes(),
+        **{name: local(run, name).read_bytes() for name in config.files},
     }
     if onnx_on is not None:
         graph, figures["onnx"] = _onnx(name, load_model(run, trust=trust), onnx_on)
@@ -62,6 +63,7 @@ def export_student(
         "recipe.yaml": recipe_yaml.encode(),
     }
     for file, payload in payloads.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
         if not publish(folder / file, payload) and (folder / file).read_bytes() != payload:
             raise StoreError(f"{folder / file} is there and says something else; move it away and export again")
     publish(folder / SUMS, "".join(f"{sha256_file(folder / file)}  {file}\n" for file in payloads).encode())
@@ -127,7 +129,9 @@ def model_card(name: str, config: ModelConfig, figures: Mapping[str, Any], recip
     front = yaml.safe_dump(front_matter(name, figures, recipe), sort_keys=False, allow_unicode=True)
     learner, _, _ = name.partition(".")
     student = recipe["students"].get(learner) or recipe["cohorts"][learner]
+    read = config.preprocess.get("text", {}).get("names", [])
     inputs = [dict(column) for column in config.preprocess.get("columns", [])]
+    inputs += [{"name": name, "kind": "text", "shape": []} for name in read]
     return template.render(
         name=name,
         judged=[*FIGURES[recipe["task"]], *BESIDE[recipe["task"]]] if figures.get("judged", True) else (),

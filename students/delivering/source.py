@@ -21,6 +21,8 @@ from teachers.preparing.categories import Dictionaries, with_codes
 from teachers.preparing.look import LOOKED_AT
 from teachers.preparing.refit import refitted
 from teachers.preparing.scalars import How
+from teachers.preparing.shuffle import BATCH_BYTES
+from teachers.preparing.text import cut
 from teachers.sources import FORMATS, File, chunks_of, files_of, read, schema_of
 from teachers.sources.files import Batch, delimiter_in, plain, walked
 from teachers.sources.folders import SUFFIXES as IMAGES
@@ -66,9 +68,11 @@ def rows_of(path: Path, config: ModelConfig, given: Sequence[str] = ()) -> Itera
     sample = _sample(files, names)
     if sample is not None:
         plans = [refitted(plan, columns, sample) for plan, columns in zip(plans, sources, strict=True)]
+    texts = [name for plan in plans if plan.kind == "text" for name in plan.sources]
     for chunk in chunks_of(files, ROWS_AT_ONCE):
         waiting: list[tuple[str, str]] = []
-        for batch in read(chunk, names, ROWS_AT_ONCE):
+        batches = read(chunk, names, ROWS_AT_ONCE)
+        for batch in (part for whole in batches for part in cut(whole, texts, BATCH_BYTES)):
             waiting += batch.bad
             if batch.positions:
                 yield _decoded(batch, plans, dictionaries, files[0].root, waiting)
@@ -107,7 +111,8 @@ def plans_of(config: ModelConfig) -> list[InputPlan]:
         raise StoreError(
             f"config.json: `inputs` does not say how columns are made ({error}); export the model again"
         ) from None
-    return plans or [_plan_of(column) for column in config.preprocess["columns"]]
+    read = [{"name": name, "kind": "text", "shape": []} for name in config.preprocess.get("text", {}).get("names", ())]
+    return plans or [_plan_of(column) for column in [*config.preprocess["columns"], *read]]
 
 
 def _plan_of(column: Mapping[str, Any]) -> InputPlan:
@@ -115,6 +120,8 @@ def _plan_of(column: Mapping[str, Any]) -> InputPlan:
     if column["kind"] == "category":
         names = tuple(column["names"])
         return InputPlan(column["name"], "category", names, (), shape, how=(How(missing=True),) * len(names))
+    if column["kind"] == "text":
+        return InputPlan(column["name"], "text", (column["name"],), (), (), how=(How(),))
     raw = None if column["kind"] == "image" else shape
     return InputPlan(column["name"], column["kind"], (column["name"],), raw, shape, wide=True)  # rounds nothing
 

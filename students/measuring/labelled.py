@@ -94,10 +94,10 @@ def _tensor(parts: Sequence[NDArray[Any]]) -> Tensor:
 
 def ask(model: LoadedModel, rows: Labelled) -> Tensor:
     """What a network says of `rows`, f32[N, width] on the CPU, numbers in the units of the label."""
-    parts = []
+    parts, transfer_set = [], rows.transfer_set.deriving(model.preprocessor.text)
     for segment, mask in zip(rows.segments, rows.masks, strict=True):
         for first in range(0, segment.num_rows, ROWS_AT_ONCE):
             num_rows = min(ROWS_AT_ONCE, segment.num_rows - first)
-            logits = model(rows.transfer_set.inputs(segment, first, num_rows)).cpu()
+            logits = model(transfer_set.inputs(segment, first, num_rows)).cpu()
             parts.append(logits[torch.from_numpy(mask[first : first + num_rows])])
     return torch.cat(parts)

@@ -17,6 +17,8 @@ from .judged import Voice
 from .labelled import Labelled
 
 SHOWN = 12
+CHARACTERS = 300
+"""Of a text, the first so many are told."""
 EDGE = 96
 """Pixels: a larger image is drawn smaller."""
 VALUES = 16
@@ -26,8 +28,8 @@ VALUES = 16
 def worst_mistakes(voice: Voice, together: Tensor, rows: Labelled) -> list[dict[str, Any]]:
     """Rows of which `voice` is most wrong: id, what is said and what is so, and what the row looks like.
 
-    `inputs` holds of each column the first `values` (null: missing; of categories their text) and their `names`, or the image as
-    `png` in base64 (not larger than 96 pixels).
+    `inputs` holds of each column the first `values` (null: missing; of categories their text) and their `names`, the first
+    characters of its `text`, or the image as `png` in base64 (not larger than 96 pixels).
     """
     model = Model([voice.said], voice.sure, [voice.thresholds])
     found = rows.task.mistakes(model, together, rows.labels, rows.space, SHOWN)
@@ -58,6 +60,8 @@ def _looks(column: Column, value: NDArray[Any], brightest: dict[str, int], made_
     if column.kind == "category":
         said = [_category(int(code), known) for code, known in zip(value, column.values, strict=True)]
         return {"column": column.name, "names": list(column.names)[:VALUES], "values": said[:VALUES], "of": len(said)}
+    if column.kind == "text":
+        return {"column": column.name, "text": str(value)[:CHARACTERS], "of": len(str(value))}
     numbers = [None if np.isnan(number) else number for number in value[:VALUES].tolist()]
     names = {"names": list(made_of)[:VALUES]} if len(made_of) == len(value) > 1 else {}
     return {"column": column.name, **names, "values": numbers, "of": len(value)}

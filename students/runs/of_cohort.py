@@ -108,7 +108,7 @@ def _run(
         folder=folder / name,
         model=config.members[member].model,
         arguments=config.members[member].arguments,
-        preprocess=config.members[member].preprocess,
+        preprocess=config.members[member].preprocess.absolute(),
         train=control_train(config.control, train) if kind == "control" else train,
         seed=seed,
         membership=membership,

@@ -29,7 +29,7 @@ def student_run(
         folder=folder / name,
         model=config.model,
         arguments=config.arguments,
-        preprocess=config.preprocess,
+        preprocess=config.preprocess.absolute(),
         objective=tuple(config.objective) if taught else labels_alone(config.objective),
         train=_train(config, kind),
         seed=seed,

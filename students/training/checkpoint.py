@@ -8,7 +8,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -95,10 +95,12 @@ def read_checkpoint(folder: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
-def publish_result(run: Run, save: Callable[[Path], None], weights: str, result: RunResult) -> None:
+def publish_result(
+    run: Run, save: Callable[[Path], None], weights: str, result: RunResult, files: Iterable[str] = ()
+) -> None:
     """Make the run's folder a sealed model folder with `result.json`, unless somebody already has.
 
-    `save` writes `config.json` and the file `weights` into it.
+    `save` writes `config.json`, the file `weights` and `files` into it.
     """
     document = {
         "format": FORMAT,
@@ -107,7 +109,7 @@ def publish_result(run: Run, save: Callable[[Path], None], weights: str, result:
         "best_step": result.best_step,
         "validation": result.validation,
     }
-    outputs = [CONFIG, weights, RESULT]
+    outputs = [CONFIG, weights, RESULT, *files]
     with only_one(run.folder):
         if seal.read_seal(run.folder) is None:
             for name in outputs:  # of somebody who was killed before the seal

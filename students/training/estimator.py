@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from teachers.errors import RecipeError
+from teachers.models.estimator_columns import check_no_ids
 from teachers.models.estimator_module import About, EstimatorModule
 from teachers.models.estimators import made, side_by_side, use_cpus
 from teachers.models.folder import ModelConfig, save_config
@@ -24,14 +25,14 @@ from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import calling
 
 from ..data.copies import Taught, copies, taught
-from ..data.inputs import preprocessed, stored_columns
+from ..data.inputs import in_order
 from ..data.validation import Look, Validation
 from ..runs.curves import Record
 from ..runs.run import Estimator, Run, RunResult
 from ..runs.session import Session
 from .checkpoint import publish_result, read_result
 
-Features = NDArray[np.float32]
+Features = NDArray[Any]
 
 
 def fit_estimator(run: Run, session: Session) -> RunResult:
@@ -44,6 +45,8 @@ def fit_estimator(run: Run, session: Session) -> RunResult:
     assert how is not None
     transfer_set = TransferSet.open(run.transfer_set)
     preprocessor = Preprocessor(run.preprocess, transfer_set.columns)
+    check_no_ids(preprocessor)
+    transfer_set = transfer_set.deriving(preprocessor.text)
     learnt = taught(run, transfer_set, how.probability_floor)
     features = features_of(transfer_set, preprocessor, learnt.rows)
     estimator, columns = fitted(run, how, learnt, features, gpus=float(session.device.type == "cuda"))
@@ -59,20 +62,21 @@ def fit_estimator(run: Run, session: Session) -> RunResult:
         save_config(folder, config)
 
     _report(run, session, found or {})
-    publish_result(run, save, file, RunResult(run.name, run.folder, run.seed, 1, 1, found))
+    result = RunResult(run.name, run.folder, run.seed, 1, 1, found)
+    publish_result(run, save, file, result, preprocessor.files)
     sealed = read_result(run)
     assert sealed is not None
     return sealed
 
 
 def features_of(transfer_set: TransferSet, preprocessor: Preprocessor, rows: NDArray[np.intp]) -> Features:
-    """f32 [len(rows), F] of training rows by their place in the order of keys, ascending."""
+    """What the estimator takes of training rows by their place in the order of keys, ascending: f32 [len(rows), F], or text."""
     train = MergedSplit(transfer_set, "train")
     only = None
     if len(rows) < train.num_rows:
         only = np.zeros(train.num_rows, bool)
         only[rows] = True
-    chunks = preprocessed(stored_columns(train, only), preprocessor, torch.device("cpu"))
+    chunks = in_order(train, preprocessor, torch.device("cpu"), only=only)
     return np.concatenate([side_by_side(chunk) for chunk in chunks])
 
 
@@ -108,7 +112,8 @@ def _check_kind(estimator: Any, model: str, how: Estimator) -> None:
         raise RecipeError(
             f"{model} is a classifier, and logits are values: take a regressor, or `learns: probabilities`"
         )
-    if "sample_weight" not in inspect.signature(estimator.fit).parameters:
+    last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+    if "sample_weight" not in inspect.signature(last.fit).parameters:
         raise RecipeError(
             f"{model} takes no `sample_weight` when it is fitted, and soft targets are weighted rows; choose an estimator "
             f"that does: a tree, a forest, boosted trees, a logistic regression"
@@ -117,7 +122,8 @@ def _check_kind(estimator: Any, model: str, how: Estimator) -> None:
 
 def _fit(estimator: Any, features: Features, target: Any, weight: NDArray[np.float64], num_rows: int) -> None:
     """A row weighs 1 on average, all its copies together: so much as in a fit on labels, which penalties compare with."""
-    estimator.fit(features, target, sample_weight=weight * (num_rows / weight.sum()))
+    before = f"{estimator.steps[-1][0]}__" if hasattr(estimator, "steps") else ""  # of a pipeline, who learns last
+    estimator.fit(features, target, **{f"{before}sample_weight": weight * (num_rows / weight.sum())})
 
 
 def _report(run: Run, session: Session, found: Look) -> None:

@@ -54,7 +54,8 @@ class LookAhead:
 
     def _asked(self, batch: dict[str, Tensor], step: int) -> tuple[dict[str, Tensor], Any]:
         inputs = self.rows.augmented(batch, views_of(self.run, self.session, batch, step, self.generator))
-        told = {name: column.cpu().numpy() for name, column in inputs.items()}
+        derived = self.rows.derived
+        told = {name: column.cpu().numpy() for name, column in inputs.items() if name not in derived}
         sample_key = batch[KEY].cpu().numpy().view(np.uint64)
         asked = self.live.ask(self.rows.teachers, told, sample_key)
         return batch | {INPUT + name: column for name, column in inputs.items()}, asked

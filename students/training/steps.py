@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from teachers.config.task import AnswerName
 from teachers.errors import RecipeError
-from teachers.models.folder import build_module, not_passed
+from teachers.models.folder import network_for, not_passed
 from teachers.models.preprocess import Preprocessor
 from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import calling
@@ -30,6 +30,8 @@ from .optimize import SCHEDULES, make_optimizer
 
 log = logging.getLogger(__name__)
 
+TABLES = "derived/tables"
+"""Beside prepared rows: what networks that read text begin with."""
 NEEDED: dict[AnswerName, str] = {
     "class_axis": "a score for each row and class",
     "class_set": "a logit for each row and class",
@@ -68,13 +70,9 @@ class Stepper:
         self.rate_scale = 1.0
         """Of the learning rate; below 1 for a member of a cohort that diverged."""
         torch.manual_seed(run.draw_seed)
-        self.module = build_module(
-            run.model,
-            run.arguments,
-            num_classes=self.space.width,
-            input_shape=preprocessor.input_shape,
-            num_codes=preprocessor.num_codes,
-        )
+        self.module = network_for(preprocessor, run.model, run.arguments, num_classes=self.space.width)
+        if preprocessor.text is not None and hasattr(self.module, "initialise_for_text"):
+            self.module.initialise_for_text(preprocessor.text, transfer_set.beside(TABLES))
         self.module.to(session.device).train()
         self.preprocessor = preprocessor
         self.generator = torch.Generator(session.device)

@@ -229,7 +229,7 @@ class Training:
         config = ModelConfig(run.model, arguments, rows.space, preprocess, rows.made_of, files=files)
         result = RunResult(run.name, run.folder, run.seed, progress.step, progress.best_step, progress.best)
         state = progress.best_weights or self.module.state_dict()
-        publish_result(run, partial(save_model, state=state, config=config), WEIGHTS, result)
+        publish_result(run, partial(save_model, state=state, config=config), WEIGHTS, result, files)
 
 
 def budget(run: Run, rows: TrainingRows) -> int:

@@ -1,5 +1,6 @@
 """What a recipe can say of the way from canonical inputs to what one network takes."""
 
+import os
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -29,7 +30,7 @@ class Tokenizer(Config):
     """Token ids by a `tokenizer.json`, as the library `tokenizers` reads it; two text columns become a pair."""
 
     path: str
-    """The file, or the folder that it lies in. Its content counts, not where it lies."""
+    """The file, or the folder that it lies in; `package:FOLDER` is in an installed package. Its content counts, not where it lies."""
     max_length: int = Field(128, ge=1, le=65_536)
     """Tokens of a row, special ones too; of longer text the rest is cut off, which is counted and told."""
 
@@ -59,7 +60,7 @@ class Encoder(Config):
     """Embeddings of a frozen encoder from a Hugging Face folder: f16 `[rows, D]`, made once and kept."""
 
     path: str
-    """The folder: `config.json`, `tokenizer.json`, `model.safetensors`. Their content counts, not where they lie."""
+    """The folder: `config.json`, `tokenizer.json`, `model.safetensors`; `package:FOLDER` is in an installed package. Their content counts, not where they lie."""
     pooling: Literal["mean", "cls"] = "mean"
     """Of the last layer's states: their mean over the text's tokens, or the first token's."""
     prompt: str | None = None
@@ -115,6 +116,19 @@ class Preprocess(Config):
     def text(self) -> Tokenizer | Ngrams | Encoder | None:
         """What is made of text."""
         return self.tokenizer or self.ngrams or self.encoder
+
+    def absolute(self) -> Self:
+        """The same for a process with another working directory."""
+        part = self.tokenizer or self.encoder
+        if part is None or not os.path.exists(part.path):  # `package:FOLDER` is found anywhere
+            return self
+        return self.model_copy(
+            update={
+                "tokenizer" if part is self.tokenizer else "encoder": part.model_copy(
+                    update={"path": os.path.realpath(part.path)}
+                )
+            }
+        )
 
     @property
     def is_stated(self) -> bool:

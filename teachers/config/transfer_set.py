@@ -67,7 +67,7 @@ class NumpySource(Config):
 
 
 class ImportSource(Config):
-    """A function of yours that returns a `pyarrow.Table`, or an iterator of tables for data that does not fit memory."""
+    """A function of yours that returns a table (of pyarrow, pandas or Polars, or a list of dicts), or an iterator of tables for data that does not fit memory."""
 
     kind: Literal["import"]
     function: ImportString

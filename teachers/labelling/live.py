@@ -27,6 +27,7 @@ from .dispatch import first_line
 from .endpoint import EndpointQuestioner
 from .shard import MAX_ATTEMPTS, Questioner, TeacherSpec, questioner_of
 from .stalls import PULSE, Stalls
+from .texts import TextOfRows
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +46,16 @@ class LiveReplica(ReplicaProcess[Questioner | EndpointQuestioner]):
         self.folder = folder
 
     def ask(self, inputs: Inputs, sample_key: np.ndarray) -> np.ndarray:
-        """Logits f32 `[rows, C]` of canonical inputs, in the teacher's own classes."""
+        """Logits f32 `[rows, C]` of canonical inputs, to which text is added by the rows' keys, in the teacher's own classes."""
         with self.pulse.at_work():
-            return self.loaded().ask(inputs, sample_key)
+            questioner = self.loaded()
+            return questioner.ask({**inputs, **self.texts.of(sample_key)}, sample_key)
 
     def load(self, device: str) -> Questioner | EndpointQuestioner:
-        questioner = questioner_of(self.teacher, TransferSet.open(self.folder), device)
+        transfer_set = TransferSet.open(self.folder)
+        questioner = questioner_of(self.teacher, transfer_set, device)
         questioner.beat = self.pulse.beat
+        self.texts = TextOfRows(transfer_set, questioner.teacher.text)
         return questioner
 
 

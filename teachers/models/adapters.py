@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..config.any_teacher import OutputKind
 from ..config.predictions import PredictionsTeacher
+from ..config.preprocess import Preprocess
 from ..config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
 from ..config.task import AnswerName
 from ..config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
@@ -59,7 +60,7 @@ def load_teacher(
     parts = [load(trained / PARTS / name) for name in folds.parts]
     first = parts[0].classes
     asked = [_in_order(part, first) for part in parts]
-    return FoldedTeacher(first, parts[0].output, folds, trained, asked, space.answer)
+    return FoldedTeacher(first, parts[0].output, folds, trained, asked, space.answer, parts[0].text)
 
 
 def _load(
@@ -124,7 +125,10 @@ def teacher_classes(config: TeacherConfig, space: Space, trained: Path | None) -
 def absolute(config: TeacherConfig) -> TeacherConfig:
     """The same teacher for a process with another working directory."""
     given = {name: getattr(config, name, None) for name in ("weights", "path")}
-    return config.model_copy(update={name: str(Path(path).resolve()) for name, path in given.items() if path})
+    update: dict[str, Any] = {name: str(Path(path).resolve()) for name, path in given.items() if path}
+    if isinstance(preprocess := getattr(config, "preprocess", None), Preprocess):
+        update["preprocess"] = preprocess.absolute()
+    return config.model_copy(update=update)
 
 
 def to_logits(
@@ -210,7 +214,7 @@ def _sklearn(config: SklearnTeacher, columns: Sequence[Column], space: Space, tr
         with calling("model" if trained is not None else "weights", str(config.model or config.weights)):
             return ESTIMATOR_ANSWERS[space.answer].ask(estimator, features)
 
-    return LoadedTeacher(names, config.output, forward, may_not_know=False)
+    return LoadedTeacher(names, config.output, forward, may_not_know=False, text=preprocessor.text)
 
 
 def _names_of(estimator: Any, config: SklearnTeacher, space: Space) -> tuple[str, ...]:
@@ -224,8 +228,11 @@ def _callable(config: CallableTeacher, classes: tuple[str, ...], columns: Sequen
     function, arguments = imports.load(config.function), resolved(config.arguments)
     if not callable(function):
         raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")
-    if "columns" in [*imports.parameters(function)][1:] and "columns" not in arguments:  # the first is its inputs
+    names, asks_for = tuple(config.classes or classes), imports.parameters(function)[1:]  # the first is its inputs
+    if "columns" in asks_for and "columns" not in arguments:
         arguments = {**arguments, "columns": tuple(columns)}  # what the codes of its categories mean
+    if "classes" in asks_for and "classes" not in arguments and imports.is_required(function, "classes"):
+        arguments = {**arguments, "classes": names}
 
     def ask(batch: Batch) -> Scores:
         with calling("function", config.function):
@@ -235,4 +242,4 @@ def _callable(config: CallableTeacher, classes: tuple[str, ...], columns: Sequen
     def forward(batch: Batch) -> Scores:
         return asked_until_answered(ask, batch, config.function, retries=config.retries, pause_s=config.retry_pause_s)
 
-    return LoadedTeacher(tuple(config.classes or classes), config.output, forward)
+    return LoadedTeacher(names, config.output, forward)

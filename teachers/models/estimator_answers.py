@@ -33,15 +33,13 @@ class EstimatorAnswer:
     given: Callable[[Labels], Given]
     places: Callable[[Any, int, str], list[int]]
     """(fitted estimator, how many names it was given, its name): which of these each column of its answer is."""
-    ask: Callable[[Any, NDArray[np.float32]], Said]
-    """What it says of rows f32 [rows, F]: [rows, width]."""
+    ask: Callable[[Any, NDArray[Any]], Said]
+    """What it says of rows, f32 [rows, F] or text: [rows, width]."""
     check: Callable[[Any, str], None]
     """Raise TeacherError for an estimator, fitted or not, that gives no such answer."""
 
 
-def answer(
-    estimator: Any, features: NDArray[np.float32], says: Literal["probabilities", "logits"] = "probabilities"
-) -> Said:
+def answer(estimator: Any, features: NDArray[Any], says: Literal["probabilities", "logits"] = "probabilities") -> Said:
     """What a student that is an estimator says: `probabilities` [rows, classes] in the order of its `classes_`, or the
     values [rows, D] that it was fitted on."""
     return _probabilities(estimator, features) if says == "probabilities" else _values(estimator, features)
@@ -80,11 +78,11 @@ def _in_order(estimator: Any, width: int, name: str) -> list[int]:
     return list(range(width))
 
 
-def _probabilities(estimator: Any, features: NDArray[np.float32]) -> Said:
+def _probabilities(estimator: Any, features: NDArray[Any]) -> Said:
     return np.asarray(estimator.predict_proba(features))
 
 
-def _set_probabilities(estimator: Any, features: NDArray[np.float32]) -> Said:
+def _set_probabilities(estimator: Any, features: NDArray[Any]) -> Said:
     """Of estimators that give `[rows, classes]`, and of those that give (holds not, holds) for each class."""
     said = estimator.predict_proba(features)
     if not isinstance(said, list):
@@ -105,7 +103,7 @@ def _holds(said: Said, classes: Sequence[Any]) -> Said:
     return said[:, where[0]] if where else np.zeros(len(said))
 
 
-def _values(estimator: Any, features: NDArray[np.float32]) -> Said:
+def _values(estimator: Any, features: NDArray[Any]) -> Said:
     said = np.asarray(estimator.predict(features))
     return said[:, None] if said.ndim == 1 else said
 

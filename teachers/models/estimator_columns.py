@@ -33,6 +33,15 @@ def check_takes_nan(estimator: Any, config: SklearnTeacher, columns: Sequence[Co
         )
 
 
+def check_no_ids(preprocessor: Preprocessor) -> None:
+    """Raise RecipeError where an estimator would get ids of text."""
+    if preprocessor.text is not None and preprocessor.text.vocabulary_size is not None:
+        raise RecipeError(
+            f"preprocess.{preprocessor.text.kind}: gives ids, which an estimator would take for numbers; say `encoder`, or "
+            f"leave it out and name an estimator that reads text: a pipeline that begins with a TfidfVectorizer"
+        )
+
+
 def categories_told(estimator: Any, config: SklearnTeacher, preprocessor: Preprocessor) -> dict[str, Any]:
     """Tell an estimator which of its features are categories; keywords of its `fit`, where it is told there.
 

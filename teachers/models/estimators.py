@@ -27,7 +27,7 @@ from ..transfer_set.transfer_set import TransferSet
 from ..users_code import imports
 from ..users_code.calls import calling
 from .estimator_answers import ESTIMATOR_ANSWERS, check_fitted
-from .estimator_columns import categories_told, check_takes_nan
+from .estimator_columns import categories_told, check_no_ids, check_takes_nan
 from .formats import SKOPS, StopEarly, format_of, kept, load_file
 from .preprocess import Inputs, Preprocessor
 
@@ -37,9 +37,9 @@ ABOUT = "teacher.json"
 
 @dataclass(frozen=True)
 class Learnt:
-    """Rows that an estimator learns, in the order of their keys: features f32 [rows, F], labels [rows, ...], group keys."""
+    """Rows that an estimator learns, in the order of their keys: features as `flat` has them, labels [rows, ...], group keys."""
 
-    features: NDArray[np.float32]
+    features: NDArray[Any]
     labels: NDArray[Any]
     groups: Keys
 
@@ -196,14 +196,25 @@ def class_names(found: Sequence[Any], given: Sequence[str] | None, classes: Sequ
 
 
 def flat(preprocessor: Preprocessor, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """What an estimator takes: f32 `[rows, features]`, the columns side by side."""
+    """What an estimator takes: the columns side by side, as `side_by_side` has them."""
+    check_no_ids(preprocessor)
     return side_by_side(preprocessor(inputs))
 
 
 def side_by_side(tensors: Inputs) -> np.ndarray:
-    """f32 [rows, features] of what a preprocessor gives."""
+    """f32 [rows, features] of what a preprocessor gives.
+
+    Of one text alone `str` [rows], as vectorisers take it; of several, or text beside other columns, objects [rows, K]: the
+    texts in their order, then the features, for a `ColumnTransformer` that names them by their places.
+    """
     parts = list(tensors.values()) if isinstance(tensors, dict) else [tensors]
-    return np.concatenate([part.flatten(1).cpu().numpy() for part in parts], axis=1)
+    texts = [part for part in parts if isinstance(part, np.ndarray)]
+    features = [part.flatten(1).cpu().numpy() for part in parts if not isinstance(part, np.ndarray)]
+    if not texts:
+        return np.concatenate(features, axis=1)
+    if len(texts) == 1 and not features:
+        return texts[0]
+    return np.concatenate([*(text[:, None] for text in texts), *(each.astype(object) for each in features)], axis=1)
 
 
 def make_estimator(config: SklearnTeacher, *, gpus: float = 0.0) -> Any:
@@ -244,6 +255,7 @@ def use_cpus(estimator: Any, arguments: Mapping[str, Any], cpus: float) -> None:
 def labelled_rows(config: SklearnTeacher, transfer_set: TransferSet) -> Learnt:
     """The training rows whose label may be used, in the order of their keys."""
     preprocessor = Preprocessor(config.preprocess, transfer_set.columns)
+    transfer_set = transfer_set.deriving(preprocessor.text)
     train = MergedSplit(transfer_set, "train")
     labelled = train.labelled()
     if not labelled.any():
@@ -251,8 +263,7 @@ def labelled_rows(config: SklearnTeacher, transfer_set: TransferSet) -> Learnt:
     features, keys = [], []
     for segment in transfer_set.of("train"):
         rows = np.flatnonzero(transfer_set.labelled(segment))
-        inputs = transfer_set.inputs(segment)
-        features.append(flat(preprocessor, {name: column[rows] for name, column in inputs.items()}))
+        features.append(flat(preprocessor, transfer_set.chosen(segment, rows)))
         keys.append(transfer_set.keys(segment)[rows])
     order = np.argsort(np.concatenate(keys), kind="stable")
     return Learnt(np.concatenate(features)[order], train.labels()[labelled], train.groups()[labelled])

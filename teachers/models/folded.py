@@ -17,6 +17,7 @@ from ..config.any_teacher import OutputKind
 from ..config.task import AnswerName
 from ..transfer_set.folds import NOT_LEARNT, Folds
 from ..transfer_set.transfer_set import Segment, TransferSet
+from .text import TextTransform
 
 Scores = np.ndarray | Tensor
 Batch = Mapping[str, np.ndarray]
@@ -36,6 +37,7 @@ class FoldedTeacher:
     """By fold; then the whole, where there is one."""
     answer: AnswerName = "class_axis"
     may_not_know: bool = False
+    text: TextTransform | None = None
 
     def prepare(self, batch: Batch) -> Prepared:
         return batch, None

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..config.named import models_within
 from ..config.task import DEFAULT_TASK
-from ..errors import CollegiumError, RecipeError, StoreError
+from ..errors import CollegiumError, RecipeError, StoreError, UsersCodeError
 from ..process.variables import resolved
 from ..storage import seal
 from ..tasks.space import Space
@@ -29,7 +29,7 @@ from ..users_code import imports
 from ..users_code.calls import calling
 from .estimator_module import load_estimator_module
 from .foreign import whose_folder
-from .preprocess import Preprocessor
+from .preprocess import Preprocessor, is_text
 from .state import load_state
 from .text import files_beside
 
@@ -105,7 +105,7 @@ class LoadedModel(nn.Module):
         """Canonical inputs `{column: [rows, ...]}` to f32 `[rows, W]` on the model's device: logits, or numbers in the units
         of the label."""
         derived = self.preprocessor.derive(inputs)
-        moved = {name: _tensor(column).to(self.device) for name, column in derived.items()}
+        moved = {name: c if is_text(c) else _tensor(c).to(self.device) for name, c in derived.items()}
         ready = self.preprocessor(moved)
         with calling("model", self.config.model):
             said: Tensor = self.module(ready)
@@ -124,21 +124,34 @@ def _tensor(column: np.ndarray | Tensor) -> Tensor:
 
 
 def build_module(
-    model: str, arguments: Mapping[str, Any], *, num_classes: int, input_shape: Any, num_codes: Sequence[int] = ()
+    model: str,
+    arguments: Mapping[str, Any],
+    *,
+    num_classes: int,
+    input_shape: Any,
+    num_codes: Sequence[int] = (),
+    vocabulary_size: int | None = None,
 ) -> nn.Module:
     """Call what the import string `model` names with `arguments`, variables of the environment put in.
 
-    `num_classes` (of numbers: how many; `num_outputs` is another name for it), `input_shape` and `num_codes` (of each
-    category, where it gets codes) are passed too where its signature names them and `arguments` does not. Raises
-    RecipeError when it cannot be called so, or does not return a module, UsersCodeError for what it raises itself,
-    EnvironmentUnfit without a variable.
+    `num_classes` (of numbers: how many; `num_outputs` is another name for it), `input_shape`, `num_codes` (of each
+    category, where it gets codes) and `vocabulary_size` (how many ids are made of text, where any are) are passed too where
+    its signature names them and `arguments` does not. Raises RecipeError when it cannot be called so, or does not return a
+    module, UsersCodeError for what it raises itself, EnvironmentUnfit without a variable.
     """
-    given = {"num_classes": num_classes, "input_shape": input_shape, "num_codes": num_codes}
+    given: dict[str, Any] = {"num_classes": num_classes, "input_shape": input_shape}
+    given |= {"num_codes": num_codes, "vocabulary_size": vocabulary_size}
     return make_module(model, resolved(arguments), **given)
 
 
 def make_module(
-    model: str, arguments: Mapping[str, Any], *, num_classes: int, input_shape: Any, num_codes: Sequence[int] = ()
+    model: str,
+    arguments: Mapping[str, Any],
+    *,
+    num_classes: int,
+    input_shape: Any,
+    num_codes: Sequence[int] = (),
+    vocabulary_size: int | None = None,
 ) -> nn.Module:
     """The same with arguments as they are."""
     make = imports.load(model)
@@ -147,7 +160,7 @@ def make_module(
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{model} is no function or class that makes an nn.Module: {error}") from error
     known = {"num_classes": num_classes, "num_outputs": num_classes, "input_shape": input_shape}
-    known["num_codes"] = tuple(num_codes)
+    known |= {"num_codes": tuple(num_codes), "vocabulary_size": vocabulary_size}
     passed = {name: value for name, value in known.items() if name in signature.parameters} | dict(arguments)
     try:
         signature.bind(**passed)
@@ -158,6 +171,28 @@ def make_module(
     if not isinstance(module, nn.Module):
         raise RecipeError(f"{model} returned a {type(module).__name__}, expected an nn.Module")
     return module
+
+
+def network_for(preprocessor: Preprocessor, model: str, arguments: Mapping[str, Any], *, num_classes: int) -> nn.Module:
+    """`build_module` for what `preprocessor` gives. Raises RecipeError too for one that knows fewer ids than text has."""
+    given = preprocessor.network_arguments
+    module = build_module(model, arguments, num_classes=num_classes, **given)
+    size = given["vocabulary_size"]
+    tables = [each.num_embeddings for each in module.modules() if isinstance(each, nn.Embedding | nn.EmbeddingBag)]
+    if size is None or not tables or max(tables) >= size:
+        return module
+    last = {name: values.fill_(size - 1) for name, values in preprocessor.zeros(1).items()}
+    try:
+        with torch.no_grad(), calling("model", model):
+            module.eval()(preprocessor(last))
+    except UsersCodeError as error:
+        if not isinstance(error.__cause__, IndexError):
+            raise
+        raise RecipeError(
+            f"{model} knows {max(tables):,} ids, and what the preprocess makes of text has {size:,}; they belong to two "
+            f"models, or give it more"
+        ) from None
+    return module.train()
 
 
 def not_passed(model: str, arguments: Mapping[str, Any], num_classes: int) -> str:
@@ -181,6 +216,7 @@ def save_model(folder: Path, state: Mapping[str, Tensor], config: ModelConfig) -
 def save_config(folder: Path, config: ModelConfig) -> None:
     """Write the `config.json` of a model folder, and first the files that its preprocessing needs."""
     for name, path in config.files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         seal.publish(folder / name, path.read_bytes())
     seal.publish(
         folder / CONFIG, json.dumps({"format": FORMAT, **config.document()}, indent=1, allow_nan=False).encode()
@@ -255,8 +291,7 @@ def load_model(
         raise StoreError(f"{folder / CONFIG}: preprocess is not as Collegium writes it ({error!r})") from error
     if config.estimator is not None:
         return LoadedModel(load_estimator_module(folder, config.estimator, config.classes, trust), config, preprocessor)
-    shapes: dict[str, Any] = {"input_shape": preprocessor.input_shape, "num_codes": preprocessor.num_codes}
-    module = build_module(config.model, config.arguments, num_classes=len(config.classes), **shapes)
+    module = network_for(preprocessor, config.model, config.arguments, num_classes=len(config.classes))
     load_state(module, read_safetensors(seal.local(folder, WEIGHTS), StoreError), f"{folder / WEIGHTS}", StoreError)
     return LoadedModel(module.to(device), config, preprocessor)
 

@@ -136,6 +136,8 @@ def num_numbers(estimator: Any) -> int:
         return int(estimator.num_numbers())
     if hasattr(estimator, "get_booster"):
         return boosted.numbers_of_xgboost(estimator)
+    if hasattr(estimator, "steps"):
+        return sum(num_numbers(step) for _, step in estimator.steps)
     if hasattr(estimator, "coef_"):
         return int(np.size(estimator.coef_) + np.size(estimator.intercept_))
     if hasattr(estimator, "tree_"):

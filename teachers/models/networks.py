@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,7 +11,7 @@ from ..config.teacher import ModuleTeacher
 from ..errors import TeacherError
 from ..tasks.space import Space
 from ..transfer_set.columns import Column
-from .folder import LoadedModel, ModelConfig, build_module, load_model
+from .folder import LoadedModel, ModelConfig, load_model, network_for
 from .preprocess import Preprocessor
 from .recode import Recoding
 from .state import load_state
@@ -33,15 +32,14 @@ def of_weights(
         return _network(load_model(trained, trust=[*trust, *named], device=device), config.output)
     names = tuple(config.classes or space.names)
     preprocessor = Preprocessor(config.preprocess, columns)
-    shapes: dict[str, Any] = {"input_shape": preprocessor.input_shape, "num_codes": preprocessor.num_codes}
-    module = build_module(config.model, config.arguments, num_classes=len(names), **shapes)
+    module = network_for(preprocessor, config.model, config.arguments, num_classes=len(names))
     load_state(module, weights_of(config), str(config.weights), TeacherError)
     about = ModelConfig(config.model, config.arguments, Space(space.task, names), preprocessor.resolved())
     return _network(LoadedModel(module.to(device), about, preprocessor), config.output)
 
 
 def _network(model: LoadedModel, output: OutputKind) -> LoadedTeacher:
-    return LoadedTeacher(model.config.classes, output, model, may_not_know=False)
+    return LoadedTeacher(model.config.classes, output, model, may_not_know=False, text=model.preprocessor.text)
 
 
 def of_folder(model: LoadedModel, columns: Sequence[Column]) -> LoadedTeacher:

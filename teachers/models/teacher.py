@@ -7,6 +7,7 @@ from typing import Protocol
 from ..config.any_teacher import OutputKind
 from ..config.task import AnswerName
 from .folded import Batch, Prepared, Scores
+from .text import TextTransform
 
 
 class Teacher(Protocol):
@@ -21,6 +22,8 @@ class Teacher(Protocol):
     def output(self) -> OutputKind: ...
     @property
     def may_not_know(self) -> bool: ...
+    @property
+    def text(self) -> TextTransform | None: ...
     def prepare(self, batch: Batch) -> Prepared:
         """(canonical inputs of many rows with what a call would first make of them on the CPU; the order in which they are
         best asked about, or None)."""
@@ -40,6 +43,8 @@ class LoadedTeacher:
     answer: AnswerName = "class_axis"
     may_not_know: bool = True
     """False of networks and estimators, which answer about every row: NaN is a mistake of theirs."""
+    text: TextTransform | None = None
+    """What it makes of text: rows may come with that made before."""
     preparing: Callable[[Batch], Prepared] | None = None
 
     def prepare(self, batch: Batch) -> Prepared:

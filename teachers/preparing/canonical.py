@@ -1,4 +1,4 @@
-"""From whatever a source holds to canonical inputs: uint8 HWC images, float features, hashes of categories.
+"""From whatever a source holds to canonical inputs: uint8 HWC images, float features, hashes of categories, text.
 
 Bad rows are told, not raised. Features are float32, or float64 where float32 would round what the source can hold: they
 are rounded once, after they are normalised. Knows nothing of splits or keys, or of dictionaries. No Python per row but
@@ -21,12 +21,11 @@ from ..errors import StoreError
 from ..storage.seal import inside
 from ..transfer_set.columns import Column, Kind
 from .arrow_types import is_list, shape_of, storage_shape
+from .bad_rows import Bad, tell
 from .categories import Texts, hashed
 from .images import BadRow, Resize, decode_image, in_channels, resized
 from .scalars import NULLS, How, leaves, numbers
-
-Bad = dict[int, str]
-"""Row of the batch: why it cannot be used."""
+from .text import texts_in
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,8 @@ class InputPlan:
         """Before the training rows are known."""
         if self.kind == "category":
             return Column(self.name, self.kind, self.shape, (), (), names=self.sources)
+        if self.kind == "text":
+            return Column(self.name, self.kind, self.shape, (), (), missing=(0,))
         missing = (0,) * self.shape[0] if any(how.missing for how in self.how) else ()
         return Column(self.name, self.kind, self.shape, (), (), self.wide, missing)
 
@@ -102,6 +103,8 @@ def _decode_column(
 ) -> NDArray[Any]:
     if plan.raw is None:
         return _decode_images(batch.column(plan.sources[0]), plan, root, bad)
+    if plan.kind == "text":
+        return texts_in(plan.name, batch.column(plan.sources[0]), plan.how[0], bad)
     if plan.raw == ():
         each = [(name, batch.column(name), how) for name, how in zip(plan.sources, plan.how, strict=True)]
         if plan.kind == "category":
@@ -112,7 +115,7 @@ def _decode_column(
     values = _values(plan.name, batch.column(plan.sources[0]), plan.raw, bad)
     if values.dtype != np.uint8:
         outside = ((values < 0) | (values > 255)).reshape(len(values), -1).any(axis=1)
-        _tell(bad, outside, lambda row: f"{plan.name} has values outside 0 to 255")
+        tell(bad, outside, lambda row: f"{plan.name} has values outside 0 to 255")
         values = values.astype(np.uint8)
     images = in_channels(values if values.ndim == 4 else values[..., None], plan.shape[2])
     return images if plan.resize is None else resized(images, plan.resize)
@@ -166,9 +169,9 @@ def payload_of(value: Any, root: Path | None) -> bytes:
 
 def _hashes(name: str, array: pa.Array, how: How, bad: Bad, texts: Texts | None) -> NDArray[np.uint64]:
     found, odd = hashed(array, how, texts)
-    _tell(bad, odd, lambda row: f"{name} is {array[row].as_py()!r}, which names no category")
+    tell(bad, odd, lambda row: f"{name} is {array[row].as_py()!r}, which names no category")
     if not how.missing:
-        _tell(bad, found == 0, lambda row: f"{name} is missing; `missing: allow` takes that for a category of its own")
+        tell(bad, found == 0, lambda row: f"{name} is missing; `missing: allow` takes that for a category of its own")
     return found
 
 
@@ -181,12 +184,12 @@ def _scalars(name: str, array: pa.Array, how: How, dtype: np.dtype[Any], bad: Ba
         value = array[row].as_py()
         return f"{name} is {value!r}, {kind}" + "; `missing: allow` takes it for none" * (value in NULLS)
 
-    _tell(bad, wrong, reason)
+    tell(bad, wrong, reason)
     if how.missing:
         none = none | np.isnan(values) if values.dtype.kind == "f" else none
         values = np.where(none, np.nan, values)
     else:
-        _tell(bad, none, lambda row: f"{name} is missing; `missing: allow` takes that")
+        tell(bad, none, lambda row: f"{name} is missing; `missing: allow` takes that")
     return _narrowed(name, values, (), dtype, bad, may_be_nan=none if how.missing else None)
 
 
@@ -214,7 +217,7 @@ def _narrowed(
         where = f"{name}[{at}]" if shape else name
         return f"{where} is {values.reshape(len(out), -1)[row, at]}, not a finite float32"
 
-    _tell(bad, ~finite.all(axis=1), reason)
+    tell(bad, ~finite.all(axis=1), reason)
     return out
 
 
@@ -231,7 +234,7 @@ def _values(name: str, array: pa.Array, shape: tuple[int, ...], bad: Bad) -> NDA
             return f"{name} has shape {list(found)}, the rest have {list(shape)}"
         return f"{name} has a missing value"
 
-    _tell(bad, wrong, reason)
+    tell(bad, wrong, reason)
     return values
 
 
@@ -257,9 +260,3 @@ def nested(array: pa.Array, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArr
     out = np.zeros((len(array), *shape), values.dtype)
     out[fits] = values
     return out, wrong
-
-
-def _tell(bad: Bad, wrong: Any, reason: Any) -> None:
-    for row in np.flatnonzero(wrong).tolist():
-        if row not in bad:
-            bad[row] = reason(row)

@@ -125,7 +125,8 @@ def chosen(
     if most_common is None and len(distinct) > most:
         raise DataError(
             f"column {name!r}: {len(distinct):,} different values in {rows:,} training rows, and a category may have {most:,}; "
-            f"`most_common: 500` keeps the commonest and takes the others for unknown, or take it out of the inputs"
+            f"`most_common: 500` keeps the commonest and takes the others for unknown, `as: text` reads it, or take it out of the "
+            f"inputs"
         )
     kept = np.lexsort((distinct, -counts))[:most_common]
     return distinct[kept], missing, int(counts.sum() - counts[kept].sum())

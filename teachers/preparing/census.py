@@ -31,7 +31,8 @@ MOST_ALONE = 50
 
 @dataclass(frozen=True)
 class Census:
-    """One entry a usable row, sorted by split, then key. Row `row[n]` of run `run[n]`; `content` hashes the inputs.
+    """One entry a usable row, sorted by split, then key. Row `row[n]` of run `run[n]`; `content` hashes the inputs, `bytes`
+    is what they take, of rows that hold text (else 0).
 
     `group`: the key of its group, which is its own where the split has no `group_by`. `labels` as `teachers.tasks.labels`
     has them.
@@ -44,6 +45,7 @@ class Census:
     content: Keys
     run: NDArray[np.uint32]
     row: NDArray[np.uint32]
+    bytes: NDArray[np.uint32]
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Census":
         return Census(*(getattr(self, field.name)[rows] for field in fields(self)))
@@ -88,7 +90,9 @@ def take_census(
     keys, group, split, content = (np.concatenate(columns) for columns in found.values())
     numbers = np.repeat(np.arange(len(runs), dtype=np.uint32), [run.num_rows for run in runs])
     rows = np.concatenate([np.arange(run.num_rows, dtype=np.uint32) for run in runs])
-    census = Census(keys, group, split.astype(np.uint8), np.concatenate(parts), content, numbers, rows)
+    census = Census(
+        keys, group, split.astype(np.uint8), np.concatenate(parts), content, numbers, rows, _bytes(runs, pieces)
+    )
     _check_unique(census, runs, pieces)
     if not classes and census.labels.ndim == 1 and MOST_ALONE < len(known) == np.count_nonzero(census.has_label):
         raise DataError(
@@ -96,6 +100,13 @@ def take_census(
             f"say which row it is, not of which class; see transfer_set.label, or list them under transfer_set.classes"
         )
     return census.take(np.lexsort((census.keys, census.split))), known
+
+
+def _bytes(runs: Sequence[Run], pieces: Path) -> NDArray[np.uint32]:
+    batches = [run_batch(pieces / run.path) for run in runs]
+    if "bytes" not in batches[0].schema.names:
+        return np.zeros(sum(run.num_rows for run in runs), np.uint32)
+    return np.concatenate([batch.column("bytes").to_numpy() for batch in batches]).astype(np.uint32)
 
 
 def _check_unique(census: Census, runs: Sequence[Run], pieces: Path) -> None:

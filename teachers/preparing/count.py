@@ -17,7 +17,7 @@ from ..sources import chunks_of, files_of, read
 from ..sources.files import Batch, Chunk
 from ..tasks.labels import has_label, per_name, usable
 from ..transfer_set.transfer_set import SPLITS, SplitName, TransferSet
-from .canonical import Bad
+from .bad_rows import Bad
 from .census import Census, check_splits, judge_bad_rows, labelled_rows, limited, same_key
 from .look import Look
 from .shuffle import BadPosition, Reading, ids_in, labels_in, named_in
@@ -144,5 +144,5 @@ def _census(told: Reading, found: Sequence[Columns], classes: Sequence[str], sta
     keys, groups, split = (np.concatenate([columns[at] for columns in found]) for at in range(3))
     labels = np.concatenate([told.labels.placed(meant, classes, stands_for) for *_, meant in found])
     nothing = np.zeros(len(keys), np.uint32)
-    census = Census(keys, groups, split, labels, keys, nothing, nothing)
+    census = Census(keys, groups, split, labels, keys, nothing, nothing, nothing)
     return census.take(np.lexsort((census.keys, census.split)))

@@ -1,6 +1,6 @@
-"""Which input columns hold one value a row, and whether that is a number or a category; by itself, or as the recipe says.
+"""Which input columns hold one value a row, and whether that is a number, a category or text; by itself, or as the recipe says.
 
-A guess that would be a bad surprise is none: text that looks like numbers, dates or files is asked about.
+A guess that would be a bad surprise is none: what looks like numbers, dates or files is asked about.
 """
 
 from collections.abc import Collection, Sequence
@@ -12,14 +12,20 @@ import pyarrow.compute as pc
 from ..config.inputs import InputColumn
 from ..errors import RecipeError
 from ..sources.folders import SUFFIXES
-from .arrow_types import is_number, is_text, is_time
+from .arrow_types import is_binary, is_number, is_text, is_time
 from .scalars import NULLS, How, grouped, leaves, numbers
 
 DATE = r"^\d{4}-\d{2}-\d{2}|^\d{1,2}[./]\d{1,2}[./]\d{2,4}"
 DIGITS = r"^[^A-Za-z]*\d[^A-Za-z]*$"
 """No letter, but a digit: more likely a number with its unit than a name."""
 
-ScalarKind = Literal["number", "category"]
+THREE_WORDS = r"\p{L}{2,}\P{L}+\p{L}{2,}\P{L}+\p{L}{2,}"
+LONG = 100
+"""Characters of a value that names nothing, whatever it holds."""
+DISTINCT = 0.9
+"""Of values that are read, not met again: this share at least."""
+
+ScalarKind = Literal["number", "category", "text"]
 
 
 def scalar_kind(given: InputColumn, array: pa.Array, types: Collection[pa.DataType]) -> ScalarKind | None:
@@ -29,6 +35,8 @@ def scalar_kind(given: InputColumn, array: pa.Array, types: Collection[pa.DataTy
     """
     if given.as_ == "category":
         return _as_category(given, array)
+    if given.as_ == "text":
+        return _as_text(given, array)
     if given.as_ == "date":
         return _as_date(given, array)
     if given.as_ == "number" or given.decimal != "." or given.thousands is not None:
@@ -50,7 +58,7 @@ def scalar_kind(given: InputColumn, array: pa.Array, types: Collection[pa.DataTy
 def _nothing(given: InputColumn, array: pa.Array) -> RecipeError:
     return RecipeError(
         f"transfer_set.inputs: column {given.column!r} is {array.type}; none of the {len(array)} rows that were looked at has a value; "
-        f"take it out, or say what it would be: `as: number` or `as: category`"
+        f"take it out, or say what it would be: `as: number`, `as: category` or `as: text`"
     )
 
 
@@ -63,6 +71,12 @@ def _as_category(given: InputColumn, array: pa.Array) -> ScalarKind:
     return "category"
 
 
+def _as_text(given: InputColumn, array: pa.Array) -> ScalarKind:
+    if not (is_text(array.type) or is_binary(array.type) or pa.types.is_null(array.type)):
+        raise RecipeError(f"transfer_set.inputs: column {given.column!r} is {array.type}, no text")
+    return "text"
+
+
 def _as_date(given: InputColumn, array: pa.Array) -> ScalarKind:
     if is_time(array.type) or pa.types.is_null(array.type):
         return "number"
@@ -70,7 +84,7 @@ def _as_date(given: InputColumn, array: pa.Array) -> ScalarKind:
         raise RecipeError(
             f"transfer_set.inputs: column {given.column!r} is {array.type}, no date; of a number say `as: number`, it is one already"
         )
-    _, none, wrong = numbers(array, How.of(given, is_category=False))
+    _, none, wrong = numbers(array, How.of(given, "number"))
     if wrong.sum() > (~none).sum() / 2:
         form = given.format or "2026-11-29 or 2026-11-29T08:30:00Z"
         raise RecipeError(
@@ -83,7 +97,7 @@ def _as_date(given: InputColumn, array: pa.Array) -> ScalarKind:
 def _as_number(given: InputColumn, array: pa.Array) -> ScalarKind:
     if not (is_text(array.type) or is_number(array.type) or pa.types.is_null(array.type)):
         raise RecipeError(f"transfer_set.inputs: column {given.column!r} is {array.type}, no number")
-    _, none, wrong = numbers(array, How.of(given, is_category=False))
+    _, none, wrong = numbers(array, How.of(given, "number"))
     if wrong.sum() > (~none).sum() / 2:
         raise RecipeError(
             f"transfer_set.inputs: column {given.column!r} has {_some(array.filter(pa.array(wrong)))}, which is no number"
@@ -93,7 +107,8 @@ def _as_number(given: InputColumn, array: pa.Array) -> ScalarKind:
 
 
 def _of_text(given: InputColumn, array: pa.Array) -> ScalarKind:
-    """Numbers, where half of it or more reads so, as all of CSV is text; else categories, where nothing speaks against it."""
+    """Numbers, where half of it or more reads so, as all of CSV is text; text, where it is words in a row or long, and hardly
+    a value comes twice; else categories, where nothing speaks against it."""
     text = pc.utf8_trim_whitespace(array.cast(pa.string())).drop_null()
     text = text.filter(pc.not_equal(text, ""))
     others = text.filter(pc.invert(pc.is_in(text, pa.array([*NULLS, *(given.nulls or ())]))))
@@ -109,6 +124,8 @@ def _of_text(given: InputColumn, array: pa.Array) -> ScalarKind:
         raise RecipeError(
             f"{told}, names of files; images are struct<bytes, path> (as Hugging Face writes them), or the files of an image_folder"
         )
+    if len(_distinct(odd)) >= DISTINCT * len(odd) and (_most(odd, THREE_WORDS) or _are_long(odd)):
+        return "text"
     if _most(odd, DATE):
         raise RecipeError(
             f"{told}, which looks like dates; say {{column: {given.column}, as: date, unit: days}}; {named}"
@@ -134,8 +151,12 @@ def _most(text: pa.Array, pattern: str) -> bool:
     return bool(2 * pc.sum(pc.match_substring_regex(text, pattern)).as_py() > len(text))
 
 
+def _are_long(text: pa.Array) -> bool:
+    return bool(2 * pc.sum(pc.greater_equal(pc.utf8_length(text), LONG)).as_py() > len(text))
+
+
 def _some(text: pa.Array) -> str:
-    return ", ".join(map(repr, _distinct(text)[:3]))
+    return ", ".join(f"{value!r:.80}" for value in _distinct(text)[:3])
 
 
 def _distinct(text: pa.Array) -> Sequence[str]:

@@ -43,7 +43,10 @@ class Moments:
 
 
 def moments(values: NDArray[Any], column: Column) -> Moments:
-    """Of u8 [rows, H, W, C] per channel, as value / 255; of f32 or f64 [rows, F] per feature; of codes only what lacks."""
+    """Of u8 [rows, H, W, C] per channel, as value / 255; of f32 or f64 [rows, F] per feature; of codes only what lacks,
+    of text how many are empty."""
+    if column.kind == "text":
+        return Moments(len(values), (), (), 1, (int((values == "").sum()),))
     flat = values.reshape(-1, values.shape[-1])
     if column.kind == "category":
         lack, unknown = ((flat == code).sum(axis=0).tolist() for code in (MISSING, UNKNOWN))

@@ -48,7 +48,7 @@ def write_part(told: Writing, task: PartTask) -> tuple[Part, list[Moments]]:
     ids, at = [], []
     for number, here in _by_run(task):
         batch, rows = run_batch(told.pieces / task.runs[number]), task.rows[here]
-        taken = {name: values[rows] for name, values in inputs_of(batch, told.columns).items()}
+        taken = inputs_of(batch, told.columns, rows)
         keys[here] = batch.column("sample_key").to_numpy()[rows]
         for name, values in with_codes(taken, dictionaries_of(told.columns)).items():
             inputs[name][here] = values

@@ -1,4 +1,4 @@
-"""What the input columns of a source are, told from some of its rows: images, numbers, lists of them, categories; or why none.
+"""What the input columns of a source are, told from some of its rows: images, numbers, lists of them, categories, text; or why none.
 
 Knows nothing of how a batch is decoded, of splits or keys.
 """
@@ -37,7 +37,9 @@ def plan_inputs(
             raise RecipeError(
                 f"transfer_set.inputs: `most_common` is of categories, and column {each.column!r} is none"
             )
-        if kinds[each.column] is None:
+        if kinds[each.column] == "text":
+            plans.append(InputPlan(each.column, "text", (each.column,), (), (), how=(How.of(each, "text"),)))
+        elif kinds[each.column] is None:
             _check_whole(each)
             plans.append(_plan_column(config, each.column, sample.column(each.column), root, wide))
     joined: tuple[tuple[str, Kind], ...] = ((FEATURES, "number"), (CATEGORIES, "category"))
@@ -56,13 +58,12 @@ def _joined(
     name: str, kind: Kind, given: Sequence[InputColumn], sample: pa.RecordBatch, wide: Collection[str]
 ) -> InputPlan:
     """The plan of scalar columns that lie side by side."""
-    names, is_category = tuple(each.column for each in given), kind == "category"
-    hows = tuple(How.of(each, is_category=is_category) for each in given)
+    names, hows = tuple(each.column for each in given), tuple(How.of(each, kind) for each in given)
     are_wide = [
         column in wide or how.unit or is_wide(sample.column(column).type)
         for column, how in zip(names, hows, strict=True)
     ]
-    return InputPlan(name, kind, names, (), (len(names),), wide=not is_category and any(are_wide), how=hows)
+    return InputPlan(name, kind, names, (), (len(names),), wide=kind == "number" and any(are_wide), how=hows)
 
 
 def _check_whole(given: InputColumn) -> None:
@@ -101,7 +102,7 @@ def _use_of(array: pa.Array) -> str:
     """What can be done with a column that is neither images nor numbers nor categories."""
     if pa.types.is_null(array.type) or not array.is_valid().true_count:
         return f"; none of the {len(array)} rows that were looked at has a value"
-    return "; give images, numbers, categories or lists of numbers"
+    return "; give images, numbers, categories, text or lists of numbers"
 
 
 def _no_image(kind: pa.DataType, raw: tuple[int, ...]) -> str | None:

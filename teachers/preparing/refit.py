@@ -10,7 +10,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from ..errors import RecipeError
-from .arrow_types import is_encoded, is_number, is_text, is_time, leaf, shape_of
+from .arrow_types import is_binary, is_encoded, is_number, is_text, is_time, leaf, shape_of
 from .canonical import InputPlan
 from .scalars import How
 
@@ -24,6 +24,10 @@ def refitted(plan: InputPlan, sources: Sequence[str], sample: pa.RecordBatch) ->
     Raises RecipeError for a column of another kind or shape.
     """
     columns = [sample.column(name) for name in sources]
+    if plan.kind == "text":
+        if len(columns) > 1 or not (is_text(kind := columns[0].type) or is_binary(kind) or pa.types.is_null(kind)):
+            raise RecipeError(f"column {sources[0]!r} holds {columns[0].type}, the model takes text")
+        return replace(plan, sources=tuple(sources))
     if plan.kind == "category":
         _check_categories(plan, sources, columns)
         return replace(plan, sources=tuple(sources))

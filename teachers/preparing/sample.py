@@ -23,7 +23,8 @@ from ..tasks.space import Space
 from ..transfer_set.arrow_columns import ipc_file
 from ..transfer_set.columns import Column, content_hash, inputs_batch
 from ..transfer_set.transfer_set import NAME, SPLITS, Part, Segment, TransferSet, segment_digest
-from .canonical import Bad, decode
+from .bad_rows import Bad
+from .canonical import decode
 from .categories import Texts, dictionaries_of, with_codes
 from .census import judge_bad_rows
 from .dictionaries import of_few_rows

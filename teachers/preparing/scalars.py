@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..config.inputs import InputColumn
+from ..transfer_set.columns import Kind
 from .arrow_types import is_number, is_text, is_time
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:nan|inf|infinity)$"
@@ -27,7 +28,9 @@ PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 @dataclass(frozen=True)
 class How:
-    """How the values of one column of a source are read. `unit`: of a date, in seconds; None: it is none."""
+    """How the values of one column of a source are read. `unit`: of a date, in seconds; None: it is none.
+
+    `nulls`: text that stands for no value, beside what is empty (which of text is a value)."""
 
     unit: int | None = None
     format: str | None = None
@@ -37,9 +40,9 @@ class How:
     thousands: str | None = None
 
     @classmethod
-    def of(cls, given: InputColumn, *, is_category: bool) -> "How":
-        missing = is_category if given.missing is None else given.missing == "allow"
-        nulls = tuple(given.nulls) if given.nulls is not None else () if is_category or not missing else NULLS
+    def of(cls, given: InputColumn, kind: Kind) -> "How":
+        missing = kind == "category" if given.missing is None else given.missing == "allow"
+        nulls = tuple(given.nulls) if given.nulls is not None else NULLS if kind == "number" and missing else ()
         unit = SECONDS[given.unit] if given.as_ == "date" else None
         return cls(unit, given.format, missing, nulls, given.decimal, given.thousands)
 

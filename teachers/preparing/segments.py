@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,10 +107,10 @@ def part_moments(folder: Path, columns: Sequence[Column], path: str) -> list[Mom
 def part_tasks(
     segment: PlannedSegment, census: Census, runs: Sequence[Run], columns: Sequence[Column]
 ) -> Iterator[PartTask]:
-    """What is to be written for a new segment; parts hold equally many rows, but for the last."""
-    size = rows_per_part(columns)
-    for number, first in enumerate(range(0, len(segment.rows), size)):
-        rows = segment.rows[first : first + size]
+    """What is to be written for a new segment; parts hold equally many rows, but for the last, and those with text."""
+    starts = _starts(segment, census, columns)
+    for number, (first, last) in enumerate(pairwise([*starts, len(segment.rows)])):
+        rows = segment.rows[first:last]
         used, run = np.unique(census.run[rows], return_inverse=True)
         path = f"segments/{segment.name}/inputs/{number:06}.arrow"
         yield PartTask(path, first, tuple(runs[at].path for at in used), run.astype(np.uint32), census.row[rows])
@@ -150,6 +151,19 @@ def ids_of(segment: Segment, pieces: Path, kept_from: TransferSet | None) -> Ite
         return
     for part in segment.parts:
         yield run_batch(pieces / ids_piece(part.path)).column("id")
+
+
+def _starts(segment: PlannedSegment, census: Census, columns: Sequence[Column]) -> list[int]:
+    """Where each part begins."""
+    if not any(column.kind == "text" for column in columns):
+        return list(range(0, len(segment.rows), rows_per_part(columns)))
+    ends = np.cumsum(8 + census.bytes[segment.rows].astype(np.int64))
+    starts, there = list[int](), 0
+    while there < len(ends):
+        starts.append(there)
+        before = int(ends[there - 1]) if there else 0
+        there = max(there + 1, int(np.searchsorted(ends, before + PART_BYTES, side="right")))
+    return starts
 
 
 def rows_per_part(columns: Sequence[Column]) -> int:

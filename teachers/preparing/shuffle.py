@@ -21,14 +21,16 @@ from ..storage import mirror
 from ..storage.seal import replace
 from ..tasks.labels import has_label, strata
 from ..transfer_set.arrow_columns import ipc_file, label_column
-from ..transfer_set.columns import inputs_batch
+from ..transfer_set.columns import inputs_batch, row_bytes
 from ..transfer_set.hashes import Keys
-from .canonical import Bad, InputPlan, decode
+from .bad_rows import Bad
+from .canonical import InputPlan, decode
 from .categories import Texts, write_texts
 from .labels import codes, names_in
 from .splits import UNUSED, first_of_classes, row_hashes, sample_keys, split_numbers
 from .tasks import LABELS
 from .tasks.reader import LabelReader, Meant
+from .text import cut
 
 RUN_BYTES = 32 * 2**20
 BATCH_BYTES = 8 * 2**20
@@ -59,6 +61,11 @@ class Reading:
         names = [name for plan in self.plans for name in plan.sources]
         also = (*self.config.labels, self.config.id, self.config.split.group_by)
         return list(dict.fromkeys([*names, *(name for name in also if name is not None)]))
+
+    @property
+    def texts(self) -> list[str]:
+        """Columns of the source that are text, whose rows are as long as they like."""
+        return [name for plan in self.plans if plan.kind == "text" for name in plan.sources]
 
     @property
     def rows_per_batch(self) -> int:
@@ -108,7 +115,7 @@ class Decoded:
 
     @property
     def bytes(self) -> int:
-        return sum(values.nbytes for values in self.inputs.values())
+        return sum(int(row_bytes(values).sum()) for values in self.inputs.values())
 
 
 def read_chunk(told: Reading, numbered: tuple[int, Chunk]) -> ChunkDone:
@@ -127,7 +134,8 @@ def _read_chunk(told: Reading, number: int, chunk: Chunk) -> ChunkDone:
     runs: list[Run] = []
     waiting: list[Decoded] = []
     num_unused = 0
-    for batch in read(chunk, told.columns, told.rows_per_batch):
+    batches = read(chunk, told.columns, told.rows_per_batch)
+    for batch in (part for whole in batches for part in cut(whole, told.texts, BATCH_BYTES)):
         bad += [BadPosition(position, reason) for position, reason in batch.bad]
         if batch.positions:
             try:
@@ -175,6 +183,8 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     inputs = {name: rows[good] if reasons else rows for name, rows in inputs.items()}
     meta = {"split": pa.array(split[good]), "group": pa.array(groups[good]), "id": ids.take(pa.array(good))}
     meta |= {"position": pa.array(positions[good], pa.string()), "content": pa.array(row_hashes(list(inputs.values())))}
+    if told.texts:
+        meta["bytes"] = pa.array(sum(row_bytes(values) for values in inputs.values()), pa.int64())
     return Decoded(num_unused, keys[good], meta, Meant(meant.labels[good], meant.names), inputs, texts)
 
 
@@ -220,7 +230,7 @@ def labels_in(told: Reading, data: pa.RecordBatch, reasons: Bad) -> Meant:
 
 
 def _write_run(told: Reading, name: str, waiting: Sequence[Decoded]) -> Run:
-    """One Arrow file: split, group, id, position, content hash and inputs, sorted by split and key.
+    """One Arrow file: split, group, id, position, content hash and inputs, sorted by split and key; with text `bytes`, too.
 
     Categories are hashes; what they are of lies in a file of its own.
     """
@@ -232,7 +242,7 @@ def _write_run(told: Reading, name: str, waiting: Sequence[Decoded]) -> Run:
     inputs = {plan.name: np.concatenate([rows.inputs[plan.name] for rows in waiting])[order] for plan in told.plans}
     sorted_meta = meta.take(pa.array(order)).to_batches()[0]
     batch = inputs_batch(keys[order], inputs)
-    for column in ("split", "group", "id", "position", "content"):
+    for column in sorted_meta.schema.names:
         batch = batch.append_column(column, sorted_meta.column(column))
     batch = batch.append_column("label", label_column(labels[order]))
     if any(plan.kind == "category" for plan in told.plans):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..config.transfer_set import SplitConfig
 from ..errors import DataError
-from ..transfer_set.hashes import Keys, mixed
+from ..transfer_set.hashes import Keys, mixed, text_hashes
 from ..transfer_set.transfer_set import SPLITS, SplitName
 
 UNUSED = len(SPLITS)
@@ -111,7 +111,8 @@ def quotas(per_class: Sequence[int], count: int, split: SplitName = "train") -> 
 
 def row_hashes(inputs: Sequence[NDArray[Any]]) -> Keys:
     """A 64-bit hash of each row's content, u64 [rows]; `inputs`: one [rows, ...] a column. No Python per row."""
-    flat = [np.ascontiguousarray(values).reshape(len(values), int(np.prod(values.shape[1:]))) for values in inputs]
+    fixed = [text_hashes(values) if values.dtype == object else values for values in inputs]
+    flat = [np.ascontiguousarray(values).reshape(len(values), int(np.prod(values.shape[1:]))) for values in fixed]
     rows = np.concatenate([values.view(np.uint8) for values in flat], axis=1)
     words = np.zeros((len(rows), -(-rows.shape[1] // 8) * 8), np.uint8)
     words[:, : rows.shape[1]] = rows

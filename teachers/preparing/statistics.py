@@ -40,6 +40,7 @@ def check_there_are_values(columns: Sequence[Column], plans: Sequence[InputPlan]
 def lacks(columns: Sequence[Column], plans: Sequence[InputPlan], by_split: OfParts) -> dict[str, Any]:
     """By column of the source that may lack a value: how many rows of each split do, and of a category what is unknown.
 
+    Of text that is what is empty, where there is any.
     `values`: how many a category has in its dictionary.
     """
     found: dict[str, Any] = {}
@@ -53,6 +54,9 @@ def lacks(columns: Sequence[Column], plans: Sequence[InputPlan], by_split: OfPar
             if column.kind == "category":
                 values = {"kind": "category", "values": len(column.values[place]), "unknown": _at(strange, place)}
                 found[name] = values | {"missing": _at(lack, place)}
+            elif column.kind == "text":
+                if any(of_split and of_split[0] for of_split in lack.values()):
+                    found[name] = {"kind": "text", "missing": _at(lack, place)}
             elif plan.how[place].missing:
                 found[name] = {"kind": "number", "missing": _at(lack, place)}
     return found

@@ -36,6 +36,7 @@ from .imported import imported_digest, imported_schema, read_imported
 from .lines import csv_schema, jsonl_schema, read_csv, read_jsonl, whole_file
 from .reading import reading
 from .tables import arrow_chunks, arrow_schema, parquet_chunks, parquet_schema, read_arrow, read_parquet
+from .utf8 import not_utf8
 
 BadRows = list[tuple[str, str]]
 """(position, why it cannot be used)"""
@@ -127,10 +128,23 @@ def chunks_of(files: Sequence[File], rows: int) -> list[Chunk]:
 def read(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batch]:
     """The rows of a chunk, at most `rows` at a time, `columns` only; categories and views as the values they stand for."""
     for batch in FORMATS[chunk.file.source.kind].read(chunk, columns, rows):
-        data = plain(batch.data)
-        with reading(chunk.file):
-            data.validate(full=True)  # text that is none, for one: Arrow takes any bytes for it
-        yield replace(batch, data=data)
+        yield _checked(chunk.file, replace(batch, data=plain(batch.data)))
+
+
+def _checked(file: File, batch: Batch) -> Batch:
+    """Arrow takes any bytes for text: a row with what is none is a bad one. Raises DataError for what else is damaged."""
+    with reading(file):
+        try:
+            batch.data.validate(full=True)
+            return batch
+        except pa.ArrowInvalid:
+            wrong = not_utf8(batch.data)
+            if not wrong:
+                raise
+    good = [row for row in range(batch.data.num_rows) if row not in wrong]
+    bad = [(batch.positions[row], f"{name} is not UTF-8; save it as UTF-8") for row, name in sorted(wrong.items())]
+    positions = [batch.positions[row] for row in good]
+    return Batch(batch.data.take(pa.array(good, pa.int64())), positions, (*batch.bad, *bad))
 
 
 def some_rows(files: Sequence[File], columns: Sequence[str], rows: int) -> tuple[pa.RecordBatch, list[str], BadRows]:

@@ -18,6 +18,7 @@ from ..config.transfer_set import SklearnSource
 from ..errors import DataError
 from .files import Batch, Chunk, File, batches, check_columns
 from .reading import reading
+from .utf8 import text_array
 
 BATCH_BYTES = 16 * 2**20
 
@@ -27,7 +28,9 @@ Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 
 def as_arrow(values: NDArray[Any]) -> pa.Array:
     """[rows, ...] as an Arrow column: of tensors where it has more than one axis; text in [rows, 1] is one a row."""
-    if values.dtype.kind in "US":
+    if values.dtype.kind == "U":
+        return text_array(values.reshape(len(values)).tolist())
+    if values.dtype.kind == "S":
         return pa.array(values.reshape(len(values)))
     if values.dtype.kind == "f" and values.dtype.itemsize > 8:  # of extended precision, which Arrow does not have
         values = values.astype(np.float64)

@@ -1,6 +1,10 @@
-"""A function of the user's as a source: it returns a table, or an iterator of tables."""
+"""A function of the user's as a source: it returns a table, or an iterator of tables.
 
-from collections.abc import Iterable, Iterator, Sequence
+A table is what Arrow can take over (of pyarrow, pandas, Polars), or a list of dicts, one a row.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -12,6 +16,7 @@ from ..users_code.calls import calling
 from ..users_code.digest import inputs_of
 from ..users_code.imports import load
 from .files import Batch, Chunk, File, batches, check_columns
+from .utf8 import text_array
 
 END = object()
 
@@ -47,18 +52,37 @@ def _tables(file: File) -> Iterator[pa.Table]:
     assert isinstance(source, ImportSource)
     with calling("transfer_set.source.function", source.function):
         made = load(source.function)(**resolved(source.arguments))
-    if isinstance(made, pa.Table | pa.RecordBatch) or not isinstance(made, Iterable):
-        made = [made]
-    tables = iter(made)
+    tables = iter([made] if _is_table(made) or not isinstance(made, Iterable) else made)
     while True:
         with calling("transfer_set.source.function", source.function):
             table = next(tables, END)
         if table is END:
             return
-        if isinstance(table, pa.RecordBatch):
-            table = pa.Table.from_batches([table])
-        if not isinstance(table, pa.Table):
+        if not _is_table(table):
             raise RecipeError(
                 f"{source.function} gives a {type(table).__name__}; return a pyarrow.Table, or an iterator of tables"
             )
+        with calling("transfer_set.source.function", source.function):
+            table = _as_table(table)
         yield table
+
+
+def _is_table(made: Any) -> bool:
+    if isinstance(made, list):
+        return bool(made) and all(isinstance(row, Mapping) for row in made)
+    return hasattr(made, "__arrow_c_stream__") or isinstance(made, pa.RecordBatch)
+
+
+def _as_table(made: Any) -> pa.Table:
+    try:
+        return pa.Table.from_pylist(made) if isinstance(made, list) else pa.table(made)
+    except UnicodeEncodeError:  # half a character somewhere: told by whoever reads the row
+        columns = {name: [row.get(name) for row in made] for name in made[0]} if isinstance(made, list) else dict(made)
+        return pa.table({name: _column(list(values)) for name, values in columns.items()})
+
+
+def _column(values: Sequence[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except UnicodeEncodeError:
+        return text_array(values)

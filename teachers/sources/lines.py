@@ -79,10 +79,11 @@ def read_csv(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batch]
                 column_types=dict.fromkeys(columns, pa.string()),
                 strings_can_be_null=True,
                 null_values=[""],
+                check_utf8=False,  # whoever reads looks row by row
             ),
         )
         row = told = 0
-        for block in _blocks(opened, watched):
+        for block in map(watched.unhidden, _blocks(opened, watched)):
             numbers: list[int] = []
             dropped = {number for number, _ in skipped}
             while len(numbers) < block.num_rows:

@@ -6,11 +6,15 @@ Looks at bytes as they are read, with NumPy where quotes are as they should be. 
 from typing import BinaryIO
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..errors import DataError
 
 QUOTE, NEWLINE, RETURN, SPACE = b'"'[0], b"\n"[0], b"\r"[0], b" "[0]
+HIDDEN = 255
+"""Arrow's parser overlooks a delimiter behind a NUL, which is why that passes as a byte that no UTF-8 holds."""
+HIDES = bytes.maketrans(b"\0\xff", b"\xff\xfe")
 Bytes = NDArray[np.uint8]
 Places = NDArray[np.intp]
 
@@ -29,12 +33,22 @@ class Watched:
         """The line of the next byte; the line of the quote that is open, 0 for none."""
         self.before, self.held = NEWLINE, b""
         """The byte before the next one; what was read, and what follows it is not known yet."""
-        self.closed = False
+        self.closed = self.hides_nul = False
 
     def read(self, size: int = -1) -> bytes:
         found = self.file.read(size)
         self._look(found)
+        if b"\0" in found or b"\xff" in found:
+            self.hides_nul, found = True, found.translate(HIDES)
         return found
+
+    def unhidden(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Columns of text that were parsed, with the NULs that they had."""
+        return (
+            pa.record_batch([_unhidden(array) for array in batch.columns], schema=batch.schema)
+            if self.hides_nul
+            else batch
+        )
 
     def close(self) -> None:
         self.closed = True
@@ -106,3 +120,12 @@ class Watched:
         """Whether spaces are all that stands before the end of the value, as far as is read."""
         rest = following[following != SPACE]
         return bool(following[0] == SPACE and (not len(rest) or rest[0] in self.ends))
+
+
+def _unhidden(array: pa.Array) -> pa.Array:
+    validity, offsets, held = array.buffers()
+    if held is None:
+        return array
+    found = np.frombuffer(held, np.uint8)
+    whole = pa.py_buffer(np.where(found == HIDDEN, np.uint8(0), found))
+    return pa.Array.from_buffers(array.type, len(array), [validity, offsets, whole], offset=array.offset)

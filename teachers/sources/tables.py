@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 from .files import Batch, Chunk, File, batches, check_columns, position
 from .reading import reading
 
+AT_ONCE_BYTES = 64 * 2**20
+"""Of a row group, unpacked."""
 CHUNKS_PER_ARROW_FILE = 32
 """At most: each reads the headers of what lies before it."""
 
@@ -39,9 +41,15 @@ def read_parquet(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Ba
     with reading(file), pq.ParquetFile(file.path, memory_map=True) as opened:
         check_columns(file, opened.schema_arrow.names, columns)
         groups = range(*chunk.units)
+        rows = min(rows, *(_rows_at_once(opened.metadata.row_group(number)) for number in groups))
         for batch in opened.iter_batches(rows, row_groups=list(groups), columns=list(columns), use_threads=False):
             yield Batch(batch, [position(file.name, row + n) for n in range(batch.num_rows)])
             row += batch.num_rows
+
+
+def _rows_at_once(group: Any) -> int:
+    """Of a row group, so that memory holds them however long they are."""
+    return max(1, AT_ONCE_BYTES * group.num_rows // max(group.total_byte_size, 1))
 
 
 def arrow_schema(file: File) -> pa.Schema:

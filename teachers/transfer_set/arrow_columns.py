@@ -13,6 +13,20 @@ def fixed_size_list(values: NDArray[Any]) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(flat), int(np.prod(values.shape[1:])))
 
 
+def text_column(values: NDArray[Any]) -> pa.LargeStringArray:
+    """`str` [rows] as an Arrow column."""
+    return pa.array(values, pa.large_string())
+
+
+def text_bytes(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """(where each row ends, i64 [rows]; the UTF-8 of all rows, u8) of `str` [rows]."""
+    if not len(values):
+        return np.zeros(0, np.int64), np.zeros(0, np.uint8)
+    _, offsets, held = text_column(values).buffers()
+    ends = np.frombuffer(offsets, "<i8", len(values) + 1)[1:]
+    return ends, np.frombuffer(held or b"", np.uint8, int(ends[-1]))
+
+
 def label_column(labels: NDArray[Any]) -> pa.Array:
     """Labels `[rows]` or `[rows, width]` as an Arrow column."""
     return pa.array(labels) if labels.ndim == 1 else fixed_size_list(labels)

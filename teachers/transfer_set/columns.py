@@ -1,4 +1,4 @@
-"""Input columns of prepared rows, and how they lie in an Arrow file: one fixed width a row.
+"""Input columns of prepared rows, and how they lie in an Arrow file: one fixed width a row, but for text.
 
 Knows nothing of segments, labels or of where rows came from.
 """
@@ -12,7 +12,7 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from .arrow_columns import fixed_size_list
+from .arrow_columns import fixed_size_list, text_bytes, text_column
 
 INPUT = "input."
 """Before the name of an input column in a file: it may be any word, also one of ours."""
@@ -23,6 +23,12 @@ CATEGORIES = "categories"
 MISSING, UNKNOWN, FIRST = 0, 1, 2
 """Codes of a category: no value; a value that no training row has; the first of those that they have."""
 
+TEXT_BYTES = 256
+"""Of a row's text, where a plan needs a width and nobody has looked yet."""
+
+AROUND_TEXT = 64
+"""Bytes of a `str` beside its characters."""
+
 Kind = Literal["image", "number", "category", "text"]
 
 
@@ -31,8 +37,8 @@ class Column:
     """One input column: `image` is uint8 [H, W, C], `number` is float32 [F], or float64 where it is `wide`.
 
     `category` is int32 [K], a code for each of the source's columns `names`. `text` is one `str` a row, shape [], which has
-    no fixed width: it is read in order, by who labels and by what derives columns of fixed width from it. `mean` and `std` are of the training rows
-    that have a value, per channel (of value / 255) or per feature; `std` of a constant is 1.
+    no fixed width: it is read in order, by who labels and by what derives columns of fixed width from it. `mean` and `std`
+    are of the training rows that have a value, per channel (of value / 255) or per feature; `std` of a constant is 1.
     """
 
     name: str
@@ -43,7 +49,7 @@ class Column:
     wide: bool = False
     """Its source has numbers that float32 does not hold: seconds since 1970, say, which differ in their last digits."""
     missing: tuple[int, ...] = ()
-    """Per feature or category, training rows without a value, which is NaN; empty: none may lack one."""
+    """Per feature or category, training rows without a value, which is NaN; empty: none may lack one. Of text the empty ones."""
     names: tuple[str, ...] = ()
     values: tuple[tuple[str, ...], ...] = ()
     """Per category, what its codes from FIRST on mean: sorted values of the training rows."""
@@ -58,6 +64,9 @@ class Column:
 
     @property
     def bytes_per_row(self) -> int:
+        """Of text about so many: rows are counted out by what they really hold (`row_bytes`)."""
+        if self.kind == "text":
+            return TEXT_BYTES
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
     @property
@@ -84,23 +93,40 @@ def _as_tuples(value: Any) -> Any:
     return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
-def inputs_of(batch: pa.RecordBatch, columns: Sequence[Column]) -> dict[str, NDArray[Any]]:
-    """{column: [rows, *shape]} of an Arrow batch, without a copy."""
-    return {
-        column.name: batch.column(INPUT + column.name).flatten().to_numpy().reshape(batch.num_rows, *column.shape)
-        for column in columns
-    }
+def inputs_of(
+    batch: pa.RecordBatch, columns: Sequence[Column], rows: NDArray[Any] | None = None
+) -> dict[str, NDArray[Any]]:
+    """{column: [rows, *shape]} of an Arrow batch, or of these rows of it; of all without a copy, but for text."""
+    found = {}
+    for column in columns:
+        held = batch.column(INPUT + column.name)
+        if column.kind == "text":  # what is not asked for never becomes a `str`
+            held = held if rows is None else held.take(pa.array(rows))
+            found[column.name] = held.to_numpy(zero_copy_only=False)
+        else:
+            values = held.flatten().to_numpy().reshape(batch.num_rows, *column.shape)
+            found[column.name] = values if rows is None else values[rows]
+    return found
 
 
 def inputs_batch(keys: NDArray[np.uint64], inputs: Mapping[str, NDArray[Any]]) -> pa.RecordBatch:
     """The one record batch of a part's file."""
-    arrays = {"sample_key": pa.array(keys)} | {INPUT + name: fixed_size_list(values) for name, values in inputs.items()}
+    columns = {name: text_column(v) if v.dtype == object else fixed_size_list(v) for name, v in inputs.items()}
+    arrays = {"sample_key": pa.array(keys)} | {INPUT + name: column for name, column in columns.items()}
     return pa.RecordBatch.from_pydict(arrays)
 
 
+def row_bytes(values: NDArray[Any]) -> NDArray[np.int64]:
+    """What each row of a column takes in a file and in memory, i64 [rows]: of text its UTF-8 and what is around a `str`."""
+    if values.dtype != object:
+        return np.full(len(values), values.nbytes // max(len(values), 1), np.int64)
+    return np.diff(text_bytes(values)[0], prepend=0) + AROUND_TEXT
+
+
 def content_hash(keys: NDArray[np.uint64], inputs: Mapping[str, NDArray[Any]]) -> str:
-    """xxh3_128 of little-endian keys, then of each column in turn."""
+    """xxh3_128 of little-endian keys, then of each column in turn; of text where each row ends, then the UTF-8 of all."""
     hashed = xxhash.xxh3_128(keys.astype("<u8", copy=False).tobytes())
     for values in inputs.values():
-        hashed.update(np.ascontiguousarray(values).data)
+        for part in text_bytes(values) if values.dtype == object else [np.ascontiguousarray(values)]:
+            hashed.update(part.data)
     return hashed.hexdigest()

@@ -48,6 +48,10 @@ class MergedSplit:
         """Whose label may be used, bool [num_rows]."""
         return self._ordered([self.transfer_set.labelled(segment) for segment in self.segments])
 
+    def texts(self, name: str) -> NDArray[Any]:
+        """A text column, `str` [num_rows]."""
+        return self._ordered([self.transfer_set.inputs(segment)[name] for segment in self.segments])
+
     def _ordered(self, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
         return parts[0] if self._order is None else np.concatenate(parts)[self._order]
 
@@ -55,7 +59,20 @@ class MergedSplit:
         """One column of the split, from its rows of each segment."""
         return parts[0] if self._order is None else Merged(parts, self._order)
 
+    def chosen(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """{column: [len(rows), *shape]} of the rows with these places in the order of keys, text too, copied."""
+        places = rows if self._order is None else self._order[rows]
+        found: dict[str, NDArray[Any]] = {}
+        first = 0
+        for segment in self.segments:
+            mine = np.flatnonzero((places >= first) & (places < first + segment.num_rows))
+            for name, values in self.transfer_set.chosen(segment, places[mine] - first).items():
+                out = found.setdefault(name, np.empty((len(rows), *values.shape[1:]), values.dtype))
+                out[mine] = values
+            first += segment.num_rows
+        return found
+
     def inputs(self) -> dict[str, Rows]:
-        """Every input column, mapped."""
+        """Every input column of a fixed width, mapped."""
         parts = [self.transfer_set.input_rows(segment) for segment in self.segments]
         return {name: self.column([part[name] for part in parts]) for name in parts[0]}

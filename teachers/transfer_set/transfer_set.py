@@ -6,6 +6,7 @@ Knows nothing of where the rows came from (`prepare` does), of teachers or of st
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -22,11 +23,13 @@ from ..tasks.labels import has_label, usable
 from ..tasks.space import Space
 from .arrow_columns import label_values
 from .columns import Column, inputs_of
+from .derived import DerivedColumns, Derives
 
 if TYPE_CHECKING:
     from ..rows.rows import Rows
 
-FORMAT = 5
+FORMAT, FORMAT_OF_TEXT = 5, 6
+"""A program that knows no text has to refuse a set that holds some, and no other."""
 NAME = "transfer_set.json"
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -76,6 +79,8 @@ class TransferSet:
     """How each column is made of the source's: `InputPlan.document()`, what later rows are read by."""
     places: tuple[int, ...] | None = None
     """Of `of_classes`: where each prepared name stands among `classes`, -1: nowhere. None: as it was prepared."""
+    derived: DerivedColumns | None = None
+    """Of `deriving`: what stands in place of text columns."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -93,7 +98,8 @@ class TransferSet:
             raise StoreError(f"{path}: no such file; this folder holds no prepared transfer set") from None
         except ValueError as error:
             raise StoreError(f"{path}: not readable as JSON ({error}); remove the folder and prepare again") from error
-        check_format(document, FORMAT, path)
+        holds_text = isinstance(document, dict) and document.get("format") == FORMAT_OF_TEXT
+        check_format(document, FORMAT_OF_TEXT if holds_text else FORMAT, path)
         try:
             return cls(
                 folder,
@@ -111,10 +117,11 @@ class TransferSet:
 
     def manifest(self) -> bytes:
         """What `open` reads back."""
-        document = {name: value for name, value in vars(self).items() if name not in ("folder", "places")}
+        document = {name: value for name, value in vars(self).items() if name not in ("folder", "places", "derived")}
         document |= {name: [asdict(item) for item in document[name]] for name in ("columns", "segments")}
         document["space"] = self.space.document()
-        return json.dumps({"format": FORMAT, **document}, indent=1, allow_nan=False).encode()
+        written = FORMAT_OF_TEXT if any(column.kind == "text" for column in self.columns) else FORMAT
+        return json.dumps({"format": written, **document}, indent=1, allow_nan=False).encode()
 
     def files(self) -> list[str]:
         """Every file of the set, relative to its folder: what a seal lists."""
@@ -146,6 +153,14 @@ class TransferSet:
         mine = replace(self, space=self.space.of_names(names), places=places)
         num_labelled = sum(int(mine.labelled(segment).sum()) for segment in self.of("train"))
         return replace(mine, num_labelled=num_labelled)
+
+    def deriving(self, text: Derives | None) -> Self:
+        """The same rows with what `text` makes of text columns in place of these; None: as they are."""
+        return self if text is None else replace(self, derived=DerivedColumns(replace(self, derived=None), text))
+
+    def beside(self, name: str) -> Path:
+        """A folder of the OUT that this one lies in."""
+        return self.folder.parent.parent / name
 
     def judged_on(self) -> str:
         """Digest of all that figures of two students must share to be compared: rows and labels that are not trained on."""
@@ -190,36 +205,51 @@ class TransferSet:
         return self._rows(segment, "id")
 
     def inputs(self, segment: Segment, first_row: int = 0, num_rows: int | None = None) -> dict[str, NDArray[Any]]:
-        """{column: [rows, *shape]}; read-only and mapped where the rows lie in one part."""
+        """{column: [rows, *shape]}; read-only and mapped where the rows lie in one part, but for text. Derived columns stand in
+        place of the text that they are made of."""
         stop = segment.num_rows if num_rows is None else first_row + num_rows
         if not 0 <= first_row <= stop <= segment.num_rows:
             raise IndexError(f"rows {first_row} to {stop} of {segment.name}, which has {segment.num_rows}")
+        columns = [
+            column for column in self.columns if self.derived is None or column.name not in self.derived.text.names
+        ]
         pieces = [
-            {
-                name: values[max(first_row - part.first_row, 0) : stop - part.first_row]
-                for name, values in mapped.items()
-            }
+            inputs_of(self._part(part)[max(first_row - part.first_row, 0) : stop - part.first_row], columns)
             for part in segment.parts
             if part.first_row < stop and part.first_row + part.num_rows > first_row
-            for mapped in [self._part(part)]
         ]
-        if len(pieces) == 1:
-            return pieces[0]
+        found = pieces[0] if len(pieces) == 1 else {}
+        if len(pieces) != 1:
+            empty = {column.name: np.empty((0, *column.shape), column.dtype) for column in columns}
+            found = {name: np.concatenate([empty[name], *(piece[name] for piece in pieces)]) for name in empty}
+        return found if self.derived is None else found | self.derived.inputs(segment, first_row, stop - first_row)
+
+    def chosen(self, segment: Segment, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """{column: [len(rows), *shape]}, copied, of the rows with these numbers, ascending; no other is read."""
+        starts = [*(part.first_row for part in segment.parts), segment.num_rows]
+        bounds = np.searchsorted(rows, starts).tolist()
+        pieces = [
+            inputs_of(self._part(part), self.columns, rows[begin:end] - part.first_row)
+            for part, (begin, end) in zip(segment.parts, pairwise(bounds), strict=True)
+            if begin < end
+        ]
         empty = {column.name: np.empty((0, *column.shape), column.dtype) for column in self.columns}
         return {name: np.concatenate([empty[name], *(piece[name] for piece in pieces)]) for name in empty}
 
     def input_rows(self, segment: Segment) -> "dict[str, Rows]":
-        """Every column's parts as the reader takes them, mapped."""
+        """The parts of every column of a fixed width as the reader takes them, mapped; text has none, derived columns have."""
         from ..rows.rows import Rows  # imports torch, which preparing does without
 
-        parts = [self._part(part) for part in segment.parts]
-        return {column.name: Rows([part[column.name] for part in parts]) for column in self.columns}
+        columns = [column for column in self.columns if column.kind != "text"]
+        parts = [inputs_of(self._part(part), columns) for part in segment.parts]
+        found = {column.name: Rows([part[column.name] for part in parts]) for column in columns}
+        return found if self.derived is None else found | self.derived.rows(segment)
 
-    def _part(self, part: Part) -> dict[str, NDArray[Any]]:
+    def _part(self, part: Part) -> pa.RecordBatch:
         batch = _open(local(self.folder, part.path)).get_batch(0)
         if batch.num_rows != part.num_rows:
             raise StoreError(f"{self.folder / part.path}: {batch.num_rows} rows, its record says {part.num_rows}")
-        return inputs_of(batch, self.columns)
+        return batch
 
     def _rows(self, segment: Segment, name: str) -> Any:
         table = _open(local(self.folder, segment.rows_path)).read_all()

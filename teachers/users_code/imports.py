@@ -101,6 +101,11 @@ def parameters(function: Any) -> tuple[str, ...]:
         return ()
 
 
+def is_required(function: Any, name: str) -> bool:
+    """Whether a function has no value of its own for what it takes by this name."""
+    return inspect.signature(function).parameters[name].default is inspect.Parameter.empty
+
+
 def _module(import_string: str, module_name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
