@@ -5,6 +5,7 @@ transformers is imported where it is used: every replica imports this module, an
 
 import importlib.util
 import inspect
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from .huggingface_folder import column_kind, folder_classes, folder_problem, no_
 from .teacher import LoadedTeacher
 from .text import PADDING, TOKENIZER, Tokenized
 from .torchvision_build import make_importable
+
+log = logging.getLogger(__name__)
 
 AUTO = {"text": "AutoModelForSequenceClassification", "image": "AutoModelForImageClassification"}
 AT_ONCE = 4096
@@ -133,9 +136,9 @@ class Texts:
             )
         with _told(config):
             about = AutoTokenizer.from_pretrained(folder, **_offline(config))
-        check_vocabulary(folder / TOKENIZER, network)
         length = _max_length(config, network, about.model_max_length)
         tokens = Tokenized.of(Tokenizer(path=str(folder), max_length=length), names)
+        check_vocabulary(tokens, network)
         takes = "token_type_ids" in about.model_input_names
         takes &= "token_type_ids" in inspect.signature(network.forward).parameters
         given = network.config.get_text_config().pad_token_id
@@ -151,10 +154,15 @@ class Texts:
     def _tokenised(self, batch: Batch) -> dict[str, NDArray[Any]]:
         texts = [batch[name] for name in self.tokens.names]
         made: list[dict[str, NDArray[Any]]] = []
+        num_cut = 0
         for first in range(0, len(texts[0]), AT_ONCE):
-            some = self.tokens.derive([text[first : first + AT_ONCE] for text in texts])
+            some, num_more = self.tokens.counted([text[first : first + AT_ONCE] for text in texts])
+            num_cut += num_more
             width = max(int(lengths_of(some["tokens"]).max(initial=0)), 1)
             made.append({name: values[:, :width] for name, values in some.items()})
+        if num_cut:
+            told = "%d of %d texts have more than %d tokens, and what is behind them was cut off (max_length)"
+            log.warning(told, num_cut, len(texts[0]), self.tokens.max_length)
         widest = max((each["tokens"].shape[1] for each in made), default=1)
         behind = {"tokens": PADDING, "segments": 0}
         return {name: np.concatenate([_widened(each[name], widest, behind[name]) for each in made]) for name in made[0]}
@@ -194,22 +202,16 @@ def _widened(values: NDArray[Any], width: int, behind: int) -> NDArray[Any]:
     return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=behind)
 
 
-def check_vocabulary(tokenizer: Path, network: Any) -> None:
+def check_vocabulary(tokens: Tokenized, network: Any) -> None:
     """Raise RecipeError for a tokenizer with ids that the network has no embedding of."""
     known = network.get_input_embeddings().num_embeddings
-    vocabulary = _read_tokenizer(tokenizer).get_vocab(with_added_tokens=True)
+    vocabulary = tokens.tokenizer.get_vocab(with_added_tokens=True)
     if beyond := sorted((number, token) for token, number in vocabulary.items() if number >= known):
         raise RecipeError(
-            f"path: {tokenizer} has {len(vocabulary)} tokens, of {known} of which the network has an embedding; it lacks "
+            f"path: {tokens.path} has {len(vocabulary)} tokens, of {known} of which the network has an embedding; it lacks "
             f"{', '.join(f'{token!r} ({number})' for number, token in beyond[:3])}{' ...' * (len(beyond) > 3)}: it is the "
             f"tokenizer of another network"
         )
-
-
-def _read_tokenizer(path: Path) -> Any:
-    import tokenizers
-
-    return tokenizers.Tokenizer.from_file(str(path))
 
 
 def _max_length(config: HuggingFaceTeacher, network: nn.Module, of_tokenizer: float) -> int:

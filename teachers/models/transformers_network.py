@@ -103,9 +103,10 @@ NOT_OF_THE_NETWORK = ("_name_or_path", "architectures", "dtype", "problem_type",
 
 def _shortened(teacher: Any, about: Mapping[str, Any], chosen: Sequence[int] | None) -> dict[str, Any]:
     """The configuration of the same network with `chosen` of its layers."""
-    found = {**about, **json.loads(teacher.config.to_json_string(use_diff=False))} if chosen else dict(about)
     if chosen is None:
-        return found
+        return dict(about)
+    found: dict[str, Any] = json.loads(teacher.config.to_json_string(use_diff=False))
+    _stack(teacher)
     count = _num_layers(teacher)
     if not chosen or [*chosen] != sorted({*chosen}) or not 0 <= min(chosen) <= max(chosen) < count:
         raise RecipeError(
