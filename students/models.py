@@ -15,11 +15,12 @@ from teachers.errors import RecipeError
 from teachers.models.modules import make_module
 from teachers.models.static import token_table
 from teachers.models.text import TextTransform
+from teachers.models.transformers_network import make_network
 from teachers.zoo import linear, mlp
 
 from .tasks.ensemble import TOGETHER
 
-__all__ = ["bag", "ensemble", "linear", "mlp", "small_conv_net", "static", "tiny_transformer"]
+__all__ = ["bag", "ensemble", "huggingface", "linear", "mlp", "small_conv_net", "static", "tiny_transformer"]
 
 
 def small_conv_net(width: int = 8, *, num_classes: int, input_shape: Sequence[int]) -> nn.Module:
@@ -64,6 +65,26 @@ class Ensemble(nn.Module):
 
     def forward(self, inputs: Any) -> Tensor:
         return self.together(torch.stack([member(inputs) for member in self.members]))
+
+
+def huggingface(
+    path: str | None = None,
+    config: Mapping[str, Any] | str | None = None,
+    init: Mapping[str, Any] | None = None,
+    *,
+    num_classes: int,
+    input_shape: Any,
+    classes: Sequence[str] = (),
+    vocabulary_size: int | None = None,
+) -> nn.Module:
+    """A network of transformers (extra `huggingface`) for token ids i32 `[rows, L]` or images f32 `[rows, C, H, W]`.
+
+    `path`: a folder whose weights it begins with; `init: {layers: [0, 3, 6, 9]}` takes these of its layers. Its head is taken
+    where it knows the same classes in the same order. `config`: instead, a configuration, or the file of one; weights are
+    of chance.
+    """
+    given: dict[str, Any] = {"num_classes": num_classes, "classes": classes, "input_shape": input_shape}
+    return make_network(path, config, init, vocabulary_size=vocabulary_size, **given)
 
 
 def bag(

@@ -259,7 +259,7 @@ def written(folder: Path, **files: Any) -> Path:
     ("files", "told"),
     [
         ({"config__json": {"model_type": "vit", "architectures": ["ViT"]}}, r"a Hugging Face model \(vit\).*kind: module"),
-        ({"config__json": {"architecture": "resnet18", "pretrained_cfg": {}}}, r"a timm model \(resnet18\).*kind: module"),
+        ({"config__json": {"architecture": "resnet18", "pretrained_cfg": {}}}, r"a timm model \(resnet18\).*kind: timm"),
         ({"MLmodel": {}}, "an MLflow model.*kind: callable"),
         ({"forest__skops": {}}, r"an estimator.*kind: sklearn.*forest\.skops"),
         ({"net__pth": {}}, r"a network's weights.*kind: module.*net\.pth"),

@@ -24,9 +24,10 @@ from teachers.config.secrets import looks_like, looks_like_by_name, without_pass
 from teachers.config.teacher import CallableTeacher
 from teachers.config.transfer_set import ImportSource
 from teachers.errors import EnvironmentUnfit, RecipeError, UsersCodeError
-from teachers.models.adapters import Teacher, load_teacher
+from teachers.models.adapters import load_teacher
 from teachers.models.folder import ModelConfig, save_model
 from teachers.models.modules import build_module
+from teachers.models.teacher import Teacher
 from teachers.process import variables
 from teachers.process.log_lines import Carried
 from teachers.tasks.space import Space

@@ -19,9 +19,10 @@ from teachers.config.task import ANSWER_OF
 from teachers.config.teacher import SklearnTeacher
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import DataError, RecipeError, TeacherError
-from teachers.models.adapters import LoadedTeacher, check_scores, load_teacher, to_logits
+from teachers.models.adapters import check_scores, load_teacher, to_logits
 from teachers.models.estimators import fit_sklearn, flat
 from teachers.models.preprocess import Preprocessor
+from teachers.models.teacher import LoadedTeacher
 from teachers.preparing.count import count
 from teachers.preparing.look import look
 from teachers.preparing.prepare import prepare

@@ -34,6 +34,7 @@ from ..stages.code import code_problems, users_code
 from ..stages.stages import Built, Stages
 from ..stages.texts import texts_of
 from .answers import PRICED_ROWS, endpoint_notes, prediction_problems
+from .brought import fed_notes
 from .budgets import Rows, budget_notes, budget_problems, floor_notes, row_notes, seed_notes
 from .memory import Holding, holdings
 from .placement import Ask, cluster_notes, places_at
@@ -128,6 +129,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     made.notes += walk.notes
     made.notes += count_notes(recipe.transfer_set, counted, thorough=check)
     made.notes += [*row_notes(recipe, seen, rows), *budget_notes(recipe, rows), *seed_notes(recipe)]
+    made.notes += fed_notes(recipe)
     made.notes += [*missing_augmentation(public(recipe)), *floor_notes(recipe), *search_warnings(recipe)]
     _on_answers(made, recipe, seen, prepared, rows, check=check)
     if check:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from teachers.config.endpoint import EndpointTeacher
 from teachers.config.folds import EstimatorTrain
 from teachers.config.predictions import PredictionsTeacher
+from teachers.config.published import HuggingFaceTeacher
 from teachers.config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
 from teachers.errors import UsersCodeError
 from teachers.users_code.imports import UserPath
@@ -166,7 +167,7 @@ def too_large(config: TeacherConfig) -> str:
     import psutil
 
     files = [Path(config.weights)] if isinstance(config, ModuleTeacher | SklearnTeacher) and config.weights else []
-    if isinstance(config, CheckpointTeacher):
+    if isinstance(config, CheckpointTeacher | HuggingFaceTeacher):
         files = [*Path(config.path).glob("*.safetensors")]
     size = sum(file.stat().st_size for file in files)
     return in_units(size) if TIMES_ITS_SIZE * size > psutil.virtual_memory().available else ""

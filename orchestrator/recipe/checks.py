@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from students.config.task_terms import JUDGING
+from teachers.config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
 from teachers.config.task import ANSWER_OF, TaskName
 from teachers.config.teacher import TeacherConfig
 from teachers.config.training import TrainConfig, unknown_classes
@@ -78,6 +79,7 @@ def folder_problems(recipe: Recipe) -> Iterator[str]:
 def file_problems(recipe: Recipe) -> Iterator[str]:
     """Weights that are not there, or whose file does not say what it must, as far as that is known unloaded."""
     from teachers.models.foreign import given_problem, no_weights
+    from teachers.models.published_files import problem_of
 
     for name, teacher in recipe.teachers.items():
         problem = ""
@@ -85,6 +87,8 @@ def file_problems(recipe: Recipe) -> Iterator[str]:
             problem = given_problem(teacher)
         elif teacher.kind == "module" and teacher.weights is not None:
             problem = no_weights(Path(teacher.weights))
+        elif isinstance(teacher, HuggingFaceTeacher | TimmTeacher | OnnxTeacher):
+            problem = problem_of(teacher, ANSWER_OF[recipe.task])
         elif teacher.kind == "predictions" and not Path(teacher.path).exists():
             problem = f"path: there is no file {teacher.path} (looked from {Path.cwd()})"
         if problem:
@@ -195,6 +199,10 @@ def _known(teacher: TeacherConfig, task: TaskName, classes: Sequence[str]) -> Se
         from teachers.models.folder import read_config
 
         return read_config(Path(teacher.path)).classes
+    if isinstance(teacher, HuggingFaceTeacher | TimmTeacher | OnnxTeacher):
+        from teachers.models.published_files import classes_of, problem_of
+
+        return None if problem_of(teacher, None) else classes_of(teacher, Space(task, tuple(classes)))
     if teacher.kind == "predictions":
         from teachers.models.predictions import Predictions
 

@@ -13,7 +13,7 @@ from .model import Learner, Recipe, learner_of
 
 NOT_OF_TRAINING = {"resources", "require", "deliver", "placement"}
 """Fields of a student or cohort that change neither what is trained nor what it is compared with."""
-OF_A_PLACE = ("path", "weights", "allow_pickle", "trusted")
+OF_A_PLACE = ("path", "weights", "allow_pickle", "trust_remote_code", "trusted")
 """Of a source or a teacher: where it comes from; what it holds or says is known by content."""
 
 

@@ -95,7 +95,7 @@ def _of_teacher(teacher: TeacherConfig, answer: AnswerName) -> Iterator[tuple[st
         elif teacher.output not in OUTPUTS[answer]:
             yield "output", teacher.output, OUTPUTS[answer]
         return
-    stated = teacher.kind in ("module", "callable") and "output" in teacher.model_fields_set
+    stated = teacher.kind in ("module", "callable", "onnx") and "output" in teacher.model_fields_set
     if stated and teacher.output not in OUTPUTS[answer]:  # type: ignore[union-attr]
         yield "output", teacher.output, OUTPUTS[answer]  # type: ignore[union-attr]
 

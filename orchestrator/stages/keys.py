@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from students.config.cohort import CohortCommon
 from students.config.student import TeacherTermCommon, TermCommon
+from teachers.config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
 from teachers.config.task import AnswerName
 from teachers.config.teacher import DECIDES_NOTHING, CheckpointTeacher, TeacherConfig
 from teachers.errors import RecipeError
 from teachers.models.foreign import weights_in
+from teachers.models.published_files import content_of
 from teachers.models.text import files_beside
 from teachers.soft_targets.class_map import resolved
 from teachers.storage.seal import digest_of, sha256_file
@@ -26,6 +28,9 @@ from .stages import Stage
 
 if TYPE_CHECKING:
     from teachers.models.text import TextTransform
+
+PREPROCESSED = ("module", "sklearn", "onnx")
+"""Kinds of teachers whose inputs are made as the recipe says; those of others as their files say, or by themselves."""
 
 
 def prepare_stage(recipe: Recipe, source_digest: str) -> Stage:
@@ -63,6 +68,9 @@ def teacher_digest(recipe: Recipe, name: str, trained: str | None, source: str) 
         return trained
     if teacher.kind == "callable":
         return digest_of([teacher.version, code_inputs(f"teachers.{name}", teacher.model_dump(mode="json"))])
+    if isinstance(teacher, HuggingFaceTeacher | TimmTeacher | OnnxTeacher):
+        with within(f"teachers.{name}"):
+            return digest_of(content_of(teacher))
     if teacher.kind == "endpoint":
         return digest_of(teacher.model_dump(mode="json", exclude={*DECIDES_NOTHING, "class_map", "calibrate"}))
     if teacher.kind == "predictions":
@@ -101,6 +109,7 @@ def label_stage(
         "class_map",
         "seed",
         "allow_pickle",
+        "trust_remote_code",
         "trusted",
     }
     if config.kind in ("callable", "predictions", "endpoint"):  # they get canonical inputs, or none
@@ -112,13 +121,9 @@ def label_stage(
     inputs = {"rows": segment[1], **code}  # code first: where it changed, it is why weights did
     if config.kind not in ("callable", "endpoint"):
         inputs["teacher weights"] = weights
-    if (
-        config.kind in ("module", "sklearn")
-        and config.preprocess.normalise == "auto"
-        and not config.preprocess.function
-    ):
+    if config.kind in PREPROCESSED and config.preprocess.normalise == "auto" and not config.preprocess.function:
         inputs["statistics of the training rows"] = statistics
-    if config.kind in ("module", "sklearn") and not config.preprocess.function and lacks is not None:
+    if config.kind in PREPROCESSED and not config.preprocess.function and lacks is not None:
         inputs["what training rows lack"] = lacks
     return Stage("label", name, decided_by, inputs, part=segment[0])
 

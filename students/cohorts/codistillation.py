@@ -19,6 +19,7 @@ from torch import Tensor
 
 from teachers.models.folder import ModelConfig
 from teachers.models.preprocess import Preprocessor
+from teachers.models.transformers_network import lasting_arguments
 from teachers.storage import mirror
 from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import calling, within
@@ -117,7 +118,7 @@ class ListeningStepper(Stepper):
         self.preprocessor = preprocessor
         self.config = ModelConfig(
             run.model,
-            dict(run.arguments),
+            lasting_arguments(self.module, run.arguments),
             transfer_set.space,
             preprocessor.resolved(),
             transfer_set.made_of,

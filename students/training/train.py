@@ -17,6 +17,7 @@ from torch import Tensor
 
 from teachers.errors import CollegiumError
 from teachers.models.folder import WEIGHTS, ModelConfig, save_model
+from teachers.models.transformers_network import lasting_arguments
 from teachers.storage.disk import is_unfit, unfit
 from teachers.users_code.calls import calling
 
@@ -224,7 +225,8 @@ class Training:
         run, progress = self.run, self.progress
         preprocess, files = self.data.preprocessor.resolved(), self.data.preprocessor.files
         rows = self.data.transfer_set
-        config = ModelConfig(run.model, dict(run.arguments), rows.space, preprocess, rows.made_of, files=files)
+        arguments = lasting_arguments(self.module, run.arguments)
+        config = ModelConfig(run.model, arguments, rows.space, preprocess, rows.made_of, files=files)
         result = RunResult(run.name, run.folder, run.seed, progress.step, progress.best_step, progress.best)
         state = progress.best_weights or self.module.state_dict()
         publish_result(run, partial(save_model, state=state, config=config), WEIGHTS, result, files)

@@ -12,6 +12,7 @@ from .endpoint import EndpointTeacher
 from .folds import EstimatorTrain, Folded
 from .predictions import PredictionsTeacher
 from .preprocess import HOW_IT_WAS_FED, Preprocess, of_a_network, of_an_estimator
+from .published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
 from .strict import ImportString
 from .training import TrainConfig
 
@@ -144,9 +145,17 @@ class CallableTeacher(TeacherCommon):
 
 
 TeacherConfig = Annotated[
-    ModuleTeacher | CheckpointTeacher | SklearnTeacher | CallableTeacher | PredictionsTeacher | EndpointTeacher,
+    ModuleTeacher
+    | CheckpointTeacher
+    | SklearnTeacher
+    | CallableTeacher
+    | PredictionsTeacher
+    | EndpointTeacher
+    | HuggingFaceTeacher
+    | TimmTeacher
+    | OnnxTeacher,
     Field(discriminator="kind"),
 ]
 
-DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources", "stall_timeout_s", "require", "retries", "retry_pause_s", "label", "max_missing", "url", "key", "key_header", "keep", "timeout_s", "max_attempts", "max_failed_share", "patience_s", "limits", "price", "budget", "rows_per_request"}  # fmt: skip
+DECIDES_NOTHING = {"mode", "prefetch", "batch_size", "replicas", "resources", "stall_timeout_s", "require", "retries", "retry_pause_s", "device_map", "label", "max_missing", "url", "key", "key_header", "keep", "timeout_s", "max_attempts", "max_failed_share", "patience_s", "limits", "price", "budget", "rows_per_request"}  # fmt: skip
 """Fields of a teacher that cannot change what it says of a row: left out of stage keys."""

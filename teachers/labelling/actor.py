@@ -16,7 +16,7 @@ from .shard import Labeller, LabelTask, TeacherSpec
 from .stalls import PULSE, Pulse
 
 Loaded = TypeVar("Loaded")
-NETWORKS = ("module", "checkpoint")
+NETWORKS = ("module", "checkpoint", "huggingface", "timm")
 """Kinds of teachers that torch computes; the others do what they want with a GPU."""
 
 

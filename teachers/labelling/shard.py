@@ -17,8 +17,9 @@ import torch
 from ..config.endpoint import EndpointTeacher
 from ..config.teacher import TeacherConfig
 from ..errors import StoreError, TeacherError
-from ..models.adapters import Teacher, absolute, check_scores, load_teacher, to_logits
+from ..models.adapters import absolute, check_scores, load_teacher, to_logits
 from ..models.folded import FoldedTeacher, Scores
+from ..models.teacher import Teacher
 from ..process import prometheus
 from ..process.log_lines import with_ids
 from ..soft_targets.schema import Commit
@@ -113,7 +114,15 @@ class Questioner:
 
         `fold`: i16 `[rows]`, of a teacher in folds, for rows that its parts have learnt.
         """
-        return self.thread.submit(with_ids(self._counted), inputs, sample_key, fold).result()
+        with within(f"teachers.{self.name}"):  # here, while the teacher's own thread computes what came before
+            ready, order = self.teacher.prepare(inputs)
+        if order is None:
+            return self.thread.submit(with_ids(self._counted), ready, sample_key, fold).result()
+        ready = {name: column[order] for name, column in ready.items()}
+        said = self.thread.submit(with_ids(self._counted), ready, sample_key[order], fold).result()
+        logits = np.empty_like(said)
+        logits[order] = said
+        return logits
 
     def _counted(self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray, fold: np.ndarray | None) -> np.ndarray:
         with prometheus.timed("collegium_teacher_seconds", teacher=self.name, phase="compute"):

@@ -4,10 +4,10 @@ Knows nothing of Ray, of stores, or of where the rows come from.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from ..config.any_teacher import OutputKind
 from ..config.predictions import PredictionsTeacher
 from ..config.preprocess import Preprocess
+from ..config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
 from ..config.task import AnswerName
 from ..config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
 from ..errors import RecipeError, TeacherError
@@ -25,55 +26,15 @@ from ..transfer_set.columns import Column
 from ..transfer_set.folds import PARTS, Folds
 from ..users_code import imports
 from ..users_code.calls import calling
-from . import estimators
+from . import estimators, huggingface, networks, onnx_teacher, published_files, timm_teacher
 from .asking import asked_until_answered, with_unknown
 from .estimator_answers import ESTIMATOR_ANSWERS
 from .estimator_columns import check_takes_nan
 from .folded import Batch, FoldedTeacher, Scores
-from .folder import LoadedModel, ModelConfig, load_model, read_config
-from .modules import network_for
+from .folder import load_model, read_config
 from .predictions import Predictions
 from .preprocess import Preprocessor
-from .recode import Recoding
-from .state import load_state
-from .text import TextTransform
-from .weights import weights_of
-
-
-class Teacher(Protocol):
-    """`classes` are what it scores (or the numbers that it gives), in the order of its columns; `output` is what they are,
-    `answer` of what kind."""
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-    @property
-    def answer(self) -> AnswerName: ...
-    @property
-    def output(self) -> OutputKind: ...
-    @property
-    def text(self) -> TextTransform | None: ...
-    @property
-    def may_not_know(self) -> bool: ...
-    def __call__(self, batch: Batch) -> Scores:
-        """Canonical inputs `{column: [rows, ...]}` to scores `[rows, len(classes)]`: finite, and NaN of what it knows nothing
-        of, where it `may_not_know`."""
-
-
-@dataclass(frozen=True)
-class LoadedTeacher:
-    """A teacher of any kind."""
-
-    classes: tuple[str, ...]
-    output: OutputKind
-    forward: Callable[[Batch], Scores]
-    answer: AnswerName = "class_axis"
-    may_not_know: bool = True
-    """False of networks and estimators, which answer about every row: NaN is a mistake of theirs."""
-    text: TextTransform | None = None
-    """What it makes of text: rows may come with that made before."""
-
-    def __call__(self, batch: Batch) -> Scores:
-        return self.forward(batch)
+from .teacher import LoadedTeacher, Teacher
 
 
 def load_teacher(
@@ -112,11 +73,17 @@ def _load(
     device: str | torch.device,
 ) -> LoadedTeacher:
     if isinstance(config, ModuleTeacher):
-        found = _module(config, columns, space, trained, trust, device)
+        found = networks.of_weights(config, columns, space, trained, trust, device)
     elif isinstance(config, CheckpointTeacher):
-        found = _checkpoint(load_model(trained or Path(config.path), trust=trust, device=device), columns)
+        found = networks.of_folder(load_model(trained or Path(config.path), trust=trust, device=device), columns)
     elif isinstance(config, SklearnTeacher):
         found = _sklearn(config, columns, space, trained)
+    elif isinstance(config, HuggingFaceTeacher):
+        found = huggingface.load(config, columns, space, device)
+    elif isinstance(config, TimmTeacher):
+        found = timm_teacher.load(config, columns, space, device)
+    elif isinstance(config, OnnxTeacher):
+        found = onnx_teacher.load(config, columns, space)
     else:
         assert isinstance(config, CallableTeacher), "files are read and endpoints are asked without being loaded"
         found = _callable(config, space.names, columns)
@@ -148,6 +115,8 @@ def teacher_classes(config: TeacherConfig, space: Space, trained: Path | None) -
             folds = folds_of(config)
             return estimators.fitted_classes(trained if folds is None else trained / PARTS / folds.parts[0])
         return _names_of(estimators.load_estimator(Path(config.weights or ""), config, space.answer), config, space)
+    if isinstance(config, HuggingFaceTeacher | TimmTeacher | OnnxTeacher):
+        return published_files.classes_of(config, space)
     if isinstance(config, PredictionsTeacher):
         return Predictions.open(config, space).classes
     return tuple(config.classes or space.names)
@@ -229,35 +198,6 @@ def _complain(wrong: Tensor, sample_key: np.ndarray, what: str, called: str) -> 
         raise TeacherError(
             f"{what}, in {num_wrong} of {len(sample_key)} rows; {called} {keys}{' ...' * (num_wrong > 5)}"
         )
-
-
-def _module(
-    config: ModuleTeacher,
-    columns: Sequence[Column],
-    space: Space,
-    trained: Path | None,
-    trust: Sequence[str],
-    device: str | torch.device,
-) -> LoadedTeacher:
-    if trained is not None:
-        named = [name for name in (config.model, config.preprocess.function) if name is not None]
-        return _network(load_model(trained, trust=[*trust, *named], device=device), config.output)
-    names = tuple(config.classes or space.names)
-    preprocessor = Preprocessor(config.preprocess, columns)
-    module = network_for(preprocessor, config.model, config.arguments, num_classes=len(names))
-    load_state(module, weights_of(config), str(config.weights), TeacherError)
-    about = ModelConfig(config.model, config.arguments, Space(space.task, names), preprocessor.resolved())
-    return _network(LoadedModel(module.to(device), about, preprocessor), config.output)
-
-
-def _network(model: LoadedModel, output: OutputKind) -> LoadedTeacher:
-    return LoadedTeacher(model.config.classes, output, model, may_not_know=False, text=model.preprocessor.text)
-
-
-def _checkpoint(model: LoadedModel, columns: Sequence[Column]) -> LoadedTeacher:
-    """A model folder, whose categories have a dictionary of their own."""
-    recoded, found = Recoding(model.preprocessor.columns, columns), _network(model, "logits")
-    return replace(found, forward=lambda batch: found(recoded(batch)))
 
 
 def _sklearn(config: SklearnTeacher, columns: Sequence[Column], space: Space, trained: Path | None) -> LoadedTeacher:

@@ -21,6 +21,7 @@ from .text import TextTransform
 
 Scores = np.ndarray | Tensor
 Batch = Mapping[str, np.ndarray]
+Prepared = tuple[Batch, NDArray[np.intp] | None]
 Part = Callable[[Batch], Scores]
 
 
@@ -37,6 +38,9 @@ class FoldedTeacher:
     answer: AnswerName = "class_axis"
     may_not_know: bool = False
     text: TextTransform | None = None
+
+    def prepare(self, batch: Batch) -> Prepared:
+        return batch, None
 
     def __call__(self, batch: Batch) -> Scores:
         if self.folds.refit:

@@ -14,6 +14,11 @@ from ..config.teacher import SklearnTeacher
 
 FUNCTION = "`kind: callable` with a function of yours that loads it and gives scores"
 NETWORK = '`kind: module` with `model: "yours:make_network"` and `weights: {weights}`'
+WITH_A_HEAD = ("ForSequenceClassification", "ForImageClassification")
+"""How architectures of transformers end that a teacher may have."""
+ENCODER = (
+    "`kind: module` with `preprocess: {{encoder: {{path: {folder}}}}}` and `train`, for a head that is trained here,"
+)
 FILES = {
     "adapter_config.json": ("a PEFT adapter", FUNCTION),
     "modules.json": ("a sentence-transformers model", FUNCTION),
@@ -32,7 +37,7 @@ SUFFIXES = {
     ".pt": ("a network's weights", NETWORK),
     ".pth": ("a network's weights", NETWORK),
     ".ckpt": ("a Lightning checkpoint", NETWORK),
-    ".onnx": ("an ONNX graph", FUNCTION),
+    ".onnx": ("an ONNX graph", "`kind: onnx` with `path: {weights}`"),
     ".joblib": ("a pickled estimator", "`kind: sklearn` with `weights`, after `skops.io.dump(joblib.load(...), 'm.skops')`"),
     ".pkl": ("a pickle", "`kind: sklearn` with `weights`, after `skops.io.dump(pickle.load(...), 'm.skops')`"),
 }  # fmt: skip
@@ -56,15 +61,17 @@ def whose_folder(folder: Path, config: Any = None) -> str:
     if found is None:
         return ""
     what, kind = found
-    return f"it is {what}, which {kind.format(weights=weights or folder / 'model.safetensors')} reads"
+    return f"it is {what}, which {kind.format(folder=folder, weights=weights or folder / 'model.safetensors')} reads"
 
 
 def _by_config(config: Mapping[str, Any]) -> tuple[str, str] | None:
     if "model_type" in config or "transformers_version" in config:
         name = config.get("model_type") or ", ".join(config.get("architectures") or ["?"])
-        return f"a Hugging Face model ({name})", f"{FUNCTION}, or {NETWORK},"
+        if any(str(each).endswith(WITH_A_HEAD) for each in config.get("architectures") or []):
+            return f"a Hugging Face model ({name})", "`kind: huggingface` with `path: {folder}`"
+        return f"a Hugging Face model ({name}) without a head that knows classes", ENCODER
     if "architecture" in config or "pretrained_cfg" in config:
-        return f"a timm model ({config.get('architecture', '?')})", NETWORK
+        return f"a timm model ({config.get('architecture', '?')})", "`kind: timm` with `weights: {folder}`"
     return None
 
 

@@ -7,19 +7,20 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor, nn
 
+from ..config.published import TimmTeacher
 from ..config.teacher import ModuleTeacher
 from ..errors import TeacherError
 from .folder import read_safetensors
 
 
-def weights_of(config: ModuleTeacher) -> dict[str, Tensor]:
+def weights_of(config: ModuleTeacher | TimmTeacher) -> dict[str, Tensor]:
     path = Path(config.weights or "")
     state = read_safetensors(path, TeacherError) if path.suffix == ".safetensors" else _read_pt(path, config)
     prefix = config.strip_prefix or ""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
-def _read_pt(path: Path, config: ModuleTeacher) -> dict[str, Tensor]:
+def _read_pt(path: Path, config: ModuleTeacher | TimmTeacher) -> dict[str, Tensor]:
     """The tensors of a `.pt` file: a state dict, or one under `state_dict` or `model`, or a pickled module's."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=not config.allow_pickle)

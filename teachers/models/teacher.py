@@ -1,0 +1,54 @@
+"""What a teacher is, of whatever kind: the seam between foreign models and those who ask them. Knows nothing of any kind."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..config.any_teacher import OutputKind
+from ..config.task import AnswerName
+from .folded import Batch, Prepared, Scores
+from .text import TextTransform
+
+
+class Teacher(Protocol):
+    """`classes` are what it scores (or the numbers that it gives), in the order of its columns; `output` is what they are,
+    `answer` of what kind."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def answer(self) -> AnswerName: ...
+    @property
+    def output(self) -> OutputKind: ...
+    @property
+    def may_not_know(self) -> bool: ...
+    @property
+    def text(self) -> TextTransform | None: ...
+    def prepare(self, batch: Batch) -> Prepared:
+        """(canonical inputs of many rows with what a call would first make of them on the CPU; the order in which they are
+        best asked about, or None)."""
+
+    def __call__(self, batch: Batch) -> Scores:
+        """Canonical inputs `{column: [rows, ...]}`, prepared or not, to scores `[rows, len(classes)]`: finite, and NaN of what
+        it knows nothing of, where it `may_not_know`."""
+
+
+@dataclass(frozen=True)
+class LoadedTeacher:
+    """A teacher of any kind."""
+
+    classes: tuple[str, ...]
+    output: OutputKind
+    forward: Callable[[Batch], Scores]
+    answer: AnswerName = "class_axis"
+    may_not_know: bool = True
+    """False of networks and estimators, which answer about every row: NaN is a mistake of theirs."""
+    text: TextTransform | None = None
+    """What it makes of text: rows may come with that made before."""
+    preparing: Callable[[Batch], Prepared] | None = None
+
+    def prepare(self, batch: Batch) -> Prepared:
+        return (batch, None) if self.preparing is None else self.preparing(batch)
+
+    def __call__(self, batch: Batch) -> Scores:
+        return self.forward(batch)
