@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from teachers.config.resources import Resources
+from teachers.config.teacher import TeacherConfig
 from teachers.process.log_lines import working_on
 from teachers.storage.seal import Seal, write_seal
 from teachers.transfer_set.derived import DerivedSegment, Deriving, derive_part, finish, missing_parts
@@ -47,6 +48,12 @@ def _told(built: Built, text: "TextTransform") -> Built:
     found = DerivedSegment.at(built.folder)
     facts = {"rows": found.num_rows, "cut_off": found.num_cut, "max_length": text.max_length}
     return replace(built, facts={**built.facts, **facts})
+
+
+def reads_arrays(config: TeacherConfig) -> bool:
+    """Whether a teacher may read what is made of text here."""
+    preprocess = getattr(config, "preprocess", None)
+    return config.kind == "checkpoint" or (preprocess is not None and preprocess.text is not None)
 
 
 def text_columns(transfer_set: TransferSet) -> list[str]:
