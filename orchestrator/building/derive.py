@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from teachers.config.resources import Resources
+from teachers.config.teacher import TeacherConfig
 from teachers.process.log_lines import working_on
 from teachers.storage.seal import Seal, write_seal
 from teachers.transfer_set.derived import DerivedSegment, Deriving, derive_part, finish, missing_parts
@@ -49,6 +50,12 @@ def _told(built: Built, text: "TextTransform") -> Built:
     return replace(built, facts={**built.facts, **facts})
 
 
+def reads_arrays(config: TeacherConfig) -> bool:
+    """Whether a teacher may read what is made of text here."""
+    preprocess = getattr(config, "preprocess", None)
+    return config.kind == "checkpoint" or (preprocess is not None and preprocess.text is not None)
+
+
 def text_columns(transfer_set: TransferSet) -> list[str]:
     return [column.name for column in transfer_set.columns if column.kind == "text"]
 
@@ -77,7 +84,7 @@ def _derive(
         for num_rows in _run(context, text, total)(derive_part, parts):
             done += num_rows
             context.watch.advance(title, done, total, f"{done / max(time.monotonic() - start, 1e-9):,.0f} rows/s")
-    seconds, found = time.monotonic() - start, {}
+    seconds, found = time.monotonic() - start, dict[Stage, tuple[Seal, Facts]]()
     for stage, folder in folders.items():
         segment = transfer_set.segment(stage.part)
         share = segment.num_rows / sum(transfer_set.segment(each.part).num_rows for each in folders)

@@ -1,7 +1,7 @@
 """A run: every stage of a recipe in order, what is ready side by side; then the report."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from teachers.config.bars import Bars
 from teachers.config.task import TaskName
 from teachers.config.teacher import TeacherConfig
 from teachers.errors import DataError, RecipeError
-from teachers.process.waiting import SideBySide
+from teachers.process.waiting import SideBySide, outcome
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..cluster.capacity import workers_of
@@ -24,7 +24,7 @@ from ..stages.stages import Built
 from . import cohorts, prepare
 from . import export as exporting
 from .context import Context, Taught
-from .derive import derive
+from .derive import derive, reads_arrays
 from .evaluate import evaluate_cohort, evaluate_student, evaluate_teachers
 from .judge import Standings, judge
 from .label import label
@@ -80,8 +80,7 @@ def train_in_order(context: Context, generations: Sequence[list[str]]) -> Result
     """Everything that teaches these students and cohorts, and they themselves; who assists others labels for them."""
     results = Results(prepare.prepare(context))
     check_prepared(context.recipe, results.prepared)
-    results.derived = derive(context, results.prepared)
-    with SideBySide("stage", 1 + len(context.recipe.who_teaches())) as threads:
+    with SideBySide("stage", 2 + len(context.recipe.who_teaches())) as threads:
         label_teachers(context, results, threads)
         judge_who_teaches(context, results, "teachers", list(context.recipe.teachers))
         for generation in generations:
@@ -115,23 +114,37 @@ def train(context: Context, results: Results, names: list[str]) -> None:
 def label_teachers(context: Context, results: Results, threads: SideBySide) -> None:
     """Each teacher labels as soon as it is there. Who is trained in a worker group is trained one group after another.
 
-    The first that fails ends all others.
+    Meanwhile arrays are made of text, for which only those wait that read them. The first that fails ends all others.
     """
     waiting: dict[str, Future[Taught]] = {}
+    derived = threads.start(derive, context, results.prepared)
     grouped = [name for name, teacher in context.recipe.teachers.items() if workers_of(teacher) > 1]
     for name, config in context.recipe.teachers.items():
         if not is_trained_here(config):
             weights = keys.teacher_digest(context.recipe, name, None)
-            waiting[name] = threads.start(label, context, name, config, weights, None, results.prepared)
+            asked = label, context, name, config, weights, None, results.prepared
+            waiting[name] = threads.start(_with_arrays, derived, config, *asked)
         elif name not in grouped:
-            waiting[name] = threads.start(_train_and_label, context, results, name)
+            waiting[name] = threads.start(_with_arrays, derived, config, _train_and_label, context, results, name)
+    if any(reads_arrays(context.recipe.teachers[name]) for name in grouped):
+        threads.outcome(derived)
     networks = threads.outcome(threads.start(train_networks, context, grouped, results.prepared))
     for name, built in networks.items():
         config, folder = context.recipe.teachers[name], folder_of(context.recipe, name, built)
         waiting[name] = threads.start(label, context, name, config, built.digest, folder, results.prepared)
     results.taught = {name: threads.outcome(waiting[name]) for name in context.recipe.teachers}
+    results.derived = threads.outcome(derived)
     trained = results.trained | networks
     results.trained = {name: trained[name] for name in context.recipe.teachers if name in trained}
+
+
+def _with_arrays(
+    derived: "Future[list[Built]]", config: TeacherConfig, work: Callable[..., Taught], *given: Any
+) -> Taught:
+    """`work(*given)` of a teacher, when what it reads of text has been made."""
+    if reads_arrays(config):
+        outcome(derived)
+    return work(*given)
 
 
 def _train_and_label(context: Context, results: Results, name: str) -> Taught:

@@ -158,9 +158,8 @@ def absolute(config: TeacherConfig) -> TeacherConfig:
     """The same teacher for a process with another working directory."""
     given = {name: getattr(config, name, None) for name in ("weights", "path")}
     update: dict[str, Any] = {name: str(Path(path).resolve()) for name, path in given.items() if path}
-    if isinstance(preprocess := getattr(config, "preprocess", None), Preprocess):
-        update["preprocess"] = preprocess.absolute()
-    return config.model_copy(update=update)
+    preprocess: Preprocess | None = getattr(config, "preprocess", None)
+    return config.model_copy(update=update | ({"preprocess": preprocess.absolute()} if preprocess else {}))
 
 
 def to_logits(

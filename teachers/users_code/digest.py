@@ -19,6 +19,7 @@ from ..storage.seal import digest_of, sha256_file
 from .calls import within
 from .following import Reach, file_of, reach
 from .in_main import is_in_main, reach_in_main
+from .installed import placed
 from .meaning import source_digest
 
 NAMES_CODE = ("model", "function", "loss", "combine", "augment")
@@ -53,11 +54,12 @@ class Named:
                 inputs |= {f"code of {file_of(*module)}": module_digest(module[1]) for module in each.modules.items()}
                 inputs |= {f"code of __main__:{name}": digest for name, digest in each.defined.items()}
                 inputs |= {f"version of {top}": version for top, version in _versions(each)}
-        return inputs | {f"file {file}": file_digest(Path(file)) for file in self.read()}
+        return inputs | {f"file {file}": file_digest(placed(file)) for file in self.read()}
 
     def relative(self) -> list[str]:
         """What is listed, or there as an argument, and means another place in another working directory."""
-        return [file for file in (*self.files, *_paths_in(self.arguments)) if not Path(file).is_absolute()]
+        given = (*self.files, *_paths_in(self.arguments))
+        return [file for file in given if not placed(file).is_absolute()]  # of an installed package it is
 
     def read(self) -> list[str]:
         """Files and folders that are listed, and those that arguments name."""
@@ -124,8 +126,8 @@ def _paths_in(value: Any) -> Iterator[str]:
 
 def _exists(path: str) -> bool:
     try:
-        return os.path.exists(path)
-    except OSError:  # a name too long for the file system
+        return placed(path).exists()
+    except (OSError, RecipeError):  # a name too long for the file system; `module:name`
         return False
 
 

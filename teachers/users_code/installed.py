@@ -11,7 +11,10 @@ def placed(path: str) -> Path:
     package, colon, inside = path.partition(":")
     if not colon or not package.isidentifier() or Path(path).exists():
         return Path(path)
-    found = importlib.util.find_spec(package)
+    try:
+        found = importlib.util.find_spec(package)
+    except ValueError:  # `__main__`
+        found = None
     if found is None or not found.submodule_search_locations:
         raise RecipeError(
             f"{path}: there is no installed package {package}; install it, or give a path of this machine"
