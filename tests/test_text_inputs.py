@@ -81,10 +81,15 @@ def test_text_is_the_same_in_every_format_and_nothing_of_it_is_changed(tmp_path:
 
 def rows_of_mine(made: str) -> Any:
     """A user's source."""
-    values = [*texts(), *(["\ud83d"] if made == "halves" else [])]
-    makers = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "pyarrow": pa.table}
+    values = [*texts(), *(["\ud83d"] if made.startswith("halves") else [])]
+    makers: dict[str, Any] = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "pyarrow": pa.table}
+    makers |= {"reader": lambda rows: pa.table(rows).to_reader(max_chunksize=7), "halves in pandas": _of_objects}
     rows = [dict(zip(("text", "label"), row, strict=True)) for row in zip(*table(values).values(), strict=True)]
     return makers[made](table(values)) if made in makers else rows
+
+
+def _of_objects(rows: dict[str, list[Any]]) -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in rows.items()})
 
 
 def imported(made: str, **changes: Any) -> TransferSetConfig:
@@ -92,7 +97,7 @@ def imported(made: str, **changes: Any) -> TransferSetConfig:
     return TransferSetConfig.model_validate({"source": source, "inputs": [TEXT], "label": "label"} | changes)
 
 
-@pytest.mark.parametrize("made", ["pandas", "polars", "pyarrow", "dicts"])
+@pytest.mark.parametrize("made", ["pandas", "polars", "pyarrow", "reader", "dicts"])
 def test_a_source_function_gives_whatever_arrow_can_take_over(tmp_path: Path, made: str) -> None:
     assert in_order(prepare(imported(made), tmp_path / "out")) == texts()
 
@@ -157,8 +162,9 @@ def test_half_a_character_is_a_bad_row(tmp_path: Path) -> None:
     path = bytes_of(tmp_path, "jsonl", rb"\ud83d, half of one")
     with pytest.raises(DataError, match=r"(?s)^1 row cannot be used.*data.jsonl#3: not text: half a character"):
         prepare(config(path), tmp_path / "out")
-    with pytest.raises(DataError, match=r"(?s)^1 row cannot be used.*#60: text is not UTF-8"):
-        prepare(imported("halves"), tmp_path / "imported")
+    for made in ("halves", "halves in pandas"):
+        with pytest.raises(DataError, match=r"(?s)^1 row cannot be used.*#60: text is not UTF-8"):
+            prepare(imported(made), tmp_path / made)
 
 
 def test_a_text_longer_than_the_limit_is_a_bad_row(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def _text(shown: Mapping[str, Any]) -> str:
     text = "".join(
         each if each.isprintable() else " " if each.isspace() else f"\\x{ord(each):02x}" for each in shown["text"]
     )
-    return text + " ..." * (shown["of"] > len(shown["text"]))
+    return text + " ..." * bool(shown["of"] > len(shown["text"]))
 
 
 def _value(value: float | str | None) -> str:

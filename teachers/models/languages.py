@@ -34,7 +34,7 @@ def cld3(batch: Mapping[str, Any], classes: Sequence[str]) -> Known:
     found = [identifier.FindLanguage(text) for text in batch["text"]]
     p = np.array([each.probability for each in found])[:, None]
     said = np.array([[code == each.language for code in classes] for each in found]).reshape(len(found), len(classes))
-    return np.where(said, p, (1 - p) / (len(classes) - 1)), said.any(1)
+    return np.where(said, p, (1 - p) / (len(classes) - 1)), np.asarray(said.any(1))
 
 
 def langid(batch: Mapping[str, Any], classes: Sequence[str]) -> Known:

@@ -36,12 +36,14 @@ def texts_in(name: str, array: pa.Array, how: How, bad: Bad) -> NDArray[Any]:
         tell(bad, array.is_null(), lambda row: f"{name} is missing; `missing: allow` takes that for empty text")
     lengths = lengths_of(array)
     tell(bad, lengths > LONGEST, lambda row: f"{name} has {lengths[row]:,} bytes; a text may have {LONGEST:,}")
-    return array.fill_null("").to_numpy(zero_copy_only=False)
+    found: NDArray[Any] = array.fill_null("").to_numpy(zero_copy_only=False)
+    return found
 
 
 def lengths_of(array: pa.Array) -> NDArray[np.int64]:
     """Bytes of each value, i64 [rows], 0 where there is none."""
-    return pc.fill_null(pc.binary_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    found: NDArray[Any] = pc.fill_null(pc.binary_length(array), 0).to_numpy(zero_copy_only=False)
+    return found.astype(np.int64)
 
 
 def cut(batch: Batch, names: Sequence[str], most: int) -> Iterator[Batch]:

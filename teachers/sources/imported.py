@@ -70,15 +70,20 @@ def _tables(file: File) -> Iterator[pa.Table]:
 def _is_table(made: Any) -> bool:
     if isinstance(made, list):
         return bool(made) and all(isinstance(row, Mapping) for row in made)
-    return hasattr(made, "__arrow_c_stream__") or isinstance(made, pa.RecordBatch)
+    streams = hasattr(made, "__arrow_c_stream__") and not isinstance(
+        made, Iterator
+    )  # a reader gives its batches one by one
+    return streams or isinstance(made, pa.RecordBatch)
 
 
 def _as_table(made: Any) -> pa.Table:
+    if isinstance(made, list):
+        names = dict.fromkeys(name for row in made for name in row)
+        return pa.table({name: _column([row.get(name) for row in made]) for name in names})
     try:
-        return pa.Table.from_pylist(made) if isinstance(made, list) else pa.table(made)
-    except UnicodeEncodeError:  # half a character somewhere: told by whoever reads the row
-        columns = {name: [row.get(name) for row in made] for name in made[0]} if isinstance(made, list) else dict(made)
-        return pa.table({name: _column(list(values)) for name, values in columns.items()})
+        return pa.table(made)
+    except UnicodeEncodeError:  # of pandas; half a character somewhere, told by whoever reads the row
+        return pa.table({name: _column(list(values)) for name, values in dict(made).items()})
 
 
 def _column(values: Sequence[Any]) -> pa.Array:

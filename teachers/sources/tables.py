@@ -49,7 +49,7 @@ def read_parquet(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Ba
 
 def _rows_at_once(group: Any) -> int:
     """Of a row group, so that memory holds them however long they are."""
-    return max(1, AT_ONCE_BYTES * group.num_rows // max(group.total_byte_size, 1))
+    return max(1, AT_ONCE_BYTES * int(group.num_rows) // max(int(group.total_byte_size), 1))
 
 
 def arrow_schema(file: File) -> pa.Schema:
