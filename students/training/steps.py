@@ -71,8 +71,9 @@ class Stepper:
         """Of the learning rate; below 1 for a member of a cohort that diverged."""
         torch.manual_seed(run.draw_seed)
         self.module = network_for(preprocessor, run.model, run.arguments, num_classes=self.space.width)
-        if preprocessor.text is not None and hasattr(self.module, "initialise_for_text"):
-            self.module.initialise_for_text(preprocessor.text, transfer_set.beside(TABLES))
+        begin = getattr(self.module, "initialise_for_text", None)
+        if preprocessor.text is not None and begin is not None:
+            begin(preprocessor.text, transfer_set.beside(TABLES))
         self.module.to(session.device).train()
         self.preprocessor = preprocessor
         self.generator = torch.Generator(session.device)

@@ -158,9 +158,8 @@ def absolute(config: TeacherConfig) -> TeacherConfig:
     """The same teacher for a process with another working directory."""
     given = {name: getattr(config, name, None) for name in ("weights", "path")}
     update: dict[str, Any] = {name: str(Path(path).resolve()) for name, path in given.items() if path}
-    if isinstance(preprocess := getattr(config, "preprocess", None), Preprocess):
-        update["preprocess"] = preprocess.absolute()
-    return config.model_copy(update=update)
+    preprocess: Preprocess | None = getattr(config, "preprocess", None)
+    return config.model_copy(update=update | ({"preprocess": preprocess.absolute()} if preprocess else {}))
 
 
 def to_logits(
@@ -284,11 +283,8 @@ def _callable(config: CallableTeacher, classes: tuple[str, ...], columns: Sequen
     function, arguments = imports.load(config.function), resolved(config.arguments)
     if not callable(function):
         raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")
-    names, asks_for = tuple(config.classes or classes), imports.parameters(function)[1:]  # the first is its inputs
-    if "columns" in asks_for and "columns" not in arguments:
-        arguments = {**arguments, "columns": tuple(columns)}  # what the codes of its categories mean
-    if "classes" in asks_for and "classes" not in arguments and imports.is_required(function, "classes"):
-        arguments = {**arguments, "classes": names}
+    names = tuple(config.classes or classes)  # what it scores; its columns say what codes of categories mean
+    arguments = imports.asked_for(function, {"columns": tuple(columns), "classes": names}) | arguments
 
     def ask(batch: Batch) -> Scores:
         with calling("function", config.function):

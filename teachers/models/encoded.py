@@ -3,7 +3,7 @@ imported where one is asked: whoever only names an encoder needs neither.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -147,7 +147,11 @@ def _mean(states: "Tensor", there: "Tensor") -> "Tensor":
     return (states * there).sum(1) / there.sum(1)
 
 
-POOL = {"mean": _mean, "cls": lambda states, there: states[:, 0]}
+def _first(states: "Tensor", there: "Tensor") -> "Tensor":
+    return states[:, 0]
+
+
+POOL: dict[str, Callable[["Tensor", "Tensor"], "Tensor"]] = {"mean": _mean, "cls": _first}
 
 
 def encoder_config(folder: Path, key: str) -> dict[str, Any]:

@@ -207,7 +207,7 @@ def side_by_side(tensors: Inputs) -> np.ndarray:
     Of one text alone `str` [rows], as vectorisers take it; of several, or text beside other columns, objects [rows, K]: the
     texts in their order, then the features, for a `ColumnTransformer` that names them by their places.
     """
-    parts = list(tensors.values()) if isinstance(tensors, dict) else [tensors]
+    parts: list[Any] = list(tensors.values()) if isinstance(tensors, dict) else [tensors]
     texts = [part for part in parts if isinstance(part, np.ndarray)]
     features = [part.flatten(1).cpu().numpy() for part in parts if not isinstance(part, np.ndarray)]
     if not texts:

@@ -72,8 +72,9 @@ class HashedNgrams(TextTransform):
         return self.buckets
 
     def document(self) -> dict[str, Any]:
-        lists = {name: list(getattr(self, name)) for name in ("names", "words", "characters")}
-        return {"kind": self.kind, **vars(self), **lists}
+        found = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        lists = {name: list(found[name]) for name in ("names", "words", "characters")}
+        return {"kind": self.kind, **found, **lists}
 
     def counted(self, texts: Sequence[NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], int]:
         flat = np.stack([np.asarray(each, object) for each in texts], 1).ravel().tolist()

@@ -123,9 +123,9 @@ class Preprocessor:
         """What the network takes of `num_rows` rows of zeros: in its shapes, its names and its dtypes."""
         return self(self.zeros(num_rows, device))
 
-    def zeros(self, num_rows: int, device: torch.device | str = "cpu", wide: Collection[str] = ()) -> dict[str, Tensor]:
-        """Canonical rows of zeros; `wide`: columns of float64 beside those that say it themselves."""
-        given = {}
+    def zeros(self, num_rows: int, device: torch.device | str = "cpu", wide: Collection[str] = ()) -> dict[str, Any]:
+        """Canonical rows of zeros, of text empty ones; `wide`: columns of float64 beside those that say it themselves."""
+        given: dict[str, Any] = {}
         for column in self.columns:
             is_wide = column.wide or column.name in wide
             dtype = DTYPES.get(column.kind, torch.float64 if is_wide else torch.float32)
@@ -183,7 +183,7 @@ class Preprocessor:
         return {name: tuple(values.shape[1:]) for name, values in made.items()}
 
 
-def _tensor(column: Transform, inputs: Mapping[str, NDArray[Any] | Tensor]) -> Tensor:
+def _tensor(column: Transform, inputs: Mapping[str, NDArray[Any] | Tensor]) -> Any:
     values = inputs.get(column.name)
     if values is None:
         raise RecipeError(f"preprocess: no column {column.name!r} among the inputs; there are {', '.join(inputs)}")

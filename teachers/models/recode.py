@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import TeacherError
 from ..transfer_set.columns import FIRST, MISSING, UNKNOWN, Column
 from .categories import CategoryTransform
-from .transforms import Transform
+from .transforms import ColumnTransform, Transform
 
 Batch = Mapping[str, NDArray[Any]]
 
@@ -31,7 +31,7 @@ class Recoding:
             if isinstance(column, CategoryTransform):
                 if (column.names, column.values) != (mine.names, mine.values):
                     self.tables[column.name] = [_table(name, column, mine) for name in column.names]
-            elif mine.kind == "number" and mine.missing and column.fill is None:
+            elif isinstance(column, ColumnTransform) and mine.missing and column.fill is None:
                 raise TeacherError(
                     f"the model has learnt from rows whose {column.name} are all there, and here some may be missing "
                     f"(`missing: allow`); train it on such rows, or refuse them"

@@ -38,8 +38,8 @@ def token_table(encoder: str, text: TextTransform, dim: int, cache: Path) -> Ten
     cache.mkdir(parents=True, exist_ok=True)
     if not local(cache, name).is_file():
         vectors = found.embed(_alone(found.tokenized)).astype(np.float64)
-        table = torch.from_numpy(_weighted(_reduced(vectors, dim)).astype(np.float32))
-        publish(cache / name, save({"table": table}))
+        made = torch.from_numpy(_weighted(_reduced(vectors, dim)).astype(np.float32))
+        publish(cache / name, save({"table": made}))
     table: Tensor = load_file(cache / name)["table"]
     return table
 

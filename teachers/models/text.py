@@ -67,9 +67,9 @@ class TextTransform(ABC):
     def version(self) -> int:
         return VERSIONS[self.kind]
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Of all that decides its outputs."""
+        """Of all that decides its outputs, as its files are when they are first looked at."""
         return digest_of([self.version, self.document(), self.content])
 
     @abstractmethod
@@ -124,7 +124,7 @@ class Tokenized(TextTransform):
         return {TOKENIZER: self.path}
 
     @cached_property
-    def vocabulary_size(self) -> int:  # type: ignore[override]
+    def vocabulary_size(self) -> int:
         return 1 + max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
 
     def document(self) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config.preprocess import Normalise, Preprocess
@@ -138,7 +137,7 @@ class RawText:
         """JSON for a model folder."""
         return {"name": self.name, "kind": self.kind, "shape": list(self.shape)}
 
-    def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
+    def __call__(self, values: Any) -> Any:
         return values
 
 

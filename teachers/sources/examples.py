@@ -1,7 +1,6 @@
 """Tables that the shipped recipes learn from, out of packages or files that hold them: `kind: import` names these functions."""
 
 import json
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -49,10 +48,3 @@ def digit_traits() -> pa.Table:
     pixels = found.images.astype(np.uint8).reshape(-1, 8, 8, 1)
     image = pa.array(pixels.tolist(), pa.list_(pa.list_(pa.list_(pa.uint8(), 1), 8), 8))
     return pa.table({"image": image} | {name: np.isin(found.target, digits) for name, digits in TRAITS.items()})
-
-
-def intents(path: str, parts: Sequence[str] = ("train", "val", "test")) -> pa.Table:
-    """`text` and its `intent`, of a JSON object whose `parts` are lists of [text, intent]: as clinc150 (Larson et al., 2019)."""
-    document = json.loads(Path(path).read_bytes())
-    rows = [row for part in parts for row in document[part]]
-    return pa.table({"text": [text for text, _ in rows], "intent": [intent for _, intent in rows]})
