@@ -31,6 +31,7 @@ from teachers.transfer_set.transfer_set import TransferSet
 
 from .task_runs import prepared as of_task
 from .task_runs import table as task_table
+from .test_estimator_onnx import fitted
 from .test_mixed_tables import INPUTS, config, mixed
 from .test_predict import model_of, photos, said
 from .text_files import WORDS, write_tokenizer
@@ -197,6 +198,14 @@ def test_lists_of_numbers_get_the_answers_of_predict(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text("\n".join(lines))
     found = agrees(tmp_path / "out", model, tmp_path / "bad.jsonl")
     assert [row["class"] is None for row in found] == [False, True, True, True]
+
+
+def test_an_estimator_of_a_table_gets_the_answers_of_predict(tables: Path, tmp_path: Path) -> None:
+    pytest.importorskip("skl2onnx", reason="skl2onnx is not installed: no estimator can be converted")
+    prepared = TransferSet.open(tables / "prepared")
+    model = fitted(tmp_path, prepared, "sklearn.linear_model:LogisticRegression", {"max_iter": 500})
+    written(model, tables / "data.pq", tmp_path / "out")
+    agrees(tmp_path / "out", model, csv(mixed(50, seed=2), tmp_path / "new.csv"))
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
