@@ -31,6 +31,7 @@ from teachers.transfer_set.transfer_set import TransferSet
 
 from .task_runs import prepared as of_task
 from .task_runs import table as task_table
+from .test_estimator_onnx import fitted
 from .test_mixed_tables import INPUTS, config, mixed
 from .test_predict import model_of, photos, said
 from .text_files import WORDS, write_tokenizer
@@ -197,6 +198,14 @@ def test_lists_of_numbers_get_the_answers_of_predict(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text("\n".join(lines))
     found = agrees(tmp_path / "out", model, tmp_path / "bad.jsonl")
     assert [row["class"] is None for row in found] == [False, True, True, True]
+
+
+def test_an_estimator_of_a_table_gets_the_answers_of_predict(tables: Path, tmp_path: Path) -> None:
+    pytest.importorskip("skl2onnx", reason="skl2onnx is not installed: no estimator can be converted")
+    prepared = TransferSet.open(tables / "prepared")
+    model = fitted(tmp_path, prepared, "sklearn.linear_model:LogisticRegression", {"max_iter": 500})
+    written(model, tables / "data.pq", tmp_path / "out")
+    agrees(tmp_path / "out", model, csv(mixed(50, seed=2), tmp_path / "new.csv"))
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
@@ -403,12 +412,12 @@ MADE_OF_TEXT: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", MADE_OF_TEXT)
-@pytest.mark.parametrize("network", ["bag", "tiny_transformer"])
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [("tokens", "bag"), ("pairs", "tiny_transformer"), ("ngrams", "bag"), ("ngrams of two", "tiny_transformer")],
+)
 def test_text_gets_the_answers_of_predict(name: str, network: str, tmp_path: Path) -> None:
     of_two = name in ("pairs", "ngrams of two")
-    if network == "tiny_transformer" and not of_two:
-        pytest.skip("one of each network is enough")
     random = np.random.default_rng(0)
     words = [" ".join(random.choice(WORDS[4:], 6)) for _ in range(60)] + TEXTS
     rows = pa.table({"text": words, "other": words[::-1], "y": random.integers(0, 2, len(words))})
@@ -438,3 +447,14 @@ def test_text_gets_the_answers_of_predict(name: str, network: str, tmp_path: Pat
     (tmp_path / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bad))
     found = agrees(tmp_path / "out", model, tmp_path / "bad.jsonl")
     assert [row["class"] is None for row in found] == [False, True, True, False]
+
+
+def test_a_script_that_would_be_longer_than_80_lines_is_not_written(tmp_path: Path) -> None:
+    rows = pa.table({"text": TEXTS * 10, "x": np.arange(60.0), "y": np.arange(60) % 2})
+    source = jsonl(rows, tmp_path / "rows.jsonl")
+    prepared = prepare(config(source, ["x", {"column": "text", "as": "text"}]), tmp_path / "prepared")
+    preprocess = Preprocess.model_validate({"ngrams": {"max_length": 40, "buckets": 500}})
+    model = model_of(prepared, tmp_path / "model", preprocess, "students.models:bag", {"dim": 8})
+    done = export_elsewhere(model, tmp_path / "out", ["onnx"], name="m", rows=source)
+    assert done.files == ("model.onnx",) and "lines, more than anybody reads" in (done.no_script or "")
+    assert done.agreements["onnx"].largest_difference < 1e-5

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from students.delivering.records import of_records
 from students.delivering.serving import answered
+from teachers.config.preprocess import Preprocess
 from teachers.errors import RecipeError
 from teachers.models.folder import load_model
 from teachers.preparing.prepare import prepare
@@ -166,6 +168,19 @@ def test_other_tasks_say_their_own_numbers(task: str, tmp_path: Path) -> None:
     expected = logits.sigmoid() if task == "multilabel" else logits
     np.testing.assert_allclose(found["scores"], expected.numpy(), rtol=1e-5)
     assert found["classes" if task == "multilabel" else "names"] == list(model.config.classes)
+
+
+def test_text_comes_as_it_is(tmp_path: Path) -> None:
+    rows = pa.table({"text": ["play some music", "my card was stolen"] * 20, "y": np.arange(40) % 2})
+    pq.write_table(rows, tmp_path / "rows.pq")
+    prepared = prepare(config(tmp_path / "rows.pq", [{"column": "text", "as": "text"}]), tmp_path / "prepared")
+    preprocess = Preprocess.model_validate({"ngrams": {"max_length": 40, "buckets": 500}})
+    model = load_model(model_of(prepared, tmp_path / "model", preprocess, "students.models:bag", {"dim": 8}))
+    texts = ["play it", "", "card 北京"]
+    found = answered(model, [{"text": text} for text in [*texts, None, 3]])
+    expected = model({"text": np.array(texts, object)}).softmax(-1).numpy()
+    np.testing.assert_allclose(found["scores"][:3], expected, rtol=1e-5)
+    assert list(found["bad"]) == ["3"] and found["scores"][4] is not None  # 3 is text where the others are
 
 
 def test_half_a_character_is_a_bad_row_and_no_column_at_all_is_refused(tables: Path) -> None:

@@ -2,14 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .interrupts import going_on
 from .out import for_smoke
 from .telling import tell_and_leave
-
-if TYPE_CHECKING:
-    pass
 
 
 def carry_out(

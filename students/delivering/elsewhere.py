@@ -53,6 +53,10 @@ def export_elsewhere(
         raise CollegiumError(
             f"{folder}: `preprocess.function` is code of yours ({function}), which no file of another form holds"
         )
+    if raw := [column.name for column in model.preprocessor.columns if column.kind == "text"]:
+        raise CollegiumError(
+            f"{folder}: {model.config.model} reads text as it is ({raw[0]}), which no file of another form does"
+        )
     golden = _golden(folder, model, rows)
     payloads, agreements = {}, {}
     for each in forms:

@@ -71,8 +71,10 @@ def joined_graph(model: LoadedModel) -> bytes:
     assert isinstance(module, EstimatorModule)
     convert = CONVERTERS[library_of(Path(module.about.file))]
     rows, ready = model.example(), _Features(model).eval()
-    first = graph_of(exported(ready, rows), [*rows], FEATURES)
-    return _joined(first, _raised(convert(module, ready(rows).shape[1])), _logits(module, [("", OPSET)]))
+    between = max([FEATURES, *rows], key=len) + "_"  # like no column
+    first = graph_of(exported(ready, rows), [*rows], between)
+    estimator = _raised(convert(module, ready(rows).shape[1]))
+    return _joined(first, between, estimator, _logits(module, [("", OPSET)]))
 
 
 def _of_sklearn(module: EstimatorModule, width: int) -> Any:
@@ -142,8 +144,8 @@ def _raised(estimator: Any) -> Any:
     return raised
 
 
-def _joined(first: Any, estimator: Any, last: Any) -> bytes:
-    """One graph of three, checked."""
+def _joined(first: Any, between: str, estimator: Any, last: Any) -> bytes:
+    """One graph of three, checked. `between`: what the first gives the second."""
     import onnx
     from onnx import compose
 
@@ -152,7 +154,7 @@ def _joined(first: Any, estimator: Any, last: Any) -> bytes:
         graph.ir_version = version
         del graph.functions[:], graph.metadata_props[:]
     scores = estimator.graph.output[0].name
-    some = compose.merge_models(first, estimator, io_map=[(FEATURES, FEATURES)], prefix2="estimator.")
+    some = compose.merge_models(first, estimator, io_map=[(between, FEATURES)], prefix2="estimator.")
     whole = compose.merge_models(some, last, io_map=[(f"estimator.{scores}", "said")], prefix2="last.")
     for node in whole.graph.node:
         node.output[:] = ["logits" if name == "last.logits" else name for name in node.output]

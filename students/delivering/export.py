@@ -28,6 +28,8 @@ SUMS = "SHA256SUMS"
 ONNX = FORMS["onnx"].file
 ONNX_ROWS = 4096
 """Test rows that a graph is compared on, at most."""
+ONNX_TOLERANCE = 1e-2
+"""Of a probability, or a standard deviation of a number; a converter that is further off has not converted it."""
 
 log = logging.getLogger(__name__)
 
@@ -79,18 +81,25 @@ def export_student(
 
 def _onnx(name: str, model: LoadedModel, transfer_set: Path) -> tuple[bytes | None, dict[str, Any]]:
     """(the graph, how it answers test rows beside the model); where it cannot be converted, (None, why)."""
-    form = FORMS["onnx"]
+    form, data = FORMS["onnx"], TransferSet.open(transfer_set)
+    segment = next(segment for segment in data.of("test") if segment.num_rows)
+    rows = data.inputs(segment, 0, min(ONNX_ROWS, segment.num_rows))
+    golden = asked(model, model.preprocessor.derive(rows))
     try:
         graph = form.made_of(model)
+        found = compared(form.said(graph, golden.inputs), golden, model.config.space)
     except EnvironmentUnfit:
         raise
     except CollegiumError as error:
-        log.warning("%s is delivered without %s: %s", name, ONNX, error)
-        return None, {"why": str(error)}
-    data = TransferSet.open(transfer_set)
-    segment = next(segment for segment in data.of("test") if segment.num_rows)
-    golden = asked(model, data.inputs(segment, 0, min(ONNX_ROWS, segment.num_rows)))
-    return graph, asdict(compared(form.said(graph, golden.inputs), golden, model.config.space))
+        why = str(error)
+    else:
+        if found.largest_difference <= ONNX_TOLERANCE:
+            return graph, asdict(found)
+        why = (
+            f"the converter's graph says something else than the model, by {found.largest_difference:.2g} on test rows"
+        )
+    log.warning("%s is delivered without %s: %s", name, ONNX, why)
+    return None, {"why": why}
 
 
 def deliverable_metrics(task: TaskName, evaluation: Mapping[str, Any]) -> dict[str, Any]:

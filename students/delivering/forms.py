@@ -20,7 +20,7 @@ from teachers.models.folder import LoadedModel
 from teachers.users_code.calls import told_as
 
 from .estimator_graph import joined_graph
-from .program import exported, graph_of, quiet, saved
+from .program import exported, graph_of, output_of, quiet, saved
 
 FormName = Literal["onnx", "pt2"]
 Inputs = Mapping[str, NDArray[Any]]
@@ -44,7 +44,7 @@ def to_onnx(model: LoadedModel) -> bytes:
             if model.config.estimator is not None:
                 return joined_graph(model)
             rows = model.example()
-            graph = graph_of(exported(model, rows), [*rows], output_name(model))
+            graph = graph_of(exported(model, rows), [*rows], output_of(model.config.space))
             payload: bytes = graph.SerializeToString(deterministic=True)
             return payload
     except CollegiumError as error:
@@ -80,15 +80,14 @@ def _exporting(model: LoadedModel, form: str) -> Iterator[None]:
         raise error(raised.what) from raised.__cause__
 
 
-def output_name(model: LoadedModel) -> str:
-    return "logits" if model.config.space.has_classes else "values"
-
-
 def said_by_onnx(payload: bytes, inputs: Inputs) -> NDArray[np.float32]:
     """What the graph says in onnxruntime."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(payload, providers=["CPUExecutionProvider"])
+    with told_as(
+        lambda what: CollegiumError(f"the graph cannot be run by onnxruntime: {textwrap.shorten(what, WORD)}")
+    ):
+        session = onnxruntime.InferenceSession(payload, providers=["CPUExecutionProvider"])
     fed = {each.name: np.asarray(inputs[each.name]) for each in session.get_inputs()}
     said: NDArray[np.float32] = session.run(None, fed)[0]
     return said

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from teachers.tasks.space import Space
+
 OPSET = 18
 """Of every graph."""
 LOGGERS = (
@@ -25,6 +27,11 @@ LOGGERS = (
     "skl2onnx",
     "onnxmltools",
 )
+
+
+def output_of(space: Space) -> str:
+    """What an output is called."""
+    return "logits" if space.has_classes else "values"
 
 
 def exported(module: nn.Module, rows: Mapping[str, Tensor]) -> ExportedProgram:
