@@ -84,9 +84,11 @@ class CountingServer:
         try:
             yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/label"
         finally:
-            loop.call_soon_threadsafe(server.close)
+            server.close()
+            asyncio.run_coroutine_threadsafe(_ended(), loop).result()
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
+            loop.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -139,6 +141,14 @@ class CountingServer:
             return False
         self._allowed -= 1
         return True
+
+
+async def _ended() -> None:
+    """All that this loop still does."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def numbered(folder: Path, num_rows: int, **columns: Sequence[Any]) -> TransferSet:

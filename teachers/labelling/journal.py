@@ -24,6 +24,7 @@ from ..errors import StoreError
 from ..models.endpoint.apis import Told
 from ..models.endpoint.purse import Spent, Tokens
 from ..soft_targets.store import SoftTargetStore
+from ..storage import mirror
 from ..storage.disk import told_if_unfit
 from ..storage.flock import await_lock
 from ..storage.seal import drafted, replace
@@ -197,6 +198,9 @@ def journal_of(store: Path, shard: int) -> Path:
 
 def journals_in(store: Path) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """(shard, lines) of each journal of a store."""
+    for path in (store / JOURNALS / name for name in mirror.entries(store / JOURNALS)):
+        if not path.exists():  # of another machine's shards; what lies here is never older
+            mirror.bring(path)
     for path in sorted((store / JOURNALS).glob("*.jsonl")):
         yield int(path.stem), _read(path)[1]
 
