@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +106,8 @@ class CountingServer:
                 await writer.drain()
                 if payload is None:
                     break
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client was killed
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client was killed, or all is over
         finally:
             writer.close()
 
@@ -134,9 +133,9 @@ class CountingServer:
         return 200, {}, self._known[known_by]
 
     def _lets_through(self, per_second: float) -> bool:
-        """A bucket that holds a fifth of a second."""
+        """A bucket that holds half a second."""
         now = time.monotonic()
-        self._allowed, self._since = min(self._allowed + (now - self._since) * per_second, per_second / 5), now
+        self._allowed, self._since = min(self._allowed + (now - self._since) * per_second, per_second / 2), now
         if self._allowed < 1:
             return False
         self._allowed -= 1
@@ -189,9 +188,9 @@ def fill(config: EndpointTeacher, tasks: Sequence[LabelTask]) -> None:
     """What a replica does: label what is missing, several shards side by side."""
     labeller = Labeller(TeacherSpec("asked", config, None, (), Path.cwd()), tasks, "cpu")  # type: ignore[arg-type]
     with ThreadPoolExecutor(IN_FLIGHT) as threads:
-        for number, task in enumerate(labeller.tasks):
-            for _ in threads.map(labeller.label, repeat(number), task.store.missing()):
-                pass
+        shards = [(number, shard) for number, task in enumerate(labeller.tasks) for shard in task.store.missing()]
+        for _ in threads.map(labeller.label, *zip(*shards, strict=True)) if shards else ():
+            pass
 
 
 def killed_and_filled(

@@ -6,9 +6,9 @@ a process loses it. It is on the disk within SYNC_S: what a failing machine lose
 cut off, and its answer asked for again. When its shard is committed a journal keeps what it cost and who is unknown.
 """
 
-import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -142,7 +142,7 @@ class Journal(Answers):
                 payload = payload[os.write(self._file, payload) :]
         if time.monotonic() - self._synced_at > SYNC_S:
             self._synced_at = time.monotonic()
-            asyncio.get_running_loop().run_in_executor(None, _sync, os.dup(self._file))
+            threading.Thread(target=_sync, args=(os.dup(self._file),)).start()
 
 
 def _sync(file: int) -> None:

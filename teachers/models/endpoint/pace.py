@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from ...config.endpoint import Limits
 
-BURST_S = 0.1
+BURST_S = 0.25
 """What was not used so long ago may be made up for: sleeps are never exact."""
 FIRST_WINDOW = 4.0
 LOOK_S = 1.0
