@@ -186,7 +186,7 @@ def stores(folder: Path, data: TransferSet, config: EndpointTeacher) -> list[Lab
 
 def fill(config: EndpointTeacher, tasks: Sequence[LabelTask]) -> None:
     """What a replica does: label what is missing, several shards side by side."""
-    labeller = Labeller(TeacherSpec("asked", config, None, (), Path.cwd()), tasks, "cpu")  # type: ignore[arg-type]
+    labeller = Labeller(TeacherSpec("asked", config, None, (), Path.cwd()), tasks, "cpu")
     with ThreadPoolExecutor(IN_FLIGHT) as threads:
         shards = [(number, shard) for number, task in enumerate(labeller.tasks) for shard in task.store.missing()]
         for _ in threads.map(labeller.label, *zip(*shards, strict=True)) if shards else ():

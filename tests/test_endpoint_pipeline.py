@@ -1,6 +1,5 @@
 """Endpoints under Ray: a replica asks, a budget ends the command, ten kills of driver and replica cost no answer."""
 
-import json
 import random
 import subprocess
 import sys
@@ -19,8 +18,10 @@ from pyarrow import parquet
 from benchmarks.paid import CLASSES, CountingServer, held, numbered, stores
 from teachers.config.endpoint import EndpointTeacher
 from teachers.errors import BudgetSpent
+from teachers.labelling.journal import spent_in
 from teachers.labelling.label import label
 from teachers.labelling.shard import LabelTask, TeacherSpec
+from teachers.models.endpoint.purse import Spent
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.transfer_set.transfer_set import TransferSet
 from tests.faults import workers_of
@@ -95,9 +96,6 @@ def test_a_thousand_answers_are_paid_once_through_ten_kills_and_three_budgets(tm
     assert held(tasks_in(out)) == set(range(ROWS))
     assert server.bought_again == []
     assert sum(server.paid.values()) == ROWS and set(server.paid.values()) == {1}
-    reports = [json.loads(path.read_bytes()) for path in sorted(out.glob("runs/*/report.json"))]
-    (spent,) = {
-        json.dumps(stage["spent"]) for stage in reports[-1]["stages"] if stage["stage"] == "label" and "spent" in stage
-    }
-    assert json.loads(spent)["requests"] == server.num_requests
+    spent = sum((spent_in(task.store) for task in tasks_in(out)), Spent())
+    assert spent.requests == server.num_requests
     assert TransferSet.open(next((out / "prepared").iterdir())).classes == CLASSES
