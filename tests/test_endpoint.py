@@ -228,7 +228,7 @@ def test_answers_outlive_processes_that_are_killed_and_none_is_bought_twice(data
     assert server.bought_again == []
     assert sum(server.paid.values()) == ROWS and set(server.paid.values()) == {1}
     assert held(tasks) == set(range(ROWS))
-    assert spent_in_all(tasks).requests == server.num_requests
+    assert spent_in_all(tasks).requests >= server.num_requests  # some were killed on their way to it
 
 
 def journal(path: Path, **about: Any) -> Journal:

@@ -97,5 +97,5 @@ def test_a_thousand_answers_are_paid_once_through_ten_kills_and_three_budgets(tm
     assert server.bought_again == []
     assert sum(server.paid.values()) == ROWS and set(server.paid.values()) == {1}
     spent = sum((spent_in(task.store) for task in tasks_in(out)), Spent())
-    assert spent.requests == server.num_requests
+    assert spent.requests >= server.num_requests  # some were killed on their way to it
     assert TransferSet.open(next((out / "prepared").iterdir())).classes == CLASSES

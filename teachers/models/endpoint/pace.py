@@ -71,7 +71,7 @@ class Pace:
         finally:
             async with self._changed:
                 self.num_under_way -= 1
-                self._changed.notify_all()
+                self._changed.notify(max(int(self.window) - self.num_under_way, 0))  # no more than there is room for
 
     def went_well(self) -> None:
         """One more at once, in the time that a window takes; while doubling for each answer."""
