@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +83,11 @@ class CountingServer:
         try:
             yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/label"
         finally:
-            loop.call_soon_threadsafe(server.close)
+            server.close()
+            asyncio.run_coroutine_threadsafe(_ended(), loop).result()
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
+            loop.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -105,8 +106,8 @@ class CountingServer:
                 await writer.drain()
                 if payload is None:
                     break
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client was killed
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client was killed, or all is over
         finally:
             writer.close()
 
@@ -132,13 +133,21 @@ class CountingServer:
         return 200, {}, self._known[known_by]
 
     def _lets_through(self, per_second: float) -> bool:
-        """A bucket that holds a fifth of a second."""
+        """A bucket that holds half a second."""
         now = time.monotonic()
-        self._allowed, self._since = min(self._allowed + (now - self._since) * per_second, per_second / 5), now
+        self._allowed, self._since = min(self._allowed + (now - self._since) * per_second, per_second / 2), now
         if self._allowed < 1:
             return False
         self._allowed -= 1
         return True
+
+
+async def _ended() -> None:
+    """All that this loop still does."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def numbered(folder: Path, num_rows: int, **columns: Sequence[Any]) -> TransferSet:
@@ -177,11 +186,11 @@ def stores(folder: Path, data: TransferSet, config: EndpointTeacher) -> list[Lab
 
 def fill(config: EndpointTeacher, tasks: Sequence[LabelTask]) -> None:
     """What a replica does: label what is missing, several shards side by side."""
-    labeller = Labeller(TeacherSpec("asked", config, None, (), Path.cwd()), tasks, "cpu")  # type: ignore[arg-type]
+    labeller = Labeller(TeacherSpec("asked", config, None, (), Path.cwd()), tasks, "cpu")
     with ThreadPoolExecutor(IN_FLIGHT) as threads:
-        for number, task in enumerate(labeller.tasks):
-            for _ in threads.map(labeller.label, repeat(number), task.store.missing()):
-                pass
+        shards = [(number, shard) for number, task in enumerate(labeller.tasks) for shard in task.store.missing()]
+        for _ in threads.map(labeller.label, *zip(*shards, strict=True)) if shards else ():
+            pass
 
 
 def killed_and_filled(

@@ -33,8 +33,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TransferSet:
     return numbered(tmp_path_factory.mktemp("numbered"), ROWS)
 
 
-def config(url: str, **about: Any) -> EndpointTeacher:
-    told = {"kind": "endpoint", "url": url, "version": "1", "rows_per_request": 1, **about}
+def config(url: str = "http://x/", **about: Any) -> EndpointTeacher:
+    told = {"kind": "endpoint", "version": "1", "rows_per_request": 1, "url": url, **about}
     return EndpointTeacher.model_validate(told)
 
 
@@ -216,7 +216,7 @@ def test_a_budget_of_tokens_or_money_is_kept_to(data: TransferSet, tmp_path: Pat
         fill(how := config(url, budget=budget, price=price), tasks := stores(tmp_path, data, how))
     spent = spent_in_all(tasks)
     assert spent.within(how.budget, how.price)
-    assert 27 <= spent.requests <= 30 and spent.tokens == 10 * spent.requests
+    assert spent.requests == 30 and spent.tokens == 10 * spent.requests
 
 
 def test_answers_outlive_processes_that_are_killed_and_none_is_bought_twice(data: TransferSet, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_answers_outlive_processes_that_are_killed_and_none_is_bought_twice(data
     assert server.bought_again == []
     assert sum(server.paid.values()) == ROWS and set(server.paid.values()) == {1}
     assert held(tasks) == set(range(ROWS))
-    assert spent_in_all(tasks).requests == server.num_requests
+    assert spent_in_all(tasks).requests >= server.num_requests  # some were killed on their way to it
 
 
 def journal(path: Path, **about: Any) -> Journal:
@@ -350,7 +350,7 @@ def test_a_budget_that_no_price_counts_and_the_like_are_refused() -> None:
         ({"url": "ftp://x"}, "url"),
     ):
         with pytest.raises(ValueError, match=why):
-            config("http://x/", **about)
+            config(**about)
 
 
 def test_the_json_of_a_journal_is_readable(data: TransferSet, tmp_path: Path) -> None:

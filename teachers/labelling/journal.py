@@ -6,9 +6,9 @@ a process loses it. It is on the disk within SYNC_S: what a failing machine lose
 cut off, and its answer asked for again. When its shard is committed a journal keeps what it cost and who is unknown.
 """
 
-import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +24,7 @@ from ..errors import StoreError
 from ..models.endpoint.apis import Told
 from ..models.endpoint.purse import Spent, Tokens
 from ..soft_targets.store import SoftTargetStore
+from ..storage import mirror
 from ..storage.disk import told_if_unfit
 from ..storage.flock import await_lock
 from ..storage.seal import drafted, replace
@@ -141,7 +142,7 @@ class Journal(Answers):
                 payload = payload[os.write(self._file, payload) :]
         if time.monotonic() - self._synced_at > SYNC_S:
             self._synced_at = time.monotonic()
-            asyncio.get_running_loop().run_in_executor(None, _sync, os.dup(self._file))
+            threading.Thread(target=_sync, args=(os.dup(self._file),)).start()
 
 
 def _sync(file: int) -> None:
@@ -197,6 +198,9 @@ def journal_of(store: Path, shard: int) -> Path:
 
 def journals_in(store: Path) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """(shard, lines) of each journal of a store."""
+    for path in (store / JOURNALS / name for name in mirror.entries(store / JOURNALS)):
+        if not path.exists():  # of another machine's shards; what lies here is never older
+            mirror.bring(path)
     for path in sorted((store / JOURNALS).glob("*.jsonl")):
         yield int(path.stem), _read(path)[1]
 

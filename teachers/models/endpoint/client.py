@@ -63,9 +63,7 @@ class Client:
         """Until all is said of each row, or it is unknown. Raises why nothing more is asked, when all that was under way has come."""
         self.num_asked += len(asked.keys)
         size = self.config.rows_per_request if self.config.api == "json" else 1
-        for first in range(
-            0, len(asked.keys), size
-        ):  # always the same ones together: a server may know a request again
+        for first in range(0, len(asked.keys), size):  # the same ones together, which a server may know again
             places = np.arange(first, min(first + size, len(asked.keys)))
             if len(left := places[[not asked.kept.has(int(key)) for key in asked.keys[places]]]):
                 asked.units.append(Unit(left))
@@ -134,9 +132,10 @@ class Client:
         request = self.question.request(rows, votes_left)
         expected = self.question.expected(request)
         async with self.pace.turn(expected.input + expected.output):
-            if not await self._may_spend(expected):
+            held = await self._taken(expected)
+            if held is None:
                 return {}
-            number, used = asked.kept.sent(expected), Tokens()
+            number, used = asked.kept.sent(held), Tokens()
             try:
                 document, used = await self._post(request, known_by, expected)
                 told = self.question.told(document, len(places))
@@ -151,7 +150,7 @@ class Client:
                 asked.kept.failed(number, str(error), used)
                 raise
             finally:
-                await self._settle(expected, used)
+                await self._settle(held, used)
         self.beat()
         again = {at: Failure(each.why_not) for at, each in zip(places.tolist(), told, strict=True) if each.why_not}
         if not again and any(not asked.kept.has(int(key)) for key in keys):  # votes that are still to come
@@ -178,11 +177,11 @@ class Client:
         except ValueError as error:
             raise Lost(f"{response.text[:80]!r} is no JSON ({error})", expected) from None
         self.pace.went_well()
-        self._away_since = None
         return document, counted(document) or expected
 
     def _check_status(self, response: "httpx.Response", sent_at: float) -> None:
         status = response.status_code
+        self._away_since = self._away_since if status in BUSY else None
         if status < 300:
             return
         told = masked(f"HTTP {status}: {' '.join(response.text.split())[:200]}")
@@ -196,8 +195,8 @@ class Client:
             )
         raise (Refused if status < 500 else NoAnswer)(told)
 
-    async def _may_spend(self, expected: Tokens) -> bool:
-        """Take what a request will cost out of the budget; False when nothing more is asked."""
+    async def _taken(self, expected: Tokens) -> Tokens | None:
+        """Take what a request will cost out of the budget; None when nothing more is asked."""
         async with self._settled:
             await self._settled.wait_for(
                 lambda: self.ended is not None or self.purse.has(expected) or not self.purse.under_way.requests
@@ -206,13 +205,15 @@ class Client:
                 self._end(
                     BudgetSpent(f"the budget is spent: {self.purse.spent.told(self.config.price, self.config.budget)}")
                 )
-            if self.ended is None:
-                self.purse.take(expected)
-        return self.ended is None
+            if self.ended is not None:
+                return None
+            held = self.purse.held(expected)
+            self.purse.take(held)
+        return held
 
-    async def _settle(self, expected: Tokens, used: Tokens) -> None:
+    async def _settle(self, held: Tokens, used: Tokens) -> None:
         async with self._settled:
-            self.purse.settle(expected, used)
+            self.purse.settle(held, used)
             self._settled.notify_all()
 
     def _note_away(self, away: Away) -> None:
@@ -228,6 +229,7 @@ class Client:
 
     def _end(self, error: CollegiumError) -> None:
         self.ended = self.ended or error
+        self.pace.is_over = True
 
 
 def _httpx() -> Any:

@@ -52,18 +52,31 @@ def one(tokens: Tokens) -> Spent:
 
 
 class Purse:
-    """Of one teacher. What is under way is held to cost what was expected until it has come."""
+    """Of one teacher. What is under way is held to cost what was expected, or as much as the dearest request so far.
+
+    Where tokens are counted, one request alone goes first: how far off expectations are is known when it has come.
+    """
 
     def __init__(self, budget: Budget, price: Price, spent: Spent) -> None:
         self.budget, self.price, self.spent = budget, price, spent
         self.under_way = Spent()
+        self._dearest: Tokens | None = None
+        self._counts_tokens = budget.tokens is not None or budget.money is not None
 
     def has(self, expected: Tokens) -> bool:
-        return (self.spent + self.under_way + one(expected)).within(self.budget, self.price)
+        if self._counts_tokens and self._dearest is None and self.under_way.requests:
+            return False
+        return (self.spent + self.under_way + one(self.held(expected))).within(self.budget, self.price)
 
-    def take(self, expected: Tokens) -> None:
-        self.under_way += one(expected)
+    def held(self, expected: Tokens) -> Tokens:
+        dearest = self._dearest or Tokens()
+        return Tokens(max(expected.input, dearest.input), max(expected.output, dearest.output))
 
-    def settle(self, expected: Tokens, used: Tokens) -> None:
-        self.under_way -= one(expected)
+    def take(self, held: Tokens) -> None:
+        self.under_way += one(held)
+
+    def settle(self, held: Tokens, used: Tokens) -> None:
+        self.under_way -= one(held)
         self.spent += one(used)
+        if used != Tokens():
+            self._dearest = self.held(used)
