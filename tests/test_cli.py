@@ -18,14 +18,14 @@ from click.testing import CliRunner
 
 from orchestrator.cli.main import collegium
 from teachers.transfer_set.transfer_set import TransferSet
+from tests import warm
 
 ROOT = Path(__file__).parents[1]
 COMMAND = Path(sys.executable).parent / "collegium"
 
 
 def run(*arguments: str, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    env = os.environ | environment
-    return subprocess.run([COMMAND, *arguments], cwd=cwd, env=env, capture_output=True, text=True)
+    return warm.run(arguments, cwd, os.environ | environment)
 
 
 def commands(group=collegium, path=()):  # type: ignore[no-untyped-def]
