@@ -25,6 +25,8 @@ SUMS = "SHA256SUMS"
 ONNX = "model.onnx"
 ONNX_ROWS = 4096
 """Test rows that a graph is compared on, at most."""
+ONNX_TOLERANCE = 1e-2
+"""Of a probability, or a standard deviation of a number; a converter that is further off has not converted it."""
 
 log = logging.getLogger(__name__)
 
@@ -72,16 +74,21 @@ def _onnx(name: str, model: LoadedModel, transfer_set: Path) -> tuple[bytes | No
     """(the graph, how it answers test rows beside the model); where it cannot be converted, (None, why)."""
     from .onnx import compared, to_onnx
 
+    data = TransferSet.open(transfer_set)
+    segment = next(segment for segment in data.of("test") if segment.num_rows)
     try:
         graph = to_onnx(model)
+        found = compared(graph, model, data.inputs(segment, 0, min(ONNX_ROWS, segment.num_rows)))
     except EnvironmentUnfit:
         raise
     except CollegiumError as error:
-        log.warning("%s is delivered without %s: %s", name, ONNX, error)
-        return None, {"why": str(error)}
-    data = TransferSet.open(transfer_set)
-    segment = next(segment for segment in data.of("test") if segment.num_rows)
-    return graph, compared(graph, model, data.inputs(segment, 0, min(ONNX_ROWS, segment.num_rows)))
+        why = str(error)
+    else:
+        if found["largest_difference"] <= ONNX_TOLERANCE:
+            return graph, found
+        why = f"the converter's graph says something else than the model, by {found['largest_difference']:.2g} on test rows"
+    log.warning("%s is delivered without %s: %s", name, ONNX, why)
+    return None, {"why": why}
 
 
 def deliverable_metrics(task: TaskName, evaluation: Mapping[str, Any]) -> dict[str, Any]:

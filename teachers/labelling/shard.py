@@ -16,8 +16,9 @@ import torch
 
 from ..config.teacher import TeacherConfig
 from ..errors import StoreError, TeacherError
-from ..models.adapters import Teacher, absolute, check_scores, load_teacher, to_logits
+from ..models.adapters import Teacher, absolute, check_scores, load_teacher
 from ..models.folded import FoldedTeacher, Scores
+from ..models.scores import to_logits
 from ..process import prometheus
 from ..process.log_lines import with_ids
 from ..soft_targets.schema import Commit
