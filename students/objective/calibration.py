@@ -1,4 +1,6 @@
-"""What a teacher's probabilities are worth, learnt from labelled validation rows; applied when a target is made, never in a store.
+"""What a teacher's probabilities are worth, learnt from labelled rows that it has not seen; applied when a target is made, never in a store.
+
+These are validation rows; where none has a label, training rows of a teacher that labels them out of fold.
 
 `temperature`: one number that its logits are divided by (Guo et al., 2017). `isotonic`: of each class a rising function of its
 probability, one class against all others, and all normalised once more (Zadrozny and Elkan, 2002).
@@ -16,7 +18,7 @@ from teachers.config.teacher import CalibrateName
 from teachers.errors import RecipeError
 from teachers.soft_targets.combine.rules import align
 from teachers.tasks.labels import has_label
-from teachers.transfer_set.transfer_set import TransferSet
+from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
 from ..runs.run import Source
 from .stores import open_store
@@ -30,21 +32,22 @@ LARGEST = 20.0
 
 
 def calibration_of(source: Source, transfer_set: TransferSet) -> Calibrated | None:
-    """Of a teacher whose recipe asks for one. Raises RecipeError without a labelled validation row of what it knows."""
+    """Of a teacher whose recipe asks for one. Raises RecipeError without a labelled row of what it knows."""
     if source.calibrate is None:
         return None
-    said, labels, known = _validation(source, transfer_set)
+    said, labels, known = _unseen(source, transfer_set)
     if not len(labels):
         raise RecipeError(
-            f"teachers.{source.name}.calibrate: no validation row has a label of what this teacher knows, so nothing can be "
-            f"calibrated; give `split.validation` labelled rows, or remove it"
+            f"teachers.{source.name}.calibrate: no labelled row that it has not learnt is of what this teacher knows, so nothing "
+            f"can be calibrated; give `split.validation` labelled rows, or remove it"
         )
     return FITS[transfer_set.space.answer][source.calibrate](said, labels, known, source.probability_floor)
 
 
-def _validation(source: Source, transfer_set: TransferSet) -> tuple[Tensor, Tensor, Tensor]:
-    """(logits f32, labels, which classes it knows) of the labelled validation rows whose label it can say."""
-    parts = [*_parts(source, transfer_set)]
+def _unseen(source: Source, transfer_set: TransferSet) -> tuple[Tensor, Tensor, Tensor]:
+    """(logits f32, labels, which classes it knows) of the labelled rows that it has not learnt and whose label it can say."""
+    by_training = source.out_of_fold and not transfer_set.report["labelled"]["validation"]
+    parts = [*_parts(source, transfer_set, "train" if by_training else "validation")]
     width = transfer_set.space.width
     empty = torch.empty(0, width), torch.empty(0, dtype=torch.int64), torch.ones(width, dtype=torch.bool)
     if not parts:
@@ -52,8 +55,8 @@ def _validation(source: Source, transfer_set: TransferSet) -> tuple[Tensor, Tens
     return torch.cat([said for said, *_ in parts]), torch.cat([labels for _, labels, _ in parts]), parts[0][2]
 
 
-def _parts(source: Source, transfer_set: TransferSet) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    for segment in transfer_set.of("validation"):
+def _parts(source: Source, transfer_set: TransferSet, split: SplitName) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    for segment in transfer_set.of(split):
         store = open_store(source, transfer_set, segment)
         index, known = align(store.spec.names, transfer_set.space.names, source.class_map)
         labels = transfer_set.usable_labels(segment)
