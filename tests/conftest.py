@@ -32,12 +32,29 @@ os.environ |= {  # read when ray and mlflow are imported
 }
 
 
+LONGEST = (
+    "test_pipeline",
+    "test_first_day",
+    "test_live",
+    "test_faults",
+    "test_jobs",
+    "test_labelling",
+    "test_live_pipeline",
+)
+"""Files of tests, the longest first."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "ray_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.ray)
     long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("ray")}
-    items.sort(key=lambda item: item.path not in long)  # several files run side by side: the long ones begin
+
+    def turn(item: pytest.Item) -> int:
+        """Several files run side by side: the longest begin, so that no one waits for them in the end."""
+        return LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST) + (item.path not in long)
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")

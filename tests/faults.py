@@ -35,6 +35,7 @@ class Setup:
     name: str
     recipe: str
     overrides: tuple[str, ...]
+    verb: str = "run"
 
 
 SMALL = Setup(
@@ -55,13 +56,15 @@ SMALLEST = Setup(
     "least",
     "digits.yaml",
     (
-        "teachers.wide={kind: sklearn, model: 'sklearn.linear_model:LogisticRegression', replicas: 2}",
-        "teachers.deep={kind: sklearn, model: 'sklearn.tree:DecisionTreeClassifier'}",
+        "teachers={wide: {kind: sklearn, model: 'sklearn.linear_model:LogisticRegression', replicas: 2}}",
+        "students.small.teachers=[wide]",
         "students.small.train.steps=400",
         "students.small.train.seeds=[0]",
+        "students.small.control=false",
     ),
+    "distill",
 )
-"""The same without a network to train as a teacher, and with one student."""
+"""One teacher, which is no network, and one student, only as far as its training."""
 PEERS = Setup(
     "cohort",
     "peers.yaml",
@@ -88,10 +91,10 @@ class Outcome:
     """By run, SHA-256 of the student's weights."""
 
 
-def command(out: Path, setup: Setup, verb: str = "run") -> list[str]:
+def command(out: Path, setup: Setup) -> list[str]:
     options = [part for override in setup.overrides for part in ("-o", override)]
     collegium = str(Path(sys.executable).parent / "collegium")
-    return [collegium, verb, str(RECIPES / setup.recipe), "--out", str(out), "--json", *options]
+    return [collegium, setup.verb, str(RECIPES / setup.recipe), "--out", str(out), "--json", *options]
 
 
 def start(out: Path, setup: Setup) -> "subprocess.Popen[bytes]":

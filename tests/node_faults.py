@@ -46,7 +46,7 @@ TEACHER = (
     "resources: {cpus: 0.1, custom: {teaches: 1}}}"
 )
 LABELS = faults.Setup(
-    "labels", "digits.yaml", (f"teachers={{patient: {TEACHER}}}", "students.small.teachers=[patient]")
+    "labels", "digits.yaml", (f"teachers={{patient: {TEACHER}}}", "students.small.teachers=[patient]"), "label"
 )
 """Only its labels are wanted: two replicas, each on a node that `teaches`."""
 WHOLE = faults.Setup(
@@ -69,6 +69,7 @@ WHOLE = faults.Setup(
 PEERS = replace(
     faults.PEERS,
     overrides=(*faults.PEERS.overrides, "cohorts.trio.resources={custom: {trains: 1}}", "cohorts.trio.control=false"),
+    verb="distill",
 )
 LEFT = {"teaches": 1.0, "trains": 1.0, "wide": 1.0}
 RIGHT = {"teaches": 1.0, "trains": 1.0, "deep": 1.0}
@@ -98,10 +99,8 @@ class Nodes(NodeCluster):
         draft.write_text(str(seconds))
         draft.rename(self.shared / "pace")
 
-    def start(
-        self, out: Path, setup: faults.Setup, *, verb: str = "run", on: Node | None = None
-    ) -> "subprocess.Popen[bytes]":
-        command = faults.command(out, setup, verb=verb)
+    def start(self, out: Path, setup: faults.Setup, *, on: Node | None = None) -> "subprocess.Popen[bytes]":
+        command = faults.command(out, setup)
         return self.run(on or self.head, [*command, "--address", self.address], log=out.with_name(f"{out.name}.log"))
 
     def asked(self) -> Counter[str]:
@@ -118,7 +117,7 @@ class Nodes(NodeCluster):
 def kill_while_labelling(nodes: Nodes, out: Path, at: random.Random) -> tuple[float, int]:
     """Kill the left node in labelling; another joins and gets work. The seconds from kill to end; its batches."""
     nodes.pace(1.0)
-    driver = nodes.start(out, LABELS, verb="label")
+    driver = nodes.start(out, LABELS)
     killed = kill_who_labels(nodes, driver, out, at)
     faults.finish(driver, out)
     return time.monotonic() - killed, nodes.asked()[nodes.left.address]
@@ -170,7 +169,7 @@ def lose_the_head(nodes: Nodes, out: Path, *, on: Node) -> tuple[int, str, float
     """Kill the head while a command on node `on` labels: exit code, what it said since, and the seconds that it took."""
     nodes.pace(1.0)
     before = sum(nodes.asked().values())
-    driver = nodes.start(out, LABELS, verb="label", on=on)
+    driver = nodes.start(out, LABELS, on=on)
     log = out.with_name(f"{out.name}.log")
     until(lambda: sum(nodes.asked().values()) > before + 3, or_dead=driver, log=log)
     said = len(log.read_text())
@@ -185,7 +184,7 @@ def label_kills(folder: Path, times: int, seed: int) -> Iterator[faults.Kill]:
     """A node is killed while it labels, another joins: each time in a run of its own, on the same cluster."""
     with Nodes(folder) as nodes:
         calm = folder / "calm"
-        faults.finish(nodes.start(calm, LABELS, verb="label"), calm)
+        faults.finish(nodes.start(calm, LABELS), calm)
         for number in range(times):
             out = folder / f"labels-{number}"
             seconds, batches = kill_while_labelling(nodes, out, random.Random(seed + number))
@@ -196,7 +195,7 @@ def label_kills(folder: Path, times: int, seed: int) -> Iterator[faults.Kill]:
 def kill_a_rank_and_a_node(nodes: Nodes, out: Path, at: random.Random) -> float:
     """Kill a rank of a cohort, then the node of one; another joins. The seconds from the node's end to that of the run."""
     log = out.with_name(f"{out.name}.log")
-    driver = nodes.start(out, PEERS, verb="distill")
+    driver = nodes.start(out, PEERS)
     ranks = wait_for_ranks(nodes, driver, log, other_than=set())
     time.sleep(at.uniform(1.0, 3.0))
     at.choice(ranks).kill()
@@ -225,7 +224,7 @@ def wait_for_ranks(
 def cohort_kills(folder: Path, times: int, seed: int) -> Iterator[faults.Kill]:
     with Nodes(folder) as nodes:
         calm = folder / "calm"
-        faults.finish(nodes.start(calm, PEERS, verb="distill"), calm)
+        faults.finish(nodes.start(calm, PEERS), calm)
         for number in range(times):
             out = folder / f"cohort-{number}"
             seconds = kill_a_rank_and_a_node(nodes, out, random.Random(seed + number))

@@ -13,11 +13,12 @@ from teachers.config.preprocess import Preprocess
 from teachers.config.resources import Resources
 from teachers.config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher
 from teachers.errors import RecipeError, StoreError, TeacherError
-from teachers.models.adapters import check_scores, load_teacher, teacher_classes, to_logits
+from teachers.models.adapters import check_scores, load_teacher, teacher_classes
 from teachers.models.estimators import class_names, fit_sklearn
 from teachers.models.folder import ModelConfig, save_model
 from teachers.models.formats import canonical_skops
 from teachers.models.preprocess import Preprocessor
+from teachers.models.scores import to_logits
 from teachers.models.teacher import LoadedTeacher
 from teachers.tasks.space import Space
 from teachers.zoo import mlp

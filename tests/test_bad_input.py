@@ -46,6 +46,7 @@ from safetensors.numpy import save_file
 from orchestrator.tracking.late import replay
 from orchestrator.tracking.tracker import Tracker
 from teachers.transfer_set.transfer_set import TransferSet
+from tests import warm
 from tests.test_tracking import append, children, client, points, report, steps_of
 from tests.test_tracking import recipe as tracked
 from tests.training_runs import make_run, make_store, source
@@ -99,8 +100,7 @@ class Network(torch.nn.Linear):
 def run(
     *arguments: str | Path, cwd: Path, environment: dict[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    env = os.environ | (environment or {})
-    return subprocess.run([COMMAND, *arguments], cwd=cwd, env=env, capture_output=True, text=True)
+    return warm.run(arguments, cwd, os.environ | (environment or {}))
 
 
 def line_after(file: Path, text: str) -> int:

@@ -1,5 +1,6 @@
 """Calibration of teachers: learnt from labelled validation rows, applied when a target is made, never in a store."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.isotonic import IsotonicRegression
 
+from orchestrator.planning.planning import plan
 from orchestrator.recipe.model import Recipe
+from orchestrator.recipe.tasks import rows_to_calibrate_by
 from orchestrator.reporting.calibration import about_calibration
 from orchestrator.stages.keys import hearing, label_stage
 from students.measuring.evaluate import evaluate_teachers
@@ -31,6 +34,13 @@ from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
 
 ROWS, CLASSES, SHARPER = 3000, 4, 3.0
+FOLDED = {
+    "kind": "sklearn",
+    "model": "sklearn.tree:DecisionTreeClassifier",
+    "train": {"folds": 3},
+    "function": None,
+    "output": None,
+}
 
 
 @pytest.fixture(scope="module")
@@ -167,21 +177,52 @@ def test_classes_that_each_hold_are_calibrated_each_for_itself(tmp_path: Path, d
     assert (after - logits.sigmoid()).abs().mean() < ((SHARPER * logits).sigmoid() - logits.sigmoid()).abs().mean() / 3
 
 
-def test_without_labelled_validation_rows_nothing_is_calibrated(tmp_path: Path, drawn: Any) -> None:
-    folder = drawn[0].folder.parent
+def without_validation_labels(folder: Path, tmp_path: Path) -> TransferSetConfig:
     table = parquet.read_table(folder / "rows.parquet")
     (tmp_path / "data").mkdir()
-    for name, rows in (("train", table), ("test", table.slice(0, 50))):
-        parquet.write_table(rows, tmp_path / "data" / f"{name}.parquet")
     unlabelled = table.slice(50, 50).set_column(table.schema.get_field_index("y"), "y", [pa.nulls(50, pa.int64())])
-    parquet.write_table(unlabelled, tmp_path / "data" / "validation.parquet")
+    for name, rows in (("train", table), ("test", table.slice(0, 50)), ("validation", unlabelled)):
+        parquet.write_table(rows, tmp_path / "data" / f"{name}.parquet")
     files = {name: f"{name}.parquet" for name in ("train", "validation", "test")}
-    about = config(folder).model_copy(
-        update={"source": config(folder).source.model_copy(update={"path": str(tmp_path / "data")})}
-    )
-    data = prepare(TransferSetConfig.model_validate(about.model_dump() | {"split": {"files": files}}), tmp_path / "out")
-    with pytest.raises(RecipeError, match=r"teachers\.sure\.calibrate: no validation row has a label"):
-        calibration_of(source_of(data, tmp_path, "temperature"), data)
+    return config(folder, source={"kind": "parquet", "path": str(tmp_path / "data")}, split={"files": files})
+
+
+def test_without_labelled_validation_rows_who_labels_out_of_fold_is_calibrated_by_training_rows(
+    tmp_path: Path, drawn: Any
+) -> None:
+    data = prepare(without_validation_labels(drawn[0].folder.parent, tmp_path), tmp_path / "out")
+    source = source_of(data, tmp_path, "temperature")
+    with pytest.raises(RecipeError, match=r"teachers\.sure\.calibrate: no labelled row that it has not learnt"):
+        calibration_of(source, data)
+    calibrated = calibration_of(replace(source, out_of_fold=True), data)
+    assert calibrated is not None
+    assert float(1 / calibrated(torch.ones(1, CLASSES))[0, 0]) == pytest.approx(SHARPER, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("labelled", "teacher", "told"),
+    [
+        ({"train": 9, "validation": 3}, {}, False),
+        ({"train": 9, "validation": 0}, {}, True),
+        ({"train": 9, "validation": 0}, FOLDED, False),
+        ({"train": 0, "validation": 0}, FOLDED, True),
+    ],
+)
+def test_that_there_are_no_rows_to_calibrate_by_is_told_by_counting_labels(
+    labelled: dict[str, int], teacher: dict[str, Any], told: bool
+) -> None:
+    problems = [*rows_to_calibrate_by(recipe(**teacher), labelled)]
+    assert len(problems) == told
+    assert all(each.startswith("teachers.one.calibrate: no labelled rows to calibrate by") for each in problems)
+
+
+def test_the_plan_refuses_a_calibration_without_a_row_and_takes_one_out_of_fold(tmp_path: Path, drawn: Any) -> None:
+    document = recipe(**FOLDED).model_dump(mode="json")
+    document["transfer_set"] = without_validation_labels(drawn[0].folder.parent, tmp_path).model_dump(mode="json")
+    assert plan(Recipe.model_validate(document), tmp_path / "out").stages
+    document["teachers"]["one"]["train"] = {}
+    with pytest.raises(RecipeError, match=r"teachers\.one\.calibrate: no labelled rows to calibrate by"):
+        plan(Recipe.model_validate(document), tmp_path / "out")
 
 
 def recipe(task: str = "classification", label: str | None = "y", **teacher: Any) -> Recipe:
@@ -194,6 +235,7 @@ def recipe(task: str = "classification", label: str | None = "y", **teacher: Any
         "calibrate": "temperature",
         **teacher,
     }
+    one = {key: value for key, value in one.items() if value is not None}
     return Recipe.model_validate(
         {"format": 1, "name": "r", "task": task, "transfer_set": rows, "teachers": {"one": one}}
     )

@@ -18,14 +18,14 @@ from click.testing import CliRunner
 
 from orchestrator.cli.main import collegium
 from teachers.transfer_set.transfer_set import TransferSet
+from tests import warm
 
 ROOT = Path(__file__).parents[1]
 COMMAND = Path(sys.executable).parent / "collegium"
 
 
 def run(*arguments: str, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    env = os.environ | environment
-    return subprocess.run([COMMAND, *arguments], cwd=cwd, env=env, capture_output=True, text=True)
+    return warm.run(arguments, cwd, os.environ | environment)
 
 
 def commands(group=collegium, path=()):  # type: ignore[no-untyped-def]
@@ -98,8 +98,12 @@ def test_plan_writes_nothing(tmp_path: Path) -> None:
 
 def test_init_writes_a_recipe_that_plan_accepts_and_never_overwrites(tmp_path: Path) -> None:
     assert run("init", cwd=tmp_path).returncode == 0
-    assert run("plan", "recipe.yaml", cwd=tmp_path).returncode == 0
+    planned = run("plan", "recipe.yaml", cwd=tmp_path)
+    assert planned.returncode == 0
+    assert re.search(r"^about [1-9][0-9.]* KiB of [0-9,.]+ MiB free", planned.stdout, re.MULTILINE)
     assert run("init", cwd=tmp_path).returncode == 2
+    told = run("init", "not/here.yaml", cwd=tmp_path)
+    assert (told.returncode, "there is no folder not; make it first" in told.stderr) == (2, True)
 
 
 def test_init_lists_jobs_and_recipes_and_every_one_can_be_taken(tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
 """The documents: what is made is up to date, every link leads somewhere, everything that a user can name is told."""
 
 import ast
+import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +25,7 @@ from teachers import errors
 from teachers.process.environment import VARIABLES
 from teachers.soft_targets.encodings.table import ENCODINGS
 from teachers.soft_targets.schema import Commit, Spec
+from tests import warm
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -130,8 +130,7 @@ def test_the_tutorial_of_ones_own_is_accepted_as_it_is_typed(tmp_path: Path) -> 
     text = (DOCS / "tutorial/your-own.md").read_text()
     for name, body in re.findall(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         (tmp_path / name).write_text(body)
-    command = [Path(sys.executable).parent / "collegium", "plan", "mine.yaml", "--check"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = warm.run(["plan", "mine.yaml", "--check"], tmp_path, os.environ)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -220,7 +219,7 @@ def resolved(line: str, folder: Path) -> Path:
 def test_an_editor_finds_the_schema_of_what_init_writes_and_it_accepts_the_recipe(tmp_path: Path, target: str) -> None:
     path = tmp_path / target
     path.parent.mkdir(exist_ok=True)
-    subprocess.run([Path(sys.executable).parent / "collegium", "init", target], cwd=tmp_path, check=True)
+    assert warm.run(["init", target], tmp_path, os.environ).returncode == 0
     schema = yaml.safe_load(resolved(path.read_text().splitlines()[0], path.parent).read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(yaml.safe_load(path.read_text()), schema)

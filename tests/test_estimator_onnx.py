@@ -47,7 +47,13 @@ def fitted(folder, transfer_set, model, arguments, **more):
     return run.folder
 
 
-@pytest.mark.parametrize("name", MODELS)
+ALIKE = ("forest", "linear")
+"""Of a library of which another one is tried anyway."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.campaign] if name in ALIKE else []) for name in MODELS]
+)
 def test_a_graph_says_what_the_estimator_says(name, digits, tmp_path):
     if name in ("xgboost", "lightgbm", "catboost"):
         pytest.importorskip(name)

@@ -161,7 +161,7 @@ def test_a_folder_whose_types_nobody_vouched_for_is_refused(digits, tmp_path):
     ("changes", "told"),
     [
         ({"model": "sklearn.tree:DecisionTreeRegressor"}, "has no predict_proba"),
-        ({"learns": "logits"}, "is a classifier, and logits are values"),
+        ({"learns": "logits"}, "is a classifier, and logits are numbers"),
         ({"model": "sklearn.neighbors:KNeighborsClassifier", "arguments": {}}, "takes no `sample_weight`"),
         ({"arguments": {"depth": 3}}, "cannot be made with"),
     ],

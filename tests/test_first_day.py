@@ -29,6 +29,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from sklearn.metrics import average_precision_score
 
+from tests import warm
+
 lightgbm = pytest.importorskip("lightgbm", reason="lightgbm is not installed: a teacher of the first day is missing")
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +41,7 @@ pytestmark = pytest.mark.slow
 
 
 def collegium(here: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([BIN / "collegium", *words], cwd=here, env=surroundings(here), capture_output=True, text=True)
+    done = warm.run(words, here, surroundings(here))
     assert done.returncode == code, (
         f"{words} ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     )
@@ -67,10 +69,11 @@ def write(here: Path, name: str, recipe: Mapping[str, Any]) -> str:
 
 ROWS, FAULTS, APPENDED = 4000, 20, 300
 NOTEBOOK = '''
-import json, os, sys
+import json, os
 from pathlib import Path
 
 import numpy as np
+import ray
 from torch import nn
 
 from orchestrator import run
@@ -95,8 +98,13 @@ if __name__ == "__main__":
     recipe = json.loads(Path("recipe.json").read_text())
     recipe["teachers"]["rule"]["function"] = rule
     recipe["students"]["of_rule"]["model"] = Net
-    finished = run(recipe, "out", until=sys.argv[1])
-    Path(f"{sys.argv[1]}.json").write_text(json.dumps({"report": finished.report, "folder": str(finished.folder)}))
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)  # both runs are on it
+    for until in ("export", "label"):
+        finished = run(recipe, "out", until=until)
+        Path(f"{until}.json").write_text(json.dumps({"report": finished.report, "folder": str(finished.folder)}))
+        if until == "export":
+            Path("asked").rename("asked first")
+            Path("2026-02.csv").rename("rows/2026-02.csv")
 '''
 PREDICTIONS = '''
 from pathlib import Path
@@ -184,20 +192,14 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
             },
         },
         "students": six_students(),
+        "tracking": {"register_models": False},
     }
     (here / "recipe.json").write_text(json.dumps(recipe))
-    runs(here, "export")
-    (here / "asked").rename(here / "asked first")
-    pyarrow.csv.write_csv(table(*machines(APPENDED, 0, seed=2), ROWS), here / "rows" / "2026-02.csv")
-    runs(here, "label")
-    return here
-
-
-def runs(here: Path, until: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "notebook.py", until], cwd=here, env=surroundings(here), capture_output=True, text=True
-    )
+    pyarrow.csv.write_csv(table(*machines(APPENDED, 0, seed=2), ROWS), here / "2026-02.csv")
+    command = [sys.executable, "notebook.py"]
+    done = subprocess.run(command, cwd=here, env=surroundings(here), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
+    return here
 
 
 def told(here: Path, until: str = "export") -> dict[str, Any]:

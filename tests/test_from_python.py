@@ -295,6 +295,7 @@ SCRIPT = """
 import json, linecache, sys
 from pathlib import Path
 import numpy as np
+import ray
 from torch import nn
 
 from orchestrator import run
@@ -314,10 +315,11 @@ class Net(nn.Module):
         return self.layer(x)
 
 def told(recipe):
-    report = run(recipe, "out").report
+    report = run(recipe, "out", until="distill").report
     return {f"{s['stage']}/{s['name']}": s["reason"] for s in report["stages"] if s.get("part", "").startswith(("train-0", "student"))}
 
 if __name__ == "__main__":
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)  # both runs are on it
     recipe = json.loads(Path("recipe.json").read_text())
     recipe["teachers"]["one"]["function"], recipe["students"]["small"]["model"] = rule, Net
     first = told(recipe)
@@ -329,6 +331,7 @@ if __name__ == "__main__":
 @pytest.mark.slow
 def test_a_script_runs_its_own_functions_and_networks_and_labels_again_only_for_what_they_use(tmp_path: Path) -> None:
     given = iris(kind="callable", function="a:b", output="logits", require=None)
+    given["students"]["small"]["control"] = False
     (tmp_path / "recipe.json").write_text(json.dumps(given))
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)

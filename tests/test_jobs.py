@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from teachers.storage.place import CACHE
+from tests import warm
 from tests.object_store import CREDENTIALS, object_store
 
 BIN = Path(sys.executable).parent
@@ -133,8 +134,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def collegium(
     head: Head, *arguments: str | Path, cwd: Path | None = None, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
-    command = [BIN / "collegium", *arguments, "--address", head.dashboard]
-    return subprocess.run(command, cwd=cwd, env=head.environment | environment, capture_output=True, text=True)
+    return warm.run([*arguments, "--address", head.dashboard], cwd or Path.cwd(), head.environment | environment)
 
 
 def source(function: str) -> tuple[str, str]:
@@ -191,12 +191,8 @@ def test_a_run_can_be_left_followed_found_again_and_stopped_and_has_time_to_say_
         stop_in_the_middle(
             opener, user, ("submit", "recipe.yaml", "--out", "s3://stopped/x", *source("slow"), *passed_on)
         )
-        seen = subprocess.run(
-            [BIN / "collegium", "status", "s3://stopped/x", "--json"],
-            env=opener.environment | {CACHE: str(user / "another-cache")},
-            capture_output=True,
-            text=True,
-        )
+        elsewhere = opener.environment | {CACHE: str(user / "another-cache")}
+        seen = warm.run(["status", "s3://stopped/x", "--json"], user, elsewhere)
     assert seen.returncode == 0, seen.stderr
     assert json.loads(seen.stdout)["run"]["state"] == "interrupted" and (user / "ended").exists()
     with sqlite3.connect(user / "stopped.db") as database:
@@ -254,12 +250,8 @@ def test_whom_a_cluster_does_not_let_in_joins_nothing_and_is_told_in_a_line(
     head: Head, given: dict[str, str], told: str, tmp_path: Path
 ) -> None:
     """Before Ray would try for half a minute, and say much."""
-    done = subprocess.run(
-        [BIN / "collegium", "run", "digits", "--address", head.gcs, "--out", tmp_path / "out"],
-        env=head.environment | given,
-        capture_output=True,
-        text=True,
-    )
+    command = ["run", "digits", "--address", head.gcs, "--out", tmp_path / "out"]
+    done = warm.run(command, tmp_path, head.environment | given)
     assert (done.returncode, done.stderr.count("\n")) == (4, 1) and told in done.stderr, done.stderr
     assert "hidden" not in done.stderr and not (tmp_path / "out").exists()
 
@@ -289,11 +281,11 @@ def test_a_variable_reaches_workers_of_a_cluster_that_do_not_have_it_and_no_page
     teacher = (
         "kind: callable, function: 'job_secret:teach', output: logits, require: null, arguments: {word: '${HUSH}'}"
     )
-    command = [BIN / "collegium", "label", user / "recipe.yaml", "--address", head.gcs, "--out", tmp_path / "out"]
+    command: list[str | Path] = ["label", user / "recipe.yaml", "--address", head.gcs, "--out", tmp_path / "out"]
     command += ["-o", f"teachers.mine={{{teacher}, resources: {{gpus: 0}}}}"]
 
     def label(**variables: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(command, env=head.environment | variables, cwd=tmp_path, capture_output=True, text=True)
+        return warm.run(command, tmp_path, head.environment | variables)
 
     absent = label()
     assert absent.returncode == 4 and "word: there is no variable HUSH in the environment of" in absent.stderr

@@ -18,6 +18,7 @@ import pytest
 from orchestrator.cluster.dashboard import dashboard_address
 from orchestrator.cluster.joining import check_address, told
 from teachers.errors import EnvironmentUnfit, RecipeError
+from tests import warm
 
 COMMAND = Path(sys.executable).parent / "collegium"
 KEY = "right-and-hidden"
@@ -98,7 +99,7 @@ def collegium(key: str | None, tmp_path: Path, *arguments: str, **variables: str
         file.write_text(key)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "COLLEGIUM_"))}
     environment |= {"RAY_AUTH_TOKEN_PATH": str(file), **variables}
-    return subprocess.run([COMMAND, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    return warm.run(arguments, tmp_path, environment)
 
 
 def refused(address: str, key: str | None, tmp_path: Path) -> str:

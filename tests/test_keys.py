@@ -101,6 +101,21 @@ def test_a_control_with_settings_of_its_own_is_another_control_and_the_same_stud
     assert {part for part in before if before[part] != after[part]} == {"control/seed-0", "control/seed-1"}
 
 
+@pytest.mark.parametrize("rule", ["mean_probability", "mean_logits"])
+def test_the_rule_that_null_means_is_one_key_with_null_and_another_is_not(rule: str) -> None:
+    soft = {"loss": "soft", "teachers": ["trees", "linear"]}
+    null, written = (
+        recipe(students__small__objective=[soft | more, {"loss": "hard"}]) for more in ({}, {"combine": rule})
+    )
+    evaluations, exports = (
+        {keys.evaluate_stage(each, "small", "da7a", "5", LABELS).key for each in (null, written)},
+        {keys.export_stage(each, "small", ["5"], "e").key for each in (null, written)},
+    )
+    same = rule == "mean_probability"
+    assert (trainings(null, "small") == trainings(written, "small")) == same
+    assert len(evaluations) == len(exports) == (1 if same else 2)
+
+
 def test_one_more_seed_leaves_the_others_as_they_are() -> None:
     before, after = trainings(recipe(), "small"), trainings(recipe(students__small__train__seeds=[2, 0, 1]), "small")
     assert {part: after[part] for part in before} == before

@@ -21,7 +21,7 @@ from teachers.labelling.hands import Pace, Replica, Shard
 from teachers.labelling.label import label
 from teachers.labelling.shard import Labeller, LabelTask, TeacherSpec
 from teachers.labelling.stalls import Pulse
-from teachers.models.adapters import to_logits
+from teachers.models.scores import to_logits
 from teachers.process.log_lines import working_on
 from teachers.resources.reservation import Request, reserved
 from teachers.soft_targets.reader import SoftTargets

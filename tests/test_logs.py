@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from teachers.process import log_lines
 from teachers.process.log_lines import ROOTS, Carried, JsonLines, ids, with_ids, working_on
+from tests import warm
 
 ROOT = Path(__file__).parents[1]
 
@@ -74,8 +76,7 @@ def test_another_process_writes_as_this_one_does(written: io.StringIO) -> None:
 
 
 def test_the_last_words_of_a_command_are_json_too(tmp_path: Path) -> None:
-    command = [str(Path(sys.executable).parent / "collegium"), "run", "nowhere.yaml", "--log-format", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    done = warm.run(["run", "nowhere.yaml", "--log-format", "json"], tmp_path, os.environ)
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert done.returncode == 2 and lines[-1]["level"] == "ERROR" and "no such file" in lines[-1]["message"]
 

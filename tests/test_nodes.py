@@ -38,8 +38,7 @@ def test_a_node_killed_while_it_labels_costs_no_row_and_one_that_joins_gets_its_
     assert len({key for keys in found.keys.values() for key in keys}) == 1797
 
 
-@pytest.mark.slow
-@pytest.mark.ray
+@pytest.mark.campaign
 def test_a_killed_rank_and_a_killed_node_take_a_cohort_back_to_what_one_process_trains(nodes: Nodes) -> None:
     out, here = nodes.shared / "cohort", nodes.shared / "here"
     node_faults.kill_a_rank_and_a_node(nodes, out, random.Random(0))
@@ -124,7 +123,7 @@ def test_after_the_head_has_died_the_same_command_goes_on_under_a_new_one(tmp_pa
     done = [line for line in (tmp_path / "asked").read_text().splitlines()]
     assert code == 1 and "the same command" in said
     with Nodes(tmp_path) as nodes:
-        faults.finish(nodes.start(out, node_faults.LABELS, verb="label"), out)
+        faults.finish(nodes.start(out, node_faults.LABELS), out)
     found = faults.outcome(out)
     assert sum(map(len, found.keys.values())) == len({key for keys in found.keys.values() for key in keys}) == 1797
     assert len((tmp_path / "asked").read_text().splitlines()) - len(done) < 29, "everything was labelled again"

@@ -3,9 +3,8 @@
 import csv
 import io
 import json
+import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +38,7 @@ from teachers.preparing.prepare import prepare
 from teachers.storage.seal import write_seal
 from teachers.tasks.space import Space
 from teachers.transfer_set.transfer_set import TransferSet
+from tests import warm
 
 ROWS = 60
 CLASSES = ["no", "yes", "perhaps"]
@@ -533,8 +533,7 @@ def test_the_command_finds_code_in_the_working_directory_and_its_exit_code_tells
     model = load_model(tables / "model")
     save_model(tmp_path / "model", model.module.state_dict(), replace(model.config, model="mine:net"))
     (tmp_path / "new.csv").write_text("a,b\n1,2\nx,3\n")
-    command = [Path(sys.executable).parent / "collegium", "predict", "model", "new.csv", "--trust", "mine:net"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = warm.run(["predict", "model", "new.csv", "--trust", "mine:net"], tmp_path, os.environ)
     assert done.returncode == SOME_BAD == 5
     assert [json.loads(line)["class"] is None for line in done.stdout.splitlines()] == [False, True]
     assert done.stderr.splitlines() == ["new.csv#1: a is 'x', not a number", "1 of 2 rows have no prediction"]

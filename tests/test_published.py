@@ -12,7 +12,7 @@ from students.measuring.evaluate import evaluate_teachers
 from students.objective.fitted import fitted_weights
 from students.runs.run import Source
 from teachers.config.transfer_set import TransferSetConfig
-from teachers.models.adapters import to_logits
+from teachers.models.scores import to_logits
 from teachers.preparing.prepare import prepare
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore

@@ -26,6 +26,7 @@ from orchestrator.watching.status import Looker
 from orchestrator.watching.status_lines import lines, one_line
 from orchestrator.watching.status_stages import Curves
 from teachers.process.identity import BOOT, this_process
+from tests import warm
 
 PLANNED = ["prepare/transfer_set", "label/wide", "distill/small", "evaluate/small"]
 LABELS = Stage("label", "wide", {}, {}, part="train-0")
@@ -285,9 +286,8 @@ def test_watching_ends_with_the_run(tmp_path: Path) -> None:
 
 def test_without_a_run_there_is_one_line_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    command = [str(Path(sys.executable).parent / "collegium"), "status"]
     for arguments, message in [([], "collegium run"), (["."], "holds no run"), (["nowhere"], "no folder")]:
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True)
+        done = warm.run(["status", *arguments], tmp_path, os.environ)
         assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
 
 

@@ -19,9 +19,10 @@ from teachers.config.task import ANSWER_OF
 from teachers.config.teacher import SklearnTeacher
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import DataError, RecipeError, TeacherError
-from teachers.models.adapters import check_scores, load_teacher, to_logits
+from teachers.models.adapters import check_scores, load_teacher
 from teachers.models.estimators import fit_sklearn, flat
 from teachers.models.preprocess import Preprocessor
+from teachers.models.scores import to_logits
 from teachers.models.teacher import LoadedTeacher
 from teachers.preparing.count import count
 from teachers.preparing.look import look
@@ -203,7 +204,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"task": "multilabel", "label": ["a", "b"], "classes": ["a"]}, "1 names for 2 label columns"),
     ({"task": "multilabel", "label": "hot", "classes": ["a"]}, "1 names, and a row of 'hot' has 3 values"),
     ({"task": "regression", "label": "text"}, "'text' is string .* no number; `task: classification` learns classes"),
-    ({"task": "regression", "label": "price", "classes": ["a"]}, "numbers have no classes"),
+    ({"task": "regression", "label": "price", "classes": ["a"]}, "numbers are called as their columns are"),
     ({"task": "regression", "label": ["price", "price"]}, "'price' is there twice"),
     ({"task": "regression", "label": ["price", "x"]}, "'x' is the label, too"),
     ({"label": "price"}, "a number with decimals"),

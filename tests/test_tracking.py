@@ -38,6 +38,9 @@ from students.runs.curves import Record, read_records
 from teachers.errors import EnvironmentUnfit
 
 STAGE = "distill/small"
+FRESH = multiprocessing.get_context("forkserver")
+"""Of processes of their own, forked from one that has imported MLflow and never used it."""
+FRESH.set_forkserver_preload(["mlflow.store.tracking.sqlalchemy_store", __name__])
 
 
 @pytest.fixture(autouse=True)
@@ -234,7 +237,7 @@ def start_and_end(out: Path, name: str) -> None:
 
 
 def test_a_run_whose_process_was_killed_is_ended_by_the_next_which_continues_it(out):
-    process = multiprocessing.get_context("spawn").Process(target=start_and_die, args=(out,))
+    process = FRESH.Process(target=start_and_die, args=(out,))
     process.start()
     process.join()
     old = Ledger.open(out / "runs" / "1").run_id
@@ -274,7 +277,7 @@ def start_and_die_later(out: Path, unsent: int) -> None:
 
 @pytest.mark.parametrize("unsent", [5, 0])
 def test_a_killed_run_is_ended_and_what_it_had_not_sent_is_sent_by_whoever_comes_next(out, unsent):
-    process = multiprocessing.get_context("spawn").Process(target=start_and_die_later, args=(out, unsent))
+    process = FRESH.Process(target=start_and_die_later, args=(out, unsent))
     process.start()
     process.join()
     old = Ledger.open(out / "runs" / "1")
@@ -289,8 +292,7 @@ def test_a_killed_run_is_ended_and_what_it_had_not_sent_is_sent_by_whoever_comes
 
 @pytest.mark.slow
 def test_three_processes_may_open_a_fresh_database_at_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=start_and_end, args=(tmp_path, str(number))) for number in range(3)]
+    processes = [FRESH.Process(target=start_and_end, args=(tmp_path, str(number))) for number in range(3)]
     for process in processes:
         process.start()
     for process in processes:

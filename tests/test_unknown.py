@@ -25,9 +25,10 @@ from students.training.train import Training, make_stepper
 from teachers.config.teacher import CallableTeacher
 from teachers.errors import TeacherError
 from teachers.labelling.shard import Labeller, LabelTask, TeacherSpec
-from teachers.models.adapters import check_scores, to_logits
+from teachers.models.adapters import check_scores
 from teachers.models.asking import with_unknown
 from teachers.models.folder import load_model
+from teachers.models.scores import to_logits
 from teachers.models.teacher import LoadedTeacher
 from teachers.soft_targets.encodings.table import ENCODINGS
 from teachers.soft_targets.reader import SoftTargets

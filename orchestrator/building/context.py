@@ -12,6 +12,7 @@ from teachers.users_code.imports import UserPath
 
 from ..cluster.cluster import Cluster
 from ..recipe.model import Learner, Recipe
+from ..recipe.tasks import labels_out_of_fold
 from ..stages import keys
 from ..stages.stages import Built, Stages
 from ..tracking.tracker import Tracker
@@ -75,6 +76,7 @@ def sources_of(
             name=name,
             stores={s: taught[name].labels[s].folder for s in segments if s not in taught[name].live},
             live=_live(taught[name], segments),
+            out_of_fold=name in recipe.teachers and labels_out_of_fold(recipe.teachers[name]),
             **keys.hearing(recipe, name),
         )
         for name in names
@@ -96,6 +98,16 @@ def segments_heard(recipe: Recipe, prepared: Built, learner: Learner, rules: Ite
     judges = any(rule in JUDGING for rule in (*rules, *(getattr(term, "combine", None) for term in learner.objective)))
     judges |= any(recipe.teachers[name].calibrate for name in learner.teachers if name in recipe.teachers)
     return segments_of(prepared, "train", *(("validation",) if judges else ()))
+
+
+def segments_judged(recipe: Recipe, prepared: Built, learner: Learner) -> list[str]:
+    """Whose labels decide the figures of somebody who learns: validation and test, and training rows where a teacher is
+    calibrated by these."""
+    from teachers.transfer_set.transfer_set import TransferSet
+
+    calibrated = any(recipe.teachers[name].calibrate for name in learner.teachers if name in recipe.teachers)
+    by_training = calibrated and not TransferSet.open(prepared.folder).report["labelled"]["validation"]
+    return segments_of(prepared, *(("train",) if by_training else ()), "validation", "test")
 
 
 def segments_of(prepared: Built, *splits: str) -> list[str]:

@@ -16,7 +16,7 @@ from ..recipe.model import Learner
 from ..stages import keys
 from ..stages.stages import Built
 from ..stages.trainings import kinds_of
-from .context import Context, Facts, Taught, segments_of, sources
+from .context import Context, Facts, Taught, segments_judged, segments_of, sources
 from .learned import Learned
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def evaluate_student(
     context: Context, name: str, prepared: Built, student: Learned, taught: Mapping[str, Taught]
 ) -> Built:
     config = context.recipe.students[name]
-    segments = segments_of(prepared, "validation", "test")
+    segments = segments_judged(context.recipe, prepared, config)
     labels = {teacher: taught[teacher].digests(segments) for teacher in config.teachers}
     stage = keys.evaluate_stage(context.recipe, name, prepared.digest, student.digest, labels)
     keywords = {
@@ -128,7 +128,7 @@ def evaluate_cohort(
     context: Context, name: str, prepared: Built, trained: Learned, taught: Mapping[str, Taught]
 ) -> Built:
     config = context.recipe.cohorts[name]
-    segments = segments_of(prepared, "validation", "test")
+    segments = segments_judged(context.recipe, prepared, config)
     labels = {teacher: taught[teacher].digests(segments) for teacher in config.teachers}
     stage = keys.evaluate_stage(context.recipe, name, prepared.digest, trained.digest, labels)
     kinds = kinds_of(config)

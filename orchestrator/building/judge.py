@@ -8,11 +8,11 @@ from typing import Any, Literal
 from students.tasks.figure import figure, headline
 from teachers.config.any_teacher import TeacherRequire
 from teachers.config.resources import Resources
-from teachers.config.teacher import TeacherConfig
 from teachers.errors import GateMissed
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..recipe.model import Recipe, is_trained_here, learner_of, name_in_recipe
+from ..recipe.tasks import labels_out_of_fold
 from ..reporting.standing import no_better, summary, told, what_was_found, why_open
 from ..stages import keys
 from ..stages.stages import Built, Stage
@@ -68,17 +68,11 @@ def to_judge(
 def _why_not(recipe: Recipe, taught: Taught) -> str:
     """Why a teacher cannot be judged on training rows; empty where it can."""
     config = recipe.teachers.get(taught.name)
-    if config is None or (is_trained_here(config) and not _labels_out_of_fold(config)):
+    if config is None or (is_trained_here(config) and not labels_out_of_fold(config)):
         return "no validation row has a label, and the labelled training rows are those that it learnt from"
     if taught.live:
         return "no validation row has a label, and what a live teacher says of training rows is not kept"
     return ""
-
-
-def _labels_out_of_fold(teacher: TeacherConfig) -> bool:
-    """Whether no row is labelled by who has learnt it."""
-    train = teacher.train if teacher.kind in ("module", "sklearn") else None
-    return train is not None and train.folds is not None
 
 
 def stage_of(

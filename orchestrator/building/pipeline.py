@@ -18,6 +18,7 @@ from ..cluster.capacity import workers_of
 from ..recipe.checks import class_problems, fold_problems, folder_problems, judging_problems, questions
 from ..recipe.model import Recipe, is_trained_here, name_in_recipe
 from ..recipe.seen_rows import seen_problems
+from ..recipe.tasks import rows_to_calibrate_by
 from ..reporting.headline import mean_of
 from ..stages import keys
 from ..stages.stages import Built
@@ -96,6 +97,7 @@ def check_prepared(recipe: Recipe, prepared: Built) -> None:
     if problems := problems or [
         *class_problems(recipe, transfer_set.classes, transfer_set.report["labelled_per_class"]),
         *judging_problems(recipe, transfer_set.report["labelled"]["validation"]),
+        *rows_to_calibrate_by(recipe, transfer_set.report["labelled"]),
     ]:
         raise RecipeError("\n".join(problems))
     questions(recipe, transfer_set.columns, transfer_set.made_of, transfer_set.space)

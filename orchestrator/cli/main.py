@@ -78,6 +78,8 @@ def init(target: Path, name: str, listing: bool) -> None:
             file.write(text)
     except FileExistsError:
         raise click.UsageError(f"{target} is there already; choose another name") from None
+    except FileNotFoundError:
+        raise click.UsageError(f"{target}: there is no folder {target.parent}; make it first") from None
     except OSError as error:
         raise click.UsageError(f"{target}: cannot be written ({error.strerror})") from None
     click.echo(f"wrote {target}; next: collegium plan {target}")
@@ -104,6 +106,7 @@ def plan(
 ) -> None:
     """Validate a recipe; show its stages, what would be reused, what is needed; of a cluster, which nodes."""
     from ..cluster.capacity import AUTOSCALING
+    from ..planning.memory import in_units
     from ..planning.placement import table
     from ..planning.planning import plan as make_plan
     from ..recipe.load import load_recipe
@@ -123,8 +126,8 @@ def plan(
         click.echo(line)
     for line in ["", *(f"memory   {holding.line()}" for holding in made.memory)] if made.memory else []:
         click.echo(line)
-    needed = f"about {made.bytes_needed / 2**20:,.1f} MiB" if made.bytes_needed else "as much as `prepare` finds"
-    click.echo(f"\n{needed} of {made.bytes_free / 2**20:,.0f} MiB free; nothing was written")
+    needed = f"about {in_units(made.bytes_needed)}" if made.bytes_needed else "as much as `prepare` finds"
+    click.echo(f"\n{needed} of {in_units(made.bytes_free)} free; nothing was written")
     for note in made.notes:
         click.echo(f"note: {note}")
 

@@ -29,6 +29,7 @@ from ..recipe.load import check as check_recipe
 from ..recipe.model import Recipe, public
 from ..recipe.seen_rows import seen_problems
 from ..recipe.space import search_warnings
+from ..recipe.tasks import rows_to_calibrate_by
 from ..reporting.fairness import missing_augmentation
 from ..stages.code import code_problems, users_code
 from ..stages.stages import Built, Stages
@@ -36,7 +37,7 @@ from ..stages.texts import texts_of
 from .answers import PRICED_ROWS, endpoint_notes, prediction_problems
 from .brought import fed_notes
 from .budgets import Rows, budget_notes, budget_problems, floor_notes, row_notes, seed_notes
-from .memory import Holding, holdings
+from .memory import Holding, holdings, in_units
 from .placement import Ask, cluster_notes, places_at
 from .placement import place as placed_on
 from .walk import Planned, Walk
@@ -115,6 +116,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     if counted is not None and (
         problems := [
             *class_problems(recipe, counted.classes, counted.of_class("train")),
+            *rows_to_calibrate_by(recipe, counted.num_labelled),
             *budget_problems(recipe, counted),
         ]
     ):
@@ -188,8 +190,7 @@ def _on_disk(made: Plan, recipe: Recipe, seen: "Look", out: Path) -> None:
     made.bytes_needed = (seen.num_bytes or 0) + rows * (label_bytes + derived_bytes)
     if made.bytes_needed > made.bytes_free:
         made.notes.append(
-            f"about {made.bytes_needed / 2**20:,.0f} MiB are needed under {spoken(out)}, "
-            f"{made.bytes_free / 2**20:,.0f} MiB are free"
+            f"about {in_units(made.bytes_needed)} are needed under {spoken(out)}, {in_units(made.bytes_free)} are free"
         )
 
 

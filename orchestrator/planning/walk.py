@@ -8,7 +8,7 @@ from teachers.config.teacher import TeacherConfig
 from teachers.errors import StoreError
 from teachers.transfer_set.transfer_set import SPLITS, TransferSet
 
-from ..building.context import Taught, segments_heard, segments_of
+from ..building.context import Taught, segments_heard, segments_judged, segments_of
 from ..building.derive import derive_stages, text_columns
 from ..building.judge import stage_of, to_judge
 from ..building.label import label_stages
@@ -178,7 +178,10 @@ class Walk:
             until = self._first_missing(teachers, prepared, taught) if heard is None else f"distill/{name}"
             self.unknown("evaluate", name, until)
             return None
-        looked_at = segments_of(prepared, *SPLITS[student is not None :])  # of teachers train too, which they learnt
+        if student is None:
+            looked_at = segments_of(prepared, *SPLITS)
+        else:
+            looked_at = segments_judged(self.recipe, prepared, self.recipe.learners[name])
         labels = {teacher.name: teacher.digests(looked_at) for teacher in heard}
         if student is None:
             return self.note(keys.evaluate_teachers_stage(self.recipe, prepared.digest, labels))

@@ -6,6 +6,8 @@ weights lie, which is told and is in no key.
 
 from typing import Any
 
+from students.config.task_terms import rule_in_keys
+from teachers.config.task import TaskName
 from teachers.config.teacher import DECIDES_NOTHING
 from teachers.soft_targets.class_map import resolved
 
@@ -58,7 +60,7 @@ def _nameless(document: dict[str, Any], name: str) -> dict[str, Any]:
         teacher: dict[str, Any] = document["teachers"][name]
         return teacher
     learner = document["students"].get(learner_of(name)) or document["cohorts"][learner_of(name)]
-    terms = [{**term, **_places(term, learner["teachers"])} for term in learner["objective"]]
+    terms = [{**term, **_in_keys(term, learner["teachers"], document["task"])} for term in learner["objective"]]
     member = [*learner.get("members", [])].index(name.partition(".")[2]) if "." in name else None
     return {
         **learner,
@@ -68,9 +70,9 @@ def _nameless(document: dict[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def _places(term: dict[str, Any], teachers: list[str]) -> dict[str, Any]:
-    """What a term of an objective says of teachers, by their places."""
-    found: dict[str, Any] = {}
+def _in_keys(term: dict[str, Any], teachers: list[str], task: TaskName) -> dict[str, Any]:
+    """What a term of an objective says of teachers, by their places, and of their combination."""
+    found: dict[str, Any] = {"combine": rule_in_keys(term["combine"], task)} if "combine" in term else {}
     if term.get("teachers") is not None:
         found["teachers"] = [teachers.index(teacher) for teacher in term["teachers"]]
     if term.get("teacher_weights") is not None:

@@ -1,6 +1,6 @@
 """What a recipe says that its task has no room for. Knows nothing of files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from students.config import task_terms
@@ -56,6 +56,24 @@ def task_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
                 yield (kind, name, *path), told
 
 
+def labels_out_of_fold(teacher: TeacherConfig) -> bool:
+    """Whether no row is labelled by who has learnt it."""
+    train = teacher.train if teacher.kind in ("module", "sklearn") else None
+    return train is not None and train.folds is not None
+
+
+def rows_to_calibrate_by(recipe: "Recipe", labelled: Mapping[str, int]) -> Iterator[str]:
+    """Teachers that could not be calibrated with so many labelled rows of each split."""
+    for name, teacher in recipe.teachers.items() if not labelled["validation"] else ():
+        folded = labels_out_of_fold(teacher) and teacher.mode == "cached" and labelled["train"]
+        if teacher.calibrate is not None and not folded:
+            yield (
+                f"teachers.{name}.calibrate: no labelled rows to calibrate by: no validation row has a label that may be used, "
+                f"and it labels no training rows out of fold; give `split.validation` labelled rows, or `train.folds`, or "
+                f"remove it"
+            )
+
+
 def _calibration_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
     for name, teacher in recipe.teachers.items():
         if teacher.calibrate is None:
@@ -95,7 +113,10 @@ def _of_teacher(teacher: TeacherConfig, answer: AnswerName) -> Iterator[tuple[st
         elif teacher.output not in OUTPUTS[answer]:
             yield "output", teacher.output, OUTPUTS[answer]
         return
-    stated = teacher.kind in ("module", "callable", "onnx") and "output" in teacher.model_fields_set
+    # a copy of a recipe states what its networks give anyway, and of numbers it is these
+    stated = teacher.kind == "callable" or (
+        teacher.kind in ("module", "onnx") and teacher.output != OUTPUTS["class_axis"][0]
+    )
     if stated and teacher.output not in OUTPUTS[answer]:  # type: ignore[union-attr]
         yield "output", teacher.output, OUTPUTS[answer]  # type: ignore[union-attr]
 

@@ -14,7 +14,7 @@ def about_calibration(recipe: Mapping[str, Any], teachers: Mapping[str, Mapping[
                 how += f" {temperature:.2f}, which makes it {surer} than it was"
             changes = ", ".join(f"{WORDS[key].format(was=was, now=found[key])}" for key, was in before.items())
             yield (
-                f"Teacher {name} is calibrated by labelled validation rows ({how}) where a target is made of what it says, not "
+                f"Teacher {name} is calibrated by labelled rows that it has not learnt ({how}) where a target is made of what it says, not "
                 f"in its store; on test rows: {changes}."
             )
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from students.config.cohort import CohortCommon
 from students.config.student import TeacherTermCommon, TermCommon
+from students.config.task_terms import rule_in_keys
 from teachers.config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
-from teachers.config.task import AnswerName
+from teachers.config.task import AnswerName, TaskName
 from teachers.config.teacher import DECIDES_NOTHING, CheckpointTeacher, TeacherConfig
 from teachers.errors import RecipeError
 from teachers.models.foreign import weights_in
@@ -159,10 +160,12 @@ def labels_by_place(teachers: Sequence[str], labels: Mapping[str, str]) -> tuple
     return inputs, {place: f"labels of {teacher}" for teacher, place in places.items()}
 
 
-def terms_by_place(terms: Sequence[TermCommon], teachers: Sequence[str]) -> list[dict[str, Any]]:
+def terms_by_place(terms: Sequence[TermCommon], teachers: Sequence[str], task: TaskName) -> list[dict[str, Any]]:
     """An objective whose terms name teachers by their places."""
     documents = [term.model_dump(mode="json") for term in terms]
     for document in documents:
+        if "combine" in document:
+            document["combine"] = rule_in_keys(document["combine"], task)
         if document.get("teachers") is not None:
             document["teachers"] = [teachers.index(teacher) for teacher in document["teachers"]]
         if document.get("teacher_weights") is not None:
@@ -184,6 +187,8 @@ def evaluate_stage(recipe: Recipe, name: str, prepared: str, student: str, label
     learner = recipe.learners[name]
     heard, called = labels_by_place(learner.teachers, labels)
     ensemble = own_combination(learner)
+    if ensemble:
+        ensemble["combine"] = rule_in_keys(ensemble["combine"], recipe.task)
     if ensemble.get("teacher_weights") is not None:
         ensemble["teacher_weights"] = weights_by_place(ensemble["teacher_weights"], learner.teachers)
     if ensemble:

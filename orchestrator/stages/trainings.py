@@ -64,7 +64,7 @@ def _training_stage(
         document["objective"] = [term.model_dump(mode="json") for term in labels_alone(learner.objective)]
     else:
         terms = [term for term in learner.objective if kind == "student" or not isinstance(term, PEERS)]
-        document["objective"] = terms_by_place(terms, learner.teachers)
+        document["objective"] = terms_by_place(terms, learner.teachers, recipe.task)
         document["teachers"] = [hearing(recipe, teacher) for teacher in learner.teachers]
         heard, called = labels_by_place(learner.teachers, labels)
         inputs |= heard

@@ -1,17 +1,18 @@
 """What a recipe can say of students that are estimators: trees, forests, linear models, boosted trees on soft targets."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, Tag, model_validator
 
 from teachers.config.preprocess import Preprocess
-from teachers.config.resources import Resources
-from teachers.config.strict import Config, ImportString, tag_or
+from teachers.config.strict import Config, tag_or
 from teachers.config.training import ClassWeights
 
-from .student import HardTerm, ImportedTerm, Require, SoftTerm, StudentConfig, Term, check_teachers
+from .student import HardTerm, ImportedTerm, SoftTerm, StudentCommon, StudentConfig, Term, check_teachers
 
-TAUGHT_AT_ONE = (SoftTerm(loss="soft", weight=0.9, temperature=1.0), HardTerm(loss="hard", weight=0.1))
+AT_ONCE = 1.0
+"""The temperature that softens nothing."""
+TAUGHT_AT_ONE = (SoftTerm(loss="soft", weight=0.9, temperature=AT_ONCE), HardTerm(loss="hard", weight=0.1))
 """An estimator cannot be softened: at T it would learn, and say, the softened distribution."""
 
 
@@ -30,39 +31,27 @@ class EstimatorStudentTrain(Config):
         return self
 
 
-class EstimatorStudent(Config):
+class EstimatorStudent(StudentCommon):
     """An estimator with scikit-learn's interface, who teaches it, and how: a tree, a forest, a linear model, boosted trees."""
 
     kind: Literal["sklearn"]
     """A student without a `kind` is a network."""
-    model: ImportString
-    """Class of the estimator: `sklearn.tree:DecisionTreeClassifier`, `xgboost:XGBClassifier`."""
-    arguments: dict[str, Any] = {}
-    """Keyword arguments of the estimator."""
-    files: list[str] = []
-    """Files and folders that the estimator reads; they count by content, as does an argument that is a path."""
     trusted: list[str] = []
     """Types beyond scikit-learn's own that its skops file may name."""
     preprocess: Preprocess = Preprocess()
     """From canonical inputs to what this student takes."""
     learns: Literal["probabilities", "logits"] = "probabilities"
-    """`probabilities`: a classifier, of weighted copies of each row, one for each class; `logits`: a regressor of several values, of the logits that the teachers' distribution has."""
+    """`probabilities`: a classifier, of weighted copies of each row, one for each class (of several classes a row: for each set of them); `logits`: a regressor of several values, of the logits that the teachers' distribution has. Where labels are numbers, it is a regressor of these."""
     least_weight: float = Field(1e-3, ge=0, lt=0.5)
     """Of `probabilities`: a copy with a smaller share of its row is left out, and the others of the row weigh more; 0: none is."""
     probability_floor: float = Field(1e-3, gt=0, lt=1)
-    """E: its probabilities become log((1 - E) p + E / C); logits that are learnt are those of probabilities of E / C or more."""
-    teachers: list[str] = Field(min_length=1)
-    """Teachers, or other students: then those are its assistants."""
+    """E: its probabilities become log((1 - E) p + E / C), of several classes a row the log-odds of (1 - E) p + E / 2; logits that are learnt are those of probabilities of E / C or more."""
     objective: list[Term] = Field([*TAUGHT_AT_ONE], min_length=1)
-    """A weighted sum of terms: `soft`, `teacher_label`, `hard`. With copies of rows its minimum is the very one that a network looks for."""
+    """A weighted sum of terms: `soft`, `teacher_label`, `hard`. With copies of rows its minimum is the very one that a network looks for; of numbers it is that of squared distances."""
     train: EstimatorStudentTrain = EstimatorStudentTrain()
     """Seeds."""
     control: bool = True
     """Fit the same estimator without teachers as well: same arguments and seeds, labelled rows only."""
-    resources: Resources = Resources()
-    """Of one fit."""
-    require: Require | None = Require()
-    """Quality gates; null: none, and as an assistant it teaches whatever it is worth."""
     onnx: bool = False
     """Deliver `model.onnx` as well, compared with the estimator on test rows; where it cannot be converted, the card says why. Needs collegium[onnx]."""
 

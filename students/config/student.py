@@ -235,29 +235,34 @@ TAUGHT = (SoftTerm(loss="soft", weight=0.9), HardTerm(loss="hard", weight=0.1))
 """The objective of who has teachers, where the recipe says nothing."""
 
 
-class StudentConfig(Config):
-    """The small network, who teaches it, and how."""
+class StudentCommon(Config):
+    """What every student has, network or estimator."""
 
     model: ImportString
-    """Function or class that makes the module; it is called with `arguments` and, as far as it takes them, `num_classes`, `input_shape`, `num_codes` and `vocabulary_size`."""
+    """What makes it: a function or class that is called with `arguments`. Of a network it returns the module, and gets `num_classes`, `input_shape`, `num_codes` and `vocabulary_size` as far as it takes them; of an estimator: `sklearn.tree:DecisionTreeClassifier`, `xgboost:XGBClassifier`."""
     arguments: dict[str, Any] = {}
-    """Keyword arguments of the model; `${NAME}` in them is a variable of the environment."""
+    """Keyword arguments of the model; of a network `${NAME}` in them is a variable of the environment."""
     files: list[str] = []
     """Files and folders that the model reads; they count by content, as does an argument that is a path."""
-    preprocess: NetworkPreprocess = Preprocess()
-    """From canonical inputs to what this student takes."""
     teachers: list[str] = Field(min_length=1)
     """Teachers, or other students: then those are its assistants."""
+    resources: Resources = Resources()
+    """Of one worker, or of one fit."""
+    require: Require | None = Require()
+    """Quality gates; null: none, and as an assistant it teaches whatever it is worth."""
+
+
+class StudentConfig(StudentCommon):
+    """The small network, who teaches it, and how."""
+
+    preprocess: NetworkPreprocess = Preprocess()
+    """From canonical inputs to what this student takes."""
     objective: list[Term] = Field([*TAUGHT], min_length=1)
     """A weighted sum of terms; reads like the paper's formula."""
     train: StudentTrain = StudentTrain()
     """Budget, optimiser, seeds."""
     control: Control = True
     """Train the same student without teachers as well: same seeds, same steps, hard labels only; a mapping: by settings of its own."""
-    resources: Resources = Resources()
-    """Of one worker."""
-    require: Require | None = Require()
-    """Quality gates; null: none, and as an assistant it teaches whatever it is worth."""
 
     @model_validator(mode="after")
     def terms_fit(self) -> Self:

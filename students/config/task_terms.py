@@ -10,8 +10,17 @@ from teachers.config.training import TrainConfig
 
 from .cohort import CohortCommon, KdclCohort, KdclTarget
 from .cohort_terms import PEER_TEMPERATURE, PeerTerm
-from .estimator import EstimatorStudent
-from .student import ImportedTerm, LossName, StudentConfig, StudentLossName, TeacherTermCommon, TermCommon
+from .estimator import AT_ONCE, EstimatorStudent
+from .student import (
+    HardTerm,
+    ImportedTerm,
+    LossName,
+    SoftTerm,
+    StudentConfig,
+    StudentLossName,
+    TeacherTermCommon,
+    TermCommon,
+)
 
 Problem = tuple[tuple[str | int, ...], str]
 """A path below the student or cohort, and what is wrong there."""
@@ -61,16 +70,15 @@ def combine_of(term: TeacherTermCommon, task: TaskName) -> str:
     return term.combine or COMBINES[ANSWER_OF[task]][0]
 
 
+def rule_in_keys(rule: str | None, task: TaskName) -> str | None:
+    """Null for the rule that null means, too: it is one combination, whether it is written out or not."""
+    return None if rule == COMBINES[ANSWER_OF[task]][0] else rule
+
+
 def task_problems(task: TaskName, learner: StudentConfig | EstimatorStudent | CohortCommon) -> Iterator[Problem]:
     """What a student or cohort asks for that `task` does not have."""
     if isinstance(learner, EstimatorStudent):
-        if ANSWER_OF[task] != "class_axis":
-            told = f"an estimator learns weighted copies of rows, one a class, which the task {task} does not have"
-            yield ("kind",), f"{told}; take a network"
-            return
-        for number, own in enumerate(learner.objective):
-            for path, told in _term_problems(task, own, None):
-                yield ("objective", number, *path), told
+        yield from _estimator_problems(task, learner)
         return
     method = learner.name_of_method if isinstance(learner, CohortCommon) else None
     temperature = None if method is None else PEER_TEMPERATURE[method]
@@ -88,13 +96,38 @@ def task_problems(task: TaskName, learner: StudentConfig | EstimatorStudent | Co
         )
 
 
+def _estimator_problems(task: TaskName, learner: EstimatorStudent) -> Iterator[Problem]:
+    """Of an estimator, which learns the mean of what its terms say of a class or a number."""
+    answer = ANSWER_OF[task]
+    for number, term in enumerate(learner.objective):
+        for path, told in _term_problems(task, term, None, also=(AT_ONCE,)):
+            yield ("objective", number, *path), told
+        if answer == "values" and isinstance(term, HardTerm | SoftTerm) and term.distance not in (None, "mse"):
+            yield (
+                ("objective", number, "distance"),
+                f"an estimator learns the mean of what the terms say, which is the least of squares; remove "
+                f"{term.distance!r}: the distance that it minimises is among its own `arguments`",
+            )
+    for name in ("learns", "least_weight", "probability_floor") if answer == "values" else ():
+        if getattr(learner, name) != EstimatorStudent.model_fields[name].default:
+            yield (name,), f"is of classes, and labels of the task {task} are numbers; remove it"
+    if learner.train.class_weights is not None and answer != "class_axis":
+        yield (
+            ("train", "class_weights"),
+            f"an estimator weighs rows, and in the task {task} a row is of no one class; remove it",
+        )
+
+
 def train_problems(task: TaskName, train: TrainConfig | EstimatorTrain | None) -> Iterator[Problem]:
     """What a budget says of classes where a task has none."""
     if isinstance(train, TrainConfig) and train.class_weights is not None and ANSWER_OF[task] == "values":
         yield ("class_weights",), f"labels of the task {task} are numbers, of no class; remove it"
 
 
-def _term_problems(task: TaskName, term: TermCommon, temperature: float | None) -> Iterator[Problem]:
+def _term_problems(
+    task: TaskName, term: TermCommon, temperature: float | None, also: Sequence[float] = ()
+) -> Iterator[Problem]:
+    """`also`: what changes nothing beside a default."""
     if isinstance(term, TeacherTermCommon) and term.combine is not None and ":" not in term.combine:
         rules: Sequence[str] = COMBINES[ANSWER_OF[task]]
         if term.combine not in rules:
@@ -111,7 +144,7 @@ def _term_problems(task: TaskName, term: TermCommon, temperature: float | None) 
         default = type(term).model_fields[name].default
         if isinstance(term, PeerTerm) and name == "temperature":
             default = temperature  # the method's own, which the cohort has filled in
-        if getattr(term, name) not in (default, None):
+        if getattr(term, name) not in (default, None, *also):
             told = f"; there it takes {', '.join(takes)}"
             yield (name,), f"is not of the loss {loss!r} in the task {task}{told if takes else ''}; remove it"
 

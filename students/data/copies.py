@@ -42,7 +42,7 @@ class Taught:
 def taught(run: Run, transfer_set: TransferSet, probability_floor: float) -> Taught:
     """Raises DataError when no row can be learnt, RecipeError or StoreError when the stores cannot serve the objective."""
     train = MergedSplit(transfer_set, "train")
-    labels = torch.from_numpy(train.labels().astype(np.int64))  # of one class of many: the recipe has no others
+    labels = torch.from_numpy(train.labels().astype(np.int64))
     has_label = torch.from_numpy(train.labelled()) & (labels >= 0)
     classes = transfer_set.space.width
     voices, combinations = who_is_heard(run, train)
@@ -55,7 +55,9 @@ def taught(run: Run, transfer_set: TransferSet, probability_floor: float) -> Tau
             logits = _smoothed(labels, classes, max(term.label_smoothing, probability_floor)).log()
         else:
             assert isinstance(term, TeacherTermCommon) and combination is not None
-            logits, of_rows = _said(combination, voices, torch.where(has_label, labels, -1), classes)
+            logits, of_rows = said_by(combination, voices, torch.where(has_label, labels, -1))
+            # a copy of a row can be of a class, and of no class it cannot say nothing: what nobody knows has probability 0
+            logits.nan_to_num_(nan=term.temperature * LOG_ZERO)
             target = (logits / term.temperature).softmax(-1)
             logits = logits.clamp_min(
                 term.temperature * math.log(probability_floor / classes)
@@ -78,33 +80,36 @@ def _smoothed(labels: Tensor, classes: int, share: float) -> Tensor:
     return (1 - share) * F.one_hot(labels.clip(min=0), classes).float() + share / classes
 
 
-def _said(combination: Combination, voices: dict[str, Voice], labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """T log p_T of the combined teachers f32 [N, C], and the weight of each row f32 [N].
-
-    What nobody knows has the probability 0: a copy of a row can be of a class, and of no class it cannot say nothing.
-    """
+def said_by(combination: Combination, voices: dict[str, Voice], labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The target that the combined teachers are f32 [N, W], NaN of what nobody knows, and the weight of each row f32 [N]."""
     chorus = Chorus([voices[name] for name in combination.teachers])
-    target, weight = torch.zeros(len(labels), classes), torch.zeros(len(labels))
+    target, weight = torch.zeros(len(labels), chorus.known.shape[-1]), torch.zeros(len(labels))
     for rows, said, known in chorus.in_chunks(len(labels)):
         found, weights = chorus.target(combination, said, known, labels[rows], check=not rows.start)
         target[rows], weight[rows] = found, weights.sum(0)
-    return target.nan_to_num_(nan=combination.temperature * LOG_ZERO), weight
+    return target, weight
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Rows to be learnt: `row` i64 [M] of the N that there are, `label` i32 [M], `weight` f64 [M]."""
+    """Rows to be learnt: `row` i64 [M] of the N that there are, `label` i32 [M], or of classes that each hold or not [M, C],
+    `weight` f64 [M]."""
 
     row: NDArray[np.intp]
     label: NDArray[np.int32]
     weight: NDArray[np.float64]
 
 
+def without_small(share: NDArray[np.float64], least: float) -> NDArray[np.float64]:
+    """Shares of a row [N, K] with 0 for those below `least`; a row's largest stays."""
+    share[(share < least) & (share < share.max(1, keepdims=True))] = 0.0
+    return share
+
+
 def copies(weights: Floats, least: float) -> Copies:
     """Each row once for every class that has a share of it of `least` or more; what is left out, the others weigh more."""
     total = weights.sum(1, keepdims=True, dtype=np.float64)
-    share = weights / total
-    share[share < least] = 0.0
+    share = without_small(weights / total, least)
     share *= total / share.sum(1, keepdims=True)
     row, label = np.nonzero(share)
     return Copies(row, label.astype(np.int32), share[row, label])

@@ -7,6 +7,7 @@ from typing import Any
 from teachers.models.preprocess import Preprocessor
 from teachers.transfer_set.transfer_set import TransferSet
 
+from ..objective.scale import with_scale
 from ..runs.run import Run
 from ..runs.session import Session
 from .memory import memory_for
@@ -55,7 +56,7 @@ def reads(run: Run) -> tuple[Any, ...]:
 
 
 def open_data(run: Run, session: Session, memory_bytes: int) -> Data:
-    transfer_set = TransferSet.open(run.transfer_set)
+    transfer_set = with_scale(TransferSet.open(run.transfer_set), run.sources)
     if run.classes:
         transfer_set = transfer_set.of_classes(run.classes)
     preprocessor = Preprocessor(run.preprocess, transfer_set.columns)

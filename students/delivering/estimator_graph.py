@@ -13,9 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from teachers.config.task import AnswerName
+from teachers.errors import CollegiumError
 from teachers.models.estimator_module import EstimatorModule
 from teachers.models.folder import LoadedModel
 from teachers.models.foreign import library_of
+from teachers.tasks.space import Space
 
 from .program import OPSET, exported, graph_of
 
@@ -23,6 +26,9 @@ OPSETS = {"": OPSET, "ai.onnx.ml": 3}
 OPSET_OF_TREES = 15
 """That the converters of boosted trees know at most."""
 FEATURES = "features"
+Step = tuple[str, ...]
+"""An operator, and the numbers that it takes beside what the step before has made."""
+Numbers = dict[str, Any]
 
 
 class _Features(nn.Module):
@@ -38,35 +44,62 @@ class _Features(nn.Module):
         return torch.cat([part.flatten(1).float() for part in parts], dim=1)
 
 
-def _logits(module: EstimatorModule, versions: Sequence[tuple[str, int]]) -> Any:
-    """What the estimator says to logits of all classes, as `EstimatorModule.forward` has it."""
+def output_of(space: Space) -> str:
+    """What the graph's output is called."""
+    return "logits" if space.has_classes else "values"
+
+
+def _to_logits(floor: float, width: int) -> tuple[list[Step], Numbers]:
+    numbers = {"zero": 0.0, "one": 1.0, "share": 1 - floor, "floor": floor / width}
+    return [("Clip", "zero", "one"), ("Mul", "share"), ("Add", "floor"), ("Log",)], numbers
+
+
+def _to_odds(floor: float, width: int) -> tuple[list[Step], Numbers]:
+    """log(p / (1 - p)) = -log(1 / p - 1)."""
+    steps, numbers = _to_logits(floor, 2)
+    return [*steps[:-1], ("Reciprocal",), ("Sub", "one"), ("Log",), ("Neg",)], numbers
+
+
+OF_PROBABILITIES: dict[AnswerName, Callable[[float, int], tuple[list[Step], Numbers]]] = {
+    "class_axis": _to_logits,
+    "class_set": _to_odds,
+}
+"""As `teachers.models.scores.to_logits` has them."""
+
+
+def _last(module: EstimatorModule) -> Any:
+    """What the estimator says to logits of all classes, as `EstimatorModule.forward` has it, or to numbers in the label's units."""
     from onnx import TensorProto, helper, numpy_helper
 
-    about, classes = module.about, module.num_classes
-    places = np.zeros((len(about.columns), classes), np.float32)
+    about, space, output = module.about, module.space, output_of(module.space)
+    places = np.zeros((len(about.columns), space.width), np.float32)
     places[range(len(about.columns)), list(about.columns)] = 1
-    numbers = {"places": places, "zero": 0.0, "one": 1.0, "share": 1 - about.floor, "floor": about.floor / classes}
-    steps = [("MatMul", ["said", "places"])]
+    steps, numbers = [("MatMul", "places")], {"places": places}
     if about.learns == "probabilities":
-        steps += [("Clip", ["", "zero", "one"]), ("Mul", ["", "share"]), ("Add", ["", "floor"]), ("Log", [""])]
-    nodes = []
-    for number, (operator, given) in enumerate(steps):
-        names = [f"step-{number - 1}" if name == "" else name for name in given]
-        made = "logits" if number == len(steps) - 1 else f"step-{number}"
-        nodes.append(helper.make_node(operator, names, [made]))
-    used = {name for node in nodes for name in node.input} & set(numbers)
+        more, of_them = OF_PROBABILITIES[space.answer](about.floor, space.width)
+        steps, numbers = [*steps, *more], numbers | of_them
+    elif space.mean:
+        steps, numbers = (
+            [*steps, ("Mul", "scale"), ("Add", "mean")],
+            numbers | {"scale": space.scale, "mean": space.mean},
+        )
+    made = ["said", *(f"step-{number}" for number in range(1, len(steps))), output]
+    nodes = [
+        helper.make_node(operator, [made[number], *given], [made[number + 1]])
+        for number, (operator, *given) in enumerate(steps)
+    ]
     graph = helper.make_graph(
         nodes,
-        "logits",
+        output,
         [helper.make_tensor_value_info("said", TensorProto.FLOAT, ["rows", len(about.columns)])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", classes])],
-        [numpy_helper.from_array(np.asarray(numbers[name], np.float32), name) for name in sorted(used)],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["rows", space.width])],
+        [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in sorted(numbers.items())],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid(*version) for version in versions])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
 
 
 def joined_graph(model: LoadedModel) -> bytes:
-    """The graph of a delivered estimator: inputs by the names of its columns, output `logits` f32 `[rows, C]`."""
+    """The graph of a delivered estimator: inputs by the names of its columns, output `logits` f32 `[rows, C]`, or `values`."""
     module = model.module
     assert isinstance(module, EstimatorModule)
     convert = CONVERTERS[library_of(Path(module.about.file))]
@@ -74,7 +107,7 @@ def joined_graph(model: LoadedModel) -> bytes:
     between = max([FEATURES, *rows], key=len) + "_"  # like no column
     first = graph_of(exported(ready, rows), [*rows], between)
     estimator = _raised(convert(module, ready(rows).shape[1]))
-    return _joined(first, between, estimator, _logits(module, [("", OPSET)]))
+    return _joined(first, between, estimator, _last(module), output_of(module.space))
 
 
 def _of_sklearn(module: EstimatorModule, width: int) -> Any:
@@ -83,7 +116,22 @@ def _of_sklearn(module: EstimatorModule, width: int) -> Any:
 
     options = {id(module.estimator): {"zipmap": False}} if module.about.learns == "probabilities" else None
     given = [(FEATURES, FloatTensorType([None, width]))]
-    return convert_sklearn(module.estimator, initial_types=given, options=options, target_opset=OPSETS)
+    graph = convert_sklearn(module.estimator, initial_types=given, options=options, target_opset=OPSETS)
+    if isinstance(getattr(module.estimator, "classes_", None), list):  # of each class a table of (holds not, holds)
+        _add_that_it_holds(graph.graph, module.estimator.classes_)
+    return graph
+
+
+def _add_that_it_holds(graph: Any, classes: Sequence[Sequence[Any]]) -> None:
+    """Of probabilities `[classes, rows, 2]` those that a class holds, `[rows, classes]`, as the last output."""
+    from onnx import helper, numpy_helper
+
+    if any(list(each) != [0, 1] for each in classes):
+        raise CollegiumError("a class that holds in all rows that were learnt, or in none, has no place in the graph")
+    graph.initializer.append(numpy_helper.from_array(np.array(1), "holds"))
+    graph.node.append(helper.make_node("Gather", [graph.output[-1].name, "holds"], ["that-it-holds"], axis=2))
+    graph.node.append(helper.make_node("Transpose", ["that-it-holds"], ["of-classes"], perm=[1, 0]))
+    graph.output.append(helper.make_tensor_value_info("of-classes", 1, ["rows", "classes"]))
 
 
 def _of_xgboost(module: EstimatorModule, width: int) -> Any:
@@ -144,7 +192,7 @@ def _raised(estimator: Any) -> Any:
     return raised
 
 
-def _joined(first: Any, between: str, estimator: Any, last: Any) -> bytes:
+def _joined(first: Any, between: str, estimator: Any, last: Any, output: str) -> bytes:
     """One graph of three, checked. `between`: what the first gives the second."""
     import onnx
     from onnx import compose
@@ -157,8 +205,8 @@ def _joined(first: Any, between: str, estimator: Any, last: Any) -> bytes:
     some = compose.merge_models(first, estimator, io_map=[(between, FEATURES)], prefix2="estimator.")
     whole = compose.merge_models(some, last, io_map=[(f"estimator.{scores}", "said")], prefix2="last.")
     for node in whole.graph.node:
-        node.output[:] = ["logits" if name == "last.logits" else name for name in node.output]
-    whole.graph.output[0].name = "logits"
+        node.output[:] = [output if name == f"last.{output}" else name for name in node.output]
+    whole.graph.output[0].name = output
     onnx.checker.check_model(whole)
     payload: bytes = whole.SerializeToString(deterministic=True)
     return payload

@@ -1,4 +1,6 @@
-"""What a teacher's probabilities are worth, learnt from labelled validation rows; applied when a target is made, never in a store.
+"""What a teacher's probabilities are worth, learnt from labelled rows that it has not seen; applied when a target is made, never in a store.
+
+These are validation rows; where none has a label, training rows of a teacher that labels them out of fold.
 
 `temperature`: one number that its logits are divided by (Guo et al., 2017). `isotonic`: of each class a rising function of its
 probability, one class against all others, and all normalised once more (Zadrozny and Elkan, 2002).
@@ -18,7 +20,7 @@ from teachers.errors import RecipeError
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..runs.run import Source
-from .stores import of_labelled_validation
+from .stores import of_labelled
 
 Calibrated = Callable[[Tensor], Tensor]
 """Logits f32 `[rows, width]` in the transfer set's classes to calibrated ones; NaN, what is unknown, stays NaN."""
@@ -29,22 +31,23 @@ LARGEST = 20.0
 
 
 def calibration_of(source: Source, transfer_set: TransferSet) -> Calibrated | None:
-    """Of a teacher whose recipe asks for one. Raises RecipeError without a labelled validation row of what it knows."""
+    """Of a teacher whose recipe asks for one. Raises RecipeError without a labelled row of what it knows."""
     if source.calibrate is None:
         return None
-    said, labels = _validation(source, transfer_set)
+    said, labels = _unseen(source, transfer_set)
     if not len(labels):
         raise RecipeError(
-            f"teachers.{source.name}.calibrate: no validation row has a label of what this teacher knows, so nothing can be "
-            f"calibrated; give `split.validation` labelled rows, or remove it"
+            f"teachers.{source.name}.calibrate: no labelled row that it has not learnt is of what this teacher knows, so nothing "
+            f"can be calibrated; give `split.validation` labelled rows, or remove it"
         )
     known = ~said.isnan().all(0)
     return FITS[transfer_set.space.answer][source.calibrate](said, labels, known, source.probability_floor)
 
 
-def _validation(source: Source, transfer_set: TransferSet) -> tuple[Tensor, Tensor]:
-    """(logits f32, labels i64) of the labelled validation rows whose label it can say."""
-    said, labels = of_labelled_validation(source, transfer_set)
+def _unseen(source: Source, transfer_set: TransferSet) -> tuple[Tensor, Tensor]:
+    """(logits f32, labels i64) of the labelled rows that it has not learnt and whose label it can say."""
+    by_training = source.out_of_fold and not transfer_set.report["labelled"]["validation"]
+    said, labels = of_labelled(source, transfer_set, "train" if by_training else "validation")
     labels, known = labels.long(), ~said.isnan()
     if labels.ndim == 1:
         rows = known.gather(1, labels[:, None])[:, 0] if len(labels) else torch.zeros(0, dtype=torch.bool)

@@ -20,7 +20,7 @@ from teachers.transfer_set.transfer_set import TransferSet
 
 from ..runs.run import Source
 from .calibration import calibration_of
-from .stores import of_labelled_validation
+from .stores import of_labelled
 
 ROWS = 10.0
 """That speak for each teacher before any other does: ten to a weight, a rule for regressions (Peduzzi et al., 1996).
@@ -36,7 +36,7 @@ def fitted_weights(sources: Sequence[Source], transfer_set: TransferSet) -> dict
     where a teacher has not labelled validation."""
     said = []
     for source in sources:
-        heard, labels = of_labelled_validation(source, transfer_set)
+        heard, labels = of_labelled(source, transfer_set)
         calibrated = calibration_of(source, transfer_set)
         said.append(heard if calibrated is None else calibrated(heard))
     log_p, known = _filled(torch.stack(said))

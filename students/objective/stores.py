@@ -12,7 +12,7 @@ from teachers.soft_targets.alignment import Alignment
 from teachers.soft_targets.reader import SoftTargets
 from teachers.tasks.labels import has_label
 from teachers.tasks.space import Space
-from teachers.transfer_set.transfer_set import Segment, TransferSet
+from teachers.transfer_set.transfer_set import Segment, SplitName, TransferSet
 
 from ..runs.run import Source
 
@@ -36,10 +36,10 @@ def said_in(store: SoftTargets, source: Source, space: Space) -> Tensor:
     return alignment(store.said(source.probability_floor)).masked_fill(~alignment.known, torch.nan)
 
 
-def of_labelled_validation(source: Source, transfer_set: TransferSet) -> tuple[Tensor, Tensor]:
-    """(what a teacher says, as `said_in`; labels as a transfer set has them) of validation rows with a usable label."""
+def of_labelled(source: Source, transfer_set: TransferSet, split: SplitName = "validation") -> tuple[Tensor, Tensor]:
+    """(what a teacher says, as `said_in`; labels as a transfer set has them) of the split's rows with a usable label."""
     said, labels = [torch.empty(0, transfer_set.space.width)], []
-    for segment in transfer_set.of("validation"):
+    for segment in transfer_set.of(split):
         store, found = open_store(source, transfer_set, segment), transfer_set.usable_labels(segment)
         rows = has_label(found)
         said.append(said_in(store, source, transfer_set.space)[torch.from_numpy(rows)])

@@ -40,7 +40,10 @@ class Source:
     live: Live | None = None
     """Then it has no stores of train segments."""
     calibrate: CalibrateName | None = None
-    """By its labelled validation rows, whose stores it then has too."""
+    """By labelled validation rows, whose stores it then has too; where there are none, by the training rows of who labels
+    these out of fold."""
+    out_of_fold: bool = False
+    """No row is labelled by who has learnt it."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Several are judged together in standard deviations of their training labels; eac
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
@@ -27,6 +28,10 @@ def merits(said: Tensor, labels: Tensor, space: Space) -> Tensor:
 
 def beside(said: Tensor, together: Tensor, space: Space) -> Document:
     """`agreement`: Pearson's correlation, the mean over columns; `distance`: the root mean square of the difference, as RMSE."""
+    if not space.scale:
+        space = replace(
+            space, scale=tuple(column[~column.isnan()].std().item() for column in together.double().unbind(1))
+        )
     meter = ValuesMeter(space)
     meter.update(said, together)
     return {"agreement": meter.over_columns(_pearson), "distance": meter.figures(keys=("rmse",))["rmse"]}
@@ -167,12 +172,13 @@ def standing(said: Tensor, labels: Tensor, known: Tensor, of_training: Tensor, s
 
 def unjudged(said: Tensor, space: Space) -> Document:
     """`spread`: the standard deviation of what is said, of several columns the root of the mean of squares, each in standard
-    deviations of training labels; `said`: by column the mean."""
+    deviations of training labels (None without any); `said`: by column the mean."""
     columns = [column[~column.isnan()].double() for column in said.unbind(1)]
     scaled = [float(c.std()) / scale for c, scale in zip(columns, scale_of(space).tolist(), strict=True) if len(c) > 1]
     means = [float(column.mean()) if len(column) else None for column in columns]
+    has_unit = space.width == 1 or bool(space.scale)
     return {
-        "spread": math.sqrt(fmean(each**2 for each in scaled)) if scaled else None,
+        "spread": math.sqrt(fmean(each**2 for each in scaled)) if scaled and has_unit else None,
         "said": dict(zip(space.names, means, strict=True)),
     }
 

@@ -108,5 +108,5 @@ def mean_of_known(found: Sequence[float | None]) -> float | None:
 
 
 def scale_of(space: Space) -> Tensor:
-    """What errors are divided by, f64[D]: nothing where there is one column."""
-    return torch.tensor(space.scale if space.width > 1 else [1.0], dtype=torch.float64)
+    """What errors are divided by, f64[D]: nothing where there is one column, or no scale is known."""
+    return torch.tensor(space.scale if space.width > 1 and space.scale else [1.0] * space.width, dtype=torch.float64)

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from teachers.config.task import AnswerName
 from teachers.errors import RecipeError
+from teachers.models.estimator_answers import ESTIMATOR_ANSWERS
 from teachers.models.estimator_columns import check_no_ids
-from teachers.models.estimator_module import About, EstimatorModule
+from teachers.models.estimator_module import About, EstimatorModule, Learns, asked_as
 from teachers.models.estimators import made, side_by_side, use_cpus
 from teachers.models.folder import ModelConfig, save_config
 from teachers.models.formats import SKOPS, format_of, kept
@@ -24,11 +26,12 @@ from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import calling
 
-from ..data.copies import Taught, copies, taught
 from ..data.inputs import in_order
+from ..data.lessons import LESSONS, Lesson
 from ..data.validation import Look, Validation
+from ..objective.scale import with_scale
 from ..runs.curves import Record
-from ..runs.run import Estimator, Run, RunResult
+from ..runs.run import Run, RunResult
 from ..runs.session import Session
 from .checkpoint import publish_result, read_result
 
@@ -43,19 +46,20 @@ def fit_estimator(run: Run, session: Session) -> RunResult:
     """
     how = run.estimator
     assert how is not None
-    transfer_set = TransferSet.open(run.transfer_set)
+    transfer_set = with_scale(TransferSet.open(run.transfer_set), run.sources)
     preprocessor = Preprocessor(run.preprocess, transfer_set.columns)
     check_no_ids(preprocessor)
     transfer_set = transfer_set.deriving(preprocessor.text)
-    learnt = taught(run, transfer_set, how.probability_floor)
-    features = features_of(transfer_set, preprocessor, learnt.rows)
-    estimator, columns = fitted(run, how, learnt, features, gpus=float(session.device.type == "cuda"))
+    space = transfer_set.space
+    lesson = LESSONS[space.answer](run, how, transfer_set)
+    features = features_of(transfer_set, preprocessor, lesson.rows)
+    estimator, columns = fitted(run, lesson, features, space.answer, gpus=float(session.device.type == "cuda"))
     file, payload = kept(estimator, how.trusted, run.model)
-    about = About(file, columns, how.learns, how.probability_floor)
-    network = EstimatorModule(estimator, about, transfer_set.space.width)
+    about = About(file, columns, lesson.learns, how.probability_floor)
+    network = EstimatorModule(estimator, about, space)
     found = Validation(transfer_set, preprocessor, session, is_held=False).look(network)
     made_of = preprocessor.resolved(), transfer_set.made_of, about.to_json()
-    config = ModelConfig(run.model, dict(run.arguments), transfer_set.space, *made_of, files=preprocessor.files)
+    config = ModelConfig(run.model, dict(run.arguments), space, *made_of, files=preprocessor.files)
 
     def save(folder: Path) -> None:
         seal.publish(folder / file, payload)
@@ -81,46 +85,41 @@ def features_of(transfer_set: TransferSet, preprocessor: Preprocessor, rows: NDA
 
 
 def fitted(
-    run: Run, how: Estimator, learnt: Taught, features: Features, *, gpus: float = 0.0
+    run: Run, lesson: Lesson, features: Features, answer: AnswerName, *, gpus: float = 0.0
 ) -> tuple[Any, tuple[int, ...]]:
-    """(the estimator, which of the classes each column of its answer is)."""
+    """(the estimator, which of the classes, or numbers, each column of its answer is)."""
     with calling("model", run.model):
         estimator = made(run.model, run.arguments, run.seed, cpus=torch.get_num_threads(), gpus=gpus)
-        _check_kind(estimator, run.model, how)
-        if how.learns == "logits":
-            _fit(estimator, features, learnt.logits, learnt.weights.sum(1, dtype=np.float64), len(learnt.rows))
-            columns = tuple(range(learnt.logits.shape[1]))
-        else:
-            some = copies(learnt.weights, how.least_weight)
-            present, numbers = np.unique(some.label, return_inverse=True)  # many want 0 to K - 1, without a gap
-            _fit(estimator, features[some.row], numbers, some.weight, len(learnt.rows))
-            columns = tuple(int(present[int(number)]) for number in estimator.classes_)
+        _check_kind(estimator, run.model, lesson.learns)
+        copied = features if lesson.row is None else features[lesson.row]
+        _fit(estimator, copied, lesson.y, lesson.weight, len(lesson.rows))
+        how = ESTIMATOR_ANSWERS[asked_as(lesson.learns, answer)]
+        columns = tuple(lesson.present[place] for place in how.places(estimator, len(lesson.present), run.model))
     if format_of(type(estimator)) is SKOPS:
         use_cpus(estimator, run.arguments, 1)  # how many there were is no part of what it has learnt
     return estimator, columns
 
 
-def _check_kind(estimator: Any, model: str, how: Estimator) -> None:
-    """Raise RecipeError for a classifier where logits are learnt, a regressor where classes are, or one without weights."""
+def _check_kind(estimator: Any, model: str, learns: Learns) -> None:
+    """Raise RecipeError for a classifier where numbers are learnt, a regressor where classes are, or one without weights."""
     is_classifier = hasattr(estimator, "predict_proba")
-    if how.learns == "probabilities" and not is_classifier:
+    if learns == "probabilities" and not is_classifier:
         raise RecipeError(
             f"{model} has no predict_proba; a student that `learns: probabilities` is a classifier that gives them, a "
             f"regressor says `learns: logits`"
         )
-    if how.learns == "logits" and is_classifier:
-        raise RecipeError(
-            f"{model} is a classifier, and logits are values: take a regressor, or `learns: probabilities`"
-        )
+    if learns != "probabilities" and is_classifier:
+        cure = ", or `learns: probabilities`" if learns == "logits" else ""
+        raise RecipeError(f"{model} is a classifier, and {learns} are numbers: take a regressor{cure}")
     last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
     if "sample_weight" not in inspect.signature(last.fit).parameters:
         raise RecipeError(
             f"{model} takes no `sample_weight` when it is fitted, and soft targets are weighted rows; choose an estimator "
-            f"that does: a tree, a forest, boosted trees, a logistic regression"
+            f"that does: a tree, a forest, boosted trees, a linear model"
         )
 
 
-def _fit(estimator: Any, features: Features, target: Any, weight: NDArray[np.float64], num_rows: int) -> None:
+def _fit(estimator: Any, features: Features, target: Any, weight: NDArray[Any], num_rows: int) -> None:
     """A row weighs 1 on average, all its copies together: so much as in a fit on labels, which penalties compare with."""
     before = f"{estimator.steps[-1][0]}__" if hasattr(estimator, "steps") else ""  # of a pipeline, who learns last
     estimator.fit(features, target, **{f"{before}sample_weight": weight * (num_rows / weight.sum())})

@@ -176,7 +176,7 @@ class TransferSetConfig(Config):
     label_separator: str | None = Field(None, min_length=1)
     """Of `task: multilabel`: what stands between two classes in a label that is text, `";"` for example."""
     classes: list[str] | None = None
-    """Class names in the order of the label's integers, or of its columns; null: from the source's metadata or its sorted values."""
+    """Class names in the order of the label's integers, or of its columns; null: from the source's metadata or its sorted values. Without a label column: the names of the classes, or of the numbers, that teachers say."""
     id: str | None = None
     """Column that names a row; null: its path and row number inside the file."""
     key_salt: str = ""

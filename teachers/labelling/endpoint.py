@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from ..config.endpoint import EndpointTeacher
 from ..errors import BudgetSpent, TeacherError
-from ..models.adapters import check_scores, to_logits
+from ..models.adapters import check_scores
 from ..models.endpoint.apis import Question
 from ..models.endpoint.asked import Asked
 from ..models.endpoint.client import Client
 from ..models.endpoint.purse import Purse, Spent
 from ..models.endpoint.rows import Fields
+from ..models.scores import to_logits
 from ..models.teacher import LoadedTeacher
 from ..process import prometheus
 from ..soft_targets.schema import Commit

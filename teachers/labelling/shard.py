@@ -17,8 +17,9 @@ import torch
 from ..config.endpoint import EndpointTeacher
 from ..config.teacher import TeacherConfig
 from ..errors import StoreError, TeacherError
-from ..models.adapters import absolute, check_scores, load_teacher, to_logits
+from ..models.adapters import absolute, check_scores, load_teacher
 from ..models.folded import FoldedTeacher, Scores
+from ..models.scores import to_logits
 from ..models.teacher import Teacher
 from ..process import prometheus
 from ..process.log_lines import with_ids

@@ -13,11 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config.any_teacher import OutputKind
 from ..config.predictions import PredictionsTeacher
 from ..config.preprocess import Preprocess
 from ..config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
-from ..config.task import AnswerName
 from ..config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
 from ..errors import RecipeError, TeacherError
 from ..process.variables import resolved
@@ -128,22 +126,6 @@ def absolute(config: TeacherConfig) -> TeacherConfig:
     update: dict[str, Any] = {name: str(Path(path).resolve()) for name, path in given.items() if path}
     preprocess: Preprocess | None = getattr(config, "preprocess", None)
     return config.model_copy(update=update | ({"preprocess": preprocess.absolute()} if preprocess else {}))
-
-
-def to_logits(
-    scores: Tensor, output: OutputKind, probability_floor: float, answer: AnswerName = "class_axis"
-) -> Tensor:
-    """Scores `[rows, W]` as f32 logits: probabilities become log((1 - E) p + E / C), E = `probability_floor`; of classes that
-    each hold or not the log-odds of (1 - E) p + E / 2. Numbers are what they are.
-
-    What rounding has put a hair below 0 or above 1 counts as 0 or 1, so that the floor is one.
-    """
-    if output != "probabilities":
-        return scores.float()
-    p = scores.float().clamp(0, 1)
-    if answer == "class_set":
-        return torch.logit((1 - probability_floor) * p + probability_floor / 2)
-    return torch.log((1 - probability_floor) * p + probability_floor / scores.shape[1])
 
 
 def check_scores(

@@ -5,7 +5,7 @@ The only place where one is asked. Knows nothing of files or preprocessing.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,12 +37,6 @@ class EstimatorAnswer:
     """What it says of rows, f32 [rows, F] or text: [rows, width]."""
     check: Callable[[Any, str], None]
     """Raise TeacherError for an estimator, fitted or not, that gives no such answer."""
-
-
-def answer(estimator: Any, features: NDArray[Any], says: Literal["probabilities", "logits"] = "probabilities") -> Said:
-    """What a student that is an estimator says: `probabilities` [rows, classes] in the order of its `classes_`, or the
-    values [rows, D] that it was fitted on."""
-    return _probabilities(estimator, features) if says == "probabilities" else _values(estimator, features)
 
 
 def _class_given(labels: Labels) -> Given:

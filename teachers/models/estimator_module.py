@@ -1,4 +1,4 @@
-"""A fitted estimator as a network: what it says as logits, from whatever a `Preprocessor` makes.
+"""A fitted estimator as a network: what it says as logits, or standardised numbers, from whatever a `Preprocessor` makes.
 
 Knows nothing of folders beyond the one file, nor of how an estimator is fitted.
 """
@@ -12,14 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..config.task import AnswerName
 from ..errors import StoreError, TeacherError
 from ..storage import seal
-from .estimator_answers import answer
+from ..tasks.space import Space
+from .estimator_answers import ESTIMATOR_ANSWERS
 from .estimators import side_by_side
 from .formats import load_file, num_numbers
 from .preprocess import Inputs
+from .scores import to_logits
 
-Learns = Literal["probabilities", "logits"]
+Learns = Literal["probabilities", "logits", "values"]
 
 
 @dataclass(frozen=True)
@@ -28,22 +31,27 @@ class About:
 
     file: str
     columns: tuple[int, ...]
-    """Which of the folder's classes each column of its answer is."""
+    """Which of the folder's classes, or numbers, each column of its answer is."""
     learns: Learns
-    """What its answer is."""
+    """What its answer is; `values`: numbers, standardised."""
     floor: float
-    """E: probabilities become log((1 - E) p + E / C)."""
+    """E: probabilities become log((1 - E) p + E / C), or the log-odds of (1 - E) p + E / 2."""
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "columns": list(self.columns)}
 
 
-class EstimatorModule(nn.Module):
-    """Preprocessed inputs, a tensor or a dict of them, to logits f32 `[rows, C]`, on the CPU."""
+def asked_as(learns: Learns, answer: AnswerName) -> AnswerName:
+    """How an estimator is asked that has learnt this of labels whose answers are of kind `answer`."""
+    return answer if learns == "probabilities" else "values"
 
-    def __init__(self, estimator: Any, about: About, num_classes: int) -> None:
+
+class EstimatorModule(nn.Module):
+    """Preprocessed inputs, a tensor or a dict of them, to what a network gives, f32 `[rows, W]`, on the CPU."""
+
+    def __init__(self, estimator: Any, about: About, space: Space) -> None:
         super().__init__()
-        self.estimator, self.about, self.num_classes = estimator, about, num_classes
+        self.estimator, self.about, self.space = estimator, about, space
 
     @property
     def num_numbers(self) -> int:
@@ -51,16 +59,16 @@ class EstimatorModule(nn.Module):
         return num_numbers(self.estimator)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        said = torch.from_numpy(np.asarray(answer(self.estimator, side_by_side(inputs), self.about.learns), np.float32))
-        scores = torch.zeros(len(said), self.num_classes)
+        ask = ESTIMATOR_ANSWERS[asked_as(self.about.learns, self.space.answer)].ask
+        said = torch.from_numpy(np.asarray(ask(self.estimator, side_by_side(inputs)), np.float32))
+        scores = torch.zeros(len(said), self.space.width)
         scores[:, list(self.about.columns)] = said
-        if self.about.learns == "logits":
-            return scores
-        return ((1 - self.about.floor) * scores.clamp(0, 1) + self.about.floor / self.num_classes).log()
+        output = "probabilities" if self.about.learns == "probabilities" else "logits"
+        return to_logits(scores, output, self.about.floor, self.space.answer)
 
 
 def load_estimator_module(
-    folder: Path, document: Mapping[str, Any], classes: Sequence[str], trust: Sequence[str]
+    folder: Path, document: Mapping[str, Any], space: Space, trust: Sequence[str]
 ) -> EstimatorModule:
     """The estimator of a model folder. Raises StoreError when it cannot be opened, or holds types that nobody vouched for.
 
@@ -73,4 +81,4 @@ def load_estimator_module(
         raise StoreError(f"{folder / 'config.json'}: estimator is not as Collegium writes it ({error!r})") from error
     except TeacherError as error:
         raise StoreError(str(error)) from error
-    return EstimatorModule(estimator, about, len(classes))
+    return EstimatorModule(estimator, about, space)

@@ -15,7 +15,7 @@ class Space:
     """`names`: of the classes, or of the numbers, in the order of columns.
 
     `mean` and `scale` (standard deviation) are of the labelled training rows, one a number, in the label's own units; a
-    task of classes has none. Networks give standardised numbers, everybody else those of the label.
+    task of classes has none, and numbers of which no training row has a label get theirs from teachers. Networks give standardised numbers, everybody else those of the label.
     """
 
     task: TaskName

@@ -20,12 +20,12 @@ from .reader import Bad, Meant, Names, columns_of, is_missing, list_size
 
 class Regression:
     def names(self, config: TransferSetConfig, files: Sequence[File]) -> tuple[Names, Names]:
+        if not config.labels:
+            return _given(config), None
         if config.classes is not None:
             raise RecipeError(
-                "transfer_set.classes: numbers have no classes; leave it out, or say `task: classification`"
+                "transfer_set.classes: numbers are called as their columns are; leave it out, or say `task: classification`"
             )
-        if not config.labels:
-            raise RecipeError("transfer_set.label: name the column of the number that is learnt")
         if len(config.labels) == 1 and config.labels[0] in (schema := schema_of(files)).names:
             size = list_size(schema.field(config.labels[0]).type)
             if size is not None:
@@ -47,6 +47,8 @@ class Regression:
 
     def read(self, config: TransferSetConfig, names: Names, integers: Names, data: pa.RecordBatch, bad: Bad) -> Meant:
         columns = columns_of(config, data)
+        if not columns:
+            return Meant(np.full((data.num_rows, len(names or ())), np.nan, np.float32), names or ())
         if len(columns) == 1 and pa.types.is_fixed_size_list(columns[0][1].type):
             name, array = columns[0]
             width = array.type.list_size
@@ -67,6 +69,8 @@ class Regression:
         return meant.labels
 
     def space(self, names: tuple[str, ...], training: NDArray[Any]) -> Space:
+        if np.isnan(training).all():
+            return Space("regression", names)  # what teachers say will tell the scale
         means: list[float] = []
         scales: list[float] = []
         for name, column in zip(names, training.astype(np.float64).T, strict=True):
@@ -83,6 +87,15 @@ class Regression:
             means.append(float(known.mean()))
             scales.append(float(known.std()))
         return Space("regression", names, tuple(means), tuple(scales))
+
+
+def _given(config: TransferSetConfig) -> tuple[str, ...]:
+    """Names of numbers that no row has."""
+    if not config.classes:
+        raise RecipeError("transfer_set.classes: without a label column the numbers must be named here")
+    if len(set(config.classes)) != len(config.classes):
+        raise RecipeError("transfer_set.classes: a name is there twice")
+    return tuple(config.classes)
 
 
 def _numbers(name: str, array: pa.Array, bad: Bad) -> NDArray[np.float64]:
