@@ -7,12 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.tree import DecisionTreeRegressor
-from students.delivering.onnx import compared, to_onnx
 
 from orchestrator.recipe.model import Recipe
 from students.config.estimator import EstimatorStudent
 from students.data.elements import copies_of_sets, elements
 from students.delivering.export import _onnx
+from students.delivering.forms import FORMS
+from students.delivering.golden import asked, compared
 from students.fitting.fit import fit
 from students.runs.of_student import student_run
 from students.runs.session import PlainSession
@@ -164,8 +165,9 @@ def test_a_graph_says_what_a_tree_says_of_several_classes_and_of_numbers(task, s
     )
     fit([run], PlainSession())
     model = load_model(run.folder)
-    found = compared(to_onnx(model), model, sets[task].inputs(sets[task].of("test")[0]))
-    assert found["largest_difference"] < 1e-4 and found.get("same_class", 1.0) == 1.0
+    form, golden = FORMS["onnx"], asked(model, sets[task].inputs(sets[task].of("test")[0]))
+    found = compared(form.said(form.made_of(model), golden.inputs), golden, model.config.space)
+    assert found.largest_difference < 1e-4 and found.same_class in (None, 1.0)
 
 
 def test_a_graph_that_says_something_else_is_not_delivered(sets, stores, tmp_path, caplog):

@@ -18,9 +18,8 @@ from teachers.errors import CollegiumError
 from teachers.models.estimator_module import EstimatorModule
 from teachers.models.folder import LoadedModel
 from teachers.models.foreign import library_of
-from teachers.tasks.space import Space
 
-from .program import OPSET, exported, graph_of
+from .program import OPSET, exported, graph_of, output_of
 
 OPSETS = {"": OPSET, "ai.onnx.ml": 3}
 OPSET_OF_TREES = 15
@@ -42,11 +41,6 @@ class _Features(nn.Module):
         tensors = self.preprocessor(inputs)
         parts = list(tensors.values()) if isinstance(tensors, dict) else [tensors]
         return torch.cat([part.flatten(1).float() for part in parts], dim=1)
-
-
-def output_of(space: Space) -> str:
-    """What the graph's output is called."""
-    return "logits" if space.has_classes else "values"
 
 
 def _to_logits(floor: float, width: int) -> tuple[list[Step], Numbers]:
@@ -74,7 +68,8 @@ def _last(module: EstimatorModule) -> Any:
     about, space, output = module.about, module.space, output_of(module.space)
     places = np.zeros((len(about.columns), space.width), np.float32)
     places[range(len(about.columns)), list(about.columns)] = 1
-    steps, numbers = [("MatMul", "places")], {"places": places}
+    steps: list[Step] = [("MatMul", "places")]
+    numbers: Numbers = {"places": places}
     if about.learns == "probabilities":
         more, of_them = OF_PROBABILITIES[space.answer](about.floor, space.width)
         steps, numbers = [*steps, *more], numbers | of_them

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from teachers.errors import DataError, RecipeError
-from teachers.soft_targets.combine.rules import align
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..runs.run import Source
-from .stores import open_store
+from .stores import open_store, said_in
 
 
 def with_scale(transfer_set: TransferSet, sources: Sequence[Source]) -> TransferSet:
@@ -45,9 +44,7 @@ def _said(source: Source, transfer_set: TransferSet) -> Tensor:
     parts = []
     for segment in transfer_set.of("train"):
         store = open_store(source, transfer_set, segment)
-        index, known = align(store.spec.names, transfer_set.space.names, source.class_map)
-        said = store.said(source.probability_floor).double()[:, index]
-        parts.append(torch.where(known, said, torch.nan))
+        parts.append(said_in(store, source, transfer_set.space).double())
     return torch.cat(parts)
 
 

@@ -31,7 +31,7 @@ class TeacherCommon(Config):
     encoding: EncodingName = "dense"
     """`dense`: scores of all classes, exact at any temperature; `label`: the class only."""
     calibrate: CalibrateName | None = None
-    """Of its probabilities, learnt from labelled validation rows and applied when a target is made: `temperature` divides its logits by one number, `isotonic` takes each class through a rising function. The store keeps what it said."""
+    """Of its probabilities, learnt from labelled validation rows (where there are none, from the training rows of a teacher in `folds`) and applied when a target is made: `temperature` divides its logits by one number, `isotonic` takes each class through a rising function. The store keeps what it said."""
     preprocess: Preprocess = Preprocess()
     """From canonical inputs to what this teacher takes."""
     mode: TeacherMode = "cached"
