@@ -11,11 +11,12 @@ from teachers.config.any_teacher import EncodingName, OutputKind, TeacherRequire
 from teachers.config.predictions import PredictedKind
 from teachers.config.task import ANSWER_OF, AnswerName
 from teachers.config.teacher import TeacherConfig
-from teachers.transfer_set.transfer_set import SplitName
 
 from .file import Loc, nearest
 
 if TYPE_CHECKING:
+    from teachers.transfer_set.transfer_set import SplitName
+
     from .model import Recipe
 
 OUTPUTS: dict[AnswerName, tuple[OutputKind, ...]] = {
@@ -63,7 +64,7 @@ def labels_out_of_fold(teacher: TeacherConfig) -> bool:
     return train is not None and train.folds is not None
 
 
-def rows_to_calibrate_by(recipe: "Recipe", labelled: Mapping[SplitName, int]) -> Iterator[str]:
+def rows_to_calibrate_by(recipe: "Recipe", labelled: "Mapping[SplitName, int]") -> Iterator[str]:
     """Teachers that could not be calibrated with so many labelled rows of each split."""
     for name, teacher in recipe.teachers.items() if not labelled["validation"] else ():
         folded = labels_out_of_fold(teacher) and teacher.mode == "cached" and labelled["train"]
