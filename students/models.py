@@ -80,8 +80,7 @@ def huggingface(
     """A network of transformers (extra `huggingface`) for token ids i32 `[rows, L]` or images f32 `[rows, C, H, W]`.
 
     `path`: a folder whose weights it begins with; `init: {layers: [0, 3, 6, 9]}` takes these of its layers. Its head is taken
-    where it knows the same classes in the same order. `config`: instead, a configuration, or the file of one; weights are
-    of chance.
+    where it knows the same classes in the same order. `config`: instead, a configuration or its file, weights by chance.
     """
     given: dict[str, Any] = {"num_classes": num_classes, "classes": classes, "input_shape": input_shape}
     return make_network(path, config, init, vocabulary_size=vocabulary_size, **given)
@@ -116,8 +115,7 @@ def static(
     """A `bag` with a mean, whose table starts as what an encoder makes of each token alone (model2vec: Tulkens and van Dongen, 2024).
 
     `encoder`: a Hugging Face folder, or `package:FOLDER`, with the tokenizer of the `preprocess`. Its embeddings are brought
-    to `dim` numbers by PCA, then each is weighted down the more, the commoner the token is held to be. A folder that is
-    delivered needs no encoder.
+    to `dim` numbers by PCA, and weighted down the more, the commoner the token is. A delivered folder needs no encoder.
     """
     return Static(encoder, Text.of(input_shape, vocabulary_size, "static"), dim, hidden, num_classes)
 
