@@ -60,10 +60,11 @@ def test_teachers_that_know_different_things_teach_together_and_all_is_told(ray_
     student = report["students"]["small"]
     single, mean, rule = student["combinations"]
     assert single["teacher"] in ("one", "two") and (mean["combine"], rule["combine"]) == ("mean_probability", "fitted")
-    assert set(rule["counts"]) == {"one", "two"} and rule["counts"]["one"] > rule["counts"]["two"]
+    assert set(rule["counts"]) == {"one", "two"} and sum(rule["counts"].values()) == pytest.approx(1)
     assert any(note.startswith("small hears its teachers by `fitted`") for note in report["notes"])
     curves = report["curves"]["small"]["student/seed-0"]
-    assert curves["train.weight.soft.one"][0][1] > 0.5 and "train.weight.soft.two" in curves
+    weights = [curves[f"train.weight.soft.{name}"][0][1] for name in ("one", "two")]
+    assert sum(weights) == pytest.approx(1) and min(weights) > 0.1
     (nine,) = [each for each in student["known_by_few"] if each["class"] == "9"]
     assert nine["known_by"] == [] and nine["recall"]["student"] > nine["recall"]["control"] - 0.15
     page = next((out / "runs").glob("*/report.html")).read_text()
