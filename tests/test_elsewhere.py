@@ -435,7 +435,8 @@ def test_text_gets_the_answers_of_predict(name: str, network: str, tmp_path: Pat
     model = model_of(
         prepared, tmp_path / "model", preprocess, network=f"students.models:{network}", arguments=arguments
     )
-    written(model, source, tmp_path / "out")
+    for _ in range(1 + (name == "tokens")):  # once more over what is there
+        written(model, source, tmp_path / "out")
     agrees(tmp_path / "out", model, source)
     agrees(tmp_path / "out", model, csv(rows.slice(0, 60), tmp_path / "rows.csv"))
     bad = [
