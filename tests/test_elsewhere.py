@@ -279,7 +279,9 @@ class Both(torch.nn.Module):
 def digits_model(digits: TransferSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained network of digits with its golden rows, as a run delivers one."""
     folder = model_of(digits, tmp_path_factory.mktemp("delivered") / "model")
-    (folder / GOLDEN).write_bytes(golden_rows(load_model(folder), digits.folder))
+    golden = golden_rows(load_model(folder), digits.folder)
+    assert golden is not None
+    (folder / GOLDEN).write_bytes(golden)
     return folder
 
 
