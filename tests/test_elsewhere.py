@@ -81,7 +81,7 @@ def agrees(folder: Path, model: Path, source: Path) -> list[dict[str, Any]]:
     return found
 
 
-def written(model: Path, rows: Path, folder: Path, forms: Sequence[Any] = ("onnx",)) -> Exported:
+def written(model: Path, rows: Path | None, folder: Path, forms: Sequence[Any] = ("onnx",)) -> Exported:
     done = export_elsewhere(model, folder, forms, name="mine-small", rows=rows)
     if "onnx" in forms:
         assert done.no_script is None and len((folder / "predict.py").read_text().splitlines()) <= 80
@@ -279,7 +279,9 @@ class Both(torch.nn.Module):
 def digits_model(digits: TransferSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained network of digits with its golden rows, as a run delivers one."""
     folder = model_of(digits, tmp_path_factory.mktemp("delivered") / "model")
-    (folder / GOLDEN).write_bytes(golden_rows(load_model(folder), digits.folder))
+    golden = golden_rows(load_model(folder), digits.folder)
+    assert golden is not None
+    (folder / GOLDEN).write_bytes(golden)
     return folder
 
 
@@ -435,7 +437,9 @@ def test_text_gets_the_answers_of_predict(name: str, network: str, tmp_path: Pat
     model = model_of(
         prepared, tmp_path / "model", preprocess, network=f"students.models:{network}", arguments=arguments
     )
-    written(model, source, tmp_path / "out")
+    (model / GOLDEN).write_bytes(golden_rows(load_model(model), prepared.folder) or b"")
+    for _ in range(1 + (name == "tokens")):  # once more over what is there
+        written(model, None, tmp_path / "out")
     agrees(tmp_path / "out", model, source)
     agrees(tmp_path / "out", model, csv(rows.slice(0, 60), tmp_path / "rows.csv"))
     bad = [

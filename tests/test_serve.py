@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -58,6 +58,13 @@ class Server:
             text = error.read().decode()
             return error.code, json.loads(text)["error"] if text.startswith("{") else text
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
     def stop(self) -> tuple[int, str, str]:
         self.process.send_signal(signal.SIGINT)
         rest, errors = self.process.communicate(timeout=60)
@@ -74,10 +81,8 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tables: Path) -> Iterator[Server]:
-    found = Server(tables / "model", "--most-rows", "300", "--most-bytes", str(LIMIT))
-    yield found
-    found.process.kill()
-    found.process.wait()
+    with Server(tables / "model", "--most-rows", "300", "--most-bytes", str(LIMIT)) as found:
+        yield found
 
 
 def rows_of_mixed(rows: int) -> list[dict[str, Any]]:
@@ -131,18 +136,16 @@ def test_what_is_no_request_is_told_and_the_server_goes_on(server: Server) -> No
 
 
 def test_it_listens_on_loopback_alone_and_ctrl_c_stops_it(tables: Path) -> None:
-    server = Server(tables / "model")
-    assert (
-        server.url.startswith("http://127.0.0.1:")
-        and server.told == f"model answers at {server.url}\nCtrl-C stops the server\n"
-    )
-    port = int(server.url.rstrip("/").rpartition(":")[2])
-    taken = subprocess.run([Path(sys.executable).parent / "collegium", "serve", str(tables / "model"), "--port", str(port)], capture_output=True, text=True, check=False)  # fmt: skip
-    assert taken.returncode == 4 and f"127.0.0.1:{port}" in taken.stderr and "--port" in taken.stderr
-    with pytest.raises(ConnectionRefusedError):  # another name of this machine, which a server of all addresses has too
-        socket.create_connection(("127.0.0.2", port), timeout=2).close()
-    code, rest, errors = server.stop()
-    assert (code, rest, errors) == (0, "server stopped\n", "")
+    with Server(tables / "model") as server:
+        assert server.url.startswith("http://127.0.0.1:")
+        assert server.told == f"model answers at {server.url}\nCtrl-C stops the server\n"
+        port = int(server.url.rstrip("/").rpartition(":")[2])
+        command = [Path(sys.executable).parent / "collegium", "serve", str(tables / "model"), "--port", str(port)]
+        taken = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert taken.returncode == 4 and f"127.0.0.1:{port}" in taken.stderr and "--port" in taken.stderr
+        with pytest.raises(ConnectionRefusedError):  # also a name of this machine, which a server of all addresses has
+            socket.create_connection(("127.0.0.2", port), timeout=2).close()
+        assert server.stop() == (0, "server stopped\n", "")
 
 
 def test_images_come_as_files_in_base64_or_as_pixels(digits: TransferSet, tmp_path: Path) -> None:

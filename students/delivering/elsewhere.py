@@ -9,6 +9,7 @@ from pathlib import Path
 
 from teachers.errors import CollegiumError, RecipeError, StoreError
 from teachers.models.folder import LoadedModel, Vouching, load_model
+from teachers.models.text import TOKENIZER
 from teachers.storage.seal import replace, sha256_file
 
 from .export import SUMS
@@ -20,7 +21,7 @@ from .thresholds import thresholds_beside
 
 MOST_DIFFERENCE = 1e-4
 """Of a probability, or of a number in standard deviations of the label, on golden rows."""
-OURS = {*(form.file for form in FORMS.values()), MODEL, SCRIPT, SUMS}
+OURS = {*(form.file for form in FORMS.values()), MODEL, SCRIPT, TOKENIZER, SUMS}
 
 
 @dataclass(frozen=True)

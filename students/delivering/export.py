@@ -61,7 +61,8 @@ def export_student(
         **{name: local(run, name).read_bytes() for name in config.files},
     }
     model = load_model(run, trust=trust)
-    payloads[GOLDEN] = bytes(golden_rows(model, transfer_set))
+    golden = golden_rows(model, transfer_set)
+    payloads |= {} if golden is None else {GOLDEN: golden}
     if onnx:
         graph, figures["onnx"] = _onnx(name, model, transfer_set)
         payloads |= {} if graph is None else {ONNX: graph}
