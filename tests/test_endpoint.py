@@ -150,7 +150,7 @@ def test_a_row_that_keeps_failing_is_unknown_harms_no_other_and_is_listed(
         fill(how, tasks := stores(tmp_path / "one", data, how))
         assert sum(any(row["x"] == 17 for row in each["rows"]) for each in server.asked) == tries
         check(said(tasks, data), {17})
-        many = config(url, rows_per_request=16)
+        many = config(url, rows_per_request=16, max_attempts=2)
         fill(many, more := stores(tmp_path / "many", data, many))
     check(said(more, data), {17})
     (why,) = told_of(how, [task.store for task in tasks])["unanswered"].values()
@@ -179,12 +179,17 @@ def test_a_server_that_is_away_costs_no_row_and_ends_the_run_after_a_while(data:
     server = CountingServer(faults=lambda number, asked: (503, {}, b"back soon"))
     with server.serving() as url:
         tasks = stores(tmp_path, data, config(url))
-        with pytest.raises(TeacherError, match=r"has not answered for 0.5 s \(patience_s\): HTTP 503: back soon"):
+        with pytest.raises(
+            TeacherError, match=r"has not answered for [\d.]+ s, and patience_s is 0.5: HTTP 503: back soon"
+        ):
             fill(config(url, patience_s=0.5), tasks)
+        server.faults = lambda number, asked: (429, {"Retry-After": "1000"}, b"tomorrow")
+        with pytest.raises(TeacherError, match=r"asks for 1000 s more, and patience_s is 300: HTTP 429: tomorrow"):
+            fill(config(url), tasks)
         server.faults = lambda number, asked: None
         fill(config(url), tasks)
     check(said(tasks, data))
-    with pytest.raises(TeacherError, match=r"has not answered for 0.2 s.*ConnectError"):
+    with pytest.raises(TeacherError, match=r"has not answered for [\d.]+ s, and patience_s is 0.2: ConnectError"):
         fill(how := config("http://127.0.0.1:9/", patience_s=0.2), stores(tmp_path / "none", data, how))
 
 

@@ -92,7 +92,7 @@ class EndpointTeacher(TeacherCommon):
     max_failed_share: float = Field(0.01, ge=0, le=1)
     """Share of the rows that may be unknown; more end the run."""
     patience_s: float = Field(300.0, ge=0)
-    """So long nobody may answer at all (refused, too busy) before the run ends."""
+    """So long nobody may answer at all (refused, too busy, `Retry-After`) before the run ends."""
     limits: Limits = Limits()
     """What the server lets through."""
     price: Price = Price()

@@ -96,17 +96,18 @@ class Client:
                 await self._again(asked, unit, failed)
 
     async def _again(self, asked: Asked, unit: Unit, failed: Mapping[int, Failure]) -> None:
-        """Rows that were not answered: in halves where the whole request failed, so that one bad row harms no other."""
-        is_last = unit.attempt + 1 >= self.config.max_attempts
-        final = [place for place, failure in failed.items() if is_last or failure.is_final]
-        for place in final:
-            self._unknown(asked, place, failed[place].why)
-        left = np.array([place for place in failed if place not in final], np.int64)
-        if not len(left):
+        """Rows that were not answered: in halves where the whole request failed, which blames none of its rows."""
+        if len(failed) == len(unit.places) > 1:
+            await asyncio.sleep(jittered(unit.attempt))
+            asked.units.extend(Unit(half, unit.attempt) for half in np.array_split(unit.places, 2))
             return
-        await asyncio.sleep(jittered(unit.attempt))
-        halves = np.array_split(left, 2) if len(failed) == len(unit.places) and len(left) > 1 else [left]
-        asked.units.extend(Unit(half, unit.attempt + 1) for half in halves)
+        is_last = unit.attempt + 1 >= self.config.max_attempts
+        left = [place for place, failure in failed.items() if not is_last and not failure.is_final]
+        for place in failed.keys() - left:
+            self._unknown(asked, place, failed[place].why)
+        if left:
+            await asyncio.sleep(jittered(unit.attempt))
+            asked.units.append(Unit(np.array(left), unit.attempt + 1))
 
     def _unknown(self, asked: Asked, place: int, why: str) -> None:
         asked.unknown[place] = why
@@ -217,13 +218,14 @@ class Client:
             self._settled.notify_all()
 
     def _note_away(self, away: Away) -> None:
-        now = time.monotonic()
+        now, patience_s = time.monotonic(), self.config.patience_s
         self._away_since = self._away_since or now
-        if now - self._away_since >= self.config.patience_s:
+        if now - self._away_since + (away.after_s or 0.0) >= patience_s:
+            when = "" if away.after_s is None else f", and asks for {away.after_s:g} s more"
             self._end(
                 TeacherError(
-                    f"{self.config.url} has not answered for {self.config.patience_s:g} s (patience_s): {away}. What was answered is "
-                    f"kept, and the same command goes on"
+                    f"{self.config.url} has not answered for {now - self._away_since:.3g} s{when}, and patience_s is {patience_s:g}: {away}. "
+                    f"What was answered is kept, and the same command goes on"
                 )
             )
 
