@@ -146,10 +146,9 @@ class Texts:
         return cls(network, tokens, takes, padding, about.padding_side == "left")
 
     def prepare(self, batch: Batch) -> Prepared:
-        """Token ids of all rows, at the width of the longest; the longest are asked about first: one that does not fit the
-        memory is soon told."""
+        """Token ids of all rows, at the width of the longest."""
         ready = self._tokenised(batch)
-        return ready, np.argsort(-lengths_of(ready["tokens"]), kind="stable")
+        return ready, longest_first(ready["tokens"])
 
     def _tokenised(self, batch: Batch) -> dict[str, NDArray[Any]]:
         texts = [batch[name] for name in self.tokens.names]
@@ -196,6 +195,11 @@ def said(network: Any, given: dict[str, Tensor]) -> Tensor:
 def lengths_of(tokens: NDArray[Any]) -> NDArray[np.int64]:
     """Of rows `[rows, L]` with padding behind them."""
     return (tokens != PADDING).sum(1)
+
+
+def longest_first(tokens: NDArray[Any]) -> NDArray[np.intp]:
+    """An order of rows `[rows, L]` in which batches need little padding, and one that does not fit the memory is soon told."""
+    return np.argsort(-lengths_of(tokens), kind="stable")
 
 
 def _widened(values: NDArray[Any], width: int, behind: int) -> NDArray[Any]:

@@ -16,7 +16,8 @@ from ..errors import RecipeError, TeacherError
 from ..tasks.space import Space
 from ..transfer_set.columns import Column
 from ..users_code.calls import told_as
-from .folded import Batch, Scores
+from .folded import Batch, Prepared, Scores
+from .huggingface import longest_first
 from .preprocess import Preprocessor
 from .published_files import onnx_problem
 from .teacher import LoadedTeacher
@@ -42,8 +43,10 @@ def load(config: OnnxTeacher, columns: Sequence[Column], space: Space) -> Loaded
     if problem := onnx_problem(config):
         raise RecipeError(problem)
     names = tuple(config.classes or space.names)
-    graph = Graph(config, Preprocessor(config.preprocess, columns), len(names))
-    return LoadedTeacher(names, config.output, graph, may_not_know=False)
+    preprocessor = Preprocessor(config.preprocess, columns)
+    graph, text = Graph(config, preprocessor, len(names)), preprocessor.text
+    preparing = graph.prepare if text is not None else None
+    return LoadedTeacher(names, config.output, graph, may_not_know=False, text=text, preparing=preparing)
 
 
 class Graph:
@@ -65,6 +68,11 @@ class Graph:
         self.batch_size: int | None = min(sizes, default=None)
         """Rows of every call, where the graph fixes them."""
         self._check(self._made(preprocessor.zeros(2)))
+
+    def prepare(self, batch: Batch) -> Prepared:
+        """Rows with what is made of text, the longest first."""
+        ready = self.preprocessor.derive(batch)
+        return ready, longest_first(ready["tokens"]) if "tokens" in ready else None
 
     def _sources(self, given: Mapping[str, str] | None) -> dict[str, str | None]:
         """By input of the graph: what is fed there; None: whatever is made, all of it. Raises RecipeError."""
