@@ -29,7 +29,8 @@ from teachers.config.teacher import SklearnTeacher, TeacherConfig
 from teachers.errors import DataError, RecipeError, StoreError, TeacherError
 from teachers.models.adapters import load_teacher, look_like_probabilities
 from teachers.models.estimators import fit_sklearn
-from teachers.models.folder import build_module, read_config
+from teachers.models.folder import read_config
+from teachers.models.modules import build_module
 from teachers.models.state import load_state
 from teachers.preparing.prepare import prepare
 from teachers.storage.seal import Seal

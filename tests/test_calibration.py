@@ -13,6 +13,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.isotonic import IsotonicRegression
 
 from orchestrator.recipe.model import Recipe
+from orchestrator.reporting.calibration import about_calibration
 from orchestrator.stages.keys import hearing, label_stage
 from students.measuring.evaluate import evaluate_teachers
 from students.measuring.hearing import hear
@@ -52,11 +53,11 @@ def config(folder: Path, **about: Any) -> TransferSetConfig:
     return TransferSetConfig.model_validate({"source": source, "inputs": inputs, "label": "y", "split": split, **about})
 
 
-def source_of(data: TransferSet, folder: Path, how: Any, width: int = CLASSES) -> Source:
-    """A teacher that is SHARPER times too sure."""
+def source_of(data: TransferSet, folder: Path, how: Any, width: int = CLASSES, sharper: float = SHARPER) -> Source:
+    """A teacher that is so many times too sure."""
     stores = {}
     for segment in data.segments:
-        keys, said = data.keys(segment), SHARPER * data.inputs(segment)["features"][:, :width]
+        keys, said = data.keys(segment), sharper * data.inputs(segment)["features"][:, :width]
         about = (segment.name, segment.digest, "dense", data.classes, len(keys), len(keys), data.space.answer)
         store = SoftTargetStore.create(folder / segment.name, Spec("sure", "d", *about))  # type: ignore[arg-type]
         store.commit(0, keys, {"logits": said})
@@ -80,6 +81,34 @@ def test_a_temperature_is_that_of_the_least_loss_and_undoes_what_was_too_sure(
 
     assert temperature == pytest.approx(minimize_scalar(loss, bounds=(0.1, 20), method="bounded").x, rel=1e-2)
     assert temperature == pytest.approx(SHARPER, rel=0.15)
+
+
+def test_a_teacher_that_is_less_sure_than_it_is_right_is_sharpened_and_the_report_says_by_how_much(
+    drawn: tuple[TransferSet, np.ndarray], tmp_path: Path
+) -> None:
+    data, _ = drawn
+    source = source_of(data, tmp_path, "temperature", sharper=0.25)
+    calibrated = calibration_of(source, data)
+    assert calibrated is not None
+    temperature = float(1 / calibrated(torch.ones(1, CLASSES))[0, 0])
+    assert temperature == pytest.approx(0.25, rel=0.15)
+    figures = evaluate_teachers(data.folder, [source])["teachers"]["sure"]
+    assert figures["temperature"] == pytest.approx(temperature)
+    assert figures["ece"] < figures["uncalibrated"]["ece"] / 2
+    told = next(about_calibration({"teachers": {"sure": {"calibrate": "temperature"}}}, {"sure": figures}))
+    assert f"(temperature {temperature:.2f}, which makes it surer than it was)" in told
+
+
+@pytest.mark.parametrize("how", ["temperature", "isotonic"])
+def test_what_a_teacher_does_not_know_of_a_row_is_calibrated_to_nothing(
+    drawn: tuple[TransferSet, np.ndarray], tmp_path: Path, how: Any
+) -> None:
+    data, _ = drawn
+    calibrated = calibration_of(source_of(data, tmp_path, how), data)
+    assert calibrated is not None
+    said = torch.randn(4, CLASSES)
+    said[2] = torch.nan
+    assert calibrated(said).isnan().all(1).tolist() == [False, False, True, False]
 
 
 def test_isotonic_is_scikit_learns_one_class_against_all_others(

@@ -277,7 +277,7 @@ def test_a_network_that_would_get_gaps_is_refused_in_the_recipe(preprocess: dict
 
 
 def test_a_network_that_embeds_codes_is_told_how_many_there_are(prepared: TransferSet, tmp_path: Path) -> None:
-    from teachers.models.folder import build_module
+    from teachers.models.modules import build_module
 
     (tmp_path / "embedding_of_mine.py").write_text(
         "import torch\n"

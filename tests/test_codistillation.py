@@ -26,7 +26,8 @@ from students.runs.run import Live
 from students.runs.session import PlainSession
 from students.training.train import Clock
 from teachers.errors import CollegiumError, StoreError
-from teachers.models.folder import CONFIG, WEIGHTS, ModelConfig, build_module, load_model
+from teachers.models.folder import CONFIG, WEIGHTS, ModelConfig, load_model
+from teachers.models.modules import build_module
 from teachers.models.preprocess import Preprocessor
 from teachers.users_code.imports import use_user_path
 from tests.cohort_runs import CONV, EXACT, MLP, cohort_config, in_turn, make_cohort, on_ranks, only

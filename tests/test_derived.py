@@ -104,6 +104,8 @@ def test_rows_of_many_parts_are_read_as_one(tmp_path: Path) -> None:
     for first, num in ((0, segment.num_rows), (8190, 10), (8192, 8192), (9000, 1), (5, 0)):
         kept = data.deriving(text).inputs(segment, first, num)
         assert same(kept, {name: values[first : first + num] for name, values in anew.items()})
+    some = np.flatnonzero(np.arange(segment.num_rows) % 7 == 3)
+    assert same(data.deriving(text).chosen(segment, some), {name: values[some] for name, values in anew.items()})
 
 
 def test_another_content_is_not_taken_for_it(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from students.tasks.figure import FIGURES
 from students.tasks.tasks import TASKS
 from teachers.config.preprocess import Preprocess
 from teachers.errors import RecipeError, StoreError
-from teachers.models.folder import ModelConfig, build_module, load_model, save_model
+from teachers.models.folder import ModelConfig, load_model, save_model
+from teachers.models.modules import build_module
 from teachers.models.preprocess import Preprocessor
 from teachers.tasks.space import Space
 from tests.judged_rows import Rows

@@ -8,7 +8,8 @@ from torch import nn
 from teachers.config.preprocess import Preprocess
 from teachers.errors import RecipeError, StoreError
 from teachers.models import folder
-from teachers.models.folder import ModelConfig, build_module, load_model, save_model
+from teachers.models.folder import ModelConfig, load_model, save_model
+from teachers.models.modules import build_module
 from teachers.models.preprocess import Preprocessor
 from teachers.tasks.space import Space
 from teachers.transfer_set.columns import Column

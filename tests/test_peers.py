@@ -48,7 +48,7 @@ def by_hand(run, loss_of, steps=20):
     """The members of `run` trained by a loop of plain torch: `loss_of(logits of all, labels, member)`."""
     use_user_path(run.members[0].user_path)
     data = SharedData().of(run.members, SESSION)
-    from teachers.models.folder import build_module
+    from teachers.models.modules import build_module
 
     modules = []
     for member, own in zip(run.members, data, strict=True):
@@ -254,7 +254,7 @@ def test_feature_exchange_is_its_formula(digits, tmp_path):
     run = make_cohort(tmp_path, digits, config)
     in_turn(run)
     data = SharedData().of(run.members, SESSION)
-    from teachers.models.folder import build_module
+    from teachers.models.modules import build_module
 
     modules, projectors, optimizers = [], [], []
     widths = [16, 24]
@@ -403,7 +403,7 @@ def test_members_of_one_trunk_share_it_and_are_networks_of_their_own(method, dig
 
 def trunk_by_hand(run, gate_of, loss_of, steps=20):
     """Networks of one trunk, their branches and what `gate_of` makes, trained on `loss_of(branches, gate, trunk's output, labels)`."""
-    from teachers.models.folder import build_module
+    from teachers.models.modules import build_module
 
     data = SharedData().of(run.members, SESSION)
     nets = []

@@ -33,7 +33,8 @@ from students.measuring.labelled import Labelled, ask
 from teachers.config.preprocess import Preprocess
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import RecipeError, StoreError
-from teachers.models.folder import ModelConfig, build_module, load_model, save_model
+from teachers.models.folder import ModelConfig, load_model, save_model
+from teachers.models.modules import build_module
 from teachers.models.preprocess import Preprocessor
 from teachers.preparing.prepare import prepare
 from teachers.storage.seal import write_seal

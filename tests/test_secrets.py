@@ -25,7 +25,8 @@ from teachers.config.teacher import CallableTeacher
 from teachers.config.transfer_set import ImportSource
 from teachers.errors import EnvironmentUnfit, RecipeError, UsersCodeError
 from teachers.models.adapters import load_teacher
-from teachers.models.folder import ModelConfig, build_module, save_model
+from teachers.models.folder import ModelConfig, save_model
+from teachers.models.modules import build_module
 from teachers.models.teacher import Teacher
 from teachers.process import variables
 from teachers.process.log_lines import Carried

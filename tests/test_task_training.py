@@ -22,7 +22,8 @@ from students.runs.session import PlainSession
 from students.tasks.figure import LOOKS
 from students.training.train import Training
 from teachers.errors import RecipeError, StoreError
-from teachers.models.folder import build_module, load_model
+from teachers.models.folder import load_model
+from teachers.models.modules import build_module
 from teachers.users_code.imports import use_user_path
 from tests.cohort_runs import EXACT, cohort_config, in_turn, make_cohort
 from tests.rank_runs import on_ranks

@@ -168,6 +168,12 @@ def test_a_text_longer_than_the_limit_is_a_bad_row(tmp_path: Path) -> None:
         prepare(config(path, "parquet"), tmp_path / "out")
 
 
+def test_a_csv_row_that_no_block_holds_is_told(tmp_path: Path) -> None:
+    pd.DataFrame(table(["x" * 9_000_000, *["some words"] * 59])).to_csv(tmp_path / "data.csv", index=False)
+    with pytest.raises(DataError, match=r"data.csv: a row has more than 4 MiB, which one of a CSV may not"):
+        prepare(config(tmp_path / "data.csv", "csv"), tmp_path / "out")
+
+
 def test_what_is_no_text_is_refused_or_a_bad_row(tmp_path: Path) -> None:
     numbers = tmp_path / "numbers.parquet"
     parquet.write_table(pa.table({"text": range(60), "label": ["u", "v"] * 30}), numbers)

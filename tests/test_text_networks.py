@@ -13,7 +13,8 @@ from students.models import bag, static, tiny_transformer, turned
 from teachers.config.preprocess import Preprocess
 from teachers.errors import RecipeError
 from teachers.models.encoded import Encoded
-from teachers.models.folder import ModelConfig, load_model, network_for, save_model
+from teachers.models.folder import ModelConfig, load_model, save_model
+from teachers.models.modules import network_for
 from teachers.models.preprocess import Preprocessor
 from teachers.models.static import SIF, token_table
 from teachers.models.text import Tokenized

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from teachers.config.published import TimmTeacher
 from teachers.errors import RecipeError, StoreError, TeacherError
 from teachers.models.adapters import load_teacher, teacher_classes
-from teachers.models.folder import ModelConfig, build_module, load_model, read_config, save_model
+from teachers.models.folder import ModelConfig, load_model, read_config, save_model
+from teachers.models.modules import build_module
 from teachers.models.published_files import content_of
 from teachers.models.teacher import Teacher
 from teachers.models.timm_teacher import Images, fed_in_words

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from orchestrator.reporting.together import about_unknown
 from students.data.batches import Batches
+from students.data.copies import taught
 from students.data.shared import SharedData
 from students.fitting.fit import fit
 from students.measuring.evaluate import evaluate_teachers
@@ -33,6 +34,7 @@ from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.schema import Commit, Spec
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.transfer_set.answers import answered_segments, write_answers
+from tests import task_runs
 from tests.test_evaluate import make_source
 from tests.training_runs import HARD, SOFT, make_run, make_store, outputs, source
 
@@ -278,6 +280,44 @@ def test_a_rule_and_a_loss_of_the_users_are_told_what_is_unknown(digits, unknown
     mine = {"loss": "test_unknown:nan_is_told", "combine": "test_unknown:unseen"}
     (result,) = fit([make_run(tmp_path, digits, some, objective=[mine, HARD])], SESSION)
     assert result.steps == 40
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_of_several_classes_or_numbers_a_row_each_is_heard_from_those_who_know_it(task, tmp_path):
+    rows = task_runs.prepared(tmp_path, task)
+    stores = [task_runs.make_store(tmp_path / name, rows, name=name, seed=seed) for seed, name in enumerate(("a", "b"))]
+    whole = SoftTargets.open(stores[0])
+    said = whole.said().numpy().copy()
+    said[::3, 0] = np.nan
+    store = SoftTargetStore.create(tmp_path / "some", dataclasses.replace(whole.spec, teacher_digest="nan"))
+    for number in range(store.num_shards):
+        first, num = store.shard_rows(number)
+        store.commit(number, whole.keys()[first : first + num], {store.spec.named[0]: said[first : first + num]})
+    store.seal()
+    assert store.unknown() == (0, len(said[::3]))
+    some, other = column_of(rows, tmp_path, store.folder, stores[1]), column_of(rows, tmp_path, stores[1])
+    both = column_of(rows, tmp_path, *stores)
+    torch.testing.assert_close(some[::3, 0], other[::3, 0])
+    torch.testing.assert_close(some[1::3], both[1::3])
+    torch.testing.assert_close(some[::3, 1:], both[::3, 1:])
+
+
+def column_of(rows, folder, *stores):
+    heard = [source(store, str(number)) for number, store in enumerate(stores)]
+    return column(make_run(folder, rows, *heard, objective=[SOFT]))
+
+
+def test_an_estimator_learns_no_row_and_no_class_that_nobody_knows(digits, unknown, tmp_path):
+    lacking = [name for name in digits.classes if name != "3"]
+    store = with_nan_rows(tmp_path, digits, unknown, classes=lacking)
+    run = make_run(tmp_path, digits, source(store, class_map={}), objective=[SOFT | {"temperature": 1.0}])
+    learnt = taught(run, digits, 1e-3)
+    assert np.array_equal(learnt.rows, np.flatnonzero(~unknown))
+    said = SoftTargets.open(store).said()[torch.from_numpy(~unknown)].softmax(1).numpy()
+    shares = learnt.weights / learnt.weights.sum(1, keepdims=True)
+    number = digits.classes.index("3")
+    assert (shares[:, number] == 0).all()
+    np.testing.assert_allclose(np.delete(shares, number, 1), said, atol=1e-5)
 
 
 class Saying:

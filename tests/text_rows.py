@@ -25,8 +25,12 @@ def sentences(rows: int = 240, seed: int = 0) -> pa.Table:
     return pa.table({"text": said[0], "title": said[1], "size": rng.normal(size=rows), "language": languages})
 
 
-def prepared(folder: Path, inputs: Any = ("text",), **changes: Any) -> TransferSet:
+def asked_for(inputs: Any = ("text",), **changes: Any) -> dict[str, Any]:
+    """The `transfer_set` of a recipe."""
     given = [{"column": name, "as": "text"} if name in ("text", "title") else name for name in inputs]
     source = {"kind": "import", "function": "tests.text_rows:sentences"}
-    asked = {"source": source, "inputs": given, "label": "language", "labelled": 60} | changes
-    return prepare(TransferSetConfig.model_validate(asked), folder)
+    return {"source": source, "inputs": given, "label": "language", "labelled": 60} | changes
+
+
+def prepared(folder: Path, inputs: Any = ("text",), **changes: Any) -> TransferSet:
+    return prepare(TransferSetConfig.model_validate(asked_for(inputs, **changes)), folder)

@@ -44,7 +44,7 @@ PAGES: dict[str, Page] = {
     ),
     "cohorts": Page("Cohorts", ("*Cohort", "MemberConfig"), all_of="Every cohort"),
     "search": Page("The search", ("SearchConfig", "Uniform", "LogUniform", "Integer", "Choice", "Subset", "SubsetOf")),
-    "preprocess": Page("Preprocessing", ("Preprocess", "Normalise")),
+    "preprocess": Page("Preprocessing", ("Preprocess", "Normalise", "Tokenizer", "Ngrams", "Encoder")),
     "running": Page("Resources and tracking", ("Resources", "Tracking")),
 }
 FAMILY = 3

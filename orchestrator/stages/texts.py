@@ -20,7 +20,7 @@ def texts_of(recipe: Recipe, names: Sequence[str] = ANY) -> dict[str, TextTransf
     Raises RecipeError for what cannot be made of them, by the recipe's key.
     """
     found: dict[str, TextTransform] = {}
-    for where, config in _who_reads(recipe) if names else ():
+    for where, config in _who_reads(recipe):
         with within(where):
             text = _text(config, names)
         if text is not None and text.digest not in [other.digest for other in found.values()]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -192,7 +192,8 @@ def judged(combination: Combination, run: Run, transfer_set: TransferSet) -> Com
     keyword, judge = JUDGED_BY[combination.rule]
     with within(combination.key):
         found = judge([source for source in run.sources if source.name in combination.teachers], transfer_set)
-    return replace(combination, **{keyword: tuple(found[name] for name in combination.teachers)})
+    values: dict[str, Any] = {keyword: tuple(found[name] for name in combination.teachers)}
+    return replace(combination, **values)
 
 
 def bring_targets(

@@ -77,7 +77,7 @@ class Combination:
             found = rule(said, temperature=self.temperature, known=known, labels=labels, **keywords)
             if check:
                 found = check_combined(found, said, f"{self.key}: {self.rule}", known)
-            return found  # type: ignore[no-any-return]
+            return found
 
     def is_made_once(self, voices: "Mapping[str, Voice]") -> bool:
         """Whether its target can be: by a rule of ours, and not of a live teacher, who speaks of a batch only."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from teachers.config.task import AnswerName
 from teachers.errors import RecipeError
-from teachers.models.folder import network_for, not_passed
+from teachers.models.modules import network_for, not_passed
 from teachers.models.preprocess import Preprocessor
 from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import calling
@@ -70,7 +70,7 @@ class Stepper:
         self.rate_scale = 1.0
         """Of the learning rate; below 1 for a member of a cohort that diverged."""
         torch.manual_seed(run.draw_seed)
-        self.module = network_for(preprocessor, run.model, run.arguments, num_classes=self.space.width)
+        self.module = network_for(preprocessor, run.model, run.arguments, classes=self.space.names)
         if preprocessor.text is not None and hasattr(self.module, "initialise_for_text"):
             self.module.initialise_for_text(preprocessor.text, transfer_set.beside(TABLES))
         self.module.to(session.device).train()

@@ -18,15 +18,15 @@ class InputColumn(Config):
     column: str
     """Its name in the source."""
     as_: AsName | None = Field(None, alias="as")
-    """`number`, `category` (one of the values that training rows have), `text` (words to be read, for `preprocess` or a teacher to make something of) or `date` (a number: how long after 1970 in UTC, of a duration how long, of a time of day how long after midnight). Null: numbers are numbers; text, truth values and dictionaries are categories."""
+    """`number`, `category` (one of the values that training rows have), `text` (words to be read, for `preprocess` or a teacher to make something of) or `date` (a number: how long after 1970 in UTC, of a duration how long, of a time of day how long after midnight). Null: numbers are numbers; strings are text where they are words in a row that hardly come twice, or long; other strings, truth values and dictionaries are categories."""
     unit: UnitName = "days"
     """Of a `date`."""
     format: str | None = Field(None, min_length=1)
     """Of a `date` in text, as strptime has it (`%d.%m.%Y`); null: ISO 8601, `2026-11-29` or `2026-11-29T08:30:00Z`."""
     missing: Literal["allow", "refuse"] | None = None
-    """Whether a row may have no value. Null: `allow` for categories, `refuse` for numbers."""
+    """Whether a row may have no value. Null: `allow` for categories, `refuse` for numbers and text, where it would be empty text."""
     nulls: list[str] | None = None
-    """Text that stands for no value, beside empty text. Null: of numbers that may be missing `NA`, `N/A`, `null` and `None`; of categories nothing else."""
+    """Text that stands for no value, beside what is empty (which of `text` is a value). Null: of numbers that may be missing `NA`, `N/A`, `null` and `None`; of categories and text nothing else."""
     decimal: Literal[".", ","] = "."
     """In numbers that are text: `1,5` is one and a half with `,`."""
     thousands: Literal[",", ".", " ", "'", "_"] | None = None

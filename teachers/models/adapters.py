@@ -60,7 +60,7 @@ def load_teacher(
     parts = [load(trained / PARTS / name) for name in folds.parts]
     first = parts[0].classes
     asked = [_in_order(part, first) for part in parts]
-    return FoldedTeacher(first, parts[0].output, folds, trained, asked, space.answer, parts[0].text)
+    return FoldedTeacher(first, parts[0].output, folds, trained, asked, space.answer, text=parts[0].text)
 
 
 def _load(
@@ -228,11 +228,8 @@ def _callable(config: CallableTeacher, classes: tuple[str, ...], columns: Sequen
     function, arguments = imports.load(config.function), resolved(config.arguments)
     if not callable(function):
         raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")
-    names, asks_for = tuple(config.classes or classes), imports.parameters(function)[1:]  # the first is its inputs
-    if "columns" in asks_for and "columns" not in arguments:
-        arguments = {**arguments, "columns": tuple(columns)}  # what the codes of its categories mean
-    if "classes" in asks_for and "classes" not in arguments and imports.is_required(function, "classes"):
-        arguments = {**arguments, "classes": names}
+    names = tuple(config.classes or classes)  # what it scores; its columns say what codes of categories mean
+    arguments = imports.asked_for(function, {"columns": tuple(columns), "classes": names}) | arguments
 
     def ask(batch: Batch) -> Scores:
         with calling("function", config.function):

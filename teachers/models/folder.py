@@ -5,7 +5,6 @@ nothing of how a network is trained. A folder may come from anywhere, so it may 
 to be harmless, and that is checked before anything is imported.
 """
 
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,14 +20,14 @@ from torch import Tensor, nn
 
 from ..config.named import models_within
 from ..config.task import DEFAULT_TASK
-from ..errors import CollegiumError, RecipeError, StoreError, UsersCodeError
-from ..process.variables import resolved
+from ..errors import CollegiumError, StoreError
 from ..storage import seal
 from ..tasks.space import Space
 from ..users_code import imports
 from ..users_code.calls import calling
 from .estimator_module import load_estimator_module
 from .foreign import whose_folder
+from .modules import network_for
 from .preprocess import Preprocessor, is_text
 from .state import load_state
 from .text import files_beside
@@ -123,88 +122,6 @@ def _tensor(column: np.ndarray | Tensor) -> Tensor:
     return torch.as_tensor(column)
 
 
-def build_module(
-    model: str,
-    arguments: Mapping[str, Any],
-    *,
-    num_classes: int,
-    input_shape: Any,
-    num_codes: Sequence[int] = (),
-    vocabulary_size: int | None = None,
-) -> nn.Module:
-    """Call what the import string `model` names with `arguments`, variables of the environment put in.
-
-    `num_classes` (of numbers: how many; `num_outputs` is another name for it), `input_shape`, `num_codes` (of each
-    category, where it gets codes) and `vocabulary_size` (how many ids are made of text, where any are) are passed too where
-    its signature names them and `arguments` does not. Raises RecipeError when it cannot be called so, or does not return a
-    module, UsersCodeError for what it raises itself, EnvironmentUnfit without a variable.
-    """
-    given: dict[str, Any] = {"num_classes": num_classes, "input_shape": input_shape}
-    given |= {"num_codes": num_codes, "vocabulary_size": vocabulary_size}
-    return make_module(model, resolved(arguments), **given)
-
-
-def make_module(
-    model: str,
-    arguments: Mapping[str, Any],
-    *,
-    num_classes: int,
-    input_shape: Any,
-    num_codes: Sequence[int] = (),
-    vocabulary_size: int | None = None,
-) -> nn.Module:
-    """The same with arguments as they are."""
-    make = imports.load(model)
-    try:
-        signature = inspect.signature(make)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"{model} is no function or class that makes an nn.Module: {error}") from error
-    known = {"num_classes": num_classes, "num_outputs": num_classes, "input_shape": input_shape}
-    known |= {"num_codes": tuple(num_codes), "vocabulary_size": vocabulary_size}
-    passed = {name: value for name, value in known.items() if name in signature.parameters} | dict(arguments)
-    try:
-        signature.bind(**passed)
-    except TypeError as error:
-        raise RecipeError(f"{model}{signature} cannot be called with {sorted(passed)}: {error}") from error
-    with calling("model", model):
-        module = make(**passed)
-    if not isinstance(module, nn.Module):
-        raise RecipeError(f"{model} returned a {type(module).__name__}, expected an nn.Module")
-    return module
-
-
-def network_for(preprocessor: Preprocessor, model: str, arguments: Mapping[str, Any], *, num_classes: int) -> nn.Module:
-    """`build_module` for what `preprocessor` gives. Raises RecipeError too for one that knows fewer ids than text has."""
-    given = preprocessor.network_arguments
-    module = build_module(model, arguments, num_classes=num_classes, **given)
-    size = given["vocabulary_size"]
-    tables = [each.num_embeddings for each in module.modules() if isinstance(each, nn.Embedding | nn.EmbeddingBag)]
-    if size is None or not tables or max(tables) >= size:
-        return module
-    last = {name: values.fill_(size - 1) for name, values in preprocessor.zeros(1).items()}
-    try:
-        with torch.no_grad(), calling("model", model):
-            module.eval()(preprocessor(last))
-    except UsersCodeError as error:
-        if not isinstance(error.__cause__, IndexError):
-            raise
-        raise RecipeError(
-            f"{model} knows {max(tables):,} ids, and what the preprocess makes of text has {size:,}; they belong to two "
-            f"models, or give it more"
-        ) from None
-    return module.train()
-
-
-def not_passed(model: str, arguments: Mapping[str, Any], num_classes: int) -> str:
-    """What to do where a network gives another number of scores because nobody told it the number; empty: it was told."""
-    signature = inspect.signature(imports.load(model))
-    if {"num_classes", "num_outputs"} & {*signature.parameters, *arguments}:
-        return ""
-    takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in signature.parameters.values())
-    how = "takes `num_classes` only through `**` keywords, if at all" if takes_any else "takes no `num_classes`"
-    return f"; {model} {how}: say the number under `arguments`, for example `num_classes: {num_classes}`"
-
-
 def save_model(folder: Path, state: Mapping[str, Tensor], config: ModelConfig) -> None:
     """Write a model folder; what is already there stays, the first writer wins. Tied weights are written twice."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -291,7 +208,7 @@ def load_model(
         raise StoreError(f"{folder / CONFIG}: preprocess is not as Collegium writes it ({error!r})") from error
     if config.estimator is not None:
         return LoadedModel(load_estimator_module(folder, config.estimator, config.classes, trust), config, preprocessor)
-    module = network_for(preprocessor, config.model, config.arguments, num_classes=len(config.classes))
+    module = network_for(preprocessor, config.model, config.arguments, classes=config.classes)
     load_state(module, read_safetensors(seal.local(folder, WEIGHTS), StoreError), f"{folder / WEIGHTS}", StoreError)
     return LoadedModel(module.to(device), config, preprocessor)
 

@@ -6,10 +6,13 @@ nothing. Needs collegium[languages].
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..errors import EnvironmentUnfit
 
 Known = tuple[NDArray[np.float64], NDArray[np.bool_]]
 """Probabilities [rows, classes], and of which rows something is known."""
@@ -17,20 +20,17 @@ Known = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
 def cld2(batch: Mapping[str, Any], classes: Sequence[str]) -> Known:
     """Compact Language Detector 2 (Sites, 2013): which part of the text is in which language."""
-    import pycld2
-
+    cld = _library("pycld2")
     scores = np.zeros((len(batch["text"]), len(classes)))
     for row, text in enumerate(batch["text"]):
-        _, _, found = pycld2.detect("".join(filter(str.isprintable, text)), bestEffort=True)
+        _, _, found = cld.detect("".join(filter(str.isprintable, text)), bestEffort=True)
         scores[row] = [{code: percent for _, code, percent, _ in found}.get(code, 0) for code in classes]
     return _of_all(scores)
 
 
 def cld3(batch: Mapping[str, Any], classes: Sequence[str]) -> Known:
     """Compact Language Detector 3 (Botha et al., 2017): one language and its probability, which leaves the others the rest."""
-    import gcld3
-
-    identifier = gcld3.NNetLanguageIdentifier(min_num_bytes=0, max_num_bytes=10_000)
+    identifier = _library("gcld3").NNetLanguageIdentifier(min_num_bytes=0, max_num_bytes=10_000)
     found = [identifier.FindLanguage(text) for text in batch["text"]]
     p = np.array([each.probability for each in found])[:, None]
     said = np.array([[code == each.language for code in classes] for each in found]).reshape(len(found), len(classes))
@@ -47,9 +47,15 @@ def langid(batch: Mapping[str, Any], classes: Sequence[str]) -> Known:
 
 @cache
 def _langid() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    library = _library("py3langid.langid")
+    return library.LanguageIdentifier.from_model_file(library.MODEL_FILE, norm_probs=True)
 
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+def _library(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError:
+        raise EnvironmentUnfit(f"{name} is not installed; pip install 'collegium[languages]'") from None
 
 
 def _of_all(percent: NDArray[Any]) -> Known:

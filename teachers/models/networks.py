@@ -11,7 +11,8 @@ from ..config.teacher import ModuleTeacher
 from ..errors import TeacherError
 from ..tasks.space import Space
 from ..transfer_set.columns import Column
-from .folder import LoadedModel, ModelConfig, load_model, network_for
+from .folder import LoadedModel, ModelConfig, load_model
+from .modules import network_for
 from .preprocess import Preprocessor
 from .recode import Recoding
 from .state import load_state
@@ -32,7 +33,7 @@ def of_weights(
         return _network(load_model(trained, trust=[*trust, *named], device=device), config.output)
     names = tuple(config.classes or space.names)
     preprocessor = Preprocessor(config.preprocess, columns)
-    module = network_for(preprocessor, config.model, config.arguments, num_classes=len(names))
+    module = network_for(preprocessor, config.model, config.arguments, classes=names)
     load_state(module, weights_of(config), str(config.weights), TeacherError)
     about = ModelConfig(config.model, config.arguments, Space(space.task, names), preprocessor.resolved())
     return _network(LoadedModel(module.to(device), about, preprocessor), config.output)

@@ -8,6 +8,7 @@ import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..config.task import AnswerName
 from ..errors import RecipeError
@@ -64,18 +65,19 @@ def mapped(
     then `others`. Without a map the names must be the same, in any order. Several classes of one class of many may be mapped to
     one. Raises RecipeError, with names, for what leads nowhere.
     """
-    given = dict(class_map or {})
-    of_file = given.pop(FILE) if isinstance(given.get(FILE), Mapping) else {}
-    others = {OTHERS: given.pop(OTHERS)} if OTHERS in given and OTHERS not in teacher_classes else {}
-    if strange := sorted(set(given) - set(teacher_classes)):
+    lines: dict[str, Any] = dict(class_map or {})
+    of_file: Lines = lines.pop(FILE) if isinstance(lines.get(FILE), Mapping) else {}
+    has_others = OTHERS in lines and OTHERS not in teacher_classes
+    others: str | None = lines.pop(OTHERS) if has_others else None
+    if strange := sorted(set(lines) - set(teacher_classes)):
         raise RecipeError(
             f"class_map names {strange}, which the teacher does not have; it has {_some(teacher_classes)}"
         )
     known = {*classes, None}
-    of_file = {name: target for name, target in of_file.items() if target in known}  # type: ignore[union-attr]
-    own = {name: name for name in teacher_classes if name in known or not others}
-    found = {name: {**own, **of_file, **given}.get(name, others.get(OTHERS)) for name in teacher_classes}
-    if unmapped := sorted({str(name) for name in [*found.values(), *others.values()] if name not in known}):
+    own = {name: name for name in teacher_classes if name in known or not has_others}
+    meant: dict[str, str | None] = {**own, **{name: ours for name, ours in of_file.items() if ours in known}, **lines}
+    found = {name: meant.get(name, others) for name in teacher_classes}
+    if unmapped := sorted({name for name in (*found.values(), others) if name is not None and name not in known}):
         raise RecipeError(
             f"the teacher's classes {_some(unmapped)} are not in the transfer set, which has {_some(classes)}; "
             f"map each in `class_map` to one of them, or to null, or say `others: null` in it"
@@ -91,7 +93,7 @@ def mapped(
             f"the teacher does not know the classes {_some(left_out)}; "
             f"`class_map: {{}}` says that this is meant, and it then takes no part in them"
         )
-    return found  # type: ignore[return-value]
+    return found
 
 
 def _some(names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ PACKAGES = {"Django": "django", "Sphinx": "sphinx"}
 VARIANTS = {"nb_NO": "nb", "pt_BR": "pt", "zh_CN": "zh", "zh_TW": "zh", "zh_Hans": "zh", "zh_Hant": "zh"}
 """Catalogues of one language that is written, or spelt, in several ways; of others that of the language itself is read."""
 MARKS = re.compile(
-    r"%\([^)]*\)[#0\- +]*[a-z]|%[#0\- +]*[a-zA-Z]|\{[^{}]*\}"  # placeholders
+    r"%\([^)]*\)[#0\- +.\d]*[a-z]|%[#0\- +]*[a-zA-Z]|\{[^{}]*\}"  # placeholders
     r"|<[^<>]*>|&[a-z]+;|:[a-z:]+:`[^`]*`|``[^`]*``|https?://\S+|\\[nt]"  # tags, entities, roles, addresses
 )
 

@@ -1,7 +1,6 @@
 """Tables that the shipped recipes learn from, out of packages or files that hold them: `kind: import` names these functions."""
 
 import json
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pyarrow.csv
 
 from ..errors import EnvironmentUnfit
 
+CLINC = ("train", "val", "test")
 TRAITS = {"even": (0, 2, 4, 6, 8), "prime": (2, 3, 5, 7), "closed_loop": (0, 6, 8, 9), "above_four": (5, 6, 7, 8, 9)}
 
 
@@ -29,6 +29,16 @@ def diamonds() -> pa.Table:
     return pa.csv.read_csv(path)
 
 
+def clinc150(path: str) -> pa.Table:
+    """22,500 requests to an assistant, in English, and the `intent` of each, one of 150; those out of scope are left out.
+
+    `path`: `data_full.json` of CLINC150 (Larson et al., 2019; CC BY 3.0), {part: [[text, intent], ...]}.
+    """
+    parts = json.loads(Path(path).read_bytes())
+    text, intent = zip(*(row for part in CLINC for row in parts[part]), strict=True)
+    return pa.table({"text": text, "intent": intent})
+
+
 def digit_traits() -> pa.Table:
     """1,797 handwritten digits of scikit-learn (BSD): `image` uint8 [8, 8, 1], 0 to 16, and what is true of each digit:
     whether it is `even`, `prime`, `above_four`, and whether it has a `closed_loop`."""
@@ -38,10 +48,3 @@ def digit_traits() -> pa.Table:
     pixels = found.images.astype(np.uint8).reshape(-1, 8, 8, 1)
     image = pa.array(pixels.tolist(), pa.list_(pa.list_(pa.list_(pa.uint8(), 1), 8), 8))
     return pa.table({"image": image} | {name: np.isin(found.target, digits) for name, digits in TRAITS.items()})
-
-
-def intents(path: str, parts: Sequence[str] = ("train", "val", "test")) -> pa.Table:
-    """`text` and its `intent`, of a JSON object whose `parts` are lists of [text, intent]: as clinc150 (Larson et al., 2019)."""
-    document = json.loads(Path(path).read_bytes())
-    rows = [row for part in parts for row in document[part]]
-    return pa.table({"text": [text for text, _ in rows], "intent": [intent for _, intent in rows]})

@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,9 @@ from .reading import check_text, reading
 
 BLOCK = 4 * 2**20
 """Bytes of text that are parsed at once."""
+READ = pa.csv.ReadOptions(use_threads=False, block_size=BLOCK)
+STRADDLING = "straddling"
+"""What Arrow says of a row that no block holds."""
 DELIMITERS = (",", ";", "\t", "|")
 """That `delimiter: auto` knows."""
 NO_OBJECT = re.compile(rb"(?:^|[}\]])[ \t\r]*null", re.MULTILINE)
@@ -38,8 +42,23 @@ def whole_file(file: File, rows: int) -> list[Chunk]:
 def csv_schema(file: File) -> pa.Schema:
     """Names from the header; every column is text until a row is used."""
     check_text(file)
-    with reading(file), pa.csv.open_csv(file.path, parse_options=_parsing(file, lambda row: "skip")) as opened:
+    options = {"read_options": READ, "parse_options": _parsing(file, lambda row: "skip")}
+    with reading(file), _held_by_blocks(file), pa.csv.open_csv(file.path, **options) as opened:
         return pa.schema([(name, pa.string()) for name in opened.schema.names])
+
+
+@contextmanager
+def _held_by_blocks(file: File) -> Iterator[None]:
+    """Raises DataError for a row that no block holds."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        if STRADDLING not in str(error):
+            raise
+        raise DataError(
+            f"{file.title}: a row has more than {BLOCK >> 20} MiB, which one of a CSV may not; write such text as JSON lines or "
+            f"Parquet"
+        ) from error
 
 
 def _parsing(file: File, skip: Any) -> Any:
@@ -67,12 +86,12 @@ def read_csv(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batch]
         skipped.append((row.number - 2, f"{found} values, the header names {expected}"))
         return "skip"
 
-    with reading(file):
+    with reading(file), _held_by_blocks(file):
         check_columns(file, csv_schema(file).names, columns)
         watched = Watched(file.path.open("rb"), file.title, delimiter_of(file))
         opened = pa.csv.open_csv(
             pa.PythonFile(watched, mode="r"),
-            read_options=pa.csv.ReadOptions(use_threads=False, block_size=BLOCK),
+            read_options=READ,
             parse_options=_parsing(file, skip),
             convert_options=pa.csv.ConvertOptions(
                 include_columns=list(columns),
@@ -104,7 +123,7 @@ def _blocks(opened: Any, watched: Watched) -> Iterator[pa.RecordBatch]:
     try:
         yield from opened
     except pa.ArrowInvalid as error:
-        if watched.opened_in and "straddling" in str(error):
+        if watched.opened_in and STRADDLING in str(error):
             raise watched.told(f"and not closed in the {BLOCK >> 20} MiB behind it") from error
         raise
     finally:

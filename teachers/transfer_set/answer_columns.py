@@ -67,10 +67,10 @@ def _class_answers(logits: "Tensor", names: Names, sure: bool) -> Mapping[str, p
 
 
 def _set_labels(labels: NDArray[Any], names: Names) -> pa.Array:
-    return _null_where(~(labels >= 0).any(1), _held(labels == 1, names))
+    return _null_where((labels < 0).all(1), _held(labels == 1, names))
 
 
-def _null_where(unknown: NDArray[np.bool_], lists: pa.Array) -> pa.Array:
+def _null_where(unknown: NDArray[Any], lists: pa.Array) -> pa.Array:
     return lists.take(pa.array(np.arange(len(lists)), mask=unknown)) if unknown.any() else lists
 
 

@@ -191,6 +191,19 @@ class DerivedColumns:
             return dict(parts[0])
         return {name: np.concatenate([empty[name], *(part[name] for part in parts)]) for name in empty}
 
+    def chosen(self, segment: "Segment", rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Of the rows with these numbers, ascending."""
+        stored = self._stored(segment)
+        if stored is None:
+            inputs = self.transfer_set.chosen(segment, rows)
+            return self.text.counted([inputs[name] for name in self.text.names])[0]
+        found = {each.name: np.empty((len(rows), *each.shape), each.dtype) for each in self.text.outputs}
+        for part, held in zip(stored.parts, stored.arrays(), strict=True):
+            mine = slice(*np.searchsorted(rows, [part.first_row, part.first_row + part.num_rows]).tolist())
+            for name, out in found.items():
+                out[mine] = held[name][rows[mine] - part.first_row]
+        return found
+
     def rows(self, segment: "Segment") -> "dict[str, Rows]":
         """The parts of every column, as the reader takes them."""
         from ..rows.rows import Rows

@@ -210,9 +210,7 @@ class TransferSet:
         stop = segment.num_rows if num_rows is None else first_row + num_rows
         if not 0 <= first_row <= stop <= segment.num_rows:
             raise IndexError(f"rows {first_row} to {stop} of {segment.name}, which has {segment.num_rows}")
-        columns = [
-            column for column in self.columns if self.derived is None or column.name not in self.derived.text.names
-        ]
+        columns = self._stored_columns()
         pieces = [
             inputs_of(self._part(part)[max(first_row - part.first_row, 0) : stop - part.first_row], columns)
             for part in segment.parts
@@ -226,15 +224,17 @@ class TransferSet:
 
     def chosen(self, segment: Segment, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """{column: [len(rows), *shape]}, copied, of the rows with these numbers, ascending; no other is read."""
+        columns = self._stored_columns()
         starts = [*(part.first_row for part in segment.parts), segment.num_rows]
         bounds = np.searchsorted(rows, starts).tolist()
         pieces = [
-            inputs_of(self._part(part), self.columns, rows[begin:end] - part.first_row)
+            inputs_of(self._part(part), columns, rows[begin:end] - part.first_row)
             for part, (begin, end) in zip(segment.parts, pairwise(bounds), strict=True)
             if begin < end
         ]
-        empty = {column.name: np.empty((0, *column.shape), column.dtype) for column in self.columns}
-        return {name: np.concatenate([empty[name], *(piece[name] for piece in pieces)]) for name in empty}
+        empty = {column.name: np.empty((0, *column.shape), column.dtype) for column in columns}
+        found = {name: np.concatenate([empty[name], *(piece[name] for piece in pieces)]) for name in empty}
+        return found if self.derived is None else found | self.derived.chosen(segment, rows)
 
     def input_rows(self, segment: Segment) -> "dict[str, Rows]":
         """The parts of every column of a fixed width as the reader takes them, mapped; text has none, derived columns have."""
@@ -244,6 +244,11 @@ class TransferSet:
         parts = [inputs_of(self._part(part), columns) for part in segment.parts]
         found = {column.name: Rows([part[column.name] for part in parts]) for column in columns}
         return found if self.derived is None else found | self.derived.rows(segment)
+
+    def _stored_columns(self) -> list[Column]:
+        """Those in place of which nothing derived stands."""
+        derived = () if self.derived is None else self.derived.text.names
+        return [column for column in self.columns if column.name not in derived]
 
     def _part(self, part: Part) -> pa.RecordBatch:
         batch = _open(local(self.folder, part.path)).get_batch(0)

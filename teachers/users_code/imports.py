@@ -8,6 +8,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -93,17 +94,14 @@ def load(import_string: str) -> Any:
         ) from None
 
 
-def parameters(function: Any) -> tuple[str, ...]:
-    """Names of what a function takes; none where it does not say."""
+def asked_for(function: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What of `given` a function takes beside its first argument, by these names, and has no value of its own for."""
     try:
-        return tuple(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        return ()
-
-
-def is_required(function: Any, name: str) -> bool:
-    """Whether a function has no value of its own for what it takes by this name."""
-    return inspect.signature(function).parameters[name].default is inspect.Parameter.empty
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+    except (TypeError, ValueError):  # it does not say
+        return {}
+    none = (inspect.Parameter.empty, None, ())
+    return {each.name: given[each.name] for each in parameters if each.name in given and each.default in none}
 
 
 def _module(import_string: str, module_name: str) -> ModuleType:
