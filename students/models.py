@@ -72,16 +72,17 @@ def huggingface(
     config: Mapping[str, Any] | str | None = None,
     init: Mapping[str, Any] | None = None,
     *,
-    classes: Sequence[str],
+    num_classes: int,
     input_shape: Any,
     vocabulary_size: int | None = None,
+    classes: Sequence[str] = (),
 ) -> nn.Module:
     """A network of transformers for token ids i32 `[rows, L]`, -1 behind the last, or for images f32 `[rows, C, H, W]`.
 
     `path`: a folder whose weights it begins with, `init: {layers: [0, 3]}`: with these of its layers, and its head where it
     knows the same `classes` in the same order. `config`: instead, a configuration, or its file, and weights of chance.
     """
-    return make_network(path, config, init, classes, input_shape, vocabulary_size)
+    return make_network(path, config, init, classes or [*map(str, range(num_classes))], input_shape, vocabulary_size)
 
 
 def bag(

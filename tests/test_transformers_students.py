@@ -27,7 +27,7 @@ TEXT = Column("text", "text", (), (), ())
 
 def a_student(folder: Path | None = None, classes: tuple[str, ...] = CLASSES, **arguments: Any) -> TransformersNetwork:
     given = arguments if folder is None else {"path": str(folder), **arguments}
-    made = huggingface(**given, classes=classes, input_shape=(16,), vocabulary_size=24)
+    made = huggingface(**given, num_classes=len(classes), classes=classes, input_shape=(16,), vocabulary_size=24)
     assert isinstance(made, TransformersNetwork)
     return made.eval()
 
@@ -100,7 +100,7 @@ def test_a_delivered_student_opens_without_the_folder_that_it_came_from(tmp_path
     save_text_model(tmp_path / "m", num_hidden_layers=4)
     arguments = {"path": str(tmp_path / "m"), "init": {"layers": [0, 3]}}
     preprocessor = Preprocessor(Preprocess(tokenizer=Tokenizer(path=str(tmp_path / "m"), max_length=16)), [TEXT])
-    module = network_for(preprocessor, "students.models:huggingface", arguments, classes=CLASSES).eval()
+    module = network_for(preprocessor, "students.models:huggingface", arguments, num_classes=3, classes=CLASSES).eval()
     lasting = lasting_arguments(module, arguments)
     assert set(lasting) == {"config"} and str(tmp_path) not in json.dumps(lasting)
     space = Space("classification", CLASSES)
@@ -120,7 +120,7 @@ def test_a_delivered_student_opens_without_the_folder_that_it_came_from(tmp_path
 
 def test_an_image_network_is_a_student_too(tmp_path: Path) -> None:
     teacher = save_image_model(tmp_path / "m")
-    given = {"classes": CLASSES, "input_shape": (3, 16, 16)}
+    given = {"num_classes": 3, "classes": CLASSES, "input_shape": (3, 16, 16)}
     student = huggingface(str(tmp_path / "m"), **given).eval()
     pixels = torch.randn(4, 3, 16, 16)
     with torch.inference_mode():

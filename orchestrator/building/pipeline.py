@@ -15,7 +15,7 @@ from teachers.process.waiting import SideBySide
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..cluster.capacity import workers_of
-from ..recipe.checks import class_problems, fold_problems, folder_problems, judging_problems
+from ..recipe.checks import class_problems, fold_problems, folder_problems, judging_problems, questions
 from ..recipe.model import Recipe, is_trained_here, name_in_recipe
 from ..recipe.seen_rows import seen_problems
 from ..reporting.headline import mean_of
@@ -99,6 +99,7 @@ def check_prepared(recipe: Recipe, prepared: Built) -> None:
         *judging_problems(recipe, transfer_set.report["labelled"]["validation"]),
     ]:
         raise RecipeError("\n".join(problems))
+    questions(recipe, transfer_set.columns, transfer_set.made_of, transfer_set.space)
     if problems := [*fold_problems(recipe, transfer_set)]:
         raise DataError("\n".join(problems))
 

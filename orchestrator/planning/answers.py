@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from teachers.config.endpoint import Budget, EndpointTeacher
+from teachers.config.endpoint import Budget
 from teachers.config.predictions import PredictionsTeacher
 from teachers.errors import CollegiumError, RecipeError
 from teachers.users_code.calls import within
@@ -61,20 +61,6 @@ def _read(teacher: PredictionsTeacher, recipe: Recipe, space: "Space", prepared:
 
 def _ids(ids: Any) -> Any:
     return lambda row: str(ids[row])
-
-
-def questions(recipe: Recipe, columns: Sequence[Any], made_of: Sequence[Any], space: "Space") -> dict[str, "Question"]:
-    """How each endpoint is asked about rows of these columns. Raises RecipeError, naming the key, for one that cannot be."""
-    from teachers.models.endpoint.apis import Question
-    from teachers.models.endpoint.rows import Fields
-
-    names = Fields.of(columns, made_of).names
-    found = {}
-    for name, teacher in recipe.teachers.items():
-        if isinstance(teacher, EndpointTeacher):
-            with within(f"teachers.{name}"):
-                found[name] = Question.of(teacher, tuple(teacher.classes or space.names), names, space.answer)
-    return found
 
 
 def endpoint_notes(

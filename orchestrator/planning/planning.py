@@ -22,6 +22,7 @@ from ..recipe.checks import (
     folder_problems,
     import_problems,
     judging_problems,
+    questions,
 )
 from ..recipe.load import Given, recipe_of
 from ..recipe.load import check as check_recipe
@@ -32,7 +33,7 @@ from ..reporting.fairness import missing_augmentation
 from ..stages.code import code_problems, users_code
 from ..stages.stages import Built, Stages
 from ..stages.texts import texts_of
-from .answers import PRICED_ROWS, endpoint_notes, prediction_problems, questions
+from .answers import PRICED_ROWS, endpoint_notes, prediction_problems
 from .brought import fed_notes
 from .budgets import Rows, budget_notes, budget_problems, floor_notes, row_notes, seed_notes
 from .memory import Holding, holdings

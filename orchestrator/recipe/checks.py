@@ -23,6 +23,8 @@ from .secrets import absent_variables
 from .seen_rows import seen_problems
 
 if TYPE_CHECKING:
+    from teachers.models.endpoint.apis import Question
+    from teachers.transfer_set.columns import Column
     from teachers.transfer_set.transfer_set import TransferSet
 
 
@@ -154,6 +156,25 @@ def judging_problems(recipe: Recipe, labelled: int) -> Iterator[str]:
                     f"{where}.objective.{number}.combine: `{rule}` weighs teachers by labelled validation rows, and there are "
                     f"none; take another rule, or give `split.validation` labelled rows"
                 )
+
+
+def questions(
+    recipe: Recipe, columns: Sequence["Column"], made_of: Sequence[Any], space: Space
+) -> dict[str, "Question"]:
+    """How each endpoint is asked about rows of these columns, which were made by the plans `made_of`.
+
+    Raises RecipeError, naming the key, for prompts and words that name what is not there.
+    """
+    found = {}
+    for name, teacher in recipe.teachers.items():
+        if teacher.kind == "endpoint":
+            from teachers.models.endpoint.apis import Question
+            from teachers.models.endpoint.rows import Fields
+
+            with within(f"teachers.{name}"):
+                names = Fields.of(columns, made_of).names
+                found[name] = Question.of(teacher, tuple(teacher.classes or space.names), names, space.answer)
+    return found
 
 
 def fold_problems(recipe: Recipe, transfer_set: "TransferSet") -> Iterator[str]:

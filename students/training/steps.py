@@ -70,7 +70,8 @@ class Stepper:
         self.rate_scale = 1.0
         """Of the learning rate; below 1 for a member of a cohort that diverged."""
         torch.manual_seed(run.draw_seed)
-        self.module = network_for(preprocessor, run.model, run.arguments, classes=self.space.names)
+        told: dict[str, Any] = {"num_classes": self.space.width, "classes": self.space.names}
+        self.module = network_for(preprocessor, run.model, run.arguments, **told)
         if preprocessor.text is not None and hasattr(self.module, "initialise_for_text"):
             self.module.initialise_for_text(preprocessor.text, transfer_set.beside(TABLES))
         self.module.to(session.device).train()

@@ -106,19 +106,15 @@ class EndpointQuestioner:
     ) -> Commit:
         """One shard: ask for what its journal does not hold, and commit. Raises BudgetSpent, TeacherError."""
         digest, width = store.spec.teacher_digest, len(self.question.classes)
-        journal = Journal(
-            journal_of(store.folder, number), digest, width, self._votes, with_text=self.config.keep == "text"
-        )
-        try:
+        path, with_text = journal_of(store.folder, number), self.config.keep == "text"
+        with Journal(path, digest, width, self._votes, with_text=with_text) as journal:
             asked = Asked(inputs, sample_key, journal)
             self._until_answered(asked)
             logits = self._logits(journal.of(sample_key), sample_key)
-            if self.config.keep == "text":
+            if with_text:
                 write_texts(store.folder, number, journal)
             record = store.commit(number, sample_key, {store.spec.named[0]: logits})
             journal.finish({int(sample_key[place]): why for place, why in asked.unknown.items()})
-        finally:
-            journal.close()
         return record
 
     @property

@@ -20,7 +20,7 @@ from ..models.teacher import LoadedTeacher
 from ..preparing.labels import names_in
 from ..preparing.splits import sample_keys
 from ..preparing.tasks import LABELS
-from ..sources import chunks_of, files_of, read
+from ..sources import chunks_of, files_of, positions_of, read
 from ..tasks.labels import is_known
 from ..tasks.space import Space
 from ..transfer_set.hashes import Keys
@@ -169,6 +169,9 @@ def source_keys(made: TransferSetConfig) -> Iterator[Keys]:
     """The keys of a source's rows, in the order in which it is read. Raises TeacherError for one with rows that cannot be read."""
     column = made.id or made.input_names[0]
     for chunk in chunks_of(files_of(made), MOST_ROWS):
+        if made.id is None and (positions := positions_of(chunk)) is not None:
+            yield sample_keys(positions, made.key_salt)
+            continue
         for batch in read(chunk, [column], MOST_ROWS):
             if batch.bad:
                 raise TeacherError(

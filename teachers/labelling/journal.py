@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from ..errors import StoreError
 from ..models.endpoint.apis import Told
 from ..models.endpoint.purse import Spent, Tokens
 from ..soft_targets.store import SoftTargetStore
+from ..storage import mirror
 from ..storage.disk import told_if_unfit
 from ..storage.flock import await_lock
 from ..storage.seal import drafted, replace
@@ -87,6 +88,7 @@ class Journal(Answers):
         whole, lines = _read(path)
         os.truncate(self._file, whole)
         if lines and lines[0].get("teacher") != digest:
+            self.close()
             raise StoreError(f"{path}: holds answers of {lines[0].get('teacher')}, not of {digest}; move it away")
         self._synced_at = time.monotonic()
         if not lines:
@@ -116,6 +118,12 @@ class Journal(Answers):
 
     def failed(self, request: int, why: str, used: Tokens) -> None:
         self._append({"done": request, "tokens": [used.input, used.output], "failed": why[:500]})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         os.close(self._file)
@@ -190,6 +198,9 @@ def journal_of(store: Path, shard: int) -> Path:
 
 def journals_in(store: Path) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """(shard, lines) of each journal of a store."""
+    for path in (store / JOURNALS / name for name in mirror.entries(store / JOURNALS)):
+        if not path.exists():  # of another machine's shards; what lies here is never older
+            mirror.bring(path)
     for path in sorted((store / JOURNALS).glob("*.jsonl")):
         yield int(path.stem), _read(path)[1]
 

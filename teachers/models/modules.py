@@ -70,11 +70,16 @@ def make_module(
 
 
 def network_for(
-    preprocessor: Preprocessor, model: str, arguments: Mapping[str, Any], *, classes: Sequence[str]
+    preprocessor: Preprocessor,
+    model: str,
+    arguments: Mapping[str, Any],
+    *,
+    num_classes: int,
+    classes: Sequence[str] = (),
 ) -> nn.Module:
-    """`build_module` for what `preprocessor` gives, and for `classes` or numbers of these names. Raises RecipeError too for one that knows fewer ids than text has."""
+    """`build_module` for what `preprocessor` gives. Raises RecipeError too for one that knows fewer ids than text has."""
     given = preprocessor.network_arguments
-    module = build_module(model, arguments, num_classes=len(classes), classes=classes, **given)
+    module = build_module(model, arguments, num_classes=num_classes, classes=classes, **given)
     size = given["vocabulary_size"]
     tables = [each.num_embeddings for each in module.modules() if isinstance(each, nn.Embedding | nn.EmbeddingBag)]
     if size is None or not tables or max(tables) >= size:

@@ -64,7 +64,7 @@ class UsersCode:
                     listed[name] = listed.get(name, frozenset()) | files
                     defined |= reached(name).defined
                     modules |= {module: module_digest(path) for module, path in reached(name).modules.items()}
-            if "version" in document:
+            if "version" in document and "function" in document:
                 answers[document["function"]] = document["version"] is not None
         values = by_value(sorted(filter(is_in_main, listed)))
         return cls(folder, Path.cwd(), modules, listed, answers, defined, values, **more)

@@ -63,9 +63,7 @@ class Client:
         """Until all is said of each row, or it is unknown. Raises why nothing more is asked, when all that was under way has come."""
         self.num_asked += len(asked.keys)
         size = self.config.rows_per_request if self.config.api == "json" else 1
-        for first in range(
-            0, len(asked.keys), size
-        ):  # always the same ones together: a server may know a request again
+        for first in range(0, len(asked.keys), size):  # the same ones together, which a server may know again
             places = np.arange(first, min(first + size, len(asked.keys)))
             if len(left := places[[not asked.kept.has(int(key)) for key in asked.keys[places]]]):
                 asked.units.append(Unit(left))
@@ -178,11 +176,11 @@ class Client:
         except ValueError as error:
             raise Lost(f"{response.text[:80]!r} is no JSON ({error})", expected) from None
         self.pace.went_well()
-        self._away_since = None
         return document, counted(document) or expected
 
     def _check_status(self, response: "httpx.Response", sent_at: float) -> None:
         status = response.status_code
+        self._away_since = self._away_since if status in BUSY else None
         if status < 300:
             return
         told = masked(f"HTTP {status}: {' '.join(response.text.split())[:200]}")
@@ -228,6 +226,7 @@ class Client:
 
     def _end(self, error: CollegiumError) -> None:
         self.ended = self.ended or error
+        self.pace.is_over = True
 
 
 def _httpx() -> Any:

@@ -15,6 +15,8 @@ from ...config.endpoint import Limits
 BURST_S = 0.1
 """What was not used so long ago may be made up for: sleeps are never exact."""
 FIRST_WINDOW = 4.0
+LOOK_S = 1.0
+"""Between two looks whether it is worth waiting."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 
@@ -48,6 +50,8 @@ class Pace:
         self.window = min(FIRST_WINDOW, float(self.most))
         self.num_under_way = 0
         self.requests, self.tokens = Rate(limits.requests_per_minute), Rate(limits.tokens_per_minute)
+        self.is_over = False
+        """Nothing more is asked: nobody waits."""
         self._is_doubling = True
         self._cut_at = self._held_until = 0.0
         self._changed = asyncio.Condition()
@@ -60,10 +64,9 @@ class Pace:
             self.num_under_way += 1
         try:
             now = time.monotonic()
-            wait_s = max(self.requests.wait_s(1, now), self.tokens.wait_s(tokens, now))
-            while wait_s > 0:
-                await asyncio.sleep(wait_s)
-                wait_s = self._held_until - time.monotonic()
+            free_at = now + max(self.requests.wait_s(1, now), self.tokens.wait_s(tokens, now))
+            while (wait_s := max(free_at, self._held_until) - time.monotonic()) > 0 and not self.is_over:
+                await asyncio.sleep(min(wait_s, LOOK_S))
             yield
         finally:
             async with self._changed:
