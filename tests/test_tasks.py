@@ -333,6 +333,7 @@ def test_a_missing_teacher_changes_nothing(answer: Any) -> None:
     for name, rule in COMBINE[answer].items():
         more = {
             "weighted": {"teacher_weights": [1.0, 2.0, 3.0]},
+            "fitted": {"teacher_weights": [1.0, 2.0, 3.0]},
             "inverse_variance": {"variances": [1.0, 2.0, 3.0]},
         }.get(name, {})
         fewer = {key: values[:2] for key, values in more.items()}

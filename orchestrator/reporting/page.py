@@ -33,7 +33,7 @@ from .comparison import page_table
 from .headline import about_units, curves_of, deep_link, learners, means_of, percent, remarks, spread, task_of
 from .study_page import Plot, study_page
 from .study_plots import label_of
-from .together import combination_tables, known_by_few
+from .together import of_several
 from .unjudged import SAID
 from .unjudged import columns as unjudged_columns
 from .unjudged import rows as unjudged_rows
@@ -90,8 +90,7 @@ def page(report: Mapping[str, Any]) -> str:
         columns=column_table(report["transfer_set"]),
         compared=page_table(report["comparison"]),
         together=dict(_cohort_plots(report)),
-        combinations=combination_tables(report),
-        known_by_few=known_by_few(report),
+        **of_several(report),
         study=study_page(report["search"]) if "search" in report else None,
         tones={
             name: (student["gain"] or {"conclusion": "open"})["conclusion"]

@@ -27,6 +27,11 @@ def about_unknown(teachers: Mapping[str, Found]) -> Iterator[str]:
             )
 
 
+def of_several(report: Found) -> dict[str, list[dict[str, Any]]]:
+    """What a page has of several teachers."""
+    return {"combinations": combination_tables(report), "known_by_few": known_by_few(report)}
+
+
 def combination_tables(report: Found) -> list[dict[str, Any]]:
     """`title`, `columns` and `rows` of text, of all teachers and of every student that has several of its own."""
     first, *others = FIGURES[task_of(report)]

@@ -13,7 +13,7 @@ from teachers.transfer_set.transfer_set import TransferSet
 
 from ..objective.judging import JUDGED_BY
 from ..runs.run import Source
-from ..tasks.figure import headline
+from ..tasks.figure import FIGURES, headline
 from ..tasks.standing import interval
 from .hearing import Heard, default_rule, hear, together_by
 from .judged import Voice, metered
@@ -75,8 +75,12 @@ def _figures(rows: Labelled, said: Tensor, sure: bool, **about: Any) -> Document
     """Every figure on these rows, and `low` and `high` (95 %, of the headline)."""
     voice = Voice(said, sure)
     meter = metered(rows, voice)
-    low, high = interval(meter, headline(rows.task.name).key)
-    return {**about, "figures": meter.figures(), "low": low, "high": high}
+    unsure = [each.key for each in FIGURES[rows.task.name] if each.of_probabilities and not sure]
+    key, low, high = headline(rows.task.name).key, None, None
+    if key not in unsure:
+        all_judged = len(next(iter(meter.parts().values()))) == len(rows.groups)
+        low, high = interval(meter, key, rows.groups if all_judged else None)
+    return {**about, "figures": meter.figures() | dict.fromkeys(unsure), "low": low, "high": high}
 
 
 def known_by_few(by_class: Mapping[str, Any] | None, kept: Mapping[str, Tensor]) -> list[Document]:

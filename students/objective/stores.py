@@ -25,7 +25,7 @@ def open_store(source: Source, transfer_set: TransferSet, segment: Segment) -> S
     if not np.array_equal(store.keys(), transfer_set.keys(segment)):
         raise StoreError(
             f"{source.stores[segment.name]} holds other rows than segment {segment.name!r} of {transfer_set.folder}; "
-            f"it belongs to another transfer set: label this one"
+            f"it was made from other data, label again"
         )
     return store
 

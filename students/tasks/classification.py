@@ -215,7 +215,7 @@ def commonest(labels: Tensor, of_training: Tensor, space: Space) -> Document:
 
 def standing(said: Tensor, labels: Tensor, known: Tensor, of_training: Tensor, space: Space) -> Standing:
     """On the rows whose class the teacher knows there, by the exact binomial test."""
-    mine = known.gather(1, labels[:, None])[:, 0]
+    mine = known.expand_as(said).gather(1, labels[:, None])[:, 0]
     meter = ClassMeter(space)
     meter.update(said[mine], labels[mine])
     _, true, _ = meter.counts()

@@ -9,7 +9,9 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from teachers.config.task import TaskName
@@ -112,13 +114,15 @@ def _one_sided(differences: Tensor) -> float:
     return float(stdtr(rows - 1, -mean / spread))
 
 
-def interval(meter: Meter, key: str) -> tuple[float, float] | tuple[None, None]:
-    """95 %, of the figure `key`, by bootstrap of rows; None where it cannot be told."""
+def interval(
+    meter: Meter, key: str, groups: NDArray[np.uint64] | None = None
+) -> tuple[float, float] | tuple[None, None]:
+    """95 %, of the figure `key`, by bootstrap of rows, or of `groups` of them; None where it cannot be told."""
     from scipy.special import stdtrit
 
     value = meter.figures(keys=(key,))[key]
-    rows = len(next(iter(meter.parts().values())))
-    spread = math.sqrt(variance(resampled(meter, key), rows)) if rows > 1 else math.nan
+    rows = len(next(iter(meter.parts().values()))) if groups is None else len(np.unique(groups))
+    spread = math.sqrt(variance(resampled(meter, key, groups), rows)) if rows > 1 else math.nan
     if value is None or math.isnan(spread):
         return None, None
     half = float(stdtrit(rows - 1, (1 + LEVEL) / 2)) * spread
