@@ -118,6 +118,14 @@ def test_a_delivered_student_opens_without_the_folder_that_it_came_from(tmp_path
     assert lasting_arguments(torch.nn.Linear(1, 1), {"width": 3}) == {"width": 3}
 
 
+def test_a_graph_of_it_has_one_width_and_the_same_answers(tmp_path: Path) -> None:
+    save_text_model(tmp_path / "m", "distilbert")
+    student, tokens = a_student(tmp_path / "m"), tokens_of(tmp_path / "m")
+    graph = torch.export.export(student, (tokens,), dynamic_shapes=({0: torch.export.Dim("rows")},)).module()
+    with torch.inference_mode():
+        torch.testing.assert_close(graph(tokens[:3]), student(tokens)[:3], rtol=0, atol=1e-5)
+
+
 def test_an_image_network_is_a_student_too(tmp_path: Path) -> None:
     teacher = save_image_model(tmp_path / "m")
     given = {"num_classes": 3, "classes": CLASSES, "input_shape": (3, 16, 16)}

@@ -259,8 +259,9 @@ class Images:
         self.more = {"device": network.device} if on_device else {}
 
     def __call__(self, batch: Batch) -> Scores:
+        images = batch[self.name] if self.repeats == 1 else np.repeat(batch[self.name], self.repeats, axis=-1)
         given = self.processor(
-            images=list(np.repeat(batch[self.name], self.repeats, axis=-1)),
+            images=list(images),
             input_data_format="channels_last",
             return_tensors="pt",
             **self.more,

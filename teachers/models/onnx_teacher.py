@@ -31,6 +31,7 @@ DTYPES = {
     "tensor(int8)": np.int8,
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
     "tensor(string)": object,
 }
 """By onnxruntime's name of a type."""

@@ -183,7 +183,7 @@ class TransformersNetwork(nn.Module):
         tokens = inputs if isinstance(inputs, Tensor) else inputs["tokens"]
         there = tokens >= 0
         width = tokens.shape[1]
-        if not torch.compiler.is_compiling():  # padded to the longest of the batch; a graph has one width
+        if not (torch.compiler.is_compiling() or torch.compiler.is_exporting()):  # a graph has one width
             width = max(int(there.sum(1).max()), 1)
         there = there[:, :width]
         ids = tokens[:, :width].to(torch.int64).masked_fill(~there, self.padding)
