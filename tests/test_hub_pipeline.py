@@ -61,7 +61,7 @@ def test_where_a_folder_lies_and_how_it_is_computed_decide_no_labels_and_the_res
 
     def key(model: str, **teacher: Any) -> str:
         recipe = recipe_of(a_recipe(tmp_path, tmp_path / model, **teacher))
-        weights = keys.teacher_digest(recipe, "bert", None)
+        weights = keys.teacher_digest(recipe, "bert", None, "source")
         rows = ("train-0", "digest")
         return keys.label_stage(recipe.teachers["bert"], "bert", rows, weights, CLASSES, "statistics").key
 

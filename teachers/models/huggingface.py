@@ -59,6 +59,7 @@ def load_network(config: HuggingFaceTeacher, auto: str, device: str | torch.devi
     make_importable()
     import transformers
 
+    transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     if config.device_map is not None and importlib.util.find_spec("accelerate") is None:
         raise RecipeError(
