@@ -195,7 +195,8 @@ def said(network: Any, given: dict[str, Tensor]) -> Tensor:
 
 def lengths_of(tokens: NDArray[Any]) -> NDArray[np.int64]:
     """Of rows `[rows, L]` with padding behind them."""
-    return (tokens != PADDING).sum(1)
+    found: NDArray[np.int64] = (tokens != PADDING).sum(1)
+    return found
 
 
 def longest_first(tokens: NDArray[Any]) -> NDArray[np.intp]:

@@ -92,7 +92,7 @@ def _check_head(config: HuggingFaceTeacher, about: Mapping[str, Any], answer: An
     if column_kind(about) is None:
         raise RecipeError(no_head(config.path, ", ".join(about.get("architectures") or ["no architecture"])))
     said = PROBLEMS.get(about.get("problem_type") or "")
-    if answer is not None and said not in (None, answer):
+    if said is not None and answer is not None and said != answer:
         task = {"class_axis": "classification", "class_set": "multilabel", "values": "regression"}
         raise RecipeError(
             f"path: the head in {config.path} was trained for `task: {task[said]}` (problem_type "

@@ -23,7 +23,7 @@ from .published_files import onnx_problem
 from .teacher import LoadedTeacher
 from .text import PADDING
 
-DTYPES = {
+DTYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
@@ -111,10 +111,8 @@ class Graph:
     def _made(self, batch: Mapping[str, Any]) -> dict[str | None, NDArray[Any]]:
         """By name what is made of canonical inputs; where that is one array, under None too."""
         ready = self.preprocessor(batch)
-        found: dict[str | None, Any] = dict(ready) if isinstance(ready, dict) else {}
-        if not isinstance(ready, dict):
-            found = {self.preprocessor.columns[0].name: ready, None: ready}
-        arrays = {name: np.asarray(values) for name, values in found.items()}
+        found = ready if isinstance(ready, dict) else {self.preprocessor.columns[0].name: ready, None: ready}
+        arrays: dict[str | None, NDArray[Any]] = {name: np.asarray(values) for name, values in found.items()}
         if self.preprocessor.text is None or "tokens" not in arrays:
             return arrays
         tokens = arrays["tokens"]
@@ -122,7 +120,9 @@ class Graph:
         width = max(int(there.sum(1).max(initial=0)), 1) if self._takes_any_width() else tokens.shape[1]
         segments = arrays.get("segments", np.zeros_like(tokens))
         made = (np.where(there, tokens, 0), there, segments)
-        return arrays | {name: values[:, :width] for name, values in zip(OF_TOKENS, made, strict=True)}
+        for name, values in zip(OF_TOKENS, made, strict=True):
+            arrays[name] = values[:, :width]
+        return arrays
 
     def _takes_any_width(self) -> bool:
         return not isinstance(self.inputs["input_ids"].shape[1], int) if "input_ids" in self.inputs else False
