@@ -74,16 +74,15 @@ def huggingface(
     *,
     num_classes: int,
     input_shape: Any,
-    classes: Sequence[str] = (),
     vocabulary_size: int | None = None,
+    classes: Sequence[str] = (),
 ) -> nn.Module:
-    """A network of transformers (extra `huggingface`) for token ids i32 `[rows, L]` or images f32 `[rows, C, H, W]`.
+    """A network of transformers for token ids i32 `[rows, L]`, -1 behind the last, or for images f32 `[rows, C, H, W]`.
 
-    `path`: a folder whose weights it begins with; `init: {layers: [0, 3, 6, 9]}` takes these of its layers. Its head is taken
-    where it knows the same classes in the same order. `config`: instead, a configuration or its file, weights by chance.
+    `path`: a folder whose weights it begins with, `init: {layers: [0, 3]}`: with these of its layers, and its head where it
+    knows the same `classes` in the same order. `config`: instead, a configuration, or its file, and weights of chance.
     """
-    given: dict[str, Any] = {"num_classes": num_classes, "classes": classes, "input_shape": input_shape}
-    return make_network(path, config, init, vocabulary_size=vocabulary_size, **given)
+    return make_network(path, config, init, classes or [*map(str, range(num_classes))], input_shape, vocabulary_size)
 
 
 def bag(

@@ -13,7 +13,7 @@ from students.models import huggingface
 from teachers.config.preprocess import Preprocess, Tokenizer
 from teachers.errors import RecipeError
 from teachers.models.folder import ModelConfig, load_model, save_model
-from teachers.models.modules import build_module
+from teachers.models.modules import network_for
 from teachers.models.preprocess import Preprocessor
 from teachers.models.transformers_network import TransformersNetwork, lasting_arguments
 from teachers.tasks.space import Space
@@ -100,9 +100,7 @@ def test_a_delivered_student_opens_without_the_folder_that_it_came_from(tmp_path
     save_text_model(tmp_path / "m", num_hidden_layers=4)
     arguments = {"path": str(tmp_path / "m"), "init": {"layers": [0, 3]}}
     preprocessor = Preprocessor(Preprocess(tokenizer=Tokenizer(path=str(tmp_path / "m"), max_length=16)), [TEXT])
-    module = build_module(
-        "students.models:huggingface", arguments, num_classes=3, **preprocessor.network_arguments
-    ).eval()
+    module = network_for(preprocessor, "students.models:huggingface", arguments, num_classes=3, classes=CLASSES).eval()
     lasting = lasting_arguments(module, arguments)
     assert set(lasting) == {"config"} and str(tmp_path) not in json.dumps(lasting)
     space = Space("classification", CLASSES)
@@ -118,6 +116,14 @@ def test_a_delivered_student_opens_without_the_folder_that_it_came_from(tmp_path
     torch.testing.assert_close(after, before, rtol=0, atol=1e-5)
     assert lasting_arguments(opened.module, {}) == lasting
     assert lasting_arguments(torch.nn.Linear(1, 1), {"width": 3}) == {"width": 3}
+
+
+def test_a_graph_of_it_has_one_width_and_the_same_answers(tmp_path: Path) -> None:
+    save_text_model(tmp_path / "m", "distilbert")
+    student, tokens = a_student(tmp_path / "m"), tokens_of(tmp_path / "m")
+    graph = torch.export.export(student, (tokens,), dynamic_shapes=({0: torch.export.Dim("rows")},)).module()
+    with torch.inference_mode():
+        torch.testing.assert_close(graph(tokens[:3]), student(tokens)[:3], rtol=0, atol=1e-5)
 
 
 def test_an_image_network_is_a_student_too(tmp_path: Path) -> None:

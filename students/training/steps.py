@@ -70,7 +70,8 @@ class Stepper:
         self.rate_scale = 1.0
         """Of the learning rate; below 1 for a member of a cohort that diverged."""
         torch.manual_seed(run.draw_seed)
-        self.module = network_for(preprocessor, run.model, run.arguments, num_classes=self.space.width)
+        told: dict[str, Any] = {"num_classes": self.space.width, "classes": self.space.names}
+        self.module = network_for(preprocessor, run.model, run.arguments, **told)
         begin = getattr(self.module, "initialise_for_text", None)
         if preprocessor.text is not None and begin is not None:
             begin(preprocessor.text, transfer_set.beside(TABLES))

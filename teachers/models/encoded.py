@@ -184,6 +184,9 @@ def loaded_encoder(folder: Path) -> Any:
     import torch
 
     try:
+        from .torchvision_build import make_importable
+
+        make_importable()
         import transformers
     except ModuleNotFoundError:
         raise EnvironmentUnfit(

@@ -208,7 +208,8 @@ def load_model(
         raise StoreError(f"{folder / CONFIG}: preprocess is not as Collegium writes it ({error!r})") from error
     if config.estimator is not None:
         return LoadedModel(load_estimator_module(folder, config.estimator, config.space, trust), config, preprocessor)
-    module = network_for(preprocessor, config.model, config.arguments, num_classes=len(config.classes))
+    told: dict[str, Any] = {"num_classes": len(config.classes), "classes": config.classes}
+    module = network_for(preprocessor, config.model, config.arguments, **told)
     load_state(module, read_safetensors(seal.local(folder, WEIGHTS), StoreError), f"{folder / WEIGHTS}", StoreError)
     return LoadedModel(module.to(device), config, preprocessor)
 

@@ -59,6 +59,7 @@ def load_network(config: HuggingFaceTeacher, auto: str, device: str | torch.devi
     make_importable()
     import transformers
 
+    transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     if config.device_map is not None and importlib.util.find_spec("accelerate") is None:
         raise RecipeError(
@@ -146,10 +147,9 @@ class Texts:
         return cls(network, tokens, takes, padding, about.padding_side == "left")
 
     def prepare(self, batch: Batch) -> Prepared:
-        """Token ids of all rows, at the width of the longest; the longest are asked about first: one that does not fit the
-        memory is soon told."""
+        """Token ids of all rows, at the width of the longest."""
         ready = self._tokenised(batch)
-        return ready, np.argsort(-lengths_of(ready["tokens"]), kind="stable")
+        return ready, longest_first(ready["tokens"])
 
     def _tokenised(self, batch: Batch) -> dict[str, NDArray[Any]]:
         texts = [batch[name] for name in self.tokens.names]
@@ -195,7 +195,13 @@ def said(network: Any, given: dict[str, Tensor]) -> Tensor:
 
 def lengths_of(tokens: NDArray[Any]) -> NDArray[np.int64]:
     """Of rows `[rows, L]` with padding behind them."""
-    return (tokens != PADDING).sum(1)
+    found: NDArray[np.int64] = (tokens != PADDING).sum(1)
+    return found
+
+
+def longest_first(tokens: NDArray[Any]) -> NDArray[np.intp]:
+    """An order of rows `[rows, L]` in which batches need little padding, and one that does not fit the memory is soon told."""
+    return np.argsort(-lengths_of(tokens), kind="stable")
 
 
 def _widened(values: NDArray[Any], width: int, behind: int) -> NDArray[Any]:
@@ -255,8 +261,9 @@ class Images:
         self.more = {"device": network.device} if on_device else {}
 
     def __call__(self, batch: Batch) -> Scores:
+        images = batch[self.name] if self.repeats == 1 else np.repeat(batch[self.name], self.repeats, axis=-1)
         given = self.processor(
-            images=list(np.repeat(batch[self.name], self.repeats, axis=-1)),
+            images=list(images),
             input_data_format="channels_last",
             return_tensors="pt",
             **self.more,

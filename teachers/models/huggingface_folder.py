@@ -92,7 +92,7 @@ def _check_head(config: HuggingFaceTeacher, about: Mapping[str, Any], answer: An
     if column_kind(about) is None:
         raise RecipeError(no_head(config.path, ", ".join(about.get("architectures") or ["no architecture"])))
     said = PROBLEMS.get(about.get("problem_type") or "")
-    if answer is not None and said not in (None, answer):
+    if said is not None and answer is not None and said != answer:
         task = {"class_axis": "classification", "class_set": "multilabel", "values": "regression"}
         raise RecipeError(
             f"path: the head in {config.path} was trained for `task: {task[said]}` (problem_type "
@@ -102,10 +102,12 @@ def _check_head(config: HuggingFaceTeacher, about: Mapping[str, Any], answer: An
 
 def no_head(path: str, what: str) -> str:
     """What to do with an encoder alone."""
+    encoder = f'"teachers.zoo:linear"`, `preprocess: {{encoder: {{path: {path}}}}}`'
+    whole = f'"students.models:huggingface"`, `arguments: {{path: {path}}}`'
+    head = encoder if (Path(path) / "tokenizer.json").is_file() else whole
     return (
         f"path: {path} holds {what}, which has no head that knows classes (expected one of "
-        f"{', '.join('*' + end for end in HEADS)}); train one on it here: `kind: module`, `model: "
-        f'"teachers.zoo:linear"`, `preprocess: {{encoder: {{path: {path}}}}}`, `train: {{...}}`'
+        f"{', '.join('*' + end for end in HEADS)}); train one on it here: `kind: module`, `model: {head}, `train: {{...}}`"
     )
 
 

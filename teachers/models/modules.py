@@ -25,16 +25,17 @@ def build_module(
     input_shape: Any,
     num_codes: Sequence[int] = (),
     vocabulary_size: int | None = None,
+    classes: Sequence[str] = (),
 ) -> nn.Module:
     """Call what the import string `model` names with `arguments`, variables of the environment put in.
 
     `num_classes` (of numbers: how many; `num_outputs` is another name for it), `input_shape`, `num_codes` (of each
-    category, where it gets codes) and `vocabulary_size` (how many ids are made of text, where any are) are passed too where
-    its signature names them and `arguments` does not. Raises RecipeError when it cannot be called so, or does not return a
+    category, where it gets codes), `vocabulary_size` (how many ids are made of text, where any are) and `classes` (names of
+    what it is to score) are passed too where its signature names them and `arguments` does not. Raises RecipeError when it cannot be called so, or does not return a
     module, UsersCodeError for what it raises itself, EnvironmentUnfit without a variable.
     """
     given: dict[str, Any] = {"num_classes": num_classes, "input_shape": input_shape}
-    given |= {"num_codes": num_codes, "vocabulary_size": vocabulary_size}
+    given |= {"num_codes": num_codes, "vocabulary_size": vocabulary_size, "classes": classes}
     return make_module(model, resolved(arguments), **given)
 
 
@@ -46,6 +47,7 @@ def make_module(
     input_shape: Any,
     num_codes: Sequence[int] = (),
     vocabulary_size: int | None = None,
+    classes: Sequence[str] = (),
 ) -> nn.Module:
     """The same with arguments as they are."""
     make = imports.load(model)
@@ -54,7 +56,7 @@ def make_module(
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{model} is no function or class that makes an nn.Module: {error}") from error
     known = {"num_classes": num_classes, "num_outputs": num_classes, "input_shape": input_shape}
-    known |= {"num_codes": tuple(num_codes), "vocabulary_size": vocabulary_size}
+    known |= {"num_codes": tuple(num_codes), "vocabulary_size": vocabulary_size, "classes": tuple(classes)}
     passed = {name: value for name, value in known.items() if name in signature.parameters} | dict(arguments)
     try:
         signature.bind(**passed)
@@ -67,10 +69,17 @@ def make_module(
     return module
 
 
-def network_for(preprocessor: Preprocessor, model: str, arguments: Mapping[str, Any], *, num_classes: int) -> nn.Module:
+def network_for(
+    preprocessor: Preprocessor,
+    model: str,
+    arguments: Mapping[str, Any],
+    *,
+    num_classes: int,
+    classes: Sequence[str] = (),
+) -> nn.Module:
     """`build_module` for what `preprocessor` gives. Raises RecipeError too for one that knows fewer ids than text has."""
     given = preprocessor.network_arguments
-    module = build_module(model, arguments, num_classes=num_classes, **given)
+    module = build_module(model, arguments, num_classes=num_classes, classes=classes, **given)
     size = given["vocabulary_size"]
     tables = [each.num_embeddings for each in module.modules() if isinstance(each, nn.Embedding | nn.EmbeddingBag)]
     if size is None or not tables or max(tables) >= size:

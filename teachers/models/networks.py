@@ -33,7 +33,7 @@ def of_weights(
         return _network(load_model(trained, trust=[*trust, *named], device=device), config.output)
     names = tuple(config.classes or space.names)
     preprocessor = Preprocessor(config.preprocess, columns)
-    module = network_for(preprocessor, config.model, config.arguments, num_classes=len(names))
+    module = network_for(preprocessor, config.model, config.arguments, num_classes=len(names), classes=names)
     load_state(module, weights_of(config), str(config.weights), TeacherError)
     about = ModelConfig(config.model, config.arguments, Space(space.task, names), preprocessor.resolved())
     return _network(LoadedModel(module.to(device), about, preprocessor), config.output)

@@ -16,13 +16,14 @@ from ..errors import RecipeError, TeacherError
 from ..tasks.space import Space
 from ..transfer_set.columns import Column
 from ..users_code.calls import told_as
-from .folded import Batch, Scores
+from .folded import Batch, Prepared, Scores
+from .huggingface import longest_first
 from .preprocess import Preprocessor
 from .published_files import onnx_problem
 from .teacher import LoadedTeacher
 from .text import PADDING
 
-DTYPES = {
+DTYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
@@ -30,6 +31,7 @@ DTYPES = {
     "tensor(int8)": np.int8,
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
     "tensor(string)": object,
 }
 """By onnxruntime's name of a type."""
@@ -42,8 +44,10 @@ def load(config: OnnxTeacher, columns: Sequence[Column], space: Space) -> Loaded
     if problem := onnx_problem(config):
         raise RecipeError(problem)
     names = tuple(config.classes or space.names)
-    graph = Graph(config, Preprocessor(config.preprocess, columns), len(names))
-    return LoadedTeacher(names, config.output, graph, may_not_know=False)
+    preprocessor = Preprocessor(config.preprocess, columns)
+    graph, text = Graph(config, preprocessor, len(names)), preprocessor.text
+    preparing = graph.prepare if text is not None else None
+    return LoadedTeacher(names, config.output, graph, may_not_know=False, text=text, preparing=preparing)
 
 
 class Graph:
@@ -65,6 +69,11 @@ class Graph:
         self.batch_size: int | None = min(sizes, default=None)
         """Rows of every call, where the graph fixes them."""
         self._check(self._made(preprocessor.zeros(2)))
+
+    def prepare(self, batch: Batch) -> Prepared:
+        """Rows with what is made of text, the longest first."""
+        ready = self.preprocessor.derive(batch)
+        return ready, longest_first(ready["tokens"]) if "tokens" in ready else None
 
     def _sources(self, given: Mapping[str, str] | None) -> dict[str, str | None]:
         """By input of the graph: what is fed there; None: whatever is made, all of it. Raises RecipeError."""
@@ -102,10 +111,8 @@ class Graph:
     def _made(self, batch: Mapping[str, Any]) -> dict[str | None, NDArray[Any]]:
         """By name what is made of canonical inputs; where that is one array, under None too."""
         ready = self.preprocessor(batch)
-        found: dict[str | None, Any] = dict(ready) if isinstance(ready, dict) else {}
-        if not isinstance(ready, dict):
-            found = {self.preprocessor.columns[0].name: ready, None: ready}
-        arrays = {name: np.asarray(values) for name, values in found.items()}
+        found = ready if isinstance(ready, dict) else {self.preprocessor.columns[0].name: ready, None: ready}
+        arrays: dict[str | None, NDArray[Any]] = {name: np.asarray(values) for name, values in found.items()}
         if self.preprocessor.text is None or "tokens" not in arrays:
             return arrays
         tokens = arrays["tokens"]
@@ -113,7 +120,9 @@ class Graph:
         width = max(int(there.sum(1).max(initial=0)), 1) if self._takes_any_width() else tokens.shape[1]
         segments = arrays.get("segments", np.zeros_like(tokens))
         made = (np.where(there, tokens, 0), there, segments)
-        return arrays | {name: values[:, :width] for name, values in zip(OF_TOKENS, made, strict=True)}
+        for name, values in zip(OF_TOKENS, made, strict=True):
+            arrays[name] = values[:, :width]
+        return arrays
 
     def _takes_any_width(self) -> bool:
         return not isinstance(self.inputs["input_ids"].shape[1], int) if "input_ids" in self.inputs else False

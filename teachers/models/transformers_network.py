@@ -27,8 +27,6 @@ def make_network(
     path: str | None,
     config: Mapping[str, Any] | str | None,
     init: Mapping[str, Any] | None,
-    *,
-    num_classes: int,
     classes: Sequence[str],
     input_shape: Any,
     vocabulary_size: int | None,
@@ -44,13 +42,13 @@ def make_network(
             raise RecipeError("arguments.init: chooses layers of a folder, and there is none; say its `path`")
         assert config is not None
         about = _read_config(config) if isinstance(config, str) else dict(config)
-        return TransformersNetwork(_fitting(_made(auto, about, num_classes, classes), vocabulary_size))
+        return TransformersNetwork(_fitting(_made(auto, about, classes), vocabulary_size))
     folder = HuggingFaceTeacher(kind="huggingface", path=path, dtype="float32")
     about = read(folder)
     check_weights(folder)
     teacher = load_network(folder, auto, "cpu", with_head=False)
     chosen = (init or {}).get(LAYERS)
-    student = _fitting(_made(auto, _shortened(teacher, about, chosen), num_classes, classes), vocabulary_size)
+    student = _fitting(_made(auto, _shortened(teacher, about, chosen), classes), vocabulary_size)
     student.load_state_dict(_begun_with(teacher, student, chosen, _same_classes(about, classes)))
     return TransformersNetwork(student)
 
@@ -66,8 +64,8 @@ def _read_config(file: str) -> dict[str, Any]:
     return found
 
 
-def _made(auto: str, about: Mapping[str, Any], num_classes: int, classes: Sequence[str]) -> Any:
-    """The network of a configuration, with weights of chance and a head of `num_classes`."""
+def _made(auto: str, about: Mapping[str, Any], classes: Sequence[str]) -> Any:
+    """The network of a configuration, with weights of chance and a head that knows `classes`."""
     make_importable()
     import transformers
 
@@ -75,7 +73,7 @@ def _made(auto: str, about: Mapping[str, Any], num_classes: int, classes: Sequen
         raise RecipeError("arguments.config: names no `model_type`, for example `distilbert`")
     if "auto_map" in about:
         about = {name: value for name, value in about.items() if name != "auto_map"}  # code of a folder is not run
-    names = {number: name for number, name in enumerate(classes or [f"LABEL_{n}" for n in range(num_classes)])}
+    names = dict(enumerate(classes))
     about = {
         **{name: value for name, value in about.items() if name not in NOT_OF_THE_NETWORK},
         "id2label": names,
@@ -156,7 +154,7 @@ def _begun_with(teacher: Any, student: Any, chosen: Sequence[int] | None, with_h
 
 def _same_classes(about: Mapping[str, Any], classes: Sequence[str]) -> bool:
     """Whether the folder's head knows these classes, in this order."""
-    return bool(classes) and labels_of(about) == tuple(classes)
+    return labels_of(about) == tuple(classes)
 
 
 class TransformersNetwork(nn.Module):
@@ -185,7 +183,7 @@ class TransformersNetwork(nn.Module):
         tokens = inputs if isinstance(inputs, Tensor) else inputs["tokens"]
         there = tokens >= 0
         width = tokens.shape[1]
-        if not torch.compiler.is_compiling():  # padded to the longest of the batch; a graph has one width
+        if not (torch.compiler.is_compiling() or torch.compiler.is_exporting()):  # a graph has one width
             width = max(int(there.sum(1).max()), 1)
         there = there[:, :width]
         ids = tokens[:, :width].to(torch.int64).masked_fill(~there, self.padding)
