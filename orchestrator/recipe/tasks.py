@@ -1,7 +1,7 @@
 """What a recipe says that its task has no room for. Knows nothing of files."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from students.config import task_terms
 from students.config.estimator import EstimatorStudent
@@ -60,7 +60,7 @@ def labels_out_of_fold(teacher: TeacherConfig) -> bool:
     return train is not None and train.folds is not None
 
 
-def rows_to_calibrate_by(recipe: "Recipe", labelled: Mapping[str, int]) -> Iterator[str]:
+def rows_to_calibrate_by(recipe: "Recipe", labelled: Mapping[Any, int]) -> Iterator[str]:
     """Teachers that could not be calibrated with so many labelled rows of each split."""
     for name, teacher in recipe.teachers.items() if not labelled["validation"] else ():
         folded = labels_out_of_fold(teacher) and teacher.mode == "cached" and labelled["train"]

@@ -78,7 +78,8 @@ def _last(module: EstimatorModule) -> Any:
     about, space, output = module.about, module.space, output_of(module.space)
     places = np.zeros((len(about.columns), space.width), np.float32)
     places[range(len(about.columns)), list(about.columns)] = 1
-    steps, numbers = [("MatMul", "places")], {"places": places}
+    steps: list[Step] = [("MatMul", "places")]
+    numbers: Numbers = {"places": places}
     if about.learns == "probabilities":
         more, of_them = OF_PROBABILITIES[space.answer](about.floor, space.width)
         steps, numbers = [*steps, *more], numbers | of_them

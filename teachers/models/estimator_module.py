@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config.task import AnswerName
+from ..config.teacher import OutputKind
 from ..errors import StoreError, TeacherError
 from ..storage import seal
 from ..tasks.space import Space
@@ -63,7 +64,7 @@ class EstimatorModule(nn.Module):
         said = torch.from_numpy(np.asarray(ask(self.estimator, side_by_side(inputs)), np.float32))
         scores = torch.zeros(len(said), self.space.width)
         scores[:, list(self.about.columns)] = said
-        output = "probabilities" if self.about.learns == "probabilities" else "logits"
+        output: OutputKind = "probabilities" if self.about.learns == "probabilities" else "logits"
         return to_logits(scores, output, self.about.floor, self.space.answer)
 
 
