@@ -1,12 +1,6 @@
-"""Cohorts to train in tests, in one process or on several ranks of a real gloo group.
-
-As a script it is one rank: RANK WORLD PORT_FILE_STORE FOLDER TRANSFER_SET METHOD_JSON.
-"""
+"""Cohorts to train in tests, in one process or on several ranks of a real gloo group."""
 
 import dataclasses
-import json
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +15,7 @@ from students.fitting.ranks import Ranks
 from students.runs.run import CohortRun, Source
 from students.runs.session import PlainSession
 from teachers.transfer_set.transfer_set import TransferSet
+from tests.warm import side_by_side
 
 COHORT = TypeAdapter(CohortConfig)
 MLP = {"model": "students.models:mlp", "arguments": {"hidden": 16}}
@@ -118,29 +113,20 @@ def in_turn(run: CohortRun, **options: Any) -> list[Any]:
 def on_ranks(folder: Path, transfer_set: TransferSet, config: CohortConfig, world: int, **more: Any) -> None:
     """Train on `world` processes; raises when one fails, with what it said."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config.model_dump(mode="json")))
-    arguments = [str(world), str(folder), str(transfer_set.folder), json.dumps(more)]
-    processes = [
-        subprocess.Popen([sys.executable, __file__, str(rank), *arguments], stderr=subprocess.PIPE, text=True)
-        for rank in range(world)
-    ]
-    for process in processes:
-        _, told = process.communicate()
-        assert process.returncode == 0, told[-3000:]
+    document = config.model_dump(mode="json")
+    side_by_side(one_rank, [(rank, world, folder, transfer_set.folder, document, more) for rank in range(world)])
 
 
-def one_rank(rank: int, world: int, folder: Path, transfer_set: Path, more: dict[str, Any]) -> None:
+def one_rank(
+    rank: int, world: int, folder: Path, transfer_set: Path, document: dict[str, Any], more: dict[str, Any]
+) -> None:
     torch.set_num_threads(1)
     store = f"file://{folder.resolve()}/rendezvous"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
-    config = COHORT.validate_json((folder / "config.json").read_text())
+    config = COHORT.validate_python(document)
     sources = tuple(Source(name, {"train-0": Path(path)}) for name, path in more.get("sources", {}).items())
     run = make_cohort(folder, TransferSet.open(transfer_set), config, sources=sources)
     if "only" in more:
         run = only(run, more["only"])
     fit([run], Ranks(torch.device("cpu")), checkpoint_every_s=more.get("checkpoint_every_s", 10.0))
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    one_rank(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), json.loads(sys.argv[5]))

@@ -160,7 +160,8 @@ def test_what_a_users_folder_named_like_our_package_holds_cannot_be_named(user: 
 def test_a_path_that_puts_a_users_package_before_ours_is_refused(tmp_path: Path) -> None:
     (tmp_path / "teachers").mkdir()
     (tmp_path / "teachers" / "__init__.py").write_text("raise SystemExit('the wrong one')\n")
-    done = run("plan", cwd=tmp_path, environment={"PYTHONPATH": str(tmp_path)})
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}  # of a fresh interpreter
+    done = subprocess.run([COMMAND, "plan"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 4
     assert f"package 'teachers' would come from {tmp_path / 'teachers'}" in done.stderr
     assert "Traceback" not in done.stderr

@@ -7,7 +7,6 @@ import fcntl
 import io
 import json
 import math
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -52,6 +51,7 @@ from teachers.storage.place import CACHE, place, remote_of, shipped_environment,
 from teachers.storage.room import LIMIT
 from teachers.storage.seal import NAME as SEAL
 from teachers.storage.seal import check_seal, publish, read_seal, replace, write_seal
+from tests import warm
 from tests.google_store import google_store
 from tests.object_store import ObjectStore, object_store
 from tests.test_status import until
@@ -592,7 +592,7 @@ def test_the_run_of_a_driver_that_was_killed_is_ended_in_mlflow_from_another_mac
     machine: Machine, tmp_path: Path
 ) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    process = multiprocessing.get_context("spawn").Process(target=drive_and_die, args=(machine("a"), uri))
+    process = warm.FRESH.Process(target=drive_and_die, args=(machine("a"), uri))
     process.start()
     process.join()
     begun = Ledger.open(machine("a") / "runs" / "one")

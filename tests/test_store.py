@@ -2,7 +2,6 @@
 
 import errno
 import json
-import multiprocessing
 import os
 import random
 import resource
@@ -32,10 +31,9 @@ from teachers.soft_targets.listing import describe, find_stores
 from teachers.soft_targets.schema import Commit, Spec, parse, rows_per_shard, spell
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.storage.seal import NAME as SEAL
+from tests import warm
 
 CLASSES = tuple("abcdefg")
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["hypothesis", "polars", "pyarrow.dataset", "pytest", "teachers.soft_targets.store"])
 
 
 def a_spec(num_rows: int = 300, encoding: EncodingName = "dense", rows: int = 64) -> Spec:
@@ -389,8 +387,8 @@ def commit_in_any_order(folder: Path, seed: int, ready: Barrier) -> None:
 
 def run_writers(folder: Path, seeds: list[int], kill_after_s: list[float]) -> None:
     """Two writers at once, killed so long after their common start, or left to finish."""
-    ready = PROCESSES.Barrier(3)
-    writers = [PROCESSES.Process(target=commit_in_any_order, args=(folder, seed, ready)) for seed in seeds]
+    ready = warm.FRESH.Barrier(3)
+    writers = [warm.FRESH.Process(target=commit_in_any_order, args=(folder, seed, ready)) for seed in seeds]
     for writer in writers:
         writer.start()
     ready.wait()
@@ -433,7 +431,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path: Path):
     store = SoftTargetStore.create(tmp_path / "store", a_spec())
     fill(store, [0, 1])
     before = every_file(store.folder)
-    writer = PROCESSES.Process(target=commit_on_a_full_disk, args=(store.folder, tmp_path / "told"))
+    writer = warm.FRESH.Process(target=commit_on_a_full_disk, args=(store.folder, tmp_path / "told"))
     writer.start()
     writer.join()
     assert "make room" in (tmp_path / "told").read_text()

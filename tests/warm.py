@@ -1,17 +1,20 @@
-"""`collegium` as a process of its own that has nothing to import: forked from one that has imported it all.
+"""Processes of their own that have nothing to import: forked from one that has imported it all.
 
-Starting Python and importing torch takes seconds of a processor, for each of some hundred commands. `run` gives what
-`subprocess.run` would. Whatever is about a fresh interpreter (what is imported, how fast, signals) starts one itself.
+Starting Python and importing torch takes seconds of a processor, for each of some hundred commands and ranks. `run` gives
+what `subprocess.run` of `collegium` would, `side_by_side` calls functions. Whatever is about a fresh interpreter (what is
+imported, how fast, signals) starts one itself.
 """
 
 import atexit
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,20 @@ PRELOADED = (
 )
 """Not ray, nor mlflow: what they find in the environment is that of the command."""
 _server: "Server | None" = None
+FRESH = multiprocessing.get_context("forkserver")
+"""Of processes that call a function; MLflow is imported there and was never used."""
+FRESH.set_forkserver_preload(
+    [
+        "hypothesis",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "polars",
+        "pyarrow.dataset",
+        "pytest",
+        "students.fitting.fit",
+        "students.fitting.ranks",
+        "torch.distributed",
+    ]
+)
 
 
 class Server:
@@ -64,6 +81,27 @@ def run(arguments: Sequence[str | Path], cwd: Path, env: Mapping[str, str]) -> "
         code = _server.ask(arguments=command, cwd=str(cwd), env=dict(env), **files)
         said = {name: Path(path).read_text() for name, path in files.items()}
     return subprocess.CompletedProcess(command, code, **said)
+
+
+def side_by_side(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
+    """Call `target`, a module's function, with each of `arguments`, in processes that run at once; raises what one has raised."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, str(number)) for number in range(len(arguments))]
+        calls = zip(arguments, files, strict=True)
+        processes = [FRESH.Process(target=_call, args=(target, given, file)) for given, file in calls]
+        for process in processes:
+            process.start()
+        for process, file in zip(processes, files, strict=True):
+            process.join()
+            assert process.exitcode == 0, file.read_text()[-3000:] if file.exists() else process.exitcode
+
+
+def _call(target: Callable[..., None], arguments: tuple[Any, ...], file: Path) -> None:
+    try:
+        target(*arguments)
+    except BaseException:
+        file.write_text(traceback.format_exc())
+        raise
 
 
 def serve(connection: socket.socket) -> None:
