@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ..config.any_teacher import OutputKind
 from ..config.task import AnswerName
-from ..config.teacher import OutputKind
 from ..errors import StoreError, TeacherError
 from ..storage import seal
 from ..tasks.space import Space
