@@ -66,7 +66,8 @@ def test_teachers_that_know_different_things_teach_together_and_all_is_told(ray_
     weights = [curves[f"train.weight.soft.{name}"][0][1] for name in ("one", "two")]
     assert sum(weights) == pytest.approx(1) and min(weights) > 0.1
     (nine,) = [each for each in student["known_by_few"] if each["class"] == "9"]
-    assert nine["known_by"] == [] and nine["recall"]["student"] > nine["recall"]["control"] - 0.15
+    assert nine["known_by"] == [] and nine["recall"]["ensemble"] == 0
+    assert nine["recall"]["student"] > 0.25  # learnt from labels alone, which half of the objective is
     page = next((out / "runs").glob("*/report.html")).read_text()
     assert "Teachers as one" in page and "nobody" in page and "all by fitted" in page
     json.dumps(report, allow_nan=False)
