@@ -101,7 +101,7 @@ def test_ordinal_native_and_codes_are_places_in_the_sorted_values(prepared: Tran
 def test_what_a_model_folder_keeps_gives_the_same(prepared: TransferSet, categories: str, missing: str) -> None:
     given = Preprocess.model_validate({"categories": categories, "missing": missing, "missing_indicator": True})
     first = Preprocessor(given, prepared.columns)
-    again = Preprocessor.from_resolved(json.loads(json.dumps(first.resolved())))
+    again = Preprocessor.from_resolved(json.loads(json.dumps(first.resolved())), Path())
     rows = rows_of(prepared, "train", "validation", "test")
     assert again.input_shape == first.input_shape and again.resolved() == first.resolved()
     assert np.array_equal(flat(again, rows), flat(first, rows), equal_nan=True)
