@@ -84,11 +84,11 @@ class Graph:
         found |= dict(given or {})
         open_ = [name for name in self.inputs if name not in found]
         if open_ and (len(self.inputs) > 1 or found):
-            made = self._made(self.preprocessor.zeros(1))
+            made = [name for name in self._made(self.preprocessor.zeros(1)) if name is not None]
             if lacking := [name for name in open_ if name not in made]:
                 raise RecipeError(
                     f"inputs: nobody says what input {lacking[0]!r} of {self.path} gets; there is {', '.join(made)}: "
-                    f"`inputs: {{{lacking[0]}: {next(iter(made))}}}`"
+                    f"`inputs: {{{lacking[0]}: {made[0]}}}`"
                 )
         return found | {name: name if len(self.inputs) > 1 or found else None for name in open_}
 
