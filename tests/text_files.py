@@ -7,6 +7,9 @@ from tempfile import mkdtemp
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from teachers.models.torchvision_build import make_importable
+
+make_importable()
 WORDS = [
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]"),
     *(
