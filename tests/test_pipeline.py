@@ -230,7 +230,7 @@ def test_a_teacher_that_says_nan_is_named_with_the_rows(ray_cluster: None, tmp_p
         "import numpy as np\n"
         "def teach(batch):\n"
         "    scores = np.zeros((len(batch['image']), 10), np.float32)\n"
-        "    scores[batch['image'].sum((1, 2, 3)) > 330] = np.nan\n"
+        "    scores[batch['image'].sum((1, 2, 3)) > 330, 3] = np.nan\n"
         "    return scores\n"
     )
     recipe = quick("teachers.wide={kind: callable, function: 'mine_nan:teach', output: logits}")
