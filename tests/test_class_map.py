@@ -130,3 +130,14 @@ def test_a_class_that_goes_nowhere_is_an_error_that_names_it(teacher_classes, cl
 def test_only_probabilities_of_one_class_of_many_add_up(task):
     with pytest.raises(RecipeError, match=r"several .* mapped to \['a'\].*only probabilities"):
         Alignment.of(("a", "x"), Space(task, ("a",)), {"x": "a"})
+
+
+def test_a_row_that_is_of_a_class_which_takes_no_part_is_one_of_which_nothing_is_known():
+    """A store that keeps classes only has the same number for all that are left: to call the first of them would be a guess."""
+    theirs = ("a", "b", "noise")
+    label = torch.tensor([[0.0, -9.0, -9.0], [-9.0, -9.0, 0.0]])
+    found = Alignment.of(theirs, CLASSES, {"noise": None}, 1e-3)(label.log_softmax(1))
+    assert found[0, :2].argmax() == 0 and not found[0, :2].isnan().any()
+    assert found[1].isnan().all()
+    unsure = Alignment.of(theirs, CLASSES, {"noise": None}, 1e-3)(torch.tensor([[1.0, 0.0, 3.0]]))
+    assert not unsure[:, :2].isnan().any()

@@ -263,7 +263,9 @@ def fail(batch):
 
 
 def say_nan(batch):
-    return np.full((len(batch["image"]), 10), np.nan, np.float32)
+    scores = np.zeros((len(batch["image"]), 10), np.float32)
+    scores[:, 3] = np.nan  # in all scores of a row it would say that nothing is known of it
+    return scores
 """
 
 

@@ -15,7 +15,7 @@ from teachers.process.waiting import SideBySide, outcome
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..cluster.capacity import workers_of
-from ..recipe.checks import class_problems, fold_problems, folder_problems, judging_problems, questions
+from ..recipe.checks import class_problems, fold_problems, folder_problems, judging_problems, questions, text_problems
 from ..recipe.model import Recipe, is_trained_here, name_in_recipe
 from ..recipe.seen_rows import seen_problems
 from ..recipe.tasks import rows_to_calibrate_by
@@ -96,6 +96,7 @@ def check_prepared(recipe: Recipe, prepared: Built) -> None:
     problems = [*folder_problems(recipe), *seen_problems(recipe, prepared.stage.inputs["source"])]
     if problems := problems or [
         *class_problems(recipe, transfer_set.classes, transfer_set.report["labelled_per_class"]),
+        *text_problems(recipe, transfer_set.columns),
         *judging_problems(recipe, transfer_set.report["labelled"]["validation"]),
         *rows_to_calibrate_by(recipe, transfer_set.report["labelled"]),
     ]:

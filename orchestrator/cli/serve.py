@@ -55,7 +55,8 @@ def serve(
 
 def _listening(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), backlog=BACKLOG)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise EnvironmentUnfit(f"{host}:{port}: {error.strerror}; choose another with --port") from None
 
@@ -64,7 +65,7 @@ def _run(served: "ASGIApp", host: str, listener: socket.socket) -> None:
     import uvicorn
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    if host == LOOPBACK:  # a page in a browser, whose name was led here, has another
+    if host in (LOOPBACK, "localhost"):  # a page in a browser, whose name was led here, has another
         served = TrustedHostMiddleware(served, [LOOPBACK, "localhost"])
     config = uvicorn.Config(served, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
     uvicorn.Server(config).run(sockets=[listener])

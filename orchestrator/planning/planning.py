@@ -23,6 +23,7 @@ from ..recipe.checks import (
     import_problems,
     judging_problems,
     questions,
+    text_problems,
 )
 from ..recipe.load import Given, recipe_of
 from ..recipe.load import check as check_recipe
@@ -106,7 +107,12 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     seen = look(recipe.transfer_set)
     digest = source_digest(recipe.transfer_set)
     problems = [*import_problems(recipe), *folder_problems(recipe), *file_problems(recipe)]
-    if problems := [*problems, *seen_problems(recipe, digest), *class_problems(recipe, seen.classes)]:
+    problems += [
+        *seen_problems(recipe, digest),
+        *class_problems(recipe, seen.classes),
+        *text_problems(recipe, seen.columns),
+    ]
+    if problems:
         raise RecipeError("\n".join(problems))
     walk = Walk(recipe, Stages(out))
     prepared = walk.all(digest)

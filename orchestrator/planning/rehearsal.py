@@ -31,7 +31,7 @@ def rehearse(recipe: Recipe, rows: "Sample", user_path: UserPath) -> Rehearsed:
     found = Rehearsed()
     with tempfile.TemporaryDirectory(prefix="collegium-check-") as folder:
         some = recipe.transfer_set.labelled is not None
-        few = as_transfer_set(rows.take(ASKED_ROWS), Path(folder) / "few", some_unlabelled=some)
+        few = as_transfer_set(rows.take(ASKED_ROWS), Path(folder) / "prepared" / "few", some_unlabelled=some)
         teaching = Teaching(recipe, few, rows, Path(folder), user_path, found)
         sources = {name: teaching.source(name, config) for name, config in recipe.teachers.items()}
         for name in recipe.assistants():

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from students.config.student import StudentConfig
 from students.config.task_terms import JUDGING
 from teachers.config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
 from teachers.config.task import ANSWER_OF, TaskName
@@ -145,6 +146,28 @@ def class_problems(
             continue  # told with the other problems of folders
         except RecipeError as error:
             yield str(error)
+
+
+def text_problems(recipe: Recipe, columns: Sequence["Column"]) -> Iterator[str]:
+    """Networks that would be trained on text of which nothing is made: arrays of fixed width are what training reads."""
+    text = [column.name for column in columns if column.kind == "text"]
+    networks: list[tuple[str, Any]] = [
+        (f"teachers.{name}", each) for name, each in recipe.teachers.items() if each.kind == "module" and each.train
+    ]
+    networks += [
+        (f"students.{name}", each) for name, each in recipe.students.items() if isinstance(each, StudentConfig)
+    ]
+    networks += [
+        (f"cohorts.{name}.members.{member}", each)
+        for name, cohort in recipe.cohorts.items()
+        for member, each in cohort.members.items()
+    ]
+    for where, config in networks if text else ():
+        if config.preprocess.text is None:
+            yield (
+                f"{where}.preprocess: column {text[0]!r} is text, of which a network takes what is made of it; say `ngrams: {{}}`, "
+                f"`tokenizer: {{path: FOLDER}}` or `encoder: {{path: FOLDER}}`"
+            )
 
 
 def judging_problems(recipe: Recipe, labelled: int) -> Iterator[str]:

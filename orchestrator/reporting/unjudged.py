@@ -9,8 +9,10 @@ from students.tasks.figure import AGREES, BESIDE, NOTHING, SAID_AS, UNJUDGED, Fi
 from teachers.config.task import TaskName
 from teachers.transfer_set.transfer_set import TransferSet
 
+from .cautions import cut_off
 from .environment import environment
 from .headline import mean_of, task_of
+from .together import about_unknown
 
 SAID = "Nothing was judged: no row has a label, so no figure of merit, gain or verdict is known."
 Report = Mapping[str, Any]
@@ -47,7 +49,7 @@ def unjudged_report(
             "students": dict(_learners(evaluations)),
         },
         "transfer_set": {**transfer_set.report, "judged_on": transfer_set.judged_on()},
-        "notes": [SAID],
+        "notes": [SAID, *about_unknown(teachers["teachers"]), *cut_off(stages)],
         "mlflow": dict(mlflow),
         "environment": environment(),
     }

@@ -20,7 +20,7 @@ from teachers.storage import mirror
 from teachers.storage.disk import told_if_unfit
 from teachers.storage.lease import Doubt
 from teachers.storage.place import place
-from teachers.storage.seal import publish
+from teachers.storage.seal import digest_of, publish
 
 from ..building import pipeline
 from ..building.context import Context, segments_heard, sources
@@ -37,6 +37,7 @@ from ..search.on_tune import name_of, run_trials
 from ..search.study import State, Study, Trial, Who, best_of, num_control_trials, set_aside, what_it_is_of
 from ..search.trial import Job, setting
 from ..stages.code import code_of_choices
+from ..stages.keys import hearing
 from ..stages.locks import folder_lock
 from ..stages.outline import planned_study
 from ..stages.trainings import training_stages
@@ -121,6 +122,7 @@ def _study(begun: Begun, context: Context, taught: Results, at: Path, doubt: Dou
     stages = training_stages(recipe, search.student, taught.prepared.digest, labels)
     first = stages["student", learner.train.seeds[0]]
     inputs = {first.called.get(name, name): digest for name, digest in first.inputs.items()}
+    inputs["how teachers are heard"] = digest_of([hearing(recipe, name) for name in learner.teachers])
     study = Study.open(at, what_it_is_of(recipe, {**inputs, **code_of_choices(recipe)}))
     heard = {source.name: source for source in sources(recipe, learner, taught.taught, listened)}
     now: dict[Who, Mapping[str, Any] | None] = {

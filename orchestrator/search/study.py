@@ -17,8 +17,9 @@ from teachers.storage import mirror
 from teachers.storage.place import remote_of
 from teachers.storage.seal import check_format, publish, replace
 
-from ..recipe.model import Recipe, public
+from ..recipe.model import Recipe, name_in_recipe, public
 from ..recipe.search import Direction, SearchConfig
+from ..stages.code import text_by_content
 from ..stages.reasons import flat
 
 FORMAT = 1
@@ -156,6 +157,7 @@ def what_it_is_of(recipe: Recipe, inputs: Mapping[str, str]) -> dict[str, Any]:
     document = public(recipe)
     kind = "students" if search.student in recipe.students else "cohorts"
     learner = {key: value for key, value in document[kind][search.student].items() if key not in ("require", "control")}
+    text_by_content(name_in_recipe(recipe, search.student), learner)
     return {
         "recipe": recipe.name,
         "search": {key: value for key, value in document["search"].items() if key not in MAY_CHANGE},

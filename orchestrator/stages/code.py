@@ -13,7 +13,7 @@ from teachers.models.text import text_transform
 from teachers.storage.seal import local
 from teachers.users_code.calls import within
 from teachers.users_code.code import UsersCode, let_go
-from teachers.users_code.digest import NAMES_CODE, inputs_of, one_look
+from teachers.users_code.digest import NAMES_CODE, NAMES_NO_CODE, inputs_of, one_look
 from teachers.users_code.imports import use_user_path
 
 from ..recipe.model import Recipe
@@ -30,6 +30,9 @@ def code_inputs(where: str, document: Mapping[str, Any]) -> dict[str, str]:
 
 def text_by_content(where: str, document: Any) -> None:
     """In a part of the recipe, say of every tokenizer and encoder what it holds, in place of where it lies."""
+    if isinstance(document, list):
+        for each in document:
+            text_by_content(where, each)
     for key, value in document.items() if isinstance(document, dict) else ():
         if key == "preprocess" and value is not None:
             with within(where):
@@ -37,7 +40,7 @@ def text_by_content(where: str, document: Any) -> None:
             for kind in ("tokenizer", "encoder"):
                 if text is not None and kind in value:
                     value[kind] = {**value[kind], "path": text.content}
-        else:
+        elif key not in NAMES_NO_CODE:
             text_by_content(where, value)
 
 

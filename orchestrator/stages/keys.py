@@ -224,5 +224,7 @@ def own_combination(config: Learner) -> dict[str, Any]:
 
 def export_stage(recipe: Recipe, name: str, networks: Sequence[str], evaluation: str) -> Stage:
     """Of what lies in the folder: networks, figures, and what decided them. Its card says its own name, and no other."""
-    config = {"name": name, "recipe": without_names(recipe, name)}
+    document = without_names(recipe, name)
+    text_by_content(name_in_recipe(recipe, name), document["learner"])
+    config = {"name": name, "recipe": document}
     return Stage("export", name, config, {"student": digest_of([*networks]), "evaluation": evaluation})

@@ -4,6 +4,7 @@ Binary cross-entropy and squared distance are linear in the target up to a const
 are one target and one weight. Knows nothing of estimators.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ from .labels import batch_labels
 from .rows import check_that_there_are_rows, who_is_heard
 
 Floats = NDArray[np.float32]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,9 @@ def elements(run: Run, transfer_set: TransferSet, probability_floor: float) -> E
         scores += share[:, None] * torch.where(known, logits, 0.0)
     rows = (weight > 0).all(1).nonzero()[:, 0]  # an estimator has no way to leave an element out
     check_that_there_are_rows(len(rows), run)
+    if len(rows) < len(labels):
+        told = "%s: an estimator learns whole rows, and of %s of %s nobody says everything: they are left out"
+        log.warning(told, run.stage_name, f"{len(labels) - len(rows):,}", f"{len(labels):,}")
     of_rows, mean = weight[rows].mean(1), (total[rows] / weight[rows], scores[rows] / weight[rows])
     return Elements(rows.numpy(), of_rows.numpy(), mean[0].numpy(), mean[1].numpy())
 

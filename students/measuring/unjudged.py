@@ -16,6 +16,7 @@ from ..tasks.figure import UNJUDGED
 from .hearing import Heard, hear
 from .judged import Voice, agreement_matrix, beside
 from .labelled import Labelled
+from .together import unknown_rows
 
 
 def is_judged(transfer_set: TransferSet, split: SplitName) -> bool:
@@ -35,14 +36,21 @@ def said_of(rows: Labelled, voice: Voice) -> dict[str, Any]:
 def teachers_unjudged(transfer_set: TransferSet, sources: Sequence[Source], split: SplitName) -> dict[str, Any]:
     """What `evaluate_teachers` gives where no row has a label."""
     rows = Labelled.whole(transfer_set, split)
-    heard = hear(rows, sources)
+    heard, by_name = hear(rows, sources), {source.name: source for source in sources}
     return {
         "judged": False,
-        "teachers": {name: said_of(rows, heard.voice(name)) for name in heard.alone},
+        "teachers": {
+            name: said_of(rows, heard.voice(name)) | _unknown(transfer_set, by_name[name]) for name in heard.alone
+        },
         "ensemble": said_of(rows, heard.voice("ensemble")),
         "agreement": agreement_matrix(rows, heard.everyone),
         "rows": len(rows.labels),
     }
+
+
+def _unknown(transfer_set: TransferSet, source: Source) -> dict[str, Any]:
+    unknown = unknown_rows(transfer_set, source)
+    return {"unknown": unknown} if unknown else {}
 
 
 def student_unjudged(
@@ -63,11 +71,12 @@ def student_unjudged(
         }
         for seed in sorted(said)
     ]
+    agreed = [run["agreement"] for run in runs if run["agreement"] is not None]
     return {
         "judged": False,
         "student": {"runs": runs},
         "delivered": chosen,
-        "mean_agreement": fmean(run["agreement"] for run in runs),
+        "mean_agreement": fmean(agreed) if agreed else None,
         "agreement": agreement_matrix(rows, {**heard.everyone, "student": said[chosen]}),
         "rows": len(rows.labels),
     }

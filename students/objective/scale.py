@@ -3,6 +3,7 @@
 Networks learn numbers in these units, and their folders say so. Knows nothing of networks.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -34,6 +35,10 @@ def with_scale(transfer_set: TransferSet, sources: Sequence[Source]) -> Transfer
     said = torch.stack([_said(source, transfer_set) for source in heard]).nanmean(0)
     mean, scale = _moments(said)
     for name, spread in zip(space.names, scale, strict=True):
+        if math.isnan(spread):
+            raise DataError(
+                f"no teacher says anything of {name!r}, so nobody knows its scale; leave it out of `classes`"
+            )
         if not spread > 0:
             raise DataError(f"teachers say the same {name!r} of every training row: there is nothing to learn")
     return replace(transfer_set, space=replace(space, mean=mean, scale=scale))

@@ -32,7 +32,7 @@ def open_store(source: Source, transfer_set: TransferSet, segment: Segment) -> S
 
 def said_in(store: SoftTargets, source: Source, space: Space) -> Tensor:
     """f32 `[rows, width]` of all rows of a store, NaN in what the teacher does not know."""
-    alignment = Alignment.of(store.spec.names, space, source.class_map)
+    alignment = Alignment.of(store.spec.names, space, source.class_map, source.probability_floor)
     return alignment(store.said(source.probability_floor)).masked_fill(~alignment.known, torch.nan)
 
 

@@ -120,8 +120,8 @@ class Voice:
 
     def align(self, names: Sequence[str], source: Source, transfer_set: TransferSet) -> None:
         """`names`: of what it says, in its order."""
-        self.alignment = Alignment.of(names, transfer_set.space, source.class_map)
-        self.known = self.alignment.known
+        self.alignment = Alignment.of(names, transfer_set.space, source.class_map, source.probability_floor)
+        self.known, self.has_unknown = self.alignment.known, self.has_unknown or self.alignment.dropped is not None
         self.calibrated = calibration_of(source, transfer_set)
 
     @property

@@ -198,9 +198,9 @@ def unjudged(said: Tensor, space: Space) -> Document:
     `said`: by class, the share of rows of which it is said, at a probability of 0.5."""
     p, known = probabilities(said), ~said.isnan()
     entropy = -(p * _log_p(said.double()) + (1 - p) * _log_p(-said.double()))
-    shares = (said >= 0).double().mean(0)
+    shares = ((said >= 0) & known).double().sum(0) / known.sum(0).clamp_min(1)
     return {
-        "entropy": float(entropy[known].mean()),
+        "entropy": float(entropy[known].mean()) if known.any() else None,
         "coverage": float((shares > 0).double().mean()),
         "said": dict(zip(space.names, shares.tolist(), strict=True)),
     }

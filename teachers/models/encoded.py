@@ -75,6 +75,8 @@ class Encoded(TextTransform):
     def of_document(cls, document: Mapping[str, Any], folder: Path) -> Self:
         """What `document` gave, without `kind`, in the model folder `folder`."""
         weights = tuple(document["weights"])
+        if any(Path(name).name != name for name in weights):
+            raise KeyError("text.weights")
         for name in (CONFIG, TOKENIZER, *weights):
             local(folder, f"{BESIDE}/{name}")
         return cls(folder=folder / BESIDE, **{**document, "weights": weights})

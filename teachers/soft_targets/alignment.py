@@ -1,5 +1,6 @@
 """What a teacher says, as columns of the transfer set: reordered by name, several of its classes added up to one."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -25,9 +26,19 @@ class Alignment:
     added_up: dict[int, Tensor] = field(default_factory=dict)
     """Of a class that several of the teacher's are: their columns, i64. Probabilities add up, so the logit is the logarithm of
     the sum of their exponentials."""
+    dropped: Tensor | None = None
+    """i64, of one class of many: columns of its classes that take no part."""
+    floor: float = 0.0
+    """E: a row of which it says, by 1 - E or more, that it is of a class which takes no part, is one that it knows nothing of."""
 
     @classmethod
-    def of(cls, teacher_names: Sequence[str], space: Space, class_map: ClassMap | None) -> Self:
+    def of(
+        cls,
+        teacher_names: Sequence[str],
+        space: Space,
+        class_map: ClassMap | None,
+        probability_floor: float = 1e-3,
+    ) -> Self:
         """Raises RecipeError as `mapped`."""
         found = mapped(teacher_names, space.names, class_map, space.answer)
         by_name: dict[str | None, list[int]] = {}
@@ -37,7 +48,10 @@ class Alignment:
         column = torch.tensor([each[0] if each else 0 for each in columns])
         is_same = torch.equal(column, torch.arange(len(teacher_names)))
         several = {place: torch.tensor(each) for place, each in enumerate(columns) if len(each) > 1}
-        return cls(torch.tensor([bool(each) for each in columns]), None if is_same else column, several)
+        none = by_name.get(None, []) if space.answer == "class_axis" else []
+        dropped = torch.tensor(none) if none else None
+        known = torch.tensor([bool(each) for each in columns])
+        return cls(known, None if is_same else column, several, dropped, probability_floor)
 
     def __call__(self, said: Tensor) -> Tensor:
         if self.column is None:
@@ -45,10 +59,14 @@ class Alignment:
         ordered = said[:, self.column]
         for place, columns in self.added_up.items():
             ordered[:, place] = said[:, columns].logsumexp(1)
+        if self.dropped is not None:
+            elsewhere = said[:, self.dropped].logsumexp(1) - said.logsumexp(1)
+            ordered[elsewhere >= math.log1p(-self.floor)] = torch.nan
         return ordered
 
     def to(self, device: torch.device) -> Self:
         if self.column is None or self.column.device == device:
             return self
         several = {place: columns.to(device) for place, columns in self.added_up.items()}
-        return replace(self, column=self.column.to(device), added_up=several)
+        dropped = None if self.dropped is None else self.dropped.to(device)
+        return replace(self, column=self.column.to(device), added_up=several, dropped=dropped)
