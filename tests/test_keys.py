@@ -161,6 +161,12 @@ def every_key(recipe: Recipe, names: Mapping[str, str]) -> list[str]:
     return [stage.key for stage in stages]
 
 
+def test_what_a_users_arguments_are_called_is_the_users() -> None:
+    """Though a part of the recipe has a key of that name."""
+    named = recipe(students__small__arguments={"hidden": 8, "preprocess": "lower"})
+    assert trainings(named, "small") != trainings(recipe(), "small")
+
+
 def test_names_of_teachers_and_students_are_in_no_key() -> None:
     other = Recipe.model_validate(renamed(recipe().model_dump(mode="json"), NAMES))
     assert other.students["tiny"].teachers == ["plain", "forest"]

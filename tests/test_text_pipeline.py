@@ -92,6 +92,7 @@ def stage_keys(recipe: Recipe) -> list[str]:
     labels = dict.fromkeys(recipe.teachers, "said")
     for name in recipe.students:
         found += [stage.key for stage in training_stages(recipe, name, "rows", labels).values()]
+        found.append(keys.export_stage(recipe, name, ["network"], "figures").key)
     return found
 
 
@@ -119,6 +120,13 @@ def test_who_makes_the_same_of_text_shares_it(tmp_path: Path) -> None:
     longer["students"]["tokens"]["preprocess"] = {"tokenizer": {"path": str(tmp_path), "max_length": 7}}
     assert [*texts_of(Recipe.from_dict(longer))] == ["tokenizer", "encoder", "ngrams", "tokenizer-2"]
     assert FOLDERS["derive"] == derived.FOLDER
+
+
+def test_a_network_that_makes_nothing_of_text_is_refused_before_any_teacher_works(tmp_path: Path) -> None:
+    document = recipe_of(written(tmp_path / "rows.jsonl"), write_tokenizer(tmp_path), encoder())
+    del document["students"]["grams"]["preprocess"]
+    with pytest.raises(RecipeError, match=r"students.grams.preprocess: column 'text' is text, .*ngrams"):
+        plan(Recipe.from_dict(document), tmp_path / "out")
 
 
 def test_plan_lists_what_is_made_of_text_with_its_bytes_and_refuses_what_cannot_be(tmp_path: Path) -> None:
