@@ -1,7 +1,9 @@
 """An endpoint as a teacher: every answer is paid once and stands at its row, whatever the server and the machine do."""
 
+import asyncio
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -15,12 +17,14 @@ from pyarrow import parquet
 
 from benchmarks.paid import CLASSES, CountingServer, even_or_odd, fill, held, killed_and_filled, numbered, stores
 from teachers.config.endpoint import EndpointTeacher
-from teachers.errors import BudgetSpent, CollegiumError, TeacherError
+from teachers.errors import BudgetSpent, CollegiumError, EnvironmentUnfit, RecipeError, TeacherError
 from teachers.labelling.endpoint import EndpointQuestioner, told_of
-from teachers.labelling.journal import Journal, journal_of, spent_in
+from teachers.labelling.journal import Answers, Journal, journal_of, spent_in, unknown_in, write_texts
 from teachers.labelling.shard import LabelTask
-from teachers.models.endpoint.apis import Told
+from teachers.models.endpoint.apis import Question, Told
+from teachers.models.endpoint.asked import Asked
 from teachers.models.endpoint.purse import Spent, Tokens
+from teachers.process.variables import masked
 from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.transfer_set.transfer_set import TransferSet
@@ -100,6 +104,8 @@ WRONG = {
     "words": (200, {}, b'{"scores": [["much", 0.1]]}'),
     "NaN": (200, {}, b'{"scores": [[NaN, 0.1]]}'),
     "unnormalised": (200, {}, b'{"scores": [[0.9, 0.9]]}'),
+    "a number that no float holds": (200, {}, b'{"scores": [[1' + 400 * b"0" + b", 0.1]]}"),
+    "no gzip": (200, {"Content-Encoding": "gzip"}, b'{"scores": [[0.9, 0.1]]}'),
 }
 
 
@@ -322,6 +328,147 @@ def test_a_key_goes_with_requests_and_stands_nowhere(
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"sesame" in path.read_bytes()]
     with pytest.raises(ValueError, match="key"):
         config("http://x/", key="sesame-1234")
+
+
+def test_a_key_that_ends_with_a_new_line_is_the_key_and_one_that_is_none_is_not_shown(
+    data: TransferSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDPOINT_KEY", "sesame-1234\n")
+    server = CountingServer(faults=of_row(17, (400, {}, b"not for sesame-1234")))
+    with server.serving() as url:
+        how = config(url, key="${ENDPOINT_KEY}")
+        fill(how, tasks := stores(tmp_path, data, how))
+    assert {each["authorization"] for each in server.headers} == {"Bearer sesame-1234"}
+    told = told_of(how, [task.store for task in tasks])["unanswered"]
+    assert list(told.values()) == ["HTTP 400: not for ${ENDPOINT_KEY}"]
+    assert masked(repr("Bearer sesame-1234\n")) == r"'Bearer ${ENDPOINT_KEY}\n'"
+    for wrong in ("sesame\n1234", "sésame-1234", " \n"):
+        monkeypatch.setenv("ENDPOINT_KEY", wrong)
+        with pytest.raises(
+            EnvironmentUnfit, match=r"^key: what the environment has as \$\{ENDPOINT_KEY\} is"
+        ) as refused:
+            EndpointQuestioner("asked", how, data)
+        assert "same" not in str(refused.value)
+
+
+def first_shard(task: LabelTask, data: TransferSet) -> tuple[SoftTargetStore, np.ndarray, dict[str, np.ndarray]]:
+    """A store, and the keys and inputs of its first shard."""
+    store, segment = SoftTargetStore.open(task.store), data.segment(task.segment)
+    rows = slice(0, store.shard_rows(0)[1])
+    return store, data.keys(segment)[rows], {name: values[rows] for name, values in data.inputs(segment).items()}
+
+
+def test_a_server_that_knows_requests_gives_no_question_the_answer_to_another(
+    data: TransferSet, tmp_path: Path
+) -> None:
+    server = CountingServer()
+    with server.serving() as url:
+        how = config(url, mode="live")
+        questioner = EndpointQuestioner("live", how, data)
+        keys = np.arange(2, dtype=np.uint64)
+        for x in ([4.0, 7.0], [7.0, 4.0], [7.0, 4.0]):
+            p = np.exp(questioner.ask({"features": np.array([x], np.float32).T}, keys))
+            assert (p[:, 0] > 0.5).tolist() == [each == 4.0 for each in x]
+        assert server.replayed == 0  # of a live teacher every batch is asked about anew
+        journals = []
+        for folder, more in (("old", 0), ("corrected", 1), ("again", 1)):
+            store, keys, inputs = first_shard(stores(tmp_path / folder, data, config(url))[0], data)
+            asker = EndpointQuestioner("asked", config(url), data, [store])
+            with Journal(journal_of(store.folder, 0), store.spec.teacher_digest, 2) as kept:
+                asked = Asked({"features": inputs["features"] + more}, keys, kept)
+                asyncio.run_coroutine_threadsafe(asker.client.ask(asked), asker.loop).result(60)
+                journals.append(kept.of(keys))
+    assert ((journals[0] > 0.5) != (journals[1] > 0.5)).all()
+    assert (journals[1] == journals[2]).all() and server.replayed == len(keys)
+
+
+def test_a_full_disk_ends_asking_and_loses_no_answer(data: TransferSet, tmp_path: Path) -> None:
+    server = CountingServer()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with server.serving() as url:
+        store, keys, inputs = first_shard(stores(tmp_path, data, config(url))[0], data)
+        questioner = EndpointQuestioner("asked", config(url), data, [store])
+        path = journal_of(store.folder, 0)
+        with Journal(path, store.spec.teacher_digest, 2) as kept:
+            for size in (path.stat().st_size + 5, 2000):
+                asking = questioner.client.ask(Asked(inputs, keys, kept))
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))  # a write that would pass it is cut short there
+                try:
+                    with pytest.raises(EnvironmentUnfit, match="make room there"):
+                        asyncio.run_coroutine_threadsafe(asking, questioner.loop).result(30)
+                finally:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+                questioner = EndpointQuestioner("asked", config(url), data, [store])
+            had = [key for key in keys.tolist() if kept.has(key)]
+            assert 0 < len(had) < len(keys)
+        with Journal(path, store.spec.teacher_digest, 2) as again:
+            assert [key for key in keys.tolist() if again.has(key)] == had
+        questioner.label(store, 0, keys, inputs)
+        assert store.has(0)
+
+
+def test_a_shard_that_another_has_committed_meanwhile_is_not_bought_again(data: TransferSet, tmp_path: Path) -> None:
+    server = CountingServer()
+    with server.serving() as url:
+        store, keys, inputs = first_shard(stores(tmp_path, data, config(url))[0], data)
+        questioner = EndpointQuestioner("asked", config(url), data, [store])
+        record = questioner.label(store, 0, keys, inputs)
+        assert questioner.label(store, 0, keys, inputs) == record
+    assert server.num_requests == len(keys)
+
+
+class Killed(BaseException):
+    pass
+
+
+class DiesWhenCommitted(SoftTargetStore):
+    def commit(self, *args: Any) -> Any:
+        super().commit(*args)
+        raise Killed
+
+
+def test_rows_that_are_unknown_are_known_as_such_when_and_only_when_their_shard_is_committed(
+    data: TransferSet, tmp_path: Path
+) -> None:
+    server = CountingServer(faults=of_row(17, (400, {}, b"bad words")))
+    with server.serving() as url:
+        how = config(url, max_failed_share=1)
+        tasks = stores(tmp_path, data, how)
+        (task,) = [each for each in tasks if 17 in data.inputs(data.segment(each.segment))["features"][:, 0]]
+        store, keys, inputs = first_shard(task, data)
+        key = int(keys[inputs["features"][:, 0].tolist().index(17)])
+        with Journal(journal_of(store.folder, 0), store.spec.teacher_digest, 2) as journal:
+            journal.note_unknown({key: "once", 1: "answered since"})
+        assert unknown_in(store) == {}
+        questioner = EndpointQuestioner("asked", how, data, [store])
+        with pytest.raises(Killed):
+            questioner.label(DiesWhenCommitted.open(task.store), 0, keys, inputs)
+    assert unknown_in(store) == {key: "HTTP 400: bad words"}
+
+
+def test_an_address_that_is_none_is_the_recipe_s_mistake(data: TransferSet, tmp_path: Path) -> None:
+    how = config("http://localhost:port/")
+    with pytest.raises(RecipeError, match=r"teachers\.asked\.url: 'http://localhost:port' is no address: Invalid port"):
+        fill(how, stores(tmp_path, data, how))
+
+
+def test_probabilities_of_several_classes_at_once_lie_between_0_and_1() -> None:
+    question = Question.of(config(), CLASSES, ["x"], "class_set")
+    told = question.told({"scores": [[0.9, 0.9], [1.7, 0.1], [-0.5, 0.1]]}, 3)
+    assert [bool(each.why_not) for each in told] == [False, True, True]
+    assert told[1].why_not == "[1.7, 0.1] are no `probabilities`, which lie between 0 and 1"
+    logits = Question.of(config(output="logits"), CLASSES, ["x"], "class_set")
+    assert not logits.told({"scores": [[1.7, -5]]}, 1)[0].why_not
+
+
+def test_half_a_character_in_a_text_keeps_no_shard_from_its_table(tmp_path: Path) -> None:
+    kept = Answers(2)
+    kept.answered(1, {7: Told(np.array([0.5, 0.5], np.float32), text="odd \ud83d")}, Tokens())
+    write_texts(tmp_path, 0, kept)
+    assert parquet.read_table(tmp_path / "texts" / "000000.parquet").to_pydict() == {
+        "sample_key": [7],
+        "text": ["odd ?"],
+    }
 
 
 def test_what_it_wrote_is_kept_beside_its_answers(data: TransferSet, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from pyarrow import csv, parquet
 from scipy.special import log_softmax, softmax
 
+from orchestrator.planning.answers import prediction_problems
 from orchestrator.recipe.checks import class_problems, file_problems
 from orchestrator.recipe.model import Recipe
 from orchestrator.stages.keys import label_stage, teacher_digest
@@ -23,6 +24,7 @@ from teachers.preparing.prepare import prepare
 from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
+from teachers.tasks.space import Space
 from teachers.transfer_set.answers import answered_segments, write_answers
 from teachers.transfer_set.transfer_set import TransferSet
 
@@ -306,6 +308,24 @@ def test_what_counts_is_what_the_file_holds_and_how_it_is_joined(tmp_path: Path)
 def test_what_makes_no_sense_of_a_file_is_refused(about: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         config(Path("p.parquet"), **about)
+
+
+def test_a_line_that_cannot_be_read_harms_a_check_by_row_number_alone(tmp_path: Path) -> None:
+    lines = [f'{{"name": "{name}", "x": 1, "y": "ant"}}' for name in IDS]
+    (tmp_path / "rows.jsonl").write_text("\n".join([*lines[:4], "{half", *lines[4:]]) + "\n")
+    source = {"kind": "jsonl", "path": str(tmp_path / "rows.jsonl")}
+    rows = {"source": source, "inputs": "x", "label": "y", "id": "name", "on_bad_row": "skip"}
+    parquet.write_table(table(), tmp_path / "p.parquet")
+    space = Space("classification", CLASSES)
+
+    def problems(**about: Any) -> list[str]:
+        theirs = config(tmp_path / "p.parquet", scores="p", **about).model_dump(mode="json")
+        told = {"format": 1, "name": "r", "transfer_set": rows, "teachers": {"theirs": theirs}}
+        return [*prediction_problems(Recipe.model_validate(told), space, None)]
+
+    assert problems() == []
+    (problem,) = problems(id=None, by_row_number=True)
+    assert "rows.jsonl#4" in problem and "none can be told by its number" in problem
 
 
 def test_a_damaged_file_is_one_line(rows: Any, tmp_path: Path) -> None:

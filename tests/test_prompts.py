@@ -149,6 +149,16 @@ def test_an_object_of_json_is_a_class_or_numbers() -> None:
             of_json(wrong, WORDS)
 
 
+def test_a_number_that_no_float_holds_is_no_answer() -> None:
+    huge = 10**400
+    for form, said in (
+        ("json", {"message": {"content": json.dumps({"even": huge})}}),
+        ("logprobs", {"message": {}, "logprobs": {"content": [{"top_logprobs": [{"token": "e", "logprob": -huge}]}]}}),
+    ):
+        with pytest.raises(NoAnswer, match=r"another form than `api: chat` \(OverflowError"):
+            Question.of(config(answer=form), WORDS, ["x"]).told({"choices": [said]}, 1)
+
+
 def chat_about(asked: Any, form: str) -> Any:
     """As OpenAI's servers answer."""
     text = asked.get("prompt") or asked["messages"][-1]["content"]

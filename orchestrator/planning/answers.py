@@ -51,7 +51,8 @@ def _read(teacher: PredictionsTeacher, recipe: Recipe, space: "Space", prepared:
             for each in prepared.segments
         ]
     else:
-        keys = np.unique(np.concatenate([np.zeros(0, np.uint64), *source_keys(made)]))
+        in_order = source_keys(made, by_row_number=teacher.by_row_number)
+        keys = np.unique(np.concatenate([np.zeros(0, np.uint64), *in_order]))
         rows = [Rows(keys, lambda row: f"{int(keys[row]):016x}")]
     found = Joining(predictions, made).read_into(rows)
     uses_all = made.limit is None and (made.split.train is None or made.split.files is not None)

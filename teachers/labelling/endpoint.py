@@ -9,13 +9,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ..config.endpoint import EndpointTeacher
-from ..errors import BudgetSpent, TeacherError
+from ..errors import BudgetSpent, RecipeError, TeacherError
 from ..models.adapters import check_scores
 from ..models.endpoint.apis import Question
 from ..models.endpoint.asked import Asked
@@ -40,7 +41,8 @@ LISTED = 100
 def told_of(config: EndpointTeacher, folders: Sequence[Path]) -> dict[str, Any]:
     """What all labelling has cost, and who is unknown, for a report."""
     spent = sum(map(spent_in, folders), Spent())
-    unknown = {f"{key:016x}": why for folder in folders for key, why in unknown_in(folder).items()}
+    stores = map(SoftTargetStore.open, folders)
+    unknown = {f"{key:016x}": why for store in stores for key, why in unknown_in(store).items()}
     told = {"requests": spent.requests, "input_tokens": spent.input, "output_tokens": spent.output}
     return {
         "spent": {**told, "money": round(spent.money(config.price), 6)},
@@ -72,7 +74,7 @@ class EndpointQuestioner:
         folders = [store.folder for store in self.stores]
         spent = sum(map(spent_in, folders), Spent())
         num_rows = sum(store.spec.num_rows for store in self.stores) if stores else None
-        num_failed = sum(len(unknown_in(folder)) for folder in folders)
+        num_failed = sum(len(unknown_in(store)) for store in self.stores)
         digest = stores[0].spec.teacher_digest if stores else ""
         self.client = Client(
             self.question, fields, digest, Purse(config.budget, config.price, spent), num_rows, num_failed
@@ -99,8 +101,9 @@ class EndpointQuestioner:
     def _say(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         answers = Answers(len(self.question.classes), self._votes)
         places = np.arange(len(next(iter(inputs.values()))), dtype=np.uint64)  # a row may stand there twice
-        self._until_answered(Asked(inputs, places, answers))
-        return answers.of(places)
+        keys = places + np.uint64(uuid4().int >> 66)  # no server takes it for what was asked before
+        self._until_answered(Asked(inputs, keys, answers))
+        return answers.of(keys)
 
     def label(
         self, store: SoftTargetStore, number: int, sample_key: NDArray[np.uint64], inputs: Mapping[str, NDArray[Any]]
@@ -109,13 +112,17 @@ class EndpointQuestioner:
         digest, width = store.spec.teacher_digest, len(self.question.classes)
         path, with_text = journal_of(store.folder, number), self.config.keep == "text"
         with Journal(path, digest, width, self._votes, with_text=with_text) as journal:
+            if store.has(number):  # whoever had the journal before has done it
+                return store.record(number)
             asked = Asked(inputs, sample_key, journal)
             self._until_answered(asked)
             logits = self._logits(journal.of(sample_key), sample_key)
             if with_text:
                 write_texts(store.folder, number, journal)
+            unknown = {int(sample_key[place]): why for place, why in asked.unknown.items()}
+            journal.note_unknown(unknown)
             record = store.commit(number, sample_key, {store.spec.named[0]: logits})
-            journal.finish({int(sample_key[place]): why for place, why in asked.unknown.items()})
+            journal.finish(unknown)
         return record
 
     @property
@@ -130,6 +137,8 @@ class EndpointQuestioner:
                 raise BudgetSpent(f"teachers.{self.name}: {error}; {self._how_far()}") from None
             except TeacherError as error:
                 raise TeacherError(f"teachers.{self.name}: {error}") from error
+            except RecipeError as error:
+                raise RecipeError(f"teachers.{self.name}.{error}") from error
         prometheus.add("collegium_answered_rows", len(asked.keys) - len(asked.unknown), teacher=self.name)
         for place, why in list(asked.unknown.items())[:NAMED]:
             log.warning("teacher %s: row %016x is unknown: %s", self.name, int(asked.keys[place]), why)

@@ -97,7 +97,7 @@ class Joining:
 
     def _source_keys(self) -> Keys:
         """The key of every row of the source, in the order in which it is read."""
-        return np.concatenate([np.zeros(0, np.uint64), *source_keys(self.made)])
+        return np.concatenate([np.zeros(0, np.uint64), *source_keys(self.made, by_row_number=True)])
 
     def _keys(self, said: Said) -> Keys:
         name = str(self.predictions.config.id)
@@ -166,18 +166,21 @@ class Joining:
         return reader.read(read_as, self.space.names, None, said.data, bad).labels
 
 
-def source_keys(made: TransferSetConfig) -> Iterator[Keys]:
-    """The keys of a source's rows, in the order in which it is read. Raises TeacherError for one with rows that cannot be read."""
+def source_keys(made: TransferSetConfig, *, by_row_number: bool) -> Iterator[Keys]:
+    """The keys of a source's rows, in the order in which it is read, without those of rows that cannot be read: by row number
+    raises TeacherError for them."""
     column = made.id or made.input_names[0]
     for chunk in chunks_of(files_of(made), MOST_ROWS):
         if made.id is None and (positions := positions_of(chunk)) is not None:
             yield sample_keys(positions, made.key_salt)
             continue
         for batch in read(chunk, [column], MOST_ROWS):
-            if batch.bad:
+            if batch.bad and by_row_number:
                 raise TeacherError(
                     f"{batch.bad[0][0]}: {batch.bad[0][1]}; where rows cannot be read none can be told by its number"
                 )
+            if not batch.positions:  # of bad rows alone, without columns
+                continue
             ids = (
                 batch.positions
                 if made.id is None

@@ -23,6 +23,7 @@ from pyarrow import parquet
 from ..errors import StoreError
 from ..models.endpoint.apis import Told
 from ..models.endpoint.purse import Spent, Tokens
+from ..soft_targets.schema import Commit
 from ..soft_targets.store import SoftTargetStore
 from ..storage import mirror
 from ..storage.disk import told_if_unfit
@@ -128,18 +129,27 @@ class Journal(Answers):
     def close(self) -> None:
         os.close(self._file)
 
+    def note_unknown(self, unknown: Mapping[int, str]) -> None:
+        """Of a shard that is committed next."""
+        self._append(_unknown_line(unknown))
+
     def finish(self, unknown: Mapping[int, str]) -> None:
         """The shard is committed: what it cost and who is unknown stays."""
         spent = spent_by(_read(self.path)[1])
         lines = [{"format": FORMAT, "teacher": self.digest}, {"before": [spent.requests, spent.input, spent.output]}]
-        lines.append({"unknown": {f"{key:016x}": why for key, why in unknown.items()}})
+        lines.append(_unknown_line(unknown))
         replace(self.path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def _append(self, line: Mapping[str, Any]) -> None:
         with told_if_unfit(self.path.parent):
             payload = memoryview(json.dumps(line, separators=(",", ":")).encode() + b"\n")
-            while payload:
-                payload = payload[os.write(self._file, payload) :]
+            whole = os.fstat(self._file).st_size
+            try:
+                while payload:
+                    payload = payload[os.write(self._file, payload) :]
+            except OSError:
+                os.truncate(self._file, whole)  # or the next line would stand behind half of this one
+                raise
         if time.monotonic() - self._synced_at > SYNC_S:
             self._synced_at = time.monotonic()
             threading.Thread(target=_sync, args=(os.dup(self._file),)).start()
@@ -209,13 +219,18 @@ def spent_in(store: Path) -> Spent:
     return sum((spent_by(lines) for _, lines in journals_in(store)), Spent())
 
 
-def unknown_in(store: Path) -> dict[int, str]:
+def unknown_in(store: SoftTargetStore) -> dict[int, str]:
     """By key, why nothing is said of rows whose shards are committed."""
     found: dict[int, str] = {}
-    for _, lines in journals_in(store):
-        for line in lines:
-            found |= {int(key, 16): why for key, why in line.get("unknown", {}).items()}
+    for shard, lines in journals_in(store.folder):
+        if isinstance(store.record_or_damage(shard), Commit):
+            told = [line["unknown"] for line in lines if "unknown" in line][-1:]  # before: of commits that did not come
+            found |= {int(key, 16): why for each in told for key, why in each.items()}
     return found
+
+
+def _unknown_line(unknown: Mapping[int, str]) -> dict[str, Any]:
+    return {"unknown": {f"{key:016x}": why for key, why in unknown.items()}}
 
 
 def num_answered(store: SoftTargetStore) -> int:
@@ -236,10 +251,15 @@ def write_texts(store: Path, shard: int, answers: Answers) -> None:
     keys = sorted(answers.texts)
     columns = {
         "sample_key": pa.array(keys, pa.uint64()),
-        "text": pa.array([answers.texts[key] for key in keys], pa.string()),
+        "text": pa.array([_whole(answers.texts[key]) for key in keys], pa.string()),
     }
     with drafted(store / TEXTS / f"{shard:06d}.parquet") as draft:
         parquet.write_table(pa.table(columns), draft)
+
+
+def _whole(text: str) -> str:
+    """Half a character, which JSON may hold and a table may not, as `?`."""
+    return text.encode(errors="replace").decode()
 
 
 def _array(values: Sequence[float] | None) -> NDArray[np.float32] | None:

@@ -75,6 +75,6 @@ def take_up(variables: Mapping[str, str]) -> None:
 def masked(text: str) -> str:
     """`text` with the values of variables as their names again: what others raise may say them."""
     for name in sorted(_read | _carried, key=lambda name: -len(os.environ.get(name, ""))):
-        if len(value := os.environ.get(name, "")) >= SHORTEST_MASKED:
+        if len(value := os.environ.get(name, "").strip()) >= SHORTEST_MASKED:  # who uses it may have stripped it
             text = text.replace(value, f"${{{name}}}")
     return text

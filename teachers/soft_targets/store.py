@@ -98,6 +98,10 @@ class SoftTargetStore:
         with self._brought(range(self.num_shards), hashes=hashes):
             return [number for number in range(self.num_shards) if self._damage(number, hashes=hashes)]
 
+    def has(self, number: int) -> bool:
+        """Whether a shard is committed and every byte of it is as its record says."""
+        return not self._damage(number, hashes=True)
+
     def commit(self, number: int, sample_key: np.ndarray, outputs: Mapping[str, np.ndarray]) -> Commit:
         """Encode, write and publish one shard; if it is committed already and whole, that record stays and is returned.
 
@@ -106,7 +110,7 @@ class SoftTargetStore:
         nothing. Raises TeacherError for values that are not finite otherwise, naming their keys, and StoreError for rows or
         classes that are not this shard's; EnvironmentUnfit for a full disk, StorageError for a silent storage.
         """
-        if not self._damage(number, hashes=True):
+        if self.has(number):
             return self.record(number)
         record, payload = build_shard(self.spec, number, sample_key, outputs)
         try:

@@ -79,7 +79,7 @@ class Question:
             raise NoAnswer(f"the answer is a {type(document).__name__}, an object of JSON expected")
         try:
             return ANSWERS[self.config.api](self, document, num_rows)
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise NoAnswer(
                 f"the answer has another form than `api: {self.config.api}` ({type(error).__name__}: {error})"
             ) from None
@@ -148,7 +148,7 @@ def _scored(question: Question, said: Any, text: str | None) -> Told:
         return Told(why_not="it gave no scores (null)", text=text)
     try:
         scores: NDArray[np.float32] = np.asarray(said, np.float32)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return Told(why_not=f"{str(said)[:80]} are no scores", text=text)
     if scores.shape != (len(question.classes),):
         return Told(why_not=f"{scores.size} scores for {len(question.classes)} classes", text=text)
@@ -160,6 +160,9 @@ def _scored(question: Question, said: Any, text: str | None) -> Told:
         return Told(
             why_not=f"{str(said)[:80]} are no `{question.config.output}`: they add up to {p.sum():.3g}", text=text
         )
+    is_set = question.answer == "class_set" and question.config.output == "probabilities"
+    if is_set and (scores.min() < -1e-6 or scores.max() > 1 + 1e-6):
+        return Told(why_not=f"{str(said)[:80]} are no `probabilities`, which lie between 0 and 1", text=text)
     return Told(scores, text=text)
 
 

@@ -5,6 +5,7 @@ the row is unknown. Belongs to one event loop.
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import numpy as np
 import xxhash
 
 from ...config.endpoint import EndpointTeacher
-from ...errors import BudgetSpent, CollegiumError, RecipeError, TeacherError
+from ...errors import BudgetSpent, CollegiumError, EnvironmentUnfit, RecipeError, TeacherError
 from ...process.variables import masked, resolved
 from .apis import PATHS, Question, counted
 from .asked import Asked, Away, Failure, Lost, Refused, Unit, seconds_of
@@ -56,7 +57,12 @@ class Client:
     def _headers(self) -> dict[str, str]:
         if self.config.key is None:
             return {}
-        key = resolved({"key": self.config.key})["key"]
+        key = resolved({"key": self.config.key})["key"].strip()  # files and secrets of clusters end with a new line
+        if not (key and key.isascii() and key.isprintable()):
+            raise EnvironmentUnfit(
+                f"key: what the environment has as {self.config.key} is empty, or has other characters than a header can hold "
+                f"(printable ASCII); set it to the key alone"
+            )
         return {self.config.key_header: f"Bearer {key}" if self.config.key_header == "Authorization" else key}
 
     async def ask(self, asked: Asked) -> None:
@@ -128,16 +134,18 @@ class Client:
         """Ask about the rows of a unit; those that were not answered, and why. Raises Away, or what ends all asking."""
         places, keys = unit.places, asked.keys[unit.places]
         votes_left = self.config.votes - asked.kept.votes(int(keys[0]))
-        known_by = f"{self.digest[:16]}-{xxhash.xxh3_64_hexdigest(keys.tobytes())}-{unit.attempt}-{votes_left}"
         rows = self.fields.rows({name: values[places] for name, values in asked.batch.items()}, self.question.columns)
         request = self.question.request(rows, votes_left)
+        asked_for = xxhash.xxh3_128_hexdigest(keys.tobytes() + json.dumps(request).encode())
+        known_by = f"{self.digest[:16]}-{asked_for}-{unit.attempt}-{votes_left}"
         expected = self.question.expected(request)
         async with self.pace.turn(expected.input + expected.output):
             held = await self._taken(expected)
             if held is None:
                 return {}
-            number, used = asked.kept.sent(held), Tokens()
+            number, used = 0, Tokens()
             try:
+                number = asked.kept.sent(held)
                 document, used = await self._post(request, known_by, expected)
                 told = self.question.told(document, len(places))
                 answers = {int(key): each for key, each in zip(keys, told, strict=True) if not each.why_not}
@@ -148,7 +156,8 @@ class Client:
                 is_final = isinstance(error, Refused) and len(places) == 1
                 return dict.fromkeys(places.tolist(), Failure(str(error), is_final))
             except (Away, CollegiumError) as error:
-                asked.kept.failed(number, str(error), used)
+                if number:
+                    asked.kept.failed(number, str(error), used)
                 raise
             finally:
                 await self._settle(held, used)
@@ -170,7 +179,9 @@ class Client:
         except httpx.TimeoutException as error:
             self.pace.was_too_much(sent_at, None)
             raise Lost(f"no answer within timeout_s = {self.config.timeout_s:g}", expected) from error
-        except httpx.TransportError as error:
+        except httpx.InvalidURL as error:
+            raise RecipeError(f"url: {url!r} is no address: {error}") from None
+        except httpx.RequestError as error:
             raise Lost(f"{type(error).__name__}: {error}", expected) from error
         self._check_status(response, sent_at)
         try:
