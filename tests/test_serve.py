@@ -119,7 +119,11 @@ def test_what_is_no_request_is_told_and_the_server_goes_on(server: Server) -> No
         ([], 400, "expected"),
         ({"rows": {}}, 400, "expected"),
         ({"rows": [row], "output": "magic"}, 400, "output is 'magic'"),
-        ({"rows": [row], "output": "values"}, 400, "output is 'values', expected probabilities"),  # which are of numbers
+        (
+            {"rows": [row], "output": "values"},
+            400,
+            "output is 'values', expected probabilities",
+        ),  # which are of numbers
         ({"rows": [{"age": 3}]}, 400, "no row has 'fare', which the model takes"),
         ({"rows": [row] * 301}, 413, "301 rows, at most 300"),
         ({"rows": [row | {"note": "x" * LIMIT}]}, 413, "more than 200,000 bytes"),

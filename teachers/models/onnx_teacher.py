@@ -3,7 +3,6 @@
 onnxruntime is imported where it is used: every replica imports this module, and few hold a graph.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -170,4 +169,4 @@ class Graph:
 
 def _providers() -> list[str]:
     """The GPU that Ray has given to this process, where it has; else the CPU."""
-    return ["CUDAExecutionProvider"] * bool(os.environ.get("CUDA_VISIBLE_DEVICES")) + ["CPUExecutionProvider"]
+    return ["CUDAExecutionProvider"] * torch.cuda.is_available() + ["CPUExecutionProvider"]

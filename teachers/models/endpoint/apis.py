@@ -132,7 +132,9 @@ def _json_request(question: Question, rows: Sequence[Row], votes_left: int) -> d
 
 
 def _json_told(question: Question, document: Mapping[str, Any], num_rows: int) -> list[Told]:
-    if (theirs := document.get("classes")) is not None and list(theirs) != list(question.classes):
+    if (theirs := document.get("classes", document.get("names"))) is not None and list(theirs) != list(
+        question.classes
+    ):
         raise TeacherError(
             f"{question.config.url} scores the classes {list(theirs)[:10]}, asked for were {list(question.classes)[:10]}; name its "
             f"classes under `classes`, in its order, and map them in `class_map`"
