@@ -113,7 +113,7 @@ def begin_and_die(out: Path) -> None:
 
 
 def test_a_run_whose_process_is_gone_is_killed_not_running(tmp_path: Path) -> None:
-    process = warm.FRESH.Process(target=begin_and_die, args=(tmp_path,))
+    process = warm.process(begin_and_die, tmp_path)
     process.start()
     process.join()
     found = Looker(str(tmp_path)).look()

@@ -592,7 +592,7 @@ def test_the_run_of_a_driver_that_was_killed_is_ended_in_mlflow_from_another_mac
     machine: Machine, tmp_path: Path
 ) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    process = warm.FRESH.Process(target=drive_and_die, args=(machine("a"), uri))
+    process = warm.process(drive_and_die, machine("a"), uri)
     process.start()
     process.join()
     begun = Ledger.open(machine("a") / "runs" / "one")

@@ -388,7 +388,7 @@ def commit_in_any_order(folder: Path, seed: int, ready: Barrier) -> None:
 def run_writers(folder: Path, seeds: list[int], kill_after_s: list[float]) -> None:
     """Two writers at once, killed so long after their common start, or left to finish."""
     ready = warm.FRESH.Barrier(3)
-    writers = [warm.FRESH.Process(target=commit_in_any_order, args=(folder, seed, ready)) for seed in seeds]
+    writers = [warm.process(commit_in_any_order, folder, seed, ready) for seed in seeds]
     for writer in writers:
         writer.start()
     ready.wait()
@@ -431,7 +431,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path: Path):
     store = SoftTargetStore.create(tmp_path / "store", a_spec())
     fill(store, [0, 1])
     before = every_file(store.folder)
-    writer = warm.FRESH.Process(target=commit_on_a_full_disk, args=(store.folder, tmp_path / "told"))
+    writer = warm.process(commit_on_a_full_disk, store.folder, tmp_path / "told")
     writer.start()
     writer.join()
     assert "make room" in (tmp_path / "told").read_text()

@@ -234,7 +234,7 @@ def start_and_end(out: Path, name: str) -> None:
 
 
 def test_a_run_whose_process_was_killed_is_ended_by_the_next_which_continues_it(out):
-    process = warm.FRESH.Process(target=start_and_die, args=(out,))
+    process = warm.process(start_and_die, out)
     process.start()
     process.join()
     old = Ledger.open(out / "runs" / "1").run_id
@@ -274,7 +274,7 @@ def start_and_die_later(out: Path, unsent: int) -> None:
 
 @pytest.mark.parametrize("unsent", [5, 0])
 def test_a_killed_run_is_ended_and_what_it_had_not_sent_is_sent_by_whoever_comes_next(out, unsent):
-    process = warm.FRESH.Process(target=start_and_die_later, args=(out, unsent))
+    process = warm.process(start_and_die_later, out, unsent)
     process.start()
     process.join()
     old = Ledger.open(out / "runs" / "1")
@@ -289,7 +289,7 @@ def test_a_killed_run_is_ended_and_what_it_had_not_sent_is_sent_by_whoever_comes
 
 @pytest.mark.slow
 def test_three_processes_may_open_a_fresh_database_at_once(tmp_path):
-    processes = [warm.FRESH.Process(target=start_and_end, args=(tmp_path, str(number))) for number in range(3)]
+    processes = [warm.process(start_and_end, tmp_path, str(number)) for number in range(3)]
     for process in processes:
         process.start()
     for process in processes:

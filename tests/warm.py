@@ -83,17 +83,28 @@ def run(arguments: Sequence[str | Path], cwd: Path, env: Mapping[str, str]) -> "
     return subprocess.CompletedProcess(command, code, **said)
 
 
+def process(target: Callable[..., None], *arguments: Any) -> "multiprocessing.process.BaseProcess":
+    """Not started yet: `target`, a module's function, in the environment of now; its server was started in another."""
+    return FRESH.Process(target=_in_environment, args=(dict(os.environ), target, arguments))
+
+
+def _in_environment(environment: dict[str, str], target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    target(*arguments)
+
+
 def side_by_side(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
     """Call `target`, a module's function, with each of `arguments`, in processes that run at once; raises what one has raised."""
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, str(number)) for number in range(len(arguments))]
         calls = zip(arguments, files, strict=True)
-        processes = [FRESH.Process(target=_call, args=(target, given, file)) for given, file in calls]
-        for process in processes:
-            process.start()
-        for process, file in zip(processes, files, strict=True):
-            process.join()
-            assert process.exitcode == 0, file.read_text()[-3000:] if file.exists() else process.exitcode
+        started = [process(_call, target, given, file) for given, file in calls]
+        for each in started:
+            each.start()
+        for each, file in zip(started, files, strict=True):
+            each.join()
+            assert each.exitcode == 0, file.read_text()[-3000:] if file.exists() else each.exitcode
 
 
 def _call(target: Callable[..., None], arguments: tuple[Any, ...], file: Path) -> None:
