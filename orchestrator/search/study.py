@@ -19,7 +19,6 @@ from teachers.storage.seal import check_format, publish, replace
 
 from ..recipe.model import Recipe, name_in_recipe, public
 from ..recipe.search import Direction, SearchConfig
-from ..stages.code import text_by_content
 from ..stages.reasons import flat
 
 FORMAT = 1
@@ -152,6 +151,8 @@ def set_aside(folder: Path) -> Path | None:
 
 def what_it_is_of(recipe: Recipe, inputs: Mapping[str, str]) -> dict[str, Any]:
     """Everything that decides what a trial of the same setting would give. `inputs`: digests of rows and labels, by name."""
+    from ..stages.code import text_by_content  # reads files; a look at a study does not
+
     search = recipe.search
     assert search is not None
     document = public(recipe)
