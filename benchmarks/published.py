@@ -22,9 +22,8 @@ from typing import Any
 import torch
 
 from benchmarks.record import finish, with_record
-from benchmarks.tasks import CLOCKS
 from benchmarks.text import CLASSES, MINILM, table
-from benchmarks.turns import Clock, in_turn, ratio, repeated
+from benchmarks.turns import CLOCKS, Clock, in_turn, ratio, repeated, with_clock
 from teachers.config.published import HuggingFaceTeacher
 from teachers.labelling.hands import IN_FLIGHT
 from teachers.labelling.shard import Labeller, LabelTask, TeacherSpec
@@ -42,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=2560)
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: of a process, for a busy machine")
+    with_clock(parser)
     with_record(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

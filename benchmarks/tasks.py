@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from torch import Tensor
 
 from benchmarks.meters import beside_sklearn
 from benchmarks.record import ROOT, finish, with_record
-from benchmarks.turns import Clock, in_turn, ratio, repeated
+from benchmarks.turns import CLOCKS, Clock, in_turn, ratio, repeated, with_clock
 from students.config.student import HardTerm, SoftTerm
 from students.data.batches import Batches
 from students.data.shared import SharedData
@@ -54,7 +53,6 @@ from teachers.transfer_set.transfer_set import TransferSet
 
 BEFORE = "6c9388cb26"
 """The last commit that knew of nothing to learn but one class of many."""
-CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 STEPS = 300
 ROWS, FEATURES, HIDDEN, BATCH_SIZE = 16_384, 64, (512, 512), 1024
 TEMPERATURE = 2.0
@@ -92,9 +90,7 @@ PLAIN: dict[TaskName, Plain] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="cpu: of a process, for a machine with neighbours"
-    )
+    with_clock(parser)
     with_record(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

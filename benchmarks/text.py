@@ -28,8 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.record import finish, with_record
-from benchmarks.tasks import CLOCKS, shuffled, stored
-from benchmarks.turns import Clock, in_turn, ratio, repeated
+from benchmarks.tasks import shuffled, stored
+from benchmarks.turns import CLOCKS, Clock, in_turn, ratio, repeated, with_clock
 from students.config.student import HardTerm, SoftTerm
 from students.data.batches import Batches
 from students.data.shared import SharedData
@@ -56,9 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="cpu: of a process, for a machine with neighbours"
-    )
+    with_clock(parser)
     with_record(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

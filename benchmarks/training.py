@@ -18,7 +18,6 @@ Fashion-MNIST where ../shared/data has it, else noise of its shape: time does no
 import argparse
 import logging
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from torch import Tensor, nn
 
 from benchmarks.record import finish, with_record
 from benchmarks.rows import CLASSES, FASHION, SHAPE, fashion, noise, prepared, stored
-from benchmarks.turns import Clock, Side, in_turn, ratio, repeated
+from benchmarks.turns import CLOCKS, Side, in_turn, ratio, repeated, with_clock
 from students.config.student import HardTerm, SoftTerm
 from students.data.batches import Batches
 from students.data.shared import SharedData
@@ -45,7 +44,6 @@ from teachers.config.training import TrainConfig
 from teachers.zoo import conv_net
 
 TEMPERATURE = 2.0
-CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 Times = dict[str, list[float]]
 
 
@@ -71,9 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="cpu: of this process, for a machine with neighbours"
-    )
+    with_clock(parser)
     parser.add_argument("--device", choices=SCALES, default="cpu")
     with_record(parser)
     arguments = parser.parse_args()

@@ -1,5 +1,6 @@
 """Sides that are timed in turn, so that what else the machine does falls on all of them alike."""
 
+import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
@@ -10,6 +11,13 @@ import torch
 Side = Callable[[int], Any]
 """Takes so many steps."""
 Clock = Callable[[], float]
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def with_clock(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: of a process, for a machine with neighbours"
+    )
 
 
 def in_turn(

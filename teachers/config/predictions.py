@@ -1,6 +1,6 @@
 """What a recipe can say of predictions that exist: a file of what somebody has said of the rows. Imports no torch."""
 
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -9,7 +9,6 @@ from .preprocess import Preprocess
 from .strict import DELIMITER_PATTERN
 
 PredictedKind = Literal[OutputKind, "classes"]
-PREDICTED: tuple[PredictedKind, ...] = (*get_args(OutputKind), "classes")
 
 
 class PredictionsTeacher(TeacherCommon):

@@ -17,26 +17,9 @@ from ..users_code.calls import calling
 from .preprocess import Preprocessor
 
 
-def build_module(
-    model: str,
-    arguments: Mapping[str, Any],
-    *,
-    num_classes: int,
-    input_shape: Any,
-    num_codes: Sequence[int] = (),
-    vocabulary_size: int | None = None,
-    classes: Sequence[str] = (),
-) -> nn.Module:
-    """Call what the import string `model` names with `arguments`, variables of the environment put in.
-
-    `num_classes` (of numbers: how many; `num_outputs` is another name for it), `input_shape`, `num_codes` (of each
-    category, where it gets codes), `vocabulary_size` (how many ids are made of text, where any are) and `classes` (names of
-    what it is to score) are passed too where its signature names them and `arguments` does not. Raises RecipeError when it cannot be called so, or does not return a
-    module, UsersCodeError for what it raises itself, EnvironmentUnfit without a variable.
-    """
-    given: dict[str, Any] = {"num_classes": num_classes, "input_shape": input_shape}
-    given |= {"num_codes": num_codes, "vocabulary_size": vocabulary_size, "classes": classes}
-    return make_module(model, resolved(arguments), **given)
+def build_module(model: str, arguments: Mapping[str, Any], **told: Any) -> nn.Module:
+    """`make_module` with variables of the environment put into `arguments`. Raises EnvironmentUnfit without one."""
+    return make_module(model, resolved(arguments), **told)
 
 
 def make_module(
@@ -49,7 +32,13 @@ def make_module(
     vocabulary_size: int | None = None,
     classes: Sequence[str] = (),
 ) -> nn.Module:
-    """The same with arguments as they are."""
+    """Call what the import string `model` names with `arguments`.
+
+    `num_classes` (of numbers: how many; `num_outputs` is another name for it), `input_shape`, `num_codes` (of each
+    category, where it gets codes), `vocabulary_size` (how many ids are made of text, where any are) and `classes` (names of
+    what it is to score) are passed too where its signature names them and `arguments` does not. Raises RecipeError when it
+    cannot be called so, or does not return a module, UsersCodeError for what it raises itself.
+    """
     make = imports.load(model)
     try:
         signature = inspect.signature(make)
