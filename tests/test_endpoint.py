@@ -29,6 +29,8 @@ from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.transfer_set.transfer_set import TransferSet
 
+pytest.importorskip("httpx", reason="httpx is not installed: no endpoint can be asked")
+
 ROWS = 120
 
 

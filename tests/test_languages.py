@@ -4,11 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import gcld3
 import numpy as np
-import pycld2
 import pytest
-from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from orchestrator.recipe.load import load_recipe
 from orchestrator.recipe.shipped import recipes
@@ -17,6 +14,10 @@ from teachers.models.adapters import load_teacher
 from teachers.sources.catalogues import messages
 from teachers.tasks.space import Space
 from teachers.transfer_set.columns import Column
+
+LACKING = "collegium[languages] is not installed: nobody to compare with"
+gcld3, pycld2 = (pytest.importorskip(name, reason=LACKING) for name in ("gcld3", "pycld2"))
+langid = pytest.importorskip("py3langid.langid", reason=LACKING)
 
 SAID = {
     "de": "Das Passwort ist zu kurz, bitte wählen Sie ein anderes.",
@@ -60,7 +61,7 @@ def test_identifiers_say_what_their_libraries_say() -> None:
     identifier = gcld3.NNetLanguageIdentifier(min_num_bytes=0, max_num_bytes=10_000)
     found = [identifier.FindLanguage(text).probability for text in [*SAID.values()][:4]]
     np.testing.assert_allclose(p[:4].max(1), found)
-    own = dict(LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True).rank(SAID["uk"]))
+    own = dict(langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True).rank(SAID["uk"]))
     asked = np.array([own[code] for code in CODES])
     np.testing.assert_allclose(languages.langid(batch(SAID["uk"]), CODES)[0][0], asked / asked.sum())
     mixed = f"{SAID['de']} {SAID['ja']}"

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
 
 from teachers.config.preprocess import Encoder, Ngrams, Preprocess
 from teachers.config.preprocess import Tokenizer as TokenizerConfig
@@ -21,6 +20,8 @@ from teachers.models.text import Tokenized, of_document
 from teachers.transfer_set.columns import Column
 from teachers.users_code.digest import file_digest, inputs_of
 from tests.text_files import WORDS, encoder, write_encoder, write_tokenizer
+
+Tokenizer = pytest.importorskip("tokenizers", reason="tokenizers is not installed: no token ids are made").Tokenizer
 
 TEXTS = [
     "Please book a table for two",

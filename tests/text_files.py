@@ -4,11 +4,12 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+import pytest
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from teachers.models.torchvision_build import make_importable
 
+tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed: no token ids are made")
 make_importable()
 WORDS = [
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]"),
@@ -35,10 +36,12 @@ WORDS = [
 
 def write_tokenizer(folder: Path, *, padded: bool = True) -> Path:
     """WordPiece with BERT's special tokens, and settings of its own of truncation and padding."""
-    made = Tokenizer(models.WordPiece({word: at for at, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    made = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece({word: at for at, word in enumerate(WORDS)}, unk_token="[UNK]")
+    )
+    made.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    made.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     if padded:
         made.enable_truncation(5, stride=2, direction="left")
         made.enable_padding(direction="left", length=64)
