@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from students.config.student import HardTerm, SoftTerm
+from students.config.terms import HardTerm, SoftTerm
 from students.data.batches import Batches
 from students.data.shared import SharedData
 from students.runs.run import Run, Source

@@ -31,7 +31,7 @@ from benchmarks.record import finish, settings, with_record
 from benchmarks.rows import CLASSES, SHAPE, noise, prepared, stored
 from benchmarks.turns import Side, in_turn, ratio, repeated
 from orchestrator.cluster.environment import set_environment
-from students.config.student import HardTerm, SoftTerm
+from students.config.terms import HardTerm, SoftTerm
 from students.data.batches import Batches
 from students.data.shared import SharedData
 from students.runs.run import Live, Run, Source

@@ -26,7 +26,7 @@ import students
 from benchmarks.record import finish, with_record
 from benchmarks.rows import FASHION, fashion, prepared, stored
 from students.config.cohort import CohortConfig
-from students.config.student import HardTerm, SoftTerm
+from students.config.terms import HardTerm, SoftTerm
 from students.fitting.fit import fit
 from students.measuring.cohort import said_together
 from students.runs.of_cohort import alone_runs, member_runs

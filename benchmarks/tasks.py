@@ -35,7 +35,7 @@ from torch import Tensor
 from benchmarks.meters import beside_sklearn
 from benchmarks.record import ROOT, finish, with_record
 from benchmarks.turns import CLOCKS, Clock, in_turn, ratio, repeated, with_clock
-from students.config.student import HardTerm, SoftTerm
+from students.config.terms import HardTerm, SoftTerm
 from students.data.batches import Batches
 from students.data.shared import SharedData
 from students.runs.run import Run, Source

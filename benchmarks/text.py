@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from benchmarks.record import finish, with_record
 from benchmarks.tasks import shuffled, stored
 from benchmarks.turns import CLOCKS, Clock, in_turn, ratio, repeated, with_clock
-from students.config.student import HardTerm, SoftTerm
+from students.config.terms import HardTerm, SoftTerm
 from students.data.batches import Batches
 from students.data.shared import SharedData
 from students.runs.run import Run, Source

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from benchmarks.record import finish, with_record
 from benchmarks.rows import CLASSES, FASHION, SHAPE, fashion, noise, prepared, stored
 from benchmarks.turns import CLOCKS, Side, in_turn, ratio, repeated, with_clock
-from students.config.student import HardTerm, SoftTerm
+from students.config.terms import HardTerm, SoftTerm
 from students.data.batches import Batches
 from students.data.shared import SharedData
 from students.runs.run import Run, Source

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 from mypy.main import process_options
 
-from students.config.student import LossName
+from students.config.terms import LossName
 from teachers.config.any_teacher import CalibrateName
 from teachers.config.task import TaskName
 from teachers.config.teacher import CombineName

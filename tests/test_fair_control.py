@@ -16,7 +16,8 @@ from orchestrator.recipe.shipped import find
 from orchestrator.reporting.fairness import about_augmentation, missing_augmentation
 from orchestrator.stages.trainings import training_stages
 from students.config.cohort import CohortConfig
-from students.config.student import HardTerm, SoftTerm, StudentConfig, labels_alone
+from students.config.student import StudentConfig
+from students.config.terms import HardTerm, SoftTerm, labels_alone
 from students.objective.losses.classification import hard
 from students.runs.of_cohort import alone_runs, member_runs
 from students.runs.of_student import student_run

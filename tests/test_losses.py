@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from students.config.student import LossName
+from students.config.terms import LossName
 from students.data.augment import AUGMENTS, affine
 from students.objective.losses.classification import hard, soft, teacher_label
 from students.objective.losses.table import LOSSES

@@ -18,7 +18,7 @@ from orchestrator.cli.main import collegium
 from orchestrator.recipe.load import check, load_recipe
 from orchestrator.recipe.model import Recipe, public
 from orchestrator.tracking.server import resolve_uri
-from students.config.student import ImportedTerm
+from students.config.terms import ImportedTerm
 from students.objective.objective import bound_loss
 from teachers.config.secrets import looks_like, looks_like_by_name, without_password
 from teachers.config.teacher import CallableTeacher

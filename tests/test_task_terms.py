@@ -6,8 +6,9 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from students.config.cohort import CohortConfig
-from students.config.student import StudentConfig, Term
+from students.config.student import StudentConfig
 from students.config.task_terms import combine_of, task_problems, train_problems
+from students.config.terms import Term
 from students.tasks.figure import rank
 from teachers.config.training import TrainConfig
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from students.config.student import Term
+from students.config.terms import Term
 from students.fitting.fit import fit
 from students.runs.run import Run, Source
 from students.runs.session import PlainSession

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from students.config.estimator import EstimatorStudent, EstimatorStudentTrain
-from students.config.student import StudentTrain, check_ramps
+from students.config.student import StudentTrain
+from students.config.terms import check_ramps
 from teachers.config.resources import Resources
 from teachers.config.training import TrainConfig
 from teachers.errors import RecipeError

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from students.config.estimator import EstimatorStudent
-from students.config.student import HardTerm, StudentConfig
+from students.config.student import StudentConfig
+from students.config.terms import HardTerm
 from teachers.config.teacher import ModuleTeacher, SklearnTeacher, TeacherConfig, TeacherTrain
 from teachers.storage import mirror
 from teachers.storage.seal import Seal, digest_of, write_seal

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from students.config.cohort import CodistillationCohort
 from students.config.estimator import EstimatorStudent
-from students.config.student import check_ramps
+from students.config.terms import check_ramps
 from teachers.config.task import ANSWER_OF
 from teachers.config.training import TrainConfig
 from teachers.errors import CollegiumError

@@ -7,7 +7,7 @@ from typing import Any
 from students.config.cohort import CohortCommon
 from students.config.cohort_terms import CohortTerm
 from students.config.estimator import EstimatorStudent
-from students.config.student import Term
+from students.config.terms import Term
 from students.data.memory import Division, Needs, Target, divide, memory_for
 from teachers.config.preprocess import Preprocess
 from teachers.config.resources import Resources

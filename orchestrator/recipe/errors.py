@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
 
-from students.config.student import LossName, StudentLossName
+from students.config.terms import LossName, StudentLossName
 from teachers.config.strict import IMPORT_PATTERN, IN_WORDS
 from teachers.config.teacher import CombineName
 from teachers.config.training import AugmentName

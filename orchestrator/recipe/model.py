@@ -10,7 +10,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from students.config.cohort import CohortConfig
 from students.config.estimator import EstimatorStudent, Student
-from students.config.student import StudentConfig, TeacherLabelTerm, TeacherTermCommon
+from students.config.student import StudentConfig
+from students.config.terms import TeacherLabelTerm, TeacherTermCommon
 from teachers.config.named import models_within
 from teachers.config.secrets import looks_like, without_password
 from teachers.config.strict import Config, ImportString, Name

@@ -12,8 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from students.config.cohort import CohortCommon, CohortConfig
 from students.config.estimator import EstimatorStudent
-from students.config.student import StudentConfig, TeacherTermCommon, TrainOverride, control_train
+from students.config.student import StudentConfig, TrainOverride, control_train
 from students.config.task_terms import task_problems
+from students.config.terms import TeacherTermCommon
 from teachers.config.task import TaskName
 
 from .errors import told

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from students.config.cohort import CohortCommon
-from students.config.student import TeacherTermCommon, TermCommon
 from students.config.task_terms import rule_in_keys
+from students.config.terms import TeacherTermCommon, TermCommon
 from teachers.config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
 from teachers.config.task import AnswerName, TaskName
 from teachers.config.teacher import DECIDES_NOTHING, CheckpointTeacher, TeacherConfig

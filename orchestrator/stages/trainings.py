@@ -10,7 +10,8 @@ from typing import Any, Literal
 from students.config.cohort import CodistillationCohort, CohortCommon, OnlineTeacherCohort
 from students.config.cohort_terms import ChannelTerm, FeatureTerm, PeerTerm
 from students.config.estimator import EstimatorStudent
-from students.config.student import control_train, labels_alone
+from students.config.student import control_train
+from students.config.terms import labels_alone
 
 from ..recipe.model import Learner, Recipe, name_in_recipe
 from .code import code_inputs, text_by_content

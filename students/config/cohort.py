@@ -10,7 +10,8 @@ from teachers.config.resources import Resources
 from teachers.config.strict import Config, ImportString, Name
 
 from .cohort_terms import CohortTerm, MethodName, PeerTerm, default_objective, with_defaults
-from .student import Control, Require, StudentTrain, TrainOverride, check_ramps, check_teachers
+from .student import Control, Require, StudentTrain, TrainOverride
+from .terms import check_ramps, check_teachers
 
 KdclTarget = Literal["naive", "linear", "min_logit", "general"]
 Role = Literal["wide_teacher", "deep_teacher", "student"]
@@ -105,8 +106,7 @@ class CohortCommon(Config):
 
     def _check_members(self, method: MethodName) -> None:
         """What a member says is of some use."""
-        feature = method == "feature_exchange"
-        channel = any(term.loss == "channel" for term in self.objective)
+        feature, channel = method == "feature_exchange", any(term.loss == "channel" for term in self.objective)
         for name, member in self.members.items():
             if member.role and method != "online_teacher":
                 raise ValueError(f"members.{name}.role: roles are of the method online_teacher, this one is {method}")

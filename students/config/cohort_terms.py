@@ -7,7 +7,7 @@ from pydantic import Field, Tag
 from teachers.config.strict import tag_or
 
 from .distance import Distance
-from .student import (
+from .terms import (
     TAUGHT,
     HardTerm,
     ImportedTerm,

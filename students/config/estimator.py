@@ -8,7 +8,8 @@ from teachers.config.preprocess import Preprocess
 from teachers.config.strict import Config, tag_or
 from teachers.config.training import ClassWeights
 
-from .student import HardTerm, ImportedTerm, SoftTerm, StudentCommon, StudentConfig, Term, check_teachers
+from .student import StudentCommon, StudentConfig
+from .terms import HardTerm, ImportedTerm, SoftTerm, Term, check_teachers
 
 AT_ONCE = 1.0
 """The temperature that softens nothing."""

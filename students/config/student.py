@@ -1,125 +1,16 @@
-"""What a recipe can say of students: networks, objectives, training. Knows nothing of torch or ray."""
+"""What a recipe can say of students: networks and how they are trained. Knows nothing of torch or ray."""
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from teachers.config.bars import Bars
 from teachers.config.preprocess import NetworkPreprocess, Preprocess
 from teachers.config.resources import Resources
-from teachers.config.strict import Config, ImportString, tag_or
-from teachers.config.teacher import CombineName
+from teachers.config.strict import Config, ImportString
 from teachers.config.training import Augment, OptimizerName, PrecisionName, ScheduleName, TrainConfig, transforms_of
 
-from .distance import Distance
-
-StudentLossName = Literal["hard", "soft", "teacher_label"]
-PeerLossName = Literal["peer", "feature", "channel"]
-LossName = Literal[StudentLossName, PeerLossName]
-
-
-class Ramp(Config):
-    """The term's weight rises from 0 to its value over the first steps."""
-
-    steps: int | None = Field(None, ge=1)
-    """Optimiser steps."""
-    share: float | None = Field(None, gt=0, le=1)
-    """Instead: of all optimiser steps."""
-    shape: Literal["linear", "sigmoid"] = "linear"
-    """`sigmoid`: exp(-5 (1 - step / steps)^2)."""
-
-    @model_validator(mode="after")
-    def has_one_length(self) -> Self:
-        if (self.steps is None) == (self.share is None):
-            raise ValueError("give `steps` or `share`, one of them")
-        return self
-
-
-class TermCommon(Config):
-    """What every term of an objective has."""
-
-    loss: str
-    weight: float = Field(1.0, ge=0)
-    """Factor of this term in the objective."""
-    ramp: Ramp | None = None
-    """Null: the full weight from the first step."""
-
-
-class HardTerm(Distance, TermCommon):
-    """Cross-entropy with the labels (of several classes a row: the binary ones' sum; of numbers: a distance), over the labelled rows of the batch."""
-
-    loss: Literal["hard"]
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of the target that is spread over all classes, or over both outcomes of each."""
-
-
-class TeacherTermCommon(TermCommon):
-    """What every term has that listens to teachers."""
-
-    teachers: list[str] | None = Field(None, min_length=1)
-    """Who is heard in this term; null: all of the student's teachers."""
-    combine: CombineName | ImportString | None = None
-    """How several teachers become one target; null: by the mean of their probabilities, or of their numbers. `fitted`: a mean of log-probabilities with weights from labelled validation rows."""
-    teacher_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
-    """Of `combine: weighted`, by teacher; they are normalised to sum to 1."""
-    temperature: float = Field(2.0, gt=0)
-    """Softens teacher and student alike; 1 leaves the logits as they are."""
-    files: list[str] = []
-    """Files and folders that a loss or a combination rule of yours reads; they count by content."""
-
-    @model_validator(mode="after")
-    def weights_go_with_weighted(self) -> Self:
-        if (self.combine == "weighted") != (self.teacher_weights is not None):
-            raise ValueError("`combine: weighted` and `teacher_weights` go together")
-        if self.teacher_weights is not None and not sum(self.teacher_weights.values()) > 0:
-            raise ValueError("teacher_weights are all 0")
-        return self
-
-
-class SoftTerm(Distance, TeacherTermCommon):
-    """T^2 KL(teachers || student) of softened distributions (Hinton 2015), of each class or of one of many; of numbers: a distance."""
-
-    loss: Literal["soft"]
-
-
-class TeacherLabelTerm(TeacherTermCommon):
-    """Hard distillation: cross-entropy with the class, or the classes, that the combined teachers say."""
-
-    loss: Literal["teacher_label"]
-    temperature: float = Field(1.0, gt=0)
-    """At which the teachers are combined; the class said can depend on it, the student is not softened."""
-
-
-class ImportedTerm(TeacherTermCommon):
-    """A loss of yours: `fn(student [rows, width], target [rows, width], *, temperature, **arguments) -> [rows]`.
-
-    Logits, or standardised numbers; what nobody knows of a target is NaN.
-    """
-
-    loss: ImportString
-    arguments: dict[str, Any] = {}
-    """Keyword arguments of the loss; `${NAME}` in them is a variable of the environment."""
-
-
-Term = Annotated[
-    Annotated[HardTerm, Tag("hard")]
-    | Annotated[SoftTerm, Tag("soft")]
-    | Annotated[TeacherLabelTerm, Tag("teacher_label")]
-    | Annotated[ImportedTerm, Tag("import")],
-    tag_or(get_args(StudentLossName), "loss", "import"),
-]
-"""One term of an objective, chosen by `loss`."""
-
-
-def check_ramps(objective: Sequence[TermCommon], train: TrainConfig) -> None:
-    """Raise ValueError for a term that would never reach its weight."""
-    for number, term in enumerate(objective):
-        if term.ramp and term.ramp.steps and train.steps and term.ramp.steps > train.steps:
-            raise ValueError(
-                f"objective.{number}.ramp.steps is {term.ramp.steps}, longer than the {train.steps} steps of train: "
-                f"the term would never reach its weight"
-            )
+from .terms import TAUGHT, Term, check_ramps, check_teachers
 
 
 class StudentTrain(TrainConfig):
@@ -178,19 +69,6 @@ Control = Annotated[
 ]
 
 
-def labels_alone(objective: Sequence[TermCommon]) -> tuple[HardTerm, ...]:
-    """The objective of who hears nobody: the terms of `objective` that compare with labels, with the same label smoothing.
-
-    Their weights keep their proportions and sum to 1; ramps balance them with teachers, so there are none.
-    """
-    hard = [term for term in objective if isinstance(term, HardTerm)] or [HardTerm(loss="hard")]
-    total = sum(term.weight for term in hard)
-    shares = [term.weight / total if total else 1 / len(hard) for term in hard]
-    return tuple(
-        term.model_copy(update={"weight": share, "ramp": None}) for term, share in zip(hard, shares, strict=True)
-    )
-
-
 def control_train(control: bool | ControlTrain, train: StudentTrain) -> StudentTrain:
     """How the control of a student that is trained by `train` is trained."""
     return control.on(train) if isinstance(control, ControlTrain) else train
@@ -201,38 +79,6 @@ class Require(Bars):
 
     gain: float | None = None
     """How much better the student's headline is than its control's, in the units of that figure: the lower end of the 95% interval, so it needs a control and two seeds."""
-
-
-def check_teachers(objective: Sequence[TermCommon], teachers: list[str]) -> None:
-    """Raise ValueError for a term that listens to somebody else than `teachers`, and where no term listens to any."""
-    if len(set(teachers)) != len(teachers):
-        raise ValueError(f"teachers {teachers} name one twice")
-    if teachers and not any(isinstance(term, TeacherTermCommon) for term in objective):
-        raise ValueError(f"no term listens to the teachers {teachers}; add `{{loss: soft}}`, or remove them")
-    for number, term in enumerate(objective):
-        if isinstance(term, TeacherTermCommon):
-            heard = set(term.teachers or teachers)
-            for name in sorted((heard | set(term.teacher_weights or {})) - set(teachers)):
-                raise ValueError(f"objective.{number} names {name!r}, which is not among the teachers {teachers}")
-            if not heard:
-                raise ValueError(f"objective.{number}: loss {term.loss!r} needs `teachers`, and there are none")
-            if term.teacher_weights is not None:
-                check_weights_of_heard(f"objective.{number}", heard, term.teacher_weights)
-
-
-def check_weights_of_heard(where: str, heard: set[str], weights: Mapping[str, float]) -> None:
-    """Raise ValueError, which begins with `where`, unless each of `heard` has a weight, and one of them above 0."""
-    if silent := sorted(heard - set(weights)):
-        raise ValueError(f"{where}: teacher_weights says nothing of {silent}")
-    if not any(weights[name] > 0 for name in heard):
-        raise ValueError(
-            f"{where} hears {sorted(heard)} alone, whose teacher_weights are all 0, so nobody teaches in it; give one of "
-            f"them a weight, or remove the term"
-        )
-
-
-TAUGHT = (SoftTerm(loss="soft", weight=0.9), HardTerm(loss="hard", weight=0.1))
-"""The objective of who has teachers, where the recipe says nothing."""
 
 
 class StudentCommon(Config):

@@ -11,16 +11,8 @@ from teachers.config.training import TrainConfig
 from .cohort import CohortCommon, KdclCohort, KdclTarget
 from .cohort_terms import PEER_TEMPERATURE, PeerTerm
 from .estimator import AT_ONCE, EstimatorStudent
-from .student import (
-    HardTerm,
-    ImportedTerm,
-    LossName,
-    SoftTerm,
-    StudentConfig,
-    StudentLossName,
-    TeacherTermCommon,
-    TermCommon,
-)
+from .student import StudentConfig
+from .terms import HardTerm, ImportedTerm, LossName, SoftTerm, StudentLossName, TeacherTermCommon, TermCommon
 
 Problem = tuple[tuple[str | int, ...], str]
 """A path below the student or cohort, and what is wrong there."""

@@ -18,7 +18,7 @@ from teachers.soft_targets.combine.class_scores import LOG_ZERO
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
 
-from ..config.student import HardTerm, TeacherTermCommon
+from ..config.terms import HardTerm, TeacherTermCommon
 from ..objective.class_weights import class_weights
 from ..objective.targets import Chorus, Combination, Voice
 from ..runs.run import Run

@@ -19,7 +19,7 @@ from teachers.tasks.space import Space
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
 
-from ..config.student import HardTerm, TeacherTermCommon
+from ..config.terms import HardTerm, TeacherTermCommon
 from ..objective.units import Units
 from ..runs.run import Run
 from .copies import Copies, said_by, without_small

@@ -17,7 +17,7 @@ from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import within
 
 from ..config.cohort_terms import CohortTerm
-from ..config.student import PeerLossName, Term
+from ..config.terms import PeerLossName, Term
 from ..objective.class_weights import class_weights
 from ..objective.judging import JUDGED_BY
 from ..objective.objective import Objective, every_row, labels_of

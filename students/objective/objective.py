@@ -20,8 +20,8 @@ from teachers.users_code.calls import calling
 from teachers.users_code.imports import load
 
 from ..config.cohort_terms import ChannelTerm, CohortTerm, FeatureTerm, PeerTerm
-from ..config.student import HardTerm, ImportedTerm, Ramp, Term
 from ..config.task_terms import KEYWORDS
+from ..config.terms import HardTerm, ImportedTerm, Ramp, Term
 from ..runs.session import Session
 from .losses.table import LOSSES, Loss
 from .targets import Asked, Batch

@@ -22,8 +22,8 @@ from teachers.users_code.calls import calling
 from teachers.users_code.imports import load
 
 from ..config.cohort_terms import CohortTerm
-from ..config.student import TeacherTermCommon, Term
 from ..config.task_terms import combine_of
+from ..config.terms import TeacherTermCommon, Term
 from ..runs.run import Live, Source
 from .calibration import calibration_of
 from .stores import open_store

@@ -5,7 +5,8 @@ from typing import Any
 
 from ..config.cohort import CodistillationCohort, CohortConfig, KdclCohort, OnlineTeacherCohort
 from ..config.cohort_terms import ChannelTerm, FeatureTerm, PeerTerm
-from ..config.student import control_train, labels_alone
+from ..config.student import control_train
+from ..config.terms import labels_alone
 from .run import CohortRun, Membership, Run, Source
 
 

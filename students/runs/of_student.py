@@ -6,7 +6,8 @@ from typing import Any, Literal
 from teachers.config.training import TrainConfig
 
 from ..config.estimator import EstimatorStudent
-from ..config.student import StudentConfig, control_train, labels_alone
+from ..config.student import StudentConfig, control_train
+from ..config.terms import labels_alone
 from .run import Estimator, Run, Source
 
 Kind = Literal["student", "control"]

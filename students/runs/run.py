@@ -16,7 +16,7 @@ from teachers.users_code.imports import UserPath
 
 from ..config.cohort import CohortConfig
 from ..config.cohort_terms import CohortTerm
-from ..config.student import Term
+from ..config.terms import Term
 
 T = TypeVar("T")
 

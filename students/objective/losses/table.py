@@ -6,7 +6,7 @@ from torch import Tensor
 
 from teachers.config.task import TaskName
 
-from ...config.student import LossName
+from ...config.terms import LossName
 from . import classification, maps, multilabel, regression
 
 Loss = Callable[..., Tensor]
