@@ -15,7 +15,7 @@ from orchestrator.recipe.shipped import find
 from orchestrator.running.run import run
 from tests.test_pipeline import actions
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.campaign
 
 TINY = [
     "teachers.wide={kind: sklearn, model: 'sklearn.linear_model:LogisticRegression'}",

@@ -91,7 +91,7 @@ def key_of(report: Mapping[str, Any], stage: str, name: str = "transfer_set", pa
     return str(found[-1]["key"])
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_teachers_out_of_fold_and_estimators_go_through_the_whole_product(ray_cluster: None, tmp_path: Path) -> None:
     (tmp_path / "rows").mkdir()
     write_rows(tmp_path / "rows" / "a.csv", slice(0, 140))

@@ -9,7 +9,7 @@ from orchestrator.running.run import run
 from tests import faults
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_killed_actor_worker_and_driver_cost_no_row_and_change_no_bit(ray_cluster: None, tmp_path: Path) -> None:
     calm = tmp_path / "calm"  # on the session's cluster, whose processes are there already
     run(load_recipe(faults.RECIPES / faults.SMALLEST.recipe, faults.SMALLEST.overrides), calm, until="distill")

@@ -328,7 +328,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_script_runs_its_own_functions_and_networks_and_labels_again_only_for_what_they_use(tmp_path: Path) -> None:
     given = iris(kind="callable", function="a:b", output="logits", require=None)
     given["students"]["small"]["control"] = False

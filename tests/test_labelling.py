@@ -320,6 +320,7 @@ def test_the_only_replica_comes_back_after_it_was_killed(digits, spec, tasks, tm
     assert len(list((tmp_path / "user").glob("pid-*"))) == 2
 
 
+@pytest.mark.campaign
 def test_replicas_that_never_come_back_end_the_run_and_what_they_did_stays(
     digits, spec, tasks, tmp_path, caplog, ray_cluster
 ):
@@ -374,7 +375,7 @@ def test_a_shard_that_one_replica_never_answers_is_given_to_another_and_nothing_
     assert_all_is_given_back()
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_replica_that_stands_still_is_told_killed_and_replaced(digits, spec, tasks, tmp_path, caplog, ray_cluster):
     """The only one: first it never gets ready, then it never answers."""
     for place in ("import", "shard"):

@@ -351,7 +351,7 @@ def test_a_batch_that_kills_its_replicas_is_named_and_no_other_suffers(digits, o
         np.testing.assert_allclose(client.answers(good)["mine"], expected(inputs), atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_live_answer_that_never_comes_is_told_and_asked_for_again_of_another_replica(
     digits, own, ray_cluster, tmp_path, caplog
 ):

@@ -27,6 +27,7 @@ def quick(*overrides: str) -> Recipe:
     return load_recipe(find("digits"), [*QUICK, *overrides])
 
 
+@pytest.mark.campaign
 def test_a_cached_and_a_live_teacher_teach_together_and_the_next_run_reuses_all(
     ray_cluster: None, tmp_path: Path
 ) -> None:

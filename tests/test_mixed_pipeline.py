@@ -61,6 +61,7 @@ def recipe(folder: Path, **changes: Any) -> Recipe:
     )
 
 
+@pytest.mark.campaign
 def test_a_mixed_table_runs_through_and_its_student_predicts_the_raw_file(ray_cluster: None, tmp_path: Path) -> None:
     report = run(recipe(tmp_path), tmp_path / "out").report
     columns = report["transfer_set"]["columns"]

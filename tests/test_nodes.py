@@ -27,7 +27,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         yield cluster
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.ray
 def test_a_node_killed_while_it_labels_costs_no_row_and_one_that_joins_gets_its_work(nodes: Nodes) -> None:
     out = nodes.shared / "labels"

@@ -384,7 +384,7 @@ def test_nothing_is_lost_and_nothing_doubled_when_the_server_goes_away(tmp_path,
     assert client(server.uri).get_model_version_by_alias("digits-small", "champion").version == "1"
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_server_that_has_each_machine_keep_artifacts_is_refused_until_it_is_mended(tmp_path, one_server):
     """The refused experiment leaves its name free; a server on this machine may use a folder of this machine."""
     folder = tmp_path / "artifacts"
