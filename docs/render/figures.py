@@ -190,6 +190,19 @@ SPEED = {
         "{submit_extra_s:g} s",
         "<= 15 s",
     ),
+    "text": Figure(
+        "text: labelling by a Hugging Face encoder over a bare loop of the same batches; a `bag` step over plain torch; derived "
+        "token ids over the tokenizer alone",
+        "text",
+        "{encoder_over_bare:.3f} x the rows/s / {bag_over_plain:.2f} x the time / {derive_over_tokenizer:.2f} x the rows/s",
+        ">= .95 / <= 1.1 / >= .9",
+    ),
+    "endpoint": Figure(
+        "an endpoint of 50 ms and 100 requests/s: answers over its limit, told and not told; answers bought twice after 10 kills",
+        "endpoint",
+        "{rate_over_limit:.3f} / {rate_limit_unknown:.3f}; {paid_twice}",
+        ">= .95; 0",
+    ),
     "big-study": Figure("`collegium report` of a search of 10,000 trials", "search", "{report_s} s, {report_gb} GB"),
 }
 ACCURACY = {
