@@ -5,7 +5,7 @@ PACKAGES = ("orchestrator", "students", "teachers")
 ROOMS = {
     "orchestrator": ["cli", "running", "planning", "building", "tracking", "reporting", "watching", "search", "jobs", "stages", "cluster", "recipe"],
     "students": ["fitting", "cohorts", "delivering", "training", "measuring", "data", "objective", "runs", "tasks", "config"],
-    "teachers": ["labelling", "preparing", "models", "sources", "transfer_set", "users_code", "soft_targets", "resources", "tasks", "storage", "rows", "process", "config"],
+    "teachers": ["labelling", "preparing", "models", "sources", "bundles", "transfer_set", "users_code", "soft_targets", "resources", "tasks", "storage", "rows", "process", "config"],
 }  # fmt: skip
 """Top first: a room imports only rooms below it."""
 BESIDE = {

@@ -12,6 +12,7 @@ import click
 from . import neighbours  # noqa: F401  (before all that imports `teachers`)
 
 # isort: split
+from .bundle import bundle
 from .carry_out import carry_out
 from .endings import end_well
 from .export import export
@@ -230,5 +231,5 @@ def schema(recipe: str, overrides: tuple[str, ...], resolved: bool) -> None:
     click.echo(json_schema(), nl=False)
 
 
-for command in (export, predict, serve, report, store, teachers, students, submit, jobs, status):
+for command in (export, predict, serve, report, store, bundle, teachers, students, submit, jobs, status):
     collegium.add_command(command)

@@ -21,6 +21,8 @@ class PredictionsTeacher(TeacherCommon):
     """Of CSV, between two values."""
     id: str | None = None
     """Column that names a row as `transfer_set.id` does; without that its path and row number, as `collegium store export` writes them."""
+    sample_key: str | None = None
+    """Instead of `id`: column of the transfer set's own row keys, as an imported bundle and `collegium store export` have them."""
     by_row_number: bool = False
     """Instead of `id`: the first row is of the source's first row, and so on; there must be as many."""
     scores: str | list[str] | None = None
@@ -34,9 +36,10 @@ class PredictionsTeacher(TeacherCommon):
 
     @model_validator(mode="after")
     def names_its_rows(self) -> Self:
-        if (self.id is None) == (not self.by_row_number):
+        if [self.id is not None, self.sample_key is not None, self.by_row_number].count(True) != 1:
             raise ValueError(
-                "say whose row is whose: `id`, the column that names it, or `by_row_number: true`, one of them"
+                "say whose row is whose: `id`, the column that names it, `sample_key`, that of its key, or `by_row_number: "
+                "true`, one of them"
             )
         return self
 

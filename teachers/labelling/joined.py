@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
@@ -100,7 +101,10 @@ class Joining:
         return np.concatenate([np.zeros(0, np.uint64), *source_keys(self.made, by_row_number=True)])
 
     def _keys(self, said: Said) -> Keys:
-        name = str(self.predictions.config.id)
+        config = self.predictions.config
+        if config.sample_key is not None:
+            return _own_keys(said, config.sample_key)
+        name = str(config.id)
         ids = names_in(name, said.data.column(name))
         if ids.null_count:
             at = int(np.flatnonzero(np.asarray(ids.is_null()))[0])
@@ -166,6 +170,19 @@ class Joining:
         return reader.read(read_as, self.space.names, None, said.data, bad).labels
 
 
+def _own_keys(said: Said, name: str) -> Keys:
+    """Keys that the file has itself. Raises TeacherError for a column of something else."""
+    column = said.data.column(name)
+    if not pa.types.is_integer(column.type) or column.null_count:
+        found = f"{column.null_count} rows without one" if column.null_count else str(column.type)
+        raise TeacherError(
+            f"{said.positions[0]}: {name!r} (the row's key): {found}; whole numbers are expected, as `collegium store export` writes "
+            f"them: for names of rows say `id: {name}`"
+        )
+    keys: Keys = column.to_numpy(zero_copy_only=False).astype(np.uint64)
+    return keys
+
+
 def source_keys(made: TransferSetConfig, *, by_row_number: bool) -> Iterator[Keys]:
     """The keys of a source's rows, in the order in which it is read, without those of rows that cannot be read: by row number
     raises TeacherError for them."""
@@ -193,7 +210,12 @@ def check_missing(found: Found, predictions: Predictions) -> None:
     """Raise TeacherError for more rows of which nothing is said than the recipe allows."""
     config = predictions.config
     if found.num_missing > config.max_missing * found.num_rows:
-        whose = f"is {config.id!r} what `transfer_set.id` names? " if config.id and found.num_strange else ""
+        about = (
+            f"{config.id!r} what"
+            if config.id
+            else f"{config.sample_key!r} made with the same `transfer_set.key_salt`, of what"
+        )
+        whose = f"is {about} `transfer_set.id` names? " if not config.by_row_number and found.num_strange else ""
         raise TeacherError(
             f"{config.path} says nothing of {found.num_missing:,} of {found.num_rows:,} rows of the transfer set, and max_missing is "
             f"{config.max_missing:g}; the first: {', '.join(map(repr, found.first_missing))}. {found.num_strange:,} of its rows are "

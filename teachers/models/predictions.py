@@ -55,7 +55,7 @@ class Predictions:
         files = _files(config)
         schema = schema_of(files)
         columns = _columns(config, schema, space)
-        about = [each for each in (config.id, config.label) if each is not None]
+        about = [each for each in (config.id, config.sample_key, config.label) if each is not None]
         if told := column_problem(schema.names, [*columns, *about]):
             raise RecipeError(f"path: {files[0].title}: {told}")
         files = tuple(replace(file, columns=(*columns, *about)) for file in files)

@@ -156,10 +156,15 @@ def _window(column: "Rows", rows: slice) -> "Tensor":
     return window
 
 
+def answers_of(said: "SoftTargets", rows: slice) -> "Tensor":
+    """f32 `[rows, width]` of a window of rows, in the teacher's own names; NaN where it knows nothing."""
+    fields = {field: _window(values, rows) for field, values in said.rows().items()}
+    output = said.spec.answered
+    return output.encodes.decode(fields, output.width, PROBABILITY_FLOOR)
+
+
 def _said(name: str, said: "SoftTargets", rows: slice) -> dict[str, pa.Array]:
     """The columns of one teacher, for a window of rows."""
-    spec, output = said.spec, said.spec.answered
-    fields = {field: _window(values, rows) for field, values in said.rows().items()}
-    answer = output.encodes.decode(fields, output.width, PROBABILITY_FLOOR)
+    spec, answer = said.spec, answers_of(said, rows)
     columns = ANSWER_COLUMNS[spec.answer].answers(answer, spec.names, spec.encoding == "dense")
     return {f"{name}.{what}": column for what, column in columns.items()}
