@@ -40,14 +40,45 @@ KEYWORDS: dict[TaskName, dict[LossName, tuple[str, ...]]] = {
 """The losses that each task has, and what of a term each is told; what other terms have is the engine's."""
 
 COMBINES: dict[AnswerName, tuple[CombineName, ...]] = {
-    "class_axis": ("mean_probability", "mean_logits", "weighted", "fitted"),
-    "class_set": ("mean_probability", "mean_logits", "weighted"),
-    "values": ("mean", "median", "weighted", "inverse_variance"),
+    "class_axis": (
+        "mean_probability",
+        "mean_logits",
+        "weighted",
+        "fitted",
+        "vote",
+        "confidence",
+        "entropy",
+        "correctness",
+        "best",
+        "experts",
+        "learned",
+        "confusion",
+        "gradient",
+        "route",
+    ),
+    "class_set": (
+        "mean_probability",
+        "mean_logits",
+        "weighted",
+        "vote",
+        "confidence",
+        "entropy",
+        "correctness",
+        "best",
+        "experts",
+        "gradient",
+        "route",
+    ),
+    "values": ("mean", "median", "weighted", "inverse_variance", "best", "route"),
 }
 """How several teachers become one target; the first is what `combine: null` means."""
 
-JUDGING: tuple[CombineName, ...] = ("inverse_variance", "fitted")
+JUDGING: tuple[CombineName, ...] = ("inverse_variance", "fitted", "best", "experts", "learned", "confusion")
 """Rules that weigh teachers by what they say of labelled validation rows."""
+ASK_THE_STUDENT: tuple[CombineName, ...] = ("gradient",)
+"""Rules that are told what the student says, in every step."""
+OF_LABELLED_ROWS: tuple[CombineName, ...] = ("correctness",)
+"""Rules that ask for the labels of the rows that they weigh teachers in."""
 
 KDCL_TARGETS: dict[AnswerName, tuple[KdclTarget, ...]] = {
     "class_axis": get_args(KdclTarget),
@@ -94,6 +125,12 @@ def _estimator_problems(task: TaskName, learner: EstimatorStudent) -> Iterator[P
     for number, term in enumerate(learner.objective):
         for path, told in _term_problems(task, term, None, also=(AT_ONCE,)):
             yield ("objective", number, *path), told
+        if isinstance(term, TeacherTermCommon):
+            for name in _asked_in_steps(term):
+                yield (
+                    ("objective", number, name),
+                    f"{getattr(term, name)!r} is decided in the steps of a training, and an estimator is fitted at once; remove it",
+                )
         if answer == "values" and isinstance(term, HardTerm | SoftTerm) and term.distance not in (None, "mse"):
             yield (
                 ("objective", number, "distance"),
@@ -108,6 +145,15 @@ def _estimator_problems(task: TaskName, learner: EstimatorStudent) -> Iterator[P
             ("train", "class_weights"),
             f"an estimator weighs rows, and in the task {task} a row is of no one class; remove it",
         )
+
+
+def _asked_in_steps(term: TeacherTermCommon) -> Iterator[str]:
+    if term.combine in ASK_THE_STUDENT:
+        yield "combine"
+    if term.level == "losses":
+        yield "level"
+    if term.drop is not None:
+        yield "drop"
 
 
 def train_problems(task: TaskName, train: TrainConfig | EstimatorTrain | None) -> Iterator[Problem]:

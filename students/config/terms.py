@@ -9,6 +9,7 @@ from teachers.config.strict import Config, ImportString, tag_or
 from teachers.config.teacher import CombineName
 from teachers.config.training import TrainConfig
 
+from .combining import Combining, check_combining
 from .distance import Distance
 
 StudentLossName = Literal["hard", "soft", "teacher_label"]
@@ -51,13 +52,13 @@ class HardTerm(Distance, TermCommon):
     """Share of the target that is spread over all classes, or over both outcomes of each."""
 
 
-class TeacherTermCommon(TermCommon):
+class TeacherTermCommon(Combining, TermCommon):
     """What every term has that listens to teachers."""
 
     teachers: list[str] | None = Field(None, min_length=1)
     """Who is heard in this term; null: all of the student's teachers."""
     combine: CombineName | ImportString | None = None
-    """How several teachers become one target; null: by the mean of their probabilities, or of their numbers. `fitted`: a mean of log-probabilities with weights from labelled validation rows."""
+    """How several teachers become one target; null: by the mean of their probabilities, or of their numbers. `fitted`: a mean of log-probabilities with weights from labelled validation rows. What each rule does and needs: docs/guides/combining.md."""
     teacher_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
     """Of `combine: weighted`, by teacher; they are normalised to sum to 1."""
     temperature: float = Field(2.0, gt=0)
@@ -147,6 +148,7 @@ def check_teachers(objective: Sequence[TermCommon], teachers: list[str]) -> None
                 raise ValueError(f"objective.{number}: loss {term.loss!r} needs `teachers`, and there are none")
             if term.teacher_weights is not None:
                 check_weights_of_heard(f"objective.{number}", heard, term.teacher_weights)
+            check_combining(f"objective.{number}", term, term.teachers or teachers)
 
 
 def check_weights_of_heard(where: str, heard: set[str], weights: Mapping[str, float]) -> None:

@@ -5,8 +5,8 @@ Knows nothing of stores, optimisers or ranks beyond a sum over them.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -23,8 +23,9 @@ from ..config.cohort_terms import ChannelTerm, CohortTerm, FeatureTerm, PeerTerm
 from ..config.task_terms import KEYWORDS
 from ..config.terms import HardTerm, ImportedTerm, Ramp, Term
 from ..runs.session import Session
+from .late import Late, Moment, shares_of
 from .losses.table import LOSSES, Loss
-from .targets import Asked, Batch
+from .targets import Ask, Asked, Batch
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,10 @@ class TermAtWork:
     loss: Loss
     weight: float
     ramp: Ramp | None
-    ask: Callable[[Batch], Asked]
+    ask: Ask
     hears: Literal["targets", "peer", "maps"]
+    late: Late | None = None
+    """Then `ask` gives what each teacher says, and what they come to is decided when the student has spoken."""
 
     def weight_at(self, step: int, steps: int) -> float:
         """At step `step`, counted from 0, of `steps`."""
@@ -65,12 +68,12 @@ class TermAtWork:
 
 
 def labels_of(batch: Batch) -> Asked:
-    return batch["label"], batch.get("has_label")
+    return Asked(batch["label"], batch.get("has_label"))
 
 
 def every_row(batch: Batch) -> Asked:
     """Of a term that hears no stored targets and takes all rows."""
-    return batch["label"], None
+    return Asked(batch["label"], None)
 
 
 def bound_loss(
@@ -126,55 +129,78 @@ class Objective:
         self,
         task: TaskName,
         terms: Sequence[Term | CohortTerm],
-        asks: Sequence[Callable[[Batch], Asked]],
+        asks: Sequence[Ask],
         class_weights: Tensor | None = None,
         over_known: Sequence[bool] | None = None,
         counts: Sequence[Mapping[str, float]] = (),
+        late: Sequence[Late | None] | None = None,
     ) -> None:
         gaps = over_known or [False] * len(terms)
         seen: Counter[str] = Counter()
         self.terms: list[TermAtWork] = []
-        for number, (term, ask) in enumerate(zip(terms, asks, strict=True)):
+        later = late or [None] * len(terms)
+        for number, (term, ask, at_last) in enumerate(zip(terms, asks, later, strict=True)):
             name = term.loss.rpartition(":")[2]
             seen[name] += 1
             numbered = name if seen[name] == 1 else f"{name}_{seen[name]}"
             key = f"objective.{number}.loss"
             loss, hears = bound_loss(task, term, class_weights, over_known=gaps[number]), hears_what(term)
-            self.terms.append(TermAtWork(numbered, key, term.loss, loss, term.weight, term.ramp, ask, hears))
+            self.terms.append(TermAtWork(numbered, key, term.loss, loss, term.weight, term.ramp, ask, hears, at_last))
         self.names = tuple(term.name for term in self.terms)
         self.trusted = {
             f"weight.{name}.{teacher}": share
             for name, of_term in zip(self.names, counts, strict=False)
             for teacher, share in of_term.items()
         }
-        """For the curves: what teachers count, where labelled validation rows decided it."""
+        """For the curves: what teachers count, where a rule found it before the first step."""
+        self.taught_late = {term.name: term.late.combination.teachers for term in self.terms if term.late is not None}
         self.constants: dict[tuple[float, ...], Tensor] = {}
 
-    def ask(self, batch: Batch) -> list[Asked]:
-        """What each term compares the student with, for this rank's rows of a step."""
-        return [term.ask(batch) for term in self.terms]
+    def ask(self, batch: Batch, moment: Moment | None = None) -> list[Asked]:
+        """What each term compares the student with, for this rank's rows of a step; `moment`: of terms that are decided late."""
+        asked = [term.ask(batch) for term in self.terms]
+        if moment is None or not self.taught_late:
+            return asked
+        return [
+            each if term.late is None else term.late.without_dropped(each, moment)
+            for term, each in zip(self.terms, asked, strict=True)
+        ]
 
     def counts(self, asked: Sequence[Asked], batch_size: int, session: Session) -> Tensor:
         """Rows of the global batch that take part in each term, with the weights of their classes where it has some;
         f32 `[terms]`, 1 where there are none."""
         weighted = [term.loss if isinstance(term.loss, WeightedHard) else None for term in self.terms]
-        if not any(weighted) and all(weight is None for _, weight in asked):
+        if not any(weighted) and all(each.weight is None for each in asked):
             return self._constant((float(batch_size),) * len(asked), session.device)
         rows = torch.tensor(batch_size / session.world, device=session.device)
         here = [
-            loss.count(target, weight) if loss is not None else rows if weight is None else (weight > 0).sum()
-            for loss, (target, weight) in zip(weighted, asked, strict=True)
+            loss.count(each.target, each.weight)
+            if loss is not None
+            else rows
+            if each.weight is None
+            else (each.weight > 0).sum()
+            for loss, each in zip(weighted, asked, strict=True)
         ]
         counts = session.all_reduce_sum(torch.stack([count.float() for count in here]))
         return counts.where(counts > 0, 1.0)
 
-    def sums(self, student: Tensor, asked: Sequence[Asked], heard: Heard = NOTHING) -> Tensor:
+    def sums(
+        self, student: Tensor, asked: Sequence[Asked], heard: Heard = NOTHING, moment: Moment | None = None
+    ) -> Tensor:
         """The sum of each term, unweighted, over the given rows: `[terms]`."""
-        values = [
-            row_sum(term, student, target, weight, heard)
-            for term, (target, weight) in zip(self.terms, asked, strict=True)
-        ]
+        values = []
+        for term, each in zip(self.terms, asked, strict=True):
+            if term.late is not None:
+                if moment is None:  # of who asks for other terms
+                    values.append((student * 0).sum())
+                    continue
+                each = term.late.decided(each, student, term.name, moment)
+            values.append(row_sum(term, student, each.target, each.weight, heard))
         return torch.stack(values)
+
+    def shares(self, moment: Moment) -> dict[str, float]:
+        """For the curves: what teachers have counted since the last point. Every rank calls it alike."""
+        return self.trusted | shares_of(moment, self.taught_late)
 
     def weights(self, step: int, steps: int) -> tuple[float, ...]:
         return tuple(term.weight_at(step, steps) for term in self.terms)
@@ -199,6 +225,8 @@ def row_sum(term: TermAtWork, student: Tensor, target: Tensor, weight: Tensor | 
     """The weighted sum of a term's values over the given rows."""
     if term.hears == "maps" or (term.hears == "peer" and heard.peer is None):
         return sum_of_maps(term, heard.maps) if heard.maps else (student * 0).sum()
+    if term.late is not None and term.late.per_teacher:
+        return sum_beside_each(term, student, target, weight)
     with calling(term.key, term.loss_name):
         value = term.loss(student, heard.peer if term.hears == "peer" else target)
     if value.shape != student.shape[:1]:
@@ -209,6 +237,14 @@ def row_sum(term: TermAtWork, student: Tensor, target: Tensor, weight: Tensor | 
     return value.sum() if weight is None else torch.where(weight > 0, value * weight, 0.0).sum()
 
 
+def sum_beside_each(term: TermAtWork, student: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    """The same of a loss beside each teacher: targets `[rows, K, width]`, weights `[rows, K]`."""
+    assert weights is not None
+    alone = replace(term, late=None)
+    sums = [row_sum(alone, student, targets[:, k], weights[:, k]) for k in range(targets.shape[1])]
+    return torch.stack(sums).sum()
+
+
 def sum_of_maps(term: TermAtWork, maps: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """`feature` is the mean over layers and peers, `channel` the sum over layers, as their papers have it."""
     total = torch.stack([term.loss(own, theirs).sum() for own, theirs in maps]).sum()
@@ -217,4 +253,4 @@ def sum_of_maps(term: TermAtWork, maps: Sequence[tuple[Tensor, Tensor]]) -> Tens
 
 def slices(asked: Sequence[Asked], part: slice) -> list[Asked]:
     """`asked` of some rows of the batch."""
-    return [(target[part], None if weight is None else weight[part]) for target, weight in asked]
+    return [Asked(*(None if each is None else each[part] for each in of_term)) for of_term in asked]  # type: ignore[arg-type]
