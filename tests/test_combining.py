@@ -24,7 +24,7 @@ from teachers.preparing.prepare import prepare
 from teachers.soft_targets.combine.class_scores import mean_probability
 from teachers.transfer_set.columns import Column
 from tests.rank_runs import on_ranks
-from tests.test_evaluate import make_source, trained  # noqa: F401 (a fixture)
+from tests.test_evaluate import make_source
 from tests.training_runs import HARD, SOFT, make_run, make_store, source
 
 SESSION = PlainSession()
@@ -47,6 +47,18 @@ def three(digits, tmp_path_factory):
         source(make_store(folder / name, digits, name=name, seed=seed, noise=noise), name)
         for seed, (name, noise) in enumerate((("wide", 1.0), ("deep", 2.0), ("noise", 9.0)))
     ]
+
+
+@pytest.fixture(scope="module")
+def trained(digits, tmp_path_factory):
+    """A student and its control, hardly trained."""
+    folder = tmp_path_factory.mktemp("runs")
+    runs = [
+        make_run(folder, digits, name=name, objective=[HARD], labelled_only=True, steps=5)
+        for name in ("student", "control")
+    ]
+    fit(runs, SESSION)
+    return {run.name.partition("/")[0]: {0: run.folder} for run in runs}
 
 
 @pytest.fixture(scope="module")
@@ -372,7 +384,9 @@ def test_a_row_hears_the_teacher_that_it_names(routed, tmp_path):
         options=Options(column="who", called=(("teacher@0", "wide"), ("teacher@1", "deep"))),
     )
     assert found["combinations"][-1]["combine"] == "route"
-    with pytest.raises(RecipeError, match=r"objective\.0\.combine: the column 'who' names \['deep'\], who are not among"):
+    with pytest.raises(
+        RecipeError, match=r"objective\.0\.combine: the column 'who' names \['deep'\], who are not among"
+    ):
         fit([dataclasses.replace(run, sources=(sources[0],), folder=tmp_path / "other")], SESSION)
     strange = [{"loss": "soft", "combine": "route", "column": "whom"}]
     with pytest.raises(RecipeError, match=r"there is no column 'whom' of names among `transfer_set.inputs`.* has who"):
@@ -398,7 +412,7 @@ def test_plan_refuses_a_column_that_is_absent_or_names_somebody_else():
 
 
 @pytest.mark.parametrize("rule", ["gradient", "correctness", f"{HERE}:told"])
-def test_a_rule_that_asks_the_student_or_a_label_is_shown_as_the_mean_and_says_so(rule, digits, judged, trained):  # noqa: F811
+def test_a_rule_that_asks_the_student_or_a_label_is_shown_as_the_mean_and_says_so(rule, digits, judged, trained):
     found = evaluate_student(
         digits.folder, judged[:2], trained["student"], trained["control"], 0, combine=rule, order=["wide", "deep"]
     )
@@ -421,7 +435,7 @@ def test_a_rule_that_asks_the_student_or_a_label_is_shown_as_the_mean_and_says_s
 )
 def test_every_other_rule_makes_the_ensemble_that_the_student_has_heard(
     rule, options, digits, judged, tmp_path, trained
-):  # noqa: F811
+):
     extra = {"by_class": True} if options.by_class else {}
     if options.experts:
         extra = {"experts": {name: list(classes) for name, classes in options.experts}}
