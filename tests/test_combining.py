@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from orchestrator.recipe.checks import judging_problems
+from orchestrator.recipe.checks import class_problems, judging_problems
 from orchestrator.recipe.combining import expert_problems, route_problems
 from orchestrator.recipe.model import Recipe
 from students.config.combining import Options
@@ -406,6 +406,15 @@ def test_plan_refuses_a_column_that_is_absent_or_names_somebody_else():
     assert "'who' names ['three'], who are not among the teachers ['one', 'two']" in problem
     (problem,) = expert_problems(recipe_of({"combine": "experts", "experts": {"one": ["cat"]}}), ["cats", "dogs"])
     assert problem == "students.small.objective.0.experts.one: 'cat' is no class, did you mean cats?"
+
+
+def test_plan_refuses_a_teacher_that_knows_no_class():
+    recipe = recipe_of({})
+    lines = {"classes": ["x"], "class_map": {"x": None}}
+    silent = recipe.teachers["two"].model_copy(update=lines)
+    recipe = recipe.model_copy(update={"teachers": {**recipe.teachers, "two": silent}})
+    (problem,) = class_problems(recipe, ["cats", "dogs"])
+    assert problem.startswith("teachers.two.class_map: the teacher knows none of the classes, so nobody would hear it")
 
 
 # what the report shows of it

@@ -141,7 +141,12 @@ def class_problems(
             with within(f"teachers.{name}"):
                 own = _learnt(teacher, classes, labelled) if trained else _known(teacher, recipe.task, classes)
                 if own is not None:
-                    mapped(own, classes, resolved(teacher.class_map), ANSWER_OF[recipe.task])
+                    found = mapped(own, classes, resolved(teacher.class_map), ANSWER_OF[recipe.task])
+                    if not any(each is not None for each in found.values()):
+                        yield (
+                            f"teachers.{name}.class_map: the teacher knows none of the classes, so nobody would hear it; map one "
+                            f"of its own to one of the transfer set's, or leave it out"
+                        )
         except StoreError:
             continue  # told with the other problems of folders
         except RecipeError as error:
