@@ -9,6 +9,7 @@ import torch
 from orchestrator.recipe.checks import class_problems, judging_problems
 from orchestrator.recipe.combining import expert_problems, route_problems
 from orchestrator.recipe.model import Recipe
+from orchestrator.stages import keys
 from students.config.combining import Options
 from students.data.shared import SharedData
 from students.fitting.fit import fit
@@ -25,6 +26,8 @@ from teachers.soft_targets.combine.class_scores import mean_probability
 from teachers.transfer_set.columns import Column
 from tests.rank_runs import on_ranks
 from tests.test_evaluate import make_source
+from tests.test_keys import recipe as keyed
+from tests.test_keys import renamed, trainings
 from tests.training_runs import HARD, SOFT, make_run, make_store, source
 
 SESSION = PlainSession()
@@ -336,6 +339,28 @@ def test_a_term_that_says_nothing_of_its_combination_is_the_document_that_it_was
     assert not {"level", "drop", "by_class", "box", "experts", "column"} & set(term.model_dump(mode="json"))
     (term,) = recipe_of({"level": "losses"}).students["small"].objective
     assert term.model_dump(mode="json")["level"] == "losses"
+
+
+def test_how_teachers_are_combined_is_in_the_key_of_the_student_and_their_names_are_not() -> None:
+    def keys_of(names=("linear", "trees"), **term):
+        found = keyed(students__small__objective=[{"loss": "soft", "combine": "experts", **term}, {"loss": "hard"}])
+        if names != ("linear", "trees"):
+            called = dict(zip(("linear", "trees"), names, strict=True))
+            found = Recipe.model_validate(renamed(found.model_dump(mode="json"), called))
+        labels = dict(zip(names, ("1a", "7e"), strict=True))
+        student = trainings(found, "small", labels)["student/seed-0"]
+        evaluation = keys.evaluate_stage(found, "small", "da7a", "5", labels).key
+        return student, evaluation, keys.export_stage(found, "small", ["5"], "e").key
+
+    plain = keys_of()
+    for change in ({"level": "losses"}, {"drop": 1}):
+        student, evaluation, export = keys_of(**change)
+        assert student != plain[0] and export != plain[2] and evaluation == plain[1]  # together they say the same
+    named = keys_of(experts={"linear": ["a"], "trees": ["b"]})
+    swapped = keys_of(experts={"linear": ["b"], "trees": ["a"]})
+    assert len({plain, named, swapped}) == 3 and not {*named} & {*swapped}
+    other = keys_of(("flat", "forest"), experts={"linear": ["a"], "trees": ["b"]})
+    assert other == named
 
 
 # a column says who
