@@ -50,7 +50,7 @@ class Combination:
 
     @property
     def function(self) -> Callable[..., tuple[Tensor, Tensor]]:
-        return COMBINE[self.answer][self.rule] if self.is_ours else load(self.rule)  # type: ignore[index,no-any-return]
+        return COMBINE[self.answer][self.rule] if self.is_ours else load(self.rule)  # type: ignore[index]
 
     @property
     def needs_context(self) -> bool:
@@ -65,9 +65,8 @@ class Combination:
     @property
     def counts(self) -> dict[str, float]:
         """What each teacher counts, they sum to 1, where a rule found it on labelled validation rows."""
-        weights: tuple[float, ...] = tuple(self.found.get("teacher_weights", ())) if self.rule == "fitted" else ()
-        if self.options.by_class:
-            weights = tuple(sum(each) / len(each) for each in weights)  # type: ignore[arg-type]
+        given = self.found.get("teacher_weights", ()) if self.rule == "fitted" else ()
+        weights = tuple(sum(each) / len(each) if self.options.by_class else each for each in given)
         variances = self.found.get("variances", ())
         weights = tuple(1 / each for each in variances) if variances and all(variances) else weights
         return {name: each / sum(weights) for name, each in zip(self.teachers, weights, strict=True)} if weights else {}
@@ -173,7 +172,7 @@ class OfRows:
     sample_key: Tensor | None = None
     """i64 `[N]`, the bits of a u64."""
 
-    def of(self, combination: Combination, rows: slice) -> dict[str, Tensor | None]:
+    def of(self, combination: Combination, rows: slice) -> dict[str, Any]:
         heard = self.heard.get(combination)
         return {
             "labels": None if self.labels is None else self.labels[rows],

@@ -114,7 +114,7 @@ class Late:
 
 def shares_of(moment: Moment, teachers: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
     """`weight.<term>.<teacher>`: the mean since the last point, over the rows of all ranks; every rank calls it alike. Starts anew."""
-    found = {}
+    found: dict[str, float] = {}
     for term, names in teachers.items():
         if term in moment.shares:
             sums = moment.all_reduce(moment.shares[term].double()).cpu()

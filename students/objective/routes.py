@@ -40,8 +40,9 @@ def _values(transfer_set: TransferSet, segment: Segment, column: str) -> NDArray
         if each.kind == "category" and column in each.names:
             place = each.names.index(column)
             values = np.array([*[""] * FIRST, *each.values[place]], dtype=np.str_)
-            return values[plain.inputs(segment)[each.name][:, place]]
-    found = [
+            found: NDArray[np.str_] = values[plain.inputs(segment)[each.name][:, place]]
+            return found
+    there = [
         name
         for each in transfer_set.columns
         for name in (each.names or (each.name,))
@@ -49,5 +50,5 @@ def _values(transfer_set: TransferSet, segment: Segment, column: str) -> NDArray
     ]
     raise RecipeError(
         f"there is no column {column!r} of names among `transfer_set.inputs`, expected a category or text; it has "
-        f"{', '.join(found) or 'none'}"
+        f"{', '.join(there) or 'none'}"
     )

@@ -87,4 +87,5 @@ def least_norm(gram: NDArray[np.float64], box: float, heard: NDArray[np.bool_] |
         found[up], found[down] = found[up] + move, found[down] - move
         slope = [each + move * (row[up] - row[down]) for each, row in zip(slope, matrix, strict=True)]
     weights[place] = found
-    return weights / weights.sum()
+    whole: NDArray[np.float64] = weights / weights.sum()
+    return whole
