@@ -27,6 +27,7 @@ from ..recipe.checks import (
 )
 from ..recipe.load import Given, recipe_of
 from ..recipe.load import check as check_recipe
+from ..recipe.losses import unlabelled_problems
 from ..recipe.model import Recipe, public
 from ..recipe.seen_rows import seen_problems
 from ..recipe.space import search_warnings
@@ -132,7 +133,12 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     _on_nodes(made, recipe, seen, address)
     _on_disk(made, recipe, seen, out)
     rows = Rows.of(recipe, seen, counted)
-    if rows is not None and (problems := [*judging_problems(recipe, rows.labelled["validation"])]):
+    if rows is not None and (
+        problems := [
+            *judging_problems(recipe, rows.labelled["validation"]),
+            *unlabelled_problems(recipe, rows.labelled["train"]),
+        ]
+    ):
         raise RecipeError("\n".join(problems))
     made.notes += walk.notes
     made.notes += count_notes(recipe.transfer_set, counted, thorough=check)

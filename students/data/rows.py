@@ -1,6 +1,6 @@
 """All rows of one training, side by side: inputs, labels and what teachers say, and what of it is held in memory."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -18,22 +18,13 @@ from teachers.users_code.calls import within
 
 from ..config.cohort_terms import CohortTerm
 from ..config.terms import PeerLossName, Term
+from ..objective.asks import Ask, check_encodings, every_row, labels_of, with_labels
 from ..objective.class_weights import class_weights
 from ..objective.judging import JUDGED_BY
-from ..objective.objective import Objective, every_row, labels_of
+from ..objective.objective import Objective
 from ..objective.peer_targets import NEED_LABELS
-from ..objective.targets import (
-    Asked,
-    Batch,
-    Column,
-    Combination,
-    Targets,
-    Voice,
-    check_encodings,
-    combination_of,
-    teachers_of,
-    voice_of,
-)
+from ..objective.spread import spread_for
+from ..objective.targets import Column, Combination, Targets, Voice, combination_of, teachers_of, voice_of
 from ..runs.run import Run
 from .inputs import (
     Canonical,
@@ -210,17 +201,21 @@ def bring_targets(
     """
     space = train.transfer_set.space
     targets = Targets(voices, train.num_rows, space, held)
-    asks: list[Callable[[Batch], Asked]] = []
+    asks: list[Ask] = []
     for number, (term, combination) in enumerate(zip(run.objective, combinations, strict=True)):
         if combination is not None:
             check_encodings(term, number, combination, voices)
-        asks.append(ask_without_teachers(term, run) if combination is None else targets.answer(combination))
+        asks.append(
+            ask_without_teachers(term, run) if combination is None else with_labels(term, targets.answer(combination))
+        )
     over_known = [each is not None and each not in targets.gapless for each in combinations]
     counts = [{} if each is None else each.counts for each in combinations]
-    return Objective(space.task, run.objective, asks, weights, over_known, counts), targets
+    asking = zip(run.objective, combinations, strict=True)
+    scales = [spread_for(term, number, each, voices, train.num_rows) for number, (term, each) in enumerate(asking)]
+    return Objective(space.task, run.objective, asks, weights, over_known, counts, scales), targets
 
 
-def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Callable[[Batch], Asked]:
+def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Ask:
     """Of a term that compares with labels, or with what peers say of every row, or of the labelled ones."""
     of_peers = term.loss in get_args(PeerLossName)
     return every_row if of_peers and run.membership.peer_rule not in NEED_LABELS else labels_of

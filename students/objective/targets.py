@@ -6,12 +6,12 @@ gather. Other rules, and targets that do not fit, are computed in every step fro
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from teachers.config.task import ANSWER_OF, AnswerName, TaskName
-from teachers.errors import RecipeError
 from teachers.rows.rows import Rows
 from teachers.soft_targets.alignment import Alignment
 from teachers.soft_targets.combine.rules import COMBINE, check_combined, with_gaps
@@ -31,10 +31,18 @@ from .units import Units
 
 Batch = Mapping[str, Tensor]
 Column = Rows | Tensor
-Asked = tuple[Tensor, Tensor | None]
-"""What a term compares the student with, NaN where nobody knows anything, and the weight of each row `[rows]` (None: all 1)."""
-
 CHUNK = 16_384
+
+
+class Asked(NamedTuple):
+    """What a term compares the student with."""
+
+    target: Tensor
+    """NaN where nobody knows anything."""
+    weight: Tensor | None
+    """Of each row `[rows]`; None: all 1."""
+    labels: Tensor | None = None
+    """i64 `[rows]`, of a term whose loss takes them: rows without one have the weight 0."""
 
 
 @dataclass(frozen=True)
@@ -241,9 +249,9 @@ class Targets:
         if not target.isnan().any():
             self.gapless.add(combination)
         if bool((row_weight - 1).abs().max() < 1e-6):
-            return lambda batch: (batch[name], None)
+            return lambda batch: Asked(batch[name], None)
         self.columns[f"{name}.weight"] = row_weight
-        return lambda batch: (batch[name], batch[f"{name}.weight"])
+        return lambda batch: Asked(batch[name], batch[f"{name}.weight"])
 
     def _combine_all(self, combination: Combination) -> tuple[Tensor, Tensor]:
         """f32 `[N, W]` and `[N]`; float32, for float16 would add an error of its own to the store's."""
@@ -271,7 +279,7 @@ class Targets:
             labels = self.units.of_label(usable_labels(batch))
             target, weights = chorus.target(combination, said, known, labels, check=unseen)
             unseen = False  # a look at every value waits for a GPU: once a run is enough to find a wrong rule
-            return self.units.standardised(target), weights.sum(0)
+            return Asked(self.units.standardised(target), weights.sum(0))
 
         return ask
 
@@ -283,15 +291,3 @@ def usable_labels(batch: Batch) -> Tensor:
         return label
     may_be_used = batch["has_label"].reshape(-1, *[1] * (label.ndim - 1)) > 0
     return torch.where(may_be_used, label, torch.nan if label.is_floating_point() else -1)
-
-
-def check_encodings(
-    term: Term | CohortTerm, number: int, combination: Combination, voices: Mapping[str, Voice]
-) -> None:
-    """Raise RecipeError when a term needs more than the class that a teacher's store keeps."""
-    for name in combination.teachers:
-        if term.loss != "teacher_label" and voices[name].encoding == "label":
-            raise RecipeError(
-                f"objective.{number}: loss {term.loss!r} needs the scores of teacher {name!r}, whose store keeps the "
-                f"class only; set `teachers.{name}.encoding: dense`, or use `loss: teacher_label`"
-            )
