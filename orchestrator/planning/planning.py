@@ -28,6 +28,7 @@ from ..recipe.checks import (
 from ..recipe.combining import expert_problems, route_problems
 from ..recipe.load import Given, recipe_of
 from ..recipe.load import check as check_recipe
+from ..recipe.losses import unlabelled_problems
 from ..recipe.model import Recipe, public
 from ..recipe.seen_rows import seen_problems
 from ..recipe.space import search_warnings
@@ -136,7 +137,10 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     _on_disk(made, recipe, seen, out)
     rows = Rows.of(recipe, seen, counted)
     if rows is not None and (
-        problems := [*judging_problems(recipe, rows.labelled["validation"], rows.labelled["train"])]
+        problems := [
+            *judging_problems(recipe, rows.labelled["validation"], rows.labelled["train"]),
+            *unlabelled_problems(recipe, rows.labelled["train"]),
+        ]
     ):
         raise RecipeError("\n".join(problems))
     made.notes += walk.notes

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
-from teachers.config.strict import Config
+from .unsaid import Unsaid
 
 BOX = 0.6
 """Of `gradient`: what the paper's code has."""
@@ -56,8 +56,10 @@ class Options:
 NO_OPTIONS = Options()
 
 
-class Combining(Config):
+class Combining(Unsaid):
     """What a term says of the combination of its teachers."""
+
+    unsaid: ClassVar[frozenset[str]] = frozenset({"level", "drop", "by_class", "box", "experts", "column"})
 
     level: Level = "targets"
     """What is combined: what teachers say, into one target that the loss is taken of (`targets`), or the losses beside each teacher alone, by the same weights (`losses`)."""
@@ -71,15 +73,6 @@ class Combining(Config):
     """Of `combine: experts`: the classes that each teacher is heard in; null: in each class whoever is best on labelled validation rows."""
     column: str | None = None
     """Of `combine: route`: the input column, a category or text, whose value in a row is the name of the one teacher that is heard there."""
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A term that says nothing here is the document, and the key, that it was before there was something to say."""
-        document: dict[str, Any] = handler(self)
-        for name, field in Combining.model_fields.items():
-            if name in document and document[name] == field.default:
-                del document[name]
-        return document
 
     @model_validator(mode="after")
     def options_go_with_their_rule(self) -> Self:

@@ -19,8 +19,27 @@ Problem = tuple[tuple[str | int, ...], str]
 
 OF_CLASSES: dict[LossName, tuple[str, ...]] = {
     "hard": ("label_smoothing",),
+    "soft": ("temperature", "standardise"),
+    "teacher_label": (),
+    "reverse_kl": ("temperature", "standardise"),
+    "jensen_shannon": ("temperature", "beta", "standardise"),
+    "logit_mse": ("centre",),
+    "dkd": ("temperature", "alpha", "beta", "standardise"),
+    "dist": ("temperature", "beta", "gamma"),
+    "logit_standardized": ("temperature",),
+    "label_smoothing_teacher": ("temperature", "correct"),
+    "peer": ("temperature", "reduce"),
+    "feature": (),
+    "channel": (),
+}
+OF_SETS: dict[LossName, tuple[str, ...]] = {
+    "hard": ("label_smoothing",),
     "soft": ("temperature",),
     "teacher_label": (),
+    "reverse_kl": ("temperature",),
+    "jensen_shannon": ("temperature", "beta"),
+    "logit_mse": (),
+    "label_smoothing_teacher": ("temperature", "correct"),
     "peer": ("temperature", "reduce"),
     "feature": (),
     "channel": (),
@@ -34,7 +53,7 @@ OF_NUMBERS: dict[LossName, tuple[str, ...]] = {
 }
 KEYWORDS: dict[TaskName, dict[LossName, tuple[str, ...]]] = {
     "classification": OF_CLASSES,
-    "multilabel": OF_CLASSES,
+    "multilabel": OF_SETS,
     "regression": OF_NUMBERS,
 }
 """The losses that each task has, and what of a term each is told; what other terms have is the engine's."""
@@ -166,16 +185,16 @@ def _term_problems(
     task: TaskName, term: TermCommon, temperature: float | None, also: Sequence[float] = ()
 ) -> Iterator[Problem]:
     """`also`: what changes nothing beside a default."""
+    loss: LossName = term.loss  # type: ignore[assignment]
+    if not isinstance(term, ImportedTerm) and loss not in KEYWORDS[task]:
+        losses = [name for name in KEYWORDS[task] if name in get_args(StudentLossName)]
+        yield ("loss",), _expected(task, f"is {loss!r}", losses)
+        return
     if isinstance(term, TeacherTermCommon) and term.combine is not None and ":" not in term.combine:
         rules: Sequence[str] = COMBINES[ANSWER_OF[task]]
         if term.combine not in rules:
             yield ("combine",), _expected(task, f"is {term.combine!r}", rules)
     if isinstance(term, ImportedTerm):
-        return
-    loss: LossName = term.loss  # type: ignore[assignment]
-    if loss not in KEYWORDS[task]:
-        losses = [name for name in KEYWORDS[task] if name in get_args(StudentLossName)]
-        yield ("loss",), _expected(task, f"is {loss!r}", losses)
         return
     takes = KEYWORDS[task][loss]
     for name in sorted({each for losses in KEYWORDS.values() for each in losses.get(loss, ())} - {*takes}):

@@ -18,12 +18,14 @@ from teachers.users_code.calls import within
 
 from ..config.cohort_terms import CohortTerm
 from ..config.terms import PeerLossName, Term
+from ..objective.asks import Ask, check_encodings, every_row, labels_of, with_labels
 from ..objective.class_weights import class_weights
 from ..objective.combination import Combination, combination_of, teachers_of
 from ..objective.judging import JUDGED_BY
-from ..objective.objective import Objective, every_row, labels_of
+from ..objective.objective import Objective
 from ..objective.peer_targets import NEED_LABELS
-from ..objective.targets import Ask, Column, Targets, Voice, check_encodings, voice_of
+from ..objective.spread import spread_for
+from ..objective.targets import Column, Targets, Voice, voice_of
 from ..runs.run import Run
 from .inputs import (
     Canonical,
@@ -204,11 +206,15 @@ def bring_targets(
     for number, (term, combination) in enumerate(zip(run.objective, combinations, strict=True)):
         if combination is not None:
             check_encodings(term, number, combination, voices)
-        asks.append(ask_without_teachers(term, run) if combination is None else targets.answer(combination))
+        asks.append(
+            ask_without_teachers(term, run) if combination is None else with_labels(term, targets.answer(combination))
+        )
     over_known = [each is not None and each not in targets.gapless for each in combinations]
     late = [None if each is None else late_of(each, run, train.transfer_set, targets) for each in combinations]
     counts = [{} if each is None else each.counts or targets.counts.get(each, {}) for each in combinations]
-    return Objective(space.task, run.objective, asks, weights, over_known, counts, late), targets
+    asking = zip(run.objective, combinations, strict=True)
+    scales = [spread_for(term, number, each, targets) for number, (term, each) in enumerate(asking)]
+    return Objective(space.task, run.objective, asks, weights, over_known, counts, scales, late), targets
 
 
 def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Ask:

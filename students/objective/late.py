@@ -78,17 +78,22 @@ class Late:
         target, weights = self.combination.target(
             spoken,
             known,
-            asked.labels,
+            asked.of_rule,
             heard=asked.heard,
             context=self._context(asked, student, term, moment),
             check=self.unseen,
         )
         self.unseen = False
         self._count(term, weights, moment)
+        if asked.weight is not None:  # of a loss that takes labels, those rows alone
+            weights = weights * (asked.weight > 0)
+        labels = asked.labels
+        if labels is not None and not labels.is_floating_point():
+            labels = torch.where(labels < 0, target.nan_to_num(nan=-torch.inf).argmax(-1), labels)
         if not self.per_teacher:
-            return Asked(self.units.standardised(target), weights.sum(0), asked.labels)
+            return Asked(self.units.standardised(target), weights.sum(0), labels)
         beside = said.masked_fill(unknown.all(-1, keepdim=True), 0.0).transpose(0, 1)
-        return Asked(self.units.standardised(beside), weights.T, asked.labels)
+        return Asked(self.units.standardised(beside), weights.T, labels)
 
     def _context(self, asked: Asked, student: Tensor, term: str, moment: Moment) -> Context | None:
         if not self.combination.needs_context:

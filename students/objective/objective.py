@@ -24,7 +24,9 @@ from ..config.task_terms import KEYWORDS
 from ..config.terms import HardTerm, ImportedTerm, Ramp, Term
 from ..runs.session import Session
 from .late import Late, Moment, shares_of
-from .losses.table import LOSSES, Loss
+from .losses.known import compared_over_known
+from .losses.loss import Loss
+from .losses.table import COMPARE_ROWS, LOSSES
 from .targets import Ask, Asked, Batch
 
 
@@ -66,39 +68,48 @@ class TermAtWork:
             return self.weight
         return self.weight * (risen if self.ramp.shape == "linear" else math.exp(-5 * (1 - risen) ** 2))
 
-
-def labels_of(batch: Batch) -> Asked:
-    return Asked(batch["label"], batch.get("has_label"))
-
-
-def every_row(batch: Batch) -> Asked:
-    """Of a term that hears no stored targets and takes all rows."""
-    return Asked(batch["label"], None)
+    def values(self, student: Tensor, target: Tensor, weight: Tensor | None, labels: Tensor | None) -> Tensor:
+        """Of each row `[rows]`, unweighted. The loss is told what it takes beside the two sides. Raises RecipeError for another shape."""
+        told = {"labels": labels, "weight": weight if self.loss_name in COMPARE_ROWS else None}
+        with calling(self.key, self.loss_name):
+            value = self.loss(student, target, **{name: each for name, each in told.items() if each is not None})
+        if value.shape != student.shape[:1]:
+            raise RecipeError(
+                f"loss {self.name!r} returned {list(value.shape)} for {len(student)} rows, expected one value per row; "
+                f"leave the mean to the engine"
+            )
+        return value
 
 
 def bound_loss(
-    task: TaskName, term: Term | CohortTerm, class_weights: Tensor | None = None, *, over_known: bool = False
+    task: TaskName,
+    term: Term | CohortTerm,
+    class_weights: Tensor | None = None,
+    *,
+    over_known: bool = False,
+    scale: Tensor | None = None,
 ) -> Loss:
-    """The term's function of (student, target). `over_known`: there may be classes that nobody knows, NaN in the target."""
+    """The term's function of (student, target). `over_known`: there may be classes that nobody knows, NaN in the target.
+    `scale` f32 `[width]`: what a difference in each class is divided by."""
     if isinstance(term, ImportedTerm):
         return partial(load(term.loss), temperature=term.temperature, **resolved(term.arguments))
     given: dict[str, Any] = {name: getattr(term, name) for name in KEYWORDS[task][term.loss]}
-    loss = partial(LOSSES[task][term.loss], **{name: value for name, value in given.items() if value is not None})
+    loss: Loss = partial(LOSSES[task][term.loss], **{name: value for name, value in given.items() if value is not None})
+    loss = loss if scale is None else Scaled(loss, scale)
     if over_known and ANSWER_OF[task] == "class_axis":
         return partial(compared_over_known, loss)
     return loss if class_weights is None or not isinstance(term, HardTerm) else WeightedHard(loss, class_weights)
 
 
-RULED_OUT = -1e30
-"""A logit, of either side, in a class that is not compared: its exponential is 0 at any temperature, and it is finite."""
+class Scaled:
+    """A loss that divides by the spread of each class, which is brought once to where the logits are."""
 
+    def __init__(self, loss: Loss, scale: Tensor) -> None:
+        self.loss, self.scale = loss, scale
 
-def compared_over_known(loss: Loss, student: Tensor, target: Tensor) -> Tensor:
-    """`loss` of one class of many over the classes that somebody knows in the row: both sides' softmax is of those alone, and
-    the gradient of the student's other logits is 0. What nobody teaches is not unlearned.
-    """
-    unknown = target.isnan()
-    return loss(student.masked_fill(unknown, RULED_OUT), target.masked_fill(unknown, RULED_OUT))
+    def __call__(self, student: Tensor, target: Tensor, **told: Tensor) -> Tensor:
+        self.scale = self.scale.to(student)
+        return self.loss(student, target, scale=self.scale, **told)
 
 
 class WeightedHard:
@@ -123,7 +134,8 @@ class WeightedHard:
 
 class Objective:
     """The terms of one run. `names` are those of its curves; `class_weights` f32 `[classes]`: of its `hard` terms;
-    `over_known`: of which terms the target may have gaps, by default none; `counts`: by term, what rules found that each teacher counts."""
+    `over_known`: of which terms the target may have gaps, by default none; `counts`: by term, what rules found that each teacher
+    counts; `scales`: by term, what it divides differences by, where it does."""
 
     def __init__(
         self,
@@ -133,9 +145,11 @@ class Objective:
         class_weights: Tensor | None = None,
         over_known: Sequence[bool] | None = None,
         counts: Sequence[Mapping[str, float]] = (),
-        late: Sequence[Late | None] | None = None,
+        scales: Sequence[Tensor | None] = (),
+        late: Sequence[Late | None] = (),
     ) -> None:
         gaps = over_known or [False] * len(terms)
+        spreads = scales or [None] * len(terms)
         seen: Counter[str] = Counter()
         self.terms: list[TermAtWork] = []
         later = late or [None] * len(terms)
@@ -144,8 +158,9 @@ class Objective:
             seen[name] += 1
             numbered = name if seen[name] == 1 else f"{name}_{seen[name]}"
             key = f"objective.{number}.loss"
-            loss, hears = bound_loss(task, term, class_weights, over_known=gaps[number]), hears_what(term)
-            self.terms.append(TermAtWork(numbered, key, term.loss, loss, term.weight, term.ramp, ask, hears, at_last))
+            loss = bound_loss(task, term, class_weights, over_known=gaps[number], scale=spreads[number])
+            about = numbered, key, term.loss, loss, term.weight, term.ramp, ask, hears_what(term)
+            self.terms.append(TermAtWork(*about, at_last))
         self.names = tuple(term.name for term in self.terms)
         self.trusted = {
             f"weight.{name}.{teacher}": share
@@ -195,7 +210,7 @@ class Objective:
                     values.append((student * 0).sum())
                     continue
                 each = term.late.decided(each, student, term.name, moment)
-            values.append(row_sum(term, student, each.target, each.weight, heard))
+            values.append(row_sum(term, student, each, heard))
         return torch.stack(values)
 
     def shares(self, moment: Moment) -> dict[str, float]:
@@ -221,28 +236,25 @@ def hears_what(term: Term | CohortTerm) -> Literal["targets", "peer", "maps"]:
     return "maps" if isinstance(term, FeatureTerm | ChannelTerm) else "targets"
 
 
-def row_sum(term: TermAtWork, student: Tensor, target: Tensor, weight: Tensor | None, heard: Heard = NOTHING) -> Tensor:
+def row_sum(term: TermAtWork, student: Tensor, asked: Asked, heard: Heard = NOTHING) -> Tensor:
     """The weighted sum of a term's values over the given rows."""
     if term.hears == "maps" or (term.hears == "peer" and heard.peer is None):
         return sum_of_maps(term, heard.maps) if heard.maps else (student * 0).sum()
     if term.late is not None and term.late.per_teacher:
-        return sum_beside_each(term, student, target, weight)
-    with calling(term.key, term.loss_name):
-        value = term.loss(student, heard.peer if term.hears == "peer" else target)
-    if value.shape != student.shape[:1]:
-        raise RecipeError(
-            f"loss {term.name!r} returned {list(value.shape)} for {len(student)} rows, expected one value per row; "
-            f"leave the mean to the engine"
-        )
+        return sum_beside_each(term, student, asked)
+    target, weight, labels = asked[:3]
+    if term.hears == "peer" and heard.peer is not None:
+        target = heard.peer
+    value = term.values(student, target, weight, labels)
     return value.sum() if weight is None else torch.where(weight > 0, value * weight, 0.0).sum()
 
 
-def sum_beside_each(term: TermAtWork, student: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+def sum_beside_each(term: TermAtWork, student: Tensor, asked: Asked) -> Tensor:
     """The same of a loss beside each teacher: targets `[rows, K, width]`, weights `[rows, K]`."""
-    assert weights is not None
+    assert asked.weight is not None
     alone = replace(term, late=None)
-    sums = [row_sum(alone, student, targets[:, k], weights[:, k]) for k in range(targets.shape[1])]
-    return torch.stack(sums).sum()
+    each = [Asked(asked.target[:, k], asked.weight[:, k], asked.labels) for k in range(asked.target.shape[1])]
+    return torch.stack([row_sum(alone, student, one) for one in each]).sum()
 
 
 def sum_of_maps(term: TermAtWork, maps: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -253,4 +265,4 @@ def sum_of_maps(term: TermAtWork, maps: Sequence[tuple[Tensor, Tensor]]) -> Tens
 
 def slices(asked: Sequence[Asked], part: slice) -> list[Asked]:
     """`asked` of some rows of the batch."""
-    return [Asked(*(None if each is None else each[part] for each in of_term)) for of_term in asked]  # type: ignore[arg-type]
+    return [Asked(*(None if each is None else each[part] for each in one)) for one in asked]  # type: ignore[arg-type]

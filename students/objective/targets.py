@@ -10,15 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from teachers.errors import RecipeError
 from teachers.rows.rows import Rows
 from teachers.soft_targets.alignment import Alignment
 from teachers.tasks.space import Space
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
 
-from ..config.cohort_terms import CohortTerm
-from ..config.terms import Term
 from ..runs.run import Live, Source
 from .calibration import calibration_of
 from .combination import WEIGHED, Combination, OfRows
@@ -29,25 +26,28 @@ Batch = Mapping[str, Tensor]
 Column = Rows | Tensor
 SAMPLE_KEY = "sample_key"
 """Of a batch, where live teachers or a rule are told of it."""
+CHUNK = 16_384
 
 
 class Asked(NamedTuple):
     """What a term compares the student with."""
 
     target: Tensor
-    """`[rows, width]`, or the labels; NaN where nobody knows anything. Of losses beside each teacher `[rows, K, width]`."""
+    """NaN where nobody knows anything. Of a combination that is decided late what each teacher says, `[rows, K, width]`; of losses
+    beside each teacher as many targets."""
     weight: Tensor | None
-    """Of each row, `[rows]` (None: all 1); beside each teacher `[rows, K]`."""
+    """Of each row `[rows]`; None: all 1. Beside each teacher `[rows, K]`."""
     labels: Tensor | None = None
-    """Of a loss, or a rule, that needs them."""
+    """i64 `[rows]`, of a term whose loss takes them: rows without one have the weight 0."""
+    of_rule: Tensor | None = None
+    """Labels for a rule that is decided late, in the units of the label."""
     sample_key: Tensor | None = None
-    """Of a rule that is told the student's answer: i64 `[rows]`."""
+    """For the same: i64 `[rows]`."""
     heard: Tensor | None = None
-    """Of `combine: route`: i64 `[rows]`."""
+    """For `combine: route`: i64 `[rows]`."""
 
 
 Ask = Callable[[Batch], Asked]
-CHUNK = 16_384
 
 
 class Voice:
@@ -255,7 +255,8 @@ class Targets:
             weight = None if chorus.knows_all else heard_at_all.to(said.dtype)
             labels = self.units.of_label(usable_labels(batch))
             said = said.masked_fill(~known, torch.nan).transpose(0, 1)
-            return Asked(said, weight, labels, batch.get(SAMPLE_KEY), None if heard is None else batch[heard])
+            told = None if heard is None else batch[heard]
+            return Asked(said, weight, of_rule=labels, sample_key=batch.get(SAMPLE_KEY), heard=told)
 
         return ask
 
@@ -267,15 +268,3 @@ def usable_labels(batch: Batch) -> Tensor:
         return label
     may_be_used = batch["has_label"].reshape(-1, *[1] * (label.ndim - 1)) > 0
     return torch.where(may_be_used, label, torch.nan if label.is_floating_point() else -1)
-
-
-def check_encodings(
-    term: Term | CohortTerm, number: int, combination: Combination, voices: Mapping[str, Voice]
-) -> None:
-    """Raise RecipeError when a term needs more than the class that a teacher's store keeps."""
-    for name in combination.teachers:
-        if term.loss != "teacher_label" and voices[name].encoding == "label":
-            raise RecipeError(
-                f"objective.{number}: loss {term.loss!r} needs the scores of teacher {name!r}, whose store keeps the "
-                f"class only; set `teachers.{name}.encoding: dense`, or use `loss: teacher_label`"
-            )
