@@ -264,7 +264,7 @@ def rows_of(job: "Job", taught: "Results") -> dict[str, Any]:
 
     data = open_data(run_of(job, job.learner, "student", job.folder / "none"), PlainSession(), 1 << 34)  # type: ignore[arg-type]
     columns: dict[str, Any] = data.rows.columns
-    (targets, _), (labels, _) = data.rows.objective.ask(columns)
+    targets, labels = (asked.target for asked in data.rows.objective.ask(columns))
     looks = [*data.validation.chunks()]
     folders = {name: taught.taught[name].network for name in TEACHERS}
     held = {

@@ -10,6 +10,8 @@ from scipy.special import log_softmax, softmax
 from teachers.config.task import AnswerName
 from teachers.config.teacher import CombineName
 from teachers.soft_targets.combine.class_scores import fitted, mean_logits, mean_probability, weighted
+from teachers.soft_targets.combine.context import Context
+from teachers.soft_targets.combine.gate import FEATURES, HIDDEN, Gate
 from teachers.soft_targets.combine.rules import COMBINE, with_gaps
 
 CLASS_AXIS = COMBINE["class_axis"]
@@ -29,9 +31,46 @@ def combined(target: torch.Tensor, temperature: float) -> np.ndarray:
     return softmax(target.double().numpy() / temperature, axis=-1)
 
 
+NAMES = {rule: name for name, rule in CLASS_AXIS.items()}
+TOLD = {
+    "weighted": "teacher_weights",
+    "fitted": "teacher_weights",
+    "best": "merits",
+    "experts": "experts",
+    "learned": "gate",
+    "confusion": "posteriors",
+    "gradient": "context",
+    "route": "heard",
+}
+"""What a rule is told besides, by its name."""
+
+
+def told(rule, logits, order=None):
+    """Keywords of a rule for these teachers, of whom number `order[k]` is told what number k was."""
+    teachers, rows, classes = logits.shape
+    random = torch.Generator().manual_seed(7)
+    order = torch.arange(teachers) if order is None else order
+    numbers = torch.arange(1.0, teachers + 1)[order]
+    layer = torch.randn(HIDDEN, FEATURES, generator=random, dtype=torch.float64)
+    of = {
+        "teacher_weights": numbers,
+        "merits": numbers,
+        "experts": torch.ones(teachers, classes),
+        "gate": Gate(layer, layer[:, 0], layer[:, 1], numbers.double()),
+        "context": Context(student=torch.randn(rows, classes, generator=random)),
+        "posteriors": torch.eye(classes).expand(teachers, -1, -1),
+        "heard": torch.full((rows,), int((order == 0).nonzero()[0, 0])),
+    }
+    name = TOLD.get(NAMES.get(rule, ""), "")
+    return {name: of[name]} if name else {}
+
+
 def call(rule, logits, temperature, known):
-    keywords = {"teacher_weights": torch.arange(1.0, len(logits) + 1)} if rule in (weighted, fitted) else {}
-    return rule(logits, temperature=temperature, known=known, **keywords)
+    return rule(logits, temperature=temperature, known=known, **told(rule, logits))
+
+
+OF_ROWS = {name: rule for name, rule in CLASS_AXIS.items() if name not in ("gradient", "route")}
+"""Rules by which the teachers of a row decide it: no other row, and no column of it."""
 
 
 def test_the_table_has_exactly_the_names_of_the_recipe():
@@ -78,6 +117,8 @@ def test_equal_weights_equal_the_mean():
 
 @pytest.mark.parametrize("rule", CLASS_AXIS.values(), ids=CLASS_AXIS)
 def test_one_teacher_alone_is_its_own_combination(rule):
+    if NAMES[rule] == "vote":
+        pytest.skip("of one teacher that is the class that it says")
     logits = say(num_teachers=1)
     target, weights = call(rule, logits, 3.0, all_known(logits))
     np.testing.assert_allclose(combined(target, 3.0), softmax(logits[0].double().numpy() / 3, axis=-1), rtol=1e-5)
@@ -93,7 +134,7 @@ def test_no_constant_added_to_a_teachers_logits_changes_the_target(rule):
     torch.testing.assert_close(call(rule, shifted, 2.0, known)[0], call(rule, logits, 2.0, known)[0], rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("rule", CLASS_AXIS.values(), ids=CLASS_AXIS)
+@pytest.mark.parametrize("rule", OF_ROWS.values(), ids=OF_ROWS)
 def test_a_teacher_that_knows_nothing_of_a_row_changes_nothing_there(rule):
     logits = say()
     known = all_known(logits)
@@ -127,6 +168,8 @@ def test_a_row_that_no_teacher_knows_has_no_weight_and_a_finite_target(rule):
 
 @pytest.mark.parametrize("rule", CLASS_AXIS.values(), ids=CLASS_AXIS)
 def test_a_class_that_no_teacher_knows_gets_no_probability(rule):
+    if NAMES[rule] == "confusion":
+        pytest.skip("what teachers say tells of classes that none of them knows")
     logits = say()
     known = all_known(logits)
     known[..., 3] = False
@@ -155,6 +198,8 @@ def test_targets_are_finite_distributions_whatever_the_scores(rule, scale, tempe
     target, weights = call(rule, logits, temperature, known)
     assert target.isfinite().all()
     heard = known.any(-1).any(0)
+    if NAMES[rule] == "route":  # who names a teacher that knows nothing of the row hears nobody
+        heard = known.any(-1)[0]
     torch.testing.assert_close((target / temperature).exp().sum(-1)[heard], torch.ones(int(heard.sum())))
     torch.testing.assert_close(weights.sum(0), heard.float())
 
@@ -178,10 +223,8 @@ def test_the_order_of_teachers_changes_nothing(rule):
     known = all_known(logits)
     known[1, :, 2] = known[0, 3] = False
     order = torch.tensor([2, 0, 1])
-    given = {"teacher_weights": torch.tensor([0.5, 0.2, 0.3])} if rule in (weighted, fitted) else {}
-    moved = {name: values[order] for name, values in given.items()}
-    target, weights = rule(logits, temperature=2.0, known=known, **given)
-    other, other_weights = rule(logits[order], temperature=2.0, known=known[order], **moved)
+    target, weights = rule(logits, temperature=2.0, known=known, **told(rule, logits))
+    other, other_weights = rule(logits[order], temperature=2.0, known=known[order], **told(rule, logits, order))
     torch.testing.assert_close(other, target)
     torch.testing.assert_close(other_weights, weights[order])
 

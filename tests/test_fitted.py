@@ -137,7 +137,18 @@ def test_without_labelled_validation_rows_there_is_nothing_to_weigh_by(digits, s
 
 def test_the_best_teacher_and_every_rule_stand_beside_each_other(digits, sources):
     found = evaluate_teachers(digits.folder, sources)["combinations"]
-    assert [each.get("combine") for each in found] == [None, "mean_probability", "mean_logits", "fitted"]
+    rules = [
+        "mean_probability",
+        "mean_logits",
+        "fitted",
+        "vote",
+        "confidence",
+        "entropy",
+        "experts",
+        "learned",
+        "confusion",
+    ]
+    assert [each.get("combine") for each in found] == [None, *rules]
     alone = evaluate_teachers(digits.folder, sources)["teachers"]
     best = max(alone, key=lambda name: alone[name]["validation"]["accuracy"])
     assert found[0]["teacher"] == best and found[0]["figures"]["accuracy"] == alone[best]["accuracy"]
@@ -146,7 +157,7 @@ def test_the_best_teacher_and_every_rule_stand_beside_each_other(digits, sources
     json.dumps(found, allow_nan=False)
     (test,) = digits.of("test")
     said = [log_softmax(SoftTargets.open(each.stores[test.name]).said().double().numpy(), 1) for each in sources[:2]]
-    _, probabilities, logits, _ = evaluate_teachers(digits.folder, sources[:2])["combinations"]
+    _, probabilities, logits, *_ = evaluate_teachers(digits.folder, sources[:2])["combinations"]
     labels = digits.labels(test)
     assert probabilities["figures"]["accuracy"] == (np.exp(said).mean(0).argmax(1) == labels).mean()
     assert logits["figures"]["accuracy"] == (np.mean(said, 0).argmax(1) == labels).mean()

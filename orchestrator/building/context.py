@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from students.config.task_terms import JUDGING
 from teachers.config.teacher import TeacherConfig
+from teachers.soft_targets.combine.context import takes_context
 from teachers.storage.seal import digest_of
-from teachers.users_code.imports import UserPath
+from teachers.users_code.imports import UserPath, load
 
 from ..cluster.cluster import Cluster
 from ..recipe.model import Learner, Recipe
@@ -95,9 +96,15 @@ def segments_heard(recipe: Recipe, prepared: Built, learner: Learner, rules: Ite
 
     `rules`: by which a search may combine them instead.
     """
-    judges = any(rule in JUDGING for rule in (*rules, *(getattr(term, "combine", None) for term in learner.objective)))
+    own = [getattr(term, "combine", None) for term in learner.objective]
+    judges = any(rule in JUDGING or asks_of_teachers(rule) for rule in (*rules, *own))
     judges |= any(recipe.teachers[name].calibrate for name in learner.teachers if name in recipe.teachers)
     return segments_of(prepared, "train", *(("validation",) if judges else ()))
+
+
+def asks_of_teachers(rule: object) -> bool:
+    """Whether a rule of the user's takes a context, which tells it what teachers are worth on validation."""
+    return isinstance(rule, str) and ":" in rule and takes_context(load(rule))
 
 
 def segments_judged(recipe: Recipe, prepared: Built, learner: Learner) -> list[str]:

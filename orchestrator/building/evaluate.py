@@ -104,6 +104,8 @@ def _combination(config: Learner) -> dict[str, Any]:
     places = {name: place(number) for number, name in enumerate(config.teachers)}
     if weights := own.get("teacher_weights"):
         own["teacher_weights"] = {places[name]: weight for name, weight in weights.items()}
+    if options := own.get("options"):
+        own["options"] = options.by_place(places)
     if own:
         own["order"] = [places[name] for name in own["order"]]
     return own

@@ -16,6 +16,8 @@ from teachers.transfer_set.transfer_set import TransferSet
 
 from ..cluster.capacity import workers_of
 from ..recipe.checks import class_problems, fold_problems, folder_problems, judging_problems, questions, text_problems
+from ..recipe.combining import expert_problems, route_problems
+from ..recipe.losses import unlabelled_problems
 from ..recipe.model import Recipe, is_trained_here, name_in_recipe
 from ..recipe.seen_rows import seen_problems
 from ..recipe.tasks import rows_to_calibrate_by
@@ -97,7 +99,10 @@ def check_prepared(recipe: Recipe, prepared: Built) -> None:
     if problems := problems or [
         *class_problems(recipe, transfer_set.classes, transfer_set.report["labelled_per_class"]),
         *text_problems(recipe, transfer_set.columns),
-        *judging_problems(recipe, transfer_set.report["labelled"]["validation"]),
+        *route_problems(recipe, transfer_set.columns),
+        *expert_problems(recipe, transfer_set.classes),
+        *judging_problems(recipe, *(transfer_set.report["labelled"][split] for split in ("validation", "train"))),
+        *unlabelled_problems(recipe, transfer_set.report["labelled"]["train"]),
         *rows_to_calibrate_by(recipe, transfer_set.report["labelled"]),
     ]:
         raise RecipeError("\n".join(problems))

@@ -127,14 +127,16 @@ def _needs(recipe: Recipe, seen: Look, asking: Asking) -> Needs:
 
 
 def _targets(recipe: Recipe, seen: Look, asking: Asking, live: Sequence[str], rows: int) -> tuple[Target, ...]:
-    from students.objective.targets import combination_of
+    from students.objective.combination import combination_of
     from students.runs.run import Source
 
     sources = [Source(name, {}) for name in asking.teachers]
     found = [combination_of(term, sources, number, recipe.task) for number, term in enumerate(asking.objective)]
     once = 4 * rows * (len(seen.classes or ()) + 1)
     return tuple(
-        Target(each.teachers, once if each.is_ours and not set(each.teachers) & set(live) else None)
+        Target(
+            each.teachers, once if each.is_ours and not each.is_late and not set(each.teachers) & set(live) else None
+        )
         for each in dict.fromkeys(found)
         if each is not None
     )

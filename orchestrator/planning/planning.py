@@ -25,8 +25,10 @@ from ..recipe.checks import (
     questions,
     text_problems,
 )
+from ..recipe.combining import expert_problems, route_problems
 from ..recipe.load import Given, recipe_of
 from ..recipe.load import check as check_recipe
+from ..recipe.losses import unlabelled_problems
 from ..recipe.model import Recipe, public
 from ..recipe.seen_rows import seen_problems
 from ..recipe.space import search_warnings
@@ -111,6 +113,8 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
         *seen_problems(recipe, digest),
         *class_problems(recipe, seen.classes),
         *text_problems(recipe, seen.columns),
+        *route_problems(recipe, seen.columns),
+        *expert_problems(recipe, seen.classes or ()),
     ]
     if problems:
         raise RecipeError("\n".join(problems))
@@ -132,7 +136,12 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     _on_nodes(made, recipe, seen, address)
     _on_disk(made, recipe, seen, out)
     rows = Rows.of(recipe, seen, counted)
-    if rows is not None and (problems := [*judging_problems(recipe, rows.labelled["validation"])]):
+    if rows is not None and (
+        problems := [
+            *judging_problems(recipe, rows.labelled["validation"], rows.labelled["train"]),
+            *unlabelled_problems(recipe, rows.labelled["train"]),
+        ]
+    ):
         raise RecipeError("\n".join(problems))
     made.notes += walk.notes
     made.notes += count_notes(recipe.transfer_set, counted, thorough=check)

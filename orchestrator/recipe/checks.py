@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from students.config.student import StudentConfig
-from students.config.task_terms import JUDGING
+from students.config.task_terms import JUDGING, OF_LABELLED_ROWS
 from teachers.config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
 from teachers.config.task import ANSWER_OF, TaskName
 from teachers.config.teacher import TeacherConfig
@@ -141,7 +141,12 @@ def class_problems(
             with within(f"teachers.{name}"):
                 own = _learnt(teacher, classes, labelled) if trained else _known(teacher, recipe.task, classes)
                 if own is not None:
-                    mapped(own, classes, resolved(teacher.class_map), ANSWER_OF[recipe.task])
+                    found = mapped(own, classes, resolved(teacher.class_map), ANSWER_OF[recipe.task])
+                    if not any(each is not None for each in found.values()):
+                        yield (
+                            f"teachers.{name}.class_map: the teacher knows none of the classes, so nobody would hear it; map one "
+                            f"of its own to one of the transfer set's, or leave it out"
+                        )
         except StoreError:
             continue  # told with the other problems of folders
         except RecipeError as error:
@@ -170,14 +175,21 @@ def text_problems(recipe: Recipe, columns: Sequence["Column"]) -> Iterator[str]:
             )
 
 
-def judging_problems(recipe: Recipe, labelled: int) -> Iterator[str]:
-    """Rules that weigh teachers by labelled validation rows, where there are none. `labelled`: how many there are."""
+def judging_problems(recipe: Recipe, labelled: int, labelled_train: int | None = None) -> Iterator[str]:
+    """Rules that weigh teachers by labelled rows, where there are none. `labelled`: how many there are in validation; in
+    training, as far as that is known."""
     for where, config in _configs(recipe):
         for number, term in enumerate(getattr(config, "objective", ())):
-            if (rule := getattr(term, "combine", None)) in JUDGING and not labelled:
+            rule, key = getattr(term, "combine", None), f"{where}.objective.{number}.combine"
+            if rule in JUDGING and not labelled and getattr(term, "experts", None) is None:
                 yield (
-                    f"{where}.objective.{number}.combine: `{rule}` weighs teachers by labelled validation rows, and there are "
-                    f"none; take another rule, or give `split.validation` labelled rows"
+                    f"{key}: `{rule}` weighs teachers by labelled validation rows, and there are none; take another rule, or give "
+                    f"`split.validation` labelled rows"
+                )
+            if rule in OF_LABELLED_ROWS and labelled_train == 0:
+                yield (
+                    f"{key}: `{rule}` weighs teachers by the labels of training rows, and there are none; take another rule, or give "
+                    f"labels"
                 )
 
 

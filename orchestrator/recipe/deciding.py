@@ -77,4 +77,6 @@ def _in_keys(term: dict[str, Any], teachers: list[str], task: TaskName) -> dict[
         found["teachers"] = [teachers.index(teacher) for teacher in term["teachers"]]
     if term.get("teacher_weights") is not None:
         found["teacher_weights"] = [term["teacher_weights"].get(teacher) for teacher in teachers]
+    if term.get("experts") is not None:
+        found["experts"] = [term["experts"].get(teacher) for teacher in teachers]
     return found

@@ -11,7 +11,6 @@ from pydantic import Field, ValidationError, model_validator
 from students.config.cohort import CohortConfig
 from students.config.estimator import EstimatorStudent, Student
 from students.config.student import StudentConfig
-from students.config.terms import TeacherLabelTerm, TeacherTermCommon
 from teachers.config.named import models_within
 from teachers.config.secrets import looks_like, without_password
 from teachers.config.strict import Config, ImportString, Name
@@ -23,6 +22,7 @@ from teachers.errors import RecipeError
 from .errors import told
 from .file import Loc, nearest
 from .from_python import plain
+from .losses import loss_problems
 from .search import SearchConfig
 from .secrets import kept_problems, secret_problems, variables
 from .space import search_problems
@@ -108,6 +108,7 @@ class Recipe(Config):
             *task_problems(self),
             *self._name_problems(),
             *self._teacher_problems(),
+            *loss_problems(self),
             *self._cycle_problems(),
             *self._gate_problems(),
         ]
@@ -183,12 +184,6 @@ class Recipe(Config):
                         (*where, "teachers", number),
                         f"no teacher or student is called {name!r}{nearest(name, known)}",
                     )
-            for number, term in enumerate(config.objective):
-                for name in self._label_only(config, term):
-                    yield (
-                        (*where, "objective", number, "loss"),
-                        f"teacher {name!r} keeps only labels; use `loss: teacher_label`, or `encoding: dense` for it",
-                    )
 
     def _gate_problems(self) -> Iterator[tuple[Loc, str]]:
         """Gates that every run would miss, after all its work."""
@@ -199,12 +194,6 @@ class Recipe(Config):
                 lacking = "control" if not config.control else "second seed"
                 where = ("students" if learner in self.students else "cohorts", learner, "require", "gain")
                 yield where, f"a gain is known with a control and two seeds or more; here there is no {lacking}"
-
-    def _label_only(self, config: Learner, term: object) -> list[str]:
-        if not isinstance(term, TeacherTermCommon) or isinstance(term, TeacherLabelTerm):
-            return []
-        heard = [self.teachers[name] for name in term.teachers or config.teachers if name in self.teachers]
-        return [name for name, teacher in self.teachers.items() if teacher in heard and teacher.encoding == "label"]
 
     def _cycle_problems(self) -> Iterator[tuple[Loc, str]]:
         for name in self.learners:

@@ -41,11 +41,21 @@ def combination_tables(report: Found) -> list[dict[str, Any]]:
         {
             "title": name,
             "columns": [first.label, "95 % interval", *(figure.label for figure in others), "counts"],
-            "rows": [_row(first, others, each) for each in found],
+            "rows": [_row(first, others, each) for each in found] + _of_student(report, name),
         }
         for name, found in of.items()
         if found
     ]
+
+
+def _of_student(report: Found, name: str) -> list[list[str]]:
+    """The row of the student itself, the mean over seeds, where it is one."""
+    first, *others = FIGURES[task_of(report)]
+    learner = learners(report).get(name, {})
+    if first.key not in learner:
+        return []
+    rest = [figure.shown(learner.get(figure.key)) for figure in others]
+    return [["the student, which hears them", _exact(first, learner[first.key]["mean"]), NOTHING, *rest, ""]]
 
 
 def _row(first: Figure, others: Sequence[Figure], found: Found) -> list[str]:
@@ -58,6 +68,8 @@ def _row(first: Figure, others: Sequence[Figure], found: Found) -> list[str]:
 def _title(first: Figure, found: Found) -> str:
     if "teacher" in found:
         return f"{found['teacher']} alone, the best on validation ({first.shown(found['validation'])})"
+    if "instead_of" in found:
+        return f"all by {found['combine']}, for {found['instead_of']} asks the student or a label"
     return f"all by {found['combine']}"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from students.config.cohort import CohortCommon
+from students.config.combining import NO_OPTIONS, options_of
 from students.config.task_terms import rule_in_keys
 from students.config.terms import TeacherTermCommon, TermCommon
 from teachers.config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
@@ -172,7 +173,18 @@ def terms_by_place(terms: Sequence[TermCommon], teachers: Sequence[str], task: T
             document["teachers"] = [teachers.index(teacher) for teacher in document["teachers"]]
         if document.get("teacher_weights") is not None:
             document["teacher_weights"] = weights_by_place(document["teacher_weights"], teachers)
+        document |= options_by_place(document, teachers)
     return documents
+
+
+def options_by_place(document: Mapping[str, Any], teachers: Sequence[str]) -> dict[str, Any]:
+    """Of a term's document: experts by the places of their teachers; and the names of all, where rows hold them."""
+    found: dict[str, Any] = {}
+    if document.get("experts") is not None:
+        found["experts"] = [document["experts"].get(teacher) for teacher in teachers]
+    if document.get("column") is not None:
+        found["called"] = list(teachers)
+    return found
 
 
 def weights_by_place(weights: Mapping[str, float], teachers: Sequence[str]) -> list[float | None]:
@@ -193,6 +205,9 @@ def evaluate_stage(recipe: Recipe, name: str, prepared: str, student: str, label
         ensemble["combine"] = rule_in_keys(ensemble["combine"], recipe.task)
     if ensemble.get("teacher_weights") is not None:
         ensemble["teacher_weights"] = weights_by_place(ensemble["teacher_weights"], learner.teachers)
+    if options := ensemble.pop("options", None):
+        places = {teacher: str(number) for number, teacher in enumerate(learner.teachers)}
+        ensemble["options"] = options.by_place(places).document()
     if ensemble:
         ensemble["order"] = [learner.teachers.index(teacher) for teacher in ensemble["order"]]
     config = {
@@ -220,7 +235,9 @@ def own_combination(config: Learner) -> dict[str, Any]:
     for term in config.objective:
         if isinstance(term, TeacherTermCommon) and set(term.teachers or config.teachers) == set(config.teachers):
             heard = list(term.teachers or config.teachers)
-            return {"combine": term.combine, "teacher_weights": term.teacher_weights, "order": heard}
+            found = {"combine": term.combine, "teacher_weights": term.teacher_weights, "order": heard}
+            options = options_of(term).together
+            return found if options == NO_OPTIONS else {**found, "options": options}
     return {}
 
 

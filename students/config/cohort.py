@@ -47,7 +47,7 @@ class CohortCommon(Config):
     members: dict[Name, MemberConfig] = Field(min_length=1)
     """By name; `cohort.member` can stand in any `teachers` list."""
     teachers: list[str] = []
-    """Frozen teachers that join through the store, for the terms `soft` and `teacher_label`."""
+    """Frozen teachers that join through the store, for the terms that listen to teachers."""
     objective: list[CohortTerm] = Field(default_factory=list)
     """Of each member: a weighted sum of terms; empty: the method's own, and `soft` where there are `teachers`."""
     train: StudentTrain = StudentTrain()

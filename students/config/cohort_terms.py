@@ -7,17 +7,7 @@ from pydantic import Field, Tag
 from teachers.config.strict import tag_or
 
 from .distance import Distance
-from .terms import (
-    TAUGHT,
-    HardTerm,
-    ImportedTerm,
-    PeerLossName,
-    Ramp,
-    SoftTerm,
-    StudentLossName,
-    TeacherLabelTerm,
-    TermCommon,
-)
+from .terms import TAUGHT, HardTerm, PeerLossName, Ramp, Term, TermCommon
 
 MethodName = Literal["mutual", "kdcl", "one", "group_leader", "codistillation", "online_teacher", "feature_exchange"]
 
@@ -56,14 +46,11 @@ class ChannelTerm(TermCommon):
 
 
 CohortTerm = Annotated[
-    Annotated[HardTerm, Tag("hard")]
-    | Annotated[SoftTerm, Tag("soft")]
-    | Annotated[TeacherLabelTerm, Tag("teacher_label")]
-    | Annotated[PeerTerm, Tag("peer")]
+    Annotated[PeerTerm, Tag("peer")]
     | Annotated[FeatureTerm, Tag("feature")]
     | Annotated[ChannelTerm, Tag("channel")]
-    | Annotated[ImportedTerm, Tag("import")],
-    tag_or((*get_args(StudentLossName), *get_args(PeerLossName)), "loss", "import"),
+    | Annotated[Term, Tag("term")],
+    tag_or(get_args(PeerLossName), "loss", "term"),
 ]
 """One term of a cohort's objective, chosen by `loss`."""
 

@@ -9,8 +9,10 @@ from teachers.config.strict import Config, tag_or
 from teachers.config.training import ClassWeights
 
 from .student import StudentCommon, StudentConfig
-from .terms import HardTerm, ImportedTerm, SoftTerm, Term, check_teachers
+from .terms import HardTerm, ImportedTerm, SoftTerm, TeacherLabelTerm, Term, check_teachers
 
+LEARNT = (HardTerm, SoftTerm, TeacherLabelTerm)
+"""Terms whose loss is linear in the target, so that weighted copies of rows stand for it."""
 AT_ONCE = 1.0
 """The temperature that softens nothing."""
 TAUGHT_AT_ONE = (SoftTerm(loss="soft", weight=0.9, temperature=AT_ONCE), HardTerm(loss="hard", weight=0.1))
@@ -60,10 +62,16 @@ class EstimatorStudent(StudentCommon):
     def terms_fit(self) -> Self:
         check_teachers(self.objective, self.teachers)
         for number, term in enumerate(self.objective):
-            if isinstance(term, ImportedTerm):
+            if not isinstance(term, LEARNT):
+                named = "a loss of yours" if isinstance(term, ImportedTerm) else f"the loss {term.loss!r}"
                 raise ValueError(
-                    f"objective.{number}.loss: an estimator learns copies of rows, not by a loss of yours; it takes "
+                    f"objective.{number}.loss: an estimator learns copies of rows, not by {named}; it takes "
                     f"soft, teacher_label and hard"
+                )
+            if isinstance(term, SoftTerm) and term.standardise:
+                raise ValueError(
+                    f"objective.{number}.standardise: an estimator learns what its teachers say, and would say, of "
+                    f"standardised logits; remove it"
                 )
             if term.ramp is not None:
                 raise ValueError(f"objective.{number}.ramp: an estimator is fitted at once, so no weight can rise")

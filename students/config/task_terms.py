@@ -19,8 +19,27 @@ Problem = tuple[tuple[str | int, ...], str]
 
 OF_CLASSES: dict[LossName, tuple[str, ...]] = {
     "hard": ("label_smoothing",),
+    "soft": ("temperature", "standardise"),
+    "teacher_label": (),
+    "reverse_kl": ("temperature", "standardise"),
+    "jensen_shannon": ("temperature", "beta", "standardise"),
+    "logit_mse": ("centre",),
+    "dkd": ("temperature", "alpha", "beta", "standardise"),
+    "dist": ("temperature", "beta", "gamma"),
+    "logit_standardized": ("temperature",),
+    "label_smoothing_teacher": ("temperature", "correct"),
+    "peer": ("temperature", "reduce"),
+    "feature": (),
+    "channel": (),
+}
+OF_SETS: dict[LossName, tuple[str, ...]] = {
+    "hard": ("label_smoothing",),
     "soft": ("temperature",),
     "teacher_label": (),
+    "reverse_kl": ("temperature",),
+    "jensen_shannon": ("temperature", "beta"),
+    "logit_mse": (),
+    "label_smoothing_teacher": ("temperature", "correct"),
     "peer": ("temperature", "reduce"),
     "feature": (),
     "channel": (),
@@ -34,20 +53,51 @@ OF_NUMBERS: dict[LossName, tuple[str, ...]] = {
 }
 KEYWORDS: dict[TaskName, dict[LossName, tuple[str, ...]]] = {
     "classification": OF_CLASSES,
-    "multilabel": OF_CLASSES,
+    "multilabel": OF_SETS,
     "regression": OF_NUMBERS,
 }
 """The losses that each task has, and what of a term each is told; what other terms have is the engine's."""
 
 COMBINES: dict[AnswerName, tuple[CombineName, ...]] = {
-    "class_axis": ("mean_probability", "mean_logits", "weighted", "fitted"),
-    "class_set": ("mean_probability", "mean_logits", "weighted"),
-    "values": ("mean", "median", "weighted", "inverse_variance"),
+    "class_axis": (
+        "mean_probability",
+        "mean_logits",
+        "weighted",
+        "fitted",
+        "vote",
+        "confidence",
+        "entropy",
+        "correctness",
+        "best",
+        "experts",
+        "learned",
+        "confusion",
+        "gradient",
+        "route",
+    ),
+    "class_set": (
+        "mean_probability",
+        "mean_logits",
+        "weighted",
+        "vote",
+        "confidence",
+        "entropy",
+        "correctness",
+        "best",
+        "experts",
+        "gradient",
+        "route",
+    ),
+    "values": ("mean", "median", "weighted", "inverse_variance", "best", "route"),
 }
 """How several teachers become one target; the first is what `combine: null` means."""
 
-JUDGING: tuple[CombineName, ...] = ("inverse_variance", "fitted")
+JUDGING: tuple[CombineName, ...] = ("inverse_variance", "fitted", "best", "experts", "learned", "confusion")
 """Rules that weigh teachers by what they say of labelled validation rows."""
+ASK_THE_STUDENT: tuple[CombineName, ...] = ("gradient",)
+"""Rules that are told what the student says, in every step."""
+OF_LABELLED_ROWS: tuple[CombineName, ...] = ("correctness",)
+"""Rules that ask for the labels of the rows that they weigh teachers in."""
 
 KDCL_TARGETS: dict[AnswerName, tuple[KdclTarget, ...]] = {
     "class_axis": get_args(KdclTarget),
@@ -94,6 +144,12 @@ def _estimator_problems(task: TaskName, learner: EstimatorStudent) -> Iterator[P
     for number, term in enumerate(learner.objective):
         for path, told in _term_problems(task, term, None, also=(AT_ONCE,)):
             yield ("objective", number, *path), told
+        if isinstance(term, TeacherTermCommon):
+            for name in _asked_in_steps(term):
+                yield (
+                    ("objective", number, name),
+                    f"{getattr(term, name)!r} is decided in the steps of a training, and an estimator is fitted at once; remove it",
+                )
         if answer == "values" and isinstance(term, HardTerm | SoftTerm) and term.distance not in (None, "mse"):
             yield (
                 ("objective", number, "distance"),
@@ -110,6 +166,15 @@ def _estimator_problems(task: TaskName, learner: EstimatorStudent) -> Iterator[P
         )
 
 
+def _asked_in_steps(term: TeacherTermCommon) -> Iterator[str]:
+    if term.combine in ASK_THE_STUDENT:
+        yield "combine"
+    if term.level == "losses":
+        yield "level"
+    if term.drop is not None:
+        yield "drop"
+
+
 def train_problems(task: TaskName, train: TrainConfig | EstimatorTrain | None) -> Iterator[Problem]:
     """What a budget says of classes where a task has none."""
     if isinstance(train, TrainConfig) and train.class_weights is not None and ANSWER_OF[task] == "values":
@@ -120,16 +185,16 @@ def _term_problems(
     task: TaskName, term: TermCommon, temperature: float | None, also: Sequence[float] = ()
 ) -> Iterator[Problem]:
     """`also`: what changes nothing beside a default."""
+    loss: LossName = term.loss  # type: ignore[assignment]
+    if not isinstance(term, ImportedTerm) and loss not in KEYWORDS[task]:
+        losses = [name for name in KEYWORDS[task] if name in get_args(StudentLossName)]
+        yield ("loss",), _expected(task, f"is {loss!r}", losses)
+        return
     if isinstance(term, TeacherTermCommon) and term.combine is not None and ":" not in term.combine:
         rules: Sequence[str] = COMBINES[ANSWER_OF[task]]
         if term.combine not in rules:
             yield ("combine",), _expected(task, f"is {term.combine!r}", rules)
     if isinstance(term, ImportedTerm):
-        return
-    loss: LossName = term.loss  # type: ignore[assignment]
-    if loss not in KEYWORDS[task]:
-        losses = [name for name in KEYWORDS[task] if name in get_args(StudentLossName)]
-        yield ("loss",), _expected(task, f"is {loss!r}", losses)
         return
     takes = KEYWORDS[task][loss]
     for name in sorted({each for losses in KEYWORDS.values() for each in losses.get(loss, ())} - {*takes}):

@@ -9,9 +9,22 @@ from teachers.config.strict import Config, ImportString, tag_or
 from teachers.config.teacher import CombineName
 from teachers.config.training import TrainConfig
 
+from .combining import Combining, check_combining
 from .distance import Distance
+from .standardise import Standardise
 
-StudentLossName = Literal["hard", "soft", "teacher_label"]
+StudentLossName = Literal[
+    "hard",
+    "soft",
+    "teacher_label",
+    "reverse_kl",
+    "jensen_shannon",
+    "logit_mse",
+    "dkd",
+    "dist",
+    "logit_standardized",
+    "label_smoothing_teacher",
+]
 PeerLossName = Literal["peer", "feature", "channel"]
 LossName = Literal[StudentLossName, PeerLossName]
 
@@ -42,6 +55,11 @@ class TermCommon(Config):
     ramp: Ramp | None = None
     """Null: the full weight from the first step."""
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether it is refused where no row has a label; `hard` is not, of which a student may have none to learn from."""
+        return False
+
 
 class HardTerm(Distance, TermCommon):
     """Cross-entropy with the labels (of several classes a row: the binary ones' sum; of numbers: a distance), over the labelled rows of the batch."""
@@ -51,13 +69,13 @@ class HardTerm(Distance, TermCommon):
     """Share of the target that is spread over all classes, or over both outcomes of each."""
 
 
-class TeacherTermCommon(TermCommon):
+class TeacherTermCommon(Combining, TermCommon):
     """What every term has that listens to teachers."""
 
     teachers: list[str] | None = Field(None, min_length=1)
     """Who is heard in this term; null: all of the student's teachers."""
     combine: CombineName | ImportString | None = None
-    """How several teachers become one target; null: by the mean of their probabilities, or of their numbers. `fitted`: a mean of log-probabilities with weights from labelled validation rows."""
+    """How several teachers become one target; null: by the mean of their probabilities, or of their numbers. `fitted`: a mean of log-probabilities with weights from labelled validation rows. What each rule does and needs: docs/guides/combining.md."""
     teacher_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
     """Of `combine: weighted`, by teacher; they are normalised to sum to 1."""
     temperature: float = Field(2.0, gt=0)
@@ -74,7 +92,7 @@ class TeacherTermCommon(TermCommon):
         return self
 
 
-class SoftTerm(Distance, TeacherTermCommon):
+class SoftTerm(Distance, Standardise, TeacherTermCommon):
     """T^2 KL(teachers || student) of softened distributions (Hinton 2015), of each class or of one of many; of numbers: a distance."""
 
     loss: Literal["soft"]
@@ -88,10 +106,88 @@ class TeacherLabelTerm(TeacherTermCommon):
     """At which the teachers are combined; the class said can depend on it, the student is not softened."""
 
 
+class ReverseKlTerm(Standardise, TeacherTermCommon):
+    """T^2 KL(student || teachers): the student says little where its teachers do, and need not cover all that they allow (MiniLLM, Gu et al., 2024)."""
+
+    loss: Literal["reverse_kl"]
+
+
+class JensenShannonTerm(Standardise, TeacherTermCommon):
+    """T^2 (beta KL(teachers || m) + (1 - beta) KL(student || m)), m = beta teachers + (1 - beta) student (GKD, Agarwal et al., 2024)."""
+
+    loss: Literal["jensen_shannon"]
+    beta: float = Field(0.5, gt=0, lt=1)
+    """Near 0 it is `beta` times `soft`, near 1 it is 1 - `beta` times `reverse_kl`."""
+
+
+class LogitMseTerm(TeacherTermCommon):
+    """Half the squared distance of logits, summed over the classes (Ba and Caruana, 2014)."""
+
+    loss: Literal["logit_mse"]
+    combine: CombineName | ImportString | None = "mean_logits"
+    """How several teachers become one target: by the mean of their logits, as the paper has it."""
+    temperature: float = Field(1.0, gt=0)
+    """At which the teachers are combined; it cancels in the loss."""
+    centre: bool = True
+    """Compare logits of one class of many less their mean over the row's classes: a constant in all of them says nothing."""
+    standardise: bool = False
+    """Divide the difference in each class by the standard deviation, over the training rows, of what the teachers say of it."""
+
+
+class DkdTerm(Standardise, TeacherTermCommon):
+    """Decoupled distillation: T^2 (alpha KL of the label against all others + beta KL among the others) (Zhao et al., 2022)."""
+
+    loss: Literal["dkd"]
+    temperature: float = Field(4.0, gt=0)
+    """Softens teacher and student alike; 4 on CIFAR-100, 1 on ImageNet."""
+    alpha: float = Field(1.0, ge=0)
+    """Of the label against all other classes."""
+    beta: float = Field(8.0, ge=0)
+    """Of the other classes among themselves: 2 to 8 on CIFAR-100, 0.5 on ImageNet. The authors let the term rise over 20 of 240 epochs (`ramp`)."""
+    unlabelled: Literal["leave_out", "teacher_label"] = "leave_out"
+    """What becomes of rows without a label: they are left out, as the paper has only rows with one, or the class that the combined teachers say stands for it."""
+
+    @property
+    def needs_labels(self) -> bool:
+        return self.unlabelled == "leave_out"
+
+
+class DistTerm(TeacherTermCommon):
+    """T^2 (beta (1 - correlation over a row's classes) + gamma (1 - correlation over the rows, in each class)) of probabilities (DIST, Huang et al., 2022)."""
+
+    loss: Literal["dist"]
+    temperature: float = Field(4.0, gt=0)
+    """Softens teacher and student alike; 4 on CIFAR-100, 1 on ImageNet."""
+    beta: float = Field(1.0, ge=0)
+    """Of the relation of classes in each row."""
+    gamma: float = Field(1.0, ge=0)
+    """Of the relation of rows in each class: of those that a worker has in one forward pass."""
+
+
+class LogitStandardizedTerm(TeacherTermCommon):
+    """`soft` of standardised logits (Sun et al., 2024), whose paper weighs it 9 beside 0.1 of `hard`."""
+
+    loss: Literal["logit_standardized"]
+
+
+class LabelSmoothingTeacherTerm(TermCommon):
+    """`soft` from a virtual teacher that gives the label a probability and shares the rest alike (Tf-KD, Yuan et al., 2020); at temperature 1 it is label smoothing."""
+
+    loss: Literal["label_smoothing_teacher"]
+    temperature: float = Field(20.0, gt=0)
+    """Softens teacher and student alike."""
+    correct: float = Field(0.99, gt=0.5, lt=1)
+    """The probability of the label, or of the outcome that each class has."""
+
+    @property
+    def needs_labels(self) -> bool:
+        return True
+
+
 class ImportedTerm(TeacherTermCommon):
     """A loss of yours: `fn(student [rows, width], target [rows, width], *, temperature, **arguments) -> [rows]`.
 
-    Logits, or standardised numbers; what nobody knows of a target is NaN.
+    Logits, or standardised numbers; what nobody knows of a target is NaN. One with a parameter `labels` is given those of the rows, and takes labelled rows alone.
     """
 
     loss: ImportString
@@ -103,6 +199,13 @@ Term = Annotated[
     Annotated[HardTerm, Tag("hard")]
     | Annotated[SoftTerm, Tag("soft")]
     | Annotated[TeacherLabelTerm, Tag("teacher_label")]
+    | Annotated[ReverseKlTerm, Tag("reverse_kl")]
+    | Annotated[JensenShannonTerm, Tag("jensen_shannon")]
+    | Annotated[LogitMseTerm, Tag("logit_mse")]
+    | Annotated[DkdTerm, Tag("dkd")]
+    | Annotated[DistTerm, Tag("dist")]
+    | Annotated[LogitStandardizedTerm, Tag("logit_standardized")]
+    | Annotated[LabelSmoothingTeacherTerm, Tag("label_smoothing_teacher")]
     | Annotated[ImportedTerm, Tag("import")],
     tag_or(get_args(StudentLossName), "loss", "import"),
 ]
@@ -136,7 +239,7 @@ def check_teachers(objective: Sequence[TermCommon], teachers: list[str]) -> None
     """Raise ValueError for a term that listens to somebody else than `teachers`, and where no term listens to any."""
     if len(set(teachers)) != len(teachers):
         raise ValueError(f"teachers {teachers} name one twice")
-    if teachers and not any(isinstance(term, TeacherTermCommon) for term in objective):
+    if teachers and not any(isinstance(term, TeacherTermCommon | LabelSmoothingTeacherTerm) for term in objective):
         raise ValueError(f"no term listens to the teachers {teachers}; add `{{loss: soft}}`, or remove them")
     for number, term in enumerate(objective):
         if isinstance(term, TeacherTermCommon):
@@ -147,6 +250,7 @@ def check_teachers(objective: Sequence[TermCommon], teachers: list[str]) -> None
                 raise ValueError(f"objective.{number}: loss {term.loss!r} needs `teachers`, and there are none")
             if term.teacher_weights is not None:
                 check_weights_of_heard(f"objective.{number}", heard, term.teacher_weights)
+            check_combining(f"objective.{number}", term, term.teachers or teachers)
 
 
 def check_weights_of_heard(where: str, heard: set[str], weights: Mapping[str, float]) -> None:

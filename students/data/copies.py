@@ -6,7 +6,7 @@ copies of them. Knows nothing of estimators.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,9 +20,11 @@ from teachers.transfer_set.transfer_set import TransferSet
 
 from ..config.terms import HardTerm, TeacherTermCommon
 from ..objective.class_weights import class_weights
-from ..objective.targets import Chorus, Combination, Voice
+from ..objective.combination import Combination
+from ..objective.targets import Chorus, Voice
 from ..runs.run import Run
 from .rows import check_that_there_are_rows, who_is_heard
+from .told import told_of_rows
 
 Floats = NDArray[np.float32]
 
@@ -55,7 +57,7 @@ def taught(run: Run, transfer_set: TransferSet, probability_floor: float) -> Tau
             logits = _smoothed(labels, classes, max(term.label_smoothing, probability_floor)).log()
         else:
             assert isinstance(term, TeacherTermCommon) and combination is not None
-            logits, of_rows = said_by(combination, voices, torch.where(has_label, labels, -1))
+            logits, of_rows = said_by(combination, voices, torch.where(has_label, labels, -1), train)
             # a copy of a row can be of a class, and of no class it cannot say nothing: what nobody knows has probability 0
             logits.nan_to_num_(nan=term.temperature * LOG_ZERO)
             target = (logits / term.temperature).softmax(-1)
@@ -80,12 +82,17 @@ def _smoothed(labels: Tensor, classes: int, share: float) -> Tensor:
     return (1 - share) * F.one_hot(labels.clip(min=0), classes).float() + share / classes
 
 
-def said_by(combination: Combination, voices: dict[str, Voice], labels: Tensor) -> tuple[Tensor, Tensor]:
+def said_by(
+    combination: Combination, voices: dict[str, Voice], labels: Tensor, train: MergedSplit
+) -> tuple[Tensor, Tensor]:
     """The target that the combined teachers are f32 [N, W], NaN of what nobody knows, and the weight of each row f32 [N]."""
+    combination.refuse_estimator()
+    told = replace(told_of_rows(train, [combination]), labels=labels)
     chorus = Chorus([voices[name] for name in combination.teachers])
     target, weight = torch.zeros(len(labels), chorus.known.shape[-1]), torch.zeros(len(labels))
     for rows, said, known in chorus.in_chunks(len(labels)):
-        found, weights = chorus.target(combination, said, known, labels[rows], check=not rows.start)
+        of_rows = told.of(combination, rows)
+        found, weights = combination.target(said, known, **of_rows, check=not rows.start, complete=chorus.knows_all)
         target[rows], weight[rows] = found, weights.sum(0)
     return target, weight
 

@@ -71,7 +71,7 @@ def elements(run: Run, transfer_set: TransferSet, probability_floor: float) -> E
             of_rows = (~labels.isnan()).any(1).float()
         else:
             assert isinstance(term, TeacherTermCommon)
-            said, of_rows = said_by(combination, voices, in_units)
+            said, of_rows = said_by(combination, voices, in_units, train)
             target, logits = means.of_teachers(said, term, probability_floor, space)
         share = term.weight * len(labels) * of_rows / of_rows.sum().clamp_min(1e-12)  # a mean over the term's own rows
         known = ~target.isnan()

@@ -14,7 +14,7 @@ from teachers.rows.rows import Chosen, Rows
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
 
-from ..objective.targets import Batch, Column
+from ..objective.targets import SAMPLE_KEY, Batch, Column
 from ..runs.run import Run
 from .augment import augmentation
 from .draws import Views
@@ -28,7 +28,7 @@ Only = np.ndarray | None
 """bool `[rows]`, which rows of the training segments are drawn at all; None: all."""
 CHUNK = 4096
 INPUT = "input."
-KEY = "sample_key"
+KEY = SAMPLE_KEY
 """Of a batch for live teachers: the bits of u64 as i64."""
 
 

@@ -1,8 +1,8 @@
 """All rows of one training, side by side: inputs, labels and what teachers say, and what of it is held in memory."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -18,22 +18,14 @@ from teachers.users_code.calls import within
 
 from ..config.cohort_terms import CohortTerm
 from ..config.terms import PeerLossName, Term
+from ..objective.asks import Ask, check_encodings, every_row, labels_of, with_labels
 from ..objective.class_weights import class_weights
+from ..objective.combination import Combination, combination_of, teachers_of
 from ..objective.judging import JUDGED_BY
-from ..objective.objective import Objective, every_row, labels_of
+from ..objective.objective import Objective
 from ..objective.peer_targets import NEED_LABELS
-from ..objective.targets import (
-    Asked,
-    Batch,
-    Column,
-    Combination,
-    Targets,
-    Voice,
-    check_encodings,
-    combination_of,
-    teachers_of,
-    voice_of,
-)
+from ..objective.spread import spread_for
+from ..objective.targets import Column, Targets, Voice, voice_of
 from ..runs.run import Run
 from .inputs import (
     Canonical,
@@ -48,6 +40,7 @@ from .inputs import (
 )
 from .labels import batch_labels
 from .memory import Division, Needs, Target, divide
+from .told import late_of, told_of_rows
 
 
 @dataclass(frozen=True)
@@ -189,11 +182,10 @@ def judged(combination: Combination, run: Run, transfer_set: TransferSet) -> Com
     """The same; with a rule that weighs teachers by labelled validation rows it knows what that found of each."""
     if combination.rule not in JUDGED_BY:
         return combination
-    keyword, judge = JUDGED_BY[combination.rule]
     with within(combination.key):
-        found = judge([source for source in run.sources if source.name in combination.teachers], transfer_set)
-    values: dict[str, Any] = {keyword: tuple(found[name] for name in combination.teachers)}
-    return replace(combination, **values)
+        by_name = {source.name: source for source in run.sources}
+        sources = [by_name[name] for name in combination.teachers]
+        return replace(combination, found=JUDGED_BY[combination.rule](sources, transfer_set, combination.options))
 
 
 def bring_targets(
@@ -209,18 +201,23 @@ def bring_targets(
     `weights`: of classes.
     """
     space = train.transfer_set.space
-    targets = Targets(voices, train.num_rows, space, held)
-    asks: list[Callable[[Batch], Asked]] = []
+    targets = Targets(voices, train.num_rows, space, held, told_of_rows(train, combinations))
+    asks: list[Ask] = []
     for number, (term, combination) in enumerate(zip(run.objective, combinations, strict=True)):
         if combination is not None:
             check_encodings(term, number, combination, voices)
-        asks.append(ask_without_teachers(term, run) if combination is None else targets.answer(combination))
+        asks.append(
+            ask_without_teachers(term, run) if combination is None else with_labels(term, targets.answer(combination))
+        )
     over_known = [each is not None and each not in targets.gapless for each in combinations]
-    counts = [{} if each is None else each.counts for each in combinations]
-    return Objective(space.task, run.objective, asks, weights, over_known, counts), targets
+    late = [None if each is None else late_of(each, run, train.transfer_set, targets) for each in combinations]
+    counts = [{} if each is None else each.counts or targets.counts.get(each, {}) for each in combinations]
+    asking = zip(run.objective, combinations, strict=True)
+    scales = [spread_for(term, number, each, targets) for number, (term, each) in enumerate(asking)]
+    return Objective(space.task, run.objective, asks, weights, over_known, counts, scales, late), targets
 
 
-def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Callable[[Batch], Asked]:
+def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Ask:
     """Of a term that compares with labels, or with what peers say of every row, or of the labelled ones."""
     of_peers = term.loss in get_args(PeerLossName)
     return every_row if of_peers and run.membership.peer_rule not in NEED_LABELS else labels_of

@@ -13,6 +13,7 @@ from teachers.models.folder import load_model
 from teachers.tasks.space import Space
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
+from ..config.combining import NO_OPTIONS, Options
 from ..runs.best import rank_of_run
 from ..runs.run import Source
 from ..tasks.ensemble import TOGETHER
@@ -37,6 +38,7 @@ def evaluate_cohort(
     combine: str | None = None,
     teacher_weights: Mapping[str, float] | None = None,
     order: Sequence[str] | None = None,
+    options: Options = NO_OPTIONS,
     split: SplitName = "test",
     threads: int = 1,
     as_one: bool = False,
@@ -56,8 +58,8 @@ def evaluate_cohort(
         seed: said_together([answers["student"][seed].said for answers in said.values()], rows.space) for seed in seeds
     }
     best = max(seeds, key=lambda seed: sum(rank_of_run(runs["student"][seed])[0] for runs in members.values()))
-    heard = hear(rows, sources, combine, teacher_weights, order) if sources else Heard({}, together[best])
-    thresholds = thresholds_of_teachers(data, sources, combine, teacher_weights, order) if sources else {}
+    heard = hear(rows, sources, combine, teacher_weights, order, options) if sources else Heard({}, together[best])
+    thresholds = thresholds_of_teachers(data, sources, combine, teacher_weights, order, options) if sources else {}
     combinations = by_own_rule(rows, sources, heard, combine)
     documents = {
         member: document_of(rows, heard, members[member], answers, chosen[member], trust, threads, thresholds)

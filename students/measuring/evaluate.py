@@ -13,6 +13,7 @@ import torch
 from teachers.models.folder import load_model
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
+from ..config.combining import NO_OPTIONS, Options
 from ..objective.calibration import calibration_of
 from ..runs.best import validation_of
 from ..runs.run import Source
@@ -99,6 +100,7 @@ def evaluate_student(
     combine: str | None = None,
     teacher_weights: Mapping[str, float] | None = None,
     order: Sequence[str] | None = None,
+    options: Options = NO_OPTIONS,
     split: SplitName = "test",
     device: str | torch.device = "cpu",
     threads: int = 1,
@@ -112,15 +114,15 @@ def evaluate_student(
     data = TransferSet.open(transfer_set)
     if not is_judged(data, split):
         rows = Labelled.whole(data, split)
-        heard = hear(rows, sources, combine, teacher_weights, order)
+        heard = hear(rows, sources, combine, teacher_weights, order, options)
         said = {seed: ask(load_model(run, trust=trust, device=device), rows) for seed, run in student_runs.items()}
         size = footprint_of(student_runs[chosen], rows, trust, threads)
         return {"format": FORMAT, **student_unjudged(rows, heard, said, chosen, size)}
     rows = Labelled.of(data, split).require(split)
-    heard = hear(rows, sources, combine, teacher_weights, order)
+    heard = hear(rows, sources, combine, teacher_weights, order, options)
     runs = {"student": student_runs, **({"control": control_runs} if control_runs else {})}
     answers = ask_all(runs, rows, trust, device)
-    thresholds = thresholds_of_teachers(data, sources, combine, teacher_weights, order)
+    thresholds = thresholds_of_teachers(data, sources, combine, teacher_weights, order, options)
     document = document_of(rows, heard, runs, answers, chosen, trust, threads, thresholds)
     return {"format": FORMAT, **document, "combinations": by_own_rule(rows, sources, heard, combine)}
 

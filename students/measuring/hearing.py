@@ -4,21 +4,25 @@ Knows nothing of students; the pipeline says whose stores, and which combination
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from teachers.soft_targets.combine.class_scores import LOG_ZERO
-from teachers.soft_targets.combine.rules import COMBINE, check_combined
+from teachers.soft_targets.combine.context import takes_context
+from teachers.soft_targets.combine.rules import COMBINE
 from teachers.soft_targets.reader import SoftTargets
 from teachers.tasks.space import Space
 from teachers.users_code import imports
-from teachers.users_code.calls import calling
 
+from ..config.combining import NO_OPTIONS, Options
+from ..config.task_terms import OF_LABELLED_ROWS
 from ..objective.calibration import calibration_of
+from ..objective.combination import Combination
 from ..objective.judging import JUDGED_BY
+from ..objective.routes import heard_in
 from ..objective.stores import open_store, said_in
 from ..runs.run import Source
 from .judged import Thresholds, Voice
@@ -61,16 +65,18 @@ def hear(
     combine: str | None = None,
     teacher_weights: Mapping[str, float] | None = None,
     order: Sequence[str] | None = None,
+    options: Options = NO_OPTIONS,
 ) -> Heard:
     """What each teacher says of `rows`, and what they say together; `order`: in which a rule is given them.
 
-    `combine`: None is the first rule of the answer.
+    `combine`: None is the first rule of the answer; one that `replayed` has no other word for is heard as it is.
     """
     kept = {source.name: _said(rows, source) for source in sources}
-    alone = {name: _combined(rows.space, [said], default_rule(rows.space), {})[0] for name, said in kept.items()}
+    mean = default_rule(rows.space)
+    alone = {name: _combined(_combination(rows.space, [name], mean), [said])[0] for name, said in kept.items()}
     class_only = frozenset(source.name for source in sources if _keeps_class_only(source))
     names = order or list(kept)
-    together, counts = together_by(rows, sources, kept, combine, teacher_weights, names)
+    together, counts = together_by(rows, sources, kept, combine, teacher_weights, names, options)
     return Heard(alone, together, kept, class_only, counts)
 
 
@@ -81,16 +87,46 @@ def together_by(
     combine: str | None,
     teacher_weights: Mapping[str, float] | None,
     names: Sequence[str],
+    options: Options = NO_OPTIONS,
 ) -> tuple[Tensor, dict[str, float]]:
     """What those of `names` say together by a rule, of what each says; and what each counts, the mean over rows."""
-    keywords = {"teacher_weights": [teacher_weights[name] for name in names]} if teacher_weights else {}
-    if combine in JUDGED_BY:
-        keyword, judge = JUDGED_BY[combine]
-        found = judge([source for source in sources if source.name in names], rows.transfer_set)
-        keywords[keyword] = [found[name] for name in names]
-    rule = combine or default_rule(rows.space)
-    together, counts = _combined(rows.space, [kept[name] for name in names], rule, keywords)
+    rule = replayed(combine, rows.space)
+    weights = None if teacher_weights is None or rule != "weighted" else tuple(teacher_weights[name] for name in names)
+    combination = _combination(rows.space, names, rule, weights, options)
+    if rule in JUDGED_BY:
+        by_name = {source.name: source for source in sources}
+        found = JUDGED_BY[rule]([by_name[name] for name in names], rows.transfer_set, options)
+        combination = replace(combination, found=found)
+    heard = None
+    if options.column is not None:
+        called = [options.name_of(name) for name in names]
+        parts = [
+            heard_in(rows.transfer_set, segment, options.column, called)[mask]
+            for segment, mask in zip(rows.segments, rows.masks, strict=True)
+        ]
+        heard = torch.from_numpy(np.concatenate(parts))
+    together, counts = _combined(combination, [kept[name] for name in names], heard)
     return together, dict(zip(names, counts.tolist(), strict=True))
+
+
+def replayed(combine: str | None, space: Space) -> str:
+    """The rule by which teachers are together where no student is asked and no label may be: of one that needs these it is the mean,
+    whose losses it weighs."""
+    if combine is None or combine in OF_LABELLED_ROWS:
+        return default_rule(space)
+    rules = {str(name): rule for name, rule in COMBINE[space.answer].items()}
+    rule = rules[combine] if combine in rules else imports.load(combine)
+    return default_rule(space) if takes_context(rule) else combine
+
+
+def _combination(
+    space: Space,
+    names: Sequence[str],
+    rule: str,
+    weights: tuple[float, ...] | None = None,
+    options: Options = NO_OPTIONS,
+) -> Combination:
+    return Combination(tuple(names), rule, weights, 1.0, "objective.combine", space.answer, options.together)
 
 
 def default_rule(space: Space) -> str:
@@ -112,22 +148,24 @@ def _said(rows: Labelled, source: Source) -> Tensor:
     return said if calibrated is None else calibrated(said)
 
 
-def _combined(
-    space: Space, heard: Sequence[Tensor], combine: str, keywords: Mapping[str, Any]
-) -> tuple[Tensor, Tensor]:
-    """What is said together f32[N, width], and what each counts f32[K]. A class of many that nobody knows has probability 0."""
-    rules = {str(name): rule for name, rule in COMBINE[space.answer].items()}
-    rule = rules[combine] if combine in rules else imports.load(combine)
+def _combined(combination: Combination, heard: Sequence[Tensor], named: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What is said together f32[N, width], and what each counts f32[K]. A class of many that nobody knows has probability 0.
+
+    `named`: of `route`, who is heard in each row.
+    """
     parts, weights = [], []
     for first in range(0, len(heard[0]), ROWS_AT_ONCE):
-        said = torch.stack([each[first : first + ROWS_AT_ONCE] for each in heard])
+        rows = slice(first, first + ROWS_AT_ONCE)
+        said = torch.stack([each[rows] for each in heard])
         known = ~said.isnan()
-        with calling("objective.combine", combine):
-            found = rule(said.masked_fill(~known, 0.0), temperature=1.0, known=known, **keywords)
-            target, counted = check_combined(found, said, f"objective.combine: {combine}", known)
-        if space.answer == "class_axis":
+        route = None if named is None else named[rows]
+        target, counted = combination.target(
+            said.masked_fill(~known, 0.0), known, heard=route, check=not combination.is_ours
+        )
+        nobody = counted.sum(0) == 0
+        if combination.answer == "class_axis":
             target = target.nan_to_num(nan=LOG_ZERO)
-        parts.append(target.masked_fill(~known.any(0).any(-1, keepdim=True), torch.nan))
+        parts.append(target.masked_fill((nobody | ~known.any(0).any(-1))[:, None], torch.nan))
         weights.append(counted)
     counts = torch.cat(weights, 1)
     return torch.cat(parts), counts.sum(1) / (counts.sum(0) > 0).sum().clamp_min(1)

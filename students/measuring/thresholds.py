@@ -9,6 +9,7 @@ from torch import Tensor
 
 from teachers.transfer_set.transfer_set import TransferSet
 
+from ..config.combining import NO_OPTIONS, Options
 from ..runs.run import Source
 from .hearing import hear
 from .judged import Thresholds
@@ -28,12 +29,13 @@ def thresholds_of_teachers(
     combine: str | None = None,
     teacher_weights: Mapping[str, float] | None = None,
     order: Sequence[str] | None = None,
+    options: Options = NO_OPTIONS,
 ) -> dict[str, Thresholds]:
     """Of each teacher and of all together (`ensemble`), where their stores cover the validation rows."""
     rows = Labelled.of(transfer_set, "validation")
     if rows.task.thresholds is None or not covers(sources, rows) or not len(rows.labels):
         return {}
-    heard = hear(rows, sources, combine, teacher_weights, order)
+    heard = hear(rows, sources, combine, teacher_weights, order, options)
     return {name: rows.task.thresholds(said, rows.labels) for name, said in heard.everyone.items()}
 
 

@@ -15,12 +15,14 @@ from ..objective.judging import JUDGED_BY
 from ..runs.run import Source
 from ..tasks.figure import FIGURES, headline
 from ..tasks.standing import interval
-from .hearing import Heard, default_rule, hear, together_by
+from .hearing import Heard, default_rule, hear, replayed, together_by
 from .judged import Voice, metered
 from .labelled import Labelled
 from .thresholds import covers
 
 Document = dict[str, Any]
+NOT_BY_ITSELF = ("weighted", "best", "correctness", "gradient", "route")
+"""Rules that need what a recipe says of them, a label or the student; the best teacher is told anyway."""
 FEW = 1
 """Teachers that know a class, or fewer."""
 
@@ -32,7 +34,7 @@ def by_every_rule(rows: Labelled, sources: Sequence[Source], heard: Heard) -> li
         return []
     found = _best(rows, sources, heard)
     for rule in COMBINE[rows.space.answer]:
-        if rule != "weighted" and (rule not in JUDGED_BY or _can_judge(rows, sources)):
+        if rule not in NOT_BY_ITSELF and (rule not in JUDGED_BY or _can_judge(rows, sources)):
             with suppress(RecipeError):  # a rule that these rows cannot serve, which nobody asked for
                 said, counts = together_by(rows, sources, heard.kept, rule, None, list(heard.kept))
                 found.append(_figures(rows, said, heard.sure, combine=rule, counts=counts))
@@ -40,15 +42,20 @@ def by_every_rule(rows: Labelled, sources: Sequence[Source], heard: Heard) -> li
 
 
 def by_own_rule(rows: Labelled, sources: Sequence[Source], heard: Heard, combine: str | None) -> list[Document]:
-    """The best teacher, chosen on validation, the plain mean of all, and what `heard` are together by a rule of the recipe."""
+    """The best teacher, chosen on validation, the plain mean of all, and what `heard` are together by a rule of the recipe.
+
+    Of a rule that asks the student or a label the mean is all that there is to show, which says `instead_of` what.
+    """
     if len(sources) < 2:
         return []
     mean = default_rule(rows.space)
     found = _best(rows, sources, heard)
-    if combine not in (None, mean):
+    rule = replayed(combine, rows.space)
+    if rule != mean:
         said, counts = together_by(rows, sources, heard.kept, mean, None, list(heard.kept))
         found.append(_figures(rows, said, heard.sure, combine=mean, counts=counts))
-    return [*found, _figures(rows, heard.together, heard.sure, combine=combine or mean, counts=dict(heard.counts))]
+    instead = {} if combine in (None, rule) else {"instead_of": combine}
+    return [*found, _figures(rows, heard.together, heard.sure, combine=rule, counts=dict(heard.counts), **instead)]
 
 
 def _can_judge(rows: Labelled, sources: Sequence[Source]) -> bool:

@@ -5,8 +5,8 @@ Knows nothing of stores, optimisers or ranks beyond a sum over them.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -23,8 +23,11 @@ from ..config.cohort_terms import ChannelTerm, CohortTerm, FeatureTerm, PeerTerm
 from ..config.task_terms import KEYWORDS
 from ..config.terms import HardTerm, ImportedTerm, Ramp, Term
 from ..runs.session import Session
-from .losses.table import LOSSES, Loss
-from .targets import Asked, Batch
+from .late import Late, Moment, shares_of
+from .losses.known import compared_over_known
+from .losses.loss import Loss
+from .losses.table import COMPARE_ROWS, LOSSES
+from .targets import Ask, Asked, Batch
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,10 @@ class TermAtWork:
     loss: Loss
     weight: float
     ramp: Ramp | None
-    ask: Callable[[Batch], Asked]
+    ask: Ask
     hears: Literal["targets", "peer", "maps"]
+    late: Late | None = None
+    """Then `ask` gives what each teacher says, and what they come to is decided when the student has spoken."""
 
     def weight_at(self, step: int, steps: int) -> float:
         """At step `step`, counted from 0, of `steps`."""
@@ -63,39 +68,48 @@ class TermAtWork:
             return self.weight
         return self.weight * (risen if self.ramp.shape == "linear" else math.exp(-5 * (1 - risen) ** 2))
 
-
-def labels_of(batch: Batch) -> Asked:
-    return batch["label"], batch.get("has_label")
-
-
-def every_row(batch: Batch) -> Asked:
-    """Of a term that hears no stored targets and takes all rows."""
-    return batch["label"], None
+    def values(self, student: Tensor, target: Tensor, weight: Tensor | None, labels: Tensor | None) -> Tensor:
+        """Of each row `[rows]`, unweighted. The loss is told what it takes beside the two sides. Raises RecipeError for another shape."""
+        told = {"labels": labels, "weight": weight if self.loss_name in COMPARE_ROWS else None}
+        with calling(self.key, self.loss_name):
+            value = self.loss(student, target, **{name: each for name, each in told.items() if each is not None})
+        if value.shape != student.shape[:1]:
+            raise RecipeError(
+                f"loss {self.name!r} returned {list(value.shape)} for {len(student)} rows, expected one value per row; "
+                f"leave the mean to the engine"
+            )
+        return value
 
 
 def bound_loss(
-    task: TaskName, term: Term | CohortTerm, class_weights: Tensor | None = None, *, over_known: bool = False
+    task: TaskName,
+    term: Term | CohortTerm,
+    class_weights: Tensor | None = None,
+    *,
+    over_known: bool = False,
+    scale: Tensor | None = None,
 ) -> Loss:
-    """The term's function of (student, target). `over_known`: there may be classes that nobody knows, NaN in the target."""
+    """The term's function of (student, target). `over_known`: there may be classes that nobody knows, NaN in the target.
+    `scale` f32 `[width]`: what a difference in each class is divided by."""
     if isinstance(term, ImportedTerm):
         return partial(load(term.loss), temperature=term.temperature, **resolved(term.arguments))
     given: dict[str, Any] = {name: getattr(term, name) for name in KEYWORDS[task][term.loss]}
-    loss = partial(LOSSES[task][term.loss], **{name: value for name, value in given.items() if value is not None})
+    loss: Loss = partial(LOSSES[task][term.loss], **{name: value for name, value in given.items() if value is not None})
+    loss = loss if scale is None else Scaled(loss, scale)
     if over_known and ANSWER_OF[task] == "class_axis":
         return partial(compared_over_known, loss)
     return loss if class_weights is None or not isinstance(term, HardTerm) else WeightedHard(loss, class_weights)
 
 
-RULED_OUT = -1e30
-"""A logit, of either side, in a class that is not compared: its exponential is 0 at any temperature, and it is finite."""
+class Scaled:
+    """A loss that divides by the spread of each class, which is brought once to where the logits are."""
 
+    def __init__(self, loss: Loss, scale: Tensor) -> None:
+        self.loss, self.scale = loss, scale
 
-def compared_over_known(loss: Loss, student: Tensor, target: Tensor) -> Tensor:
-    """`loss` of one class of many over the classes that somebody knows in the row: both sides' softmax is of those alone, and
-    the gradient of the student's other logits is 0. What nobody teaches is not unlearned.
-    """
-    unknown = target.isnan()
-    return loss(student.masked_fill(unknown, RULED_OUT), target.masked_fill(unknown, RULED_OUT))
+    def __call__(self, student: Tensor, target: Tensor, **told: Tensor) -> Tensor:
+        self.scale = self.scale.to(student)
+        return self.loss(student, target, scale=self.scale, **told)
 
 
 class WeightedHard:
@@ -120,61 +134,88 @@ class WeightedHard:
 
 class Objective:
     """The terms of one run. `names` are those of its curves; `class_weights` f32 `[classes]`: of its `hard` terms;
-    `over_known`: of which terms the target may have gaps, by default none; `counts`: by term, what rules found that each teacher counts."""
+    `over_known`: of which terms the target may have gaps, by default none; `counts`: by term, what rules found that each teacher
+    counts; `scales`: by term, what it divides differences by, where it does."""
 
     def __init__(
         self,
         task: TaskName,
         terms: Sequence[Term | CohortTerm],
-        asks: Sequence[Callable[[Batch], Asked]],
+        asks: Sequence[Ask],
         class_weights: Tensor | None = None,
         over_known: Sequence[bool] | None = None,
         counts: Sequence[Mapping[str, float]] = (),
+        scales: Sequence[Tensor | None] = (),
+        late: Sequence[Late | None] = (),
     ) -> None:
         gaps = over_known or [False] * len(terms)
+        spreads = scales or [None] * len(terms)
         seen: Counter[str] = Counter()
         self.terms: list[TermAtWork] = []
-        for number, (term, ask) in enumerate(zip(terms, asks, strict=True)):
+        later = late or [None] * len(terms)
+        for number, (term, ask, at_last) in enumerate(zip(terms, asks, later, strict=True)):
             name = term.loss.rpartition(":")[2]
             seen[name] += 1
             numbered = name if seen[name] == 1 else f"{name}_{seen[name]}"
             key = f"objective.{number}.loss"
-            loss, hears = bound_loss(task, term, class_weights, over_known=gaps[number]), hears_what(term)
-            self.terms.append(TermAtWork(numbered, key, term.loss, loss, term.weight, term.ramp, ask, hears))
+            loss = bound_loss(task, term, class_weights, over_known=gaps[number], scale=spreads[number])
+            about = numbered, key, term.loss, loss, term.weight, term.ramp, ask, hears_what(term)
+            self.terms.append(TermAtWork(*about, at_last))
         self.names = tuple(term.name for term in self.terms)
         self.trusted = {
             f"weight.{name}.{teacher}": share
             for name, of_term in zip(self.names, counts, strict=False)
             for teacher, share in of_term.items()
         }
-        """For the curves: what teachers count, where labelled validation rows decided it."""
+        """For the curves: what teachers count, where a rule found it before the first step."""
+        self.taught_late = {term.name: term.late.combination.teachers for term in self.terms if term.late is not None}
         self.constants: dict[tuple[float, ...], Tensor] = {}
 
-    def ask(self, batch: Batch) -> list[Asked]:
-        """What each term compares the student with, for this rank's rows of a step."""
-        return [term.ask(batch) for term in self.terms]
+    def ask(self, batch: Batch, moment: Moment | None = None) -> list[Asked]:
+        """What each term compares the student with, for this rank's rows of a step; `moment`: of terms that are decided late."""
+        asked = [term.ask(batch) for term in self.terms]
+        if moment is None or not self.taught_late:
+            return asked
+        return [
+            each if term.late is None else term.late.without_dropped(each, moment)
+            for term, each in zip(self.terms, asked, strict=True)
+        ]
 
     def counts(self, asked: Sequence[Asked], batch_size: int, session: Session) -> Tensor:
         """Rows of the global batch that take part in each term, with the weights of their classes where it has some;
         f32 `[terms]`, 1 where there are none."""
         weighted = [term.loss if isinstance(term.loss, WeightedHard) else None for term in self.terms]
-        if not any(weighted) and all(weight is None for _, weight in asked):
+        if not any(weighted) and all(each.weight is None for each in asked):
             return self._constant((float(batch_size),) * len(asked), session.device)
         rows = torch.tensor(batch_size / session.world, device=session.device)
         here = [
-            loss.count(target, weight) if loss is not None else rows if weight is None else (weight > 0).sum()
-            for loss, (target, weight) in zip(weighted, asked, strict=True)
+            loss.count(each.target, each.weight)
+            if loss is not None
+            else rows
+            if each.weight is None
+            else (each.weight > 0).sum()
+            for loss, each in zip(weighted, asked, strict=True)
         ]
         counts = session.all_reduce_sum(torch.stack([count.float() for count in here]))
         return counts.where(counts > 0, 1.0)
 
-    def sums(self, student: Tensor, asked: Sequence[Asked], heard: Heard = NOTHING) -> Tensor:
+    def sums(
+        self, student: Tensor, asked: Sequence[Asked], heard: Heard = NOTHING, moment: Moment | None = None
+    ) -> Tensor:
         """The sum of each term, unweighted, over the given rows: `[terms]`."""
-        values = [
-            row_sum(term, student, target, weight, heard)
-            for term, (target, weight) in zip(self.terms, asked, strict=True)
-        ]
+        values = []
+        for term, each in zip(self.terms, asked, strict=True):
+            if term.late is not None:
+                if moment is None:  # of who asks for other terms
+                    values.append((student * 0).sum())
+                    continue
+                each = term.late.decided(each, student, term.name, moment)
+            values.append(row_sum(term, student, each, heard))
         return torch.stack(values)
+
+    def shares(self, moment: Moment) -> dict[str, float]:
+        """For the curves: what teachers have counted since the last point. Every rank calls it alike."""
+        return self.trusted | shares_of(moment, self.taught_late)
 
     def weights(self, step: int, steps: int) -> tuple[float, ...]:
         return tuple(term.weight_at(step, steps) for term in self.terms)
@@ -195,18 +236,25 @@ def hears_what(term: Term | CohortTerm) -> Literal["targets", "peer", "maps"]:
     return "maps" if isinstance(term, FeatureTerm | ChannelTerm) else "targets"
 
 
-def row_sum(term: TermAtWork, student: Tensor, target: Tensor, weight: Tensor | None, heard: Heard = NOTHING) -> Tensor:
+def row_sum(term: TermAtWork, student: Tensor, asked: Asked, heard: Heard = NOTHING) -> Tensor:
     """The weighted sum of a term's values over the given rows."""
     if term.hears == "maps" or (term.hears == "peer" and heard.peer is None):
         return sum_of_maps(term, heard.maps) if heard.maps else (student * 0).sum()
-    with calling(term.key, term.loss_name):
-        value = term.loss(student, heard.peer if term.hears == "peer" else target)
-    if value.shape != student.shape[:1]:
-        raise RecipeError(
-            f"loss {term.name!r} returned {list(value.shape)} for {len(student)} rows, expected one value per row; "
-            f"leave the mean to the engine"
-        )
+    if term.late is not None and term.late.per_teacher:
+        return sum_beside_each(term, student, asked)
+    target, weight, labels = asked[:3]
+    if term.hears == "peer" and heard.peer is not None:
+        target = heard.peer
+    value = term.values(student, target, weight, labels)
     return value.sum() if weight is None else torch.where(weight > 0, value * weight, 0.0).sum()
+
+
+def sum_beside_each(term: TermAtWork, student: Tensor, asked: Asked) -> Tensor:
+    """The same of a loss beside each teacher: targets `[rows, K, width]`, weights `[rows, K]`."""
+    assert asked.weight is not None
+    alone = replace(term, late=None)
+    each = [Asked(asked.target[:, k], asked.weight[:, k], asked.labels) for k in range(asked.target.shape[1])]
+    return torch.stack([row_sum(alone, student, one) for one in each]).sum()
 
 
 def sum_of_maps(term: TermAtWork, maps: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -217,4 +265,4 @@ def sum_of_maps(term: TermAtWork, maps: Sequence[tuple[Tensor, Tensor]]) -> Tens
 
 def slices(asked: Sequence[Asked], part: slice) -> list[Asked]:
     """`asked` of some rows of the batch."""
-    return [(target[part], None if weight is None else weight[part]) for target, weight in asked]
+    return [Asked(*(None if each is None else each[part] for each in one)) for one in asked]  # type: ignore[arg-type]

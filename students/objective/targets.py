@@ -5,107 +5,55 @@ gather. Other rules, and targets that do not fit, are computed in every step fro
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from teachers.config.task import ANSWER_OF, AnswerName, TaskName
-from teachers.errors import RecipeError
 from teachers.rows.rows import Rows
 from teachers.soft_targets.alignment import Alignment
-from teachers.soft_targets.combine.rules import COMBINE, check_combined, with_gaps
 from teachers.tasks.space import Space
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
-from teachers.users_code.calls import calling
-from teachers.users_code.imports import load
 
-from ..config.cohort_terms import CohortTerm
-from ..config.task_terms import combine_of
-from ..config.terms import TeacherTermCommon, Term
 from ..runs.run import Live, Source
 from .calibration import calibration_of
+from .combination import WEIGHED, Combination, OfRows
 from .stores import open_store
 from .units import Units
 
 Batch = Mapping[str, Tensor]
 Column = Rows | Tensor
-Asked = tuple[Tensor, Tensor | None]
-"""What a term compares the student with, NaN where nobody knows anything, and the weight of each row `[rows]` (None: all 1)."""
-
+SAMPLE_KEY = "sample_key"
+"""Of a batch, where live teachers or a rule are told of it."""
 CHUNK = 16_384
 
 
-@dataclass(frozen=True)
-class Combination:
-    """How several teachers become one target; terms that agree on it share the column."""
+class Asked(NamedTuple):
+    """What a term compares the student with."""
 
-    teachers: tuple[str, ...]
-    rule: str
-    teacher_weights: tuple[float, ...] | None
-    temperature: float
-    key: str = field(default="combine", compare=False)
-    """Of the recipe."""
-    answer: AnswerName = "class_axis"
-    variances: tuple[float, ...] | None = None
-    """Of `inverse_variance`: by teacher, `squared_errors` of it. The weights of `fitted` are `teacher_weights`."""
-
-    @property
-    def is_ours(self) -> bool:
-        """Then it has no state."""
-        return self.rule in COMBINE[self.answer]
-
-    @property
-    def counts(self) -> dict[str, float]:
-        """What each teacher counts, they sum to 1, where a rule found it on labelled validation rows."""
-        weights = self.teacher_weights if self.rule == "fitted" else None
-        weights = tuple(1 / each for each in self.variances) if self.variances and all(self.variances) else weights
-        return {name: each / sum(weights) for name, each in zip(self.teachers, weights, strict=True)} if weights else {}
-
-    def __call__(
-        self, said: Tensor, known: Tensor, labels: Tensor | None = None, *, check: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Target `[B, W]` and weights `[K, B]`, of what is said, 0 where unknown, and known `[K, B, W]`.
-
-        `check`: raise RecipeError for a rule that does not give what a rule gives.
-        """
-        rule = COMBINE[self.answer][self.rule] if self.is_ours else load(self.rule)  # type: ignore[index]
-        given = {"teacher_weights": self.teacher_weights, "variances": self.variances}
-        keywords = {name: value for name, value in given.items() if value is not None}
-        with calling(self.key, self.rule):
-            found = rule(said, temperature=self.temperature, known=known, labels=labels, **keywords)
-            if check:
-                found = check_combined(found, said, f"{self.key}: {self.rule}", known)
-            return found
-
-    def is_made_once(self, voices: "Mapping[str, Voice]") -> bool:
-        """Whether its target can be: by a rule of ours, and not of a live teacher, who speaks of a batch only."""
-        return self.is_ours and not any(isinstance(voices[name], LiveVoice) for name in self.teachers)
+    target: Tensor
+    """NaN where nobody knows anything. Of a combination that is decided late what each teacher says, `[rows, K, width]`; of losses
+    beside each teacher as many targets."""
+    weight: Tensor | None
+    """Of each row `[rows]`; None: all 1. Beside each teacher `[rows, K]`."""
+    labels: Tensor | None = None
+    """i64 `[rows]`, of a term whose loss takes them: rows without one have the weight 0."""
+    of_rule: Tensor | None = None
+    """Labels for a rule that is decided late, in the units of the label."""
+    sample_key: Tensor | None = None
+    """For the same: i64 `[rows]`."""
+    heard: Tensor | None = None
+    """For `combine: route`: i64 `[rows]`."""
 
 
-def teachers_of(term: Term | CohortTerm, sources: Sequence[Source]) -> tuple[str, ...]:
-    """Whom a term listens to."""
-    if not isinstance(term, TeacherTermCommon):
-        return ()
-    return tuple(term.teachers or (source.name for source in sources))
-
-
-def combination_of(
-    term: Term | CohortTerm, sources: Sequence[Source], number: int, task: TaskName
-) -> Combination | None:
-    """What term number `number` asks of the teachers; None for one that does not listen to any."""
-    if not isinstance(term, TeacherTermCommon):
-        return None
-    heard = teachers_of(term, sources)
-    given = term.teacher_weights
-    weights = None if given is None else tuple(given[name] for name in heard)
-    key, rule = f"objective.{number}.combine", combine_of(term, task)
-    return Combination(heard, rule, weights, term.temperature, key, ANSWER_OF[task])
+Ask = Callable[[Batch], Asked]
 
 
 class Voice:
     """What one teacher says of the training rows, in the classes of the transfer set."""
+
+    is_live = False
 
     def __init__(self, source: Source, train: MergedSplit) -> None:
         stores = [open_store(source, train.transfer_set, segment) for segment in train.segments]
@@ -155,7 +103,7 @@ class LiveVoice(Voice):
 
     def __init__(self, source: Source, live: Live, transfer_set: TransferSet) -> None:
         self.name, self.encoding = source.name, "dense"
-        self.columns, self.has_unknown = {}, True  # as far as anybody can know before it is asked
+        self.is_live, self.columns, self.has_unknown = True, {}, True  # as far as anybody can know before it is asked
         self.align(live.classes, source, transfer_set)
 
     def said_of(self, batch: Batch) -> Tensor:
@@ -198,70 +146,84 @@ class Chorus:
             rows = slice(first, min(first + CHUNK, num_rows))
             yield rows, *self.said_of([voice.chunk(first, rows.stop - first) for voice in self.voices])
 
-    def target(
-        self,
-        combination: Combination,
-        said: Tensor,
-        known: Tensor,
-        labels: Tensor | None = None,
-        *,
-        check: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Target `[B, W]` of `combination`, NaN where nobody knows anything who counts there, and weights `[K, B]`."""
-        target, weights = combination(said, known, labels, check=check)
-        if not self.knows_all and combination.answer == "class_axis":
-            target = with_gaps(target, known, weights)
-        return target, weights
-
 
 class Targets:
     """The columns that a reader has to bring, and what each combination makes of a batch of them; `held` are made once.
 
-    Teachers are combined in the units of the label; what a student is compared with is standardised.
+    Teachers are combined in the units of the label; what a student is compared with is standardised. `of_rows`: what rules are
+    told of all rows besides.
     """
 
-    def __init__(self, voices: Mapping[str, Voice], num_rows: int, space: Space, held: Set[Combination]) -> None:
+    def __init__(
+        self,
+        voices: Mapping[str, Voice],
+        num_rows: int,
+        space: Space,
+        held: Set[Combination],
+        of_rows: OfRows | None = None,
+    ) -> None:
         self.voices, self.num_rows, self.units, self.held = voices, num_rows, Units(space), held
+        self.of_rows = of_rows or OfRows()
         self.columns: dict[str, Column] = {}
         self.gapless: set[Combination] = set()
         """Whose targets have no NaN, of those that were asked for."""
-        self.answers: dict[Combination, Callable[[Batch], Asked]] = {}
+        self.answers: dict[Combination, Ask] = {}
+        self.late: set[Combination] = set()
+        """Those of which something is known in the step only: `answer` gives what each teacher says."""
+        self.counts: dict[Combination, dict[str, float]] = {}
+        """The mean over rows of what each teacher counts, where that differs by row."""
 
-    def answer(self, combination: Combination) -> Callable[[Batch], Asked]:
+    def answer(self, combination: Combination) -> Ask:
         """What gives this combination's target of a batch; its columns are brought from now on."""
         if combination not in self.answers:
-            once = combination in self.held
-            self.answers[combination] = self._once(combination) if once else self._per_step(combination)
+            make = self._late if combination.is_late else self._per_step
+            self.answers[combination] = (self._once if combination in self.held else make)(combination)
         return self.answers[combination]
 
-    def _once(self, combination: Combination) -> Callable[[Batch], Asked]:
+    def _once(self, combination: Combination) -> Ask:
         name = f"target.{len(self.answers)}"
         target, row_weight = self._combine_all(combination)
         self.columns[name] = target
         if not target.isnan().any():
             self.gapless.add(combination)
         if bool((row_weight - 1).abs().max() < 1e-6):
-            return lambda batch: (batch[name], None)
+            return lambda batch: Asked(batch[name], None)
         self.columns[f"{name}.weight"] = row_weight
-        return lambda batch: (batch[name], batch[f"{name}.weight"])
+        return lambda batch: Asked(batch[name], batch[f"{name}.weight"])
 
     def _combine_all(self, combination: Combination) -> tuple[Tensor, Tensor]:
         """f32 `[N, W]` and `[N]`; float32, for float16 would add an error of its own to the store's."""
         chorus = self._chorus(combination)
         target, row_weight = torch.empty(self.num_rows, chorus.known.shape[-1]), torch.empty(self.num_rows)
+        counted = torch.zeros(len(chorus.voices))
         for rows, said, known in chorus.in_chunks(self.num_rows):
-            found, weights = chorus.target(combination, said, known)
+            found, weights = combination.target(
+                said, known, complete=chorus.knows_all, **self.of_rows.of(combination, rows)
+            )
             target[rows], row_weight[rows] = self.units.standardised(found), weights.sum(0)
+            counted += weights.sum(1)
+        if combination.rule in WEIGHED:
+            shares = (counted / counted.sum().clamp_min(1e-12)).tolist()
+            self.counts[combination] = dict(zip(combination.teachers, shares, strict=True))
         return target, row_weight
 
     def _chorus(self, combination: Combination) -> Chorus:
         return Chorus([self.voices[name] for name in combination.teachers])
 
-    def _per_step(self, combination: Combination) -> Callable[[Batch], Asked]:
-        chorus = self._chorus(combination)
+    def _brought(self, combination: Combination) -> tuple[Chorus, str | None]:
+        """The voices of a combination, whose columns are brought, and the column that says who is heard."""
+        chorus, heard = self._chorus(combination), self.of_rows.heard.get(combination)
         for voice in chorus.voices:
             self.columns |= voice.columns
-        if chorus.knows_all:
+        name = None
+        if heard is not None:
+            name = f"heard.{len(self.answers)}"
+            self.columns[name] = heard
+        return chorus, name
+
+    def _per_step(self, combination: Combination) -> Ask:
+        chorus, heard = self._brought(combination)
+        if chorus.knows_all and not combination.narrows:
             self.gapless.add(combination)
         unseen = not combination.is_ours
 
@@ -269,9 +231,32 @@ class Targets:
             nonlocal unseen
             said, known = chorus.said_of([batch] * len(chorus.voices))
             labels = self.units.of_label(usable_labels(batch))
-            target, weights = chorus.target(combination, said, known, labels, check=unseen)
+            told = None if heard is None else batch[heard]
+            target, weights = combination.target(
+                said, known, labels, heard=told, check=unseen, complete=chorus.knows_all
+            )
             unseen = False  # a look at every value waits for a GPU: once a run is enough to find a wrong rule
-            return self.units.standardised(target), weights.sum(0)
+            return Asked(self.units.standardised(target), weights.sum(0))
+
+        return ask
+
+    def _late(self, combination: Combination) -> Ask:
+        """What each teacher says, `[rows, K, W]`, NaN in what it does not know; a row's weight is whether anybody knows it."""
+        chorus, heard = self._brought(combination)
+        self.late.add(combination)
+        if chorus.knows_all and not combination.narrows:
+            self.gapless.add(combination)
+        if combination.needs_context and self.of_rows.sample_key is not None:
+            self.columns[SAMPLE_KEY] = self.of_rows.sample_key
+
+        def ask(batch: Batch) -> Asked:
+            said, known = chorus.said_of([batch] * len(chorus.voices))
+            heard_at_all = combination.narrowed(known).any(-1).any(0)
+            weight = None if chorus.knows_all else heard_at_all.to(said.dtype)
+            labels = self.units.of_label(usable_labels(batch))
+            said = said.masked_fill(~known, torch.nan).transpose(0, 1)
+            told = None if heard is None else batch[heard]
+            return Asked(said, weight, of_rule=labels, sample_key=batch.get(SAMPLE_KEY), heard=told)
 
         return ask
 
@@ -283,15 +268,3 @@ def usable_labels(batch: Batch) -> Tensor:
         return label
     may_be_used = batch["has_label"].reshape(-1, *[1] * (label.ndim - 1)) > 0
     return torch.where(may_be_used, label, torch.nan if label.is_floating_point() else -1)
-
-
-def check_encodings(
-    term: Term | CohortTerm, number: int, combination: Combination, voices: Mapping[str, Voice]
-) -> None:
-    """Raise RecipeError when a term needs more than the class that a teacher's store keeps."""
-    for name in combination.teachers:
-        if term.loss != "teacher_label" and voices[name].encoding == "label":
-            raise RecipeError(
-                f"objective.{number}: loss {term.loss!r} needs the scores of teacher {name!r}, whose store keeps the "
-                f"class only; set `teachers.{name}.encoding: dense`, or use `loss: teacher_label`"
-            )

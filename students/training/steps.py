@@ -22,6 +22,7 @@ from teachers.users_code.calls import calling
 from ..data.draws import PLACE, Views, equal_parts, step_seed
 from ..data.inputs import Network
 from ..data.rows import TrainingRows
+from ..objective.late import Moment
 from ..objective.objective import NOTHING, Heard, slices
 from ..objective.targets import Asked
 from ..runs.run import Run
@@ -67,6 +68,7 @@ class Stepper:
     ) -> None:
         self.run, self.session, self.rows, self.objective, self.steps = run, session, rows, rows.objective, steps
         self.space = transfer_set.space
+        self.moment = Moment(run.seed, session.all_reduce_sum)
         self.rate_scale = 1.0
         """Of the learning rate; below 1 for a member of a cohort that diverged."""
         torch.manual_seed(run.draw_seed)
@@ -111,7 +113,8 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         inputs = self.inputs(batch, self.views(batch, step if batch_number is None else batch_number))
-        asked = self.objective.ask(batch)
+        self.moment.step = step
+        asked = self.objective.ask(batch, self.moment)
         counts = self.objective.counts(asked, run.train.batch_size, self.session)
         weights = self.objective.weights_on(self.session.device, step, self.steps)
         return Work(step, inputs, asked, counts, weights, [])
@@ -156,7 +159,7 @@ class Stepper:
     def loss(self, work: Work, number: int, student: Tensor, heard: Heard = NOTHING) -> Tensor:
         """This rank's share of the objective for part `number` of the rows; its terms are kept for the curves."""
         asked = slices(work.asked, self.parts[number])
-        values = self.objective.sums(at_least_float32(student), asked, heard) / work.counts
+        values = self.objective.sums(at_least_float32(student), asked, heard, self.moment) / work.counts
         work.terms.append(values.detach())
         return (values * work.weights).sum()
 

@@ -147,7 +147,9 @@ class Training:
         own = [step // self.run.membership.every for step in steps]
         weights = torch.tensor([objective.weights(step, self.stepper.steps) for step in own])
         values = {"loss": float((terms * weights).sum(1).mean())}
-        values |= dict(zip(objective.names, terms.mean(0).tolist(), strict=True)) | objective.trusted
+        values |= dict(zip(objective.names, terms.mean(0).tolist(), strict=True)) | objective.shares(
+            self.stepper.moment
+        )
         if self.look_ahead is not None:
             values["wait_s"] = self.look_ahead.take_wait_s()
         self.report("train", values | {"learning_rate": self.stepper.learning_rate(own[-1])})
@@ -162,6 +164,7 @@ class Training:
     def saw(self, found: Look | None) -> None:
         """Keep the weights when they are the best so far; without labels keep the last."""
         progress = self.progress
+        self.stepper.moment.student_figures = found or {}
         if found is None:
             progress.best_step = progress.step
             return
@@ -187,6 +190,8 @@ class Training:
     def save(self) -> None:
         """Write a checkpoint, unless somebody has sealed the run meanwhile."""
         modules = {"module": self.stepper.whole.state_dict(), "optimizer": self.stepper.optimizer.state_dict()}
+        if self.stepper.objective.taught_late:
+            modules["moment"] = self.stepper.moment.document()
         try:
             keep_metrics(self.run.stage)
             self.attempt.save(self.progress.step, vars(self.progress) | modules)
@@ -207,9 +212,12 @@ class Training:
         state = read_checkpoint(checkpoint, self.session.device)
         self.stepper.whole.load_state_dict(state["module"])
         self.stepper.optimizer.load_state_dict(state["optimizer"])
+        if "moment" in state:
+            self.stepper.moment.go_to(state["moment"])
         self.progress = Progress(**{name: state[name] for name in vars(self.progress)})
         if self.session.world > 1:  # rank 0's share of these steps is all that was saved: no sum over ranks
             self.progress.pending.clear()
+            self.stepper.moment.shares.clear()
 
     def finish(self) -> RunResult:
         """Publish the best weights and seal the run's folder; what the seal holds is the result, on every rank."""

@@ -16,7 +16,25 @@ from .published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
 from .strict import ImportString
 from .training import TrainConfig
 
-CombineName = Literal["mean_probability", "mean_logits", "weighted", "fitted", "mean", "median", "inverse_variance"]
+CombineName = Literal[
+    "mean_probability",
+    "mean_logits",
+    "weighted",
+    "fitted",
+    "mean",
+    "median",
+    "inverse_variance",
+    "vote",
+    "confidence",
+    "entropy",
+    "correctness",
+    "best",
+    "experts",
+    "learned",
+    "confusion",
+    "gradient",
+    "route",
+]
 
 
 class TeacherTrain(TrainConfig, Folded):

@@ -30,29 +30,30 @@ class MergedSplit:
 
     def keys(self) -> NDArray[np.uint64]:
         """`sample_key`, ascending, u64 [num_rows]."""
-        return self._ordered([self.transfer_set.keys(segment) for segment in self.segments])
+        return self.ordered([self.transfer_set.keys(segment) for segment in self.segments])
 
     def groups(self) -> NDArray[np.uint64]:
         """The key of each row's group, u64 [num_rows]."""
-        return self._ordered([self.transfer_set.groups(segment) for segment in self.segments])
+        return self.ordered([self.transfer_set.groups(segment) for segment in self.segments])
 
     def labels(self) -> NDArray[Any]:
         """As `TransferSet.labels`, [num_rows, ...]."""
-        return self._ordered([self.transfer_set.labels(segment) for segment in self.segments])
+        return self.ordered([self.transfer_set.labels(segment) for segment in self.segments])
 
     def usable_labels(self) -> NDArray[Any]:
         """As `labels`, none where the label may not be used."""
-        return self._ordered([self.transfer_set.usable_labels(segment) for segment in self.segments])
+        return self.ordered([self.transfer_set.usable_labels(segment) for segment in self.segments])
 
     def labelled(self) -> NDArray[np.bool_]:
         """Whose label may be used, bool [num_rows]."""
-        return self._ordered([self.transfer_set.labelled(segment) for segment in self.segments])
+        return self.ordered([self.transfer_set.labelled(segment) for segment in self.segments])
 
     def texts(self, name: str) -> NDArray[Any]:
         """A text column, `str` [num_rows]."""
-        return self._ordered([self.transfer_set.inputs(segment)[name] for segment in self.segments])
+        return self.ordered([self.transfer_set.inputs(segment)[name] for segment in self.segments])
 
-    def _ordered(self, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    def ordered(self, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """What is of the rows of each segment, in the order of keys, [num_rows, ...]."""
         return parts[0] if self._order is None else np.concatenate(parts)[self._order]
 
     def column(self, parts: Sequence[Rows]) -> Rows:

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...config.distance import DistanceName
+from ...config.terms import LossName
+from .loss import Loss
 from .peers import over_peers
 
 
@@ -58,3 +60,6 @@ def peer(
 ) -> Tensor:
     """`soft` with each of `target` `[rows, peers, numbers]`, the mean over peers or their sum, per row `[rows]`."""
     return over_peers(soft, student, target, reduce=reduce, distance=distance, delta=delta, quantile=quantile)
+
+
+LOSSES: dict[LossName, Loss] = {"hard": hard, "soft": soft, "peer": peer}

@@ -33,9 +33,7 @@ def weighted(
 ) -> tuple[Tensor, Tensor]:
     """A weighted mean of the teachers' softened distributions; `teacher_weights` `[K]` >= 0 need not sum to 1."""
     weights = row_weights(torch.as_tensor(teacher_weights, dtype=logits.dtype, device=logits.device), known)
-    share = share_of_name(weights, known)
-    log_p = torch.logsumexp(_log_p(logits, temperature, known) + share.log(), dim=0)
-    return _target(log_p, temperature), weights
+    return mixture(logits, temperature, known, weights), weights
 
 
 mean_probability = equally(weighted)
@@ -48,14 +46,20 @@ def fitted(
     temperature: float,
     known: Tensor,
     labels: Tensor | None = None,
-    teacher_weights: Tensor | Sequence[float],
+    teacher_weights: Tensor | Sequence[float] | Sequence[Sequence[float]],
 ) -> tuple[Tensor, Tensor]:
     """A weighted mean of the teachers' log-probabilities (logarithmic opinion pool; Genest and Zidek, 1986), in each class over
-    those that know it; `teacher_weights` `[K]` >= 0 are what labelled validation rows make of them."""
-    weights = row_weights(torch.as_tensor(teacher_weights, dtype=logits.dtype, device=logits.device), known)
-    share = share_of_name(weights, known)
-    log_p = torch.where(known, _log_p(logits, temperature, known), 0.0).mul_(share).sum(0)
-    return _target(log_p.masked_fill_(share.sum(0) == 0, -torch.inf), temperature), weights
+    those that know it; `teacher_weights` `[K]` >= 0 are what labelled validation rows make of them, `[K, C]`: in each class.
+
+    What a teacher counted in a row is then the mean of what it counts in each class by the row's target.
+    """
+    given = torch.as_tensor(teacher_weights, dtype=logits.dtype, device=logits.device)
+    if given.ndim == 1:
+        weights = row_weights(given, known)
+        return pool(logits, temperature, known, share_of_name(weights, known)), weights
+    share = given[:, None] * known
+    share = share / share.sum(0).clamp(min=torch.finfo(share.dtype).tiny)
+    return pool_by_class(logits, temperature, known, share)
 
 
 mean_logits = equally(fitted)
@@ -63,7 +67,26 @@ mean_logits = equally(fitted)
 distributions."""
 
 
-def _log_p(logits: Tensor, temperature: float, known: Tensor) -> Tensor:
+def mixture(logits: Tensor, temperature: float, known: Tensor, weights: Tensor) -> Tensor:
+    """The target `[B, C]` of the weighted mean of softened distributions; `weights` `[K, B]`: in each class over those that know it."""
+    share = share_of_name(weights, known)
+    return _target(torch.logsumexp(log_probabilities(logits, temperature, known) + share.log(), dim=0), temperature)
+
+
+def pool(logits: Tensor, temperature: float, known: Tensor, share: Tensor) -> Tensor:
+    """The target `[B, C]` of the mean of log-probabilities by `share` `[K, B, C]`."""
+    log_p = torch.where(known, log_probabilities(logits, temperature, known), 0.0).mul_(share).sum(0)
+    return _target(log_p.masked_fill_(share.sum(0) == 0, -torch.inf), temperature)
+
+
+def pool_by_class(logits: Tensor, temperature: float, known: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, and what each counted `[K, B]`: the mean of `share` over classes by the target's probabilities."""
+    target = pool(logits, temperature, known, share)
+    weights = (share * (target / temperature).softmax(-1)).sum(-1)
+    return target, weights / weights.sum(0).clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def log_probabilities(logits: Tensor, temperature: float, known: Tensor) -> Tensor:
     """log p_T over the known classes `[K, B, C]`; -inf where unknown, in teachers that know nothing of the row too."""
     softened = (logits / temperature).masked_fill_(~known, -torch.inf)
     return torch.log_softmax(softened, dim=-1).masked_fill_(~known, -torch.inf)

@@ -6,6 +6,8 @@ A rule is `fn(said, *, temperature, known, labels=None, **keywords) -> (target, 
     known    bool [K, B, W]  False: that teacher takes no part in that class or number of that row
     target   f32 [B, W]      what somebody who compares with it is compared with: see the modules of the rules
     weights  f32 [K, B]      what each teacher counted in each row; they sum to 1, or are all 0 where nobody knows the row
+
+A rule with a parameter `context` is asked in every step, and told what `context.Context` has.
 """
 
 import torch
@@ -14,8 +16,9 @@ from torch import Tensor
 from ...config.task import AnswerName
 from ...config.teacher import CombineName
 from ...errors import RecipeError
-from . import class_scores, class_set, values
+from . import by_row, class_scores, class_set, confusion, gate, gradient, values, votes
 from .class_scores import LOG_ZERO
+from .experts import experts
 from .shares import Combine
 
 CLOSE = 1e-3
@@ -27,20 +30,43 @@ COMBINE: dict[AnswerName, dict[CombineName, Combine]] = {
         "mean_logits": class_scores.mean_logits,
         "weighted": class_scores.weighted,
         "fitted": class_scores.fitted,
+        "vote": votes.of_class_scores,
+        "confidence": by_row.confidence(by_row.class_confidence, class_scores.mixture),
+        "entropy": by_row.entropy(by_row.class_entropy, class_scores.mixture),
+        "correctness": by_row.correctness(by_row.class_error, class_scores.mixture),
+        "best": by_row.best(class_scores.mixture),
+        "experts": experts(class_scores.pool_by_class),
+        "learned": gate.learned,
+        "confusion": confusion.confusion,
+        "gradient": gradient.gradient(gradient.class_gradients, class_scores.mixture),
+        "route": by_row.route(class_scores.mixture),
     },
     "class_set": {
         "mean_probability": class_set.mean_probability,
         "mean_logits": class_set.mean_logits,
         "weighted": class_set.weighted,
+        "vote": votes.of_class_set,
+        "confidence": by_row.confidence(by_row.set_confidence, class_set.mixture),
+        "entropy": by_row.entropy(by_row.set_entropy, class_set.mixture),
+        "correctness": by_row.correctness(by_row.set_error, class_set.mixture),
+        "best": by_row.best(class_set.mixture),
+        "experts": experts(class_set.pool_by_class),
+        "gradient": gradient.gradient(gradient.set_gradients, class_set.mixture),
+        "route": by_row.route(class_set.mixture),
     },
     "values": {
         "mean": values.mean,
         "median": values.median,
         "weighted": values.weighted,
         "inverse_variance": values.inverse_variance,
+        "best": by_row.best(values.mixture),
+        "route": by_row.route(values.mixture),
     },
 }
 """The first of each is what teachers are combined by where nobody says otherwise."""
+
+COVERS_ALL: frozenset[str] = frozenset({"confusion"})
+"""Rules whose target is of all classes, those that no teacher knows too."""
 
 
 def check_combined(said: object, logits: Tensor, rule: str, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -75,6 +101,8 @@ def check_combined(said: object, logits: Tensor, rule: str, known: Tensor | None
             f"{rule} gives weights that sum over the teachers to {float(sums[wrong[0]]):g} in a row, expected 1, or 0 "
             f"where nobody knows the row"
         )
+    if known is not None and bool(known.any()) and not bool((weights > 0).any()):
+        raise RecipeError(f"{rule} gives every teacher the weight 0 in every row, so nobody would be heard")
     return target, weights
 
 

@@ -22,9 +22,14 @@ def weighted(
 ) -> tuple[Tensor, Tensor]:
     """A weighted mean; `teacher_weights` `[K]` >= 0 need not sum to 1."""
     weights = row_weights(torch.as_tensor(teacher_weights, dtype=values.dtype, device=values.device), known)
+    return mixture(values, temperature, known, weights), weights
+
+
+def mixture(values: Tensor, temperature: float, known: Tensor, weights: Tensor) -> Tensor:
+    """The weighted mean `[B, D]`; `weights` `[K, B]`: of each number over those that know it."""
     share = share_of_name(weights, known)
     target = torch.where(known, values, 0.0).mul_(share).sum(0)
-    return target.masked_fill(share.sum(0) == 0, torch.nan), weights
+    return target.masked_fill(share.sum(0) == 0, torch.nan)
 
 
 mean = equally(weighted)
