@@ -162,8 +162,8 @@ def _scored(question: Question, said: Any, text: str | None) -> Told:
     output = question.config.output
     if undeclared(scores[None], output, question.answer, within=STRICTLY * SUM)[0]:
         p = np.exp(scores) if output == "log_probabilities" else scores
-        why = "which lie between 0 and 1" if question.answer == "class_set" else f"they add up to {p.sum():.6g}"
-        return Told(why_not=f"{str(said)[:80]} are no `{output}`: {why}", text=text)
+        why = ", which lie between 0 and 1" if question.answer == "class_set" else f": they add up to {p.sum():.6g}"
+        return Told(why_not=f"{str(said)[:80]} are no `{output}`{why}", text=text)
     return Told(scores, text=text)
 
 
