@@ -14,6 +14,7 @@ from teachers.config.resources import Resources
 from teachers.config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher
 from teachers.errors import RecipeError, StoreError, TeacherError
 from teachers.models.adapters import check_scores, load_teacher, teacher_classes
+from teachers.models.asking import with_unknown
 from teachers.models.estimators import class_names, fit_sklearn
 from teachers.models.folder import ModelConfig, save_model
 from teachers.models.formats import canonical_skops
@@ -337,6 +338,17 @@ def test_scores_of_any_array_type_are_taken_as_float32(scores, output):
     checked = check_scores(scores, teacher_of(output), "wide", KEYS)
     assert checked.dtype == torch.float32
     np.testing.assert_allclose(checked.numpy(), np.asarray(scores), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_read_only_slice_of_what_a_function_keeps_is_taken_without_a_word():
+    """torch would warn that writing to it is undefined; nobody writes."""
+    kept = np.array([[0.5, 0.5]] * 5)
+    kept.flags.writeable = False
+    checked = check_scores(kept[:3], teacher_of("probabilities"), "wide", KEYS)
+    checked[:] = 0
+    assert (kept == 0.5).all()
+    assert with_unknown((kept[:3], np.array([True, False, True])), "wide").shape == (3, 2)
 
 
 def test_a_linear_student_is_one_layer() -> None:

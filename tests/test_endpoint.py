@@ -21,9 +21,11 @@ from teachers.errors import BudgetSpent, CollegiumError, EnvironmentUnfit, Recip
 from teachers.labelling.endpoint import EndpointQuestioner, told_of
 from teachers.labelling.journal import Answers, Journal, journal_of, spent_in, unknown_in, write_texts
 from teachers.labelling.shard import LabelTask
+from teachers.models.adapters import check_scores
 from teachers.models.endpoint.apis import Question, Told
 from teachers.models.endpoint.asked import Asked
 from teachers.models.endpoint.purse import Spent, Tokens
+from teachers.models.teacher import LoadedTeacher
 from teachers.process.variables import masked
 from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.store import SoftTargetStore
@@ -513,3 +515,45 @@ def test_the_json_of_a_journal_is_readable(data: TransferSet, tmp_path: Path) ->
         fill(config(url, budget={"requests": 10}), tasks := stores(tmp_path, data, config(url)))
     lines = [json.loads(line) for task in tasks for path in task.store.glob("journals/*") for line in path.open()]
     assert sum("sent" in line for line in lines) == sum("done" in line for line in lines) == 10
+
+
+def test_an_answer_at_the_edge_of_what_is_taken_never_ends_a_run(data: TransferSet) -> None:
+    """Whatever the endpoint's reader takes, the check of all teachers takes: else answers that are paid for would end it."""
+    keys = np.arange(1, dtype=np.uint64)
+    for output in ("probabilities", "log_probabilities"):
+        question = Question.of(config(output=output), CLASSES, ["x"])
+        teacher = LoadedTeacher(CLASSES, output, lambda batch: batch["x"])
+        num_taken = 0
+        for total in (edge + step * 1e-6 for edge in (0.99, 1.01) for step in range(-40, 41)):
+            p = np.array([total / 3, total - total / 3])
+            said = (np.log(p) if output == "log_probabilities" else p).astype(np.float32)
+            (told,) = question.told({"scores": [said.tolist()]}, 1)
+            if told.scores is not None:
+                assert check_scores(told.scores[None], teacher, "asked", keys).tolist() == [said.tolist()]
+                num_taken += 1
+        assert 0 < num_taken < 162
+
+
+def test_a_journal_that_cannot_be_opened_is_closed_again(tmp_path: Path) -> None:
+    """It would be locked as long as this process lives: the next try would wait for itself for ever."""
+    path = journal_of(tmp_path, 0)
+    with journal(path) as written:
+        answer(written, 1, 0.5)
+    whole = path.read_bytes()
+    broken = [b'{"said": {"no key": [[0.1, 0.9], null, null]}}\n', b'{"said": 3}\n', b'{"said": {"1": []}}\n']
+    for line in broken:
+        path.write_bytes(whole + line)
+        with pytest.raises(CollegiumError, match=r"000000.jsonl: line 4 is no answer .*; move it away"):
+            journal(path)
+        assert not _has_open(os.getpid(), path)
+    path.unlink()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, hard))
+    try:
+        with pytest.raises(EnvironmentUnfit, match="make room there"):
+            journal(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not _has_open(os.getpid(), path)
+    with journal(path) as again:
+        answer(again, 1, 0.5)

@@ -16,6 +16,7 @@ import yaml
 import students
 from orchestrator.recipe.checks import check_before_work, class_problems
 from orchestrator.recipe.load import recipe_of
+from orchestrator.reporting.cautions import cut_off
 from orchestrator.stages import keys
 from teachers.config.published import HuggingFaceTeacher
 from teachers.config.transfer_set import TransferSetConfig
@@ -89,11 +90,29 @@ def test_a_folder_that_does_not_fit_is_told_before_any_work(tmp_path: Path) -> N
         check_before_work(recipe_of(a_recipe(tmp_path, Path("bert-base-uncased"))))
 
 
-def test_a_store_holds_what_the_folder_says_of_each_row(tmp_path: Path) -> None:
+def test_texts_that_the_folders_tokenizer_cuts_off_are_counted_where_the_report_looks(tmp_path: Path) -> None:
+    data, segment, task = labelled(tmp_path, max_length=5)
+    from transformers import AutoTokenizer
+
+    texts = data.inputs(segment)["text"].tolist()
+    expected = sum(len(ids) > 5 for ids in AutoTokenizer.from_pretrained(tmp_path / "m")(texts)["input_ids"])
+    store = SoftTargetStore.open(task.store)
+    assert store.cut_off() == expected > 0
+    stage = {"stage": "label", "name": "bert", "cut_off": store.cut_off(), "texts": len(texts)}
+    assert [*cut_off([stage, stage | {"cut_off": 0}])] == [
+        f"{expected} of {2 * len(texts)} texts are longer than teacher bert reads: what comes behind is not read; its "
+        f"`max_length` says how much is, up to what the model takes."
+    ]
+    assert not [*cut_off([stage | {"cut_off": 0}])]
+    assert "cut_off" in (task.store / "commits" / "000000.json").read_text()
+
+
+def labelled(tmp_path: Path, **about: Any) -> Any:
+    """(the rows, the training rows, who holds what the folder says of them)."""
     save_text_model(tmp_path / "m")
     data = prepare(TransferSetConfig.model_validate(write_rows(tmp_path)), tmp_path / "prepared")
     [segment] = data.of("train")
-    config = HuggingFaceTeacher(kind="huggingface", path=str(tmp_path / "m"), batch_size=16)
+    config = HuggingFaceTeacher(kind="huggingface", path=str(tmp_path / "m"), batch_size=16, **about)
     spec = TeacherSpec("bert", config, None, (), tmp_path)
     about = Spec("bert", "0" * 64, segment.name, segment.digest, "dense", ("no", "yes", "maybe"), segment.num_rows, 64)
     task = LabelTask(data.folder, segment.name, SoftTargetStore.create(tmp_path / "store", about).folder)
@@ -101,7 +120,13 @@ def test_a_store_holds_what_the_folder_says_of_each_row(tmp_path: Path) -> None:
     for number in SoftTargetStore.open(task.store).missing():
         labeller.label(0, number)
     SoftTargetStore.open(task.store).seal()
+    return data, segment, task
+
+
+def test_a_store_holds_what_the_folder_says_of_each_row(tmp_path: Path) -> None:
+    data, segment, task = labelled(tmp_path)
     texts = data.inputs(segment)["text"].tolist()
+    assert "cut_off" not in (task.store / "commits" / "000000.json").read_text()  # which keeps its bytes of before
 
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

@@ -111,6 +111,10 @@ def test_a_first_token_s_probability_goes_to_the_one_class_that_it_begins() -> N
         of_first_token({"re": log(0.9)}, ["red", "reddish"])
     with pytest.raises(NoAnswer):
         of_first_token({}, WORDS)
+    for odd in (math.nan, math.inf):  # JSON as Python reads it may hold them
+        with pytest.raises(NoAnswer, match="'even' has the log-probability"):
+            of_first_token({"even": odd, "odd": log(0.5)}, WORDS)
+    assert of_first_token({"even": -math.inf, "odd": log(0.5)}, WORDS).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -145,6 +149,7 @@ def test_an_object_of_json_is_a_class_or_numbers() -> None:
         '{"even": 0}',
         '{"even": NaN}',
         '{"even": true}',
+        '{"even": 1e308, "odd": 1e308}',
     ):
         with pytest.raises(NoAnswer):
             of_json(wrong, WORDS)

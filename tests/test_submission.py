@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -17,6 +18,8 @@ from orchestrator.cli.main import collegium
 from orchestrator.cluster.capacity import AUTOSCALING
 from orchestrator.jobs.client import Job, exit_code
 from orchestrator.jobs.submission import Submission, make
+from orchestrator.recipe.along import NAMES_DATA
+from orchestrator.recipe.shipped import SCHEMA
 from teachers.errors import RecipeError
 from teachers.users_code.imports import SUBMITTED
 
@@ -123,6 +126,41 @@ def test_what_is_shipped_runs_from_any_folder_with_the_users_modules_last(user: 
     assert told.stdout.split() == [str(place / "teachers" / "__init__.py"), str(place / SUBMITTED)], told.stderr
 
 
+def test_the_file_of_a_class_map_goes_along_and_is_found_where_a_node_keeps_it(user: Path, tmp_path: Path) -> None:
+    (user / "maps").mkdir()
+    (user / "maps" / "names.csv").write_text("nought,0\n")
+    said = {"class_map": "{file: maps/names.csv, others: null}", "classes": "[nought, one]"}
+    made = submission(user, *(f"teachers.mine.{key}={value}" for key, value in said.items()))
+    assert "maps/names.csv" in made.parcel.modules()
+    place, elsewhere = tmp_path / "unpacked", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    ZipFile(io.BytesIO(made.zipped)).extractall(place)
+    code = (
+        "from pathlib import Path; from orchestrator.recipe.load import load_recipe; from orchestrator.recipe.shipped import find;"
+        "from teachers.soft_targets.class_map import resolved; import sys;"
+        "print(resolved(load_recipe(find('recipe.yaml'), sys.argv[1:]).teachers['mine'].class_map))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-P", "-c", code, *(f"teachers.mine.{key}={value}" for key, value in said.items())],
+        cwd=elsewhere,
+        env=os.environ | {"PYTHONPATH": str(place)},
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout == "{'file': {'nought': '0'}, 'others': None}\n", told.stderr
+
+
+def test_every_field_that_is_a_path_is_known_to_be_one() -> None:
+    """By what the schema tells of it: data, or files that code reads, or parts of a source."""
+    schema = json.loads(SCHEMA.read_text())
+    objects = [schema, *schema["$defs"].values()]
+    told = {
+        name: field.get("description", "") for each in objects for name, field in each.get("properties", {}).items()
+    }
+    named = {name for name, text in told.items() if re.match(r"(A|The|Files?|`\*)\b[^.:;,]*\b(file|folder)s?\b", text)}
+    assert {"path", "files"} <= named <= {*NAMES_DATA, "files", "train", "validation", "test"}
+
+
 @pytest.mark.parametrize(
     ("overrides", "out", "told"),
     [
@@ -132,6 +170,40 @@ def test_what_is_shipped_runs_from_any_folder_with_the_users_modules_last(user: 
         (("teachers.old={kind: checkpoint, path: models/old}",), "/o", "teachers.old.path: models/old is relative"),
         (("teachers.mine.files=[words.txt]",), "/o", "teachers.mine: words.txt is relative"),
         (("students.small.arguments={from: job_mine.py}",), "/o", "students.small: job_mine.py is relative"),
+        (
+            ("students.small.preprocess.tokenizer={path: tok}",),
+            "/o",
+            "students.small.preprocess.tokenizer.path: tok is relative",
+        ),
+        (
+            ("teachers.path={kind: predictions, path: said.csv, output: logits, by_row_number: true}",),
+            "/o",
+            "teachers.path.path: said.csv is relative",
+        ),
+        (("teachers.hub={kind: huggingface, path: hub}",), "/o", "teachers.hub.path: hub is relative"),
+        (
+            ("teachers.graph={kind: onnx, path: net.onnx, output: logits, preprocess: {normalise: null}}",),
+            "/o",
+            "teachers.graph.path: net.onnx is relative",
+        ),
+        (
+            (
+                "students.small.preprocess={encoder: {path: /shared/a}}",
+                "search={student: small, trials: 2, space: {preprocess.encoder.path: {choice: [/shared/a, b]}}}",
+            ),
+            "/o",
+            "preprocess.encoder.path: b is relative",
+        ),
+        (
+            ("teachers.mine.class_map={file: ../names.csv}",),
+            "/o",
+            "teachers.mine.class_map.file: ../names.csv lies above",
+        ),
+        (
+            ("teachers.mine.class_map={file: none.csv}",),
+            "/o",
+            "teachers.mine.class_map.file: there is no file none.csv",
+        ),
         (("tracking.uri=http://me:hidden@mlflow:5000",), "/o", "-o tracking.uri: looks like a URI with a password"),
         (("students.small.objectve=1",), "/o", "did you mean objective?"),
     ],

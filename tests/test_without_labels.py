@@ -151,3 +151,30 @@ def test_the_plan_tries_everybody_on_rows_without_a_label(task, tmp_path, monkey
     del document["transfer_set"]["classes"]
     with pytest.raises(RecipeError, match=r"transfer_set\.classes: without a label column the .* must be named here"):
         plan(Recipe.from_dict(document), tmp_path / "out")
+
+
+def test_numbers_without_labels_that_only_live_teachers_say_are_refused_by_the_recipe() -> None:
+    """Their scale is that of what stores hold, and a live teacher leaves none."""
+    live = {"kind": "callable", "function": "mine:say", "output": "values", "mode": "live"}
+    rows = {"source": {"kind": "csv", "path": "rows.csv"}, "inputs": ["x"], "label": None, "classes": ["price"]}
+    soft = {"objective": [{"loss": "soft"}], "train": {"steps": 5}, "control": False}
+    document = {
+        "format": 1,
+        "name": "numbers",
+        "task": "regression",
+        "transfer_set": rows,
+        "teachers": {"asked": live, "kept": live | {"mode": "cached"}},
+        "students": {
+            "alone": {"model": "students.models:mlp", "teachers": ["asked"], **soft},
+            "both": {"model": "students.models:mlp", "teachers": ["asked", "kept"], **soft},
+        },
+    }
+    with pytest.raises(RecipeError) as caught:
+        Recipe.from_dict(document)
+    assert str(caught.value) == (
+        "students.alone.teachers: `transfer_set.label` is null, so the scale of the numbers is that of what teachers have said "
+        "of the training rows, and 'asked' keeps nothing, being live; set `teachers.asked.mode: cached`, or let it hear one "
+        "that is"
+    )
+    del document["students"]["alone"]
+    Recipe.from_dict(document)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from teachers.transfer_set.folds import PARTS, WHOLE
 from teachers.users_code.calls import within
 
 from ..cluster.capacity import wait_for_room_s
+from ..reporting.cautions import cut_off
 from ..stages import keys
 from ..stages.stages import Built, Stage
 from .context import Context, Facts, Taught
@@ -52,8 +53,20 @@ def label(
     build = partial(_label, context, asked, parts)
     built = context.stages.build_together(list(stages.values()), build, partial(_repair, asked, parts))
     network = network_folder(config, trained)
-    labels = {part: built[stage] for part, stage in stages.items()}
+    labels = {part: _told(built[stage], config) for part, stage in stages.items()}
+    for line in cut_off([each.record() for each in labels.values()]):
+        log.warning("%s", line)
     return Taught(name, config, labels, network, trained, asked.classes() if live else (), live)
+
+
+def _told(built: Built, config: TeacherConfig) -> Built:
+    """With what its store says of texts that a tokenizer of its own cut off, whether it was filled now or long ago."""
+    from teachers.soft_targets.store import SoftTargetStore
+
+    if config.kind != "huggingface":
+        return built
+    store = SoftTargetStore.open(built.folder)
+    return replace(built, facts={**built.facts, "cut_off": store.cut_off(), "texts": store.spec.num_rows})
 
 
 @dataclass(frozen=True)

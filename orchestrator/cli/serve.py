@@ -1,8 +1,10 @@
 """`collegium serve`: a delivered model as a JSON server on this machine."""
 
+import ipaddress
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 
@@ -12,9 +14,11 @@ from .interrupts import Interrupted
 from .out import Out, brought
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 LOOPBACK = "127.0.0.1"
+THIS_MACHINE = {"localhost", LOOPBACK, "::1"}
+"""Names by which a loopback address may be asked, beside its own."""
 BACKLOG = 128
 
 
@@ -46,7 +50,8 @@ def serve(
     name = Path(model).resolve().name
     try:
         with _listening(host, port) as listener:
-            click.echo(f"{name} answers at http://{host}:{listener.getsockname()[1]}/\nCtrl-C stops the server")
+            at = f"[{host}]" if ":" in host else host
+            click.echo(f"{name} answers at http://{at}:{listener.getsockname()[1]}/\nCtrl-C stops the server")
             _run(application(loaded, name, most_rows=most_rows, most_bytes=most_bytes), host, listener)
     except Interrupted as stop:  # which is how it is meant to end
         stop.is_heard = True
@@ -57,15 +62,50 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (socket.gaierror, UnicodeError) as error:
+        raise EnvironmentUnfit(
+            f"--host {host}: {getattr(error, 'strerror', 'no name')}; give an address of this machine"
+        ) from None
     except OSError as error:
-        raise EnvironmentUnfit(f"{host}:{port}: {error.strerror}; choose another with --port") from None
+        raise EnvironmentUnfit(f"{host}:{port}: {error.strerror}; choose another with --port or --host") from None
 
 
 def _run(served: "ASGIApp", host: str, listener: socket.socket) -> None:
     import uvicorn
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    if host in (LOOPBACK, "localhost"):  # a page in a browser, whose name was led here, has another
-        served = TrustedHostMiddleware(served, [LOOPBACK, "localhost"])
+    if _is_loopback(host):
+        served = CalledByName(served, THIS_MACHINE | {host.lower()})
     config = uvicorn.Config(served, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+class CalledByName:
+    """Answers requests whose `Host` is one of `names` alone: a page in a browser, whose name was led to this machine, has another."""
+
+    def __init__(self, served: "ASGIApp", names: set[str]) -> None:
+        self.served, self.names = served, names
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        from starlette.responses import PlainTextResponse
+
+        if (
+            scope["type"] == "http"
+            and _host(dict(scope["headers"]).get(b"host", b"").decode("latin-1")) not in self.names
+        ):
+            return await PlainTextResponse("Invalid host header", status_code=400)(scope, receive, send)
+        await self.served(scope, receive, send)
+
+
+def _host(header: str) -> str | None:
+    """Of `Host`, without port and brackets; None where it is none."""
+    try:
+        return urlsplit(f"//{header}").hostname
+    except ValueError:
+        return None

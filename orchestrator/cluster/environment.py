@@ -17,7 +17,7 @@ LONGEST_SOCKET = 103
 
 
 def set_environment() -> None:
-    """Quiet, private and authenticated, unless the user's environment says otherwise. Before ray is imported."""
+    """Quiet, private and authenticated, unless the user's environment says otherwise. Best before ray is imported."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # reports and failures are seen that often
     os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "600")  # the default waits for ever for a rank that is gone
@@ -25,10 +25,20 @@ def set_environment() -> None:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # answers that nobody waits for when a run has failed
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # it would take SIGTERM over, and print a stack
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    if "RAY_AUTH_MODE" not in os.environ:
+    if "RAY_AUTH_MODE" not in os.environ and not _has_started():
         os.environ["RAY_AUTH_MODE"] = "token"
         if "RAY_AUTH_TOKEN" not in os.environ and "RAY_AUTH_TOKEN_PATH" not in os.environ:
             os.environ["RAY_AUTH_TOKEN_PATH"] = str(_token_file())
+        if (raylet := sys.modules.get("ray._raylet")) is not None:
+            raylet.Config.initialize(
+                ""
+            )  # a script that imported ray before: it knows the mode of then, its processes the one of now
+
+
+def _has_started() -> bool:
+    """Whether this process has joined a Ray already, whose mode is what it is."""
+    is_initialized = getattr(sys.modules.get("ray"), "is_initialized", None)
+    return is_initialized is not None and bool(is_initialized())
 
 
 def _token_file() -> Path:

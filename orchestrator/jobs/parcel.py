@@ -1,6 +1,6 @@
-"""What a submitted job takes along: Collegium itself, the recipe, the user's modules that it names; one zip file.
+"""What a submitted job takes along: Collegium itself, the recipe, the modules and maps of classes that it names; one zip file.
 
-Never data, weights or environments: only Python modules and one YAML file are ever read. Knows nothing of Ray.
+Never data, weights or environments: only Python modules, one YAML file and CSVs of class maps are ever read. Knows nothing of Ray.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from teachers.users_code.following import OURS, file_of
 from teachers.users_code.imports import SUBMITTED
 from teachers.users_code.in_main import is_in_main
 
+from ..recipe.along import files_along
 from ..recipe.model import Recipe
 from ..recipe.shipped import home
 
@@ -59,9 +60,11 @@ def uri_of(zipped: bytes) -> str:
 def pack(recipe: Recipe, file: Path, *, installed: bool) -> Parcel:
     """`file`: the recipe's. `installed`: the cluster has Collegium, only what is the user's is taken.
 
-    The user's directory must stand on `sys.path`. Raises RecipeError for a module that cannot be read.
+    The user's directory must stand on `sys.path`, and be the working directory. Raises RecipeError for a module or file that
+    cannot be read.
     """
     files = {f"{SUBMITTED}/{file.name}": file.read_bytes()}
+    files |= {f"{SUBMITTED}/{name}": path.read_bytes() for name, path in files_along(recipe).items()}
     absent = []
     for name in sorted(set(import_strings(recipe.model_dump(mode="json")))):
         if is_in_main(name):
@@ -76,7 +79,9 @@ def pack(recipe: Recipe, file: Path, *, installed: bool) -> Parcel:
     if not installed:
         files |= dict(_ours())
     if (size := sum(map(len, files.values()))) > LARGEST:
-        raise RecipeError(f"the user's modules have {size / 2**20:.0f} MiB; at most {LARGEST >> 20} MiB go with a job")
+        raise RecipeError(
+            f"modules and class maps have {size / 2**20:.0f} MiB; at most {LARGEST >> 20} MiB go with a job"
+        )
     return Parcel(files, absent)
 
 

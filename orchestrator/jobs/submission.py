@@ -16,6 +16,7 @@ from teachers.users_code.digest import named_in
 from teachers.users_code.imports import use_user_path
 
 from ..cluster.capacity import AUTOSCALING
+from ..recipe.along import data_paths, is_elsewhere
 from ..recipe.load import load_recipe
 from ..recipe.model import Recipe
 from ..stages.code import code_documents
@@ -119,12 +120,8 @@ def _checked_out(out: str | None, recipe: Recipe) -> str:
 
 def _relative(recipe: Recipe) -> Iterator[str]:
     """Files that the recipe looks for in a working directory, which there is none of."""
-    found = {"transfer_set.source.path": getattr(recipe.transfer_set.source, "path", None)}
-    for name, teacher in recipe.teachers.items():
-        found[f"teachers.{name}.path"] = getattr(teacher, "path", None)
-        found[f"teachers.{name}.weights"] = getattr(teacher, "weights", None)
-    for key, value in found.items():
-        if value and "://" not in value and not PurePosixPath(value).is_absolute():
+    for key, value in data_paths(recipe):
+        if not is_elsewhere(value):
             yield (
                 f"{key}: {value} is relative, and data does not go with a job; name a place that all nodes see: "
                 f"-o {key}=/shared/{PurePosixPath(value).name}"

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from teachers.errors import RecipeError
 
+from .along import arrived
 from .errors import told
 from .file import read_yaml
 from .model import Recipe, by_key
@@ -27,7 +28,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(source.tell_all(told(Recipe, source.value, error))) from None
     if problems := recipe.problems():
         raise RecipeError(source.tell_all(problems))
-    return recipe
+    return arrived(recipe)
 
 
 def check(recipe: Recipe) -> None:

@@ -90,13 +90,25 @@ def _calibration_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
 
 
 def _live_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
-    """Of estimators that hear who leaves no labels."""
+    """Of those who need labels from teachers that leave none."""
     for name, student in recipe.students.items():
         for teacher in recipe.live_teachers(name) if isinstance(student, EstimatorStudent) else []:
             yield (
                 ("students", name, "teachers"),
                 f"teacher {teacher!r} is live, and an estimator learns stored labels, all at once; set "
                 f"`teachers.{teacher}.mode: cached`",
+            )
+    if ANSWER_OF[recipe.task] != "values" or recipe.transfer_set.label is not None:
+        return
+    for name, learner in recipe.learners.items():
+        live = recipe.live_teachers(name)
+        if live and len(live) == len(learner.teachers):
+            kind = "students" if name in recipe.students else "cohorts"
+            yield (
+                (kind, name, "teachers"),
+                f"`transfer_set.label` is null, so the scale of the numbers is that of what teachers have said of the training rows, "
+                f"and {' and '.join(map(repr, live))} keep{'s' * (len(live) == 1)} nothing, being live; set "
+                f"`teachers.{live[0]}.mode: cached`, or let it hear one that is",
             )
 
 

@@ -29,6 +29,7 @@ def cautions(report: Mapping[str, Any]) -> list[str]:
 
 def cut_off(stages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Of how many texts only the beginning is read; `stages`: as `report.json` has them."""
+    yield from _cut_off_by_teachers(stages)
     derived = [stage for stage in stages if stage["stage"] == "derive"]
     for name in dict.fromkeys(stage["name"] for stage in derived):
         mine = [stage for stage in derived if stage["name"] == name]
@@ -37,6 +38,18 @@ def cut_off(stages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield (
                 f"{num_cut:,} of {rows:,} texts are longer than {mine[0]['max_length']:,} {'n-grams' if name.startswith('n') else 'tokens'} "
                 f"(derive/{name}): what comes behind is not read; `max_length` says how much is."
+            )
+
+
+def _cut_off_by_teachers(stages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Who has a tokenizer of its own."""
+    labelled = [stage for stage in stages if stage["stage"] == "label" and "cut_off" in stage]
+    for name in dict.fromkeys(stage["name"] for stage in labelled):
+        num_cut, texts = (sum(s[key] for s in labelled if s["name"] == name) for key in ("cut_off", "texts"))
+        if num_cut:
+            yield (
+                f"{num_cut:,} of {texts:,} texts are longer than teacher {name} reads: what comes behind is not read; its "
+                f"`max_length` says how much is, up to what the model takes."
             )
 
 

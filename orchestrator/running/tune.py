@@ -24,6 +24,7 @@ from teachers.storage.seal import digest_of, publish
 
 from ..building import pipeline
 from ..building.context import Context, segments_heard, sources
+from ..building.derive_trials import derive_for_trials
 from ..building.fit import budget_of
 from ..building.pipeline import Results
 from ..cluster.capacity import check_room_for_trials, room_for_trials
@@ -93,6 +94,7 @@ def _tune(recipe: Recipe, how: Opening, fresh: bool) -> Finished:
             log.info("the earlier study is kept in %s", kept)
         with begun.on_cluster() as context:
             taught = pipeline.train_in_order(context, recipe.before(search.student))
+            derive_for_trials(context, taught.prepared)
             study = _study(begun, context, taught, at, doubt)
             found = found_recipe(recipe, study)
             written = begun.folder / "found.yaml"

@@ -3,7 +3,8 @@
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import pyarrow as pa
 
 from teachers.errors import RecipeError
 from teachers.models.folder import ModelConfig
-from teachers.preparing.canonical import decode
+from teachers.preparing.canonical import InputPlan, decode, no_scalar
 from teachers.preparing.categories import with_codes
 from teachers.preparing.refit import refitted
+from teachers.preparing.scalars import dates
 from teachers.sources.lines import column_of
 
 from .columns import columns_for
@@ -21,7 +23,8 @@ from .source import Rows, plans_of
 
 
 def of_records(config: ModelConfig, records: Sequence[Any]) -> Rows:
-    """The rows as a model takes them; an image is its file in base64, or nested lists of pixels.
+    """The rows as a model takes them; an image is its file in base64, or nested lists of pixels; a date is text, as the model's
+    rows had it or in ISO 8601, or a number that is counted as theirs was.
 
     Ids are places among `records`. Raises RecipeError where no row has a column that the model takes, or all have
     something else in it.
@@ -49,11 +52,35 @@ def of_records(config: ModelConfig, records: Sequence[Any]) -> Rows:
     used = list(dict.fromkeys(name for columns in sources for name in columns))
     batch = pa.record_batch({name: column_of(good, name) for name in used})
     plans = [refitted(plan, columns, batch) for plan, columns in zip(plans, sources, strict=True)]
-    inputs, wrong = decode(batch, plans, None)
+    batch, plans, wrong = _with_dates(batch, good, plans)
+    inputs, odd = decode(batch, plans, None)
+    wrong = odd | wrong
     bad |= {places[row]: why for row, why in wrong.items()}
     usable = np.setdiff1d(np.arange(len(good)), [*wrong])
     values = {column["name"]: column["values"] for column in config.preprocess["columns"] if "values" in column}
     return Rows(ids, bad, with_codes({name: array[usable] for name, array in inputs.items()}, values))
+
+
+def _with_dates(
+    batch: pa.RecordBatch, records: Sequence[Mapping[str, Any]], plans: Sequence[InputPlan]
+) -> tuple[pa.RecordBatch, list[InputPlan], dict[int, str]]:
+    """The same rows and plans with dates as numbers, and why rows have none: JSON has no dates, only numbers and text."""
+    wrong: dict[int, str] = {}
+    found = []
+    for plan in plans:
+        hows = list(plan.how)
+        for number, (name, how) in enumerate(zip(plan.sources, plan.how, strict=False)):
+            if how.unit is None or plan.raw != ():
+                continue
+            values = [record.get(name) for record in records]
+            counted, odd = dates(values, how)
+            for row in np.flatnonzero(odd).tolist():
+                wrong.setdefault(row, no_scalar(name, values[row], how))
+            place = batch.schema.get_field_index(name)
+            batch = batch.set_column(place, name, counted)
+            hows[number] = replace(how, unit=None, format=None)
+        found.append(replace(plan, how=tuple(hows)))
+    return batch, found, wrong
 
 
 def _plain(record: Any, images: set[str]) -> dict[str, Any]:

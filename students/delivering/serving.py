@@ -5,7 +5,7 @@ Knows nothing of addresses or of how the server is stopped.
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from teachers.config.task import AnswerName
 from teachers.errors import CollegiumError
 from teachers.models.folder import LoadedModel
+from teachers.preparing.canonical import InputPlan
 
 from .predict import asked
 from .records import of_records
@@ -113,6 +114,12 @@ def answered(model: LoadedModel, rows: list[Any], output: Output = "probabilitie
 
 def described(model: LoadedModel, name: str) -> Document:
     """What the model takes, by column of a row, and what it says."""
-    takes: Mapping[str, str] = {source: plan.kind for plan in plans_of(model.config) for source in plan.sources}
+    takes: Mapping[str, str] = {name: kind for plan in plans_of(model.config) for name, kind in _kinds(plan)}
     space = model.config.space
     return {"name": name, "task": space.task, "takes": takes, "classes" if space.has_classes else "names": space.names}
+
+
+def _kinds(plan: InputPlan) -> Iterator[tuple[str, str]]:
+    for number, name in enumerate(plan.sources):
+        is_date = number < len(plan.how) and plan.how[number].unit is not None
+        yield name, "date" if is_date else plan.kind

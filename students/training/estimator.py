@@ -4,7 +4,9 @@ Knows nothing of Ray, nor of who asks the estimator later. Leaves what a trainin
 """
 
 import inspect
+import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,9 @@ from ..runs.run import Run, RunResult
 from ..runs.session import Session
 from .checkpoint import publish_result, read_result
 
+log = logging.getLogger(__name__)
+
+NAMED = 5
 Features = NDArray[Any]
 
 
@@ -54,6 +59,9 @@ def fit_estimator(run: Run, session: Session) -> RunResult:
     lesson = LESSONS[space.answer](run, how, transfer_set)
     features = features_of(transfer_set, preprocessor, lesson.rows)
     estimator, columns = fitted(run, lesson, features, space.answer, gpus=float(session.device.type == "cuda"))
+    if unheard := [name for place, name in enumerate(space.names) if place not in lesson.present]:
+        told = "%s: no row it learns from is of %s; it says these with %g of a probability (probability_floor / classes), never more"
+        log.warning(told, run.name, _some(unheard), how.probability_floor / space.width)
     file, payload = kept(estimator, how.trusted, run.model)
     about = About(file, columns, lesson.learns, how.probability_floor)
     network = EstimatorModule(estimator, about, space)
@@ -123,6 +131,10 @@ def _fit(estimator: Any, features: Features, target: Any, weight: NDArray[Any], 
     """A row weighs 1 on average, all its copies together: so much as in a fit on labels, which penalties compare with."""
     before = f"{estimator.steps[-1][0]}__" if hasattr(estimator, "steps") else ""  # of a pipeline, who learns last
     estimator.fit(features, target, **{f"{before}sample_weight": weight * (num_rows / weight.sum())})
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:NAMED])) + f" and {len(names) - NAMED} more" * (len(names) > NAMED)
 
 
 def _report(run: Run, session: Session, found: Look) -> None:

@@ -86,16 +86,27 @@ class Journal(Answers):
         self.path, self.digest, self.with_text = path, digest, with_text
         path.parent.mkdir(exist_ok=True)
         self._file = _locked(path)
-        whole, lines = _read(path)
-        os.truncate(self._file, whole)
-        if lines and lines[0].get("teacher") != digest:
-            self.close()
-            raise StoreError(f"{path}: holds answers of {lines[0].get('teacher')}, not of {digest}; move it away")
         self._synced_at = time.monotonic()
+        try:
+            self._open()
+        except BaseException:  # nobody else has it, and its lock is held until it is closed
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        whole, lines = _read(self.path)
+        os.truncate(self._file, whole)
+        if lines and lines[0].get("teacher") != self.digest:
+            raise StoreError(
+                f"{self.path}: holds answers of {lines[0].get('teacher')}, not of {self.digest}; move it away"
+            )
         if not lines:
-            self._append({"format": FORMAT, "teacher": digest})
-        for line in lines:
-            self._take_up(line)
+            self._append({"format": FORMAT, "teacher": self.digest})
+        for number, line in enumerate(lines, 1):
+            try:
+                self._take_up(line)
+            except (ValueError, TypeError, LookupError, AttributeError) as error:
+                raise StoreError(f"{self.path}: line {number} is no answer ({error}); move it away") from error
 
     def _take_up(self, line: Mapping[str, Any]) -> None:
         self._num_sent = max(self._num_sent, line.get("sent", 0))
@@ -167,11 +178,17 @@ def _locked(path: Path) -> int:
     """The file that lies at `path` when the lock is had: who had it before may have put another one there."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        with suppress(NotImplementedError):  # a storage without locks, where one process alone works on a shard
-            await_lock(file)
-        if path.exists() and os.fstat(file).st_ino == path.stat().st_ino:
-            return file
-        os.close(file)
+        is_had = False
+        try:
+            with suppress(NotImplementedError):  # a storage without locks, where one process alone works on a shard
+                await_lock(file)
+            with suppress(FileNotFoundError):
+                is_had = os.fstat(file).st_ino == path.stat().st_ino
+            if is_had:
+                return file
+        finally:
+            if not is_had:
+                os.close(file)
 
 
 def _read(path: Path) -> tuple[int, list[dict[str, Any]]]:

@@ -21,6 +21,7 @@ from ..models.adapters import absolute, check_scores, load_teacher
 from ..models.folded import FoldedTeacher, Scores
 from ..models.scores import to_logits
 from ..models.teacher import Teacher
+from ..models.truncation import counting
 from ..process import prometheus
 from ..process.log_lines import with_ids
 from ..soft_targets.schema import Commit
@@ -200,9 +201,10 @@ def label_shard(questioner: Questioner | EndpointQuestioner, task: OpenTask, num
     if isinstance(questioner, EndpointQuestioner):
         return questioner.label(task.store, number, sample_key, inputs)
     fold = None if task.fold is None else task.fold[first_row : first_row + num_rows]
-    logits = questioner.ask(inputs, sample_key, fold)
+    with counting() as cut:
+        logits = questioner.ask(inputs, sample_key, fold)
     with timed(phase="write"):
-        record = task.store.commit(number, sample_key, {task.store.spec.named[0]: logits})
+        record = task.store.commit(number, sample_key, {task.store.spec.named[0]: logits}, cut_off=cut.texts)
     log.debug("labelled rows %d to %d", first_row, first_row + num_rows - 1)
     return record
 

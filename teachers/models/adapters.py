@@ -26,12 +26,14 @@ from ..users_code import imports
 from ..users_code.calls import calling
 from . import estimators, huggingface, networks, onnx_teacher, published_files, timm_teacher
 from .asking import asked_until_answered, with_unknown
+from .declared import undeclared
 from .estimator_answers import ESTIMATOR_ANSWERS
 from .estimator_columns import check_takes_nan
 from .folded import Batch, FoldedTeacher, Scores
 from .folder import load_model, read_config
 from .predictions import Predictions
 from .preprocess import Preprocessor
+from .scores import tensor_of
 from .teacher import LoadedTeacher, Teacher
 
 
@@ -137,7 +139,7 @@ def check_scores(
     Of a teacher that may not know, NaN says that it does not: of one class of many in all scores of a row, else in any.
     """
     try:
-        checked = torch.as_tensor(scores).detach().to("cpu", torch.float32)
+        checked = tensor_of(scores).detach().to("cpu", torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TeacherError(
             f"teacher {name!r} returned a {type(scores).__name__}, expected an array ({error})"
@@ -155,19 +157,14 @@ def check_scores(
     _complain(
         ~(checked.isfinite() | unknown).all(1), sample_key, f"teacher {name!r} says NaN or infinity{told}", called
     )
-    if teacher.output == "probabilities":
-        wrong = (checked < -1e-6).any(1)
-        wrong |= (checked > 1 + 1e-6).any(1) if teacher.answer == "class_set" else (checked.sum(1) - 1).abs() > 1e-2
-        _complain(wrong, sample_key, f"teacher {name!r} declares `output: probabilities`, but they are not", called)
-    if teacher.output == "log_probabilities" and teacher.answer == "class_axis":
-        wrong = checked.logsumexp(1).abs() > 1e-2
-        _complain(wrong, sample_key, f"teacher {name!r} declares `output: log_probabilities`, but they are not", called)
+    wrong = torch.from_numpy(undeclared(checked.numpy(), teacher.output, teacher.answer))
+    _complain(wrong, sample_key, f"teacher {name!r} declares `output: {teacher.output}`, but they are not", called)
     return checked
 
 
 def look_like_probabilities(logits: np.ndarray | Tensor) -> bool:
     """Whether scores `[rows, C]` that are called logits are nowhere below 0 and sum to 1 in every row."""
-    scores = torch.as_tensor(logits)
+    scores = tensor_of(logits)
     if not len(scores) or scores.shape[1] < 2:
         return False
     return bool((scores > -1e-3).all()) and bool(((scores.sum(1) - 1).abs() < 1e-2).all())

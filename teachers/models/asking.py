@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..errors import AskAgain, TeacherError, UsersCodeError
+from .scores import tensor_of
 
 LONGEST_PAUSE_S = 120.0
 """Whatever a server asks for: a teacher that is silent for long counts as stalled."""
@@ -72,7 +73,7 @@ def with_unknown(said: Any, name: str) -> Any:
     known = np.asarray(said[1])
     if known.dtype != bool or known.ndim != 1:  # answers about two rows
         return said
-    scores = torch.as_tensor(said[0]).detach().to("cpu", torch.float32, copy=True).numpy()
+    scores = tensor_of(said[0]).detach().to("cpu", torch.float32, copy=True).numpy()
     if len(known) != len(scores):
         raise TeacherError(
             f"{name} gave scores of {len(scores)} rows and says of {len(known)} whether it knows them; expected one for each"

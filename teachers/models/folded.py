@@ -17,6 +17,7 @@ from ..config.any_teacher import OutputKind
 from ..config.task import AnswerName
 from ..transfer_set.folds import NOT_LEARNT, Folds
 from ..transfer_set.transfer_set import Segment, TransferSet
+from .scores import tensor_of
 from .text import TextTransform
 
 Scores = np.ndarray | Tensor
@@ -66,7 +67,7 @@ def _apart(fold: NDArray[np.int16]) -> Iterator[tuple[int, NDArray[np.intp]]]:
 
 
 def _tensor(scores: Scores) -> Tensor:
-    return torch.as_tensor(scores).detach().to("cpu", torch.float32)
+    return tensor_of(scores).detach().to("cpu", torch.float32)
 
 
 def mean_said(said: Sequence[Tensor], output: OutputKind, answer: AnswerName = "class_axis") -> Tensor:

@@ -27,6 +27,7 @@ from .huggingface_folder import column_kind, folder_classes, folder_problem, no_
 from .teacher import LoadedTeacher
 from .text import PADDING, TOKENIZER, Tokenized
 from .torchvision_build import make_importable
+from .truncation import cut_off
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ class Texts:
             num_cut += num_more
             width = max(int(lengths_of(some["tokens"]).max(initial=0)), 1)
             made.append({name: values[:, :width] for name, values in some.items()})
-        if num_cut:
+        if num_cut and not cut_off(num_cut):
             told = "%d of %d texts have more than %d tokens, and what is behind them was cut off (max_length)"
             log.warning(told, num_cut, len(texts[0]), self.tokens.max_length)
         widest = max((each["tokens"].shape[1] for each in made), default=1)

@@ -20,6 +20,7 @@ from ..transfer_set.columns import Column
 from ..users_code.calls import calling
 from ..users_code.imports import load
 from .categories import CategoryTransform
+from .scores import tensor_of
 from .text import TextTransform, text_transform
 from .text import of_document as text_of_document
 from .transforms import (
@@ -201,9 +202,9 @@ def _tensor(column: Transform, inputs: Mapping[str, NDArray[Any] | Tensor]) -> A
 def _as_inputs(made: Any, name: str | None) -> Inputs:
     """The outcome of a user's function as tensors."""
     if isinstance(made, Mapping):
-        return {str(key): _narrowed(torch.as_tensor(values)) for key, values in made.items()}
+        return {str(key): _narrowed(tensor_of(values)) for key, values in made.items()}
     if isinstance(made, np.ndarray | Tensor):
-        return _narrowed(torch.as_tensor(made))
+        return _narrowed(tensor_of(made))
     raise RecipeError(f"{name} gives a {type(made).__name__}; return a tensor [rows, ...], or a dict of them")
 
 

@@ -1,10 +1,20 @@
 """What somebody says of a row as what is stored and compared. Knows nothing of who says it."""
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..config.any_teacher import OutputKind
 from ..config.task import AnswerName
+
+
+def tensor_of(said: Any) -> Tensor:
+    """What somebody's code has returned. A read-only array, a slice of what it keeps perhaps, is copied: torch has no such tensors."""
+    if isinstance(said, np.ndarray) and not said.flags.writeable:
+        said = said.copy()
+    return torch.as_tensor(said)
 
 
 def to_logits(

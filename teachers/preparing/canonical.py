@@ -178,19 +178,19 @@ def _hashes(name: str, array: pa.Array, how: How, bad: Bad, texts: Texts | None)
 def _scalars(name: str, array: pa.Array, how: How, dtype: np.dtype[Any], bad: Bad) -> NDArray[Any]:
     """[rows] in `dtype`; NaN where a value may be missing and is, else that is bad, as is what is not finite in float32."""
     values, none, wrong = numbers(array, how)
-    kind = "not a number" if how.unit is None else "no date" + (f" like {how.format}" if how.format else "")
-
-    def reason(row: int) -> str:
-        value = array[row].as_py()
-        return f"{name} is {value!r}, {kind}" + "; `missing: allow` takes it for none" * (value in NULLS)
-
-    tell(bad, wrong, reason)
+    tell(bad, wrong, lambda row: no_scalar(name, array[row].as_py(), how))
     if how.missing:
         none = none | np.isnan(values) if values.dtype.kind == "f" else none
         values = np.where(none, np.nan, values)
     else:
         tell(bad, none, lambda row: f"{name} is missing; `missing: allow` takes that")
     return _narrowed(name, values, (), dtype, bad, may_be_nan=none if how.missing else None)
+
+
+def no_scalar(name: str, value: Any, how: How) -> str:
+    """Why a value is bad that is neither a number nor a date, as `how` has it."""
+    kind = "not a number" if how.unit is None else "no date" + (f" like {how.format}" if how.format else "")
+    return f"{name} is {value!r}, {kind}" + "; `missing: allow` takes it for none" * (value in NULLS)
 
 
 def _numbers(name: str, array: pa.Array, shape: tuple[int, ...], dtype: np.dtype[Any], bad: Bad) -> NDArray[Any]:

@@ -3,7 +3,9 @@
 Row by row nothing is done in Python. Knows nothing of lists, images or categories.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +67,29 @@ def numbers(array: pa.Array, how: How) -> tuple[NDArray[Any], NDArray[np.bool_],
         values = array
     found, wrong = leaves(values)
     return found, none, wrong & ~none
+
+
+def dates(values: Sequence[Any], how: How) -> tuple[pa.Array, NDArray[np.bool_]]:
+    """(of values of JSON how many `how.unit`s, float64, null where there is none; bool [rows]: where what is there is no date).
+
+    Numbers are counted already; text has `how.format`, or is ISO 8601.
+    """
+    counted = pa.array([_count(value) for value in values], pa.float64())
+    text = pa.array([value if isinstance(value, str) else None for value in values], pa.string())
+    written = [numbers(text, each) for each in dict.fromkeys((how, replace(how, format=None)))]
+    for found, none, wrong in written:
+        counted = pc.coalesce(counted, pa.array(found, pa.float64(), mask=none | wrong))
+    there = np.array([value is not None for value in values], bool) & ~(np.asarray(text.is_valid()) & written[0][1])
+    return counted, there & np.asarray(counted.is_null())
+
+
+def _count(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def leaves(array: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_]]:

@@ -21,10 +21,14 @@ ClassMap = Mapping[str, str | Lines | None]
 
 def resolved(class_map: Lines | None) -> ClassMap | None:
     """The map with what its file says: all that decides which class is which. Raises RecipeError for a file that does not."""
+    path = file_of(class_map)
+    return class_map if class_map is None or path is None else {**class_map, FILE: read_lines(Path(path))}
+
+
+def file_of(class_map: Lines | None) -> str | None:
+    """The file of further lines; None where the map names none: a class may be called so, too."""
     path = (class_map or {}).get(FILE)
-    if class_map is None or path is None or not path.endswith(".csv"):  # else a class of that name
-        return class_map
-    return {**class_map, FILE: read_lines(Path(path))}
+    return path if path is not None and path.endswith(".csv") else None
 
 
 def read_lines(path: Path) -> dict[str, str | None]:

@@ -159,6 +159,8 @@ class Commit:
     """Of which the teacher knows nothing."""
     unknown_elements: int = 0
     """Classes or numbers of rows that it does not know, these rows' among them."""
+    cut_off: int = 0
+    """Texts of which the teacher read only the beginning."""
 
     @property
     def expected(self) -> Expected:
@@ -166,7 +168,7 @@ class Commit:
         return Expected(self.bytes, "xxh3_128", self.xxh3_128)
 
     def to_json(self) -> dict[str, Any]:
-        said = {name: value for name, value in asdict(self).items() if value or name not in UNKNOWN}
+        said = {name: value for name, value in asdict(self).items() if value or name not in OFTEN_0}
         return {"format": FORMAT, **{"rows" if name == "num_rows" else name: value for name, value in said.items()}}
 
     @classmethod
@@ -174,11 +176,11 @@ class Commit:
         """Raises KeyError, TypeError or ValueError for a document that is no record."""
         if not re.fullmatch("[0-9a-f]{32}", document["xxh3_128"]):
             raise ValueError(f"xxh3_128 {document['xxh3_128']!r}")
-        named = {**dict.fromkeys(UNKNOWN, 0), **document}
+        named = {**dict.fromkeys(OFTEN_0, 0), **document}
         return cls(num_rows=document["rows"], **{n: named[n] for n in cls.__dataclass_fields__ if n != "num_rows"})
 
 
-UNKNOWN = ("unknown_rows", "unknown_elements")
+OFTEN_0 = ("unknown_rows", "unknown_elements", "cut_off")
 """Fields of a record that are left out where they are 0."""
 
 

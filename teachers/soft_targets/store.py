@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Self
@@ -93,6 +94,11 @@ class SoftTargetStore:
         records = [found for n in range(self.num_shards) if isinstance(found := self.record_or_damage(n), Commit)]
         return sum(each.unknown_rows for each in records), sum(each.unknown_elements for each in records)
 
+    def cut_off(self) -> int:
+        """Texts of which the teacher read only the beginning, of what is committed."""
+        records = (self.record_or_damage(number) for number in range(self.num_shards))
+        return sum(each.cut_off for each in records if isinstance(each, Commit))
+
     def missing(self, *, hashes: bool = False) -> list[int]:
         """The shards without a valid record and a file of the recorded size (and hash, on request)."""
         with self._brought(range(self.num_shards), hashes=hashes):
@@ -102,17 +108,20 @@ class SoftTargetStore:
         """Whether a shard is committed and every byte of it is as its record says."""
         return not self._damage(number, hashes=True)
 
-    def commit(self, number: int, sample_key: np.ndarray, outputs: Mapping[str, np.ndarray]) -> Commit:
+    def commit(
+        self, number: int, sample_key: np.ndarray, outputs: Mapping[str, np.ndarray], *, cut_off: int = 0
+    ) -> Commit:
         """Encode, write and publish one shard; if it is committed already and whole, that record stays and is returned.
 
         `sample_key` u64 [rows], strictly ascending; `outputs` {"logits": float [rows, classes]}, raw logits or
         log-probabilities, or {"values": float [rows, numbers]}, and what else its spec names; NaN where the teacher knows
-        nothing. Raises TeacherError for values that are not finite otherwise, naming their keys, and StoreError for rows or
+        nothing. `cut_off`: texts of which it read only the beginning. Raises TeacherError for values that are not finite otherwise, naming their keys, and StoreError for rows or
         classes that are not this shard's; EnvironmentUnfit for a full disk, StorageError for a silent storage.
         """
         if self.has(number):
             return self.record(number)
         record, payload = build_shard(self.spec, number, sample_key, outputs)
+        record = replace(record, cut_off=cut_off)
         try:
             self._publish_shard(record, payload)
             return self._publish_record(record)

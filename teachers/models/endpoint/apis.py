@@ -14,12 +14,15 @@ from ...config.endpoint import ApiName, EndpointTeacher
 from ...config.task import AnswerName
 from ...errors import RecipeError, TeacherError
 from ...sources.files import nearest
+from ..declared import SUM, undeclared
 from .prompts import Prompt
 from .purse import Tokens
 from .rows import Row
 from .words import NoAnswer, Scores, of_first_token, of_json, of_word
 
 CHARACTERS_PER_TOKEN = 4
+STRICTLY = 0.999
+"""Of the tolerance that all teachers have: no sum that is taken once more may end a run whose answers are paid for."""
 TOP = {"chat": 20, "completions": 5}
 """Most probable first tokens that are asked for: as many as OpenAI gives."""
 MAX_TOKENS = {"logprobs": 1, "votes": 16, "json": 256}
@@ -156,15 +159,11 @@ def _scored(question: Question, said: Any, text: str | None) -> Told:
         return Told(why_not=f"{scores.size} scores for {len(question.classes)} classes", text=text)
     if not np.isfinite(scores).all():
         return Told(why_not="NaN or infinity", text=text)
-    p = np.exp(scores) if question.config.output == "log_probabilities" else scores
-    is_one = question.answer == "class_axis" and question.config.output != "logits"
-    if is_one and (p.min() < -1e-6 or abs(float(p.sum()) - 1) > 1e-2):
-        return Told(
-            why_not=f"{str(said)[:80]} are no `{question.config.output}`: they add up to {p.sum():.3g}", text=text
-        )
-    is_set = question.answer == "class_set" and question.config.output == "probabilities"
-    if is_set and (scores.min() < -1e-6 or scores.max() > 1 + 1e-6):
-        return Told(why_not=f"{str(said)[:80]} are no `probabilities`, which lie between 0 and 1", text=text)
+    output = question.config.output
+    if undeclared(scores[None], output, question.answer, within=STRICTLY * SUM)[0]:
+        p = np.exp(scores) if output == "log_probabilities" else scores
+        why = ", which lie between 0 and 1" if question.answer == "class_set" else f": they add up to {p.sum():.6g}"
+        return Told(why_not=f"{str(said)[:80]} are no `{output}`{why}", text=text)
     return Told(scores, text=text)
 
 

@@ -30,6 +30,8 @@ def of_first_token(log_probabilities: Mapping[str, float], words: Sequence[str])
     found = np.zeros(len(words), np.float64)
     total = 0.0
     for token, log_p in log_probabilities.items():
+        if not log_p < math.inf:
+            raise NoAnswer(f"{token!r} has the log-probability {log_p}")
         p = math.exp(min(log_p, 0.0))
         total += p
         if (place := _class_of_token(token, words)) is not None:
@@ -85,7 +87,7 @@ def of_json(text: str, words: Sequence[str]) -> Scores:
         if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p < math.inf:
             raise NoAnswer(f"{word!r}: {str(p)[:40]!r} is no probability")
         found[of_word(word, words)] += p
-    if found.sum() <= 0:
+    if not 0 < sum(found.tolist()) < math.inf:
         raise NoAnswer(f"{text.strip()[:80]!r} gives no class a probability")
     return _normalised(found)
 

@@ -1,0 +1,75 @@
+"""Files that a recipe names: small ones that go with a submitted job, and data, which has to lie where all nodes see it.
+
+Files that code reads are told by that code's digest, not here.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from teachers.errors import RecipeError
+from teachers.soft_targets.class_map import file_of
+from teachers.users_code.digest import NAMES_NO_CODE
+from teachers.users_code.imports import submitted_folder
+from teachers.users_code.installed import placed
+
+from .model import Recipe
+
+NAMES_DATA = ("path", "weights")
+"""Fields of a recipe that hold a path of data, a network or a tokenizer, wherever they stand."""
+
+
+def data_paths(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """(key, path) of all that is too large to go with a job."""
+    yield from _paths_in(recipe.model_dump(mode="json", by_alias=True), "")
+
+
+def _paths_in(document: Any, at: str) -> Iterator[tuple[str, str]]:
+    """Of a search's space too, whose keys are paths of fields, and whose values stand under `choice`."""
+    items = document.items() if isinstance(document, Mapping) else enumerate(document)
+    for key, value in items:
+        name, where = str(key).rpartition(".")[2], f"{at}{key}"
+        if name in NAMES_DATA and isinstance(value, str):
+            yield where, value
+        elif name in NAMES_DATA and isinstance(value, Mapping) and set(value) == {"choice"}:
+            yield from ((where, each) for each in value["choice"] if isinstance(each, str))
+        elif isinstance(value, Mapping | list) and name not in NAMES_NO_CODE:
+            yield from _paths_in(value, f"{where}.")
+
+
+def is_elsewhere(path: str) -> bool:
+    """Whether a path means the same on every node: an address, an absolute one, or one of an installed package."""
+    return "://" in path or PurePosixPath(path).is_absolute() or placed(path).is_absolute()
+
+
+def files_along(recipe: Recipe) -> dict[str, Path]:
+    """By its name in a job, each small file that is named by a relative path. Raises RecipeError for one that cannot go."""
+    found = {}
+    for name, teacher in recipe.teachers.items():
+        file = file_of(teacher.class_map)
+        if file is None or PurePosixPath(file).is_absolute():
+            continue
+        key, path = f"teachers.{name}.class_map.file", Path(file)
+        if ".." in path.parts:
+            raise RecipeError(
+                f"{key}: {file} lies above this folder, and a job takes along what is in it; copy it here"
+            )
+        if not path.is_file():
+            raise RecipeError(f"{key}: there is no file {file} (looked from {Path.cwd()})")
+        found[path.as_posix()] = path
+    return found
+
+
+def arrived(recipe: Recipe) -> Recipe:
+    """In a submitted job, the recipe with the files that came along where this node keeps them; elsewhere as it is."""
+    folder = submitted_folder()
+    if folder is None:
+        return recipe
+    teachers = {}
+    for name, teacher in recipe.teachers.items():
+        file = file_of(teacher.class_map)
+        here = folder / file if file is not None else folder
+        if teacher.class_map is not None and here.is_file():  # an absolute path stays what it is
+            teacher = teacher.model_copy(update={"class_map": {**teacher.class_map, "file": str(here)}})
+        teachers[name] = teacher
+    return recipe.model_copy(update={"teachers": teachers})
