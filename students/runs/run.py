@@ -1,7 +1,7 @@
 """What a training is asked to do (`Run`, `CohortRun`), and what comes of it (`RunResult`)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -44,6 +44,8 @@ class Source:
     these out of fold."""
     out_of_fold: bool = False
     """No row is labelled by who has learnt it."""
+    outputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """What it gives besides its answer, by name: the shape of a row."""
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,7 @@ class Captured(nn.Module):
         super().__init__()
         self.network, self.layers, self.shelf = network, tuple(dict.fromkeys(layers)), Shelf()
         found = {layer: layer_of(network, layer) for layer in self.layers}
-        self._hooks = [
-            module.register_forward_hook(Keeper(self.shelf, layer)) for layer, module in found.items()
-        ]
+        self._hooks = [module.register_forward_hook(Keeper(self.shelf, layer)) for layer, module in found.items()]
 
     def forward(self, *inputs: Any, **keywords: Any) -> tuple[Any, dict[str, Tensor]]:
         self.shelf.kept = {}
