@@ -46,7 +46,10 @@ def shape_of(layers: Sequence[Layer], path: str) -> Shape | None:
 
 
 def by_stage(layers: Sequence[Layer], width: int, theirs: Shape) -> str:
-    """The last layer whose map has the height and width of `theirs`; for a vector the last before the answer that gives one."""
+    """The last layer whose map has the height and width of `theirs`; for a vector the last before the answer that gives one.
+
+    Of a block the block itself, not what happens to be defined last in it.
+    """
     given = {layer.path: layer.shape for layer in layers if layer.shape and layer.num_calls}
     if len(theirs) == 3:
         equal = [path for path, shape in given.items() if len(shape) == 3 and shape[1:] == theirs[1:]]
@@ -60,7 +63,10 @@ def by_stage(layers: Sequence[Layer], width: int, theirs: Shape) -> str:
         raise RecipeError(
             f"no layer of the student is of the stage of an output of {[*theirs]}; it has {_listed(given)}: name one of them"
         )
-    return equal[-1]
+    path = equal[-1]
+    while given.get(above := path.rpartition(".")[0]) == given[path]:
+        path = above
+    return path
 
 
 def evenly(path: str, network: nn.Module, number: int) -> list[str]:

@@ -6,7 +6,7 @@ Knows nothing of stores, optimisers or ranks beyond a sum over them.
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -35,6 +35,12 @@ class Heard:
     """What they say `[rows, peers, width]`; None: nobody speaks yet."""
     maps: Sequence[tuple[Tensor, Tensor]] = ()
     """Its own projected stage maps, each with a peer's, `[rows, ...]`."""
+    hints: Mapping[str, "Pairs"] = field(default_factory=dict)
+    """Of a student, by the term's name: what its projections make of its layers, each with a teacher's."""
+
+
+Pairs = Sequence[tuple[Tensor, Tensor]]
+"""What a hint's loss compares, `[rows, ...]`, for each of its outputs."""
 
 
 NOTHING = Heard()
@@ -52,16 +58,31 @@ class TermAtWork:
     weight: float
     ramp: Ramp | None
     ask: Callable[[Batch], Asked]
-    hears: Literal["targets", "peer", "maps"]
+    hears: Literal["targets", "peer", "maps", "hint"]
+    during: tuple[float, float] = (0.0, 1.0)
+    """Between which shares of all steps it weighs anything."""
 
     def weight_at(self, step: int, steps: int) -> float:
         """At step `step`, counted from 0, of `steps`."""
+        if not round(self.during[0] * steps) <= step < round(self.during[1] * steps):
+            return 0.0
         if self.ramp is None:
             return self.weight
         risen = step / (self.ramp.steps or max(1, round((self.ramp.share or 0) * steps)))
         if risen >= 1:
             return self.weight
         return self.weight * (risen if self.ramp.shape == "linear" else math.exp(-5 * (1 - risen) ** 2))
+
+
+def curve_names(losses: Sequence[str]) -> list[str]:
+    """Of terms, by their losses: the second `soft` is `soft_2`; of a function of the user's its name."""
+    seen: Counter[str] = Counter()
+    names = []
+    for loss in losses:
+        name = loss.rpartition(":")[2]
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return names
 
 
 def labels_of(batch: Batch) -> Asked:
@@ -132,15 +153,12 @@ class Objective:
         counts: Sequence[Mapping[str, float]] = (),
     ) -> None:
         gaps = over_known or [False] * len(terms)
-        seen: Counter[str] = Counter()
+        names = curve_names([term.loss for term in terms])
         self.terms: list[TermAtWork] = []
-        for number, (term, ask) in enumerate(zip(terms, asks, strict=True)):
-            name = term.loss.rpartition(":")[2]
-            seen[name] += 1
-            numbered = name if seen[name] == 1 else f"{name}_{seen[name]}"
+        for number, (term, ask, name) in enumerate(zip(terms, asks, names, strict=True)):
             key = f"objective.{number}.loss"
             loss, hears = bound_loss(task, term, class_weights, over_known=gaps[number]), hears_what(term)
-            self.terms.append(TermAtWork(numbered, key, term.loss, loss, term.weight, term.ramp, ask, hears))
+            self.terms.append(TermAtWork(name, key, term.loss, loss, term.weight, term.ramp, ask, hears))
         self.names = tuple(term.name for term in self.terms)
         self.trusted = {
             f"weight.{name}.{teacher}": share
@@ -149,6 +167,12 @@ class Objective:
         }
         """For the curves: what teachers count, where labelled validation rows decided it."""
         self.constants: dict[tuple[float, ...], Tensor] = {}
+
+    def add_hints(self, hints: Sequence[TermAtWork], first_stage: float) -> None:
+        """Further terms, of a student; all others weigh nothing in the `first_stage`, a share of the steps."""
+        own = [replace(term, during=(first_stage, 1.0)) for term in self.terms] if first_stage else self.terms
+        self.terms = [*own, *hints]
+        self.names = tuple(term.name for term in self.terms)
 
     def ask(self, batch: Batch) -> list[Asked]:
         """What each term compares the student with, for this rank's rows of a step."""
@@ -197,6 +221,8 @@ def hears_what(term: Term | CohortTerm) -> Literal["targets", "peer", "maps"]:
 
 def row_sum(term: TermAtWork, student: Tensor, target: Tensor, weight: Tensor | None, heard: Heard = NOTHING) -> Tensor:
     """The weighted sum of a term's values over the given rows."""
+    if term.hears == "hint":
+        return sum_of_hint(term, heard.hints[term.name])
     if term.hears == "maps" or (term.hears == "peer" and heard.peer is None):
         return sum_of_maps(term, heard.maps) if heard.maps else (student * 0).sum()
     with calling(term.key, term.loss_name):
@@ -213,6 +239,15 @@ def sum_of_maps(term: TermAtWork, maps: Sequence[tuple[Tensor, Tensor]]) -> Tens
     """`feature` is the mean over layers and peers, `channel` the sum over layers, as their papers have it."""
     total = torch.stack([term.loss(own, theirs).sum() for own, theirs in maps]).sum()
     return total / len(maps) if term.loss_name == "feature" else total
+
+
+def sum_of_hint(term: TermAtWork, pairs: Pairs) -> Tensor:
+    """The sum over its outputs, in float32 or more."""
+    values = []
+    for own, theirs in pairs:
+        precise = own.to(torch.promote_types(own.dtype, torch.float32))
+        values.append(term.loss(precise, theirs.to(precise.dtype)).sum())
+    return torch.stack(values).sum()
 
 
 def slices(asked: Sequence[Asked], part: slice) -> list[Asked]:

@@ -16,6 +16,7 @@ from teachers.users_code.imports import UserPath
 
 from ..config.cohort import CohortConfig
 from ..config.cohort_terms import CohortTerm
+from ..config.hints import Hint
 from ..config.terms import Term
 
 T = TypeVar("T")
@@ -115,6 +116,8 @@ class Run:
     """Of a cohort."""
     estimator: Estimator | None = None
     """Then it takes one step, and of `train` class weights alone count. None: a network."""
+    hints: tuple[Hint, ...] = ()
+    """Of a student."""
     part: tuple[Folds, int] | None = None
     """Of a teacher in folds: how its rows are divided, and the number of the part, which learns all but its own fold."""
 
