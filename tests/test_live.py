@@ -45,7 +45,7 @@ class Here:
         self.asked.append({name: column.copy() for name, column in inputs.items()})
         self.num_open += 1
         self.most_open = max(self.most_open, self.num_open)
-        return {name: self.teachers[name].ask(inputs, sample_key) for name in teachers}
+        return {name: self.teachers[name].answer(inputs, sample_key) for name in teachers}
 
     def answers(self, asked):
         self.num_open -= 1

@@ -28,7 +28,7 @@ from teachers.config.task import AnswerName
 from teachers.errors import EnvironmentUnfit, StoreError, TeacherError
 from teachers.soft_targets.encodings.table import ENCODINGS, bytes_per_row, decode
 from teachers.soft_targets.listing import describe, find_stores
-from teachers.soft_targets.schema import Commit, Spec, parse, rows_per_shard, spell
+from teachers.soft_targets.schema import Commit, Output, Spec, parse, rows_per_shard, spell
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.storage.seal import NAME as SEAL
 from tests import warm
@@ -36,8 +36,8 @@ from tests import warm
 CLASSES = tuple("abcdefg")
 
 
-def a_spec(num_rows: int = 300, encoding: EncodingName = "dense", rows: int = 64) -> Spec:
-    return Spec("wide", "4ea1", "train-0", "51de", encoding, CLASSES, num_rows, rows)
+def a_spec(num_rows: int = 300, encoding: EncodingName = "dense", rows: int = 64, *more: Output) -> Spec:
+    return Spec("wide", "4ea1", "train-0", "51de", encoding, CLASSES, num_rows, rows, more=more)
 
 
 def keys_of(spec: Spec) -> np.ndarray:
@@ -49,10 +49,12 @@ def logits_of(spec: Spec) -> np.ndarray:
 
 
 def fill(store: SoftTargetStore, numbers: list[int] | None = None) -> SoftTargetStore:
-    keys, logits = keys_of(store.spec), logits_of(store.spec)
+    keys, said = keys_of(store.spec), {"logits": logits_of(store.spec)}
+    for name, output in store.spec.layers.items():
+        said[name] = np.random.default_rng(3).normal(size=(store.spec.num_rows, *output.shape))
     for number in store.missing() if numbers is None else numbers:
         first, num = store.shard_rows(number)
-        store.commit(number, keys[first : first + num], {"logits": logits[first : first + num]})
+        store.commit(number, keys[first : first + num], {name: it[first : first + num] for name, it in said.items()})
     return store
 
 
@@ -376,11 +378,14 @@ def test_a_record_reads_back_as_it_was_written(tmp_path: Path):
     assert not Path(record.path).is_absolute()
 
 
+FEATURES = Output.of_layer("hidden", (8, 2, 2))
+
+
 def commit_in_any_order(folder: Path, seed: int, ready: Barrier) -> None:
     """A writer that knows nothing of others: until all is there, it commits what it finds missing."""
     rng = random.Random(seed)
     ready.wait()
-    store = SoftTargetStore.create(folder, a_spec(24 * 64))
+    store = SoftTargetStore.create(folder, a_spec(24 * 64, "dense", 64, FEATURES))
     while missing := store.missing():
         fill(store, [rng.choice(missing)])
 
@@ -402,7 +407,7 @@ def run_writers(folder: Path, seeds: list[int], kill_after_s: list[float]) -> No
 
 
 def test_writers_that_race_and_are_killed_leave_each_key_once(tmp_path: Path):
-    undisturbed = a_store(tmp_path / "undisturbed", a_spec(24 * 64)).seal()
+    undisturbed = a_store(tmp_path / "undisturbed", a_spec(24 * 64, "dense", 64, FEATURES)).seal()
     rng = random.Random(3)
     for trial in range(2):
         folder = tmp_path / str(trial)

@@ -54,6 +54,8 @@ class Taught:
     """What it scores, in its order; of a live teacher."""
     live: dict[str, str] = field(default_factory=dict)
     """By train segment of a live teacher, the key that its labels would have: all that decides what it says."""
+    outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """What it gives besides its answer, by name: the shape of a row."""
 
     def digests(self, segments: Sequence[str]) -> str:
         return digest_of([[s, self.live[s] if s in self.live else self.labels[s].digest] for s in sorted(segments)])
@@ -78,6 +80,7 @@ def sources_of(
             stores={s: taught[name].labels[s].folder for s in segments if s not in taught[name].live},
             live=_live(taught[name], segments),
             out_of_fold=name in recipe.teachers and labels_out_of_fold(recipe.teachers[name]),
+            outputs=taught[name].outputs,
             **keys.hearing(recipe, name),
         )
         for name in names

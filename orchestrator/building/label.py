@@ -1,21 +1,24 @@
 """How a teacher's labels are built: one stage a segment, one set of actors for all that is missing."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from teachers.config.endpoint import EndpointTeacher
+from teachers.config.outputs import NetworkTeacher
 from teachers.config.predictions import PredictionsTeacher
 from teachers.config.teacher import TeacherConfig
 from teachers.process.log_lines import working_on
+from teachers.storage.seal import NAME as SEAL
 from teachers.storage.seal import Damage, Seal, digest_of
 from teachers.transfer_set.folds import PARTS, WHOLE
 from teachers.users_code.calls import within
 
 from ..cluster.capacity import wait_for_room_s
+from ..recipe.model import is_trained_here
 from ..reporting.cautions import cut_off
 from ..stages import keys
 from ..stages.stages import Built, Stage
@@ -47,7 +50,7 @@ def label(
     from teachers.transfer_set.transfer_set import TransferSet
 
     transfer_set = TransferSet.open(prepared.folder)
-    asked = Asked(name, config, weights, trained, transfer_set)
+    asked = Asked(name, config, weights, trained, transfer_set, context)
     stages, live = label_stages(name, config, weights, transfer_set)
     parts = {context.stages.folder(stage): part for part, stage in stages.items()}
     build = partial(_label, context, asked, parts)
@@ -56,7 +59,20 @@ def label(
     labels = {part: _told(built[stage], config) for part, stage in stages.items()}
     for line in cut_off([each.record() for each in labels.values()]):
         log.warning("%s", line)
-    return Taught(name, config, labels, network, trained, asked.classes() if live else (), live)
+    outputs = asked.outputs_in([each.folder for each in labels.values()])
+    return Taught(name, config, labels, network, trained, asked.classes() if live else (), live, outputs)
+
+
+def check_outputs(context: Context, prepared: Built) -> None:
+    """Raise RecipeError for layers that are not there in networks that are to be trained: before they are."""
+    from teachers.transfer_set.transfer_set import TransferSet
+
+    transfer_set = TransferSet.open(prepared.folder)
+    for name, config in context.recipe.teachers.items():
+        if is_trained_here(config) and isinstance(config, NetworkTeacher) and config.outputs:
+            stage = keys.train_teacher_stage(context.recipe, name, prepared.digest)
+            if not (context.stages.folder(stage) / SEAL).exists():
+                assert Asked(name, config, "", None, transfer_set, context).outputs
 
 
 def _told(built: Built, config: TeacherConfig) -> Built:
@@ -78,6 +94,33 @@ class Asked:
     weights: str
     trained: Path | None
     transfer_set: "TransferSet"
+    context: Context
+
+    @cached_property
+    def outputs(self) -> dict[str, tuple[int, ...]]:
+        """What it gives besides its answer, by name: the shape of a row. Of who has some, a task with its room makes its network."""
+        if not isinstance(self.config, NetworkTeacher) or not self.config.outputs:
+            return {}
+        from teachers.models.adapters import absolute
+
+        rows, context = self.transfer_set, self.context
+        about = absolute(self.config), rows.columns, rows.space, context.recipe.trusted(), self.trained
+        with within(f"teachers.{self.name}"), working_on(stage=f"label/{self.name}"):
+            found: dict[str, tuple[int, ...]] = context.cluster.call(
+                "teachers.models.skeleton:output_shapes",
+                *about,
+                resources=self.config.resources,
+                user_path=context.user_path,
+            )
+        return found
+
+    def outputs_in(self, stores: Sequence[Path]) -> dict[str, tuple[int, ...]]:
+        """The same, as a store of what it said has it."""
+        from teachers.soft_targets.store import SoftTargetStore
+
+        if not stores or not getattr(self.config, "outputs", None):
+            return self.outputs
+        return {name: output.shape for name, output in SoftTargetStore.open(stores[0]).spec.layers.items()}
 
     def classes(self) -> tuple[str, ...]:
         """What the teacher scores, in its order."""
@@ -92,11 +135,13 @@ class Asked:
 
     def spec(self, part: str) -> "Spec":
         """Of the store of one segment."""
+        from teachers.soft_targets.encodings.features import bytes_of
         from teachers.soft_targets.encodings.table import bytes_per_row
-        from teachers.soft_targets.schema import Spec, rows_per_shard
+        from teachers.soft_targets.schema import Output, Spec, rows_per_shard
 
         segment = self.transfer_set.segment(part)
         names, answer = self.classes(), self.transfer_set.space.answer
+        size = bytes_per_row("dense", len(names), answer) + sum(map(bytes_of, self.outputs.values()))
         return Spec(
             teacher=self.name,
             teacher_digest=self.weights,
@@ -105,8 +150,9 @@ class Asked:
             encoding=self.config.encoding,
             names=names,
             num_rows=segment.num_rows,
-            rows_per_shard=rows_per_shard(segment.num_rows, bytes_per_row("dense", len(names), answer)),
+            rows_per_shard=rows_per_shard(segment.num_rows, size),
             answer=answer,
+            more=tuple(Output.of_layer(name, tuple(shape)) for name, shape in self.outputs.items()),
         )
 
 

@@ -30,7 +30,7 @@ from .context import Context, Taught
 from .derive import derive, reads_arrays
 from .evaluate import evaluate_cohort, evaluate_student, evaluate_teachers
 from .judge import Standings, judge
-from .label import label
+from .label import check_outputs, label
 from .learned import Learned
 from .train import distill, folder_of, train_alone, train_networks
 
@@ -83,6 +83,7 @@ def train_in_order(context: Context, generations: Sequence[list[str]]) -> Result
     """Everything that teaches these students and cohorts, and they themselves; who assists others labels for them."""
     results = Results(prepare.prepare(context))
     check_prepared(context.recipe, results.prepared)
+    check_outputs(context, results.prepared)
     with SideBySide("stage", 2 + len(context.recipe.who_teaches())) as threads:
         label_teachers(context, results, threads)
         judge_who_teaches(context, results, "teachers", list(context.recipe.teachers))

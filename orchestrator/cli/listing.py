@@ -3,8 +3,9 @@
 import inspect
 import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-with_out = click.argument("out", type=Out(exists=True), required=False)
+with_out = click.argument("where", metavar="[OUT|RECIPE]", required=False)
+with_layers = click.option(
+    "--layers",
+    is_flag=True,
+    help="Of the networks of a RECIPE: the path of every module, what it is, what it gives of a row, its parameters.",
+)
 
 
 @click.group()
@@ -26,11 +32,19 @@ def teachers() -> None:
 
 @teachers.command("ls")
 @with_out
+@with_layers
 @with_json
-def list_teachers(out: Path | None, as_json: bool) -> None:
-    """List kinds of teachers and the networks of teachers.zoo; with OUT, the teachers trained there."""
-    if out is not None:
-        _tell(_stages(out, "train_teacher"), as_json)
+def list_teachers(where: str | None, layers: bool, as_json: bool) -> None:
+    """List kinds of teachers and the networks of teachers.zoo; with OUT, the teachers trained there.
+
+    With a RECIPE and --layers, the layers of its networks, which `outputs` of a teacher can name: collegium teachers ls
+    recipe.yaml --layers
+    """
+    if layers:
+        _tell_layers(where, "teachers", as_json)
+        return
+    if where is not None:
+        _tell(_stages(_out(where), "train_teacher"), as_json)
         return
     from teachers.config.teacher import TeacherConfig
 
@@ -48,13 +62,49 @@ def students() -> None:
 
 @students.command("ls")
 @with_out
+@with_layers
 @with_json
-def list_students(out: Path | None, as_json: bool) -> None:
-    """List the networks of students.models and teachers.zoo; with OUT, the students trained there."""
-    _tell(
-        _stages(out, "distill") if out is not None else [*_networks("students.models"), *_networks("teachers.zoo")],
-        as_json,
-    )
+def list_students(where: str | None, layers: bool, as_json: bool) -> None:
+    """List the networks of students.models and teachers.zoo; with OUT, the students trained there.
+
+    With a RECIPE and --layers, the layers of its students and of the members of its cohorts: collegium students ls
+    recipe.yaml --layers
+    """
+    if layers:
+        _tell_layers(where, "students", as_json)
+        return
+    known = [*_networks("students.models"), *_networks("teachers.zoo")]
+    _tell(_stages(_out(where), "distill") if where is not None else known, as_json)
+
+
+def _out(where: str) -> Path:
+    """The OUT, which must be there."""
+    context = click.get_current_context()
+    return Out(exists=True).convert(where, context.command.params[0], context)
+
+
+def _tell_layers(where: str | None, kind: Literal["teachers", "students"], as_json: bool) -> None:
+    """Of every network of a recipe, by default the one that is shipped as `digits`."""
+    from ..planning.layers import layers_in
+    from ..recipe.load import load_recipe
+    from ..recipe.shipped import find
+
+    found = layers_in(load_recipe(find(where or "digits")), kind)
+    if as_json:
+        click.echo(json.dumps({name: [asdict(layer) for layer in layers] for name, layers in found.items()}, indent=1))
+        return
+    for name, layers in found.items():
+        wide = max((len(layer.path) for layer in layers), default=0)
+        kinds = max((len(layer.kind) for layer in layers), default=0)
+        click.echo(f"{name}:")
+        for layer in layers:
+            gives = "-" if layer.shape is None else str([*layer.shape])
+            called = {0: "  never called", 1: ""}.get(
+                layer.num_calls, f"  called {layer.num_calls} times, the last counts"
+            )
+            click.echo(
+                f"  {layer.path:<{wide}}  {layer.kind:<{kinds}}  {gives:<16}  {layer.num_parameters:>11,}{called}"
+            )
 
 
 def _networks(module_name: str) -> list[dict[str, str]]:

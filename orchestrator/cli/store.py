@@ -29,7 +29,7 @@ def store() -> None:
 @with_path
 @with_json
 def list_stores(path: Path, as_json: bool) -> None:
-    """List stores: teacher, segment, rows, shards, bytes, sealed or not."""
+    """List stores: teacher, segment, rows, shards, bytes, sealed or not, and what layers gave besides the answer."""
     from teachers.soft_targets.listing import describe, find_stores
 
     found = [describe(folder) for folder in find_stores(path)]
@@ -42,6 +42,7 @@ def list_stores(path: Path, as_json: bool) -> None:
         click.echo(
             f"{it['teacher']:<16} {it['segment']:<14} {it['encoding']:<9} {it['rows']:>9,} {shards:>9} "
             f"{it['bytes'] / 2**20:>9.2f}  {'sealed' if it['sealed'] else 'unfinished'}"
+            + "".join(f"  + {name} {shape}" for name, shape in it["outputs"].items())
         )
 
 

@@ -145,7 +145,9 @@ def budget_problems(recipe: Recipe, counted: Counted) -> Iterator[str]:
         where, train = name_in_recipe(recipe, name), learner.train
         steps = resolve_steps(train, counted.rows["train"])
         try:
-            check_ramps(learner.objective, train.model_copy(update={"steps": steps, "epochs": None}))
+            in_steps = train.model_copy(update={"steps": steps, "epochs": None})
+            check_ramps(learner.objective, in_steps)
+            check_ramps(getattr(learner, "hints", []), in_steps, "hints")
             if train.labelled_fraction is not None and name in recipe.students:
                 labelled_share(train, workers_of(learner))
         except (ValueError, CollegiumError) as error:

@@ -41,6 +41,7 @@ from .answers import PRICED_ROWS, endpoint_notes, prediction_problems
 from .brought import fed_notes
 from .budgets import Rows, budget_notes, budget_problems, floor_notes, row_notes, seed_notes
 from .memory import Holding, holdings, in_units
+from .outputs import Shapes, bytes_a_row, output_notes, shapes_of
 from .placement import Ask, cluster_notes, places_at
 from .placement import place as placed_on
 from .walk import Planned, Walk
@@ -134,7 +135,8 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     if prepared is not None and (problems := [*fold_problems(recipe, TransferSet.open(prepared.folder))]):
         raise DataError("\n".join(problems))
     _on_nodes(made, recipe, seen, address)
-    _on_disk(made, recipe, seen, out)
+    outputs = shapes_of(recipe, seen)
+    _on_disk(made, recipe, seen, out, outputs)
     rows = Rows.of(recipe, seen, counted)
     if rows is not None and (
         problems := [
@@ -147,10 +149,11 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     made.notes += count_notes(recipe.transfer_set, counted, thorough=check)
     made.notes += [*row_notes(recipe, seen, rows), *budget_notes(recipe, rows), *seed_notes(recipe)]
     made.notes += fed_notes(recipe)
+    made.notes += output_notes(recipe, outputs, made.stages, rows)
     made.notes += [*missing_augmentation(public(recipe)), *floor_notes(recipe), *search_warnings(recipe)]
     _on_answers(made, recipe, seen, prepared, rows, check=check)
     if check:
-        _rehearse(made, recipe, seen, prepared, code)
+        _rehearse(made, recipe, seen, prepared, code, outputs)
     return made
 
 
@@ -192,14 +195,15 @@ def _on_nodes(made: Plan, recipe: Recipe, seen: "Look", address: str | None) -> 
     made.memory = holdings(recipe, seen, nodes if places is None else [*places.values()])
 
 
-def _on_disk(made: Plan, recipe: Recipe, seen: "Look", out: Path) -> None:
+def _on_disk(made: Plan, recipe: Recipe, seen: "Look", out: Path, outputs: Shapes) -> None:
     rows = seen.num_rows or 0
     classes = len(seen.classes or ())
-    cached = [teacher for teacher in recipe.teachers.values() if teacher.mode == "cached"]
+    cached = {name: teacher for name, teacher in recipe.teachers.items() if teacher.mode == "cached"}
     from teachers.soft_targets.encodings.table import bytes_per_row
 
     answer = ANSWER_OF[recipe.task]
-    label_bytes = sum(bytes_per_row(teacher.encoding, classes, answer) for teacher in cached)
+    label_bytes = sum(bytes_per_row(teacher.encoding, classes, answer) for teacher in cached.values())
+    label_bytes += sum(bytes_a_row(outputs.get(name, {})) for name in cached)
     texts = texts_of(recipe, [column.name for column in seen.columns if column.kind == "text"]).values()
     derived_bytes = sum(each.bytes_per_row for each in texts)
     made.bytes_needed = (seen.num_bytes or 0) + rows * (label_bytes + derived_bytes)
@@ -209,7 +213,9 @@ def _on_disk(made: Plan, recipe: Recipe, seen: "Look", out: Path) -> None:
         )
 
 
-def _rehearse(made: Plan, recipe: Recipe, seen: "Look", prepared: Built | None, code: UserPath) -> None:
+def _rehearse(
+    made: Plan, recipe: Recipe, seen: "Look", prepared: Built | None, code: UserPath, outputs: Shapes
+) -> None:
     """Try everybody on a few rows. Raises RecipeError with all that would end the run."""
     from teachers.preparing.sample import sample, sample_prepared
     from teachers.transfer_set.transfer_set import TransferSet
@@ -223,7 +229,7 @@ def _rehearse(made: Plan, recipe: Recipe, seen: "Look", prepared: Built | None, 
         rows = sample_prepared(TransferSet.open(prepared.folder), FITTED_ROWS)
     else:
         rows = sample(recipe.transfer_set, seen, seen.classes, FITTED_ROWS)
-    found = rehearse(recipe, rows, code)
+    found = rehearse(recipe, rows, code, outputs)
     if found.problems:
         raise RecipeError("\n".join(dict.fromkeys(found.problems)))
     made.notes += found.notes

@@ -13,6 +13,7 @@ from teachers.users_code.imports import UserPath
 from ..recipe.model import Recipe
 from ..stages import keys
 from .learning import Learning
+from .outputs import Shapes
 from .rehearsed import Rehearsed
 from .teaching import Teaching
 
@@ -24,15 +25,15 @@ FITTED_ROWS = 512
 """On which an estimator is tried."""
 
 
-def rehearse(recipe: Recipe, rows: "Sample", user_path: UserPath) -> Rehearsed:
-    """Try everybody on `rows`. Raises EnvironmentUnfit for what this machine lacks."""
+def rehearse(recipe: Recipe, rows: "Sample", user_path: UserPath, outputs: Shapes) -> Rehearsed:
+    """Try everybody on `rows`. Raises EnvironmentUnfit for what this machine lacks. `outputs`: as of `Teaching`."""
     from teachers.preparing.sample import as_transfer_set
 
     found = Rehearsed()
     with tempfile.TemporaryDirectory(prefix="collegium-check-") as folder:
         some = recipe.transfer_set.labelled is not None
         few = as_transfer_set(rows.take(ASKED_ROWS), Path(folder) / "prepared" / "few", some_unlabelled=some)
-        teaching = Teaching(recipe, few, rows, Path(folder), user_path, found)
+        teaching = Teaching(recipe, few, rows, Path(folder), user_path, found, outputs)
         sources = {name: teaching.source(name, config) for name, config in recipe.teachers.items()}
         for name in recipe.assistants():
             sources[name] = teaching.made_up(name, keys.assistant_as_teacher(recipe, name, ""), few.classes)

@@ -1,5 +1,6 @@
 """Everybody who teaches, tried on a batch of real rows: loaded and asked, or fitted, or trained for a step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from students.runs.run import Source
+    from teachers.labelling.heard import Heard
     from teachers.preparing.sample import Sample
     from teachers.transfer_set.transfer_set import TransferSet
 
@@ -41,6 +43,8 @@ class Teaching:
     folder: Path
     user_path: UserPath
     found: Rehearsed
+    outputs: Mapping[str, Mapping[str, tuple[int, ...]]]
+    """By teacher the shapes of its named outputs."""
 
     def source(self, name: str, config: TeacherConfig) -> "Source":
         """What a student hears: the teacher's own answers, or made up ones of who has none yet."""
@@ -54,8 +58,8 @@ class Teaching:
             return self.made_up(name, config, teacher_classes(config, self.few.space, None))
         with self.found.told(f"teachers.{name}", config.resources):
             if not is_trained_here(config):
-                classes, logits = self._asked(name, config, None)
-                return self._store(name, config, classes, logits)
+                classes, heard = self._asked(name, config, None)
+                return self._store(name, config, classes, heard.logits, heard.more)
             own = tuple(config.classes or self.few.classes)
             if isinstance(config, ModuleTeacher):
                 self._trained(name, config)
@@ -64,7 +68,7 @@ class Teaching:
             return self.made_up(name, config, own)
         return self.made_up(name, anything, self.few.classes)
 
-    def _asked(self, name: str, config: TeacherConfig, trained: Path | None) -> "tuple[tuple[str, ...], np.ndarray]":
+    def _asked(self, name: str, config: TeacherConfig, trained: Path | None) -> "tuple[tuple[str, ...], Heard]":
         """Its classes, and what it says of the rows, as a replica asks it."""
         import numpy as np
 
@@ -80,7 +84,8 @@ class Teaching:
         if trained is None:
             mapped(classes, self.few.classes, resolved(config.class_map), self.few.space.answer)
         segment = self.few.of("train")[0]
-        logits = questioner.ask(self.few.inputs(segment), self.few.keys(segment))
+        heard = questioner.answer(self.few.inputs(segment), self.few.keys(segment))
+        logits = heard.logits
         questioner.thread.shutdown()
         if unknown := int(np.isnan(logits).all(1).sum()):
             self.found.notes.append(
@@ -91,7 +96,7 @@ class Teaching:
                 f"teachers.{name}: its logits are 0 to 1 and sum to 1 in every row, as probabilities do; if they are, say "
                 f"`output: probabilities`"
             )
-        return classes, logits
+        return classes, heard
 
     def _trained(self, name: str, config: ModuleTeacher) -> None:
         from students.fitting.rehearsal import rehearse, shortened
@@ -136,22 +141,32 @@ class Teaching:
         import numpy as np
 
         rows = self.few.of("train")[0].num_rows
-        said = np.random.default_rng(0).standard_normal((rows, len(classes)))
-        return self._store(name, config, classes, said.astype(np.float32))
+        made, shapes = np.random.default_rng(0).standard_normal, self.outputs.get(name, {})
+        said = made((rows, len(classes)), np.float32)
+        more = {output: made((rows, *shape), np.float32) for output, shape in shapes.items()}
+        return self._store(name, config, classes, said, more)
 
-    def _store(self, name: str, config: TeacherConfig, classes: tuple[str, ...], logits: "np.ndarray") -> "Source":
+    def _store(
+        self,
+        name: str,
+        config: TeacherConfig,
+        classes: tuple[str, ...],
+        logits: "np.ndarray",
+        more: "Mapping[str, np.ndarray]",
+    ) -> "Source":
         from students.runs.run import Source
         from teachers.soft_targets.class_map import resolved
-        from teachers.soft_targets.schema import Spec
+        from teachers.soft_targets.schema import Output, Spec
         from teachers.soft_targets.store import SoftTargetStore
 
         stores = {}
         for segment in (*self.few.of("train"), *self.few.of("validation")):  # of the same rows
             rows = segment.num_rows
             about = (segment.name, segment.digest, config.encoding, classes, rows, rows, self.few.space.answer)
-            spec = Spec(name, "rehearsal", *about)
+            outputs = tuple(Output.of_layer(output, values.shape[1:]) for output, values in more.items())
+            spec = Spec(name, "rehearsal", *about, outputs)
             store = SoftTargetStore.create(self.folder / "soft_targets" / name / segment.name, spec)
-            store.commit(0, self.few.keys(segment), {spec.named[0]: logits})
+            store.commit(0, self.few.keys(segment), {spec.named[0]: logits, **more})
             store.seal()
             stores[segment.name] = store.folder
         return Source(
@@ -159,6 +174,7 @@ class Teaching:
             stores,
             class_map=resolved(config.class_map),
             probability_floor=config.probability_floor,
+            outputs={output: values.shape[1:] for output, values in more.items()},
         )
 
 

@@ -61,11 +61,13 @@ def _nameless(document: dict[str, Any], name: str) -> dict[str, Any]:
         return teacher
     learner = document["students"].get(learner_of(name)) or document["cohorts"][learner_of(name)]
     terms = [{**term, **_in_keys(term, learner["teachers"], document["task"])} for term in learner["objective"]]
+    hints = [{**hint, "teacher": learner["teachers"].index(hint["teacher"])} for hint in learner.get("hints", [])]
     member = [*learner.get("members", [])].index(name.partition(".")[2]) if "." in name else None
     return {
         **learner,
         "member": member,
         "objective": terms,
+        **({"hints": hints} if hints else {}),
         "teachers": [_nameless(document, teacher) for teacher in learner["teachers"]],
     }
 

@@ -136,5 +136,9 @@ def _tags(member: Any) -> list[str]:
         return own or _tags(get_args(member)[0])
     if not _is_model(member):
         return []
-    kinds = [get_args(member.model_fields[key].annotation) for key in ("kind", "method") if key in member.model_fields]
+    kinds = [
+        get_args(member.model_fields[key].annotation)
+        for key in ("kind", "method", "loss")
+        if key in member.model_fields
+    ]
     return list(kinds[0]) if kinds else []

@@ -38,7 +38,7 @@ OWN_OF_CONTROL = {f"train.{key}" for key in TrainOverride.model_fields}
 
 
 def applied(document: Mapping[str, Any], values: Values) -> dict[str, Any]:
-    """A student's document with `values` in it; its terms listen to those only who are among its teachers.
+    """A student's document with `values` in it; its terms and hints listen to those only who are among its teachers.
 
     Raises KeyError, IndexError or TypeError for a path that leads nowhere.
     """
@@ -52,6 +52,8 @@ def applied(document: Mapping[str, Any], values: Values) -> dict[str, Any]:
     if "teachers" in values:
         for term in changed["objective"]:
             _restrict(term, values["teachers"])
+        if hints := changed.get("hints"):
+            changed["hints"] = [hint for hint in hints if hint["teacher"] in values["teachers"]]
     return changed
 
 
@@ -101,7 +103,7 @@ def of_the_control(search: SearchConfig) -> dict[str, Entry]:
 
 def shared_with_control(values: Values) -> dict[str, Any]:
     """What the control cannot have for itself, but has from its student: its network, its augmentation."""
-    mine = ("objective.", "teachers")
+    mine = ("objective.", "hints.", "teachers")
     return {path: value for path, value in values.items() if path not in OWN_OF_CONTROL and not path.startswith(mine)}
 
 

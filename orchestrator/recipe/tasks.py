@@ -13,6 +13,7 @@ from teachers.config.task import ANSWER_OF, AnswerName
 from teachers.config.teacher import TeacherConfig
 
 from .file import Loc, nearest
+from .hints import hint_problems
 
 if TYPE_CHECKING:
     from teachers.transfer_set.transfer_set import SplitName
@@ -46,6 +47,7 @@ def task_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
     yield from _bar_problems(recipe)
     yield from _calibration_problems(recipe)
     yield from _live_problems(recipe)
+    yield from hint_problems(recipe)
     for name, teacher in recipe.teachers.items():
         for key, found, possible in _of_teacher(teacher, answer):
             wanted = " or ".join(f"`{each}`" for each in possible)

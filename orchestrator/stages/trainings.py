@@ -10,6 +10,7 @@ from typing import Any, Literal
 from students.config.cohort import CodistillationCohort, CohortCommon, OnlineTeacherCohort
 from students.config.cohort_terms import ChannelTerm, FeatureTerm, PeerTerm
 from students.config.estimator import EstimatorStudent
+from students.config.hints import hints_by_place
 from students.config.student import control_train
 from students.config.terms import labels_alone
 
@@ -66,6 +67,7 @@ def _training_stage(
     else:
         terms = [term for term in learner.objective if kind == "student" or not isinstance(term, PEERS)]
         document["objective"] = terms_by_place(terms, learner.teachers, recipe.task)
+        document |= hints_by_place(getattr(learner, "hints", []), learner.teachers)
         document["teachers"] = [hearing(recipe, teacher) for teacher in learner.teachers]
         heard, called = labels_by_place(learner.teachers, labels)
         inputs |= heard
@@ -80,7 +82,7 @@ PEERS = PeerTerm | FeatureTerm | ChannelTerm
 
 def _network_and_budget(learner: Learner, kind: Kind) -> dict[str, Any]:
     """Everything but who is heard, and how."""
-    document = learner.model_dump(mode="json", exclude={*NOT_OF_TRAINING, "teachers", "objective"})
+    document = learner.model_dump(mode="json", exclude={*NOT_OF_TRAINING, "teachers", "objective", "hints"})
     if isinstance(learner, CohortCommon) and kind != "student":
         document = {key: value for key, value in document.items() if key in CohortCommon.model_fields}
         document |= _members_alone(learner, kind)

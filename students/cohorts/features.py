@@ -1,16 +1,16 @@
 """Stage maps of cohort members and the projectors between them. Projectors train with their member and are not delivered."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teachers.errors import RecipeError
+from teachers.models.captured import Captured
 
 from ..config.cohort import OnlineTeacherCohort
 from ..data.inputs import Network
+from ..objective.projectors import Projector
 from ..runs.run import CohortRun
 from ..runs.session import Session
 from ..training.steps import Stepper, Work, at_least_float32
@@ -19,50 +19,18 @@ from .exchange import Said
 Shapes = list[tuple[int, ...]]
 
 
-class Projector(nn.Module):
-    """From one member's maps to another's width: a 1x1 convolution of `[rows, C, H, W]`, else linear over the last axis.
-
-    Maps that differ in height or width are compared at the smaller of the two, by adaptive mean pooling.
-    """
-
-    def __init__(self, own: Sequence[int], theirs: Sequence[int]) -> None:
-        super().__init__()
-        if len(own) != len(theirs):
-            raise ValueError(f"maps of {[*own]} and {[*theirs]} have no projector between them")
-        self.size = (min(own[1], theirs[1]), min(own[2], theirs[2])) if len(own) == 3 else None
-        self.map: nn.Module = nn.Linear(own[-1], theirs[-1], bias=False)
-        if len(own) == 3:
-            self.map = nn.Conv2d(own[0], theirs[0], 1, bias=False)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        projected: Tensor = self.map(self.pooled(maps))
-        return projected
-
-    def pooled(self, maps: Tensor) -> Tensor:
-        return maps if self.size is None or maps.shape[2:] == self.size else F.adaptive_avg_pool2d(maps, self.size)
-
-
 class WithMaps(nn.Module):
     """A network that also gives the outputs of some of its modules, and these as its projectors make them."""
 
     def __init__(self, network: nn.Module, layers: Sequence[str], projectors: Mapping[str, Projector]) -> None:
         super().__init__()
-        self.network = network
-        self.layers = layers
+        self.captured, self.layers = Captured(network, layers), layers
         self.projectors = nn.ModuleDict(dict(projectors))
-        self.seen: dict[str, Tensor] = {}
-        self.hooks = [network.get_submodule(each).register_forward_hook(self._keeper(each)) for each in layers]
-
-    def _keeper(self, layer: str) -> Any:
-        def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            self.seen[layer] = output
-
-        return keep
 
     def forward(self, inputs: Network) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
         """Logits, maps in the order of `layers`, and by `<layer number>_<member number>` the projected maps."""
-        logits = self.network(inputs)
-        maps = [self.seen.pop(layer) for layer in self.layers]
+        logits, seen = self.captured(inputs)
+        maps = [seen[layer] for layer in self.layers]
         projected = {name: projector(maps[int(name.partition("_")[0])]) for name, projector in self.projectors.items()}
         return logits, maps, projected
 
@@ -119,18 +87,14 @@ class FeatureStepper(Stepper):
 
 def maps_of(module: nn.Module, layers: Sequence[str], row: Network, where: str) -> list[Tensor]:
     """Stage maps of one row. Raises RecipeError, which begins with `where`, for a layer that is not there."""
-    names = dict(module.named_modules())
-    for layer in layers:
-        if layer not in names:
-            raise RecipeError(f"{where} has no module {layer!r}; it has {', '.join(list(names)[1:12])}")
-    probe = WithMaps(module.eval(), layers, {})
-    maps: list[Tensor]
-    with torch.no_grad():
-        _, maps, _ = probe(row)
-    for hook in probe.hooks:
-        hook.remove()
-    module.train()
-    return maps
+    try:
+        probe = Captured(module.eval(), layers)
+        with torch.no_grad():
+            _, seen = probe(row)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
+    probe.release().train()
+    return [seen[layer] for layer in layers]
 
 
 def connect(steppers: Sequence[FeatureStepper], run: CohortRun, same_rows: Session, rows: Sequence[Network]) -> None:

@@ -10,7 +10,7 @@ from teachers.config.resources import Resources
 from teachers.config.strict import Config, ImportString, Name
 
 from .cohort_terms import CohortTerm, MethodName, PeerTerm, default_objective, with_defaults
-from .student import Control, Require, StudentTrain, TrainOverride
+from .student import Control, Require, StudentTrain, TakesNoHints, TrainOverride
 from .terms import check_ramps, check_teachers
 
 KdclTarget = Literal["naive", "linear", "min_logit", "general"]
@@ -41,7 +41,7 @@ class MemberConfig(Config):
     """Names of the modules whose outputs are its stage maps, for the losses `feature` and `channel`."""
 
 
-class CohortCommon(Config):
+class CohortCommon(TakesNoHints):
     """What every cohort has, whatever its method."""
 
     members: dict[Name, MemberConfig] = Field(min_length=1)

@@ -8,7 +8,7 @@ from teachers.config.preprocess import Preprocess
 from teachers.config.strict import Config, tag_or
 from teachers.config.training import ClassWeights
 
-from .student import StudentCommon, StudentConfig
+from .student import StudentCommon, StudentConfig, TakesNoHints
 from .terms import HardTerm, ImportedTerm, SoftTerm, TeacherLabelTerm, Term, check_teachers
 
 LEARNT = (HardTerm, SoftTerm, TeacherLabelTerm)
@@ -34,7 +34,7 @@ class EstimatorStudentTrain(Config):
         return self
 
 
-class EstimatorStudent(StudentCommon):
+class EstimatorStudent(StudentCommon, TakesNoHints):
     """An estimator with scikit-learn's interface, who teaches it, and how: a tree, a forest, a linear model, boosted trees."""
 
     kind: Literal["sklearn"]

@@ -1,8 +1,9 @@
 """What a recipe can say of students: networks and how they are trained. Knows nothing of torch or ray."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer, model_validator
 
 from teachers.config.bars import Bars
 from teachers.config.preprocess import NetworkPreprocess, Preprocess
@@ -10,6 +11,7 @@ from teachers.config.resources import Resources
 from teachers.config.strict import Config, ImportString
 from teachers.config.training import Augment, OptimizerName, PrecisionName, ScheduleName, TrainConfig, transforms_of
 
+from .hints import Hint, check_hints
 from .terms import TAUGHT, Term, check_ramps, check_teachers
 
 
@@ -98,6 +100,20 @@ class StudentCommon(Config):
     """Quality gates; null: none, and as an assistant it teaches whatever it is worth."""
 
 
+class TakesNoHints(Config):
+    """Who is no student with layers of its own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def has_no_hints(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "hints" in value:
+            raise ValueError(
+                "hints are of students that are networks: an estimator has no layers, and a cohort's members follow each other's "
+                "(`feature_exchange`); remove them"
+            )
+        return value
+
+
 class StudentConfig(StudentCommon):
     """The small network, who teaches it, and how."""
 
@@ -105,13 +121,21 @@ class StudentConfig(StudentCommon):
     """From canonical inputs to what this student takes."""
     objective: list[Term] = Field([*TAUGHT], min_length=1)
     """A weighted sum of terms; reads like the paper's formula."""
+    hints: list[Hint] = []
+    """Layers of teachers that layers of the student are compared with: further terms of the objective. The control has none."""
     train: StudentTrain = StudentTrain()
     """Budget, optimiser, seeds."""
     control: Control = True
     """Train the same student without teachers as well: same seeds, same steps, hard labels only; a mapping: by settings of its own."""
 
+    @model_serializer(mode="wrap")
+    def without_no_hints(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Where there are none, that is not said: keys of stages stay what they were."""
+        return {name: value for name, value in write(self).items() if value or name != "hints"}
+
     @model_validator(mode="after")
     def terms_fit(self) -> Self:
-        check_teachers(self.objective, self.teachers)
+        check_teachers(self.objective, self.teachers, has_hints=bool(self.hints))
         check_ramps(self.objective, self.train)
+        check_hints(self.hints, self.teachers, self.train)
         return self

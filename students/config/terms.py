@@ -212,12 +212,12 @@ Term = Annotated[
 """One term of an objective, chosen by `loss`."""
 
 
-def check_ramps(objective: Sequence[TermCommon], train: TrainConfig) -> None:
-    """Raise ValueError for a term that would never reach its weight."""
+def check_ramps(objective: Sequence[TermCommon], train: TrainConfig, where: str = "objective") -> None:
+    """Raise ValueError for a term that would never reach its weight. `where` they stand."""
     for number, term in enumerate(objective):
         if term.ramp and term.ramp.steps and train.steps and term.ramp.steps > train.steps:
             raise ValueError(
-                f"objective.{number}.ramp.steps is {term.ramp.steps}, longer than the {train.steps} steps of train: "
+                f"{where}.{number}.ramp.steps is {term.ramp.steps}, longer than the {train.steps} steps of train: "
                 f"the term would never reach its weight"
             )
 
@@ -235,11 +235,12 @@ def labels_alone(objective: Sequence[TermCommon]) -> tuple[HardTerm, ...]:
     )
 
 
-def check_teachers(objective: Sequence[TermCommon], teachers: list[str]) -> None:
-    """Raise ValueError for a term that listens to somebody else than `teachers`, and where no term listens to any."""
+def check_teachers(objective: Sequence[TermCommon], teachers: list[str], *, has_hints: bool = False) -> None:
+    """Raise ValueError for a term that listens to somebody else than `teachers`, and where neither a term nor a hint does to any."""
     if len(set(teachers)) != len(teachers):
         raise ValueError(f"teachers {teachers} name one twice")
-    if teachers and not any(isinstance(term, TeacherTermCommon | LabelSmoothingTeacherTerm) for term in objective):
+    listens = any(isinstance(term, TeacherTermCommon | LabelSmoothingTeacherTerm) for term in objective)
+    if teachers and not has_hints and not listens:
         raise ValueError(f"no term listens to the teachers {teachers}; add `{{loss: soft}}`, or remove them")
     for number, term in enumerate(objective):
         if isinstance(term, TeacherTermCommon):

@@ -49,6 +49,8 @@ class Needs:
     stored_labels: Mapping[str, int]
     """By teacher: what it says, as it is stored."""
     validation: int
+    hints: int = 0
+    """What teachers' layers give, as it is stored."""
     copies: int = 1
     """2 where batches are drawn from parts of the rows: each part of what was made once is gathered for its reader."""
 
@@ -109,4 +111,5 @@ def _whole(needs: Needs) -> int:
 def _stored(needs: Needs, *, inputs: bool, targets: tuple[bool, ...]) -> int:
     """Bytes of the columns that a reader brings as they are stored."""
     heard = {name for each, once in zip(needs.targets, targets, strict=True) if not once for name in each.teachers}
-    return (0 if inputs else needs.stored_inputs) + sum(needs.stored_labels.get(name, 0) for name in heard)
+    labels = sum(needs.stored_labels.get(name, 0) for name in heard)
+    return (0 if inputs else needs.stored_inputs) + labels + needs.hints

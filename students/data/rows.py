@@ -21,6 +21,7 @@ from ..config.terms import PeerLossName, Term
 from ..objective.asks import Ask, check_encodings, every_row, labels_of, with_labels
 from ..objective.class_weights import class_weights
 from ..objective.combination import Combination, combination_of, teachers_of
+from ..objective.hints import ROW_NUMBER, HintAtWork, columns_of, first_stage, hints_at_work, remembers, terms_of
 from ..objective.judging import JUDGED_BY
 from ..objective.objective import Objective
 from ..objective.peer_targets import NEED_LABELS
@@ -59,6 +60,8 @@ class TrainingRows:
     """The same before the network's own preprocess; None where a batch does not bring it."""
     live: "LiveRows | None" = None
     """Of a run with live teachers: its batches must pass `students.training.look_ahead` before they become a step."""
+    hints: tuple[HintAtWork, ...] = ()
+    """Of the objective: what a batch brings of teachers' layers."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,11 @@ def load_rows(
     voices, combinations = who_is_heard(run, train)
     stored = stored_columns(train, only)
     together = [*dict.fromkeys(each for each in combinations if each is not None)]
+    hints = hints_at_work(run, train)
+    of_hints = columns_of(hints)
     needs = needs_of(run, preprocessor, labelled, stored, voices, together)
-    needs = replace(needs, validation=bytes_of_validation(transfer_set, preprocessor, world))
+    held_too = {"hints": sum(column.nbytes for column in of_hints.values())}
+    needs = replace(needs, validation=bytes_of_validation(transfer_set, preprocessor, world), **held_too)
     division = divide(memory_bytes, needs)
     columns, inputs, augmented, asked = columns_of_inputs(run, train, preprocessor, stored, only, division)
     columns["label"] = batch_labels(labels, transfer_set.space)
@@ -108,7 +114,9 @@ def load_rows(
         if only is None
         else {name: chosen(column, np.flatnonzero(only)) for name, column in targets.columns.items()}
     )
-    return TrainingRows(columns, labelled, objective, inputs, division, augmented, asked)
+    objective.add_hints(terms_of(hints), first_stage(run.hints))
+    columns |= of_hints | ({ROW_NUMBER: torch.arange(len(labels))} if remembers(run) else {})
+    return TrainingRows(columns, labelled, objective, inputs, division, augmented, asked, hints)
 
 
 def columns_of_inputs(
@@ -226,6 +234,7 @@ def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Ask:
 def live_sources(run: Run) -> dict[str, int]:
     """Live teachers that the objective listens to: for how many batches ahead each is asked."""
     heard = {name for term in run.objective for name in teachers_of(term, run.sources)}
+    heard |= {hint.teacher for hint in run.hints}
     return {source.name: source.live.prefetch for source in run.sources if source.live and source.name in heard}
 
 

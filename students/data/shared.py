@@ -51,7 +51,15 @@ class SharedData:
 def reads(run: Run) -> tuple[Any, ...]:
     """Runs that agree on this read the same data."""
     augment, member = run.train.augment, run.membership
-    asked = run.objective, run.sources, run.labelled_only, run.classes, run.train.class_weights, member.peer_rule
+    asked = (
+        run.objective,
+        run.hints,
+        run.sources,
+        run.labelled_only,
+        run.classes,
+        run.train.class_weights,
+        member.peer_rule,
+    )
     return run.transfer_set, run.preprocess, augment, member.keeps_canonical, run.part, *asked
 
 

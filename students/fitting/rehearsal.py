@@ -15,12 +15,13 @@ from teachers.config.training import TrainConfig
 from teachers.errors import CollegiumError
 from teachers.users_code.calls import calling, within
 
+from ..config.hints import in_one_stage
 from ..data.batches import Batches
 from ..data.shared import SharedData
 from ..runs.run import CohortRun, Run
 from ..runs.session import PlainSession
-from ..training.steps import Stepper, rows_of
-from ..training.train import make_stepper
+from ..training.steps import rows_of
+from ..training.train import started
 from .fit import fit
 
 STEPS = 2
@@ -35,18 +36,19 @@ def rehearse(run: Run, device: str) -> list[str]:
     Raises CollegiumError, whose message begins with the recipe's key, for what a run would end with.
     """
     session = PlainSession(device)
+    run = replace(run, hints=in_one_stage(run.hints))
     with within(run.key):
         if run.estimator is not None:
             with tempfile.TemporaryDirectory() as folder:
                 fit([replace(run, folder=Path(folder) / run.name, stage=Path(folder))], session)
             return []
         (data,) = SharedData(MEMORY_BYTES).of([run], session)
-        stepper = make_stepper(run, session, data, Stepper).start()
+        stepper = started(run, session, data)
         batch = next(iter(Batches(data.rows, run, session).from_step(0)))
         work = stepper.begin(batch, 0)
-        student = stepper.forward(work, 0)
+        student, heard = stepper.answer(work, 0)
         stepper.check(student, stepper.parts[0])
-        stepper.backward(work, 0, student)
+        stepper.backward(work, 0, student, heard)
         for name, value in zip(stepper.objective.names, work.terms[0].tolist(), strict=True):
             if not torch.tensor(value).isfinite():
                 raise CollegiumError(f"{run.key}: the loss {name!r} is {value} of the first batch")

@@ -4,9 +4,8 @@ Knows nothing of stores, optimisers or ranks beyond a sum over them.
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from ..config.cohort_terms import ChannelTerm, CohortTerm, FeatureTerm, PeerTerm
 from ..config.task_terms import KEYWORDS
 from ..config.terms import HardTerm, ImportedTerm, Ramp, Term
 from ..runs.session import Session
+from .curve_names import curve_names
 from .late import Late, Moment, shares_of
 from .losses.known import compared_over_known
 from .losses.loss import Loss
@@ -38,6 +38,12 @@ class Heard:
     """What they say `[rows, peers, width]`; None: nobody speaks yet."""
     maps: Sequence[tuple[Tensor, Tensor]] = ()
     """Its own projected stage maps, each with a peer's, `[rows, ...]`."""
+    hints: Mapping[str, "Pairs"] = field(default_factory=dict)
+    """Of a student, by the term's name: what its projections make of its layers, each with a teacher's."""
+
+
+Pairs = Sequence[tuple[Tensor, Tensor]]
+"""What a hint's loss compares, `[rows, ...]`, for each of its outputs."""
 
 
 NOTHING = Heard()
@@ -55,12 +61,16 @@ class TermAtWork:
     weight: float
     ramp: Ramp | None
     ask: Ask
-    hears: Literal["targets", "peer", "maps"]
+    hears: Literal["targets", "peer", "maps", "hint"]
     late: Late | None = None
     """Then `ask` gives what each teacher says, and what they come to is decided when the student has spoken."""
+    during: tuple[float, float] = (0.0, 1.0)
+    """Between which shares of all steps it weighs anything."""
 
     def weight_at(self, step: int, steps: int) -> float:
         """At step `step`, counted from 0, of `steps`."""
+        if not round(self.during[0] * steps) <= step < round(self.during[1] * steps):
+            return 0.0
         if self.ramp is None:
             return self.weight
         risen = step / (self.ramp.steps or max(1, round((self.ramp.share or 0) * steps)))
@@ -149,17 +159,13 @@ class Objective:
         late: Sequence[Late | None] = (),
     ) -> None:
         gaps = over_known or [False] * len(terms)
-        spreads = scales or [None] * len(terms)
-        seen: Counter[str] = Counter()
+        spreads, later = scales or [None] * len(terms), late or [None] * len(terms)
+        names = curve_names([term.loss for term in terms])
         self.terms: list[TermAtWork] = []
-        later = late or [None] * len(terms)
-        for number, (term, ask, at_last) in enumerate(zip(terms, asks, later, strict=True)):
-            name = term.loss.rpartition(":")[2]
-            seen[name] += 1
-            numbered = name if seen[name] == 1 else f"{name}_{seen[name]}"
+        for number, (term, ask, name, at_last) in enumerate(zip(terms, asks, names, later, strict=True)):
             key = f"objective.{number}.loss"
             loss = bound_loss(task, term, class_weights, over_known=gaps[number], scale=spreads[number])
-            about = numbered, key, term.loss, loss, term.weight, term.ramp, ask, hears_what(term)
+            about = name, key, term.loss, loss, term.weight, term.ramp, ask, hears_what(term)
             self.terms.append(TermAtWork(*about, at_last))
         self.names = tuple(term.name for term in self.terms)
         self.trusted = {
@@ -170,6 +176,12 @@ class Objective:
         """For the curves: what teachers count, where a rule found it before the first step."""
         self.taught_late = {term.name: term.late.combination.teachers for term in self.terms if term.late is not None}
         self.constants: dict[tuple[float, ...], Tensor] = {}
+
+    def add_hints(self, hints: Sequence[TermAtWork], first_stage: float) -> None:
+        """Further terms, of a student; all others weigh nothing in the `first_stage`, a share of the steps."""
+        own = [replace(term, during=(first_stage, 1.0)) for term in self.terms] if first_stage else self.terms
+        self.terms = [*own, *hints]
+        self.names = tuple(term.name for term in self.terms)
 
     def ask(self, batch: Batch, moment: Moment | None = None) -> list[Asked]:
         """What each term compares the student with, for this rank's rows of a step; `moment`: of terms that are decided late."""
@@ -238,6 +250,8 @@ def hears_what(term: Term | CohortTerm) -> Literal["targets", "peer", "maps"]:
 
 def row_sum(term: TermAtWork, student: Tensor, asked: Asked, heard: Heard = NOTHING) -> Tensor:
     """The weighted sum of a term's values over the given rows."""
+    if term.hears == "hint":
+        return sum_of_hint(term, heard.hints[term.name])
     if term.hears == "maps" or (term.hears == "peer" and heard.peer is None):
         return sum_of_maps(term, heard.maps) if heard.maps else (student * 0).sum()
     if term.late is not None and term.late.per_teacher:
@@ -261,6 +275,15 @@ def sum_of_maps(term: TermAtWork, maps: Sequence[tuple[Tensor, Tensor]]) -> Tens
     """`feature` is the mean over layers and peers, `channel` the sum over layers, as their papers have it."""
     total = torch.stack([term.loss(own, theirs).sum() for own, theirs in maps]).sum()
     return total / len(maps) if term.loss_name == "feature" else total
+
+
+def sum_of_hint(term: TermAtWork, pairs: Pairs) -> Tensor:
+    """The sum over its outputs, in float32 or more."""
+    values = []
+    for own, theirs in pairs:
+        precise = own.to(torch.promote_types(own.dtype, torch.float32))
+        values.append(term.loss(precise, theirs.to(precise.dtype)).sum())
+    return torch.stack(values).sum()
 
 
 def slices(asked: Sequence[Asked], part: slice) -> list[Asked]:

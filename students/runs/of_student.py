@@ -35,6 +35,7 @@ def student_run(
         train=_train(config, kind),
         seed=seed,
         sources=sources if taught else (),
+        hints=tuple(config.hints) if taught and isinstance(config, StudentConfig) else (),
         labelled_only=not taught,
         estimator=_estimator(config) if isinstance(config, EstimatorStudent) else None,
         **common,

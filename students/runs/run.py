@@ -1,7 +1,7 @@
 """What a training is asked to do (`Run`, `CohortRun`), and what comes of it (`RunResult`)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -16,6 +16,7 @@ from teachers.users_code.imports import UserPath
 
 from ..config.cohort import CohortConfig
 from ..config.cohort_terms import CohortTerm
+from ..config.hints import Hint
 from ..config.terms import Term
 
 T = TypeVar("T")
@@ -44,6 +45,8 @@ class Source:
     these out of fold."""
     out_of_fold: bool = False
     """No row is labelled by who has learnt it."""
+    outputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """What it gives besides its answer, by name: the shape of a row."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,8 @@ class Run:
     """Of a cohort."""
     estimator: Estimator | None = None
     """Then it takes one step, and of `train` class weights alone count. None: a network."""
+    hints: tuple[Hint, ...] = ()
+    """Of a student."""
     part: tuple[Folds, int] | None = None
     """Of a teacher in folds: how its rows are divided, and the number of the part, which learns all but its own fold."""
 

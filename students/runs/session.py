@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from teachers.labelling.heard import LiveAnswer
+
 from .curves import Record, deliver_records
 from .run import CohortRun, Run
 
@@ -19,8 +21,8 @@ class LiveTeachers(Protocol):
     def ask(self, teachers: Sequence[str], inputs: Mapping[str, np.ndarray], sample_key: np.ndarray) -> Any:
         """Ask all of `teachers` about canonical inputs; does not wait."""
 
-    def answers(self, asked: Any) -> Mapping[str, np.ndarray]:
-        """Logits f32 `[rows, C]` of each of them, in its own classes."""
+    def answers(self, asked: Any) -> Mapping[str, LiveAnswer]:
+        """Logits f32 `[rows, C]` of each of them, in its own classes, with its named outputs where it has some."""
 
 
 class Session(Protocol):

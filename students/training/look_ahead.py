@@ -6,15 +6,18 @@ nothing of Ray: the session says who answers.
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from teachers.labelling.heard import Heard, LiveAnswer
+
 from ..data.inputs import INPUT, KEY
 from ..data.rows import LiveRows
+from ..objective.features import feature_column
 from ..objective.targets import live_column
 from ..runs.run import Run
 from ..runs.session import Session
@@ -22,7 +25,8 @@ from .steps import views_of
 
 
 class LookAhead:
-    """The batches of `steps`, each with its canonical inputs after augmentation and the logits of all live teachers.
+    """The batches of `steps`, each with its canonical inputs after augmentation and what all live teachers say: logits, and
+    features f32 `[rows, *shape]`.
 
     At most `prefetch` batches after the one in use have been asked about, which bounds what waits at the replicas.
     """
@@ -49,8 +53,7 @@ class LookAhead:
         start_s = time.perf_counter()
         answers = self.live.answers(asked)
         self.waits_s.append(time.perf_counter() - start_s)
-        said = {live_column(name): torch.tensor(logits, device=self.session.device) for name, logits in answers.items()}
-        return batch | said
+        return batch | {name: torch.tensor(values, device=self.session.device) for name, values in columns_of(answers)}
 
     def _asked(self, batch: dict[str, Tensor], step: int) -> tuple[dict[str, Tensor], Any]:
         inputs = self.rows.augmented(batch, views_of(self.run, self.session, batch, step, self.generator))
@@ -64,3 +67,12 @@ class LookAhead:
         """Mean seconds that a step has waited for answers, since this was last asked."""
         waits_s, self.waits_s = self.waits_s, []
         return sum(waits_s) / max(len(waits_s), 1)
+
+
+def columns_of(answers: Mapping[str, LiveAnswer]) -> Iterator[tuple[str, np.ndarray]]:
+    """(column of a batch, what is in it)."""
+    for name, answer in answers.items():
+        heard = answer if isinstance(answer, Heard) else Heard(answer, {})
+        yield live_column(name), heard.logits
+        for output, features in heard.more.items():
+            yield feature_column(name, output), features

@@ -87,21 +87,25 @@ class Stepper:
         """Make the optimiser. `whole`: the module with what else is trained, its projectors or its siblings."""
         self.whole = self.module if whole is None else whole.to(self.session.device).train()
         warn_of_batch_statistics(self.whole, self.run, self.session)
-        alone = self.session.world == 1 or whole is not None
-        zeros = self.preprocessor.of_zeros(1, self.session.device)
-        idle = [] if alone else without_a_part(self.module, zeros, self.run.model)
         compiled: Any = torch.compile(self.whole) if self.run.train.compile else self.whole
-        self.network = self.session.wrap(compiled, uses_all=not idle)
+        self.network = self.session.wrap(compiled, uses_all=self.uses_all(whole))
         self.optimizer = make_optimizer(self.whole.parameters(), self.run.train, self.session.device)
         return self
+
+    def uses_all(self, whole: nn.Module | None) -> bool:
+        """Whether every parameter gets a gradient in every step; nobody waits for it where there is one rank."""
+        if self.session.world == 1 or whole is not None:
+            return True
+        zeros = self.preprocessor.of_zeros(1, self.session.device)
+        return not without_a_part(self.module, zeros, self.run.model)
 
     def advance(self, batch: dict[str, Tensor], step: int) -> Tensor:
         """Take step `step`, counted from 0. Returns this rank's share of each unweighted term, f32 `[terms]`."""
         work = self.begin(batch, step)
         for number in range(len(self.parts)):
-            student = self.forward(work, number)
+            student, heard = self.answer(work, number)
             self.check(student, self.parts[number])
-            self.backward(work, number, student)
+            self.backward(work, number, student, heard)
         return self.end(work)
 
     def begin(self, batch: dict[str, Tensor], step: int, batch_number: int | None = None) -> Work:
@@ -134,7 +138,15 @@ class Stepper:
             generator.manual_seed(seed)
         last = number + 1 == len(self.parts)
         with self._without_sync(not last), calling("model", self.run.model), self._autocast():
-            return self.network(rows_of(work.inputs, self.parts[number]))
+            return self.network(*self.given(work, self.parts[number]))
+
+    def given(self, work: Work, part: slice) -> tuple[Any, ...]:
+        """What the network is called with."""
+        return (rows_of(work.inputs, part),)
+
+    def answer(self, work: Work, number: int) -> tuple[Any, Heard]:
+        """Of part `number` of the rows: what the network says, and what terms compare besides."""
+        return self.forward(work, number), NOTHING
 
     def say(self, work: Work, number: int) -> list[Tensor]:
         """What peers are told of part `number` of the rows: logits first."""

@@ -29,6 +29,7 @@ from ..runs.curves import Record, keep_metrics
 from ..runs.run import Run, RunResult
 from ..runs.session import Session
 from .checkpoint import Attempt, drop_attempts, newest_checkpoint, publish_result, read_checkpoint, read_result
+from .hinted import HintedStepper
 from .look_ahead import LookAhead
 from .optimize import resolve_evaluate_every, resolve_steps
 from .steps import Stepper
@@ -84,7 +85,7 @@ class Training:
         self.run, self.session, self.data = run, session, data
         self.steps = budget(run, data.rows)
         self.evaluate_every = resolve_evaluate_every(run.train, self.steps, data.validation.num_rows)
-        self.stepper = stepper or make_stepper(run, session, data, Stepper).start()
+        self.stepper = stepper or started(run, session, data)
         self.module = self.stepper.module
         """What is delivered."""
         self.progress = Progress()
@@ -243,6 +244,11 @@ class Training:
 def budget(run: Run, rows: TrainingRows) -> int:
     """Optimiser steps of `run`."""
     return resolve_steps(run.train, int(rows.labelled.sum()) if run.labelled_only else len(rows.labelled))
+
+
+def started(run: Run, session: Session, data: Data) -> Stepper:
+    """What takes the steps of a network that learns by itself, ready for the first."""
+    return make_stepper(run, session, data, HintedStepper if run.hints else Stepper).start()
 
 
 def make_stepper(run: Run, session: Session, data: Data, kind: type[Stepping]) -> Stepping:

@@ -1,6 +1,7 @@
 """What every teacher has, whatever its kind: how it is heard, where it runs, what is required of it. Imports no torch."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -48,6 +49,15 @@ class TeacherCommon(Config):
     """Quality gate; null: students are trained from it whatever it is worth, which is meant."""
     stall_timeout_s: Annotated[float, Field(gt=0)] | None = 900.0
     """A replica that has neither finished a batch nor its loading for so many seconds is killed, and another takes its place; null: it is only told, every ten seconds."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def has_layers_where_outputs_are_asked_for(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "outputs" in value and "outputs" not in cls.model_fields:
+            raise ValueError(
+                "`outputs` are of layers, which only `module`, `checkpoint`, `huggingface`, `timm` and `onnx` have; leave it out"
+            )
+        return value
 
     @model_validator(mode="after")
     def keeps_labels_in_a_store_only(self) -> Self:

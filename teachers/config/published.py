@@ -4,14 +4,15 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .any_teacher import OutputKind, TeacherCommon
+from .any_teacher import OutputKind
+from .outputs import NetworkTeacher
 from .preprocess import HOW_IT_WAS_FED, Preprocess, of_a_network
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 AttentionName = Literal["sdpa", "eager", "flash_attention_2"]
 
 
-class FedByItsFiles(TeacherCommon):
+class FedByItsFiles(NetworkTeacher):
     """Whose files say how its inputs are made."""
 
     @model_validator(mode="after")
@@ -67,7 +68,7 @@ class TimmTeacher(FedByItsFiles):
         return "logits"
 
 
-class OnnxTeacher(TeacherCommon):
+class OnnxTeacher(NetworkTeacher):
     """A graph in an ONNX file, computed by onnxruntime."""
 
     kind: Literal["onnx"]

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from .any_teacher import OutputKind, TeacherCommon
 from .endpoint import EndpointTeacher
 from .folds import EstimatorTrain, Folded
+from .outputs import NetworkTeacher
 from .predictions import PredictionsTeacher
 from .preprocess import HOW_IT_WAS_FED, Preprocess, of_a_network, of_an_estimator
 from .published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
@@ -44,7 +45,7 @@ class TeacherTrain(TrainConfig, Folded):
     """Of its initial weights and the order of rows."""
 
 
-class ModuleTeacher(TeacherCommon):
+class ModuleTeacher(NetworkTeacher):
     """A torch module: trained here, or with given weights."""
 
     kind: Literal["module"]
@@ -79,7 +80,7 @@ class ModuleTeacher(TeacherCommon):
         return self
 
 
-class CheckpointTeacher(TeacherCommon):
+class CheckpointTeacher(NetworkTeacher):
     """A Collegium model folder: yesterday's student teaches."""
 
     kind: Literal["checkpoint"]

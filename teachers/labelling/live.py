@@ -25,7 +25,8 @@ from ..transfer_set.transfer_set import TransferSet
 from .actor import ReplicaProcess
 from .dispatch import first_line
 from .endpoint import EndpointQuestioner
-from .shard import MAX_ATTEMPTS, Questioner, TeacherSpec, questioner_of
+from .heard import LiveAnswer
+from .shard import MAX_ATTEMPTS, Inputs, Questioner, TeacherSpec, questioner_of
 from .stalls import PULSE, Stalls
 from .texts import TextOfRows
 
@@ -35,7 +36,6 @@ PAUSE_S = 0.5
 """Between two questions whether a lost replica is back."""
 SIDE_BY_SIDE = 2
 """Calls that a replica takes: one is computed, the next one's arrays are there already."""
-Inputs = Mapping[str, np.ndarray]
 
 
 class LiveReplica(ReplicaProcess[Questioner | EndpointQuestioner]):
@@ -45,11 +45,15 @@ class LiveReplica(ReplicaProcess[Questioner | EndpointQuestioner]):
         super().__init__(*given)
         self.folder = folder
 
-    def ask(self, inputs: Inputs, sample_key: np.ndarray) -> np.ndarray:
-        """Logits f32 `[rows, C]` of canonical inputs, to which text is added by the rows' keys, in the teacher's own classes."""
+    def ask(self, inputs: Inputs, sample_key: np.ndarray) -> LiveAnswer:
+        """Logits f32 `[rows, C]` of canonical inputs, to which text is added by the rows' keys, in the teacher's own classes;
+        with its named outputs, where it has some."""
         with self.pulse.at_work():
-            questioner = self.loaded()
-            return questioner.ask({**inputs, **self.texts.of(sample_key)}, sample_key)
+            questioner, given = self.loaded(), {**inputs, **self.texts.of(sample_key)}
+            if isinstance(questioner, EndpointQuestioner):
+                return questioner.ask(given, sample_key)
+            heard = questioner.answer(given, sample_key)
+            return heard if heard.more else heard.logits
 
     def load(self, device: str) -> Questioner | EndpointQuestioner:
         transfer_set = TransferSet.open(self.folder)
@@ -124,7 +128,7 @@ class Call:
     attempts: int = 0
     replica: Replica | None = None
     lost_by: Replica | None = None
-    answer: np.ndarray | None = None
+    answer: LiveAnswer | None = None
     error: CollegiumError | None = None
 
     @property
@@ -165,8 +169,8 @@ class ReplicaClient:
         self._turn(0.0)
         return calls
 
-    def answers(self, calls: Sequence[Call]) -> dict[str, np.ndarray]:
-        """Logits f32 `[rows, C]` of each teacher, read-only. Waits for them.
+    def answers(self, calls: Sequence[Call]) -> dict[str, LiveAnswer]:
+        """Logits f32 `[rows, C]` of each teacher, with its named outputs, read-only. Waits for them.
 
         Raises what a teacher raised, TeacherError when a batch was lost `max_attempts` times, EnvironmentUnfit when no
         replica of a teacher came back within `wait_s`.

@@ -17,8 +17,8 @@ import torch
 from ..config.endpoint import EndpointTeacher
 from ..config.teacher import TeacherConfig
 from ..errors import StoreError, TeacherError
-from ..models.adapters import absolute, check_scores, load_teacher
-from ..models.folded import FoldedTeacher, Scores
+from ..models.adapters import absolute, check_features, check_scores, load_teacher
+from ..models.folded import Answer, FoldedTeacher, Said, said_of
 from ..models.scores import to_logits
 from ..models.teacher import Teacher
 from ..models.truncation import counting
@@ -30,8 +30,10 @@ from ..transfer_set.transfer_set import Segment, TransferSet
 from ..users_code.calls import within
 from ..users_code.imports import UserPath
 from .endpoint import EndpointQuestioner
+from .heard import Heard
 
 log = logging.getLogger(__name__)
+Inputs = Mapping[str, np.ndarray]
 
 MAX_ATTEMPTS = 5
 """Times that a shard is tried before its rows are blamed."""
@@ -97,6 +99,13 @@ class OpenTask:
         return {name: np.array(column) for name, column in mapped.items()}
 
 
+def _put_back(values: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Rows that were asked about in `order`, as they came."""
+    found = np.empty_like(values)
+    found[order] = values
+    return found
+
+
 class Questioner:
     """Asks a teacher in batches, all in one thread of its own, whoever calls."""
 
@@ -109,10 +118,12 @@ class Questioner:
         """Is called when a batch is done."""
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="teacher")
 
-    def ask(
-        self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray, fold: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Logits f32 `[rows, C]`, NaN of what it knows nothing of. Raises TeacherError for what no teacher may say.
+    def ask(self, inputs: Inputs, sample_key: np.ndarray, fold: np.ndarray | None = None) -> np.ndarray:
+        """The logits of `answer`."""
+        return self.answer(inputs, sample_key, fold).logits
+
+    def answer(self, inputs: Inputs, sample_key: np.ndarray, fold: np.ndarray | None = None) -> Heard:
+        """What it says of canonical inputs. Raises TeacherError for what no teacher may say.
 
         `fold`: i16 `[rows]`, of a teacher in folds, for rows that its parts have learnt.
         """
@@ -122,38 +133,44 @@ class Questioner:
             return self.thread.submit(with_ids(self._counted), ready, sample_key, fold).result()
         ready = {name: column[order] for name, column in ready.items()}
         said = self.thread.submit(with_ids(self._counted), ready, sample_key[order], fold).result()
-        logits = np.empty_like(said)
-        logits[order] = said
-        return logits
+        return Heard(_put_back(said.logits, order), {name: _put_back(it, order) for name, it in said.more.items()})
 
-    def _counted(self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray, fold: np.ndarray | None) -> np.ndarray:
+    def _counted(self, inputs: Inputs, sample_key: np.ndarray, fold: np.ndarray | None) -> Heard:
         with prometheus.timed("collegium_teacher_seconds", teacher=self.name, phase="compute"):
-            logits = self._ask(inputs, sample_key, fold)
+            heard = self._ask(inputs, sample_key, fold)
         prometheus.add("collegium_answered_rows", len(sample_key), teacher=self.name)
-        return logits
+        return heard
 
-    def _ask(self, inputs: Mapping[str, np.ndarray], sample_key: np.ndarray, fold: np.ndarray | None) -> np.ndarray:
+    def _ask(self, inputs: Inputs, sample_key: np.ndarray, fold: np.ndarray | None) -> Heard:
         logits = torch.empty(len(sample_key), len(self.teacher.classes))
+        more: dict[str, np.ndarray] = {}
         first = 0
         while first < len(sample_key):
             rows = slice(first, first + self.batch_size)
             try:
                 with within(f"teachers.{self.name}"):
-                    scores = self._scores({name: column[rows] for name, column in inputs.items()}, rows, fold)
+                    said = self._said({name: column[rows] for name, column in inputs.items()}, rows, fold)
             except torch.cuda.OutOfMemoryError as error:
                 self._halve(error)
                 continue
-            checked = check_scores(scores, self.teacher, self.name, sample_key[rows])
+            checked = check_scores(said.scores, self.teacher, self.name, sample_key[rows])
             logits[rows] = to_logits(checked, self.teacher.output, self.probability_floor, self.teacher.answer)
+            for name, values in said.more.items():
+                features = check_features(values, name, self.name, sample_key[rows])
+                out = more.setdefault(name, np.empty((len(sample_key), *features.shape[1:]), np.float32))
+                out[rows] = features
             first = rows.stop
             self.beat()
-        return logits.numpy()
+        return Heard(logits.numpy(), more)
 
-    def _scores(self, inputs: Mapping[str, np.ndarray], rows: slice, fold: np.ndarray | None) -> Scores:
+    def _said(self, inputs: Inputs, rows: slice, fold: np.ndarray | None) -> Said:
+        answer: Answer
         if fold is None:
-            return self.teacher(inputs)
-        assert isinstance(self.teacher, FoldedTeacher)
-        return self.teacher.out_of_fold(inputs, fold[rows])
+            answer = self.teacher(inputs)
+        else:
+            assert isinstance(self.teacher, FoldedTeacher)
+            answer = self.teacher.out_of_fold(inputs, fold[rows])
+        return said_of(answer)
 
     def _halve(self, error: Exception) -> None:
         if self.batch_size == 1:
@@ -202,9 +219,10 @@ def label_shard(questioner: Questioner | EndpointQuestioner, task: OpenTask, num
         return questioner.label(task.store, number, sample_key, inputs)
     fold = None if task.fold is None else task.fold[first_row : first_row + num_rows]
     with counting() as cut:
-        logits = questioner.ask(inputs, sample_key, fold)
+        heard = questioner.answer(inputs, sample_key, fold)
     with timed(phase="write"):
-        record = task.store.commit(number, sample_key, {task.store.spec.named[0]: logits}, cut_off=cut.texts)
+        said = {task.store.spec.named[0]: heard.logits, **heard.more}
+        record = task.store.commit(number, sample_key, said, cut_off=cut.texts)
     log.debug("labelled rows %d to %d", first_row, first_row + num_rows - 1)
     return record
 

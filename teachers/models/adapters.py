@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..config.outputs import NetworkTeacher
 from ..config.predictions import PredictionsTeacher
 from ..config.preprocess import Preprocess
 from ..config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
@@ -29,8 +30,9 @@ from .asking import asked_until_answered, with_unknown
 from .declared import undeclared
 from .estimator_answers import ESTIMATOR_ANSWERS
 from .estimator_columns import check_takes_nan
-from .folded import Batch, FoldedTeacher, Scores
+from .folded import Answer, Batch, FoldedTeacher, Said, Scores, said_of
 from .folder import load_model, read_config
+from .outputs import with_outputs
 from .predictions import Predictions
 from .preprocess import Preprocessor
 from .scores import tensor_of
@@ -83,10 +85,12 @@ def _load(
     elif isinstance(config, TimmTeacher):
         found = timm_teacher.load(config, columns, space, device)
     elif isinstance(config, OnnxTeacher):
-        found = onnx_teacher.load(config, columns, space)
+        found = onnx_teacher.load(config, columns, space)  # which gives its outputs itself
     else:
         assert isinstance(config, CallableTeacher), "files are read and endpoints are asked without being loaded"
         found = _callable(config, space.names, columns)
+    if isinstance(config, NetworkTeacher) and not isinstance(config, OnnxTeacher):
+        found = with_outputs(found, config.outputs)
     output = "values" if space.answer == "values" else found.output
     return replace(found, answer=space.answer, output=output)
 
@@ -98,12 +102,17 @@ def folds_of(config: TeacherConfig) -> Folds | None:
     return Folds.of_config(config.train, config.seed) if isinstance(config, SklearnTeacher) else None
 
 
-def _in_order(part: Teacher, classes: tuple[str, ...]) -> Callable[[Batch], Scores]:
+def _in_order(part: Teacher, classes: tuple[str, ...]) -> Callable[[Batch], Answer]:
     """The part with its columns in this order."""
     if part.classes == classes:
         return part
     places = [part.classes.index(name) for name in classes]
-    return lambda batch: part(batch)[:, places]
+
+    def ordered(batch: Batch) -> Said:
+        said = said_of(part(batch))
+        return said._replace(scores=said.scores[:, places])
+
+    return ordered
 
 
 def teacher_classes(config: TeacherConfig, space: Space, trained: Path | None) -> tuple[str, ...]:
@@ -160,6 +169,15 @@ def check_scores(
     wrong = torch.from_numpy(undeclared(checked.numpy(), teacher.output, teacher.answer))
     _complain(wrong, sample_key, f"teacher {name!r} declares `output: {teacher.output}`, but they are not", called)
     return checked
+
+
+def check_features(values: Tensor, output: str, name: str, sample_key: np.ndarray) -> np.ndarray:
+    """What a layer gives of the rows `sample_key`, f32 `[rows, *shape]`, on the CPU. Raises TeacherError for NaN or infinity."""
+    found = values.detach().to("cpu", torch.float32)
+    finite = found.reshape(len(found), -1).isfinite().all(1)
+    _complain(~finite, sample_key, f"teacher {name!r} gives NaN or infinity as {output}", "sample_key")
+    features: np.ndarray = found.numpy()
+    return features
 
 
 def look_like_probabilities(logits: np.ndarray | Tensor) -> bool:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,12 +24,25 @@ from .text import TextTransform
 Scores = np.ndarray | Tensor
 Batch = Mapping[str, np.ndarray]
 Prepared = tuple[Batch, NDArray[np.intp] | None]
-Part = Callable[[Batch], Scores]
+
+
+class Said(NamedTuple):
+    """Scores `[rows, classes]`, and by name what else is given of each row, f32 `[rows, *shape]`."""
+
+    scores: Scores
+    more: Mapping[str, Tensor]
+
+
+Answer = Scores | Said
+Part = Callable[[Batch], Answer]
 
 
 @dataclass(frozen=True)
 class FoldedTeacher:
-    """Called, it answers for rows that no part has learnt: the mean of all parts, or the one that was trained again."""
+    """Called, it answers for rows that no part has learnt: the mean of all parts, or the one that was trained again.
+
+    So it is with what layers give; every part speaks in features of its own.
+    """
 
     classes: tuple[str, ...]
     output: OutputKind
@@ -43,27 +57,45 @@ class FoldedTeacher:
     def prepare(self, batch: Batch) -> Prepared:
         return batch, None
 
-    def __call__(self, batch: Batch) -> Scores:
+    def __call__(self, batch: Batch) -> Answer:
         if self.folds.refit:
             return self.parts[-1](batch)
-        return mean_said([_tensor(part(batch)) for part in self.parts], self.output, self.answer)
+        said = [said_of(part(batch)) for part in self.parts]
+        scores = mean_said([_tensor(each.scores) for each in said], self.output, self.answer)
+        more = {name: torch.stack([each.more[name].cpu() for each in said]).mean(0) for name in said[0].more}
+        return answered(scores, more)
 
     def fold_of(self, transfer_set: TransferSet, segment: Segment) -> NDArray[np.int16]:
         """For `out_of_fold`, of all rows of `segment`."""
         return self.folds.of_rows(transfer_set.of_classes(self.classes), segment, self.folder)
 
-    def out_of_fold(self, batch: Batch, fold: NDArray[np.int16]) -> Scores:
-        """Scores f32 [rows, C]: of a row in `fold` by the part that has not seen it, of others as when called."""
-        said = torch.empty(len(fold), len(self.classes))
+    def out_of_fold(self, batch: Batch, fold: NDArray[np.int16]) -> Answer:
+        """Scores f32 [rows, C], and what else is given: of a row in `fold` by the part that has not seen it, of others as
+        when called."""
+        scores, more = torch.empty(len(fold), len(self.classes)), dict[str, Tensor]()
         for number, rows in _apart(fold):
             ask: Part = self if number == NOT_LEARNT else self.parts[number]
-            said[torch.from_numpy(rows)] = _tensor(ask({name: column[rows] for name, column in batch.items()}))
-        return said
+            said = said_of(ask({name: column[rows] for name, column in batch.items()}))
+            scores[torch.from_numpy(rows)] = _tensor(said.scores)
+            for name, values in said.more.items():
+                out = more.setdefault(name, torch.empty(len(fold), *values.shape[1:]))
+                out[torch.from_numpy(rows)] = values.cpu()
+        return answered(scores, more)
 
 
 def _apart(fold: NDArray[np.int16]) -> Iterator[tuple[int, NDArray[np.intp]]]:
     for number in np.unique(fold).tolist():
         yield number, np.flatnonzero(fold == number)
+
+
+def answered(scores: Scores, more: Mapping[str, Tensor]) -> Answer:
+    """The scores alone, where nothing else is given."""
+    return Said(scores, more) if more else scores
+
+
+def said_of(answer: Answer) -> Said:
+    """An answer, of whoever gives nothing but scores too."""
+    return answer if isinstance(answer, Said) else Said(answer, {})
 
 
 def _tensor(scores: Scores) -> Tensor:

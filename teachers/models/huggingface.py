@@ -49,9 +49,10 @@ def load(
     module = load_network(config, AUTO[str(kind)], device)
     if kind == "image":
         images = Images(config, module, read_here[0])
-        return LoadedTeacher(names, config.output, images, may_not_know=False)
+        return LoadedTeacher(names, config.output, images, may_not_know=False, network=module)
     texts = Texts.of(config, module, tuple(column.name for column in read_here))
-    return LoadedTeacher(names, config.output, texts, may_not_know=False, preparing=texts.prepare)
+    more: dict[str, Any] = {"preparing": texts.prepare, "network": module, "positions": texts.tokens.max_length}
+    return LoadedTeacher(names, config.output, texts, may_not_know=False, **more)
 
 
 def load_network(config: HuggingFaceTeacher, auto: str, device: str | torch.device, *, with_head: bool = True) -> Any:
@@ -84,6 +85,28 @@ def load_network(config: HuggingFaceTeacher, auto: str, device: str | torch.devi
     if config.device_map is None:
         module.to(device)
     return module.eval().requires_grad_(False)
+
+
+def unloaded(
+    config: HuggingFaceTeacher, columns: Sequence[Column], device: str
+) -> tuple[Any, dict[str, Tensor], int | None]:
+    """The network of the folder's configuration, without its weights; what its forward is given of two rows of zeros; of text
+    how many tokens these are, the most that a row may have. Raises as `load`."""
+    make_importable()
+    import transformers
+
+    kind = str(column_kind(read(config)))
+    read_here = _columns(config, columns, kind)
+    how: dict[str, Any] = {} if config.attention is None else {"attn_implementation": config.attention}
+    how |= {"dtype": torch.float32, "trust_remote_code": config.trust_remote_code}
+    with _told(config), torch.device(device):
+        about = transformers.AutoConfig.from_pretrained(config.path, **_offline(config))
+        network = getattr(transformers, AUTO[kind]).from_config(about, **how).eval()
+    if kind == "image":
+        images = Images(config, network, read_here[0], "cpu").inputs(np.zeros((2, *read_here[0].shape), np.uint8))
+        return network, {"pixel_values": images.to(device)}, None
+    longest = Texts.of(config, network, tuple(column.name for column in read_here)).tokens.max_length
+    return network, {"input_ids": torch.zeros(2, longest, dtype=torch.int64, device=device)}, longest
 
 
 def _offline(config: HuggingFaceTeacher) -> dict[str, Any]:
@@ -245,7 +268,8 @@ def _positions_before_the_first(network: nn.Module) -> int:
 class Images:
     """Canonical images to scores, by the folder's own image processor."""
 
-    def __init__(self, config: HuggingFaceTeacher, network: Any, column: Column) -> None:
+    def __init__(self, config: HuggingFaceTeacher, network: Any, column: Column, device: str | None = None) -> None:
+        """`device`: that prepares images, where the processor can; None: the network's."""
         from transformers import AutoImageProcessor
 
         with _told(config):
@@ -259,14 +283,19 @@ class Images:
                 f"path: {config.path} takes images of {own} channels, column {column.name!r} has {channels}"
             )
         on_device = getattr(self.processor, "backend", "") == "torchvision"
-        self.more = {"device": network.device} if on_device else {}
+        self.more = {"device": device or network.device} if on_device else {}
 
-    def __call__(self, batch: Batch) -> Scores:
-        images = batch[self.name] if self.repeats == 1 else np.repeat(batch[self.name], self.repeats, axis=-1)
+    def inputs(self, images: NDArray[Any]) -> Tensor:
+        """uint8 `[rows, H, W, C]` to what the network takes."""
+        images = images if self.repeats == 1 else np.repeat(images, self.repeats, axis=-1)
         given = self.processor(
             images=list(images),
             input_data_format="channels_last",
             return_tensors="pt",
             **self.more,
         )
-        return said(self.network, {"pixel_values": given["pixel_values"].to(self.network.dtype)})
+        ready: Tensor = given["pixel_values"].to(self.network.dtype)
+        return ready
+
+    def __call__(self, batch: Batch) -> Scores:
+        return said(self.network, {"pixel_values": self.inputs(batch[self.name])})

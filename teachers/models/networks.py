@@ -40,7 +40,9 @@ def of_weights(
 
 
 def _network(model: LoadedModel, output: OutputKind) -> LoadedTeacher:
-    return LoadedTeacher(model.config.classes, output, model, may_not_know=False, text=model.preprocessor.text)
+    network = model.module if model.config.estimator is None else None
+    text = model.preprocessor.text
+    return LoadedTeacher(model.config.classes, output, model, may_not_know=False, text=text, network=network)
 
 
 def of_folder(model: LoadedModel, columns: Sequence[Column]) -> LoadedTeacher:

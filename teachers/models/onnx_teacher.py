@@ -3,6 +3,7 @@
 onnxruntime is imported where it is used: every replica imports this module, and few hold a graph.
 """
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,13 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..config.outputs import NamedOutput
 from ..config.published import OnnxTeacher
 from ..errors import RecipeError, TeacherError
 from ..tasks.space import Space
 from ..transfer_set.columns import Column
-from ..users_code.calls import told_as
-from .folded import Batch, Prepared, Scores
+from ..users_code.calls import told_as, within
+from .captured import NAMED
+from .folded import Answer, Batch, Prepared, answered
 from .huggingface import longest_first
+from .outputs import checked, pooled
 from .preprocess import Preprocessor
 from .published_files import onnx_problem
 from .teacher import LoadedTeacher
@@ -64,6 +68,7 @@ class Graph:
         self.inputs = {each.name: each for each in self.session.get_inputs()}
         self.sources = self._sources(config.inputs)
         self.output = self._output(config.graph_output, width)
+        self.outputs = self._named(config.outputs)
         sizes = {each.shape[0] for each in self.inputs.values() if each.shape and isinstance(each.shape[0], int)}
         self.batch_size: int | None = min(sizes, default=None)
         """Rows of every call, where the graph fixes them."""
@@ -107,6 +112,22 @@ class Graph:
             )
         return name
 
+    def _named(self, wanted: Mapping[str, NamedOutput]) -> Mapping[str, NamedOutput]:
+        """`wanted`, where the graph has these outputs, of numbers by rows. Raises RecipeError."""
+        there = {each.name: each for each in self.session.get_outputs()}
+        for name, each in wanted.items():
+            if each.layer not in there:
+                near = difflib.get_close_matches(each.layer, there, NAMED, 0.0)
+                raise RecipeError(
+                    f"outputs.{name}.layer: {self.path} has no output {each.layer!r}; it has {', '.join(near)}. Of a graph only "
+                    f"what it gives out can be named: export it with the layer among its outputs"
+                )
+            if DTYPES.get(there[each.layer].type) not in (np.float32, np.float16, np.float64):
+                raise RecipeError(
+                    f"outputs.{name}.layer: output {each.layer!r} of {self.path} is {there[each.layer].type}, expected numbers"
+                )
+        return wanted
+
     def _made(self, batch: Mapping[str, Any]) -> dict[str | None, NDArray[Any]]:
         """By name what is made of canonical inputs; where that is one array, under None too."""
         ready = self.preprocessor(batch)
@@ -147,23 +168,31 @@ class Graph:
                     f"{['rows', *values.shape[1:]]}; `preprocess` makes that, `resize` or a `function` another"
                 )
 
-    def __call__(self, batch: Batch) -> Scores:
-        feed = self._feed(self._made(batch))
+    def __call__(self, batch: Batch) -> Answer:
+        made = self._made(batch)
+        feed = self._feed(made)
         rows = len(next(iter(feed.values())))
         size = self.batch_size or max(rows, 1)
         with told_as(lambda what: TeacherError(f"{self.path}: onnxruntime cannot compute it: {what}")):
             said = [self._run(feed, first, size) for first in range(0, rows, size)]
-        return np.concatenate(said)[:rows]
+        scores, *more = (np.concatenate(parts)[:rows] for parts in zip(*said, strict=True))
+        there = torch.from_numpy(np.asarray(made["attention_mask"], bool)) if "attention_mask" in made else None
+        width = self.preprocessor.text.max_length if self.preprocessor.text is not None else None
+        found = {}
+        for (name, each), values in zip(self.outputs.items(), more, strict=True):
+            with within(f"outputs.{name}"):
+                found[name] = pooled(torch.from_numpy(values), each.pool, there, width)
+        return answered(scores, checked(found, rows, self.outputs))
 
-    def _run(self, feed: Mapping[str, NDArray[Any]], first: int, size: int) -> NDArray[Any]:
-        """Of so many rows; behind the last of them rows of nothing, which are cut off."""
+    def _run(self, feed: Mapping[str, NDArray[Any]], first: int, size: int) -> list[NDArray[Any]]:
+        """The scores of so many rows, and the named outputs; behind the last row rows of nothing, which are cut off."""
         some = {name: values[first : first + size] for name, values in feed.items()}
         lacking = size - len(next(iter(some.values())))
         padded = {
             name: np.pad(values, [(0, lacking), *[(0, 0)] * (values.ndim - 1)], "edge") if lacking else values
             for name, values in some.items()
         }
-        found: NDArray[Any] = self.session.run([self.output], padded)[0]
+        found: list[NDArray[Any]] = self.session.run([self.output, *(e.layer for e in self.outputs.values())], padded)
         return found
 
 

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from torch import nn
+
 from ..config.any_teacher import OutputKind
 from ..config.task import AnswerName
-from .folded import Batch, Prepared, Scores
+from .folded import Answer, Batch, Prepared
 from .text import TextTransform
 
 
@@ -28,9 +30,9 @@ class Teacher(Protocol):
         """(canonical inputs of many rows with what a call would first make of them on the CPU; the order in which they are
         best asked about, or None)."""
 
-    def __call__(self, batch: Batch) -> Scores:
+    def __call__(self, batch: Batch) -> Answer:
         """Canonical inputs `{column: [rows, ...]}`, prepared or not, to scores `[rows, len(classes)]`: finite, and NaN of what
-        it knows nothing of, where it `may_not_know`."""
+        it knows nothing of, where it `may_not_know`; with its named outputs, where the recipe asks for some."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,20 @@ class LoadedTeacher:
 
     classes: tuple[str, ...]
     output: OutputKind
-    forward: Callable[[Batch], Scores]
+    forward: Callable[[Batch], Answer]
     answer: AnswerName = "class_axis"
     may_not_know: bool = True
     """False of networks and estimators, which answer about every row: NaN is a mistake of theirs."""
     text: TextTransform | None = None
     """What it makes of text: rows may come with that made before."""
     preparing: Callable[[Batch], Prepared] | None = None
+    network: nn.Module | None = None
+    """Whose layers may be named; None: it has none."""
+    positions: int | None = None
+    """Tokens of the longest text, where a batch is padded to its own longest."""
 
     def prepare(self, batch: Batch) -> Prepared:
         return (batch, None) if self.preparing is None else self.preparing(batch)
 
-    def __call__(self, batch: Batch) -> Scores:
+    def __call__(self, batch: Batch) -> Answer:
         return self.forward(batch)

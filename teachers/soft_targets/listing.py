@@ -19,6 +19,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "teacher": store.spec.teacher,
         "segment": store.spec.segment,
         "encoding": store.spec.encoding,
+        "outputs": {name: list(output.shape) for name, output in store.spec.layers.items()},
         "rows": store.spec.num_rows,
         "shards": store.num_shards,
         "shards_done": len(done),

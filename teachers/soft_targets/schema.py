@@ -5,6 +5,7 @@ that no changed byte of them goes unnoticed.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,7 @@ from ..config.task import AnswerName
 from ..errors import StoreError
 from ..storage.bucket import Expected
 from ..storage.seal import check_format, digest_of
+from .encodings.features import FEATURES, FeaturesName, HalfName
 from .encodings.table import ENCODINGS, Encoding, Field
 
 FORMAT = 2
@@ -36,12 +38,23 @@ class Output:
     """One thing that a teacher says of a row: f32 `[width]`, kept as `encoding` does; its columns begin with `name`."""
 
     name: str
-    answer: AnswerName
-    encoding: EncodingName
+    answer: AnswerName | FeaturesName
+    encoding: EncodingName | HalfName
     width: int
+    shape: tuple[int, ...] = ()
+    """Of features, which are kept flat; `width` is their number."""
+
+    @classmethod
+    def of_layer(cls, name: str, shape: tuple[int, ...]) -> Self:
+        """What a layer gives of a row."""
+        return cls(name, "features", "half", math.prod(shape), shape)
 
     @property
     def encodes(self) -> Encoding:
+        if self.answer == "features":
+            assert self.encoding == "half"
+            return FEATURES[self.encoding]
+        assert self.encoding != "half"
         return ENCODINGS[self.answer][self.encoding]
 
     @property
@@ -96,9 +109,14 @@ class Spec:
         """{name: {kind, shape, dtype}} of what the teacher said."""
         values = {output.name: (output, output.encodes.fields(output.width)[0]) for output in self.said}
         return {
-            name: {"kind": output.encoding, "shape": list(value.shape), "dtype": value.dtype.name}
+            name: {"kind": output.encoding, "shape": list(output.shape or value.shape), "dtype": value.dtype.name}
             for name, (output, value) in values.items()
         }
+
+    @property
+    def layers(self) -> dict[str, Output]:
+        """What layers give, by name."""
+        return {output.name: output for output in self.more if output.answer == "features"}
 
     @property
     def num_shards(self) -> int:
@@ -118,7 +136,8 @@ class Spec:
         return pa.schema(columns, metadata={"collegium.format": str(FORMAT), "collegium.encoding": self.encoding})
 
     def to_json(self) -> dict[str, Any]:
-        lists = {"names": list(self.names), "more": [asdict(output) for output in self.more]}
+        more = [{**asdict(output), "shape": list(output.shape)} for output in self.more]
+        lists = {"names": list(self.names), "more": more}
         return {"format": FORMAT, **asdict(self), **lists, "outputs": self.outputs}
 
     def identity(self) -> dict[str, Any]:
@@ -131,7 +150,7 @@ class Spec:
         check_format(document, FORMAT, path)
         try:
             named = {name: document[name] for name in cls.__dataclass_fields__}
-            more = tuple(Output(**output) for output in named["more"])
+            more = tuple(Output(**{**output, "shape": tuple(output["shape"])}) for output in named["more"])
             spec = cls(**{**named, "names": tuple(named["names"]), "more": more})
             if spec.to_json() != {name: value for name, value in document.items() if name != "digest"}:
                 raise ValueError("unknown or contradictory fields")

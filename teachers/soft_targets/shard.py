@@ -11,6 +11,7 @@ import torch
 import xxhash
 
 from ..errors import StoreError, TeacherError
+from .encodings.features import LARGEST
 from .schema import Commit, Output, Spec, shard_path
 
 
@@ -64,6 +65,8 @@ def _checked_keys(spec: Spec, number: int, sample_key: np.ndarray) -> np.ndarray
 
 
 def _checked(spec: Spec, output: Output, keys: np.ndarray, said: np.ndarray) -> torch.Tensor:
+    if output.answer == "features":
+        return _checked_features(spec, output, keys, said)
     expected = (len(keys), output.width)
     if said.shape != expected:
         raise StoreError(
@@ -83,6 +86,28 @@ def _checked(spec: Spec, output: Output, keys: np.ndarray, said: np.ndarray) -> 
                 f"expected; the first sample_keys of them: {', '.join(map(str, broken[:10].tolist()))}"
             )
         values[unknown] = np.nan  # of all that are not a number the same one: the bytes are a store's name
+    return torch.from_numpy(values)
+
+
+def _checked_features(spec: Spec, output: Output, keys: np.ndarray, said: np.ndarray) -> torch.Tensor:
+    """f32 `[rows, width]` of features `[rows, *shape]`, which float16 can hold."""
+    expected = (len(keys), *output.shape)
+    if said.shape != expected:
+        raise StoreError(
+            f"teacher {spec.teacher!r} gave {list(said.shape)} values as {output.name}, {list(expected)} expected: of every row "
+            f"as many as when its store was made"
+        )
+    values = np.require(said, np.float32, ["C", "W"]).reshape(len(keys), output.width)
+    fits = (np.abs(values) <= LARGEST).all(axis=1)  # not NaN either
+    if not fits.all():
+        broken = keys[~fits]
+        finite = np.isfinite(values[~fits]).all()
+        what = f"values beyond {LARGEST:,.0f}, the largest of float16," if finite else "NaN or infinite values"
+        cure = "; name a layer behind a normalisation, or take it live (`mode: live`)" if finite else ""
+        raise TeacherError(
+            f"teacher {spec.teacher!r} gave {what} as {output.name} for {len(broken)} of {len(keys)} rows; the first "
+            f"sample_keys of them: {', '.join(map(str, broken[:10].tolist()))}{cure}"
+        )
     return torch.from_numpy(values)
 
 

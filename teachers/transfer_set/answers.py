@@ -2,7 +2,7 @@
 
 A row of it: `id`, `split`, `label` (the class's name, a list of those that hold, or the numbers; null without one),
 `labelled` (whether the recipe lets it be used), `sample_key`; and of each teacher `NAME.class`, `NAME.probabilities` by the
-name of the class and `NAME.logits` as they are kept, or `NAME.value`.
+name of the class and `NAME.logits` as they are kept, or `NAME.value`; of what its layers gave `NAME.OUTPUT`, one flat list.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -113,6 +113,7 @@ def _schema(teachers: Mapping[str, Spec], space: Space | None) -> pa.Schema:
     for name, spec in teachers.items():
         types = ANSWER_COLUMNS[spec.answer].said(spec.names, spec.encoding == "dense")
         fields += [pa.field(f"{name}.{what}", kind) for what, kind in types.items()]
+        fields += [pa.field(f"{name}.{output}", pa.list_(pa.float32())) for output in spec.layers]
     return pa.schema(fields)
 
 
@@ -123,7 +124,7 @@ def _tables(segment: Answered, teachers: Mapping[str, Spec], schema: pa.Schema) 
     opened = {name: SoftTargets.open(store.folder) for name, store in segment.stores.items()}
     keys = next(iter(opened.values())).keys()
     about = _about(segment, keys)
-    wide = max(len(spec.names) for spec in teachers.values())
+    wide = max(max(len(spec.names), *(output.width for output in spec.more), 0) for spec in teachers.values())
     for first in range(0, len(keys), window := max(1, WINDOW_BYTES // (4 * wide))):
         rows = slice(first, min(first + window, len(keys)))
         columns = {name: array[rows] for name, array in about.items()}
@@ -167,4 +168,11 @@ def _said(name: str, said: "SoftTargets", rows: slice) -> dict[str, pa.Array]:
     """The columns of one teacher, for a window of rows."""
     spec, answer = said.spec, answers_of(said, rows)
     columns = ANSWER_COLUMNS[spec.answer].answers(answer, spec.names, spec.encoding == "dense")
-    return {f"{name}.{what}": column for what, column in columns.items()}
+    layers = {what: _flat(_window(said.rows(layer)["value"], rows)) for what, layer in spec.layers.items()}
+    return {f"{name}.{what}": column for what, column in {**columns, **layers}.items()}
+
+
+def _flat(features: "Tensor") -> pa.Array:
+    """Lists f32 of f16 `[rows, width]`."""
+    ends = np.arange(len(features) + 1, dtype=np.int32) * features.shape[1]
+    return pa.ListArray.from_arrays(ends, pa.array(features.float().numpy().reshape(-1)))

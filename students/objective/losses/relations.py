@@ -1,46 +1,83 @@
-"""Relations in place of values: how classes stand to each other in a row, and rows to each other in a class."""
+"""Losses of how the rows of a batch lie to each other, for a student as for a teacher; widths may differ.
+
+Each takes the rows that pass through the network together: of a batch in `accumulate` parts on several workers, the rows of
+one part on one worker. Its value is the mean over parts; rows of different parts are not compared. Each gives one value a row,
+whose mean is the paper's loss.
+"""
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .known import LEFT_OUT
-
-LEAST = 1e-14
-"""Variance of probabilities below which there is none: float32 has errors of 1e-8 in them."""
+NEAR = 1e-12
+"""A squared length below it has no direction: what is divided by it would have a gradient without bound."""
 
 
-def dist(
-    student: Tensor,
-    target: Tensor,
-    *,
-    temperature: float,
-    beta: float = 1.0,
-    gamma: float = 1.0,
-    weight: Tensor | None = None,
-    labels: Tensor | None = None,
-) -> Tensor:
-    """T^2 (beta (1 - correlation over the row's classes) + gamma (1 - mean over classes of the correlation over the rows)) of
-    softened probabilities of `[rows, classes]` logits (DIST, Huang et al., 2022), per row `[rows]`.
+def similarity(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared differences between the rows of F F^T, each brought to L2 length 1: their sum over B^2 is the mean over rows, per row
+    `[rows]`, of `[rows, ...]` (Tung and Mori, 2019).
 
-    The second part is of all rows given, and every row has the same. `weight` `[rows]`: what a row counts in it; 0: it takes no
-    part. A class whose target is ruled out takes part in neither, and where the target's probabilities are all alike there is
-    nothing to compare: a row has the value 0 then, and the mean is over the other classes.
+    torchdistill 1.1.5 divides by the L1 length instead, which is another loss.
     """
-    own, theirs = F.softmax(student / temperature, dim=-1), F.softmax(target / temperature, dim=-1)
-    known = (target > LEFT_OUT).to(own.dtype)
-    within, _ = _unlike(own, theirs, known, dim=1)
-    between, varies = _unlike(own, theirs, known if weight is None else known * weight.to(own)[:, None], dim=0)
-    of_classes = between.sum() / varies.sum().clamp_min(1)
-    return temperature**2 * (beta * within + gamma * of_classes)
+    return (_similarities(student) - _similarities(teacher)).square().mean(1)
 
 
-def _unlike(own: Tensor, theirs: Tensor, weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """1 - Pearson's correlation along `dim` of elements of `weight`, 0 where `theirs` are all alike, and where they are not."""
-    share = weight / weight.sum(dim, keepdim=True).clamp_min(1e-12)
-    own = own - (share * own).sum(dim, keepdim=True)
-    theirs = theirs - (share * theirs).sum(dim, keepdim=True)
-    of_own, of_theirs = (share * own.square()).sum(dim), (share * theirs.square()).sum(dim)
-    spread = of_own.clamp_min(LEAST).sqrt() * of_theirs.clamp_min(LEAST).sqrt()
-    varies = of_theirs > LEAST
-    return torch.where(varies, 1 - (share * own * theirs).sum(dim) / spread, 0.0), varies
+def relation(student: Tensor, teacher: Tensor, *, distance_weight: float = 25.0, angle_weight: float = 50.0) -> Tensor:
+    """Huber distance between distances of rows over their mean, and between cosines of angles of three rows, per row `[rows]`, of
+    `[rows, ...]` (RKD: Park et al., 2019).
+
+    The angles take memory of rows^3 numbers, and of rows^2 times the width, several times; `angle_weight` 0 computes none.
+    """
+    student, teacher = student.flatten(1), teacher.flatten(1)
+    value = student.new_zeros(len(student))
+    if distance_weight:
+        found = F.smooth_l1_loss(_distances(student), _distances(teacher), reduction="none")
+        value = value + distance_weight * found.mean(1)
+    if angle_weight:
+        found = F.smooth_l1_loss(_angles(student), _angles(teacher), reduction="none")
+        value = value + angle_weight * found.mean((1, 2))
+    return value
+
+
+def correlation(student: Tensor, teacher: Tensor, *, gamma: float = 0.4, order: int = 2) -> Tensor:
+    """Mean square between kernels of pairs of rows, per row `[rows]`, of `[rows, ...]` (CC: Peng et al., 2019).
+
+    The kernel is exp(-gamma |a - b|^2) of rows of length 1 by its Taylor series to `order`. torchdistill 1.1.5 has the length of
+    the difference in place of its square.
+    """
+    return (_kernel(student, gamma, order) - _kernel(teacher, gamma, order)).square().mean(1)
+
+
+def _similarities(rows: Tensor) -> Tensor:
+    flat = rows.flatten(1)
+    return _of_length_one(flat @ flat.T)
+
+
+def _distances(rows: Tensor) -> Tensor:
+    """`[rows, rows]`, over the mean of those that are above 0."""
+    squares = rows.square().sum(1)
+    between = (squares[:, None] + squares - 2 * rows @ rows.T).clamp_min(NEAR).sqrt()
+    between = between.masked_fill(torch.eye(len(rows), dtype=torch.bool, device=rows.device), 0.0)
+    mean = between.sum() / (between > 0).sum().clamp_min(1)
+    return between / mean.clamp_min(NEAR)
+
+
+def _angles(rows: Tensor) -> Tensor:
+    """`[i, j, k]`: the cosine at row i of the angle to rows j and k; 0 where one of them is row i."""
+    towards = _of_length_one(rows - rows[:, None])
+    return towards @ towards.transpose(1, 2)
+
+
+def _kernel(rows: Tensor, gamma: float, order: int) -> Tensor:
+    unit = _of_length_one(rows.flatten(1))
+    cosines = unit @ unit.T
+    terms = [(2 * gamma) ** power / math.factorial(power) * cosines**power for power in range(1, order + 1)]
+    return math.exp(-2 * gamma) * (1 + torch.stack(terms).sum(0))
+
+
+def _of_length_one(vectors: Tensor) -> Tensor:
+    """Over the last axis; 0, without a gradient, where there is no direction, as of two equal rows or of one that is all 0."""
+    squares = vectors.square().sum(-1, keepdim=True)
+    return torch.where(squares > NEAR, vectors, 0.0) / squares.clamp_min(NEAR).sqrt()

@@ -1,0 +1,62 @@
+"""What layers of teachers give of the training rows: from a store, or with every batch of a live teacher, in one form.
+
+Knows nothing of what a student's own layers give, nor of losses.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from teachers.errors import RecipeError, StoreError
+from teachers.rows.rows import Rows
+from teachers.transfer_set.merged import MergedSplit
+
+from ..runs.run import Source
+from .stores import open_store
+
+
+@dataclass(frozen=True)
+class FeatureVoice:
+    """One named output of one teacher. `columns`: what a reader has to bring, f16 and flat; of a live teacher none, whose
+    batches have it."""
+
+    column: str
+    columns: dict[str, Rows]
+    shape: tuple[int, ...]
+    """Of a row."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of all rows, as they are stored."""
+        return sum(column.nbytes for column in self.columns.values())
+
+    def of(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """f32 `[rows, *shape]`, on the batch's device."""
+        return batch[self.column].float().reshape(-1, *self.shape)
+
+
+def feature_column(teacher: str, output: str) -> str:
+    """Of a batch."""
+    return f"{teacher}.{output}.value"
+
+
+def feature_voice(source: Source, output: str, train: MergedSplit) -> FeatureVoice:
+    """Raises RecipeError for an output that the teacher has not, StoreError for stores without it or of other rows."""
+    if output not in source.outputs:
+        there = ", ".join(map(repr, source.outputs)) or "none"
+        raise RecipeError(
+            f"teacher {source.name!r} has no output {output!r}; it has {there}: name one under `teachers.{source.name}.outputs`"
+        )
+    column, shape = feature_column(source.name, output), tuple(source.outputs[output])
+    if source.live is not None:
+        return FeatureVoice(column, {}, shape)
+    parts = []
+    for segment in train.segments:
+        store = open_store(source, train.transfer_set, segment)
+        if output not in store.spec.layers or store.spec.layers[output].shape != shape:
+            raise StoreError(
+                f"{source.stores[segment.name]} holds no {output!r} of {list(shape)} a row; run the recipe again to label with it"
+            )
+        parts.append(store.rows(store.spec.layers[output])["value"])
+    return FeatureVoice(column, {column: train.column(parts)}, shape)

@@ -1,0 +1,129 @@
+"""Hints in a recipe: what is in keys, and what is refused before anything is read."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from orchestrator.recipe.deciding import without_names
+from orchestrator.recipe.model import Recipe
+from orchestrator.recipe.space import applied, shared_with_control
+from orchestrator.stages import keys
+from orchestrator.stages.trainings import training_stages
+from teachers.errors import RecipeError
+
+MODULE = {"kind": "module", "model": "teachers.zoo:mlp", "train": {"steps": 10}}
+TREES = {"kind": "sklearn", "model": "sklearn.tree:DecisionTreeClassifier"}
+HINT = {"loss": "hint", "teacher": "wide", "output": "hidden", "layer": "1"}
+LABELS = {"wide": "1a", "deep": "7e"}
+SMALL = {
+    "model": "students.models:mlp",
+    "arguments": {"hidden": 8},
+    "teachers": ["deep", "wide"],
+    "train": {"steps": 10, "seeds": [0]},
+}
+
+
+def recipe(*hints: dict[str, Any], task: str = "classification", **more: Any) -> Recipe:
+    document: dict[str, Any] = {
+        "format": 1,
+        "name": "hints",
+        "task": task,
+        "transfer_set": {"source": {"kind": "csv", "path": "rows.csv"}, "inputs": "x", "label": "y"},
+        "teachers": {
+            "wide": {**MODULE, "outputs": {"hidden": {"layer": "1"}, "late": {"layer": "2"}}},
+            "deep": MODULE,
+            "trees": TREES,
+        },
+        "students": {"small": {**SMALL, **({"hints": [*hints]} if hints else {})}},
+    }
+    return Recipe.from_dict(deepcopy({**document, **more}))
+
+
+def trainings(made: Recipe, labels: dict[str, str] = LABELS) -> dict[str, str]:
+    return {stage.part: stage.key for stage in training_stages(made, "small", "da7a", labels).values()}
+
+
+def test_hints_are_in_the_key_of_the_student_and_not_in_that_of_its_control() -> None:
+    plain, with_one, heavier = trainings(recipe()), trainings(recipe(HINT)), trainings(recipe({**HINT, "weight": 3.0}))
+    assert len({each["student/seed-0"] for each in (plain, with_one, heavier)}) == 3
+    assert len({each["control/seed-0"] for each in (plain, with_one, heavier)}) == 1
+
+
+def test_an_empty_list_of_hints_is_none() -> None:
+    empty = recipe(students={"small": {**SMALL, "hints": []}})
+    assert trainings(empty) == trainings(recipe())
+    assert without_names(empty, "small") == without_names(recipe(), "small")
+    assert "hints" not in without_names(recipe(), "small")["learner"]
+
+
+def test_a_hint_names_its_teacher_by_its_place() -> None:
+    made = recipe(HINT)
+    other = recipe({**HINT, "teacher": "broad"}, teachers={"broad": made.teachers["wide"].model_dump(mode="json"), "deep": MODULE},
+                   students={"small": {**SMALL, "teachers": ["deep", "broad"], "hints": [{**HINT, "teacher": "broad"}]}})  # fmt: skip
+    assert trainings(made) == trainings(other, {"broad": "1a", "deep": "7e"})
+    exports = [keys.export_stage(each, "small", ["5"], "e").key for each in (made, other)]
+    assert exports[0] == exports[1]
+    assert without_names(made, "small")["learner"]["hints"][0]["teacher"] == 1
+
+
+REFUSED = [
+    ({**HINT, "output": "hiden"}, r"students\.small\.hints\.0\.output: teacher 'wide' gives no output 'hiden'; it gives hidden, late, did you mean hidden\?"),
+    ({**HINT, "teacher": "deep"}, r"hints\.0\.output: teacher 'deep' gives no output 'hidden'; it gives none: name it under `teachers\.deep\.outputs`"),
+    ({**HINT, "loss": "fitnets"}, r"hints\.0: loss 'fitnets' is not one of hint, attention"),
+    ({**HINT, "wieght": 2}, r"hints\.0\.wieght: unknown key, did you mean weight\?"),
+    ({**HINT, "teacher": "nobody"}, r"names 'nobody', which is not among the teachers"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("hint", "told"), REFUSED)
+def test_what_no_teacher_gives_is_told_in_one_line_with_what_there_is(hint: dict[str, Any], told: str) -> None:
+    with pytest.raises(RecipeError, match=told) as error:
+        recipe(hint)
+    assert "\n" not in str(error.value)
+
+
+def test_a_teacher_without_layers_gives_no_hints() -> None:
+    student = {**SMALL, "teachers": ["trees"], "hints": [{**HINT, "teacher": "trees"}]}
+    with pytest.raises(RecipeError, match=r"hints\.0\.output: teacher 'trees' is of kind sklearn, which has no layers"):
+        recipe(students={"small": student})
+
+
+def test_an_assistant_gives_no_outputs() -> None:
+    student = {**SMALL, "teachers": ["wide", "middle"], "hints": [{**HINT, "teacher": "middle"}]}
+    with pytest.raises(RecipeError, match=r"'middle' is trained here as a student, and only `teachers` give outputs"):
+        recipe(students={"middle": SMALL, "small": student})
+
+
+def test_estimators_and_cohorts_take_no_hints() -> None:
+    tree = {"kind": "sklearn", "model": "sklearn.tree:DecisionTreeClassifier", "teachers": ["wide"], "hints": [HINT]}
+    with pytest.raises(RecipeError, match=r"students\.small: hints are of students that are networks") as error:
+        recipe(students={"small": tree})
+    assert "\n" not in str(error.value)
+    members = {name: {"model": "students.models:mlp"} for name in "ab"}
+    with pytest.raises(RecipeError, match=r"cohorts\.duo: hints are of students that are networks") as error:
+        recipe(cohorts={"duo": {"method": "mutual", "members": members, "teachers": ["wide"], "hints": [HINT]}})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_relaxed_positives_need_one_class_a_row(task: str) -> None:
+    hint = {**HINT, "loss": "contrastive", "positive": "relax"}
+    teachers = {
+        "wide": {
+            **MODULE,
+            "outputs": {"hidden": {"layer": "1"}},
+            **({"output": "values"} if task == "regression" else {}),
+        }
+    }
+    student = {**SMALL, "teachers": ["wide"], "hints": [hint]}
+    rows = {"source": {"kind": "csv", "path": "rows.csv"}, "inputs": "x", "label": ["y", "z"]}
+    with pytest.raises(RecipeError, match=rf"hints\.0\.positive: `relax` goes by the one class.*{task}.*say `exact`"):
+        recipe(task=task, teachers=teachers, students={"small": student}, transfer_set=rows)
+
+
+def test_a_trial_without_a_teacher_has_none_of_its_hints() -> None:
+    document = recipe(HINT).students["small"].model_dump(mode="json")
+    assert applied(document, {"hints.0.weight": 7.0})["hints"][0]["weight"] == 7.0
+    assert applied(document, {"teachers": ["deep"]})["hints"] == []
+    assert shared_with_control({"hints.0.weight": 7.0, "arguments.hidden": 4}) == {"arguments.hidden": 4}
