@@ -22,6 +22,8 @@ OF_CLASSES: dict[LossName, tuple[str, ...]] = {
     "soft": ("temperature",),
     "teacher_label": (),
     "peer": ("temperature", "reduce"),
+    "ps_kd": (),
+    "mean_teacher": ("temperature",),
     "feature": (),
     "channel": (),
 }
@@ -29,6 +31,7 @@ OF_NUMBERS: dict[LossName, tuple[str, ...]] = {
     "hard": ("distance", "delta", "quantile"),
     "soft": ("distance", "delta", "quantile"),
     "peer": ("distance", "delta", "quantile", "reduce"),
+    "mean_teacher": ("distance", "delta", "quantile"),
     "feature": (),
     "channel": (),
 }

@@ -22,7 +22,8 @@ def student_run(
     sources: tuple[Source, ...],
     **common: Any,
 ) -> Run:
-    """`<kind>/seed-<n>` under `folder`; the control draws from the labelled rows, by the same hard terms, for the same steps."""
+    """`<kind>/seed-<n>` under `folder`; the control draws from the labelled rows, by the same hard terms, for the same steps,
+    and begins with weights of chance."""
     name = f"{kind}/seed-{seed}"
     taught = kind == "student"
     return Run(
@@ -36,6 +37,7 @@ def student_run(
         seed=seed,
         sources=sources if taught else (),
         labelled_only=not taught,
+        init=config.init if taught and isinstance(config, StudentConfig) else None,
         estimator=_estimator(config) if isinstance(config, EstimatorStudent) else None,
         **common,
     )

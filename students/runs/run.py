@@ -16,6 +16,7 @@ from teachers.users_code.imports import UserPath
 
 from ..config.cohort import CohortConfig
 from ..config.cohort_terms import CohortTerm
+from ..config.init import Init
 from ..config.terms import Term
 
 T = TypeVar("T")
@@ -44,6 +45,8 @@ class Source:
     these out of fold."""
     out_of_fold: bool = False
     """No row is labelled by who has learnt it."""
+    network: Path | None = None
+    """Its model folder, where it has one: for who begins with its weights."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,8 @@ class Run:
     """Of a cohort."""
     estimator: Estimator | None = None
     """Then it takes one step, and of `train` class weights alone count. None: a network."""
+    init: Init | None = None
+    """With whose weights it begins, one of `sources`; None: with weights of chance."""
     part: tuple[Folds, int] | None = None
     """Of a teacher in folds: how its rows are divided, and the number of the part, which learns all but its own fold."""
 

@@ -85,7 +85,7 @@ class Training:
         self.steps = budget(run, data.rows)
         self.evaluate_every = resolve_evaluate_every(run.train, self.steps, data.validation.num_rows)
         self.stepper = stepper or make_stepper(run, session, data, Stepper).start()
-        self.module = self.stepper.module
+        self.module = self.stepper.delivered
         """What is delivered."""
         self.progress = Progress()
         self.attempt = Attempt(run)
@@ -187,6 +187,7 @@ class Training:
     def save(self) -> None:
         """Write a checkpoint, unless somebody has sealed the run meanwhile."""
         modules = {"module": self.stepper.whole.state_dict(), "optimizer": self.stepper.optimizer.state_dict()}
+        modules |= {f"own.{memory.name}": memory.state() for memory in self.stepper.selves}
         try:
             keep_metrics(self.run.stage)
             self.attempt.save(self.progress.step, vars(self.progress) | modules)
@@ -207,6 +208,8 @@ class Training:
         state = read_checkpoint(checkpoint, self.session.device)
         self.stepper.whole.load_state_dict(state["module"])
         self.stepper.optimizer.load_state_dict(state["optimizer"])
+        for memory in self.stepper.selves:
+            memory.load(state[f"own.{memory.name}"])
         self.progress = Progress(**{name: state[name] for name in vars(self.progress)})
         if self.session.world > 1:  # rank 0's share of these steps is all that was saved: no sum over ranks
             self.progress.pending.clear()

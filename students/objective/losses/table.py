@@ -7,7 +7,7 @@ from torch import Tensor
 from teachers.config.task import TaskName
 
 from ...config.terms import LossName
-from . import classification, maps, multilabel, regression
+from . import classification, maps, multilabel, own, regression
 
 Loss = Callable[..., Tensor]
 
@@ -18,6 +18,8 @@ LOSSES: dict[TaskName, dict[LossName, Loss]] = {
         "soft": classification.soft,
         "teacher_label": classification.teacher_label,
         "peer": classification.peer,
+        "ps_kd": own.ps_kd,
+        "mean_teacher": classification.soft,
         **OF_MAPS,
     },
     "multilabel": {
@@ -25,7 +27,15 @@ LOSSES: dict[TaskName, dict[LossName, Loss]] = {
         "soft": multilabel.soft,
         "teacher_label": multilabel.teacher_label,
         "peer": multilabel.peer,
+        "ps_kd": multilabel.hard,
+        "mean_teacher": multilabel.soft,
         **OF_MAPS,
     },
-    "regression": {"hard": regression.hard, "soft": regression.soft, "peer": regression.peer, **OF_MAPS},
+    "regression": {
+        "hard": regression.hard,
+        "soft": regression.soft,
+        "peer": regression.peer,
+        "mean_teacher": regression.soft,
+        **OF_MAPS,
+    },
 }
