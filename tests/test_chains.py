@@ -74,7 +74,10 @@ def test_generations_are_a_chain_of_the_same_student():
     ("students", "told"),
     [
         ({"small": {**SMALL, "generations": 1}}, "students.small.generations: "),
-        ({"small": {**SMALL, "generations": 2}, "small-1": SMALL}, "small-1 is generation 1 of small, and another student"),
+        (
+            {"small": {**SMALL, "generations": 2}, "small-1": SMALL},
+            "small-1 is generation 1 of small, and another student",
+        ),
         (
             {"small": {**SMALL, "generations": 2, "objective": [{"loss": "soft", "teachers": ["wide"]}]}},
             "students.small: objective.0.teachers: each of the `generations` but the first has one teacher",
@@ -124,7 +127,10 @@ def test_a_chain_of_three_killed_and_resumed_ends_like_an_undisturbed_one(ray_cl
     assert {("distill", "middle"), ("distill", "small")} <= built
     for name in ("large", "middle", "small"):
         assert report["students"][name]["test_accuracy"] == whole["students"][name]["test_accuracy"]
-    keys = [{(stage["stage"], stage["name"], stage.get("part")): stage["key"] for stage in r["stages"]} for r in (whole, report)]
+    keys = [
+        {(stage["stage"], stage["name"], stage.get("part")): stage["key"] for stage in r["stages"]}
+        for r in (whole, report)
+    ]
     assert keys[0] == keys[1]
 
 
@@ -143,12 +149,16 @@ def report_of(teacher: float, **students: float):
 def test_an_assistant_lies_half_way_by_accuracy():
     small, *_ = about_assistants(report_of(0.95, small=0.75, b=0.84, c=0.90))
     assert small.startswith("small has accuracy 75.0 % and wide, the best of its teachers, 95.0 %")
-    assert "would have about 85.0 %" in small and small.endswith("of the students here b is nearest, 84.0 %: try `teachers: [b]`.")
+    assert "would have about 85.0 %" in small and small.endswith(
+        "of the students here b is nearest, 84.0 %: try `teachers: [b]`."
+    )
 
 
 def test_where_nobody_lies_between_it_says_what_to_train():
     (told,) = about_assistants(report_of(0.95, small=0.75))
-    assert told.endswith("Train some sizes between the two as students of one run, and this line names the one to take.")
+    assert told.endswith(
+        "Train some sizes between the two as students of one run, and this line names the one to take."
+    )
 
 
 def test_a_student_near_its_teacher_or_with_an_assistant_is_left_alone():

@@ -16,7 +16,7 @@ from students.config.init import Init
 from students.config.student import StudentConfig
 from students.fitting.fit import fit
 from students.runs.session import PlainSession
-from students.training.begin import begin, renamed
+from students.training.begin import begin_with, renamed
 from teachers.errors import RecipeError
 from teachers.models.modules import make_module
 from tests.training_runs import HARD, SOFT, make_run, make_store, source
@@ -53,7 +53,7 @@ def begun(run, digits, classes=None):
     torch.manual_seed(0)
     module = make_module(run.model, run.arguments, **SHAPE)
     chance = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    begin(module, run, classes or digits.classes)
+    begin_with(module, run, classes or digits.classes)
     return module.state_dict(), chance
 
 

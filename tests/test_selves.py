@@ -145,7 +145,9 @@ def test_rows_without_a_label_are_neither_compared_nor_remembered(digits, tmp_pa
     assert ((batch[ROW] >= 0) == (batch["has_label"] > 0)).all()
     ((_, weight, *_),) = [tuple(asked) for asked in trained.stepper.begin(batch, 0).asked]
     assert torch.equal(weight, batch["has_label"])
-    assert LAST_SAID in trained.stepper.with_own(batch, trained.stepper.inputs(batch, trained.stepper.views(batch, 0)), 0)
+    assert LAST_SAID in trained.stepper.with_own(
+        batch, trained.stepper.inputs(batch, trained.stepper.views(batch, 0)), 0
+    )
 
 
 # the average
@@ -182,7 +184,8 @@ def test_which_weights_are_delivered_the_recipe_says(digits, tmp_path):
     terms = {who: [{"loss": "hard"}, {**MEAN_TEACHER, "deliver": who}] for who in ("student", "average")}
     # the last look decides, so that both keep weights of the same step
     runs = {
-        who: make_run(tmp_path / who, digits, objective=each, steps=40, evaluate_every=40) for who, each in terms.items()
+        who: make_run(tmp_path / who, digits, objective=each, steps=40, evaluate_every=40)
+        for who, each in terms.items()
     }
     fit([*runs.values()], SESSION)
     trained = training(make_run(tmp_path / "again", digits, objective=terms["student"], steps=40, evaluate_every=40))

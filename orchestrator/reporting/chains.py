@@ -68,6 +68,4 @@ def _told(report: Mapping[str, Any], figure: Figure, name: str, own: float, best
     if not between:
         return f"{told}. Train some sizes between the two as students of one run, and this line names the one to take."
     nearest = min(between, key=lambda other: abs(between[other] - middle))
-    return (
-        f"{told}; of the students here {nearest} is nearest, {figure.shown(between[nearest])}: try `teachers: [{nearest}]`."
-    )
+    return f"{told}; of the students here {nearest} is nearest, {figure.shown(between[nearest])}: try `teachers: [{nearest}]`."

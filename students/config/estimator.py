@@ -59,13 +59,14 @@ class EstimatorStudent(StudentCommon):
 
     @model_validator(mode="after")
     def terms_fit(self) -> Self:
-        check_teachers(self.objective, self.teachers)
         for number, term in enumerate(self.objective):
             if isinstance(term, OwnTerm):
                 raise ValueError(
                     f"objective.{number}.loss: an estimator is fitted at once, so it has no earlier self to learn from by "
                     f"{term.loss!r}; it takes soft, teacher_label and hard"
                 )
+        check_teachers(self.objective, self.teachers)
+        for number, term in enumerate(self.objective):
             if isinstance(term, ImportedTerm):
                 raise ValueError(
                     f"objective.{number}.loss: an estimator learns copies of rows, not by a loss of yours; it takes "

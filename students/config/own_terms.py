@@ -46,4 +46,6 @@ def check_own_terms(objective: Sequence[TermCommon]) -> None:
     for name in get_args(OwnLossName):
         numbers = [number for number, term in enumerate(objective) if term.loss == name]
         if len(numbers) > 1:
-            raise ValueError(f"objective.{numbers[1]}: loss {name!r} is there twice; a student has one such term, remove one")
+            raise ValueError(
+                f"objective.{numbers[1]}: loss {name!r} is there twice; a student has one such term, remove one"
+            )

@@ -14,7 +14,6 @@ from .init import Init
 from .own_terms import OwnTerm, check_own_terms
 from .terms import TAUGHT, Term, check_ramps, check_teachers
 
-
 PRUNED = "students.models:pruned"
 """The network that is a teacher's with fewer filters: `arguments: {of: TEACHER, ratio: 0.5}`."""
 

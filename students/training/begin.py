@@ -32,7 +32,7 @@ class Given:
     classes: tuple[str, ...]
 
 
-def begin(module: nn.Module, run: Run, classes: Sequence[str]) -> None:
+def begin_with(module: nn.Module, run: Run, classes: Sequence[str]) -> None:
     """Put the weights of the teacher that `run` begins with into `module`; of a pruned one what its filters leave of them.
 
     `classes`: what the student tells apart. The last module with weights is left as it is where the teacher tells apart

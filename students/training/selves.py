@@ -53,7 +53,9 @@ class LastSaid:
 
     name, delivered = "last_said", None
 
-    def __init__(self, term: PsKdTerm, run: Run, session: Session, rows: TrainingRows, space: Space, steps: int) -> None:
+    def __init__(
+        self, term: PsKdTerm, run: Run, session: Session, rows: TrainingRows, space: Space, steps: int
+    ) -> None:
         self.alpha, self.session, self.batch_size = term.alpha, session, run.train.batch_size
         (index, size), *_ = draws(rows.labelled, run, session.world)
         drawn, labelled = len(rows.labelled) if index is None else len(index), int(rows.labelled.sum())

@@ -27,7 +27,7 @@ from ..objective.objective import NOTHING, Heard, slices
 from ..objective.targets import Asked
 from ..runs.run import Run
 from ..runs.session import Session
-from .begin import begin
+from .begin import begin_with
 from .optimize import SCHEDULES, make_optimizer
 from .selves import memories
 
@@ -78,7 +78,7 @@ class Stepper:
         begin = getattr(self.module, "initialise_for_text", None)
         if preprocessor.text is not None and begin is not None:
             begin(preprocessor.text, transfer_set.beside(TABLES))
-        begin(self.module, run, self.space.names)
+        begin_with(self.module, run, self.space.names)
         self.module.to(session.device).train()
         self.selves = memories(run, session, rows, self.module, self.space, steps)
         self.preprocessor = preprocessor
