@@ -17,8 +17,10 @@ from students.config.student import StudentConfig
 from students.fitting.fit import fit
 from students.runs.session import PlainSession
 from students.training.begin import begin_with, renamed
+from teachers.config.preprocess import Preprocess
 from teachers.errors import RecipeError
 from teachers.models.modules import make_module
+from teachers.models.preprocess import Preprocessor
 from tests.training_runs import HARD, SOFT, make_run, make_store, source
 
 SESSION = PlainSession()
@@ -43,6 +45,10 @@ def teacher(digits, tmp_path_factory):
     return run.folder
 
 
+def as_usual(digits):
+    return Preprocessor(Preprocess(), digits.columns).resolved()
+
+
 def run_of(folder, digits, store, teacher, init, *, model="teachers.zoo:conv_net", arguments=None, **train):
     run = make_run(folder, digits, replace(source(store), network=teacher), **train)
     arguments = {"width": 4, "depth": 1} if arguments is None else arguments
@@ -53,7 +59,7 @@ def begun(run, digits, classes=None):
     torch.manual_seed(0)
     module = make_module(run.model, run.arguments, **SHAPE)
     chance = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    begin_with(module, run, classes or digits.classes)
+    begin_with(module, run, classes or digits.classes, as_usual(digits))
     return module.state_dict(), chance
 
 
@@ -93,6 +99,15 @@ def test_of_a_teacher_of_other_classes_the_head_is_left_and_the_log_says_so(digi
     assert not torch.equal(found["stem.0.weight"], chance["stem.0.weight"])
     (line,) = [record.getMessage() for record in caplog.records if "begins with weights of wide" in record.getMessage()]
     assert "by chance classifier.weight, classifier.bias" in line
+
+
+def test_inputs_that_are_made_otherwise_than_the_teachers_were_are_warned_of(digits, store, teacher, tmp_path, caplog):
+    run = run_of(tmp_path, digits, store, teacher, {"layers": [0, 2, 4]})
+    same, other = as_usual(digits), Preprocessor(Preprocess(normalise=None), digits.columns).resolved()
+    for preprocess in (same, other):
+        begin_with(make_module(run.model, run.arguments, **SHAPE), run, digits.classes, preprocess)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "gets its inputs otherwise than that one did" in warning
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,16 @@ def test_a_name_becomes_the_network_and_its_weights():
     assert PRUNED in made.trusted() and RESIDUAL["model"] in made.trusted()
 
 
+def test_its_inputs_are_made_as_those_of_the_network_that_it_is_made_of_unless_it_says_otherwise():
+    document = recipe({"of": "wide", "ratio": 0.5}).model_dump(mode="json")
+    document["teachers"]["wide"]["preprocess"] = {"resize": 6}
+    small = document["students"]["small"] | {"arguments": {"of": "wide", "ratio": 0.5}}
+    del small["preprocess"]
+    for said, size in (({}, 6), ({"preprocess": {"resize": 7}}, 7)):
+        made = Recipe.from_dict({**document, "students": {"small": {**small, **said}}})
+        assert made.students["small"].preprocess.resize == size
+
+
 def test_with_init_null_it_begins_by_chance_and_stays_so_when_it_is_read_again():
     made = recipe({"of": "wide", "ratio": 0.5}, init=None)
     assert made.students["small"].init is None

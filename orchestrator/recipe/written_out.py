@@ -47,14 +47,22 @@ def _generations(name: str, student: StudentConfig, count: int) -> dict[str, Stu
 
 
 def _pruned(student: StudentConfig, students: Students, teachers: Mapping[str, TeacherConfig]) -> StudentConfig:
-    """With the architecture that it is made of in the place of a name, and with that one's weights unless `init` is said."""
+    """With the architecture that it is made of in the place of a name, and with that one's weights unless `init` is said.
+
+    Inputs are made for it as for that one, unless its own `preprocess` is said.
+    """
     of = student.arguments.get("of")
     if not isinstance(of, str):
         return student
-    network = _network_of(teachers.get(of) or students.get(of))
+    whole = teachers.get(of) or students.get(of)
+    network = _network_of(whole)
     if network is None:
         return student  # which is told with the recipe's other problems
     update: dict[str, Any] = {"arguments": {**student.arguments, "of": network}}
+    if isinstance(whole, ModuleTeacher | StudentConfig):
+        update["files"] = [*dict.fromkeys([*student.files, *whole.files])]
+        if "preprocess" not in student.model_fields_set:
+            update["preprocess"] = whole.preprocess
     if "init" not in student.model_fields_set and of in student.teachers:
         update["init"] = Init.model_validate({"from": of})
     return student.model_copy(update=update)

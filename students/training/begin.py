@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -30,13 +31,15 @@ class Given:
     name: str
     tensors: Mapping[str, Tensor]
     classes: tuple[str, ...]
+    preprocess: Mapping[str, Any]
 
 
-def begin_with(module: nn.Module, run: Run, classes: Sequence[str]) -> None:
+def begin_with(module: nn.Module, run: Run, classes: Sequence[str], preprocess: Mapping[str, Any]) -> None:
     """Put the weights of the teacher that `run` begins with into `module`; of a pruned one what its filters leave of them.
 
     `classes`: what the student tells apart. The last module with weights is left as it is where the teacher tells apart
-    others, or in another order. Raises RecipeError where nothing fits.
+    others, or in another order. `preprocess`: how its inputs are made (`Preprocessor.resolved()`); where the teacher's were made
+    otherwise, the log warns. Raises RecipeError where nothing fits.
     """
     if run.init is None:
         return
@@ -49,6 +52,13 @@ def begin_with(module: nn.Module, run: Run, classes: Sequence[str]) -> None:
         told += f"; of these the filters of least L1 norm are gone ({pruning.ratio:.0%} of each layer's)"
     else:
         told = _copied(module, given, run.init.layers, classes)
+    if given.preprocess != preprocess:
+        log.warning(
+            "%s: %s begins with weights of %s and gets its inputs otherwise than that one did; give both the same `preprocess`",
+            run.stage_name,
+            run.name,
+            given.name,
+        )
     log.info("%s: %s begins with weights of %s: %s", run.stage_name, run.name, given.name, told)
 
 
@@ -62,7 +72,7 @@ def _read(run: Run, name: str) -> Given:
         raise RecipeError(f"init.from: the weights of {name!r} cannot be read: {error}") from None
     if config.estimator is not None:
         raise RecipeError(f"init.from: {name!r} is an estimator, whose weights no network can take")
-    return Given(name, read_safetensors(seal.local(folder, WEIGHTS), StoreError), config.classes)
+    return Given(name, read_safetensors(seal.local(folder, WEIGHTS), StoreError), config.classes, config.preprocess)
 
 
 def _copied(module: nn.Module, given: Given, layers: Layers | None, classes: Sequence[str]) -> str:

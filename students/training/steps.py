@@ -78,7 +78,7 @@ class Stepper:
         begin = getattr(self.module, "initialise_for_text", None)
         if preprocessor.text is not None and begin is not None:
             begin(preprocessor.text, transfer_set.beside(TABLES))
-        begin_with(self.module, run, self.space.names)
+        begin_with(self.module, run, self.space.names, preprocessor.resolved())
         self.module.to(session.device).train()
         self.selves = memories(run, session, rows, self.module, self.space, steps)
         self.preprocessor = preprocessor
