@@ -32,7 +32,7 @@ $(STAMP): requirements.lock requirements-oracles.lock pyproject.toml
 
 lock: $(STAMP)
 	(sed -n '/^#/p' requirements.lock; $(BIN)/python -m pip freeze --exclude-editable \
-	  | grep -v -i -E '^(textbrewer|torchdistill|xgboost|catboost|nvidia-|triton|cuda)' | sed 's/+cpu//') > requirements.lock.new
+	  | grep -v -i -E '^(textbrewer|torchdistill|torch.pruning|xgboost|catboost|nvidia-|triton|cuda)' | sed 's/+cpu//') > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 
 clean:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from teachers.config.task import AnswerName
 from teachers.errors import RecipeError
+from teachers.models.attention import Layer
 from teachers.models.modules import make_module
+from teachers.models.pruned import make_pruned
 from teachers.models.static import token_table
 from teachers.models.text import TextTransform
 from teachers.models.transformers_network import make_network
@@ -20,7 +22,7 @@ from teachers.zoo import linear, mlp
 
 from .tasks.ensemble import TOGETHER
 
-__all__ = ["bag", "ensemble", "huggingface", "linear", "mlp", "small_conv_net", "static", "tiny_transformer"]
+__all__ = ["bag", "ensemble", "huggingface", "linear", "mlp", "pruned", "small_conv_net", "static", "tiny_transformer"]
 
 
 def small_conv_net(width: int = 8, *, num_classes: int, input_shape: Sequence[int]) -> nn.Module:
@@ -83,6 +85,29 @@ def huggingface(
     knows the same `classes` in the same order. `config`: instead, a configuration, or its file, and weights of chance.
     """
     return make_network(path, config, init, classes or [*map(str, range(num_classes))], input_shape, vocabulary_size)
+
+
+def pruned(
+    of: Mapping[str, Any],
+    ratio: float | None = None,
+    keep: Sequence[str] = (),
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    num_classes: int,
+    input_shape: Any,
+    num_codes: Sequence[int] = (),
+    vocabulary_size: int | None = None,
+    classes: Sequence[str] = (),
+) -> nn.Module:
+    """The network of a teacher, `of`, without the `ratio` of each layer's filters that have the least L1 norm (Li et al., 2017).
+
+    In a recipe `of` names the teacher, whose weights it begins with. `keep`: layers that stay whole, beside the last. Of a
+    network without convolutions hidden units go. In a model folder `of` is `{model, arguments}`, and `shapes` says what is
+    left of its tensors. Needs collegium[pruning] to be made, not to be loaded.
+    """
+    told: dict[str, Any] = {"num_classes": num_classes, "input_shape": input_shape, "num_codes": num_codes}
+    told |= {"vocabulary_size": vocabulary_size, "classes": classes}
+    return make_pruned(of, ratio, keep, shapes, **told)
 
 
 def bag(
@@ -263,37 +288,3 @@ class TinyTransformer(nn.Module):
             states = layer(states, heard)
         logits: Tensor = self.head(self.text.joined(mean_of_known(self.norm(states), there), inputs))
         return logits
-
-
-class Layer(nn.Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
-
-    def __init__(self, dim: int, heads: int, hidden: int, dropout: float, rotary: bool) -> None:
-        super().__init__()
-        self.heads, self.dropout, self.rotary = heads, dropout, rotary
-        self.before, self.between = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.project, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.feed = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
-
-    def forward(self, states: Tensor, heard: Tensor) -> Tensor:
-        """`[rows, L, dim]`; `heard` bool `[rows, 1, 1, L]`: who takes part."""
-        rows, length, dim = states.shape
-        split = self.project(self.before(states)).view(rows, length, 3, self.heads, dim // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4)
-        if self.rotary:
-            query, key = turned(query), turned(key)
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=heard, dropout_p=dropout)
-        states = states + self.out(mixed.transpose(1, 2).reshape(rows, length, dim))
-        fed: Tensor = self.feed(self.between(states))
-        return states + fed
-
-
-def turned(vectors: Tensor) -> Tensor:
-    """`[rows, heads, L, width]` with each pair of numbers turned by its place times 10000^(-2 i / width)."""
-    half = vectors.shape[-1] // 2
-    rates = 10_000 ** (-torch.arange(half, device=vectors.device, dtype=torch.float32) / half)
-    angles = torch.arange(vectors.shape[-2], device=vectors.device, dtype=torch.float32)[:, None] * rates
-    cos, sin = angles.cos().to(vectors.dtype), angles.sin().to(vectors.dtype)
-    one, other = vectors[..., :half], vectors[..., half:]
-    return torch.cat([one * cos - other * sin, one * sin + other * cos], -1)

@@ -28,7 +28,7 @@ PAGES: dict[str, Page] = {
         "The transfer set", ("TransferSetConfig", "InputColumn", "*Source", "SplitConfig", "SplitFiles", "LabelledRows")
     ),
     "teachers": Page("Teachers", ("*Teacher", "TeacherRequire", "Limits", "Price", "Budget"), all_of="Every teacher"),
-    "students": Page("Students", ("StudentConfig", "EstimatorStudent", "ControlTrain", "Require")),
+    "students": Page("Students", ("StudentConfig", "Init", "EstimatorStudent", "ControlTrain", "Require")),
     "objective": Page("The objective", ("*Term", "Ramp"), all_of="Every term"),
     "hints": Page("Hints", ("*Hint", "Evenly"), all_of="Every hint"),
     "training": Page(

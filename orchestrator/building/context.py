@@ -79,12 +79,21 @@ def sources_of(
             name=name,
             stores={s: taught[name].labels[s].folder for s in segments if s not in taught[name].live},
             live=_live(taught[name], segments),
+            network=taught[name].network,
             out_of_fold=name in recipe.teachers and labels_out_of_fold(recipe.teachers[name]),
             outputs=taught[name].outputs,
             **keys.hearing(recipe, name),
         )
         for name in names
     )
+
+
+def weights_begun_with(config: Learner, taught: Mapping[str, Taught]) -> str | None:
+    """The digest of the network that a student begins with; None: weights of chance."""
+    init = getattr(config, "init", None)
+    if init is None:
+        return None
+    return next(iter(taught[init.from_].labels.values())).stage.inputs["teacher weights"]
 
 
 def _live(taught: Taught, segments: Sequence[str]) -> "Live | None":

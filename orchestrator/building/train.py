@@ -20,7 +20,7 @@ from ..recipe.model import Recipe
 from ..stages import keys
 from ..stages.stages import Built, Stage
 from ..stages.trainings import Kind, training_stages
-from .context import Context, Facts, Taught, segments_heard, sources
+from .context import Context, Facts, Taught, segments_heard, sources, weights_begun_with
 from .fit import budget_of, fit_beside_live, fit_group, in_steps, seal_all, sealed
 from .learned import Learned
 
@@ -153,7 +153,8 @@ def distill(
         config = context.recipe.students[name]
         heard = segments_heard(context.recipe, prepared, config)
         labels = {teacher: taught[teacher].digests(heard) for teacher in config.teachers}
-        stages = training_stages(context.recipe, name, prepared.digest, labels)
+        begun = weights_begun_with(config, taught)
+        stages = training_stages(context.recipe, name, prepared.digest, labels, begun)
         wanted |= {stage: training for training, stage in stages.items()}
     built: dict[Stage, Built] = {}
     for group in _groups([*wanted], lambda stage: _needs_of_student(context.recipe, stage.name)):

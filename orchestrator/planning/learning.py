@@ -1,6 +1,6 @@
 """Everybody who learns, tried on a batch of real rows and of what its teachers say, by one step of the engine."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,9 +9,11 @@ from pydantic import ValidationError
 from students.config.cohort import CodistillationCohort, CohortCommon, CohortConfig
 from students.config.estimator import EstimatorStudent
 from students.config.student import StudentConfig
+from teachers.config.teacher import CheckpointTeacher, ModuleTeacher
 from teachers.errors import CollegiumError
 from teachers.users_code.imports import UserPath
 
+from ..building.train import teacher_run
 from ..cluster.capacity import workers_of
 from ..recipe.model import Recipe
 from ..recipe.space import applied, extremes, validated
@@ -60,9 +62,39 @@ class Learning:
             run = student_run(kind, config, config.train.seeds[0], sources=self._heard(config), **self._common(name))
             rehearse(run, device_of(config.resources))
             return []
-        short = config.model_copy(update={"train": shortened(config.train, BATCH_SIZE)})
+        short = self._begins(name, config.model_copy(update={"train": shortened(config.train, BATCH_SIZE)}))
         run = student_run(kind, short, config.train.seeds[0], sources=self._heard(config), **self._common(name))
         return rehearse(run, device_of(config.resources))
+
+    def _begins(self, name: str, config: StudentConfig) -> StudentConfig:
+        """The student, with a model folder for it to begin with; where nobody can know what is in that yet, without `init`."""
+        if config.init is None:
+            return config
+        teacher = config.init.from_
+        folder = self._network(teacher, self.folder / "networks" / name)
+        if folder is None:
+            return config.model_copy(update={"init": None})
+        self.sources[teacher] = replace(self.sources[teacher], network=folder)
+        return config
+
+    def _network(self, name: str, folder: Path) -> Path | None:
+        """A model folder: the one that is brought, or what a training would make, with weights of chance."""
+        from students.fitting.rehearsal import at_chance, shortened
+        from students.runs.of_student import student_run
+
+        brought, learner = self.recipe.teachers.get(name), self.recipe.students.get(name)
+        if isinstance(brought, CheckpointTeacher):
+            return Path(brought.path)
+        if isinstance(brought, ModuleTeacher) and brought.train is not None and self.few.num_labelled:
+            common = {key: value for key, value in self._common(name).items() if key not in ("stage", "stage_name")}
+            run = teacher_run(name, brought, shortened(brought.train, BATCH_SIZE), **common)
+            return at_chance(run, folder)
+        if isinstance(learner, StudentConfig):
+            short = learner.model_copy(update={"train": shortened(learner.train, BATCH_SIZE)})
+            heard = self._heard(learner)
+            run = student_run("student", short, learner.train.seeds[0], sources=heard, **self._common(name))
+            return at_chance(run, folder)
+        return None
 
     def cohort(self, name: str, config: CohortConfig) -> None:
         from students.fitting.rehearsal import STEPS, rehearse_together, shortened

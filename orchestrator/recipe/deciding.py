@@ -62,6 +62,8 @@ def _nameless(document: dict[str, Any], name: str) -> dict[str, Any]:
     learner = document["students"].get(learner_of(name)) or document["cohorts"][learner_of(name)]
     terms = [{**term, **_in_keys(term, learner["teachers"], document["task"])} for term in learner["objective"]]
     hints = [{**hint, "teacher": learner["teachers"].index(hint["teacher"])} for hint in learner.get("hints", [])]
+    if "init" in learner:
+        learner = {**learner, "init": {**learner["init"], "from": learner["teachers"].index(learner["init"]["from"])}}
     member = [*learner.get("members", [])].index(name.partition(".")[2]) if "." in name else None
     return {
         **learner,

@@ -6,7 +6,7 @@ Every error names file, line, column and path, and all errors are told at once.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from students.config.cohort import CohortConfig
 from students.config.estimator import EstimatorStudent, Student
@@ -19,6 +19,9 @@ from teachers.config.teacher import TeacherConfig
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import RecipeError
 
+from .beginning import beginning_problems
+from .circles import circle_problems
+from .circles import learner_of as learner_of
 from .errors import told
 from .file import Loc, nearest
 from .from_python import plain
@@ -27,6 +30,7 @@ from .search import SearchConfig
 from .secrets import kept_problems, secret_problems, variables
 from .space import search_problems
 from .tasks import task_problems
+from .written_out import written_out
 
 Learner = StudentConfig | EstimatorStudent | CohortConfig
 RESERVED = {"teachers", "ensemble", "control", "offline", "student"}
@@ -100,6 +104,12 @@ class Recipe(Config):
         told = {**value, "transfer_set": {**rows, "task": task}}
         return told | ({"search": {**told["search"], "task": task}} if isinstance(told.get("search"), Mapping) else {})
 
+    @field_validator("students")
+    @classmethod
+    def are_written_out(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """One word for several students, or for a whole network."""
+        return written_out(value, info.data.get("teachers", {}))
+
     def problems(self) -> list[tuple[Loc, str]]:
         """What is wrong between the parts of the recipe: (path, message)."""
         document = self.model_dump(mode="json")
@@ -109,7 +119,8 @@ class Recipe(Config):
             *self._name_problems(),
             *self._teacher_problems(),
             *loss_problems(self),
-            *self._cycle_problems(),
+            *circle_problems(self.learners, [*self.students]),
+            *beginning_problems(self),
             *self._gate_problems(),
         ]
         return found if found or self.search is None else [*search_problems(self)]
@@ -195,27 +206,6 @@ class Recipe(Config):
                 where = ("students" if learner in self.students else "cohorts", learner, "require", "gain")
                 yield where, f"a gain is known with a control and two seeds or more; here there is no {lacking}"
 
-    def _cycle_problems(self) -> Iterator[tuple[Loc, str]]:
-        for name in self.learners:
-            path = self._cycle_from(name)
-            if path is not None and name == min(path):  # told once, not once a member
-                kind = "students" if name in self.students else "cohorts"
-                yield (kind, name, "teachers"), f"students teach each other in a circle: {' -> '.join(path)}"
-
-    def _cycle_from(self, start: str) -> list[str] | None:
-        waiting = [[start]]
-        seen = set()
-        while waiting:
-            path = waiting.pop()
-            for teacher in self.learners[path[-1]].teachers:
-                learner = learner_of(teacher)
-                if learner == start:
-                    return [*path, start]
-                if learner in self.learners and learner not in seen:
-                    seen.add(learner)
-                    waiting.append([*path, learner])
-        return None
-
     def learners_in_order(self) -> list[list[str]]:
         """Students and cohorts in generations: an assistant comes before those whom it teaches."""
         done: list[list[str]] = []
@@ -262,11 +252,6 @@ class Recipe(Config):
 def by_key(problems: Iterable[tuple[Loc, str]]) -> str:
     """One line a problem, of a recipe that has no file: `students.small.steps: unknown key`."""
     return "\n".join(dict.fromkeys(f"{'.'.join(map(str, at)) or 'recipe'}: {what}" for at, what in problems))
-
-
-def learner_of(teacher: str) -> str:
-    """The student or cohort that a name in a `teachers` list stands for: `trio` of `trio.a`."""
-    return teacher.partition(".")[0]
 
 
 def public(recipe: Recipe) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from teachers.transfer_set.transfer_set import SPLITS, TransferSet
 
 from .calibration import about_calibration
 from .cautions import cautions
+from .chains import about_assistants, about_beginnings
 from .columns import about_columns
 from .comparison import comparison_of
 from .environment import environment
@@ -97,7 +98,7 @@ def build_report(
         "environment": environment(),
     }
     document["comparison"] = comparison_of(_of_learners(recipe, evaluations), transfer_set)
-    document["notes"] += about_weights(document)
+    document["notes"] += [*about_weights(document), *about_assistants(document)]
     document["cautions"] = cautions(document)
     return document | {"search": with_test_figures(search, document)} if search else document
 
@@ -251,6 +252,7 @@ def _thinned(points: Mapping[int, float]) -> list[list[float]]:
 def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
     """What a reader must know to judge the figures."""
     told = [about_labels(counted), *about_augmentation(recipe), *about_controls(recipe)]
+    told += about_beginnings(recipe)
     told += [
         f"Teacher {name} gives probabilities; they were floored at {teacher['probability_floor']:g}, which decides what a 0 means."
         for name, teacher in recipe["teachers"].items()

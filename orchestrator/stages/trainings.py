@@ -42,15 +42,16 @@ def part_of(learner: Learner, kind: Kind, seed: int) -> str:
 
 
 def training_stages(
-    recipe: Recipe, name: str, prepared: str, labels: Mapping[str, str] | None
+    recipe: Recipe, name: str, prepared: str, labels: Mapping[str, str] | None, weights: str | None = None
 ) -> dict[tuple[Kind, int], Stage]:
     """Of a student or a cohort, by kind and seed.
 
     `labels`: by teacher, the digest of what it says of the training rows; None: not known yet, and only controls are.
+    `weights`: the digest of the network that a student with `init` begins with.
     """
     learner = recipe.learners[name]
     return {
-        (kind, seed): _training_stage(recipe, name, kind, seed, {"transfer set": prepared}, labels or {})
+        (kind, seed): _training_stage(recipe, name, kind, seed, {"transfer set": prepared}, labels or {}, weights)
         for kind in kinds_of(learner)
         if labels is not None or kind == "control"
         for seed in learner.train.seeds
@@ -58,7 +59,13 @@ def training_stages(
 
 
 def _training_stage(
-    recipe: Recipe, name: str, kind: Kind, seed: int, inputs: dict[str, str], labels: Mapping[str, str]
+    recipe: Recipe,
+    name: str,
+    kind: Kind,
+    seed: int,
+    inputs: dict[str, str],
+    labels: Mapping[str, str],
+    weights: str | None,
 ) -> Stage:
     learner, called = recipe.learners[name], dict[str, str]()
     document = {"kind": kind, "seed": seed, **_network_and_budget(learner, kind)}
@@ -71,6 +78,10 @@ def _training_stage(
         document["teachers"] = [hearing(recipe, teacher) for teacher in learner.teachers]
         heard, called = labels_by_place(learner.teachers, labels)
         inputs |= heard
+    if (init := document.pop("init", None)) is not None and kind == "student":
+        assert weights is not None
+        document["init"] = {**init, "from": learner.teachers.index(init["from"])}
+        inputs["initial weights"], called["initial weights"] = weights, f"weights of {init['from']}"
     inputs |= code_inputs(name_in_recipe(recipe, name), document)
     text_by_content(name_in_recipe(recipe, name), document)
     return Stage("distill", name, document, inputs, part_of(learner, kind, seed), called)

@@ -8,6 +8,7 @@ from teachers.config.preprocess import Preprocess
 from teachers.config.strict import Config, tag_or
 from teachers.config.training import ClassWeights
 
+from .own_terms import OwnTerm
 from .student import StudentCommon, StudentConfig, TakesNoHints
 from .terms import HardTerm, ImportedTerm, SoftTerm, TeacherLabelTerm, Term, check_teachers
 
@@ -60,6 +61,12 @@ class EstimatorStudent(StudentCommon, TakesNoHints):
 
     @model_validator(mode="after")
     def terms_fit(self) -> Self:
+        for number, term in enumerate(self.objective):
+            if isinstance(term, OwnTerm):
+                raise ValueError(
+                    f"objective.{number}.loss: an estimator is fitted at once, so it has no earlier self to learn from by "
+                    f"{term.loss!r}; it takes soft, teacher_label and hard"
+                )
         check_teachers(self.objective, self.teachers)
         for number, term in enumerate(self.objective):
             if not isinstance(term, LEARNT):

@@ -12,7 +12,12 @@ from teachers.config.strict import Config, ImportString
 from teachers.config.training import Augment, OptimizerName, PrecisionName, ScheduleName, TrainConfig, transforms_of
 
 from .hints import Hint, check_hints
+from .init import Init
+from .own_terms import OwnTerm, check_own_terms
 from .terms import TAUGHT, Term, check_ramps, check_teachers
+
+PRUNED = "students.models:pruned"
+"""The network that is a teacher's with fewer filters: `arguments: {of: TEACHER, ratio: 0.5}`."""
 
 
 class StudentTrain(TrainConfig):
@@ -117,6 +122,12 @@ class TakesNoHints(Config):
 class StudentConfig(StudentCommon):
     """The small network, who teaches it, and how."""
 
+    teachers: list[str] = []
+    """Teachers, or other students: then those are its assistants. None where it learns from itself alone (`ps_kd`, `mean_teacher`)."""
+    init: Init | None = Field(None, exclude_if=lambda value: value is None)
+    """Begin with a teacher's weights; null: with weights of chance, as the control does. A `students.models:pruned` begins with those of the teacher it is made of, unless null is said."""
+    generations: int | None = Field(None, ge=2, exclude_if=lambda value: value is None)
+    """Born again (Furlanello et al., 2018): the first of so many learns from `teachers`, each further one from the one before, `NAME-1`, `NAME-2` and so on; the last has the student's name."""
     preprocess: NetworkPreprocess = Preprocess()
     """From canonical inputs to what this student takes."""
     objective: list[Term] = Field([*TAUGHT], min_length=1)
@@ -135,7 +146,45 @@ class StudentConfig(StudentCommon):
 
     @model_validator(mode="after")
     def terms_fit(self) -> Self:
-        check_teachers(self.objective, self.teachers, has_hints=bool(self.hints))
+        if not self.teachers and not any(isinstance(term, OwnTerm) for term in self.objective):
+            raise ValueError(
+                "`teachers` names nobody; name a teacher or another student, or let it learn from itself (`loss: ps_kd`, "
+                "`loss: mean_teacher`)"
+            )
+        check_own_terms(self.objective)
+        if self.init is not None and self.init.from_ not in self.teachers:
+            raise ValueError(
+                f"init.from is {self.init.from_!r}, which is not among the teachers {self.teachers}; name one of them"
+            )
+        check_teachers(
+            self.objective, self.teachers, may_be_silent=bool(self.hints) or self.init is not None or self.is_pruned
+        )
         check_ramps(self.objective, self.train)
         check_hints(self.hints, self.teachers, self.train)
+        self._check_pruned()
+        self._check_generations()
         return self
+
+    @property
+    def is_pruned(self) -> bool:
+        return self.model == PRUNED
+
+    def _check_pruned(self) -> None:
+        of = self.arguments.get("of")
+        if self.is_pruned and isinstance(of, str) and of not in self.teachers and "init" not in self.model_fields_set:
+            raise ValueError(
+                f"arguments.of: it begins with the weights of {of!r}, which is not among the teachers {self.teachers}; add it, "
+                f"or say `init: null` for weights of chance"
+            )
+
+    def _check_generations(self) -> None:
+        named = [number for number, term in enumerate(self.objective) if getattr(term, "teachers", None) is not None]
+        if self.generations and not self.teachers:
+            raise ValueError("generations: the first has nobody to learn from; name its `teachers`")
+        if self.generations and named:
+            raise ValueError(
+                f"objective.{named[0]}.teachers: each of the `generations` but the first has one teacher, the one before; "
+                f"remove the names, or write the chain out, a student each"
+            )
+        if self.generations and (self.init is not None or self.is_pruned):
+            raise ValueError("generations: all of them begin with weights of chance; remove `init`, or `generations`")

@@ -41,6 +41,8 @@ OF_SETS: dict[LossName, tuple[str, ...]] = {
     "logit_mse": (),
     "label_smoothing_teacher": ("temperature", "correct"),
     "peer": ("temperature", "reduce"),
+    "ps_kd": (),
+    "mean_teacher": ("temperature",),
     "feature": (),
     "channel": (),
 }
@@ -48,6 +50,7 @@ OF_NUMBERS: dict[LossName, tuple[str, ...]] = {
     "hard": ("distance", "delta", "quantile"),
     "soft": ("distance", "delta", "quantile"),
     "peer": ("distance", "delta", "quantile", "reduce"),
+    "mean_teacher": ("distance", "delta", "quantile"),
     "feature": (),
     "channel": (),
 }

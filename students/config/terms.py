@@ -1,17 +1,21 @@
 """Terms of an objective: what a student is compared with, and how each loss is set. Knows nothing of torch or ray."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, Tag, model_validator
+from pydantic import Field, Tag
 
-from teachers.config.strict import Config, ImportString, tag_or
+from teachers.config.strict import ImportString, tag_or
 from teachers.config.teacher import CombineName
 from teachers.config.training import TrainConfig
 
-from .combining import Combining, check_combining
+from .combining import check_combining
 from .distance import Distance
+from .own_terms import MeanTeacherTerm, OwnLossName, PsKdTerm
 from .standardise import Standardise
+from .term_common import Ramp as Ramp
+from .term_common import TeacherTermCommon as TeacherTermCommon
+from .term_common import TermCommon as TermCommon
 
 StudentLossName = Literal[
     "hard",
@@ -24,41 +28,10 @@ StudentLossName = Literal[
     "dist",
     "logit_standardized",
     "label_smoothing_teacher",
+    OwnLossName,
 ]
 PeerLossName = Literal["peer", "feature", "channel"]
 LossName = Literal[StudentLossName, PeerLossName]
-
-
-class Ramp(Config):
-    """The term's weight rises from 0 to its value over the first steps."""
-
-    steps: int | None = Field(None, ge=1)
-    """Optimiser steps."""
-    share: float | None = Field(None, gt=0, le=1)
-    """Instead: of all optimiser steps."""
-    shape: Literal["linear", "sigmoid"] = "linear"
-    """`sigmoid`: exp(-5 (1 - step / steps)^2)."""
-
-    @model_validator(mode="after")
-    def has_one_length(self) -> Self:
-        if (self.steps is None) == (self.share is None):
-            raise ValueError("give `steps` or `share`, one of them")
-        return self
-
-
-class TermCommon(Config):
-    """What every term of an objective has."""
-
-    loss: str
-    weight: float = Field(1.0, ge=0)
-    """Factor of this term in the objective."""
-    ramp: Ramp | None = None
-    """Null: the full weight from the first step."""
-
-    @property
-    def needs_labels(self) -> bool:
-        """Whether it is refused where no row has a label; `hard` is not, of which a student may have none to learn from."""
-        return False
 
 
 class HardTerm(Distance, TermCommon):
@@ -67,29 +40,6 @@ class HardTerm(Distance, TermCommon):
     loss: Literal["hard"]
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of the target that is spread over all classes, or over both outcomes of each."""
-
-
-class TeacherTermCommon(Combining, TermCommon):
-    """What every term has that listens to teachers."""
-
-    teachers: list[str] | None = Field(None, min_length=1)
-    """Who is heard in this term; null: all of the student's teachers."""
-    combine: CombineName | ImportString | None = None
-    """How several teachers become one target; null: by the mean of their probabilities, or of their numbers. `fitted`: a mean of log-probabilities with weights from labelled validation rows. What each rule does and needs: docs/guides/combining.md."""
-    teacher_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
-    """Of `combine: weighted`, by teacher; they are normalised to sum to 1."""
-    temperature: float = Field(2.0, gt=0)
-    """Softens teacher and student alike; 1 leaves the logits as they are."""
-    files: list[str] = []
-    """Files and folders that a loss or a combination rule of yours reads; they count by content."""
-
-    @model_validator(mode="after")
-    def weights_go_with_weighted(self) -> Self:
-        if (self.combine == "weighted") != (self.teacher_weights is not None):
-            raise ValueError("`combine: weighted` and `teacher_weights` go together")
-        if self.teacher_weights is not None and not sum(self.teacher_weights.values()) > 0:
-            raise ValueError("teacher_weights are all 0")
-        return self
 
 
 class SoftTerm(Distance, Standardise, TeacherTermCommon):
@@ -206,6 +156,8 @@ Term = Annotated[
     | Annotated[DistTerm, Tag("dist")]
     | Annotated[LogitStandardizedTerm, Tag("logit_standardized")]
     | Annotated[LabelSmoothingTeacherTerm, Tag("label_smoothing_teacher")]
+    | Annotated[PsKdTerm, Tag("ps_kd")]
+    | Annotated[MeanTeacherTerm, Tag("mean_teacher")]
     | Annotated[ImportedTerm, Tag("import")],
     tag_or(get_args(StudentLossName), "loss", "import"),
 ]
@@ -235,12 +187,13 @@ def labels_alone(objective: Sequence[TermCommon]) -> tuple[HardTerm, ...]:
     )
 
 
-def check_teachers(objective: Sequence[TermCommon], teachers: list[str], *, has_hints: bool = False) -> None:
-    """Raise ValueError for a term that listens to somebody else than `teachers`, and where neither a term nor a hint does to any."""
+def check_teachers(objective: Sequence[TermCommon], teachers: list[str], *, may_be_silent: bool = False) -> None:
+    """Raise ValueError for a term that listens to somebody else than `teachers`, and where no term listens to any, unless
+    they `may_be_silent`: they give hints, or their weights."""
     if len(set(teachers)) != len(teachers):
         raise ValueError(f"teachers {teachers} name one twice")
     listens = any(isinstance(term, TeacherTermCommon | LabelSmoothingTeacherTerm) for term in objective)
-    if teachers and not has_hints and not listens:
+    if teachers and not may_be_silent and not listens:
         raise ValueError(f"no term listens to the teachers {teachers}; add `{{loss: soft}}`, or remove them")
     for number, term in enumerate(objective):
         if isinstance(term, TeacherTermCommon):

@@ -17,6 +17,7 @@ from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import within
 
 from ..config.cohort_terms import CohortTerm
+from ..config.own_terms import PsKdTerm
 from ..config.terms import PeerLossName, Term
 from ..objective.asks import check_encodings, every_row, labels_of, with_labels
 from ..objective.class_weights import class_weights
@@ -24,6 +25,7 @@ from ..objective.combination import Combination, combination_of, teachers_of
 from ..objective.hints import ROW_NUMBER, HintAtWork, columns_of, first_stage, hints_at_work, remembers, terms_of
 from ..objective.judging import JUDGED_BY
 from ..objective.objective import Objective
+from ..objective.own import OWN_ASKS, ROW, row_numbers
 from ..objective.peer_targets import NEED_LABELS
 from ..objective.spread import spread_for
 from ..objective.targets import Ask, Column, Targets, Voice, voice_of
@@ -106,6 +108,8 @@ def load_rows(
     columns["label"] = batch_labels(labels, transfer_set.space)
     if not labelled.all():
         columns["has_label"] = torch.from_numpy(labelled.astype(np.float32))
+    if any(isinstance(term, PsKdTerm) for term in run.objective):
+        columns[ROW] = row_numbers(labelled)
     held = {each for each, once in zip(together, division.targets, strict=True) if once}
     weights = class_weights(run.train.class_weights, labels[labelled], transfer_set.space.names, run.stage_name)
     objective, targets = bring_targets(run, train, voices, combinations, held, weights)
@@ -226,7 +230,9 @@ def bring_targets(
 
 
 def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Ask:
-    """Of a term that compares with labels, or with what peers say of every row, or of the labelled ones."""
+    """Of a term that compares with labels, with the student itself, or with what peers say of every row, or of the labelled ones."""
+    if term.loss in OWN_ASKS:
+        return OWN_ASKS[term.loss]
     of_peers = term.loss in get_args(PeerLossName)
     return every_row if of_peers and run.membership.peer_rule not in NEED_LABELS else labels_of
 

@@ -13,6 +13,8 @@ import torch
 
 from teachers.config.training import TrainConfig
 from teachers.errors import CollegiumError
+from teachers.models.folder import ModelConfig, save_model
+from teachers.models.transformers_network import lasting_arguments
 from teachers.users_code.calls import calling, within
 
 from ..config.hints import in_one_stage
@@ -20,8 +22,8 @@ from ..data.batches import Batches
 from ..data.shared import SharedData
 from ..runs.run import CohortRun, Run
 from ..runs.session import PlainSession
-from ..training.steps import rows_of
-from ..training.train import started
+from ..training.steps import Stepper, rows_of
+from ..training.train import make_stepper, started
 from .fit import fit
 
 STEPS = 2
@@ -57,6 +59,20 @@ def rehearse(run: Run, device: str) -> list[str]:
             at_rest = stepper.module(rows_of(work.inputs, stepper.parts[0]))
         stepper.check(at_rest, stepper.parts[0])
     return [name for name, each in stepper.module.named_parameters() if each.requires_grad and each.grad is None]
+
+
+def at_chance(run: Run, folder: Path) -> Path:
+    """A model folder of what `run` would train, with weights of chance: for who would begin with what it learns."""
+    session = PlainSession("cpu")
+    run = replace(run, init=None)
+    with within(run.key):
+        (data,) = SharedData(MEMORY_BYTES).of([run], session)
+        module = make_stepper(run, session, data, Stepper).module
+    rows, preprocessor = data.transfer_set, data.preprocessor
+    arguments = lasting_arguments(module, run.arguments)
+    about = run.model, arguments, rows.space, preprocessor.resolved(), rows.made_of
+    save_model(folder, module.state_dict(), ModelConfig(*about, files=preprocessor.files))
+    return folder
 
 
 def rehearse_together(run: CohortRun, device: str) -> None:

@@ -5,10 +5,12 @@ Knows nothing of recipes: the pipeline says whose stores, which runs and which c
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from teachers.models.folder import load_model
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
@@ -17,6 +19,7 @@ from ..config.combining import NO_OPTIONS, Options
 from ..objective.calibration import calibration_of
 from ..runs.best import validation_of
 from ..runs.run import Source
+from ..tasks.ensemble import TOGETHER
 from ..tasks.figure import LOOKS
 from ..tasks.task import Model
 from .by_row import gain_between, row_by_row, to_document
@@ -107,24 +110,31 @@ def evaluate_student(
 ) -> dict[str, Any]:
     """`evaluation.json` of one student and its control, both by seed; runs are model folders with `result.json`.
 
-    `sources` are the student's own teachers; the ensemble is what they say under its own `combine`, at T = 1, given to
+    `sources` are the student's own teachers; of one without, the ensemble is all its seeds as one. The ensemble is what they say under its own `combine`, at T = 1, given to
     that rule in this `order`. `chosen` is the delivered seed. Where no row has a label, what `student_unjudged` gives.
     Raises DataError when only `split` has none.
     """
     data = TransferSet.open(transfer_set)
     if not is_judged(data, split):
         rows = Labelled.whole(data, split)
-        heard = hear(rows, sources, combine, teacher_weights, order, options)
         said = {seed: ask(load_model(run, trust=trust, device=device), rows) for seed, run in student_runs.items()}
+        own = partial(of_itself, rows, [*said.values()])
+        heard = hear(rows, sources, combine, teacher_weights, order, options) if sources else own()
         size = footprint_of(student_runs[chosen], rows, trust, threads)
         return {"format": FORMAT, **student_unjudged(rows, heard, said, chosen, size)}
     rows = Labelled.of(data, split).require(split)
-    heard = hear(rows, sources, combine, teacher_weights, order, options)
     runs = {"student": student_runs, **({"control": control_runs} if control_runs else {})}
     answers = ask_all(runs, rows, trust, device)
-    thresholds = thresholds_of_teachers(data, sources, combine, teacher_weights, order, options)
+    own = partial(of_itself, rows, [voice.said for voice in answers["student"].values()])
+    heard = hear(rows, sources, combine, teacher_weights, order, options) if sources else own()
+    thresholds = thresholds_of_teachers(data, sources, combine, teacher_weights, order, options) if sources else {}
     document = document_of(rows, heard, runs, answers, chosen, trust, threads, thresholds)
     return {"format": FORMAT, **document, "combinations": by_own_rule(rows, sources, heard, combine)}
+
+
+def of_itself(rows: Labelled, said: Sequence[Tensor]) -> Heard:
+    """What a student without teachers agrees with: its own seeds, `said` by each, as one."""
+    return Heard({}, TOGETHER[rows.space.answer](torch.stack([*said])))
 
 
 Runs = Mapping[str, Mapping[int, Path]]

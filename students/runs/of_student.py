@@ -22,7 +22,8 @@ def student_run(
     sources: tuple[Source, ...],
     **common: Any,
 ) -> Run:
-    """`<kind>/seed-<n>` under `folder`; the control draws from the labelled rows, by the same hard terms, for the same steps."""
+    """`<kind>/seed-<n>` under `folder`; the control draws from the labelled rows, by the same hard terms, for the same steps,
+    and begins with weights of chance."""
     name = f"{kind}/seed-{seed}"
     taught = kind == "student"
     return Run(
@@ -37,6 +38,7 @@ def student_run(
         sources=sources if taught else (),
         hints=tuple(config.hints) if taught and isinstance(config, StudentConfig) else (),
         labelled_only=not taught,
+        init=config.init if taught and isinstance(config, StudentConfig) else None,
         estimator=_estimator(config) if isinstance(config, EstimatorStudent) else None,
         **common,
     )

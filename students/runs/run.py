@@ -17,6 +17,7 @@ from teachers.users_code.imports import UserPath
 from ..config.cohort import CohortConfig
 from ..config.cohort_terms import CohortTerm
 from ..config.hints import Hint
+from ..config.init import Init
 from ..config.terms import Term
 
 T = TypeVar("T")
@@ -47,6 +48,8 @@ class Source:
     """No row is labelled by who has learnt it."""
     outputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """What it gives besides its answer, by name: the shape of a row."""
+    network: Path | None = None
+    """Its model folder, where it has one: for who begins with its weights."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,8 @@ class Run:
     """Then it takes one step, and of `train` class weights alone count. None: a network."""
     hints: tuple[Hint, ...] = ()
     """Of a student."""
+    init: Init | None = None
+    """With whose weights it begins, one of `sources`; None: with weights of chance."""
     part: tuple[Folds, int] | None = None
     """Of a teacher in folds: how its rows are divided, and the number of the part, which learns all but its own fold."""
 

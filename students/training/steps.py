@@ -7,6 +7,7 @@ run needs to know of the random state. Knows nothing of validation, checkpoints 
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Self
 
 import torch
@@ -27,7 +28,9 @@ from ..objective.objective import NOTHING, Heard, slices
 from ..objective.targets import Asked
 from ..runs.run import Run
 from ..runs.session import Session
+from .begin import begin_with
 from .optimize import SCHEDULES, make_optimizer
+from .selves import memories
 
 log = logging.getLogger(__name__)
 
@@ -77,11 +80,18 @@ class Stepper:
         begin = getattr(self.module, "initialise_for_text", None)
         if preprocessor.text is not None and begin is not None:
             begin(preprocessor.text, transfer_set.beside(TABLES))
+        begin_with(self.module, run, self.space.names, preprocessor.resolved())
         self.module.to(session.device).train()
+        self.selves = memories(run, session, rows, self.module, self.space, steps)
         self.preprocessor = preprocessor
         self.generator = torch.Generator(session.device)
         self.generators = default_generators(session.device)
         self.parts = equal_parts(run.train.batch_size // session.world, run.train.accumulate)
+
+    @property
+    def delivered(self) -> nn.Module:
+        """What is looked at on validation, and kept."""
+        return next((each.delivered for each in self.selves if each.delivered is not None), self.module)
 
     def start(self, whole: nn.Module | None = None) -> Self:
         """Make the optimiser. `whole`: the module with what else is trained, its projectors or its siblings."""
@@ -102,11 +112,16 @@ class Stepper:
     def advance(self, batch: dict[str, Tensor], step: int) -> Tensor:
         """Take step `step`, counted from 0. Returns this rank's share of each unweighted term, f32 `[terms]`."""
         work = self.begin(batch, step)
+        said = []
         for number in range(len(self.parts)):
             student, heard = self.answer(work, number)
             self.check(student, self.parts[number])
             self.backward(work, number, student, heard)
-        return self.end(work)
+            said.append(student.detach())
+        terms = self.end(work)
+        for memory in self.selves:
+            memory.moved(batch, said, step)
+        return terms
 
     def begin(self, batch: dict[str, Tensor], step: int, batch_number: int | None = None) -> Work:
         """Of step `step` of this network, on batch `batch_number` of its cohort, by default of the same number.
@@ -118,10 +133,17 @@ class Stepper:
             group["lr"] = self.learning_rate(step)
         inputs = self.inputs(batch, self.views(batch, step if batch_number is None else batch_number))
         self.moment.step = step
-        asked = self.objective.ask(batch, self.moment)
+        asked = self.objective.ask(self.with_own(batch, inputs, step), self.moment)
         counts = self.objective.counts(asked, run.train.batch_size, self.session)
         weights = self.objective.weights_on(self.session.device, step, self.steps)
         return Work(step, inputs, asked, counts, weights, [])
+
+    def with_own(self, batch: dict[str, Tensor], inputs: Network, step: int) -> dict[str, Tensor]:
+        """The batch with what the student itself says of its rows, where a term listens to that."""
+        for memory in self.selves:
+            with calling("model", self.run.model), self._autocast():
+                batch = batch | memory.columns(batch, inputs, step)
+        return batch
 
     def inputs(self, batch: dict[str, Tensor], views: Views) -> Network:
         """A batch as the network takes it, augmented."""
@@ -217,7 +239,7 @@ class Stepper:
     def share_batch_statistics(self) -> None:
         """Give every rank rank 0's buffers: batch statistics are each rank's own while it trains."""
         if self.session.world > 1:
-            for buffer in self.whole.buffers():
+            for buffer in chain(self.whole.buffers(), *(each.buffers() for each in self.selves)):
                 mine = buffer.clone() if self.session.rank == 0 else torch.zeros_like(buffer)
                 buffer.copy_(self.session.all_reduce_sum(mine))
 

@@ -86,7 +86,7 @@ class Training:
         self.steps = budget(run, data.rows)
         self.evaluate_every = resolve_evaluate_every(run.train, self.steps, data.validation.num_rows)
         self.stepper = stepper or started(run, session, data)
-        self.module = self.stepper.module
+        self.module = self.stepper.delivered
         """What is delivered."""
         self.progress = Progress()
         self.attempt = Attempt(run)
@@ -193,6 +193,7 @@ class Training:
         modules = {"module": self.stepper.whole.state_dict(), "optimizer": self.stepper.optimizer.state_dict()}
         if self.stepper.objective.taught_late:
             modules["moment"] = self.stepper.moment.document()
+        modules |= {f"own.{memory.name}": memory.state() for memory in self.stepper.selves}
         try:
             keep_metrics(self.run.stage)
             self.attempt.save(self.progress.step, vars(self.progress) | modules)
@@ -215,6 +216,8 @@ class Training:
         self.stepper.optimizer.load_state_dict(state["optimizer"])
         if "moment" in state:
             self.stepper.moment.go_to(state["moment"])
+        for memory in self.stepper.selves:
+            memory.load(state[f"own.{memory.name}"])
         self.progress = Progress(**{name: state[name] for name in vars(self.progress)})
         if self.session.world > 1:  # rank 0's share of these steps is all that was saved: no sum over ranks
             self.progress.pending.clear()

@@ -12,6 +12,7 @@ from .class_relations import dist
 from .decoupled import dkd
 from .known import LEFT_OUT, RULED_OUT, deviations, standardised
 from .loss import Loss
+from .own import ps_kd
 from .peers import over_peers
 
 
@@ -150,5 +151,7 @@ LOSSES: dict[LossName, Loss] = {
     "dist": dist,
     "logit_standardized": logit_standardized,
     "label_smoothing_teacher": label_smoothing_teacher,
+    "ps_kd": ps_kd,
+    "mean_teacher": soft,
     "peer": peer,
 }

@@ -113,5 +113,7 @@ LOSSES: dict[LossName, Loss] = {
     "jensen_shannon": jensen_shannon,
     "logit_mse": logit_mse,
     "label_smoothing_teacher": label_smoothing_teacher,
+    "ps_kd": hard,
+    "mean_teacher": soft,
     "peer": peer,
 }

@@ -62,4 +62,4 @@ def peer(
     return over_peers(soft, student, target, reduce=reduce, distance=distance, delta=delta, quantile=quantile)
 
 
-LOSSES: dict[LossName, Loss] = {"hard": hard, "soft": soft, "peer": peer}
+LOSSES: dict[LossName, Loss] = {"hard": hard, "soft": soft, "mean_teacher": soft, "peer": peer}
