@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 """By teacher, by name of the output: of one row."""
+NONE: Shapes = {}
 
 
 def shapes_of(recipe: Recipe, seen: "Look") -> Shapes:
