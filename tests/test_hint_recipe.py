@@ -1,18 +1,24 @@
 """Hints in a recipe: what is in keys, and what is refused before anything is read."""
 
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from orchestrator.planning.rehearsal import rehearse
 from orchestrator.recipe.deciding import without_names
 from orchestrator.recipe.model import Recipe
 from orchestrator.recipe.space import applied, shared_with_control
 from orchestrator.stages import keys
 from orchestrator.stages.trainings import training_stages
 from teachers.errors import RecipeError
+from teachers.preparing.sample import Sample
+from teachers.tasks.space import Space
+from teachers.transfer_set.columns import Column
 
-MODULE = {"kind": "module", "model": "teachers.zoo:mlp", "train": {"steps": 10}}
+MODULE = {"kind": "module", "model": "teachers.zoo:mlp", "arguments": {"hidden": 4}, "train": {"steps": 10}}
 TREES = {"kind": "sklearn", "model": "sklearn.tree:DecisionTreeClassifier"}
 HINT = {"loss": "hint", "teacher": "wide", "output": "hidden", "layer": "1"}
 LABELS = {"wide": "1a", "deep": "7e"}
@@ -127,3 +133,32 @@ def test_a_trial_without_a_teacher_has_none_of_its_hints() -> None:
     assert applied(document, {"hints.0.weight": 7.0})["hints"][0]["weight"] == 7.0
     assert applied(document, {"teachers": ["deep"]})["hints"] == []
     assert shared_with_control({"hints.0.weight": 7.0, "arguments.hidden": 4}) == {"arguments.hidden": 4}
+
+
+SHAPES = {"wide": {"hidden": (6, 4, 4), "late": (20,)}}
+TRIED = [
+    ({**HINT, "layer": "1"}, None),
+    ({**HINT, "output": "late", "layer": "by_stage", "alone": 0.9}, None),
+    (
+        {**HINT, "layer": "4"},
+        "students.small.hints.0.projector: '4' and 'hidden': the student's layer gives [64] of a row and the teacher's output "
+        "[6, 4, 4], and no projector joins them; name layers of one kind (maps [C, H, W], as many positions [L, D], vectors [D]), "
+        "or `pool: mean` for the output",
+    ),
+    (
+        {**HINT, "layer": "feature"},
+        "students.small.hints.0.layer: a Sequential has no layer 'feature'; the nearest of 6 are ",
+    ),
+]
+
+
+@pytest.mark.parametrize(("hint", "told"), TRIED)
+def test_plan_with_check_tries_each_hint_and_tells_what_does_not_fit(hint: dict[str, Any], told: str | None) -> None:
+    image = Column("image", "image", (8, 8, 1), (0.5,), (0.5,))
+    pixels = np.random.default_rng(0).integers(0, 255, (32, 8, 8, 1)).astype(np.uint8)
+    sample = Sample((image,), Space("classification", ("a", "b")), {"image": pixels}, np.arange(32, dtype=np.int32) % 2)
+    small = {**SMALL, "model": "students.models:small_conv_net", "arguments": {}, "hints": [hint]}
+    rows = {"source": {"kind": "csv", "path": "rows.csv"}, "inputs": "image", "label": "y"}
+    found = rehearse(recipe(students={"small": small}, transfer_set=rows), sample, Path.cwd(), SHAPES)
+    assert len(found.problems) == (told is not None)
+    assert told is None or (found.problems[0].startswith(told) and "\n" not in found.problems[0])

@@ -241,6 +241,17 @@ def test_a_resumed_training_ends_as_one_that_was_never_stopped(digits, store, tm
     assert curve(whole, "train.contrastive")[-1] == pytest.approx(curve(parted, "train.contrastive")[-1], rel=1e-6)
 
 
+def test_hints_train_in_bfloat16_with_losses_in_float32(digits, store, tmp_path):
+    run = hinted(tmp_path, digits, store, *MANY, EACH["relation"], EACH["attention"], precision="bfloat16")
+    exact = replace(run, train=run.train.model_copy(update={"precision": "float32"}))
+    found = []
+    for each in (run, exact):
+        trained = training(each)
+        found.append(trained.stepper.advance(next(trained.batches()), 0))
+        assert found[-1].dtype == torch.float32
+    torch.testing.assert_close(found[0], found[1], rtol=0.1, atol=0.05)
+
+
 def test_the_network_begins_as_it_does_without_hints(digits, store, tmp_path):
     plain = make_run(tmp_path, digits, source(store), model=CONV)
     with_hints = hinted(tmp_path, digits, store, *MANY)
