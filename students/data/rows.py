@@ -18,14 +18,14 @@ from teachers.users_code.calls import within
 
 from ..config.cohort_terms import CohortTerm
 from ..config.terms import PeerLossName, Term
-from ..objective.asks import Ask, check_encodings, every_row, labels_of, with_labels
+from ..objective.asks import check_encodings, every_row, labels_of, with_labels
 from ..objective.class_weights import class_weights
 from ..objective.combination import Combination, combination_of, teachers_of
 from ..objective.judging import JUDGED_BY
 from ..objective.objective import Objective
 from ..objective.peer_targets import NEED_LABELS
 from ..objective.spread import spread_for
-from ..objective.targets import Column, Targets, Voice, voice_of
+from ..objective.targets import Ask, Column, Targets, Voice, voice_of
 from ..runs.run import Run
 from .inputs import (
     Canonical,
