@@ -38,11 +38,11 @@ def test_what_a_recipe_leaves_out_fits_every_task(task):
 @pytest.mark.parametrize(
     ("task", "term", "path", "message"),
     [
-        ("regression", {"loss": "teacher_label"}, "loss", "is 'teacher_label'; the task regression has hard, soft, or"),
+        ("regression", {"loss": "teacher_label"}, "loss", "is 'teacher_label'; the task regression has hard, soft, mean_teacher, or"),
         ("regression", {"loss": "soft", "temperature": 4}, "temperature", "is not of the loss 'soft' in the task regression; there it takes distance, delta, quantile; remove it"),
         ("regression", {"loss": "hard", "label_smoothing": 0.1}, "label_smoothing", "is not of the loss 'hard'"),
-        ("regression", {"loss": "soft", "combine": "mean_logits"}, "combine", "is 'mean_logits'; the task regression has mean, median, weighted, inverse_variance, or a function of yours"),
-        ("multilabel", {"loss": "soft", "combine": "median"}, "combine", "the task multilabel has mean_probability, mean_logits, weighted, or"),
+        ("regression", {"loss": "soft", "combine": "mean_logits"}, "combine", "is 'mean_logits'; the task regression has mean, median, weighted, inverse_variance, best, route, or a function of yours"),
+        ("multilabel", {"loss": "soft", "combine": "median"}, "combine", "the task multilabel has mean_probability, mean_logits, weighted, vote, confidence"),
         ("classification", {"loss": "hard", "distance": "huber"}, "distance", "in the task classification; there it takes label_smoothing; remove it"),
         ("multilabel", {"loss": "soft", "distance": "mse"}, "distance", "in the task multilabel; there it takes temperature"),
     ],

@@ -28,6 +28,8 @@ OF_CLASSES: dict[LossName, tuple[str, ...]] = {
     "dist": ("temperature", "beta", "gamma"),
     "logit_standardized": ("temperature",),
     "label_smoothing_teacher": ("temperature", "correct"),
+    "ps_kd": (),
+    "mean_teacher": ("temperature",),
     "peer": ("temperature", "reduce"),
     "feature": (),
     "channel": (),

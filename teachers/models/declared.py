@@ -27,5 +27,5 @@ def undeclared(
         return outside
     with np.errstate(over="ignore", invalid="ignore"):
         p = np.exp(p) if output == "log_probabilities" else p
-        wrong: NDArray[np.bool_] = (p < -HAIR).any(1) | (np.abs(p.sum(1) - 1) > within)
-    return wrong
+        wrong = (p < -HAIR).any(1) | (np.abs(p.sum(1) - 1) > within)
+    return np.asarray(wrong, bool)
