@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...config.terms import LossName
-from .class_relations import dist
+from .correlations import dist
 from .decoupled import dkd
 from .known import LEFT_OUT, RULED_OUT, deviations, standardised
 from .loss import Loss
