@@ -11,10 +11,14 @@ from torch import Tensor, nn
 
 from orchestrator.planning.rehearsal import rehearse
 from orchestrator.planning.rehearsed import Rehearsed
+from orchestrator.planning.teaching import Teaching
 from orchestrator.recipe.model import Recipe
-from teachers.preparing.sample import Sample
+from students.objective.features import feature_voice
+from teachers.models.skeleton import output_shapes
+from teachers.preparing.sample import Sample, as_transfer_set
 from teachers.tasks.space import Space
 from teachers.transfer_set.columns import Column
+from teachers.transfer_set.merged import MergedSplit
 from teachers.zoo import mlp
 
 IMAGE = Column("image", "image", (8, 8, 1), (0.5,), (0.5,))
@@ -307,3 +311,22 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         "teachers.trees",
         "students.small.model",
     ]
+
+
+@pytest.mark.parametrize("brought", [True, False])
+def test_students_are_tried_with_features_of_who_is_brought_and_of_who_is_trained_here(
+    tmp_path: Path, brought: bool
+) -> None:
+    outputs = {"outputs": {"hidden": {"layer": "1"}}}
+    given: dict[str, Any] = {**WIDE, **outputs}
+    if brought:
+        save_file(mlp(4, num_classes=2, input_shape=(3,)).state_dict(), tmp_path / "w.safetensors")
+        given = {**MLP, **outputs, "weights": str(tmp_path / "w.safetensors"), "preprocess": {"normalise": None}}
+    of_one, some = recipe({"wide": given}), rows(NUMBERS)
+    few, found = as_transfer_set(some.take(16), tmp_path / "few"), Rehearsed()
+    shapes = {"wide": output_shapes(of_one.teachers["wide"], few.columns, few.space)}
+    teaching = Teaching(of_one, few, some, tmp_path, Path.cwd(), found, shapes)
+    source = teaching.source("wide", of_one.teachers["wide"])
+    assert not found.problems and source.outputs == {"hidden": (4,)}
+    voice = feature_voice(source, "hidden", MergedSplit(few, "train"))
+    assert voice.shape == (4,) and voice.columns["wide.hidden.value"].owned().float().std() > 0

@@ -27,7 +27,9 @@ PAGES: dict[str, Page] = {
     "transfer-set": Page(
         "The transfer set", ("TransferSetConfig", "InputColumn", "*Source", "SplitConfig", "SplitFiles", "LabelledRows")
     ),
-    "teachers": Page("Teachers", ("*Teacher", "TeacherRequire", "Limits", "Price", "Budget"), all_of="Every teacher"),
+    "teachers": Page(
+        "Teachers", ("*Teacher", "NamedOutput", "TeacherRequire", "Limits", "Price", "Budget"), all_of="Every teacher"
+    ),
     "students": Page("Students", ("StudentConfig", "EstimatorStudent", "ControlTrain", "Require")),
     "objective": Page("The objective", ("*Term", "Ramp"), all_of="Every term"),
     "hints": Page("Hints", ("*Hint", "Evenly"), all_of="Every hint"),

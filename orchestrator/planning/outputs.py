@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 """By teacher, by name of the output: of one row."""
+NONE: Shapes = {}
 
 
 def shapes_of(recipe: Recipe, seen: "Look") -> Shapes:
@@ -54,12 +55,8 @@ def output_notes(recipe: Recipe, outputs: Shapes, stages: Sequence[Planned], row
         assert isinstance(teacher, NetworkTeacher)
         for output, shape in shapes.items():
             size = bytes_a_row({output: shape})
-            told = f"{teacher.outputs[output].layer} gives {[*shape]} of a row"
-            told += (
-                f", the mean over positions counted; {size:,} bytes"
-                if teacher.outputs[output].pool
-                else f"; {size:,} bytes"
-            )
+            pooled = " (the mean over positions)" if teacher.outputs[output].pool else ""
+            told = f"{teacher.outputs[output].layer} gives {[*shape]} of a row{pooled}; {size:,} bytes"
             if teacher.mode == "live":
                 told += " with every answer"
             elif rows is not None:

@@ -13,7 +13,7 @@ from teachers.users_code.imports import UserPath
 from ..recipe.model import Recipe
 from ..stages import keys
 from .learning import Learning
-from .outputs import Shapes
+from .outputs import NONE, Shapes
 from .rehearsed import Rehearsed
 from .teaching import Teaching
 
@@ -25,7 +25,7 @@ FITTED_ROWS = 512
 """On which an estimator is tried."""
 
 
-def rehearse(recipe: Recipe, rows: "Sample", user_path: UserPath, outputs: Shapes) -> Rehearsed:
+def rehearse(recipe: Recipe, rows: "Sample", user_path: UserPath, outputs: Shapes = NONE) -> Rehearsed:
     """Try everybody on `rows`. Raises EnvironmentUnfit for what this machine lacks. `outputs`: as of `Teaching`."""
     from teachers.preparing.sample import as_transfer_set
 
