@@ -338,8 +338,25 @@ def test_in_the_first_stage_of_fitnets_nothing_moves_behind_the_guided_layer(dig
     assert projector.grad is None or not projector.grad.any()
 
 
+DEEPER = {"loss": "hint", "output": "late", "layer": "3"}
+
+
+def test_in_a_first_stage_other_hints_move_nothing_either(digits, store, tmp_path):
+    first = {"loss": "hint", "output": "early", "layer": "1", "alone": 0.5}
+    trained = training(hinted(tmp_path, digits, store, DEEPER, first, steps=20))
+    before = {name: value.clone() for name, value in trained.stepper.whole.state_dict().items()}
+    for batch in itertools.islice(trained.batches(), 10):
+        trained.advance(batch)
+    after = trained.stepper.whole.state_dict()
+    moved = {name.rpartition("network.")[2] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert moved == {"0.weight", "0.bias", "projections.hint_2.projectors.0.map.weight"}
+
+
 def test_a_first_stage_trains_on_two_ranks(digits, store, tmp_path):
-    one, two = (first_stage_of(digits, store, tmp_path / name, evaluate_every=20) for name in ("one", "two"))
+    first = {"loss": "hint", "output": "early", "layer": "1", "alone": 0.5}
+    one, two = (
+        hinted(tmp_path / name, digits, store, first, DEEPER, steps=20, evaluate_every=20) for name in ("one", "two")
+    )
     fit([one], SESSION)
     on_ranks(tmp_path / "two", [two], 2)
     states = [load_file(run.folder / "model.safetensors") for run in (one, two)]

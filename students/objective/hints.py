@@ -40,6 +40,11 @@ class HintAtWork:
     voices: tuple[FeatureVoice, ...]
 
     @property
+    def is_first(self) -> bool:
+        """Whether it trains alone, in a first stage."""
+        return isinstance(self.config, FitNetsHint) and self.config.alone is not None
+
+    @property
     def shapes(self) -> list[Shape]:
         """Of its outputs of one row."""
         return [tuple(voice.shape) for voice in self.voices]
@@ -88,8 +93,7 @@ def terms_of(hints: Sequence[HintAtWork]) -> list[TermAtWork]:
         config = hint.config
         keywords = {name: getattr(config, name) for name in HINT_KEYWORDS[config.loss]}
         loss = partial(HINT_LOSSES[config.loss], **keywords)
-        is_first = isinstance(config, FitNetsHint) and config.alone is not None
-        during = (0.0, share) if is_first else (share, 1.0)
+        during = (0.0, share) if hint.is_first else (share, 1.0)
         about = hint.name, f"{hint.key}.loss", config.loss, loss, config.weight, config.ramp
         terms.append(TermAtWork(*about, every_row, "hint", during=during))
     return terms
@@ -180,7 +184,7 @@ PROJECTIONS: dict[HintLossName, Callable[[Hint, Sequence[Shape], Sequence[Shape]
 class Guided(nn.Module):
     """A network with the projections of its hints: what a training trains. Delivered is the network alone.
 
-    `layers`: of each hint, by name, with their shapes of one row.
+    `layers`: of each hint, by name, with their shapes of one row; `first`: names of those that train in a first stage.
     """
 
     def __init__(
@@ -189,9 +193,10 @@ class Guided(nn.Module):
         layers: Mapping[str, Mapping[str, Shape]],
         projections: Mapping[str, nn.Module],
         memories: Mapping[str, nn.Module],
+        first: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.layers = layers
+        self.layers, self.first = layers, frozenset(first)
         self.captured = Captured(network, [path for paths in layers.values() for path in paths])
         self.projections, self.memories = nn.ModuleDict(dict(projections)), nn.ModuleDict(dict(memories))
 
@@ -200,10 +205,10 @@ class Guided(nn.Module):
     ) -> tuple[Any, dict[str, Pairs]]:
         """What the network gives, and by hint pairs of what is compared. `taught`: by hint what teachers give of the same rows.
 
-        `alone`: in a first stage what the network answers with gets no gradient, so that nothing behind the guided layers moves.
+        `alone`: in a first stage nothing but what it is for gets a gradient, so that nothing behind the guided layers moves.
         """
         said, seen = self.captured(inputs)
-        pairs = {}
+        pairs: dict[str, Pairs] = {}
         for name, paths in self.layers.items():
             for path, shape in paths.items():
                 if tuple(seen[path].shape[1:]) != shape:
@@ -212,4 +217,6 @@ class Guided(nn.Module):
                         f"needs one shape"
                     )
             pairs[name] = self.projections[name]([seen[path] for path in paths], taught[name])
+            if alone and name not in self.first:
+                pairs[name] = [(own.detach(), theirs.detach()) for own, theirs in pairs[name]]
         return (said.detach() if alone and isinstance(said, Tensor) else said), pairs

@@ -47,7 +47,8 @@ class HintedStepper(Stepper):
                 projections[hint.name] = self._projection(hint, layers[hint.name]).to(dtype)
                 if isinstance(hint.config, ContrastiveHint):
                     memories[hint.name] = memory_for(hint.config, self.rows)
-        self.guided = Guided(self.module, layers, projections, memories)
+        first = [hint.name for hint in self.rows.hints if hint.is_first]
+        self.guided = Guided(self.module, layers, projections, memories, first)
         return super().start(self.guided)
 
     def _guided(self, hint: HintAtWork, found: list[Layer]) -> dict[str, Shape]:
