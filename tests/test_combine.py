@@ -38,7 +38,7 @@ TOLD = {
     "best": "merits",
     "experts": "experts",
     "learned": "gate",
-    "confusion": "posteriors",
+    "confusion": "confusions",
     "gradient": "context",
     "route": "heard",
 }
@@ -58,10 +58,12 @@ def told(rule, logits, order=None):
         "experts": torch.ones(teachers, classes),
         "gate": Gate(layer, layer[:, 0], layer[:, 1], numbers.double()),
         "context": Context(student=torch.randn(rows, classes, generator=random)),
-        "posteriors": torch.eye(classes).expand(teachers, -1, -1),
+        "confusions": {"says": torch.eye(classes).expand(teachers, -1, -1), "frequency": torch.full((classes,), 0.25)},
         "heard": torch.full((rows,), int((order == 0).nonzero()[0, 0])),
     }
     name = TOLD.get(NAMES.get(rule, ""), "")
+    if name == "confusions":
+        return of[name]
     return {name: of[name]} if name else {}
 
 

@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax, xlogy
 from sklearn.svm import OneClassSVM
 
+from students.objective.confusion import what_it_says
 from students.objective.fitted import class_weights_of_pool, pool_weights
 from students.objective.gate import gate_of
 from students.objective.losses.table import LOSSES
@@ -300,6 +301,40 @@ def test_a_gate_leaves_the_weights_near_equal_where_rows_are_few_and_learns_whom
     again = gate_of(logits.flip(0), all_known(logits), labels)
     _, other = rule(fresh.flip(0), temperature=1.0, known=known, gate=again)
     torch.testing.assert_close(other.flip(0), weights, atol=0.02, rtol=0)
+
+
+def test_what_teachers_say_of_which_class_is_counted_and_few_rows_are_what_is_expected():
+    said = torch.tensor([[4.0, 0.0, torch.nan], [0.0, 4.0, torch.nan], [4.0, 0.0, torch.nan], [torch.nan] * 3])
+    nobody = what_it_says(said[:1], torch.tensor([0]))
+    np.testing.assert_allclose(nobody.sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(nobody[2], [0.5, 0.5, 0], rtol=1e-6)  # of a class that it does not know: anything
+    found = what_it_says(said, torch.tensor([0, 1, 2, 2]))
+    p = softmax([4.0, 0.0])
+    accuracy = (2 * p[0] + 1) / 4
+    np.testing.assert_allclose(found[0, :2], (p + 3 * np.array([accuracy, 1 - accuracy])) / 4, rtol=1e-5)
+    np.testing.assert_allclose(found[2, :2], (p + 3 * np.array([0.5, 0.5])) / 4, rtol=1e-5)
+
+
+def test_a_class_that_nobody_knows_is_told_by_what_teachers_say_of_it():
+    """Two teachers of classes 0 to 2; of class 3 the one says 0 and the other 1, where of known classes they agree."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(400) % 4
+    called = torch.stack([torch.where(labels == 3, 0, labels), torch.where(labels == 3, 1, labels)])
+    logits = 5 * torch.eye(4)[called] + torch.randn(2, 400, 4, generator=generator)
+    known = all_known(logits)
+    known[..., 3] = False
+    heard = logits.masked_fill(~known, torch.nan)
+    given = {"says": torch.stack([what_it_says(each, labels) for each in heard]), "frequency": torch.full((4,), 0.25)}
+    target, weights = CLASS_AXIS["confusion"](logits, temperature=1.0, known=known, **given)
+    assert (target.argmax(-1) == labels).float().mean() > 0.97 and (weights == 0.5).all()
+    mean, _ = CLASS_AXIS["mean_logits"](logits, temperature=1.0, known=known)
+    rows = labels != 3
+    assert (mean.argmax(-1) == labels)[~rows].sum() == 0
+    among = target[rows, :3].log_softmax(-1)  # the teachers' word on what they know stands
+    torch.testing.assert_close(among, mean[rows, :3].log_softmax(-1), rtol=1e-4, atol=1e-4)
+    all_classes = all_known(logits)
+    complete, _ = CLASS_AXIS["confusion"](logits, temperature=2.0, known=all_classes, **given)
+    torch.testing.assert_close(complete, CLASS_AXIS["mean_logits"](logits, temperature=2.0, known=all_classes)[0])
 
 
 def test_a_target_of_votes_is_finite_where_nobody_votes_for_a_class():

@@ -10,7 +10,7 @@ from teachers.transfer_set.transfer_set import TransferSet
 
 from ..config.combining import Options
 from ..runs.run import Source
-from .confusion import posteriors
+from .confusion import confusions
 from .experts import experts
 from .fitted import fitted_weights, weights_by_class
 from .gate import trained_gate
@@ -37,7 +37,7 @@ JUDGED_BY: dict[str, Judge] = {
     "best": merits,
     "experts": experts,
     "learned": trained_gate,
-    "confusion": posteriors,
+    "confusion": confusions,
 }
 
 

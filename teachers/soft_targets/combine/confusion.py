@@ -1,29 +1,39 @@
-"""What a teacher's answer says of the true class: `combine: confusion` (Dawid and Skene, 1979, with labelled rows; Kim and
-Ghahramani, 2012).
+"""What teachers' answers say of classes that none of them knows: `combine: confusion` (Dawid and Skene, 1979, with labelled rows).
 
-A teacher that calls every text in an unknown language Persian is told from one that reads Persian by nothing that it says; how often
-it was right when it said so tells. Its answer becomes a distribution over all classes, those that it does not know too.
+A teacher that calls a text in a language that it does not know Persian, says nothing of that language; how often it has said so of which
+language does, and how several teachers disagree does even more.
 """
 
 import torch
 from torch import Tensor
 
-from .class_scores import LOG_ZERO, log_probabilities
-from .shares import row_weights
+from .class_scores import LOG_ZERO, log_probabilities, mean_logits
 
 
 def confusion(
-    logits: Tensor, *, temperature: float, known: Tensor, labels: Tensor | None = None, posteriors: Tensor
+    logits: Tensor,
+    *,
+    temperature: float,
+    known: Tensor,
+    labels: Tensor | None = None,
+    says: Tensor,
+    frequency: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The mean over the teachers of a row of log p(class | what it says), normalised.
+    """The mean of log-probabilities among the classes that somebody knows in the row, and beside them the others by
 
-    `posteriors` f32 `[K, C, C]`: of teacher k, row c is the distribution of the true class where it says c; of a teacher that is in
-    two minds, the mean of these by what it says (Jeffrey's rule), at T = 1. What they come to is softened.
+        p(class | what is said) ~ frequency * product over the teachers of the row of sum over c of p_k(c) says_k(class, c)
+
+    at T = 1: what all of these others have there, the known ones leave them. `says` f32 `[K, C, C]`: of teacher k, row y is what it
+    says where the class is y; `frequency` f32 `[C]`. Where every class is known it is `mean_logits`. What comes of it is softened.
     """
-    weights = row_weights(logits.new_ones(len(logits)), known)
-    said = log_probabilities(logits, 1.0, known).exp()
+    pooled, weights = mean_logits(logits, temperature=1.0, known=known)
     knows = known.any(-1)[..., None]
-    true = torch.bmm(torch.where(knows, said, 0.0), posteriors.to(logits))
-    log_p = torch.where(knows, true.clamp_min(torch.finfo(true.dtype).tiny).log(), 0.0)
-    softened = ((weights[..., None] * log_p).sum(0) / temperature).log_softmax(-1).clamp_min(LOG_ZERO)
+    said = torch.where(knows, log_probabilities(logits, 1.0, known).exp(), 0.0)
+    likelihood = torch.bmm(said, says.to(logits).transpose(1, 2)).clamp_min(torch.finfo(logits.dtype).tiny).log()
+    posterior = (torch.where(knows, likelihood, 0.0).sum(0) + frequency.to(logits).log()).log_softmax(-1)
+    somebody = known.any(0)
+    others = posterior.masked_fill(somebody, -torch.inf)
+    rest = torch.log1p(-others.exp().sum(-1, keepdim=True).clamp(max=1 - 1e-6))
+    log_p = torch.where(somebody, pooled.log_softmax(-1) + rest, others)
+    softened = (log_p / temperature).log_softmax(-1).clamp_min(LOG_ZERO)
     return (temperature * softened).masked_fill(~knows.any(0), 0.0), weights
