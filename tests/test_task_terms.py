@@ -38,7 +38,7 @@ def test_what_a_recipe_leaves_out_fits_every_task(task):
 @pytest.mark.parametrize(
     ("task", "term", "path", "message"),
     [
-        ("regression", {"loss": "teacher_label"}, "loss", "is 'teacher_label'; the task regression has hard, soft, or"),
+        ("regression", {"loss": "teacher_label"}, "loss", "is 'teacher_label'; the task regression has hard, soft, mean_teacher, or"),
         ("regression", {"loss": "soft", "temperature": 4}, "temperature", "is not of the loss 'soft' in the task regression; there it takes distance, delta, quantile; remove it"),
         ("regression", {"loss": "hard", "label_smoothing": 0.1}, "label_smoothing", "is not of the loss 'hard'"),
         ("regression", {"loss": "soft", "combine": "mean_logits"}, "combine", "is 'mean_logits'; the task regression has mean, median, weighted, inverse_variance, or a function of yours"),
