@@ -110,7 +110,7 @@ def renamed(theirs: Mapping[str, Tensor], module: nn.Module, layers: Layers | No
 
 
 def _of_modules(theirs: Mapping[str, Tensor], module: nn.Module, layers: Mapping[str, str]) -> dict[str, Tensor]:
-    found = {}
+    found: dict[str, Tensor] = {}
     modules = {name for name, _ in module.named_modules() if name}
     given = {name[:end] for name in theirs for end in range(len(name)) if name[end] == "."}
     for own, their in layers.items():

@@ -51,7 +51,8 @@ class LastSaid:
     a batch the last counts. With several workers all tell each other what they said, in every step.
     """
 
-    name, delivered = "last_said", None
+    name = "last_said"
+    delivered: nn.Module | None = None
 
     def __init__(
         self, term: PsKdTerm, run: Run, session: Session, rows: TrainingRows, space: Space, steps: int
@@ -111,7 +112,7 @@ class Average:
     def __init__(self, term: MeanTeacherTerm, module: nn.Module) -> None:
         self.decay, self.module = term.decay, module
         self.copy = copy.deepcopy(module).eval().requires_grad_(False)
-        self.delivered = self.copy if term.deliver == "average" else None
+        self.delivered: nn.Module | None = self.copy if term.deliver == "average" else None
 
     def columns(self, batch: Mapping[str, Tensor], inputs: Network, step: int) -> dict[str, Tensor]:
         self.copy.eval()
