@@ -12,6 +12,9 @@ import pytest
 import torch
 
 from students.delivering.serving import answered, described
+from students.measuring.judged import Voice
+from students.measuring.labelled import Labelled
+from students.measuring.mistakes import worst_mistakes
 from teachers.config.endpoint import EndpointTeacher
 from teachers.labelling.endpoint import EndpointQuestioner
 from teachers.models.endpoint.rows import Fields
@@ -107,6 +110,17 @@ def test_dates_are_told_as_dates_and_come_back_to_the_microsecond(dates: tuple[T
     said = answered(model, rows, "logits")
     assert not said["bad"]
     np.testing.assert_allclose(said["scores"], model(inputs), atol=1e-5)
+
+
+def test_a_report_tells_the_dates_of_wrong_rows_as_dates(dates: tuple[TransferSet, Path]) -> None:
+    rows = Labelled.of(dates[0], "test")
+    wrong = torch.nn.functional.one_hot(1 - rows.labels.long(), 2).float() * 5
+    found = worst_mistakes(Voice(wrong), wrong, rows)
+    assert found
+    for mistake in found:
+        (shown,) = mistake["inputs"]
+        told = dict(zip(shown["names"], shown["values"], strict=True))
+        assert told["written"].startswith("2020-") and told["at"].endswith("Z") and isinstance(told["took"], float)
 
 
 def test_a_date_of_a_request_is_text_in_its_format_or_iso_or_a_number(dates: tuple[TransferSet, Path]) -> None:

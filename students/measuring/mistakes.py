@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from teachers.transfer_set.columns import FIRST, MISSING, UNKNOWN, Column
+from teachers.transfer_set.dates import date_of, date_units
 
 from ..tasks.task import Model
 from .judged import Voice
@@ -28,14 +29,14 @@ VALUES = 16
 def worst_mistakes(voice: Voice, together: Tensor, rows: Labelled) -> list[dict[str, Any]]:
     """Rows of which `voice` is most wrong: id, what is said and what is so, and what the row looks like.
 
-    `inputs` holds of each column the first `values` (null: missing; of categories their text) and their `names`, the first
+    `inputs` holds of each column the first `values` (null: missing; of categories their text, of dates ISO 8601) and their `names`, the first
     characters of its `text`, or the image as `png` in base64 (not larger than 96 pixels).
     """
     model = Model([voice.said], voice.sure, [voice.thresholds])
     found = rows.task.mistakes(model, together, rows.labels, rows.space, SHOWN)
     places = [rows.place(number) for number, _ in found]
     inputs = [rows.transfer_set.inputs(segment, row, 1) for segment, row in places]
-    made_of = {made["name"]: made["sources"] for made in rows.transfer_set.made_of}
+    made_of = {made["name"]: made for made in rows.transfer_set.made_of}
     brightest = {
         column.name: max((int(each[column.name].max()) for each in inputs), default=0)
         for column in rows.transfer_set.columns
@@ -46,7 +47,7 @@ def worst_mistakes(voice: Voice, together: Tensor, rows: Labelled) -> list[dict[
             "id": rows.transfer_set.ids(segment)[row].as_py(),
             **wrong,
             "inputs": [
-                _looks(column, shown[column.name][0], brightest, made_of.get(column.name, ()))
+                _looks(column, shown[column.name][0], brightest, made_of.get(column.name, {}))
                 for column in rows.transfer_set.columns
             ],
         }
@@ -54,7 +55,9 @@ def worst_mistakes(voice: Voice, together: Tensor, rows: Labelled) -> list[dict[
     ]
 
 
-def _looks(column: Column, value: NDArray[Any], brightest: dict[str, int], made_of: Sequence[str]) -> dict[str, Any]:
+def _looks(
+    column: Column, value: NDArray[Any], brightest: dict[str, int], made_of: Mapping[str, Any]
+) -> dict[str, Any]:
     if column.kind == "image":
         return {"column": column.name, "png": _png(value, brightest[column.name])}
     if column.kind == "category":
@@ -63,7 +66,14 @@ def _looks(column: Column, value: NDArray[Any], brightest: dict[str, int], made_
     if column.kind == "text":
         return {"column": column.name, "text": str(value)[:CHARACTERS], "of": len(str(value))}
     numbers = [None if np.isnan(number) else number for number in value[:VALUES].tolist()]
-    names = {"names": list(made_of)[:VALUES]} if len(made_of) == len(value) > 1 else {}
+    sources, names = list(made_of.get("sources", ())), {}
+    if len(sources) == len(value):  # each its own column of the source
+        dates = date_units(made_of)
+        numbers = [
+            date_of(number, dates[name]) if number is not None and name in dates else number
+            for name, number in zip(sources, numbers, strict=False)
+        ]
+        names = {"names": sources[:VALUES]} if len(value) > 1 else {}
     return {"column": column.name, **names, "values": numbers, "of": len(value)}
 
 

@@ -5,21 +5,19 @@ Knows nothing of prompts or of HTTP.
 
 import base64
 import io
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...transfer_set.columns import FIRST, Column
+from ...transfer_set.dates import date_of, date_units
 
 Batch = Mapping[str, NDArray[Any]]
 Row = dict[str, Any]
 """By column: a number, a list of them, a word, text, a date, PNG in base64; None where the source has no value."""
-NO_DAY = ("time32", "time64", "duration")
-"""How Arrow calls times of day and durations, which are told as numbers: JSON has no word for them."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Fields:
     def of(cls, columns: Sequence[Column], made_of: Sequence[Mapping[str, Any]]) -> "Fields":
         """`made_of`: documents of the plans by which the columns were made."""
         sources = {plan["name"]: tuple(plan["sources"]) for plan in made_of}
-        return cls(tuple(columns), sources, {name: unit for plan in made_of for name, unit in _dates(plan)})
+        return cls(tuple(columns), sources, {name: unit for plan in made_of for name, unit in date_units(plan).items()})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -57,39 +55,13 @@ class Fields:
                     values = batch[column.name]
                     is_part = column.kind in ("number", "category") and column.shape == (len(names),)
                     part = values[:, number] if is_part else values
-                    told = (
-                        _told(part, self.units[name])
-                        if name in self.units
-                        else VALUES[column.kind](part, column, number)
-                    )
+                    if name in self.units:
+                        told: list[Any] = [date_of(value, self.units[name]) for value in part.tolist()]
+                    else:
+                        told = VALUES[column.kind](part, column, number)
                     for row, value in zip(found, told, strict=True):
                         row[name] = value
         return found
-
-
-def _dates(plan: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """(column, seconds in its unit) of those of a plan's columns that hold dates; of hours and durations none."""
-    hows, types = plan.get("how", ()), plan.get("types", ())
-    for number, (name, how) in enumerate(zip(plan["sources"], hows, strict=False)):
-        kind = types[number] if number < len(types) else ""
-        if how.get("unit") is not None and not kind.startswith(NO_DAY):
-            yield name, how["unit"]
-
-
-def _told(values: NDArray[Any], unit: int) -> list[str | float | int | None]:
-    """Counts of `unit` seconds since 1970 as ISO 8601 in UTC: a day, or a moment to the microsecond."""
-    return [_moment(value, unit) for value in values.tolist()]
-
-
-def _moment(value: float, unit: int) -> str | float | int | None:
-    if np.isnan(value):
-        return None
-    day, of_day = divmod(round(value * unit * 1_000_000), 86_400_000_000)
-    try:
-        at = datetime(1970, 1, 1) + timedelta(days=day, microseconds=of_day)
-    except OverflowError:  # no year of four digits
-        return _number(np.float64(value))
-    return at.date().isoformat() if not of_day else f"{at.isoformat()}Z"
 
 
 def _numbers(values: NDArray[Any], column: Column, number: int) -> list[Any]:
