@@ -288,12 +288,8 @@ class Images:
     def inputs(self, images: NDArray[Any]) -> Tensor:
         """uint8 `[rows, H, W, C]` to what the network takes."""
         images = images if self.repeats == 1 else np.repeat(images, self.repeats, axis=-1)
-        given = self.processor(
-            images=list(images),
-            input_data_format="channels_last",
-            return_tensors="pt",
-            **self.more,
-        )
+        told: dict[str, Any] = {"input_data_format": "channels_last", "return_tensors": "pt", **self.more}
+        given = self.processor(images=list(images), **told)
         ready: Tensor = given["pixel_values"].to(self.network.dtype)
         return ready
 
