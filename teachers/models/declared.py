@@ -23,8 +23,7 @@ def undeclared(
         return np.zeros(len(scores), bool)
     p = scores.astype(np.float64)
     if answer == "class_set":
-        outside: NDArray[np.bool_] = ((p < -HAIR) | (p > 1 + HAIR)).any(1)
-        return outside
+        return np.asarray(((p < -HAIR) | (p > 1 + HAIR)).any(1), bool)
     with np.errstate(over="ignore", invalid="ignore"):
         p = np.exp(p) if output == "log_probabilities" else p
         wrong = (p < -HAIR).any(1) | (np.abs(p.sum(1) - 1) > within)
