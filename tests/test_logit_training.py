@@ -281,7 +281,7 @@ def told(task, config):
 @pytest.mark.parametrize("loss", DEFAULTS)
 def test_numbers_have_none_of_these_losses(loss):
     ((where, message),) = told("regression", student({"loss": loss}, {"loss": "soft"}))
-    assert where == "objective.0.loss" and "the task regression has hard, soft, or" in message
+    assert where == "objective.0.loss" and "the task regression has hard, soft, mean_teacher, or" in message
 
 
 @pytest.mark.parametrize("loss", ["dkd", "dist", "logit_standardized"])
