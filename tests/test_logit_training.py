@@ -412,6 +412,18 @@ def test_that_no_row_has_a_label_is_told_by_plan(tmp_path):
     assert planned("{loss: dkd, unlabelled: teacher_label}").stages
 
 
+def test_plan_tells_of_a_loss_that_hears_teachers_of_the_few_labelled_rows_alone(tmp_path):
+    def notes(term):
+        (tmp_path / "r.yaml").write_text(with_loss(DIGITS, term))
+        return [note for note in plan(load_recipe(tmp_path / "r.yaml"), tmp_path / "out").notes if "dkd" in note]
+
+    (told,) = notes("{loss: dkd}")
+    assert (
+        told.startswith("students.small.objective.0: `dkd` compares with labels, so of 1,") and "100 labelled" in told
+    )
+    assert not notes("{loss: dkd, unlabelled: teacher_label}")
+
+
 # cohorts
 
 

@@ -41,6 +41,5 @@ def standardised(logits: Tensor) -> Tensor:
     deviation, out = deviations(logits)
     length = torch.linalg.vector_norm(deviation, dim=-1, keepdim=True)
     freedom = (logits.shape[-1] - 1 - out.sum(-1, keepdim=True)).clamp_min(1)
-    spread = length.masked_fill(length == 0, 1.0) / freedom.sqrt()
-    found: Tensor = (deviation / (1e-7 + spread)).masked_fill(out, RULED_OUT)
-    return found
+    spread: Tensor = length.masked_fill(length == 0, 1.0) / freedom.sqrt()
+    return (deviation / (1e-7 + spread)).masked_fill(out, RULED_OUT)
