@@ -113,7 +113,8 @@ def tensor_of(output: Any) -> Tensor | None:
 
 def layer_of(network: nn.Module, layer: str) -> nn.Module:
     """The module at a path inside. Raises RecipeError, which names the nearest, where there is none."""
-    paths = {path: module for path, module in network.named_modules(remove_duplicate=False) if path}
+    named = network.named_modules(remove_duplicate=False)
+    paths: dict[str, nn.Module] = {path: module for path, module in named if path}
     if layer not in paths:
         near = difflib.get_close_matches(layer, paths, NAMED, 0.0)
         raise RecipeError(
