@@ -272,7 +272,8 @@ def test_values_and_gradients_are_finite_and_no_loss_is_below_zero(seed, rows, c
         loss = loss_of(name, temperature=temperature, labels=labels)
         value = loss(student, target)
         assert value.shape == (rows,) and value.dtype == dtype and value.isfinite().all(), name
-        assert (value >= -1e-3 * max(1.0, float(value.abs().max()))).all(), name
+        rounding = 1e-3 * max(1.0, float(value.abs().max())) + 1e-5 * temperature**2  # T^2 times that of float32
+        assert (value >= -rounding).all(), name
         assert gradient(lambda s, loss=loss: loss(s, target), student).isfinite().all(), name
 
 
@@ -507,23 +508,34 @@ def test_saturated_logits_of_several_classes_give_finite_values_and_gradients(na
 # compiled
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler for torch.compile")
-def test_all_losses_compile_without_a_break_to_the_same_values():
+def everything(student, target, whole):
+    """What all losses say, `[losses, rows]`, of a target with gaps and of one without."""
+    values = [compared_over_known(loss_of(name), student, target) for name in COMPARING]
+    values += [loss_of(name, **options)(student, whole) for name, options in STANDARDISED]
+    values += [loss_of("logit_mse", centre=True, scale=torch.full((10,), 2.0))(student, whole)]
+    values += [LOSSES["label_smoothing_teacher"](student, LABELS, temperature=20.0)]
+    values += [loss_of(name, losses=multilabel.LOSSES)(student, target) for name in OF_SETS]
+    return torch.stack(values)
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "aot_eager",  # captures values and gradients as one graph each, and makes no code of them
+        pytest.param(
+            "inductor",
+            marks=[
+                pytest.mark.campaign,
+                pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler for what torch.compile writes"),
+            ],
+        ),
+    ],
+)
+def test_all_losses_compile_without_a_break_to_the_same_values(backend):
     student, target = logits(0).float(), with_gaps(logits(1)).float()
     whole = target.nan_to_num(nan=0.3)
-
-    def everything(student, target, whole):
-        values = [compared_over_known(loss_of(name), student, target) for name in COMPARING]
-        values += [loss_of(name, standardise=True)(student, whole) for name in ("soft", "dkd", "jensen_shannon")]
-        values += [loss_of("logit_mse", centre=True, scale=torch.full((10,), 2.0))(student, whole)]
-        values += [LOSSES["label_smoothing_teacher"](student, LABELS, temperature=20.0)]
-        values += [loss_of(name, losses=multilabel.LOSSES)(student, target) for name in OF_SETS]
-        return torch.stack(values)
-
-    compiled = torch.compile(everything, fullgraph=True)
-    torch.testing.assert_close(
-        compiled(student, target, whole), everything(student, target, whole), rtol=1e-4, atol=1e-5
-    )
+    compiled = torch.compile(everything, fullgraph=True, backend=backend)
+    expected = everything(student, target, whole)
+    torch.testing.assert_close(compiled(student, target, whole), expected, rtol=1e-4, atol=1e-5)
     pulls = [gradient(lambda s, f=f: f(s, target, whole), student) for f in (compiled, everything)]
     torch.testing.assert_close(*pulls, rtol=1e-3, atol=1e-4)

@@ -1,8 +1,8 @@
 """Losses of logits at work in the engine, and what a recipe is refused that cannot have one of them."""
 
-from pathlib import Path
-
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -374,17 +374,54 @@ def test_the_spread_of_what_is_made_in_every_step_is_refused_before_anything_is_
     assert "`mine:rule` is asked in every step; remove it" in complaint(tmp_path, mine)
 
 
-def test_labels_of_no_training_row_are_found_by_plan(tmp_path):
-    text = with_loss(DIGITS, "{loss: dkd}").replace("labelled: 100", "labelled: {train: 0, validation: 50}")
-    path = Path(tmp_path / "r.yaml")
-    path.write_text(text)
-    try:
-        load_recipe(path)
-    except RecipeError as error:  # that nothing is labelled may be refused by itself
-        assert "labelled" in str(error)
-        return
-    with pytest.raises(RecipeError, match=r"objective\.0\.loss: 'dkd' compares with labels, and no training row"):
-        plan(load_recipe(path), tmp_path / "out")
+UNLABELLED = """
+format: 1
+name: none
+transfer_set: {source: {kind: parquet, path: ROWS}, inputs: [x], label: y, classes: [a, b]}
+teachers: {t: {kind: callable, function: "said_here:says", version: "1", output: logits}}
+students:
+  small:
+    model: "students.models:mlp"
+    teachers: [t]
+    control: false
+    objective: [TERM, {loss: soft}]
+"""
+
+
+SAYS = """
+import numpy as np
+
+def says(batch):
+    return np.zeros((len(batch["x"]), 2))
+"""
+
+
+def test_that_no_row_has_a_label_is_told_by_plan(tmp_path):
+    rows = {"x": pa.array(np.arange(60.0)), "y": pa.array([None] * 60, pa.string())}
+    pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
+
+    def planned(term):
+        text = UNLABELLED.replace("ROWS", str(tmp_path / "rows.parquet")).replace("TERM", term)
+        (tmp_path / "r.yaml").write_text(text)
+        return plan(load_recipe(tmp_path / "r.yaml"), tmp_path / "out", user_path=tmp_path)
+
+    (tmp_path / "said_here.py").write_text(SAYS)
+    told = r"students\.small\.objective\.0\.loss: 'dkd' compares with labels, and no training row has one that may be used; give "
+    with pytest.raises(RecipeError, match=told + r"labels, or say `unlabelled: teacher_label`"):
+        planned("{loss: dkd}")
+    assert planned("{loss: dkd, unlabelled: teacher_label}").stages
+
+
+def test_plan_tells_of_a_loss_that_hears_teachers_of_the_few_labelled_rows_alone(tmp_path):
+    def notes(term):
+        (tmp_path / "r.yaml").write_text(with_loss(DIGITS, term))
+        return [note for note in plan(load_recipe(tmp_path / "r.yaml"), tmp_path / "out").notes if "dkd" in note]
+
+    (told,) = notes("{loss: dkd}")
+    assert (
+        told.startswith("students.small.objective.0: `dkd` compares with labels, so of 1,") and "100 labelled" in told
+    )
+    assert not notes("{loss: dkd, unlabelled: teacher_label}")
 
 
 # cohorts

@@ -28,7 +28,7 @@ from ..recipe.checks import (
 from ..recipe.combining import expert_problems, route_problems
 from ..recipe.load import Given, recipe_of
 from ..recipe.load import check as check_recipe
-from ..recipe.losses import unlabelled_problems
+from ..recipe.losses import labelled_notes, unlabelled_problems
 from ..recipe.model import Recipe, public
 from ..recipe.seen_rows import seen_problems
 from ..recipe.space import search_warnings
@@ -143,6 +143,8 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
         ]
     ):
         raise RecipeError("\n".join(problems))
+    if rows is not None:
+        made.notes += labelled_notes(recipe, rows.labelled["train"], rows.by_split["train"])
     made.notes += walk.notes
     made.notes += count_notes(recipe.transfer_set, counted, thorough=check)
     made.notes += [*row_notes(recipe, seen, rows), *budget_notes(recipe, rows), *seed_notes(recipe)]

@@ -34,6 +34,16 @@ def unlabelled_problems(recipe: "Recipe", labelled: int) -> Iterator[str]:
             )
 
 
+def labelled_notes(recipe: "Recipe", labelled: int, rows: int) -> Iterator[str]:
+    """Terms that hear teachers of the labelled rows alone, where most of the training rows have no label."""
+    for where, term in _terms(recipe):
+        if isinstance(term, DkdTerm) and term.needs_labels and 2 * labelled < rows:
+            yield (
+                f"{'.'.join(map(str, where))}: `dkd` compares with labels, so of {rows:,} training rows it takes the "
+                f"{labelled:,} labelled ones; `unlabelled: teacher_label` takes the others by the class that teachers say"
+            )
+
+
 def _without_labels(term: TermCommon) -> str:
     return "say `unlabelled: teacher_label`" if isinstance(term, DkdTerm) else "take another loss"
 

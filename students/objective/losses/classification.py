@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...config.terms import LossName
+from .correlations import dist
 from .decoupled import dkd
 from .known import LEFT_OUT, RULED_OUT, deviations, standardised
 from .loss import Loss
 from .peers import over_peers
-from .relations import dist
 
 
 def hard(

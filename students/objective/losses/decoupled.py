@@ -1,6 +1,5 @@
 """Decoupled distillation: what a teacher says of the label, and what it says of all other classes, with a weight each."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,25 +18,22 @@ def dkd(
 ) -> Tensor:
     """alpha TCKD + beta NCKD of softened `[rows, classes]` logits and `labels`, int64 `[rows]`, per row `[rows]` (Zhao et al., 2022).
 
-    TCKD is T^2 KL of the label against all other classes, NCKD is T^2 KL among the others; T^2 KL, which is `soft`, is
-    TCKD + (1 - p) NCKD, p the target's probability of the label. Of a label that the target rules out NCKD alone is left, over
-    all classes that it does not. Rows without a label are the caller's to leave out.
+    TCKD is T^2 KL of the label against all other classes, NCKD is T^2 KL among the others. As `soft` is TCKD + (1 - p) NCKD, p
+    the target's probability of the label, this is alpha `soft` + (beta - alpha (1 - p)) NCKD: two divergences, finite however
+    sure the logits are. Of a label that the target rules out NCKD alone is left, over all classes that it does not. Rows
+    without a label are the caller's to leave out.
     """
     if standardise:
         student, target = standardised(student), standardised(target)
     label = labels.clamp_min(0)[:, None]
-    own, own_others = _decoupled(student / temperature, label)
-    theirs, their_others = _decoupled(target / temperature, label)
-    of_label = theirs.sigmoid() * (F.logsigmoid(theirs) - F.logsigmoid(own))
-    of_rest = (-theirs).sigmoid() * (F.logsigmoid(-theirs) - F.logsigmoid(-own))
-    of_others = F.kl_div(own_others, their_others, reduction="none", log_target=True).sum(-1)
-    return temperature**2 * (alpha * (of_label + of_rest) + beta * of_others)
+    own, theirs = (student / temperature).clamp_min(RULED_OUT), (target / temperature).clamp_min(RULED_OUT)
+    their_log_p = F.log_softmax(theirs, dim=-1)
+    of_all = _divergence(F.log_softmax(own, dim=-1), their_log_p)
+    of_others = _divergence(*(F.log_softmax(side.scatter(1, label, RULED_OUT), dim=-1) for side in (own, theirs)))
+    rest = 1 - their_log_p.gather(1, label).squeeze(1).exp()
+    return temperature**2 * (alpha * of_all + (beta - alpha * rest) * of_others)
 
 
-def _decoupled(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """The log-odds of the label against all other classes `[rows]`, and the others' log-probabilities among themselves
-    `[rows, classes]`: finite, however sure the logits are."""
-    logits = logits.clamp_min(RULED_OUT)
-    others = logits.scatter(1, label, RULED_OUT)
-    log_rest = torch.logsumexp(others, -1, keepdim=True)
-    return (logits.gather(1, label) - log_rest).squeeze(1), others - log_rest
+def _divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
+    """KL(p || q) of each row."""
+    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)

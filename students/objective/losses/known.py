@@ -22,9 +22,9 @@ def compared_over_known(loss: Loss, student: Tensor, target: Tensor, **told: Ten
 def deviations(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Logits `[rows, classes]` less their mean over the row's classes, 0 in those that are left out, and which are."""
     out = logits < LEFT_OUT
+    kept = logits.masked_fill(out, 0.0)
     count = (logits.shape[-1] - out.sum(-1, keepdim=True)).clamp_min(1)
-    mean = logits.masked_fill(out, 0.0).sum(-1, keepdim=True) / count
-    return (logits - mean).masked_fill(out, 0.0), out
+    return (kept - kept.sum(-1, keepdim=True) / count).masked_fill(out, 0.0), out
 
 
 def centred(logits: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def standardised(logits: Tensor) -> Tensor:
     A row whose logits are all the same has no sd, and is centred only.
     """
     deviation, out = deviations(logits)
-    others = (logits.shape[-1] - 1 - out.sum(-1, keepdim=True)).clamp_min(1)
-    variance = deviation.square().sum(-1, keepdim=True) / others
-    spread = torch.where(variance > 0, variance, 1.0).sqrt()
+    length = torch.linalg.vector_norm(deviation, dim=-1, keepdim=True)
+    freedom = (logits.shape[-1] - 1 - out.sum(-1, keepdim=True)).clamp_min(1)
+    spread: Tensor = length.masked_fill(length == 0, 1.0) / freedom.sqrt()
     return (deviation / (1e-7 + spread)).masked_fill(out, RULED_OUT)

@@ -38,9 +38,10 @@ def dist(
 def _unlike(own: Tensor, theirs: Tensor, weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """1 - Pearson's correlation along `dim` of elements of `weight`, 0 where `theirs` are all alike, and where they are not."""
     share = weight / weight.sum(dim, keepdim=True).clamp_min(1e-12)
-    own = own - (share * own).sum(dim, keepdim=True)
     theirs = theirs - (share * theirs).sum(dim, keepdim=True)
-    of_own, of_theirs = (share * own.square()).sum(dim), (share * theirs.square()).sum(dim)
-    spread = of_own.clamp_min(LEAST).sqrt() * of_theirs.clamp_min(LEAST).sqrt()
-    varies = of_theirs > LEAST
-    return torch.where(varies, 1 - (share * own * theirs).sum(dim) / spread, 0.0), varies
+    variance = (share * theirs.square()).sum(dim, keepdim=True)
+    varies = variance.squeeze(dim) > LEAST
+    towards = share * theirs * variance.clamp_min(LEAST).rsqrt()
+    own = own - (share * own).sum(dim, keepdim=True)
+    of_own = (share * own.square()).sum(dim).clamp_min(LEAST)
+    return torch.where(varies, 1 - (towards * own).sum(dim) * of_own.rsqrt(), 0.0), varies
