@@ -56,7 +56,7 @@ def recipe(*overrides: str) -> Recipe:
         ("train.lerning_rate: {uniform: [1, 2]}", "train.lerning_rate", "unknown key, did you mean learning_rate?"),
         ("trian.learning_rate: {uniform: [1, 2]}", "trian.learning_rate", "unknown key 'trian', did you mean train?"),
         ("objective.1.temperature: {uniform: [1, 2]}", "objective.1.temperature", "there are loss, weight, ramp, distance, delta, quantile, label_smoothing"),
-        ("objective.0.combine: {choice: [mean_logits, median]}", "objective.0.combine", "is 'median'; the task classification has mean_probability, mean_logits, weighted, fitted, or a function of yours"),
+        ("objective.0.combine: {choice: [mean_logits, median]}", "objective.0.combine", "is 'median'; the task classification has mean_probability, mean_logits, weighted, fitted, vote, "),
         ("objective.2.weight: {uniform: [0, 1]}", "objective.2.weight", "there is no number 2 in objective, which has 2 entries, counted from 0"),
         ("objective.-1.weight: {uniform: [0, 1]}", "objective.-1.weight", "there is no number -1 in objective"),
         ("arguments.hidden.size: {integer: [1, 2]}", "arguments.hidden.size", "arguments.hidden is 16 in the recipe, so there is nothing below it"),
