@@ -15,6 +15,7 @@ from students.config.terms import labels_alone
 from students.data.batches import Batches
 from students.data.shared import SharedData
 from students.fitting.fit import fit
+from students.measuring.evaluate import evaluate_student
 from students.objective.losses.table import LOSSES
 from students.objective.own import LAST_SAID, ROW, mixed, row_numbers
 from students.runs.of_student import student_run
@@ -22,7 +23,7 @@ from students.runs.session import PlainSession
 from students.training.selves import Average, LastSaid, last_of_each
 from students.training.train import Training
 from tests.rank_runs import on_ranks
-from tests.training_runs import TERM, make_run, outputs
+from tests.training_runs import HARD, TERM, make_run, outputs
 
 SESSION = PlainSession()
 PS_KD = {"loss": "ps_kd"}
@@ -240,6 +241,21 @@ def test_one_and_two_workers_learn_the_same_from_themselves(digits, tmp_path):
         weights = [load_file(run.folder / "model.safetensors") for run in (one, two)]
         for name, value in weights[0].items():
             torch.testing.assert_close(value, weights[1][name], rtol=0, atol=1e-6)
+
+
+def test_a_student_without_teachers_is_judged_beside_its_control_and_agrees_with_its_seeds(digits, tmp_path):
+    common = {"steps": 60, "evaluate_every": 30}
+    own = [make_run(tmp_path, digits, objective=[PS_KD], seed=seed, **common) for seed in (0, 1)]
+    controls = [
+        make_run(tmp_path, digits, objective=[HARD], seed=seed, labelled_only=True, name="control", **common)
+        for seed in (0, 1)
+    ]
+    fit([*own, *controls], SESSION)
+    folders = [{run.seed: run.folder for run in runs} for runs in (own, controls)]
+    found = evaluate_student(digits.folder, (), *folders, 0)
+    assert found["gain"] is not None and found["combinations"] == []
+    assert found["agreement"]["names"] == ["ensemble", "student", "control"]
+    assert all(0 < run["agreement"] <= 1 for run in found["student"]["runs"])
 
 
 # what a recipe can say
