@@ -1,6 +1,7 @@
 """Estimators that learn from soft targets: what they learn, what they leave, who opens it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -130,6 +131,19 @@ def test_a_student_that_heard_its_teachers_is_better_than_its_control(digits, tm
     assert found[0]["validation"]["accuracy"] > found[1]["validation"]["accuracy"] + 0.05
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {line["key"] for line in lines} == {"validation.accuracy", "validation.nll"}
+
+
+def test_a_class_of_which_nobody_says_anything_has_the_floor_and_is_named(digits, tmp_path, caplog):
+    known = tuple(name for name in digits.classes if name != "3")
+    store = make_store(tmp_path / "store", digits, classes=known)
+    config = config_of(objective=[SOFT])
+    where = {"folder": tmp_path, "stage": tmp_path, "stage_name": "distill/tree", "transfer_set": digits.folder}
+    heard = (replace(source(store), class_map={}),)
+    run = student_run("student", config, 0, sources=heard, user_path=tmp_path, **where)
+    fit([run], PlainSession())
+    assert "no row it learns from is of '3'; it says these with 0.0001 of a probability" in caplog.text
+    p = load_model(run.folder)(digits.inputs(digits.of("test")[0])).softmax(-1)
+    assert p[:, 3].max() == pytest.approx(1e-3 / 10, rel=1e-3)
 
 
 def test_a_folder_of_an_estimator_opens_as_one_of_a_network(digits, tmp_path):

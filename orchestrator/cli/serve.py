@@ -95,11 +95,10 @@ class CalledByName:
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         from starlette.responses import PlainTextResponse
 
-        if (
-            scope["type"] == "http"
-            and _host(dict(scope["headers"]).get(b"host", b"").decode("latin-1")) not in self.names
-        ):
-            return await PlainTextResponse("Invalid host header", status_code=400)(scope, receive, send)
+        named = _host(dict(scope.get("headers", ())).get(b"host", b"").decode("latin-1"))
+        if scope["type"] == "http" and named not in self.names:
+            await PlainTextResponse("Invalid host header", status_code=400)(scope, receive, send)
+            return
         await self.served(scope, receive, send)
 
 

@@ -65,8 +65,8 @@ def _looks(
         return {"column": column.name, "names": list(column.names)[:VALUES], "values": said[:VALUES], "of": len(said)}
     if column.kind == "text":
         return {"column": column.name, "text": str(value)[:CHARACTERS], "of": len(str(value))}
-    numbers = [None if np.isnan(number) else number for number in value[:VALUES].tolist()]
-    sources, names = list(made_of.get("sources", ())), {}
+    numbers: list[Any] = [None if np.isnan(number) else number for number in value[:VALUES].tolist()]
+    sources, names = list(made_of.get("sources", ())), dict[str, Any]()
     if len(sources) == len(value):  # each its own column of the source
         dates = date_units(made_of)
         numbers = [
