@@ -22,6 +22,10 @@ class PsKdTerm(TermCommon):
     alpha: float = Field(0.8, ge=0, le=1)
     """Share of the target that is the student's own, in the last epoch."""
 
+    @property
+    def needs_labels(self) -> bool:
+        return True
+
 
 class MeanTeacherTerm(Distance, TermCommon):
     """T^2 KL from a copy of the student with averaged weights to the student (mean teacher, Tarvainen and Valpola, 2017); of numbers: a distance.
