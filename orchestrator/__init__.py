@@ -1,6 +1,6 @@
 """Collegium distils many teachers into one small student on a Ray cluster.
 
-Everything the command does is one call from here: `from orchestrator import Recipe, load_recipe, plan, run, tune`.
+Everything the command does is one call from here: `from orchestrator import Recipe, compare, load_recipe, plan, run, tune`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from .planning.planning import plan as plan
     from .recipe.load import load_recipe as load_recipe
     from .recipe.model import Recipe as Recipe
+    from .running.compare import compare as compare
     from .running.run import run as run
     from .running.tune import tune as tune
 
-__all__ = ["Recipe", "load_recipe", "plan", "run", "tune"]
+__all__ = ["Recipe", "compare", "load_recipe", "plan", "run", "tune"]
 _HOMES = {
     "Recipe": "recipe.model",
+    "compare": "running.compare",
     "load_recipe": "recipe.load",
     "plan": "planning.planning",
     "run": "running.run",

@@ -70,7 +70,8 @@ def test_a_journal_that_is_cut_short_is_passed_over_and_told(tmp_path: Path) -> 
 
 
 def test_a_report_that_is_cut_short_leaves_those_before_it(tmp_path: Path) -> None:
-    from orchestrator.reporting.document import FORMAT, newest_report
+    from orchestrator.reporting.document import FORMAT
+    from orchestrator.reporting.kept import newest_report
 
     for name in ("1", "2"):
         (tmp_path / "runs" / name).mkdir(parents=True)

@@ -16,7 +16,8 @@ from PIL import Image
 
 import students
 from orchestrator.reporting import unjudged as without_labels
-from orchestrator.reporting.document import FORMAT, newest_report, write_report
+from orchestrator.reporting.document import FORMAT
+from orchestrator.reporting.kept import newest_report, write_report
 from orchestrator.reporting.note import note
 from orchestrator.reporting.page import page
 from orchestrator.reporting.unjudged import SAID, is_unjudged, lines, unjudged_report

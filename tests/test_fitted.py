@@ -14,6 +14,7 @@ from orchestrator.recipe.model import Recipe
 from orchestrator.reporting.together import combination_tables, known_by_few
 from students.data.shared import SharedData
 from students.measuring.evaluate import evaluate_student, evaluate_teachers
+from students.measuring.weights import weights_by_class
 from students.objective.fitted import ROWS, fitted_weights, pool_weights
 from students.runs.session import PlainSession
 from teachers.errors import RecipeError
@@ -177,6 +178,13 @@ def test_a_student_stands_beside_the_best_of_its_teachers_their_mean_and_its_rul
     assert (single["teacher"], mean["combine"], rule["combine"]) == ("wide", "mean_probability", "fitted")
     assert rule["figures"]["accuracy"] == found["ensemble"]["accuracy"]
     assert sum(rule["counts"].values()) == pytest.approx(1) and rule["counts"]["wide"] > 0.5
+    by_class = weights_by_class(digits.folder, few, combine="fitted", order=["wide", "half"])
+    support = np.array(found["by_class"]["support"])
+    assert by_class["classes"] == list(digits.classes)
+    for name, counts in by_class[
+        "counts"
+    ].items():  # over the rows of all classes it is what the rule counts over all rows
+        assert (support * np.array(counts)).sum() / support.sum() == pytest.approx(rule["counts"][name], abs=1e-6)
     seldom = {each["class"]: each for each in found["known_by_few"]}
     assert set(seldom) == set("456789") and seldom["4"]["known_by"] == ["wide"]
     assert set(seldom["4"]["recall"]) == {"ensemble", "student", "control"}

@@ -15,8 +15,9 @@ from orchestrator.recipe.model import Recipe, public
 from orchestrator.reporting.by_class import ALL_MISTAKES, confusions, mistakes
 from orchestrator.reporting.cautions import cautions
 from orchestrator.reporting.comparison import both_ways, comparison_of, csv_text, page_table, text_table
-from orchestrator.reporting.document import build_report, labelled_of_classes, write_report
+from orchestrator.reporting.document import build_report, labelled_of_classes
 from orchestrator.reporting.headline import learners, teachers_alone
+from orchestrator.reporting.kept import write_report
 from orchestrator.reporting.note import note
 from orchestrator.reporting.page import page
 from orchestrator.stages.outline import planned

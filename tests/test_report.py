@@ -12,8 +12,9 @@ import torch
 
 from orchestrator.recipe.model import Recipe, public
 from orchestrator.reporting.by_class import class_table
-from orchestrator.reporting.document import POINTS_OF_A_CURVE, build_report, curves, notes, write_report
+from orchestrator.reporting.document import POINTS_OF_A_CURVE, build_report, curves, notes
 from orchestrator.reporting.headline import headline_figures, remarks
+from orchestrator.reporting.kept import write_report
 from orchestrator.reporting.note import note
 from orchestrator.reporting.page import page, seconds
 from orchestrator.reporting.plots import short

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from orchestrator.cli.main import collegium
 from orchestrator.recipe.search import SearchConfig
-from orchestrator.reporting.document import build_report, notes, write_report
+from orchestrator.reporting.document import build_report, notes
+from orchestrator.reporting.kept import write_report
 from orchestrator.reporting.note import note
 from orchestrator.reporting.page import page
 from orchestrator.reporting.study import advice, section, told_again, with_test_figures

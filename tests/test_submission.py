@@ -241,6 +241,15 @@ def test_a_dry_run_shows_all_but_the_values_of_what_is_passed_on(user: Path) -> 
     assert "hidden" not in dry_run(user, "--env", "HF_TOKEN", HF_TOKEN="hidden").output
 
 
+def test_a_comparison_is_submitted_with_what_it_is_asked(user: Path) -> None:
+    done = dry_run(user, "--json", "--verb", "compare", "--methods", "soft,teacher_label", "--seeds", "5", "--tune")
+    assert json.loads(done.stdout)["entrypoint"] == (
+        "exec python -P -m orchestrator compare recipe.yaml --out /shared/out --methods soft,teacher_label --seeds 5 --tune"
+    )
+    refused = dry_run(user, "--teachers")
+    assert refused.exit_code == 2 and "--teachers is of `compare`; say --verb compare" in refused.output
+
+
 def test_with_autoscaling_the_job_knows_that_nodes_may_come(user: Path) -> None:
     """It is another job than the one without: that may have been refused."""
     plain, growing = (json.loads(dry_run(user, "--json", *more).stdout) for more in ((), ("--autoscaling",)))

@@ -176,7 +176,7 @@ def _distill(
         for name, config in students.items()
     }
     runs = {
-        stage: _student_run(context, stage.name, *wanted[stage], prepared, folder, heard[stage.name])
+        stage: training_of(context, stage.name, *wanted[stage], prepared, folder, heard[stage.name])
         for stage, folder in folders.items()
     }
     config = next(iter(students.values()))
@@ -186,9 +186,10 @@ def _distill(
     return seal_all(folders, mine, time.monotonic() - start)
 
 
-def _student_run(
+def training_of(
     context: Context, name: str, kind: Kind, seed: int, prepared: Built, folder: Path, heard: "tuple[Source, ...]"
 ) -> "Run":
+    """The training of a student, or of its control, from what it hears; `folder`: of its stage."""
     from students.runs.of_student import student_run
 
     assert kind != "offline"

@@ -37,6 +37,10 @@ def carry_out(
         from ..running.tune import tune
 
         work = tune
+    if how.pop("comparing", False):
+        from ..running.compare import compare
+
+        work = compare
     with going_on():
         finished = work(loaded, out, address=address, quiet=False, source=recipe, **how)
     tell_and_leave(finished, out, as_json)

@@ -32,6 +32,11 @@ with_id = click.argument("job_id", metavar="ID")
 @click.option("--verb", type=click.Choice(VERBS), default="run", show_default=True, help="The command to run there.")
 @click.option("--smoke", is_flag=True, help="Of `run`: the whole recipe on a few rows and steps, in an OUT of its own.")
 @click.option("--fresh", is_flag=True, help="Of `tune`: set an earlier study of this OUT aside.")
+@click.option("--methods", metavar="NAMES", help="Of `compare`: soft,dkd,... or `all`.")
+@click.option("--teachers", is_flag=True, help="Of `compare`: which teacher helped.")
+@click.option("--student", metavar="NAME", help="Of `compare`: which one, where the recipe has several.")
+@click.option("--seeds", type=int, metavar="N", help="Of `compare`: so many of each.")
+@click.option("--tune", is_flag=True, help="Of `compare`: try settings of each method first.")
 @with_verbose
 @click.option(
     "--env", "variables", multiple=True, metavar="NAME", help="Pass this variable on; all on the cluster can read it."
@@ -74,14 +79,23 @@ def _make(recipe: str, smoke: bool, fresh: bool, verbose: bool, verb: Verb, **gi
     if fresh and verb != "tune":
         raise click.UsageError("--fresh is of `tune`")
     flags = {"--smoke": smoke, "--fresh": fresh, "--verbose": verbose and verb != "plan"}
+    asked = _of_compare(verb, **{key: given.pop(key) for key in ("methods", "teachers", "student", "seeds", "tune")})
     return make(
         find(recipe),
         given.pop("overrides"),
         given.pop("out"),
         verb=verb,
-        flags=[f for f, on in flags.items() if on],
+        flags=[*(f for f, on in flags.items() if on), *asked],
         **given,
     )
+
+
+def _of_compare(verb: Verb, **asked: Any) -> list[str]:
+    """What is asked of a comparison, as its command takes it."""
+    found = {key: value for key, value in asked.items() if value not in (None, False)}
+    if found and verb != "compare":
+        raise click.UsageError(f"--{next(iter(found))} is of `compare`; say --verb compare")
+    return [part for key, value in found.items() for part in (f"--{key}", *([] if value is True else [str(value)]))]
 
 
 def _show(submission: "Submission", as_json: bool) -> None:

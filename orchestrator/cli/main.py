@@ -14,12 +14,14 @@ from . import neighbours  # noqa: F401  (before all that imports `teachers`)
 # isort: split
 from .bundle import bundle
 from .carry_out import carry_out
+from .compare import compare
 from .endings import end_well
 from .export import export
 from .jobs import jobs, submit
 from .listing import students, teachers
 from .options import with_address, with_json, with_log_format, with_overrides, with_recipe, with_verbose
 from .out import Out
+from .planned import tell_plan
 from .predict import predict
 from .report import report
 from .serve import serve
@@ -107,8 +109,6 @@ def plan(
 ) -> None:
     """Validate a recipe; show its stages, what would be reused, what is needed; of a cluster, which nodes."""
     from ..cluster.capacity import AUTOSCALING
-    from ..planning.memory import in_units
-    from ..planning.placement import table
     from ..planning.planning import plan as make_plan
     from ..recipe.load import load_recipe
     from ..recipe.shipped import find
@@ -117,20 +117,7 @@ def plan(
         os.environ[AUTOSCALING] = "1"
     loaded = load_recipe(find(recipe), overrides)
     made = make_plan(loaded, out or Path("out") / loaded.name, check=check, address=address)
-    if as_json:
-        click.echo(json.dumps(made.record(), indent=1))
-        return
-    for stage in made.stages:
-        title = "/".join(part for part in (stage.stage, stage.name, stage.part) if part)
-        click.echo(f"{stage.action:<8} {title:<32} {stage.reason}")
-    for line in ["", *table(made.placement)] if made.placement else []:
-        click.echo(line)
-    for line in ["", *(f"memory   {holding.line()}" for holding in made.memory)] if made.memory else []:
-        click.echo(line)
-    needed = f"about {in_units(made.bytes_needed)}" if made.bytes_needed else "as much as `prepare` finds"
-    click.echo(f"\n{needed} of {in_units(made.bytes_free)} free; nothing was written")
-    for note in made.notes:
-        click.echo(f"note: {note}")
+    tell_plan(made, as_json)
 
 
 def _verb(name: str, help_text: str) -> None:
@@ -231,5 +218,5 @@ def schema(recipe: str, overrides: tuple[str, ...], resolved: bool) -> None:
     click.echo(json_schema(), nl=False)
 
 
-for command in (export, predict, serve, report, store, bundle, teachers, students, submit, jobs, status):
+for command in (compare, export, predict, serve, report, store, bundle, teachers, students, submit, jobs, status):
     collegium.add_command(command)

@@ -41,20 +41,54 @@ def _tell(report: Mapping[str, Any], folder: Path, out: Path) -> None:
     if "unjudged" in report:
         for line in unjudged.lines(report):
             click.echo(line)
-    if "students" in report:
+    if "compared" in report:
+        tell_variants(report)
+        for line in report["cautions"]:
+            click.echo(line)
+    elif "students" in report:
         for name, student in learners(report).items():
             click.echo(f"{name}: {student['verdict']}")
         compared = text_table(headline(task_of(report)), report["comparison"])
         for line in [*teachers_alone(report), *compared, *remarks(report), *report["cautions"]]:
             click.echo(line)
     if search := report.get("search"):
-        _tell_study(search, folder)
+        _tell_study(search)
+    if (folder / "found.yaml").exists():
+        click.echo(f"found: {folder / 'found.yaml'}")
     if (folder / "report.html").exists():
         click.echo(f"report: {folder / 'report.html'}")
         click.echo(f"also in {spoken(folder)}" if remote_of(folder) else f"curves: collegium ui {out}")
 
 
-def _tell_study(search: Mapping[str, Any], folder: Path) -> None:
+def tell_variants(report: Mapping[str, Any], *, err: bool = False) -> None:
+    """The tables of a comparison, and what it shows."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..reporting.compared import tables
+
+    console = Console(markup=False, highlight=False, stderr=err)
+    if not console.is_terminal:
+        console.width = EDGELESS
+    for found in tables(report):
+        table = Table(title=found["title"], title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for number, column in enumerate(found["columns"]):
+            table.add_column(column, justify="right" if number else "left", no_wrap=not number, overflow="fold")
+        for row in found["rows"]:
+            table.add_row(*(Text(cell.text, style=TONES[cell.tone]) for cell in row))
+        console.print(table)
+    for line in report["compared"]["sentences"]:
+        click.echo(f"- {line}", err=err)
+
+
+TONES = {"helps": "green", "hurts": "red", "": ""}
+EDGELESS = 1_000
+"""Columns of what is no terminal: a file has no edge."""
+
+
+def _tell_study(search: Mapping[str, Any]) -> None:
     from ..reporting.study import front_table
 
     counts = ", ".join(f"{search[state]} {state}" for state in ("finished", "pruned", "failed"))
@@ -69,4 +103,3 @@ def _tell_study(search: Mapping[str, Any], folder: Path) -> None:
         click.echo(f"Pareto front ({len(rows) - 1} of {len(search['front'])}):")
         for row in rows:
             click.echo("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    click.echo(f"found: {folder / 'found.yaml'}")

@@ -2,5 +2,5 @@
 
 from typing import Literal, get_args
 
-Verb = Literal["run", "plan", "label", "distill", "evaluate", "export", "tune"]
+Verb = Literal["run", "plan", "label", "distill", "evaluate", "export", "tune", "compare"]
 VERBS: tuple[Verb, ...] = get_args(Verb)

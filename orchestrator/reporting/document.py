@@ -3,8 +3,6 @@
 Puts together what stages left; measures nothing itself.
 """
 
-import json
-import logging
 import math
 import statistics
 import time
@@ -17,9 +15,6 @@ import numpy as np
 from students.runs.curves import read_records
 from students.tasks.figure import TABLES, headline
 from teachers.config.task import ANSWER_OF, TaskName
-from teachers.errors import RecipeError, StoreError
-from teachers.process.log_lines import once
-from teachers.storage.seal import read_document, replace
 from teachers.tasks.labels import per_name
 from teachers.transfer_set.transfer_set import SPLITS, TransferSet
 
@@ -27,6 +22,7 @@ from .calibration import about_calibration
 from .cautions import cautions
 from .chains import about_assistants, about_beginnings
 from .columns import about_columns
+from .compared import compared_section, with_corrected
 from .comparison import comparison_of
 from .environment import environment
 from .fairness import about_augmentation, about_controls, about_labels
@@ -38,8 +34,6 @@ from .together import about_unknown, about_weights
 
 FORMAT = 4
 POINTS_OF_A_CURVE = 400
-
-log = logging.getLogger(__name__)
 
 
 def build_report(
@@ -53,12 +47,14 @@ def build_report(
     seconds: float,
     standings: Mapping[str, Mapping[str, Any]] | None = None,
     search: Mapping[str, Any] | None = None,
+    compared: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The document of one run.
 
     `recipe` is the resolved one without secrets; `evaluations` holds the evaluation of `teachers` and of every student by
     its name; `metrics` every `metrics.jsonl` of every student; `prepared` is the folder of the transfer set; `standings` says
-    how everybody who teaches stood before students learnt; `search` is the part of a study, if there was one.
+    how everybody who teaches stood before students learnt; `search` is the part of a study, `compared` what is known of
+    variants, if there were some.
     """
     teachers = evaluations.get("teachers", NO_TEACHERS)
     drawn = {
@@ -66,8 +62,7 @@ def build_report(
     }
     task: TaskName = recipe["task"]
     transfer_set, some, standings = TransferSet.open(prepared), next(iter(evaluations.values())), standings or {}
-    counted = {**transfer_set.report, "judged_on": transfer_set.judged_on()}
-    counted["labelled_of_classes"] = labelled_of_classes(transfer_set)
+    counted = _counted(transfer_set)
     document = {
         "format": FORMAT,
         "recipe": dict(recipe),
@@ -90,9 +85,7 @@ def build_report(
         "notes": [
             *told(headline(task), standings),
             *about_units(task, transfer_set.space.names),
-            *notes(recipe, counted),
-            *about_unknown(teachers["teachers"]),
-            *about_calibration(recipe, teachers["teachers"]),
+            *_notes(recipe, counted, teachers["teachers"]),
         ],
         "mlflow": dict(mlflow),
         "environment": environment(),
@@ -100,7 +93,18 @@ def build_report(
     document["comparison"] = comparison_of(_of_learners(recipe, evaluations), transfer_set)
     document["notes"] += [*about_weights(document), *about_assistants(document)]
     document["cautions"] = cautions(document)
+    if compared:
+        return with_corrected(document, compared_section(compared, document))
     return document | {"search": with_test_figures(search, document)} if search else document
+
+
+def _counted(transfer_set: TransferSet) -> dict[str, Any]:
+    of_classes = labelled_of_classes(transfer_set)
+    return {**transfer_set.report, "judged_on": transfer_set.judged_on(), "labelled_of_classes": of_classes}
+
+
+def _notes(recipe: Mapping[str, Any], counted: Mapping[str, Any], teachers: Mapping[str, Any]) -> Iterator[str]:
+    yield from (*notes(recipe, counted), *about_unknown(teachers), *about_calibration(recipe, teachers))
 
 
 OF_SEVERAL = ("combinations", "known_by_few")
@@ -134,29 +138,6 @@ def labelled_of_classes(transfer_set: TransferSet) -> dict[str, dict[str, int]]:
             counts += per_name(transfer_set.usable_labels(segment), len(counts))
         found[split] = dict(zip(transfer_set.classes, counts.tolist(), strict=True))
     return found
-
-
-def write_report(folder: Path, report: Mapping[str, Any]) -> tuple[Path, Path]:
-    """Write `report.json` and `report.html` into a run's folder, over what was there."""
-    from .page import page
-
-    written = folder / "report.json", folder / "report.html"
-    replace(written[0], json.dumps(report, indent=1, allow_nan=False).encode())
-    replace(written[1], page(report).encode())
-    return written
-
-
-def newest_report(out: Path) -> tuple[Path, dict[str, Any]]:
-    """The newest run's folder in `out`, and its report. One that is damaged is told once and passed over.
-
-    Raises RecipeError where there is none.
-    """
-    for path in sorted((out / "runs").glob("*/report.json"), reverse=True):
-        try:
-            return path.parent, read_document(path, FORMAT, "the report of that run is lost; the runs before are shown")
-        except StoreError as error:
-            once(log, str(error))
-    raise RecipeError(f"{out} holds no finished run; `collegium run RECIPE --out {out}` makes one")
 
 
 def _headline_first(task: TaskName, figures: Mapping[str, Any]) -> dict[str, Any]:

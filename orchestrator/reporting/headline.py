@@ -62,6 +62,9 @@ def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
         if student["gain"]:
             for end in ("low", "mean", "high"):
                 yield f"students.{name}.gain.{end}", student["gain"][end]
+    for variant in report.get("compared", {}).get("variants", ()):
+        yield f"students.{variant['name']}.step_ratio", (variant.get("step") or {}).get("ratio")
+        yield f"students.{variant['name']}.gain.p_corrected", (variant["over_control"] or {}).get("p_corrected")
     yield "seconds", report.get("seconds")
 
 
@@ -90,7 +93,7 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
     """What belongs beside the verdicts: what the commonest answer would reach, and how many verdicts stand there."""
     told = [remark] if (remark := report["transfer_set"]["commonest"]["remark"]) else []
     given = sum(bool(learner["gain"]) and learner["gain"]["low"] is not None for learner in learners(report).values())
-    if given > 1:
+    if given > 1 and "compared" not in report:
         chance = f"{100 * (1 - 0.95**given):.0f} %"
         told.append(
             f"{given} verdicts stand here, each at 95% and none corrected for the others: were there no difference "

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from students.measuring.gain import with_interval
 from students.tasks.figure import headline
 
-from . import unjudged
+from . import compared, unjudged
 from .headline import learners, remarks, spread, task_of, teachers_alone
 from .study import short
 
@@ -26,7 +26,10 @@ def note(report: Mapping[str, Any], *, out: Path | None = None, models: Sequence
         return _fitted(
             [*unjudged.lines(report), "", *unjudged.table(report)], [], ["", *_cost(report), *_links(report, models)]
         )
-    head = [f"**{name}**: {learner['verdict']}\n" for name, learner in learners(report).items()]
+    head = (
+        [] if "compared" in report else [f"**{n}**: {learner['verdict']}\n" for n, learner in learners(report).items()]
+    )
+    head += [*_compared(report)] if "compared" in report else []
     head += [f"{remark}\n" for remark in [*teachers_alone(report), *remarks(report), *report["cautions"]]]
     head += [*_study(report["search"])] if "search" in report else []
     head += [f"| who | test {headline(task_of(report)).label} | gain over control (95%) |", "|---|---|---|"]
@@ -62,6 +65,15 @@ def _rows(report: Mapping[str, Any]) -> Iterator[str]:
     if report["ensemble"]:
         yield f"| teachers together | {figure.shown(report['ensemble'][test])} | |"
     yield from (f"| teacher {name} | {figure.shown(t[test])} | |" for name, t in report["teachers"].items())
+
+
+def _compared(report: Mapping[str, Any]) -> Iterator[str]:
+    """What a comparison of variants showed, and its first table."""
+    yield from (f"{line}\n" for line in report["compared"]["sentences"])
+    table = compared.tables(report)[0]
+    yield from (f"| {' | '.join(table['columns'])} |", f"|{'---|' * len(table['columns'])}")
+    yield from (f"| {' | '.join(cell.text for cell in row)} |" for row in table["rows"])
+    yield ""
 
 
 def _study(found: Mapping[str, Any]) -> Iterator[str]:

@@ -29,6 +29,7 @@ from . import plots
 from .by_class import class_table, confusions, mistakes
 from .by_value import pictures, value_table
 from .columns import column_table
+from .compared import tables as tables_of_variants
 from .comparison import page_table
 from .headline import about_units, curves_of, deep_link, learners, means_of, percent, remarks, spread, task_of
 from .study_page import Plot, study_page
@@ -58,20 +59,7 @@ def page(report: Mapping[str, Any]) -> str:
             recipe=_recipe(report),
         )
     first, *others = FIGURES[task_of(report)]
-    environment.filters |= {
-        "percent": percent,
-        "points": first.gained,
-        "headline": first.shown,
-        "recall_points": lambda share: f"{100 * share:+.1f}".replace("-", MINUS),
-        "significant": significant,
-        "column": column_title,
-        "agrees": lambda found: AGREES[task_of(report)].format(BESIDE[task_of(report)][0].shown(found["agreement"])),
-        "spread": partial(spread, first),
-        "short": plots.short,
-        "count": count,
-        "marked": marked,
-        "seconds": seconds,
-    }
+    environment.filters |= _filters(task_of(report), first)
     return environment.get_template("report.html.j2").render(
         report=report,
         first=first,
@@ -89,6 +77,7 @@ def page(report: Mapping[str, Any]) -> str:
         judged=dict(_judged(report)),
         columns=column_table(report["transfer_set"]),
         compared=page_table(report["comparison"]),
+        variants=tables_of_variants(report) if "compared" in report else [],
         together=dict(_cohort_plots(report)),
         **of_several(report),
         study=study_page(report["search"]) if "search" in report else None,
@@ -99,6 +88,24 @@ def page(report: Mapping[str, Any]) -> str:
         recipe=_recipe(report),
         link=_link(report["mlflow"]),
     )
+
+
+def _filters(task: TaskName, first: Figure) -> dict[str, Callable[..., Any]]:
+    """Of the template; `first`: the headline."""
+    return {
+        "percent": percent,
+        "points": first.gained,
+        "headline": first.shown,
+        "recall_points": lambda share: f"{100 * share:+.1f}".replace("-", MINUS),
+        "significant": significant,
+        "column": column_title,
+        "agrees": lambda found: AGREES[task].format(BESIDE[task][0].shown(found["agreement"])),
+        "spread": partial(spread, first),
+        "short": plots.short,
+        "count": count,
+        "marked": marked,
+        "seconds": seconds,
+    }
 
 
 def column_title(figure: Figure) -> Markup:
@@ -170,10 +177,12 @@ def _rows(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if ensemble := report["ensemble"]:
         told = _cells(task, ensemble, first.shown(ensemble[test]), is_beside_others=False)
         yield {**ensemble, "kind": "ensemble", "name": "teachers together", **told}
+    same_control = [*report["compared"]["of"]][1:] if "compared" in report else []
     for name, student in learners(report).items():
         yield {**student, "kind": "student", "name": name, **_cells(task, student, shown(student[test]))}
         for kind, title in (("offline", f"{name} from its teachers alone"), ("control", f"control of {name}")):
-            if runs := student.get(f"{kind}_runs"):
+            told_before = kind == "control" and name in same_control
+            if (runs := student.get(f"{kind}_runs")) and not told_before:
                 cost = {key: student[key] for key in ("parameters", "bytes", "latency")}  # it is the same network
                 told = _cells(task, means_of(task, runs), shown(student[f"{kind}_{first.key}"]))
                 yield {"kind": "control", "name": title, "gain": None, **cost, **told}

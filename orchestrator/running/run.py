@@ -203,7 +203,8 @@ def _report(
     evaluations = {name: read_evaluation(built, heard[name]) for name, built in results.evaluations.items()}
     if not evaluations:
         return {"format": 1, "recipe": public(context.recipe), "stages": stages, "mlflow": dict(ids)}
-    from ..reporting.document import FORMAT, build_report, write_report
+    from ..reporting.document import FORMAT, build_report
+    from ..reporting.kept import write_report
     from ..reporting.unjudged import is_unjudged, unjudged_report
 
     if is_unjudged(evaluations):

@@ -39,7 +39,11 @@ def results_in_short(report: Mapping[str, Any]) -> str:
     if "unjudged" in report:
         return ""
     figure = headline(task_of(report))
-    told = [f"{name} {short}" for name, learner in learners(report).items() if (short := _short(figure, learner))]
+    everyone = learners(report)
+    if "compared" in report:  # the best of many variants are told
+        variants = report["compared"]["of"]
+        everyone = {name: everyone[name] for name in sorted(variants, key=lambda each: -everyone[each]["gain"]["mean"])}
+    told = [f"{name} {short}" for name, learner in everyone.items() if (short := _short(figure, learner))]
     return ", ".join(told[:MOST]) + (f" and {len(told) - MOST} more" if len(told) > MOST else "")
 
 

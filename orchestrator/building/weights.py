@@ -1,0 +1,43 @@
+"""The stage that finds how much each teacher of a student counts in each class, where its rule weighs them."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from students.config.task_terms import rule_in_keys
+from teachers.config.resources import Resources
+from teachers.config.task import ANSWER_OF
+
+from ..stages import keys
+from ..stages.stages import Built, Stage
+from .context import Context, segments_judged, sources
+from .evaluate import _combination, by_place, evaluate_on_cluster, read_evaluation
+from .pipeline import Results
+
+NAME = "weights_by_class"
+BY_THE_ROW = ("route",)
+"""Rules that are told of each row who counts in it: by class there is nothing to find."""
+
+
+def weights_by_class(context: Context, results: Results, name: str) -> tuple[Built, Mapping[str, Any]] | None:
+    """Of the student `name`: the stage, and its `classes` and `counts`. None where all teachers count alike, or rows are of no one class."""
+    recipe, config = context.recipe, context.recipe.students[name]
+    own = keys.own_combination(config)
+    rule = rule_in_keys(own.get("combine"), recipe.task)
+    if ANSWER_OF[recipe.task] != "class_axis" or rule in (None, "mean_logits", *BY_THE_ROW):
+        return None
+    segments = segments_judged(recipe, results.prepared, config)
+    labels = {teacher: results.taught[teacher].digests(segments) for teacher in config.teachers}
+    base = keys.evaluate_stage(recipe, name, results.prepared.digest, "", labels)
+    inputs = {what: digest for what, digest in base.inputs.items() if what != "student"}
+    stage = Stage("evaluate", NAME, {"weights of": dict(base.config)}, inputs, called=base.called)
+    keywords = {
+        "transfer_set": results.prepared.folder,
+        "sources": by_place(sources(recipe, config, results.taught, segments)),
+        **_combination(config),
+    }
+    function = "students.measuring.weights:weights_by_class"
+    build = partial(evaluate_on_cluster, context, results.prepared, Resources(), function, keywords)
+    built = context.stages.build(stage, build)
+    found = read_evaluation(built, config.teachers)
+    return built, {"classes": found["classes"], "counts": found["counts"]}

@@ -1,0 +1,259 @@
+"""One student in several variants: a recipe whose students differ in one thing, which `collegium compare` carries out.
+
+By method (`students.config.methods`), or by who is heard: all its teachers, all but one, one alone. Rows, batches, budget, seeds
+and the control are the same for all, so whatever they share is built once. Knows nothing of stages.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from students.config.estimator import AT_ONCE, EstimatorStudent
+from students.config.methods import HAVE_NO_METHOD, HEARS_NOBODY, METHODS, MethodName, Setting, changes_by
+from students.config.student import StudentConfig
+from students.config.task_terms import COMBINES, KEYWORDS
+from teachers.config.strict import LONGEST_NAME
+from teachers.config.task import ANSWER_OF
+from teachers.errors import RecipeError
+
+from .file import nearest
+from .load import changed
+from .model import Recipe
+
+Kind = Literal["methods", "teachers"]
+ALL = "all"
+"""Of methods: all that the recipe's teachers can serve; of teachers: whoever hears all of them."""
+
+ALL_TEACHERS = "all teachers"
+"""What that one is."""
+
+
+@dataclass(frozen=True)
+class Variants:
+    """`recipe`: of the variants and who teaches them; `of`: by each variant's name, what it is (`dkd`, `without wide`)."""
+
+    kind: Kind
+    student: str
+    recipe: Recipe
+    of: Mapping[str, str]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """By method, why it is not among them."""
+
+    @property
+    def seeds(self) -> list[int]:
+        """The same of all."""
+        return self.recipe.students[next(iter(self.of))].train.seeds
+
+    def cost(self) -> str:
+        """What training them takes, before anybody knows what of it is there."""
+        seeds, each = len(self.seeds), budget_in_words(self.recipe.students[next(iter(self.of))])
+        return (
+            f"{len(self.of)} variants of {self.student} with {seeds} seed{'s' * (seeds > 1)}: {len(self.of) * seeds} trainings"
+            f"{each}, and {seeds} of the control that they share; what is there already is reused"
+        )
+
+
+def budget_in_words(config: StudentConfig | EstimatorStudent) -> str:
+    """` of 1,600 steps`; empty of an estimator."""
+    if isinstance(config, EstimatorStudent) or not (config.train.steps or config.train.epochs):
+        return ""
+    return f" of {config.train.steps:,} steps" if config.train.steps else f" of {config.train.epochs:g} epochs"
+
+
+def chosen_student(recipe: Recipe, name: str | None) -> str:
+    """The student that is compared with itself. Raises RecipeError where none can be, or where it is not clear which."""
+    if recipe.transfer_set.label is None:
+        raise RecipeError(
+            "transfer_set.label is null, so nothing can be compared: give rows with a label for the test split, and some to "
+            "train the control with"
+        )
+    if name is not None:
+        if name in recipe.cohorts:
+            raise RecipeError(f"--student {name}: is a cohort, whose members have methods of their own; name a student")
+        if name not in recipe.students:
+            raise RecipeError(f"--student {name}: there is no such student{nearest(name, list(recipe.students))}")
+        return name
+    if recipe.search is not None and recipe.search.student in recipe.students:
+        return recipe.search.student
+    found = [each for each in recipe.students if each not in recipe.assistants()]
+    if len(found) != 1:
+        told = f"has students {', '.join(found)}; say which with --student" if found else "has no student to compare"
+        raise RecipeError(f"the recipe {told}")
+    return found[0]
+
+
+def by_method(
+    recipe: Recipe,
+    student: str,
+    methods: str | Sequence[str],
+    seeds: int | None = None,
+    settings: Mapping[str, Setting] | None = None,
+) -> Variants:
+    """One variant a method; `methods`: their names, or `all` that can be served. `settings`: of some, other than their first.
+
+    Raises RecipeError for a method that there is none of, that the recipe cannot serve, or where there is nothing to compare.
+    """
+    names = [*METHODS] if methods == ALL else _known(methods)
+    config, found, why = recipe.students[student], dict[str, dict[str, Any]](), dict[str, str]()
+    for name in sorted(names, key=[*METHODS].index):
+        if methods == ALL and not is_of_task(recipe, name):
+            continue
+        if reason := lacks(recipe, student, name):
+            if methods != ALL:
+                raise RecipeError(f"--methods {name}: {reason}")
+            why[name] = reason
+            continue
+        changes = changes_of(config, name, (settings or {}).get(name))
+        twin = next((other for other, its in found.items() if _are_one(config, its, changes)), None)
+        if twin is not None and settings is None:
+            why[name] = f"is the same objective as {twin} here"
+        else:
+            found[name] = changes
+    if len(found) < 2:
+        told = "; ".join(f"{name}: {reason}" for name, reason in why.items())
+        raise RecipeError(
+            f"--methods leaves {', '.join(found) or 'none'}, and a comparison is of two or more; `all` takes every one that the "
+            f"recipe's teachers can serve{f' ({told})' * bool(told)}"
+        )
+    return variants_of("methods", recipe, student, found, seeds, why)
+
+
+def _are_one(config: StudentConfig | EstimatorStudent, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two sets of changes come to the same student, defaults filled in."""
+    first, second = (type(config).model_validate(config.model_dump() | dict(each)) for each in (one, other))
+    return first == second
+
+
+def _known(methods: str | Sequence[str]) -> list[MethodName]:
+    """Raises RecipeError for a name that is none of METHODS."""
+    given = methods.split(",") if isinstance(methods, str) else methods
+    names = [name for each in given if (name := each.strip())]
+    for name in names:
+        if name in HAVE_NO_METHOD or name == "control":
+            raise RecipeError(f"--methods {name}: is the control, which stands in every comparison; leave it out")
+        if name not in METHODS:
+            raise RecipeError(f"--methods {name}: there is no such method{nearest(name, list(METHODS))}")
+    return list(dict.fromkeys(names))  # type: ignore[arg-type]  # each was looked up
+
+
+def changes_of(
+    config: StudentConfig | EstimatorStudent, name: MethodName, setting: Setting | None = None
+) -> dict[str, Any]:
+    """What a student has otherwise by a method; an estimator cannot be softened."""
+    changes = changes_by(METHODS[name], config, setting)
+    if isinstance(config, EstimatorStudent):
+        for term in changes["objective"]:
+            term |= {"temperature": AT_ONCE} if term["loss"] == "soft" else {}
+    return changes
+
+
+def is_of_task(recipe: Recipe, name: MethodName) -> bool:
+    """Whether the recipe's task has the losses of a method, and its rule."""
+    method, rules = METHODS[name], [str(rule) for rule in COMBINES[ANSWER_OF[recipe.task]]]
+    return {*method.losses} <= {*KEYWORDS[recipe.task]} and (method.rule is None or method.rule in rules)
+
+
+def lacks(recipe: Recipe, student: str, name: MethodName) -> str | None:
+    """Why a recipe cannot serve a method, with the key to set; None where it can."""
+    method, config = METHODS[name], recipe.students[student]
+    if not is_of_task(recipe, name):
+        return f"is not of the task {recipe.task}"
+    if method.rule is not None and len(config.teachers) < 2:
+        return f"is a rule that joins several teachers, and students.{student}.teachers has one; name another there"
+    if method.hint is not None and not getattr(config, "hints", ()):
+        return f"is a hint, and the recipe says none; set `students.{student}.hints`: whose output, for which layer"
+    hears_scores = any(loss not in ("teacher_label", *HEARS_NOBODY) for loss in method.losses)
+    for teacher in config.teachers if hears_scores else ():
+        if teacher in recipe.teachers and recipe.teachers[teacher].encoding == "label":
+            return f"needs scores, and teacher {teacher} keeps only labels; set `teachers.{teacher}.encoding: dense`"
+    try:
+        variants_of("methods", recipe, student, {name: changes_of(config, name)}, None)
+    except RecipeError as error:
+        return str(error).splitlines()[0].removeprefix(f"compare: students.{name}.")
+    return None
+
+
+def by_teachers(recipe: Recipe, student: str, seeds: int | None = None) -> Variants:
+    """The student of all its teachers, of all but each, and of each alone. Raises RecipeError where it has only one."""
+    config = recipe.students[student]
+    if len(config.teachers) < 2:
+        raise RecipeError(
+            f"students.{student}.teachers has only {config.teachers[0]}: what one teacher brings, the control of a plain "
+            f"`collegium run` shows; which of several helped, needs two or more"
+        )
+    variants, of = dict[str, dict[str, Any]]({ALL: {}}), {ALL: ALL_TEACHERS}
+    subsets = {("without", each): [name for name in config.teachers if name != each] for each in config.teachers}
+    if len(config.teachers) == 2:
+        subsets = {}  # without one is the other alone
+    subsets |= {("only", each): [each] for each in config.teachers}
+    for number, ((word, teacher), heard) in enumerate(subsets.items()):
+        name = f"{word}-{teacher.replace('.', '-')}"
+        name = name if len(name) <= LONGEST_NAME else f"{word}-{number}"
+        of[name], variants[name] = f"{word} {teacher}", _heard_by(config, heard, f"{word} {teacher}")
+    made = variants_of("teachers", recipe, student, variants, seeds)
+    return Variants(made.kind, student, made.recipe, dict(zip(made.of, of.values(), strict=True)))
+
+
+def _heard_by(config: StudentConfig | EstimatorStudent, heard: Sequence[str], title: str) -> dict[str, Any]:
+    """The student's teachers and objective when it hears some of its teachers only."""
+    objective = []
+    for term in config.model_dump(mode="json")["objective"]:
+        if term.get("teachers") is not None:
+            term["teachers"] = [name for name in term["teachers"] if name in heard]
+        for by_teacher in ("teacher_weights", "experts"):
+            if term.get(by_teacher) is not None:
+                term[by_teacher] = {name: each for name, each in term[by_teacher].items() if name in heard}
+        if term.get("teachers") != [] and term.get("teacher_weights") != {}:
+            objective.append(_for_fewer(term, len(term.get("teachers") or heard)))
+    hints = [hint for hint in config.model_dump(mode="json").get("hints", ()) if hint["teacher"] in heard]
+    if not hints and not any("combine" in term for term in objective):
+        raise RecipeError(f"{title}: no term of the objective would listen to anybody; leave `teachers` of terms out")
+    changes = {"teachers": list(heard), "objective": objective}
+    return changes | ({"hints": hints} if "hints" in type(config).model_fields else {})
+
+
+def _for_fewer(term: dict[str, Any], number: int) -> dict[str, Any]:
+    """A term without what so few teachers cannot have: some that are left out of each step, a weight that none may exceed."""
+    too_many = {"drop": (term.get("drop") or 0) >= number, "box": number * (term.get("box") or 1) < 1}
+    return {key: value for key, value in term.items() if not too_many.get(key, False)}
+
+
+def variants_of(
+    kind: Kind,
+    recipe: Recipe,
+    student: str,
+    variants: Mapping[str, Mapping[str, Any]],
+    seeds: int | None,
+    left_out: Mapping[str, str] | None = None,
+) -> Variants:
+    """The recipe of `variants`: by name, what each changes in the student. Raises RecipeError for one that does not fit."""
+    document = recipe.model_dump(mode="json")
+    needed = {name for names in recipe.before(student) for name in names}
+    base = document["students"][student] | {"require": None}  # nothing is delivered
+    base["control"] = base["control"] or True
+    base["train"]["seeds"] = seeds_of(base["train"]["seeds"], seeds)
+    taken = {*recipe.teachers, *needed}
+    names = {name: name if name not in taken else f"{student}-{name}" for name in variants}
+    kept = {name: config for name, config in document["students"].items() if name in needed}
+    document["students"] = kept | {names[name]: {**base, **changes} for name, changes in variants.items()}
+    document["cohorts"] = {name: config for name, config in document["cohorts"].items() if name in needed}
+    document["search"] = None
+    of = {called: name for name, called in names.items()}
+    return Variants(kind, student, changed(document, "compare"), of, dict(left_out or {}))
+
+
+def with_objective_of(recipe: Recipe, made: Variants, name: str) -> Recipe:
+    """The recipe whose student has the objective of one of its variants; all else as it stands, but for a search, whose paths lead
+    into the objective that was."""
+    document = recipe.model_dump(mode="json") | {"search": None}
+    variant = made.recipe.students[name].model_dump(mode="json")
+    document["students"][made.student] |= {key: variant[key] for key in ("objective", "hints") if key in variant}
+    return changed(document, "compare")
+
+
+def seeds_of(own: Sequence[int], number: int | None) -> list[int]:
+    """So many seeds: the recipe's first, then fresh ones."""
+    if number is None:
+        return list(own)
+    fresh: Iterable[int] = range(max(own) + 1, max(own) + 1 + number)
+    return [*own, *fresh][:number]
