@@ -102,8 +102,9 @@ def test_of_teachers_that_keep_only_labels_only_their_labels_are_learnt() -> Non
     labelled = Recipe.from_dict(document)
     with pytest.raises(RecipeError, match=r"--methods soft: needs scores.*teachers\.trees\.encoding: dense"):
         by_method(labelled, "small", "soft,teacher_label")
+    assert {*by_method(labelled, "small", "all").of} == {"teacher_label", "label_smoothing_teacher"}
     with pytest.raises(RecipeError, match="comparison is of two or more"):
-        by_method(labelled, "small", "all")
+        by_method(labelled, "small", "teacher_label")
 
 
 @pytest.mark.parametrize(

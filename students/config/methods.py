@@ -50,6 +50,8 @@ MethodName = Literal[
     "dist",
     "logit_standardized",
     "label_smoothing_teacher",
+    "ps_kd",
+    "mean_teacher",
     RuleMethod,
     HintMethod,
     "recipe",
@@ -118,7 +120,7 @@ METHODS: dict[MethodName, Method] = {
     ),
     "dkd": Method(
         "the label against all others, and the others among themselves, apart (Zhao et al., 2022)",
-        ({"loss": "dkd", "weight": 1.0, "ramp": {"share": 0.1}},),
+        ({"loss": "dkd", "weight": 1.0, "ramp": {"share": 0.1}, "unlabelled": "teacher_label"},),
         hard=1.0,
         settings=({"beta": 2.0}, {"beta": 0.5, "temperature": 1.0}, {"weight": 0.2}),
     ),
@@ -137,6 +139,17 @@ METHODS: dict[MethodName, Method] = {
         "soft, from a teacher that is made up: sure of the label, alike for the rest (Yuan et al., 2020)",
         ({"loss": "label_smoothing_teacher", "weight": 0.9},),
         settings=({"correct": 0.9}, {"temperature": 4.0}, {"weight": 0.5, "hard": 0.5}),
+    ),
+    "ps_kd": Method(
+        "soft, and labels mixed with what the student itself last said of the row (Kim et al., 2021)",
+        (SOFT, {"loss": "ps_kd", "weight": 0.1}),
+        hard=0.0,
+        settings=SOFTENED,
+    ),
+    "mean_teacher": Method(
+        "soft, also from the average of the student's own weights (Tarvainen and Valpola, 2017)",
+        (SOFT, {"loss": "mean_teacher", "weight": 0.5}),
+        settings=SOFTENED,
     ),
     "mean_logits": _by_rule("mean_logits", "soft, of the mean of the teachers' log-probabilities"),
     "median": _by_rule("median", "soft, of the median of what the teachers say"),
@@ -211,7 +224,7 @@ def _term(
     return {key: value for key, value in own.model_dump(mode="json").items() if key not in HEARING} | hears
 
 
-HEARS_NOBODY: tuple[str, ...] = ("label_smoothing_teacher",)
+HEARS_NOBODY: tuple[str, ...] = ("label_smoothing_teacher", "ps_kd", "mean_teacher")
 """Losses whose teacher is no teacher of the recipe."""
 
 
