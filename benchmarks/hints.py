@@ -133,7 +133,7 @@ def teacher(folder: Path, transfer_set: TransferSet) -> Source:
     torch.manual_seed(TEACHER)
     network = conv_net(TEACHER, num_classes=CLASSES, input_shape=SHAPE).eval()
     (segment,) = transfer_set.of("train")
-    images = torch.from_numpy(transfer_set.inputs(segment)["image"]).permute(0, 3, 1, 2).float() / 255
+    images = torch.tensor(transfer_set.inputs(segment)["image"]).permute(0, 3, 1, 2).float() / 255
     shapes = {layer.path: layer.shape or () for layer in layers_of(network, images[:2])}
     more = tuple(Output.of_layer(name, shapes[path]) for name, path in OUTPUTS.items())
     names, shard_rows = tuple(transfer_set.classes), 1024
