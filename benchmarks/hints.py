@@ -136,11 +136,9 @@ def teacher(folder: Path, transfer_set: TransferSet) -> Source:
     images = torch.tensor(transfer_set.inputs(segment)["image"]).permute(0, 3, 1, 2).float() / 255
     shapes = {layer.path: layer.shape or () for layer in layers_of(network, images[:2])}
     more = tuple(Output.of_layer(name, shapes[path]) for name, path in OUTPUTS.items())
-    names, shard_rows = tuple(transfer_set.classes), 1024
-    about = Spec(
-        "wide", "benchmark", segment.name, segment.digest, "dense", names, segment.num_rows, shard_rows, more=more
-    )
-    store = SoftTargetStore.create(folder / "wide", about)
+    classes, rows = tuple(transfer_set.classes), segment.num_rows
+    spec = Spec("wide", "benchmark", segment.name, segment.digest, "dense", classes, rows, 1024, more=more)
+    store = SoftTargetStore.create(folder / "wide", spec)
     keys, captured = transfer_set.keys(segment), Captured(network, [*OUTPUTS.values()])
     for number in range(store.num_shards):
         first, num = store.shard_rows(number)
