@@ -66,7 +66,7 @@ def below(found: Found, figure: Figure) -> str:
         f"{found['comparisons']} comparisons of the table: were there no difference anywhere, one would be claimed in at most 5 % of "
         f"such tables."
     )
-    if found.get("costs"):
+    if found["kind"] == "methods" and found["costs"]:
         told += (
             f" A step is told as a multiple of one by labels alone, {found['costs']['cross_entropy_ms']:.3g} ms, measured in turns "
             f"in one process; steps and batches are the same for all."
