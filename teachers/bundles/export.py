@@ -75,7 +75,7 @@ def export_bundle(
     specs = _specs(segments, leaving)
     task = _task(segments)
     answer = ANSWER_OF[task]
-    _check(leaving, answer, specs, segments)
+    _check(leaving, answer, specs)
     rows = sum(next(iter(each.stores.values())).spec.num_rows for each in segments)
     noise = None
     if leaving.epsilon is not None and leaving.delta is not None:
@@ -114,7 +114,8 @@ def _specs(segments: Sequence[Answered], leaving: Leaving) -> dict[str, Spec]:
         for name in wanted:
             if name not in each.stores:
                 raise RecipeError(
-                    f"--teachers: {name!r} has not labelled the segment {each.name}; leave it out, or run the recipe again"
+                    f"{name!r} has not labelled the segment {each.name} (a live teacher, or another version of one, has not): name "
+                    f"those who have by --teachers; here there are {', '.join(each.stores)}"
                 )
             if missing := each.stores[name].missing():
                 store = each.stores[name]
@@ -131,9 +132,19 @@ def _task(segments: Sequence[Answered]) -> TaskName:
     return found
 
 
-def _check(leaving: Leaving, answer: AnswerName, specs: dict[str, Spec], segments: Sequence[Answered]) -> None:
+def _check(leaving: Leaving, answer: AnswerName, specs: dict[str, Spec]) -> None:
     if (leaving.epsilon is None) != (leaving.delta is None):
         raise RecipeError("--epsilon and --delta go together: a promise is of both")
+    if leaving.epsilon is not None and not 1e-6 <= leaving.epsilon <= 1e9:
+        raise RecipeError(
+            f"--epsilon {leaving.epsilon:g}: expected 1e-6 to 1e9; below it all is noise, above it nothing is"
+        )
+    if leaving.temperature is not None and (leaving.labels or leaving.epsilon):
+        raise RecipeError("--temperature softens scores, and with --labels or --epsilon no scores leave; remove it")
+    if leaving.epsilon is not None and (leaving.top_k or leaving.labels):
+        raise RecipeError(
+            "--epsilon lets the class of noisy votes leave, and nothing else; remove --top-k and --labels"
+        )
     if leaving.labels and leaving.top_k:
         raise RecipeError("--labels keeps the class alone, --top-k its largest probabilities; give one of them")
     if answer != "class_axis" and (leaving.top_k or leaving.epsilon or (leaving.labels and answer == "values")):
@@ -161,7 +172,7 @@ def _check(leaving: Leaving, answer: AnswerName, specs: dict[str, Spec], segment
     if "label" in kept and not (leaving.labels or leaving.epsilon):
         name = next(name for name, spec in specs.items() if spec.encoding == "label")
         raise RecipeError(f"the store of {name!r} keeps the class only; say --labels, or leave it out by --teachers")
-    width = len(next(iter(specs.values())).names)
+    width = min(len(spec.names) for spec in specs.values())
     if leaving.top_k is not None and not 1 <= leaving.top_k < width:
         raise RecipeError(f"--top-k {leaving.top_k}: expected 1 to {width - 1}, of {width} classes")
 
@@ -186,7 +197,12 @@ def _speakers(
     def alone(said: Sequence[Tensor]) -> Tensor:
         return _softened(said[0], temperature, answer) if softened else said[0]
 
-    return [Speaker(name, (name,), spec.names, alone, keeps, output) for name, spec in specs.items()]
+    return [Speaker(called(name), (name,), spec.names, alone, keeps, output) for name, spec in specs.items()]
+
+
+def called(name: str) -> str:
+    """Of a cohort's member, `trio.a`, what a file may be called."""
+    return name.replace(".", "-")
 
 
 def _softened(said: Tensor, temperature: float, answer: AnswerName) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, ValidationError
 
 from ..config.any_teacher import OutputKind
-from ..config.strict import Config
+from ..config.strict import Config, Name
 from ..config.task import TaskName
 from ..errors import StoreError
 from ..storage.seal import canonical_json, sha256_file
@@ -22,16 +22,25 @@ from .columns import Keeps
 from .signing import Signer, check_signature
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
+SIGNATURE_BYTES = 64
 MOST_BYTES = 64 << 20
 """Of a manifest, which is read before anything vouches for it."""
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,95}\.arrow$")]
+Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,200}$")]
+Text = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x08\x0b-\x1f\x7f-\x9f]*$"
+    ),
+]
+"""What a terminal shows as it is: a name from elsewhere cannot move its cursor, nor add a line to a recipe."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Voice(Config):
     """Whoever answers: a teacher, or several together."""
 
-    name: str
+    name: Name
     """Of the teacher, or `ensemble`, or `votes`."""
     teachers: int = Field(ge=1)
     """How many it speaks for."""
@@ -59,7 +68,8 @@ class Privacy(Config):
     sigma: float = Field(gt=0)
     """Standard deviation of the noise on each class's votes."""
     epsilon: float = Field(gt=0)
-    """Of (epsilon, delta)-differential privacy for one teacher's answers, over all answers of this bundle together."""
+    """Of (epsilon, delta)-differential privacy for the training rows of any one teacher, over all answers of this bundle together, if no
+    two teachers have learnt of one row."""
     delta: float = Field(gt=0, lt=1)
     """The probability that it does not hold."""
     answers: int = Field(ge=0)
@@ -71,7 +81,7 @@ class Manifest(Config):
 
     format: Literal[1]
     """Of bundles."""
-    name: str
+    name: Line
     """What its sender calls it."""
     task: TaskName
     """What is said of a row."""
@@ -81,7 +91,7 @@ class Manifest(Config):
     """At which scores were softened before they left; null: they are as they were said."""
     voices: list[Voice] = Field(min_length=1)
     """Who answers."""
-    licence: str = Field(min_length=1)
+    licence: Text
     """Under which the receiver may use the answers."""
     privacy: Privacy | None = None
     """Null: the bundle is weights-free, and nothing is promised of what its answers tell."""
@@ -133,10 +143,11 @@ def _manifest(folder: Path, key: Path) -> Manifest:
     if path.stat().st_size > MOST_BYTES:
         raise StoreError(f"{path}: {path.stat().st_size:,} bytes, at most {MOST_BYTES:,} expected; this is no manifest")
     payload = path.read_bytes()
-    check_signature(payload, (folder / SIGNATURE).read_bytes()[:1024], key, path)
+    with (folder / SIGNATURE).open("rb") as file:
+        check_signature(payload, file.read(SIGNATURE_BYTES + 1), key, path)
     try:
         return Manifest.model_validate(json.loads(payload))
-    except (ValidationError, ValueError) as error:
+    except (ValidationError, ValueError, RecursionError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         where = ".".join(map(str, first["loc"])) or "it"
         raise StoreError(

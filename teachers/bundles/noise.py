@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 def sigma_for(epsilon: float, delta: float, answers: int) -> float:
     """The least noise with which `answers` answers are together (epsilon, delta)-private: the formula above, solved for sigma."""
     log_term = math.log(1 / delta)
-    return math.sqrt(max(answers, 1)) / (math.sqrt(log_term + epsilon) - math.sqrt(log_term))
+    return math.sqrt(max(answers, 1)) * (math.sqrt(log_term + epsilon) + math.sqrt(log_term)) / epsilon
 
 
 def epsilon_of(sigma: float, delta: float, answers: int) -> float:

@@ -55,7 +55,10 @@ def make_keys(path: Path) -> Path:
     key = Ed25519PrivateKey.generate()
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     shown = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    for file, payload, mode in ((path, private, 0o600), (public, shown, 0o644)):
+    for file in (path, public):
+        if file.exists():
+            raise RecipeError(f"{file} is there already, and a key that is overwritten is lost; take another name")
+    for file, payload, mode in ((public, shown, 0o644), (path, private, 0o600)):
         try:
             with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as target:
                 target.write(payload)

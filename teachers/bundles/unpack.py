@@ -3,6 +3,8 @@
 A file is copied and the copy is hashed, so nobody can change it between the proof and its use.
 """
 
+import json
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,15 +36,11 @@ class Imported:
     @property
     def lines(self) -> list[str]:
         """Of the recipe."""
-        named = {
-            "kind": "predictions",
-            "path": str(self.path),
-            "sample_key": KEY,
-            "scores": self.scores,
-            "output": self.output,
-        }
-        allowed = {"max_missing": f"{self.missing:.3f}  # of its rows it knows nothing"} if self.missing else {}
-        return [f"  {self.name}:", *(f"    {key}: {value}" for key, value in {**named, **allowed}.items())]
+        named: dict[str, str | float] = {"kind": "predictions", "path": str(self.path), "sample_key": KEY}
+        named |= {"scores": self.scores, "output": self.output}
+        if self.missing:  # rounded up: as many are allowed, and at most a thousandth more
+            named["max_missing"] = min(math.ceil(self.missing * 1000) / 1000, 0.999)
+        return [f"  {self.name}:", *(f"    {key}: {json.dumps(value)}" for key, value in named.items())]
 
 
 def import_bundle(bundle: Path, folder: Path, key: Path) -> tuple[Manifest, list[Imported]]:
@@ -84,10 +82,11 @@ def _check_columns(path: Path, path_in_bundle: Path, voice: Voice, manifest: Man
         raise StoreError(
             f"{path_in_bundle}: signed, and no Arrow that can be read ({str(error).splitlines()[0]})"
         ) from error
-    count = found.field(LARGEST).type.list_size if LARGEST in found.names else 0
+    kind = found.field(LARGEST).type if LARGEST in found.names else None
+    count = kind.list_size if pa.types.is_fixed_size_list(kind) else 0
     expected, _ = columns_of(voice.keeps, ANSWER_OF[manifest.task], voice.names, count)
     named = (found.metadata or {}).get(CLASSES.encode()) == expected.metadata[CLASSES.encode()]
-    if not (named and found.equals(expected)) or num_rows != voice.rows:
+    if not (named and found.equals(expected) and count < len(voice.names)) or num_rows != voice.rows:
         raise StoreError(
             f"{path_in_bundle}: {num_rows:,} rows of {', '.join(found.names)}; its manifest has {voice.rows:,} rows of "
             f"{', '.join(expected.names)} and {len(voice.names)} names; it was made otherwise, ask its sender"
@@ -104,6 +103,8 @@ def _expand(path: Path, target: Path, voice: Voice, manifest: Manifest) -> None:
             for number in range(file.num_record_batches):
                 batch = file.get_batch(number)
                 known = np.asarray(batch.column(1).is_valid())
+                if not np.array_equal(known, np.asarray(batch.column(2).is_valid())):
+                    raise StoreError(f"{path.name}: {LARGEST} and {PROBABILITIES} lack different rows; ask its sender")
                 largest, probabilities = (_matrix(batch.column(at)) for at in (1, 2))
                 if len(largest) and int(largest.max()) >= width:
                     raise StoreError(
