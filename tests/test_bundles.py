@@ -199,6 +199,9 @@ def test_rows_of_which_a_teacher_knows_nothing_stay_unknown(keys: tuple[Path, Pa
     answered = [*answered_segments(sorted((tmp_path / "out/soft_targets").iterdir()), tmp_path / "out/prepared")]
     for way, leaving in {"all": {}, "some": {"top_k": 1}, "one": {"labels": True}}.items():
         exported((tmp_path, answered), keys, tmp_path / way, teachers=("big",), **leaving)
+        (each,) = import_bundle(tmp_path / way, tmp_path / f"lines {way}", keys[1])[1]
+        printed = yaml.safe_load("\n".join(["teachers:", *each.lines]))["teachers"]["big"]
+        assert each.missing <= PredictionsTeacher.model_validate(printed).max_missing < each.missing + 0.001
         _, said = received(tmp_path / way, keys[1], tmp_path / f"mine {way}")["big"]
         assert np.isnan(said).all(1).sum() == 5 * len(data.segments) and np.isnan(said).any(1).sum() == 5 * len(
             data.segments
@@ -323,6 +326,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "windows": ({"file": "..\\escape.arrow"}, "file"),
     "unknown key": ({"run": "rm"}, "run"),
     "no classes": ({"names": []}, "names"),
+    "a line of a recipe": ({"name": "big:\n  evil"}, "name"),
 }
 
 
@@ -363,6 +367,15 @@ def test_the_key_of_somebody_else_proves_nothing(
         verify(tmp_path / "bundle", make_keys(tmp_path / "eve"))
 
 
+def test_a_signature_of_any_length_is_read_no_farther_than_one(
+    sender: tuple[Path, list[Answered]], keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    exported(sender, keys, tmp_path / "bundle")
+    os.truncate(tmp_path / "bundle" / SIGNATURE, 1 << 40)  # a file with a hole, larger than memory
+    with pytest.raises(StoreError, match="not signed by the owner"):
+        verify(tmp_path / "bundle", keys[1])
+
+
 def test_keys_are_their_owners_alone_and_are_never_overwritten(tmp_path: Path) -> None:
     public = make_keys(tmp_path / "mine")
     assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o600 and public.name == "mine.pub"
@@ -381,6 +394,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "one vote": ({"teachers": ("big",), "epsilon": 1.0, "delta": 1e-5}, "nothing to combine"),
     "no such rule": ({"combine": "best"}, "expected one of"),
     "of numbers": ({"combine": "median"}, "not of such answers"),
+    "noise and scores": ({"epsilon": 1.0, "delta": 1e-5, "top_k": 2}, "nothing else"),
+    "softened labels": ({"labels": True, "temperature": 2.0}, "no scores leave"),
+    "noise without end": ({"epsilon": 1e-17, "delta": 1e-5}, "1e-6 to 1e9"),
 }
 
 
@@ -431,7 +447,7 @@ def test_who_has_the_bundle_and_its_own_inputs_reaches_the_same_student(tmp_path
 
     collegium("sender", "evaluate", "digits", *(f"-o{each}" for each in small))
     collegium("sender", "bundle", "keygen", "acme")
-    told = collegium("sender", "bundle", "export", "out/digits", "said", "--sign", "acme", "--licence", "CC BY 4.0")
+    told = collegium("sender", "bundle", "export", "out/digits", "said", "--sign", "acme", "--licence", "CC-BY-4.0")
     assert "weights-free" in told
     (tmp_path / "sender/said").rename(tmp_path / "receiver/said")
     (tmp_path / "sender/acme.pub").rename(tmp_path / "receiver/acme.pub")

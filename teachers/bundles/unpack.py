@@ -18,7 +18,7 @@ from ..config.task import ANSWER_OF
 from ..errors import StoreError
 from ..soft_targets.schema import KEY
 from ..storage.seal import drafted
-from .columns import CLASS, CLASSES, LARGEST, SCORES, columns_of, dense_probabilities, writing
+from .columns import CLASS, CLASSES, LARGEST, PROBABILITIES, SCORES, columns_of, dense_probabilities, writing
 from .manifest import Manifest, Voice, check_file, verify
 
 
