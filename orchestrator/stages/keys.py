@@ -116,8 +116,6 @@ def label_stage(
     }
     if config.kind in ("callable", "predictions", "endpoint"):  # they get canonical inputs, or none
         left_out |= {"preprocess"}
-    if config.kind == "predictions" and config.sample_key is None:  # keys of recipes that were there before it
-        left_out |= {"sample_key"}
     decided_by = {key: value for key, value in config.model_dump(mode="json").items() if key not in left_out}
     decided_by |= {"classes": config.classes or classes, "answer": answer}
     text_by_content(f"teachers.{name}", decided_by)

@@ -21,7 +21,7 @@ class PredictionsTeacher(TeacherCommon):
     """Of CSV, between two values."""
     id: str | None = None
     """Column that names a row as `transfer_set.id` does; without that its path and row number, as `collegium store export` writes them."""
-    sample_key: str | None = None
+    sample_key: str | None = Field(None, exclude_if=lambda value: value is None)
     """Instead of `id`: column of the transfer set's own row keys, as an imported bundle and `collegium store export` have them."""
     by_row_number: bool = False
     """Instead of `id`: the first row is of the source's first row, and so on; there must be as many."""
