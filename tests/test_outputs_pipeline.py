@@ -274,3 +274,14 @@ def test_an_output_that_is_not_there_is_refused(digits: TransferSet, tmp_path: P
         feature_voice(source(store.folder, outputs={"hidden": (16,)}), "maps", train)
     with pytest.raises(StoreError, match=r"holds no 'maps' of \[4\] a row; run the recipe again"):
         feature_voice(source(store.folder, outputs={"maps": (4,)}), "maps", train)
+
+
+def test_what_can_be_named_is_listed_with_a_line_for_each_and_no_helper() -> None:
+    import students.models
+
+    for who in ("teachers", "students"):
+        done = CliRunner().invoke(collegium, [who, "ls", "--json"])
+        assert done.exit_code == 0, done.output
+        assert all(each["what"] for each in json.loads(done.output))
+    listed = {each["name"].partition("(")[0].partition(":")[2] for each in json.loads(done.output)}
+    assert {*students.models.__all__} <= listed and "mean_of_known" not in listed

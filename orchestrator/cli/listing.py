@@ -73,8 +73,10 @@ def list_students(where: str | None, layers: bool, as_json: bool) -> None:
     if layers:
         _tell_layers(where, "students", as_json)
         return
-    known = [*_networks("students.models"), *_networks("teachers.zoo")]
-    _tell(_stages(_out(where), "distill") if where is not None else known, as_json)
+    if where is not None:
+        _tell(_stages(_out(where), "distill"), as_json)
+        return
+    _tell([*_networks("students.models"), *_networks("teachers.zoo")], as_json)
 
 
 def _out(where: str) -> Path:
@@ -111,10 +113,11 @@ def _networks(module_name: str) -> list[dict[str, str]]:
     from importlib import import_module
 
     module = import_module(module_name)
+    public = getattr(module, "__all__", vars(module))  # beside its networks a module has functions of its own
     return [
         {"name": f"{module_name}:{name}{inspect.signature(made)}", "what": (made.__doc__ or "").strip().splitlines()[0]}
         for name, made in vars(module).items()
-        if inspect.isfunction(made) and made.__module__ == module_name and not name.startswith("_")
+        if inspect.isfunction(made) and made.__module__ == module_name and name in public and not name.startswith("_")
     ]
 
 
