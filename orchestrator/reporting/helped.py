@@ -160,7 +160,7 @@ def _about_fidelity(figure: Figure, found: Found, report: Found) -> str:
     beside, mean = BESIDE[task_of(report)][0], student[f"test_{figure.key}"]["mean"]
     together = student["ensemble"][figure.key]
     return (
-        f"Fidelity against accuracy: the student {beside.label} together ({beside.shown(student[beside.key])}), who have {figure.label} "
+        f"Fidelity against {figure.label}: the student {beside.label} together ({beside.shown(student[beside.key])}), who have {figure.label} "
         f"{figure.shown(together)}, and has {figure.shown(mean)} itself. Whoever agrees with them repeats their mistakes too, so this is no "
         f"figure to raise for its own sake."
     )

@@ -43,10 +43,10 @@ def what_it_says(said: Tensor, labels: Tensor) -> Tensor:
     p = said.masked_fill(~known, -torch.inf).double().softmax(-1).masked_fill(~heard[:, None], 0.0)
     can_say = known.gather(1, labels[:, None])[:, 0]
     right = p.gather(1, labels[:, None])[can_say, 0].sum()
-    accuracy = (right + 1) / (can_say.sum() + 2)
+    how_right = (right + 1) / (can_say.sum() + 2)
     itself = torch.eye(classes, dtype=torch.float64)
     others = (knows - itself).clamp_min(0.0) * knows
-    rightly = accuracy * itself + (1 - accuracy) * others / others.sum(1, keepdim=True).clamp_min(1)
+    rightly = how_right * itself + (1 - how_right) * others / others.sum(1, keepdim=True).clamp_min(1)
     expected = torch.where(knows[:, None] > 0, rightly, knows / knows.sum().clamp_min(1))
     counts = torch.zeros(classes, classes, dtype=torch.float64).index_add_(0, labels, p)
     return ((counts + ROWS * expected) / (counts.sum(1, keepdim=True) + ROWS)).float()
