@@ -108,7 +108,7 @@ def test_a_student_may_hear_its_teacher_and_all_its_assistants_at_once():
 # a chain through the whole product
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_chain_of_three_killed_and_resumed_ends_like_an_undisturbed_one(ray_cluster, tmp_path):
     made = chain_of_three()
     whole = run(made, tmp_path / "whole").report

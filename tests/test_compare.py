@@ -62,6 +62,7 @@ def built(report: Mapping[str, Any], kind: str) -> set[str]:
     }
 
 
+@pytest.mark.campaign
 def test_after_a_run_only_what_differs_is_trained(finished: tuple[Path, Path, Mapping[str, Any]]) -> None:
     _, _, report = finished
     assert built(report, "label") == built(report, "train_teacher") == built(report, "prepare") == set()
@@ -71,6 +72,7 @@ def test_after_a_run_only_what_differs_is_trained(finished: tuple[Path, Path, Ma
     assert not any(stage["stage"] == "export" for stage in report["stages"])
 
 
+@pytest.mark.campaign
 def test_the_same_command_again_builds_nothing(finished: tuple[Path, Path, Mapping[str, Any]]) -> None:
     out, _, report = finished
     again = compare(quick(), out, methods=",".join(METHODS)).report
@@ -78,6 +80,7 @@ def test_the_same_command_again_builds_nothing(finished: tuple[Path, Path, Mappi
     assert again["compared"] == report["compared"]
 
 
+@pytest.mark.campaign
 def test_every_claim_is_corrected_for_all_of_the_table(finished: tuple[Path, Path, Mapping[str, Any]]) -> None:
     found = finished[2]["compared"]
     gains = [each["over_control"] for each in found["variants"]]
@@ -90,6 +93,7 @@ def test_every_claim_is_corrected_for_all_of_the_table(finished: tuple[Path, Pat
         assert "corrected for 5 comparisons" in student["verdict"]
 
 
+@pytest.mark.campaign
 def test_a_step_is_told_as_a_multiple_of_cross_entropys(finished: tuple[Path, Path, Mapping[str, Any]]) -> None:
     costs = finished[2]["compared"]["costs"]
     assert costs["cross_entropy_ms"] > 0
@@ -97,6 +101,7 @@ def test_a_step_is_told_as_a_multiple_of_cross_entropys(finished: tuple[Path, Pa
     assert all(0 < each["ratio"] < 100 and each["ms"] > 0 for each in costs["by_student"].values())
 
 
+@pytest.mark.campaign
 def test_the_best_on_validation_is_kept_as_a_recipe(finished: tuple[Path, Path, Mapping[str, Any]]) -> None:
     out, folder, report = finished
     found = report["compared"]
@@ -108,6 +113,7 @@ def test_the_best_on_validation_is_kept_as_a_recipe(finished: tuple[Path, Path, 
     assert built(run(taken, out).report, "distill") == set()  # its students are there
 
 
+@pytest.mark.campaign
 def test_page_terminal_and_mlflow_show_one_table(finished: tuple[Path, Path, Mapping[str, Any]]) -> None:
     import mlflow
 
@@ -127,6 +133,7 @@ def test_page_terminal_and_mlflow_show_one_table(finished: tuple[Path, Path, Map
     assert "distill/teacher_label student/seed-0" in {each.data.tags["mlflow.runName"] for each in children}
 
 
+@pytest.mark.campaign
 def test_it_is_shown_again_from_its_files(finished: tuple[Path, Path, Mapping[str, Any]]) -> None:
     out, _folder, _report = finished
     page = compare(quick(), out, methods=METHODS).folder / "report.html"
@@ -137,6 +144,7 @@ def test_it_is_shown_again_from_its_files(finished: tuple[Path, Path, Mapping[st
     assert page.read_text() == before and "Methods for small" in done.stderr
 
 
+@pytest.mark.campaign
 def test_which_teacher_helped_is_answered_from_the_same_stores(
     finished: tuple[Path, Path, Mapping[str, Any]],
 ) -> None:
@@ -178,6 +186,7 @@ def test_a_report_of_teachers_that_is_not_there_names_the_command_that_makes_it(
     assert f"collegium compare {made.folder / 'recipe.yaml'} --teachers --out" in told and "small 7" in told
 
 
+@pytest.mark.campaign
 def test_with_one_seed_there_is_no_verdict_and_it_says_so(
     finished: tuple[Path, Path, Mapping[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -188,6 +197,7 @@ def test_with_one_seed_there_is_no_verdict_and_it_says_so(
     assert all(each["over_control"]["p_corrected"] is None for each in report["compared"]["variants"])
 
 
+@pytest.mark.campaign
 def test_settings_are_chosen_on_validation_and_test_rows_are_looked_at_once(
     finished: tuple[Path, Path, Mapping[str, Any]],
 ) -> None:
@@ -201,6 +211,7 @@ def test_settings_are_chosen_on_validation_and_test_rows_are_looked_at_once(
     assert evaluated == {"teachers", "soft", "teacher_label", "cost_of_steps"}  # no setting that was not taken
 
 
+@pytest.mark.campaign
 def test_a_plan_of_it_trains_nothing(finished: tuple[Path, Path, Mapping[str, Any]], tmp_path: Path) -> None:
     options = [part for override in OVERRIDES for part in ("-o", override)]
     asked = ["compare", "digits", "--methods", ",".join(METHODS), "--plan", *options]
@@ -228,7 +239,7 @@ def test_the_cost_of_steps_is_measured_in_turns_and_leaves_nothing(digits: Trans
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_killed_driver_trains_no_sealed_variant_again(tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = [part for override in [*OVERRIDES, "students.small.train.steps=600"] for part in ("-o", override)]

@@ -268,6 +268,7 @@ def test_the_plan_knows_the_clusters_nodes_without_joining_it(head: Head, user: 
 PAGES = ("/api/jobs/", "/api/v0/actors?detail=1", "/api/v0/tasks?detail=1", "/api/v0/workers?detail=1")
 
 
+@pytest.mark.campaign
 def test_a_variable_reaches_workers_of_a_cluster_that_do_not_have_it_and_no_page_shows_it(
     head: Head, user: Path, tmp_path: Path
 ) -> None:

@@ -125,6 +125,7 @@ def test_a_wrong_layer_is_one_line_with_the_nearest_before_anybody_is_trained(
         assert not [*(tmp_path / "out").glob("teachers/*/SEAL.json")]
 
 
+@pytest.mark.campaign
 def test_a_run_with_outputs_in_folds_keeps_each_rows_of_its_own_fold(ray_cluster: None, tmp_path: Path) -> None:
     recipe = quick("teachers.wide.train={steps: 30, folds: 2}")
     run(recipe, tmp_path / "out", until="label")
@@ -257,6 +258,7 @@ def test_live_replicas_answer_with_the_outputs_of_the_rows_that_they_were_sent(
     torch.testing.assert_close(torch.tensor(heard.more["hidden"]), hidden, rtol=2**-10, atol=1e-6)
 
 
+@pytest.mark.campaign
 def test_a_student_is_trained_beside_a_live_teacher_with_outputs(ray_cluster: None, tmp_path: Path) -> None:
     recipe = quick(mode="live")
     report = run(recipe, tmp_path / "out").report

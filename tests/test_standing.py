@@ -297,6 +297,7 @@ def test_a_dead_teacher_ends_the_run_before_students_train_and_can_be_meant(ray_
     assert "Teacher wide is far below" in page
 
 
+@pytest.mark.campaign
 def test_a_dead_assistant_ends_the_run_before_those_whom_it_teaches(ray_cluster: None, tmp_path: Path) -> None:
     middle = (
         "students.middle={model: 'students.models:mlp', arguments: {hidden: 8}, teachers: [wide, trees], control: false, "

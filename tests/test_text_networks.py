@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from students.models import bag, static, tiny_transformer, turned
+from students.models import bag, static, tiny_transformer
 from teachers.config.preprocess import Preprocess
 from teachers.errors import RecipeError
+from teachers.models.attention import turned
 from teachers.models.encoded import Encoded
 from teachers.models.folder import ModelConfig, load_model, save_model
 from teachers.models.modules import network_for

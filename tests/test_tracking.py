@@ -346,7 +346,7 @@ def server(one_server) -> RealServer:
     return one_server
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_nothing_is_lost_and_nothing_doubled_when_the_server_goes_away(tmp_path, server):
     metrics = tmp_path / "metrics.jsonl"
     with Tracker.start(recipe(server.uri), tmp_path, tmp_path / "runs" / "1") as tracker:

@@ -40,6 +40,7 @@ QUICK = [
 ]
 
 
+@pytest.mark.campaign
 def test_teachers_that_know_different_things_teach_together_and_all_is_told(ray_cluster: None, tmp_path: Path) -> None:
     (tmp_path / "knows_few.py").write_text(FUNCTIONS)
     recipe, out, given = load_recipe(find("digits"), QUICK), tmp_path / "out", {"user_path": tmp_path}

@@ -83,7 +83,7 @@ def _check_columns(path: Path, path_in_bundle: Path, voice: Voice, manifest: Man
             f"{path_in_bundle}: signed, and no Arrow that can be read ({str(error).splitlines()[0]})"
         ) from error
     kind = found.field(LARGEST).type if LARGEST in found.names else None
-    count = kind.list_size if pa.types.is_fixed_size_list(kind) else 0
+    count = kind.list_size if kind is not None and pa.types.is_fixed_size_list(kind) else 0
     expected, _ = columns_of(voice.keeps, ANSWER_OF[manifest.task], voice.names, count)
     named = (found.metadata or {}).get(CLASSES.encode()) == expected.metadata[CLASSES.encode()]
     if not (named and found.equals(expected) and count < len(voice.names)) or num_rows != voice.rows:
