@@ -69,11 +69,12 @@ class TermAtWork:
 
     def weight_at(self, step: int, steps: int) -> float:
         """At step `step`, counted from 0, of `steps`."""
-        if not round(self.during[0] * steps) <= step < round(self.during[1] * steps):
+        start, end = (round(share * steps) for share in self.during)
+        if not start <= step < end:
             return 0.0
         if self.ramp is None:
             return self.weight
-        risen = step / (self.ramp.steps or max(1, round((self.ramp.share or 0) * steps)))
+        risen = (step - start) / (self.ramp.steps or max(1, round((self.ramp.share or 0) * steps)))
         if risen >= 1:
             return self.weight
         return self.weight * (risen if self.ramp.shape == "linear" else math.exp(-5 * (1 - risen) ** 2))

@@ -18,7 +18,7 @@ from ..data.batches import draws
 from ..data.draws import PLACE
 from ..data.inputs import Network
 from ..data.rows import TrainingRows
-from ..objective.own import AVERAGE, LAST_SAID, PROBABILITIES, ROW, mixed
+from ..objective.own import AVERAGE, LAST_SAID, PROBABILITIES, ROW, last_places, mixed
 from ..runs.run import Run
 from ..runs.session import Session
 
@@ -97,8 +97,7 @@ class LastSaid:
 def last_of_each(numbers: Tensor, count: int) -> Tensor:
     """Which of i64 `[n]` numbers below `count` are the last of their kind, bool `[n]`; none of those below 0."""
     places = torch.arange(len(numbers), device=numbers.device)
-    last = numbers.new_full((count + 1,), -1).scatter_reduce_(0, numbers + 1, places, "amax")
-    return (last[numbers + 1] == places) & (numbers >= 0)
+    return (last_places(numbers, count) == places) & (numbers >= 0)
 
 
 class Average:
