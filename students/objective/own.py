@@ -35,7 +35,8 @@ def last_places(numbers: Tensor, count: int) -> Tensor:
 
 
 def _last_said(batch: Batch) -> Asked:
-    return Asked(batch[LAST_SAID], batch.get("has_label"))
+    label = batch["label"]
+    return Asked(batch[LAST_SAID], batch.get("has_label"), label if label.ndim == 1 else None)
 
 
 def _average(batch: Batch) -> Asked:
