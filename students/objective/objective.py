@@ -178,7 +178,7 @@ class Objective:
             for teacher, share in of_term.items()
         }
         """For the curves: what teachers count, where a rule found it before the first step."""
-        self.taught_late = {term.name: term.late.combination.teachers for term in self.terms if term.late is not None}
+        self.taught_late = {term.name: term.late.combination for term in self.terms if term.late is not None}
         self.constants: dict[tuple[float, ...], Tensor] = {}
 
     def add_hints(self, hints: Sequence[TermAtWork], first_stage: float) -> None:
