@@ -101,6 +101,8 @@ def test_a_resolved_cohort_reads_back_as_itself(tmp_path: Path) -> None:
         (f"method: online_teacher, {channelled(1, 1, 1)}, {CHANNEL}", "members.c.layers: nobody compares its stage maps"),
         (f"method: mutual, {MEMBERS}, teachers: [wid]", "no teacher or student is called 'wid'"),
         (f"method: mutual, {MEMBERS}, objective: [{{loss: soft}}]", "needs `teachers`"),
+        (f"method: mutual, {MEMBERS}, objective: [{{loss: hard}}, {{loss: ps_kd}}]", "objective.1.loss: members of a cohort keep no earlier self to learn from by 'ps_kd'"),
+        (f"method: one, {MEMBERS}, objective: [{{loss: mean_teacher, deliver: average}}]", "objective.0.loss: members of a cohort keep no earlier self to learn from by 'mean_teacher'"),
         (f"method: mutual, {MEMBERS}, teachers: [w], objective: [{{loss: peer}}]", "no term listens to the teachers ['w']; add `{loss: soft}`"),
         (f"method: online_teacher, {ROLES}, teachers: [w], objective: [{{loss: peer}}]", "no term listens"),
         (f"method: mutual, {MEMBERS}, target: naive", "target: unknown key"),

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,10 +12,15 @@ from orchestrator.recipe.combining import expert_problems, route_problems
 from orchestrator.recipe.model import Recipe
 from orchestrator.stages import keys
 from students.config.combining import Options
+from students.data.batches import Batches
 from students.data.shared import SharedData
 from students.fitting.fit import fit
 from students.measuring.evaluate import evaluate_student
-from students.objective.late import left_out
+from students.measuring.weights import weights_by_class
+from students.objective.combination import Combination
+from students.objective.late import Late, Moment, left_out
+from students.objective.targets import Asked
+from students.objective.units import Units
 from students.runs.curves import read_records
 from students.runs.session import PlainSession
 from students.training.train import Training
@@ -23,11 +29,13 @@ from teachers.errors import RecipeError, UsersCodeError
 from teachers.models.folder import load_model
 from teachers.preparing.prepare import prepare
 from teachers.soft_targets.combine.class_scores import mean_probability
+from teachers.tasks.space import Space
 from teachers.transfer_set.columns import Column
 from tests.rank_runs import on_ranks
 from tests.test_evaluate import make_source
 from tests.test_keys import recipe as keyed
 from tests.test_keys import renamed, trainings
+from tests.test_unknown import with_nan_rows
 from tests.training_runs import HARD, SOFT, make_run, make_store, source
 
 SESSION = PlainSession()
@@ -121,6 +129,16 @@ def nowhere(logits, *, temperature, known, labels=None, context):
 
 def not_a_number(logits, *, temperature, known, labels=None, context):
     return logits.mean(0) * torch.nan, torch.full(logits.shape[:2], 1 / len(logits))
+
+
+def not_at_first(logits, *, temperature, known, labels=None, context):
+    target, weights = mean_probability(logits, temperature=temperature, known=known)
+    return target, weights * (context.step >= 3)
+
+
+def not_later(logits, *, temperature, known, labels=None, context):
+    target, weights = mean_probability(logits, temperature=temperature, known=known)
+    return target, weights * (context.step < 3)
 
 
 HERE = "tests.test_combining"
@@ -261,20 +279,91 @@ def test_the_mean_of_what_rows_give_reaches_the_curves(digits, three, tmp_path):
 @pytest.mark.parametrize(
     ("rule", "told_of_it"),
     [
-        ("nowhere", r"gives every teacher the weight 0 in every row, so nobody"),
+        ("nowhere", r"gives every teacher the weight 0 in every row of the first \d+ steps, so nobody is heard"),
         ("not_a_number", r"gives target that are not finite"),
     ],
 )
-def test_a_rule_that_gives_nothing_is_refused_in_the_first_step(rule, told_of_it, digits, three, tmp_path):
+def test_a_rule_that_gives_nothing_is_refused(rule, told_of_it, digits, three, tmp_path):
     run = make_run(tmp_path, digits, *three, objective=[HARD, SOFT | {"combine": f"{HERE}:{rule}"}])
     with pytest.raises(RecipeError, match=rf"^students\.small\.objective\.1\.combine: {HERE}:{rule} {told_of_it}"):
         fit([run], SESSION)
+
+
+def test_a_rule_may_hear_nobody_in_a_batch_or_later(digits, three, tmp_path):
+    for rule in ("not_at_first", "not_later"):
+        run = make_run(
+            tmp_path / rule, digits, *three, objective=[HARD, SOFT | {"combine": f"{HERE}:{rule}"}], steps=120
+        )
+        assert weights_after(run).isfinite().all()
+
+
+def test_a_rule_of_ours_that_is_right_is_not_looked_at_as_one_of_yours_is():
+    """Of a class that nobody knows who counts there is NaN, though somebody knows it."""
+    space = Space("multilabel", ("a", "b"))
+    wide_alone = Combination(("wide", "deep"), "weighted", (1.0, 0.0), 1.0, answer="class_set", options=Options(drop=1))
+    late = Late(wide_alone, Units(space), gapless=False)
+    said = torch.tensor([[[1.0, torch.nan], [2.0, 3.0]]])  # of one row, by teacher
+    moment = Moment(0, lambda tensor: tensor)
+    found = late.decided(Asked(said, None), torch.zeros(1, 2), "soft", moment)
+    assert found.target.isfinite().tolist() == [[True, False]] and found.weight.tolist() == [1.0]
 
 
 def test_a_rule_that_raises_is_told_by_its_key(digits, three, tmp_path):
     run = make_run(tmp_path, digits, *three[:1], objective=[SOFT | {"combine": f"{HERE}:unknown_rule"}])
     with pytest.raises((RecipeError, UsersCodeError), match="unknown_rule"):
         fit([run], SESSION)
+
+
+def test_correctness_made_once_is_that_of_every_step_where_some_rows_have_a_label(digits, three, tmp_path):
+    run = make_run(tmp_path, digits, *three, objective=[SOFT | {"combine": "correctness"}, HARD], batch_size=256)
+    found = []
+    for memory in (None, 10_000):
+        (data,) = (SharedData() if memory is None else SharedData(memory)).of([run], SESSION)
+        batch = next(Batches(data.rows, run, SESSION).from_step(0))
+        assert 0 < batch["has_label"].sum() < 256
+        assert ("target.0" in data.rows.columns) == (memory is None)
+        found.append(data.rows.objective.terms[0].ask(batch).target)
+    torch.testing.assert_close(*found)
+
+
+def first_terms(run):
+    """The unweighted terms of the first step, and its batch."""
+    (data,) = SharedData().of([run], SESSION)
+    stepper = Training(run, SESSION, data).stepper
+    batch = next(Batches(data.rows, run, SESSION).from_step(0))
+    return stepper.advance(batch, 0), batch
+
+
+def test_who_is_left_out_does_not_bring_in_rows_without_a_label(digits, three, tmp_path):
+    """Teachers that say the same: whoever is left out, it is the loss of one."""
+    same = [dataclasses.replace(three[0], name=name) for name in ("wide", "twin")]
+    gaps = [dataclasses.replace(each, class_map={digits.classes[0]: None}) for each in same]
+    for name, heard in (("all", same), ("gaps", gaps)):
+        objective = [{"loss": "dkd"}, HARD]
+        one = make_run(tmp_path / name / "1", digits, heard[0], objective=objective, batch_size=256)
+        dropped = [{"loss": "dkd", "drop": 1}, HARD]
+        two = make_run(tmp_path / name / "2", digits, *heard, objective=dropped, batch_size=256)
+        torch.testing.assert_close(first_terms(two)[0], first_terms(one)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["label", "weight"])
+def test_rows_that_a_rule_passes_over_do_not_dilute_losses_beside_each_teacher(case, digits, three, tmp_path):
+    """Whoever is heard says the same, so the loss beside each is that of the target."""
+    if case == "label":  # rows of classes that nobody knows are nobody's
+        lacking = {name: None if place < 3 else name for place, name in enumerate(digits.classes)}
+        term = SOFT | {"combine": "correctness"}
+        heard = [dataclasses.replace(three[0], name=name, class_map=lacking) for name in ("wide", "deep")]
+    else:  # nobody who counts knows some rows
+        term = SOFT | {"combine": "weighted", "teacher_weights": {"wide": 1.0, "deep": 0.0}}
+        unknown = np.random.default_rng(5).random(digits.of("train")[0].num_rows) < 0.3
+        heard = [source(with_nan_rows(tmp_path, digits, unknown)), three[1]]
+    targets, losses = (
+        first_terms(
+            make_run(tmp_path / level, digits, *heard, objective=[term | {"level": level}, HARD], batch_size=256)
+        )[0]
+        for level in ("targets", "losses")
+    )
+    torch.testing.assert_close(losses, targets, rtol=1e-4, atol=1e-5)
 
 
 def test_correctness_needs_a_label(digits, three, tmp_path):
@@ -391,24 +480,30 @@ def routed(tmp_path_factory):
 
 def test_a_row_hears_the_teacher_that_it_names(routed, tmp_path):
     sources = [make_source(tmp_path, routed, name, seed=seed, splits=ALL) for seed, name in enumerate(("wide", "deep"))]
-    run = make_run(tmp_path, routed, *sources, objective=[SOFT | {"combine": "route", "column": "who"}, HARD], steps=20)
+    by_column = SOFT | {"combine": "route", "column": "who"}
+    run = make_run(tmp_path, routed, *sources, objective=[by_column, HARD], steps=20)
+    whole, beside, dropped = (
+        first_terms(make_run(tmp_path / str(n), routed, *sources, objective=[by_column | more, HARD], batch_size=128))
+        for n, more in enumerate(({}, {"level": "losses"}, {"drop": 1}))
+    )  # one teacher a row: the loss beside it is that of the target
+    torch.testing.assert_close(beside[0], whole[0], rtol=1e-4, atol=1e-5)
+    assert dropped[0].isfinite().all()
     (data,) = SharedData().of([run], SESSION)
     columns = data.rows.columns
     assert 0.25 < float((columns["target.0.weight"] == 0).float().mean()) < 0.42
     weights_after(run)
     shares = {name: values[-1] for name, values in counted(run).items()}
     assert shares["soft.wide"] == pytest.approx(0.5, abs=0.06)
-    found = evaluate_student(
-        routed.folder,
-        [dataclasses.replace(each, name=f"teacher@{n}") for n, each in enumerate(sources)],
-        {0: run.folder},
-        None,
-        0,
-        combine="route",
-        order=["teacher@0", "teacher@1"],
-        options=Options(column="who", called=(("teacher@0", "wide"), ("teacher@1", "deep"))),
-    )
+    placed = [dataclasses.replace(each, name=f"teacher@{n}") for n, each in enumerate(sources)]
+    rule = {
+        "combine": "route",
+        "order": ["teacher@0", "teacher@1"],
+        "options": Options(column="who", called=(("teacher@0", "wide"), ("teacher@1", "deep"))),
+    }
+    found = evaluate_student(routed.folder, placed, {0: run.folder}, None, 0, **rule)
     assert found["combinations"][-1]["combine"] == "route"
+    counts = weights_by_class(routed.folder, placed, **rule)["counts"]
+    assert [sum(each) for each in zip(*counts.values(), strict=True)] == pytest.approx([1, 1, 1])
     with pytest.raises(
         RecipeError, match=r"objective\.0\.combine: the column 'who' names \['deep'\], who are not among"
     ):

@@ -150,9 +150,14 @@ def test_relation_is_torchdistills(distances, angles):
     )
 
 
-def test_relation_does_not_change_with_the_scale_of_either_side():
-    student, teacher = maps(0, 7), maps(1, 4)
-    torch.testing.assert_close(relation(3 * student, 0.1 * teacher), relation(student, teacher))
+@pytest.mark.parametrize("scale", [1e-6, 1e-4, 0.1, 3.0, 1e4])
+@pytest.mark.parametrize("loss", [similarity, relation, correlation])
+def test_relations_do_not_change_with_the_scale_of_either_side(loss, scale):
+    student, teacher = maps(0, 7).float(), maps(1, 4).float()
+    torch.testing.assert_close(loss(scale * student, teacher), loss(student, teacher), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(loss(student, scale * teacher), loss(student, teacher), rtol=1e-4, atol=1e-6)
+    own, scaled = (gradient(lambda s: loss(s, teacher).sum(), factor * student) for factor in (1.0, scale))
+    torch.testing.assert_close(scale * scaled, own, rtol=1e-3, atol=1e-4 * float(own.abs().max()))
 
 
 def test_correlation_is_the_square_of_what_torchdistill_has():

@@ -20,7 +20,9 @@ from students.fitting.fit import fit
 from students.fitting.rehearsal import rehearse
 from students.models import small_conv_net, tiny_transformer
 from students.objective.correspondence import by_stage, evenly, guided_layers
+from students.objective.hints import PROJECTIONS
 from students.objective.memory_bank import MemoryBank, in_blocks, scored
+from students.objective.own import last_places
 from students.objective.projectors import ConvRegressor, ReviewFusion, projector_of
 from students.runs.of_student import student_run
 from students.runs.run import Live
@@ -369,6 +371,32 @@ def test_a_ramp_raises_the_weight_of_a_hint(digits, store, tmp_path):
     assert [objective.weights(step, 20)[-1] for step in (0, 5, 10)] == [0.0, 50.0, 100.0]
 
 
+def test_ramps_begin_behind_a_first_stage(digits, store, tmp_path):
+    alone = {"loss": "hint", "output": "early", "layer": "1", "alone": 0.5, "ramp": {"steps": 5}}
+    other = {"loss": "attention", "output": "early", "layer": "1", "ramp": {"share": 0.25}}
+    rising = [SOFT | {"ramp": {"steps": 5}}, HARD]
+    run = hinted(tmp_path, digits, store, alone, other, steps=20, objective=rising)
+    objective = training(run).stepper.objective
+    weights = dict(
+        zip(
+            objective.names,
+            zip(*(objective.weights(step, 20) for step in (0, 1, 10, 11, 15)), strict=True),
+            strict=True,
+        )
+    )
+    assert weights["soft"] == pytest.approx((0, 0, 0, 0.18, 0.9)) and weights["hard"] == (0, 0, 0.1, 0.1, 0.1)
+    assert weights["hint"] == (0, 20, 0, 0, 0) and weights["attention"] == (0, 0, 0, 200, 1000)
+
+
+def test_a_ramp_that_is_longer_than_what_a_first_stage_leaves_is_refused():
+    alone = {"loss": "hint", "teacher": "wide", "output": "a", "layer": "1", "alone": 0.5}
+    said = {"model": CONV, "teachers": ["wide"], "train": {"steps": 20}, "hints": [alone]}
+    for ramp, told in (({"steps": 11}, "ramp.steps is 11"), ({"share": 0.6}, "ramp.share is 0.6")):
+        with pytest.raises(ValidationError, match=rf"objective.0.{told}, longer than the 10 steps of its stage"):
+            StudentConfig.model_validate(said | {"objective": [SOFT | {"ramp": ramp}]})
+    assert StudentConfig.model_validate(said | {"objective": [SOFT | {"ramp": {"steps": 10}}]}).hints
+
+
 def test_the_control_of_a_student_has_no_hints():
     config = StudentConfig(
         model=CONV, teachers=["wide"], hints=[{"loss": "hint", "teacher": "wide", "output": "early", "layer": "1"}]
@@ -481,6 +509,17 @@ def test_a_projector_makes_the_shape_of_the_other_side(own, theirs, kind, made):
     assert projector.pooled(torch.randn(5, *theirs)).shape == (5, *made)
 
 
+def test_an_embedding_has_the_kind_of_each_of_its_pairs():
+    (hint,) = HINTS.validate_python(
+        [{"loss": "linear_embedding", "teacher": "w", "output": ["a", "b"], "layer": ["1", "2"]}]
+    )
+    own, theirs = [(8, 4, 4), (16,)], [(6, 4, 4), (16,)]
+    made = PROJECTIONS["linear_embedding"](hint, own, theirs)
+    assert [type(each.map) for each in made.projectors] == [torch.nn.Conv2d, torch.nn.Linear]
+    pairs = made(*([torch.zeros(2, *shape) for shape in side] for side in (own, theirs)))
+    assert [one.shape == other.shape for one, other in pairs] == [True, True]
+
+
 def test_where_widths_agree_there_is_no_projector_unless_one_is_asked_for():
     assert not [*projector_of((8, 4, 4), (8, 4, 4), None).parameters()]
     assert len([*projector_of((8, 4, 4), (8, 4, 4), "conv1x1").parameters()]) == 1
@@ -579,6 +618,16 @@ def test_what_is_remembered_moves_by_the_momentum_and_keeps_its_length():
     torch.testing.assert_close(memory.of_student[[1, 6]], moved)
     untouched = [0, 2, 3, 4, 5, 7]
     assert torch.equal(memory.of_student[untouched], before[untouched])
+
+
+def test_of_a_row_that_comes_twice_the_last_is_remembered():
+    memory, other = bank(CLASSES), bank(CLASSES)
+    other.load_state_dict(memory.state_dict())
+    student, teacher = (F.normalize(torch.randn(4, 8), dim=1) for _ in range(2))
+    memory.remember(student, teacher, torch.tensor([1, 6, 1, 3]), SESSION)
+    other.remember(student[1:], teacher[1:], torch.tensor([6, 1, 3]), SESSION)
+    assert torch.equal(memory.of_student, other.of_student) and torch.equal(memory.of_teacher, other.of_teacher)
+    assert last_places(torch.tensor([4, -1, 4, 0]), 5).tolist() == [2, 1, 2, 3]
 
 
 def test_a_memory_is_in_the_state_and_is_no_buffer_that_ranks_would_send():

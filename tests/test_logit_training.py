@@ -372,6 +372,12 @@ def test_the_spread_of_what_is_made_in_every_step_is_refused_before_anything_is_
     )
     mine = with_loss(DIGITS, "{loss: logit_mse, standardise: true, combine: 'mine:rule'}")
     assert "`mine:rule` is asked in every step; remove it" in complaint(tmp_path, mine)
+    for more, told in (
+        ("combine: gradient", "`gradient` is asked in every step; remove it"),
+        ("level: losses", "`level: losses` has a target of each teacher; remove it"),
+        ("drop: 1", "`drop` leaves out other teachers in every step; remove it"),
+    ):
+        assert told in complaint(tmp_path, with_loss(DIGITS, f"{{loss: logit_mse, standardise: true, {more}}}"))
 
 
 UNLABELLED = """

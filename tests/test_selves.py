@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from pydantic import ValidationError
 from safetensors.torch import load_file
@@ -15,6 +16,7 @@ from students.config.terms import labels_alone
 from students.data.batches import Batches
 from students.data.shared import SharedData
 from students.fitting.fit import fit
+from students.fitting.ranks import Ranks
 from students.measuring.evaluate import evaluate_student
 from students.objective.losses.table import LOSSES
 from students.objective.own import LAST_SAID, ROW, mixed, row_numbers
@@ -24,6 +26,7 @@ from students.training.selves import Average, LastSaid, last_of_each
 from students.training.train import Training
 from tests.rank_runs import on_ranks
 from tests.training_runs import HARD, TERM, make_run, outputs
+from tests.warm import side_by_side
 
 SESSION = PlainSession()
 PS_KD = {"loss": "ps_kd"}
@@ -63,6 +66,14 @@ def test_ps_kd_is_the_cross_entropy_of_torch_with_a_distribution_and_so_is_its_g
     torch.testing.assert_close(own, F.cross_entropy(student, target, reduction="none"), rtol=0, atol=1e-12)
     (gradient,) = torch.autograd.grad(own.sum(), student)
     torch.testing.assert_close(gradient, student.softmax(-1).detach() - target, rtol=0, atol=1e-12)
+
+
+def test_weights_of_classes_count_in_ps_kd_by_the_label_of_the_row():
+    student, target, labels = random(6, 5), random(6, 5, seed=1).softmax(-1), torch.tensor([0, 1, 4, 4, 2, 0])
+    weights = random(5, seed=2).exp()
+    loss = LOSSES["classification"]["ps_kd"]
+    found = loss(student, target, labels=labels, class_weights=weights)
+    torch.testing.assert_close(found, weights[labels] * loss(student, target))
 
 
 def test_ps_kd_of_several_classes_is_the_binary_cross_entropy_of_torch_over_those_that_are_known():
@@ -124,9 +135,10 @@ def test_the_share_of_the_student_itself_rises_by_epochs_to_alpha(digits, tmp_pa
     assert found == pytest.approx([0.15, 0.15, 0.3, 0.6, 0.6])
 
 
-def test_alpha_0_is_plain_training_with_labels(digits, tmp_path):
-    one = make_run(tmp_path / "one", digits, objective=[{**PS_KD, "alpha": 0.0}], steps=60)
-    other = make_run(tmp_path / "other", digits, objective=[{"loss": "hard"}], steps=60)
+@pytest.mark.parametrize("options", [{}, {"class_weights": {"3": 5.0, "8": 0.2}}])
+def test_alpha_0_is_plain_training_with_labels(options, digits, tmp_path):
+    one = make_run(tmp_path / "one", digits, objective=[{**PS_KD, "alpha": 0.0}], steps=60, **options)
+    other = make_run(tmp_path / "other", digits, objective=[{"loss": "hard"}], steps=60, **options)
     fit([one, other], SESSION)
     weights = [load_file(run.folder / "model.safetensors") for run in (one, other)]
     for name, value in weights[0].items():
@@ -241,6 +253,39 @@ def test_one_and_two_workers_learn_the_same_from_themselves(digits, tmp_path):
         weights = [load_file(run.folder / "model.safetensors") for run in (one, two)]
         for name, value in weights[0].items():
             torch.testing.assert_close(value, weights[1][name], rtol=0, atol=1e-6)
+
+
+class Normalised(torch.nn.Sequential):
+    """With batch statistics, which each rank has of its own rows."""
+
+    def __init__(self, num_classes, input_shape):
+        width = int(torch.tensor(input_shape).prod())
+        layers = [torch.nn.Linear(width, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, num_classes)]
+        super().__init__(torch.nn.Flatten(), *layers)
+
+
+def averages_of_a_rank(rank, folder, run):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    session = Ranks(torch.device("cpu"))
+    trained = Training(run, session, SharedData().of([run], session)[0])
+    batches = Batches(trained.data.rows, run, session).from_step(0)
+    for _ in range(3):
+        trained.advance(next(batches))
+    statistics = {"own": trained.stepper.module, "average": memory_of(trained, Average).copy}
+    torch.save({name: dict(each.named_buffers()) for name, each in statistics.items()}, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_the_average_has_the_batch_statistics_of_all_workers_between_looks_too(digits, tmp_path):
+    model = "test_selves:Normalised"
+    objective = [{"loss": "hard"}, MEAN_TEACHER]
+    run = make_run(tmp_path, digits, objective=objective, model=model, steps=20, evaluate_every=20)
+    run.stage.mkdir(parents=True, exist_ok=True)
+    side_by_side(averages_of_a_rank, [(rank, tmp_path, run) for rank in range(2)])
+    one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert not torch.equal(one["own"]["2.running_mean"], two["own"]["2.running_mean"])
+    for name, value in one["average"].items():
+        assert torch.equal(value, two["average"][name]), name
 
 
 def test_a_student_without_teachers_is_judged_beside_its_control_and_agrees_with_its_seeds(digits, tmp_path):

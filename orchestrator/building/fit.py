@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from students.config.estimator import EstimatorStudent, EstimatorStudentTrain
+from students.config.hints import first_stage
 from students.config.student import StudentTrain
 from students.config.terms import check_ramps
 from teachers.config.resources import Resources
@@ -200,7 +201,9 @@ def budget_of(key: str, learner: Learner, prepared: Path) -> StudentTrain | Esti
         return learner.train
     train = in_steps(learner.train, prepared, labelled_only=False)
     try:
-        check_ramps(learner.objective, train)
+        hints = getattr(learner, "hints", [])
+        check_ramps(learner.objective, train, first_stage=first_stage(hints))
+        check_ramps(hints, train, "hints", first_stage(hints))
     except ValueError as error:
         raise RecipeError(f"{key}.{error}") from None
     return train

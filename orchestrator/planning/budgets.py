@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from students.config.cohort import CodistillationCohort
 from students.config.estimator import EstimatorStudent
+from students.config.hints import first_stage
 from students.config.terms import check_ramps
 from teachers.config.task import ANSWER_OF
 from teachers.config.training import TrainConfig
@@ -146,8 +147,9 @@ def budget_problems(recipe: Recipe, counted: Counted) -> Iterator[str]:
         steps = resolve_steps(train, counted.rows["train"])
         try:
             in_steps = train.model_copy(update={"steps": steps, "epochs": None})
-            check_ramps(learner.objective, in_steps)
-            check_ramps(getattr(learner, "hints", []), in_steps, "hints")
+            hints = getattr(learner, "hints", [])
+            check_ramps(learner.objective, in_steps, first_stage=first_stage(hints))
+            check_ramps(hints, in_steps, "hints", first_stage(hints))
             if train.labelled_fraction is not None and name in recipe.students:
                 labelled_share(train, workers_of(learner))
         except (ValueError, CollegiumError) as error:

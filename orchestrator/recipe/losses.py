@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from students.config.task_terms import ASK_THE_STUDENT
 from students.config.terms import DkdTerm, LogitMseTerm, TeacherLabelTerm, TeacherTermCommon, TermCommon
 
 from .file import Loc
@@ -58,14 +59,21 @@ def _heard_problems(
                 (*where, "loss"),
                 f"teacher {name!r} keeps only labels; use `loss: teacher_label`, or `encoding: dense` for it",
             )
-    if isinstance(term, LogitMseTerm) and term.standardise:
-        live = [name for name in heard if recipe.teachers[name].mode == "live"]
-        why = f"teacher {live[0]!r} is live" if live else ""
-        if term.combine is not None and ":" in term.combine:
-            why = f"`{term.combine}` is asked in every step"
-        if why:
-            path = (*where, "standardise")
-            yield path, f"divides by the spread of targets over all training rows, and {why}; remove it"
+    if isinstance(term, LogitMseTerm) and term.standardise and (why := _made_in_steps(recipe, term, heard)):
+        path = (*where, "standardise")
+        yield path, f"divides by the spread of targets over all training rows, and {why}; remove it"
+
+
+def _made_in_steps(recipe: "Recipe", term: LogitMseTerm, heard: Sequence[str]) -> str:
+    """Why nobody knows a term's targets before the first step; empty where they are known."""
+    if term.combine is not None and (":" in term.combine or term.combine in ASK_THE_STUDENT):
+        return f"`{term.combine}` is asked in every step"
+    if term.drop is not None:
+        return "`drop` leaves out other teachers in every step"
+    if term.level == "losses":
+        return "`level: losses` has a target of each teacher"
+    live = [name for name in heard if recipe.teachers[name].mode == "live"]
+    return f"teacher {live[0]!r} is live" if live else ""
 
 
 def _terms(recipe: "Recipe") -> Iterator[tuple[Loc, TermCommon]]:

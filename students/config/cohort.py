@@ -9,7 +9,7 @@ from teachers.config.preprocess import NetworkPreprocess, Preprocess
 from teachers.config.resources import Resources
 from teachers.config.strict import Config, ImportString, Name
 
-from .cohort_terms import CohortTerm, MethodName, PeerTerm, default_objective, with_defaults
+from .cohort_terms import CohortTerm, MethodName, PeerTerm, resolved_objective
 from .student import Control, Require, StudentTrain, TakesNoHints, TrainOverride
 from .terms import check_ramps, check_teachers
 
@@ -78,9 +78,8 @@ class CohortCommon(TakesNoHints):
     def resolved(self) -> Self:
         """Fill in what the method decides, then check that the parts fit each other."""
         method = self.name_of_method
-        own = default_objective(method, alone=len(self.members) == 1, taught=bool(self.teachers))
-        terms = self.objective or own
-        object.__setattr__(self, "objective", [with_defaults(term, method) for term in terms])
+        alone, taught = len(self.members) == 1, bool(self.teachers)
+        object.__setattr__(self, "objective", resolved_objective(self.objective, method, alone=alone, taught=taught))
         if len(self.members) == 1 and method != "mutual":
             raise ValueError(f"a cohort of one member has nobody to learn from; `{method}` takes two or more")
         self._check_objective(method)

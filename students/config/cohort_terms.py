@@ -1,5 +1,6 @@
 """Terms of a cohort's objective, and what each method takes where the recipe says nothing. Knows nothing of torch or ray."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, Tag
@@ -7,6 +8,7 @@ from pydantic import Field, Tag
 from teachers.config.strict import tag_or
 
 from .distance import Distance
+from .own_terms import OwnTerm
 from .terms import TAUGHT, HardTerm, PeerLossName, Ramp, Term, TermCommon
 
 MethodName = Literal["mutual", "kdcl", "one", "group_leader", "codistillation", "online_teacher", "feature_exchange"]
@@ -76,6 +78,19 @@ def default_objective(method: MethodName, *, alone: bool, taught: bool) -> list[
         return own
     soft, hard = TAUGHT
     return [soft, *(hard if term.loss == "hard" else term for term in own)]
+
+
+def resolved_objective(
+    given: Sequence[CohortTerm], method: MethodName, *, alone: bool, taught: bool
+) -> list[CohortTerm]:
+    """`given`, or the method's own, with what it leaves to the method. Raises ValueError for what members do not keep."""
+    for number, term in enumerate(given):
+        if isinstance(term, OwnTerm):
+            raise ValueError(
+                f"objective.{number}.loss: members of a cohort keep no earlier self to learn from by {term.loss!r}; remove it, "
+                f"or train a student by it"
+            )
+    return [with_defaults(term, method) for term in given or default_objective(method, alone=alone, taught=taught)]
 
 
 def with_defaults(term: CohortTerm, method: MethodName) -> CohortTerm:

@@ -8,8 +8,6 @@ from pydantic import Field, model_validator
 
 from .unsaid import Unsaid
 
-BOX = 0.6
-"""Of `gradient`: what the paper's code has."""
 OPTIONS: dict[str, str] = {"by_class": "fitted", "box": "gradient", "experts": "experts", "column": "route"}
 """Keys of a term that belong to one rule."""
 Level = Literal["targets", "losses"]

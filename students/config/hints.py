@@ -193,12 +193,17 @@ Hint = Annotated[
 """One hint, chosen by `loss`."""
 
 
+def first_stage(hints: Sequence[Hint]) -> float:
+    """Share of the steps in which some hints train alone, as the first stage of FitNets; 0: there is none."""
+    return max((hint.alone or 0.0 for hint in hints if isinstance(hint, FitNetsHint)), default=0.0)
+
+
 def check_hints(hints: Sequence[Hint], teachers: Sequence[str], train: TrainConfig) -> None:
     """Raise ValueError for a hint of somebody else than `teachers`, and for stages and ramps that do not fit `train`."""
     for number, hint in enumerate(hints):
         if hint.teacher not in teachers:
             raise ValueError(f"hints.{number} names {hint.teacher!r}, which is not among the teachers {[*teachers]}")
-    check_ramps(hints, train, "hints")
+    check_ramps(hints, train, "hints", first_stage(hints))
     shares = {hint.alone for hint in hints if isinstance(hint, FitNetsHint) and hint.alone is not None}
     if len(shares) > 1:
         raise ValueError(f"hints have a first stage of {sorted(shares)} of the steps; give `alone` one value")

@@ -11,7 +11,7 @@ from teachers.config.resources import Resources
 from teachers.config.strict import Config, ImportString
 from teachers.config.training import Augment, OptimizerName, PrecisionName, ScheduleName, TrainConfig, transforms_of
 
-from .hints import Hint, check_hints
+from .hints import Hint, check_hints, first_stage
 from .init import Init
 from .own_terms import OwnTerm, check_own_terms
 from .terms import TAUGHT, Term, check_ramps, check_teachers
@@ -159,7 +159,7 @@ class StudentConfig(StudentCommon):
         check_teachers(
             self.objective, self.teachers, may_be_silent=bool(self.hints) or self.init is not None or self.is_pruned
         )
-        check_ramps(self.objective, self.train)
+        check_ramps(self.objective, self.train, first_stage=first_stage(self.hints))
         check_hints(self.hints, self.teachers, self.train)
         self._check_pruned()
         self._check_generations()

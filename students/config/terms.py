@@ -164,13 +164,23 @@ Term = Annotated[
 """One term of an objective, chosen by `loss`."""
 
 
-def check_ramps(objective: Sequence[TermCommon], train: TrainConfig, where: str = "objective") -> None:
-    """Raise ValueError for a term that would never reach its weight. `where` they stand."""
+def check_ramps(
+    objective: Sequence[TermCommon], train: TrainConfig, where: str = "objective", first_stage: float = 0.0
+) -> None:
+    """Raise ValueError for a term that would never reach its weight. `where` they stand; `first_stage`: the share of the steps in
+    which hints train alone, after which ramps of other terms begin."""
     for number, term in enumerate(objective):
-        if term.ramp and term.ramp.steps and train.steps and term.ramp.steps > train.steps:
+        if term.ramp is None or train.steps is None:
+            continue
+        first = round(first_stage * train.steps)
+        there = first if getattr(term, "alone", None) else train.steps - first
+        rises = term.ramp.steps or round((term.ramp.share or 0) * train.steps)
+        if rises > there:
+            key = "steps" if term.ramp.steps else "share"
+            of = f"{there} steps of its stage" if first else f"{there} steps of train"
             raise ValueError(
-                f"{where}.{number}.ramp.steps is {term.ramp.steps}, longer than the {train.steps} steps of train: "
-                f"the term would never reach its weight"
+                f"{where}.{number}.ramp.{key} is {getattr(term.ramp, key)}, longer than the {of}: the term would never reach its "
+                f"weight"
             )
 
 

@@ -17,12 +17,13 @@ from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import within
 
 from ..config.cohort_terms import CohortTerm
+from ..config.hints import first_stage
 from ..config.own_terms import PsKdTerm
 from ..config.terms import PeerLossName, Term
 from ..objective.asks import check_encodings, every_row, labels_of, with_labels
 from ..objective.class_weights import class_weights
 from ..objective.combination import Combination, combination_of, teachers_of
-from ..objective.hints import ROW_NUMBER, HintAtWork, columns_of, first_stage, hints_at_work, remembers, terms_of
+from ..objective.hints import ROW_NUMBER, HintAtWork, columns_of, hints_at_work, remembers, terms_of
 from ..objective.judging import JUDGED_BY
 from ..objective.objective import Objective
 from ..objective.own import OWN_ASKS, ROW, row_numbers

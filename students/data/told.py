@@ -21,9 +21,8 @@ from ..objective.late import Late
 from ..objective.merits import figures_alone
 from ..objective.routes import heard_in
 from ..objective.targets import Targets
-from ..objective.units import Units
 from ..runs.run import Run
-from .labels import batch_labels
+from .labels import rule_labels
 
 
 def told_of_rows(train: MergedSplit, combinations: Sequence[Combination | None]) -> OfRows:
@@ -48,8 +47,7 @@ def told_of_rows(train: MergedSplit, combinations: Sequence[Combination | None])
                 f"{key}: this rule weighs teachers by the labels of the training rows, and none has one; give labels, or take "
                 f"another rule"
             )
-        space = train.transfer_set.space
-        labels = Units(space).of_label(batch_labels(usable, space))
+        labels = rule_labels(usable, train.transfer_set.space)
     keys = None
     if any(each.is_late and each.needs_context for each in asked):
         keys = torch.from_numpy(np.array(train.keys()).view(np.int64))

@@ -90,6 +90,34 @@ def together_by(
     options: Options = NO_OPTIONS,
 ) -> tuple[Tensor, dict[str, float]]:
     """What those of `names` say together by a rule, of what each says; and what each counts, the mean over rows."""
+    return rule_at_work(rows, sources, combine, teacher_weights, names, options).of(kept)
+
+
+@dataclass(frozen=True)
+class RuleAtWork:
+    """A rule with what it found of the teachers, and of `route` who is heard in each row."""
+
+    combination: Combination
+    named: Tensor | None
+
+    def of(self, kept: Mapping[str, Tensor], mine: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
+        """What teachers say together, of what each says, and what each counts; `mine`: of these rows alone, bool `[N]`."""
+        named, names = self.named, self.combination.teachers
+        said = [kept[name] for name in names]
+        if mine is not None:
+            said, named = [each[mine] for each in said], None if named is None else named[mine]
+        together, counts = _combined(self.combination, said, named)
+        return together, dict(zip(names, counts.tolist(), strict=True))
+
+
+def rule_at_work(
+    rows: Labelled,
+    sources: Sequence[Source],
+    combine: str | None,
+    teacher_weights: Mapping[str, float] | None,
+    names: Sequence[str],
+    options: Options = NO_OPTIONS,
+) -> RuleAtWork:
     rule = replayed(combine, rows.space)
     weights = None if teacher_weights is None or rule != "weighted" else tuple(teacher_weights[name] for name in names)
     combination = _combination(rows.space, names, rule, weights, options)
@@ -105,8 +133,7 @@ def together_by(
             for segment, mask in zip(rows.segments, rows.masks, strict=True)
         ]
         heard = torch.from_numpy(np.concatenate(parts))
-    together, counts = _combined(combination, [kept[name] for name in names], heard)
-    return together, dict(zip(names, counts.tolist(), strict=True))
+    return RuleAtWork(combination, heard)
 
 
 def replayed(combine: str | None, space: Space) -> str:

@@ -8,7 +8,7 @@ from teachers.transfer_set.transfer_set import TransferSet
 
 from ..runs.run import Source
 from .evaluate import FORMAT
-from .hearing import hear, together_by
+from .hearing import hear, rule_at_work
 from .labelled import Labelled
 
 
@@ -23,15 +23,14 @@ def weights_by_class(
 ) -> dict[str, Any]:
     """`evaluation.json`: `classes`, and by teacher its mean share over the test rows of each class, None where there is no row.
 
-    Of one class of many. `options`: of the rule, as `hear` takes them. Raises DataError when no test row has a label.
+    Of one class of many. `options`: of the rule, as `rule_at_work` takes them. Raises DataError when no test row has a label.
     """
     rows = Labelled.of(TransferSet.open(transfer_set), "test").require("test")
-    kept = hear(rows, sources, combine, teacher_weights, order, **options).kept
+    kept = hear(rows, sources).kept
     names, found = list(order or kept), []
+    rule = rule_at_work(rows, sources, combine, teacher_weights, names, **options)
     for number in range(len(rows.space.names)):
         mine = rows.labels == number
-        said = {name: kept[name][mine] for name in names}
-        counted = bool(mine.any())
-        found.append(together_by(rows, sources, said, combine, teacher_weights, names, **options)[1] if counted else {})
+        found.append(rule.of(kept, mine)[1] if mine.any() else {})
     counts = {name: [each.get(name) for each in found] for name in names}
     return {"format": FORMAT, "classes": list(rows.space.names), "counts": counts}

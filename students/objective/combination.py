@@ -12,6 +12,7 @@ from torch import Tensor
 
 from teachers.config.task import ANSWER_OF, AnswerName, TaskName
 from teachers.errors import RecipeError
+from teachers.soft_targets.combine.by_row import can_say, has_label
 from teachers.soft_targets.combine.context import Context, takes_context
 from teachers.soft_targets.combine.rules import COMBINE, COVERS_ALL, check_combined, with_gaps
 from teachers.users_code.calls import calling
@@ -126,6 +127,28 @@ class Combination:
             return known
         experts = torch.as_tensor(self.found["experts"], device=known.device) > 0
         return known & experts[:, None]
+
+    @property
+    def may_pass_over(self) -> bool:
+        """Whether a rule of ours may hear nobody in a row that every teacher knows, or but for some that are left out."""
+        return (
+            self.rule == "route" or self.narrows or (self.teacher_weights is not None and not all(self.teacher_weights))
+        )
+
+    def hears(self, known: Tensor, labels: Tensor | None, heard: Tensor | None) -> Tensor:
+        """Whether somebody counts in each row, bool `[B]`, as far as it is known before the student has spoken.
+
+        `known` `[K, B, W]`; `labels` and `heard` as `target` takes them. A rule of the user's may leave out more.
+        """
+        known = self.narrowed(known)
+        if self.teacher_weights is not None and not all(self.teacher_weights):
+            known = known & (torch.tensor(self.teacher_weights, device=known.device) > 0)[:, None, None]
+        knows = known.any(-1)
+        if heard is not None:
+            knows = knows & (torch.arange(len(known), device=known.device)[:, None] == heard)
+        if self.rule == "correctness" and labels is not None:
+            knows = torch.where(has_label(labels), can_say(known, labels), knows)
+        return knows.any(0)
 
     def is_made_once(self, voices: Mapping[str, Any]) -> bool:
         """Whether its target can be, and not of a live teacher, who speaks of a batch only."""

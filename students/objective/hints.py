@@ -15,7 +15,7 @@ from teachers.models.captured import Captured
 from teachers.transfer_set.merged import MergedSplit
 from teachers.users_code.calls import within
 
-from ..config.hints import ContrastiveHint, FitNetsHint, Hint, HintLossName
+from ..config.hints import ContrastiveHint, FitNetsHint, Hint, HintLossName, ProjectorName, first_stage
 from ..runs.run import Run
 from .asks import every_row
 from .correspondence import Shape
@@ -80,11 +80,6 @@ def remembers(run: Run) -> bool:
     return any(isinstance(hint, ContrastiveHint) for hint in run.hints)
 
 
-def first_stage(hints: Sequence[Hint]) -> float:
-    """Share of the steps in which some hints train alone, as the first stage of FitNets; 0: there is none."""
-    return max((hint.alone or 0.0 for hint in hints if isinstance(hint, FitNetsHint)), default=0.0)
-
-
 def terms_of(hints: Sequence[HintAtWork]) -> list[TermAtWork]:
     """Of the objective. In a first stage only those that it is for weigh anything, behind it all others do."""
     share = first_stage([hint.config for hint in hints])
@@ -105,7 +100,11 @@ class Joined(nn.Module):
     def __init__(self, hint: Hint, own: Sequence[Shape], theirs: Sequence[Shape]) -> None:
         super().__init__()
         pairs = zip(own, theirs, strict=True)
-        self.projectors = nn.ModuleList([projector_of(*pair, hint.projector) for pair in pairs])
+        self.projectors = nn.ModuleList([projector_of(*pair, self.kind_of(hint, *pair)) for pair in pairs])
+
+    def kind_of(self, hint: Hint, own: Shape, theirs: Shape) -> ProjectorName | None:
+        """Of one output; None: by the shapes, nothing where the widths agree."""
+        return hint.projector
 
     def forward(self, own: Sequence[Tensor], theirs: Sequence[Tensor]) -> Pairs:
         found = []
@@ -117,12 +116,8 @@ class Joined(nn.Module):
 class Embedded(Joined):
     """The same with a linear map where the widths agree, too."""
 
-    def __init__(self, hint: Hint, own: Sequence[Shape], theirs: Sequence[Shape]) -> None:
-        kinds = [
-            "conv1x1" if len(mine) == len(other) == 3 else "linear" for mine, other in zip(own, theirs, strict=True)
-        ]
-        update = {"projector": hint.projector or kinds[0]}
-        super().__init__(hint.model_copy(update=update), own, theirs)
+    def kind_of(self, hint: Hint, own: Shape, theirs: Shape) -> ProjectorName | None:
+        return hint.projector or ("conv1x1" if len(own) == len(theirs) == 3 else "linear")
 
 
 class Related(nn.Module):

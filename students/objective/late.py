@@ -10,6 +10,7 @@ import torch
 import xxhash
 from torch import Tensor
 
+from teachers.errors import RecipeError
 from teachers.soft_targets.combine.context import Context, initial_state
 
 from .combination import Combination
@@ -32,15 +33,23 @@ class Moment:
     """By term: what a rule keeps."""
     shares: dict[str, Tensor] = field(default_factory=dict)
     """By term: the sum over rows of what each teacher counted since the last point of the curves, `[K]`, on this rank."""
+    pointed: set[str] = field(default_factory=set)
+    """Terms that have had a point of the curves."""
 
     def document(self) -> dict[str, object]:
         """What a checkpoint keeps."""
-        return {"student_figures": dict(self.student_figures), "states": self.states, "shares": self.shares}
+        return {
+            "student_figures": dict(self.student_figures),
+            "states": self.states,
+            "shares": self.shares,
+            "pointed": sorted(self.pointed),
+        }
 
     def go_to(self, document: Mapping[str, object]) -> None:
         self.student_figures = dict(document["student_figures"])  # type: ignore[call-overload]
         self.states = dict(document["states"])  # type: ignore[call-overload]
         self.shares = dict(document["shares"])  # type: ignore[call-overload]
+        self.pointed = set(document["pointed"])  # type: ignore[call-overload]
 
 
 def left_out(seed: int, step: int, key: str, teachers: int, number: int) -> list[int]:
@@ -67,8 +76,11 @@ class Late:
         silent = left_out(moment.seed, moment.step, key, len(self.combination.teachers), options.drop)
         said = asked.target.clone()
         said[:, silent] = torch.nan
-        weight = None if self.gapless else (~said.isnan()).any(-1).any(1).to(said.dtype)
-        return asked._replace(target=said, weight=weight)
+        if self.gapless and not self.combination.may_pass_over:
+            return asked._replace(target=said)
+        known = ~said.isnan().transpose(0, 1)
+        weight = self.combination.hears(known, asked.of_rule, asked.heard).to(said.dtype)
+        return asked._replace(target=said, weight=weight if asked.weight is None else weight * asked.weight)
 
     def decided(self, asked: Asked, student: Tensor, term: str, moment: Moment) -> Asked:
         """What the student is compared with, of what each teacher says: a target and the weight of each row, or beside each teacher."""
@@ -81,7 +93,7 @@ class Late:
             asked.of_rule,
             heard=asked.heard,
             context=self._context(asked, student, term, moment),
-            check=self.unseen,
+            check=self.unseen and not self.combination.is_ours,
         )
         self.unseen = False
         self._count(term, weights, moment)
@@ -117,12 +129,22 @@ class Late:
         moment.shares[term] = moment.shares[term] + counted if term in moment.shares else counted
 
 
-def shares_of(moment: Moment, teachers: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
-    """`weight.<term>.<teacher>`: the mean since the last point, over the rows of all ranks; every rank calls it alike. Starts anew."""
+def shares_of(moment: Moment, combinations: Mapping[str, Combination]) -> dict[str, float]:
+    """`weight.<term>.<teacher>`: the mean since the last point, over the rows of all ranks; every rank calls it alike. Starts anew.
+
+    Raises RecipeError on every rank for a rule of the user's by which nobody is heard until the first point: in a batch, or later,
+    it may hear nobody.
+    """
     found: dict[str, float] = {}
-    for term, names in teachers.items():
+    for term, combination in combinations.items():
         if term in moment.shares:
-            sums = moment.all_reduce(moment.shares[term].double()).cpu()
+            names, sums = combination.teachers, moment.all_reduce(moment.shares[term].double()).cpu()
+            if not combination.is_ours and term not in moment.pointed and not bool(sums.any()):
+                raise RecipeError(
+                    f"{combination.key}: {combination.rule} gives every teacher the weight 0 in every row of the first "
+                    f"{moment.step + 1} steps, so nobody is heard"
+                )
+            moment.pointed.add(term)
             whole = sums / sums.sum().clamp_min(1e-12)
             found |= {f"weight.{term}.{name}": share for name, share in zip(names, whole.tolist(), strict=True)}
     moment.shares.clear()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..runs.session import Session
+from .own import last_places
 
 
 class MemoryBank(nn.Module):
@@ -102,9 +103,10 @@ class MemoryBank(nn.Module):
         """Move what is remembered of a step's rows, of all ranks, towards these embeddings."""
         if session.world > 1:
             student, teacher, rows = (session.all_gather(each).flatten(0, 1) for each in (student, teacher, rows))
+        last = last_places(rows, len(self.order))  # of a row that comes twice the last counts, on every device
         for memory, seen in ((self.of_student, student), (self.of_teacher, teacher)):
             moved = self.momentum * memory[rows] + (1 - self.momentum) * seen.to(memory.dtype)
-            memory[rows] = F.normalize(moved, dim=1)
+            memory[rows] = F.normalize(moved, dim=1)[last]
 
 
 def scored(view: Tensor, memory: Tensor, candidates: Tensor) -> Tensor:

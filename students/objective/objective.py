@@ -19,6 +19,7 @@ from teachers.users_code.calls import calling
 from teachers.users_code.imports import load
 
 from ..config.cohort_terms import ChannelTerm, CohortTerm, FeatureTerm, PeerTerm
+from ..config.own_terms import PsKdTerm
 from ..config.task_terms import KEYWORDS
 from ..config.terms import HardTerm, ImportedTerm, Ramp, Term
 from ..runs.session import Session
@@ -69,11 +70,12 @@ class TermAtWork:
 
     def weight_at(self, step: int, steps: int) -> float:
         """At step `step`, counted from 0, of `steps`."""
-        if not round(self.during[0] * steps) <= step < round(self.during[1] * steps):
+        start, end = (round(share * steps) for share in self.during)
+        if not start <= step < end:
             return 0.0
         if self.ramp is None:
             return self.weight
-        risen = step / (self.ramp.steps or max(1, round((self.ramp.share or 0) * steps)))
+        risen = (step - start) / (self.ramp.steps or max(1, round((self.ramp.share or 0) * steps)))
         if risen >= 1:
             return self.weight
         return self.weight * (risen if self.ramp.shape == "linear" else math.exp(-5 * (1 - risen) ** 2))
@@ -108,7 +110,9 @@ def bound_loss(
     loss = loss if scale is None else Scaled(loss, scale)
     if over_known and ANSWER_OF[task] == "class_axis":
         return partial(compared_over_known, loss)
-    return loss if class_weights is None or not isinstance(term, HardTerm) else WeightedHard(loss, class_weights)
+    if class_weights is None or not isinstance(term, HardTerm | PsKdTerm):
+        return loss
+    return WeightedHard(loss, class_weights)
 
 
 class Scaled:
@@ -123,14 +127,14 @@ class Scaled:
 
 
 class WeightedHard:
-    """`hard` with class weights, which are brought once to where the logits are."""
+    """`hard`, or `ps_kd` in its place, with class weights, which are brought once to where the logits are."""
 
     def __init__(self, loss: Loss, class_weights: Tensor) -> None:
         self.loss, self.class_weights = loss, class_weights
 
-    def __call__(self, student: Tensor, target: Tensor) -> Tensor:
+    def __call__(self, student: Tensor, target: Tensor, **told: Tensor) -> Tensor:
         self.class_weights = self.class_weights.to(student)
-        return self.loss(student, target, class_weights=self.class_weights)
+        return self.loss(student, target, class_weights=self.class_weights, **told)
 
     def count(self, labels: Tensor, weight: Tensor | None) -> Tensor:
         """The sum of the weights of the labels' classes, over the rows that take part.
@@ -143,7 +147,7 @@ class WeightedHard:
 
 
 class Objective:
-    """The terms of one run. `names` are those of its curves; `class_weights` f32 `[classes]`: of its `hard` terms;
+    """The terms of one run. `names` are those of its curves; `class_weights` f32 `[classes]`: of its `hard` and `ps_kd` terms;
     `over_known`: of which terms the target may have gaps, by default none; `counts`: by term, what rules found that each teacher
     counts; `scales`: by term, what it divides differences by, where it does."""
 
@@ -174,7 +178,7 @@ class Objective:
             for teacher, share in of_term.items()
         }
         """For the curves: what teachers count, where a rule found it before the first step."""
-        self.taught_late = {term.name: term.late.combination.teachers for term in self.terms if term.late is not None}
+        self.taught_late = {term.name: term.late.combination for term in self.terms if term.late is not None}
         self.constants: dict[tuple[float, ...], Tensor] = {}
 
     def add_hints(self, hints: Sequence[TermAtWork], first_stage: float) -> None:
@@ -201,7 +205,7 @@ class Objective:
             return self._constant((float(batch_size),) * len(asked), session.device)
         rows = torch.tensor(batch_size / session.world, device=session.device)
         here = [
-            loss.count(each.target, each.weight)
+            loss.count(each.target if each.labels is None else each.labels, each.weight)
             if loss is not None
             else rows
             if each.weight is None

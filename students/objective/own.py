@@ -27,8 +27,16 @@ def row_numbers(labelled: NDArray[np.bool_]) -> Tensor:
     return torch.from_numpy(np.where(labelled, labelled.cumsum() - 1, -1))
 
 
+def last_places(numbers: Tensor, count: int) -> Tensor:
+    """Of each of i64 `[n]` numbers below `count`, not below -1, the place of the last of its kind, i64 `[n]`."""
+    places = torch.arange(len(numbers), device=numbers.device)
+    last = numbers.new_full((count + 1,), -1).scatter_reduce_(0, numbers + 1, places, "amax")
+    return last[numbers + 1]
+
+
 def _last_said(batch: Batch) -> Asked:
-    return Asked(batch[LAST_SAID], batch.get("has_label"))
+    label = batch["label"]
+    return Asked(batch[LAST_SAID], batch.get("has_label"), label if label.ndim == 1 else None)
 
 
 def _average(batch: Batch) -> Asked:

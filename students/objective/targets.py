@@ -241,21 +241,21 @@ class Targets:
         return ask
 
     def _late(self, combination: Combination) -> Ask:
-        """What each teacher says, `[rows, K, W]`, NaN in what it does not know; a row's weight is whether anybody knows it."""
+        """What each teacher says, `[rows, K, W]`, NaN in what it does not know; a row's weight is whether anybody is heard in it."""
         chorus, heard = self._brought(combination)
         self.late.add(combination)
         if chorus.knows_all and not combination.narrows:
             self.gapless.add(combination)
+        every_row = chorus.knows_all and not combination.may_pass_over
         if combination.needs_context and self.of_rows.sample_key is not None:
             self.columns[SAMPLE_KEY] = self.of_rows.sample_key
 
         def ask(batch: Batch) -> Asked:
             said, known = chorus.said_of([batch] * len(chorus.voices))
-            heard_at_all = combination.narrowed(known).any(-1).any(0)
-            weight = None if chorus.knows_all else heard_at_all.to(said.dtype)
             labels = self.units.of_label(usable_labels(batch))
-            said = said.masked_fill(~known, torch.nan).transpose(0, 1)
             told = None if heard is None else batch[heard]
+            weight = None if every_row else combination.hears(known, labels, told).to(said.dtype)
+            said = said.masked_fill(~known, torch.nan).transpose(0, 1)
             return Asked(said, weight, of_rule=labels, sample_key=batch.get(SAMPLE_KEY), heard=told)
 
         return ask

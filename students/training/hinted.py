@@ -13,11 +13,11 @@ from teachers.errors import RecipeError
 from teachers.models.captured import Layer, layers_of
 from teachers.users_code.calls import calling, within
 
-from ..config.hints import ContrastiveHint
+from ..config.hints import ContrastiveHint, first_stage
 from ..data.draws import step_seed
 from ..data.rows import TrainingRows
 from ..objective.correspondence import Shape, guided_layers, shape_of
-from ..objective.hints import PROJECTIONS, ROW_NUMBER, Guided, HintAtWork, first_stage
+from ..objective.hints import PROJECTIONS, ROW_NUMBER, Guided, HintAtWork
 from ..objective.memory_bank import MemoryBank
 from ..objective.objective import Heard, Pairs
 from .steps import Stepper, Work

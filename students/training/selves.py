@@ -18,7 +18,7 @@ from ..data.batches import draws
 from ..data.draws import PLACE
 from ..data.inputs import Network
 from ..data.rows import TrainingRows
-from ..objective.own import AVERAGE, LAST_SAID, PROBABILITIES, ROW, mixed
+from ..objective.own import AVERAGE, LAST_SAID, PROBABILITIES, ROW, last_places, mixed
 from ..runs.run import Run
 from ..runs.session import Session
 
@@ -97,20 +97,20 @@ class LastSaid:
 def last_of_each(numbers: Tensor, count: int) -> Tensor:
     """Which of i64 `[n]` numbers below `count` are the last of their kind, bool `[n]`; none of those below 0."""
     places = torch.arange(len(numbers), device=numbers.device)
-    last = numbers.new_full((count + 1,), -1).scatter_reduce_(0, numbers + 1, places, "amax")
-    return (last[numbers + 1] == places) & (numbers >= 0)
+    return (last_places(numbers, count) == places) & (numbers >= 0)
 
 
 class Average:
     """A copy of the student whose weights are the moving average of the student's own (mean teacher).
 
-    Statistics of batches are averaged as weights are; whole numbers among them are taken as they are.
+    Statistics of batches are averaged as weights are, and over the ranks, each of which has those of its own rows; whole numbers
+    among them are taken as they are.
     """
 
     name = "average"
 
-    def __init__(self, term: MeanTeacherTerm, module: nn.Module) -> None:
-        self.decay, self.module = term.decay, module
+    def __init__(self, term: MeanTeacherTerm, module: nn.Module, session: Session) -> None:
+        self.decay, self.module, self.session = term.decay, module, session
         self.copy = copy.deepcopy(module).eval().requires_grad_(False)
         self.delivered: nn.Module | None = self.copy if term.deliver == "average" else None
 
@@ -129,6 +129,15 @@ class Average:
         for mean, own in pairs:
             if not mean.is_floating_point():
                 mean.copy_(own)
+        self._share([each for each in self.copy.buffers() if each.is_floating_point()])
+
+    def _share(self, statistics: Sequence[Tensor]) -> None:
+        """Bring each to its mean over the ranks, all in one message."""
+        if self.session.world == 1 or not statistics:
+            return
+        whole = self.session.all_reduce_sum(torch.cat([each.flatten() for each in statistics])) / self.session.world
+        for each, mean in zip(statistics, whole.split([each.numel() for each in statistics]), strict=True):
+            each.copy_(mean.view_as(each))
 
     def state(self) -> dict[str, Tensor]:
         return self.copy.state_dict()
@@ -153,5 +162,5 @@ def memories(
         if isinstance(term, PsKdTerm):
             found.append(LastSaid(term, run, session, rows, space, steps))
         if isinstance(term, MeanTeacherTerm):
-            found.append(Average(term, module))
+            found.append(Average(term, module, session))
     return found

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NEAR = 1e-12
-"""A squared length below it has no direction: what is divided by it would have a gradient without bound."""
+"""A squared length below it, where the largest element of a batch is about 1, has no direction: what is divided by it would have
+a gradient without bound."""
 
 
 def similarity(student: Tensor, teacher: Tensor) -> Tensor:
@@ -30,7 +31,7 @@ def relation(student: Tensor, teacher: Tensor, *, distance_weight: float = 25.0,
 
     The angles take memory of rows^3 numbers, and of rows^2 times the width, several times; `angle_weight` 0 computes none.
     """
-    student, teacher = student.flatten(1), teacher.flatten(1)
+    student, teacher = _at_one_scale(student), _at_one_scale(teacher)
     value = student.new_zeros(len(student))
     if distance_weight:
         found = F.smooth_l1_loss(_distances(student), _distances(teacher), reduction="none")
@@ -51,7 +52,7 @@ def correlation(student: Tensor, teacher: Tensor, *, gamma: float = 0.4, order: 
 
 
 def _similarities(rows: Tensor) -> Tensor:
-    flat = rows.flatten(1)
+    flat = _at_one_scale(rows)
     return _of_length_one(flat @ flat.T)
 
 
@@ -71,10 +72,17 @@ def _angles(rows: Tensor) -> Tensor:
 
 
 def _kernel(rows: Tensor, gamma: float, order: int) -> Tensor:
-    unit = _of_length_one(rows.flatten(1))
+    unit = _of_length_one(_at_one_scale(rows))
     cosines = unit @ unit.T
     terms = [(2 * gamma) ** power / math.factorial(power) * cosines**power for power in range(1, order + 1)]
     return math.exp(-2 * gamma) * (1 + torch.stack(terms).sum(0))
+
+
+def _at_one_scale(rows: Tensor) -> Tensor:
+    """`[rows, width]` of `[rows, ...]`, the largest element 1 or -1; a divisor without a gradient, for the scale of all rows changes
+    none of these losses."""
+    flat = rows.flatten(1)
+    return flat / flat.detach().abs().amax().clamp_min(NEAR)
 
 
 def _of_length_one(vectors: Tensor) -> Tensor:

@@ -52,12 +52,25 @@ def class_entropy(logits: Tensor, known: Tensor) -> Tensor:
     return -torch.where(log_p.isneginf(), 0.0, log_p.exp() * log_p).sum(-1)
 
 
+def has_label(labels: Tensor) -> Tensor:
+    """Bool `[B]`, of i64 `[B]`, -1 without one, or f32 `[B, C]`, NaN what nobody knows."""
+    return labels >= 0 if labels.ndim == 1 else (~labels.isnan()).any(-1)
+
+
+def can_say(known: Tensor, labels: Tensor) -> Tensor:
+    """Whether each teacher knows the label's class, or one of the labelled classes, bool `[K, B]`; of none False."""
+    if labels.ndim > 1:
+        return (known & ~labels.isnan()).any(-1)
+    own = labels.clamp_min(0)[None, :, None].expand(len(known), -1, 1)
+    return known.gather(2, own)[..., 0] & (labels >= 0)
+
+
 def class_error(logits: Tensor, known: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The cross-entropy with the label."""
     own = labels.clamp_min(0)[None, :, None].expand(len(logits), -1, 1)
-    can_say = known.gather(2, own)[..., 0] & (labels >= 0)
+    says = can_say(known, labels)
     error = -log_probabilities(logits, 1.0, known).gather(2, own)[..., 0]
-    return error.masked_fill(~can_say, 0.0), can_say
+    return error.masked_fill(~says, 0.0), says
 
 
 # the same, of classes that each hold or not
@@ -121,12 +134,11 @@ def correctness(errors: Errors, mixture: Mixture) -> Combine:
         if labels is None:
             weights = normalised(knows.to(said.dtype))
             return mixture(said, temperature, known, weights), weights
-        error, can_say = errors(said, known, labels)
-        share = error.masked_fill(~can_say, -torch.inf).softmax(0).nan_to_num(nan=0.0)
-        many = can_say.sum(0)
-        of_label = torch.where(many > 1, (1 - share) / (many - 1).clamp_min(1), 1.0) * can_say
-        has_label = (labels >= 0) if labels.ndim == 1 else (~labels.isnan()).any(-1)
-        weights = normalised(torch.where(has_label, of_label, knows.to(said.dtype)))
+        error, says = errors(said, known, labels)
+        share = error.masked_fill(~says, -torch.inf).softmax(0).nan_to_num(nan=0.0)
+        many = says.sum(0)
+        of_label = torch.where(many > 1, (1 - share) / (many - 1).clamp_min(1), 1.0) * says
+        weights = normalised(torch.where(has_label(labels), of_label, knows.to(said.dtype)))
         return mixture(said, temperature, known, weights), weights
 
     return rule

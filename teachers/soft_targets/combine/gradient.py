@@ -1,7 +1,8 @@
 """AE-KD (Du et al., NeurIPS 2020): weights by which the teachers' gradients agree, min || sum_k a_k g_k ||^2 over a simplex with a box.
 
-g_k is the gradient of T^2 KL(teacher k || student) by the student's logits, the mean over the rows of the whole batch that
-teacher k knows: T (p_student - p_k), so no backward pass is needed. The weights are the same in every row and on every rank.
+g_k is the gradient of T^2 KL(teacher k || student) by the student's logits, the mean over the rows of all ranks that teacher k
+knows: T (p_student - p_k), so no backward pass is needed. The rows are those that pass through the network together: with
+`accumulate` each part of a batch has weights of its own, the same in every row of it and on every rank.
 """
 
 from collections.abc import Callable
@@ -51,7 +52,7 @@ def gradient(gradients: Gradients, mixture: Mixture) -> Combine:
         of_rows = gradients(said, known, context.student.to(said.dtype), temperature)
         knows = known.any(-1)
         sums = torch.cat([(of_rows * knows[..., None]).sum(1), knows.sum(1, keepdim=True).to(said.dtype)], 1)
-        sums = context.all_reduce(sums).double().cpu()  # the batch of all ranks
+        sums = context.all_reduce(sums).double().cpu()  # the part of the batch, of all ranks
         mean = (sums[:, :-1] / sums[:, -1:].clamp_min(1)).numpy()
         found = least_norm(mean @ mean.T, BOX if box is None else box, (sums[:, -1] > 0).numpy())
         weights = row_weights(torch.from_numpy(found).to(said), known)
