@@ -84,11 +84,38 @@ def test_generations_are_a_chain_of_the_same_student():
             "students.small: objective.0.teachers: each of the `generations` but the first has one teacher",
         ),
         ({"small": {**SMALL, "generations": 2, "init": {"from": "wide"}}}, "all of them begin with weights of chance"),
+        *(
+            (
+                {
+                    "small": {
+                        **SMALL,
+                        "generations": 2,
+                        "teachers": ["wide", "deep"],
+                        "objective": [{"loss": "soft", **term}],
+                    }
+                },
+                f"students.small: objective.0.{key}: each of the `generations` but the first has one teacher",
+            )
+            for key, term in (
+                ("teacher_weights", {"combine": "weighted", "teacher_weights": {"wide": 1, "deep": 2}}),
+                ("drop", {"drop": 1}),
+                ("experts", {"combine": "experts", "experts": {"wide": ["1"], "deep": ["2"]}}),
+                ("column", {"combine": "route", "column": "who"}),
+                ("box", {"combine": "gradient", "box": 0.6}),
+            )
+        ),
+        (
+            {"small": {**SMALL, "generations": 2, "hints": [{"loss": "hint", "teacher": "wide", "output": "hidden"}]}},
+            "students.small: hints.0.teacher: 'wide' teaches the first of the `generations`",
+        ),
     ],
 )
 def test_generations_that_could_not_be_are_refused(students, told):
-    with pytest.raises(RecipeError, match=told):
-        recipe(**students)
+    outputs = {"outputs": {"hidden": {"layer": "1"}}}
+    teachers = {name: {**WIDE, **outputs} for name in ("wide", "deep")}
+    with pytest.raises(RecipeError, match=told) as error:
+        Recipe.from_dict({**DOCUMENT, "teachers": teachers, "students": students})
+    assert "\n" not in str(error.value)
 
 
 # all assistants at once
@@ -148,17 +175,27 @@ def report_of(teacher: float, **students: float):
     made = recipe(**{name: {**SMALL, "arguments": {"hidden": 8 + number}} for number, name in enumerate(students)})
     return {
         "recipe": made.model_dump(mode="json"),
-        "teachers": {"wide": {"test_accuracy": teacher}},
-        "students": {name: {"test_accuracy": {"mean": value}} for name, value in students.items()},
+        "teachers": {"wide": {"validation": {"accuracy": teacher}}},
+        "students": {
+            name: {"runs": [{"validation": {"accuracy": value + each}} for each in (-0.01, 0.01)]}
+            for name, value in students.items()
+        },
     }
 
 
 def test_an_assistant_lies_half_way_by_accuracy():
     small, *_ = about_assistants(report_of(0.95, small=0.75, b=0.84, c=0.90))
-    assert small.startswith("small has accuracy 75.0 % and wide, the best of its teachers, 95.0 %")
+    assert small.startswith("On validation rows small has accuracy 75.0 % and wide, the best of its teachers, 95.0 %")
     assert "would have about 85.0 %" in small and small.endswith(
         "of the students here b is nearest, 84.0 %: try `teachers: [b]`."
     )
+
+
+def test_test_rows_choose_no_assistant():
+    report = report_of(0.95, small=0.75, b=0.84)
+    del report["teachers"]["wide"]["validation"]
+    report["teachers"]["wide"]["accuracy"] = report["teachers"]["wide"]["test_accuracy"] = 0.95
+    assert not [*about_assistants(report)]
 
 
 def test_where_nobody_lies_between_it_says_what_to_train():

@@ -21,8 +21,10 @@ from orchestrator.recipe.shipped import find
 from orchestrator.reporting.compared import tables
 from orchestrator.running.compare import compare
 from orchestrator.running.run import run
+from orchestrator.tracking.server import flattened
 from students.fitting.cost import cost_of_steps
 from students.measuring.several import corrected
+from teachers.errors import RecipeError
 from teachers.transfer_set.transfer_set import TransferSet
 
 from .training_runs import HARD, make_run, make_store, source
@@ -105,7 +107,7 @@ def test_a_step_is_told_as_a_multiple_of_cross_entropys(finished: tuple[Path, Pa
 def test_the_best_on_validation_is_kept_as_a_recipe(finished: tuple[Path, Path, Mapping[str, Any]]) -> None:
     out, folder, report = finished
     found = report["compared"]
-    best = max(found["variants"], key=lambda each: each["validation"])
+    best = max(found["variants"], key=lambda each: each["validation"]["mean"])
     assert found["best"] == best["name"]
     taken = load_recipe(folder / "found.yaml")
     assert [*taken.students] == ["small"]
@@ -201,8 +203,17 @@ def test_with_one_seed_there_is_no_verdict_and_it_says_so(
 def test_settings_are_chosen_on_validation_and_test_rows_are_looked_at_once(
     finished: tuple[Path, Path, Mapping[str, Any]],
 ) -> None:
-    report = compare(quick(), finished[0], methods="soft,teacher_label", tune=True).report
+    import mlflow
+
+    made = compare(quick(), finished[0], methods="soft,teacher_label", tune=True)
+    report = made.report
     tuned = report["compared"]["tuned"]
+    kept = load_recipe(made.folder / "recipe.yaml").students
+    told = mlflow.MlflowClient(report["mlflow"]["uri"]).get_run(report["mlflow"]["run_id"]).data.params
+    for each in report["compared"]["variants"]:  # what is kept and told is what was trained
+        assert kept[each["name"]].model_dump(mode="json")["objective"] == each["objective"]
+        flat = dict(flattened({"students": {each["name"]: {"objective": each["objective"]}}}))
+        assert flat.items() <= told.items()
     assert {name: found["tried"] for name, found in tuned.items()} == {"soft": 4, "teacher_label": 4}
     for each in report["compared"]["variants"]:
         term = each["objective"][0]
@@ -220,8 +231,39 @@ def test_a_plan_of_it_trains_nothing(finished: tuple[Path, Path, Mapping[str, An
     assert "reuse    distill/mean_logits/student/seed-1" in done.output
     assert "3 variants of small with 2 seeds: 6 trainings of 40 steps, and 2 of the control" in done.output
     assert "export" not in done.output
+    assert "reuse    evaluate/cost_of_steps" in done.output
+    tuning = CliRunner().invoke(collegium, [*asked, "--tune", "--out", str(finished[0])])
+    assert tuning.exit_code == 0, tuning.output
+    for number in range(4):
+        assert re.search(rf"(build|reuse) +distill/mean_logits-{number}/student/seed-2", tuning.output)
+    assert re.search(r"unknown +distill/mean_logits/student/seed-1 .*settings have been tried", tuning.output)
+    assert "unknown  evaluate/cost_of_steps" in tuning.output
+    whole = ["compare", "digits", "--teachers", "--plan", *options, "-o", "students.small.objective.0.combine=fitted"]
+    of_teachers = CliRunner().invoke(collegium, [*whole, "--out", str(finished[0])])
+    assert of_teachers.exit_code == 0 and "evaluate/weights_by_class" in of_teachers.output
     fresh = CliRunner().invoke(collegium, [*asked, "--out", str(tmp_path / "fresh")])
     assert fresh.exit_code == 0 and not (tmp_path / "fresh").exists()
+
+
+HINTED = [
+    "teachers={wide: {kind: module, model: 'teachers.zoo:conv_net', arguments: {width: 4}, train: {steps: 5}, require: null, "
+    "outputs: {vector: {layer: classifier}}}}",
+    "students.small={model: 'students.models:small_conv_net', arguments: {width: 4}, teachers: [wide], "
+    "hints: [{loss: hint, teacher: wide, output: vector}], train: {steps: 5, seeds: [0]}}",
+    "search=null",
+]
+
+
+def test_a_hint_that_nothing_joins_is_found_before_anybody_teaches(ray_cluster: None, tmp_path: Path) -> None:
+    hinted, out = load_recipe(find("digits"), HINTED), tmp_path / "out"
+    with pytest.raises(RecipeError, match=r"^--methods attention: students\.small\.hints\.0\.") as error:
+        compare(hinted, out, methods="soft,attention")
+    assert "\n" not in str(error.value)
+    assert not [*out.glob("soft_targets/*")] and not [*out.glob("teachers/*")] and not [*out.glob("students/*")]
+    made = compare(hinted, out, methods="all")
+    left_out, of = made.report["compared"]["left_out"], made.report["compared"]["of"]
+    assert {"attention", "channel_wise", "review"} <= {*left_out} and {"soft", "hint", "similarity"} <= {*of.values()}
+    assert {*load_recipe(made.folder / "recipe.yaml").students} == {*of}
 
 
 def test_the_methods_are_listed_with_what_each_is() -> None:

@@ -1,6 +1,9 @@
 """What a report says of variants: the table of methods, which teacher helped, and no claim beyond what is shown."""
 
 import json
+import re
+import statistics
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,10 +11,12 @@ import pytest
 from orchestrator.reporting.compared import share_of_gap, tables
 from orchestrator.reporting.document import build_report
 from orchestrator.reporting.headline import headline_figures, remarks
+from orchestrator.reporting.kept import newest_of_teachers, write_report
 from orchestrator.reporting.note import note
 from orchestrator.reporting.page import page
 from orchestrator.tracking.shown import results_in_short
 from students.tasks.figure import headline
+from teachers.errors import RecipeError
 
 from .test_report import Page, evaluations_of, metrics_file, recipe_of, stages_of  # noqa: F401  (a fixture)
 
@@ -110,8 +115,16 @@ def test_a_student_of_a_comparison_claims_no_more_than_the_table(methods: dict[s
 
 
 def test_the_share_of_the_gap_is_of_what_the_teachers_have_more() -> None:
-    student = {"control_accuracy": {"mean": 0.5}, "gain": {"mean": 0.3}}
-    assert share_of_gap(FIRST, student, {"accuracy": 0.9}) == pytest.approx(0.75)
+    student = {"control_accuracy": {"mean": 0.5}, "gain": {"mean": 0.3, "low": 0.1, "high": 0.5}}
+    ends = {"mean": 0.75, "low": 0.25, "high": 1.25}
+    assert share_of_gap(FIRST, student, {"accuracy": 0.9}) == pytest.approx(ends)
+    student_of_one_seed = {**student, "gain": {"mean": 0.3, "low": None, "high": None}}
+    assert share_of_gap(FIRST, student_of_one_seed, {"accuracy": 0.9}) == {
+        **ends,
+        "mean": pytest.approx(0.75),
+        "low": None,
+        "high": None,
+    }
     assert share_of_gap(FIRST, student, {"accuracy": 0.5}) is None
     assert share_of_gap(FIRST, student, {"accuracy": None}) is None
 
@@ -173,12 +186,54 @@ def test_page_note_and_list_of_runs_show_it_and_run_nothing(kind: str, request: 
     for table in tables(report):
         assert all(f">{cell.text}</td>" in html for row in table["rows"] for cell in row)
     assert " | ".join(tables(report)[0]["columns"]) in note(report)
-    told = [float(each.split()[1]) for each in results_in_short(report).split(", ")]
-    assert told == sorted(told, reverse=True)
+    told = [each.split()[0] for each in results_in_short(report).split(", ")]
+    assert told == [
+        *report["compared"]["of"]
+    ]  # on validation rows, which choose, the first is best; on test rows another
     figures = headline_figures(report)
     first = report["compared"]["variants"][0]["name"]
     assert f"students.{first}.gain.p_corrected" in figures
     assert (f"students.{first}.step_ratio" in figures) == (kind == "methods")
+
+
+def test_figures_that_choose_stand_with_their_spread(methods: dict[str, Any]) -> None:
+    first, *_ = methods["compared"]["variants"]
+    looks = [run["validation"]["accuracy"] for run in methods["students"]["soft"]["runs"]]
+    assert first["validation"] == pytest.approx({"mean": statistics.fmean(looks), "std": statistics.stdev(looks)})
+    (table,) = tables(methods)
+    shown = dict(zip(table["columns"], table["rows"][1], strict=False))
+    assert shown["validation"].text == "90.1 \N{PLUS-MINUS SIGN} 0.1 %"
+    assert re.fullmatch(r"\S+ % \(\S+ to \S+\)", shown["share of gap"].text)
+
+
+def test_where_a_teacher_cannot_be_left_out_the_tables_go_without(built: Any) -> None:
+    left_out = {"only trees": "begins with the weights of wide (`init`), which would not teach it"}
+    of = {"all": "all teachers", "only-wide": "only wide"}
+    report = built(asked("teachers", of, left_out=left_out), tuple(of))
+    found = {each["name"]: each for each in report["compared"]["teachers"]}
+    assert found["wide"]["brings"] is None and found["wide"]["without"] is None and found["wide"]["alone"]
+    assert found["trees"]["brings"] and found["trees"]["alone"] is None
+    assert report["compared"]["comparisons"] == 3
+    assert "Nothing is shown of wide: the student cannot be without it." in report["compared"]["sentences"]
+    for table in tables(report):
+        assert all(len(row) == len(table["columns"]) for row in table["rows"])
+    assert "only trees (begins with the weights" in tables(report)[0]["below"] and page(report)
+
+
+@pytest.mark.parametrize("has_found", [True, False])
+def test_where_only_methods_were_compared_the_command_named_takes_the_best_ones_recipe(
+    methods: dict[str, Any], tmp_path: Path, has_found: bool
+) -> None:
+    folder = tmp_path / "runs" / "20260101-000000-abcd"
+    folder.mkdir(parents=True)
+    write_report(folder, methods)
+    if has_found:
+        (folder / "found.yaml").write_text("")
+    with pytest.raises(RecipeError) as error:
+        newest_of_teachers(tmp_path)
+    recipe = folder / "found.yaml" if has_found else "RECIPE"
+    assert f"`collegium compare {recipe} --teachers --student small --out {tmp_path}` does" in str(error.value)
+    assert str(error.value).endswith("for each seed: small 3")
 
 
 def test_a_report_of_one_run_is_what_it_was(built: Any) -> None:

@@ -37,7 +37,10 @@ def recipe(*hints: dict[str, Any], task: str = "classification", **more: Any) ->
         "task": task,
         "transfer_set": {"source": {"kind": "csv", "path": "rows.csv"}, "inputs": "x", "label": "y"},
         "teachers": {
-            "wide": {**MODULE, "outputs": {"hidden": {"layer": "1"}, "late": {"layer": "2"}}},
+            "wide": {
+                **MODULE,
+                "outputs": {"hidden": {"layer": "1"}, "late": {"layer": "2"}, "vector": {"layer": "2", "pool": "mean"}},
+            },
             "deep": MODULE,
             "trees": TREES,
         },
@@ -74,10 +77,16 @@ def test_a_hint_names_its_teacher_by_its_place() -> None:
 
 
 REFUSED = [
-    ({**HINT, "output": "hiden"}, r"students\.small\.hints\.0\.output: teacher 'wide' gives no output 'hiden'; it gives hidden, late, did you mean hidden\?"),
+    ({**HINT, "output": "hiden"}, r"students\.small\.hints\.0\.output: teacher 'wide' gives no output 'hiden'; it gives hidden, late, vector, did you mean hidden\?"),
     ({**HINT, "teacher": "deep"}, r"hints\.0\.output: teacher 'deep' gives no output 'hidden'; it gives none: name it under `teachers\.deep\.outputs`"),
     ({**HINT, "loss": "fitnets"}, r"hints\.0: loss 'fitnets' is not one of hint, attention"),
     ({**HINT, "wieght": 2}, r"hints\.0\.wieght: unknown key, did you mean weight\?"),
+    ({**HINT, "output": ["hidden", "late"], "layer": ["1", "2"], "loss": "contrastive"}, r"students\.small\.hints\.0: .*compares one layer with one output, here are 2"),
+    *(
+        ({"loss": loss, "teacher": "wide", "output": "vector"}, rf"hints\.0\.output: the loss '{loss}' compares maps, and 'vector' is one vector")
+        for loss in ("attention", "channel_wise", "review")
+    ),
+    ({**HINT, "output": "vector", "projector": "conv1x1"}, r"hints\.0\.output: conv1x1 makes maps, and 'vector' is one vector"),
     ({**HINT, "teacher": "nobody"}, r"names 'nobody', which is not among the teachers"),
 ]  # fmt: skip
 

@@ -16,6 +16,7 @@ from students.config.hints import Hint
 from students.config.student import StudentConfig
 from students.data.batches import Batches
 from students.data.shared import SharedData
+from students.fitting.cost import Pace, for_one
 from students.fitting.fit import fit
 from students.fitting.rehearsal import rehearse
 from students.models import small_conv_net, tiny_transformer
@@ -354,6 +355,16 @@ def test_in_a_first_stage_other_hints_move_nothing_either(digits, store, tmp_pat
     assert moved == {"0.weight", "0.bias", "projections.hint_2.projectors.0.map.weight"}
 
 
+def test_the_cost_of_a_step_is_that_of_all_terms_and_not_of_a_first_stage(digits, store, tmp_path):
+    first = {"loss": "hint", "output": "early", "layer": "1", "alone": 0.9}
+    pace = Pace.of(for_one(hinted(tmp_path, digits, store, first, steps=20)), SESSION, SharedData())
+    before = {name: value.clone() for name, value in pace.stepper.whole.state_dict().items()}
+    pace.seconds(1)
+    after = pace.stepper.whole.state_dict()
+    moved = {name.rpartition("network.")[2] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert {"0.weight", "5.weight"} <= moved  # what is guided, and what answers
+
+
 def test_a_first_stage_trains_on_two_ranks(digits, store, tmp_path):
     first = {"loss": "hint", "output": "early", "layer": "1", "alone": 0.5}
     one, two = (
@@ -460,7 +471,6 @@ BAD_LAYERS = [
     ({"layer": "4", "projector": "conv_regressor"}, r"conv_regressor joins maps \[C, H, W\]"),
     ({"loss": "attention", "output": "vector", "layer": "1"}, r"compares maps \[C, H, W\].*\[8, 4, 4\].*\[20\]"),
     ({"loss": "review", "output": "vector", "layer": "1"}, r"review compares maps.*\[8, 4, 4\] and \[20\]"),
-    ({"loss": "contrastive", "output": ["early", "late"]}, "compares one layer with one output, here are 2"),
     ({"output": ["early", "same"]}, r"hints\.0\.layer: 1, 1 name one twice"),
     ({"output": "absent", "layer": "1"}, r"hints\.0\.output: teacher 'wide' has no output 'absent'; it has 'early'"),
 ]

@@ -1,16 +1,21 @@
 """One student in several variants: what each changes, what all share, and what is refused before any work."""
 
+import copy
+import re
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
+from orchestrator.planning.hinted import hint_failures
 from orchestrator.recipe.model import Recipe
 from orchestrator.recipe.tries import tries_of
-from orchestrator.recipe.variants import by_method, by_teachers, chosen_student, with_objective_of
+from orchestrator.recipe.variants import by_method, by_teachers, chosen_student, with_objective_of, without
 from orchestrator.running.compare import variants
 from orchestrator.stages.trainings import training_stages
 from students.config.methods import METHODS, MethodName, losses_without_a_method, rules_without_a_method
 from teachers.errors import RecipeError
+from teachers.transfer_set.transfer_set import TransferSet
 
 DIGITS: dict[str, Any] = {
     "format": 1,
@@ -112,6 +117,7 @@ def test_of_teachers_that_keep_only_labels_only_their_labels_are_learnt() -> Non
     [
         ({"methods": "sofd,teacher_label"}, "--methods sofd: there is no such method, did you mean soft?"),
         ({"methods": "soft"}, "--methods leaves soft, and a comparison is of two or more"),
+        ({"methods": "all,soft"}, "--methods all,soft: `all` stands alone; leave soft out, or `all`"),
         ({"methods": "soft,hard"}, "--methods hard: is the control, which stands in every comparison"),
         ({"methods": "soft,inverse_variance"}, "--methods inverse_variance: is not of the task classification"),
         ({"methods": "soft,teacher_label", "teachers": True}, "two comparisons"),
@@ -197,6 +203,102 @@ def test_a_term_of_one_teacher_goes_with_it_and_weights_are_of_who_is_heard() ->
 def test_one_teacher_has_nobody_to_be_compared_with() -> None:
     with pytest.raises(RecipeError, match=r"students\.small\.teachers has only wide"):
         by_teachers(recipe(teachers=["wide"]), "small")
+
+
+def test_a_student_that_learns_from_itself_alone_has_nobody_to_be_compared_with() -> None:
+    with pytest.raises(RecipeError, match=r"students\.small\.teachers names nobody: it learns from itself") as error:
+        by_teachers(recipe(teachers=[], objective=[{"loss": "ps_kd"}]), "small")
+    assert "\n" not in str(error.value)
+
+
+EVERY = ("wide", "deep", "trees")
+CANNOT = [
+    ({"init": {"from": "wide"}}, {"without wide", "only deep", "only trees"}, "begins with the weights of wide"),
+    (
+        {"objective": [{"loss": "soft", "combine": "experts", "experts": {"wide": ["1"], "deep": ["2"]}}]},
+        {"only trees"},
+        r"objective\.0\.experts",
+    ),
+    (
+        {"objective": [{"loss": "soft", "combine": "weighted", "teacher_weights": {"wide": 1, "deep": 1, "trees": 0}}]},
+        {"only trees"},
+        "no term would listen to anybody",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "left_out", "told"), CANNOT)
+def test_what_a_student_cannot_be_without_is_left_out_and_said(
+    changes: dict[str, Any], left_out: set[str], told: str
+) -> None:
+    teacher = {"kind": "module", "model": "teachers.zoo:mlp", "train": {"steps": 5}}
+    document = {**DIGITS, "teachers": dict.fromkeys(EVERY, teacher)}
+    document["students"] = {"small": {**DIGITS["students"]["small"], "model": "teachers.zoo:mlp", **changes}}
+    made = by_teachers(Recipe.from_dict(document), "small")
+    assert {*made.left_out} == left_out
+    assert all(re.search(told, why) and "without-" not in why for why in made.left_out.values())
+    all_of = {"all teachers", *(f"{word} {name}" for word in ("without", "only") for name in EVERY)}
+    assert {*made.of.values()} == all_of - left_out
+
+
+def test_where_rows_name_their_teacher_nobody_can_be_left_out() -> None:
+    routed = recipe(objective=[{"loss": "soft", "combine": "route", "column": "who"}])
+    with pytest.raises(RecipeError, match=r"^students\.small can be without none of its teachers.*route") as error:
+        by_teachers(routed, "small")
+    assert "\n" not in str(error.value) and "without-" not in str(error.value)
+
+
+HINTED: dict[str, Any] = {
+    **DIGITS,
+    "teachers": {
+        "wide": {
+            "kind": "module",
+            "model": "teachers.zoo:conv_net",
+            "arguments": {"width": 8},
+            "train": {"steps": 5},
+            "outputs": {"early": {"layer": "stages.1"}, "vector": {"layer": "stages.2", "pool": "mean"}},
+        }
+    },
+    "students": {
+        "small": {
+            "model": "students.models:small_conv_net",
+            "arguments": {"width": 4},
+            "teachers": ["wide"],
+            "hints": [
+                {"loss": "attention", "teacher": "wide", "output": "early"},
+                {"loss": "similarity", "teacher": "wide", "output": "vector"},
+            ],
+            "train": {"steps": 5, "seeds": [0]},
+        }
+    },
+}
+"""As in docs/guides/hints.md."""
+
+
+def test_hints_that_could_not_be_trained_are_left_out_of_all() -> None:
+    made = by_method(Recipe.from_dict(HINTED), "small", "all")
+    for method in ("attention", "channel_wise", "review"):
+        assert made.left_out[method].startswith("students.small.hints.1.output: the loss")
+    assert {"hint", "similarity", "relation", "correlation", "contrastive", "linear_embedding"} <= {*made.of}
+    several = copy.deepcopy(HINTED)
+    several["students"]["small"]["hints"] = [{"loss": "hint", "teacher": "wide", "output": ["early", "vector"]}]
+    made = by_method(Recipe.from_dict(several), "small", "all")
+    assert "one layer with one output, here are 2" in made.left_out["contrastive"]
+
+
+def test_hints_of_shapes_that_nothing_joins_are_found_before_anybody_is_trained(digits: TransferSet) -> None:
+    document = copy.deepcopy(HINTED)
+    document["students"]["small"]["hints"] = [{"loss": "hint", "teacher": "wide", "output": "vector"}]
+    document["teachers"]["wide"]["outputs"]["vector"] = {"layer": "classifier"}  # one vector, as its answer is
+    fits = Recipe.from_dict(document)
+    made = by_method(fits, "small", "all")
+    found = hint_failures(made.recipe, ["hint", "attention", "similarity", "review"], digits, Path.cwd())
+    assert {*found} == {"attention", "review"}
+    assert found["attention"].startswith("students.attention.hints.0.")
+    kept = without(fits, made, found)
+    assert {*made.of} - {*kept.of} == {"attention", "review"} and "attention" in kept.left_out
+    with pytest.raises(RecipeError, match=r"^--methods attention: "):
+        without(fits, by_method(fits, "small", "hint,attention"), {"attention": found["attention"]})
 
 
 def test_settings_are_tried_with_a_seed_that_the_comparison_does_not_have() -> None:

@@ -38,8 +38,7 @@ def cost_of_steps(context: Context, results: Results, names: Sequence[str]) -> B
     if not is_measured(context.recipe, names) or isinstance(config, EstimatorStudent):
         return None
     keys = training_keys(context, results, names)
-    measured = {"resources": config.resources.model_dump(mode="json"), "workers": config.train.workers}
-    stage = Stage("evaluate", NAME, measured, {f"training {key[:12]}": key for key in sorted(set(keys.values()))})
+    stage = stage_of(context.recipe, keys)
     runs = {key: _training(context, results, name, "student") for name, key in keys.items()}
     as_all = next(iter(runs.values())).train  # a control may be trained otherwise
     alone = replace(_training(context, results, names[0], "control"), train=as_all)
@@ -52,6 +51,14 @@ def cost_of_steps(context: Context, results: Results, names: Sequence[str]) -> B
     function = "students.fitting.cost:cost_of_steps"
     build = partial(evaluate_on_cluster, context, results.prepared, config.resources, function, keywords)
     return context.stages.build(stage, build)
+
+
+def stage_of(recipe: Recipe, keys: Mapping[str, str]) -> Stage:
+    """`keys`: as of `training_keys`."""
+    config = recipe.students[next(iter(keys))]
+    assert not isinstance(config, EstimatorStudent)
+    measured = {"resources": config.resources.model_dump(mode="json"), "workers": config.train.workers}
+    return Stage("evaluate", NAME, measured, {f"training {key[:12]}": key for key in sorted(set(keys.values()))})
 
 
 def training_keys(context: Context, results: Results, names: Sequence[str]) -> dict[str, str]:

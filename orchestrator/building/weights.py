@@ -8,6 +8,7 @@ from students.config.task_terms import rule_in_keys
 from teachers.config.resources import Resources
 from teachers.config.task import ANSWER_OF
 
+from ..recipe.model import Recipe
 from ..stages import keys
 from ..stages.stages import Built, Stage
 from .context import Context, segments_judged, sources
@@ -15,16 +16,21 @@ from .evaluate import _combination, by_place, evaluate_on_cluster, read_evaluati
 from .pipeline import Results
 
 NAME = "weights_by_class"
+TITLE = f"evaluate/{NAME}"
 BY_THE_ROW = ("route",)
 """Rules that are told of each row who counts in it: by class there is nothing to find."""
+
+
+def is_measured(recipe: Recipe, name: str) -> bool:
+    """Whether the rule of the student `name` gives its teachers weights, and rows are of one class."""
+    rule = rule_in_keys(keys.own_combination(recipe.students[name]).get("combine"), recipe.task)
+    return ANSWER_OF[recipe.task] == "class_axis" and rule not in (None, "mean_logits", *BY_THE_ROW)
 
 
 def weights_by_class(context: Context, results: Results, name: str) -> tuple[Built, Mapping[str, Any]] | None:
     """Of the student `name`: the stage, and its `classes` and `counts`. None where all teachers count alike, or rows are of no one class."""
     recipe, config = context.recipe, context.recipe.students[name]
-    own = keys.own_combination(config)
-    rule = rule_in_keys(own.get("combine"), recipe.task)
-    if ANSWER_OF[recipe.task] != "class_axis" or rule in (None, "mean_logits", *BY_THE_ROW):
+    if not is_measured(recipe, name):
         return None
     segments = segments_judged(recipe, results.prepared, config)
     labels = {teacher: results.taught[teacher].digests(segments) for teacher in config.teachers}

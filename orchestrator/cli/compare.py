@@ -52,8 +52,8 @@ def _list_methods() -> None:
 def _plan(
     recipe: str, overrides: tuple[str, ...], out: Path | None, address: str | None, as_json: bool, **given: Any
 ) -> None:
-    """As `collegium plan`, of the recipe of all variants. What is delivered stays with `collegium run`."""
-    from ..planning.planning import plan
+    """As `collegium plan`, of all that is trained and measured."""
+    from ..planning.comparison import plan_of
     from ..recipe.load import load_recipe
     from ..recipe.shipped import find
     from ..recipe.tries import tries_of
@@ -62,8 +62,5 @@ def _plan(
     loaded = load_recipe(find(recipe), overrides)
     asked = {key: given[key] for key in ("methods", "teachers", "student", "seeds")}
     found = variants(loaded, **asked)
-    made = plan(found.recipe, out or Path("out") / loaded.name, address=address)
-    made.stages = [stage for stage in made.stages if stage.stage != "export"]
-    costs = [found.cost(), *([tries_of(loaded, found).cost()] if given["tune"] else [])]
-    made.notes = [*costs, *(f"{name} is left out: it {why}" for name, why in found.left_out.items()), *made.notes]
-    tell_plan(made, as_json)
+    tries = tries_of(loaded, found) if given["tune"] else None
+    tell_plan(plan_of(found, tries, out or Path("out") / loaded.name, address), as_json)

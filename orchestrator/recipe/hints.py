@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from students.config.hints import ContrastiveHint
+from students.config.hints import OF_MAPS, ContrastiveHint, Hint
 from students.config.student import StudentConfig
 from teachers.config.task import ANSWER_OF
 
@@ -19,7 +19,7 @@ def hint_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
         for number, hint in enumerate(student.hints if isinstance(student, StudentConfig) else ()):
             where = ("students", name, "hints", number)
             for output in hint.outputs:
-                if told := _not_given(recipe, hint.teacher, output):
+                if told := _not_given(recipe, hint.teacher, output) or _is_no_map(recipe, hint, output):
                     yield (*where, "output"), told
             relaxed = isinstance(hint, ContrastiveHint) and hint.positive == "relax"
             if relaxed and ANSWER_OF[recipe.task] != "class_axis":
@@ -44,3 +44,15 @@ def _not_given(recipe: "Recipe", teacher: str, output: str) -> str:
         return ""
     there = f"it gives {', '.join(given)}{nearest(output, given)}" if given else "it gives none"
     return f"teacher {teacher!r} gives no output {output!r}; {there}: name it under `teachers.{teacher}.outputs`"
+
+
+def _is_no_map(recipe: "Recipe", hint: Hint, output: str) -> str:
+    """Why a loss or a projector of maps cannot be of this output; empty where it may be, which `plan --check` tries."""
+    outputs = getattr(recipe.teachers.get(hint.teacher), "outputs", {})
+    if output not in outputs or outputs[output].pool is None:
+        return ""
+    if hint.loss in OF_MAPS:
+        return f"the loss {hint.loss!r} compares maps, and {output!r} is one vector (`pool`); name an output without `pool`"
+    if hint.projector in ("conv1x1", "conv_regressor"):
+        return f"{hint.projector} makes maps, and {output!r} is one vector (`pool`); say `projector: linear`"
+    return ""

@@ -5,7 +5,7 @@ and the control are the same for all, so whatever they share is built once. Know
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from students.config.estimator import AT_ONCE, EstimatorStudent
@@ -16,6 +16,7 @@ from teachers.config.strict import LONGEST_NAME
 from teachers.config.task import ANSWER_OF
 from teachers.errors import RecipeError
 
+from .fewer import heard_by
 from .file import nearest
 from .load import changed
 from .model import Recipe
@@ -37,12 +38,19 @@ class Variants:
     recipe: Recipe
     of: Mapping[str, str]
     left_out: Mapping[str, str] = field(default_factory=dict)
-    """By method, why it is not among them."""
+    """By method, or by `without wide`, why it is not among them."""
+    takes_all: bool = False
+    """Whether all methods were asked for, so that one that cannot be trained is left out."""
 
     @property
     def seeds(self) -> list[int]:
         """The same of all."""
         return self.recipe.students[next(iter(self.of))].train.seeds
+
+    @property
+    def whole(self) -> str:
+        """Of variants by teachers, the one that hears all of them."""
+        return next(name for name, of in self.of.items() if of == ALL_TEACHERS)
 
     def cost(self) -> str:
         """What training them takes, before anybody knows what of it is there."""
@@ -93,13 +101,13 @@ def by_method(
 
     Raises RecipeError for a method that there is none of, that the recipe cannot serve, or where there is nothing to compare.
     """
-    names = [*METHODS] if methods == ALL else _known(methods)
+    names, every = _known(methods)
     config, found, why = recipe.students[student], dict[str, dict[str, Any]](), dict[str, str]()
     for name in sorted(names, key=[*METHODS].index):
-        if methods == ALL and not is_of_task(recipe, name):
+        if every and not is_of_task(recipe, name):
             continue
         if reason := lacks(recipe, student, name):
-            if methods != ALL:
+            if not every:
                 raise RecipeError(f"--methods {name}: {reason}")
             why[name] = reason
             continue
@@ -115,7 +123,19 @@ def by_method(
             f"--methods leaves {', '.join(found) or 'none'}, and a comparison is of two or more; `all` takes every one that the "
             f"recipe's teachers can serve{f' ({told})' * bool(told)}"
         )
-    return variants_of("methods", recipe, student, found, seeds, why)
+    return replace(variants_of("methods", recipe, student, found, seeds, why), takes_all=every)
+
+
+def without(recipe: Recipe, made: Variants, failures: Mapping[str, str]) -> Variants:
+    """The variants without methods that were found to fail: by method, why. Raises RecipeError where they were asked for by
+    name, or where too few are left."""
+    if not failures:
+        return made
+    if not made.takes_all:
+        raise RecipeError("\n".join(f"--methods {method}: {why}" for method, why in failures.items()))
+    kept = [method for method in made.of.values() if method not in failures]
+    again = by_method(recipe, made.student, kept, len(made.seeds))
+    return replace(again, left_out={**made.left_out, **failures}, takes_all=True)
 
 
 def _are_one(config: StudentConfig | EstimatorStudent, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -124,16 +144,22 @@ def _are_one(config: StudentConfig | EstimatorStudent, one: Mapping[str, Any], o
     return first == second
 
 
-def _known(methods: str | Sequence[str]) -> list[MethodName]:
-    """Raises RecipeError for a name that is none of METHODS."""
+def _known(methods: str | Sequence[str]) -> tuple[list[MethodName], bool]:
+    """The names, and whether they are `all` that there are. Raises RecipeError for a name that is none of METHODS."""
     given = methods.split(",") if isinstance(methods, str) else methods
     names = [name for each in given if (name := each.strip())]
+    if ALL in names:
+        if others := [name for name in names if name != ALL]:
+            raise RecipeError(
+                f"--methods {','.join(names)}: `{ALL}` stands alone; leave {', '.join(others)} out, or `{ALL}`"
+            )
+        return [*METHODS], True
     for name in names:
         if name in HAVE_NO_METHOD or name == "control":
             raise RecipeError(f"--methods {name}: is the control, which stands in every comparison; leave it out")
         if name not in METHODS:
             raise RecipeError(f"--methods {name}: there is no such method{nearest(name, list(METHODS))}")
-    return list(dict.fromkeys(names))  # type: ignore[arg-type]  # each was looked up
+    return list(dict.fromkeys(names)), False  # type: ignore[arg-type]  # each was looked up
 
 
 def changes_of(
@@ -169,19 +195,23 @@ def lacks(recipe: Recipe, student: str, name: MethodName) -> str | None:
     try:
         variants_of("methods", recipe, student, {name: changes_of(config, name)}, None)
     except RecipeError as error:
-        return str(error).splitlines()[0].removeprefix(f"compare: students.{name}.")
+        return _of_student(error, student, name)
     return None
 
 
 def by_teachers(recipe: Recipe, student: str, seeds: int | None = None) -> Variants:
-    """The student of all its teachers, of all but each, and of each alone. Raises RecipeError where it has only one."""
+    """The student of all its teachers, of all but each, and of each alone; what it cannot be without is left out.
+
+    Raises RecipeError where it has fewer than two teachers, or can be without none of them.
+    """
     config = recipe.students[student]
     if len(config.teachers) < 2:
+        only = f"has only {config.teachers[0]}" if config.teachers else "names nobody: it learns from itself alone"
         raise RecipeError(
-            f"students.{student}.teachers has only {config.teachers[0]}: what one teacher brings, the control of a plain "
-            f"`collegium run` shows; which of several helped, needs two or more"
+            f"students.{student}.teachers {only}; what teachers bring together, the control of a plain `collegium run` "
+            f"shows; which of several helped, needs two or more"
         )
-    variants, of = dict[str, dict[str, Any]]({ALL: {}}), {ALL: ALL_TEACHERS}
+    variants, of, left_out = dict[str, dict[str, Any]]({ALL: {}}), {ALL: ALL_TEACHERS}, dict[str, str]()
     subsets = {("without", each): [name for name in config.teachers if name != each] for each in config.teachers}
     if len(config.teachers) == 2:
         subsets = {}  # without one is the other alone
@@ -189,33 +219,34 @@ def by_teachers(recipe: Recipe, student: str, seeds: int | None = None) -> Varia
     for number, ((word, teacher), heard) in enumerate(subsets.items()):
         name = f"{word}-{teacher.replace('.', '-')}"
         name = name if len(name) <= LONGEST_NAME else f"{word}-{number}"
-        of[name], variants[name] = f"{word} {teacher}", _heard_by(config, heard, f"{word} {teacher}")
-    made = variants_of("teachers", recipe, student, variants, seeds)
-    return Variants(made.kind, student, made.recipe, dict(zip(made.of, of.values(), strict=True)))
+        try:
+            changes = heard_by(config, heard)
+            variants_of("teachers", recipe, student, {name: changes}, None)
+        except RecipeError as error:
+            left_out[f"{word} {teacher}"] = _of_student(error, student, name)
+        else:
+            of[name], variants[name] = f"{word} {teacher}", changes
+    if len(variants) == 1:
+        told = "; ".join(f"{', '.join(titles)}: {why}" for why, titles in by_reason(left_out).items())
+        raise RecipeError(f"students.{student} can be without none of its teachers, so nothing is compared ({told})")
+    made = variants_of("teachers", recipe, student, variants, seeds, left_out)
+    return replace(made, of=dict(zip(made.of, of.values(), strict=True)))
 
 
-def _heard_by(config: StudentConfig | EstimatorStudent, heard: Sequence[str], title: str) -> dict[str, Any]:
-    """The student's teachers and objective when it hears some of its teachers only."""
-    objective = []
-    for term in config.model_dump(mode="json")["objective"]:
-        if term.get("teachers") is not None:
-            term["teachers"] = [name for name in term["teachers"] if name in heard]
-        for by_teacher in ("teacher_weights", "experts"):
-            if term.get(by_teacher) is not None:
-                term[by_teacher] = {name: each for name, each in term[by_teacher].items() if name in heard}
-        if term.get("teachers") != [] and term.get("teacher_weights") != {}:
-            objective.append(_for_fewer(term, len(term.get("teachers") or heard)))
-    hints = [hint for hint in config.model_dump(mode="json").get("hints", ()) if hint["teacher"] in heard]
-    if not hints and not any("combine" in term for term in objective):
-        raise RecipeError(f"{title}: no term of the objective would listen to anybody; leave `teachers` of terms out")
-    changes = {"teachers": list(heard), "objective": objective}
-    return changes | ({"hints": hints} if "hints" in type(config).model_fields else {})
+def by_reason(left_out: Mapping[str, str]) -> dict[str, list[str]]:
+    """Who is left out, by why."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in left_out.items():
+        reasons.setdefault(why, []).append(name)
+    return reasons
 
 
-def _for_fewer(term: dict[str, Any], number: int) -> dict[str, Any]:
-    """A term without what so few teachers cannot have: some that are left out of each step, a weight that none may exceed."""
-    too_many = {"drop": (term.get("drop") or 0) >= number, "box": number * (term.get("box") or 1) < 1}
-    return {key: value for key, value in term.items() if not too_many.get(key, False)}
+def _of_student(error: RecipeError, student: str, variant: str) -> str:
+    """The first line of what is wrong with a variant, which nobody wrote, told of the student that it is one of."""
+    said, *_ = str(error).splitlines()
+    for name in (f"{student}-{variant}", variant):
+        said = said.replace(f"compare: students.{name}", f"students.{student}", 1)
+    return said
 
 
 def variants_of(

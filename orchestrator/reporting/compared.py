@@ -12,7 +12,7 @@ from students.tasks.figure import MINUS, NOTHING, Figure, headline
 
 from . import helped
 from .comparison import both_ways
-from .headline import mean_of, spread, task_of
+from .headline import on_validation, spread, task_of
 from .of_many import Cell, below, gain_cells, plain, sentence
 
 Found = Mapping[str, Any]
@@ -39,7 +39,7 @@ def compared_section(asked: Found, report: Found) -> dict[str, Any]:
             "says": asked["says"][method],
             "objective": report["recipe"]["students"][name]["objective"],
             "tuned": asked["tuned"].get(method),
-            "validation": _on_validation(students[name], figure),
+            "validation": on_validation(students[name], figure.key),
             "share_of_gap": share_of_gap(figure, students[name], students[first]["ensemble"]),
             "step": (asked["costs"] or {"by_student": {}})["by_student"].get(name),
             "over_control": gains[name, "over_control"],
@@ -62,25 +62,23 @@ def with_corrected(report: Mapping[str, Any], found: Found) -> dict[str, Any]:
     return {**report, "students": students, "compared": dict(found)}
 
 
-def _on_validation(student: Found, figure: Figure) -> float | None:
-    """The mean over seeds of what the best look at validation found."""
-    looks = [run.get("validation") for run in student["runs"]]
-    return None if None in looks else mean_of(looks, figure.key)
+def share_of_gap(figure: Figure, student: Found, together: Found) -> dict[str, float | None] | None:
+    """Of what the teachers together have more than the control, how much the student has; None where they have no more.
 
-
-def share_of_gap(figure: Figure, student: Found, together: Found) -> float | None:
-    """Of what the teachers together have more than the control, how much the student has; None where they have no more."""
+    `low` and `high` are the ends of the gain's interval, as shares of the gap as it was measured; None where there is none.
+    """
     control, ceiling = student[f"control_{figure.key}"], together[figure.key]
     if control is None or ceiling is None:
         return None
     gap = figure.sign * (ceiling - control["mean"])
-    return float(student["gain"]["mean"] / gap) if gap > 0 else None
+    ends = {end: student["gain"][end] for end in ("mean", "low", "high")}
+    return {end: None if value is None else float(value / gap) for end, value in ends.items()} if gap > 0 else None
 
 
 def _best(figure: Figure, variants: Sequence[Found]) -> str | None:
     """The best on validation, ties to the first; None where nothing was looked at."""
     known = [each for each in variants if each["validation"] is not None]
-    return max(known, key=lambda each: figure.sign * each["validation"])["name"] if known else None
+    return max(known, key=lambda each: figure.sign * each["validation"]["mean"])["name"] if known else None
 
 
 def _sentences(figure: Figure, found: Found) -> Iterator[str]:
@@ -99,7 +97,7 @@ def _sentences(figure: Figure, found: Found) -> Iterator[str]:
     if (best := found["best"]) is not None:
         each = variants[best]
         yield (
-            f"On validation rows, which choose, `{best}` is best ({figure.label} {figure.shown(each['validation'])}): on test rows it has "
+            f"On validation rows, which choose, `{best}` is best ({figure.label} {spread(figure, each['validation'])}): on test rows it has "
             f"{with_interval(figure, each['over_control'])} {figure.units_gained} against the control. `found.yaml` is the recipe with it."
         )
     if found["costs"]:
@@ -136,20 +134,25 @@ def _table(report: Found, found: Found, figure: Figure) -> dict[str, Any]:
     columns += ["over soft", "p"] * with_soft + ["share of gap", "validation"] + ["step"] * with_cost
     rows = [_of_control(report, found, figure, with_soft, with_cost)]
     for each in found["variants"]:
-        student, share = report["students"][each["name"]], each["share_of_gap"]
+        student, looks = report["students"][each["name"]], each["validation"]
         rows.append(
             [
                 *plain(each["name"], spread(figure, student[f"test_{figure.key}"])),
                 *gain_cells(figure, each["over_control"]),
                 *(gain_cells(figure, each["over_soft"]) if with_soft else ()),
-                *plain(
-                    NOTHING if share is None else f"{100 * share:.0f} %".replace("-", MINUS),
-                    figure.shown(each["validation"]),
-                ),
+                *plain(_share_in_words(each["share_of_gap"]), NOTHING if looks is None else spread(figure, looks)),
                 *(plain(f"{each['step']['ratio']:.2f}") if with_cost else ()),
             ]
         )
     return {"title": f"Methods for {found['student']}", "columns": columns, "rows": rows, "below": below(found, figure)}
+
+
+def _share_in_words(share: Found | None) -> str:
+    """`75 % (60 to 90)`."""
+    if share is None:
+        return NOTHING
+    mean, low, high = (None if share[end] is None else f"{100 * share[end]:.0f}" for end in ("mean", "low", "high"))
+    return f"{mean} %{'' if low is None else f' ({low} to {high})'}".replace("-", MINUS)
 
 
 def _of_control(report: Found, found: Found, figure: Figure, with_soft: bool, with_cost: bool) -> list[Cell]:

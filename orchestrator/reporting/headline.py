@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from students.tasks.figure import BESIDE, FIGURES, NOTHING, ON_THE_RUN, Figure, headline
@@ -119,6 +119,17 @@ def mean_of(runs: Sequence[Mapping[str, Any]], key: str) -> float | None:
     """Over seeds; None where one has no such figure."""
     values = [run[key] for run in runs]
     return None if None in values else fmean(values)
+
+
+def on_validation(student: Mapping[str, Any], key: str) -> dict[str, float | None] | None:
+    """`mean` and `std` over seeds of what the best look at validation found, which chooses; None where nothing was looked at.
+
+    `std` is None for one seed.
+    """
+    looks = [run.get("validation") for run in student["runs"]]
+    if None in looks or (mean := mean_of(looks, key)) is None:
+        return None
+    return {"mean": mean, "std": stdev(look[key] for look in looks) if len(looks) > 1 else None}
 
 
 def percent(share: float | None) -> str:

@@ -33,7 +33,7 @@ def section(asked: Found, report: Found) -> dict[str, Any]:
         for of, name in named.items()
         if of in (ALL_TEACHERS, *(f"only {t}" for t in heard))
     ]
-    asks += [(f"brings {teacher}", pairs[whole, without[teacher]]) for teacher in heard]
+    asks += [(f"brings {teacher}", pairs[whole, other]) for teacher, other in without.items() if other is not None]
     gains = dict(zip([who for who, _ in asks], concluded([gain for _, gain in asks]), strict=True))
     found = {
         **asked,
@@ -43,8 +43,8 @@ def section(asked: Found, report: Found) -> dict[str, Any]:
             {
                 "name": teacher,
                 "without": without[teacher],
-                "brings": gains[f"brings {teacher}"],
-                "alone": gains[named[f"only {teacher}"]],
+                "brings": gains.get(f"brings {teacher}"),
+                "alone": gains.get(named.get(f"only {teacher}", "")),
                 **_of_teacher(report, whole, teacher),
             }
             for teacher in heard
@@ -55,10 +55,10 @@ def section(asked: Found, report: Found) -> dict[str, Any]:
     return found | {"sentences": [*_sentences(headline(task_of(report)), found, report)]}
 
 
-def _without(named: Mapping[str, str], heard: list[str], teacher: str) -> str:
-    """The variant that hears all others; of two teachers that is the other one alone."""
-    (other, *_) = (name for name in heard if name != teacher)
-    return named.get(f"without {teacher}") or named[f"only {other}"]
+def _without(named: Mapping[str, str], heard: list[str], teacher: str) -> str | None:
+    """The variant that hears all others; of two teachers that is the other one alone. None where it is left out."""
+    (other, *more) = (name for name in heard if name != teacher)
+    return named.get(f"without {teacher}") if more else named.get(f"only {other}")
 
 
 def _of_teacher(report: Found, whole: str, name: str) -> dict[str, Any]:
@@ -83,14 +83,16 @@ def _combination(student: Found) -> Found:
     return rules[-1] if rules else {}
 
 
-def _classes(report: Found, whole: str, without: Mapping[str, str], weights: Found | None) -> list[dict[str, Any]]:
+def _classes(
+    report: Found, whole: str, without: Mapping[str, str | None], weights: Found | None
+) -> list[dict[str, Any]]:
     """Of each tested class, recall (of several classes a row: of each) of every teacher, of the student, and what it loses without each."""
     table = report["students"][whole].get("by_class")
     if not table or "recall" not in table:
         return []
     own, lost = (
         table["recall"],
-        {name: report["students"][other]["by_class"]["recall"] for name, other in without.items()},
+        {name: report["students"][other]["by_class"]["recall"] for name, other in without.items() if other is not None},
     )
     return [
         {
@@ -99,7 +101,7 @@ def _classes(report: Found, whole: str, without: Mapping[str, str], weights: Fou
             "teachers": {name: own[name][number] for name in without},
             "student": own["student"][number],
             "counts": {name: counts[number] for name, counts in weights["counts"].items()} if weights else {},
-            "without": {name: lost[name]["student"][number] for name in without},
+            "without": {name: lost[name]["student"][number] if name in lost else None for name in without},
         }
         for number, (each, rows) in enumerate(zip(table["classes"], table["support"], strict=True))
         if rows
@@ -129,6 +131,8 @@ def _sentences(figure: Figure, found: Found, report: Found) -> Iterator[str]:
 def _about_one(figure: Figure, each: Found, found: Found) -> str:
     """Whether a teacher helped, and whether it does alone."""
     gain, alone, name = each["brings"], each["alone"], each["name"]
+    if gain is None:
+        return f"Nothing is shown of {name}: the student cannot be without it."
     if gain["low"] is None:
         return f"Nothing is shown of {name}: one seed, or one test row, gives no interval; `--seeds 5` gives five."
     mean = f"{figure.gained(gain['mean'])} {figure.units_gained}"
@@ -137,10 +141,13 @@ def _about_one(figure: Figure, each: Found, found: Found) -> str:
         "hurts": f"{name} hurt: with it the student is worse than without, {mean}",
         "open": f"Of {name} no difference is shown between the student with it and without, {mean}",
     }
+    brings = f"{words[gain['conclusion']]} ({told(figure, gain, found)})."
+    if alone is None:
+        return brings
     word = {"helps": "better than", "hurts": "worse than", "open": "not shown to differ from"}[alone["conclusion"]]
     return (
-        f"{words[gain['conclusion']]} ({told(figure, gain, found)}). Taught by {name} alone it is {word} the control, "
-        f"{with_interval(figure, alone)}, p = {level(alone['p_corrected'])}."
+        f"{brings} Taught by {name} alone it is {word} the control, {with_interval(figure, alone)}, p = "
+        f"{level(alone['p_corrected'])}."
     )
 
 
@@ -257,4 +264,5 @@ def _of_classes(found: Found) -> Iterator[dict[str, Any]]:
 
 
 def _lost(each: Found, name: str) -> float:
-    return (each["student"] or 0.0) - (each["without"][name] or 0.0)
+    without = each["without"][name]
+    return 0.0 if without is None else (each["student"] or 0.0) - without

@@ -37,15 +37,28 @@ def newest_of_teachers(out: Path) -> tuple[Path, dict[str, Any]]:
     for found in reports(out):
         if found[1].get("compared", {}).get("kind") == "teachers":
             return found
+    raise RecipeError(f"no run in {out} compared who teaches; {_which_does(out)}")
+
+
+def _which_does(out: Path) -> str:
+    """The command of a comparison of who teaches, and what it would train; of a comparison by methods, whose recipe is of its
+    variants, on the recipe with the best of them."""
     folder, report = next((each for each in reports(out) if "compared" not in each[1]), None) or newest_report(out)
     students = {name: config["teachers"] for name, config in report["recipe"]["students"].items()}
-    several = [
-        f"{name} {2 * len(heard) + 1 - 2 * (len(heard) == 2)}" for name, heard in students.items() if len(heard) > 1
-    ]
-    cost = f"; variants that it would train for each seed: {', '.join(several)}" if several else ""
-    raise RecipeError(
-        f"no run in {out} compared who teaches; `collegium compare {folder / 'recipe.yaml'} --teachers --out {out}` does, and trains "
-        f"students on the labels that are there, by all teachers, all but each, and each alone{cost}"
+    file, name = folder / "recipe.yaml", None
+    if (compared := report.get("compared")) is not None:
+        file, name = folder / "found.yaml", compared["student"]
+        heard = next(students[each] for each in compared["of"])
+        students = {each: of for each, of in students.items() if each not in compared["of"]} | {name: heard}
+    numbers = {each: 2 * len(of) + 1 - 2 * (len(of) == 2) for each, of in students.items() if len(of) > 1}
+    if len(students) > 1:
+        name = name or next(iter(numbers), "NAME")
+    recipe, which = file if file.exists() else "RECIPE", f" --student {name}" * (name is not None)
+    cost = "; variants that it would train for each seed: " if numbers else ""
+    cost += ", ".join(f"{each} {number}" for each, number in numbers.items())
+    return (
+        f"`collegium compare {recipe} --teachers{which} --out {out}` does, and trains students on the labels that are there, by all "
+        f"teachers, all but each, and each alone{cost}"
     )
 
 

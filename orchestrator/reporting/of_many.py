@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from students.measuring.gain import with_interval
 from students.tasks.figure import NOTHING, Figure
 
+from ..recipe.variants import by_reason
 from .comparison import WORDS
 
 Found = Mapping[str, Any]
@@ -66,14 +67,17 @@ def below(found: Found, figure: Figure) -> str:
         f"{found['comparisons']} comparisons of the table: were there no difference anywhere, one would be claimed in at most 5 % of "
         f"such tables."
     )
+    if found["kind"] == "methods":
+        told += (
+            " Beside a share of the gap stand the ends of the gain's interval as shares of it, beside validation its standard deviation "
+            "over seeds."
+        )
     if found["kind"] == "methods" and found["costs"]:
         told += (
             f" A step is told as a multiple of one by labels alone, {found['costs']['cross_entropy_ms']:.3g} ms, measured in turns "
             f"in one process; steps and batches are the same for all."
         )
     if found.get("left_out"):
-        reasons: dict[str, list[str]] = {}
-        for name, why in found["left_out"].items():
-            reasons.setdefault(why, []).append(name)
-        told += " Left out: " + "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items()) + "."
+        reasons = by_reason(found["left_out"]).items()
+        told += " Left out: " + "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons) + "."
     return told

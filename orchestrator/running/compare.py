@@ -17,13 +17,22 @@ from teachers.storage.place import place
 from teachers.storage.seal import publish
 from teachers.transfer_set.transfer_set import TransferSet
 
-from ..building import costs, pipeline, weights
+from ..building import costs, pipeline, prepare, weights
 from ..building.context import Context
 from ..building.pipeline import Results
+from ..planning.comparison import measured_beside
 from ..recipe.load import Given, file_of, recipe_of
 from ..recipe.model import Recipe, public
 from ..recipe.tries import Tries, tries_of
-from ..recipe.variants import ALL, ALL_TEACHERS, Variants, by_method, by_teachers, chosen_student, with_objective_of
+from ..recipe.variants import (
+    ALL,
+    Variants,
+    by_method,
+    by_teachers,
+    chosen_student,
+    with_objective_of,
+    without,
+)
 from ..stages.outline import planned
 from .run import Finished, Opening, opened
 
@@ -83,15 +92,21 @@ def _compare(recipe: Recipe, made: Variants, tries: Tries | None, how: Opening) 
         log.info("%s", tries.cost())
     if len(made.seeds) < 2:
         log.warning("one seed gives no verdict: it does not show what another seed would change; --seeds 5 does")
-    stages = planned(made.recipe, "evaluate")
-    stages += [costs.TITLE] if costs.is_measured(made.recipe, [*made.of]) else []
+    stages = [*planned(made.recipe, "evaluate"), *measured_beside(made)]
     if tries is not None:
         stages = [*planned(tries.recipe, "distill"), *stages]
-    with opened(made.recipe, how, command="compare", planned=[*dict.fromkeys(stages)]) as begun:
+    tried = hinted(made) if made.kind == "methods" else []
+    undecided = [*made.of] if tries is not None or tried else []
+    with opened(made.recipe, how, command="compare", planned=[*dict.fromkeys(stages)], undecided=undecided) as begun:
         with begun.on_cluster() as context:
             found: dict[str, Any] = {}
+            if tried:
+                made = _rehearsed(context, recipe, made)
+                tries = None if tries is None else tries_of(recipe, made)
             if tries is not None:
                 made, found = _tuned(context, recipe, made, tries)
+            if undecided:
+                begun.decide(made.recipe, [*made.of])
                 context = replace(context, recipe=made.recipe)
             results = pipeline.build(context, "evaluate")
             measured, trusted = _costs(context, results, made), _weights(context, results, made)
@@ -101,6 +116,26 @@ def _compare(recipe: Recipe, made: Variants, tries: Tries | None, how: Opening) 
             publish(begun.folder / "found.yaml", yaml.safe_dump(public(taken), sort_keys=False).encode())
         begun.finish(report, results)
     return Finished(begun.folder, report, [])
+
+
+def hinted(made: Variants) -> list[str]:
+    """Variants whose layers have to fit those of teachers."""
+    return [name for name in made.of if getattr(made.recipe.students[name], "hints", ())]
+
+
+def _rehearsed(context: Context, recipe: Recipe, made: Variants) -> Variants:
+    """The variants whose hints take a step of a few rows, before anybody is trained or labels. Raises as `without`."""
+    from ..planning.hinted import hint_failures
+
+    prepared = prepare.prepare(context)
+    pipeline.check_prepared(context.recipe, prepared)
+    found = hint_failures(made.recipe, hinted(made), TransferSet.open(prepared.folder), context.user_path)
+    failures = {
+        made.of[name]: why.replace(f"students.{name}", f"students.{made.student}", 1) for name, why in found.items()
+    }
+    for method, why in failures.items() if made.takes_all else ():
+        log.warning("%s is left out: %s", method, why)
+    return without(recipe, made, failures)
 
 
 def _tuned(
@@ -143,8 +178,7 @@ def _weights(context: Context, results: Results, made: Variants) -> Mapping[str,
     """How much each teacher counts in each class, where all are heard; of teachers only."""
     if made.kind != "teachers":
         return None
-    whole = next(name for name, of in made.of.items() if of == ALL_TEACHERS)
-    if (found := weights.weights_by_class(context, results, whole)) is None:
+    if (found := weights.weights_by_class(context, results, made.whole)) is None:
         return None
     results.judged[weights.NAME] = found[0]
     return found[1]

@@ -16,7 +16,7 @@ from teachers.process.log_lines import working_on
 from teachers.storage import mirror
 from teachers.storage.disk import told_if_unfit
 from teachers.storage.place import place, use_one_cache
-from teachers.storage.seal import publish
+from teachers.storage.seal import publish, replace
 from teachers.users_code.code import UsersCode
 from teachers.users_code.imports import check_own_packages
 
@@ -114,6 +114,12 @@ class Begun:
 
         return SystemMetrics(self.cluster, self.tracker)
 
+    def decide(self, recipe: Recipe, names: Sequence[str]) -> None:
+        """From here on `recipe` is what is run; MLflow is told of its students `names`."""
+        self.recipe = recipe
+        replace(self.folder / "recipe.yaml", _as_yaml(recipe))
+        self.tracker.decide(recipe, names)
+
     def report(self, context: Context, results: Results, **more: Any) -> Mapping[str, Any]:
         return _report(context, results, self.tracker.ids(), time.monotonic() - self.start, self.folder, **more)
 
@@ -137,8 +143,13 @@ class Opening:
 
 
 @contextmanager
-def opened(recipe: Recipe, how: Opening, *, command: str, planned: Sequence[str]) -> Iterator[Begun]:
-    """A folder under `runs/`, a journal in it, a cluster and a run of MLflow for one command; `planned`: titles of its stages."""
+def opened(
+    recipe: Recipe, how: Opening, *, command: str, planned: Sequence[str], undecided: Sequence[str] = ()
+) -> Iterator[Begun]:
+    """A folder under `runs/`, a journal in it, a cluster and a run of MLflow for one command; `planned`: titles of its stages.
+
+    `undecided`: students of which `Begun.decide` tells how they are trained.
+    """
     check(recipe)
     out = how.out
     set_environment()
@@ -170,7 +181,8 @@ def opened(recipe: Recipe, how: Opening, *, command: str, planned: Sequence[str]
     ):
         if stages.is_empty:  # then the cluster is needed for certain, and starts while MLflow is asked
             joined.join_meanwhile()
-        with Tracker.start(recipe, out, folder, command=command, source=how.source) as tracker:
+        told: dict[str, Any] = {"command": command, "source": how.source, "undecided": undecided}
+        with Tracker.start(recipe, out, folder, **told) as tracker:
             journal.tracked(tracker.ids())
             yield Begun(recipe, folder, stages, joined, watch, tracker, journal, code)
 
@@ -190,8 +202,12 @@ def kept_in_storage(folder: Path) -> Iterator[None]:
 def _run_folder(out: Path, recipe: Recipe) -> Path:
     folder = out / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     folder.mkdir(parents=True)
-    publish(folder / "recipe.yaml", yaml.safe_dump(public(recipe), sort_keys=False).encode())
+    publish(folder / "recipe.yaml", _as_yaml(recipe))
     return folder
+
+
+def _as_yaml(recipe: Recipe) -> bytes:
+    return yaml.safe_dump(public(recipe), sort_keys=False).encode()
 
 
 def _report(
@@ -256,7 +272,7 @@ def smoke(recipe: Recipe) -> Recipe:
         student["train"]["seeds"] = student["train"]["seeds"][:1]
         student["require"] = None  # of so few steps nothing can be asked
         _shorten(student["train"])  # of an estimator there is nothing to shorten
-        for term in student["objective"]:
+        for term in (*student["objective"], *student.get("hints", ())):
             if term["ramp"] is not None and term["ramp"]["steps"] is not None:
                 term["ramp"]["steps"] = min(term["ramp"]["steps"], student["train"]["steps"])
     return changed(document, "--smoke")

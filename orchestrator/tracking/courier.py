@@ -158,6 +158,10 @@ class Courier:
         points = [metric(key, value, task["time"]) for key, value in task["values"].items()]
         log_batch(self.client, self.ledger.run_id, metrics=points)
 
+    def settings(self, task: Mapping[str, Any]) -> None:
+        """Parameters of the parent that were not known when it began."""
+        log_batch(self.client, self.ledger.run_id, params=params(task["values"]))
+
     def name(self, task: Mapping[str, Any]) -> None:
         """Of the parent, in the list of runs."""
         self.client.update_run(self.ledger.run_id, name=fit_value(task["name"], LONGEST_NAME))
@@ -254,6 +258,7 @@ TASKS: dict[str, Callable[[Courier, Any], None]] = {
     "trial": Courier.trial,
     "end": Courier.end,
     "figures": Courier.figures,
+    "settings": Courier.settings,
     "name": Courier.name,
     "input": Courier.input,
     "tag": Courier.tag,

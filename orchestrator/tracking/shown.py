@@ -5,6 +5,7 @@ Knows nothing of when it is told, and of no server.
 
 import json
 from collections.abc import Mapping
+from math import inf
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from students.tasks.figure import MINUS, Figure, headline
 from teachers.config.transfer_set import TransferSetConfig
 
 from ..recipe.model import Recipe
-from ..reporting.headline import SHARED_VIEW, learners, task_of
+from ..reporting.headline import SHARED_VIEW, learners, on_validation, task_of
 from .names import fit_name
 
 if TYPE_CHECKING:
@@ -40,9 +41,11 @@ def results_in_short(report: Mapping[str, Any]) -> str:
         return ""
     figure = headline(task_of(report))
     everyone = learners(report)
-    if "compared" in report:  # the best of many variants are told
-        variants = report["compared"]["of"]
-        everyone = {name: everyone[name] for name in sorted(variants, key=lambda each: -everyone[each]["gain"]["mean"])}
+    if "compared" in report:  # of many variants those that validation rows would choose
+        everyone = {name: everyone[name] for name in report["compared"]["of"]}
+        looks = {name: on_validation(each, figure.key) for name, each in everyone.items()}
+        worth = {name: -inf if look is None else figure.sign * (look["mean"] or 0.0) for name, look in looks.items()}
+        everyone = {name: everyone[name] for name in sorted(everyone, key=lambda each: -worth[each])}
     told = [f"{name} {short}" for name, learner in everyone.items() if (short := _short(figure, learner))]
     return ", ".join(told[:MOST]) + (f" and {len(told) - MOST} more" if len(told) > MOST else "")
 

@@ -31,7 +31,7 @@ from .away import reason_of, told_if_away
 from .courier import JUDGED_ON, Courier
 from .late import Late, failure
 from .ledger import Ledger, Status
-from .server import connect, place_of, resolve_uri
+from .server import connect, flattened, place_of, resolve_uri
 from .shown import results_in_short, run_name, source_tags, view
 
 POLL_S = 0.3
@@ -72,11 +72,12 @@ class Tracker:
         *,
         command: str = "run",
         source: str | None = None,
+        undecided: Sequence[str] = (),
         silent_s: float = SILENT_S,
     ) -> Self:
         """Open the parent run of the command whose folder is `runs/<id>`; leave it as a context or by `finish`.
 
-        `source`: the file that the recipe was read from, as its user named it.
+        `source`: the file that the recipe was read from, as its user named it. `undecided`: students whose settings `decide` tells.
 
         Earlier runs that were killed are ended; of another machine's, one whose beat does not change for `silent_s`.
 
@@ -90,7 +91,7 @@ class Tracker:
             parent = server.begin(
                 run_name(recipe.name, command),
                 {**tags, **source_tags(source), "collegium.run": folder.name},
-                public(recipe),
+                _without(public(recipe), undecided),
                 view(recipe),
             )
         folder.mkdir(parents=True, exist_ok=True)
@@ -135,6 +136,12 @@ class Tracker:
     def follow(self, stage: str, metrics: Path) -> None:
         """Send what is, and what will be, in a stage's `metrics.jsonl`; call it when the stage starts."""
         self._inbox.put(lambda: self._ledger.follow(stage, metrics))
+
+    def decide(self, recipe: Recipe, names: Sequence[str]) -> None:
+        """Tell the settings of students that were not decided when the run began."""
+        document = public(recipe)
+        students = {name: document["students"][name] for name in names}
+        self._tell({"do": "settings", "values": dict(flattened({"students": students}))})
 
     def learns_from(self, dataset: Mapping[str, str]) -> None:
         """The transfer set, as `shown.data_set` describes it."""
@@ -266,3 +273,9 @@ class Tracker:
                 "MLflow at %s does not answer; work goes on and curves are sent later (%s)", self.uri, reason_of(error)
             )
         prometheus.show("collegium_mlflow_away_seconds", time.monotonic() - self._away_since)
+
+
+def _without(document: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A recipe but for some of its students."""
+    students = {name: student for name, student in document["students"].items() if name not in names}
+    return {**document, "students": students}

@@ -38,6 +38,10 @@ PROJECTORS: dict[HintLossName, tuple[ProjectorName, ...]] = {
 """What each loss can be given; where it is one thing, the loss has it by itself."""
 
 
+OF_MAPS: tuple[HintLossName, ...] = ("attention", "channel_wise", "review")
+"""Losses that compare maps `[C, H, W]` and nothing else."""
+
+
 class Evenly(Config):
     """Blocks of the student at equal distances, the last output to the last block (g(m) = m N / M: TinyBERT, Jiao et al., 2020)."""
 
@@ -158,6 +162,14 @@ class ContrastiveHint(HintCommon):
     """Of what is remembered of each row, 8 bytes for each row and dimension."""
     positive: Literal["exact", "relax"] = "exact"
     """`exact`: a row goes with itself; `relax`: with any labelled row of its class, by chance."""
+
+    @model_validator(mode="after")
+    def is_of_one_output(self) -> Self:
+        if len(self.outputs) > 1:
+            raise ValueError(
+                f"the loss 'contrastive' compares one layer with one output, here are {len(self.outputs)}; give each a hint"
+            )
+        return self
 
 
 class ReviewHint(HintCommon):

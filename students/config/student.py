@@ -19,6 +19,9 @@ from .terms import TAUGHT, Term, check_ramps, check_teachers
 PRUNED = "students.models:pruned"
 """The network that is a teacher's with fewer filters: `arguments: {of: TEACHER, ratio: 0.5}`."""
 
+OF_SEVERAL = ("teachers", "teacher_weights", "drop", "experts", "column", "box")
+"""Keys of a term that name its teachers, or that one teacher alone cannot have."""
+
 
 class StudentTrain(TrainConfig):
     """How a student, and its control with the same budget, is trained."""
@@ -178,13 +181,20 @@ class StudentConfig(StudentCommon):
             )
 
     def _check_generations(self) -> None:
-        named = [number for number, term in enumerate(self.objective) if getattr(term, "teachers", None) is not None]
-        if self.generations and not self.teachers:
+        if not self.generations:
+            return
+        if not self.teachers:
             raise ValueError("generations: the first has nobody to learn from; name its `teachers`")
-        if self.generations and named:
+        for number, term in enumerate(self.objective):
+            if said := next((key for key in OF_SEVERAL if getattr(term, key, None) is not None), None):
+                raise ValueError(
+                    f"objective.{number}.{said}: each of the `generations` but the first has one teacher, the one before; "
+                    f"remove it, or write the chain out, a student each"
+                )
+        if self.hints:
             raise ValueError(
-                f"objective.{named[0]}.teachers: each of the `generations` but the first has one teacher, the one before; "
-                f"remove the names, or write the chain out, a student each"
+                f"hints.0.teacher: {self.hints[0].teacher!r} teaches the first of the `generations`, and each further one is taught by the "
+                f"one before; remove the hints, or write the chain out, a student each"
             )
-        if self.generations and (self.init is not None or self.is_pruned):
+        if self.init is not None or self.is_pruned:
             raise ValueError("generations: all of them begin with weights of chance; remove `init`, or `generations`")

@@ -16,6 +16,7 @@ from teachers.resources.device import device_of
 from teachers.users_code.calls import within
 from teachers.users_code.imports import use_user_path
 
+from ..config.hints import in_one_stage
 from ..data.batches import Batches
 from ..data.shared import SharedData
 from ..runs.run import Run
@@ -69,7 +70,7 @@ def cost_of_steps(runs: Mapping[str, Run], beside: Run, *, threads: int, gpus: f
     found, theirs = {}, list[float]()
     for key, run in runs.items():
         with within(run.key):
-            turns = _turns(_for_one(beside), _for_one(run), session)
+            turns = _turns(for_one(beside), for_one(run), session)
         found[key] = {
             "ms": round(1000 * median(mine for _, mine in turns), 4),
             "ratio": round(median(mine / other for other, mine in turns), 4),
@@ -96,7 +97,7 @@ def _steps_of_a_turn(pace: Pace) -> int:
     return min(MOST, max(FEWEST, math.ceil(TURN_S / pace.seconds(FEWEST))))
 
 
-def _for_one(run: Run) -> Run:
-    """The same of one worker of a group, with its share of a batch."""
-    train = run.train
-    return replace(run, train=train.model_copy(update={"workers": 1, "batch_size": train.batch_size // train.workers}))
+def for_one(run: Run) -> Run:
+    """The same of one worker of a group, with its share of a batch; with every term from the first step, as most steps have it."""
+    train = run.train.model_copy(update={"workers": 1, "batch_size": run.train.batch_size // run.train.workers})
+    return replace(run, train=train, hints=in_one_stage(run.hints))

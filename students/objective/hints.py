@@ -154,9 +154,8 @@ class Contrasted(nn.Module):
     def __init__(self, hint: Hint, own: Sequence[Shape], theirs: Sequence[Shape]) -> None:
         super().__init__()
         assert isinstance(hint, ContrastiveHint)
-        if len(own) != 1:
-            raise ValueError(f"the loss 'contrastive' compares one layer with one output, here are {len(own)}")
-        self.student, self.teacher = Embedding(own[0], hint.dim), Embedding(theirs[0], hint.dim)
+        (mine,), (other,) = own, theirs
+        self.student, self.teacher = Embedding(mine, hint.dim), Embedding(other, hint.dim)
 
     def forward(self, own: Sequence[Tensor], theirs: Sequence[Tensor]) -> Pairs:
         return [(self.student(own[0]), self.teacher(theirs[0].to(own[0].dtype)))]
