@@ -260,10 +260,6 @@ def test_a_hint_that_nothing_joins_is_found_before_anybody_teaches(ray_cluster: 
         compare(hinted, out, methods="soft,attention")
     assert "\n" not in str(error.value)
     assert not [*out.glob("soft_targets/*")] and not [*out.glob("teachers/*")] and not [*out.glob("students/*")]
-    made = compare(hinted, out, methods="all")
-    left_out, of = made.report["compared"]["left_out"], made.report["compared"]["of"]
-    assert {"attention", "channel_wise", "review"} <= {*left_out} and {"soft", "hint", "similarity"} <= {*of.values()}
-    assert {*load_recipe(made.folder / "recipe.yaml").students} == {*of}
 
 
 def test_the_methods_are_listed_with_what_each_is() -> None:
