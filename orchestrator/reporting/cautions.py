@@ -118,7 +118,7 @@ def _cure(recipe: Mapping[str, Any], name: str) -> str:
     """What may help a student, or `cohort.member`, to say rare classes: nothing that its recipe says already."""
     config = recipe["students"].get(name) or recipe["cohorts"][name.partition(".")[0]]
     if config["train"]["class_weights"]:
-        return ": its `train.class_weights` count in `hard` alone; a larger weight of `hard` may help, more steps, or more of such rows"
+        return ": its `train.class_weights` count in `hard` and `ps_kd` alone; a larger weight of these may help, more steps, or more of such rows"
     return ": `train.class_weights: balanced` may help, or more of such rows"
 
 
