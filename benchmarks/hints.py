@@ -11,8 +11,6 @@ hint. They take their steps in turn; a figure is the median over rounds. The las
 Fashion-MNIST where ../shared/data has it, else noise of its shape: time does not depend on it.
 """
 
-import argparse
-import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,10 +22,9 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from benchmarks.record import finish, with_record
 from benchmarks.rows import CLASSES, FASHION, SHAPE, fashion, noise, prepared
 from benchmarks.training import under_cudnn_flags_of_the_engine
-from benchmarks.turns import CLOCKS, Side, in_turn, ratio, repeated, with_clock
+from benchmarks.turns import Side, begun, ended, in_turn, names_of, ratio, repeated, step_parser, with_names
 from students.config.hints import Hint
 from students.config.terms import Term
 from students.data.batches import Batches
@@ -67,34 +64,19 @@ GIVEN: TypeAdapter[tuple[Hint, ...]] = TypeAdapter(tuple[Hint, ...])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=10, help="of each side in a round")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", help="names of hints, with commas between them; the others are left out")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    with_clock(parser)
-    with_record(parser)
+    parser = step_parser(__doc__)
+    with_names(parser)
     arguments = parser.parse_args()
-    names = arguments.only.split(",") if arguments.only else [*HINTS]
-    torch.set_num_threads(arguments.threads)
-    logging.disable(logging.INFO)
-    asked = {"rounds": arguments.rounds, "steps": arguments.steps, "clock": CLOCKS[arguments.clock]}
+    names = names_of(parser, arguments, HINTS)
+    asked = begun(arguments)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), torch.device(arguments.device))
-        times = in_turn({name: bench.side(name) for name in ("soft", *names)}, **asked)
+        times = in_turn({name: bench.side(name) for name in ("soft", *names)}, steps=arguments.steps, **asked)
     figures: dict[str, Any] = {"soft_step_ms": round(1e3 * median(times["soft"]), 3)}
     for name in names:
         figures[f"{name}_over_soft"] = found = round(ratio(times[name], times["soft"]), 4)
         print(f"{name}: {1e3 * median(times[name]):.2f} ms, over soft {found:.3f} (goal {GOAL})")
-    figures |= {
-        "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
-        "clock": arguments.clock,
-        "threads": arguments.threads,
-        "rounds": arguments.rounds,
-        "torch": torch.__version__,
-    }
-    finish("hints" if arguments.device == "cpu" else "hints-cuda", figures, keep=arguments.record)
+    ended("hints", figures, arguments)
 
 
 class Bench:

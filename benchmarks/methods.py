@@ -14,8 +14,6 @@ printed is one JSON object:
 Fashion-MNIST where ../shared/data has it, else noise of its shape: time does not depend on it.
 """
 
-import argparse
-import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +24,9 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
-from benchmarks.record import finish, with_record
 from benchmarks.rows import CLASSES, FASHION, SHAPE, fashion, noise, prepared, stored
 from benchmarks.training import under_cudnn_flags_of_the_engine
-from benchmarks.turns import CLOCKS, Side, in_turn, ratio, repeated, with_clock
+from benchmarks.turns import Side, begun, ended, in_turn, names_of, ratio, repeated, step_parser, with_names
 from students.config.terms import Term
 from students.data.batches import Batches
 from students.data.shared import SharedData
@@ -76,44 +73,25 @@ LOSSES: dict[str, Method] = {
 }
 RULES: dict[str, Method] = {
     f"{rule}_of_three": Method({"loss": "soft", "combine": rule}, tuple(TEACHERS), over="soft", goal=1.10)
-    for rule in ("mean_probability", "mean_logits")
+    for rule in ("mean_probability", "mean_logits", "vote", "confidence", "entropy", "correctness", "gradient")
 }
 METHODS = LOSSES | RULES
 """A row more is a figure more."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=10, help="of each side in a round")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", help="names of methods, with commas between them; the others are left out")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    with_clock(parser)
-    with_record(parser)
+    parser = step_parser(__doc__)
+    with_names(parser)
     arguments = parser.parse_args()
-    if (arguments.device, arguments.clock) == ("cuda", "cpu"):
-        parser.error("--clock cpu does not see what a GPU does")
-    names = arguments.only.split(",") if arguments.only else [*METHODS]
-    if strange := sorted({*names} - {*METHODS}):
-        parser.error(f"no method is called {strange[0]!r}; there are {', '.join(METHODS)}")
-    torch.set_num_threads(arguments.threads)
-    logging.disable(logging.INFO)
-    asked = {"rounds": arguments.rounds, "clock": CLOCKS[arguments.clock]}
+    names = names_of(parser, arguments, METHODS)
+    asked = begun(arguments)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), torch.device(arguments.device))
         figures: dict[str, Any] = {
             **on_conv_net(bench, names, steps=arguments.steps, **asked),
             **on_mlp(bench, [name for name in names if name in LOSSES], steps=20 * arguments.steps, **asked),
         }
-    figures |= {
-        "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
-        "clock": arguments.clock,
-        "threads": arguments.threads,
-        "rounds": arguments.rounds,
-        "torch": torch.__version__,
-    }
-    finish("methods" if arguments.device == "cpu" else "methods-cuda", figures, keep=arguments.record)
+    ended("methods", figures, arguments)
 
 
 def on_conv_net(bench: "Bench", names: Sequence[str], **asked: Any) -> dict[str, float]:

@@ -15,8 +15,6 @@ printed is one JSON object:
 Fashion-MNIST where ../shared/data has it, else noise of its shape: time does not depend on it.
 """
 
-import argparse
-import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -30,9 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.record import finish, with_record
 from benchmarks.rows import CLASSES, FASHION, SHAPE, fashion, noise, prepared, stored
-from benchmarks.turns import CLOCKS, Side, in_turn, ratio, repeated, with_clock
+from benchmarks.turns import Side, begun, ended, in_turn, ratio, repeated, step_parser
 from students.config.terms import HardTerm, SoftTerm
 from students.data.batches import Batches
 from students.data.shared import SharedData
@@ -66,18 +63,9 @@ SCALES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1)
-    with_clock(parser)
-    parser.add_argument("--device", choices=SCALES, default="cpu")
-    with_record(parser)
+    parser = step_parser(__doc__, devices=SCALES)
     arguments = parser.parse_args()
-    if (arguments.device, arguments.clock) == ("cuda", "cpu"):
-        parser.error("--clock cpu does not see what a GPU does")
-    torch.set_num_threads(arguments.threads)
-    logging.disable(logging.INFO)
-    asked = {"rounds": arguments.rounds, "clock": CLOCKS[arguments.clock]}
+    asked = begun(arguments)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), torch.device(arguments.device))
         figures: dict[str, Any] = {
@@ -85,14 +73,7 @@ def main() -> None:
             **tiny(bench, **asked),
             **against_live(bench, **asked),
         }
-    figures |= {
-        "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
-        "clock": arguments.clock,
-        "threads": arguments.threads,
-        "rounds": arguments.rounds,
-        "torch": torch.__version__,
-    }
-    finish("training" if arguments.device == "cpu" else "training-cuda", figures, keep=arguments.record)
+    ended("training", figures, arguments)
 
 
 def against_plain(bench: "Bench", **asked: Any) -> dict[str, float]:

@@ -36,6 +36,7 @@ from teachers.models.captured import layers_of
 from teachers.models.folder import load_model
 from teachers.soft_targets.schema import Output, Spec
 from teachers.soft_targets.store import SoftTargetStore
+from teachers.users_code.imports import use_user_path
 from teachers.zoo import conv_net
 from tests.rank_runs import on_ranks
 from tests.training_runs import HARD, SOFT, make_run, outputs, source, true_labels
@@ -73,12 +74,7 @@ class Branching(torch.nn.Module):
         return self.head(hidden)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def features(transfer_set, segment, name):
@@ -487,8 +483,10 @@ def test_what_cannot_be_joined_is_told_in_one_line_before_any_step(hint, told, d
 @pytest.mark.parametrize(("layer", "told"), [("idle", "never called"), ("turned", "gives nothing that goes by rows")])
 def test_a_layer_that_gives_nothing_is_refused(layer, told, digits, store, tmp_path):
     hint = {"loss": "hint", "output": "vector", "layer": layer}
+    run = hinted(tmp_path, digits, store, hint, model="test_hints:Branching")
+    use_user_path(run.user_path)
     with pytest.raises(RecipeError, match=told):
-        rehearse(hinted(tmp_path, digits, store, hint, model="test_hints:Branching"), "cpu")
+        rehearse(run, "cpu")
 
 
 def test_a_rehearsal_passes_where_a_training_would_even_with_a_first_stage(digits, store, tmp_path):

@@ -36,12 +36,7 @@ LEAKY = {"model": "training_runs:Leaky", "augment": "affine", "steps": 60, "eval
 """With dropout and augmentation, over 15 epochs of the hundred labelled rows."""
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def training(run):

@@ -35,12 +35,7 @@ SOFT, HARD = {"loss": "soft", "weight": 0.5}, {"loss": "hard", "weight": 0.5}
 TASKS = ["multilabel", "regression"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

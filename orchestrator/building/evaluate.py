@@ -63,7 +63,7 @@ def evaluate_student(
         "chosen": student.delivered().seed,
         "trust": context.recipe.trusted(),
         "threads": num_threads(config.resources),
-        **_combination(config),
+        **combination_heard(config),
     }
     with within(f"students.{name}"):
         return context.stages.build(
@@ -98,7 +98,7 @@ def by_place(sources: "Sequence[Source]") -> "tuple[Source, ...]":
     return tuple(replace(source, name=place(number)) for number, source in enumerate(sources))
 
 
-def _combination(config: Learner) -> dict[str, Any]:
+def combination_heard(config: Learner) -> dict[str, Any]:
     """How the student hears its teachers, who are known by their places."""
     own = keys.own_combination(config)
     places = {name: place(number) for number, name in enumerate(config.teachers)}
@@ -142,7 +142,7 @@ def evaluate_cohort(
         "trust": context.recipe.trusted(),
         "threads": num_threads(config.resources),
         "as_one": config.deliver == "ensemble",
-        **_combination(config),
+        **combination_heard(config),
     }
     with within(f"cohorts.{name}"):
         function = "students.measuring.cohort:evaluate_cohort"

@@ -12,7 +12,7 @@ from ..recipe.model import Recipe
 from ..stages import keys
 from ..stages.stages import Built, Stage
 from .context import Context, segments_judged, sources
-from .evaluate import _combination, by_place, evaluate_on_cluster, read_evaluation
+from .evaluate import by_place, combination_heard, evaluate_on_cluster, read_evaluation
 from .pipeline import Results
 
 NAME = "weights_by_class"
@@ -40,7 +40,7 @@ def weights_by_class(context: Context, results: Results, name: str) -> tuple[Bui
     keywords = {
         "transfer_set": results.prepared.folder,
         "sources": by_place(sources(recipe, config, results.taught, segments)),
-        **_combination(config),
+        **combination_heard(config),
     }
     function = "students.measuring.weights:weights_by_class"
     build = partial(evaluate_on_cluster, context, results.prepared, Resources(), function, keywords)

@@ -40,11 +40,8 @@ def list_teachers(where: str | None, layers: bool, as_json: bool) -> None:
     With a RECIPE and --layers, the layers of its networks, which `outputs` of a teacher can name: collegium teachers ls
     recipe.yaml --layers
     """
-    if layers:
-        _tell_layers(where, "teachers", as_json)
-        return
-    if where is not None:
-        _tell(_stages(_out(where), "train_teacher"), as_json)
+    if layers or where is not None:
+        _tell_those_of(where, "teachers", layers, as_json)
         return
     from teachers.config.teacher import TeacherConfig
 
@@ -70,19 +67,20 @@ def list_students(where: str | None, layers: bool, as_json: bool) -> None:
     With a RECIPE and --layers, the layers of its students and of the members of its cohorts: collegium students ls
     recipe.yaml --layers
     """
-    if layers:
-        _tell_layers(where, "students", as_json)
-        return
-    if where is not None:
-        _tell(_stages(_out(where), "distill"), as_json)
+    if layers or where is not None:
+        _tell_those_of(where, "students", layers, as_json)
         return
     _tell([*_networks("students.models"), *_networks("teachers.zoo")], as_json)
 
 
-def _out(where: str) -> Path:
-    """The OUT, which must be there."""
+def _tell_those_of(where: str | None, kind: Literal["teachers", "students"], layers: bool, as_json: bool) -> None:
+    """Layers of the networks of a recipe, or what was trained in an OUT, which must be there."""
+    if layers or where is None:
+        _tell_layers(where, kind, as_json)
+        return
     context = click.get_current_context()
-    return Out(exists=True).convert(where, context.command.params[0], context)
+    out: Path = Out(exists=True).convert(where, context.command.params[0], context)
+    _tell(_stages(out, "train_teacher" if kind == "teachers" else "distill"), as_json)
 
 
 def _tell_layers(where: str | None, kind: Literal["teachers", "students"], as_json: bool) -> None:

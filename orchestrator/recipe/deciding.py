@@ -4,6 +4,7 @@ On what and beside whom it was trained, what is tracked and what was required de
 weights lie, which is told and is in no key.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from students.config.task_terms import rule_in_keys
@@ -60,8 +61,8 @@ def _nameless(document: dict[str, Any], name: str) -> dict[str, Any]:
         teacher: dict[str, Any] = document["teachers"][name]
         return teacher
     learner = document["students"].get(learner_of(name)) or document["cohorts"][learner_of(name)]
-    terms = [{**term, **_in_keys(term, learner["teachers"], document["task"])} for term in learner["objective"]]
-    hints = [{**hint, "teacher": learner["teachers"].index(hint["teacher"])} for hint in learner.get("hints", [])]
+    terms = [term_by_place(term, learner["teachers"], document["task"]) for term in learner["objective"]]
+    hints = hints_by_place(learner.get("hints", []), learner["teachers"])
     if "init" in learner:
         learner = {**learner, "init": {**learner["init"], "from": learner["teachers"].index(learner["init"]["from"])}}
     member = [*learner.get("members", [])].index(name.partition(".")[2]) if "." in name else None
@@ -69,18 +70,27 @@ def _nameless(document: dict[str, Any], name: str) -> dict[str, Any]:
         **learner,
         "member": member,
         "objective": terms,
-        **({"hints": hints} if hints else {}),
+        **hints,
         "teachers": [_nameless(document, teacher) for teacher in learner["teachers"]],
     }
 
 
-def _in_keys(term: dict[str, Any], teachers: list[str], task: TaskName) -> dict[str, Any]:
-    """What a term of an objective says of teachers, by their places, and of their combination."""
-    found: dict[str, Any] = {"combine": rule_in_keys(term["combine"], task)} if "combine" in term else {}
+def term_by_place(term: Mapping[str, Any], teachers: Sequence[str], task: TaskName) -> dict[str, Any]:
+    """The document of a term of an objective that knows teachers by their places, and the names of all where rows hold them."""
+    found = dict(term)
+    if "combine" in term:
+        found["combine"] = rule_in_keys(term["combine"], task)
     if term.get("teachers") is not None:
         found["teachers"] = [teachers.index(teacher) for teacher in term["teachers"]]
-    if term.get("teacher_weights") is not None:
-        found["teacher_weights"] = [term["teacher_weights"].get(teacher) for teacher in teachers]
-    if term.get("experts") is not None:
-        found["experts"] = [term["experts"].get(teacher) for teacher in teachers]
+    for by_name in ("teacher_weights", "experts"):
+        if term.get(by_name) is not None:
+            found[by_name] = [term[by_name].get(teacher) for teacher in teachers]
+    if term.get("column") is not None:
+        found["called"] = list(teachers)
     return found
+
+
+def hints_by_place(hints: Sequence[Mapping[str, Any]], teachers: Sequence[str]) -> dict[str, Any]:
+    """Documents of hints that know teachers by their places; nothing where there are none."""
+    documents = [{**hint, "teacher": teachers.index(hint["teacher"])} for hint in hints]
+    return {"hints": documents} if documents else {}

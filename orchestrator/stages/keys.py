@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from students.config.cohort import CohortCommon
 from students.config.combining import NO_OPTIONS, options_of
 from students.config.task_terms import rule_in_keys
-from students.config.terms import TeacherTermCommon, TermCommon
+from students.config.terms import TeacherTermCommon
 from teachers.config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
-from teachers.config.task import AnswerName, TaskName
+from teachers.config.task import AnswerName
 from teachers.config.teacher import DECIDES_NOTHING, CheckpointTeacher, TeacherConfig
 from teachers.errors import RecipeError
 from teachers.models.foreign import weights_in
@@ -161,34 +161,6 @@ def labels_by_place(teachers: Sequence[str], labels: Mapping[str, str]) -> tuple
     return inputs, {place: f"labels of {teacher}" for teacher, place in places.items()}
 
 
-def terms_by_place(terms: Sequence[TermCommon], teachers: Sequence[str], task: TaskName) -> list[dict[str, Any]]:
-    """An objective whose terms name teachers by their places."""
-    documents = [term.model_dump(mode="json") for term in terms]
-    for document in documents:
-        if "combine" in document:
-            document["combine"] = rule_in_keys(document["combine"], task)
-        if document.get("teachers") is not None:
-            document["teachers"] = [teachers.index(teacher) for teacher in document["teachers"]]
-        if document.get("teacher_weights") is not None:
-            document["teacher_weights"] = weights_by_place(document["teacher_weights"], teachers)
-        document |= options_by_place(document, teachers)
-    return documents
-
-
-def options_by_place(document: Mapping[str, Any], teachers: Sequence[str]) -> dict[str, Any]:
-    """Of a term's document: experts by the places of their teachers; and the names of all, where rows hold them."""
-    found: dict[str, Any] = {}
-    if document.get("experts") is not None:
-        found["experts"] = [document["experts"].get(teacher) for teacher in teachers]
-    if document.get("column") is not None:
-        found["called"] = list(teachers)
-    return found
-
-
-def weights_by_place(weights: Mapping[str, float], teachers: Sequence[str]) -> list[float | None]:
-    return [weights.get(teacher) for teacher in teachers]
-
-
 def evaluate_teachers_stage(recipe: Recipe, prepared: str, labels: Mapping[str, str]) -> Stage:
     heard, called = labels_by_place(list(recipe.teachers), labels)
     config = {"teachers": [hearing(recipe, teacher) for teacher in recipe.teachers]}
@@ -202,7 +174,7 @@ def evaluate_stage(recipe: Recipe, name: str, prepared: str, student: str, label
     if ensemble:
         ensemble["combine"] = rule_in_keys(ensemble["combine"], recipe.task)
     if ensemble.get("teacher_weights") is not None:
-        ensemble["teacher_weights"] = weights_by_place(ensemble["teacher_weights"], learner.teachers)
+        ensemble["teacher_weights"] = [ensemble["teacher_weights"].get(teacher) for teacher in learner.teachers]
     if options := ensemble.pop("options", None):
         places = {teacher: str(number) for number, teacher in enumerate(learner.teachers)}
         ensemble["options"] = options.by_place(places).document()

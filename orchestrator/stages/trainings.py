@@ -10,13 +10,13 @@ from typing import Any, Literal
 from students.config.cohort import CodistillationCohort, CohortCommon, OnlineTeacherCohort
 from students.config.cohort_terms import ChannelTerm, FeatureTerm, PeerTerm
 from students.config.estimator import EstimatorStudent
-from students.config.hints import hints_by_place
 from students.config.student import control_train
 from students.config.terms import labels_alone
 
+from ..recipe.deciding import hints_by_place, term_by_place
 from ..recipe.model import Learner, Recipe, name_in_recipe
 from .code import code_inputs, text_by_content
-from .keys import hearing, labels_by_place, terms_by_place
+from .keys import hearing, labels_by_place
 from .stages import Stage
 
 Kind = Literal["student", "control", "offline"]
@@ -73,8 +73,10 @@ def _training_stage(
         document["objective"] = [term.model_dump(mode="json") for term in labels_alone(learner.objective)]
     else:
         terms = [term for term in learner.objective if kind == "student" or not isinstance(term, PEERS)]
-        document["objective"] = terms_by_place(terms, learner.teachers, recipe.task)
-        document |= hints_by_place(getattr(learner, "hints", []), learner.teachers)
+        documents = [term.model_dump(mode="json") for term in terms]
+        document["objective"] = [term_by_place(each, learner.teachers, recipe.task) for each in documents]
+        hints = [hint.model_dump(mode="json") for hint in getattr(learner, "hints", [])]
+        document |= hints_by_place(hints, learner.teachers)
         document["teachers"] = [hearing(recipe, teacher) for teacher in learner.teachers]
         heard, called = labels_by_place(learner.teachers, labels)
         inputs |= heard

@@ -229,9 +229,3 @@ def check_hints(hints: Sequence[Hint], teachers: Sequence[str], train: TrainConf
 def in_one_stage(hints: Sequence[Hint]) -> tuple[Hint, ...]:
     """The same without a first stage: all terms from the first step."""
     return tuple(hint.model_copy(update={"alone": None} if isinstance(hint, FitNetsHint) else {}) for hint in hints)
-
-
-def hints_by_place(hints: Sequence[Hint], teachers: Sequence[str]) -> dict[str, Any]:
-    """Of keys: hints that name teachers by their places; nothing where there are none."""
-    documents = [{**hint.model_dump(mode="json"), "teacher": teachers.index(hint.teacher)} for hint in hints]
-    return {"hints": documents} if documents else {}

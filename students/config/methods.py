@@ -6,11 +6,11 @@ one, and how labels are smoothed stay the student's own. Knows nothing of torch.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
+from .hints import HintLossName
 from .student import StudentCommon
-from .task_terms import COMBINES
-from .terms import HardTerm, StudentLossName, TeacherTermCommon, TermCommon
+from .terms import HardTerm, TaughtLossName, TeacherTermCommon, TermCommon
 
 RuleMethod = Literal[
     "mean_logits",
@@ -28,34 +28,8 @@ RuleMethod = Literal[
     "gradient",
 ]
 """A rule by which several teachers become one target; the first rule of each answer is what `soft` has."""
-HintMethod = Literal[
-    "hint",
-    "attention",
-    "similarity",
-    "relation",
-    "channel_wise",
-    "correlation",
-    "contrastive",
-    "review",
-    "linear_embedding",
-]
-"""A loss of the student's `hints`, beside `soft`."""
-MethodName = Literal[
-    "soft",
-    "teacher_label",
-    "reverse_kl",
-    "jensen_shannon",
-    "logit_mse",
-    "dkd",
-    "dist",
-    "logit_standardized",
-    "label_smoothing_teacher",
-    "ps_kd",
-    "mean_teacher",
-    RuleMethod,
-    HintMethod,
-    "recipe",
-]
+MethodName = Literal[TaughtLossName, RuleMethod, HintLossName, "recipe"]
+"""A loss; a rule, or a loss of the student's `hints`, beside `soft`; or the objective as the recipe has it."""
 
 Setting = Mapping[str, Any]
 """Of a method's first term, by key; `hard`: the weight of the terms that compare with labels, `hint`: of hints."""
@@ -73,7 +47,7 @@ class Method:
     terms: Sequence[Mapping[str, Any]] = ()
     hard: float = 0.1
     rule: RuleMethod | None = None
-    hint: HintMethod | None = None
+    hint: HintLossName | None = None
     settings: Sequence[Setting] = ()
 
     @property
@@ -89,7 +63,7 @@ def _by_rule(rule: RuleMethod, says: str) -> Method:
     return Method(says, (SOFT,), rule=rule, settings=SOFTENED)
 
 
-def _by_hint(hint: HintMethod, says: str, *weights: float) -> Method:
+def _by_hint(hint: HintLossName, says: str, *weights: float) -> Method:
     """`weights`: of the hint, that are tried beside its own."""
     settings = [{"hint": weight} for weight in weights]
     return Method(f"soft, and {says}", (SOFT,), hint=hint, settings=(*settings, {"weight": 0.5, "hard": 0.5}))
@@ -254,20 +228,3 @@ def _hard_terms(objective: Sequence[TermCommon], weight: float | None) -> list[d
 
 HAVE_NO_METHOD = {"hard"}
 """The control's, which stands in every comparison."""
-
-
-SAY_MORE = {"weighted", "route"}
-"""Rules that need more than their name."""
-
-
-def rules_without_a_method() -> set[str]:
-    """Rules of a recipe that no method has, besides the first of each answer; empty, as a test says."""
-    firsts = {rules[0] for rules in COMBINES.values()}
-    return {str(rule) for rules in COMBINES.values() for rule in rules} - {*get_args(RuleMethod)} - firsts - SAY_MORE
-
-
-def losses_without_a_method() -> set[str]:
-    """Losses of a recipe that no method has; empty, as a test says."""
-    return (
-        {*get_args(StudentLossName)} - {loss for method in METHODS.values() for loss in method.losses} - HAVE_NO_METHOD
-    )

@@ -17,8 +17,7 @@ from .term_common import Ramp as Ramp
 from .term_common import TeacherTermCommon as TeacherTermCommon
 from .term_common import TermCommon as TermCommon
 
-StudentLossName = Literal[
-    "hard",
+TaughtLossName = Literal[
     "soft",
     "teacher_label",
     "reverse_kl",
@@ -30,6 +29,8 @@ StudentLossName = Literal[
     "label_smoothing_teacher",
     OwnLossName,
 ]
+"""Of terms that learn of more than the labels."""
+StudentLossName = Literal["hard", TaughtLossName]
 PeerLossName = Literal["peer", "feature", "channel"]
 LossName = Literal[StudentLossName, PeerLossName]
 

@@ -39,8 +39,3 @@ JUDGED_BY: dict[str, Judge] = {
     "learned": trained_gate,
     "confusion": confusions,
 }
-
-
-def needs_validation(rule: str, options: Options) -> bool:
-    """Whether labelled validation rows decide what the rule is told."""
-    return rule in JUDGED_BY and not (rule == "experts" and options.experts is not None)

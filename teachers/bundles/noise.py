@@ -24,11 +24,6 @@ def sigma_for(epsilon: float, delta: float, answers: int) -> float:
     return math.sqrt(max(answers, 1)) * (math.sqrt(log_term + epsilon) + math.sqrt(log_term)) / epsilon
 
 
-def epsilon_of(sigma: float, delta: float, answers: int) -> float:
-    """What `answers` answers with that noise promise together."""
-    return answers / sigma**2 + 2 * math.sqrt(answers * math.log(1 / delta)) / sigma
-
-
 def noisy_labels(votes: NDArray[np.int64], sigma: float) -> NDArray[np.int64]:
     """i64 [N]: the class with the most votes [N, C] after noise, which is drawn from the system's own randomness and never kept."""
     found: NDArray[np.int64] = (votes + sigma * _normal(votes.shape)).argmax(1)
