@@ -165,7 +165,7 @@ def test_a_class_that_is_never_said_is_named_with_its_rows(sound):
     assert "`train.class_weights: balanced`" in told_of(sound)
     sound["recipe"]["students"]["small"]["train"]["class_weights"] = "balanced"
     assert "balanced` may help" not in told_of(sound)  # it is what it has
-    assert "a larger weight of `hard` may help" in told_of(sound)
+    assert "count in `hard` and `ps_kd` alone; a larger weight of these may help" in told_of(sound)
     sound["by_class"]["said"]["ensemble"][3] = 0
     assert "The ensemble of all teachers never says" in told_of(sound)
 

@@ -55,7 +55,9 @@ def test_the_ensembles_have_the_published_accuracies_to_four_digits(tmp_path):
 
 def test_labelled_rows_make_the_three_better_than_their_mean_and_calibrated_they_silence_the_bad_one(tmp_path):
     data, sources, found = evaluated(tmp_path, 1e-6, validation=0.1, test=0.8)
-    single, _, mean, fitted = found["combinations"]
+    single, *rules = found["combinations"]
+    by = {each["combine"]: each for each in rules}
+    mean, fitted = by["mean_logits"], by["fitted"]
     assert fitted["counts"]["lenet_5"] < 0.3 < fitted["counts"]["wideresnet_16_4"]
     assert fitted["figures"]["accuracy"] > mean["figures"]["accuracy"] > single["figures"]["accuracy"]
     assert fitted["figures"]["nll"] < mean["figures"]["nll"]
