@@ -147,6 +147,7 @@ def labelled(user: Path, address: str) -> Path:
     return user / "out"
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_a_users_folders_named_like_our_packages_disturb_no_process_of_a_run(labelled: Path) -> None:
     assert len(list(labelled.glob("soft_targets/mine-*/SEAL.json"))) == 3

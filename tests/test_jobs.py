@@ -185,6 +185,7 @@ def test_the_exit_code_of_a_job_that_fails_is_passed_on_with_what_it_said(head: 
     assert "failed, exit code 1" in failed.stdout
 
 
+@pytest.mark.campaign
 def test_a_run_can_be_left_followed_found_again_and_stopped_and_has_time_to_say_so(head: Head, user: Path) -> None:
     """With OUT in a bucket: what the job wrote last is seen from outside."""
     with bucket(head, user, "stopped") as (opener, passed_on):

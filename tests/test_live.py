@@ -366,6 +366,7 @@ def test_a_live_answer_that_never_comes_is_told_and_asked_for_again_of_another_r
     assert_all_is_given_back()
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_a_replica_killed_while_a_student_trains_changes_no_bit_of_it(digits, own, ray_cluster, tmp_path):
     teacher = own("say_slowly", replicas=2)

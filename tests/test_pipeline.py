@@ -192,6 +192,7 @@ def test_a_students_lost_weights_are_trained_again_to_the_same_bytes(copied: Pat
     assert done["evaluate/small"] == "reused"
 
 
+@pytest.mark.campaign
 def test_changed_weights_are_labelled_anew_beside_the_old(ray_cluster: None, tmp_path: Path) -> None:
     weights = tmp_path / "teacher.safetensors"
 

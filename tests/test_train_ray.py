@@ -131,6 +131,7 @@ def test_a_training_leaves_the_groups_of_others_alone(digits, ray_cluster, tmp_p
         remove_placement_group(group)
 
 
+@pytest.mark.campaign
 def test_room_of_a_group_whose_worker_died_while_it_started_is_given_back(digits, ray_cluster, tmp_path):
     """Else the next one of this trainer finds no room beside it."""
     run = make_run(tmp_path, digits, objective=[HARD], labelled_only=True, steps=5)
