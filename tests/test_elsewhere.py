@@ -461,4 +461,4 @@ def test_a_script_that_would_be_longer_than_80_lines_is_not_written(tmp_path: Pa
     model = model_of(prepared, tmp_path / "model", preprocess, "students.models:bag", {"dim": 8})
     done = export_elsewhere(model, tmp_path / "out", ["onnx"], name="m", rows=source)
     assert done.files == ("model.onnx",) and "lines, more than anybody reads" in (done.no_script or "")
-    assert done.agreements["onnx"].largest_difference < 1e-5
+    assert done.agreements["model.onnx"].largest_difference < 1e-5

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 @click.argument("named", default="digits", metavar="[RECIPE | MODEL]")
 @click.option("--onnx", is_flag=True, help="Of a MODEL: write `model.onnx` and a `predict.py` that needs no torch.")
 @click.option("--pt2", is_flag=True, help="Of a MODEL: write `model.pt2`, which torch.export.load reads.")
+@click.option("--int8", is_flag=True, help="Beside --onnx: `model.int8.onnx`, in 8 bits, which predict.py then asks.")
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="What --int8 may cost of the headline on test rows; of one that is no share, as a share of it.",
+)
+@click.option("--no-golden", is_flag=True, help="Leave out `golden.npz`, some test rows that `verify-model` asks.")
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Folder to write these to.  [default: <MODEL>-elsewhere]"
 )
@@ -42,6 +51,9 @@ def export(
     named: str,
     onnx: bool,
     pt2: bool,
+    int8: bool,
+    max_drop: float,
+    no_golden: bool,
     output: Path | None,
     rows: Path | None,
     trust: tuple[str, ...],
@@ -53,39 +65,73 @@ def export(
 
     What is written says of the model's golden rows, some of the test split, what the model says of them, or is not written.
     """
-    wanted: dict[FormName, bool] = {"onnx": onnx, "pt2": pt2}
+    wanted: dict[FormName, bool] = {"onnx": onnx or int8, "pt2": pt2}
     forms = [form for form, is_wanted in wanted.items() if is_wanted]
     place = None if out is None else Out(exists=bool(forms)).convert(out, None, click.get_current_context())
     if not forms:
-        if output is not None or rows is not None or trust:
-            raise click.UsageError("--output, --rows and --trust are of a MODEL that is written as --onnx or --pt2")
+        if output is not None or rows is not None or trust or no_golden:
+            raise click.UsageError(
+                "--output, --rows, --no-golden and --trust are of a MODEL that is written as --onnx or --pt2"
+            )
         carry_out(named, out=place, until="export", **given)
         return
     if given["overrides"] or given["address"]:
         raise click.UsageError(
             "--override and --address are of a RECIPE, and --onnx and --pt2 of a MODEL that is there"
         )
-    _write(named, forms, output, place, given["as_json"], rows=rows, trust=trust)
+    _write(
+        named,
+        forms,
+        output,
+        place,
+        given["as_json"],
+        max_drop if int8 else None,
+        rows=rows,
+        trust=trust,
+        keep_golden=not no_golden,
+    )
 
 
 def _write(
-    model: str, forms: "list[FormName]", output: Path | None, out: Path | None, as_json: bool, **how: Any
+    model: str,
+    forms: "list[FormName]",
+    output: Path | None,
+    out: Path | None,
+    as_json: bool,
+    max_drop: float | None,
+    **how: Any,
 ) -> None:
-    from students.delivering.elsewhere import export_elsewhere
+    """`max_drop`: of 8 bits; None: none are wanted."""
+    from students.delivering.elsewhere import EightBits, export_elsewhere
     from teachers.users_code.imports import use_user_path
 
-    from .named_model import folder_of
+    from .named_model import folder_of, prepared_of
 
     use_user_path(Path.cwd())
     folder = brought(folder_of(model, out))
     name = Path(model).resolve().name
     output = output or Path(f"{name}-elsewhere")
-    done = export_elsewhere(folder, output, forms, name=name, vouching="command", **how)
+    int8 = None if max_drop is None else EightBits(brought(prepared_of(folder)), max_drop)
+    done = export_elsewhere(folder, output, forms, name=name, vouching="command", int8=int8, **how)
     if as_json:
         click.echo(json.dumps({"folder": str(output), **asdict(done)}, indent=1))
         return
     click.echo(f"wrote {', '.join(done.files)} to {output}")
-    for form, agreement in done.agreements.items():
-        click.echo(f"{form}: {agreement}")
+    for file, agreement in done.agreements.items():
+        click.echo(f"{file}: {agreement}")
+    if int8 is not None:
+        _tell_of_8_bits(done.forms)
     if done.no_script:
         click.echo(f"there is no predict.py: {done.no_script}", err=True)
+
+
+def _tell_of_8_bits(forms: dict[str, dict[str, Any]]) -> None:
+    """Both graphs side by side: the headline, the size, the time of a row, memory."""
+    before, after = forms["model.onnx"], forms["model.int8.onnx"]
+    headline = next(iter(after["figures"]))
+    click.echo(
+        f"8 bits: test {headline} {after['figures'][headline]:.4f} for {before['figures'][headline]:.4f} on {after['rows']:,} rows, "
+        f"calibrated on {after['calibrated_on']:,} training rows; {after['bytes'] / before['bytes']:.0%} of the bytes, "
+        f"{after['p50_ms']:.2f} for {before['p50_ms']:.2f} ms a row on one thread, "
+        f"{after['peak_bytes'] / 2**20:.1f} for {before['peak_bytes'] / 2**20:.1f} MiB of memory"
+    )

@@ -27,6 +27,7 @@ from .report import report
 from .serve import serve
 from .status import status
 from .store import store
+from .verify_model import verify_model
 
 with_out = click.option(
     "--out", type=Out(), help="Folder of all results, or s3://, gs://.  [default: out/<name of the recipe>]"
@@ -218,5 +219,19 @@ def schema(recipe: str, overrides: tuple[str, ...], resolved: bool) -> None:
     click.echo(json_schema(), nl=False)
 
 
-for command in (compare, export, predict, serve, report, store, bundle, teachers, students, submit, jobs, status):
+for command in (
+    compare,
+    export,
+    predict,
+    serve,
+    verify_model,
+    report,
+    store,
+    bundle,
+    teachers,
+    students,
+    submit,
+    jobs,
+    status,
+):
     collegium.add_command(command)

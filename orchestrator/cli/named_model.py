@@ -14,7 +14,7 @@ from teachers.storage.seal import NAME as SEAL
 from teachers.storage.seal import read_document
 
 from ..reporting.document import FORMAT as REPORT_FORMAT
-from ..stages.stages import FOLDERS
+from ..stages.stages import FOLDERS, SHORT
 from ..stages.stages import FORMAT as STAGE_FORMAT
 from .out import Out
 
@@ -60,6 +60,26 @@ def _delivered(out: Path) -> Iterator[Delivered]:
                 document = read_document(stage, STAGE_FORMAT, "remove its folder")
                 recipe, alone = document["config"]["recipe"]["name"], document["name"]
                 yield Delivered(out, stage.parent, document["key"], f"{recipe}-{alone}", alone)
+
+
+def prepared_of(folder: Path) -> Path:
+    """The transfer set that the model of `folder` is of: in the OUT that it lies in, by the newest run that had both.
+
+    Raises StoreError for a model that lies elsewhere, or of which no finished run tells.
+    """
+    out = folder.resolve().parent.parent
+    key = read_document(folder / "STAGE.json", STAGE_FORMAT, "")["key"] if (folder / "STAGE.json").exists() else None
+    for report in sorted((out / "runs").glob("*/report.json"), reverse=True):
+        with suppress(StoreError):
+            stages = read_document(report, REPORT_FORMAT, "")["stages"]
+            if key in {stage["key"] for stage in stages}:
+                prepared = next(stage["key"] for stage in stages if stage["stage"] == "prepare")
+                for found in (out / FOLDERS["prepare"]).glob(f"*-{prepared[:SHORT]}"):
+                    return found
+    raise StoreError(
+        f"{folder}: no finished run tells of which transfer set it is, whose rows --int8 calibrates and judges by; name a model "
+        f"where a run delivered it, OUT/models/..."
+    )
 
 
 def _newest(models: Sequence[Delivered]) -> Path:

@@ -4,32 +4,46 @@ Everything is asked the model's golden rows first; what says something else is n
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from teachers.errors import CollegiumError, RecipeError, StoreError
 from teachers.models.folder import LoadedModel, Vouching, load_model
 from teachers.models.text import TOKENIZER
 from teachers.storage.seal import replace, sha256_file
 
+from .cost import cost_of
+from .edge import Judged, in_8_bits
 from .export import SUMS
-from .forms import FORMS, FormName
+from .forms import FORMS, FormName, said_by_onnx
 from .golden import GOLDEN, Agreement, Golden, asked, compared, read_golden
+from .manifest import MANIFEST, OTHERWISE, ROWS, golden_file, manifest_of
 from .source import rows_of
 from .standalone import MODEL, SCRIPT, standalone
 from .thresholds import thresholds_beside
 
-MOST_DIFFERENCE = 1e-4
-"""Of a probability, or of a number in standard deviations of the label, on golden rows."""
-OURS = {*(form.file for form in FORMS.values()), MODEL, SCRIPT, TOKENIZER, SUMS}
+INT8 = "model.int8.onnx"
+OURS = {*(form.file for form in FORMS.values()), INT8, MODEL, SCRIPT, TOKENIZER, MANIFEST, ROWS, SUMS}
+
+
+@dataclass(frozen=True)
+class EightBits:
+    """What `model.int8.onnx` is made by: rows of the transfer set that the model learnt from, and how much it may lose."""
+
+    transfer_set: Path
+    max_drop: float
 
 
 @dataclass(frozen=True)
 class Exported:
-    """`files` that were written; how each form agrees with the model; why there is no script, where that is so."""
+    """`files` that were written; by file, how it agrees with the model and what is known of it; why there is no script,
+    where that is so."""
 
     files: tuple[str, ...]
-    agreements: dict[FormName, Agreement]
+    agreements: dict[str, Agreement]
+    forms: dict[str, dict[str, Any]]
     no_script: str | None
 
 
@@ -42,10 +56,13 @@ def export_elsewhere(
     rows: Path | None = None,
     trust: Sequence[str] = (),
     vouching: Vouching = "python",
+    int8: EightBits | None = None,
+    keep_golden: bool = True,
 ) -> Exported:
-    """Write the model of `folder` in `forms` to `output`, over an earlier export; beside an ONNX graph `predict.py`.
+    """Write the model of `folder` in `forms` to `output`, over an earlier export; beside an ONNX graph `predict.py`, which
+    asks the one in 8 bits where there is one.
 
-    `rows`: a source as `predict` reads it, for golden rows of a folder that has none. Raises RecipeError where `output`
+    `rows`: a source as `predict` reads it, for golden rows of a folder that has none; `keep_golden`: whether they go along. Raises RecipeError where `output`
     holds anything else, CollegiumError for a model that has no such form, or where the form says something else.
     """
     _check_output(output)
@@ -58,21 +75,52 @@ def export_elsewhere(
         raise CollegiumError(
             f"{folder}: {model.config.model} reads text as it is ({raw[0]}), which no file of another form does"
         )
-    golden = _golden(folder, model, rows)
-    payloads, agreements = {}, {}
+    golden, thresholds = _golden(folder, model, rows), thresholds_beside(folder, model.config.classes)
+    payloads, said, about = dict[str, bytes](), {}, dict[str, dict[str, Any]]()
     for each in forms:
         form = FORMS[each]
         payloads[form.file] = form.made_of(model)
-        agreements[each] = compared(form.said(payloads[form.file], golden.inputs), golden, model.config.space)
-        _check(form.file, agreements[each])
+        said[form.file] = form.said(payloads[form.file], golden.inputs)
+        about[form.file] = {}
+        _check(form.file, compared(said[form.file], golden, model.config.space))
+    if int8 is not None:
+        graph = payloads[FORMS["onnx"].file]
+        made = in_8_bits(model, graph, int8.transfer_set, thresholds, int8.max_drop)
+        payloads[INT8], said[INT8] = made.payload, said_by_onnx(made.payload, golden.inputs)
+        about |= _of_8_bits(made, int8.max_drop)
+        about[INT8] |= cost_of(payloads[INT8], golden.inputs)
+        about[FORMS["onnx"].file] |= cost_of(graph, golden.inputs)
+    agreements = {file: compared(answers, golden, model.config.space) for file, answers in said.items()}
     no_script = None
     if "onnx" in forms:
         try:
-            payloads |= standalone(model.config, name, thresholds_beside(folder, model.config.classes))
+            payloads |= standalone(model.config, name, thresholds, INT8 if int8 else FORMS["onnx"].file)
         except RecipeError as why:
             no_script = str(why)
+    told = {
+        file: {
+            "sha256": sha256(payloads[file]).hexdigest(),
+            "bytes": len(payloads[file]),
+            "agreement": asdict(agreements[file]),
+            **found,
+        }
+        for file, found in about.items()
+    }
+    payloads[MANIFEST] = manifest_of(model.config, name, thresholds, told)
+    if keep_golden:
+        payloads[ROWS] = golden_file(golden, said)
     _write(output, payloads)
-    return Exported((*payloads,), agreements, no_script)
+    return Exported((*payloads,), agreements, told, no_script)
+
+
+def _of_8_bits(made: Judged, max_drop: float) -> dict[str, dict[str, Any]]:
+    """By file, figures of the test rows."""
+    found = made.document()
+    figures = found.pop("figures")
+    return {
+        FORMS["onnx"].file: {"figures": figures["float32"], "rows": made.rows},
+        INT8: {**found, "figures": figures["int8"], "max_drop": max_drop},
+    }
 
 
 def _check_output(output: Path) -> None:
@@ -97,9 +145,9 @@ def _golden(folder: Path, model: LoadedModel, source: Path | None) -> Golden:
 
 
 def _check(file: str, agreement: Agreement) -> None:
-    if not agreement.largest_difference <= MOST_DIFFERENCE:
+    if not agreement.largest_difference <= OTHERWISE:
         raise CollegiumError(
-            f"{file} says something else than the model, so it is not written: {agreement} ({MOST_DIFFERENCE:g} may)"
+            f"{file} says something else than the model, so it is not written: {agreement} ({OTHERWISE:g} may)"
         )
 
 

@@ -37,8 +37,10 @@ PLAIN = (".", None)
 Cells = list[dict[str, Any]]
 
 
-def standalone(config: ModelConfig, name: str, thresholds: Sequence[float] | None) -> dict[str, bytes]:
-    """`predict.py`, `model.json` and what else they need by name. Raises RecipeError for a model that takes what the
+def standalone(
+    config: ModelConfig, name: str, thresholds: Sequence[float] | None, graph: str = "model.onnx"
+) -> dict[str, bytes]:
+    """`predict.py`, `model.json` and what else they need by name; the script asks `graph`. Raises RecipeError for a model that takes what the
     template does not read."""
     plans = plans_of(config)
     texts = [plan for plan in plans if plan.kind == "text"]
@@ -52,6 +54,7 @@ def standalone(config: ModelConfig, name: str, thresholds: Sequence[float] | Non
         raise RecipeError(f"it makes token ids and n-grams of text, and not {text['kind'] or 'text as it is'}")
     values = {column["name"]: column.get("values", ()) for column in config.preprocess["columns"]}
     said: dict[str, Any] = {
+        "graph": graph,
         "names": config.classes,
         "sources": [source for plan in plans for source in plan.sources],
         "columns": {plan.name: _column(plan, values.get(plan.name, ())) for plan in columns},
