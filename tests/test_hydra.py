@@ -29,7 +29,7 @@ from students.fitting.fit import fit
 from students.fitting.rehearsal import at_chance, rehearse
 from students.measuring.evaluate import evaluate_student
 from students.measuring.uncertainty import said_by_each
-from students.models import bag, mlp, small_conv_net, tiny_transformer
+from students.models import bag, huggingface, mlp, small_conv_net, tiny_transformer
 from students.runs.run import Live
 from students.runs.session import PlainSession
 from students.tasks.ensemble import TOGETHER
@@ -43,6 +43,7 @@ from teachers.soft_targets.combine.rules import COMBINE
 from teachers.tasks.space import Space
 from teachers.zoo import conv_net
 from tests import task_runs
+from tests.hub_folders import save_text_model
 from tests.rank_runs import on_ranks
 from tests.test_evaluate import make_source
 from tests.training_runs import HARD, SOFT, make_run, make_store, outputs, source
@@ -144,20 +145,17 @@ def test_the_last_layer_is_found_and_becomes_heads(network, inputs, layer):
     torch.testing.assert_close(grown(inputs), before.log_softmax(-1))
 
 
-def test_a_hugging_face_network_has_its_classifier():
-    transformers = pytest.importorskip("transformers")
-    from teachers.models.transformers_network import TransformersNetwork
-
-    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    for name, layer in (("Bert", "network.classifier"), ("Roberta", "network.classifier.out_proj")):
-        config = getattr(transformers, f"{name}Config")(
-            vocab_size=20, num_labels=4, max_position_embeddings=16, **small
-        )
-        network = TransformersNetwork(getattr(transformers, f"{name}ForSequenceClassification")(config))
-        ids = torch.tensor([[1, 2, 3], [4, 5, -1]], dtype=torch.int32)
-        assert head_in(network, ids, 4) == layer
-        before = network.eval()(ids)
-        torch.testing.assert_close(with_heads(network, layer, 2, "class_axis", 4).eval()(ids), before.log_softmax(-1))
+@pytest.mark.parametrize(
+    ("kind", "layer"), [("bert", "network.classifier"), ("roberta", "network.classifier.out_proj")]
+)
+def test_a_hugging_face_network_has_its_classifier(kind, layer, tmp_path):
+    save_text_model(tmp_path, kind)
+    told = {"num_classes": 3, "classes": ("no", "yes", "maybe"), "input_shape": (16,), "vocabulary_size": 24}
+    network = huggingface(str(tmp_path), **told)
+    ids = torch.tensor([[1, 2, 3], [4, 5, -1]], dtype=torch.int32)
+    assert head_in(network, ids, 3) == layer
+    before = network.eval()(ids)
+    torch.testing.assert_close(with_heads(network, layer, 2, "class_axis", 3).eval()(ids), before.log_softmax(-1))
 
 
 class Scaled(torch.nn.Sequential):

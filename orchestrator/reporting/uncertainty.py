@@ -102,8 +102,8 @@ def _with_heads(report: Found) -> Iterator[tuple[str, Found]]:
 
 def mean_of(runs: Sequence[Found], key: str) -> float | None:
     """Over seeds; None where one has none."""
-    values = [run.get(key) for run in runs]
-    return None if None in values or not values else fmean(values)  # type: ignore[type-var]
+    values = [run[key] for run in runs if run.get(key) is not None]
+    return fmean(values) if values and len(values) == len(runs) else None
 
 
 def _cells(figures: Sequence[Figure], runs: Sequence[Found]) -> list[str]:
