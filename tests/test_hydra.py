@@ -721,7 +721,7 @@ def test_through_the_whole_product(ray_cluster, tmp_path):
     assert [each["seed"] for each in found["runs"]] == [0, 1] and found["teachers"]["epistemic"] > 0
     assert any("small has 3 heads on one body" in note for note in report["notes"])
     assert "How unsure students with several heads are" in page(report)
-    (folder,) = (tmp_path / "out" / "models").glob("heads-small-*")
+    (folder,) = (tmp_path / "out" / "models").glob("small-*")
     written = json.loads((folder / "config.json").read_text())
     assert (written["model"], written["arguments"]["heads"]) == (HYDRA, 3)
     controls = [stage for stage in report["stages"] if stage.get("part") == "control/seed-0"]

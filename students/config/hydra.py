@@ -17,7 +17,7 @@ class Hydra(Config):
     """As many copies of the student's last layer as it has teachers, each taught by its own; the student says the mean of their probabilities (Tran et al., 2020)."""
 
     layer: str | None = None
-    """Path of the layer that becomes the heads, whose output is the network's; null: it is looked for. `collegium teachers ls RECIPE --layers` lists layers."""
+    """Path of the layer that becomes the heads, whose output is the network's; null: it is looked for. `collegium students ls RECIPE --layers` lists layers."""
     phase_one: float = Field(0.5, ge=0, lt=1)
     """Share of the steps in which there is one head, which learns what all teachers say together; then each head begins as a copy of it. 0: heads from the first step. What a network is worth on validation counts in the second phase only."""
 
