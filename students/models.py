@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from teachers.config.task import AnswerName
 from teachers.errors import RecipeError
-from teachers.models.attention import Layer
+from teachers.models.attention import Layer, is_traced, mean_of_known
+from teachers.models.heads import Known, with_heads
 from teachers.models.modules import make_module
 from teachers.models.pruned import make_pruned
 from teachers.models.static import token_table
@@ -20,9 +21,20 @@ from teachers.models.text import TextTransform
 from teachers.models.transformers_network import make_network
 from teachers.zoo import linear, mlp
 
-from .tasks.ensemble import TOGETHER
+from .tasks.ensemble import Ensemble
 
-__all__ = ["bag", "ensemble", "huggingface", "linear", "mlp", "pruned", "small_conv_net", "static", "tiny_transformer"]
+__all__ = [
+    "bag",
+    "ensemble",
+    "huggingface",
+    "hydra",
+    "linear",
+    "mlp",
+    "pruned",
+    "small_conv_net",
+    "static",
+    "tiny_transformer",
+]
 
 
 def small_conv_net(width: int = 8, *, num_classes: int, input_shape: Sequence[int]) -> nn.Module:
@@ -57,16 +69,24 @@ def ensemble(
     return Ensemble([make_module(member["model"], member["arguments"], **given) for member in members], answer)
 
 
-class Ensemble(nn.Module):
-    """`[rows, width]`: the log of the mean of its members' probabilities, of each class its logit, or the mean of numbers."""
-
-    def __init__(self, members: Sequence[nn.Module], answer: AnswerName) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(members)
-        self.together = TOGETHER[answer]
-
-    def forward(self, inputs: Any) -> Tensor:
-        return self.together(torch.stack([member(inputs) for member in self.members]))
+def hydra(
+    of: Mapping[str, Any],
+    layer: str,
+    heads: int,
+    answer: AnswerName = "class_axis",
+    known: Known | None = None,
+    *,
+    num_classes: int,
+    input_shape: Any,
+    num_codes: Sequence[int] = (),
+    vocabulary_size: int | None = None,
+    classes: Sequence[str] = (),
+) -> nn.Module:
+    """The network `of`, {model, arguments}, with its last `layer` as often as `heads` says, and what they say as one: what a student
+    with `hydra` trains (Tran et al., 2020). `answer`: what they say; `known`: of which names, by head, where not of all."""
+    told: dict[str, Any] = {"num_classes": num_classes, "input_shape": input_shape, "num_codes": num_codes}
+    told |= {"vocabulary_size": vocabulary_size, "classes": classes}
+    return with_heads(make_module(of["model"], of["arguments"], **told), layer, heads, answer, num_classes, known)
 
 
 def huggingface(
@@ -206,16 +226,6 @@ class Text:
     def joined(self, pooled: Tensor, inputs: Any) -> Tensor:
         """What was made of the ids, and all that stands beside them, `[rows, dim + width]`."""
         return torch.cat([pooled, *(inputs[name].flatten(1).to(pooled.dtype) for name in self.beside)], 1)
-
-
-def is_traced() -> bool:
-    return torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-
-
-def mean_of_known(states: Tensor, there: Tensor) -> Tensor:
-    """`[rows, L, dim]` to `[rows, dim]`; of a row without an id zeros."""
-    known = there[..., None].to(states.dtype)
-    return (states * known).sum(1) / known.sum(1).clamp_min(1)
 
 
 class Bag(nn.Module):

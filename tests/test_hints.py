@@ -110,10 +110,15 @@ class Answering:
 
 @pytest.fixture(scope="module")
 def store(digits, tmp_path_factory):
+    return keep_features(digits, tmp_path_factory.mktemp("wide"))
+
+
+def keep_features(digits, folder):
+    """A store of what that teacher says, and of its layers."""
     (segment,) = digits.of("train")
     more = tuple(Output.of_layer(name, shape) for name, shape in SHAPES.items())
     about = (segment.name, segment.digest, "dense", tuple(digits.classes), segment.num_rows, 256)
-    kept = SoftTargetStore.create(tmp_path_factory.mktemp("wide"), Spec("wide", "digest", *about, more=more))
+    kept = SoftTargetStore.create(folder, Spec("wide", "digest", *about, more=more))
     given = said_by_the_teacher(digits)
     keys = digits.keys(segment)
     for number in range(kept.num_shards):

@@ -30,7 +30,7 @@ PAGES: dict[str, Page] = {
     "teachers": Page(
         "Teachers", ("*Teacher", "NamedOutput", "TeacherRequire", "Limits", "Price", "Budget"), all_of="Every teacher"
     ),
-    "students": Page("Students", ("StudentConfig", "Init", "EstimatorStudent", "ControlTrain", "Require")),
+    "students": Page("Students", ("StudentConfig", "Hydra", "Init", "EstimatorStudent", "ControlTrain", "Require")),
     "objective": Page("The objective", ("*Term", "Ramp"), all_of="Every term"),
     "hints": Page("Hints", ("*Hint", "Evenly"), all_of="Every hint"),
     "training": Page(

@@ -25,6 +25,11 @@ SOME_BAD = 5
     help="Column NEW of SOURCE is the OLD of the model.  [default: columns are found by name]",
 )
 @click.option("--probabilities", is_flag=True, help="Of every class, in a column of its name; of a model of classes.")
+@click.option(
+    "--uncertainty",
+    is_flag=True,
+    help="Of a student with `hydra`: columns `total`, `aleatoric` and `epistemic`, in nats; of numbers the last, in their units.",
+)
 @click.option("--trust", multiple=True, metavar="MODULE:NAME", help="Code of yours that the folder may name.")
 def predict(
     model: str,
@@ -33,6 +38,7 @@ def predict(
     output: Path | None,
     inputs: tuple[str, ...],
     probabilities: bool,
+    uncertainty: bool,
     trust: tuple[str, ...],
 ) -> None:
     """What MODEL says of every row of SOURCE: a folder, or a name as digits-small (the newest).
@@ -56,6 +62,7 @@ def predict(
         inputs=inputs,
         trust=trust,
         probabilities=probabilities,
+        uncertainty=uncertainty,
         vouching="command",
         write_line=click.echo,
         tell_bad=lambda line: click.echo(line, err=True),

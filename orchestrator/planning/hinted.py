@@ -1,4 +1,4 @@
-"""Hints of several students, each tried on a few rows by one step, before anybody is trained and without asking a teacher."""
+"""Hints and heads of several students, each tried on a few rows by one step, before anybody is trained and without asking a teacher."""
 
 import tempfile
 from collections.abc import Sequence

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from students.runs.run import Source
     from teachers.transfer_set.transfer_set import TransferSet
 
-TRIED = ("model", "arguments", "preprocess", "objective", "hints")
+TRIED = ("model", "arguments", "preprocess", "objective", "hints", "hydra")
 """Parts of a student that a search may change, and a step of a training tells of."""
 
 

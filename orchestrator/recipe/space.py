@@ -54,6 +54,8 @@ def applied(document: Mapping[str, Any], values: Values) -> dict[str, Any]:
             _restrict(term, values["teachers"])
         if hints := changed.get("hints"):
             changed["hints"] = [hint for hint in hints if hint["teacher"] in values["teachers"]]
+        if changed.get("hydra") is not None and len(values["teachers"]) == 1:
+            changed["hydra"] = None  # a head for each of one teacher
     return changed
 
 
@@ -103,7 +105,7 @@ def of_the_control(search: SearchConfig) -> dict[str, Entry]:
 
 def shared_with_control(values: Values) -> dict[str, Any]:
     """What the control cannot have for itself, but has from its student: its network, its augmentation."""
-    mine = ("objective.", "hints.", "teachers")
+    mine = ("objective.", "hints.", "hydra", "teachers")
     return {path: value for path, value in values.items() if path not in OWN_OF_CONTROL and not path.startswith(mine)}
 
 

@@ -186,6 +186,9 @@ def lacks(recipe: Recipe, student: str, name: MethodName) -> str | None:
         return f"is not of the task {recipe.task}"
     if method.rule is not None and len(config.teachers) < 2:
         return f"is a rule that joins several teachers, and students.{student}.teachers has one; name another there"
+    if method.hydra and (isinstance(config, EstimatorStudent) or len(config.teachers) < 2):
+        found = "is an estimator" if isinstance(config, EstimatorStudent) else "has one teacher; name another there"
+        return f"is a network with a head for each of several teachers, and students.{student} {found}"
     if method.hint is not None and not getattr(config, "hints", ()):
         return f"is a hint, and the recipe says none; set `students.{student}.hints`: whose output, for which layer"
     hears_scores = any(loss not in ("teacher_label", *HEARS_NOBODY) for loss in method.losses)
@@ -278,7 +281,10 @@ def with_objective_of(recipe: Recipe, made: Variants, name: str) -> Recipe:
     into the objective that was."""
     document = recipe.model_dump(mode="json") | {"search": None}
     variant = made.recipe.students[name].model_dump(mode="json")
-    document["students"][made.student] |= {key: variant[key] for key in ("objective", "hints") if key in variant}
+    document["students"][made.student].pop("hydra", None)
+    document["students"][made.student] |= {
+        key: variant[key] for key in ("objective", "hints", "hydra") if key in variant
+    }
     return changed(document, "compare")
 
 

@@ -31,6 +31,7 @@ from .in_sample import about_folds
 from .standing import told
 from .study import with_test_figures
 from .together import about_unknown, about_weights
+from .uncertainty import about_heads
 
 FORMAT = 4
 POINTS_OF_A_CURVE = 400
@@ -91,7 +92,7 @@ def build_report(
         "environment": environment(),
     }
     document["comparison"] = comparison_of(_of_learners(recipe, evaluations), transfer_set)
-    document["notes"] += [*about_weights(document), *about_assistants(document)]
+    document["notes"] += [*about_weights(document), *about_heads(document), *about_assistants(document)]
     document["cautions"] = cautions(document)
     if compared:
         return with_corrected(document, compared_section(compared, document))
@@ -168,6 +169,7 @@ def _student(task: TaskName, evaluation: Mapping[str, Any]) -> dict[str, Any]:
         **{table: evaluation.get(table) for table in TABLES[task]},
         "mistakes": evaluation.get("mistakes", []),
         **{key: evaluation.get(key, []) for key in OF_SEVERAL},
+        **({"uncertainty": evaluation["uncertainty"]} if "uncertainty" in evaluation else {}),
     }
 
 

@@ -35,6 +35,7 @@ from .headline import about_units, curves_of, deep_link, learners, means_of, per
 from .study_page import Plot, study_page
 from .study_plots import label_of
 from .together import of_several
+from .uncertainty import tables as tables_of_heads
 from .unjudged import SAID
 from .unjudged import columns as unjudged_columns
 from .unjudged import rows as unjudged_rows
@@ -80,6 +81,7 @@ def page(report: Mapping[str, Any]) -> str:
         variants=tables_of_variants(report) if "compared" in report else [],
         together=dict(_cohort_plots(report)),
         **of_several(report),
+        heads=tables_of_heads(report),
         study=study_page(report["search"]) if "search" in report else None,
         tones={
             name: (student["gain"] or {"conclusion": "open"})["conclusion"]
@@ -183,7 +185,8 @@ def _rows(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         for kind, title in (("offline", f"{name} from its teachers alone"), ("control", f"control of {name}")):
             told_before = kind == "control" and name in same_control
             if (runs := student.get(f"{kind}_runs")) and not told_before:
-                cost = {key: student[key] for key in ("parameters", "bytes", "latency")}  # it is the same network
+                same = "uncertainty" not in student  # else it has one head
+                cost = {key: student[key] for key in ("parameters", "bytes", "latency")} if same else {}
                 told = _cells(task, means_of(task, runs), shown(student[f"{kind}_{first.key}"]))
                 yield {"kind": "control", "name": title, "gain": None, **cost, **told}
 

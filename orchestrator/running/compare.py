@@ -119,12 +119,13 @@ def _compare(recipe: Recipe, made: Variants, tries: Tries | None, how: Opening) 
 
 
 def hinted(made: Variants) -> list[str]:
-    """Variants whose layers have to fit those of teachers."""
-    return [name for name in made.of if getattr(made.recipe.students[name], "hints", ())]
+    """Variants whose layers have to fit: those of teachers, or a last one that becomes several heads."""
+    students = made.recipe.students
+    return [name for name in made.of if getattr(students[name], "hints", ()) or getattr(students[name], "hydra", None)]
 
 
 def _rehearsed(context: Context, recipe: Recipe, made: Variants) -> Variants:
-    """The variants whose hints take a step of a few rows, before anybody is trained or labels. Raises as `without`."""
+    """The variants whose hints and heads take a step of a few rows, before anybody is trained or labels. Raises as `without`."""
     from ..planning.hinted import hint_failures
 
     prepared = prepare.prepare(context)

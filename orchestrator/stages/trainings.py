@@ -70,6 +70,7 @@ def _training_stage(
     learner, called = recipe.learners[name], dict[str, str]()
     document = {"kind": kind, "seed": seed, **_network_and_budget(learner, kind)}
     if kind == "control":
+        document.pop("hydra", None)
         document["objective"] = [term.model_dump(mode="json") for term in labels_alone(learner.objective)]
     else:
         terms = [term for term in learner.objective if kind == "student" or not isinstance(term, PEERS)]

@@ -28,8 +28,8 @@ RuleMethod = Literal[
     "gradient",
 ]
 """A rule by which several teachers become one target; the first rule of each answer is what `soft` has."""
-MethodName = Literal[TaughtLossName, RuleMethod, HintLossName, "recipe"]
-"""A loss; a rule, or a loss of the student's `hints`, beside `soft`; or the objective as the recipe has it."""
+MethodName = Literal[TaughtLossName, RuleMethod, HintLossName, "hydra", "recipe"]
+"""A loss; a rule, a loss of the student's `hints`, or a head for each teacher, beside `soft`; or the objective as the recipe has it."""
 
 Setting = Mapping[str, Any]
 """Of a method's first term, by key; `hard`: the weight of the terms that compare with labels, `hint`: of hints."""
@@ -40,6 +40,7 @@ class Method:
     """`says`: one line for people; `terms`: as a recipe has them, those that listen to teachers; `hard`: the weight of labels.
 
     `rule`: by which teachers become one, in place of the student's own. `hint`: the loss of the student's `hints`, which other methods leave out.
+    `hydra`: whether it has a head for each teacher, as other methods have not.
     `settings`: those that are tried on validation rows beside the first, as many of every method.
     """
 
@@ -48,6 +49,7 @@ class Method:
     hard: float = 0.1
     rule: RuleMethod | None = None
     hint: HintLossName | None = None
+    hydra: bool = False
     settings: Sequence[Setting] = ()
 
     @property
@@ -149,13 +151,19 @@ METHODS: dict[MethodName, Method] = {
     "contrastive": _by_hint("contrastive", "a row told apart from others (Tian et al., 2020)", 0.2, 2.0),
     "review": _by_hint("review", "several stages at once (Chen et al., 2021)", 0.3, 5.0),
     "linear_embedding": _by_hint("linear_embedding", "a linear map of its layers (Wang et al., 2020)", 0.1, 10.0),
+    "hydra": Method(
+        "soft, with a head for each teacher on one body, and the mean of what they say (Tran et al., 2020)",
+        (SOFT,),
+        hydra=True,
+        settings=SOFTENED,
+    ),
     "recipe": Method("the objective as the recipe has it"),
 }
 """The order in which they are shown; of two that come to the same objective the first stands."""
 
 
 def changes_by(method: Method, student: StudentCommon, setting: Setting | None = None) -> dict[str, Any]:
-    """What `student` has otherwise by `method`: its `objective`, and its `hints` where it can have any, as a recipe has them.
+    """What `student` has otherwise by `method`: its `objective`, and its `hints` and heads where it can have any, as a recipe has them.
 
     A term that the student's own objective has already stays as it stands there, and where that has all terms of the method,
     so does the weight of labels: it may have been tuned. `setting` comes before both.
@@ -167,7 +175,16 @@ def changes_by(method: Method, student: StudentCommon, setting: Setting | None =
     terms = [_term(term, mine.get(term["loss"]), own, method.rule) for term in method.terms]
     terms[0] |= {key: value for key, value in setting.items() if key not in ("hard", "hint")}
     weight = setting.get("hard", None if all(loss in mine for loss in method.losses) else method.hard)
-    return {"objective": [*terms, *_hard_terms(own, weight)], **_hints(method, student, setting)}
+    objective = {"objective": [*terms, *_hard_terms(own, weight)]}
+    return {**objective, **_hints(method, student, setting), **_heads(method, student)}
+
+
+def _heads(method: Method, student: StudentCommon) -> dict[str, Any]:
+    """A head for each teacher, as the student has them, or as they are where nobody says more; one of every other method."""
+    own = getattr(student, "hydra", None)
+    if not method.hydra:
+        return {} if own is None else {"hydra": None}
+    return {"hydra": {} if own is None else own.model_dump(mode="json")}
 
 
 def _hints(method: Method, student: StudentCommon, setting: Setting) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from teachers.config.strict import Config, ImportString
 from teachers.config.training import Augment, OptimizerName, PrecisionName, ScheduleName, TrainConfig, transforms_of
 
 from .hints import Hint, check_hints, first_stage
+from .hydra import Hydra, check_hydra
 from .init import Init
 from .own_terms import OwnTerm, check_own_terms
 from .terms import TAUGHT, Term, check_ramps, check_teachers
@@ -114,6 +115,11 @@ class TakesNoHints(Config):
     @model_validator(mode="before")
     @classmethod
     def has_no_hints(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and value.get("hydra") is not None:
+            raise ValueError(
+                "hydra is of students that are networks: an estimator has no last layer of which there could be several, and a cohort's "
+                "members teach each other while they train; remove it"
+            )
         if isinstance(value, Mapping) and "hints" in value:
             raise ValueError(
                 "hints are of students that are networks: an estimator has no layers, and a cohort's members follow each other's "
@@ -131,6 +137,8 @@ class StudentConfig(StudentCommon):
     """Begin with a teacher's weights; null: with weights of chance, as the control does. A `students.models:pruned` begins with those of the teacher it is made of, unless null is said."""
     generations: int | None = Field(None, ge=2, exclude_if=lambda value: value is None)
     """Born again (Furlanello et al., 2018): the first of so many learns from `teachers`, each further one from the one before, `NAME-1`, `NAME-2` and so on; the last has the student's name."""
+    hydra: Hydra | None = Field(None, exclude_if=lambda value: value is None)
+    """A head for each teacher on one body; `{}`: as its defaults have it. Null: one head. The control has one."""
     preprocess: NetworkPreprocess = Preprocess()
     """From canonical inputs to what this student takes."""
     objective: list[Term] = Field([*TAUGHT], min_length=1)
@@ -165,6 +173,8 @@ class StudentConfig(StudentCommon):
         check_ramps(self.objective, self.train, first_stage=first_stage(self.hints))
         check_hints(self.hints, self.teachers, self.train)
         self._check_pruned()
+        if self.hydra is not None:
+            check_hydra(self.hydra, self.teachers, self.objective, self.hints, self.generations)
         self._check_generations()
         return self
 

@@ -183,7 +183,8 @@ def bytes_combined(combination: Combination, voices: Mapping[str, Voice], num_ro
 def who_is_heard(run: Run, train: MergedSplit) -> tuple[dict[str, Voice], list[Combination | None]]:
     """The teachers that the objective of `run` listens to, and how each term combines them."""
     task = train.transfer_set.space.task
-    combinations = [combination_of(term, run.sources, number, task) for number, term in enumerate(run.objective)]
+    given = [combination_of(term, run.sources, number, task) for number, term in enumerate(run.objective)]
+    combinations = [each and replace(each, of_heads=run.hydra is not None) for each in given]
     heard = {name for combination in combinations if combination for name in combination.teachers}
     voices = {source.name: voice_of(source, train) for source in run.sources if source.name in heard}
     if silent := sorted(heard - set(voices)):

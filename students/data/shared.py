@@ -54,6 +54,7 @@ def reads(run: Run) -> tuple[Any, ...]:
     asked = (
         run.objective,
         run.hints,
+        run.hydra is not None,
         run.sources,
         run.labelled_only,
         run.classes,

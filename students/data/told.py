@@ -17,6 +17,7 @@ from teachers.users_code.calls import within
 
 from ..config.task_terms import OF_LABELLED_ROWS
 from ..objective.combination import Combination, OfRows
+from ..objective.heads import OfHeads
 from ..objective.late import Late
 from ..objective.merits import figures_alone
 from ..objective.routes import heard_in
@@ -64,4 +65,7 @@ def late_of(combination: Combination, run: Run, transfer_set: TransferSet, targe
     if combination.needs_context and not combination.is_ours and judged:
         by_name = {source.name: figures_alone(source, transfer_set) for source in heard}
         figures = tuple(by_name[name] for name in combination.teachers)
-    return Late(combination, targets.units, combination in targets.gapless, figures)
+    about = combination, targets.units, combination in targets.gapless, figures
+    if combination.of_heads:
+        return OfHeads(*about, known=torch.stack([targets.voices[name].known for name in combination.teachers]))
+    return Late(*about)

@@ -11,13 +11,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from teachers.config.task import AnswerName
 from teachers.errors import RecipeError
 from teachers.models.folder import LoadedModel, Vouching, load_model
+from teachers.models.heads import heads_of
 from teachers.tasks.space import Space
 
+from ..measuring.uncertainty import said_by_each
 from ..tasks.answers import ANSWERS
+from ..tasks.uncertainty import uncertainty as doubts
 from .source import Rows, rows_of
 from .tables import check_output, json_line, write_table
 from .thresholds import thresholds_beside
@@ -43,13 +48,15 @@ def predict_file(
     inputs: Sequence[str] = (),
     trust: Sequence[str] = (),
     probabilities: bool = False,
+    uncertainty: bool = False,
     vouching: Vouching = "python",
     write_line: Callable[[str], object],
     tell_bad: Callable[[str], object],
 ) -> Predicted:
     """Predict every row of `source` (a table, an image, or a folder of these) with the model in `folder`.
 
-    `inputs` names columns as `--inputs` does. Without `output` each row goes to `write_line` as JSON; why a row has no
+    `inputs` names columns as `--inputs` does; `uncertainty`: of a student with a head for each teacher, how unsure it is and of what.
+    Without `output` each row goes to `write_line` as JSON; why a row has no
     prediction goes to `tell_bad`. Raises RecipeError when the source has not the columns that the model takes,
     DataError for a file that cannot be read, StoreError for a folder that is no model or names code that is not trusted.
     """
@@ -59,7 +66,12 @@ def predict_file(
     space = model.config.space
     if probabilities and not space.has_classes:
         raise RecipeError(f"{folder}: this model gives numbers, and no probabilities; leave `--probabilities` out")
-    schema = schema_for(space, probabilities=probabilities)
+    if uncertainty and heads_of(model.module) is None:
+        raise RecipeError(
+            f"{folder}: this model has one head, which cannot tell what it does not know from what nobody can know; leave "
+            f"`--uncertainty` out, or train a student with `hydra`"
+        )
+    schema = schema_for(space, probabilities=probabilities, uncertainty=uncertainty)
     thresholds = thresholds_beside(folder, space.names)
     num_rows = num_bad = 0
     unknown: Counter[str] = Counter()
@@ -71,7 +83,7 @@ def predict_file(
 
     def counted() -> Iterator[pa.RecordBatch]:
         nonlocal num_rows, num_bad
-        for batch, why in predict(model, read(), schema, thresholds):
+        for batch, why in predict(model, read(), schema, thresholds, uncertainty=uncertainty):
             num_rows, num_bad = num_rows + batch.num_rows, num_bad + len(why)
             for line in why:
                 tell_bad(line)
@@ -86,11 +98,13 @@ def predict_file(
     return Predicted(num_rows, num_bad, +unknown)
 
 
-def schema_for(space: Space, *, probabilities: bool = False) -> pa.Schema:
-    """Of the table: `id`; of one class `class` and `probability`, of several `classes`; and where they are numbers, or
-    probabilities are asked for, a column for each name, under it."""
+def schema_for(space: Space, *, probabilities: bool = False, uncertainty: bool = False) -> pa.Schema:
+    """Of the table: `id`; of one class `class` and `probability`, of several `classes`; `total`, `aleatoric` and `epistemic` where
+    uncertainty is asked for, of numbers the last alone; and where they are numbers, or probabilities are asked for, a column for
+    each name, under it."""
     answer = ANSWERS[space.answer]
     fields = [("id", pa.string()), *answer.fields]
+    fields += [(name, pa.float32()) for name in UNSURE[space.answer]] if uncertainty else []
     taken = {name for name, _ in fields}
     for name in space.names if probabilities or answer.of_names else ():
         while name in taken:  # a class that is called `id`
@@ -105,20 +119,44 @@ def predict(
     rows: Iterable[Rows],
     schema: pa.Schema | None = None,
     thresholds: Sequence[float] | None = None,
+    *,
+    uncertainty: bool = False,
 ) -> Iterator[tuple[pa.RecordBatch, list[str]]]:
     """(a table of what the model says; why rows in it have nulls), a batch at a time. `schema`: of `schema_for`."""
     space = model.config.space
-    answer, schema = ANSWERS[space.answer], schema or schema_for(space)
+    answer, schema = ANSWERS[space.answer], schema or schema_for(space, uncertainty=uncertainty)
     for some in rows:
         said, bad = asked(model, some)
         without = np.isin(np.arange(len(said)), list(bad))
         first, of_names = answer.columns(said.nan_to_num(0.0), space, thresholds)
-        columns = [*first, *of_names.T][: len(schema) - 1]
+        unsure = unsure_of(model, some, without) if uncertainty else []
+        columns = [*first, *unsure, *of_names.T][: len(schema) - 1]
         arrays = [pa.array(values, kind, mask=without) for values, kind in zip(columns, schema.types[1:], strict=True)]
         yield (
             pa.record_batch([pa.array(some.ids, pa.string()), *arrays], schema=schema),
             [f"{some.ids[row]}: {why}" for row, why in sorted(bad.items())],
         )
+
+
+UNSURE: dict[AnswerName, tuple[str, ...]] = {
+    "class_axis": ("total", "aleatoric", "epistemic"),
+    "class_set": ("total", "aleatoric", "epistemic"),
+    "values": ("epistemic",),
+}
+"""Columns that say how unsure a model of several heads is."""
+
+
+def unsure_of(model: LoadedModel, some: Rows, without: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """The columns `UNSURE` of some rows, 0 in those that are `without` an answer."""
+    found = [np.zeros(len(without)) for _ in UNSURE[model.config.space.answer]]
+    usable = np.ones(len(without), bool)
+    usable[list(some.bad)] = False
+    if usable.any():
+        with torch.inference_mode():
+            parts = doubts(said_by_each(model, some.inputs), model.config.space).parts
+        for column, name in zip(found, UNSURE[model.config.space.answer], strict=True):
+            column[usable] = parts[name].cpu().nan_to_num(0.0).numpy()
+    return found
 
 
 def asked(model: LoadedModel, some: Rows) -> tuple[Tensor, dict[int, str]]:

@@ -100,4 +100,5 @@ def _steps_of_a_turn(pace: Pace) -> int:
 def for_one(run: Run) -> Run:
     """The same of one worker of a group, with its share of a batch; with every term from the first step, as most steps have it."""
     train = run.train.model_copy(update={"workers": 1, "batch_size": run.train.batch_size // run.train.workers})
-    return replace(run, train=train, hints=in_one_stage(run.hints))
+    hydra = None if run.hydra is None else run.hydra.model_copy(update={"phase_one": 0.0})
+    return replace(run, train=train, hints=in_one_stage(run.hints), hydra=hydra)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from teachers.config.training import TrainConfig
 from teachers.errors import CollegiumError
 from teachers.models.folder import ModelConfig, save_model
-from teachers.models.transformers_network import lasting_arguments
 from teachers.users_code.calls import calling, within
 
 from ..config.hints import in_one_stage
@@ -22,7 +22,8 @@ from ..data.batches import Batches
 from ..data.shared import SharedData
 from ..runs.run import CohortRun, Run
 from ..runs.session import PlainSession
-from ..training.steps import Stepper, rows_of
+from ..training.headed import Headed, architecture, kind_of
+from ..training.steps import Stepper, Work, rows_of
 from ..training.train import make_stepper, started
 from .fit import fit
 
@@ -47,18 +48,34 @@ def rehearse(run: Run, device: str) -> list[str]:
         (data,) = SharedData(MEMORY_BYTES).of([run], session)
         stepper = started(run, session, data)
         batch = next(iter(Batches(data.rows, run, session).from_step(0)))
-        work = stepper.begin(batch, 0)
-        student, heard = stepper.answer(work, 0)
-        stepper.check(student, stepper.parts[0])
-        stepper.backward(work, 0, student, heard)
-        for name, value in zip(stepper.objective.names, work.terms[0].tolist(), strict=True):
-            if not torch.tensor(value).isfinite():
-                raise CollegiumError(f"{run.key}: the loss {name!r} is {value} of the first batch")
+        work = _both_phases(stepper, batch) if isinstance(stepper, Headed) else _step(stepper, batch)
         stepper.module.eval()
         with torch.inference_mode(), calling("model", run.model):
             at_rest = stepper.module(rows_of(work.inputs, stepper.parts[0]))
         stepper.check(at_rest, stepper.parts[0])
     return [name for name, each in stepper.module.named_parameters() if each.requires_grad and each.grad is None]
+
+
+def _both_phases(stepper: Headed, batch: dict[str, Tensor]) -> Work:
+    """A step of each phase of a student with a head for each teacher; gradients are those of the second."""
+    if stepper.run.hydra is not None and stepper.run.hydra.phase_one:
+        with stepper.in_phase(1):
+            _step(stepper, batch)
+        stepper.module.zero_grad()
+    with stepper.in_phase(2):
+        return _step(stepper, batch)
+
+
+def _step(stepper: Stepper, batch: dict[str, Tensor]) -> Work:
+    """One, but for moving the weights. Raises CollegiumError for a loss that is not finite."""
+    work = stepper.begin(batch, 0)
+    student, heard = stepper.answer(work, 0)
+    stepper.check(student, stepper.parts[0])
+    stepper.backward(work, 0, student, heard)
+    for name, value in zip(stepper.objective.names, work.terms[0].tolist(), strict=True):
+        if not torch.tensor(value).isfinite():
+            raise CollegiumError(f"{stepper.run.key}: the loss {name!r} is {value} of the first batch")
+    return work
 
 
 def at_chance(run: Run, folder: Path) -> Path:
@@ -67,10 +84,9 @@ def at_chance(run: Run, folder: Path) -> Path:
     run = replace(run, init=None)
     with within(run.key):
         (data,) = SharedData(MEMORY_BYTES).of([run], session)
-        module = make_stepper(run, session, data, Stepper).module
+        module = make_stepper(run, session, data, kind_of(run)).module
     rows, preprocessor = data.transfer_set, data.preprocessor
-    arguments = lasting_arguments(module, run.arguments)
-    about = run.model, arguments, rows.space, preprocessor.resolved(), rows.made_of
+    about = *architecture(run, module), rows.space, preprocessor.resolved(), rows.made_of
     save_model(folder, module.state_dict(), ModelConfig(*about, files=preprocessor.files))
     return folder
 

@@ -15,6 +15,7 @@ from teachers.models.folder import load_model
 from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import within
 
+from ..config.hydra import single_steps
 from ..data.shared import SharedData
 from ..data.validation import is_better
 from ..measuring.footprint import footprint
@@ -48,6 +49,8 @@ class Looks:
         self.best_of = ""
         """The network whose best look it was."""
         self.num = 0
+        self.first_kept = max(map(_first_kept, run.networks))
+        """Up to this step no look counts in the end; after it those before are forgotten."""
 
     def take(self, records: Sequence[Record]) -> None:
         """`records` are of one network, and all of a look come at once."""
@@ -67,12 +70,19 @@ class Looks:
             )
 
     def _look(self, step: int, found: Mapping[str, Figures]) -> None:
+        if step > self.first_kept > 0:
+            self.first_kept, self.best = 0, None
         for name, figures in found.items():
             if self.best is None or is_better(self.task, _short(figures), _short(self.best)):
                 self.best, self.best_of = figures, name
         self.num += 1
         assert self.best is not None
         self.tell(step, self.best)
+
+
+def _first_kept(run: Run) -> int:
+    """Of a student with a head for each teacher the last step of its first phase."""
+    return 0 if run.hydra is None or run.train.steps is None else single_steps(run.hydra, run.train.steps)
 
 
 def _short(figures: Figures) -> dict[str, float]:

@@ -31,6 +31,7 @@ from .labelled import Labelled, ask
 from .mistakes import worst_mistakes
 from .thresholds import chosen_by, covers, thresholds_of_teachers
 from .together import by_every_rule, by_own_rule, known_by_few, unknown_rows
+from .uncertainty import uncertainty_of_student
 from .unjudged import is_judged, student_unjudged, teachers_unjudged
 
 FORMAT = 4
@@ -121,7 +122,8 @@ def evaluate_student(
         own = partial(of_itself, rows, [*said.values()])
         heard = hear(rows, sources, combine, teacher_weights, order, options) if sources else own()
         size = footprint_of(student_runs[chosen], rows, trust, threads)
-        return {"format": FORMAT, **student_unjudged(rows, heard, said, chosen, size)}
+        document = student_unjudged(rows, heard, said, chosen, size)
+        return {"format": FORMAT, **document, **uncertainty_of_student(rows, heard, student_runs, trust, device)}
     rows = Labelled.of(data, split).require(split)
     runs = {"student": student_runs, **({"control": control_runs} if control_runs else {})}
     answers = ask_all(runs, rows, trust, device)
@@ -129,6 +131,7 @@ def evaluate_student(
     heard = hear(rows, sources, combine, teacher_weights, order, options) if sources else own()
     thresholds = thresholds_of_teachers(data, sources, combine, teacher_weights, order, options) if sources else {}
     document = document_of(rows, heard, runs, answers, chosen, trust, threads, thresholds)
+    document |= uncertainty_of_student(rows, heard, student_runs, trust, device)
     return {"format": FORMAT, **document, "combinations": by_own_rule(rows, sources, heard, combine)}
 
 

@@ -1,6 +1,6 @@
 """The rows of a split that have a label: what every figure is of. The only code that opens the test split."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,12 +92,17 @@ def _tensor(parts: Sequence[NDArray[Any]]) -> Tensor:
     return labels.long() if labels.ndim == 1 else labels  # classes count as an index does
 
 
-def ask(model: LoadedModel, rows: Labelled) -> Tensor:
-    """What a network says of `rows`, f32[N, width] on the CPU, numbers in the units of the label."""
+def ask(
+    model: LoadedModel, rows: Labelled, say: Callable[[Mapping[str, NDArray[Any]]], Tensor] | None = None
+) -> Tensor:
+    """What a network says of `rows`, f32[N, width] on the CPU, numbers in the units of the label.
+
+    `say`: in its place, of canonical inputs to `[..., rows, width]`.
+    """
     parts, transfer_set = [], rows.transfer_set.deriving(model.preprocessor.text)
     for segment, mask in zip(rows.segments, rows.masks, strict=True):
         for first in range(0, segment.num_rows, ROWS_AT_ONCE):
             num_rows = min(ROWS_AT_ONCE, segment.num_rows - first)
-            logits = model(transfer_set.inputs(segment, first, num_rows)).cpu()
-            parts.append(logits[torch.from_numpy(mask[first : first + num_rows])])
-    return torch.cat(parts)
+            said = (say or model)(transfer_set.inputs(segment, first, num_rows)).cpu()
+            parts.append(said[..., torch.from_numpy(mask[first : first + num_rows]), :])
+    return torch.cat(parts, -2)

@@ -44,6 +44,8 @@ class Combination:
     options: Options = NO_OPTIONS
     found: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """What labelled validation rows told of the teachers, as the rule takes it."""
+    of_heads: bool = False
+    """Of a student with a head for each of them: they are one target in its first phase only."""
 
     @property
     def is_ours(self) -> bool:
@@ -61,7 +63,7 @@ class Combination:
     @property
     def is_late(self) -> bool:
         """Whether something of it is known only in the step."""
-        return self.needs_context or self.options.level == "losses" or self.options.drop > 0
+        return self.needs_context or self.options.level == "losses" or self.options.drop > 0 or self.of_heads
 
     @property
     def counts(self) -> dict[str, float]:

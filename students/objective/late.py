@@ -27,6 +27,8 @@ class Moment:
     seed: int
     all_reduce: Callable[[Tensor], Tensor]
     step: int = 0
+    has_heads: bool = False
+    """Of a student with a head for each teacher: whether it is in its second phase."""
     student_figures: Figures = field(default_factory=dict)
     """Of its last look at validation."""
     states: dict[str, dict[str, Tensor]] = field(default_factory=dict)

@@ -41,6 +41,8 @@ class Heard:
     """Its own projected stage maps, each with a peer's, `[rows, ...]`."""
     hints: Mapping[str, "Pairs"] = field(default_factory=dict)
     """Of a student, by the term's name: what its projections make of its layers, each with a teacher's."""
+    heads: Tensor | None = None
+    """Of a student with a head for each teacher, what each says `[heads, rows, width]`; None: it has one."""
 
 
 Pairs = Sequence[tuple[Tensor, Tensor]]
@@ -258,8 +260,8 @@ def row_sum(term: TermAtWork, student: Tensor, asked: Asked, heard: Heard = NOTH
         return sum_of_hint(term, heard.hints[term.name])
     if term.hears == "maps" or (term.hears == "peer" and heard.peer is None):
         return sum_of_maps(term, heard.maps) if heard.maps else (student * 0).sum()
-    if term.late is not None and term.late.per_teacher:
-        return sum_beside_each(term, student, asked)
+    if term.late is not None and (term.late.per_teacher or heard.heads is not None):
+        return sum_beside_each(term, student if heard.heads is None else heard.heads, asked)
     target, weight, labels = asked[:3]
     if term.hears == "peer" and heard.peer is not None:
         target = heard.peer
@@ -268,11 +270,13 @@ def row_sum(term: TermAtWork, student: Tensor, asked: Asked, heard: Heard = NOTH
 
 
 def sum_beside_each(term: TermAtWork, student: Tensor, asked: Asked) -> Tensor:
-    """The same of a loss beside each teacher: targets `[rows, K, width]`, weights `[rows, K]`."""
+    """The same of a loss beside each teacher: targets `[rows, K, width]`, weights `[rows, K]`; `student`: `[rows, width]`, or what
+    each of its heads says `[K, rows, width]`, a head beside its own teacher."""
     assert asked.weight is not None
     alone = replace(term, late=None)
     each = [Asked(asked.target[:, k], asked.weight[:, k], asked.labels) for k in range(asked.target.shape[1])]
-    return torch.stack([row_sum(alone, student, one) for one in each]).sum()
+    heads = student if student.ndim > 2 else [student] * len(each)
+    return torch.stack([row_sum(alone, own, one) for own, one in zip(heads, each, strict=True)]).sum()
 
 
 def sum_of_maps(term: TermAtWork, maps: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

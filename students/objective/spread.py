@@ -4,6 +4,8 @@ A student that learns targets of unit variance and is scaled back afterwards has
 keeps the logits' own scale.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,7 @@ def spread_for(
     """
     if combination is None or not isinstance(term, LogitMseTerm) or not term.standardise:
         return None
-    if not combination.is_made_once(targets.voices):
+    if not replace(combination, of_heads=False).is_made_once(targets.voices):
         raise RecipeError(
             f"objective.{number}.standardise: divides by the spread of targets over all training rows, and here they are made "
             f"batch by batch, of live teachers, by a rule of yours or with `level` or `drop`; remove it"

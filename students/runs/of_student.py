@@ -37,6 +37,7 @@ def student_run(
         seed=seed,
         sources=sources if taught else (),
         hints=tuple(config.hints) if taught and isinstance(config, StudentConfig) else (),
+        hydra=config.hydra if taught and isinstance(config, StudentConfig) else None,
         labelled_only=not taught,
         init=config.init if taught and isinstance(config, StudentConfig) else None,
         estimator=_estimator(config) if isinstance(config, EstimatorStudent) else None,

@@ -17,6 +17,7 @@ from teachers.users_code.imports import UserPath
 from ..config.cohort import CohortConfig
 from ..config.cohort_terms import CohortTerm
 from ..config.hints import Hint
+from ..config.hydra import Hydra
 from ..config.init import Init
 from ..config.terms import Term
 
@@ -121,6 +122,8 @@ class Run:
     """Then it takes one step, and of `train` class weights alone count. None: a network."""
     hints: tuple[Hint, ...] = ()
     """Of a student."""
+    hydra: Hydra | None = None
+    """Of a student with a head for each of `sources`; None: it has one."""
     init: Init | None = None
     """With whose weights it begins, one of `sources`; None: with weights of chance."""
     part: tuple[Folds, int] | None = None

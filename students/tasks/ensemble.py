@@ -1,31 +1,28 @@
 """What several networks say as one: by what is said, functions of `[networks, rows, width]` to `[rows, width]`."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
-import torch.nn.functional as F
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from teachers.config.task import AnswerName
-
-
-def log_mean_probability(said: Tensor) -> Tensor:
-    """The log of their mean probability."""
-    return said.log_softmax(-1).logsumexp(0) - math.log(len(said))
-
-
-def log_odds_of_mean_probability(said: Tensor) -> Tensor:
-    """Of each class: the logit of their mean probability."""
-    return F.logsigmoid(said).logsumexp(0) - F.logsigmoid(-said).logsumexp(0)
-
-
-def mean(said: Tensor) -> Tensor:
-    """Of each number, standardised or not."""
-    return said.mean(0)
-
+from teachers.models.heads import MEANS
 
 TOGETHER: dict[AnswerName, Callable[[Tensor], Tensor]] = {
-    "class_axis": log_mean_probability,
-    "class_set": log_odds_of_mean_probability,
-    "values": mean,
+    answer: partial(mean, share=None) for answer, mean in MEANS.items()
 }
+"""The log of their mean probability, of each class its logit, or the mean of numbers; every network counts alike."""
+
+
+class Ensemble(nn.Module):
+    """Several networks as one, which says what they say together."""
+
+    def __init__(self, members: Sequence[nn.Module], answer: AnswerName) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.together = TOGETHER[answer]
+
+    def forward(self, inputs: Any) -> Tensor:
+        return self.together(torch.stack([member(inputs) for member in self.members]))

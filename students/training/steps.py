@@ -70,8 +70,10 @@ class Stepper:
         steps: int,
     ) -> None:
         self.run, self.session, self.rows, self.objective, self.steps = run, session, rows, rows.objective, steps
-        self.space = transfer_set.space
+        self.space, self.preprocessor = transfer_set.space, preprocessor
         self.moment = Moment(run.seed, session.all_reduce_sum)
+        self.first_kept = 0
+        """Up to this step a look at validation keeps no weights."""
         self.rate_scale = 1.0
         """Of the learning rate; below 1 for a member of a cohort that diverged."""
         torch.manual_seed(run.draw_seed)
@@ -81,12 +83,16 @@ class Stepper:
         if preprocessor.text is not None and begin is not None:
             begin(preprocessor.text, transfer_set.beside(TABLES))
         begin_with(self.module, run, self.space.names, preprocessor.resolved())
+        self.module = self.grown(self.module)
         self.module.to(session.device).train()
         self.selves = memories(run, session, rows, self.module, self.space, steps)
-        self.preprocessor = preprocessor
         self.generator = torch.Generator(session.device)
         self.generators = default_generators(session.device)
         self.parts = equal_parts(run.train.batch_size // session.world, run.train.accumulate)
+
+    def grown(self, module: nn.Module) -> nn.Module:
+        """The network that trains, of the one that the recipe names."""
+        return module
 
     @property
     def delivered(self) -> nn.Module:

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from teachers.errors import CollegiumError
 from teachers.models.folder import WEIGHTS, ModelConfig, save_model
-from teachers.models.transformers_network import lasting_arguments
 from teachers.storage.disk import is_unfit, unfit
 from teachers.users_code.calls import calling
 
@@ -29,7 +28,7 @@ from ..runs.curves import Record, keep_metrics
 from ..runs.run import Run, RunResult
 from ..runs.session import Session
 from .checkpoint import Attempt, drop_attempts, newest_checkpoint, publish_result, read_checkpoint, read_result
-from .hinted import HintedStepper
+from .headed import architecture, kind_of
 from .look_ahead import LookAhead
 from .optimize import resolve_evaluate_every, resolve_steps
 from .steps import Stepper
@@ -169,11 +168,16 @@ class Training:
         if found is None:
             progress.best_step = progress.step
             return
+        if progress.step > self.stepper.first_kept:
+            self._keep_if_better(found)
+        self.report("validation", {key: value for key, value in found.items() if value is not None})
+
+    def _keep_if_better(self, found: Look) -> None:
+        progress = self.progress
         progress.looks_without_better += 1
         if is_better(self.stepper.space.task, found, progress.best):
             progress.best, progress.best_step, progress.looks_without_better = found, progress.step, 0
             progress.best_weights = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
-        self.report("validation", {key: value for key, value in found.items() if value is not None})
 
     def is_stopped(self) -> bool:
         rule = self.run.train.early_stopping
@@ -237,8 +241,7 @@ class Training:
         run, progress = self.run, self.progress
         preprocess, files = self.data.preprocessor.resolved(), self.data.preprocessor.files
         rows = self.data.transfer_set
-        arguments = lasting_arguments(self.module, run.arguments)
-        config = ModelConfig(run.model, arguments, rows.space, preprocess, rows.made_of, files=files)
+        config = ModelConfig(*architecture(run, self.module), rows.space, preprocess, rows.made_of, files=files)
         result = RunResult(run.name, run.folder, run.seed, progress.step, progress.best_step, progress.best)
         state = progress.best_weights or self.module.state_dict()
         publish_result(run, partial(save_model, state=state, config=config), WEIGHTS, result, files)
@@ -251,7 +254,7 @@ def budget(run: Run, rows: TrainingRows) -> int:
 
 def started(run: Run, session: Session, data: Data) -> Stepper:
     """What takes the steps of a network that learns by itself, ready for the first."""
-    return make_stepper(run, session, data, HintedStepper if run.hints else Stepper).start()
+    return make_stepper(run, session, data, kind_of(run)).start()
 
 
 def make_stepper(run: Run, session: Session, data: Data, kind: type[Stepping]) -> Stepping:

@@ -1,4 +1,4 @@
-"""A layer of attention, as students that read text are made of. Knows nothing of what is read."""
+"""A layer of attention and a mean over places, as students that read text are made of. Knows nothing of what is read."""
 
 import torch
 import torch.nn.functional as F
@@ -37,3 +37,13 @@ def turned(vectors: Tensor) -> Tensor:
     cos, sin = angles.cos().to(vectors.dtype), angles.sin().to(vectors.dtype)
     one, other = vectors[..., :half], vectors[..., half:]
     return torch.cat([one * cos - other * sin, one * sin + other * cos], -1)
+
+
+def is_traced() -> bool:
+    return torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+
+
+def mean_of_known(states: Tensor, there: Tensor) -> Tensor:
+    """`[rows, L, dim]` to `[rows, dim]`; of a row without an id zeros."""
+    known = there[..., None].to(states.dtype)
+    return (states * known).sum(1) / known.sum(1).clamp_min(1)
