@@ -28,6 +28,7 @@ from .environment import environment
 from .fairness import about_augmentation, about_controls, about_labels
 from .headline import about_units, means_of
 from .in_sample import about_folds
+from .shots import by_shots
 from .standing import told
 from .study import with_test_figures
 from .together import about_unknown, about_weights
@@ -91,6 +92,9 @@ def build_report(
         "environment": environment(),
     }
     document["comparison"] = comparison_of(_of_learners(recipe, evaluations), transfer_set)
+    document["by_shots"] = by_shots(
+        _of_learners(recipe, evaluations), transfer_set, counted["labelled_of_classes"]["train"]
+    )
     document["notes"] += [*about_weights(document), *about_assistants(document)]
     document["cautions"] = cautions(document)
     if compared:

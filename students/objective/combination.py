@@ -61,7 +61,12 @@ class Combination:
     @property
     def is_late(self) -> bool:
         """Whether something of it is known only in the step."""
-        return self.needs_context or self.options.level == "losses" or self.options.drop > 0
+        return (
+            self.needs_context
+            or self.options.level == "losses"
+            or self.options.drop > 0
+            or self.options.pace is not None
+        )
 
     @property
     def counts(self) -> dict[str, float]:

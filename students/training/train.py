@@ -25,9 +25,11 @@ from ..data.batches import Batches
 from ..data.rows import TrainingRows
 from ..data.shared import Data
 from ..data.validation import Look, is_better
+from ..objective.pacing import paced
 from ..runs.curves import Record, keep_metrics
 from ..runs.run import Run, RunResult
 from ..runs.session import Session
+from ..tasks.figure import LOOKS
 from .checkpoint import Attempt, drop_attempts, newest_checkpoint, publish_result, read_checkpoint, read_result
 from .hinted import HintedStepper
 from .look_ahead import LookAhead
@@ -160,7 +162,12 @@ class Training:
         self.report_losses()
         self.stepper.share_batch_statistics()
         with calling("model", self.run.model):
-            self.saw(self.data.validation.look(self.module))
+            measured = self.data.validation.measured(self.module)
+        if measured is None:
+            return self.saw(None)
+        self.saw(measured.figures(keys=LOOKS[self.stepper.space.task]))
+        if paces := paced(self.stepper.objective.terms, measured, self.stepper.moment, self.session.device):
+            self.report("validation", paces)
 
     def saw(self, found: Look | None) -> None:
         """Keep the weights when they are the best so far; without labels keep the last."""
