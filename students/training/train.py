@@ -163,9 +163,9 @@ class Training:
         self.stepper.share_batch_statistics()
         with calling("model", self.run.model):
             measured = self.data.validation.measured(self.module)
+        self.saw(None if measured is None else measured.figures(keys=LOOKS[self.stepper.space.task]))
         if measured is None:
-            return self.saw(None)
-        self.saw(measured.figures(keys=LOOKS[self.stepper.space.task]))
+            return
         if paces := paced(self.stepper.objective.terms, measured, self.stepper.moment, self.session.device):
             self.report("validation", paces)
 
