@@ -15,8 +15,8 @@ from tests.cohort_runs import cohort_config, in_turn, make_cohort
 
 SESSION = PlainSession()
 MEMBERS = {
-    "teacher": {"model": "teachers.zoo:conv_net", "arguments": {"width": 6}, "layers": ["stages.1", "stages.2"]},
-    "student": {"model": "students.models:small_conv_net", "arguments": {"width": 3}, "layers": ["1", "3"]},
+    "large": {"model": "teachers.zoo:conv_net", "arguments": {"width": 6}, "layers": ["stages.1", "stages.2"]},
+    "small": {"model": "students.models:small_conv_net", "arguments": {"width": 3}, "layers": ["1", "3"]},
 }
 OBJECTIVE = [{"loss": "hard", "weight": 1.0}, {"loss": "feature", "weight": 0.5}]
 
@@ -74,7 +74,7 @@ def test_the_term_is_the_mean_over_layers_and_peers_of_the_mean_square_between_m
 
 
 def test_maps_of_another_size_are_compared_at_the_smaller_one(digits, tmp_path):
-    members = {**MEMBERS, "teacher": {**MEMBERS["teacher"], "layers": ["stages.0", "stages.1"]}}
+    members = {**MEMBERS, "large": {**MEMBERS["large"], "layers": ["stages.0", "stages.1"]}}
     config = cohort_config("feature_exchange", members, objective=OBJECTIVE, train={"steps": 3})
     assert len(in_turn(make_cohort(tmp_path, digits, config))) == 2
 
@@ -92,5 +92,5 @@ def test_projectors_are_not_delivered(digits, tmp_path):
 def test_the_shipped_recipe_lets_a_large_and_a_small_network_exchange_as_many_layers():
     recipe = load_recipe(find("exchange"))
     (cohort,) = recipe.cohorts.values()
-    assert cohort.method == "feature_exchange" and cohort.deliver == "student"
+    assert cohort.method == "feature_exchange" and cohort.deliver == "small"
     assert {len(member.layers) for member in cohort.members.values()} == {2}
