@@ -61,7 +61,9 @@ def test_a_page_has_a_line_for_a_student_and_its_control(digits):
     assert [line["name"] for line in table["lines"]] == ["small", "control of small", "free"]
     assert [group["title"] for group in table["groups"]] == ["many", "median", "few"]
     first, *_ = table["lines"]
-    assert all("%" in cell["right"] and "to" in cell["gain"] and cell["tone"] in ("helps", "open") for cell in first["cells"])
+    assert all(
+        "%" in cell["right"] and "to" in cell["gain"] and cell["tone"] in ("helps", "open") for cell in first["cells"]
+    )
     assert all(cell["gain"] == "" for line in table["lines"][1:] for cell in line["cells"])
 
 
