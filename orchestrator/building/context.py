@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from students.config.lfme_term import LfmeTerm
 from students.config.task_terms import JUDGING
 from teachers.config.teacher import TeacherConfig
 from teachers.soft_targets.combine.context import takes_context
@@ -103,13 +104,14 @@ def _live(taught: Taught, segments: Sequence[str]) -> "Live | None":
 
 
 def segments_heard(recipe: Recipe, prepared: Built, learner: Learner, rules: Iterable[Any] = ()) -> list[str]:
-    """Whose labels decide what somebody learns: those of training rows, and of validation where a rule judges teachers
-    or one of them is calibrated.
+    """Whose labels decide what somebody learns: those of training rows, and of validation where a rule judges teachers,
+    experts are paced or one of them is calibrated.
 
     `rules`: by which a search may combine them instead.
     """
     own = [getattr(term, "combine", None) for term in learner.objective]
     judges = any(rule in JUDGING or asks_of_teachers(rule) for rule in (*rules, *own))
+    judges |= any(isinstance(term, LfmeTerm) for term in learner.objective)
     judges |= any(recipe.teachers[name].calibrate for name in learner.teachers if name in recipe.teachers)
     return segments_of(prepared, "train", *(("validation",) if judges else ()))
 

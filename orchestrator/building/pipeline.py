@@ -11,12 +11,14 @@ from teachers.config.bars import Bars
 from teachers.config.task import TaskName
 from teachers.config.teacher import TeacherConfig
 from teachers.errors import DataError, RecipeError
+from teachers.preparing.count import count_prepared
 from teachers.process.waiting import SideBySide, outcome
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..cluster.capacity import workers_of
 from ..recipe.checks import class_problems, fold_problems, folder_problems, judging_problems, questions, text_problems
 from ..recipe.combining import expert_problems, route_problems
+from ..recipe.dividing import divides, division_problems
 from ..recipe.losses import unlabelled_problems
 from ..recipe.model import Recipe, is_trained_here, name_in_recipe
 from ..recipe.seen_rows import seen_problems
@@ -102,6 +104,7 @@ def check_prepared(recipe: Recipe, prepared: Built) -> None:
         *text_problems(recipe, transfer_set.columns),
         *route_problems(recipe, transfer_set.columns),
         *expert_problems(recipe, transfer_set.classes),
+        *division_problems(recipe, transfer_set.classes, _in_validation(transfer_set) if divides(recipe) else None),
         *judging_problems(recipe, *(transfer_set.report["labelled"][split] for split in ("validation", "train"))),
         *unlabelled_problems(recipe, transfer_set.report["labelled"]["train"]),
         *rows_to_calibrate_by(recipe, transfer_set.report["labelled"]),
@@ -110,6 +113,11 @@ def check_prepared(recipe: Recipe, prepared: Built) -> None:
     questions(recipe, transfer_set.columns, transfer_set.made_of, transfer_set.space)
     if problems := [*fold_problems(recipe, transfer_set)]:
         raise DataError("\n".join(problems))
+
+
+def _in_validation(transfer_set: TransferSet) -> Mapping[str, int]:
+    """Labelled rows of each class."""
+    return count_prepared(transfer_set).of_class("validation")
 
 
 def train(context: Context, results: Results, names: list[str]) -> None:

@@ -26,6 +26,7 @@ from ..recipe.checks import (
     text_problems,
 )
 from ..recipe.combining import expert_problems, route_problems
+from ..recipe.dividing import division_problems
 from ..recipe.load import Given, recipe_of
 from ..recipe.load import check as check_recipe
 from ..recipe.losses import labelled_notes, unlabelled_problems
@@ -116,6 +117,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
         *text_problems(recipe, seen.columns),
         *route_problems(recipe, seen.columns),
         *expert_problems(recipe, seen.classes or ()),
+        *division_problems(recipe, seen.classes),
     ]
     if problems:
         raise RecipeError("\n".join(problems))
@@ -127,6 +129,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     if counted is not None and (
         problems := [
             *class_problems(recipe, counted.classes, counted.of_class("train")),
+            *division_problems(recipe, counted.classes, counted.of_class("validation")),
             *rows_to_calibrate_by(recipe, counted.num_labelled),
             *budget_problems(recipe, counted),
         ]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from students.config.lfme_term import LfmeTerm
 from students.config.student import StudentConfig
 from students.config.task_terms import JUDGING, OF_LABELLED_ROWS
 from teachers.config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
@@ -186,6 +187,11 @@ def judging_problems(recipe: Recipe, labelled: int, labelled_train: int | None =
                     f"{key}: `{rule}` weighs teachers by labelled validation rows, and there are none; take another rule, or give "
                     f"`split.validation` labelled rows"
                 )
+            if isinstance(term, LfmeTerm) and not labelled:
+                yield (
+                    f"{where}.objective.{number}.loss: `lfme` paces experts by labelled validation rows, and there are none; give "
+                    f"`split.validation` labelled rows, or let experts be heard by `loss: soft`"
+                )
             if rule in OF_LABELLED_ROWS and labelled_train == 0:
                 yield (
                     f"{key}: `{rule}` weighs teachers by the labels of training rows, and there are none; take another rule, or give "
@@ -226,6 +232,11 @@ def fold_problems(recipe: Recipe, transfer_set: "TransferSet") -> Iterator[str]:
                 checked(folds, own, f"teachers.{name}.train.folds")
             except DataError as error:
                 yield str(error)
+
+
+def known_by(teacher: TeacherConfig, task: TaskName, classes: Sequence[str]) -> Sequence[str] | None:
+    """What a teacher scores, of a transfer set of `classes`; None where only its file tells. Raises RecipeError as `class_problems`."""
+    return _learnt(teacher, classes, None) if model.is_trained_here(teacher) else _known(teacher, task, classes)
 
 
 def _known(teacher: TeacherConfig, task: TaskName, classes: Sequence[str]) -> Sequence[str] | None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from students.config.estimator import EstimatorStudent
+from students.config.lfme_term import LfmeTerm
 from students.config.student import StudentConfig
 from teachers.errors import RecipeError
 
@@ -14,6 +15,11 @@ def heard_by(config: StudentConfig | EstimatorStudent, heard: Sequence[str]) -> 
     begins = (document.get("init") or {}).get("from")
     if begins is not None and begins not in heard:
         raise RecipeError(f"begins with the weights of {begins} (`init`), which would not teach it")
+    for term in config.objective:
+        if isinstance(term, LfmeTerm) and (
+            lost := [each for each in term.teachers or config.teachers if each not in heard]
+        ):
+            raise RecipeError(f"hears {lost[0]} as the only expert of its classes (`lfme`)")
     objective = []
     for number, term in enumerate(document["objective"]):
         own = term.get("teachers") or config.teachers

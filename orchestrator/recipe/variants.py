@@ -16,6 +16,7 @@ from teachers.config.strict import LONGEST_NAME
 from teachers.config.task import ANSWER_OF
 from teachers.errors import RecipeError
 
+from .dividing import undivided
 from .fewer import heard_by
 from .file import nearest
 from .load import changed
@@ -191,6 +192,8 @@ def lacks(recipe: Recipe, student: str, name: MethodName) -> str | None:
         return f"is a network with a head for each of several teachers, and students.{student} {found}"
     if method.hint is not None and not getattr(config, "hints", ()):
         return f"is a hint, and the recipe says none; set `students.{student}.hints`: whose output, for which layer"
+    if "lfme" in method.losses and (reason := undivided(recipe, student)):
+        return reason
     hears_scores = any(loss not in ("teacher_label", *HEARS_NOBODY) for loss in method.losses)
     for teacher in config.teachers if hears_scores else ():
         if teacher in recipe.teachers and recipe.teachers[teacher].encoding == "label":

@@ -28,7 +28,7 @@ def comparison_of(evaluations: Mapping[str, Mapping[str, Any]], transfer_set: Tr
 
     Seeds are paired in their order, as many as both have.
     """
-    groups, task = _groups(transfer_set), transfer_set.space.task
+    groups, task = groups_of_test_rows(transfer_set), transfer_set.space.task
     found = {name: from_document(each["by_row"]["student"], len(groups)) for name, each in evaluations.items()}
     pairs = []
     for one, other in combinations(found, 2):
@@ -38,7 +38,7 @@ def comparison_of(evaluations: Mapping[str, Mapping[str, Any]], transfer_set: Tr
     return {"names": [*found], "pairs": pairs}
 
 
-def _groups(transfer_set: TransferSet) -> NDArray[np.uint64]:
+def groups_of_test_rows(transfer_set: TransferSet) -> NDArray[np.uint64]:
     """Of the labelled test rows, in the order in which they were evaluated."""
     parts = [
         transfer_set.groups(segment)[has_label(transfer_set.usable_labels(segment))]

@@ -28,6 +28,7 @@ from .environment import environment
 from .fairness import about_augmentation, about_controls, about_labels
 from .headline import about_units, means_of
 from .in_sample import about_folds
+from .shots import by_shots
 from .standing import told
 from .study import with_test_figures
 from .together import about_unknown, about_weights
@@ -91,12 +92,20 @@ def build_report(
         "mlflow": dict(mlflow),
         "environment": environment(),
     }
-    document["comparison"] = comparison_of(_of_learners(recipe, evaluations), transfer_set)
+    document |= _side_by_side(_of_learners(recipe, evaluations), transfer_set, counted)
     document["notes"] += [*about_weights(document), *about_heads(document), *about_assistants(document)]
     document["cautions"] = cautions(document)
     if compared:
         return with_corrected(document, compared_section(compared, document))
     return document | {"search": with_test_figures(search, document)} if search else document
+
+
+def _side_by_side(
+    learners: Mapping[str, Mapping[str, Any]], transfer_set: TransferSet, counted: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Students beside each other, and where classes are uneven by how many rows these have."""
+    shots = by_shots(learners, transfer_set, counted["labelled_of_classes"]["train"])
+    return {"comparison": comparison_of(learners, transfer_set), "by_shots": shots}
 
 
 def _counted(transfer_set: TransferSet) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from .columns import column_table
 from .compared import tables as tables_of_variants
 from .comparison import page_table
 from .headline import about_units, curves_of, deep_link, learners, means_of, percent, remarks, spread, task_of
+from .shots import page_table as table_of_shots
 from .study_page import Plot, study_page
 from .study_plots import label_of
 from .together import of_several
@@ -78,6 +79,7 @@ def page(report: Mapping[str, Any]) -> str:
         judged=dict(_judged(report)),
         columns=column_table(report["transfer_set"]),
         compared=page_table(report["comparison"]),
+        shots=table_of_shots(first, report.get("by_shots")),
         variants=tables_of_variants(report) if "compared" in report else [],
         together=dict(_cohort_plots(report)),
         **of_several(report),

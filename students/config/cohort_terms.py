@@ -8,6 +8,7 @@ from pydantic import Field, Tag
 from teachers.config.strict import tag_or
 
 from .distance import Distance
+from .lfme_term import LfmeTerm
 from .own_terms import OwnTerm
 from .terms import TAUGHT, HardTerm, PeerLossName, Ramp, Term, TermCommon
 
@@ -89,6 +90,11 @@ def resolved_objective(
             raise ValueError(
                 f"objective.{number}.loss: members of a cohort keep no earlier self to learn from by {term.loss!r}; remove it, "
                 f"or train a student by it"
+            )
+        if isinstance(term, LfmeTerm):
+            raise ValueError(
+                f"objective.{number}.loss: members of a cohort are not paced by experts (`lfme`); train a student by it, or let "
+                f"members hear the experts by `loss: soft`"
             )
     return [with_defaults(term, method) for term in given or default_objective(method, alone=alone, taught=taught)]
 

@@ -23,6 +23,8 @@ class Options:
     box: float | None = None
     experts: tuple[tuple[str, tuple[str, ...]], ...] | None = None
     column: str | None = None
+    pace: float | None = None
+    """Of experts that are each heard by a weight of their own, which follows the student: see `LfmeTerm`."""
     called: tuple[tuple[str, str], ...] = ()
     """Of an evaluation, which knows teachers by their places: each with its name in the recipe."""
 
@@ -85,7 +87,8 @@ class Combining(Unsaid):
 
 def options_of(term: Combining) -> Options:
     experts = None if term.experts is None else tuple((name, tuple(classes)) for name, classes in term.experts.items())
-    return Options(term.level, term.drop or 0, term.by_class, term.box, experts, term.column)
+    pace = getattr(term, "pace", None)
+    return Options(term.level, term.drop or 0, term.by_class, term.box, experts, term.column, pace)
 
 
 def check_combining(where: str, term: Combining, heard: Sequence[str]) -> None:

@@ -116,6 +116,12 @@ METHODS: dict[MethodName, Method] = {
         ({"loss": "label_smoothing_teacher", "weight": 0.9},),
         settings=({"correct": 0.9}, {"temperature": 4.0}, {"weight": 0.5, "hard": 0.5}),
     ),
+    "lfme": Method(
+        "experts of some classes each, who count less the nearer the student comes to them (Xiang et al., 2020)",
+        ({"loss": "lfme", "weight": 1.0},),
+        hard=1.0,
+        settings=({"temperature": 4.0}, {"curriculum": None}, {"weight": 3.0}),
+    ),
     "ps_kd": Method(
         "soft, and labels mixed with what the student itself last said of the row (Kim et al., 2021)",
         (SOFT, {"loss": "ps_kd", "weight": 0.1}),
@@ -210,6 +216,8 @@ def _term(
 ) -> dict[str, Any]:
     """A method's term: as the student has it, else as the method says; whatever listens to teachers hears them as the student does."""
     hears = {} if said["loss"] in HEARS_NOBODY else _how_it_hears(objective, rule or said.get("combine"))
+    if said["loss"] == "lfme":
+        hears = {key: value for key, value in hears.items() if key == "teachers"}  # each by itself
     if own is None:
         return {**hears, **said}
     return {key: value for key, value in own.model_dump(mode="json").items() if key not in HEARING} | hears

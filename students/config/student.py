@@ -14,6 +14,7 @@ from teachers.config.training import Augment, OptimizerName, PrecisionName, Sche
 from .hints import Hint, check_hints, first_stage
 from .hydra import Hydra, check_hydra
 from .init import Init
+from .lfme_term import check_lfme
 from .own_terms import OwnTerm, check_own_terms
 from .terms import TAUGHT, Term, check_ramps, check_teachers
 
@@ -170,6 +171,7 @@ class StudentConfig(StudentCommon):
         check_teachers(
             self.objective, self.teachers, may_be_silent=bool(self.hints) or self.init is not None or self.is_pruned
         )
+        check_lfme(self.objective, self.teachers)
         check_ramps(self.objective, self.train, first_stage=first_stage(self.hints))
         check_hints(self.hints, self.teachers, self.train)
         self._check_pruned()

@@ -28,6 +28,7 @@ OF_CLASSES: dict[LossName, tuple[str, ...]] = {
     "dist": ("temperature", "beta", "gamma"),
     "logit_standardized": ("temperature",),
     "label_smoothing_teacher": ("temperature", "correct"),
+    "lfme": ("temperature",),
     "ps_kd": (),
     "mean_teacher": ("temperature",),
     "peer": ("temperature", "reduce"),
@@ -181,7 +182,9 @@ def _asked_in_steps(term: TeacherTermCommon) -> Iterator[str]:
 
 
 def train_problems(task: TaskName, train: TrainConfig | EstimatorTrain | None) -> Iterator[Problem]:
-    """What a budget says of classes where a task has none."""
+    """What a budget says of classes where a task has none, or several a row."""
+    if isinstance(train, TrainConfig) and train.balanced is not None and ANSWER_OF[task] != "class_axis":
+        yield ("balanced",), f"in the task {task} a row is of no one class to be drawn by; remove it"
     if isinstance(train, TrainConfig) and train.class_weights is not None and ANSWER_OF[task] == "values":
         yield ("class_weights",), f"labels of the task {task} are numbers, of no class; remove it"
 

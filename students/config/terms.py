@@ -11,6 +11,7 @@ from teachers.config.training import TrainConfig
 
 from .combining import check_combining
 from .distance import Distance
+from .lfme_term import LfmeTerm
 from .own_terms import MeanTeacherTerm, OwnLossName, PsKdTerm
 from .standardise import Standardise
 from .term_common import Ramp as Ramp
@@ -27,6 +28,7 @@ TaughtLossName = Literal[
     "dist",
     "logit_standardized",
     "label_smoothing_teacher",
+    "lfme",
     OwnLossName,
 ]
 """Of terms that learn of more than the labels."""
@@ -157,6 +159,7 @@ Term = Annotated[
     | Annotated[DistTerm, Tag("dist")]
     | Annotated[LogitStandardizedTerm, Tag("logit_standardized")]
     | Annotated[LabelSmoothingTeacherTerm, Tag("label_smoothing_teacher")]
+    | Annotated[LfmeTerm, Tag("lfme")]
     | Annotated[PsKdTerm, Tag("ps_kd")]
     | Annotated[MeanTeacherTerm, Tag("mean_teacher")]
     | Annotated[ImportedTerm, Tag("import")],

@@ -16,6 +16,7 @@ from teachers.rows.epoch import EpochReader
 
 from ..runs.run import Run
 from ..runs.session import Session
+from .balance import by_class
 from .draws import PLACE, equal_parts
 from .rows import TrainingRows, check_that_there_are_rows, chosen
 
@@ -24,7 +25,7 @@ class Batches:
     """This rank's share of an endless stream of global batches, from any step on."""
 
     def __init__(self, rows: TrainingRows, run: Run, session: Session) -> None:
-        groups = draws(rows.labelled, run, session.world)
+        groups = draws_of(rows, run, session.world)
         self.parts = run.train.accumulate
         self.places = places([size for _, size in groups], self.parts, session).to(session.device)
         self.readers = [
@@ -76,6 +77,18 @@ def endless(reader: EpochReader, step: int) -> Iterator[dict[str, Tensor]]:
     while True:
         yield from reader.batches(epoch, start)
         epoch, start = epoch + 1, 0
+
+
+def draws_of(rows: TrainingRows, run: Run, world: int) -> list[tuple[np.ndarray | None, int]]:
+    """`draws` of the rows of a training; with `balanced` a labelled row may come several times."""
+    groups = draws(rows.labelled, run, world)
+    if run.train.balanced is None:
+        return groups
+    label = rows.columns["label"]
+    assert isinstance(label, Tensor)
+    labels = np.where(rows.labelled, label.numpy(), -1)
+    everything = np.arange(len(labels))
+    return [(by_class(everything if index is None else index, labels), size) for index, size in groups]
 
 
 def draws(labelled: np.ndarray, run: Run, world: int) -> list[tuple[np.ndarray | None, int]]:

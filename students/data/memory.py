@@ -52,7 +52,8 @@ class Needs:
     hints: int = 0
     """What teachers' layers give, as it is stored."""
     copies: int = 1
-    """2 where batches are drawn from parts of the rows: each part of what was made once is gathered for its reader."""
+    """2 where batches are drawn from parts of the rows: each part of what was made once is gathered for its reader. More where rows
+    of rare classes are drawn several times."""
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,13 @@ from teachers.users_code.calls import within
 
 from ..config.cohort_terms import CohortTerm
 from ..config.hints import first_stage
+from ..config.lfme_term import curriculum_of
 from ..config.own_terms import PsKdTerm
-from ..config.terms import PeerLossName, Term
+from ..config.terms import HardTerm, PeerLossName, Term
 from ..objective.asks import check_encodings, every_row, labels_of, with_labels
 from ..objective.class_weights import class_weights
 from ..objective.combination import Combination, combination_of, teachers_of
+from ..objective.curriculum import START, labels_by_curriculum, starts
 from ..objective.hints import ROW_NUMBER, HintAtWork, columns_of, hints_at_work, remembers, terms_of
 from ..objective.judging import JUDGED_BY
 from ..objective.objective import Objective
@@ -31,6 +33,7 @@ from ..objective.peer_targets import NEED_LABELS
 from ..objective.spread import spread_for
 from ..objective.targets import Ask, Column, Targets, Voice, voice_of
 from ..runs.run import Run
+from .balance import times_longer
 from .inputs import (
     Canonical,
     Inputs,
@@ -103,6 +106,8 @@ def load_rows(
     of_hints = columns_of(hints)
     needs = needs_of(run, preprocessor, labelled, stored, voices, together)
     held_too = {"hints": sum(column.nbytes for column in of_hints.values())}
+    if run.train.balanced is not None:
+        held_too["copies"] = 1 + times_longer(np.where(labelled, labels, -1))
     needs = replace(needs, validation=bytes_of_validation(transfer_set, preprocessor, world), **held_too)
     division = divide(memory_bytes, needs)
     columns, inputs, augmented, asked = columns_of_inputs(run, train, preprocessor, stored, only, division)
@@ -111,6 +116,10 @@ def load_rows(
         columns["has_label"] = torch.from_numpy(labelled.astype(np.float32))
     if any(isinstance(term, PsKdTerm) for term in run.objective):
         columns[ROW] = row_numbers(labelled)
+    if (paced := curriculum_of(run.objective)) is not None:
+        number, _ = paced
+        experts = [voices[name] for name in teachers_of(run.objective[number], run.sources)]
+        columns[START] = starts(experts, np.where(labelled, labels, -1), f"{run.key}.objective.{number}")
     held = {each for each, once in zip(together, division.targets, strict=True) if once}
     weights = class_weights(run.train.class_weights, labels[labelled], transfer_set.space.names, run.stage_name)
     objective, targets = bring_targets(run, train, voices, combinations, held, weights)
@@ -235,6 +244,8 @@ def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Ask:
     """Of a term that compares with labels, with the student itself, or with what peers say of every row, or of the labelled ones."""
     if term.loss in OWN_ASKS:
         return OWN_ASKS[term.loss]
+    if isinstance(term, HardTerm) and curriculum_of(run.objective) is not None:
+        return labels_by_curriculum
     of_peers = term.loss in get_args(PeerLossName)
     return every_row if of_peers and run.membership.peer_rule not in NEED_LABELS else labels_of
 

@@ -20,6 +20,7 @@ from ..objective.combination import Combination, OfRows
 from ..objective.heads import OfHeads
 from ..objective.late import Late
 from ..objective.merits import figures_alone
+from ..objective.pacing import SelfPaced, pacing_of
 from ..objective.routes import heard_in
 from ..objective.targets import Targets
 from ..runs.run import Run
@@ -61,6 +62,11 @@ def late_of(combination: Combination, run: Run, transfer_set: TransferSet, targe
         return None
     figures: tuple[Any, ...] = ()
     heard = [source for source in run.sources if source.name in combination.teachers]
+    if combination.options.pace is not None:
+        by_name = {source.name: source for source in heard}
+        with within(combination.key.rpartition(".")[0]):
+            pacing = pacing_of([by_name[name] for name in combination.teachers], transfer_set, combination.options.pace)
+        return SelfPaced(combination, targets.units, combination in targets.gapless, pacing)
     judged = all(segment.name in source.stores for source in heard for segment in transfer_set.of("validation"))
     if combination.needs_context and not combination.is_ours and judged:
         by_name = {source.name: figures_alone(source, transfer_set) for source in heard}

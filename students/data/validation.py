@@ -41,6 +41,11 @@ class Validation:
 
     def look(self, module: nn.Module) -> Look | None:
         """What `module` is worth, the same on every rank; None without a labelled row."""
+        meter = self.measured(module)
+        return None if meter is None else meter.figures(keys=LOOKS[self.space.task])
+
+    def measured(self, module: nn.Module) -> Meter | None:
+        """What it says of the rows of all ranks; None without a labelled row."""
         if not self.num_labelled:
             return None
         meter = self.meter()
@@ -49,7 +54,7 @@ class Validation:
             for inputs, labels in self.chunks():
                 self.judge(meter, module(inputs).float(), labels)
         module.train()
-        return self.figures(meter, self.session)
+        return self.of_all(meter, self.session)
 
     def meter(self) -> Meter:
         return TASKS[self.space.task].meter(self.space)
@@ -59,14 +64,17 @@ class Validation:
         meter.update(self.units.of_label(said), labels)
 
     def figures(self, meter: Meter, session: Session) -> Look:
-        """Of this rank's rows in `meter` and those of all others, in the order of ranks."""
-        keys = LOOKS[self.space.task]
+        """Of this rank's rows in `meter` and those of all others."""
+        return self.of_all(meter, session).figures(keys=LOOKS[self.space.task])
+
+    def of_all(self, meter: Meter, session: Session) -> Meter:
+        """This rank's rows in `meter` and those of all others, in the order of ranks."""
         if session.world == 1:
-            return meter.figures(keys=keys)
+            return meter
         whole = self.meter()
         for parts in session.everyone(meter.parts()):
             whole.join(parts)
-        return whole.figures(keys=keys)
+        return whole
 
     def chunks(self) -> Iterator[tuple[Network, Tensor]]:
         """This rank's rows, some at a time: inputs, and labels as a transfer set has them, none where none may be used."""

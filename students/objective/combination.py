@@ -63,7 +63,14 @@ class Combination:
     @property
     def is_late(self) -> bool:
         """Whether something of it is known only in the step."""
-        return self.needs_context or self.options.level == "losses" or self.options.drop > 0 or self.of_heads
+        options = self.options
+        return (
+            self.needs_context
+            or options.level == "losses"
+            or options.drop > 0
+            or options.pace is not None
+            or self.of_heads
+        )
 
     @property
     def counts(self) -> dict[str, float]:

@@ -35,11 +35,11 @@ def figures_alone(
     if not len(labels):
         return {}
     meter = TASKS[task].meter(transfer_set.space)
-    meter.update(_as_answer(said, transfer_set.space), labels.long() if labels.ndim == 1 else labels)
+    meter.update(as_answer(said, transfer_set.space), labels.long() if labels.ndim == 1 else labels)
     return dict(meter.figures(keys=tuple(keys or LOOKS[task])))
 
 
-def _as_answer(said: Tensor, space: Space) -> Tensor:
+def as_answer(said: Tensor, space: Space) -> Tensor:
     """As the figures of a teacher are made everywhere: of one class of many, one that it does not know has probability 0; NaN in
     rows of which it knows nothing."""
     if space.answer != "class_axis":

@@ -1,6 +1,7 @@
-"""What a student remembers of itself while it trains: what it last said of each row, and the average of its weights.
+"""What a student remembers of itself while it trains: what it last said of each row, and the average of its weights. And where it
+is in a curriculum of its rows.
 
-Both are part of its checkpoints, and the same on every rank. Knows nothing of losses.
+All are part of its checkpoints, and the same on every rank. Knows nothing of losses.
 """
 
 import copy
@@ -13,11 +14,13 @@ from torch import Tensor, nn
 
 from teachers.tasks.space import Space
 
+from ..config.lfme_term import LfmeTerm
 from ..config.own_terms import MeanTeacherTerm, PsKdTerm
-from ..data.batches import draws
+from ..data.batches import draws_of
 from ..data.draws import PLACE
 from ..data.inputs import Network
 from ..data.rows import TrainingRows
+from ..objective.curriculum import NOW, START, risen
 from ..objective.own import AVERAGE, LAST_SAID, PROBABILITIES, ROW, last_places, mixed
 from ..runs.run import Run
 from ..runs.session import Session
@@ -58,7 +61,7 @@ class LastSaid:
         self, term: PsKdTerm, run: Run, session: Session, rows: TrainingRows, space: Space, steps: int
     ) -> None:
         self.alpha, self.session, self.batch_size = term.alpha, session, run.train.batch_size
-        (index, size), *_ = draws(rows.labelled, run, session.world)
+        (index, size), *_ = draws_of(rows, run, session.world)
         drawn, labelled = len(rows.labelled) if index is None else len(index), int(rows.labelled.sum())
         self.steps_of_epoch = max(1, drawn // size)
         self.epochs = math.ceil(steps / self.steps_of_epoch)
@@ -149,6 +152,28 @@ class Average:
         return self.copy.buffers()
 
 
+class Curriculum:
+    """What each row of a batch counts in `hard`; a function of the step, so there is nothing to remember."""
+
+    name = "curriculum"
+    delivered: nn.Module | None = None
+
+    def __init__(self, share: float, steps: int) -> None:
+        self.rise = max(1, round(share * steps))
+
+    def columns(self, batch: Mapping[str, Tensor], inputs: Network, step: int) -> dict[str, Tensor]:
+        return {NOW: risen(batch[START], step, self.rise)}
+
+    def moved(self, batch: Mapping[str, Tensor], said: Sequence[Tensor], step: int) -> None: ...
+
+    def state(self) -> Any: ...
+
+    def load(self, state: Any) -> None: ...
+
+    def buffers(self) -> Iterator[Tensor]:
+        return iter(())
+
+
 def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
@@ -156,11 +181,13 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 def memories(
     run: Run, session: Session, rows: TrainingRows, module: nn.Module, space: Space, steps: int
 ) -> list[Memory]:
-    """Of the terms of `run` in which it learns from itself."""
+    """Of the terms of `run` in which it learns from itself, and of its curriculum."""
     found: list[Memory] = []
     for term in run.objective:
         if isinstance(term, PsKdTerm):
             found.append(LastSaid(term, run, session, rows, space, steps))
         if isinstance(term, MeanTeacherTerm):
             found.append(Average(term, module, session))
+        if isinstance(term, LfmeTerm) and term.curriculum is not None:
+            found.append(Curriculum(term.curriculum, steps))
     return found

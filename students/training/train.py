@@ -24,9 +24,11 @@ from ..data.batches import Batches
 from ..data.rows import TrainingRows
 from ..data.shared import Data
 from ..data.validation import Look, is_better
+from ..objective.pacing import paced
 from ..runs.curves import Record, keep_metrics
 from ..runs.run import Run, RunResult
 from ..runs.session import Session
+from ..tasks.figure import LOOKS
 from .checkpoint import Attempt, drop_attempts, newest_checkpoint, publish_result, read_checkpoint, read_result
 from .headed import architecture, kind_of
 from .look_ahead import LookAhead
@@ -159,7 +161,12 @@ class Training:
         self.report_losses()
         self.stepper.share_batch_statistics()
         with calling("model", self.run.model):
-            self.saw(self.data.validation.look(self.module))
+            measured = self.data.validation.measured(self.module)
+        self.saw(None if measured is None else measured.figures(keys=LOOKS[self.stepper.space.task]))
+        if measured is None:
+            return
+        if paces := paced(self.stepper.objective.terms, measured, self.stepper.moment, self.session.device):
+            self.report("validation", paces)
 
     def saw(self, found: Look | None) -> None:
         """Keep the weights when they are the best so far; without labels keep the last."""

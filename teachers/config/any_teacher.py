@@ -23,7 +23,7 @@ class TeacherRequire(Bars):
 class TeacherCommon(Config):
     """What every teacher has, whatever its kind."""
 
-    classes: list[str] | None = None
+    classes: Annotated[list[str], Field(min_length=1)] | None = None
     """Names of what it scores, in its order; null: the transfer set's (a checkpoint's and an estimator's are known). Of a teacher that is trained here: those of the transfer set's classes that it learns, from their rows alone."""
     class_map: dict[str, str | None] | None = None
     """Teacher's class: transfer set's class, or null for one that takes no part. Needed when the names differ; several may be mapped to one, whose probabilities then add up. Two words are no classes: `file: NAME.csv` has further such lines, of which those count that lead to a class of the transfer set; `others: null` says that all classes which no line names and the transfer set does not have take no part."""

@@ -84,6 +84,8 @@ class TrainConfig(Config):
     """Files and folders that functions of `augment` read; they count by content."""
     labelled_fraction: float | None = Field(None, gt=0, lt=1)
     """Share of labelled rows in every batch; null: as they come."""
+    balanced: Literal["class"] | None = Field(None, exclude_if=lambda value: value is None)
+    """`class`: draw labelled rows so that every class comes as often as the most frequent one, rows of rare classes several times an epoch (class-aware sampling). An epoch, where `epochs` count, is as long as it is without. Null: as they come. A control has its student's."""
     class_weights: ClassWeights | None = None
     """Weight of a row in `hard`, by its class. `balanced`: labelled rows / (classes that have any * rows of the class); or by name, where a class that is not named has 1. The term is a weighted mean, as torch's. Null: every row counts alike. A control has its student's."""
     shuffle_window: int | None = Field(None, ge=1)

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet
 
 from ..errors import EnvironmentUnfit
 
+FASHION = ("train.parquet", "test.parquet")
 CLINC = ("train", "val", "test")
 TRAITS = {"even": (0, 2, 4, 6, 8), "prime": (2, 3, 5, 7), "closed_loop": (0, 6, 8, 9), "above_four": (5, 6, 7, 8, 9)}
 
@@ -37,6 +39,21 @@ def clinc150(path: str) -> pa.Table:
     parts = json.loads(Path(path).read_bytes())
     text, intent = zip(*(row for part in CLINC for row in parts[part]), strict=True)
     return pa.table({"text": text, "intent": intent})
+
+
+def fashion_with_a_long_tail(path: str, imbalance: float = 100.0, most: int = 7000) -> pa.Table:
+    """Fashion-MNIST (MIT), of whose classes the first keeps `most` images (all are 7,000) and each further one fewer by one and the
+    same factor, the last 1 / `imbalance` of them: `image` (PNG) and `label`, with names.
+
+    `path`: the folder of `train.parquet` and `test.parquet` in Hugging Face's layout; of both, the first images of each class stay.
+    """
+    whole = pa.concat_tables([pyarrow.parquet.read_table(Path(path) / name) for name in FASHION])
+    labels = whole.column("label").to_numpy()
+    last = int(labels.max())
+    kept = [
+        np.flatnonzero(labels == number)[: round(most * imbalance ** (-number / last))] for number in range(last + 1)
+    ]
+    return whole.take(np.sort(np.concatenate(kept)))
 
 
 def digit_traits() -> pa.Table:

@@ -131,6 +131,11 @@ def label_smoothing_teacher(
     return soft(student, virtual, temperature=temperature)
 
 
+def lfme(student: Tensor, target: Tensor, *, temperature: float) -> Tensor:
+    """KL(target || student) of softened `[rows, classes]` logits, without T^2, per row `[rows]` (LFME, Xiang et al., 2020)."""
+    return soft(student, target, temperature=temperature) / temperature**2
+
+
 def peer(student: Tensor, target: Tensor, *, temperature: float, reduce: Literal["mean", "sum"]) -> Tensor:
     """T^2 KL(peer || student) with each of `target` `[rows, peers, classes]`, per row `[rows]`.
 
@@ -151,6 +156,7 @@ LOSSES: dict[LossName, Loss] = {
     "dist": dist,
     "logit_standardized": logit_standardized,
     "label_smoothing_teacher": label_smoothing_teacher,
+    "lfme": lfme,
     "ps_kd": ps_kd,
     "mean_teacher": soft,
     "peer": peer,
