@@ -361,6 +361,40 @@ def test_rows_that_a_rule_passes_over_do_not_dilute_losses_beside_each_teacher(c
     torch.testing.assert_close(losses, targets, rtol=1e-4, atol=1e-5)
 
 
+def test_a_labelled_row_is_not_heard_from_whoever_cannot_say_its_class(digits, three, tmp_path):
+    half = source(make_store(tmp_path / "half", digits, name="half", classes=digits.classes[:5]), "half", class_map={})
+    (segment,) = digits.of("train")
+    labels, there = torch.from_numpy(digits.labels(segment)).long(), torch.from_numpy(digits.labelled(segment))
+    unsaid = there & (labels >= 5)
+
+    def columns_of(*sources, **more):
+        run = make_run(tmp_path / str(len(more)), digits, *sources, objective=[SOFT | more, HARD])
+        return SharedData().of([run], SESSION)[0].rows.columns
+
+    heard, left = (columns_of(half, **more) for more in ({}, {"unknown_label": "leave_out"}))
+    assert "target.0.weight" not in heard
+    assert torch.equal(left["target.0.weight"] == 0, unsaid)
+    torch.testing.assert_close(left["target.0"][~unsaid], heard["target.0"][~unsaid], equal_nan=True)
+    both = columns_of(three[0], half, unknown_label="leave_out", combine="mean_logits")["target.0"]
+    alone = columns_of(three[0], combine="mean_logits")["target.0"]
+    torch.testing.assert_close(both[unsaid], alone[unsaid])
+    assert not torch.allclose(both[~unsaid], alone[~unsaid], atol=0.1)
+
+
+def test_who_cannot_say_a_label_is_left_out_in_each_step_as_in_targets_made_once(digits, tmp_path):
+    half = source(make_store(tmp_path / "half", digits, name="half", classes=digits.classes[:5]), "half", class_map={})
+    wide = source(make_store(tmp_path / "wide", digits, seed=1), "wide")
+    found = [
+        first_terms(make_run(tmp_path / str(n), digits, half, wide, objective=[term, HARD], batch_size=256))[0]
+        for n, term in enumerate(
+            SOFT | {"unknown_label": "leave_out", **more}
+            for more in ({}, {"combine": "tests.training_runs:own_mean"}, {"level": "losses"})
+        )
+    ]
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+    assert found[2].isfinite().all()
+
+
 def test_correctness_needs_a_label(digits, three, tmp_path):
     run = make_run(tmp_path, digits, *three, objective=[SOFT | {"combine": "correctness"}])
     assert weights_after(run).isfinite().all()

@@ -30,7 +30,7 @@ from .headline import about_units, means_of
 from .in_sample import about_folds
 from .standing import told
 from .study import with_test_figures
-from .together import about_unknown, about_weights
+from .together import about_rules, about_unknown, about_weights
 
 FORMAT = 4
 POINTS_OF_A_CURVE = 400
@@ -74,7 +74,7 @@ def build_report(
         "agreement": teachers["agreement"],
         **{key: teachers.get(key) for key in TABLES[task]},
         "mistakes": teachers["mistakes"],
-        **{key: teachers.get(key, []) for key in OF_SEVERAL},
+        **{key: teachers.get(key, nothing) for key, nothing in OF_SEVERAL.items()},
         "students": {name: _student(task, evaluations[name]) for name in recipe["students"]},
         "cohorts": {
             name: _cohort(task, recipe["cohorts"][name], evaluations[name], drawn[name]) for name in recipe["cohorts"]
@@ -91,7 +91,7 @@ def build_report(
         "environment": environment(),
     }
     document["comparison"] = comparison_of(_of_learners(recipe, evaluations), transfer_set)
-    document["notes"] += [*about_weights(document), *about_assistants(document)]
+    document["notes"] += [*about_weights(document), *about_rules(document), *about_assistants(document)]
     document["cautions"] = cautions(document)
     if compared:
         return with_corrected(document, compared_section(compared, document))
@@ -107,8 +107,8 @@ def _notes(recipe: Mapping[str, Any], counted: Mapping[str, Any], teachers: Mapp
     yield from (*notes(recipe, counted), *about_unknown(teachers), *about_calibration(recipe, teachers))
 
 
-OF_SEVERAL = ("combinations", "known_by_few")
-"""What an evaluation tells of several teachers as one."""
+OF_SEVERAL: dict[str, list[Any] | None] = {"combinations": [], "known_by_few": [], "recommended": None}
+"""What an evaluation tells of several teachers as one, and what stands for nothing."""
 NO_TEACHERS: dict[str, Any] = {
     "teachers": {},
     "ensemble": None,
@@ -167,7 +167,7 @@ def _student(task: TaskName, evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "agreement_matrix": evaluation.get("agreement"),
         **{table: evaluation.get(table) for table in TABLES[task]},
         "mistakes": evaluation.get("mistakes", []),
-        **{key: evaluation.get(key, []) for key in OF_SEVERAL},
+        **{key: evaluation.get(key, nothing) for key, nothing in OF_SEVERAL.items()},
     }
 
 

@@ -11,6 +11,7 @@ from .unsaid import Unsaid
 OPTIONS: dict[str, str] = {"by_class": "fitted", "box": "gradient", "experts": "experts", "column": "route"}
 """Keys of a term that belong to one rule."""
 Level = Literal["targets", "losses"]
+UnknownLabel = Literal["hear", "leave_out"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Options:
     box: float | None = None
     experts: tuple[tuple[str, tuple[str, ...]], ...] | None = None
     column: str | None = None
+    unknown_label: UnknownLabel = "hear"
     called: tuple[tuple[str, str], ...] = ()
     """Of an evaluation, which knows teachers by their places: each with its name in the recipe."""
 
@@ -57,7 +59,9 @@ NO_OPTIONS = Options()
 class Combining(Unsaid):
     """What a term says of the combination of its teachers."""
 
-    unsaid: ClassVar[frozenset[str]] = frozenset({"level", "drop", "by_class", "box", "experts", "column"})
+    unsaid: ClassVar[frozenset[str]] = frozenset(
+        {"level", "drop", "by_class", "box", "experts", "column", "unknown_label"}
+    )
 
     level: Level = "targets"
     """What is combined: what teachers say, into one target that the loss is taken of (`targets`), or the losses beside each teacher alone, by the same weights (`losses`)."""
@@ -71,6 +75,8 @@ class Combining(Unsaid):
     """Of `combine: experts`: the classes that each teacher is heard in; null: in each class whoever is best on labelled validation rows."""
     column: str | None = None
     """Of `combine: route`: the input column, a category or text, whose value in a row is the name of the one teacher that is heard there."""
+    unknown_label: UnknownLabel = "hear"
+    """A teacher in a labelled row whose class it does not know: it is heard of the classes that it knows (`hear`), or not in that row (`leave_out`), where all that it can say is wrong."""
 
     @model_validator(mode="after")
     def options_go_with_their_rule(self) -> Self:
@@ -85,7 +91,7 @@ class Combining(Unsaid):
 
 def options_of(term: Combining) -> Options:
     experts = None if term.experts is None else tuple((name, tuple(classes)) for name, classes in term.experts.items())
-    return Options(term.level, term.drop or 0, term.by_class, term.box, experts, term.column)
+    return Options(term.level, term.drop or 0, term.by_class, term.box, experts, term.column, term.unknown_label)
 
 
 def check_combining(where: str, term: Combining, heard: Sequence[str]) -> None:
