@@ -25,6 +25,7 @@ class Options:
     experts: tuple[tuple[str, tuple[str, ...]], ...] | None = None
     column: str | None = None
     unknown_label: UnknownLabel = "hear"
+    quorum: int = 1
     called: tuple[tuple[str, str], ...] = ()
     """Of an evaluation, which knows teachers by their places: each with its name in the recipe."""
 
@@ -60,7 +61,7 @@ class Combining(Unsaid):
     """What a term says of the combination of its teachers."""
 
     unsaid: ClassVar[frozenset[str]] = frozenset(
-        {"level", "drop", "by_class", "box", "experts", "column", "unknown_label"}
+        {"level", "drop", "by_class", "box", "experts", "column", "unknown_label", "quorum"}
     )
 
     level: Level = "targets"
@@ -77,6 +78,8 @@ class Combining(Unsaid):
     """Of `combine: route`: the input column, a category or text, whose value in a row is the name of the one teacher that is heard there."""
     unknown_label: UnknownLabel = "hear"
     """A teacher in a labelled row whose class it does not know: it is heard of the classes that it knows (`hear`), or not in that row (`leave_out`), where all that it can say is wrong."""
+    quorum: int = Field(1, ge=1)
+    """So many of the term's teachers have to know something of a row, or none of them is heard in it: where most are silent, a row may be of a class that none of them knows."""
 
     @model_validator(mode="after")
     def options_go_with_their_rule(self) -> Self:
@@ -91,7 +94,8 @@ class Combining(Unsaid):
 
 def options_of(term: Combining) -> Options:
     experts = None if term.experts is None else tuple((name, tuple(classes)) for name, classes in term.experts.items())
-    return Options(term.level, term.drop or 0, term.by_class, term.box, experts, term.column, term.unknown_label)
+    by_rule = term.by_class, term.box, experts, term.column
+    return Options(term.level, term.drop or 0, *by_rule, term.unknown_label, term.quorum)
 
 
 def check_combining(where: str, term: Combining, heard: Sequence[str]) -> None:
@@ -99,6 +103,12 @@ def check_combining(where: str, term: Combining, heard: Sequence[str]) -> None:
     if term.drop is not None and term.drop >= len(heard):
         raise ValueError(
             f"{where}.drop is {term.drop} of {len(heard)} teachers, so nobody would be heard; leave one at least"
+        )
+    if term.quorum + (term.drop or 0) > len(heard):
+        dropped = f", of which {term.drop} are left out in each step" if term.drop else ""
+        raise ValueError(
+            f"{where}.quorum is {term.quorum} of {len(heard)} teachers{dropped}, so nobody would be heard; give at most "
+            f"{len(heard) - (term.drop or 0)}"
         )
     if term.box is not None and term.box * len(heard) < 1 - 1e-9:
         raise ValueError(

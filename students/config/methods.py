@@ -204,7 +204,7 @@ def _term(
     return {key: value for key, value in own.model_dump(mode="json").items() if key not in HEARING} | hears
 
 
-KEPT = ("teachers", "level", "unknown_label")
+KEPT = ("teachers", "level", "unknown_label", "quorum")
 """What of them belongs to no rule."""
 HEARS_NOBODY: tuple[str, ...] = ("label_smoothing_teacher", "ps_kd", "mean_teacher")
 """Losses whose teacher is no teacher of the recipe."""
