@@ -111,6 +111,14 @@ def test_a_source_of_too_many_rows_is_not_counted_and_that_is_said() -> None:
     ]
 
 
+def test_of_numbers_and_of_rows_without_labels_no_class_is_spoken_of() -> None:
+    numbers = iris().model_copy(update={"task": "regression"})
+    nothing = iris().model_copy(update={"label": None})
+    (told,), (untold,) = ([*count_notes(each, None, thorough=False)] for each in (numbers, nothing))
+    assert told == "rows with a label are known after `prepare`: `--check` counts them"
+    assert untold == "how many rows there are is known after `prepare`: `--check` counts them"
+
+
 def test_notes_tell_of_classes_that_cannot_be_learnt_chosen_by_or_tested(tmp_path: Path) -> None:
     config = rare(tmp_path)
     counted = known(config, look(config), None, thorough=True)

@@ -11,9 +11,12 @@ from scipy.special import log_softmax, logsumexp
 
 from orchestrator.recipe.checks import judging_problems
 from orchestrator.recipe.model import Recipe
-from orchestrator.reporting.together import combination_tables, known_by_few
+from orchestrator.reporting.together import about_rules, combination_tables, known_by_few
 from students.data.shared import SharedData
 from students.measuring.evaluate import evaluate_student, evaluate_teachers
+from students.measuring.hearing import hear
+from students.measuring.labelled import Labelled
+from students.measuring.recommended import PARTS, recommended
 from students.measuring.weights import weights_by_class
 from students.objective.fitted import ROWS, fitted_weights, pool_weights
 from students.runs.session import PlainSession
@@ -166,7 +169,54 @@ def test_the_best_teacher_and_every_rule_stand_beside_each_other(digits, sources
 
 def test_of_one_teacher_there_is_nothing_to_combine(digits, sources):
     found = evaluate_teachers(digits.folder, sources[:1])
-    assert found["combinations"] == [] and found["known_by_few"] == []
+    assert found["combinations"] == [] and found["known_by_few"] == [] and found["recommended"] is None
+
+
+def test_a_rule_is_recommended_by_validation_rows_that_it_was_not_fitted_to(digits, sources):
+    few = [sources[0], sources[1], sources[3]]
+    document = evaluate_teachers(digits.folder, few)
+    found, rules = document["recommended"], {each.get("combine"): each for each in document["combinations"]}
+    looks = found["validation"]
+    assert set(looks) == {*rules, "best"} - {None} and found["own"] == "mean_probability"
+    assert found["rows"] == digits.of("validation")[0].num_rows
+    best = max(looks, key=lambda rule: (looks[rule]["accuracy"], rule == "mean_probability", -looks[rule]["nll"]))
+    assert found["combine"] == best != "mean_probability"
+    if best in rules:
+        assert found["figures"] == rules[best]["figures"] and found["low"] == rules[best]["low"]
+    (segment,) = digits.of("validation")
+    said = [SoftTargets.open(each.stores[segment.name]).said().double() for each in few]
+    said[2] = said[2][:, range(9, -1, -1)]  # whose classes are called the other way round
+    log_p, labels = torch.stack(said).log_softmax(-1), torch.tensor(digits.labels(segment)).long()
+    parts, right = digits.groups(segment) % PARTS, 0
+    for part in range(PARTS):
+        mine = torch.from_numpy(parts == part)
+        weights = torch.from_numpy(pool_weights(log_p[:, ~mine].float(), labels[~mine]))
+        right += int((torch.einsum("k,knc->nc", weights, log_p[:, mine]).argmax(1) == labels[mine]).sum())
+    assert looks["fitted"]["accuracy"] == pytest.approx(right / len(labels))
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_recipes_rule_is_kept_where_no_other_is_better(digits, sources):
+    twins = [sources[0], dataclasses.replace(sources[0], name="twin")]
+    found = evaluate_teachers(digits.folder, twins)["recommended"]
+    assert found["combine"] == found["own"] == "mean_probability"
+    rows = Labelled.of(digits, "test")
+    for rule in ("fitted", "learned"):
+        kept = recommended(rows, twins, hear(rows, twins, rule), rule)
+        assert kept["combine"] == kept["own"] == rule
+    asks = recommended(rows, twins, hear(rows, twins, "gradient"), "gradient")
+    assert (asks["own"], asks["instead_of"]) == ("mean_probability", "gradient")
+
+
+def test_the_labels_of_a_part_are_hidden_from_who_judges_by_the_others(digits):
+    (segment,) = digits.of("validation")
+    hidden = np.stack(
+        [digits.labelled(segment) & ~digits.without_part(n, PARTS).labelled(segment) for n in range(PARTS)]
+    )
+    assert np.array_equal(hidden.sum(0), digits.labelled(segment)) and hidden.sum(1).min() > 10
+    (test,) = digits.of("test")
+    assert np.array_equal(digits.without_part(0, PARTS).labelled(test), digits.labelled(test))
+    assert digits.without_part(0, PARTS).manifest() == digits.manifest()
 
 
 def test_a_student_stands_beside_the_best_of_its_teachers_their_mean_and_its_rule(digits, sources, trained):  # noqa: F811
@@ -195,10 +245,15 @@ def test_a_student_stands_beside_the_best_of_its_teachers_their_mean_and_its_rul
         "students": {"small": found | {"combinations": [single, mean, rule]}},
     }
     (table,) = combination_tables(report)
+    best = found["recommended"]["combine"]
     assert table["title"] == "small" and [row[0] for row in table["rows"]][1:] == [
         "all by mean_probability",
         "all by fitted",
+        f"all by {best}, which is recommended",
     ]
+    (told,) = about_rules(report)
+    assert told.startswith("small: of ") and f"`combine: {best}` is recommended" in told
+    assert f"`collegium compare RECIPE --methods fitted,{best}`" in told
     assert table["rows"][2][1] == f"{100 * rule['figures']['accuracy']:.2f} %" and "wide 0." in table["rows"][2][-1]
     (few_know,) = known_by_few(report)
     assert {row["name"]: row["known_by"] for row in few_know["rows"]}["5"] == "wide"

@@ -15,7 +15,7 @@ from orchestrator.running.compare import variants
 from orchestrator.stages.trainings import training_stages
 from students.config.methods import HAVE_NO_METHOD, METHODS, MethodName, RuleMethod
 from students.config.task_terms import COMBINES
-from students.config.terms import StudentLossName
+from students.config.terms import StudentLossName, TeacherTermCommon
 from teachers.errors import RecipeError
 from teachers.transfer_set.transfer_set import TransferSet
 
@@ -51,7 +51,7 @@ def recipe(**changes: Any) -> Recipe:
 def test_every_loss_that_a_student_can_have_has_a_method() -> None:
     losses = {loss for method in METHODS.values() for loss in method.losses}
     assert {*get_args(StudentLossName)} - losses == HAVE_NO_METHOD
-    rules = {rule for rules in COMBINES.values() for rule in rules} - {rules[0] for rules in COMBINES.values()}
+    rules = {rule for rules in COMBINES.values() for rule in rules}
     assert rules - {*get_args(RuleMethod)} == {"weighted", "route"}, "these say more than their name"
     assert {*METHODS} == {*get_args(MethodName)}
     assert {len(method.settings) for name, method in METHODS.items() if name != "recipe"} == {3}  # as many of each
@@ -66,6 +66,19 @@ def test_variants_differ_in_their_objective_and_in_nothing_else() -> None:
     assert rest[0] == rest[1] == rest[2]
     assert made.recipe.transfer_set == recipe().transfer_set and made.recipe.teachers == recipe().teachers
     assert students["soft"].require is None and made.recipe.search is None
+
+
+def test_the_plain_mean_is_a_method_where_the_recipe_has_another_rule_and_else_it_is_soft() -> None:
+    """The recipe above hears its teachers by `fitted`."""
+    mean = by_method(recipe(), "small", "soft,mean_probability").recipe.students["mean_probability"].objective[0]
+    assert isinstance(mean, TeacherTermCommon) and mean.combine is None
+    for said in ({}, {"combine": "mean_probability"}):
+        plain = recipe(objective=[{"loss": "soft", "weight": 0.9, **said}, {"loss": "hard", "weight": 0.1}])
+        made = by_method(plain, "small", "soft,mean_probability,fitted")
+        assert [*made.of] == ["soft", "fitted"]
+        assert made.left_out == {"mean_probability": "is the same objective as soft here"}
+    with pytest.raises(RecipeError, match="--methods mean: is not of the task classification"):
+        by_method(recipe(), "small", "soft,mean")
 
 
 def test_a_term_that_the_recipe_has_tuned_stays_and_teachers_are_heard_as_there() -> None:

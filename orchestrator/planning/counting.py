@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from teachers.config.task import ANSWER_OF
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.preparing.count import Counted, count, count_prepared
 from teachers.preparing.look import Look
@@ -53,21 +54,25 @@ def with_counts(seen: Look, counted: Counted | None) -> Look:
 
 
 def count_notes(config: TransferSetConfig, counted: Counted | None, *, thorough: bool) -> Iterator[str]:
-    """Classes that cannot be learnt, chosen by or judged; or that nobody knows yet."""
+    """Classes, or numbers, that cannot be learnt, chosen by or judged; or that nobody knows yet."""
+    of_numbers = ANSWER_OF[config.task] == "values"
     if counted is None:
         how = "`--check` counts them"
         if thorough:
             how = "they come from elsewhere" if _is_elsewhere(config) else "the source has too many to count before"
-        yield f"classes and rows of each class are known after `prepare`: {how}"
+        what = "how many rows there are is" if config.label is None else "classes and rows of each class are"
+        what = "rows with a label are" if config.label is not None and of_numbers else what
+        yield f"{what} known after `prepare`: {how}"
         return
     if config.label is None:
         return
+    kind, untold = ("number", "how well it is told") if of_numbers else ("class", "how well they are told apart")
     in_split = {split: counted.of_class(split) for split in SPLITS}
     for name in counted.classes:
         if not in_split["train"][name]:
             elsewhere = ", ".join(f"{in_split[split][name]} {split}" for split in SPLITS[1:] if in_split[split][name])
             where = f"{elsewhere} rows are" if elsewhere else "no row is"
-            yield f"class {name!r}: no labelled training row, so nobody learns it from labels; {where} of it"
+            yield f"{kind} {name!r}: no labelled training row, so nobody learns it from labels; {where} of it"
     lonely = [name for name, rows in in_split["train"].items() if rows == 1]
     if lonely:
         yield f"one labelled training row is all there is of {_some(lonely)}"
@@ -82,7 +87,7 @@ def count_notes(config: TransferSetConfig, counted: Counted | None, *, thorough:
         )
     untested = [name for name, rows in in_split["test"].items() if not rows]
     if untested:
-        yield f"no test row is of {_some(untested)}, so nothing is known of how well they are told apart"
+        yield f"no test row is of {_some(untested)}, so nothing is known of {untold}"
 
 
 def _some(names: list[str]) -> str:

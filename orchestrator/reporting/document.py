@@ -31,7 +31,7 @@ from .in_sample import about_folds
 from .shots import by_shots
 from .standing import told
 from .study import with_test_figures
-from .together import about_unknown, about_weights
+from .together import about_rules, about_unknown, about_weights
 from .uncertainty import about_heads
 
 FORMAT = 4
@@ -76,7 +76,7 @@ def build_report(
         "agreement": teachers["agreement"],
         **{key: teachers.get(key) for key in TABLES[task]},
         "mistakes": teachers["mistakes"],
-        **{key: teachers.get(key, []) for key in OF_SEVERAL},
+        **{key: teachers.get(key, nothing) for key, nothing in OF_SEVERAL.items()},
         "students": {name: _student(task, evaluations[name]) for name in recipe["students"]},
         "cohorts": {
             name: _cohort(task, recipe["cohorts"][name], evaluations[name], drawn[name]) for name in recipe["cohorts"]
@@ -93,7 +93,8 @@ def build_report(
         "environment": environment(),
     }
     document |= _side_by_side(_of_learners(recipe, evaluations), transfer_set, counted)
-    document["notes"] += [*about_weights(document), *about_heads(document), *about_assistants(document)]
+    document["notes"] += [*about_weights(document), *about_rules(document), *about_heads(document)]
+    document["notes"] += about_assistants(document)
     document["cautions"] = cautions(document)
     if compared:
         return with_corrected(document, compared_section(compared, document))
@@ -117,8 +118,8 @@ def _notes(recipe: Mapping[str, Any], counted: Mapping[str, Any], teachers: Mapp
     yield from (*notes(recipe, counted), *about_unknown(teachers), *about_calibration(recipe, teachers))
 
 
-OF_SEVERAL = ("combinations", "known_by_few")
-"""What an evaluation tells of several teachers as one."""
+OF_SEVERAL: dict[str, list[Any] | None] = {"combinations": [], "known_by_few": [], "recommended": None}
+"""What an evaluation tells of several teachers as one, and what stands for nothing."""
 NO_TEACHERS: dict[str, Any] = {
     "teachers": {},
     "ensemble": None,
@@ -177,7 +178,7 @@ def _student(task: TaskName, evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "agreement_matrix": evaluation.get("agreement"),
         **{table: evaluation.get(table) for table in TABLES[task]},
         "mistakes": evaluation.get("mistakes", []),
-        **{key: evaluation.get(key, []) for key in OF_SEVERAL},
+        **{key: evaluation.get(key, nothing) for key, nothing in OF_SEVERAL.items()},
         **({"uncertainty": evaluation["uncertainty"]} if "uncertainty" in evaluation else {}),
     }
 

@@ -6,6 +6,7 @@ Knows nothing but the parts of `report.json`.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from students.config.methods import METHODS
 from students.config.task_terms import JUDGING
 from students.tasks.figure import FIGURES, NOTHING, Figure, headline
 
@@ -41,11 +42,18 @@ def combination_tables(report: Found) -> list[dict[str, Any]]:
         {
             "title": name,
             "columns": [first.label, "95 % interval", *(figure.label for figure in others), "counts"],
-            "rows": [_row(first, others, each) for each in found] + _of_student(report, name),
+            "rows": [_row(first, others, each) for each in [*found, *_not_there_yet(report, name, found)]]
+            + _of_student(report, name),
         }
         for name, found in of.items()
         if found
     ]
+
+
+def _not_there_yet(report: Found, name: str, found: Sequence[Found]) -> list[Found]:
+    """The recommended rule of a student, where none of `found` is by it."""
+    best = learners(report).get(name, {}).get("recommended")
+    return [best] if best and best["combine"] not in [each.get("combine") for each in found] else []
 
 
 def _of_student(report: Found, name: str) -> list[list[str]]:
@@ -70,7 +78,7 @@ def _title(first: Figure, found: Found) -> str:
         return f"{found['teacher']} alone, the best on validation ({first.shown(found['validation'])})"
     if "instead_of" in found:
         return f"all by {found['combine']}, for {found['instead_of']} asks the student or a label"
-    return f"all by {found['combine']}"
+    return f"all by {found['combine']}{', which is recommended' * ('validation' in found)}"
 
 
 def _counts(found: Found) -> str:
@@ -120,3 +128,30 @@ def about_weights(report: Found) -> Iterator[str]:
                     f"{name} hears its teachers by `{found['combine']}`, whose weights labelled validation rows decide: {counts}; on test "
                     f"rows they have {figure.label} {figure.shown(found['figures'][figure.key])} together."
                 )
+
+
+def about_rules(report: Found) -> Iterator[str]:
+    """A sentence for each student of several teachers; without students, one about the teachers."""
+    of = learners(report) or {"": report}
+    for name, learner in of.items():
+        if found := learner.get("recommended"):
+            yield "".join(_recommended(headline(task_of(report)), name, found))
+
+
+def _recommended(figure: Figure, name: str, found: Found) -> Iterator[str]:
+    best, own, looks = found["combine"], found["own"], found["validation"]
+    shown = {rule: _exact(figure, look[figure.key]) for rule, look in looks.items()}
+    yield f"{name}: of" if name else "Of"
+    yield f" {len(looks)} rules for {'its' if name else 'the'} teachers `{best}` has the best {figure.label} on {found['rows']:,} labelled "
+    yield f"validation rows, {shown[best]}, each judged on rows that it was not fitted to; "
+    yield f"on test rows they have {_exact(figure, found['figures'][figure.key])} together by it."
+    if not name or (best == own and "instead_of" not in found):
+        yield " It is the recipe's rule." if name else ""
+        return
+    beside = f"`{own}`{', which stands for `' + found['instead_of'] + '`,' if 'instead_of' in found else ''}"
+    yield f" The recipe's rule, {beside} has {shown.get(own, NOTHING)} there: `combine: {best}` is recommended."
+    if best in METHODS and "instead_of" not in found:
+        mine = own if own in METHODS else "recipe"
+        yield (
+            f" What a student learns need not follow: `collegium compare RECIPE --methods {mine},{best}` tells, which trains it by both."
+        )

@@ -13,6 +13,8 @@ from .student import StudentCommon
 from .terms import HardTerm, TaughtLossName, TeacherTermCommon, TermCommon
 
 RuleMethod = Literal[
+    "mean_probability",
+    "mean",
     "mean_logits",
     "median",
     "fitted",
@@ -27,7 +29,9 @@ RuleMethod = Literal[
     "vote",
     "gradient",
 ]
-"""A rule by which several teachers become one target; the first rule of each answer is what `soft` has."""
+"""A rule by which several teachers become one target."""
+FIRST_RULES = ("mean_probability", "mean")
+"""That of each answer which stands where a recipe says none: the same as none."""
 MethodName = Literal[TaughtLossName, RuleMethod, HintLossName, "hydra", "recipe"]
 """A loss; a rule, a loss of the student's `hints`, or a head for each teacher, beside `soft`; or the objective as the recipe has it."""
 
@@ -133,6 +137,8 @@ METHODS: dict[MethodName, Method] = {
         (SOFT, {"loss": "mean_teacher", "weight": 0.5}),
         settings=SOFTENED,
     ),
+    "mean_probability": _by_rule("mean_probability", "soft, of the mean of the teachers' probabilities"),
+    "mean": _by_rule("mean", "soft, of the mean of the teachers' numbers"),
     "mean_logits": _by_rule("mean_logits", "soft, of the mean of the teachers' log-probabilities"),
     "median": _by_rule("median", "soft, of the median of what the teachers say"),
     "fitted": _by_rule("fitted", "soft, of log-probabilities weighed by labelled validation rows"),
@@ -223,6 +229,8 @@ def _term(
     return {key: value for key, value in own.model_dump(mode="json").items() if key not in HEARING} | hears
 
 
+KEPT = ("teachers", "level", "unknown_label", "quorum")
+"""What of them belongs to no rule."""
 HEARS_NOBODY: tuple[str, ...] = ("label_smoothing_teacher", "ps_kd", "mean_teacher")
 """Losses whose teacher is no teacher of the recipe."""
 
@@ -233,8 +241,10 @@ def _how_it_hears(objective: Sequence[TermCommon], rule: RuleMethod | None) -> d
     terms = [term for term in objective if isinstance(term, TeacherTermCommon)]
     term = next((term for term in terms if len(terms) == 1 or term.teachers is None), None)
     document = {} if term is None else term.model_dump(mode="json", include=HEARING)
-    if rule is not None and document.get("combine") != rule:
-        document = {key: document[key] for key in ("teachers", "level") if key in document} | {"combine": rule}
+    asked = None if rule in FIRST_RULES else rule
+    said = None if document.get("combine") in FIRST_RULES else document.get("combine")
+    if rule is not None and said != asked:
+        document = {key: document[key] for key in KEPT if key in document} | {"combine": asked}
     return {key: value for key, value in document.items() if value not in (None, [])}
 
 

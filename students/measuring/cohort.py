@@ -23,6 +23,7 @@ from .gain import verdict
 from .hearing import Heard, hear
 from .judged import Thresholds, Voice, agreement_matrix, figures_of
 from .labelled import Labelled, ask
+from .recommended import recommended
 from .thresholds import chosen_by, thresholds_of_teachers
 from .together import by_own_rule
 from .unjudged import is_judged, student_unjudged
@@ -60,10 +61,13 @@ def evaluate_cohort(
     best = max(seeds, key=lambda seed: sum(rank_of_run(runs["student"][seed])[0] for runs in members.values()))
     heard = hear(rows, sources, combine, teacher_weights, order, options) if sources else Heard({}, together[best])
     thresholds = thresholds_of_teachers(data, sources, combine, teacher_weights, order, options) if sources else {}
-    combinations = by_own_rule(rows, sources, heard, combine)
+    beside_each = {
+        "combinations": by_own_rule(rows, sources, heard, combine),
+        "recommended": recommended(rows, sources, heard, combine, teacher_weights, order, options),
+    }
     documents = {
         member: document_of(rows, heard, members[member], answers, chosen[member], trust, threads, thresholds)
-        | {"combinations": combinations}
+        | beside_each
         for member, answers in said.items()
     }
     own = _thresholds_together(data, members, seeds, trust)

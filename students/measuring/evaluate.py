@@ -29,6 +29,7 @@ from .hearing import Heard, hear
 from .judged import Thresholds, Voice, agreement_matrix, figures_of, metered
 from .labelled import Labelled, ask
 from .mistakes import worst_mistakes
+from .recommended import recommended
 from .thresholds import chosen_by, covers, thresholds_of_teachers
 from .together import by_every_rule, by_own_rule, known_by_few, unknown_rows
 from .uncertainty import uncertainty_of_student
@@ -85,6 +86,7 @@ def evaluate_teachers(
         "teachers": figures,
         **tables,
         "combinations": by_every_rule(rows, sources, heard),
+        "recommended": recommended(rows, sources, heard),
         "known_by_few": known_by_few(tables.get("by_class"), heard.kept),
         "mistakes": worst_mistakes(together, together.said, rows),
         "agreement": agreement_matrix(rows, heard.everyone),
@@ -131,8 +133,12 @@ def evaluate_student(
     heard = hear(rows, sources, combine, teacher_weights, order, options) if sources else own()
     thresholds = thresholds_of_teachers(data, sources, combine, teacher_weights, order, options) if sources else {}
     document = document_of(rows, heard, runs, answers, chosen, trust, threads, thresholds)
-    document |= uncertainty_of_student(rows, heard, student_runs, trust, device)
-    return {"format": FORMAT, **document, "combinations": by_own_rule(rows, sources, heard, combine)}
+    as_one = {
+        "combinations": by_own_rule(rows, sources, heard, combine),
+        "recommended": recommended(rows, sources, heard, combine, teacher_weights, order, options),
+        **uncertainty_of_student(rows, heard, student_runs, trust, device),
+    }
+    return {"format": FORMAT, **document, **as_one}
 
 
 def of_itself(rows: Labelled, said: Sequence[Tensor]) -> Heard:

@@ -13,7 +13,7 @@ from teachers.transfer_set.transfer_set import TransferSet
 
 from ..objective.judging import JUDGED_BY
 from ..runs.run import Source
-from ..tasks.figure import FIGURES, headline
+from ..tasks.figure import FIGURES, LOOKS, headline
 from ..tasks.standing import interval
 from .hearing import Heard, default_rule, hear, replayed, together_by
 from .judged import Voice, metered
@@ -37,7 +37,7 @@ def by_every_rule(rows: Labelled, sources: Sequence[Source], heard: Heard) -> li
         if rule not in NOT_BY_ITSELF and (rule not in JUDGED_BY or _can_judge(rows, sources)):
             with suppress(RecipeError):  # a rule that these rows cannot serve, which nobody asked for
                 said, counts = together_by(rows, sources, heard.kept, rule, None, list(heard.kept))
-                found.append(_figures(rows, said, heard.sure, combine=rule, counts=counts))
+                found.append(figures_as_one(rows, said, heard.sure, combine=rule, counts=counts))
     return found
 
 
@@ -53,9 +53,12 @@ def by_own_rule(rows: Labelled, sources: Sequence[Source], heard: Heard, combine
     rule = replayed(combine, rows.space)
     if rule != mean:
         said, counts = together_by(rows, sources, heard.kept, mean, None, list(heard.kept))
-        found.append(_figures(rows, said, heard.sure, combine=mean, counts=counts))
+        found.append(figures_as_one(rows, said, heard.sure, combine=mean, counts=counts))
     instead = {} if combine in (None, rule) else {"instead_of": combine}
-    return [*found, _figures(rows, heard.together, heard.sure, combine=rule, counts=dict(heard.counts), **instead)]
+    return [
+        *found,
+        figures_as_one(rows, heard.together, heard.sure, combine=rule, counts=dict(heard.counts), **instead),
+    ]
 
 
 def _can_judge(rows: Labelled, sources: Sequence[Source]) -> bool:
@@ -75,19 +78,29 @@ def _best(rows: Labelled, sources: Sequence[Source], heard: Heard) -> list[Docum
     if not known:
         return []
     best = max(known, key=lambda name: known[name])
-    return [_figures(rows, heard.alone[best], best not in heard.class_only, teacher=best, validation=found[best])]
+    return [figures_as_one(rows, heard.alone[best], best not in heard.class_only, teacher=best, validation=found[best])]
 
 
-def _figures(rows: Labelled, said: Tensor, sure: bool, **about: Any) -> Document:
+def figures_as_one(rows: Labelled, said: Tensor, sure: bool, **about: Any) -> Document:
     """Every figure on these rows, and `low` and `high` (95 %, of the headline)."""
     voice = Voice(said, sure)
     meter = metered(rows, voice)
-    unsure = [each.key for each in FIGURES[rows.task.name] if each.of_probabilities and not sure]
+    unsure = _unsure(rows, sure)
     key, low, high = headline(rows.task.name).key, None, None
     if key not in unsure:
         all_judged = len(next(iter(meter.parts().values()))) == len(rows.groups)
         low, high = interval(meter, key, rows.groups if all_judged else None)
     return {**about, "figures": meter.figures() | dict.fromkeys(unsure), "low": low, "high": high}
+
+
+def look_at(rows: Labelled, said: Tensor, sure: bool) -> dict[str, float | None]:
+    """The figures of a look, None of what asks for probabilities where nobody gave any."""
+    keys = LOOKS[rows.task.name]
+    return {**metered(rows, Voice(said, sure)).figures(keys=keys), **dict.fromkeys({*keys} & {*_unsure(rows, sure)})}
+
+
+def _unsure(rows: Labelled, sure: bool) -> list[str]:
+    return [each.key for each in FIGURES[rows.task.name] if each.of_probabilities and not sure]
 
 
 def known_by_few(by_class: Mapping[str, Any] | None, kept: Mapping[str, Tensor]) -> list[Document]:

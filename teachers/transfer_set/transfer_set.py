@@ -33,6 +33,8 @@ FORMAT, FORMAT_OF_TEXT = 5, 6
 NAME = "transfer_set.json"
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+NOT_KEPT = ("folder", "places", "derived", "beside_part")
+"""Of a set, what its manifest does not say: how it is looked at."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class TransferSet:
     """Of `of_classes`: where each prepared name stands among `classes`, -1: nowhere. None: as it was prepared."""
     derived: DerivedColumns | None = None
     """Of `deriving`: what stands in place of text columns."""
+    beside_part: tuple[int, int] | None = None
+    """Of `without_part`: (number, of how many) whose validation labels may not be used."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -117,7 +121,7 @@ class TransferSet:
 
     def manifest(self) -> bytes:
         """What `open` reads back."""
-        document = {name: value for name, value in vars(self).items() if name not in ("folder", "places", "derived")}
+        document = {name: value for name, value in vars(self).items() if name not in NOT_KEPT}
         document |= {name: [asdict(item) for item in document[name]] for name in ("columns", "segments")}
         document["space"] = self.space.document()
         written = FORMAT_OF_TEXT if any(column.kind == "text" for column in self.columns) else FORMAT
@@ -154,6 +158,10 @@ class TransferSet:
         num_labelled = sum(int(mine.labelled(segment).sum()) for segment in self.of("train"))
         return replace(mine, num_labelled=num_labelled)
 
+    def without_part(self, number: int, of: int) -> Self:
+        """The same rows, for who has not seen the validation labels of one of `of` parts, to which groups belong as a whole."""
+        return replace(self, beside_part=(number, of))
+
     def deriving(self, text: Derives | None) -> Self:
         """The same rows with what `text` makes of text columns in place of these; None: as they are."""
         return self if text is None else replace(self, derived=DerivedColumns(replace(self, derived=None), text))
@@ -187,6 +195,9 @@ class TransferSet:
     def labelled(self, segment: Segment) -> NDArray[np.bool_]:
         """Whose label may be used, bool [rows]."""
         labelled = _numpy(self._rows(segment, "labelled"))
+        if self.beside_part is not None and segment.split == "validation":
+            number, of = self.beside_part
+            labelled = labelled & (self.groups(segment) % of != number)
         return labelled if self.places is None else labelled & has_label(self.labels(segment))
 
     def groups(self, segment: Segment) -> NDArray[np.uint64]:

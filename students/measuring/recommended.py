@@ -1,0 +1,84 @@
+"""Which rule to take for several teachers: that with the best headline on labelled validation rows.
+
+A rule that weighs teachers by such rows is judged on those that it has not seen: they lie in PARTS parts, and what is said of
+one is by what the others tell (cross-validation; Stone, 1974). Test rows choose nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from teachers.errors import RecipeError
+from teachers.soft_targets.combine.rules import COMBINE
+
+from ..config.combining import NO_OPTIONS, Options
+from ..objective.judging import JUDGED_BY
+from ..runs.run import Source
+from ..tasks.figure import rank
+from .hearing import Heard, hear, replayed, rule_at_work
+from .labelled import Labelled
+from .thresholds import covers
+from .together import figures_as_one, look_at
+
+PARTS = 5
+NEED_MORE = ("weighted", "correctness", "gradient", "route")
+"""Rules that are told what a recipe says of teachers, a label or the student."""
+
+
+def recommended(
+    rows: Labelled,
+    sources: Sequence[Source],
+    heard: Heard,
+    combine: str | None = None,
+    teacher_weights: Mapping[str, float] | None = None,
+    order: Sequence[str] | None = None,
+    options: Options = NO_OPTIONS,
+) -> dict[str, Any] | None:
+    """`own`, the rule by which `heard` are together, and `validation`: by rule, the figures of a look at so many `rows`; of the best
+    of these, on the rows that `heard` is of, what `combinations` have of a rule: `combine`, `figures`, `low`, `high`, `counts`.
+
+    None of a single teacher, or where validation rows cannot tell. Of rules with the same headline `own` is kept.
+    """
+    validation = Labelled.of(rows.transfer_set, "validation")
+    if len(sources) < 2 or not covers(sources, validation) or not len(validation.labels):
+        return None
+    names, kept = order or [*heard.kept], hear(validation, sources).kept
+    own, found = replayed(combine, rows.space), dict[str, dict[str, float | None]]()
+    for rule in dict.fromkeys([own, *COMBINE[rows.space.answer]]):
+        if rule == own or rule not in NEED_MORE:
+            told = (teacher_weights, names, options) if rule == own else (None, names, NO_OPTIONS)
+            with suppress(RecipeError):  # a rule that these rows cannot serve, which nobody asked for
+                said = said_unseen(validation, sources, kept, rule, *told)
+                found[rule] = look_at(validation, said, heard.sure)
+    ranks = {rule: rank(rows.task.name, look) for rule, look in found.items()}
+    best = max(ranks, key=lambda rule: (ranks[rule][0], rule == own, ranks[rule]))
+    together, counts = heard.together, dict(heard.counts)
+    if best != own:
+        together, counts = rule_at_work(rows, sources, best, None, names).of(heard.kept)
+    document = {} if combine in (None, own) else {"instead_of": combine}
+    document |= {"own": own, "validation": found, "rows": len(validation.labels)}
+    return document | figures_as_one(rows, together, heard.sure, combine=best, counts=counts)
+
+
+def said_unseen(
+    validation: Labelled,
+    sources: Sequence[Source],
+    kept: Mapping[str, Tensor],
+    rule: str,
+    teacher_weights: Mapping[str, float] | None,
+    names: Sequence[str],
+    options: Options,
+) -> Tensor:
+    """What teachers say together of validation rows, f32 `[N, width]`, by a rule that has not seen their labels."""
+    if rule not in JUDGED_BY:
+        return rule_at_work(validation, sources, rule, teacher_weights, names, options).of(kept)[0]
+    together = torch.full_like(kept[names[0]], torch.nan)
+    for part in range(PARTS):
+        mine = torch.from_numpy(validation.groups % PARTS == part)
+        if mine.any():
+            others = Labelled.of(validation.transfer_set.without_part(part, PARTS), "validation")
+            together[mine] = rule_at_work(others, sources, rule, None, names, options).of(kept, mine)[0]
+    return together
