@@ -11,6 +11,7 @@ from teachers.config.resources import Resources
 from teachers.config.strict import Config, ImportString
 from teachers.config.training import Augment, OptimizerName, PrecisionName, ScheduleName, TrainConfig, transforms_of
 
+from .energy import Energy, check_energy
 from .hints import Hint, check_hints, first_stage
 from .init import Init
 from .own_terms import OwnTerm, check_own_terms
@@ -131,6 +132,8 @@ class StudentConfig(StudentCommon):
     """Begin with a teacher's weights; null: with weights of chance, as the control does. A `students.models:pruned` begins with those of the teacher it is made of, unless null is said."""
     generations: int | None = Field(None, ge=2, exclude_if=lambda value: value is None)
     """Born again (Furlanello et al., 2018): the first of so many learns from `teachers`, each further one from the one before, `NAME-1`, `NAME-2` and so on; the last has the student's name."""
+    energy: Energy | None = Field(None, exclude_if=lambda value: value is None)
+    """Leave out, or weigh less, unlabelled rows that a teacher finds unlike those that it knows; null: all count."""
     preprocess: NetworkPreprocess = Preprocess()
     """From canonical inputs to what this student takes."""
     objective: list[Term] = Field([*TAUGHT], min_length=1)
@@ -155,6 +158,9 @@ class StudentConfig(StudentCommon):
                 "`loss: mean_teacher`)"
             )
         check_own_terms(self.objective)
+        check_energy(self.energy, self.teachers)
+        if self.energy is not None and self.energy.rows == "weigh" and self.hints:
+            raise ValueError("energy.rows: hints compare whole batches, and no row of them weighs less; say `drop`")
         if self.init is not None and self.init.from_ not in self.teachers:
             raise ValueError(
                 f"init.from is {self.init.from_!r}, which is not among the teachers {self.teachers}; name one of them"

@@ -39,6 +39,7 @@ def student_run(
         hints=tuple(config.hints) if taught and isinstance(config, StudentConfig) else (),
         labelled_only=not taught,
         init=config.init if taught and isinstance(config, StudentConfig) else None,
+        energy=config.energy if taught and isinstance(config, StudentConfig) else None,
         estimator=_estimator(config) if isinstance(config, EstimatorStudent) else None,
         **common,
     )

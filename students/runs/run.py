@@ -16,6 +16,7 @@ from teachers.users_code.imports import UserPath
 
 from ..config.cohort import CohortConfig
 from ..config.cohort_terms import CohortTerm
+from ..config.energy import Energy
 from ..config.hints import Hint
 from ..config.init import Init
 from ..config.terms import Term
@@ -121,6 +122,8 @@ class Run:
     """Then it takes one step, and of `train` class weights alone count. None: a network."""
     hints: tuple[Hint, ...] = ()
     """Of a student."""
+    energy: Energy | None = None
+    """Which unlabelled rows count, by a teacher's logits; None: all."""
     init: Init | None = None
     """With whose weights it begins, one of `sources`; None: with weights of chance."""
     part: tuple[Folds, int] | None = None
