@@ -18,6 +18,7 @@ from ..cluster.capacity import workers_of
 from ..recipe.checks import class_problems, fold_problems, folder_problems, judging_problems, questions, text_problems
 from ..recipe.combining import expert_problems, route_problems
 from ..recipe.losses import unlabelled_problems
+from ..recipe.mixing import unmixable_problems
 from ..recipe.model import Recipe, is_trained_here, name_in_recipe
 from ..recipe.seen_rows import seen_problems
 from ..recipe.tasks import rows_to_calibrate_by
@@ -100,6 +101,7 @@ def check_prepared(recipe: Recipe, prepared: Built) -> None:
     if problems := problems or [
         *class_problems(recipe, transfer_set.classes, transfer_set.report["labelled_per_class"]),
         *text_problems(recipe, transfer_set.columns),
+        *unmixable_problems(recipe, transfer_set.columns),
         *route_problems(recipe, transfer_set.columns),
         *expert_problems(recipe, transfer_set.classes),
         *judging_problems(recipe, *(transfer_set.report["labelled"][split] for split in ("validation", "train"))),

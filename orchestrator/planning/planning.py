@@ -29,6 +29,7 @@ from ..recipe.combining import expert_problems, route_problems
 from ..recipe.load import Given, recipe_of
 from ..recipe.load import check as check_recipe
 from ..recipe.losses import labelled_notes, unlabelled_problems
+from ..recipe.mixing import unmixable_problems
 from ..recipe.model import Recipe, public
 from ..recipe.seen_rows import seen_problems
 from ..recipe.space import search_warnings
@@ -115,6 +116,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
         *seen_problems(recipe, digest),
         *class_problems(recipe, seen.classes),
         *text_problems(recipe, seen.columns),
+        *unmixable_problems(recipe, seen.columns),
         *route_problems(recipe, seen.columns),
         *expert_problems(recipe, seen.classes or ()),
     ]

@@ -14,6 +14,8 @@ from teachers.config.task import ANSWER_OF
 from .file import Loc
 
 if TYPE_CHECKING:
+    from teachers.transfer_set.columns import Column
+
     from .model import Recipe
 
 LINEAR: tuple[LossName, ...] = (
@@ -49,6 +51,19 @@ def mix_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
             yield (
                 ("teachers", name, "max_missing"),
                 "a file of predictions says nothing of synthetic rows (`transfer_set.munge`); raise it, or take `munge` out",
+            )
+
+
+def unmixable_problems(recipe: "Recipe", columns: Sequence["Column"]) -> Iterator[str]:
+    """Who would mix rows that are no images."""
+    odd = next((column for column in columns if column.kind != "image"), None)
+    trained = [(f"teachers.{name}", each) for name, each in recipe.teachers.items()]
+    trained += [(f"students.{name}", each) for name, each in recipe.students.items()]
+    for where, each in trained if odd is not None else ():
+        if (mix := getattr(getattr(each, "train", None), "mix", None)) is not None:
+            yield (
+                f"{where}.train.mix: `{mix.kind}` mixes images, and column {odd.name!r} is none; remove it, or see "
+                f"`transfer_set.munge` for tables"
             )
 
 
