@@ -12,7 +12,7 @@ from students.config.terms import LossName
 from teachers.config.any_teacher import CalibrateName
 from teachers.config.task import TaskName
 from teachers.config.teacher import CombineName
-from teachers.config.training import AugmentName, TransformName
+from teachers.config.training import AugmentName, MixName, TransformName
 from tests.rooms import BESIDE, ROOMS
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +91,7 @@ def test_names_in_the_recipe_are_the_names_in_the_tables() -> None:
     from orchestrator.recipe.tasks import KEPT_AS
     from students.config.task_terms import COMBINES
     from students.data.augment import AUGMENTS
+    from students.data.mixes import MIXES
     from students.objective.calibration import FITS
     from students.objective.losses.table import LOSSES
     from teachers.soft_targets.combine.rules import COMBINE
@@ -104,6 +105,7 @@ def test_names_in_the_recipe_are_the_names_in_the_tables() -> None:
     assert {answer: tuple(kept) for answer, kept in ENCODINGS.items()} == KEPT_AS
     assert set().union(*FITS.values()) == set(get_args(CalibrateName))
     assert set(AUGMENTS) == set(get_args(AugmentName))
+    assert set(MIXES) == set(get_args(MixName))
     assert set(TRANSFORMS) == set(get_args(TransformName))
 
 

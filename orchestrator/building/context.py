@@ -110,7 +110,8 @@ def segments_heard(recipe: Recipe, prepared: Built, learner: Learner, rules: Ite
     `rules`: by which a search may combine them instead.
     """
     own = [getattr(term, "combine", None) for term in learner.objective]
-    judges = any(rule in JUDGING or asks_of_teachers(rule) for rule in (*rules, *own))
+    judges = getattr(learner, "energy", None) is not None
+    judges |= any(rule in JUDGING or asks_of_teachers(rule) for rule in (*rules, *own))
     judges |= any(isinstance(term, LfmeTerm) for term in learner.objective)
     judges |= any(recipe.teachers[name].calibrate for name in learner.teachers if name in recipe.teachers)
     return segments_of(prepared, "train", *(("validation",) if judges else ()))
@@ -127,7 +128,8 @@ def segments_judged(recipe: Recipe, prepared: Built, learner: Learner) -> list[s
     from teachers.transfer_set.transfer_set import TransferSet
 
     calibrated = any(recipe.teachers[name].calibrate for name in learner.teachers if name in recipe.teachers)
-    by_training = calibrated and not TransferSet.open(prepared.folder).report["labelled"]["validation"]
+    by_training = getattr(learner, "energy", None) is not None  # how many of these it leaves out is told
+    by_training |= calibrated and not TransferSet.open(prepared.folder).report["labelled"]["validation"]
     return segments_of(prepared, *(("train",) if by_training else ()), "validation", "test")
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from students.config.energy import judge_of
 from teachers.config.resources import Resources
 from teachers.resources.bundles import num_threads
 from teachers.storage.seal import Seal, publish, write_seal
@@ -64,6 +65,7 @@ def evaluate_student(
         "trust": context.recipe.trusted(),
         "threads": num_threads(config.resources),
         **combination_heard(config),
+        **energy_heard(config),
     }
     with within(f"students.{name}"):
         return context.stages.build(
@@ -109,6 +111,15 @@ def combination_heard(config: Learner) -> dict[str, Any]:
     if own:
         own["order"] = [places[name] for name in own["order"]]
     return own
+
+
+def energy_heard(config: Learner) -> dict[str, Any]:
+    """By whose logits rows are left out, where they are."""
+    energy = getattr(config, "energy", None)
+    if energy is None:
+        return {}
+    number = config.teachers.index(judge_of(energy, config.teachers))
+    return {"energy": energy.model_copy(update={"teacher": place(number)})}
 
 
 def read_evaluation(built: Built, teachers: Sequence[str]) -> dict[str, Any]:

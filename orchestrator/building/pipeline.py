@@ -20,6 +20,7 @@ from ..recipe.checks import class_problems, fold_problems, folder_problems, judg
 from ..recipe.combining import expert_problems, route_problems
 from ..recipe.dividing import divides, division_problems
 from ..recipe.losses import unlabelled_problems
+from ..recipe.mixing import unmixable_problems
 from ..recipe.model import Recipe, is_trained_here, name_in_recipe
 from ..recipe.seen_rows import seen_problems
 from ..recipe.tasks import rows_to_calibrate_by
@@ -102,6 +103,7 @@ def check_prepared(recipe: Recipe, prepared: Built) -> None:
     if problems := problems or [
         *class_problems(recipe, transfer_set.classes, transfer_set.report["labelled_per_class"]),
         *text_problems(recipe, transfer_set.columns),
+        *unmixable_problems(recipe, transfer_set.columns),
         *route_problems(recipe, transfer_set.columns),
         *expert_problems(recipe, transfer_set.classes),
         *division_problems(recipe, transfer_set.classes, _in_validation(transfer_set) if divides(recipe) else None),

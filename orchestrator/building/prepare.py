@@ -11,6 +11,7 @@ from teachers.config.transfer_set import TransferSetConfig
 from teachers.storage.seal import Seal, write_seal
 from teachers.transfer_set.transfer_set import SPLITS
 
+from ..reporting.beside import about_beside
 from ..stages import keys
 from ..stages.stages import Built
 from ..tracking.shown import data_set
@@ -20,12 +21,12 @@ log = logging.getLogger("collegium")
 
 
 def prepare(context: Context) -> Built:
-    from teachers.preparing.look import source_digest
+    from teachers.preparing.look import extra_digest, source_digest
     from teachers.preparing.prepare import prepare as prepare_transfer_set
     from teachers.transfer_set.transfer_set import TransferSet
 
     config = context.recipe.transfer_set
-    stage = keys.prepare_stage(context.recipe, source_digest(config))
+    stage = keys.prepare_stage(context.recipe, source_digest(config), extra_digest(config))
 
     def build(folder: Path) -> tuple[Seal, Facts]:
         earlier = context.stages.earlier(stage)
@@ -40,6 +41,8 @@ def prepare(context: Context) -> Built:
         rows = sum(segment.num_rows for segment in transfer_set.segments)
         if line := dropped(transfer_set.report):
             log.warning("%s", line)
+        for line in about_beside(transfer_set.report):
+            log.info("%s", line)
         return write_seal(folder, transfer_set.files()), _speed(rows, time.monotonic() - start)
 
     built = context.stages.build(stage, build)
@@ -63,7 +66,7 @@ def _is_small(config: TransferSetConfig) -> bool:
     from teachers.preparing.prepare import CHUNK_ROWS
     from teachers.sources import chunks_of, files_of
 
-    return config.source.kind != "import" and len(chunks_of(files_of(config), CHUNK_ROWS)) == 1
+    return config.source.kind != "import" and config.extra is None and len(chunks_of(files_of(config), CHUNK_ROWS)) == 1
 
 
 def _speed(rows: int, seconds: float) -> Facts:

@@ -7,6 +7,7 @@ from pathlib import Path
 from teachers.config.task import ANSWER_OF
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.preparing.count import Counted, count, count_prepared
+from teachers.preparing.extra import extra_files
 from teachers.preparing.look import Look
 from teachers.sources import files_of
 from teachers.transfer_set.transfer_set import SPLITS, TransferSet
@@ -31,15 +32,16 @@ def known(config: TransferSetConfig, seen: Look, prepared: Path | None, *, thoro
 
 def _is_elsewhere(config: TransferSetConfig) -> bool:
     """Whether the rows come over a connection, where reading all of them is the work itself."""
-    return config.source.kind == "import" and config.source.version is not None
+    sources = [config.source, *([] if config.extra is None else [config.extra])]
+    return any(source.kind == "import" and source.version is not None for source in sources)
 
 
 def _is_quick(config: TransferSetConfig) -> bool:
-    if config.source.kind in ("sklearn", "image_folder"):
+    if config.source.kind in ("sklearn", "image_folder") and config.extra is None:
         return True
-    if config.source.kind == "import":  # code of the user's, which may fetch
+    if "import" in (config.source.kind, config.extra and config.extra.kind):  # code of the user's, which may fetch
         return False
-    paths = [file.path for file in files_of(config)]
+    paths = [file.path for file in [*files_of(config), *extra_files(config)] if file.root is not None]
     files = [each for path in paths for each in (path.glob("*") if path.is_dir() else [path])]
     return sum(file.stat().st_size for file in files) <= QUICK_BYTES
 

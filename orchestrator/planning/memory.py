@@ -104,6 +104,7 @@ def _needs(recipe: Recipe, seen: Look, asking: Asking) -> Needs:
     assert seen.rows_by_split is not None
     rows = seen.rows_by_split["train"]
     if asking.labelled_only:
+        rows -= sum(beside or 0 for beside in seen.beside.values())  # which have no label
         rows = min(rows, recipe.transfer_set.labelled_by_split.get("train", rows))
     fixed, text = (
         [column for column in seen.columns if column.kind != "text"],
@@ -117,7 +118,7 @@ def _needs(recipe: Recipe, seen: Look, asking: Asking) -> Needs:
     live = [name for name in asking.teachers if name in recipe.teachers and recipe.teachers[name].mode == "live"]
     validation = -(-seen.rows_by_split["validation"] // asking.train.workers)
     return Needs(
-        inputs=None if asking.train.augment or live else rows * per_row,
+        inputs=None if asking.train.augment or asking.train.mix or live else rows * per_row,
         stored_inputs=rows * stored,
         targets=_targets(recipe, seen, asking, live, rows),
         stored_labels=_stored_labels(recipe, seen, asking, rows),

@@ -30,6 +30,7 @@ from ..recipe.dividing import division_problems
 from ..recipe.load import Given, recipe_of
 from ..recipe.load import check as check_recipe
 from ..recipe.losses import labelled_notes, unlabelled_problems
+from ..recipe.mixing import unmixable_problems
 from ..recipe.model import Recipe, public
 from ..recipe.seen_rows import seen_problems
 from ..recipe.space import search_warnings
@@ -39,6 +40,7 @@ from ..stages.code import code_problems, users_code
 from ..stages.stages import Built, Stages
 from ..stages.texts import texts_of
 from .answers import PRICED_ROWS, endpoint_notes, prediction_problems
+from .beside import beside_notes
 from .brought import fed_notes
 from .budgets import Rows, budget_notes, budget_problems, floor_notes, row_notes, seed_notes
 from .memory import Holding, holdings, in_units
@@ -101,7 +103,7 @@ def plan(
 
 
 def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, check: bool) -> Plan:
-    from teachers.preparing.look import look, source_digest
+    from teachers.preparing.look import extra_digest, look, source_digest
     from teachers.transfer_set.transfer_set import TransferSet
 
     from .counting import count_notes, known, with_counts
@@ -115,6 +117,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
         *seen_problems(recipe, digest),
         *class_problems(recipe, seen.classes),
         *text_problems(recipe, seen.columns),
+        *unmixable_problems(recipe, seen.columns),
         *route_problems(recipe, seen.columns),
         *expert_problems(recipe, seen.classes or ()),
         *division_problems(recipe, seen.classes),
@@ -122,7 +125,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     if problems:
         raise RecipeError("\n".join(problems))
     walk = Walk(recipe, Stages(out))
-    prepared = walk.all(digest)
+    prepared = walk.all(digest, extra_digest(recipe.transfer_set))
     made.stages = walk.planned
     counted = known(recipe.transfer_set, seen, prepared.folder if prepared else None, thorough=check)
     seen = with_counts(seen, counted)
@@ -153,7 +156,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     made.notes += walk.notes
     made.notes += count_notes(recipe.transfer_set, counted, thorough=check)
     made.notes += [*row_notes(recipe, seen, rows), *budget_notes(recipe, rows), *seed_notes(recipe)]
-    made.notes += fed_notes(recipe)
+    made.notes += [*beside_notes(seen), *fed_notes(recipe)]
     made.notes += output_notes(recipe, outputs, made.stages, rows)
     made.notes += [*missing_augmentation(public(recipe)), *floor_notes(recipe), *search_warnings(recipe)]
     _on_answers(made, recipe, seen, prepared, rows, check=check)

@@ -44,8 +44,8 @@ def _learner(config: Learner) -> dict[str, Any]:
 def without_names(recipe: Recipe, name: str) -> dict[str, Any]:
     """The same with nobody's name: a teacher is known by its place in the list of who hears it, and told there."""
     document = deciding(recipe, name)
-    source = document["transfer_set"]["source"]
-    for placed in (source, *document["teachers"].values()):
+    sources = [document["transfer_set"][key] for key in ("source", "extra") if key in document["transfer_set"]]
+    for placed in (*sources, *document["teachers"].values()):
         for key in OF_A_PLACE:
             placed.pop(key, None)
     for teacher in document["teachers"].values():
@@ -65,6 +65,8 @@ def _nameless(document: dict[str, Any], name: str) -> dict[str, Any]:
     hints = hints_by_place(learner.get("hints", []), learner["teachers"])
     if "init" in learner:
         learner = {**learner, "init": {**learner["init"], "from": learner["teachers"].index(learner["init"]["from"])}}
+    if "energy" in learner:
+        learner = {**learner, "energy": energy_by_place(learner["energy"], learner["teachers"])}
     member = [*learner.get("members", [])].index(name.partition(".")[2]) if "." in name else None
     return {
         **learner,
@@ -73,6 +75,11 @@ def _nameless(document: dict[str, Any], name: str) -> dict[str, Any]:
         **hints,
         "teachers": [_nameless(document, teacher) for teacher in learner["teachers"]],
     }
+
+
+def energy_by_place(energy: Mapping[str, Any], teachers: Sequence[str]) -> dict[str, Any]:
+    """The document of `energy` that knows its teacher by its place."""
+    return {**energy, "teacher": 0 if energy["teacher"] is None else teachers.index(energy["teacher"])}
 
 
 def term_by_place(term: Mapping[str, Any], teachers: Sequence[str], task: TaskName) -> dict[str, Any]:

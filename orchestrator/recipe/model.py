@@ -22,10 +22,12 @@ from teachers.errors import RecipeError
 from .beginning import beginning_problems
 from .circles import circle_problems
 from .circles import learner_of as learner_of
+from .energies import energy_problems
 from .errors import told
 from .file import Loc, nearest
 from .from_python import plain
 from .losses import loss_problems
+from .mixing import mix_problems
 from .search import SearchConfig
 from .secrets import kept_problems, secret_problems, variables
 from .space import search_problems
@@ -119,6 +121,8 @@ class Recipe(Config):
             *self._name_problems(),
             *self._teacher_problems(),
             *loss_problems(self),
+            *mix_problems(self),
+            *energy_problems(self),
             *circle_problems(self.learners, [*self.students]),
             *beginning_problems(self),
             *self._gate_problems(),

@@ -18,12 +18,14 @@ from teachers.config.task import ANSWER_OF, TaskName
 from teachers.tasks.labels import per_name
 from teachers.transfer_set.transfer_set import SPLITS, TransferSet
 
+from .beside import about_beside
 from .calibration import about_calibration
 from .cautions import cautions
 from .chains import about_assistants, about_beginnings
 from .columns import about_columns
 from .compared import compared_section, with_corrected
 from .comparison import comparison_of
+from .energy import about_energy
 from .environment import environment
 from .fairness import about_augmentation, about_controls, about_labels
 from .headline import about_units, means_of
@@ -93,8 +95,8 @@ def build_report(
         "environment": environment(),
     }
     document |= _side_by_side(_of_learners(recipe, evaluations), transfer_set, counted)
-    document["notes"] += [*about_weights(document), *about_rules(document), *about_heads(document)]
-    document["notes"] += about_assistants(document)
+    document["notes"] += [*about_energy(recipe, evaluations), *about_weights(document), *about_rules(document)]
+    document["notes"] += [*about_heads(document), *about_assistants(document)]
     document["cautions"] = cautions(document)
     if compared:
         return with_corrected(document, compared_section(compared, document))
@@ -175,6 +177,7 @@ def _student(task: TaskName, evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "control_runs": control,
         "offline_runs": offline,
         "ensemble": evaluation["ensemble"],
+        **{key: evaluation[key] for key in ("energy",) if key in evaluation},
         "agreement_matrix": evaluation.get("agreement"),
         **{table: evaluation.get(table) for table in TABLES[task]},
         "mistakes": evaluation.get("mistakes", []),
@@ -271,7 +274,7 @@ def notes(recipe: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
         )
     if without := counted.get("without_label"):
         told.append(f"{without} training rows have no label; they are transfer data.")
-    return told
+    return [*told, *about_beside(counted)]
 
 
 def _about_duplicates(counted: Mapping[str, Any]) -> Iterator[str]:

@@ -23,7 +23,7 @@ from teachers.storage.seal import digest_of, sha256_file
 from teachers.users_code.calls import within
 from teachers.users_code.digest import file_digest
 
-from ..recipe.deciding import without_names
+from ..recipe.deciding import energy_by_place, without_names
 from ..recipe.model import Learner, Recipe, learner_of, name_in_recipe
 from .code import code_inputs, code_of_folder, text_by_content
 from .stages import Stage
@@ -35,15 +35,17 @@ PREPROCESSED = ("module", "sklearn", "onnx")
 """Kinds of teachers whose inputs are made as the recipe says; those of others as their files say, or by themselves."""
 
 
-def prepare_stage(recipe: Recipe, source_digest: str) -> Stage:
+def prepare_stage(recipe: Recipe, source_digest: str, extra_digest: str | None = None) -> Stage:
     config = recipe.transfer_set.model_dump(mode="json")
     config["task"] = recipe.task
     config["labelled"] = recipe.transfer_set.labelled_by_split  # `100` and `{train: 100}` are one thing
-    if recipe.transfer_set.source.kind == "import":
-        inputs = {"source": source_digest, **code_inputs("transfer_set.source", config["source"])}
-        return Stage("prepare", "transfer_set", config, inputs)
-    config["source"].pop("path", None)  # where it lies decides nothing, its content does
-    return Stage("prepare", "transfer_set", config, {"source": source_digest})
+    inputs = {"source": source_digest} | ({} if extra_digest is None else {"extra": extra_digest})
+    for key in ("source", "extra"):
+        if key in config and config[key]["kind"] == "import":
+            inputs |= code_inputs(f"transfer_set.{key}", config[key])
+        elif key in config:
+            config[key].pop("path", None)  # where it lies decides nothing, its content does
+    return Stage("prepare", "transfer_set", config, inputs)
 
 
 def derive_stage(name: str, text: "TextTransform", segment: tuple[str, str]) -> Stage:
@@ -185,6 +187,8 @@ def evaluate_stage(recipe: Recipe, name: str, prepared: str, student: str, label
         "ensemble": ensemble,
         "cpus": float(learner.resources.cpus),  # latency is measured with as many threads
     }
+    if (energy := getattr(learner, "energy", None)) is not None:
+        config["energy"] = energy_by_place(energy.model_dump(mode="json"), learner.teachers)
     if isinstance(learner, CohortCommon):
         config["as_one"] = learner.deliver == "ensemble"
     inputs = {"transfer set": prepared, "student": student, **heard, **_code_of_answers(recipe, name)}

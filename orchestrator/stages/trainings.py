@@ -13,7 +13,7 @@ from students.config.estimator import EstimatorStudent
 from students.config.student import control_train
 from students.config.terms import labels_alone
 
-from ..recipe.deciding import hints_by_place, term_by_place
+from ..recipe.deciding import energy_by_place, hints_by_place, term_by_place
 from ..recipe.model import Learner, Recipe, name_in_recipe
 from .code import code_inputs, text_by_content
 from .keys import hearing, labels_by_place
@@ -81,6 +81,8 @@ def _training_stage(
         document["teachers"] = [hearing(recipe, teacher) for teacher in learner.teachers]
         heard, called = labels_by_place(learner.teachers, labels)
         inputs |= heard
+    if (energy := document.pop("energy", None)) is not None and kind == "student":
+        document["energy"] = energy_by_place(energy, learner.teachers)
     if (init := document.pop("init", None)) is not None and kind == "student":
         assert weights is not None
         document["init"] = {**init, "from": learner.teachers.index(init["from"])}

@@ -11,6 +11,7 @@ from teachers.config.resources import Resources
 from teachers.config.strict import Config, ImportString
 from teachers.config.training import Augment, OptimizerName, PrecisionName, ScheduleName, TrainConfig, transforms_of
 
+from .energy import Energy, check_energy
 from .hints import Hint, check_hints, first_stage
 from .hydra import Hydra, check_hydra
 from .init import Init
@@ -140,6 +141,8 @@ class StudentConfig(StudentCommon):
     """Born again (Furlanello et al., 2018): the first of so many learns from `teachers`, each further one from the one before, `NAME-1`, `NAME-2` and so on; the last has the student's name."""
     hydra: Hydra | None = Field(None, exclude_if=lambda value: value is None)
     """A head for each teacher on one body; `{}`: as its defaults have it. Null: one head. The control has one."""
+    energy: Energy | None = Field(None, exclude_if=lambda value: value is None)
+    """Leave out, or weigh less, unlabelled rows that a teacher finds unlike those that it knows; null: all count."""
     preprocess: NetworkPreprocess = Preprocess()
     """From canonical inputs to what this student takes."""
     objective: list[Term] = Field([*TAUGHT], min_length=1)
@@ -164,6 +167,9 @@ class StudentConfig(StudentCommon):
                 "`loss: mean_teacher`)"
             )
         check_own_terms(self.objective)
+        check_energy(self.energy, self.teachers)
+        if self.energy is not None and self.energy.rows == "weigh" and self.hints:
+            raise ValueError("energy.rows: hints compare whole batches, and no row of them weighs less; say `drop`")
         if self.init is not None and self.init.from_ not in self.teachers:
             raise ValueError(
                 f"init.from is {self.init.from_!r}, which is not among the teachers {self.teachers}; name one of them"

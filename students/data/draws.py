@@ -45,6 +45,11 @@ class Views:
         """A seed for each row, i64 `[rows]`; `number` tells the transforms of a row apart."""
         return draw(torch.full_like(self.places, self._seed(number)), self.places)
 
+    def seeds_of_pairs(self, number: int) -> Tensor:
+        """A seed for each two rows next to each other, the same for both, i64 `[rows]`."""
+        pairs = self.places >> 1
+        return draw(torch.full_like(pairs, self._seed(number)), pairs)
+
     def generators(self, number: int) -> Iterator[tuple[slice, Generator]]:
         """Each part of the rows, and a generator for it."""
         for part, rows in enumerate(self.parts, self.first_part):

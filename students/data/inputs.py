@@ -18,6 +18,7 @@ from ..objective.targets import SAMPLE_KEY, Batch, Column
 from ..runs.run import Run
 from .augment import augmentation
 from .draws import Views
+from .mixes import Mixing
 
 Network = Tensor | dict[str, Tensor]
 """What a network takes: one tensor, or one per input column."""
@@ -76,16 +77,22 @@ def stored_columns(split: MergedSplit, only: Only = None) -> dict[str, Rows]:
     return rows if only is None else {name: Chosen(column, np.flatnonzero(only)) for name, column in rows.items()}
 
 
-def augmenting(names: Sequence[str], run: Run) -> Canonical:
-    """What gives the stored columns `names` of a batch after the run's augmentation."""
+def augmenting(names: Sequence[str], run: Run, mixing: Mixing | None = None) -> Canonical:
+    """What gives the stored columns `names` of a batch after the run's augmentation, and `mixing` after that."""
     augment = augmentation(run.train.augments)
+
+    def moved(canonical: dict[str, Tensor], views: Views) -> dict[str, Tensor]:
+        if augment is None:
+            return canonical
+        found = augment(as_network_takes_it(canonical), views)
+        return found if isinstance(found, dict) else dict.fromkeys(canonical, found)
 
     def augmented(batch: Batch, views: Views | None) -> dict[str, Tensor]:
         canonical = {name: batch[INPUT + name] for name in names}
-        if augment is None or views is None:
+        if views is None:
             return canonical
-        moved = augment(as_network_takes_it(canonical), views)
-        return moved if isinstance(moved, dict) else dict.fromkeys(canonical, moved)
+        canonical = moved(canonical, views)
+        return canonical if mixing is None else mixing.inputs(canonical, batch, views)
 
     return augmented
 

@@ -21,18 +21,20 @@ from ..config.hints import first_stage
 from ..config.lfme_term import curriculum_of
 from ..config.own_terms import PsKdTerm
 from ..config.terms import HardTerm, PeerLossName, Term
-from ..objective.asks import check_encodings, every_row, labels_of, with_labels
+from ..objective.asks import COUNTS, as_they_count, check_encodings, every_row, labels_of, with_labels
 from ..objective.class_weights import class_weights
 from ..objective.combination import Combination, combination_of, teachers_of
 from ..objective.curriculum import START, labels_by_curriculum, starts
+from ..objective.energy import judging, weights_of
 from ..objective.hints import ROW_NUMBER, HintAtWork, columns_of, hints_at_work, remembers, terms_of
 from ..objective.judging import JUDGED_BY
+from ..objective.mixed import compares_with_labels, mixed_terms
 from ..objective.objective import Objective
 from ..objective.own import OWN_ASKS, ROW, row_numbers
 from ..objective.peer_targets import NEED_LABELS
 from ..objective.spread import spread_for
 from ..objective.targets import Ask, Column, Targets, Voice, voice_of
-from ..runs.run import Run
+from ..runs.run import Run, Source
 from .balance import times_longer
 from .inputs import (
     Canonical,
@@ -47,6 +49,7 @@ from .inputs import (
 )
 from .labels import batch_labels
 from .memory import Division, Needs, Target, divide
+from .mixes import Mixing
 from .told import late_of, told_of_rows
 
 
@@ -68,6 +71,8 @@ class TrainingRows:
     """Of a run with live teachers: its batches must pass `students.training.look_ahead` before they become a step."""
     hints: tuple[HintAtWork, ...] = ()
     """Of the objective: what a batch brings of teachers' layers."""
+    mixing: Mixing | None = None
+    """How rows of a batch are mixed two by two."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,9 @@ def load_rows(
     if run.part is not None:
         folds, number = run.part
         labelled = labelled & folds.learnt_by(number, train.groups())
-    only = labelled if run.labelled_only and not labelled.all() else None
+    counts = None if run.energy is None else weights_of(run.energy, judging(run.energy, by_name(run)), train, labelled)
+    only = labelled if run.labelled_only else None if counts is None else counts > 0
+    only = None if only is None or only.all() else only
     if only is not None:
         labels, labelled = labels[only], labelled[only]
     check_that_there_are_rows(len(labels), run)
@@ -103,14 +110,16 @@ def load_rows(
     stored = stored_columns(train, only)
     together = [*dict.fromkeys(each for each in combinations if each is not None)]
     hints = hints_at_work(run, train)
-    of_hints = columns_of(hints)
+    of_hints = {name: chosen(column, numbers_of(only)) for name, column in columns_of(hints).items()}
     needs = needs_of(run, preprocessor, labelled, stored, voices, together)
     held_too = {"hints": sum(column.nbytes for column in of_hints.values())}
     if run.train.balanced is not None:
         held_too["copies"] = 1 + times_longer(np.where(labelled, labels, -1))
     needs = replace(needs, validation=bytes_of_validation(transfer_set, preprocessor, world), **held_too)
     division = divide(memory_bytes, needs)
-    columns, inputs, augmented, asked = columns_of_inputs(run, train, preprocessor, stored, only, division)
+    shapes = {name: tuple(column.shape) for name, column in stored.items()}
+    mixing = Mixing.of(run.train.mix, shapes, by_labels=any(compares_with_labels(term) for term in run.objective))
+    columns, inputs, augmented, asked = columns_of_inputs(run, train, preprocessor, stored, only, division, mixing)
     columns["label"] = batch_labels(labels, transfer_set.space)
     if not labelled.all():
         columns["has_label"] = torch.from_numpy(labelled.astype(np.float32))
@@ -123,14 +132,21 @@ def load_rows(
     held = {each for each, once in zip(together, division.targets, strict=True) if once}
     weights = class_weights(run.train.class_weights, labels[labelled], transfer_set.space.names, run.stage_name)
     objective, targets = bring_targets(run, train, voices, combinations, held, weights)
-    columns |= (
-        targets.columns
-        if only is None
-        else {name: chosen(column, np.flatnonzero(only)) for name, column in targets.columns.items()}
-    )
+    columns |= {name: chosen(column, numbers_of(only)) for name, column in targets.columns.items()}
+    if counts is not None and run.energy is not None and run.energy.rows == "weigh":
+        columns[COUNTS] = torch.from_numpy(counts)
     objective.add_hints(terms_of(hints), first_stage(run.hints))
     columns |= of_hints | ({ROW_NUMBER: torch.arange(len(labels))} if remembers(run) else {})
-    return TrainingRows(columns, labelled, objective, inputs, division, augmented, asked, hints)
+    return TrainingRows(columns, labelled, objective, inputs, division, augmented, asked, hints, mixing)
+
+
+def numbers_of(only: Only) -> np.ndarray | None:
+    """Of the rows that are drawn; None: all."""
+    return None if only is None else np.flatnonzero(only)
+
+
+def by_name(run: Run) -> dict[str, Source]:
+    return {source.name: source for source in run.sources}
 
 
 def columns_of_inputs(
@@ -140,12 +156,13 @@ def columns_of_inputs(
     stored: dict[str, Rows],
     only: Only,
     division: Division,
+    mixing: Mixing | None,
 ) -> tuple[dict[str, Column], Inputs, Canonical | None, "LiveRows | None"]:
     """Of `TrainingRows`: the columns of inputs, what makes them of a batch, what augments it, and who is asked about it."""
     if division.inputs:
         columns, inputs = made_once(stored, preprocessor)
         return columns, inputs, None, None
-    augmented = augmenting([*stored], run)
+    augmented = augmenting([*stored], run, mixing)
     if live := live_sources(run):
         keys = train.keys()
         columns, inputs = made_before(stored, keys if only is None else keys[only], preprocessor)
@@ -181,7 +198,12 @@ def needs_of(
 
 def can_be_made_once(run: Run) -> bool:
     """Whether nothing random comes before the network's own preprocess, and nobody asks for the rows before it."""
-    return run.train.augment is None and not run.membership.keeps_canonical and not live_sources(run)
+    return (
+        run.train.augment is None
+        and run.train.mix is None
+        and not run.membership.keeps_canonical
+        and not live_sources(run)
+    )
 
 
 def bytes_combined(combination: Combination, voices: Mapping[str, Voice], num_rows: int) -> int:
@@ -206,8 +228,7 @@ def judged(combination: Combination, run: Run, transfer_set: TransferSet) -> Com
     if combination.rule not in JUDGED_BY:
         return combination
     with within(combination.key):
-        by_name = {source.name: source for source in run.sources}
-        sources = [by_name[name] for name in combination.teachers]
+        sources = [by_name(run)[name] for name in combination.teachers]
         return replace(combination, found=JUDGED_BY[combination.rule](sources, transfer_set, combination.options))
 
 
@@ -229,15 +250,20 @@ def bring_targets(
     for number, (term, combination) in enumerate(zip(run.objective, combinations, strict=True)):
         if combination is not None:
             check_encodings(term, number, combination, voices)
-        asks.append(
-            ask_without_teachers(term, run) if combination is None else with_labels(term, targets.answer(combination))
-        )
+        if combination is None:
+            asks.append(ask_without_teachers(term, run))
+            continue
+        ask = with_labels(term, targets.answer(combination))
+        asks.append(ask if run.energy is None or run.energy.rows == "drop" else as_they_count(ask))
     over_known = [each is not None and each not in targets.gapless for each in combinations]
     late = [None if each is None else late_of(each, run, train.transfer_set, targets) for each in combinations]
     counts = [{} if each is None else each.counts or targets.counts.get(each, {}) for each in combinations]
     asking = zip(run.objective, combinations, strict=True)
     scales = [spread_for(term, number, each, targets) for number, (term, each) in enumerate(asking)]
-    return Objective(space.task, run.objective, asks, weights, over_known, counts, scales, late), targets
+    objective = Objective(space.task, run.objective, asks, weights, over_known, counts, scales, late)
+    if run.train.mix is not None:
+        objective.pairs = mixed_terms(run, combinations)
+    return objective, targets
 
 
 def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Ask:

@@ -55,13 +55,14 @@ def reads(run: Run) -> tuple[Any, ...]:
         run.objective,
         run.hints,
         run.hydra is not None,
+        run.energy,
         run.sources,
         run.labelled_only,
         run.classes,
         run.train.class_weights,
         member.peer_rule,
     )
-    return run.transfer_set, run.preprocess, augment, member.keeps_canonical, run.part, *asked
+    return run.transfer_set, run.preprocess, augment, run.train.mix, member.keeps_canonical, run.part, *asked
 
 
 def open_data(run: Run, session: Session, memory_bytes: int) -> Data:

@@ -16,6 +16,7 @@ from teachers.models.folder import load_model
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
 from ..config.combining import NO_OPTIONS, Options
+from ..config.energy import Energy
 from ..objective.calibration import calibration_of
 from ..runs.best import validation_of
 from ..runs.run import Source
@@ -23,6 +24,7 @@ from ..tasks.ensemble import TOGETHER
 from ..tasks.figure import LOOKS
 from ..tasks.task import Model
 from .by_row import gain_between, row_by_row, to_document
+from .energy import by_energy
 from .footprint import footprint
 from .gain import verdict
 from .hearing import Heard, hear
@@ -107,6 +109,7 @@ def evaluate_student(
     teacher_weights: Mapping[str, float] | None = None,
     order: Sequence[str] | None = None,
     options: Options = NO_OPTIONS,
+    energy: Energy | None = None,
     split: SplitName = "test",
     device: str | torch.device = "cpu",
     threads: int = 1,
@@ -138,6 +141,8 @@ def evaluate_student(
         "recommended": recommended(rows, sources, heard, combine, teacher_weights, order, options),
         **uncertainty_of_student(rows, heard, student_runs, trust, device),
     }
+    if energy is not None:
+        as_one["energy"] = by_energy(energy, {source.name: source for source in sources}, rows, heard)
     return {"format": FORMAT, **document, **as_one}
 
 

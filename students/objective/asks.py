@@ -17,6 +17,19 @@ from ..config.terms import DkdTerm, ImportedTerm, Term
 from .combination import Combination
 from .targets import Ask, Asked, Batch, Voice, usable_labels
 
+COUNTS = "counts"
+"""Of a batch: how much a row counts in what is heard from teachers, f32 `[rows]`, where rows differ in that."""
+
+
+def as_they_count(ask: Ask) -> Ask:
+    """The same, each row weighed as it counts."""
+
+    def weighed(batch: Batch) -> Asked:
+        found, counts = ask(batch), batch[COUNTS]
+        return found._replace(weight=counts if found.weight is None else found.weight * counts)
+
+    return weighed
+
 
 def labels_of(batch: Batch) -> Asked:
     return Asked(batch["label"], batch.get("has_label"))
@@ -31,12 +44,13 @@ def with_labels(term: Term | CohortTerm, ask: Ask) -> Ask:
     """The same with labels, where the term's loss takes them beside what teachers say: of labelled rows alone."""
     if isinstance(term, DkdTerm) and term.unlabelled == "teacher_label":
         return partial(_labels_or_theirs, ask)
-    if isinstance(term, DkdTerm) or (isinstance(term, ImportedTerm) and _has_a_parameter_for_labels(term.loss)):
+    if isinstance(term, DkdTerm) or (isinstance(term, ImportedTerm) and has_a_parameter_for_labels(term.loss)):
         return partial(_labelled_rows, ask)
     return ask
 
 
-def _has_a_parameter_for_labels(loss: str) -> bool:
+def has_a_parameter_for_labels(loss: str) -> bool:
+    """Of a function that an import string names."""
     try:
         return "labels" in inspect.signature(load(loss)).parameters
     except ValueError:  # of a function that is no Python

@@ -99,8 +99,8 @@ class Late:
         )
         self.unseen = False
         self._count(term, weights, moment)
-        if asked.weight is not None:  # of a loss that takes labels, those rows alone
-            weights = weights * (asked.weight > 0)
+        if asked.weight is not None:  # of a loss that takes labels those rows alone; by energy as they count
+            weights = weights * asked.weight
         labels = asked.labels
         if labels is not None and not labels.is_floating_point():
             labels = torch.where(labels < 0, target.nan_to_num(nan=-torch.inf).argmax(-1), labels)

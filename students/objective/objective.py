@@ -28,6 +28,7 @@ from .late import Late, Moment, shares_of
 from .losses.known import compared_over_known
 from .losses.loss import Loss
 from .losses.table import COMPARE_ROWS, LOSSES
+from .mixed import sum_of_pairs
 from .targets import Ask, Asked, Batch
 
 
@@ -182,6 +183,8 @@ class Objective:
         """For the curves: what teachers count, where a rule found it before the first step."""
         self.taught_late = {term.name: term.late.combination for term in self.terms if term.late is not None}
         self.constants: dict[tuple[float, ...], Tensor] = {}
+        self.pairs: Sequence[bool] = ()
+        """Where rows are mixed two by two: of each term, whether its targets are of whole rows."""
 
     def add_hints(self, hints: Sequence[TermAtWork], first_stage: float) -> None:
         """Further terms, of a student; all others weigh nothing in the `first_stage`, a share of the steps."""
@@ -262,6 +265,8 @@ def row_sum(term: TermAtWork, student: Tensor, asked: Asked, heard: Heard = NOTH
         return sum_of_maps(term, heard.maps) if heard.maps else (student * 0).sum()
     if term.late is not None and (term.late.per_teacher or heard.heads is not None):
         return sum_beside_each(term, student if heard.heads is None else heard.heads, asked)
+    if asked.own is not None:
+        return sum_of_pairs(partial(term.values, student), asked, asked.own)
     target, weight, labels = asked[:3]
     if term.hears == "peer" and heard.peer is not None:
         target = heard.peer

@@ -45,6 +45,8 @@ class Asked(NamedTuple):
     """For the same: i64 `[rows]`."""
     heard: Tensor | None = None
     """For `combine: route`: i64 `[rows]`."""
+    own: Tensor | None = None
+    """Of rows that are mixed two by two: how much of itself is in each, f32 `[rows]`; None: of a target that is of the row as it is."""
 
 
 Ask = Callable[[Batch], Asked]

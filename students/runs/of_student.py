@@ -40,6 +40,7 @@ def student_run(
         hydra=config.hydra if taught and isinstance(config, StudentConfig) else None,
         labelled_only=not taught,
         init=config.init if taught and isinstance(config, StudentConfig) else None,
+        energy=config.energy if taught and isinstance(config, StudentConfig) else None,
         estimator=_estimator(config) if isinstance(config, EstimatorStudent) else None,
         **common,
     )

@@ -16,6 +16,7 @@ from teachers.users_code.imports import UserPath
 
 from ..config.cohort import CohortConfig
 from ..config.cohort_terms import CohortTerm
+from ..config.energy import Energy
 from ..config.hints import Hint
 from ..config.hydra import Hydra
 from ..config.init import Init
@@ -124,6 +125,8 @@ class Run:
     """Of a student."""
     hydra: Hydra | None = None
     """Of a student with a head for each of `sources`; None: it has one."""
+    energy: Energy | None = None
+    """Which unlabelled rows count, by a teacher's logits; None: all."""
     init: Init | None = None
     """With whose weights it begins, one of `sources`; None: with weights of chance."""
     part: tuple[Folds, int] | None = None

@@ -24,6 +24,7 @@ from ..data.draws import PLACE, Views, equal_parts, step_seed
 from ..data.inputs import Network
 from ..data.rows import TrainingRows
 from ..objective.late import Moment
+from ..objective.mixed import mixed
 from ..objective.objective import NOTHING, Heard, slices
 from ..objective.targets import Asked
 from ..runs.run import Run
@@ -137,9 +138,12 @@ class Stepper:
         run = self.run
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        inputs = self.inputs(batch, self.views(batch, step if batch_number is None else batch_number))
+        views = self.views(batch, step if batch_number is None else batch_number)
+        inputs = self.inputs(batch, views)
         self.moment.step = step
         asked = self.objective.ask(self.with_own(batch, inputs, step), self.moment)
+        if self.rows.mixing is not None:
+            asked = mixed(asked, self.objective.pairs, self.rows.mixing.own(batch, views))
         counts = self.objective.counts(asked, run.train.batch_size, self.session)
         weights = self.objective.weights_on(self.session.device, step, self.steps)
         return Work(step, inputs, asked, counts, weights, [])

@@ -22,6 +22,7 @@ ClassWeights = Annotated[
     Discriminator(lambda value: "by name" if isinstance(value, dict) else "balanced"),
 ]
 
+MixName = Literal["mixup", "cutmix"]
 OptimizerName = Literal["adamw", "sgd"]
 ScheduleName = Literal["one_cycle", "cosine", "constant"]
 PrecisionName = Literal["float32", "bfloat16"]
@@ -49,6 +50,17 @@ class EarlyStopping(Config):
 
     patience: int = Field(ge=1)
     """Looks at validation without a better one."""
+
+
+class Mix(Config):
+    """Each two rows of a batch mixed with each other, after `augment`. A live teacher is asked about the mixed rows themselves; labels and what stores keep are mixed as the rows are."""
+
+    kind: MixName
+    """`mixup`: the weighted mean of both images (Zhang et al., 2018); `cutmix`: a rectangle of the one in the other (Yun et al., 2019)."""
+    alpha: float = Field(1.0, gt=0)
+    """The share of the other row is drawn from Beta(alpha, alpha), for each two rows anew; 1: all shares are as likely, as in function matching (Beyer et al., 2022)."""
+    share: float = Field(1.0, gt=0, le=1)
+    """Share of the rows that are mixed; the others stay as they are."""
 
 
 class TrainConfig(Config):
@@ -82,6 +94,8 @@ class TrainConfig(Config):
     """Fresh random augmentation of every batch: a name, a function (inputs, seeds) -> inputs with a seed for each row, or (inputs, generator) -> inputs, or a list of these, applied in order."""
     files: list[str] = []
     """Files and folders that functions of `augment` read; they count by content."""
+    mix: Mix | None = Field(None, exclude_if=lambda value: value is None)
+    """Images are mixed two by two; null: they are not. A control has its student's, with mixed labels."""
     labelled_fraction: float | None = Field(None, gt=0, lt=1)
     """Share of labelled rows in every batch; null: as they come."""
     balanced: Literal["class"] | None = Field(None, exclude_if=lambda value: value is None)
@@ -111,5 +125,10 @@ class TrainConfig(Config):
         if self.batch_size % (self.workers * self.accumulate):
             raise ValueError(
                 f"batch_size {self.batch_size} is not divisible by workers * accumulate = {self.workers * self.accumulate}"
+            )
+        if self.mix is not None and self.batch_size % (2 * self.workers * self.accumulate):
+            raise ValueError(
+                f"batch_size {self.batch_size} is not divisible by 2 * workers * accumulate = {2 * self.workers * self.accumulate}, and "
+                f"`mix` mixes rows two by two; take a multiple of it"
             )
         return self

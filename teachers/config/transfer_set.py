@@ -6,6 +6,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from .inputs import InputColumn, Inputs
+from .munge import Munge
 from .strict import DELIMITER_PATTERN, Config, ImportString
 from .task import TaskName
 
@@ -197,10 +198,23 @@ class TransferSetConfig(Config):
     """A row that cannot be used ends the run, or is dropped and counted in the report."""
     duplicates: Literal["keep", "drop"] = "keep"
     """Rows whose inputs are exactly those of a row of another split are counted in the report; `drop` takes them out of the split that learns or chooses: test rows stay, of the rest validation rows."""
+    extra: Source | None = Field(None, exclude_if=lambda value: value is None)
+    """Further rows without labels, a source of their own with the same input columns: teachers label them, students learn them; they are training rows, all of them, and what they hold of a label is not read."""
+    munge: Munge | None = Field(None, exclude_if=lambda value: value is None)
+    """Synthetic training rows of a table, made of its training rows; without labels, as those of `extra`."""
     views: Literal[0] = 0
     """Replayable augmentations of every training row; view 0 is the row itself."""
     task: SkipJsonSchema[TaskName] = Field("classification", exclude=True, repr=False)
     """What the label means: the recipe's `task`."""
+
+    @model_validator(mode="after")
+    def keeps_groups_apart(self) -> Self:
+        if self.extra is not None and self.split.group_by is not None:
+            raise ValueError(
+                "extra: its rows are training rows whatever their group, and `split.group_by` keeps groups apart; put them into "
+                "the source without a label, where the split knows their group"
+            )
+        return self
 
     @property
     def labels(self) -> list[str]:

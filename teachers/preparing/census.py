@@ -93,7 +93,7 @@ def take_census(
     census = Census(
         keys, group, split.astype(np.uint8), np.concatenate(parts), content, numbers, rows, _bytes(runs, pieces)
     )
-    _check_unique(census, runs, pieces)
+    check_unique(census, runs, pieces)
     if not classes and census.labels.ndim == 1 and MOST_ALONE < len(known) == np.count_nonzero(census.has_label):
         raise DataError(
             f"each of the {len(known):,} rows with a label has one of its own ({known[0]!r}, {known[1]!r}, ...): such names "
@@ -109,7 +109,13 @@ def _bytes(runs: Sequence[Run], pieces: Path) -> NDArray[np.uint32]:
     return np.concatenate([batch.column("bytes").to_numpy() for batch in batches]).astype(np.uint32)
 
 
-def _check_unique(census: Census, runs: Sequence[Run], pieces: Path) -> None:
+def joined(parts: Sequence[Census]) -> Census:
+    """One after the other, not sorted."""
+    return Census(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Census)))
+
+
+def check_unique(census: Census, runs: Sequence[Run], pieces: Path) -> None:
+    """Raise DataError for two rows of one id or one key."""
     order = np.lexsort((census.row, census.run, census.keys))
     twice = np.flatnonzero(np.diff(census.keys[order]) == 0)
     if not len(twice):

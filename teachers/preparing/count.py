@@ -19,8 +19,9 @@ from ..tasks.labels import has_label, per_name, usable
 from ..transfer_set.transfer_set import SPLITS, SplitName, TransferSet
 from .bad_rows import Bad
 from .census import Census, check_splits, judge_bad_rows, labelled_rows, limited, same_key
+from .extra import reading_extra
 from .look import Look
-from .shuffle import BadPosition, Reading, ids_in, labels_in, named_in
+from .shuffle import BadPosition, Reading, ids_in, labels_in, named_in, placed
 from .splits import UNUSED, sample_keys
 from .stratify import stratified
 from .tasks.reader import Meant
@@ -74,7 +75,8 @@ def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Count
     if classes is None:
         values = dict.fromkeys(name for *_, meant in found for name in meant.names)
         classes, stands_for = told.labels.discovered(list(values))
-    _check_unique(told, np.concatenate([keys for keys, *_ in found]))
+    beside, readings = _keys_beside(told, bad), [told, *([reading_extra(told)] if config.extra is not None else [])]
+    _check_unique(readings, np.concatenate([*(keys for keys, *_ in found), beside]))
     census, _ = stratified(_census(told, found, classes, stands_for), config, len(classes))
     census, bad = limited(census, bad, config.limit)
     judge_bad_rows(bad, config)
@@ -83,7 +85,17 @@ def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Count
     if seen.classes is not None or config.labels:
         told.labels.space(classes, usable(census.labels, may_be_used)[census.of("train")])
     labels = {split: [usable(census.labels, may_be_used)[census.of(split)]] for split in SPLITS}
-    return _counted(classes, {split: census.counts()[split] for split in SPLITS}, labels)
+    rows = dict(zip(SPLITS, [census.counts()[split] for split in SPLITS], strict=True))
+    rows["train"] += len(beside[: config.limit]) + (config.munge.of(rows["train"]) if config.munge is not None else 0)
+    return _counted(classes, rows, labels)
+
+
+def _keys_beside(told: Reading, bad: list[BadPosition]) -> NDArray[np.uint64]:
+    """Of the rows of `transfer_set.extra`, as far as there are any."""
+    if told.config.extra is None:
+        return np.zeros(0, np.uint64)
+    found = [keys for keys, *_ in _columns(reading_extra(told), bad)]
+    return np.concatenate([np.zeros(0, np.uint64), *found])
 
 
 def _counted(
@@ -101,7 +113,7 @@ def _batches(told: Reading) -> Iterator[tuple[Chunk, Batch]]:
     config = told.config
     names = told.columns or [config.input_names[0]]
     for chunk in chunks_of(files_of(config), AT_ONCE):
-        yield from ((chunk, batch) for batch in read(chunk, names, AT_ONCE))
+        yield from ((chunk, placed(batch, told)) for batch in read(chunk, names, AT_ONCE))
 
 
 def _columns(told: Reading, bad: list[BadPosition]) -> Iterator[Columns]:
@@ -123,14 +135,14 @@ def _columns(told: Reading, bad: list[BadPosition]) -> Iterator[Columns]:
         yield keys[wanted], groups[wanted], split[wanted], Meant(meant.labels[wanted], meant.names)
 
 
-def _check_unique(told: Reading, keys: NDArray[np.uint64]) -> None:
+def _check_unique(readings: Sequence[Reading], keys: NDArray[np.uint64]) -> None:
     """Raise DataError for two rows of one key, whose ids are read again."""
     ordered = np.sort(keys)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
     if not len(twice):
         return
     named: list[tuple[str, str]] = []
-    for _, batch in _batches(told):
+    for told, batch in ((each, batch) for each in readings for _, batch in _batches(each)):
         if not batch.positions:
             continue
         ids = ids_in(told, batch, {}).to_pylist()

@@ -4,7 +4,7 @@ Reads the schema and the first rows, writes nothing. Knows nothing of keys.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +20,9 @@ from .arrow_types import family
 from .canonical import InputPlan, decode
 from .categories import Texts
 from .dictionaries import of_few_rows
+from .extra import extra_files, extra_of, look_at_extra
 from .labels import as_text, names_in
+from .munge import check_tabular
 from .plans import plan_inputs
 from .splits import expected_shares
 from .tasks import LABELS
@@ -55,6 +57,11 @@ class Look:
     """Rows that were looked at and cannot be used: where they stand, and why."""
     copies: tuple[str, ...]
     """Inputs that say the label in every row that was looked at."""
+    beside: Mapping[str, int | None] = field(default_factory=dict)
+    """Of training rows beside the source's, `extra` and `munge`, how many there are; None where only reading tells. They are among
+    the others that are counted here."""
+    labels_not_read: tuple[str, ...] = ()
+    """Columns of the label that `extra` has."""
 
 
 def look(config: TransferSetConfig) -> Look:
@@ -76,18 +83,35 @@ def look(config: TransferSetConfig) -> Look:
     if num_rows is not None and config.limit is not None:
         num_rows = min(num_rows, config.limit * len(SPLITS))
     num_bytes = None if num_rows is None else num_rows * sum(column.bytes_per_row for column in columns)
-    return Look(
-        columns,
-        classes,
-        num_rows,
-        by_split,
-        num_bytes,
-        plans,
-        integers,
-        files[0].root,
-        tuple(bad),
-        tuple(_copies(config, sample)),
-    )
+    about = plans, integers, files[0].root, tuple(bad), tuple(_copies(config, sample))
+    return _with_rows_beside(Look(columns, classes, num_rows, by_split, num_bytes, *about), config)
+
+
+def _with_rows_beside(seen: Look, config: TransferSetConfig) -> Look:
+    """The same with what the recipe wants beside the source's rows."""
+    beside: dict[str, int | None] = {}
+    if config.munge is not None:
+        check_tabular(seen.columns)
+        beside["munge"] = None if seen.rows_by_split is None else config.munge.of(seen.rows_by_split["train"])
+    if config.extra is not None:
+        extra = look_at_extra(config, seen.plans, PLANNED_CHUNK, LOOKED_AT)
+        rows = None if extra.num_rows is None else min(extra.num_rows, config.limit or extra.num_rows)
+        beside = {"extra": rows, **beside}
+        seen = replace(seen, bad=(*seen.bad, *extra.bad), labels_not_read=extra.labels)
+    return counting(replace(seen, beside=beside))
+
+
+def counting(seen: Look) -> Look:
+    """The same; rows beside the source's count as training rows."""
+    if not seen.beside or seen.rows_by_split is None or seen.num_rows is None or seen.num_bytes is None:
+        return seen
+    numbers = [rows for rows in seen.beside.values() if rows is not None]
+    if len(numbers) < len(seen.beside):
+        return replace(seen, num_rows=None, rows_by_split=None, num_bytes=None)
+    more, by_split = sum(numbers), dict(seen.rows_by_split)
+    size = more * sum(column.bytes_per_row for column in seen.columns)
+    by_split["train"] += more
+    return replace(seen, num_rows=seen.num_rows + more, rows_by_split=by_split, num_bytes=seen.num_bytes + size)
 
 
 def _rows_by_split(config: TransferSetConfig, chunks: Sequence[Chunk]) -> dict[SplitName, int] | None:
@@ -104,6 +128,14 @@ def source_digest(config: TransferSetConfig) -> str:
     """Names the content of the source: its files' relative names and SHA-256, scikit-learn's version, or the import's code."""
     files = files_of(config)
     return content_digest(files, beside=any(_names_images(config, file) for file in files))
+
+
+def extra_digest(config: TransferSetConfig) -> str | None:
+    """The same of `transfer_set.extra`; None where there is none."""
+    if config.extra is None:
+        return None
+    files = extra_files(config)
+    return content_digest(files, beside=any(_names_images(extra_of(config), file) for file in files))
 
 
 Columns = Sequence[tuple[str, str]]

@@ -22,6 +22,7 @@ from ..storage.seal import digest_of
 from ..storage.seal import replace as replace_file
 from ..tasks.labels import per_name, usable
 from ..transfer_set.transfer_set import NAME, SPLITS, Part, Segment, TransferSet, segment_digest
+from .beside import Whole, report_of, with_rows_beside
 from .canonical import in_colour
 from .census import (
     NAMED_BAD_ROWS,
@@ -36,6 +37,7 @@ from .census import (
     without_duplicates,
 )
 from .dictionaries import with_dictionaries
+from .extra import extra_files, gathered_extra, reading_extra, without_copies
 from .images import COLOUR
 from .look import Look, look
 from .moments import Moments
@@ -69,6 +71,8 @@ class Gathered:
     """By two splits, rows of the later one that stood in the earlier one too."""
     dropped: Mapping[str, int]
     """By split, how many of these were taken out of it."""
+    extra: Census | None
+    """The rows of `transfer_set.extra`, where there is one."""
 
 
 def prepare(
@@ -99,27 +103,29 @@ def _prepare(
 ) -> TransferSet:
     folder = folder.resolve()  # workers run in another folder
     seen, chunks = look(config), chunks_of(files_of(config), chunk_rows)
-    pieces, done = _read_all(config, seen, chunks, folder, run)
+    beside = chunks_of(extra_files(config), chunk_rows)
+    reading, done, done_beside = _read_all(config, seen, chunks, beside, folder, run)
     if colour := _in_colour(seen, done):  # in rows that nobody had looked at
         seen = colour
-        pieces, done = _read_all(config, seen, chunks, folder, run)
-    gathered = _gathered(config, seen, done, pieces)
-    earlier = _open_earlier(earlier_folder)
+        reading, done, done_beside = _read_all(config, seen, chunks, beside, folder, run)
+    gathered = _gathered(config, seen, done, done_beside, reading)
+    earlier, pieces = _open_earlier(earlier_folder), reading.pieces
 
     census, labelled = gathered.census, labelled_rows(gathered.census, config, len(gathered.classes))
     columns = with_dictionaries(seen.columns, config, census, gathered.runs, pieces)
-    planned = plan_segments(census, columns, earlier, run)
-    told = Writing(folder, pieces, columns)
-    segments, parts = _second_pass(planned, gathered, told, earlier, run)
+    whole = Whole(census, gathered.runs, plan_segments(census, columns, earlier, run), {})
+    about = reading, columns, earlier, run, len(gathered.classes)
+    whole = with_rows_beside(config, whole, gathered.extra, *about)
+    planned = sorted(whole.planned, key=lambda segment: SPLITS.index(segment.split))
+    segments, parts = _second_pass(planned, whole, Writing(folder, pieces, columns), earlier, run)
     for segment, plan in zip(segments, planned, strict=True):
         ids = ids_of(segment, pieces, earlier if plan.kept else None)
-        rows = plan.rows
-        mine = census.take(rows)
+        mine = whole.census.take(plan.rows)
         named: dict[str, NDArray[Any]] = {
             "sample_key": mine.keys,
             "group": mine.group,
             "label": mine.labels,
-            "labelled": labelled[rows],
+            "labelled": np.append(labelled, False)[np.minimum(plan.rows, len(labelled))],
         }
         if any(column.kind == "category" for column in columns):
             named["content"] = mine.content
@@ -131,6 +137,7 @@ def _prepare(
     num_labelled = int(labelled[train].sum())
     space = LABELS[config.task].space(gathered.classes, usable(census.labels[train], labelled[train]))
     report = _report(gathered, labelled) | {"columns": lacks(columns, seen.plans, parts)}
+    report |= report_of(whole, seen.labels_not_read)
     made_of = tuple(plan.document() for plan in seen.plans)
     prepared = TransferSet(folder, columns, space, tuple(segments), num_labelled, report, made_of)
     replace_file(folder / NAME, prepared.manifest())
@@ -146,15 +153,19 @@ def _open_earlier(folder: Path | None) -> TransferSet | None:
 
 
 def _read_all(
-    config: TransferSetConfig, seen: Look, chunks: Sequence[Chunk], folder: Path, run: Runner
-) -> tuple[Path, list[ChunkDone]]:
-    """The first pass: (where its pieces lie, what each chunk gave)."""
-    pieces = folder / f".pieces-{_fingerprint(config, seen, chunks)}"
+    config: TransferSetConfig, seen: Look, chunks: Sequence[Chunk], beside: Sequence[Chunk], folder: Path, run: Runner
+) -> tuple[Reading, list[ChunkDone], list[ChunkDone]]:
+    """The first pass: (how rows were read, what each chunk gave, what each one of `extra` did)."""
+    pieces = folder / f".pieces-{_fingerprint(config, seen, [*chunks, *beside])}"
     pieces.mkdir(parents=True, exist_ok=True)
     told = Reading(
         config, seen.plans, seen.classes, seen.integers, seen.root, pieces, last_key=_last_keys(config, chunks)
     )
-    return pieces, list(run(partial(read_chunk, told), list(enumerate(chunks))))
+    done = list(run(partial(read_chunk, told), list(enumerate(chunks))))
+    if not beside:
+        return told, done, []
+    numbered = list(enumerate(beside, len(chunks)))
+    return told, done, list(run(partial(read_chunk, reading_extra(told)), numbered))
 
 
 def _in_colour(seen: Look, done: Sequence[ChunkDone]) -> Look | None:
@@ -164,27 +175,38 @@ def _in_colour(seen: Look, done: Sequence[ChunkDone]) -> Look | None:
     return None if plans == seen.plans else changed(seen, plans=plans, columns=tuple(plan.column for plan in plans))
 
 
-def _gathered(config: TransferSetConfig, seen: Look, done: Sequence[ChunkDone], pieces: Path) -> Gathered:
+def _gathered(
+    config: TransferSetConfig,
+    seen: Look,
+    done: Sequence[ChunkDone],
+    done_beside: Sequence[ChunkDone],
+    reading: Reading,
+) -> Gathered:
     runs = tuple(part for chunk in done for part in chunk.runs)
     bad = [row for chunk in done for row in chunk.bad]
     if not runs:
         judge_bad_rows(bad, config)
         raise DataError(f"no usable row in the source; {len(bad)} were skipped")
-    census, classes = take_census(runs, pieces, seen.classes, LABELS[config.task])
+    census, classes = take_census(runs, reading.pieces, seen.classes, LABELS[config.task])
     census, moved = stratified(census, config, len(classes))
     census, bad = limited(census, bad, config.limit)
-    judge_bad_rows(bad, config)
+    extra, all_runs, bad_beside = gathered_extra(config, done_beside, reading, census, runs, len(classes))
+    judge_bad_rows([*bad, *bad_beside], config)
     check_classes(census, bad, classes)
     check_splits(census, {})
+    bad += bad_beside
     duplicates, dropped = duplicates_across_splits(census), dict[str, int]()
     if config.duplicates == "drop":
         census, dropped = without_duplicates(census)
         check_splits(census, dropped)
+    if extra is not None:
+        extra, copies, gone = without_copies(census, extra, drop=config.duplicates == "drop")
+        duplicates, dropped = duplicates | copies, dropped | gone
     num_unused, divided = (
         sum(chunk.num_unused for chunk in done),
         tuple((*classes, NONE_HOLDS)[number] for number in moved),
     )
-    return Gathered(census, classes, runs, tuple(bad), num_unused, divided, duplicates, dropped)
+    return Gathered(census, classes, all_runs, tuple(bad), num_unused, divided, duplicates, dropped, extra)
 
 
 def _last_keys(config: TransferSetConfig, chunks: Sequence[Chunk]) -> tuple[int, ...] | None:
@@ -207,14 +229,14 @@ def _last_keys(config: TransferSetConfig, chunks: Sequence[Chunk]) -> tuple[int,
 
 
 def _second_pass(
-    planned: Sequence[PlannedSegment], gathered: Gathered, told: Writing, earlier: TransferSet | None, run: Runner
+    planned: Sequence[PlannedSegment], whole: Whole, told: Writing, earlier: TransferSet | None, run: Runner
 ) -> tuple[list[Segment], OfParts]:
-    """(the segments, written or kept; by split and part, the moments of each column, as far as somebody asks)."""
+    """(the segments, written or kept; by split and part of the source, the moments of each column, as far as somebody asks)."""
     tasks: list[PartTask] = []
     for plan in planned:
         if plan.kept is None:
             (told.folder / "segments" / plan.name / "inputs").mkdir(parents=True, exist_ok=True)
-            tasks += part_tasks(plan, gathered.census, gathered.runs, told.columns)
+            tasks += part_tasks(plan, whole.census, whole.runs, told.columns)
     written: dict[str, list[tuple[Part, list[Moments]]]] = {}
     for task, done in zip(tasks, run(partial(write_part, told), tasks), strict=True):
         written.setdefault(task.path.split("/")[1], []).append(done)
@@ -226,14 +248,16 @@ def _second_pass(
             assert earlier is not None
             keep_parts(plan.kept, earlier.folder, told.folder)
             segments.append(plan.kept)
-            if plan.split == "train" or any(column.can_lack for column in told.columns):
+            looked_at = plan.split == "train" or any(column.can_lack for column in told.columns)
+            if plan.kept.kind == plan.split and looked_at:
                 paths = [part.path for part in plan.kept.parts]
                 found[plan.split] += list(run(partial(part_moments, earlier.folder, told.columns), paths))
             continue
         parts = tuple(part for part, _ in written[plan.name])
         digest = segment_digest(told.columns, 0, parts)
         segments.append(Segment(plan.name, plan.split, 0, len(plan.rows), digest, parts))
-        found[plan.split] += [moments for _, moments in written[plan.name]]
+        if segments[-1].kind == plan.split:
+            found[plan.split] += [moments for _, moments in written[plan.name]]
     return segments, found
 
 

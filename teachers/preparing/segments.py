@@ -54,11 +54,14 @@ class PlannedSegment:
 
 
 def plan_segments(
-    census: Census, columns: Sequence[Column], earlier: TransferSet | None, run: Runner
+    census: Census, columns: Sequence[Column], earlier: TransferSet | None, run: Runner, kind: str | None = None
 ) -> list[PlannedSegment]:
-    """The earlier segments and one more for new rows of each split, if all earlier rows are unchanged; else all anew."""
+    """The earlier segments and one more for new rows of each split, if all earlier rows are unchanged; else all anew.
+
+    `kind`: of rows beside the source's, which are in segments of their own.
+    """
     try:
-        kept = [] if earlier is None else _kept(census, columns, earlier, run)
+        kept = [] if earlier is None else _kept(census, columns, earlier, run, kind)
     except (StoreError, pa.ArrowException, OSError):  # the earlier set is damaged: nothing of it is kept
         kept = []
     planned = list(kept)
@@ -69,16 +72,20 @@ def plan_segments(
         if of_split:
             new = np.setdiff1d(new, np.concatenate(of_split))
         if len(new):
-            planned.append(PlannedSegment(f"{split}-{len(of_split)}", split, new))
+            planned.append(PlannedSegment(f"{kind or split}-{len(of_split)}", split, new))
     return sorted(planned, key=lambda segment: SPLITS.index(segment.split))
 
 
-def _kept(census: Census, columns: Sequence[Column], earlier: TransferSet, run: Runner) -> list[PlannedSegment]:
+def _kept(
+    census: Census, columns: Sequence[Column], earlier: TransferSet, run: Runner, kind: str | None
+) -> list[PlannedSegment]:
     if [column.content for column in columns] != [column.content for column in earlier.columns]:
         return []
     has_codes = any(column.kind == "category" for column in columns)
     found = []
     for segment in earlier.segments:
+        if segment.kind != (kind or segment.split):
+            continue
         there, keys = census.of(segment.split), earlier.keys(segment)
         at = np.searchsorted(census.keys[there], keys)
         rows = np.minimum(at, there.stop - there.start - 1) + there.start

@@ -23,6 +23,7 @@ from ..tasks.labels import has_label, strata
 from ..transfer_set.arrow_columns import ipc_file, label_column
 from ..transfer_set.columns import inputs_batch, row_bytes
 from ..transfer_set.hashes import Keys
+from ..transfer_set.transfer_set import SPLITS
 from .bad_rows import Bad
 from .canonical import InputPlan, decode
 from .categories import Texts, write_texts
@@ -50,6 +51,8 @@ class Reading:
     root: Path | None
     pieces: Path
     last_key: tuple[int, ...] | None
+    beside: str = ""
+    """Of rows beside the source's, which are all training rows: what their positions begin with."""
 
     @property
     def labels(self) -> LabelReader:
@@ -135,7 +138,7 @@ def _read_chunk(told: Reading, number: int, chunk: Chunk) -> ChunkDone:
     waiting: list[Decoded] = []
     num_unused = 0
     batches = read(chunk, told.columns, told.rows_per_batch)
-    for batch in (part for whole in batches for part in cut(whole, told.texts, BATCH_BYTES)):
+    for batch in (part for whole in batches for part in cut(placed(whole, told), told.texts, BATCH_BYTES)):
         bad += [BadPosition(position, reason) for position, reason in batch.bad]
         if batch.positions:
             try:
@@ -149,6 +152,14 @@ def _read_chunk(told: Reading, number: int, chunk: Chunk) -> ChunkDone:
     if any(len(rows.keys) for rows in waiting):
         runs.append(_write_run(told, f"run-{number:06}-{len(runs):04}.arrow", waiting))
     return ChunkDone(tuple(runs), tuple(bad), num_unused)
+
+
+def placed(batch: Batch, told: Reading) -> Batch:
+    """The same; rows that stand beside the source's say so."""
+    if not told.beside:
+        return batch
+    bad = tuple((told.beside + position, reason) for position, reason in batch.bad)
+    return Batch(batch.data, [told.beside + position for position in batch.positions], bad)
 
 
 def _chunk_done(document: dict[str, Any]) -> ChunkDone:
@@ -173,7 +184,7 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
         reasons = {at: reasons[row] for at, row in enumerate(kept.tolist()) if row in reasons}
     meant = labels_in(told, data, reasons)
     texts: Texts = {}
-    inputs, wrong = decode(data, told.plans, told.root, texts)
+    inputs, wrong = decode(data, told.plans, chunk.file.root if told.beside else told.root, texts)
     reasons |= {row: reason for row, reason in wrong.items() if row not in reasons}
     bad += [
         BadPosition(positions[row], reasons[row], int(split[row]), int(keys[row]), _named(meant, row))
@@ -199,6 +210,8 @@ def named_in(told: Reading, chunk: Chunk, batch: Batch, reasons: Bad) -> tuple[p
     ids = ids_in(told, batch, reasons)
     keys = sample_keys(ids.to_pylist(), told.config.key_salt)
     groups = _groups_in(told, batch, keys, reasons)
+    if told.beside:
+        return ids, keys, groups, np.full(len(keys), SPLITS.index("train"), np.uint8)
     return ids, keys, groups, split_numbers(groups, told.config.split, chunk.file.split)
 
 

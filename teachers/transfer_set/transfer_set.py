@@ -60,6 +60,11 @@ class Segment:
     parts: tuple[Part, ...]
 
     @property
+    def kind(self) -> str:
+        """Its split, of rows of the source; of rows beside these `extra` or `munge`."""
+        return self.name.rpartition("-")[0]
+
+    @property
     def rows_path(self) -> str:
         return f"segments/{self.name}/rows.arrow"
 

@@ -1,0 +1,139 @@
+"""What is wrong with rows that are mixed two by two (`train.mix`), and with synthetic rows. Knows nothing of files."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from students.config.hints import ContrastiveHint
+from students.config.own_terms import MeanTeacherTerm
+from students.config.student import StudentConfig
+from students.config.task_terms import ASK_THE_STUDENT, OF_LABELLED_ROWS
+from students.config.terms import HardTerm, LossName, SoftTerm, TeacherTermCommon, TermCommon
+from teachers.config.predictions import PredictionsTeacher
+from teachers.config.task import ANSWER_OF
+
+from .file import Loc
+
+if TYPE_CHECKING:
+    from teachers.transfer_set.columns import Column
+
+    from .model import Recipe
+
+LINEAR: tuple[LossName, ...] = (
+    "hard",
+    "soft",
+    "teacher_label",
+    "logit_mse",
+    "logit_standardized",
+    "label_smoothing_teacher",
+)
+"""Losses whose gradient is linear in what they compare with: beside two targets, weighted, as beside the mixed one."""
+OF_ONE_LABEL: tuple[LossName, ...] = ("dkd", "ps_kd")
+
+
+def mix_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
+    """(path, message) of each."""
+    for name, cohort in recipe.cohorts.items():
+        if cohort.train.mix is not None:
+            yield (
+                ("cohorts", name, "train", "mix"),
+                "is of students and teachers; a cohort's members see rows as they are",
+            )
+    for name, student in recipe.students.items():
+        if isinstance(student, StudentConfig) and student.train.mix is not None:
+            for path, told in _of_student(recipe, name, student):
+                yield ("students", name, *path), told
+    for name, teacher in recipe.teachers.items():
+        if (
+            recipe.transfer_set.munge is not None
+            and isinstance(teacher, PredictionsTeacher)
+            and not teacher.max_missing
+        ):
+            yield (
+                ("teachers", name, "max_missing"),
+                "a file of predictions says nothing of synthetic rows (`transfer_set.munge`); raise it, or take `munge` out",
+            )
+
+
+def unmixable_problems(recipe: "Recipe", columns: Sequence["Column"]) -> Iterator[str]:
+    """Who would mix rows that are no images."""
+    odd = next((column for column in columns if column.kind != "image"), None)
+    trained = [(f"teachers.{name}", each) for name, each in recipe.teachers.items()]
+    trained += [(f"students.{name}", each) for name, each in recipe.students.items()]
+    for where, each in trained if odd is not None else ():
+        if (mix := getattr(getattr(each, "train", None), "mix", None)) is not None:
+            yield (
+                f"{where}.train.mix: `{mix.kind}` mixes images, and column {odd.name!r} is none; remove it, or see "
+                f"`transfer_set.munge` for tables"
+            )
+
+
+def _of_student(recipe: "Recipe", name: str, student: StudentConfig) -> Iterator[tuple[Loc, str]]:
+    live = recipe.live_teachers(name)
+    for number, term in enumerate(student.objective):
+        heard = list(getattr(term, "teachers", None) or student.teachers) if isinstance(term, TeacherTermCommon) else []
+        if told := _of_term(recipe, term, heard, live):
+            yield ("objective", number, "loss"), told
+    for number, hint in enumerate(student.hints):
+        if isinstance(hint, ContrastiveHint):
+            yield ("hints", number, "loss"), "tells rows apart, and `train.mix` makes rows of two; remove one"
+        elif hint.teacher not in live:
+            yield (
+                ("hints", number, "teacher"),
+                f"the store of {hint.teacher!r} keeps layers of whole images, and `train.mix` shows the student mixed ones; set "
+                f"`teachers.{hint.teacher}.mode: live`, or remove one",
+            )
+
+
+def _of_term(recipe: "Recipe", term: TermCommon, heard: Sequence[str], live: Sequence[str]) -> str:
+    """Why a term has no loss for a mixed row; empty where it has."""
+    if isinstance(term, MeanTeacherTerm):
+        return ""
+    if term.loss in OF_ONE_LABEL:
+        return f"{term.loss!r} compares with the one label of a row, and `train.mix` makes rows of two; take `soft` and `hard`"
+    stored = [name for name in heard if name not in live]
+    if heard and not stored:
+        return _of_live(term)
+    if len(stored) < len(heard):
+        return (
+            f"{stored[0]!r} is cached, so it speaks of whole rows, and {next(n for n in heard if n in live)!r} is live and speaks of "
+            f"the mixed ones; give each a term of its own, or one `mode`"
+        )
+    if (why := _not_linear(recipe, term)) or (why := _in_step(term)):
+        cure = (
+            "; take `soft`, `logit_mse` or `teacher_label`, or set the teachers' `mode: live`"
+            if heard
+            else "; say `mse`"
+        )
+        return f"{why}, so nothing is exact for a row that `train.mix` makes of two{cure}"
+    return ""
+
+
+def _of_live(term: TermCommon) -> str:
+    rule = getattr(term, "combine", None)
+    if rule in (*OF_LABELLED_ROWS, "route"):
+        return f"`combine: {rule}` goes by one row, and `train.mix` makes rows of two; take another rule"
+    return ""
+
+
+def _not_linear(recipe: "Recipe", term: TermCommon) -> str:
+    if term.loss not in LINEAR:
+        return f"{term.loss!r} beside two targets is not what it is beside their mean"
+    if (
+        ANSWER_OF[recipe.task] == "values"
+        and isinstance(term, HardTerm | SoftTerm)
+        and term.distance not in (None, "mse")
+    ):
+        return f"`distance: {term.distance}` beside two targets is not what it is beside their mean"
+    return ""
+
+
+def _in_step(term: TermCommon) -> str:
+    rule = getattr(term, "combine", None) or ""
+    if (
+        rule in ASK_THE_STUDENT
+        or ":" in rule
+        or getattr(term, "level", None) == "losses"
+        or getattr(term, "drop", None)
+    ):
+        return "its teachers are combined by what the student says, or anew in every step"
+    return ""
