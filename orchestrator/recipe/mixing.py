@@ -69,6 +69,11 @@ def unmixable_problems(recipe: "Recipe", columns: Sequence["Column"]) -> Iterato
 
 def _of_student(recipe: "Recipe", name: str, student: StudentConfig) -> Iterator[tuple[Loc, str]]:
     live = recipe.live_teachers(name)
+    if student.hydra is not None:
+        yield (
+            ("hydra",),
+            "has a head for each teacher, each beside whole rows, and `train.mix` makes rows of two; remove one",
+        )
     for number, term in enumerate(student.objective):
         heard = list(getattr(term, "teachers", None) or student.teachers) if isinstance(term, TeacherTermCommon) else []
         if told := _of_term(recipe, term, heard, live):

@@ -1,6 +1,6 @@
 """The term of experts that divide the classes, and how it is paced (LFME). Knows nothing of torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -37,10 +37,15 @@ class LfmeTerm(TeacherTermCommon):
         return True
 
 
-def check_lfme(objective: Sequence[TermCommon], teachers: Sequence[str]) -> None:
-    """Raise ValueError for a term that stands there twice, for one of a single expert, and for a curriculum without a term
-    whose rows it weighs."""
+def check_lfme(objective: Sequence[TermCommon], teachers: Sequence[str], beside: Mapping[str, object]) -> None:
+    """Raise ValueError for a term that stands there twice, for one of a single expert, for a curriculum without a term
+    whose rows it weighs, and for what of the student says otherwise who is heard in which row (`beside`: by key)."""
     numbers = [number for number, term in enumerate(objective) if isinstance(term, LfmeTerm)]
+    for key, value in beside.items():
+        if numbers and value is not None:
+            raise ValueError(
+                f"{key}: `objective.{numbers[0]}` is `lfme`, which weighs experts and rows by itself; remove one of the two"
+            )
     if len(numbers) > 1:
         raise ValueError(
             f"objective.{numbers[1]}: loss 'lfme' is there twice; name all experts in one, remove the other"

@@ -177,7 +177,9 @@ class StudentConfig(StudentCommon):
         check_teachers(
             self.objective, self.teachers, may_be_silent=bool(self.hints) or self.init is not None or self.is_pruned
         )
-        check_lfme(self.objective, self.teachers)
+        check_lfme(
+            self.objective, self.teachers, {"hydra": self.hydra, "energy": self.energy, "train.mix": self.train.mix}
+        )
         check_ramps(self.objective, self.train, first_stage=first_stage(self.hints))
         check_hints(self.hints, self.teachers, self.train)
         self._check_pruned()
