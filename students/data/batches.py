@@ -13,12 +13,13 @@ from torch import Tensor
 from teachers.config.training import TrainConfig
 from teachers.errors import RecipeError
 from teachers.rows.epoch import EpochReader
+from teachers.rows.rows import chosen
 
 from ..runs.run import Run
 from ..runs.session import Session
 from .balance import by_class
 from .draws import PLACE, equal_parts
-from .rows import TrainingRows, check_that_there_are_rows, chosen
+from .rows import TrainingRows, check_that_there_are_rows
 
 
 class Batches:

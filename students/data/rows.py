@@ -10,7 +10,7 @@ from torch import Tensor
 
 from teachers.errors import DataError, RecipeError
 from teachers.models.preprocess import Preprocessor
-from teachers.rows.rows import Chosen, Rows
+from teachers.rows.rows import Rows, chosen
 from teachers.tasks.labels import has_label
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
@@ -287,17 +287,3 @@ def check_that_there_are_rows(found: int, run: Run) -> None:
     if found == 0:
         needed = "labelled rows" if run.labelled_only else "rows"
         raise DataError(f"{run.stage_name}: there are no {needed} to train {run.name} on")
-
-
-def chosen(column: Column, index: np.ndarray | None) -> Column:
-    """Some rows of a column: of one in memory in a buffer of their own, of a mapped one where they lie."""
-    if index is None:
-        return column
-    if isinstance(column, Tensor):
-        return column[torch.from_numpy(index)]
-    if (index[1:] > index[:-1]).all():
-        return Chosen(column, index)
-    unique, inverse = np.unique(index, return_inverse=True)
-    out = torch.empty(len(unique), *column.shape, dtype=column.dtype)
-    column.gather(unique, out)
-    return out if np.array_equal(unique, index) else out[torch.from_numpy(inverse)]

@@ -21,8 +21,9 @@ from .asks import every_row
 from .correspondence import Shape
 from .curve_names import curve_names
 from .features import FeatureVoice, feature_voice
+from .layers import Pairs
 from .losses.hints import HINT_KEYWORDS, HINT_LOSSES
-from .objective import Pairs, TermAtWork
+from .objective import TermAtWork
 from .projectors import Embedding, ReviewFusion, no_joint, projector_of
 
 ROW_NUMBER = "row.number"

@@ -25,6 +25,7 @@ from ..config.terms import HardTerm, ImportedTerm, Ramp, Term
 from ..runs.session import Session
 from .curve_names import curve_names
 from .late import Late, Moment, shares_of
+from .layers import Pairs, sum_of_hint, sum_of_maps
 from .losses.known import compared_over_known
 from .losses.loss import Loss
 from .losses.table import COMPARE_ROWS, LOSSES
@@ -40,14 +41,10 @@ class Heard:
     """What they say `[rows, peers, width]`; None: nobody speaks yet."""
     maps: Sequence[tuple[Tensor, Tensor]] = ()
     """Its own projected stage maps, each with a peer's, `[rows, ...]`."""
-    hints: Mapping[str, "Pairs"] = field(default_factory=dict)
+    hints: Mapping[str, Pairs] = field(default_factory=dict)
     """Of a student, by the term's name: what its projections make of its layers, each with a teacher's."""
     heads: Tensor | None = None
     """Of a student with a head for each teacher, what each says `[heads, rows, width]`; None: it has one."""
-
-
-Pairs = Sequence[tuple[Tensor, Tensor]]
-"""What a hint's loss compares, `[rows, ...]`, for each of its outputs."""
 
 
 NOTHING = Heard()
@@ -260,9 +257,10 @@ def hears_what(term: Term | CohortTerm) -> Literal["targets", "peer", "maps"]:
 def row_sum(term: TermAtWork, student: Tensor, asked: Asked, heard: Heard = NOTHING) -> Tensor:
     """The weighted sum of a term's values over the given rows."""
     if term.hears == "hint":
-        return sum_of_hint(term, heard.hints[term.name])
+        return sum_of_hint(term.loss, heard.hints[term.name])
     if term.hears == "maps" or (term.hears == "peer" and heard.peer is None):
-        return sum_of_maps(term, heard.maps) if heard.maps else (student * 0).sum()
+        is_mean = term.loss_name == "feature"
+        return sum_of_maps(term.loss, heard.maps, is_mean=is_mean) if heard.maps else (student * 0).sum()
     if term.late is not None and (term.late.per_teacher or heard.heads is not None):
         return sum_beside_each(term, student if heard.heads is None else heard.heads, asked)
     if asked.own is not None:
@@ -282,21 +280,6 @@ def sum_beside_each(term: TermAtWork, student: Tensor, asked: Asked) -> Tensor:
     each = [Asked(asked.target[:, k], asked.weight[:, k], asked.labels) for k in range(asked.target.shape[1])]
     heads = student if student.ndim > 2 else [student] * len(each)
     return torch.stack([row_sum(alone, own, one) for own, one in zip(heads, each, strict=True)]).sum()
-
-
-def sum_of_maps(term: TermAtWork, maps: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """`feature` is the mean over layers and peers, `channel` the sum over layers, as their papers have it."""
-    total = torch.stack([term.loss(own, theirs).sum() for own, theirs in maps]).sum()
-    return total / len(maps) if term.loss_name == "feature" else total
-
-
-def sum_of_hint(term: TermAtWork, pairs: Pairs) -> Tensor:
-    """The sum over its outputs, in float32 or more."""
-    values = []
-    for own, theirs in pairs:
-        precise = own.to(torch.promote_types(own.dtype, torch.float32))
-        values.append(term.loss(precise, theirs.to(precise.dtype)).sum())
-    return torch.stack(values).sum()
 
 
 def slices(asked: Sequence[Asked], part: slice) -> list[Asked]:

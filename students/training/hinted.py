@@ -18,8 +18,9 @@ from ..data.draws import step_seed
 from ..data.rows import TrainingRows
 from ..objective.correspondence import Shape, guided_layers, shape_of
 from ..objective.hints import PROJECTIONS, ROW_NUMBER, Guided, HintAtWork
+from ..objective.layers import Pairs
 from ..objective.memory_bank import MemoryBank
-from ..objective.objective import Heard, Pairs
+from ..objective.objective import Heard
 from .steps import Stepper, Work
 
 

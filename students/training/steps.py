@@ -4,7 +4,6 @@ Every draw of a step is a function of (seed, step, place in the global batch), s
 run needs to know of the random state. Knows nothing of validation, checkpoints or how many steps there are to come.
 """
 
-import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -30,10 +29,9 @@ from ..objective.targets import Asked
 from ..runs.run import Run
 from ..runs.session import Session
 from .begin import begin_with
+from .first_look import warn_of_batch_statistics, without_a_part
 from .optimize import SCHEDULES, make_optimizer
 from .selves import memories
-
-log = logging.getLogger(__name__)
 
 TABLES = "derived/tables"
 """Beside prepared rows: what networks that read text begin with."""
@@ -272,30 +270,3 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 def rows_of(inputs: Network, part: slice) -> Network:
     return inputs[part] if isinstance(inputs, Tensor) else {name: column[part] for name, column in inputs.items()}
-
-
-def without_a_part(module: nn.Module, inputs: Network, model: str) -> list[str]:
-    """Parameters that have no part in what a network gives, as the head of another task: they get no gradient.
-
-    Asked at rest, so that nothing in it changes.
-    """
-    module.eval()
-    with calling("model", model):
-        said = module(inputs)
-    if isinstance(said, Tensor):  # else its first step tells
-        said.sum().backward()
-    idle = [name for name, each in module.named_parameters() if each.requires_grad and each.grad is None]
-    module.zero_grad()
-    module.train()
-    return idle if isinstance(said, Tensor) else []
-
-
-def warn_of_batch_statistics(module: nn.Module, run: Run, session: Session) -> None:
-    if session.world > 1 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
-        log.warning(
-            "%s: %s has batch statistics, which each of the %d workers takes over its own rows of a batch: the result "
-            "differs from that of one worker",
-            run.stage_name,
-            run.name,
-            session.world,
-        )

@@ -133,3 +133,17 @@ def _as_items(array: np.ndarray) -> np.ndarray:
     """The rows as single opaque items [n]: NumPy then moves each in one piece."""
     width = math.prod(array.shape[1:])
     return array.reshape(len(array), width).view(f"V{width * array.itemsize}").reshape(-1) if array.size else array
+
+
+def chosen(column: Rows | Tensor, index: np.ndarray | None) -> Rows | Tensor:
+    """Some rows of a column: of one in memory in a buffer of their own, of a mapped one where they lie."""
+    if index is None:
+        return column
+    if isinstance(column, Tensor):
+        return column[torch.from_numpy(index)]
+    if (index[1:] > index[:-1]).all():
+        return Chosen(column, index)
+    unique, inverse = np.unique(index, return_inverse=True)
+    out = torch.empty(len(unique), *column.shape, dtype=column.dtype)
+    column.gather(unique, out)
+    return out if np.array_equal(unique, index) else out[torch.from_numpy(inverse)]
