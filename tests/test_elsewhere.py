@@ -57,6 +57,8 @@ finally:
     assert not BLOCKED & {name.partition(".")[0] for name in sys.modules}
 """
 
+BESIDE = ("manifest.json", "golden.npz", "SHA256SUMS")
+
 
 def alone(folder: Path, source: Path) -> tuple[list[dict[str, Any]], list[str], int]:
     """(rows, lines on stderr, exit code) of the folder's predict.py, where nothing of ours or of torch can be imported."""
@@ -308,7 +310,7 @@ def test_any_number_of_rows_gets_the_models_answers_in_both_forms(digits: Transf
 
 def test_a_program_of_torch_is_opened_without_collegium(digits_model: Path, tmp_path: Path) -> None:
     export_elsewhere(digits_model, tmp_path / "out", ["pt2"], name="m")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.pt2", "SHA256SUMS"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.pt2", *BESIDE}
     script = "import torch; p = torch.export.load(sys.argv[1]).module(); print(p({'image': torch.zeros(5, 8, 8, 1, dtype=torch.uint8)}).shape)"
     (tmp_path / "ask.py").write_text("import sys\n" + script)
     only_torch = ALONE.replace('"torch", ', "").replace('"pyarrow", "sklearn", "jinja2"', "")
@@ -382,13 +384,15 @@ def test_the_command_writes_over_an_earlier_export_and_over_nothing_else(digits_
         return CliRunner().invoke(collegium, ["export", str(digits_model), "--output", str(out), *arguments])
 
     done = run("--onnx")
-    assert done.exit_code == 0 and done.output.startswith(f"wrote model.onnx, model.json, predict.py to {out}\n")
-    assert "onnx: on 64 golden rows: the same class in 100.0%, probabilities differ by" in done.output
+    assert done.exit_code == 0 and done.output.startswith(
+        "wrote model.onnx, model.json, predict.py, manifest.json, golden.npz to"
+    )
+    assert "model.onnx: on 64 golden rows: the same class in 100.0%, probabilities differ by" in done.output
     sums = subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=out, check=False)
     assert sums.returncode == 0
     document = json.loads(run("--onnx", "--pt2", "--json").output)
-    assert set(document["files"]) == {"model.onnx", "model.pt2", "model.json", "predict.py"}
-    assert run("--pt2").exit_code == 0 and {path.name for path in out.iterdir()} == {"model.pt2", "SHA256SUMS"}
+    assert set(document["files"]) == {"model.onnx", "model.pt2", "model.json", "predict.py", *BESIDE[:2]}
+    assert run("--pt2").exit_code == 0 and {path.name for path in out.iterdir()} == {"model.pt2", *BESIDE}
     (out / "notes.txt").write_text("mine")
     with pytest.raises(RecipeError, match="holds something else than an earlier export"):
         export_elsewhere(digits_model, out, ["onnx"], name="m")
@@ -460,5 +464,5 @@ def test_a_script_that_would_be_longer_than_80_lines_is_not_written(tmp_path: Pa
     preprocess = Preprocess.model_validate({"ngrams": {"max_length": 40, "buckets": 500}})
     model = model_of(prepared, tmp_path / "model", preprocess, "students.models:bag", {"dim": 8})
     done = export_elsewhere(model, tmp_path / "out", ["onnx"], name="m", rows=source)
-    assert done.files == ("model.onnx",) and "lines, more than anybody reads" in (done.no_script or "")
+    assert done.files == ("model.onnx", *BESIDE[:2]) and "lines, more than anybody reads" in (done.no_script or "")
     assert done.agreements["model.onnx"].largest_difference < 1e-5

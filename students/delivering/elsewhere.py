@@ -17,7 +17,7 @@ from teachers.storage.seal import replace, sha256_file
 from .cost import cost_of
 from .edge import Judged, in_8_bits
 from .export import SUMS
-from .forms import FORMS, FormName, said_by_onnx
+from .forms import FORMS, Form, FormName
 from .golden import GOLDEN, Agreement, Golden, asked, compared, read_golden
 from .manifest import MANIFEST, OTHERWISE, ROWS, golden_file, manifest_of
 from .source import rows_of
@@ -76,41 +76,54 @@ def export_elsewhere(
             f"{folder}: {model.config.model} reads text as it is ({raw[0]}), which no file of another form does"
         )
     golden, thresholds = _golden(folder, model, rows), thresholds_beside(folder, model.config.classes)
-    payloads, said, about = dict[str, bytes](), {}, dict[str, dict[str, Any]]()
-    for each in forms:
-        form = FORMS[each]
-        payloads[form.file] = form.made_of(model)
-        said[form.file] = form.said(payloads[form.file], golden.inputs)
-        about[form.file] = {}
-        _check(form.file, compared(said[form.file], golden, model.config.space))
+    graphs, about = _graphs(model, forms, golden)
     if int8 is not None:
-        graph = payloads[FORMS["onnx"].file]
-        made = in_8_bits(model, graph, int8.transfer_set, thresholds, int8.max_drop)
-        payloads[INT8], said[INT8] = made.payload, said_by_onnx(made.payload, golden.inputs)
-        about |= _of_8_bits(made, int8.max_drop)
-        about[INT8] |= cost_of(payloads[INT8], golden.inputs)
-        about[FORMS["onnx"].file] |= cost_of(graph, golden.inputs)
-    agreements = {file: compared(answers, golden, model.config.space) for file, answers in said.items()}
-    no_script = None
+        about |= _in_8_bits(model, graphs, golden, thresholds, int8)
+    payloads, no_script = dict(graphs), None
     if "onnx" in forms:
         try:
             payloads |= standalone(model.config, name, thresholds, INT8 if int8 else FORMS["onnx"].file)
         except RecipeError as why:
             no_script = str(why)
-    told = {
-        file: {
-            "sha256": sha256(payloads[file]).hexdigest(),
-            "bytes": len(payloads[file]),
-            "agreement": asdict(agreements[file]),
-            **found,
-        }
-        for file, found in about.items()
-    }
+    said = {file: _form_of(file).said(payload, golden.inputs) for file, payload in graphs.items()}
+    agreements = {file: compared(answers, golden, model.config.space) for file, answers in said.items()}
+    told = {file: _told(graphs[file], agreements[file]) | found for file, found in about.items()}
     payloads[MANIFEST] = manifest_of(model.config, name, thresholds, told)
     if keep_golden:
         payloads[ROWS] = golden_file(golden, said)
     _write(output, payloads)
     return Exported((*payloads,), agreements, told, no_script)
+
+
+def _graphs(
+    model: LoadedModel, forms: Sequence[FormName], golden: Golden
+) -> tuple[dict[str, bytes], dict[str, dict[str, Any]]]:
+    """By file what is made of the model, and room for what is known of it. Raises CollegiumError for what says something else."""
+    made = {}
+    for each in forms:
+        form = FORMS[each]
+        made[form.file] = form.made_of(model)
+        _check(form.file, compared(form.said(made[form.file], golden.inputs), golden, model.config.space))
+    return made, {file: {} for file in made}
+
+
+def _in_8_bits(
+    model: LoadedModel, graphs: dict[str, bytes], golden: Golden, thresholds: Sequence[float] | None, int8: EightBits
+) -> dict[str, dict[str, Any]]:
+    """Adds the graph in 8 bits to `graphs`; by file figures, size and cost of both."""
+    file = FORMS["onnx"].file
+    made = in_8_bits(model, graphs[file], int8.transfer_set, thresholds, int8.max_drop)
+    graphs[INT8] = made.payload
+    about = _of_8_bits(made, int8.max_drop)
+    return {each: found | cost_of(graphs[each], golden.inputs) for each, found in about.items()}
+
+
+def _form_of(file: str) -> Form:
+    return next(form for form in FORMS.values() if Path(form.file).suffix == Path(file).suffix)
+
+
+def _told(payload: bytes, agreement: Agreement) -> dict[str, Any]:
+    return {"sha256": sha256(payload).hexdigest(), "bytes": len(payload), "agreement": asdict(agreement)}
 
 
 def _of_8_bits(made: Judged, max_drop: float) -> dict[str, dict[str, Any]]:
