@@ -63,9 +63,9 @@ def late_of(combination: Combination, run: Run, transfer_set: TransferSet, targe
     figures: tuple[Any, ...] = ()
     heard = [source for source in run.sources if source.name in combination.teachers]
     if combination.options.pace is not None:
-        by_name = {source.name: source for source in heard}
+        called = {source.name: source for source in heard}
         with within(combination.key.rpartition(".")[0]):
-            pacing = pacing_of([by_name[name] for name in combination.teachers], transfer_set, combination.options.pace)
+            pacing = pacing_of([called[name] for name in combination.teachers], transfer_set, combination.options.pace)
         return SelfPaced(combination, targets.units, combination in targets.gapless, pacing)
     judged = all(segment.name in source.stores for source in heard for segment in transfer_set.of("validation"))
     if combination.needs_context and not combination.is_ours and judged:
