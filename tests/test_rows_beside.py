@@ -24,6 +24,7 @@ from teachers.preparing.count import count
 from teachers.preparing.look import extra_digest, look, source_digest
 from teachers.preparing.prepare import prepare
 from teachers.preparing.synthetic import Table, neighbours, synthetic
+from teachers.transfer_set.columns import UNKNOWN
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
 
@@ -103,6 +104,14 @@ def test_a_label_that_is_there_is_not_read_and_that_is_said(files: tuple[Path, P
     assert any("`y`, which nobody has read" in line for line in about_beside(made.report))
     without = prepare(config(*files), tmp_path / "2")
     assert made.segment("extra-0").digest == without.segment("extra-0").digest
+
+
+def test_a_value_that_only_extra_has_is_unknown(files: tuple[Path, Path], tmp_path: Path) -> None:
+    rows = table(10, 1, label=False, first=300)
+    odd = written(tmp_path / "odd.pq", rows.set_column(3, "color", pa.array(["mauve"] * 10)))
+    made = prepare(config(files[0], odd), tmp_path / "out")
+    assert (made.inputs(made.segment("extra-0"))["categories"] == UNKNOWN).all()
+    assert "mauve" not in made.columns[1].values[0]
 
 
 def test_without_an_id_files_of_one_name_do_not_collide(files: tuple[Path, Path], tmp_path: Path) -> None:
