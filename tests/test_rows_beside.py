@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from sklearn.neighbors import NearestNeighbors
 
 from orchestrator.planning.beside import beside_notes
+from orchestrator.planning.counting import with_counts
 from orchestrator.recipe.load import load_recipe
 from orchestrator.reporting.beside import about_beside
 from orchestrator.stages import keys
@@ -20,7 +21,7 @@ from students.measuring.labelled import Labelled
 from teachers.config.munge import Munge
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import DataError, RecipeError
-from teachers.preparing.count import count
+from teachers.preparing.count import count, count_prepared
 from teachers.preparing.look import extra_digest, look, source_digest
 from teachers.preparing.prepare import prepare
 from teachers.preparing.synthetic import Table, neighbours, synthetic
@@ -92,7 +93,9 @@ def test_rows_beside_are_training_rows_without_labels_and_are_counted(
     counted = count(config(*files, munge={"factor": 1.5}), seen)
     assert counted is not None and counted.rows["train"] == sum(counts.values())
     assert counted.num_labelled["train"] == train.num_rows
-    assert len([*beside_notes(seen)]) == 2 and "beside" not in alone.report
+    assert counted.beside == {"extra": 80, "munge": counts["munge-0"]} == count_prepared(beside).beside
+    assert f"{counts['munge-0']:,} synthetic rows" in " ".join(beside_notes(with_counts(seen, counted)))
+    assert "beside" not in alone.report
 
 
 def test_a_label_that_is_there_is_not_read_and_that_is_said(files: tuple[Path, Path], tmp_path: Path) -> None:
