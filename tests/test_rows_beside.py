@@ -16,6 +16,7 @@ from orchestrator.planning.beside import beside_notes
 from orchestrator.planning.counting import with_counts
 from orchestrator.recipe.load import load_recipe
 from orchestrator.reporting.beside import about_beside
+from orchestrator.running.run import smoke
 from orchestrator.stages import keys
 from students.measuring.labelled import Labelled
 from teachers.config.munge import Munge
@@ -201,6 +202,13 @@ def test_keys_name_both_contents_and_stay_where_there_is_nothing_beside(files: t
     assert digests[0] != digests[1] and extra_digest(config(files[0])) is None
     assert keys.prepare_stage(more, *digests).inputs["extra"] == digests[1]
     assert "path" not in keys.prepare_stage(more, *digests).config["extra"]
+
+
+def test_a_smoke_run_makes_few_synthetic_rows() -> None:
+    path = Path(__file__).parents[1] / "recipes" / "table.yaml"
+    for munge, rows in (("{rows: 100000}", 256), ("{factor: 0.5}", 128)):
+        found = smoke(load_recipe(path, [f"transfer_set.munge={munge}"])).transfer_set.munge
+        assert found is not None and found.rows == rows
 
 
 def random_table(rows: int = 200, numbers: int = 3, categories: int = 2, seed: int = 0) -> Table:
