@@ -13,17 +13,20 @@ from pydantic import ValidationError
 from sklearn.neighbors import NearestNeighbors
 
 from orchestrator.planning.beside import beside_notes
+from orchestrator.planning.counting import with_counts
 from orchestrator.recipe.load import load_recipe
 from orchestrator.reporting.beside import about_beside
+from orchestrator.running.run import smoke
 from orchestrator.stages import keys
 from students.measuring.labelled import Labelled
 from teachers.config.munge import Munge
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import DataError, RecipeError
-from teachers.preparing.count import count
+from teachers.preparing.count import count, count_prepared
 from teachers.preparing.look import extra_digest, look, source_digest
 from teachers.preparing.prepare import prepare
 from teachers.preparing.synthetic import Table, neighbours, synthetic
+from teachers.transfer_set.columns import UNKNOWN
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
 
@@ -91,7 +94,9 @@ def test_rows_beside_are_training_rows_without_labels_and_are_counted(
     counted = count(config(*files, munge={"factor": 1.5}), seen)
     assert counted is not None and counted.rows["train"] == sum(counts.values())
     assert counted.num_labelled["train"] == train.num_rows
-    assert len([*beside_notes(seen)]) == 2 and "beside" not in alone.report
+    assert counted.beside == {"extra": 80, "munge": counts["munge-0"]} == count_prepared(beside).beside
+    assert f"{counts['munge-0']:,} synthetic rows" in " ".join(beside_notes(with_counts(seen, counted)))
+    assert "beside" not in alone.report
 
 
 def test_a_label_that_is_there_is_not_read_and_that_is_said(files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -103,6 +108,14 @@ def test_a_label_that_is_there_is_not_read_and_that_is_said(files: tuple[Path, P
     assert any("`y`, which nobody has read" in line for line in about_beside(made.report))
     without = prepare(config(*files), tmp_path / "2")
     assert made.segment("extra-0").digest == without.segment("extra-0").digest
+
+
+def test_a_value_that_only_extra_has_is_unknown(files: tuple[Path, Path], tmp_path: Path) -> None:
+    rows = table(10, 1, label=False, first=300)
+    odd = written(tmp_path / "odd.pq", rows.set_column(3, "color", pa.array(["mauve"] * 10)))
+    made = prepare(config(files[0], odd), tmp_path / "out")
+    assert (made.inputs(made.segment("extra-0"))["categories"] == UNKNOWN).all()
+    assert "mauve" not in made.columns[1].values[0]
 
 
 def test_without_an_id_files_of_one_name_do_not_collide(files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -189,6 +202,13 @@ def test_keys_name_both_contents_and_stay_where_there_is_nothing_beside(files: t
     assert digests[0] != digests[1] and extra_digest(config(files[0])) is None
     assert keys.prepare_stage(more, *digests).inputs["extra"] == digests[1]
     assert "path" not in keys.prepare_stage(more, *digests).config["extra"]
+
+
+def test_a_smoke_run_makes_few_synthetic_rows() -> None:
+    path = Path(__file__).parents[1] / "recipes" / "table.yaml"
+    for munge, rows in (("{rows: 100000}", 256), ("{factor: 0.5}", 128)):
+        found = smoke(load_recipe(path, [f"transfer_set.munge={munge}"])).transfer_set.munge
+        assert found is not None and found.rows == rows
 
 
 def random_table(rows: int = 200, numbers: int = 3, categories: int = 2, seed: int = 0) -> Table:

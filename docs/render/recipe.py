@@ -25,12 +25,15 @@ class Page:
 
 PAGES: dict[str, Page] = {
     "transfer-set": Page(
-        "The transfer set", ("TransferSetConfig", "InputColumn", "*Source", "SplitConfig", "SplitFiles", "LabelledRows")
+        "The transfer set",
+        ("TransferSetConfig", "InputColumn", "*Source", "SplitConfig", "SplitFiles", "LabelledRows", "Munge"),
     ),
     "teachers": Page(
         "Teachers", ("*Teacher", "NamedOutput", "TeacherRequire", "Limits", "Price", "Budget"), all_of="Every teacher"
     ),
-    "students": Page("Students", ("StudentConfig", "Hydra", "Init", "EstimatorStudent", "ControlTrain", "Require")),
+    "students": Page(
+        "Students", ("StudentConfig", "Hydra", "Init", "Energy", "EstimatorStudent", "ControlTrain", "Require")
+    ),
     "objective": Page("The objective", ("*Term", "Ramp"), all_of="Every term"),
     "hints": Page("Hints", ("*Hint", "Evenly"), all_of="Every hint"),
     "training": Page(
@@ -43,6 +46,7 @@ PAGES: dict[str, Page] = {
             "EstimatorStudentTrain",
             "EarlyStopping",
             "HeldOut",
+            "Mix",
         ),
     ),
     "cohorts": Page("Cohorts", ("*Cohort", "MemberConfig"), all_of="Every cohort"),

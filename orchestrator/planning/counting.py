@@ -52,7 +52,8 @@ def with_counts(seen: Look, counted: Counted | None) -> Look:
         return seen
     rows = sum(counted.rows.values())
     size = rows * sum(column.bytes_per_row for column in seen.columns)
-    return replace(seen, classes=counted.classes, num_rows=rows, rows_by_split=counted.rows, num_bytes=size)
+    seen = replace(seen, classes=counted.classes, num_rows=rows, rows_by_split=counted.rows, num_bytes=size)
+    return replace(seen, beside=counted.beside)
 
 
 def count_notes(config: TransferSetConfig, counted: Counted | None, *, thorough: bool) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What is wrong with rows that are mixed two by two (`train.mix`), and with synthetic rows. Knows nothing of files."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from students.config.hints import ContrastiveHint
 from students.config.own_terms import MeanTeacherTerm
@@ -56,13 +56,13 @@ def mix_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
 
 def unmixable_problems(recipe: "Recipe", columns: Sequence["Column"]) -> Iterator[str]:
     """Who would mix rows that are no images."""
-    odd = next((column for column in columns if column.kind != "image"), None)
-    trained = [(f"teachers.{name}", each) for name, each in recipe.teachers.items()]
+    odd = [column.name for column in columns if column.kind != "image"]
+    trained: list[tuple[str, Any]] = [(f"teachers.{name}", each) for name, each in recipe.teachers.items()]
     trained += [(f"students.{name}", each) for name, each in recipe.students.items()]
-    for where, each in trained if odd is not None else ():
+    for where, each in trained if odd else ():
         if (mix := getattr(getattr(each, "train", None), "mix", None)) is not None:
             yield (
-                f"{where}.train.mix: `{mix.kind}` mixes images, and column {odd.name!r} is none; remove it, or see "
+                f"{where}.train.mix: `{mix.kind}` mixes images, and column {odd[0]!r} is none; remove it, or see "
                 f"`transfer_set.munge` for tables"
             )
 

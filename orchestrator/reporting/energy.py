@@ -22,7 +22,7 @@ def about_energy(recipe: Mapping[str, Any], evaluations: Mapping[str, Mapping[st
             if each["rows"]
         ]
         yield (
-            f"Student {name} has {DONE[found['rows']]} {', '.join(told) or 'no row'} with an energy above {found['threshold']:.3g}, the "
+            f"Student {name} has {DONE[found['rows']]} {' and '.join(told) or 'no row'} with an energy above {found['threshold']:.3g}, the "
             f"{found['quantile']:.3g} quantile of validation rows by teacher {found['teacher']}."
         )
         below, above = found["tested"]["below"], found["tested"]["above"]

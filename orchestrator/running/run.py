@@ -261,6 +261,8 @@ def smoke(recipe: Recipe) -> Recipe:
     document = recipe.model_dump(mode="json")
     rows = document["transfer_set"]
     rows["limit"] = min(rows["limit"] or 256, 256)
+    if (munge := recipe.transfer_set.munge) is not None:
+        rows["munge"] |= {"rows": min(munge.of(rows["limit"]), rows["limit"]), "factor": None}
     document["tracking"]["register_models"] = False
     document["search"] = None
     for teacher in document["teachers"].values():

@@ -4,7 +4,7 @@ Reads the columns that decide it of every row; writes nothing. Raises what `prep
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Counted:
     rows: Mapping[SplitName, int]
     num_labelled: Mapping[SplitName, int]
     labelled: Mapping[SplitName, tuple[int, ...]]
+    beside: Mapping[str, int] = field(default_factory=dict)
+    """Of the training rows, those beside the source's: `extra`, `munge`."""
 
     def of_class(self, split: SplitName) -> dict[str, int]:
         return dict(zip(self.classes, self.labelled[split], strict=True))
@@ -49,7 +51,8 @@ def count_prepared(transfer_set: TransferSet) -> Counted:
     """Of a set that is prepared already."""
     labels = {split: [transfer_set.usable_labels(segment) for segment in transfer_set.of(split)] for split in SPLITS}
     rows = {split: sum(segment.num_rows for segment in transfer_set.of(split)) for split in SPLITS}
-    return _counted(transfer_set.classes, rows, labels)
+    more = {kind: n for kind, n in transfer_set.report.get("beside", {}).items() if isinstance(n, int)}
+    return replace(_counted(transfer_set.classes, rows, labels), beside=more)
 
 
 def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Counted | None:
@@ -85,9 +88,14 @@ def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Count
     if seen.classes is not None or config.labels:
         told.labels.space(classes, usable(census.labels, may_be_used)[census.of("train")])
     labels = {split: [usable(census.labels, may_be_used)[census.of(split)]] for split in SPLITS}
-    rows = dict(zip(SPLITS, [census.counts()[split] for split in SPLITS], strict=True))
-    rows["train"] += len(beside[: config.limit]) + (config.munge.of(rows["train"]) if config.munge is not None else 0)
-    return _counted(classes, rows, labels)
+    rows = {split: census.counts()[split] for split in SPLITS}
+    more: dict[str, int] = {}
+    if config.extra is not None:
+        more["extra"] = len(beside[: config.limit])
+    if config.munge is not None:
+        more["munge"] = config.munge.of(rows["train"])
+    rows["train"] += sum(more.values())
+    return replace(_counted(classes, rows, labels), beside=more)
 
 
 def _keys_beside(told: Reading, bad: list[BadPosition]) -> NDArray[np.uint64]:
