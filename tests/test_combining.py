@@ -16,6 +16,8 @@ from students.data.batches import Batches
 from students.data.shared import SharedData
 from students.fitting.fit import fit
 from students.measuring.evaluate import evaluate_student
+from students.measuring.hearing import hear
+from students.measuring.labelled import Labelled
 from students.measuring.weights import weights_by_class
 from students.objective.combination import Combination
 from students.objective.late import Late, Moment, left_out
@@ -29,6 +31,8 @@ from teachers.errors import RecipeError, UsersCodeError
 from teachers.models.folder import load_model
 from teachers.preparing.prepare import prepare
 from teachers.soft_targets.combine.class_scores import mean_probability
+from teachers.soft_targets.reader import SoftTargets
+from teachers.soft_targets.store import SoftTargetStore
 from teachers.tasks.space import Space
 from teachers.transfer_set.columns import Column
 from tests.rank_runs import on_ranks
@@ -422,6 +426,46 @@ def test_a_row_that_too_few_know_is_nobodys(digits, three, tmp_path):
     torch.testing.assert_close(late, once, rtol=1e-4, atol=1e-5)  # their gradients are one
 
 
+def silent_on(folder, transfer_set, spoken, above):
+    """The same teacher, that says nothing of rows of a class from number `above` on."""
+    stores = {}
+    for name, path in spoken.stores.items():
+        whole, segment = SoftTargets.open(path), transfer_set.segment(name)
+        said = whole.said().numpy().copy()
+        said[transfer_set.labels(segment) >= above] = np.nan
+        store = SoftTargetStore.create(
+            folder / f"{spoken.name}-{name}", dataclasses.replace(whole.spec, teacher_digest="silent")
+        )
+        for number in range(store.num_shards):
+            first, num = store.shard_rows(number)
+            store.commit(number, whole.keys()[first : first + num], {"logits": said[first : first + num]})
+        store.seal()
+        stores[name] = store.folder
+    return dataclasses.replace(spoken, stores=stores)
+
+
+def test_rows_of_which_all_are_silent_are_heard_where_their_silence_tells(digits, tmp_path):
+    (segment,) = digits.of("train")
+    silent = torch.tensor(digits.labels(segment)) >= 8
+    some = {"splits": ("train", "validation"), "classes": digits.classes[:8], "class_map": {}}
+    sources = [
+        silent_on(tmp_path / "nan", digits, make_source(tmp_path, digits, name, seed=seed, **some), 8)
+        for seed, name in enumerate(("one", "two"))
+    ]
+    columns = {}
+    for silence in (False, True):
+        term = SOFT | {"combine": "confusion", "silence": silence}
+        run = make_run(tmp_path / str(silence), digits, *sources, objective=[term, HARD])
+        columns[silence] = SharedData().of([run], SESSION)[0].rows.columns
+    assert torch.equal(columns[False]["target.0.weight"] == 0, silent)
+    assert "target.0.weight" not in columns[True]
+    assert bool((columns[True]["target.0"][silent].argmax(-1) >= 8).all())
+    assert bool((columns[True]["target.0"][~silent].argmax(-1) < 8).float().mean() > 0.95)
+    rows = Labelled.of(digits, "validation")
+    placed = hear(rows, sources, "confusion", options=Options(silence=True))
+    assert placed.together.isfinite().all() and hear(rows, sources, "confusion").together.isnan().any()
+
+
 def test_correctness_needs_a_label(digits, three, tmp_path):
     run = make_run(tmp_path, digits, *three, objective=[SOFT | {"combine": "correctness"}])
     assert weights_after(run).isfinite().all()
@@ -472,6 +516,8 @@ def recipe_of(term, **teachers):
         ({"combine": "experts", "experts": {"one": []}}, r"gives nobody a class"),
         ({"quorum": 3}, r"objective\.0\.quorum is 3 of 2 teachers, so nobody would be heard; give at most 2"),
         ({"quorum": 2, "drop": 1}, r"quorum is 2 of 2 teachers, of which 1 are left out in each step"),
+        ({"silence": True}, r"`silence` is of `combine: confusion`, and this term has None"),
+        ({"combine": "confusion", "silence": True, "quorum": 2}, r"`silence` reads what teachers do not say"),
         ({"quorum": 0}, r"quorum\n.*greater than or equal to 1"),
         ({"combine": "route"}, r"`combine: route` needs `column`"),
         ({"combine": "weighted", "teacher_weights": {"one": 0, "two": 0}}, r"teacher_weights are all 0"),
@@ -484,7 +530,7 @@ def test_options_that_do_not_fit_are_refused_with_the_recipe(term, message):
 
 def test_a_term_that_says_nothing_of_its_combination_is_the_document_that_it_was():
     (term,) = recipe_of({}).students["small"].objective
-    assert not {"level", "drop", "by_class", "box", "experts", "column", "unknown_label", "quorum"} & set(
+    assert not {"level", "drop", "by_class", "box", "experts", "column", "unknown_label", "quorum", "silence"} & set(
         term.model_dump(mode="json")
     )
     (term,) = recipe_of({"level": "losses"}).students["small"].objective

@@ -8,7 +8,13 @@ from pydantic import Field, model_validator
 
 from .unsaid import Unsaid
 
-OPTIONS: dict[str, str] = {"by_class": "fitted", "box": "gradient", "experts": "experts", "column": "route"}
+OPTIONS: dict[str, str] = {
+    "by_class": "fitted",
+    "box": "gradient",
+    "experts": "experts",
+    "column": "route",
+    "silence": "confusion",
+}
 """Keys of a term that belong to one rule."""
 Level = Literal["targets", "losses"]
 UnknownLabel = Literal["hear", "leave_out"]
@@ -26,6 +32,7 @@ class Options:
     column: str | None = None
     unknown_label: UnknownLabel = "hear"
     quorum: int = 1
+    silence: bool = False
     called: tuple[tuple[str, str], ...] = ()
     """Of an evaluation, which knows teachers by their places: each with its name in the recipe."""
 
@@ -43,7 +50,8 @@ class Options:
     @property
     def together(self) -> "Options":
         """What of it decides what teachers are together: a step and a loss do not."""
-        return Options(by_class=self.by_class, experts=self.experts, column=self.column, called=self.called)
+        by_rule = {"by_class": self.by_class, "experts": self.experts, "column": self.column, "silence": self.silence}
+        return Options(**by_rule, called=self.called)  # type: ignore[arg-type]
 
     def document(self) -> dict[str, Any]:
         """What is said, as JSON."""
@@ -61,7 +69,7 @@ class Combining(Unsaid):
     """What a term says of the combination of its teachers."""
 
     unsaid: ClassVar[frozenset[str]] = frozenset(
-        {"level", "drop", "by_class", "box", "experts", "column", "unknown_label", "quorum"}
+        {"level", "drop", "by_class", "box", "experts", "column", "unknown_label", "quorum", "silence"}
     )
 
     level: Level = "targets"
@@ -80,6 +88,8 @@ class Combining(Unsaid):
     """A teacher in a labelled row whose class it does not know: it is heard of the classes that it knows (`hear`), or not in that row (`leave_out`), where all that it can say is wrong."""
     quorum: int = Field(1, ge=1)
     """So many of the term's teachers have to know something of a row, or none of them is heard in it: where most are silent, a row may be of a class that none of them knows."""
+    silence: bool = False
+    """Of `combine: confusion`: that a teacher says nothing of a row is an answer too, whose frequency in each class labelled validation rows tell; rows of which all say nothing are then heard by it."""
 
     @model_validator(mode="after")
     def options_go_with_their_rule(self) -> Self:
@@ -87,6 +97,10 @@ class Combining(Unsaid):
         for name, of in OPTIONS.items():
             if getattr(self, name) != Combining.model_fields[name].default and rule != of:
                 raise ValueError(f"`{name}` is of `combine: {of}`, and this term has {rule!r}; remove it")
+        if self.silence and (self.quorum > 1 or self.unknown_label != "hear"):
+            raise ValueError(
+                "`silence` reads what teachers do not say, and `quorum` and `unknown_label` take more away from it; remove these"
+            )
         if rule == "route" and self.column is None:
             raise ValueError("`combine: route` needs `column`: the input column that names the teacher of each row")
         return self
@@ -95,7 +109,7 @@ class Combining(Unsaid):
 def options_of(term: Combining) -> Options:
     experts = None if term.experts is None else tuple((name, tuple(classes)) for name, classes in term.experts.items())
     by_rule = term.by_class, term.box, experts, term.column
-    return Options(term.level, term.drop or 0, *by_rule, term.unknown_label, term.quorum)
+    return Options(term.level, term.drop or 0, *by_rule, term.unknown_label, term.quorum, term.silence)
 
 
 def check_combining(where: str, term: Combining, heard: Sequence[str]) -> None:

@@ -155,6 +155,8 @@ class Combination:
 
         `known` `[K, B, W]`; `labels` and `heard` as `target` takes them. A rule of the user's may leave out more.
         """
+        if self.options.silence:
+            return known.new_ones(known.shape[1])
         known = self._heard_in(self.narrowed(known), labels)
         if self.teacher_weights is not None and not all(self.teacher_weights):
             known = known & (torch.tensor(self.teacher_weights, device=known.device) > 0)[:, None, None]
