@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax, xlogy
 from sklearn.svm import OneClassSVM
 
-from students.objective.confusion import what_it_says
+from students.objective.confusion import how_silent, what_it_says
 from students.objective.fitted import class_weights_of_pool, pool_weights
 from students.objective.gate import gate_of
 from students.objective.losses.table import LOSSES
@@ -335,6 +335,36 @@ def test_a_class_that_nobody_knows_is_told_by_what_teachers_say_of_it():
     all_classes = all_known(logits)
     complete, _ = CLASS_AXIS["confusion"](logits, temperature=2.0, known=all_classes, **given)
     torch.testing.assert_close(complete, CLASS_AXIS["mean_logits"](logits, temperature=2.0, known=all_classes)[0])
+
+
+def test_that_teachers_are_silent_tells_of_a_class_that_nobody_knows():
+    """Two teachers of classes 0 to 2: one says 0 in half of the rows of class 3, else both are silent; of others both speak, but for a tenth."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(800) % 4
+    logits = 6 * torch.eye(4)[torch.where(labels == 3, 0, labels)] + torch.randn(2, 800, 4, generator=generator)
+    silent = torch.rand(2, 800, generator=generator) < torch.where(labels == 3, torch.tensor([[0.5], [1.0]]), 0.1)
+    known = all_known(logits) & ~silent[..., None]
+    known[..., 3] = False
+    heard = logits.masked_fill(~known, torch.nan)
+    how = torch.stack([how_silent(each, labels) for each in heard])
+    counts, rows = silent[0].double().numpy(), labels.numpy()
+    expected = [(counts[rows == n].sum() + 3 * (counts.sum() + 1) / 802) / (200 + 3) for n in range(4)]
+    np.testing.assert_allclose(how[0], expected, rtol=1e-5)
+    given = {"says": torch.stack([what_it_says(each, labels) for each in heard]), "frequency": torch.full((4,), 0.25)}
+    rule = CLASS_AXIS["confusion"]
+    logits = logits.masked_fill(~known, 0.0)
+    deaf, _ = rule(logits, temperature=1.0, known=known, **given)
+    target, weights = rule(logits, temperature=1.0, known=known, **given, silent=how)
+    right = [float((each.argmax(-1) == labels)[labels == 3].float().mean()) for each in (deaf, target)]
+    assert right[0] < 0.3 and right[1] > 0.95
+    assert (target.argmax(-1) == labels)[labels != 3].float().mean() > 0.9
+    nobody = silent.all(0)
+    assert (weights[:, nobody] == 0.5).all() and nobody.sum() > 50
+    posterior = softmax(np.log(0.25) + np.log(how.double().numpy()).sum(0))  # of a row of which all are silent
+    np.testing.assert_allclose(target[nobody][0].softmax(-1), posterior, rtol=1e-3, atol=1e-6)
+    alike, _ = rule(logits, temperature=1.0, known=known, **given, silent=torch.full((2, 4), 0.3))
+    spoken = ~nobody  # whoever is silent as often in each class tells nothing by it
+    torch.testing.assert_close(alike[spoken], deaf[spoken], rtol=1e-3, atol=1e-3)
 
 
 def test_a_target_of_votes_is_finite_where_nobody_votes_for_a_class():

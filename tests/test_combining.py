@@ -16,6 +16,8 @@ from students.data.batches import Batches
 from students.data.shared import SharedData
 from students.fitting.fit import fit
 from students.measuring.evaluate import evaluate_student
+from students.measuring.hearing import hear
+from students.measuring.labelled import Labelled
 from students.measuring.weights import weights_by_class
 from students.objective.combination import Combination
 from students.objective.late import Late, Moment, left_out
@@ -29,6 +31,8 @@ from teachers.errors import RecipeError, UsersCodeError
 from teachers.models.folder import load_model
 from teachers.preparing.prepare import prepare
 from teachers.soft_targets.combine.class_scores import mean_probability
+from teachers.soft_targets.reader import SoftTargets
+from teachers.soft_targets.store import SoftTargetStore
 from teachers.tasks.space import Space
 from teachers.transfer_set.columns import Column
 from tests.rank_runs import on_ranks
@@ -361,65 +365,44 @@ def test_rows_that_a_rule_passes_over_do_not_dilute_losses_beside_each_teacher(c
     torch.testing.assert_close(losses, targets, rtol=1e-4, atol=1e-5)
 
 
-def test_a_labelled_row_is_not_heard_from_whoever_cannot_say_its_class(digits, three, tmp_path):
-    half = source(make_store(tmp_path / "half", digits, name="half", classes=digits.classes[:5]), "half", class_map={})
-    (segment,) = digits.of("train")
-    labels, there = torch.tensor(digits.labels(segment)).long(), torch.tensor(digits.labelled(segment))
-    unsaid = there & (labels >= 5)
-
-    def columns_of(*sources, **more):
-        run = make_run(tmp_path / str(len(more)), digits, *sources, objective=[SOFT | more, HARD])
-        return SharedData().of([run], SESSION)[0].rows.columns
-
-    heard, left = (columns_of(half, **more) for more in ({}, {"unknown_label": "leave_out"}))
-    assert "target.0.weight" not in heard
-    assert torch.equal(left["target.0.weight"] == 0, unsaid)
-    torch.testing.assert_close(left["target.0"][~unsaid], heard["target.0"][~unsaid], equal_nan=True)
-    both = columns_of(three[0], half, unknown_label="leave_out", combine="mean_logits")["target.0"]
-    alone = columns_of(three[0], combine="mean_logits")["target.0"]
-    torch.testing.assert_close(both[unsaid], alone[unsaid])
-    assert not torch.allclose(both[~unsaid], alone[~unsaid], atol=0.1)
-
-
-def test_who_cannot_say_a_label_is_left_out_in_each_step_as_in_targets_made_once(digits, tmp_path):
-    half = source(make_store(tmp_path / "half", digits, name="half", classes=digits.classes[:5]), "half", class_map={})
-    wide = source(make_store(tmp_path / "wide", digits, seed=1), "wide")
-    found = [
-        first_terms(make_run(tmp_path / str(n), digits, half, wide, objective=[term, HARD], batch_size=256))[0]
-        for n, term in enumerate(
-            SOFT | {"unknown_label": "leave_out", **more}
-            for more in ({}, {"combine": "tests.training_runs:own_mean"}, {"level": "losses"})
+def silent_on(folder, transfer_set, spoken, above):
+    """The same teacher, that says nothing of rows of a class from number `above` on."""
+    stores = {}
+    for name, path in spoken.stores.items():
+        whole, segment = SoftTargets.open(path), transfer_set.segment(name)
+        said = whole.said().numpy().copy()
+        said[transfer_set.labels(segment) >= above] = np.nan
+        store = SoftTargetStore.create(
+            folder / f"{spoken.name}-{name}", dataclasses.replace(whole.spec, teacher_digest="silent")
         )
-    ]
-    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
-    assert found[2].isfinite().all()
+        for number in range(store.num_shards):
+            first, num = store.shard_rows(number)
+            store.commit(number, whole.keys()[first : first + num], {"logits": said[first : first + num]})
+        store.seal()
+        stores[name] = store.folder
+    return dataclasses.replace(spoken, stores=stores)
 
 
-def test_a_row_that_too_few_know_is_nobodys(digits, three, tmp_path):
+def test_rows_of_which_all_are_silent_are_heard_where_their_silence_tells(digits, tmp_path):
     (segment,) = digits.of("train")
-    rng = np.random.default_rng(6)
-    unknown = [rng.random(segment.num_rows) < share for share in (0.5, 0.3)]
-    heard = [
-        dataclasses.replace(source(with_nan_rows(tmp_path / name, digits, rows)), name=name)
-        for name, rows in zip(("one", "two"), unknown, strict=True)
+    silent = torch.tensor(digits.labels(segment)) >= 8
+    some = {"splits": ("train", "validation"), "classes": digits.classes[:8], "class_map": {}}
+    sources = [
+        silent_on(tmp_path / "nan", digits, make_source(tmp_path, digits, name, seed=seed, **some), 8)
+        for seed, name in enumerate(("one", "two"))
     ]
-    heard.append(three[1])
-    knowing = torch.from_numpy(3 - sum(rows.astype(int) for rows in unknown))
-    weights, targets = {}, {}
-    for quorum in (1, 2, 3):
-        run = make_run(tmp_path / str(quorum), digits, *heard, objective=[SOFT | {"quorum": quorum}, HARD])
-        columns = SharedData().of([run], SESSION)[0].rows.columns
-        weights[quorum] = columns.get("target.0.weight", torch.ones(segment.num_rows))
-        targets[quorum] = columns["target.0"]
-        torch.testing.assert_close(weights[quorum], (knowing >= quorum).float())
-    both = knowing >= 2
-    assert torch.equal(targets[2][both], targets[1][both])
-    term = SOFT | {"quorum": 2}
-    once, late = (
-        weights_after(make_run(tmp_path / level, digits, *heard, objective=[term | {"level": level}, HARD], steps=10))
-        for level in ("targets", "losses")
-    )
-    torch.testing.assert_close(late, once, rtol=1e-4, atol=1e-5)  # their gradients are one
+    columns = {}
+    for silence in (False, True):
+        term = SOFT | {"combine": "confusion", "silence": silence}
+        run = make_run(tmp_path / str(silence), digits, *sources, objective=[term, HARD])
+        columns[silence] = SharedData().of([run], SESSION)[0].rows.columns
+    assert torch.equal(columns[False]["target.0.weight"] == 0, silent)
+    assert "target.0.weight" not in columns[True]
+    assert bool((columns[True]["target.0"][silent].argmax(-1) >= 8).all())
+    assert bool((columns[True]["target.0"][~silent].argmax(-1) < 8).float().mean() > 0.95)
+    rows = Labelled.of(digits, "validation")
+    placed = hear(rows, sources, "confusion", options=Options(silence=True))
+    assert placed.together.isfinite().all() and hear(rows, sources, "confusion").together.isnan().any()
 
 
 def test_correctness_needs_a_label(digits, three, tmp_path):
@@ -470,9 +453,7 @@ def recipe_of(term, **teachers):
             r"experts names \['three'\], who are not among the teachers",
         ),
         ({"combine": "experts", "experts": {"one": []}}, r"gives nobody a class"),
-        ({"quorum": 3}, r"objective\.0\.quorum is 3 of 2 teachers, so nobody would be heard; give at most 2"),
-        ({"quorum": 2, "drop": 1}, r"quorum is 2 of 2 teachers, of which 1 are left out in each step"),
-        ({"quorum": 0}, r"quorum\n.*greater than or equal to 1"),
+        ({"silence": True}, r"`silence` is of `combine: confusion`, and this term has None"),
         ({"combine": "route"}, r"`combine: route` needs `column`"),
         ({"combine": "weighted", "teacher_weights": {"one": 0, "two": 0}}, r"teacher_weights are all 0"),
     ],
@@ -484,9 +465,7 @@ def test_options_that_do_not_fit_are_refused_with_the_recipe(term, message):
 
 def test_a_term_that_says_nothing_of_its_combination_is_the_document_that_it_was():
     (term,) = recipe_of({}).students["small"].objective
-    assert not {"level", "drop", "by_class", "box", "experts", "column", "unknown_label", "quorum"} & set(
-        term.model_dump(mode="json")
-    )
+    assert not {"level", "drop", "by_class", "box", "experts", "column", "silence"} & set(term.model_dump(mode="json"))
     (term,) = recipe_of({"level": "losses"}).students["small"].objective
     assert term.model_dump(mode="json")["level"] == "losses"
 

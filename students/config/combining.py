@@ -8,10 +8,15 @@ from pydantic import Field, model_validator
 
 from .unsaid import Unsaid
 
-OPTIONS: dict[str, str] = {"by_class": "fitted", "box": "gradient", "experts": "experts", "column": "route"}
+OPTIONS: dict[str, str] = {
+    "by_class": "fitted",
+    "box": "gradient",
+    "experts": "experts",
+    "column": "route",
+    "silence": "confusion",
+}
 """Keys of a term that belong to one rule."""
 Level = Literal["targets", "losses"]
-UnknownLabel = Literal["hear", "leave_out"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,7 @@ class Options:
     column: str | None = None
     pace: float | None = None
     """Of experts that are each heard by a weight of their own, which follows the student: see `LfmeTerm`."""
-    unknown_label: UnknownLabel = "hear"
-    quorum: int = 1
+    silence: bool = False
     called: tuple[tuple[str, str], ...] = ()
     """Of an evaluation, which knows teachers by their places: each with its name in the recipe."""
 
@@ -45,7 +49,8 @@ class Options:
     @property
     def together(self) -> "Options":
         """What of it decides what teachers are together: a step and a loss do not."""
-        return Options(by_class=self.by_class, experts=self.experts, column=self.column, called=self.called)
+        by_rule = {"by_class": self.by_class, "experts": self.experts, "column": self.column, "silence": self.silence}
+        return Options(**by_rule, called=self.called)  # type: ignore[arg-type]
 
     def document(self) -> dict[str, Any]:
         """What is said, as JSON."""
@@ -62,9 +67,7 @@ NO_OPTIONS = Options()
 class Combining(Unsaid):
     """What a term says of the combination of its teachers."""
 
-    unsaid: ClassVar[frozenset[str]] = frozenset(
-        {"level", "drop", "by_class", "box", "experts", "column", "unknown_label", "quorum"}
-    )
+    unsaid: ClassVar[frozenset[str]] = frozenset({"level", "drop", "by_class", "box", "experts", "column", "silence"})
 
     level: Level = "targets"
     """What is combined: what teachers say, into one target that the loss is taken of (`targets`), or the losses beside each teacher alone, by the same weights (`losses`)."""
@@ -78,10 +81,8 @@ class Combining(Unsaid):
     """Of `combine: experts`: the classes that each teacher is heard in; null: in each class whoever is best on labelled validation rows."""
     column: str | None = None
     """Of `combine: route`: the input column, a category or text, whose value in a row is the name of the one teacher that is heard there."""
-    unknown_label: UnknownLabel = "hear"
-    """A teacher in a labelled row whose class it does not know: it is heard of the classes that it knows (`hear`), or not in that row (`leave_out`), where all that it can say is wrong."""
-    quorum: int = Field(1, ge=1)
-    """So many of the term's teachers have to know something of a row, or none of them is heard in it: where most are silent, a row may be of a class that none of them knows."""
+    silence: bool = False
+    """Of `combine: confusion`: that a teacher says nothing of a row is an answer too, whose frequency in each class labelled validation rows tell; rows of which all say nothing are then heard by it."""
 
     @model_validator(mode="after")
     def options_go_with_their_rule(self) -> Self:
@@ -97,8 +98,7 @@ class Combining(Unsaid):
 def options_of(term: Combining) -> Options:
     experts = None if term.experts is None else tuple((name, tuple(classes)) for name, classes in term.experts.items())
     by_rule = term.by_class, term.box, experts, term.column
-    pace = getattr(term, "pace", None)
-    return Options(term.level, term.drop or 0, *by_rule, pace, term.unknown_label, term.quorum)
+    return Options(term.level, term.drop or 0, *by_rule, getattr(term, "pace", None), term.silence)
 
 
 def check_combining(where: str, term: Combining, heard: Sequence[str]) -> None:
@@ -106,12 +106,6 @@ def check_combining(where: str, term: Combining, heard: Sequence[str]) -> None:
     if term.drop is not None and term.drop >= len(heard):
         raise ValueError(
             f"{where}.drop is {term.drop} of {len(heard)} teachers, so nobody would be heard; leave one at least"
-        )
-    if term.quorum + (term.drop or 0) > len(heard):
-        dropped = f", of which {term.drop} are left out in each step" if term.drop else ""
-        raise ValueError(
-            f"{where}.quorum is {term.quorum} of {len(heard)} teachers{dropped}, so nobody would be heard; give at most "
-            f"{len(heard) - (term.drop or 0)}"
         )
     if term.box is not None and term.box * len(heard) < 1 - 1e-9:
         raise ValueError(

@@ -229,8 +229,6 @@ def _term(
     return {key: value for key, value in own.model_dump(mode="json").items() if key not in HEARING} | hears
 
 
-KEPT = ("teachers", "level", "unknown_label", "quorum")
-"""What of them belongs to no rule."""
 HEARS_NOBODY: tuple[str, ...] = ("label_smoothing_teacher", "ps_kd", "mean_teacher")
 """Losses whose teacher is no teacher of the recipe."""
 
@@ -244,7 +242,7 @@ def _how_it_hears(objective: Sequence[TermCommon], rule: RuleMethod | None) -> d
     asked = None if rule in FIRST_RULES else rule
     said = None if document.get("combine") in FIRST_RULES else document.get("combine")
     if rule is not None and said != asked:
-        document = {key: document[key] for key in KEPT if key in document} | {"combine": asked}
+        document = {key: document[key] for key in ("teachers", "level") if key in document} | {"combine": asked}
     return {key: value for key, value in document.items() if value not in (None, [])}
 
 

@@ -41,10 +41,10 @@ def told_of_rows(train: MergedSplit, combinations: Sequence[Combination | None])
                 ]
                 heard[each] = torch.from_numpy(train.ordered(parts))
     labels = None
-    if any(each.asks_labels for each in asked):
+    if any(each.rule in OF_LABELLED_ROWS for each in asked):
         usable = train.usable_labels()
-        key = next((each.key for each in asked if each.rule in OF_LABELLED_ROWS), None)
-        if key is not None and not has_label(usable).any():
+        if not has_label(usable).any():
+            key = next(each.key for each in asked if each.rule in OF_LABELLED_ROWS)
             raise RecipeError(
                 f"{key}: this rule weighs teachers by the labels of the training rows, and none has one; give labels, or take "
                 f"another rule"

@@ -190,9 +190,10 @@ def _combined(combination: Combination, heard: Sequence[Tensor], named: Tensor |
             said.masked_fill(~known, 0.0), known, heard=route, check=not combination.is_ours
         )
         nobody = counted.sum(0) == 0
+        unknown = nobody if combination.options.silence else nobody | ~known.any(0).any(-1)
         if combination.answer == "class_axis":
             target = target.nan_to_num(nan=LOG_ZERO)
-        parts.append(target.masked_fill((nobody | ~known.any(0).any(-1))[:, None], torch.nan))
+        parts.append(target.masked_fill(unknown[:, None], torch.nan))
         weights.append(counted)
     counts = torch.cat(weights, 1)
     return torch.cat(parts), counts.sum(1) / (counts.sum(0) > 0).sum().clamp_min(1)

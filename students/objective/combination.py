@@ -20,7 +20,7 @@ from teachers.users_code.imports import load
 
 from ..config.cohort_terms import CohortTerm
 from ..config.combining import NO_OPTIONS, Options, options_of
-from ..config.task_terms import OF_LABELLED_ROWS, combine_of
+from ..config.task_terms import combine_of
 from ..config.terms import TeacherTermCommon, Term
 from ..runs.run import Source
 
@@ -97,7 +97,6 @@ class Combination:
 
         `heard`: of `route`, which teacher a row names. `check`: raise RecipeError for a rule that does not give what a rule gives.
         """
-        known = self._heard_in(known, labels)
         keywords: dict[str, Any] = {**self.found}
         if self.rule == "weighted":
             keywords["teacher_weights"] = self.teacher_weights
@@ -139,20 +138,6 @@ class Combination:
         return known & experts[:, None]
 
     @property
-    def asks_labels(self) -> bool:
-        """Whether labels of the rows decide who is heard in them."""
-        return self.rule in OF_LABELLED_ROWS or self.options.unknown_label == "leave_out"
-
-    def _heard_in(self, known: Tensor, labels: Tensor | None) -> Tensor:
-        """Known `[K, B, W]` without teachers in labelled rows whose class they do not know, where these are left out, and without
-        all of them in rows of which fewer than the quorum know something."""
-        if labels is not None and self.options.unknown_label == "leave_out":
-            known = known & (can_say(known, labels) | ~has_label(labels))[..., None]
-        if self.options.quorum > 1:
-            known = known & (known.any(-1).sum(0) >= self.options.quorum)[:, None]
-        return known
-
-    @property
     def may_pass_over(self) -> bool:
         """Whether a rule of ours may hear nobody in a row that every teacher knows, or but for some that are left out."""
         return (
@@ -164,7 +149,9 @@ class Combination:
 
         `known` `[K, B, W]`; `labels` and `heard` as `target` takes them. A rule of the user's may leave out more.
         """
-        known = self._heard_in(self.narrowed(known), labels)
+        if self.options.silence:
+            return known.new_ones(known.shape[1])
+        known = self.narrowed(known)
         if self.teacher_weights is not None and not all(self.teacher_weights):
             known = known & (torch.tensor(self.teacher_weights, device=known.device) > 0)[:, None, None]
         knows = known.any(-1)

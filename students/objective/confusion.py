@@ -19,7 +19,7 @@ of the labelled validation rows of `recipes/languages.yaml`, each left out in tu
 
 
 def confusions(sources: Sequence[Source], transfer_set: TransferSet, options: Options) -> dict[str, Any]:
-    """`says` f32 `[K, C, C]` and `frequency` f32 `[C]`. Raises RecipeError without a labelled validation row."""
+    """`says` f32 `[K, C, C]` and `frequency` f32 `[C]`; with `silence` also `silent` f32 `[K, C]`. Raises RecipeError without a labelled validation row."""
     heard = [heard_alone(source, transfer_set) for source in sources]
     labels = heard[0][1].long()
     if not len(labels):
@@ -29,7 +29,19 @@ def confusions(sources: Sequence[Source], transfer_set: TransferSet, options: Op
         )
     classes = transfer_set.space.width
     frequency = (torch.bincount(labels, minlength=classes) + 1.0) / (len(labels) + classes)
-    return {"says": torch.stack([what_it_says(said, labels) for said, _ in heard]), "frequency": frequency}
+    says = torch.stack([what_it_says(said, labels) for said, _ in heard])
+    silent = {"silent": torch.stack([how_silent(said, labels) for said, _ in heard])} if options.silence else {}
+    return {"says": says, "frequency": frequency, **silent}
+
+
+def how_silent(said: Tensor, labels: Tensor) -> Tensor:
+    """p(nothing is said | class) f32 `[C]` of scores `[N, C]`, NaN in what a teacher does not know: ROWS rows of each class are as
+    expected over all classes."""
+    silent = said.isnan().all(1).double()
+    counts = torch.bincount(labels, minlength=said.shape[1]).double()
+    overall = (silent.sum() + 1) / (len(labels) + 2)
+    found = torch.zeros(said.shape[1], dtype=torch.float64).index_add_(0, labels, silent)
+    return ((found + ROWS * overall) / (counts + ROWS)).float()
 
 
 def what_it_says(said: Tensor, labels: Tensor) -> Tensor:
