@@ -1,7 +1,7 @@
 """Labels of rows as arrays, whatever is learnt: which rows have one, and what to divide rows by.
 
 One class of many: i32 `[rows]`, -1 none. Classes that each hold or not: i8 `[rows, C]`, 1, 0, or -1 where nobody knows.
-Numbers: f32 `[rows, D]` in their own units, NaN none.
+Numbers: f32 `[rows, D]` in their own units, NaN none. Boxes: f32 `[rows, M * 8]`, see `boxes`, NaN none.
 """
 
 from typing import Any
@@ -10,16 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config.task import TaskName
+from .boxes import BOX, LABEL
 
 DTYPES: dict[TaskName, np.dtype[Any]] = {
     "classification": np.dtype(np.int32),
     "multilabel": np.dtype(np.int8),
     "regression": np.dtype(np.float32),
+    "detection": np.dtype(np.float32),
 }
 
 
 def shape_of(task: TaskName, width: int) -> tuple[int, ...]:
-    """Of the label of a row."""
+    """Of the label of a row; `width`: of its space."""
+    if task == "detection":
+        return (width // len(BOX) * len(LABEL),)
     return () if task == "classification" else (width,)
 
 
