@@ -94,6 +94,12 @@ FIGURES: dict[TaskName, tuple[Figure, ...]] = {
         Figure("r2", "R\N{SUPERSCRIPT TWO}", "max", "number"),
         Figure("spearman", "Spearman", "max", "number"),
     ),
+    "detection": (
+        Figure("ap", "AP", "max", "share"),
+        Figure("ap50", "AP50", "max", "share"),
+        Figure("ap75", "AP75", "max", "share"),
+        Figure("ar100", "AR100", "max", "share"),
+    ),
 }
 """The first is the headline."""
 
