@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from teachers.config.task import TaskName
 from teachers.models.preprocess import Preprocessor
 from teachers.tasks.labels import has_label
+from teachers.tasks.said import said_by
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
 
@@ -47,7 +48,7 @@ class Validation:
         module.eval()
         with torch.inference_mode():
             for inputs, labels in self.chunks():
-                self.judge(meter, module(inputs).float(), labels)
+                self.judge(meter, said_by(module(inputs), self.space), labels)
         module.train()
         return self.figures(meter, self.session)
 

@@ -8,7 +8,7 @@ from pydantic.json_schema import SkipJsonSchema
 from .box_sources import CocoSource, VocSource, YoloSource
 from .inputs import InputColumn, Inputs
 from .strict import DELIMITER_PATTERN, Config, ImportString
-from .task import TaskName
+from .task import ANSWER_OF, TaskName
 
 FitName = Literal["squash", "crop", "pad"]
 ResampleName = Literal["bilinear", "bicubic", "lanczos", "hamming", "box", "nearest"]
@@ -203,6 +203,10 @@ class TransferSetConfig(Config):
     """What `image_size` makes of an image that is no square: `squash` it to one, `crop` its middle, or `pad` it with black."""
     resample: ResampleName = "bilinear"
     """Pillow's filter for that: `bilinear`, `bicubic`, `lanczos`, `hamming`, `box` (all with antialiasing) or `nearest`."""
+    max_boxes: int = Field(100, ge=1, le=10_000, exclude_if=lambda value: value == 100)
+    """Of `task: detection`: boxes of an image, of its label and of what anybody says, at most; every row has room for so many."""
+    truncate: bool = Field(False, exclude_if=lambda value: not value)
+    """Of `task: detection`: of an image with more than `max_boxes` the largest stay in its label, and it is counted; false: it is a bad row."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """A row that cannot be used ends the run, or is dropped and counted in the report."""
     duplicates: Literal["keep", "drop"] = "keep"
@@ -211,6 +215,11 @@ class TransferSetConfig(Config):
     """Replayable augmentations of every training row; view 0 is the row itself."""
     task: SkipJsonSchema[TaskName] = Field("classification", exclude=True, repr=False)
     """What the label means: the recipe's `task`."""
+
+    @property
+    def boxes(self) -> int:
+        """That anybody says of a row, at most; 0 where nobody says boxes."""
+        return self.max_boxes if ANSWER_OF[self.task] == "boxes" else 0
 
     @property
     def labels(self) -> list[str]:

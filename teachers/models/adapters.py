@@ -13,13 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..config.any_teacher import OutputKind
 from ..config.outputs import NetworkTeacher
 from ..config.predictions import PredictionsTeacher
 from ..config.preprocess import Preprocess
 from ..config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
+from ..config.task import AnswerName
 from ..config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
 from ..errors import RecipeError, TeacherError
 from ..process.variables import resolved
+from ..tasks.boxes import CLASS, boxes_of, width_of
+from ..tasks.places import resized
 from ..tasks.space import Space
 from ..transfer_set.columns import Column
 from ..transfer_set.folds import PARTS, Folds
@@ -62,7 +66,8 @@ def load_teacher(
     parts = [load(trained / PARTS / name) for name in folds.parts]
     first = parts[0].classes
     asked = [_in_order(part, first) for part in parts]
-    return FoldedTeacher(first, parts[0].output, folds, trained, asked, space.answer, text=parts[0].text)
+    about = asked, space.answer, False, parts[0].text, space.max_boxes
+    return FoldedTeacher(first, parts[0].output, folds, trained, *about)
 
 
 def _load(
@@ -91,8 +96,23 @@ def _load(
         found = _callable(config, space.names, columns)
     if isinstance(config, NetworkTeacher) and not isinstance(config, OnnxTeacher):
         found = with_outputs(found, config.outputs)
-    output = "values" if space.answer == "values" else found.output
-    return replace(found, answer=space.answer, output=output)
+    if space.max_boxes:
+        found = replace(found, forward=with_room(found.forward, space.max_boxes), max_boxes=space.max_boxes)
+    return replace(found, answer=space.answer, output=SAYS_ALWAYS.get(space.answer, found.output))
+
+
+SAYS_ALWAYS: dict[AnswerName, OutputKind] = {"values": "values", "boxes": "boxes"}
+"""What there is one kind of, whatever the recipe has by default."""
+
+
+def with_room(ask: Callable[[Batch], Answer], max_boxes: int) -> Callable[[Batch], Answer]:
+    """The same with room for so many boxes a row, whatever it has itself."""
+
+    def asked(batch: Batch) -> Said:
+        said = said_of(ask(batch))
+        return said._replace(scores=resized(tensor_of(said.scores), max_boxes))
+
+    return asked
 
 
 def folds_of(config: TeacherConfig) -> Folds | None:
@@ -153,14 +173,14 @@ def check_scores(
         raise TeacherError(
             f"teacher {name!r} returned a {type(scores).__name__}, expected an array ({error})"
         ) from error
-    expected = (len(sample_key), len(teacher.classes))
+    expected = (len(sample_key), width_of(teacher.classes, teacher.max_boxes))
     if tuple(checked.shape) != expected:
         raise TeacherError(
             f"teacher {name!r} returned scores of shape {list(checked.shape)}, expected {list(expected)}: "
-            f"a row for each input and a column for each of its {'numbers' if teacher.answer == 'values' else 'classes'}"
+            f"a row for each input and a column for each of its {COLUMNS[teacher.answer]}"
         )
     unknown, told = checked.isnan() & teacher.may_not_know, ""
-    if teacher.may_not_know and teacher.answer == "class_axis":
+    if teacher.may_not_know and teacher.answer in WHOLE:
         unknown &= unknown.all(1, keepdim=True)
         told = " (NaN in all scores of a row would say that it knows nothing of it)"
     _complain(
@@ -168,7 +188,21 @@ def check_scores(
     )
     wrong = torch.from_numpy(undeclared(checked.numpy(), teacher.output, teacher.answer))
     _complain(wrong, sample_key, f"teacher {name!r} declares `output: {teacher.output}`, but they are not", called)
+    if teacher.max_boxes:
+        strange = (boxes_of(checked.numpy())[..., CLASS] >= len(teacher.classes)).any(1)
+        told = f"teacher {name!r} says boxes of more than its {len(teacher.classes)} classes"
+        _complain(torch.from_numpy(strange), sample_key, told, called)
     return checked
+
+
+COLUMNS: dict[AnswerName, str] = {
+    "class_axis": "classes",
+    "class_set": "classes",
+    "values": "numbers",
+    "boxes": "boxes' corners, score and class",
+}
+WHOLE: tuple[AnswerName, ...] = ("class_axis", "boxes")
+"""Of which a teacher knows all of a row, or nothing."""
 
 
 def check_features(values: Tensor, output: str, name: str, sample_key: np.ndarray) -> np.ndarray:

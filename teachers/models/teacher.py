@@ -23,6 +23,10 @@ class Teacher(Protocol):
     @property
     def output(self) -> OutputKind: ...
     @property
+    def max_boxes(self) -> int:
+        """That it says of a row, at most; 0 of who says no boxes."""
+
+    @property
     def may_not_know(self) -> bool: ...
     @property
     def text(self) -> TextTransform | None: ...
@@ -31,7 +35,7 @@ class Teacher(Protocol):
         best asked about, or None)."""
 
     def __call__(self, batch: Batch) -> Answer:
-        """Canonical inputs `{column: [rows, ...]}`, prepared or not, to scores `[rows, len(classes)]`: finite, and NaN of what
+        """Canonical inputs `{column: [rows, ...]}`, prepared or not, to scores `[rows, width]`, of `width_of(classes, max_boxes)`: finite, and NaN of what
         it knows nothing of, where it `may_not_know`; with its named outputs, where the recipe asks for some."""
 
 
@@ -50,6 +54,7 @@ class LoadedTeacher:
     preparing: Callable[[Batch], Prepared] | None = None
     network: nn.Module | None = None
     """Whose layers may be named; None: it has none."""
+    max_boxes: int = 0
     positions: int | None = None
     """Tokens of the longest text, where a batch is padded to its own longest."""
 

@@ -64,7 +64,7 @@ def sample_prepared(transfer_set: TransferSet, num_rows: int) -> Sample:
     segment = transfer_set.of("train")[0]
     looked_at = min(PLACES * num_rows, segment.num_rows)
     labels = transfer_set.labels(segment)[:looked_at]
-    order = _by_turns(strata(labels))[:num_rows]
+    order = _by_turns(strata(labels, transfer_set.space.task))[:num_rows]
     inputs = {name: values[order] for name, values in transfer_set.inputs(segment, 0, looked_at).items()}
     return Sample(transfer_set.columns, transfer_set.space, inputs, labels[order])
 
@@ -83,7 +83,7 @@ def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_
     for batch in batches:
         reasons: Bad = {}
         named = labels_in(told, batch.data, reasons).labels
-        chosen = np.sort(_by_turns(strata(named))[: -(-num_rows // len(batches))])
+        chosen = np.sort(_by_turns(strata(named, config.task))[: -(-num_rows // len(batches))])
         decoded, bad = decode(batch.data.take(pa.array(chosen)), told.plans, told.root, texts)
         good = [at for at, row in enumerate(chosen.tolist()) if at not in bad and row not in reasons]
         bad_rows += [BadPosition(batch.positions[chosen[at]], reason) for at, reason in sorted(bad.items())]
@@ -93,7 +93,7 @@ def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_
         judge_bad_rows(bad_rows, config)  # nobody leaves them out
     if not sum(map(len, labels)):
         raise DataError(f"none of the rows that were looked at can be used: {bad_rows[0].reason if bad_rows else ''}")
-    order = _by_turns(strata(whole := np.concatenate(labels)))[:num_rows]
+    order = _by_turns(strata(whole := np.concatenate(labels), config.task))[:num_rows]
     joined = {name: np.concatenate([each[name] for each in inputs])[order] for name in inputs[0]}
     columns = of_few_rows([plan.column for plan in seen.plans], joined, texts)
     joined = with_codes(joined, dictionaries_of(columns))

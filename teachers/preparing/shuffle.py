@@ -95,11 +95,12 @@ class Run:
 
 @dataclass(frozen=True)
 class ChunkDone:
-    """`num_unused`: rows that the shares of the split leave out."""
+    """`num_unused`: rows that the shares of the split leave out; `num_cut`: that have lost a part of their label."""
 
     runs: tuple[Run, ...]
     bad: tuple[BadPosition, ...]
     num_unused: int
+    num_cut: int = 0
 
 
 @dataclass
@@ -133,7 +134,7 @@ def _read_chunk(told: Reading, number: int, chunk: Chunk) -> ChunkDone:
     bad: list[BadPosition] = []
     runs: list[Run] = []
     waiting: list[Decoded] = []
-    num_unused = 0
+    num_unused = num_cut = 0
     batches = read(chunk, told.columns, told.rows_per_batch)
     for batch in (part for whole in batches for part in cut(whole, told.texts, BATCH_BYTES)):
         bad += [BadPosition(position, reason) for position, reason in batch.bad]
@@ -143,17 +144,20 @@ def _read_chunk(told: Reading, number: int, chunk: Chunk) -> ChunkDone:
             except DataError as error:
                 raise DataError(f"{chunk.file.title}: {error}") from error
             num_unused += waiting[-1].num_unused
+            num_cut += waiting[-1].labels.cut
         if sum(rows.bytes for rows in waiting) >= RUN_BYTES:
             runs.append(_write_run(told, f"run-{number:06}-{len(runs):04}.arrow", waiting))
             waiting = []
     if any(len(rows.keys) for rows in waiting):
         runs.append(_write_run(told, f"run-{number:06}-{len(runs):04}.arrow", waiting))
-    return ChunkDone(tuple(runs), tuple(bad), num_unused)
+    return ChunkDone(tuple(runs), tuple(bad), num_unused, num_cut)
 
 
 def _chunk_done(document: dict[str, Any]) -> ChunkDone:
     runs = (Run(run["path"], run["num_rows"], tuple(run["labels"])) for run in document["runs"])
-    return ChunkDone(tuple(runs), tuple(BadPosition(**row) for row in document["bad"]), document["num_unused"])
+    return ChunkDone(
+        tuple(runs), tuple(BadPosition(**row) for row in document["bad"]), document["num_unused"], document["num_cut"]
+    )
 
 
 def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPosition]) -> Decoded:
@@ -165,7 +169,8 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     num_unused = len(wanted) - int(wanted.sum())
     if told.last_key is not None:
         near = keys <= np.array([*told.last_key, 0], np.uint64)[split]
-        wanted &= near | first_of_classes(keys, split, strata(labels_in(told, data, {}).labels))
+        of_class = strata(labels_in(told, data, {}).labels, told.config.task)
+        wanted &= near | first_of_classes(keys, split, of_class)
     if not wanted.all():
         kept = np.flatnonzero(wanted)
         ids, data = ids.take(pa.array(kept)), data.take(pa.array(kept))
@@ -185,7 +190,7 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     meta |= {"position": pa.array(positions[good], pa.string()), "content": pa.array(row_hashes(list(inputs.values())))}
     if told.texts:
         meta["bytes"] = pa.array(sum(row_bytes(values) for values in inputs.values()), pa.int64())
-    return Decoded(num_unused, keys[good], meta, Meant(meant.labels[good], meant.names), inputs, texts)
+    return Decoded(num_unused, keys[good], meta, Meant(meant.labels[good], meant.names, meant.cut), inputs, texts)
 
 
 def _named(meant: Meant, row: int) -> str:
@@ -226,7 +231,7 @@ def _groups_in(told: Reading, batch: Batch, keys: Keys, reasons: Bad) -> Keys:
 
 def labels_in(told: Reading, data: pa.RecordBatch, reasons: Bad) -> Meant:
     """Labels of a batch, in the names of the space where they are known, else in this batch's own."""
-    return told.labels.read(told.config, told.classes, told.integers, data, reasons)
+    return told.labels.read(told.config, told.classes, told.integers, data, reasons, told.root)
 
 
 def _write_run(told: Reading, name: str, waiting: Sequence[Decoded]) -> Run:
