@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from .box_sources import CocoSource, VocSource, YoloSource
 from .inputs import InputColumn, Inputs
 from .strict import DELIMITER_PATTERN, Config, ImportString
 from .task import ANSWER_OF, TaskName
@@ -81,7 +82,16 @@ class ImportSource(Config):
 
 
 Source = Annotated[
-    SklearnSource | TableSource | ImageFolderSource | CsvSource | JsonLinesSource | NumpySource | ImportSource,
+    SklearnSource
+    | TableSource
+    | ImageFolderSource
+    | CocoSource
+    | VocSource
+    | YoloSource
+    | CsvSource
+    | JsonLinesSource
+    | NumpySource
+    | ImportSource,
     Field(discriminator="kind"),
 ]
 
