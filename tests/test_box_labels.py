@@ -179,8 +179,6 @@ def test_boxes_lie_in_one_image(tmp_path):
 
 
 def test_images_without_any_box_are_of_the_stratum_behind_the_last_class():
-    nothing, disc = np.zeros((2, 16), np.float32)
-    nothing = nothing.reshape(2, 8)
     labels = np.zeros((4, 2, 8), np.float32)
     labels[..., CLASS] = -1
     labels[0, 0, [SCORE, CLASS]] = [1, 0]
