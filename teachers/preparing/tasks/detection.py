@@ -18,10 +18,10 @@ from ...errors import RecipeError
 from ...sources.files import File
 from ...tasks.boxes import CLASS, HEIGHT, LABEL, NO_CLASS, SCORE, labels_of, no_boxes
 from ...tasks.space import Space
+from ...transfer_set.images import BadRow, upright_size
 from ..arrow_types import is_encoded, is_list, shape_of
 from ..canonical import payload_of
 from ..classes import classes_of_source
-from ..images import BadRow, upright_size
 from ..labels import as_text, class_numbers, classes_of, codes
 from .reader import Bad, Meant, Names
 
