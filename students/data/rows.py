@@ -30,6 +30,7 @@ from ..objective.objective import Objective
 from ..objective.own import OWN_ASKS, ROW, row_numbers
 from ..objective.peer_targets import NEED_LABELS
 from ..objective.spread import spread_for
+from ..objective.stores import classes_asked
 from ..objective.targets import Ask, Asked, Column, Targets, Voice, voice_of
 from ..runs.run import Run
 from .boxes import moving
@@ -198,12 +199,14 @@ def who_is_heard(run: Run, train: MergedSplit) -> tuple[dict[str, Voice], list[C
 
 
 def judged(combination: Combination, run: Run, transfer_set: TransferSet) -> Combination:
-    """The same; with a rule that weighs teachers by labelled validation rows it knows what that found of each."""
+    """The same; with a rule that weighs teachers by labelled validation rows it knows what that found of each, of boxes which
+    classes each looks for."""
+    by_name = {source.name: source for source in run.sources}
+    sources = [by_name[name] for name in combination.teachers]
     if combination.rule not in JUDGED_BY:
-        return combination
+        asked = classes_asked(sources, transfer_set.space)
+        return replace(combination, found=asked) if asked else combination
     with within(combination.key):
-        by_name = {source.name: source for source in run.sources}
-        sources = [by_name[name] for name in combination.teachers]
         return replace(combination, found=JUDGED_BY[combination.rule](sources, transfer_set, combination.options))
 
 

@@ -7,7 +7,6 @@ image comes in: figures under other weights of images, as a bootstrap asks for, 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import fmean
 from typing import Any
 
@@ -28,7 +27,6 @@ Array = NDArray[Any]
 RECALLS = np.linspace(0.0, 1.0, 101)
 THRESHOLD = 0.5
 """A score from which on a box is said, of a class that validation tells nothing of."""
-ALL = [*SIZES].index("all")
 _BITS = 1 << np.arange(len(OVERLAPS), dtype=np.int16)
 
 
@@ -42,11 +40,12 @@ class Key:
     overlap: float | None = None
     """None: the mean over all."""
 
-    def mean(self, by_overlap: Array) -> Array:
-        """Of `[T, C]`, by class."""
-        chosen = slice(None) if self.overlap is None else np.isclose(OVERLAPS, self.overlap)
-        found: Array = by_overlap[chosen].mean(0)
-        return found
+    @property
+    def levels(self) -> list[int]:
+        """Of OVERLAPS."""
+        return [
+            number for number, each in enumerate(OVERLAPS) if self.overlap is None or np.isclose(each, self.overlap)
+        ]
 
 
 KEYS: dict[str, Key] = {
@@ -62,80 +61,74 @@ BY_SIZE = ("ap_small", "ap_medium", "ap_large")
 
 
 @dataclass(frozen=True)
-class Curves:
-    """Boxes of all images by class and score, at one size: what precision and recall need of them.
+class Right:
+    """Of a class, at one overlap and size: whose true boxes are found by the boxes that are asked, the best first."""
 
-    Segments are (overlap, class). Boxes of one row and score follow each other, so that figures under weights are those of the
-    rows repeated (but for boxes of one row with equal scores).
+    row: Array
+    """i64 `[H]`, of each box that is right."""
+    upto: Array
+    """i64 `[H]`: how many boxes of the class come up to it, itself too."""
+    ignored: Array
+    """i64, rows of boxes that are ignored."""
+    passed: Array
+    """i64 `[H]`: how many of those come before it."""
+
+    @classmethod
+    def of(cls, row: Array, right: Array, ignored: Array) -> "Right":
+        """`row` i64, `right` and `ignored` bool, `[N]` of all boxes of the class."""
+        (place,), (passed,) = right.nonzero(), ignored.nonzero()
+        return cls(row[place], place + 1, row[passed], np.searchsorted(passed, place))
+
+    def precision(self, asked: Array, weights: Array) -> tuple[Array, Array]:
+        """(weights of right boxes up to each, the best precision there or later), `asked`: sums of weights up to every box."""
+        hits, said = np.cumsum(weights[self.row]), asked[self.upto]
+        if len(self.ignored):
+            said = said - _sums(weights[self.ignored])[self.passed]
+        precision = np.divide(hits, said, out=np.zeros_like(hits), where=said > 0)
+        return hits, np.maximum.accumulate(precision[::-1])[::-1]
+
+
+@dataclass(frozen=True)
+class OfClass:
+    """Boxes of a class in all images, at one size.
+
+    Those of one row and score follow each other, so that figures under weights are those of the rows repeated (but for boxes
+    of one row with equal scores).
     """
 
-    classes: int
     row: Array
-    """i64 `[N]` of every box that is asked, by class, the best first."""
-    begins: Array
-    """i64 `[C]`: where each class begins there."""
-    right: Array
-    """bool `[T, N]`."""
-    ignored: Array
-    """bool `[T, N]`."""
+    """i64 `[N]` of every box that is asked, the best first."""
+    right: tuple[Right, ...]
+    """At each of the overlaps."""
     true_row: Array
     """i64 of every true box that counts."""
-    true_class: Array
 
-    @cached_property
-    def _hits(self) -> tuple[Array, Array, Array, Array]:
-        """Of every right box: its segment, its place among all, and how many right ones are before its segment; of every segment
-        whether it has any."""
-        level, place = np.nonzero(self.right)
-        number = np.searchsorted(self.begins, place, "right") - 1
-        segment = level * self.classes + number
-        return segment, place, np.searchsorted(segment, segment), level * len(self.row) + self.begins[number]
+    def true(self, weights: Array) -> float:
+        return float(weights[self.true_row].sum())
 
-    @cached_property
-    def _passed(self) -> tuple[Array, Array, Array]:
-        """Of ignored boxes their places; how many of them are before each right box, and before its segment."""
-        level, ignored = np.nonzero(self.ignored)
-        segment, place, _, begin = self._hits
-        at = level * len(self.row) + ignored
-        return ignored, np.searchsorted(at, segment // self.classes * len(self.row) + place), np.searchsorted(at, begin)
+    def average_precision(self, weights: Array, levels: Sequence[int]) -> float | None:
+        """The mean over overlaps; `weights` f64 by row."""
+        true, asked = self.true(weights), _sums(weights[self.row])
+        if not true:
+            return None
+        total = 0.0
+        for level in levels:
+            hits, best = self.right[level].precision(asked, weights)
+            total += np.append(best, 0.0)[np.searchsorted(hits / true, RECALLS)].sum()
+        return float(total / len(RECALLS) / len(levels))
 
-    def true(self, weights: Array) -> Array:
-        """True boxes of each class, f64 `[C]`."""
-        return np.bincount(self.true_class, weights[self.true_row], self.classes)
+    def recall(self, weights: Array, levels: Sequence[int]) -> float | None:
+        """The share of true boxes that is found, the mean over overlaps."""
+        true = self.true(weights)
+        found = sum(float(weights[self.right[level].row].sum()) for level in levels)
+        return found / true / len(levels) if true else None
 
-    def points(self, weights: Array) -> tuple[Array, Array, Array]:
-        """Of every right box (segment, recall, the best precision at that recall or more) under `weights` f64 `[rows]`."""
-        segment, place, first, begin = self._hits
-        ignored, passed_here, passed_before = self._passed
-        of_box = weights[self.row]
-        heard, passed = _sums(of_box), _sums(of_box[ignored])
-        said = heard[place + 1] - heard[begin % max(len(self.row), 1)] - passed[passed_here] + passed[passed_before]
-        sums = _sums(of_box[place])
-        hits = sums[1:] - sums[first]
-        precision = np.divide(hits, said, out=np.zeros_like(hits), where=said > 0)
-        true = self.true(weights)[segment % self.classes]
-        recall = np.divide(hits, true, out=np.zeros_like(hits), where=true > 0)
-        apart = 2.0 * segment  # what is of another segment is always less, from behind
-        best = np.maximum.accumulate((precision - apart)[::-1])[::-1] + apart
-        return segment, recall, best
-
-    def precision(self, weights: Array) -> Array:
-        """Average precision f64 `[T, C]`; 0 of a class without a right box."""
-        segment, recall, best = self.points(weights)
-        reached = np.searchsorted(RECALLS, recall, "right")
-        begins = np.append(True, segment[1:] != segment[:-1])[: len(segment)]
-        before = np.where(begins, 0, np.append(0, reached[:-1])[: len(segment)])
-        return self._by_segment(segment, best * (reached - before)) / len(RECALLS)
-
-    def recall(self, weights: Array) -> Array:
-        """The share of true boxes that is found, f64 `[T, C]`."""
-        segment, place, _, _ = self._hits
-        found, true = self._by_segment(segment, weights[self.row[place]]), self.true(weights)
-        return np.divide(found, true, out=np.zeros_like(found), where=true > 0)
-
-    def _by_segment(self, segment: Array, values: Array) -> Array:
-        summed: Array = np.bincount(segment, values, len(OVERLAPS) * self.classes)
-        return summed.reshape(len(OVERLAPS), self.classes)
+    def curve(self, level: int = 0) -> Array:
+        """The best precision at each of `RECALLS` or more, f64 `[101]`; 0 of those that are never reached, and without a true box."""
+        weights = np.ones(1 + int(max(self.row.max(initial=-1), self.true_row.max(initial=-1))))
+        hits, best = self.right[level].precision(_sums(weights[self.row]), weights)
+        found: Array = np.append(best, 0.0)[np.searchsorted(hits / max(self.true(weights), 1.0), RECALLS)]
+        return found
 
 
 def _sums(values: Array) -> Array:
@@ -150,7 +143,7 @@ class BoxesMeter(RowMeter):
         super().__init__("detection")
         self.space = space
         self.thresholds = np.array(thresholds or [THRESHOLD] * len(space.names))
-        self._curves: dict[str, Curves] = {}
+        self._classes: dict[str, list[OfClass]] = {}
 
     def _nothing(self) -> tuple[Tensor, Tensor]:
         return torch.empty(0, self.space.width), torch.empty(0, self.space.max_boxes * len(LABEL))
@@ -162,37 +155,34 @@ class BoxesMeter(RowMeter):
         kept = {
             "score": np.where(found.asked, boxes[..., SCORE], 0),
             "class": np.where(found.asked, boxes[..., CLASS], -1).astype(np.int16),
-            "right": (found.right * _BITS).sum(-1, dtype=np.int16).reshape(len(answers), -1),
-            "ignored": (found.ignored * _BITS).sum(-1, dtype=np.int16).reshape(len(answers), -1),
+            "right": (found.right * _BITS).sum(-1, dtype=np.int16).reshape(len(answers), boxes.shape[1] * len(SIZES)),
+            "ignored": (found.ignored * _BITS)
+            .sum(-1, dtype=np.int16)
+            .reshape(len(answers), boxes.shape[1] * len(SIZES)),
             "true": true[..., CLASS].astype(np.int16),
             "counts": (found.counts << np.arange(len(SIZES))).sum(-1, dtype=np.uint8),
         }
         return {name: torch.from_numpy(values) for name, values in kept.items()}
 
     def join(self, parts: Mapping[str, Tensor]) -> None:
-        self._curves = {}
+        self._classes = {}
         super().join(parts)
 
-    def curves(self, size: str = "all") -> Curves:
+    def classes(self, size: str = "all") -> list[OfClass]:
         """Of all images so far; made once."""
-        if size not in self._curves:
-            self._curves[size] = _curves(
-                {name: each.numpy() for name, each in self.parts().items()}, size, self.classes
-            )
-        return self._curves[size]
-
-    @property
-    def classes(self) -> int:
-        return len(self.space.names)
-
-    def _weights(self, weights: Tensor | None) -> Array:
-        return np.ones(len(self.parts()["score"])) if weights is None else weights.cpu().numpy()
+        if size not in self._classes:
+            parts = {name: each.numpy() for name, each in self.parts().items()}
+            self._classes[size] = _classes(parts, [*SIZES].index(size), len(self.space.names))
+        return self._classes[size]
 
     def by_class(self, key: str, weights: Tensor | None = None) -> list[float | None]:
         """A figure of each class; None of one without a true box of that size."""
-        of, curves, told = KEYS[key], self.curves(KEYS[key].size), self._weights(weights)
-        found = of.mean(curves.precision(told) if of.of == "precision" else curves.recall(told))
-        return [float(value) if true else None for value, true in zip(found, curves.true(told), strict=True)]
+        of, levels = KEYS[key], KEYS[key].levels
+        told = np.ones(len(self.parts()["score"])) if weights is None else weights.double().cpu().numpy()
+        classes = self.classes(of.size)
+        if of.of == "precision":
+            return [each.average_precision(told, levels) for each in classes]
+        return [each.recall(told, levels) for each in classes]
 
     def _figure(self, key: str, weights: Tensor | None) -> float | None:
         defined = [each for each in self.by_class(key, weights) if each is not None]
@@ -200,31 +190,27 @@ class BoxesMeter(RowMeter):
 
     def details(self) -> Document:
         """By size `ap_small`, `ap_medium`, `ap_large`; `by_class`: of each its true boxes and figures."""
-        weights = self._weights(None)
         return {
             **{key: self._figure(key, None) for key in BY_SIZE},
             "by_class": {
                 "classes": list(self.space.names),
-                "true": self.curves().true(weights).astype(int).tolist(),
+                "true": [len(each.true_row) for each in self.classes()],
                 **{key: self.by_class(key) for key in KEYS},
             },
         }
 
 
-def _curves(parts: Mapping[str, Array], size: str, classes: int) -> Curves:
-    number = [*SIZES].index(size)
+def _classes(parts: Mapping[str, Array], size: int, classes: int) -> list[OfClass]:
     row, place = np.nonzero(parts["class"] >= 0)
-    score, of_class = parts["score"][row, place], parts["class"][row, place]
-    order = np.lexsort((-score, of_class))
+    order = np.lexsort((-parts["score"][row, place], parts["class"][row, place]))
     row, place = row[order], place[order]
-    at = place * len(SIZES) + number
-    true_row, true_place = np.nonzero(parts["counts"] >> number & 1)
-    return Curves(
-        classes,
-        row,
-        np.searchsorted(of_class[order], np.arange(classes)),
-        (parts["right"][row, at] & _BITS[:, None]) > 0,
-        (parts["ignored"][row, at] & _BITS[:, None]) > 0,
-        true_row,
-        parts["true"][true_row, true_place],
-    )
+    true_row, true_place = np.nonzero(parts["counts"] >> size & 1)
+    true_class = parts["true"][true_row, true_place]
+    bits = [parts[name][row, place * len(SIZES) + size] for name in ("right", "ignored")]
+    ends = np.searchsorted(parts["class"][row, place], np.arange(classes + 1))
+    found = []
+    for number in range(classes):
+        own = slice(ends[number], ends[number + 1])
+        right = tuple(Right.of(row[own], *((each[own] & bit) > 0 for each in bits)) for bit in _BITS)
+        found.append(OfClass(row[own], right, true_row[true_class == number]))
+    return found

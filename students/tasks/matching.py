@@ -91,21 +91,14 @@ def _match(boxes: Array, true: Array, out: Matches) -> None:
     row, said, truth = np.nonzero(of_class & out.asked[:, :, None] & there[:, None])
     overlap = _overlap(corners[row, said], of_true[row, truth], is_region[row, truth])
     near = overlap >= OVERLAPS[0]
-    _take(boxes, row[near], said[near], truth[near], overlap[near], is_region, passed_over, out)
+    pairs = tuple(each[near] for each in (row, said, truth, overlap))
+    _take(boxes, pairs, is_region, passed_over, out)
     out.ignored[:] |= ~out.matched & out.asked[..., None, None] & _of_other_size(corners)[..., None]
 
 
-def _take(
-    boxes: Array,
-    row: Array,
-    said: Array,
-    truth: Array,
-    overlap: Array,
-    is_region: Array,
-    passed_over: Array,
-    out: Matches,
-) -> None:
-    """Who takes whom, of pairs that overlap: step by step the best box of every class and image that has not had its turn."""
+def _take(boxes: Array, pairs: tuple[Array, ...], is_region: Array, passed_over: Array, out: Matches) -> None:
+    """Who takes whom, of `pairs` (row, number said, number of the true one, overlap): step by step the best box of every class and image that has not had its turn."""
+    row, said, truth, overlap = pairs
     takers, candidates, overlaps = _by_taker(row * boxes.shape[1] + said, row * is_region.shape[1] + truth, overlap)
     in_row, number = np.divmod(takers, max(boxes.shape[1], 1))
     of_taker = boxes[in_row, number]
@@ -120,7 +113,7 @@ def _take(
         best = worth.argmax(1)
         chosen = can[np.arange(len(now))[:, None, None], best]
         found = worth.max(1) > 0
-        who, size, level = np.nonzero(found)
+        _, size, level = np.nonzero(found)
         taken[chosen[found], size, level] = True
         out.matched[in_row[now], number[now]] = found
         out.ignored[in_row[now], number[now]] = found & over[chosen, _SIZES]

@@ -29,6 +29,8 @@ class Alignment:
     the sum of their exponentials."""
     dropped: Tensor | None = None
     """i64, of one class of many: columns of its classes that take no part."""
+    looked_for: Tensor | None = None
+    """bool `[classes]`, of who says boxes: which of the transfer set's classes it looks for; None: all."""
     numbers: Tensor | None = None
     """i64, of who says boxes: the transfer set's number of each of its classes, -1 of one that takes no part."""
     floor: float = 0.0
@@ -49,7 +51,10 @@ class Alignment:
             numbers = torch.tensor([place.get(found[name], -1) for name in teacher_names])
             known = torch.full((space.width,), bool((numbers >= 0).any()))
             is_same = torch.equal(numbers, torch.arange(len(space.names)))
-            return cls(known, None, numbers=None if is_same else numbers)
+            found_here = torch.zeros(len(space.names), dtype=torch.bool)
+            found_here[numbers[numbers >= 0]] = True
+            looked_for = None if bool(found_here.all()) else found_here
+            return cls(known, None, looked_for=looked_for, numbers=None if is_same else numbers)
         by_name: dict[str | None, list[int]] = {}
         for number, name in enumerate(teacher_names):
             by_name.setdefault(found[name], []).append(number)

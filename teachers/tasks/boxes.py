@@ -25,12 +25,12 @@ NO_CLASS = -1.0
 
 def boxes_of(said: NDArray[Any]) -> NDArray[Any]:
     """What is said, `[..., M * 6]`, as `[..., M, 6]`; a view."""
-    return said.reshape(*said.shape[:-1], -1, len(BOX))
+    return said.reshape(*said.shape[:-1], said.shape[-1] // len(BOX), len(BOX))
 
 
 def labels_of(labels: NDArray[Any]) -> NDArray[Any]:
     """Labels `[..., M * 8]` as `[..., M, 8]`; a view."""
-    return labels.reshape(*labels.shape[:-1], -1, len(LABEL))
+    return labels.reshape(*labels.shape[:-1], labels.shape[-1] // len(LABEL), len(LABEL))
 
 
 def num_valid(boxes: NDArray[Any]) -> NDArray[np.int64]:

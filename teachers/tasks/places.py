@@ -111,3 +111,10 @@ def renumbered(said: Tensor, numbers: Tensor) -> Tensor:
     each = torch.where(gone[..., None], nothing, torch.cat([each[..., :-1], now[..., None]], -1))
     order = gone.to(torch.uint8).sort(dim=1, stable=True).indices
     return each.gather(1, order[..., None].expand_as(each)).flatten(1)
+
+
+def in_pixels(said: Tensor, sizes: Tensor) -> Tensor:
+    """What is said `[rows, M * 6]` with corners in pixels of images of these (height, width), `[rows, 2]`."""
+    each = said.reshape(len(said), -1, BOX_WIDTH)
+    scale = torch.cat([sizes[:, [1, 0, 1, 0]], torch.ones_like(sizes)], 1).to(said.dtype)
+    return (each * scale[:, None]).flatten(1)

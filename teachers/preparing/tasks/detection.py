@@ -3,7 +3,7 @@
 An image of null has no label, one with an empty list holds nothing. No Python per box but where one is wrong.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,9 @@ from ...errors import RecipeError
 from ...sources.files import File
 from ...tasks.boxes import CLASS, HEIGHT, LABEL, NO_CLASS, SCORE, labels_of, no_boxes
 from ...tasks.space import Space
-from ...transfer_set.images import BadRow, upright_size
-from ..arrow_types import is_encoded, is_list, shape_of
-from ..canonical import payload_of
+from ..arrow_types import is_list
 from ..classes import classes_of_source
+from ..image_sizes import sizes_of
 from ..labels import as_text, class_numbers, classes_of, codes
 from .reader import Bad, Meant, Names
 
@@ -216,29 +215,10 @@ def _sizes(
     config: TransferSetConfig, data: pa.RecordBatch, wanted: NDArray[np.bool_], bad: Bad, root: Path | None
 ) -> NDArray[np.float64]:
     """(height, width) of each upright image that has a label, f64 `[rows, 2]`; 0 where the batch has none."""
-    found = np.zeros((data.num_rows, 2))
     name = config.input_names[0]
     if name not in data.schema.names:
-        return found
-    array = data.column(name)
-    for row, size in _each_size(array, np.flatnonzero(wanted).tolist(), bad, root):
-        found[row] = size
-    return found
-
-
-def _each_size(
-    array: pa.Array, rows: Sequence[int], bad: Bad, root: Path | None
-) -> Iterator[tuple[int, tuple[int, int]]]:
-    encoded = is_encoded(array.type)
-    for row in rows:
-        if not array[row].is_valid:
-            continue  # who decodes it tells
-        try:
-            size = upright_size(payload_of(array[row].as_py(), root)) if encoded else shape_of(array[row])[:2]
-        except BadRow as error:
-            bad.setdefault(row, f"{error}")
-            continue
-        yield row, (int(size[0]), int(size[1]))
+        return np.zeros((data.num_rows, 2))
+    return sizes_of(data.column(name), np.flatnonzero(wanted).tolist(), bad, root)
 
 
 def _renumbered(labels: NDArray[Any], table: Sequence[int]) -> NDArray[Any]:
