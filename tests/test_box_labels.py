@@ -9,12 +9,12 @@ from PIL import Image
 
 from teachers.errors import DataError, RecipeError
 from teachers.preparing.count import count, count_prepared
-from teachers.preparing.images import upright_size
 from teachers.preparing.look import look
 from teachers.preparing.prepare import prepare
 from teachers.tasks.boxes import CLASS, HEIGHT, SCORE, WIDTH, labels_of, num_valid
 from teachers.tasks.labels import has_label, num_strata, per_name, strata
 from teachers.tasks.space import Space
+from teachers.transfer_set.images import upright_size
 from teachers.transfer_set.transfer_set import SPLITS, TransferSet
 from tests import shapes
 

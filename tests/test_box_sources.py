@@ -13,10 +13,10 @@ from PIL import Image
 
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import DataError, RecipeError
-from teachers.preparing.images import decode_image
 from teachers.preparing.look import source_digest
 from teachers.preparing.prepare import prepare
 from teachers.sources import chunks_of, class_names, files_of, positions_of, read, schema_of
+from teachers.transfer_set.images import decode_image
 
 BCCD = Path("/work/shared/data/bccd/BCCD")
 SIZES = {"a": (40, 30), "b": (64, 48), "c": (20, 20)}

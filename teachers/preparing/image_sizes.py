@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ..transfer_set.images import BadRow, upright_size
 from .arrow_types import is_encoded, shape_of
 from .bad_rows import Bad
 from .canonical import payload_of
-from .images import BadRow, upright_size
 
 
 def sizes_of(array: pa.Array, rows: Sequence[int], bad: Bad, root: Path | None) -> NDArray[np.float64]:

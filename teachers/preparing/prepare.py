@@ -21,6 +21,7 @@ from ..storage import mirror
 from ..storage.seal import digest_of
 from ..storage.seal import replace as replace_file
 from ..tasks.labels import per_name, usable
+from ..transfer_set.images import COLOUR
 from ..transfer_set.transfer_set import NAME, SPLITS, Part, Segment, TransferSet, segment_digest
 from .canonical import in_colour
 from .census import (
@@ -36,7 +37,6 @@ from .census import (
     without_duplicates,
 )
 from .dictionaries import with_dictionaries
-from .images import COLOUR
 from .look import Look, look
 from .moments import Moments
 from .parts import PartTask, Writing, write_part

@@ -22,6 +22,7 @@ from ..tasks.labels import has_label, strata
 from ..tasks.space import Space
 from ..transfer_set.arrow_columns import ipc_file
 from ..transfer_set.columns import Column, content_hash, inputs_batch
+from ..transfer_set.decoding import decoded
 from ..transfer_set.transfer_set import NAME, SPLITS, Part, Segment, TransferSet, segment_digest
 from .bad_rows import Bad
 from .canonical import decode
@@ -42,7 +43,7 @@ AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Sample:
-    """Canonical inputs `[rows, ...]` of some rows, and their labels in `space`."""
+    """Inputs `[rows, ...]` of some rows as they are stored, and their labels in `space`."""
 
     columns: tuple[Column, ...]
     space: Space
@@ -58,6 +59,12 @@ class Sample:
     def num_rows(self) -> int:
         return len(self.labels)
 
+    @property
+    def seen(self) -> dict[str, NDArray[Any]]:
+        """Canonical inputs: encoded images as pixels."""
+        encoded = [column for column in self.columns if column.encoded]
+        return self.inputs | {each.name: decoded(self.inputs[each.name], each.shape, each.resize) for each in encoded}
+
 
 def sample_prepared(transfer_set: TransferSet, num_rows: int) -> Sample:
     """Of a set that is prepared: some of its first training rows, with the columns' statistics."""
@@ -65,7 +72,8 @@ def sample_prepared(transfer_set: TransferSet, num_rows: int) -> Sample:
     looked_at = min(PLACES * num_rows, segment.num_rows)
     labels = transfer_set.labels(segment)[:looked_at]
     order = _by_turns(strata(labels, transfer_set.space.task))[:num_rows]
-    inputs = {name: values[order] for name, values in transfer_set.inputs(segment, 0, looked_at).items()}
+    stored = transfer_set.inputs(segment, 0, looked_at, as_stored=True)
+    inputs = {name: values[order] for name, values in stored.items()}
     return Sample(transfer_set.columns, transfer_set.space, inputs, labels[order])
 
 

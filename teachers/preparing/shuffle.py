@@ -34,8 +34,8 @@ from .text import cut
 
 RUN_BYTES = 32 * 2**20
 BATCH_BYTES = 8 * 2**20
-ENCODED_ROWS = 256
-"""In a batch of encoded images, whose size in the source nobody knows."""
+ENCODED_ROWS, KEPT_ROWS = 256, 32
+"""In a batch of encoded images, whose size in the source nobody knows; of those that stay so, which may be photographs."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class Reading:
     @property
     def rows_per_batch(self) -> int:
         rows = max(1, min(65_536, BATCH_BYTES // sum(plan.column.bytes_per_row for plan in self.plans)))
-        return min(rows, ENCODED_ROWS) if any(plan.raw is None for plan in self.plans) else rows
+        rows = min(rows, ENCODED_ROWS) if any(plan.raw is None for plan in self.plans) else rows
+        return min(rows, KEPT_ROWS) if any(plan.encoded for plan in self.plans) else rows
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     inputs = {name: rows[good] if reasons else rows for name, rows in inputs.items()}
     meta = {"split": pa.array(split[good]), "group": pa.array(groups[good]), "id": ids.take(pa.array(good))}
     meta |= {"position": pa.array(positions[good], pa.string()), "content": pa.array(row_hashes(list(inputs.values())))}
-    if told.texts:
+    if any(plan.column.varies for plan in told.plans):
         meta["bytes"] = pa.array(sum(row_bytes(values) for values in inputs.values()), pa.int64())
     return Decoded(num_unused, keys[good], meta, Meant(meant.labels[good], meant.names, meant.cut), inputs, texts)
 

@@ -1,6 +1,6 @@
 """How large an image is, how its EXIF data turns it, and where a box of the stored pixels lies when it is turned.
 
-Reads headers, no pixels. What turns the pixels themselves is `teachers.preparing.images`.
+Reads headers, no pixels. What turns the pixels themselves is `teachers.transfer_set.images`.
 """
 
 from pathlib import Path
