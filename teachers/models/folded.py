@@ -54,6 +54,10 @@ class FoldedTeacher:
     may_not_know: bool = False
     text: TextTransform | None = None
 
+    @property
+    def width(self) -> int:
+        return len(self.classes)
+
     def prepare(self, batch: Batch) -> Prepared:
         return batch, None
 
