@@ -35,7 +35,13 @@ def _resnet() -> Any:
 
 
 def _detr(**more: Any) -> dict[str, Any]:
-    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    sizes = {
+        "d_model": 16,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+    }
     sizes |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "num_queries": 12}
     return {"backbone_config": _resnet(), "use_timm_backbone": False, "backbone": None, **sizes, **more}
 
@@ -69,21 +75,46 @@ def _made(kind: str, names: dict[str, Any]) -> tuple[Any, Any, Any]:
             config = t.ConditionalDetrConfig(**_detr(), **names)
             return config, t.ConditionalDetrForObjectDetection, t.ConditionalDetrImageProcessorPil(**aspect)
         case "dab-detr":
-            sizes = {name: value for name, value in _detr().items() if not name.startswith(("d_model", "encoder_", "decoder_"))}
-            sizes |= {"hidden_size": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+            sizes = {
+                name: value
+                for name, value in _detr().items()
+                if not name.startswith(("d_model", "encoder_", "decoder_"))
+            }
+            sizes |= {
+                "hidden_size": 16,
+                "encoder_layers": 1,
+                "decoder_layers": 1,
+                "encoder_ffn_dim": 16,
+                "decoder_ffn_dim": 16,
+            }
             sizes |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
-            return t.DabDetrConfig(**sizes, **names), t.DabDetrForObjectDetection, t.ConditionalDetrImageProcessorPil(**aspect)
+            return (
+                t.DabDetrConfig(**sizes, **names),
+                t.DabDetrForObjectDetection,
+                t.ConditionalDetrImageProcessorPil(**aspect),
+            )
         case "deformable_detr":
-            config = t.DeformableDetrConfig(**_detr(d_model=32, decoder_layers=2, num_feature_levels=2, encoder_n_points=2, decoder_n_points=2), **names)
+            config = t.DeformableDetrConfig(
+                **_detr(d_model=32, decoder_layers=2, num_feature_levels=2, encoder_n_points=2, decoder_n_points=2),
+                **names,
+            )
             return config, t.DeformableDetrForObjectDetection, t.DeformableDetrImageProcessorPil(**aspect)
         case "yolos":
             sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "num_hidden_layers": 2}
             config = t.YolosConfig(**sizes, image_size=[48, 80], patch_size=16, num_detection_tokens=12, **names)
             return config, t.YolosForObjectDetection, t.YolosImageProcessorPil(**aspect)
         case "rt_detr":
-            return t.RTDetrConfig(**_rt_detr(), **names), t.RTDetrForObjectDetection, t.RTDetrImageProcessorPil(**square)
+            return (
+                t.RTDetrConfig(**_rt_detr(), **names),
+                t.RTDetrForObjectDetection,
+                t.RTDetrImageProcessorPil(**square),
+            )
         case "rt_detr_v2":
-            return t.RTDetrV2Config(**_rt_detr(), **names), t.RTDetrV2ForObjectDetection, t.RTDetrImageProcessorPil(**square)
+            return (
+                t.RTDetrV2Config(**_rt_detr(), **names),
+                t.RTDetrV2ForObjectDetection,
+                t.RTDetrImageProcessorPil(**square),
+            )
         case "d_fine":
             config = t.DFineConfig(**_rt_detr(max_num_bins=8, feat_strides=[8, 16, 32]), **names)
             return config, t.DFineForObjectDetection, t.RTDetrImageProcessorPil(**square)
@@ -116,9 +147,14 @@ def save_owl(folder: Path, kind: str = "owlvit", *, processor_file: bool = False
     sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "num_hidden_layers": 2}
     text = {**sizes, "vocab_size": len(SPECIAL) + len(WORDS), "max_position_embeddings": 16, "pad_token_id": 0}
     text |= {"bos_token_id": 2, "eos_token_id": 3}
-    vision = {**sizes, "image_size": 64, "patch_size": 16}
+    vision = {**sizes, "image_size": 64, "patch_size": 8}
     torch.manual_seed(0)
     network = shaken(of("ForObjectDetection")(of("Config")(text_config=text, vision_config=vision, projection_dim=16)))
+    with torch.no_grad():  # boxes about their places, and scores that go by what is asked for
+        network.box_head.dense2.weight.mul_(0.05)
+        network.class_head.logit_shift.weight.mul_(0.2)
+        network.class_head.logit_scale.weight.mul_(0.2)
+        network.class_head.logit_scale.bias.add_(3)
     network.save_pretrained(folder)
     save_tokenizer(folder, **{"model_max_length": 16, **about})
     images = of("ImageProcessorPil")(size={"height": 64, "width": 64})
@@ -141,8 +177,20 @@ def save_grounding_dino(folder: Path, kind: str = "grounding-dino") -> Any:
         "grounding-dino": (t.GroundingDinoConfig, t.GroundingDinoForObjectDetection),
         "mm-grounding-dino": (t.MMGroundingDinoConfig, t.MMGroundingDinoForObjectDetection),
     }[kind]
-    about = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
-    about |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "num_queries": 12, "num_feature_levels": 3, "max_text_len": 32}
+    about = {
+        "d_model": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+    }
+    about |= {
+        "encoder_ffn_dim": 16,
+        "decoder_ffn_dim": 16,
+        "num_queries": 12,
+        "num_feature_levels": 3,
+        "max_text_len": 32,
+    }
     torch.manual_seed(0)
     network = shaken(network_class(config_class(backbone_config=backbone, text_config=text, **about)))
     network.save_pretrained(folder)

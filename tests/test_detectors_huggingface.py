@@ -50,7 +50,9 @@ def asked(teacher: Teacher, config: HuggingFaceTeacher, pixels: NDArray[Any]) ->
     return boxes_of(Questioner(teacher, "mine", config).ask({"image": pixels}, KEYS[: len(pixels)]))
 
 
-def compare(said: NDArray[np.float32], scores: Any, labels: Any, boxes: Any, height: int, width: int) -> int:
+def compare(
+    said: NDArray[np.float32], scores: Any, labels: Any, boxes: Any, height: int, width: int, atol: float = 2e-6
+) -> int:
     """With boxes in pixels, cut off at the edge; how many there are."""
     corners = np.asarray(boxes) / [width, height, width, height]
     corners = corners.clip(0, 1)
@@ -59,7 +61,7 @@ def compare(said: NDArray[np.float32], scores: Any, labels: Any, boxes: Any, hei
     expected = np.column_stack([corners[keep], np.asarray(scores)[keep], np.asarray(labels)[keep]])[order]
     own = said[said[:, CLASS] >= 0]
     assert own.shape == expected.shape
-    np.testing.assert_allclose(own, expected, atol=2e-6)
+    np.testing.assert_allclose(own, expected, atol=atol)
     assert (said[len(own) :, :CLASS] == 0).all() and (said[len(own) :, CLASS] == -1).all()
     return len(own)
 

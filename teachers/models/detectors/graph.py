@@ -60,8 +60,7 @@ class DetectingGraph:
         if (
             len(inputs) != 1
             or len(shape) != 4
-            or (channels not in (3, None)
-            and isinstance(channels, int))
+            or (channels not in (3, None) and isinstance(channels, int))
             or inputs[0].type not in DTYPES
         ):
             found = ", ".join(f"{each.name!r} {each.type} {each.shape}" for each in inputs)

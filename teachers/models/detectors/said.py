@@ -39,27 +39,28 @@ class Keeping:
         return cls(max_boxes, above, nms_above if config.nms_above is None else config.nms_above)
 
     def rows(self, said: Places) -> Tensor:
-        """f32 `[rows, M * 6]`, as `teachers.tasks.boxes` says. Boxes are cut off at the image's edge; what has no area then is
-        none. Equal scores stay in the detector's order. A row with a score or corner that is NaN is NaN in all, for who checks it."""
-        corners, score = said.corners.float().clamp(0, 1), said.score.float()
+        """f32 `[rows, M * 6]`, as `teachers.tasks.boxes` says. Boxes are cut off at the image's edge, after they were compared with
+        each other; what has no area then is none. Equal scores stay in the detector's order. A row with a score or corner that is
+        NaN is NaN in all, for who checks it."""
+        whole, score = said.corners.float(), said.score.float()
+        corners = whole.clamp(0, 1)
         broken = score.isnan().any(1) | corners.isnan().flatten(1).any(1)
         is_box = (corners[..., 2:] > corners[..., :2]).all(-1) & (said.label >= 0)
         score = torch.where(is_box & (score > self.score_above), score, -torch.inf)
-        if self.nms_above is None or not len(score):
-            rows = self._packed(corners, score, said.label)
-        else:
-            one_by_one = zip(corners, score, said.label, strict=True)
-            rows = torch.cat([self._packed(*(part[None] for part in self._suppressed(*each))) for each in one_by_one])
-        return rows.masked_fill(broken[:, None], torch.nan)
+        if self.nms_above is not None and len(score):
+            one_by_one = zip(whole, score, said.label, strict=True)
+            score = torch.stack([self._suppressed(*each, self.nms_above) for each in one_by_one])
+        return self._packed(corners, score, said.label).masked_fill(broken[:, None], torch.nan)
 
-    def _suppressed(self, corners: Tensor, score: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Those of one image that stay; the others with a score of -infinity."""
-        assert self.nms_above is not None
+    @staticmethod
+    def _suppressed(corners: Tensor, score: Tensor, label: Tensor, above: float) -> Tensor:
+        """Scores of the boxes of one image, -infinity of those that do not stay."""
         first = score.argsort(descending=True, stable=True)[:MOST_CANDIDATES]
         first = first[score[first] > -torch.inf]
-        corners, score, label = corners[first], score[first], label[first]
-        stays = not_suppressed(corners, label, self.nms_above)
-        return corners[stays], score[stays], label[stays]
+        stays = first[not_suppressed(corners[first], label[first], above)]
+        found = torch.full_like(score, -torch.inf)
+        found[stays] = score[stays]
+        return found
 
     def _packed(self, corners: Tensor, score: Tensor, label: Tensor) -> Tensor:
         best = score.argsort(dim=1, descending=True, stable=True)[:, : self.max_boxes]
