@@ -186,7 +186,7 @@ def test_a_plain_recipe_of_boxes_is_one(tmp_path):
         ({"transfer": "image_size: 64\n  fit: pad"}, "transfer_set.fit: `pad` moves boxes"),
         ({"teacher": "mode: live"}, "teachers.big.mode: boxes of images as they are augmented"),
         ({"replace": [("train: {steps: 5}\n    \nstudents", "train: {steps: 5, folds: 3}\nstudents")]}, "teachers.big.train.refit: boxes of several parts"),
-        ({"replace": [("kind: module\n    model: students.models:tiny_detector\n    train: {steps: 5}", "kind: sklearn\n    model: sklearn.tree:DecisionTreeClassifier\n    train: {}")]}, "teachers.big.kind: a teacher of kind `sklearn` says no boxes"),
+        ({"replace": [("kind: module\n    model: students.models:tiny_detector\n    train: {steps: 5}", "kind: sklearn\n    model: sklearn.tree:DecisionTreeClassifier\n    train: {}")]}, "teachers.big.kind: `sklearn` says no boxes"),
         ({"replace": [("{loss: pseudo}", "{loss: soft}")]}, "objective.0.loss: is 'soft'; the task detection has hard, pseudo"),
         ({"replace": [("{loss: pseudo}", "{loss: pseudo, keep_above: 0.05}")]}, "objective.0.ignore_above: is 0.1, more than keep_above 0.05"),
         ({"replace": [("{loss: pseudo}", "{loss: pseudo, combine: vote}")]}, "objective.0.combine: is 'vote'; the task detection has wbf"),
