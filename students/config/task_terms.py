@@ -94,6 +94,7 @@ COMBINES: dict[AnswerName, tuple[CombineName, ...]] = {
         "route",
     ),
     "values": ("mean", "median", "weighted", "inverse_variance", "best", "route"),
+    "boxes": ("wbf", "nms", "soft_nms", "nmw"),
 }
 """How several teachers become one target; the first is what `combine: null` means."""
 

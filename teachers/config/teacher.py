@@ -35,6 +35,10 @@ CombineName = Literal[
     "confusion",
     "gradient",
     "route",
+    "wbf",
+    "nms",
+    "soft_nms",
+    "nmw",
 ]
 
 
