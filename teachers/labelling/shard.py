@@ -142,7 +142,7 @@ class Questioner:
         return heard
 
     def _ask(self, inputs: Inputs, sample_key: np.ndarray, fold: np.ndarray | None) -> Heard:
-        logits = torch.empty(len(sample_key), len(self.teacher.classes))
+        logits = torch.empty(len(sample_key), self.teacher.width)
         more: dict[str, np.ndarray] = {}
         first = 0
         while first < len(sample_key):
