@@ -9,6 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from students.config.combining import options_of
+from students.config.terms import SoftTerm
+from students.objective.combination import Combination
 from teachers.soft_targets.combine.boxes import fuse
 from teachers.soft_targets.combine.rules import COMBINE, check_combined
 from teachers.tasks.boxes import BOX, CLASS, NO_CLASS, SCORE
@@ -237,3 +240,33 @@ def test_one_teacher_gives_its_own_boxes_but_those_that_a_better_one_of_the_clas
     for mine, given_ in zip(target.reshape(-1, 8, len(BOX)).tolist(), own, strict=True):
         assert {tuple(box) for box in mine if box[CLASS] >= 0} <= {tuple(box) for box in given_}
     torch.testing.assert_close(combined(name, target[None]), target, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_term_says_how_boxes_are_combined_and_what_it_does_not_say_is_not_in_its_document():
+    term = SoftTerm(loss="soft", combine="nms", iou=0.4, skip_below=0.5, teacher_weights={"a": 2, "b": 1})
+    assert {"iou", "skip_below"} <= term.model_dump().keys() and not {"decay", "sigma"} & term.model_dump().keys()
+    said = row_of([(LEFT, 0.8, 0), (RIGHT, 0.4, 0)], [([0.1, 0.1, 0.3, 0.2], 0.7, 0)])  # half of the first box
+    combination = Combination(("a", "b"), "nms", (2.0, 1.0), 1.0, answer="boxes", options=options_of(term))
+    target, weights = combination.target(said, known_of(said))
+    assert weights.flatten().tolist() == pytest.approx([2 / 3, 1 / 3])
+    assert each_of(target)[0].tolist() == [pytest.approx([*LEFT, 0.8, 0])]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"combine": "mean_logits", "iou": 0.5}, "`iou` is of `combine: wbf or nms or soft_nms or nmw`"),
+        ({"skip_below": 0.1}, "`skip_below` is of `combine: wbf"),
+        ({"combine": "wbf", "decay": "linear"}, "`decay` is of `combine: soft_nms`"),
+        ({"combine": "soft_nms", "sigma": 0.5}, "`sigma` is of `decay: gaussian`"),
+        ({"combine": "wbf", "iou": 1.0}, "less than 1"),
+        ({"combine": "wbf", "teacher_weights": {"a": 0, "b": 0}}, "teacher_weights are all 0"),
+        (
+            {"combine": "mean_logits", "teacher_weights": {"a": 1}},
+            "`combine: weighted` and `teacher_weights` go together",
+        ),
+    ],
+)
+def test_an_option_that_is_of_no_such_rule_is_refused(said, told):
+    with pytest.raises(ValueError, match=told):
+        SoftTerm(loss="soft", **said)
