@@ -1,9 +1,13 @@
 """What there is to look at in boxes: images in dispute, who says what, curves; and how they are drawn."""
 
+import xml.etree.ElementTree as ET
+
 import numpy as np
 import pytest
 import torch
 
+from orchestrator.reporting.by_box import box_pictures, legend
+from orchestrator.reporting.by_box import sheet as drawn
 from students.tasks.looking import TRUTH, curves, in_dispute, sheet, taken
 from students.tasks.task import Model
 from tests.boxes import images, labels_of_rows, said_of, space_of
@@ -80,3 +84,44 @@ def test_curves_fall_and_their_mean_is_the_average_precision():
     assert (np.diff(found["student"]) <= 0).all() and set(found["nobody"]) == {0.0}
     without = torch.from_numpy(labels_of_rows([([], [], [])] * 40, 10, [(9, 9)] * 40))
     assert curves({"student": Model([answers])}, without, space) == {"student": None}
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_every_box_of_everybody_is_drawn_where_it_is_and_an_image_is_in_the_page_once():
+    space = space_of(2, 4)
+    labels = torch.from_numpy(labels_of_rows([([LEFT], [0], [False])], 4, [(120, 240)]))
+    wide = Model([said([(LEFT, 0.9, 0), (RIGHT, 0.5, 1)])])
+    everybody = {"<wide>": wide, "thin": Model([said([])]), "ensemble": wide, "student": wide}
+    ((_, found),) = sheet(everybody, labels, space, 1)
+    assert found["size"] == [240, 120]
+    ((caption, picture),) = drawn([{"id": "a&b.png", "jpeg": "QUJD", **found}], space.names, "small")
+    assert caption == "a&b.png: 0.7 boxes in dispute"  # (0.9 + 0.5) / 2
+    root = ET.fromstring(picture)
+    (image,) = root.iter(f"{SVG}image")
+    assert (image.get("width"), image.get("height")) == ("240", "120") and picture.count("QUJD") == 1
+    panels = root.findall(f"{SVG}g")
+    told = [panel.findtext(f"{SVG}text") for panel in panels]
+    assert told == ["what is there", "<wide>", "thin", "teachers together", "the student"]
+    assert [len(panel.findall(f"{SVG}rect")) for panel in panels] == [1, 2, 0, 2, 2]
+    first, second = panels[1].findall(f"{SVG}rect")
+    assert [float(first.get(each)) for each in ("x", "y", "width", "height")] == pytest.approx(
+        [24, 12, 48, 24], abs=0.1
+    )
+    assert first.findtext(f"{SVG}title") == "class 0 0.90"
+    assert [first.get("stroke"), second.get("stroke")] == [colour for _, colour in legend(space.names)]
+    assert float(first.get("stroke-width")) > float(second.get("stroke-width"))
+
+
+def test_curves_and_shares_are_drawn_of_whoever_has_them():
+    space = space_of(2, 4)
+    labels = torch.from_numpy(labels_of_rows([([LEFT, TOP], [0, 1], [False] * 2)], 4, [(100, 200)]))
+    wide = Model([said([(LEFT, 0.9, 0), (RIGHT, 0.8, 1), (TOP, 0.9, 1)])])
+    everybody = {"wide": wide, "thin": Model([said([(LEFT, 0.8, 0)])]), "student": wide}
+    student = {"precision_at_recall": curves(everybody, labels, space), "taken": taken(everybody, labels, space)}
+    (_, precision), (_, shares) = box_pictures(student, "small")
+    assert {"wide", "thin", "student"} <= {each.text for each in ET.fromstring(precision).iter() if each.text}
+    told = {each.text.strip() for each in ET.fromstring(shares).iter() if each.text}
+    assert {"1 say it", "all agree", "wide alone", "without thin", "50 %", "none"} <= told
+    assert [*box_pictures({"taken": None, "precision_at_recall": {}}, "small")] == []

@@ -29,6 +29,7 @@ from .hearing import Heard, hear
 from .judged import Thresholds, Voice, agreement_matrix, figures_of, metered
 from .labelled import Labelled, ask
 from .mistakes import worst_mistakes
+from .sheet import sheet_of
 from .thresholds import chosen_by, covers, thresholds_of_teachers
 from .together import by_every_rule, by_own_rule, known_by_few, unknown_rows
 from .unjudged import is_judged, student_unjudged, teachers_unjudged
@@ -193,6 +194,7 @@ def document_of(
             rows, heard.everyone | {kind: by_seed[chosen].said for kind, by_seed in said.items()}
         ),
         **tables,
+        **sheet_of(models, rows),
         "known_by_few": known_by_few(tables.get("by_class"), heard.kept),
         "by_row": {kind: to_document(found) for kind, found in scored.items()},
         "mistakes": worst_mistakes(students[chosen], heard.together, rows),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from teachers.soft_targets.combine.boxes import Fused, fuse
-from teachers.tasks.boxes import BOX, CLASS, SCORE, boxes_of, labels_of
+from teachers.tasks.boxes import BOX, CLASS, HEIGHT, SCORE, WIDTH, boxes_of, labels_of
 from teachers.tasks.space import Space
 
 from .average_precision import BoxesMeter
@@ -50,8 +50,9 @@ def teachers_of(everybody: Mapping[str, Model]) -> dict[str, Model]:
 
 
 def sheet(everybody: Mapping[str, Model], labels: Tensor, space: Space, count: int) -> list[tuple[int, Document]]:
-    """The rows that teachers (of one, it and the student) differ most over, the most first: `in_dispute`, and `boxes` of the truth
-    and of everybody's first seed, by name: lists of x1, y1, x2, y2 in 0 to 1, score, class."""
+    """The rows that teachers (of one, it and the student) differ most over, the most first: `in_dispute`, `size` of the image
+    (width and height in pixels), and `boxes` of the truth and of everybody's first seed, by name: lists of x1, y1, x2, y2 in 0 to 1,
+    score, class."""
     voices = [model.seeds[0] for model in teachers_of(everybody).values()]
     if len(voices) < 2:
         voices += [everybody[name].seeds[0] for name in ("student",) if name in everybody]
@@ -65,6 +66,7 @@ def sheet(everybody: Mapping[str, Model], labels: Tensor, space: Space, count: i
             row,
             {
                 "in_dispute": round(float(dispute[row]), 3),
+                "size": _size(labels[row]),
                 "boxes": {
                     TRUTH: _true(labels[row], space),
                     **{name: _said(everybody[name].seeds[0][row], space) for name in drawn},
@@ -73,6 +75,10 @@ def sheet(everybody: Mapping[str, Model], labels: Tensor, space: Space, count: i
         )
         for row in rows
     ]
+
+
+def _size(label: Tensor) -> list[int]:
+    return [int(each) for each in labels_of(label.nan_to_num(1.0).numpy())[0, [WIDTH, HEIGHT]]]
 
 
 def _said(said: Tensor, space: Space) -> list[list[Any]]:
