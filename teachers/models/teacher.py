@@ -1,13 +1,14 @@
 """What a teacher is, of whatever kind: the seam between foreign models and those who ask them. Knows nothing of any kind."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import nn
 
 from ..config.any_teacher import OutputKind
 from ..config.task import AnswerName
+from ..transfer_set.images import Resize
 from .folded import Answer, Batch, Prepared
 from .text import TextTransform
 
@@ -30,6 +31,8 @@ class Teacher(Protocol):
     def may_not_know(self) -> bool: ...
     @property
     def text(self) -> TextTransform | None: ...
+    @property
+    def sees(self) -> Mapping[str, Resize]: ...
     def prepare(self, batch: Batch) -> Prepared:
         """(canonical inputs of many rows with what a call would first make of them on the CPU; the order in which they are
         best asked about, or None)."""
@@ -57,6 +60,8 @@ class LoadedTeacher:
     max_boxes: int = 0
     positions: int | None = None
     """Tokens of the longest text, where a batch is padded to its own longest."""
+    sees: Mapping[str, Resize] = field(default_factory=dict)
+    """By column of encoded images, what makes of them what it takes; of others it takes what is there."""
 
     def prepare(self, batch: Batch) -> Prepared:
         return (batch, None) if self.preparing is None else self.preparing(batch)
