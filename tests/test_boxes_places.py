@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from teachers.models.declared import undeclared
 from teachers.soft_targets.alignment import Alignment
 from teachers.soft_targets.encodings.table import ENCODINGS, bytes_per_row, decode
 from teachers.tasks.boxes import BOX, CLASS, SCORE, boxes_of, num_valid
-from teachers.tasks.places import LEAST_SCORE, OVERLAP, overlaps, renumbered, resized, said_of_places
+from teachers.tasks.places import LEAST_SCORE, OVERLAP, renumbered, resized, said_of_places
 from teachers.tasks.said import is_given
 from teachers.tasks.space import Space
+from teachers.tasks.suppression import overlaps
 
 CLASSES = 3
 SPACE = Space("detection", ("a", "b", "c"), max_boxes=6)
@@ -159,37 +159,6 @@ def test_classes_in_order_stay_as_they_are():
     said = said_of_places(places(), 6)
     assert torch.equal(Alignment.of(("a", "b", "c"), SPACE, None)(said), said)
     assert torch.equal(renumbered(said, torch.arange(3)), said)
-
-
-@pytest.mark.parametrize(
-    ("change", "wrong"),
-    [
-        ({}, False),
-        ({"corner": -0.1}, True),
-        ({"score": 1.2}, True),
-        ({"class": 0.5}, True),
-        ({"flat": True}, True),
-        ({"gap": True}, True),
-        ({"order": True}, True),
-    ],
-)
-def test_what_is_no_list_of_boxes_is_told(change, wrong):
-    box = [0.1, 0.1, 0.4, 0.4]
-    said = np.array([[*box, 0.9, 0, *box, 0.5, 1, 0, 0, 0, 0, 0, -1]], np.float32)
-    each = boxes_of(said)[0]
-    if "corner" in change:
-        each[0, 0] = change["corner"]
-    if "score" in change:
-        each[0, SCORE] = change["score"]
-    if "class" in change:
-        each[0, CLASS] = change["class"]
-    if "flat" in change:
-        each[0, 2] = each[0, 0]
-    if "gap" in change:
-        each[0] = [0, 0, 0, 0, 0, -1]
-    if "order" in change:
-        each[1, SCORE] = 0.95
-    assert undeclared(said, "boxes", "boxes").tolist() == [wrong]
 
 
 @pytest.mark.parametrize(("shape", "fits"), [((2, 9, 9), True), ((2, 9, 8), False), ((2, 36), False), ((3, 9, 9), False), ((2, 0, 9), False)])  # fmt: skip

@@ -13,6 +13,7 @@ from teachers.config.task import ANSWER_OF, AnswerName
 from teachers.config.teacher import TeacherConfig
 
 from .boxes import box_problems
+from .detecting import detection_problems
 from .file import Loc, nearest
 from .hints import hint_problems
 from .seen_sizes import size_problems
@@ -50,7 +51,7 @@ def task_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
         yield ("transfer_set", "split", "stratify"), "there are no classes to divide: the label is a number"
     yield from size_problems(recipe)
     if answer == "boxes":
-        yield from box_problems(recipe)
+        yield from detection_problems(recipe)
     elif rows.max_boxes != type(rows).model_fields["max_boxes"].default or rows.truncate:
         yield (
             ("transfer_set", "max_boxes" if not rows.truncate else "truncate"),
@@ -60,6 +61,7 @@ def task_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
     yield from _calibration_problems(recipe)
     yield from _live_problems(recipe)
     yield from hint_problems(recipe)
+    yield from box_problems(recipe)
     for name, teacher in recipe.teachers.items():
         for key, found, possible in _of_teacher(teacher, answer):
             wanted = " or ".join(f"`{each}`" for each in possible)
@@ -130,7 +132,7 @@ def _of_teacher(teacher: TeacherConfig, answer: AnswerName) -> Iterator[tuple[st
     if teacher.encoding not in KEPT_AS[answer]:
         yield "encoding", teacher.encoding, KEPT_AS[answer]
     if teacher.kind == "predictions":
-        words: tuple[PredictedKind, ...] = () if answer == "values" else ("classes",)
+        words: tuple[PredictedKind, ...] = () if answer in ("values", "boxes") else ("classes",)
         possible = (*OUTPUTS[answer], *words)
         if teacher.output not in possible:
             yield "output", teacher.output, possible

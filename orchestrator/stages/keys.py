@@ -76,7 +76,8 @@ def teacher_digest(recipe: Recipe, name: str, trained: str | None, source: str) 
     if teacher.kind == "endpoint":
         return digest_of(teacher.model_dump(mode="json", exclude={*DECIDES_NOTHING, "class_map", "calibrate"}))
     if teacher.kind == "predictions":
-        return digest_of([file_digest(Path(teacher.path)), source if teacher.by_row_number else None])
+        said = [file_digest(Path(teacher.path)), source if teacher.by_row_number else None]
+        return digest_of([*said, *([file_digest(Path(teacher.images))] if teacher.images is not None else [])])
     path = Path(teacher.path if teacher.kind == "checkpoint" else teacher.weights or "")
     files = [path / "config.json", weights_in(path)] if teacher.kind == "checkpoint" else [path]
     if teacher.kind == "checkpoint":
@@ -110,6 +111,8 @@ def label_stage(
         "weights",
         "path",
         "class_map",
+        "examples",
+        "images",
         "seed",
         "allow_pickle",
         "trust_remote_code",

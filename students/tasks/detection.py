@@ -49,7 +49,7 @@ def judged(said: Tensor, labels: Tensor, space: Space) -> Judged:
     meter.update(said, labels)
     parts = {name: each.numpy() for name, each in meter.parts().items()}
     rows, boxes = parts["score"].shape
-    right, ignored = ((parts[name].reshape(rows, boxes, -1)[..., ALL] & 1) > 0 for name in ("right", "ignored"))
+    right, ignored = ((parts[name].reshape(rows, boxes, len(SIZES))[..., ALL] & 1) > 0 for name in ("right", "ignored"))
     true = np.zeros((rows, len(space.names)), np.int64)
     row, place = np.nonzero(parts["counts"] >> ALL & 1)
     np.add.at(true, (row, parts["true"][row, place]), 1)

@@ -26,7 +26,6 @@ from ..process import prometheus
 from ..process.log_lines import with_ids
 from ..soft_targets.schema import Commit
 from ..soft_targets.store import SoftTargetStore
-from ..tasks.boxes import width_of
 from ..transfer_set.transfer_set import Segment, TransferSet
 from ..users_code.calls import within
 from ..users_code.imports import UserPath
@@ -143,7 +142,7 @@ class Questioner:
         return heard
 
     def _ask(self, inputs: Inputs, sample_key: np.ndarray, fold: np.ndarray | None) -> Heard:
-        logits = torch.empty(len(sample_key), width_of(self.teacher.classes, self.teacher.max_boxes))
+        logits = torch.empty(len(sample_key), self.teacher.width)
         more: dict[str, np.ndarray] = {}
         first = 0
         while first < len(sample_key):

@@ -22,7 +22,6 @@ from ..config.task import AnswerName
 from ..config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
 from ..errors import RecipeError, TeacherError
 from ..process.variables import resolved
-from ..tasks.boxes import CLASS, boxes_of, width_of
 from ..tasks.places import resized
 from ..tasks.space import Space
 from ..transfer_set.columns import Column
@@ -32,15 +31,23 @@ from ..users_code.calls import calling
 from . import estimators, huggingface, networks, onnx_teacher, published_files, timm_teacher
 from .asking import asked_until_answered, with_unknown
 from .declared import undeclared
+from .detectors.answers import Answers
+from .detectors.checked import wrong_boxes
+from .detectors.flips import with_flips
+from .detectors.said import Keeping
 from .estimator_answers import ESTIMATOR_ANSWERS
 from .estimator_columns import check_takes_nan
 from .folded import Answer, Batch, FoldedTeacher, Said, Scores, said_of
 from .folder import load_model, read_config
 from .outputs import with_outputs
+from .predicted_boxes import box_classes
 from .predictions import Predictions
 from .preprocess import Preprocessor
 from .scores import tensor_of
 from .teacher import LoadedTeacher, Teacher
+
+OUTPUTS: dict[AnswerName, OutputKind] = {"values": "values", "boxes": "boxes"}
+"""What is said, whoever says it, of answers that are one thing only."""
 
 
 def load_teacher(
@@ -93,16 +100,14 @@ def _load(
         found = onnx_teacher.load(config, columns, space)  # which gives its outputs itself
     else:
         assert isinstance(config, CallableTeacher), "files are read and endpoints are asked without being loaded"
-        found = _callable(config, space.names, columns)
+        found = _callable(config, space, columns)
     if isinstance(config, NetworkTeacher) and not isinstance(config, OnnxTeacher):
         found = with_outputs(found, config.outputs)
     if space.max_boxes:
-        found = replace(found, forward=with_room(found.forward, space.max_boxes), max_boxes=space.max_boxes)
-    return replace(found, answer=space.answer, output=SAYS_ALWAYS.get(space.answer, found.output))
-
-
-SAYS_ALWAYS: dict[AnswerName, OutputKind] = {"values": "values", "boxes": "boxes"}
-"""What there is one kind of, whatever the recipe has by default."""
+        found = replace(found, forward=with_room(found.forward, space.max_boxes))
+    output = OUTPUTS.get(space.answer, found.output)
+    found = replace(found, answer=space.answer, output=output, max_boxes=space.max_boxes)
+    return with_flips(found, config, [column.name for column in columns if column.kind == "image"])
 
 
 def with_room(ask: Callable[[Batch], Answer], max_boxes: int) -> Callable[[Batch], Answer]:
@@ -147,7 +152,7 @@ def teacher_classes(config: TeacherConfig, space: Space, trained: Path | None) -
     if isinstance(config, HuggingFaceTeacher | TimmTeacher | OnnxTeacher):
         return published_files.classes_of(config, space)
     if isinstance(config, PredictionsTeacher):
-        return Predictions.open(config, space).classes
+        return box_classes(config, space) if config.format is not None else Predictions.open(config, space).classes
     return tuple(config.classes or space.names)
 
 
@@ -155,6 +160,8 @@ def absolute(config: TeacherConfig) -> TeacherConfig:
     """The same teacher for a process with another working directory."""
     given = {name: getattr(config, name, None) for name in ("weights", "path")}
     update: dict[str, Any] = {name: str(Path(path).resolve()) for name, path in given.items() if path}
+    if examples := getattr(config, "examples", None):
+        update["examples"] = {name: [str(Path(file).resolve()) for file in files] for name, files in examples.items()}
     preprocess: Preprocess | None = getattr(config, "preprocess", None)
     return config.model_copy(update=update | ({"preprocess": preprocess.absolute()} if preprocess else {}))
 
@@ -173,7 +180,11 @@ def check_scores(
         raise TeacherError(
             f"teacher {name!r} returned a {type(scores).__name__}, expected an array ({error})"
         ) from error
-    expected = (len(sample_key), width_of(teacher.classes, teacher.max_boxes))
+    expected = (len(sample_key), teacher.width)
+    if teacher.answer == "boxes" and tuple(checked.shape) == expected:
+        for wrong, what in wrong_boxes(checked, len(teacher.classes), may_not_know=teacher.may_not_know):
+            _complain(wrong, sample_key, f"teacher {name!r} says {what}", called)
+        return checked
     if tuple(checked.shape) != expected:
         raise TeacherError(
             f"teacher {name!r} returned scores of shape {list(checked.shape)}, expected {list(expected)}: "
@@ -188,10 +199,6 @@ def check_scores(
     )
     wrong = torch.from_numpy(undeclared(checked.numpy(), teacher.output, teacher.answer))
     _complain(wrong, sample_key, f"teacher {name!r} declares `output: {teacher.output}`, but they are not", called)
-    if teacher.max_boxes:
-        strange = (boxes_of(checked.numpy())[..., CLASS] >= len(teacher.classes)).any(1)
-        told = f"teacher {name!r} says boxes of more than its {len(teacher.classes)} classes"
-        _complain(torch.from_numpy(strange), sample_key, told, called)
     return checked
 
 
@@ -255,16 +262,19 @@ def _names_of(estimator: Any, config: SklearnTeacher, space: Space) -> tuple[str
     return tuple(config.classes or space.names)
 
 
-def _callable(config: CallableTeacher, classes: tuple[str, ...], columns: Sequence[Column]) -> LoadedTeacher:
+def _callable(config: CallableTeacher, space: Space, columns: Sequence[Column]) -> LoadedTeacher:
     function, arguments = imports.load(config.function), resolved(config.arguments)
     if not callable(function):
         raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")
-    names = tuple(config.classes or classes)  # what it scores; its columns say what codes of categories mean
+    names = tuple(config.classes or space.names)  # what it scores; its columns say what codes of categories mean
+    keeping = Keeping.of(config, space.max_boxes)
+    boxes = Answers(config.function, names, keeping) if space.answer == "boxes" else None
     arguments = imports.asked_for(function, {"columns": tuple(columns), "classes": names}) | arguments
 
     def ask(batch: Batch) -> Scores:
         with calling("function", config.function):
-            scores: Scores = with_unknown(function(batch, **arguments), config.function)
+            said = function(batch, **arguments)
+            scores: Scores = boxes(said) if boxes is not None else with_unknown(said, config.function)
         return scores
 
     def forward(batch: Batch) -> Scores:

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from ..config.any_teacher import OutputKind
 from ..config.task import AnswerName
-from ..tasks.boxes import CLASS, SCORE, boxes_of
 
 HAIR = 1e-6
 """What rounding may put a probability below 0 or above 1."""
@@ -20,9 +19,7 @@ def undeclared(
     scores: NDArray[np.float32], output: OutputKind, answer: AnswerName, *, within: float = SUM
 ) -> NDArray[np.bool_]:
     """Which rows of `[rows, W]` are no `output`, bool [rows]; NaN says nothing of its row."""
-    if answer == "boxes":
-        return _no_boxes(scores)
-    if output in ("logits", "values") or (answer == "class_set" and output != "probabilities"):
+    if output in ("logits", "values", "boxes") or (answer == "class_set" and output != "probabilities"):
         return np.zeros(len(scores), bool)
     p = scores.astype(np.float64)
     if answer == "class_set":
@@ -31,18 +28,3 @@ def undeclared(
         p = np.exp(p) if output == "log_probabilities" else p
         wrong = (p < -HAIR).any(1) | (np.abs(p.sum(1) - 1) > within)
     return np.asarray(wrong, bool)
-
-
-def _no_boxes(said: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Rows that are not as `teachers.tasks.boxes` has them: corners and scores in 0 to 1, each box with an area and a whole
-    number for a class, the best first."""
-    each = boxes_of(said).astype(np.float64)
-    corners, score, number = each[..., :SCORE], each[..., SCORE], each[..., CLASS]
-    there = number >= 0
-    with np.errstate(invalid="ignore"):
-        outside = ((corners < -HAIR) | (corners > 1 + HAIR)).any(-1) | (score < -HAIR) | (score > 1 + HAIR)
-        flat = (corners[..., 2] <= corners[..., 0]) | (corners[..., 3] <= corners[..., 1])
-        wrong = there & (outside | flat | (number != np.floor(number)))
-        gap = ~there[:, :-1] & there[:, 1:]
-        rises = there[:, 1:] & (score[:, 1:] > score[:, :-1] + HAIR)
-    return np.asarray(wrong.any(1) | gap.any(1) | rises.any(1), bool)

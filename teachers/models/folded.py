@@ -58,6 +58,10 @@ class FoldedTeacher:
     max_boxes: int = 0
     sees: Mapping[str, Resize] = field(default_factory=dict)
 
+    @property
+    def width(self) -> int:
+        return width_of(self.classes, self.max_boxes)
+
     def prepare(self, batch: Batch) -> Prepared:
         return batch, None
 
@@ -77,7 +81,7 @@ class FoldedTeacher:
     def out_of_fold(self, batch: Batch, fold: NDArray[np.int16]) -> Answer:
         """Scores f32 [rows, C], and what else is given: of a row in `fold` by the part that has not seen it, of others as
         when called."""
-        scores, more = torch.empty(len(fold), width_of(self.classes, self.max_boxes)), dict[str, Tensor]()
+        scores, more = torch.empty(len(fold), self.width), dict[str, Tensor]()
         for number, rows in _apart(fold):
             ask: Part = self if number == NOT_LEARNT else self.parts[number]
             said = said_of(ask({name: column[rows] for name, column in batch.items()}))

@@ -1,4 +1,4 @@
-"""A folder of Hugging Face's transformers as a teacher of texts, pairs of texts or images. Nothing is fetched from a hub.
+"""A folder of Hugging Face's transformers as a teacher of texts, pairs of texts or images; of its detectors see `detectors`. Nothing is fetched from a hub.
 
 transformers is imported where it is used: every replica imports this module, and few hold such a folder.
 """
@@ -22,6 +22,7 @@ from ..errors import RecipeError, TeacherError
 from ..tasks.space import Space
 from ..transfer_set.columns import Column
 from ..users_code.calls import told_as
+from .detectors import huggingface as detectors
 from .folded import Batch, Prepared, Scores
 from .huggingface_folder import column_kind, folder_classes, folder_problem, no_head, read
 from .teacher import LoadedTeacher
@@ -46,7 +47,10 @@ def load(
         raise RecipeError(problem)
     kind = column_kind(read(config))
     names, read_here = folder_classes(config, space), _columns(config, columns, str(kind))
-    module = load_network(config, AUTO[str(kind)], device)
+    auto = detectors.AUTO[bool(config.asked_for)] if space.answer == "boxes" else AUTO[str(kind)]
+    module = load_network(config, auto, device)
+    if space.answer == "boxes":
+        return detectors.load(config, module, read_here[0], space)
     if kind == "image":
         images = Images(config, module, read_here[0])
         return LoadedTeacher(names, config.output, images, may_not_know=False, network=module)

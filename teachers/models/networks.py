@@ -35,7 +35,8 @@ def of_weights(
     preprocessor = Preprocessor(config.preprocess, columns)
     module = network_for(preprocessor, config.model, config.arguments, num_classes=len(names), classes=names)
     load_state(module, weights_of(config), str(config.weights), TeacherError)
-    about = ModelConfig(config.model, config.arguments, Space(space.task, names), preprocessor.resolved())
+    own = Space(space.task, names, max_boxes=space.max_boxes)
+    about = ModelConfig(config.model, config.arguments, own, preprocessor.resolved())
     return _network(LoadedModel(module.to(device), about, preprocessor), config.output)
 
 

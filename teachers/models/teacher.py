@@ -8,6 +8,7 @@ from torch import nn
 
 from ..config.any_teacher import OutputKind
 from ..config.task import AnswerName
+from ..tasks.boxes import BOX
 from ..transfer_set.images import Resize
 from .folded import Answer, Batch, Prepared
 from .text import TextTransform
@@ -24,11 +25,11 @@ class Teacher(Protocol):
     @property
     def output(self) -> OutputKind: ...
     @property
-    def max_boxes(self) -> int:
-        """That it says of a row, at most; 0 of who says no boxes."""
-
-    @property
     def may_not_know(self) -> bool: ...
+    @property
+    def width(self) -> int:
+        """Of what it says of a row: a column for each of `classes`, or so many boxes."""
+
     @property
     def text(self) -> TextTransform | None: ...
     @property
@@ -38,7 +39,7 @@ class Teacher(Protocol):
         best asked about, or None)."""
 
     def __call__(self, batch: Batch) -> Answer:
-        """Canonical inputs `{column: [rows, ...]}`, prepared or not, to scores `[rows, width]`, of `width_of(classes, max_boxes)`: finite, and NaN of what
+        """Canonical inputs `{column: [rows, ...]}`, prepared or not, to scores `[rows, width]`: finite, and NaN of what
         it knows nothing of, where it `may_not_know`; with its named outputs, where the recipe asks for some."""
 
 
@@ -57,11 +58,16 @@ class LoadedTeacher:
     preparing: Callable[[Batch], Prepared] | None = None
     network: nn.Module | None = None
     """Whose layers may be named; None: it has none."""
-    max_boxes: int = 0
     positions: int | None = None
     """Tokens of the longest text, where a batch is padded to its own longest."""
+    max_boxes: int = 0
+    """Of a row, where it says boxes."""
     sees: Mapping[str, Resize] = field(default_factory=dict)
     """By column of encoded images, what makes of them what it takes; of others it takes what is there."""
+
+    @property
+    def width(self) -> int:
+        return self.max_boxes * len(BOX) or len(self.classes)
 
     def prepare(self, batch: Batch) -> Prepared:
         return (batch, None) if self.preparing is None else self.preparing(batch)

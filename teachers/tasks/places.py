@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .boxes import BOX, NO_CLASS
+from .suppression import not_suppressed
 
 CORNERS, POINT, LOGITS = slice(0, 4), slice(4, 6), 6
 """Where they stand in what is given of a place; logits are all that follows."""
@@ -19,8 +20,6 @@ OVERLAP = 0.6
 CANDIDATES = 4
 """Boxes that are looked at for each that can be said."""
 ROWS_AT_ONCE = 16
-ROUNDS_OF_A_GRAPH = 16
-"""Of `kept`, in a program that cannot look at its own values."""
 MIDDLE = 1e-6
 BOX_WIDTH = len(BOX)
 
@@ -36,31 +35,6 @@ def shared(one: Tensor, other: Tensor) -> Tensor:
     high = torch.minimum(one[..., 2:], other[..., 2:])
     sides = (high - low).clamp_min(0)
     return sides[..., 0] * sides[..., 1]
-
-
-def overlaps(one: Tensor, other: Tensor) -> Tensor:
-    """IoU of every box `[..., N, 4]` with every one of `[..., M, 4]`: `[..., N, M]`, 0 of boxes without area."""
-    one, other = one[..., :, None, :], other[..., None, :, :]
-    common = shared(one, other)
-    return common / (areas(one) + areas(other) - common).clamp_min(1e-12)
-
-
-def kept(corners: Tensor, number: Tensor, valid: Tensor, overlap: float) -> Tensor:
-    """Which boxes non-maximum suppression leaves, bool `[rows, N]`, of boxes `[rows, N, 4]` that are sorted, the best first.
-
-    A box goes if one before it of the same class that stays overlaps it by more. Every round decides at least one more box for
-    good, and the first round that changes nothing has found what the greedy loop finds.
-    """
-    found = overlaps(corners, corners) > overlap
-    found &= (number[:, :, None] == number[:, None, :]) & torch.ones_like(found).tril(-1)
-    stay = valid
-    traced = torch.compiler.is_compiling() or torch.compiler.is_exporting()
-    for _ in range(min(corners.shape[1], ROUNDS_OF_A_GRAPH) if traced else corners.shape[1]):
-        now = valid & ~(found & stay[:, None, :]).any(-1)
-        if not traced and torch.equal(now, stay):
-            break
-        stay = now
-    return stay
 
 
 def said_of_places(given: Tensor, max_boxes: int, overlap: float = OVERLAP) -> Tensor:
@@ -79,7 +53,7 @@ def _said(given: Tensor, max_boxes: int, overlap: float) -> Tensor:
     valid = (score >= LEAST_SCORE) & (areas(corners) > 0)
     middle = (given[..., :2] + given[..., 2:4]) / 2
     is_query = ((middle - given[..., POINT]).abs() < MIDDLE).flatten(1).all(1)
-    valid = torch.where(is_query[:, None], valid, kept(corners, number, valid, overlap))
+    valid = torch.where(is_query[:, None], valid, not_suppressed(corners, number.where(valid, -1), overlap))
     first = (~valid).to(torch.uint8).sort(dim=1, stable=True).indices[:, :max_boxes]
     boxes = torch.cat([corners, score[..., None], number[..., None].to(score.dtype)], -1)
     boxes = boxes.gather(1, first[..., None].expand(-1, -1, BOX_WIDTH))

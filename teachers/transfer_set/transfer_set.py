@@ -19,7 +19,7 @@ from ..errors import RecipeError, StoreError
 from ..storage import mirror
 from ..storage.seal import NAME as SEAL
 from ..storage.seal import check_format, digest_of, local
-from ..tasks.labels import has_label, usable
+from ..tasks.labels import has_label, in_classes, usable
 from ..tasks.space import Space
 from .arrow_columns import label_values
 from .columns import INPUT, Column, inputs_of, seen_otherwise
@@ -186,9 +186,7 @@ class TransferSet:
         labels = label_values(self._rows(segment, "label"))
         if self.places is None:
             return labels
-        columns = [self.places.index(place) for place in range(len(self.classes))]
-        found: NDArray[Any] = np.array([*self.places, -1], np.int32)[labels] if labels.ndim == 1 else labels[:, columns]
-        return found
+        return in_classes(labels, self.places, len(self.classes), self.space.task)
 
     def labelled(self, segment: Segment) -> NDArray[np.bool_]:
         """Whose label may be used, bool [rows]."""
