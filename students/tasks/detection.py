@@ -16,6 +16,7 @@ from torch import Tensor
 from teachers.tasks.boxes import BOX, CLASS, LABEL, SCORE, boxes_by_class, boxes_of, labels_of, no_boxes
 from teachers.tasks.space import Space
 
+from . import looking
 from .average_precision import THRESHOLD, BoxesMeter
 from .figure import headline
 from .matching import SIZES
@@ -127,7 +128,8 @@ def _best_threshold(score: Array, right: Array, true: int) -> float:
 
 def tables(everybody: Mapping[str, Model], closely: Model, labels: Tensor, space: Space) -> Document:
     """`by_class`: of each class its true boxes (`support`) and images with one, and by name the boxes that are said at its
-    threshold, how many of these are right, and figures; of several seeds the mean."""
+    threshold, how many of these are right, and figures; of several seeds the mean. `precision_at_recall` and `taken`: see
+    `looking`."""
     found = {name: [_by_class(*each, labels, space) for each in _seeds(model)] for name, model in everybody.items()}
     each = labels_of(labels.numpy())
     support = boxes_by_class(each, len(space.names))
@@ -143,7 +145,9 @@ def tables(everybody: Mapping[str, Model], closely: Model, labels: Tensor, space
                 }
                 for figure in ("said", "recall", "precision", "f1", "average_precision", "threshold")
             },
-        }
+        },
+        "precision_at_recall": looking.curves(everybody, labels, space),
+        "taken": looking.taken(everybody, labels, space),
     }
 
 
@@ -281,5 +285,6 @@ DETECTION = Task(
     commonest=commonest,
     standing=standing,
     unjudged=unjudged,
+    sheet=looking.sheet,
     thresholds=best_thresholds,
 )

@@ -144,7 +144,7 @@ TABLES: dict[TaskName, tuple[str, ...]] = {
     "classification": ("by_class", "confusion"),
     "multilabel": ("by_class",),
     "regression": ("by_value", "scatter"),
-    "detection": ("by_class",),
+    "detection": ("by_class", "precision_at_recall", "taken", "sheet"),
 }
 """What an evaluation has besides figures, by their keys."""
 

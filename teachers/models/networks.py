@@ -42,8 +42,8 @@ def of_weights(
 
 def _network(model: LoadedModel, output: OutputKind) -> LoadedTeacher:
     network = model.module if model.config.estimator is None else None
-    text = model.preprocessor.text
-    return LoadedTeacher(model.config.classes, output, model, may_not_know=False, text=text, network=network)
+    made = {"text": model.preprocessor.text, "sees": model.preprocessor.sees}
+    return LoadedTeacher(model.config.classes, output, model, may_not_know=False, network=network, **made)
 
 
 def of_folder(model: LoadedModel, columns: Sequence[Column]) -> LoadedTeacher:

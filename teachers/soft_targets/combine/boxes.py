@@ -141,10 +141,14 @@ def _soft_nms(groups: Groups, iou: float, decay: Decay = "linear", sigma: float 
     return Clusters(groups.corners, score, groups.there & (score >= LEAST), of)
 
 
+BoxesRule = Literal["wbf", "nms", "soft_nms", "nmw"]
+CLUSTERS: dict[BoxesRule, Cluster] = {"wbf": _wbf, "nms": _nms, "soft_nms": _soft_nms, "nmw": _nmw}
+
+
 def fuse(
     said: Tensor,
     known: Tensor,
-    cluster: Cluster = _wbf,
+    rule: BoxesRule = "wbf",
     *,
     teacher_weights: object = None,
     asked: Tensor | None = None,
@@ -152,7 +156,7 @@ def fuse(
     skip_below: float = 0.0,
     **keywords: Any,
 ) -> Fused:
-    """What teachers say together, and who says it, of `said` f32 and `known` bool `[K, B, M * 6]`; by one of the rules below."""
+    """What teachers say together, and who says it, of `said` f32 and `known` bool `[K, B, M * 6]`; by one of the rules."""
     given = said.new_ones(len(said)) if teacher_weights is None else teacher_weights
     each = torch.as_tensor(given, dtype=torch.float64, device=said.device)
     weights = row_weights(each.to(said.dtype), known)
@@ -163,7 +167,7 @@ def fuse(
         some = slice(first, first + ROWS_AT_ONCE)
         groups = grouped(said[:, some], known[:, some].any(-1), each, asked, skip_below)
         if groups is not None:
-            _write(groups, cluster(groups, iou, **keywords), boxes[some], of[:, some])
+            _write(groups, CLUSTERS[rule](groups, iou, **keywords), boxes[some], of[:, some])
     boxes[weights.sum(0) == 0] = torch.nan
     return Fused(boxes, of, weights)
 
@@ -182,15 +186,15 @@ def _write(groups: Groups, found: Clusters, boxes: Tensor, of: Tensor) -> None:
     of[:, row, rank] = found.of[group[order], place[order]].T
 
 
-def _rule(cluster: Cluster) -> Combine:
+def _rule(name: BoxesRule) -> Combine:
     def rule(
         said: Tensor, *, temperature: float, known: Tensor, labels: Tensor | None = None, **keywords: Any
     ) -> tuple[Tensor, Tensor]:
-        found = fuse(said, known, cluster, **keywords)
+        found = fuse(said, known, name, **keywords)
         return found.boxes.flatten(1), found.weights
 
-    rule.__doc__ = cluster.__doc__
+    rule.__doc__ = CLUSTERS[name].__doc__
     return rule
 
 
-wbf, nms, nmw, soft_nms = _rule(_wbf), _rule(_nms), _rule(_nmw), _rule(_soft_nms)
+wbf, nms, nmw, soft_nms = _rule("wbf"), _rule("nms"), _rule("nmw"), _rule("soft_nms")
