@@ -18,11 +18,11 @@ from teachers.models.pruned import make_pruned
 from teachers.models.static import token_table
 from teachers.models.text import TextTransform
 from teachers.models.transformers_network import make_network
-from teachers.zoo import linear, mlp
+from teachers.zoo import linear, mlp, tiny_detector
 
 from .tasks.ensemble import TOGETHER
 
-__all__ = ["bag", "ensemble", "huggingface", "linear", "mlp", "pruned", "small_conv_net", "static", "tiny_transformer"]
+__all__ = ["bag", "ensemble", "huggingface", "linear", "mlp", "pruned", "small_conv_net", "static", "tiny_detector", "tiny_transformer"]  # fmt: skip
 
 
 def small_conv_net(width: int = 8, *, num_classes: int, input_shape: Sequence[int]) -> nn.Module:

@@ -99,7 +99,7 @@ def _told(question: "Question", made_of: Sequence[Any], sample: "Sample", rows: 
     from teachers.models.endpoint.rows import Fields
 
     config = question.config
-    found = Fields.of(sample.columns, made_of).rows(sample.inputs, question.columns)
+    found = Fields.of(sample.columns, made_of).rows(sample.seen, question.columns)
     requests = [question.request([row], config.votes) for row in found]
     expected = [question.expected(request) for request in requests]
     a_row = [

@@ -198,13 +198,14 @@ def _on_nodes(made: Plan, recipe: Recipe, seen: "Look", address: str | None) -> 
 
 
 def _on_disk(made: Plan, recipe: Recipe, seen: "Look", out: Path, outputs: Shapes) -> None:
-    rows = seen.num_rows or 0
-    classes = len(seen.classes or ())
-    cached = {name: teacher for name, teacher in recipe.teachers.items() if teacher.mode == "cached"}
     from teachers.soft_targets.encodings.table import bytes_per_row
+    from teachers.tasks.boxes import width_of
 
+    rows = seen.num_rows or 0
+    width = width_of(seen.classes or (), recipe.transfer_set.boxes)
+    cached = {name: teacher for name, teacher in recipe.teachers.items() if teacher.mode == "cached"}
     answer = ANSWER_OF[recipe.task]
-    label_bytes = sum(bytes_per_row(teacher.encoding, classes, answer) for teacher in cached.values())
+    label_bytes = sum(bytes_per_row(teacher.encoding, width, answer) for teacher in cached.values())
     label_bytes += sum(bytes_a_row(outputs.get(name, {})) for name in cached)
     texts = texts_of(recipe, [column.name for column in seen.columns if column.kind == "text"]).values()
     derived_bytes = sum(each.bytes_per_row for each in texts)

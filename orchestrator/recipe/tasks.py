@@ -13,6 +13,7 @@ from teachers.config.task import ANSWER_OF, AnswerName
 from teachers.config.teacher import TeacherConfig
 
 from .boxes import box_problems
+from .detecting import detection_problems
 from .file import Loc, nearest
 from .hints import hint_problems
 
@@ -47,6 +48,13 @@ def task_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
         )
     if rows.split.stratify and answer == "values":
         yield ("transfer_set", "split", "stratify"), "there are no classes to divide: the label is a number"
+    if answer == "boxes":
+        yield from detection_problems(recipe)
+    elif rows.max_boxes != type(rows).model_fields["max_boxes"].default or rows.truncate:
+        yield (
+            ("transfer_set", "max_boxes" if not rows.truncate else "truncate"),
+            "only `task: detection` has boxes; remove it",
+        )
     yield from _bar_problems(recipe)
     yield from _calibration_problems(recipe)
     yield from _live_problems(recipe)

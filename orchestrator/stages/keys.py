@@ -98,6 +98,7 @@ def label_stage(
     statistics: str,
     answer: AnswerName = "class_axis",
     lacks: str | None = None,
+    max_boxes: int = 0,
 ) -> Stage:
     """`segment`: (name, digest); `statistics`: digest of the columns' mean and std, which `normalise: auto` uses.
 
@@ -121,6 +122,7 @@ def label_stage(
         left_out |= {"preprocess"}
     decided_by = {key: value for key, value in config.model_dump(mode="json").items() if key not in left_out}
     decided_by |= {"classes": config.classes or classes, "answer": answer}
+    decided_by |= {"max_boxes": max_boxes} if max_boxes else {}
     text_by_content(f"teachers.{name}", decided_by)
     code = code_inputs(f"teachers.{name}", code_of_folder(config) if config.kind == "checkpoint" else decided_by)
     inputs = {"rows": segment[1], **code}  # code first: where it changed, it is why weights did

@@ -56,10 +56,12 @@ OF_NUMBERS: dict[LossName, tuple[str, ...]] = {
     "feature": (),
     "channel": (),
 }
+OF_BOXES: dict[LossName, tuple[str, ...]] = {"hard": (), "pseudo": ("keep_above", "ignore_above")}
 KEYWORDS: dict[TaskName, dict[LossName, tuple[str, ...]]] = {
     "classification": OF_CLASSES,
     "multilabel": OF_SETS,
     "regression": OF_NUMBERS,
+    "detection": OF_BOXES,
 }
 """The losses that each task has, and what of a term each is told; what other terms have is the engine's."""
 
@@ -94,6 +96,7 @@ COMBINES: dict[AnswerName, tuple[CombineName, ...]] = {
         "route",
     ),
     "values": ("mean", "median", "weighted", "inverse_variance", "best", "route"),
+    "boxes": ("wbf", "nms", "soft_nms", "nmw"),
 }
 """How several teachers become one target; the first is what `combine: null` means."""
 
@@ -108,6 +111,7 @@ KDCL_TARGETS: dict[AnswerName, tuple[KdclTarget, ...]] = {
     "class_axis": get_args(KdclTarget),
     "class_set": ("general",),
     "values": ("general",),
+    "boxes": (),
 }
 """The others compare logits with that of the one class that a row is of."""
 

@@ -1,6 +1,6 @@
 """All rows of one training, side by side: inputs, labels and what teachers say, and what of it is held in memory."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -25,12 +25,16 @@ from ..objective.class_weights import class_weights
 from ..objective.combination import Combination, combination_of, teachers_of
 from ..objective.hints import ROW_NUMBER, HintAtWork, columns_of, hints_at_work, remembers, terms_of
 from ..objective.judging import JUDGED_BY
+from ..objective.keeping import keeping
 from ..objective.objective import Objective
 from ..objective.own import OWN_ASKS, ROW, row_numbers
 from ..objective.peer_targets import NEED_LABELS
 from ..objective.spread import spread_for
-from ..objective.targets import Ask, Column, Targets, Voice, voice_of
+from ..objective.stores import classes_asked
+from ..objective.targets import Ask, Asked, Column, Targets, Voice, voice_of
 from ..runs.run import Run
+from .boxes import moving
+from .draws import Views
 from .inputs import (
     Canonical,
     Inputs,
@@ -65,6 +69,8 @@ class TrainingRows:
     """Of a run with live teachers: its batches must pass `students.training.look_ahead` before they become a step."""
     hints: tuple[HintAtWork, ...] = ()
     """Of the objective: what a batch brings of teachers' layers."""
+    moves: Callable[[Asked, Views], Asked] | None = None
+    """Of boxes: what becomes of those that a term compares with, when images are augmented."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,8 @@ def load_rows(
     )
     objective.add_hints(terms_of(hints), first_stage(run.hints))
     columns |= of_hints | ({ROW_NUMBER: torch.arange(len(labels))} if remembers(run) else {})
-    return TrainingRows(columns, labelled, objective, inputs, division, augmented, asked, hints)
+    moves = moving(run.train.augments, transfer_set.space)
+    return TrainingRows(columns, labelled, objective, inputs, division, augmented, asked, hints, moves)
 
 
 def columns_of_inputs(
@@ -192,12 +199,14 @@ def who_is_heard(run: Run, train: MergedSplit) -> tuple[dict[str, Voice], list[C
 
 
 def judged(combination: Combination, run: Run, transfer_set: TransferSet) -> Combination:
-    """The same; with a rule that weighs teachers by labelled validation rows it knows what that found of each."""
+    """The same; with a rule that weighs teachers by labelled validation rows it knows what that found of each, of boxes which
+    classes each looks for."""
+    by_name = {source.name: source for source in run.sources}
+    sources = [by_name[name] for name in combination.teachers]
     if combination.rule not in JUDGED_BY:
-        return combination
+        asked = classes_asked(sources, transfer_set.space)
+        return replace(combination, found=asked) if asked else combination
     with within(combination.key):
-        by_name = {source.name: source for source in run.sources}
-        sources = [by_name[name] for name in combination.teachers]
         return replace(combination, found=JUDGED_BY[combination.rule](sources, transfer_set, combination.options))
 
 
@@ -227,7 +236,11 @@ def bring_targets(
     counts = [{} if each is None else each.counts or targets.counts.get(each, {}) for each in combinations]
     asking = zip(run.objective, combinations, strict=True)
     scales = [spread_for(term, number, each, targets) for number, (term, each) in enumerate(asking)]
-    return Objective(space.task, run.objective, asks, weights, over_known, counts, scales, late), targets
+    terms = [
+        keeping(term, number, each, run.sources, train.transfer_set)
+        for number, (term, each) in enumerate(zip(run.objective, combinations, strict=True))
+    ]
+    return Objective(space.task, terms, asks, weights, over_known, counts, scales, late), targets
 
 
 def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Ask:

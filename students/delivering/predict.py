@@ -3,18 +3,22 @@
 Knows nothing of the command line.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from teachers.errors import RecipeError
 from teachers.models.folder import LoadedModel, Vouching, load_model
+from teachers.tasks.places import in_pixels
 from teachers.tasks.space import Space
 
 from ..tasks.answers import ANSWERS
@@ -59,6 +63,8 @@ def predict_file(
     space = model.config.space
     if probabilities and not space.has_classes:
         raise RecipeError(f"{folder}: this model gives numbers, and no probabilities; leave `--probabilities` out")
+    if output is not None and output.suffix == ".csv" and space.max_boxes:
+        raise RecipeError(f"{output}: boxes are lists, which a CSV has no place for; write .jsonl or .parquet")
     schema = schema_for(space, probabilities=probabilities)
     thresholds = thresholds_beside(folder, space.names)
     num_rows = num_bad = 0
@@ -87,7 +93,8 @@ def predict_file(
 
 
 def schema_for(space: Space, *, probabilities: bool = False) -> pa.Schema:
-    """Of the table: `id`; of one class `class` and `probability`, of several `classes`; and where they are numbers, or
+    """Of the table: `id`; of one class `class` and `probability`, of several `classes`, of boxes lists of `boxes` (x1, y1, x2, y2 in
+    pixels of the image as it is seen), `classes` and `scores`; and where they are numbers, or
     probabilities are asked for, a column for each name, under it."""
     answer = ANSWERS[space.answer]
     fields = [("id", pa.string()), *answer.fields]
@@ -111,6 +118,8 @@ def predict(
     answer, schema = ANSWERS[space.answer], schema or schema_for(space)
     for some in rows:
         said, bad = asked(model, some)
+        if some.sizes is not None:
+            said = in_pixels(said, torch.from_numpy(some.sizes))
         without = np.isin(np.arange(len(said)), list(bad))
         first, of_names = answer.columns(said.nan_to_num(0.0), space, thresholds)
         columns = [*first, *of_names.T][: len(schema) - 1]
@@ -129,8 +138,21 @@ def asked(model: LoadedModel, some: Rows) -> tuple[Tensor, dict[int, str]]:
     used[list(bad)] = False
     if used.any():
         with torch.inference_mode():
-            said[used] = model(some.inputs).cpu()
+            said[used] = torch.cat([model(part).cpu() for part in _parts(some.inputs)])
     finite = said.isfinite().all(1)
     for row in (~finite).nonzero().flatten().tolist():
         bad.setdefault(row, "the model's answer is not finite")
     return torch.where(finite[:, None], said, torch.nan), bad
+
+
+VALUES_AT_ONCE = 1 << 26
+"""Of inputs in one forward: large images come in fewer rows."""
+
+
+def _parts(inputs: Mapping[str, NDArray[Any]]) -> Iterator[dict[str, NDArray[Any]]]:
+    """The rows of canonical inputs, so many at a time that they have room."""
+    rows = len(next(iter(inputs.values())))
+    values = sum(math.prod(column.shape[1:]) for column in inputs.values())
+    at_once = max(1, VALUES_AT_ONCE // max(1, values))
+    for first in range(0, rows, at_once):
+        yield {name: column[first : first + at_once] for name, column in inputs.items()}

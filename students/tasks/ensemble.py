@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from teachers.config.task import AnswerName
+from teachers.soft_targets.combine.rules import COMBINE
 
 
 def log_mean_probability(said: Tensor) -> Tensor:
@@ -24,8 +25,16 @@ def mean(said: Tensor) -> Tensor:
     return said.mean(0)
 
 
+def boxes(said: Tensor) -> Tensor:
+    """The weighted fusion of the boxes of each row."""
+    known = ~said.isnan()
+    target, weights = COMBINE["boxes"]["wbf"](said.masked_fill(~known, 0.0), temperature=1.0, known=known)
+    return target.masked_fill((weights.sum(0) == 0)[:, None], math.nan)
+
+
 TOGETHER: dict[AnswerName, Callable[[Tensor], Tensor]] = {
     "class_axis": log_mean_probability,
     "class_set": log_odds_of_mean_probability,
     "values": mean,
+    "boxes": boxes,
 }

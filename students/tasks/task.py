@@ -81,5 +81,5 @@ class Task:
     """(said, labels, what the teacher knows bool `[rows, width]`, labels of training, space): see `standing`."""
     unjudged: Callable[[Tensor, Space], Document]
     """(said, space) to the figures `UNJUDGED[task]`, and `said`: by name, what is said of it."""
-    thresholds: Callable[[Tensor, Tensor], tuple[float, ...]] | None = None
-    """(said, labels) of validation rows to the thresholds that a meter and `predict` are given; None: it has none."""
+    thresholds: Callable[[Tensor, Tensor, Space], tuple[float, ...]] | None = None
+    """(said, labels, space) of validation rows to the thresholds that a meter and `predict` are given; None: it has none."""

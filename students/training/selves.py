@@ -109,10 +109,10 @@ class Average:
 
     name = "average"
 
-    def __init__(self, term: MeanTeacherTerm, module: nn.Module, session: Session) -> None:
-        self.decay, self.module, self.session = term.decay, module, session
+    def __init__(self, decay: float, deliver: bool, module: nn.Module, session: Session) -> None:
+        self.decay, self.module, self.session = decay, module, session
         self.copy = copy.deepcopy(module).eval().requires_grad_(False)
-        self.delivered: nn.Module | None = self.copy if term.deliver == "average" else None
+        self.delivered: nn.Module | None = self.copy if deliver else None
 
     def columns(self, batch: Mapping[str, Tensor], inputs: Network, step: int) -> dict[str, Tensor]:
         self.copy.eval()
@@ -149,6 +149,15 @@ class Average:
         return self.copy.buffers()
 
 
+class Smoothed(Average):
+    """The same where nothing is learnt from it (`train.ema`)."""
+
+    name = "ema"
+
+    def columns(self, batch: Mapping[str, Tensor], inputs: Network, step: int) -> dict[str, Tensor]:
+        return {}
+
+
 def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
@@ -156,11 +165,13 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 def memories(
     run: Run, session: Session, rows: TrainingRows, module: nn.Module, space: Space, steps: int
 ) -> list[Memory]:
-    """Of the terms of `run` in which it learns from itself."""
+    """Of the terms of `run` in which it learns from itself, and the average that its budget asks for."""
     found: list[Memory] = []
     for term in run.objective:
         if isinstance(term, PsKdTerm):
             found.append(LastSaid(term, run, session, rows, space, steps))
         if isinstance(term, MeanTeacherTerm):
-            found.append(Average(term, module, session))
+            found.append(Average(term.decay, term.deliver == "average", module, session))
+    if run.train.ema is not None:
+        found.append(Smoothed(run.train.ema, True, module, session))
     return found

@@ -36,6 +36,10 @@ CombineName = Literal[
     "confusion",
     "gradient",
     "route",
+    "wbf",
+    "nms",
+    "soft_nms",
+    "nmw",
 ]
 
 

@@ -22,6 +22,7 @@ from ..config.task import AnswerName
 from ..config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
 from ..errors import RecipeError, TeacherError
 from ..process.variables import resolved
+from ..tasks.places import resized
 from ..tasks.space import Space
 from ..transfer_set.columns import Column
 from ..transfer_set.folds import PARTS, Folds
@@ -72,7 +73,8 @@ def load_teacher(
     parts = [load(trained / PARTS / name) for name in folds.parts]
     first = parts[0].classes
     asked = [_in_order(part, first) for part in parts]
-    return FoldedTeacher(first, parts[0].output, folds, trained, asked, space.answer, text=parts[0].text)
+    about = asked, space.answer, False, parts[0].text, space.max_boxes
+    return FoldedTeacher(first, parts[0].output, folds, trained, *about)
 
 
 def _load(
@@ -101,9 +103,21 @@ def _load(
         found = _callable(config, space, columns)
     if isinstance(config, NetworkTeacher) and not isinstance(config, OnnxTeacher):
         found = with_outputs(found, config.outputs)
+    if space.max_boxes:
+        found = replace(found, forward=with_room(found.forward, space.max_boxes))
     output = OUTPUTS.get(space.answer, found.output)
     found = replace(found, answer=space.answer, output=output, max_boxes=space.max_boxes)
     return with_flips(found, config, [column.name for column in columns if column.kind == "image"])
+
+
+def with_room(ask: Callable[[Batch], Answer], max_boxes: int) -> Callable[[Batch], Answer]:
+    """The same with room for so many boxes a row, whatever it has itself."""
+
+    def asked(batch: Batch) -> Said:
+        said = said_of(ask(batch))
+        return said._replace(scores=resized(tensor_of(said.scores), max_boxes))
+
+    return asked
 
 
 def folds_of(config: TeacherConfig) -> Folds | None:
@@ -174,10 +188,10 @@ def check_scores(
     if tuple(checked.shape) != expected:
         raise TeacherError(
             f"teacher {name!r} returned scores of shape {list(checked.shape)}, expected {list(expected)}: "
-            f"a row for each input and a column for each of its {'numbers' if teacher.answer == 'values' else 'classes'}"
+            f"a row for each input and a column for each of its {COLUMNS[teacher.answer]}"
         )
     unknown, told = checked.isnan() & teacher.may_not_know, ""
-    if teacher.may_not_know and teacher.answer == "class_axis":
+    if teacher.may_not_know and teacher.answer in WHOLE:
         unknown &= unknown.all(1, keepdim=True)
         told = " (NaN in all scores of a row would say that it knows nothing of it)"
     _complain(
@@ -186,6 +200,16 @@ def check_scores(
     wrong = torch.from_numpy(undeclared(checked.numpy(), teacher.output, teacher.answer))
     _complain(wrong, sample_key, f"teacher {name!r} declares `output: {teacher.output}`, but they are not", called)
     return checked
+
+
+COLUMNS: dict[AnswerName, str] = {
+    "class_axis": "classes",
+    "class_set": "classes",
+    "values": "numbers",
+    "boxes": "boxes' corners, score and class",
+}
+WHOLE: tuple[AnswerName, ...] = ("class_axis", "boxes")
+"""Of which a teacher knows all of a row, or nothing."""
 
 
 def check_features(values: Tensor, output: str, name: str, sample_key: np.ndarray) -> np.ndarray:

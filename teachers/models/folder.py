@@ -22,6 +22,7 @@ from ..config.named import models_within
 from ..config.task import DEFAULT_TASK
 from ..errors import CollegiumError, StoreError
 from ..storage import seal
+from ..tasks.said import said_by
 from ..tasks.space import Space
 from ..users_code import imports
 from ..users_code.calls import calling
@@ -101,14 +102,14 @@ class LoadedModel(nn.Module):
         return next((tensor.device for tensor in chain(self.parameters(), self.buffers())), torch.device("cpu"))
 
     def forward(self, inputs: Mapping[str, np.ndarray | Tensor]) -> Tensor:
-        """Canonical inputs `{column: [rows, ...]}` to f32 `[rows, W]` on the model's device: logits, or numbers in the units
-        of the label."""
+        """Canonical inputs `{column: [rows, ...]}` to f32 `[rows, W]` on the model's device: logits, boxes, or numbers in the
+        units of the label."""
         derived = self.preprocessor.derive(inputs)
         moved = {name: c if is_text(c) else _tensor(c).to(self.device) for name, c in derived.items()}
         ready = self.preprocessor(moved)
         with calling("model", self.config.model):
-            said: Tensor = self.module(ready)
-        return said.float() if self.scale is None or self.mean is None else said.float() * self.scale + self.mean
+            said = said_by(self.module(ready), self.config.space)
+        return said if self.scale is None or self.mean is None else said * self.scale + self.mean
 
     def example(self, num_rows: int = 2) -> dict[str, Tensor]:
         """Canonical inputs of zeros: what names, shapes and dtypes it takes. For `torch.export` and the like."""
@@ -177,7 +178,7 @@ def read_config(folder: Path) -> ModelConfig:
     return ModelConfig(space=of, **fields, inputs=inputs, files=files, estimator=document.get("estimator"))
 
 
-SPACE = ("task", "mean", "scale")
+SPACE = ("task", "mean", "scale", "max_boxes")
 
 
 PARTS: dict[str, type] = {"model": str, "arguments": dict, "preprocess": dict, "classes": list}

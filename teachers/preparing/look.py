@@ -12,6 +12,7 @@ import pyarrow as pa
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError, RecipeError
 from ..sources import BadRows, chunks_of, content_digest, files_of, schema_of, some_rows
+from ..sources.annotated import ANNOTATED
 from ..sources.files import Chunk, File, column_problem
 from ..transfer_set.class_names import plain
 from ..transfer_set.columns import Column
@@ -213,7 +214,7 @@ def _typed(config: TransferSetConfig, files: Sequence[File]) -> dict[str, set[pa
 
 def _names_images(config: TransferSetConfig, file: File) -> bool:
     """Whether the rows of a table may name image files beside holding them."""
-    if file.root is None or file.source.kind in ("image_folder", "numpy", "csv"):
+    if file.root is None or file.source.kind in ("image_folder", "numpy", "csv", *ANNOTATED):
         return False
     inputs = config.input_names
     schema = schema_of([file])

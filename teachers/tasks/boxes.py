@@ -10,6 +10,7 @@ judged, COCO's `iscrowd`), the class, and the image's height and width in pixels
 image has them too. An image without a label is NaN.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,12 @@ NO_CLASS = -1.0
 
 def boxes_of(said: NDArray[Any]) -> NDArray[Any]:
     """What is said, `[..., M * 6]`, as `[..., M, 6]`; a view."""
-    return said.reshape(*said.shape[:-1], -1, len(BOX))
+    return said.reshape(*said.shape[:-1], said.shape[-1] // len(BOX), len(BOX))
 
 
 def labels_of(labels: NDArray[Any]) -> NDArray[Any]:
     """Labels `[..., M * 8]` as `[..., M, 8]`; a view."""
-    return labels.reshape(*labels.shape[:-1], -1, len(LABEL))
+    return labels.reshape(*labels.shape[:-1], labels.shape[-1] // len(LABEL), len(LABEL))
 
 
 def num_valid(boxes: NDArray[Any]) -> NDArray[np.int64]:
@@ -43,3 +44,16 @@ def no_boxes(rows: int, columns: int, max_boxes: int) -> NDArray[np.float32]:
     out = np.zeros((rows, max_boxes, columns), np.float32)
     out[..., CLASS] = NO_CLASS
     return out.reshape(rows, -1)
+
+
+def width_of(names: Sequence[str], max_boxes: int) -> int:
+    """Of what is said of a row: a column a name, or `BOX` for each of `max_boxes`."""
+    return max_boxes * len(BOX) or len(names)
+
+
+def boxes_by_class(labels: NDArray[Any], classes: int) -> NDArray[np.int64]:
+    """How many boxes that count each row has of each class, i64 `[rows, classes]`, of `labels_of` `[rows, M, 8]`."""
+    found = np.zeros((len(labels), classes), np.int64)
+    row, box = np.nonzero((labels[..., CLASS] >= 0) & (labels[..., SCORE] > 0))
+    np.add.at(found, (row, labels[row, box, CLASS].astype(np.int64)), 1)
+    return found

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config.task import ANSWER_OF, AnswerName, TaskName
-from .boxes import BOX
+from .boxes import width_of
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Space:
     @property
     def width(self) -> int:
         """Of what anybody says of a row: a column a name, or `BOX` a box."""
-        return self.max_boxes * len(BOX) or len(self.names)
+        return width_of(self.names, self.max_boxes)
 
     @property
     def answer(self) -> AnswerName:

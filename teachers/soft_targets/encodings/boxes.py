@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ...tasks.boxes import BOX, CLASS, NO_CLASS, SCORE
-from .table import Encoding, Field
+from .encoding import Encoding, Field
 
 UNKNOWN = 65_535
 """Stands for the number of boxes of a row of which nothing is known."""
