@@ -262,7 +262,7 @@ def _of_folder(
     root, named = Path(config.path), Names([])
     for file in sorted(root.rglob(f"*{suffix}")):
         if file.name != NAMES_FILE:
-            name = file.relative_to(root).with_suffix("").as_posix()
+            name = file.relative_to(root).as_posix()
             named.add(name)
             yield _image(name, str(file), boxes_in(file))
     if not len(named):
