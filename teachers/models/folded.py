@@ -55,6 +55,7 @@ class FoldedTeacher:
     may_not_know: bool = False
     text: TextTransform | None = None
     max_boxes: int = 0
+    as_stored: bool = False
 
     @property
     def width(self) -> int:

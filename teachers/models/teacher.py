@@ -31,6 +31,10 @@ class Teacher(Protocol):
 
     @property
     def text(self) -> TextTransform | None: ...
+    @property
+    def as_stored(self) -> bool:
+        """Whether encoded images are given to it as they are stored: `bytes`."""
+
     def prepare(self, batch: Batch) -> Prepared:
         """(canonical inputs of many rows with what a call would first make of them on the CPU; the order in which they are
         best asked about, or None)."""
@@ -59,6 +63,8 @@ class LoadedTeacher:
     """Tokens of the longest text, where a batch is padded to its own longest."""
     max_boxes: int = 0
     """Of a row, where it says boxes."""
+    as_stored: bool = False
+    """Whether it decodes encoded images itself, and sees them at their own size, whatever `image_size` others see them at."""
 
     @property
     def width(self) -> int:
