@@ -26,6 +26,7 @@ from ..recipe.checks import (
     text_problems,
 )
 from ..recipe.combining import expert_problems, route_problems
+from ..recipe.detecting import rows_to_choose_by
 from ..recipe.load import Given, recipe_of
 from ..recipe.load import check as check_recipe
 from ..recipe.losses import labelled_notes, unlabelled_problems
@@ -128,6 +129,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
         problems := [
             *class_problems(recipe, counted.classes, counted.of_class("train")),
             *rows_to_calibrate_by(recipe, counted.num_labelled),
+            *rows_to_choose_by(recipe, counted.num_labelled),
             *budget_problems(recipe, counted),
         ]
     ):

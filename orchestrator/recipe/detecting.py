@@ -1,6 +1,6 @@
 """What a recipe of `task: detection` says that has no meaning for boxes, or is not there yet. Knows nothing of files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from students.config.estimator import EstimatorStudent
@@ -11,6 +11,8 @@ from teachers.config.training import transforms_of
 from .file import Loc
 
 if TYPE_CHECKING:
+    from teachers.transfer_set.transfer_set import SplitName
+
     from .model import Recipe
 
 
@@ -48,6 +50,17 @@ def detection_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
                 yield (
                     ("students", name, "objective", number, "ignore_above"),
                     f"is {term.ignore_above:g}, more than keep_above {least:g}: it is the lower end of what is ignored",
+                )
+
+
+def rows_to_choose_by(recipe: "Recipe", labelled: "Mapping[SplitName, int]") -> Iterator[str]:
+    """Terms that would choose their thresholds on validation images, with so many labelled rows of each split: none."""
+    for name, student in recipe.students.items() if not labelled["validation"] else ():
+        for number, term in enumerate(student.objective):
+            if isinstance(term, PseudoTerm) and term.keep_above == "auto":
+                yield (
+                    f"students.{name}.objective.{number}.keep_above: `auto` chooses on labelled validation images, and there are "
+                    f"none; say a number, or give `split.validation` labelled images"
                 )
 
 
