@@ -20,7 +20,8 @@ from teachers.errors import RecipeError, TeacherError
 from teachers.labelling.predicted_boxes import Matched
 from teachers.labelling.predictions import fill
 from teachers.labelling.shard import LabelTask
-from teachers.models.predicted_boxes import Names, read_boxes
+from teachers.models.predicted_boxes import read_boxes
+from teachers.models.row_names import Names
 from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
