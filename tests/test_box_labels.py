@@ -196,6 +196,16 @@ def test_labels_are_stratified_over_the_splits(tmp_path):
     assert min(count_prepared(made).labelled["train"]) >= 5
 
 
+def test_who_learns_one_class_sees_its_boxes_alone(tmp_path):
+    made = shapes.prepared(tmp_path)
+    squares = made.of_classes(["square"])
+    (segment,) = made.of("train")
+    whole, mine = (labels_of(each.labels(segment)) for each in (made, squares))
+    assert (whole[..., CLASS] == 0).any() and squares.space.max_boxes == shapes.MOST
+    np.testing.assert_array_equal(mine[..., CLASS] == 0, whole[..., CLASS] == 1)
+    assert mine[..., CLASS].max() == 0 and squares.num_labelled == made.num_labelled
+
+
 def test_two_preparations_are_one_whatever_the_chunks(tmp_path):
     whole = shapes.prepared(tmp_path)
     again = prepare(shapes.config(tmp_path / "rows.parquet"), tmp_path / "again", chunk_rows=7)

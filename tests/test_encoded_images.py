@@ -1,6 +1,7 @@
 """Images that stay encoded: what is read of them is what would have been prepared, in any order, by anybody."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,27 @@ import pytest
 import torch
 from PIL import Image
 
+from orchestrator.recipe.model import Recipe
+from students.delivering.source import rows_of
+from students.fitting.fit import fit
+from students.measuring.labelled import Labelled, ask
+from students.runs.session import PlainSession
+from teachers.config.preprocess import Preprocess
+from teachers.config.teacher import CheckpointTeacher
 from teachers.errors import DataError, RecipeError, StoreError
+from teachers.models.adapters import load_teacher
+from teachers.models.folder import load_model
+from teachers.models.preprocess import Preprocessor
 from teachers.preparing.look import look
 from teachers.preparing.prepare import prepare
 from teachers.preparing.sample import as_transfer_set, sample, sample_prepared
 from teachers.rows.epoch import EpochReader
+from teachers.transfer_set.images import Resize
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
 
 from .test_sources import config, encoded, hugging_face
+from .training_runs import make_run, make_store, source
 
 ROWS = 48
 SIZED = {"image_size": 12}
@@ -46,6 +59,7 @@ def table(path: Path, payloads: list[bytes]) -> Path:
 
 def both(tmp_path: Path, payloads: list[bytes] | None = None, **changes) -> tuple[TransferSet, TransferSet]:
     """(decoded when it is prepared, decoded when it is read) of the same rows."""
+    tmp_path.mkdir(exist_ok=True)
     path = table(tmp_path / "data.parquet", photos() if payloads is None else payloads)
     return tuple(
         prepare(config("parquet", path, decode=decode, **SIZED | changes), tmp_path / decode, chunk_rows=10)
@@ -185,3 +199,117 @@ def test_bytes_that_were_changed_on_the_disk_are_told(tmp_path):
 def test_a_recipe_that_does_not_say_it_has_the_keys_of_before():
     given = config("", None, label="digit", source={"kind": "sklearn", "name": "digits"})
     assert "decode" not in given.model_dump(mode="json")
+
+
+# ---- each network at a size of its own --------------------------------------------------------------------------------
+
+
+def trained(folder: Path, transfer_set: TransferSet, **preprocess):
+    """A student's folder."""
+    store = make_store(folder / "store", transfer_set)
+    run = make_run(folder, transfer_set, source(store), steps=12, batch_size=8)
+    run = replace(run, preprocess=Preprocess(**preprocess))
+    fit([run], PlainSession("cpu"))
+    return run
+
+
+@pytest.mark.parametrize("memory", [None, 1e-5])
+def test_a_student_is_the_same_whenever_its_images_are_decoded(tmp_path, memory):
+    prepared, kept = both(tmp_path)
+    runs = []
+    for number, found in enumerate((prepared, kept)):
+        folder = tmp_path / f"run {number}"
+        run = make_run(
+            folder, found, source(make_store(folder / "store", found)), steps=12, batch_size=8, memory_gib=memory
+        )
+        fit([run], PlainSession("cpu"))
+        runs.append((run.folder / "model.safetensors").read_bytes())
+    assert runs[0] == runs[1]
+
+
+def test_a_size_of_its_own_is_as_if_all_had_been_prepared_so(tmp_path):
+    prepared, kept = both(tmp_path, image_size=9, fit="pad")[0], both(tmp_path / "kept")[1]
+    sees = {"image": Resize(9, "pad")}
+    for mine, theirs in zip(kept.segments, prepared.segments, strict=True):
+        assert np.array_equal(kept.seen(sees).inputs(mine)["image"], prepared.inputs(theirs)["image"])
+    plain = trained(tmp_path / "a", prepared, normalise=None)
+    own = trained(tmp_path / "b", kept, normalise=None, image_size=9, fit="pad")
+    assert (plain.folder / "model.safetensors").read_bytes() == (own.folder / "model.safetensors").read_bytes()
+
+
+def test_a_model_folder_knows_at_which_size_it_sees(tmp_path):
+    kept = both(tmp_path)[1]
+    run = trained(tmp_path / "run", kept, image_size=9, fit="crop")
+    model = load_model(run.folder)
+    assert model.preprocessor.sees == {"image": Resize(9, "crop")}
+    (segment,) = kept.of("test")
+    said = model(kept.seen(model.preprocessor.sees).inputs(segment))
+    assert torch.equal(ask(model, Labelled.of(kept, "test")), said)
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    for row, payload in enumerate(kept.inputs(segment, as_stored=True)["image"]):
+        kind = "png" if payload.startswith(b"\x89PNG") else "jpg"
+        (photographs / f"{row:02}.{kind}").write_bytes(payload)
+    (rows,) = rows_of(photographs, model.config)
+    assert not rows.bad and torch.equal(model(rows.inputs), said)
+
+
+def test_a_teacher_labels_at_the_size_it_was_made_for(tmp_path):
+    smaller = both(tmp_path, image_size=9)[1]
+    run = trained(tmp_path / "run", smaller)
+    kept = both(tmp_path / "other", image_size=16)[1]
+    told = {"trained": None, "trust": (), "device": "cpu", "user_path": tmp_path}
+    asked = CheckpointTeacher(kind="checkpoint", path=str(run.folder))
+    teacher = load_teacher(asked, columns=kept.columns, space=kept.space, **told)
+    (segment,) = kept.of("train")
+    assert teacher.sees["image"].edge == 9
+    said = teacher(kept.seen(teacher.sees).inputs(segment))
+    assert torch.equal(said, load_model(run.folder)(smaller.inputs(smaller.of("train")[0])))
+
+
+def test_a_size_of_its_own_needs_images_that_stay_encoded(tmp_path):
+    prepared, kept = both(tmp_path)
+    with pytest.raises(
+        RecipeError, match=r"preprocess\.image_size: .* stored at 12 x 12; say `transfer_set\.decode: on_read`"
+    ):
+        Preprocessor(Preprocess(image_size=9), prepared.columns)
+    with pytest.raises(ValueError, match="`fit` is of `image_size`"):
+        Preprocess(fit="pad")
+    assert Preprocessor(Preprocess(image_size=9), kept.columns).input_shape == (3, 9, 9)
+    assert "image_size" not in Preprocess().model_dump()
+
+
+def recipe(**changes):
+    teacher = {"kind": "module", "model": "students.models:cnn", "train": {"epochs": 1}}
+    given = {
+        "format": 1,
+        "name": "x",
+        "transfer_set": {
+            "source": {"kind": "image_folder", "path": "photos"},
+            "inputs": "image",
+            "label": "label",
+            "image_size": 32,
+            "decode": "on_read",
+        },
+        "teachers": {"wide": teacher},
+        "students": {"small": {"model": "students.models:cnn", "teachers": ["wide"], "preprocess": {"image_size": 16}}},
+    }
+    for path, value in changes.items():
+        *way, last = path.split("__")
+        at = given
+        for key in way:
+            at = at[key]
+        at[last] = value
+    return Recipe.model_validate(given)
+
+
+def test_a_recipe_says_sizes_that_can_be():
+    assert not recipe().problems()
+    where = ("students", "small", "preprocess")
+    ((place, told),) = recipe(transfer_set__decode="at_prepare").problems()
+    assert place == (*where, "image_size") and told.startswith("is of images that stay encoded; say")
+    live = {"kind": "module", "model": "students.models:cnn", "weights": "w.safetensors", "mode": "live"}
+    problems = dict(recipe(teachers__wide=live | {"preprocess": {"normalise": None}}).problems())
+    assert problems[*where, "image_size"].startswith("'wide' answers live, about images as a student sees them")
+    problems = dict(recipe(task="detection", students__small__preprocess={"image_size": 16, "fit": "pad"}).problems())
+    assert problems[*where, "fit"].startswith("`pad` moves boxes within their image")

@@ -171,7 +171,10 @@ def _on_answers(
 
     if seen.classes is None or not {teacher.kind for teacher in recipe.teachers.values()} & {"predictions", "endpoint"}:
         return
-    space, data = Space(recipe.task, seen.classes), TransferSet.open(prepared.folder) if prepared is not None else None
+    space, data = (
+        Space(recipe.task, seen.classes, max_boxes=recipe.transfer_set.boxes),
+        TransferSet.open(prepared.folder) if prepared is not None else None,
+    )
     if check and (problems := [*prediction_problems(recipe, space, data)]):
         raise RecipeError("\n".join(problems))
     plans = [plan.document() for plan in seen.plans]

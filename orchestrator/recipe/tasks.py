@@ -16,6 +16,7 @@ from .boxes import box_problems
 from .detecting import detection_problems
 from .file import Loc, nearest
 from .hints import hint_problems
+from .seen_sizes import size_problems
 
 if TYPE_CHECKING:
     from teachers.transfer_set.transfer_set import SplitName
@@ -48,6 +49,7 @@ def task_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
         )
     if rows.split.stratify and answer == "values":
         yield ("transfer_set", "split", "stratify"), "there are no classes to divide: the label is a number"
+    yield from size_problems(recipe)
     if answer == "boxes":
         yield from detection_problems(recipe)
     elif rows.max_boxes != type(rows).model_fields["max_boxes"].default or rows.truncate:

@@ -138,6 +138,11 @@ def task_problems(task: TaskName, learner: StudentConfig | EstimatorStudent | Co
             yield ("objective", number, *path), told
     for path, told in train_problems(task, learner.train):
         yield ("train", *path), told
+    if isinstance(learner, CohortCommon) and learner.train.ema is not None:
+        yield (
+            ("train", "ema"),
+            "of the members of a cohort, who step together, no average of weights is kept; remove it",
+        )
     targets = KDCL_TARGETS[ANSWER_OF[task]]
     if isinstance(learner, KdclCohort) and learner.target not in targets:
         yield (

@@ -63,7 +63,7 @@ def golden_rows(model: LoadedModel, transfer_set: Path) -> bytes | None:
     which nothing else can be made."""
     if any(column.kind == "text" for column in model.preprocessor.columns):
         return None
-    data = TransferSet.open(transfer_set)
+    data = TransferSet.open(transfer_set).seen(model.preprocessor.sees)
     segment = next(segment for segment in data.of("test") if segment.num_rows)
     room = MOST_BYTES // max(1, sum(values.nbytes for values in model.example(1).values()))
     rows = min(segment.num_rows, max(LEAST_ROWS, min(MOST_ROWS, room)))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from teachers.models.folder import load_model
+from teachers.models.folder import load_model, seen_in
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
 from ..config.combining import NO_OPTIONS, Options
@@ -245,5 +245,5 @@ def _look(rows: Labelled, voice: Voice) -> dict[str, Any]:
 
 def footprint_of(folder: Path, rows: Labelled, trust: Sequence[str], threads: int) -> dict[str, Any]:
     segment = rows.segments[0]
-    inputs = rows.transfer_set.inputs(segment, 0, min(32, segment.num_rows))
+    inputs = seen_in(folder, rows.transfer_set).inputs(segment, 0, min(32, segment.num_rows))
     return footprint(folder, inputs, trust=trust, threads=threads)

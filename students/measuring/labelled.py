@@ -97,7 +97,8 @@ def _tensor(parts: Sequence[NDArray[Any]]) -> Tensor:
 
 def ask(model: LoadedModel, rows: Labelled) -> Tensor:
     """What a network says of `rows`, f32[N, width] on the CPU, numbers in the units of the label."""
-    parts, transfer_set = [], rows.transfer_set.deriving(model.preprocessor.text)
+    parts, transfer_set = [], rows.transfer_set.seen(model.preprocessor.sees)
+    transfer_set = transfer_set.deriving(model.preprocessor.text)
     at_once = rows_at_once(transfer_set, ROWS_AT_ONCE)
     for segment, mask in zip(rows.segments, rows.masks, strict=True):
         for first in range(0, segment.num_rows, at_once):

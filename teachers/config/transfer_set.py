@@ -7,10 +7,10 @@ from pydantic.json_schema import SkipJsonSchema
 
 from .box_sources import CocoSource, VocSource, YoloSource
 from .inputs import InputColumn, Inputs
+from .preprocess import FitName
 from .strict import DELIMITER_PATTERN, Config, ImportString
 from .task import ANSWER_OF, TaskName
 
-FitName = Literal["squash", "crop", "pad"]
 ResampleName = Literal["bilinear", "bicubic", "lanczos", "hamming", "box", "nearest"]
 
 

@@ -243,8 +243,8 @@ class Labeller:
                     f"{task.store.folder} holds what is said of {task.store.spec.names}, "
                     f"teacher {teacher.name!r} knows {classes}; take another folder for this teacher"
                 )
-        if (text := self.questioner.teacher.text) is not None:
-            self.tasks = [replace(task, transfer_set=task.transfer_set.deriving(text)) for task in self.tasks]
+        text, sees = self.questioner.teacher.text, self.questioner.teacher.sees
+        self.tasks = [replace(task, transfer_set=task.transfer_set.seen(sees).deriving(text)) for task in self.tasks]
         if isinstance(folded := self.questioner.teacher, FoldedTeacher):
             self.tasks = [replace(task, fold=folded.fold_of(task.transfer_set, task.segment)) for task in self.tasks]
 

@@ -73,7 +73,7 @@ def load_teacher(
     parts = [load(trained / PARTS / name) for name in folds.parts]
     first = parts[0].classes
     asked = [_in_order(part, first) for part in parts]
-    about = asked, space.answer, False, parts[0].text, space.max_boxes
+    about = asked, space.answer, False, parts[0].text, space.max_boxes, parts[0].sees
     return FoldedTeacher(first, parts[0].output, folds, trained, *about)
 
 
@@ -251,7 +251,8 @@ def _sklearn(config: SklearnTeacher, columns: Sequence[Column], space: Space, tr
         with calling("model" if trained is not None else "weights", str(config.model or config.weights)):
             return ESTIMATOR_ANSWERS[space.answer].ask(estimator, features)
 
-    return LoadedTeacher(names, config.output, forward, may_not_know=False, text=preprocessor.text)
+    made = {"text": preprocessor.text, "sees": preprocessor.sees}
+    return LoadedTeacher(names, config.output, forward, may_not_know=False, **made)
 
 
 def _names_of(estimator: Any, config: SklearnTeacher, space: Space) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ Knows nothing of how a part is trained, nor of stores. A part is a teacher of an
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from ..config.any_teacher import OutputKind
 from ..config.task import AnswerName
 from ..tasks.boxes import width_of
 from ..transfer_set.folds import NOT_LEARNT, Folds
+from ..transfer_set.images import Resize
 from ..transfer_set.transfer_set import Segment, TransferSet
 from .scores import tensor_of
 from .text import TextTransform
@@ -55,6 +56,7 @@ class FoldedTeacher:
     may_not_know: bool = False
     text: TextTransform | None = None
     max_boxes: int = 0
+    sees: Mapping[str, Resize] = field(default_factory=dict)
     as_stored: bool = False
 
     @property

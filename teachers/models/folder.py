@@ -24,12 +24,13 @@ from ..errors import CollegiumError, StoreError
 from ..storage import seal
 from ..tasks.said import said_by
 from ..tasks.space import Space
+from ..transfer_set.transfer_set import TransferSet
 from ..users_code import imports
 from ..users_code.calls import calling
 from .estimator_module import load_estimator_module
 from .foreign import whose_folder
 from .modules import network_for
-from .preprocess import Preprocessor, is_text
+from .preprocess import Preprocessor, is_text, sees_of
 from .state import load_state
 from .text import files_beside
 
@@ -139,6 +140,11 @@ def save_config(folder: Path, config: ModelConfig) -> None:
     seal.publish(
         folder / CONFIG, json.dumps({"format": FORMAT, **config.document()}, indent=1, allow_nan=False).encode()
     )
+
+
+def seen_in(folder: Path, transfer_set: TransferSet) -> TransferSet:
+    """The rows as the model in `folder` reads encoded images."""
+    return transfer_set.seen(sees_of(read_config(folder).preprocess))
 
 
 def read_config(folder: Path) -> ModelConfig:

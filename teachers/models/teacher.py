@@ -1,7 +1,7 @@
 """What a teacher is, of whatever kind: the seam between foreign models and those who ask them. Knows nothing of any kind."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import nn
@@ -9,6 +9,7 @@ from torch import nn
 from ..config.any_teacher import OutputKind
 from ..config.task import AnswerName
 from ..tasks.boxes import BOX
+from ..transfer_set.images import Resize
 from .folded import Answer, Batch, Prepared
 from .text import TextTransform
 
@@ -31,6 +32,8 @@ class Teacher(Protocol):
 
     @property
     def text(self) -> TextTransform | None: ...
+    @property
+    def sees(self) -> Mapping[str, Resize]: ...
     @property
     def as_stored(self) -> bool:
         """Whether encoded images are given to it as they are stored: `bytes`."""
@@ -63,6 +66,8 @@ class LoadedTeacher:
     """Tokens of the longest text, where a batch is padded to its own longest."""
     max_boxes: int = 0
     """Of a row, where it says boxes."""
+    sees: Mapping[str, Resize] = field(default_factory=dict)
+    """By column of encoded images, what makes of them what it takes; of others it takes what is there."""
     as_stored: bool = False
     """Whether it decodes encoded images itself, and sees them at their own size, whatever `image_size` others see them at."""
 

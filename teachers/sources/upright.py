@@ -4,7 +4,7 @@ Reads headers, no pixels. What turns the pixels themselves is `teachers.transfer
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +37,15 @@ class Size(NamedTuple):
 
 def size_of(path: Path) -> Size:
     """Raises what Pillow raises for a file that is no image (OSError, SyntaxError or ValueError)."""
-    with Image.open(path) as image:
+    with path.open("rb") as file:
+        return size_in(file)[0]
+
+
+def size_in(file: IO[bytes]) -> tuple[Size, str]:
+    """Of an open image, and its format in Pillow's words. Raises as `size_of`."""
+    with Image.open(file) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation, UNTURNED) if "exif" in image.info else UNTURNED
-        return Size(*image.size, turned if turned in range(1, 9) else UNTURNED)
+        return Size(*image.size, turned if turned in range(1, 9) else UNTURNED), image.format or ""
 
 
 def turned(corners: NDArray[np.float64], size: Size) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ One class of many: i32 `[rows]`, -1 none. Classes that each hold or not: i8 `[ro
 Numbers: f32 `[rows, D]` in their own units, NaN none. Boxes: f32 `[rows, M * 8]`, see `boxes`, NaN none.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -92,3 +93,20 @@ def classes_in(labels: NDArray[Any], width: int | None = None) -> NDArray[np.boo
     found = np.zeros((len(labels), width if width is not None else int(numbers.max(initial=-1)) + 1), bool)
     found[row, numbers] = True
     return found
+
+
+def in_classes(labels: NDArray[Any], places: Sequence[int], width: int, task: TaskName) -> NDArray[Any]:
+    """Labels for who learns `width` classes or numbers; `places`: where each of all stands among these, -1: nowhere.
+
+    A row of one class that is nowhere has no label; a box of one is not there.
+    """
+    if labels.ndim == 1:
+        return np.array([*places, -1], np.int32)[labels]
+    if task != "detection":
+        found: NDArray[Any] = labels[:, [[*places].index(place) for place in range(width)]]
+        return found
+    out = labels.copy()
+    numbers = labels_of(out)[..., CLASS]
+    there = numbers >= 0
+    numbers[there] = np.array(places, np.float32)[numbers[there].astype(np.int64)]
+    return out

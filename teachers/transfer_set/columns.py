@@ -4,7 +4,7 @@ Knows nothing of segments, labels or of where rows came from.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -104,6 +104,11 @@ class Column:
         """What is made of an encoded image."""
         return Resize(self.shape[0], self.fit, self.resample)
 
+    def seen(self, resize: Resize) -> Self:
+        """The same encoded images for who reads them otherwise."""
+        shape = (resize.edge, resize.edge, *self.shape[2:])
+        return replace(self, shape=shape, fit=resize.fit, resample=resize.resample)
+
     def document(self) -> dict[str, Any]:
         """JSON for a manifest; of what is not encoded nothing is said of that."""
         found = asdict(self)
@@ -118,6 +123,20 @@ class Column:
 
 def _as_tuples(value: Any) -> Any:
     return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+
+
+def seen_otherwise(
+    columns: tuple[Column, ...], made_of: tuple[dict[str, Any], ...], sees: Mapping[str, Resize]
+) -> tuple[tuple[Column, ...], tuple[dict[str, Any], ...]]:
+    """Columns, and documents of the plans by which they were made, with encoded images as `sees` has them by name."""
+    changed = {each.name: each.seen(sees[each.name]) for each in columns if each.encoded and each.name in sees}
+    plans = [
+        plan | {**asdict(changed[plan["name"]].resize), "shape": list(changed[plan["name"]].shape)}
+        if plan["name"] in changed
+        else plan
+        for plan in made_of
+    ]
+    return tuple(changed.get(each.name, each) for each in columns), tuple(plans)
 
 
 def inputs_of(

@@ -4,7 +4,7 @@ Knows nothing of where the rows came from (`prepare` does), of teachers or of st
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,16 +19,17 @@ from ..errors import RecipeError, StoreError
 from ..storage import mirror
 from ..storage.seal import NAME as SEAL
 from ..storage.seal import check_format, digest_of, local
-from ..tasks.labels import has_label, usable
+from ..tasks.labels import has_label, in_classes, usable
 from ..tasks.space import Space
 from .arrow_columns import label_values
-from .columns import INPUT, Column, inputs_of
+from .columns import INPUT, Column, inputs_of, seen_otherwise
 from .derived import DerivedColumns, Derives
+from .images import Resize
 
 if TYPE_CHECKING:
     from ..rows.rows import Rows
 
-FORMAT, FORMAT_OF_TEXT, FORMAT_OF_ENCODED = 5, 6, 7
+FORMAT, FORMATS = 5, {"text": 6, "encoded": 7}
 """A program that knows no text, or no encoded images, has to refuse a set that holds some, and no other."""
 NAME = "transfer_set.json"
 SplitName = Literal["train", "validation", "test"]
@@ -99,7 +100,7 @@ class TransferSet:
         except ValueError as error:
             raise StoreError(f"{path}: not readable as JSON ({error}); remove the folder and prepare again") from error
         found = document.get("format") if isinstance(document, dict) else None
-        check_format(document, found if found in (FORMAT_OF_TEXT, FORMAT_OF_ENCODED) else FORMAT, path)
+        check_format(document, found if found in FORMATS.values() else FORMAT, path)
         try:
             return cls(
                 folder,
@@ -118,11 +119,9 @@ class TransferSet:
     def manifest(self) -> bytes:
         """What `open` reads back."""
         document = {name: value for name, value in vars(self).items() if name not in ("folder", "places", "derived")}
-        document["columns"] = [column.document() for column in self.columns]
-        document["segments"] = [asdict(segment) for segment in self.segments]
-        document["space"] = self.space.document()
-        written = FORMAT_OF_TEXT if any(column.kind == "text" for column in self.columns) else FORMAT
-        written = FORMAT_OF_ENCODED if any(column.encoded for column in self.columns) else written
+        columns, segments = [column.document() for column in self.columns], [asdict(each) for each in self.segments]
+        document |= {"columns": columns, "segments": segments, "space": self.space.document()}
+        written = max(FORMATS.get("encoded" if c.encoded else c.kind, FORMAT) for c in self.columns)
         return json.dumps({"format": written, **document}, indent=1, allow_nan=False).encode()
 
     def files(self) -> list[str]:
@@ -160,6 +159,11 @@ class TransferSet:
         """The same rows with what `text` makes of text columns in place of these; None: as they are."""
         return self if text is None else replace(self, derived=DerivedColumns(replace(self, derived=None), text))
 
+    def seen(self, sees: Mapping[str, Resize]) -> Self:
+        """The same rows for who reads encoded images so, by column; another column stays as it is."""
+        columns, made_of = seen_otherwise(self.columns, self.made_of, sees)
+        return replace(self, columns=columns, made_of=made_of)
+
     def beside(self, name: str) -> Path:
         """A folder of the OUT that this one lies in."""
         return self.folder.parent.parent / name
@@ -182,9 +186,7 @@ class TransferSet:
         labels = label_values(self._rows(segment, "label"))
         if self.places is None:
             return labels
-        columns = [self.places.index(place) for place in range(len(self.classes))]
-        found: NDArray[Any] = np.array([*self.places, -1], np.int32)[labels] if labels.ndim == 1 else labels[:, columns]
-        return found
+        return in_classes(labels, self.places, len(self.classes), self.space.task)
 
     def labelled(self, segment: Segment) -> NDArray[np.bool_]:
         """Whose label may be used, bool [rows]."""
