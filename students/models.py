@@ -19,7 +19,7 @@ from teachers.models.pruned import make_pruned
 from teachers.models.static import token_table
 from teachers.models.text import TextTransform
 from teachers.models.transformers_network import make_network
-from teachers.zoo import linear, mlp
+from teachers.zoo import linear, mlp, tiny_detector
 
 from .tasks.ensemble import Ensemble
 
@@ -33,6 +33,7 @@ __all__ = [
     "pruned",
     "small_conv_net",
     "static",
+    "tiny_detector",
     "tiny_transformer",
 ]
 

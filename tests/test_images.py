@@ -9,9 +9,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from teachers.config.transfer_set import FitName
-from teachers.preparing.images import BadRow, Resize, decode_image
 from teachers.preparing.look import look
 from teachers.preparing.prepare import prepare
+from teachers.transfer_set.images import BadRow, Resize, decode_image
 
 from .test_sources import ROWS, config, encoded, pixels
 

@@ -19,9 +19,9 @@ from teachers.config.preprocess import Preprocess
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import DataError, RecipeError
 from teachers.models.preprocess import Preprocessor
-from teachers.preparing.images import BadRow, Resize, decode_image, resized
 from teachers.preparing.look import look, source_digest
 from teachers.preparing.prepare import prepare
+from teachers.transfer_set.images import BadRow, Resize, decode_image, resized
 from teachers.transfer_set.transfer_set import TransferSet
 
 ROWS = 60

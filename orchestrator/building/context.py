@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from students.config.lfme_term import LfmeTerm
 from students.config.task_terms import JUDGING
+from students.config.terms import AUTO
 from teachers.config.teacher import TeacherConfig
 from teachers.soft_targets.combine.context import takes_context
 from teachers.storage.seal import digest_of
@@ -105,7 +106,7 @@ def _live(taught: Taught, segments: Sequence[str]) -> "Live | None":
 
 def segments_heard(recipe: Recipe, prepared: Built, learner: Learner, rules: Iterable[Any] = ()) -> list[str]:
     """Whose labels decide what somebody learns: those of training rows, and of validation where a rule judges teachers,
-    experts are paced or one of them is calibrated.
+    experts are paced, one of them is calibrated, or thresholds of boxes are chosen.
 
     `rules`: by which a search may combine them instead.
     """
@@ -114,6 +115,7 @@ def segments_heard(recipe: Recipe, prepared: Built, learner: Learner, rules: Ite
     judges |= any(rule in JUDGING or asks_of_teachers(rule) for rule in (*rules, *own))
     judges |= any(isinstance(term, LfmeTerm) for term in learner.objective)
     judges |= any(recipe.teachers[name].calibrate for name in learner.teachers if name in recipe.teachers)
+    judges |= any(getattr(term, "keep_above", None) == AUTO for term in learner.objective)
     return segments_of(prepared, "train", *(("validation",) if judges else ()))
 
 

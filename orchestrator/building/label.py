@@ -138,10 +138,12 @@ class Asked:
         from teachers.soft_targets.encodings.features import bytes_of
         from teachers.soft_targets.encodings.table import bytes_per_row
         from teachers.soft_targets.schema import Output, Spec, rows_per_shard
+        from teachers.tasks.boxes import width_of
 
         segment = self.transfer_set.segment(part)
         names, answer = self.classes(), self.transfer_set.space.answer
-        size = bytes_per_row("dense", len(names), answer) + sum(map(bytes_of, self.outputs.values()))
+        max_boxes = self.transfer_set.space.max_boxes
+        size = bytes_per_row("dense", width_of(names, max_boxes), answer) + sum(map(bytes_of, self.outputs.values()))
         return Spec(
             teacher=self.name,
             teacher_digest=self.weights,
@@ -153,6 +155,7 @@ class Asked:
             rows_per_shard=rows_per_shard(segment.num_rows, size),
             answer=answer,
             more=tuple(Output.of_layer(name, tuple(shape)) for name, shape in self.outputs.items()),
+            max_boxes=max_boxes,
         )
 
 
@@ -168,10 +171,10 @@ def label_stages(
     ]
     lacks = digest_of(lacking) if lacking else None
     classes, answer = list(transfer_set.classes), transfer_set.space.answer
-    stages, live = {}, {}
+    stages, live, room = {}, {}, transfer_set.space.max_boxes
     for segment in transfer_set.segments:
         rows = segment.name, segment.digest
-        stage = keys.label_stage(config, name, rows, weights, classes, statistics, answer, lacks)
+        stage = keys.label_stage(config, name, rows, weights, classes, statistics, answer, lacks, room)
         if config.mode == "live" and segment.split == "train":
             live[segment.name] = stage.key
         else:

@@ -18,6 +18,7 @@ from teachers.transfer_set.transfer_set import TransferSet
 from ..cluster.capacity import workers_of
 from ..recipe.checks import class_problems, fold_problems, folder_problems, judging_problems, questions, text_problems
 from ..recipe.combining import expert_problems, route_problems
+from ..recipe.detecting import rows_to_choose_by
 from ..recipe.dividing import divides, division_problems
 from ..recipe.losses import unlabelled_problems
 from ..recipe.mixing import unmixable_problems
@@ -110,6 +111,7 @@ def check_prepared(recipe: Recipe, prepared: Built) -> None:
         *judging_problems(recipe, *(transfer_set.report["labelled"][split] for split in ("validation", "train"))),
         *unlabelled_problems(recipe, transfer_set.report["labelled"]["train"]),
         *rows_to_calibrate_by(recipe, transfer_set.report["labelled"]),
+        *rows_to_choose_by(recipe, transfer_set.report["labelled"]),
     ]:
         raise RecipeError("\n".join(problems))
     questions(recipe, transfer_set.columns, transfer_set.made_of, transfer_set.space)

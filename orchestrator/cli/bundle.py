@@ -96,7 +96,7 @@ def export(
     signer = Signer.open(sign)
     segments = of_newest([*answered_segments(find_stores(out), out / "prepared")])
     named = tuple(filter(None, (teachers or "").split(","))) or None
-    if (recipe := _newest_recipe(out)) is not None:
+    if (recipe := newest_recipe(out)) is not None:
         named = named or tuple(recipe.teachers) or None
         if epsilon is not None:
             _check_promise(recipe, named or ())
@@ -116,7 +116,7 @@ def export(
         click.echo(f"the noise has changed {share:.1%} of the answers (this stays with you)", err=True)
 
 
-def _newest_recipe(out: Path) -> "Recipe | None":
+def newest_recipe(out: Path) -> "Recipe | None":
     """The copy that OUT's newest run kept; None where there is none that this version reads."""
     from teachers.errors import CollegiumError
 

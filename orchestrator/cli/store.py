@@ -4,7 +4,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -116,11 +116,34 @@ def remove(folder: Path, doubt: "Doubt", path: Path) -> None:
     "--parquet",
     "target",
     type=click.Path(path_type=Path),
-    required=True,
     help="FILE.parquet with all rows of the newest transfer set, or a folder: a file for each segment.",
 )
-def export(path: Path, target: Path) -> None:
-    """Write what teachers said, with id, split and label of each row and the names of the classes, for everyone else."""
+@click.option("--coco", type=click.Path(path_type=Path), help="FOLDER for boxes as COCO's JSON, with their images.")
+@click.option(
+    "--yolo", type=click.Path(path_type=Path), help="FOLDER for boxes as YOLO's text files, with their images."
+)
+@click.option("--teachers", help="Of boxes: whose, separated by commas.  [default: all who have labelled]")
+@click.option("--combine", metavar="RULE", default="wbf", show_default=True, help="Of boxes: how several become one.")
+@click.option(
+    "--keep-above",
+    type=click.FloatRange(0, 1),
+    default=0.3,
+    show_default=True,
+    help="Of boxes: the lowest score of what becomes a label; below `said` all are written.",
+)
+@click.option("--copy", "copies", is_flag=True, help="Of boxes: copy the images; by default they are linked.")
+def export(path: Path, target: Path | None, coco: Path | None, yolo: Path | None, **boxes: Any) -> None:
+    """Write what teachers said: a table with id, split and label of each row for everyone else (--parquet), or boxes with their
+    images for a trainer (--coco, --yolo)."""
+    if [target, coco, yolo].count(None) != 2:
+        raise click.UsageError("say what to write: --parquet, --coco or --yolo, one of them")
+    if target is None:
+        from .boxes_out import write_boxes
+
+        folder, kind = (coco, "coco") if coco is not None else (yolo, "yolo")
+        assert folder is not None
+        write_boxes(path, folder, kind, **boxes)
+        return
     from teachers.soft_targets.listing import find_stores
     from teachers.transfer_set.answers import answered_segments, of_newest, write_answers
 

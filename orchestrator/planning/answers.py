@@ -44,6 +44,10 @@ def _read(teacher: PredictionsTeacher, recipe: Recipe, space: "Space", prepared:
     from teachers.models.predictions import Predictions
 
     made = recipe.transfer_set
+    uses_all = made.limit is None and (made.split.train is None or made.split.files is not None)
+    if teacher.format is not None:
+        _read_boxes(teacher, recipe, space, prepared, uses_all)
+        return
     predictions = Predictions.open(teacher, space)
     if prepared is not None:
         rows = [
@@ -55,9 +59,22 @@ def _read(teacher: PredictionsTeacher, recipe: Recipe, space: "Space", prepared:
         keys = np.unique(np.concatenate([np.zeros(0, np.uint64), *in_order]))
         rows = [Rows(keys, lambda row: f"{int(keys[row]):016x}")]
     found = Joining(predictions, made).read_into(rows)
-    uses_all = made.limit is None and (made.split.train is None or made.split.files is not None)
     if prepared is not None or uses_all:
         check_missing(found, predictions)
+
+
+def _read_boxes(
+    teacher: PredictionsTeacher, recipe: Recipe, space: "Space", prepared: "TransferSet | None", uses_all: bool
+) -> None:
+    from teachers.labelling.predicted_boxes import Matched, source_names
+
+    if prepared is None:
+        names = list(source_names(recipe.transfer_set))
+    else:
+        names = [name for segment in prepared.segments for name in prepared.ids(segment).to_pylist()]
+    matched = Matched.of(teacher, space, names)
+    if prepared is not None or uses_all:
+        matched.check_missing()
 
 
 def _ids(ids: Any) -> Any:
@@ -82,7 +99,7 @@ def _told(question: "Question", made_of: Sequence[Any], sample: "Sample", rows: 
     from teachers.models.endpoint.rows import Fields
 
     config = question.config
-    found = Fields.of(sample.columns, made_of).rows(sample.inputs, question.columns)
+    found = Fields.of(sample.columns, made_of).rows(sample.seen, question.columns)
     requests = [question.request([row], config.votes) for row in found]
     expected = [question.expected(request) for request in requests]
     a_row = [

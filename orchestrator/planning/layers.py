@@ -34,7 +34,7 @@ def layers_in(recipe: Recipe, kind: Literal["teachers", "students"]) -> Mapping[
         raise RecipeError(
             "transfer_set: its classes are known after `collegium label`, and the networks' heads depend on them"
         )
-    space = Space(recipe.task, seen.classes)
+    space = Space(recipe.task, seen.classes, max_boxes=recipe.transfer_set.boxes)
     found = {}
     if kind == "teachers":
         for name, teacher in recipe.teachers.items():

@@ -15,6 +15,7 @@ from teachers.config.task import ANSWER_OF
 from teachers.config.training import TrainConfig
 from teachers.errors import CollegiumError
 from teachers.preparing.look import Look
+from teachers.tasks.boxes import width_of
 
 from ..cluster.capacity import Node, request_of, workers_of
 from ..recipe.model import Recipe, name_in_recipe
@@ -133,7 +134,7 @@ def _targets(recipe: Recipe, seen: Look, asking: Asking, live: Sequence[str], ro
 
     sources = [Source(name, {}) for name in asking.teachers]
     found = [combination_of(term, sources, number, recipe.task) for number, term in enumerate(asking.objective)]
-    once = 4 * rows * (len(seen.classes or ()) + 1)
+    once = 4 * rows * (width_of(seen.classes or (), recipe.transfer_set.boxes) + 1)
     return tuple(
         Target(
             each.teachers, once if each.is_ours and not each.is_late and not set(each.teachers) & set(live) else None
@@ -149,9 +150,9 @@ def _stored_labels(recipe: Recipe, seen: Look, asking: Asking, rows: int) -> Map
     found = {}
     for name in asking.teachers:
         config = recipe.teachers.get(name)
-        classes = len((config.classes if config else None) or seen.classes or ())
+        width = width_of((config.classes if config else None) or seen.classes or (), recipe.transfer_set.boxes)
         answer = ANSWER_OF[recipe.task]
-        fields = ENCODINGS[answer][config.encoding if config else "dense"].fields(classes)
+        fields = ENCODINGS[answer][config.encoding if config else "dense"].fields(width)
         live = config is not None and config.mode == "live"
         found[name] = 0 if live else rows * sum(field.nbytes for field in fields)
     return found

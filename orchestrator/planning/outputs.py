@@ -28,7 +28,7 @@ def shapes_of(recipe: Recipe, seen: "Look") -> Shapes:
     from teachers.models.skeleton import output_shapes
     from teachers.tasks.space import Space
 
-    space, found, problems = Space(recipe.task, seen.classes), {}, []
+    space, found, problems = Space(recipe.task, seen.classes, max_boxes=recipe.transfer_set.boxes), {}, []
     for name, teacher in asked.items():
         assert isinstance(teacher, NetworkTeacher)
         try:

@@ -26,6 +26,7 @@ from ..recipe.checks import (
     text_problems,
 )
 from ..recipe.combining import expert_problems, route_problems
+from ..recipe.detecting import rows_to_choose_by
 from ..recipe.dividing import division_problems
 from ..recipe.load import Given, recipe_of
 from ..recipe.load import check as check_recipe
@@ -134,6 +135,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
             *class_problems(recipe, counted.classes, counted.of_class("train")),
             *division_problems(recipe, counted.classes, counted.of_class("validation")),
             *rows_to_calibrate_by(recipe, counted.num_labelled),
+            *rows_to_choose_by(recipe, counted.num_labelled),
             *budget_problems(recipe, counted),
         ]
     ):
@@ -175,7 +177,10 @@ def _on_answers(
 
     if seen.classes is None or not {teacher.kind for teacher in recipe.teachers.values()} & {"predictions", "endpoint"}:
         return
-    space, data = Space(recipe.task, seen.classes), TransferSet.open(prepared.folder) if prepared is not None else None
+    space, data = (
+        Space(recipe.task, seen.classes, max_boxes=recipe.transfer_set.boxes),
+        TransferSet.open(prepared.folder) if prepared is not None else None,
+    )
     if check and (problems := [*prediction_problems(recipe, space, data)]):
         raise RecipeError("\n".join(problems))
     plans = [plan.document() for plan in seen.plans]
@@ -204,13 +209,14 @@ def _on_nodes(made: Plan, recipe: Recipe, seen: "Look", address: str | None) -> 
 
 
 def _on_disk(made: Plan, recipe: Recipe, seen: "Look", out: Path, outputs: Shapes) -> None:
-    rows = seen.num_rows or 0
-    classes = len(seen.classes or ())
-    cached = {name: teacher for name, teacher in recipe.teachers.items() if teacher.mode == "cached"}
     from teachers.soft_targets.encodings.table import bytes_per_row
+    from teachers.tasks.boxes import width_of
 
+    rows = seen.num_rows or 0
+    width = width_of(seen.classes or (), recipe.transfer_set.boxes)
+    cached = {name: teacher for name, teacher in recipe.teachers.items() if teacher.mode == "cached"}
     answer = ANSWER_OF[recipe.task]
-    label_bytes = sum(bytes_per_row(teacher.encoding, classes, answer) for teacher in cached.values())
+    label_bytes = sum(bytes_per_row(teacher.encoding, width, answer) for teacher in cached.values())
     label_bytes += sum(bytes_a_row(outputs.get(name, {})) for name in cached)
     texts = texts_of(recipe, [column.name for column in seen.columns if column.kind == "text"]).values()
     derived_bytes = sum(each.bytes_per_row for each in texts)

@@ -164,7 +164,7 @@ class Teaching:
             rows = segment.num_rows
             about = (segment.name, segment.digest, config.encoding, classes, rows, rows, self.few.space.answer)
             outputs = tuple(Output.of_layer(output, values.shape[1:]) for output, values in more.items())
-            spec = Spec(name, "rehearsal", *about, outputs)
+            spec = Spec(name, "rehearsal", *about, outputs, self.few.space.max_boxes)
             store = SoftTargetStore.create(self.folder / "soft_targets" / name / segment.name, spec)
             store.commit(0, self.few.keys(segment), {spec.named[0]: logits, **more})
             store.seal()

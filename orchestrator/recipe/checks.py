@@ -250,8 +250,11 @@ def _known(teacher: TeacherConfig, task: TaskName, classes: Sequence[str]) -> Se
 
         return None if problem_of(teacher, None) else classes_of(teacher, Space(task, tuple(classes)))
     if teacher.kind == "predictions":
+        from teachers.models.predicted_boxes import box_classes
         from teachers.models.predictions import Predictions
 
+        if teacher.format is not None:
+            return box_classes(teacher, Space(task, tuple(classes)))
         return Predictions.open(teacher, Space(task, tuple(classes))).classes
     return teacher.classes or (None if teacher.kind == "sklearn" else classes)
 

@@ -22,11 +22,14 @@ def _terms(recipe: Recipe) -> Iterator[tuple[str, TeacherTermCommon]]:
 
 
 def expert_problems(recipe: Recipe, classes: Sequence[str]) -> Iterator[str]:
-    """Experts of classes that are none."""
+    """Experts of classes that are none, and thresholds of boxes of such."""
     for key, term in _terms(recipe):
         for teacher, of in (term.experts or {}).items() if classes else ():
             if strange := [each for each in of if each not in classes]:
                 yield f"{key}.experts.{teacher}: {strange[0]!r} is no class{nearest(strange[0], classes)}"
+        kept = getattr(term, "keep_above", None)
+        if isinstance(kept, dict) and classes and (strange := [each for each in kept if each not in classes]):
+            yield f"{key}.keep_above: {strange[0]!r} is no class{nearest(strange[0], classes)}"
 
 
 def route_problems(recipe: Recipe, columns: Sequence["Column"]) -> Iterator[str]:

@@ -12,8 +12,11 @@ from teachers.config.predictions import PredictedKind
 from teachers.config.task import ANSWER_OF, AnswerName
 from teachers.config.teacher import TeacherConfig
 
+from .boxes import box_problems
+from .detecting import detection_problems
 from .file import Loc, nearest
 from .hints import hint_problems
+from .seen_sizes import size_problems
 
 if TYPE_CHECKING:
     from teachers.transfer_set.transfer_set import SplitName
@@ -24,12 +27,14 @@ OUTPUTS: dict[AnswerName, tuple[OutputKind, ...]] = {
     "class_axis": ("logits", "log_probabilities", "probabilities"),
     "class_set": ("logits", "probabilities"),
     "values": ("values",),
+    "boxes": ("boxes",),
 }
 """What a teacher's numbers may be, the first being what networks give."""
 KEPT_AS: dict[AnswerName, tuple[EncodingName, ...]] = {
     "class_axis": ("dense", "label"),
     "class_set": ("dense", "label"),
     "values": ("dense",),
+    "boxes": ("dense",),
 }
 
 
@@ -44,10 +49,19 @@ def task_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
         )
     if rows.split.stratify and answer == "values":
         yield ("transfer_set", "split", "stratify"), "there are no classes to divide: the label is a number"
+    yield from size_problems(recipe)
+    if answer == "boxes":
+        yield from detection_problems(recipe)
+    elif rows.max_boxes != type(rows).model_fields["max_boxes"].default or rows.truncate:
+        yield (
+            ("transfer_set", "max_boxes" if not rows.truncate else "truncate"),
+            "only `task: detection` has boxes; remove it",
+        )
     yield from _bar_problems(recipe)
     yield from _calibration_problems(recipe)
     yield from _live_problems(recipe)
     yield from hint_problems(recipe)
+    yield from box_problems(recipe)
     for name, teacher in recipe.teachers.items():
         for key, found, possible in _of_teacher(teacher, answer):
             wanted = " or ".join(f"`{each}`" for each in possible)
@@ -118,7 +132,7 @@ def _of_teacher(teacher: TeacherConfig, answer: AnswerName) -> Iterator[tuple[st
     if teacher.encoding not in KEPT_AS[answer]:
         yield "encoding", teacher.encoding, KEPT_AS[answer]
     if teacher.kind == "predictions":
-        words: tuple[PredictedKind, ...] = () if answer == "values" else ("classes",)
+        words: tuple[PredictedKind, ...] = () if answer in ("values", "boxes") else ("classes",)
         possible = (*OUTPUTS[answer], *words)
         if teacher.output not in possible:
             yield "output", teacher.output, possible

@@ -148,7 +148,7 @@ def labelled_of_classes(transfer_set: TransferSet) -> dict[str, dict[str, int]]:
     for split in SPLITS:
         counts = np.zeros(len(transfer_set.classes), np.int64)
         for segment in transfer_set.of(split):
-            counts += per_name(transfer_set.usable_labels(segment), len(counts))
+            counts += per_name(transfer_set.usable_labels(segment), len(counts), transfer_set.space.task)
         found[split] = dict(zip(transfer_set.classes, counts.tolist(), strict=True))
     return found
 

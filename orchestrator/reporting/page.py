@@ -26,6 +26,7 @@ from students.tasks.figure import (
 from teachers.config.task import TaskName
 
 from . import plots
+from .by_box import box_pictures, legend, sheet
 from .by_class import class_table, confusions, mistakes
 from .by_value import pictures, value_table
 from .columns import column_table
@@ -74,6 +75,11 @@ def page(report: Mapping[str, Any]) -> str:
         rows=list(_rows(report)),
         shared=list(_shared_plots(report)),
         own={name: list(_student_plots(report, name)) for name in learners(report)},
+        sheets={
+            name: [(told, Markup(svg)) for told, svg in sheet(each.get("sheet") or (), _names(report), name)]
+            for name, each in learners(report).items()
+        },
+        legend=legend(_names(report)),
         learners=learners(report),
         remarks=remarks(report),
         judged=dict(_judged(report)),
@@ -263,6 +269,7 @@ def _student_plots(report: Mapping[str, Any], name: str) -> Iterator[Plot]:
         svg = plots.reliability(bins, name)
         yield "What a confidence is worth: on the diagonal, as often right as sure.", Markup(svg)
     yield from ((caption, Markup(svg)) for caption, svg in pictures(student.get("scatter") or (), name))
+    yield from ((caption, Markup(svg)) for caption, svg in box_pictures(student, name))
     yield _alike(report, "any two", student["agreement_matrix"], of=name)
 
 

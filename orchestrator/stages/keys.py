@@ -78,7 +78,8 @@ def teacher_digest(recipe: Recipe, name: str, trained: str | None, source: str) 
     if teacher.kind == "endpoint":
         return digest_of(teacher.model_dump(mode="json", exclude={*DECIDES_NOTHING, "class_map", "calibrate"}))
     if teacher.kind == "predictions":
-        return digest_of([file_digest(Path(teacher.path)), source if teacher.by_row_number else None])
+        said = [file_digest(Path(teacher.path)), source if teacher.by_row_number else None]
+        return digest_of([*said, *([file_digest(Path(teacher.images))] if teacher.images is not None else [])])
     path = Path(teacher.path if teacher.kind == "checkpoint" else teacher.weights or "")
     files = [path / "config.json", weights_in(path)] if teacher.kind == "checkpoint" else [path]
     if teacher.kind == "checkpoint":
@@ -99,6 +100,7 @@ def label_stage(
     statistics: str,
     answer: AnswerName = "class_axis",
     lacks: str | None = None,
+    max_boxes: int = 0,
 ) -> Stage:
     """`segment`: (name, digest); `statistics`: digest of the columns' mean and std, which `normalise: auto` uses.
 
@@ -111,6 +113,8 @@ def label_stage(
         "weights",
         "path",
         "class_map",
+        "examples",
+        "images",
         "seed",
         "allow_pickle",
         "trust_remote_code",
@@ -120,6 +124,7 @@ def label_stage(
         left_out |= {"preprocess"}
     decided_by = {key: value for key, value in config.model_dump(mode="json").items() if key not in left_out}
     decided_by |= {"classes": config.classes or classes, "answer": answer}
+    decided_by |= {"max_boxes": max_boxes} if max_boxes else {}
     text_by_content(f"teachers.{name}", decided_by)
     code = code_inputs(f"teachers.{name}", code_of_folder(config) if config.kind == "checkpoint" else decided_by)
     inputs = {"rows": segment[1], **code}  # code first: where it changed, it is why weights did

@@ -8,14 +8,21 @@ from pydantic import Field, model_validator
 
 from .unsaid import Unsaid
 
-OPTIONS: dict[str, str] = {
-    "by_class": "fitted",
-    "box": "gradient",
-    "experts": "experts",
-    "column": "route",
-    "silence": "confusion",
+OF_BOXES = ("wbf", "nms", "soft_nms", "nmw")
+"""Rules of boxes, which take weights of teachers."""
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "by_class": ("fitted",),
+    "box": ("gradient",),
+    "experts": ("experts",),
+    "column": ("route",),
+    "silence": ("confusion",),
+    "iou": OF_BOXES,
+    "skip_below": OF_BOXES,
+    "decay": ("soft_nms",),
+    "sigma": ("soft_nms",),
 }
-"""Keys of a term that belong to one rule."""
+"""Keys of a term that belong to some rules."""
+Decay = Literal["linear", "gaussian"]
 Level = Literal["targets", "losses"]
 
 
@@ -32,6 +39,10 @@ class Options:
     pace: float | None = None
     """Of experts that are each heard by a weight of their own, which follows the student: see `LfmeTerm`."""
     silence: bool = False
+    iou: float | None = None
+    skip_below: float | None = None
+    decay: Decay | None = None
+    sigma: float | None = None
     called: tuple[tuple[str, str], ...] = ()
     """Of an evaluation, which knows teachers by their places: each with its name in the recipe."""
 
@@ -49,8 +60,15 @@ class Options:
     @property
     def together(self) -> "Options":
         """What of it decides what teachers are together: a step and a loss do not."""
-        by_rule = {"by_class": self.by_class, "experts": self.experts, "column": self.column, "silence": self.silence}
-        return Options(**by_rule, called=self.called)  # type: ignore[arg-type]
+        return replace(
+            self, level=NO_OPTIONS.level, drop=NO_OPTIONS.drop, box=NO_OPTIONS.box, pace=NO_OPTIONS.pace
+        )
+
+    @property
+    def of_boxes(self) -> dict[str, Any]:
+        """What a rule of boxes is told; what is not said is the rule's own."""
+        told = {name: getattr(self, name) for name in ("iou", "skip_below", "decay", "sigma")}
+        return {name: value for name, value in told.items() if value is not None}
 
     def document(self) -> dict[str, Any]:
         """What is said, as JSON."""
@@ -67,7 +85,7 @@ NO_OPTIONS = Options()
 class Combining(Unsaid):
     """What a term says of the combination of its teachers."""
 
-    unsaid: ClassVar[frozenset[str]] = frozenset({"level", "drop", "by_class", "box", "experts", "column", "silence"})
+    unsaid: ClassVar[frozenset[str]] = frozenset({"level", "drop", *OPTIONS})
 
     level: Level = "targets"
     """What is combined: what teachers say, into one target that the loss is taken of (`targets`), or the losses beside each teacher alone, by the same weights (`losses`)."""
@@ -83,13 +101,24 @@ class Combining(Unsaid):
     """Of `combine: route`: the input column, a category or text, whose value in a row is the name of the one teacher that is heard there."""
     silence: bool = False
     """Of `combine: confusion`: that a teacher says nothing of a row is an answer too, whose frequency in each class labelled validation rows tell; rows of which all say nothing are then heard by it."""
+    iou: float | None = Field(None, gt=0, lt=1)
+    """Of rules of boxes: two boxes of a class whose intersection over union is above it are of one thing; null: 0.55."""
+    skip_below: float | None = Field(None, ge=0, lt=1)
+    """Of rules of boxes: boxes with a lower score are not looked at; null: all are."""
+    decay: Decay | None = None
+    """Of `combine: soft_nms`: how a box lowers the scores of those that overlap with it: by the overlap where that is above `iou` (`linear`), or by exp(-overlap^2 / sigma) (`gaussian`); null: linear."""
+    sigma: float | None = Field(None, gt=0)
+    """Of `decay: gaussian`; null: 0.5."""
 
     @model_validator(mode="after")
     def options_go_with_their_rule(self) -> Self:
         rule = getattr(self, "combine", None)
         for name, of in OPTIONS.items():
-            if getattr(self, name) != Combining.model_fields[name].default and rule != of:
-                raise ValueError(f"`{name}` is of `combine: {of}`, and this term has {rule!r}; remove it")
+            if getattr(self, name) != Combining.model_fields[name].default and rule not in of:
+                told = " or ".join(of)
+                raise ValueError(f"`{name}` is of `combine: {told}`, and this term has {rule!r}; remove it")
+        if self.sigma is not None and self.decay != "gaussian":
+            raise ValueError("`sigma` is of `decay: gaussian`; say it, or remove `sigma`")
         if rule == "route" and self.column is None:
             raise ValueError("`combine: route` needs `column`: the input column that names the teacher of each row")
         return self
@@ -98,7 +127,8 @@ class Combining(Unsaid):
 def options_of(term: Combining) -> Options:
     experts = None if term.experts is None else tuple((name, tuple(classes)) for name, classes in term.experts.items())
     by_rule = term.by_class, term.box, experts, term.column
-    return Options(term.level, term.drop or 0, *by_rule, getattr(term, "pace", None), term.silence)
+    of_boxes = term.iou, term.skip_below, term.decay, term.sigma
+    return Options(term.level, term.drop or 0, *by_rule, getattr(term, "pace", None), term.silence, *of_boxes)
 
 
 def check_combining(where: str, term: Combining, heard: Sequence[str]) -> None:

@@ -57,10 +57,12 @@ OF_NUMBERS: dict[LossName, tuple[str, ...]] = {
     "feature": (),
     "channel": (),
 }
+OF_BOXES: dict[LossName, tuple[str, ...]] = {"hard": (), "pseudo": ("keep_above", "ignore_above")}
 KEYWORDS: dict[TaskName, dict[LossName, tuple[str, ...]]] = {
     "classification": OF_CLASSES,
     "multilabel": OF_SETS,
     "regression": OF_NUMBERS,
+    "detection": OF_BOXES,
 }
 """The losses that each task has, and what of a term each is told; what other terms have is the engine's."""
 
@@ -95,6 +97,7 @@ COMBINES: dict[AnswerName, tuple[CombineName, ...]] = {
         "route",
     ),
     "values": ("mean", "median", "weighted", "inverse_variance", "best", "route"),
+    "boxes": ("wbf", "nms", "soft_nms", "nmw"),
 }
 """How several teachers become one target; the first is what `combine: null` means."""
 
@@ -109,6 +112,7 @@ KDCL_TARGETS: dict[AnswerName, tuple[KdclTarget, ...]] = {
     "class_axis": get_args(KdclTarget),
     "class_set": ("general",),
     "values": ("general",),
+    "boxes": (),
 }
 """The others compare logits with that of the one class that a row is of."""
 
@@ -135,6 +139,11 @@ def task_problems(task: TaskName, learner: StudentConfig | EstimatorStudent | Co
             yield ("objective", number, *path), told
     for path, told in train_problems(task, learner.train):
         yield ("train", *path), told
+    if isinstance(learner, CohortCommon) and learner.train.ema is not None:
+        yield (
+            ("train", "ema"),
+            "of the members of a cohort, who step together, no average of weights is kept; remove it",
+        )
     targets = KDCL_TARGETS[ANSWER_OF[task]]
     if isinstance(learner, KdclCohort) and learner.target not in targets:
         yield (

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from teachers.config.strict import Config, ImportString
 from teachers.config.teacher import CombineName
 
-from .combining import Combining
+from .combining import OF_BOXES, Combining
 
 
 class Ramp(Config):
@@ -48,9 +48,9 @@ class TeacherTermCommon(Combining, TermCommon):
     teachers: list[str] | None = Field(None, min_length=1)
     """Who is heard in this term; null: all of the student's teachers."""
     combine: CombineName | ImportString | None = None
-    """How several teachers become one target; null: by the mean of their probabilities, or of their numbers. `fitted`: a mean of log-probabilities with weights from labelled validation rows. What each rule does and needs: docs/guides/combining.md."""
+    """How several teachers become one target; null: by the mean of their probabilities, or of their numbers, of boxes by `wbf`. `fitted`: a mean of log-probabilities with weights from labelled validation rows. What each rule does and needs: docs/guides/combining.md."""
     teacher_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
-    """Of `combine: weighted`, by teacher; they are normalised to sum to 1."""
+    """Of `combine: weighted`, and of rules of boxes, by teacher; they are normalised to sum to 1."""
     temperature: float = Field(2.0, gt=0)
     """Softens teacher and student alike; 1 leaves the logits as they are."""
     files: list[str] = []
@@ -58,7 +58,7 @@ class TeacherTermCommon(Combining, TermCommon):
 
     @model_validator(mode="after")
     def weights_go_with_weighted(self) -> Self:
-        if (self.combine == "weighted") != (self.teacher_weights is not None):
+        if self.combine not in OF_BOXES and (self.combine == "weighted") != (self.teacher_weights is not None):
             raise ValueError("`combine: weighted` and `teacher_weights` go together")
         if self.teacher_weights is not None and not sum(self.teacher_weights.values()) > 0:
             raise ValueError("teacher_weights are all 0")

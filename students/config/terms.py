@@ -29,6 +29,7 @@ TaughtLossName = Literal[
     "logit_standardized",
     "label_smoothing_teacher",
     "lfme",
+    "pseudo",
     OwnLossName,
 ]
 """Of terms that learn of more than the labels."""
@@ -137,10 +138,28 @@ class LabelSmoothingTeacherTerm(TermCommon):
         return True
 
 
+AUTO = "auto"
+"""Of `keep_above`: found on labelled validation images."""
+
+
+class PseudoTerm(TeacherTermCommon):
+    """Boxes that the combined teachers say, as if they were true ones: a score is what is taught of its box, and its weight."""
+
+    loss: Literal["pseudo"]
+    temperature: float = Field(1.0, gt=0)
+    """Boxes have none; it cancels."""
+    keep_above: (
+        Annotated[float, Field(gt=0, le=1)] | dict[str, Annotated[float, Field(gt=0, le=1)]] | Literal["auto"]
+    ) = 0.3
+    """Score from which on a box is learnt, for all classes or by class; `auto`: of each class the one with the best F1 of the combined teachers on labelled validation images."""
+    ignore_above: float = Field(0.1, ge=0, le=1)
+    """Boxes with at least this score and less than `keep_above` are neither learnt nor denied: nobody is punished there."""
+
+
 class ImportedTerm(TeacherTermCommon):
     """A loss of yours: `fn(student [rows, width], target [rows, width], *, temperature, **arguments) -> [rows]`.
 
-    Logits, or standardised numbers; what nobody knows of a target is NaN. One with a parameter `labels` is given those of the rows, and takes labelled rows alone.
+    Logits, or standardised numbers (of boxes what the network gives, and what is said); what nobody knows of a target is NaN. One with a parameter `labels` is given those of the rows, and takes labelled rows alone.
     """
 
     loss: ImportString
@@ -160,6 +179,7 @@ Term = Annotated[
     | Annotated[LogitStandardizedTerm, Tag("logit_standardized")]
     | Annotated[LabelSmoothingTeacherTerm, Tag("label_smoothing_teacher")]
     | Annotated[LfmeTerm, Tag("lfme")]
+    | Annotated[PseudoTerm, Tag("pseudo")]
     | Annotated[PsKdTerm, Tag("ps_kd")]
     | Annotated[MeanTeacherTerm, Tag("mean_teacher")]
     | Annotated[ImportedTerm, Tag("import")],

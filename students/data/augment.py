@@ -18,6 +18,7 @@ from teachers.users_code.calls import calling
 from teachers.users_code.imports import load
 
 from .draws import Views
+from .zoom import colour, zoom
 
 Inputs = Tensor | dict[str, Tensor]
 Augment = Callable[[Inputs, Tensor], Inputs]
@@ -39,7 +40,7 @@ def affine(inputs: Inputs, seeds: Tensor) -> Inputs:
 
 
 def replayed(name: str, transform: Transform) -> Augment:
-    """A transform of images of `teachers.transfer_set.views`; shape and dtype stay."""
+    """A transform of images that draws from a seed a row; their shape stays."""
     return lambda inputs, seeds: _with_images(name, transform, inputs, seeds)
 
 
@@ -76,6 +77,8 @@ def _matrices(seeds: Tensor, aspect: float) -> Tensor:
 
 AUGMENTS: dict[AugmentName, Augment] = {
     "affine": affine,
+    "zoom": replayed("zoom", zoom),
+    "colour": replayed("colour", colour),
     "flip": replayed("flip", TRANSFORMS["flip"]),
     "pad_and_crop": replayed("pad_and_crop", TRANSFORMS["pad_and_crop"]),
     "cutout": replayed("cutout", TRANSFORMS["cutout"]),

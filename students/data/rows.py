@@ -1,6 +1,6 @@
 """All rows of one training, side by side: inputs, labels and what teachers say, and what of it is held in memory."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -28,14 +28,18 @@ from ..objective.curriculum import START, labels_by_curriculum, starts
 from ..objective.energy import judging, weights_of
 from ..objective.hints import ROW_NUMBER, HintAtWork, columns_of, hints_at_work, remembers, terms_of
 from ..objective.judging import JUDGED_BY
+from ..objective.keeping import keeping
 from ..objective.mixed import compares_with_labels, mixed_terms
 from ..objective.objective import Objective
 from ..objective.own import OWN_ASKS, ROW, row_numbers
 from ..objective.peer_targets import NEED_LABELS
 from ..objective.spread import spread_for
-from ..objective.targets import Ask, Column, Targets, Voice, voice_of
+from ..objective.stores import classes_asked
+from ..objective.targets import Ask, Asked, Column, Targets, Voice, voice_of
 from ..runs.run import Run, Source
 from .balance import times_longer
+from .boxes import moving
+from .draws import Views
 from .inputs import (
     Canonical,
     Inputs,
@@ -73,6 +77,8 @@ class TrainingRows:
     """Of the objective: what a batch brings of teachers' layers."""
     mixing: Mixing | None = None
     """How rows of a batch are mixed two by two."""
+    moves: Callable[[Asked, Views], Asked] | None = None
+    """Of boxes: what becomes of those that a term compares with, when images are augmented."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,8 @@ def load_rows(
         columns[COUNTS] = torch.from_numpy(counts)
     objective.add_hints(terms_of(hints), first_stage(run.hints))
     columns |= of_hints | ({ROW_NUMBER: torch.arange(len(labels))} if remembers(run) else {})
-    return TrainingRows(columns, labelled, objective, inputs, division, augmented, asked, hints, mixing)
+    moves = moving(run.train.augments, transfer_set.space)
+    return TrainingRows(columns, labelled, objective, inputs, division, augmented, asked, hints, mixing, moves)
 
 
 def numbers_of(only: Only) -> np.ndarray | None:
@@ -224,11 +231,13 @@ def who_is_heard(run: Run, train: MergedSplit) -> tuple[dict[str, Voice], list[C
 
 
 def judged(combination: Combination, run: Run, transfer_set: TransferSet) -> Combination:
-    """The same; with a rule that weighs teachers by labelled validation rows it knows what that found of each."""
+    """The same; with a rule that weighs teachers by labelled validation rows it knows what that found of each, of boxes which
+    classes each looks for."""
+    sources = [by_name(run)[name] for name in combination.teachers]
     if combination.rule not in JUDGED_BY:
-        return combination
+        asked = classes_asked(sources, transfer_set.space)
+        return replace(combination, found=asked) if asked else combination
     with within(combination.key):
-        sources = [by_name(run)[name] for name in combination.teachers]
         return replace(combination, found=JUDGED_BY[combination.rule](sources, transfer_set, combination.options))
 
 
@@ -260,7 +269,11 @@ def bring_targets(
     counts = [{} if each is None else each.counts or targets.counts.get(each, {}) for each in combinations]
     asking = zip(run.objective, combinations, strict=True)
     scales = [spread_for(term, number, each, targets) for number, (term, each) in enumerate(asking)]
-    objective = Objective(space.task, run.objective, asks, weights, over_known, counts, scales, late)
+    terms = [
+        keeping(term, number, each, run.sources, train.transfer_set)
+        for number, (term, each) in enumerate(zip(run.objective, combinations, strict=True))
+    ]
+    objective = Objective(space.task, terms, asks, weights, over_known, counts, scales, late)
     if run.train.mix is not None:
         objective.pairs = mixed_terms(run, combinations)
     return objective, targets

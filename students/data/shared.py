@@ -71,7 +71,7 @@ def open_data(run: Run, session: Session, memory_bytes: int) -> Data:
         transfer_set = transfer_set.of_classes(run.classes)
     preprocessor = Preprocessor(run.preprocess, transfer_set.columns)
     _ = preprocessor.input_shape  # is refused of text that nothing is made of
-    transfer_set = transfer_set.deriving(preprocessor.text)
+    transfer_set = transfer_set.seen(preprocessor.sees).deriving(preprocessor.text)
     rows = load_rows(run, transfer_set, preprocessor, memory_bytes, session.world)
     validation = Validation(transfer_set, preprocessor, session, is_held=rows.division.validation)
     return Data(transfer_set, preprocessor, rows, validation)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from teachers.config.task import TaskName
 from teachers.models.preprocess import Preprocessor
 from teachers.tasks.labels import has_label
+from teachers.tasks.said import said_by
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
 
@@ -19,6 +20,8 @@ from ..tasks.tasks import TASKS
 from .inputs import Network, in_order
 
 ROWS = 512
+VALUES = 1 << 24
+"""Of inputs at once: large images come in fewer rows."""
 Look = dict[str, float | None]
 """`LOOKS` of the task, by key; None for a figure that its labels do not define."""
 
@@ -52,7 +55,7 @@ class Validation:
         module.eval()
         with torch.inference_mode():
             for inputs, labels in self.chunks():
-                self.judge(meter, module(inputs).float(), labels)
+                self.judge(meter, said_by(module(inputs), self.space), labels)
         module.train()
         return self.of_all(meter, self.session)
 
@@ -82,10 +85,11 @@ class Validation:
 
     def _read(self) -> Iterator[tuple[Network, Tensor]]:
         labels = torch.from_numpy(self.split.usable_labels())
-        chunks = in_order(self.split, self.preprocessor, self.session.device, rows=ROWS)
+        rows = max(1, min(ROWS, VALUES // max(1, self.preprocessor.bytes_per_row // 4)))
+        chunks = in_order(self.split, self.preprocessor, self.session.device, rows=rows)
         for number, inputs in enumerate(chunks):
             if number % self.session.world == self.session.rank:
-                yield inputs, labels[number * ROWS : (number + 1) * ROWS].to(self.session.device)
+                yield inputs, labels[number * rows : (number + 1) * rows].to(self.session.device)
 
 
 def is_better(task: TaskName, found: Mapping[str, float | None], best: Mapping[str, float | None] | None) -> bool:

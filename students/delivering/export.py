@@ -82,7 +82,7 @@ def export_student(
 
 def _onnx(name: str, model: LoadedModel, transfer_set: Path) -> tuple[bytes | None, dict[str, Any]]:
     """(the graph, how it answers test rows beside the model); where it cannot be converted, (None, why)."""
-    form, data = FORMS["onnx"], TransferSet.open(transfer_set)
+    form, data = FORMS["onnx"], TransferSet.open(transfer_set).seen(model.preprocessor.sees)
     segment = next(segment for segment in data.of("test") if segment.num_rows)
     rows = data.inputs(segment, 0, min(ONNX_ROWS, segment.num_rows))
     golden = asked(model, model.preprocessor.derive(rows))

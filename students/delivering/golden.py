@@ -23,6 +23,8 @@ from teachers.transfer_set.transfer_set import TransferSet
 
 GOLDEN = "golden.arrow"
 SAID = "said"
+SAME_BOXES = 1e-3
+"""Of corners and scores: boxes of a row that differ by less are the same."""
 MOST_ROWS, LEAST_ROWS, MOST_BYTES = 64, 4, 2**20
 """As many rows as there is room for."""
 
@@ -61,7 +63,7 @@ def golden_rows(model: LoadedModel, transfer_set: Path) -> bytes | None:
     which nothing else can be made."""
     if any(column.kind == "text" for column in model.preprocessor.columns):
         return None
-    data = TransferSet.open(transfer_set)
+    data = TransferSet.open(transfer_set).seen(model.preprocessor.sees)
     segment = next(segment for segment in data.of("test") if segment.num_rows)
     room = MOST_BYTES // max(1, sum(values.nbytes for values in model.example(1).values()))
     rows = min(segment.num_rows, max(LEAST_ROWS, min(MOST_ROWS, room)))
@@ -100,6 +102,9 @@ def compared(said: NDArray[np.float32], golden: Golden, space: Space) -> Agreeme
         case "class_set":
             same = ((found > 0) == (expected > 0)).all(-1)
             difference = found.sigmoid() - expected.sigmoid()
+        case "boxes":
+            same = (found - expected).abs().amax(-1) < SAME_BOXES
+            difference = found - expected
         case "values":
             difference = (found - expected) / torch.tensor(space.scale or 1.0)
     share = None if same is None else float(same.double().mean())

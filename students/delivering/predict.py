@@ -3,10 +3,12 @@
 Knows nothing of the command line.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +20,7 @@ from teachers.config.task import AnswerName
 from teachers.errors import RecipeError
 from teachers.models.folder import LoadedModel, Vouching, load_model
 from teachers.models.heads import heads_of
+from teachers.tasks.places import in_pixels
 from teachers.tasks.space import Space
 
 from ..measuring.uncertainty import said_by_each
@@ -71,6 +74,8 @@ def predict_file(
             f"{folder}: this model has one head, which cannot tell what it does not know from what nobody can know; leave "
             f"`--uncertainty` out, or train a student with `hydra`"
         )
+    if output is not None and output.suffix == ".csv" and space.max_boxes:
+        raise RecipeError(f"{output}: boxes are lists, which a CSV has no place for; write .jsonl or .parquet")
     schema = schema_for(space, probabilities=probabilities, uncertainty=uncertainty)
     thresholds = thresholds_beside(folder, space.names)
     num_rows = num_bad = 0
@@ -99,9 +104,9 @@ def predict_file(
 
 
 def schema_for(space: Space, *, probabilities: bool = False, uncertainty: bool = False) -> pa.Schema:
-    """Of the table: `id`; of one class `class` and `probability`, of several `classes`; `total`, `aleatoric` and `epistemic` where
-    uncertainty is asked for, of numbers the last alone; and where they are numbers, or probabilities are asked for, a column for
-    each name, under it."""
+    """Of the table: `id`; of one class `class` and `probability`, of several `classes`, of boxes lists of `boxes` (x1, y1, x2, y2 in
+    pixels of the image as it is seen), `classes` and `scores`; `total`, `aleatoric` and `epistemic` where uncertainty is asked
+    for, of numbers the last alone; and where they are numbers, or probabilities are asked for, a column for each name, under it."""
     answer = ANSWERS[space.answer]
     fields = [("id", pa.string()), *answer.fields]
     fields += [(name, pa.float32()) for name in UNSURE[space.answer]] if uncertainty else []
@@ -127,6 +132,8 @@ def predict(
     answer, schema = ANSWERS[space.answer], schema or schema_for(space, uncertainty=uncertainty)
     for some in rows:
         said, bad = asked(model, some)
+        if some.sizes is not None:
+            said = in_pixels(said, torch.from_numpy(some.sizes))
         without = np.isin(np.arange(len(said)), list(bad))
         first, of_names = answer.columns(said.nan_to_num(0.0), space, thresholds)
         unsure = unsure_of(model, some, without) if uncertainty else []
@@ -167,8 +174,21 @@ def asked(model: LoadedModel, some: Rows) -> tuple[Tensor, dict[int, str]]:
     used[list(bad)] = False
     if used.any():
         with torch.inference_mode():
-            said[used] = model(some.inputs).cpu()
+            said[used] = torch.cat([model(part).cpu() for part in _parts(some.inputs)])
     finite = said.isfinite().all(1)
     for row in (~finite).nonzero().flatten().tolist():
         bad.setdefault(row, "the model's answer is not finite")
     return torch.where(finite[:, None], said, torch.nan), bad
+
+
+VALUES_AT_ONCE = 1 << 26
+"""Of inputs in one forward: large images come in fewer rows."""
+
+
+def _parts(inputs: Mapping[str, NDArray[Any]]) -> Iterator[dict[str, NDArray[Any]]]:
+    """The rows of canonical inputs, so many at a time that they have room."""
+    rows = len(next(iter(inputs.values())))
+    values = sum(math.prod(column.shape[1:]) for column in inputs.values())
+    at_once = max(1, VALUES_AT_ONCE // max(1, values))
+    for first in range(0, rows, at_once):
+        yield {name: column[first : first + at_once] for name, column in inputs.items()}

@@ -31,7 +31,7 @@ LOGGERS = (
 
 def output_of(space: Space) -> str:
     """What an output is called."""
-    return "logits" if space.has_classes else "values"
+    return {"values": "values", "boxes": "boxes"}.get(space.answer, "logits")
 
 
 def exported(module: nn.Module, rows: Mapping[str, Tensor]) -> ExportedProgram:

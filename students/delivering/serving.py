@@ -22,6 +22,7 @@ from teachers.config.task import AnswerName
 from teachers.errors import CollegiumError
 from teachers.models.folder import LoadedModel
 from teachers.preparing.canonical import InputPlan
+from teachers.tasks.boxes import CLASS, boxes_of
 
 from .predict import asked
 from .records import of_records
@@ -37,8 +38,9 @@ FORMS: dict[AnswerName, dict[Output, Callable[[Tensor], Tensor]]] = {
     },
     "class_set": {"probabilities": torch.sigmoid, "log_probabilities": F.logsigmoid, "logits": Tensor.float},
     "values": dict.fromkeys(get_args(Output), Tensor.float),
+    "boxes": dict.fromkeys(get_args(Output), Tensor.float),
 }
-"""By what a model says, from its logits to what is asked for; numbers stay what they are."""
+"""By what a model says, from its logits to what is asked for; numbers and boxes stay what they are."""
 
 
 class Refused(Exception):
@@ -104,12 +106,18 @@ def answered(model: LoadedModel, rows: list[Any], output: Output = "probabilitie
     """
     space = model.config.space
     said, bad = asked(model, of_records(model.config, rows))
-    scores = FORMS[space.answer][output](said).tolist()
+    scores = FORMS[space.answer][output](said).tolist() if not space.max_boxes else _boxes(said)
     return {
         "classes" if space.has_classes else "names": list(space.names),
         "scores": [None if row in bad else score for row, score in enumerate(scores)],
         "bad": {str(row): why for row, why in sorted(bad.items())},
     }
+
+
+def _boxes(said: Tensor) -> list[list[list[float]]]:
+    """Of each row its boxes, each x1, y1, x2, y2 in 0 to 1 of the image, score and the number of its class."""
+    each = boxes_of(said.numpy())
+    return [row[row[:, CLASS] >= 0].tolist() for row in each]
 
 
 def described(model: LoadedModel, name: str) -> Document:

@@ -18,6 +18,7 @@ from teachers.errors import DataError, RecipeError, StoreError
 from teachers.models.folder import ModelConfig
 from teachers.preparing.canonical import InputPlan, decode
 from teachers.preparing.categories import Dictionaries, with_codes
+from teachers.preparing.image_sizes import sizes_of
 from teachers.preparing.look import LOOKED_AT
 from teachers.preparing.refit import refitted
 from teachers.preparing.scalars import How
@@ -47,6 +48,8 @@ class Rows:
     bad: Mapping[int, str]
     inputs: Mapping[str, NDArray[Any]]
     unknown: Mapping[str, int] = field(default_factory=dict)
+    sizes: NDArray[np.float64] | None = None
+    """Of a model that says boxes: (height, width) of every row's image as it is seen, 0 of what cannot be used."""
 
 
 def rows_of(path: Path, config: ModelConfig, given: Sequence[str] = ()) -> Iterator[Rows]:
@@ -75,7 +78,8 @@ def rows_of(path: Path, config: ModelConfig, given: Sequence[str] = ()) -> Itera
         for batch in (part for whole in batches for part in cut(whole, texts, BATCH_BYTES)):
             waiting += batch.bad
             if batch.positions:
-                yield _decoded(batch, plans, dictionaries, files[0].root, waiting)
+                rows = _decoded(batch, plans, dictionaries, files[0].root, waiting)
+                yield rows if not config.space.max_boxes else _with_sizes(rows, batch, plans, files[0].root)
         if waiting:
             yield Rows([at for at, _ in waiting], {row: why for row, (_, why) in enumerate(waiting)}, {})
 
@@ -194,6 +198,13 @@ def _decoded(
         for name, count in zip(plan.sources, (inputs[plan.name] == UNKNOWN).sum(axis=0), strict=True)
     }
     return Rows(ids, bad, inputs, unknown)
+
+
+def _with_sizes(rows: Rows, batch: Batch, plans: Sequence[InputPlan], root: Path | None) -> Rows:
+    place = {position: row for row, position in enumerate(batch.positions)}
+    found = sizes_of(batch.data.column(plans[0].sources[0]), range(len(place)), {}, root)
+    sizes = np.stack([found[place[each]] if each in place else np.zeros(2) for each in rows.ids])
+    return replace(rows, sizes=sizes)
 
 
 def _row(position: str) -> int:

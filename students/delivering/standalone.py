@@ -27,6 +27,7 @@ NOTHING: dict[AnswerName, str] = {
     "class_axis": '{"class": None, "probability": None}',
     "class_set": '{"classes": None}',
     "values": 'dict.fromkeys(MODEL["names"])',
+    "boxes": '{"boxes": None}',
 }
 """What is said of a row that cannot be used."""
 PACKAGES = {"tokenizer": ("tokenizers",), "ngrams": ()}
@@ -42,6 +43,8 @@ def standalone(
 ) -> dict[str, bytes]:
     """`predict.py`, `model.json` and what else they need by name; the script asks `graph`. Raises RecipeError for a model that takes what the
     template does not read."""
+    if config.space.max_boxes:
+        raise RecipeError("it reads no boxes yet: only `collegium predict` and Python say them")
     plans = plans_of(config)
     texts = [plan for plan in plans if plan.kind == "text"]
     columns = [plan for plan in plans if plan.kind != "text"]

@@ -15,6 +15,7 @@ from torch import Tensor
 from teachers.config.training import TrainConfig
 from teachers.errors import CollegiumError
 from teachers.models.folder import ModelConfig, save_model
+from teachers.tasks.said import said_by
 from teachers.users_code.calls import calling, within
 
 from ..config.hints import in_one_stage
@@ -53,6 +54,7 @@ def rehearse(run: Run, device: str) -> list[str]:
         with torch.inference_mode(), calling("model", run.model):
             at_rest = stepper.module(rows_of(work.inputs, stepper.parts[0]))
         stepper.check(at_rest, stepper.parts[0])
+        said_by(at_rest, stepper.space)
     return [name for name, each in stepper.module.named_parameters() if each.requires_grad and each.grad is None]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from teachers.models.folder import load_model
+from teachers.models.folder import load_model, seen_in
 from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import within
 
@@ -129,7 +129,7 @@ def measured(folder: Path, transfer_set: Path, trust: Sequence[str], threads: in
     figure of the task there, `validation.<key>`."""
     opened = TransferSet.open(transfer_set)
     segment = next(segment for segment in opened.of("validation") if segment.num_rows)
-    inputs = opened.inputs(segment, 0, min(ROWS, segment.num_rows))
+    inputs = seen_in(folder, opened).inputs(segment, 0, min(ROWS, segment.num_rows))
     found: dict[str, Any] = footprint(folder, inputs, trust=trust, threads=threads)
     rows = Labelled.of(opened, "validation")
     said = ask(load_model(folder, trust=trust), rows)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from teachers.models.folder import load_model
+from teachers.models.folder import load_model, seen_in
 from teachers.transfer_set.transfer_set import SplitName, TransferSet
 
 from ..config.combining import NO_OPTIONS, Options
@@ -32,6 +32,7 @@ from .judged import Thresholds, Voice, agreement_matrix, figures_of, metered
 from .labelled import Labelled, ask
 from .mistakes import worst_mistakes
 from .recommended import recommended
+from .sheet import sheet_of
 from .thresholds import chosen_by, covers, thresholds_of_teachers
 from .together import by_every_rule, by_own_rule, known_by_few, unknown_rows
 from .uncertainty import uncertainty_of_student
@@ -207,6 +208,7 @@ def document_of(
             rows, heard.everyone | {kind: by_seed[chosen].said for kind, by_seed in said.items()}
         ),
         **tables,
+        **sheet_of(models, rows),
         "known_by_few": known_by_few(tables.get("by_class"), heard.kept),
         "by_row": {kind: to_document(found) for kind, found in scored.items()},
         "mistakes": worst_mistakes(students[chosen], heard.together, rows),
@@ -259,5 +261,5 @@ def _look(rows: Labelled, voice: Voice) -> dict[str, Any]:
 
 def footprint_of(folder: Path, rows: Labelled, trust: Sequence[str], threads: int) -> dict[str, Any]:
     segment = rows.segments[0]
-    inputs = rows.transfer_set.inputs(segment, 0, min(32, segment.num_rows))
+    inputs = seen_in(folder, rows.transfer_set).inputs(segment, 0, min(32, segment.num_rows))
     return footprint(folder, inputs, trust=trust, threads=threads)

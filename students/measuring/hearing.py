@@ -23,7 +23,7 @@ from ..objective.calibration import calibration_of
 from ..objective.combination import Combination
 from ..objective.judging import JUDGED_BY
 from ..objective.routes import heard_in
-from ..objective.stores import open_store, said_in
+from ..objective.stores import classes_asked, open_store, said_in
 from ..runs.run import Source
 from .judged import Thresholds, Voice
 from .labelled import ROWS_AT_ONCE, Labelled
@@ -121,8 +121,10 @@ def rule_at_work(
     rule = replayed(combine, rows.space)
     weights = None if teacher_weights is None or rule != "weighted" else tuple(teacher_weights[name] for name in names)
     combination = _combination(rows.space, names, rule, weights, options)
+    by_name = {source.name: source for source in sources}
+    if asked := classes_asked([by_name[name] for name in names], rows.space):
+        combination = replace(combination, found=asked)
     if rule in JUDGED_BY:
-        by_name = {source.name: source for source in sources}
         found = JUDGED_BY[rule]([by_name[name] for name in names], rows.transfer_set, options)
         combination = replace(combination, found=found)
     heard = None

@@ -1,5 +1,6 @@
 """The rows of a split that have a label: what every figure is of. The only code that opens the test split."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from ..tasks.tasks import TASKS
 
 ROWS_AT_ONCE = 4096
 """Of one forward, and of one call of a combination rule; no figure depends on it."""
+VALUES_AT_ONCE = 1 << 26
+"""Of canonical inputs in one forward: large images come in fewer rows."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +102,18 @@ def ask(
 
     `say`: in its place, of canonical inputs to `[..., rows, width]`.
     """
-    parts, transfer_set = [], rows.transfer_set.deriving(model.preprocessor.text)
+    parts, transfer_set = [], rows.transfer_set.seen(model.preprocessor.sees)
+    transfer_set = transfer_set.deriving(model.preprocessor.text)
+    at_once = rows_at_once(transfer_set, ROWS_AT_ONCE)
     for segment, mask in zip(rows.segments, rows.masks, strict=True):
-        for first in range(0, segment.num_rows, ROWS_AT_ONCE):
-            num_rows = min(ROWS_AT_ONCE, segment.num_rows - first)
+        for first in range(0, segment.num_rows, at_once):
+            num_rows = min(at_once, segment.num_rows - first)
             said = (say or model)(transfer_set.inputs(segment, first, num_rows)).cpu()
             parts.append(said[..., torch.from_numpy(mask[first : first + num_rows]), :])
     return torch.cat(parts, -2)
+
+
+def rows_at_once(transfer_set: TransferSet, most: int) -> int:
+    """So many rows that their inputs have room."""
+    values = sum(math.prod(column.shape) for column in transfer_set.columns)
+    return max(1, min(most, VALUES_AT_ONCE // max(1, values)))

@@ -20,7 +20,7 @@ def chosen_by(rows: Labelled, said: Callable[[], Tensor]) -> Thresholds:
     """From what somebody says of validation rows; None where there are none, or the task has no thresholds."""
     if rows.task.thresholds is None or not len(rows.labels):
         return None
-    return rows.task.thresholds(said(), rows.labels)
+    return rows.task.thresholds(said(), rows.labels, rows.space)
 
 
 def thresholds_of_teachers(
@@ -36,7 +36,7 @@ def thresholds_of_teachers(
     if rows.task.thresholds is None or not covers(sources, rows) or not len(rows.labels):
         return {}
     heard = hear(rows, sources, combine, teacher_weights, order, options)
-    return {name: rows.task.thresholds(said, rows.labels) for name, said in heard.everyone.items()}
+    return {name: rows.task.thresholds(said, rows.labels, rows.space) for name, said in heard.everyone.items()}
 
 
 def covers(sources: Sequence[Source], rows: Labelled) -> bool:

@@ -106,8 +106,8 @@ def _unsure(rows: Labelled, sure: bool) -> list[str]:
 def known_by_few(by_class: Mapping[str, Any] | None, kept: Mapping[str, Tensor]) -> list[Document]:
     """Of each class that at most one of several teachers, or none, knows: its test `rows`, who knows it, and the `recall` of
     everybody. `by_class`: the task's table, if it has one; `kept`: what each teacher says, NaN in what it does not know."""
-    if by_class is None or not kept:
-        return []
+    if by_class is None or not kept or len(by_class["classes"]) != next(iter(kept.values())).shape[1]:
+        return []  # of boxes, too, which have no column a class
     knows = {name: (~said.isnan()).any(0).tolist() for name, said in kept.items()}
     few = min(FEW, len(kept) - 1)
     return [

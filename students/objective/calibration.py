@@ -9,7 +9,6 @@ probability, one class against all others, and all normalised once more (Zadrozn
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,14 +19,14 @@ from teachers.errors import RecipeError
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..runs.run import Source
+from .box_scores import by_class, isotonic_score, score_temperature
+from .rising import best_temperature, rising, through
 from .stores import of_labelled
 
 Calibrated = Callable[[Tensor], Tensor]
 """Logits f32 `[rows, width]` in the transfer set's classes to calibrated ones; NaN, what is unknown, stays NaN."""
 Fit = Callable[[Tensor, Tensor, Tensor, float], Calibrated]
 """(logits `[rows, width]`, labels as a transfer set has them, known bool `[width]`, probability floor)"""
-LARGEST = 20.0
-"""A temperature, or one over it, is not beyond."""
 
 
 def calibration_of(source: Source, transfer_set: TransferSet) -> Calibrated | None:
@@ -45,25 +44,20 @@ def calibration_of(source: Source, transfer_set: TransferSet) -> Calibrated | No
 
 
 def _unseen(source: Source, transfer_set: TransferSet) -> tuple[Tensor, Tensor]:
-    """(logits f32, labels i64) of the labelled rows that it has not learnt and whose label it can say."""
+    """(what it says f32, labels: of classes i64) of the labelled rows that it has not learnt and whose label it can say."""
     by_training = source.out_of_fold and not transfer_set.report["labelled"]["validation"]
     said, labels = of_labelled(source, transfer_set, "train" if by_training else "validation")
-    labels, known = labels.long(), ~said.isnan()
+    known = ~said.isnan()
+    if labels.is_floating_point():
+        rows = known.any(1) & ~labels.isnan().any(1)
+        return said[rows], labels[rows]
+    labels = labels.long()
     if labels.ndim == 1:
         rows = known.gather(1, labels[:, None])[:, 0] if len(labels) else torch.zeros(0, dtype=torch.bool)
     else:
         labels = torch.where(known, labels, -1)
         rows = (labels >= 0).any(1)
     return said[rows], labels[rows]
-
-
-def _best_temperature(loss: Callable[[float], float]) -> float:
-    """That with the least loss."""
-    from scipy.optimize import minimize_scalar  # takes a fifth of a second
-
-    bound = float(np.log(LARGEST))
-    found = minimize_scalar(lambda logarithm: loss(float(np.exp(logarithm))), bounds=(-bound, bound), method="bounded")
-    return float(np.exp(found.x))
 
 
 @dataclass(frozen=True)
@@ -78,42 +72,25 @@ class Divided:
 
 def _class_temperature(said: Tensor, labels: Tensor, known: Tensor, floor: float) -> Calibrated:
     logits = said.double().masked_fill(~known, -torch.inf)
-    return Divided(_best_temperature(lambda t: float(F.cross_entropy(logits / t, labels))))
+    return Divided(best_temperature(lambda t: float(F.cross_entropy(logits / t, labels))))
 
 
 def _set_temperature(said: Tensor, labels: Tensor, known: Tensor, floor: float) -> Calibrated:
     there = labels >= 0
     logits, holds = said.double()[there], labels[there].double()
-    return Divided(_best_temperature(lambda t: float(F.binary_cross_entropy_with_logits(logits / t, holds))))
-
-
-def _rising(probability: Tensor, holds: Tensor) -> tuple[Tensor, Tensor]:
-    """The steps (from, to) of the rising function of least squares: between them it is linear, beyond them constant."""
-    from sklearn.isotonic import IsotonicRegression
-
-    fitted = IsotonicRegression(out_of_bounds="clip").fit(probability.numpy(), holds.float().numpy())
-    return torch.from_numpy(fitted.X_thresholds_).float(), torch.from_numpy(fitted.y_thresholds_).float()
-
-
-def _through(probability: Tensor, steps: tuple[Tensor, Tensor]) -> Tensor:
-    xs, ys = (each.to(probability.device) for each in steps)
-    if len(xs) == 1:
-        return ys.expand_as(probability)
-    at = torch.searchsorted(xs, probability.contiguous()).clamp(1, len(xs) - 1)
-    share = ((probability - xs[at - 1]) / (xs[at] - xs[at - 1])).clamp(0, 1)
-    return ys[at - 1] + share * (ys[at] - ys[at - 1])
+    return Divided(best_temperature(lambda t: float(F.binary_cross_entropy_with_logits(logits / t, holds))))
 
 
 def _class_isotonic(said: Tensor, labels: Tensor, known: Tensor, floor: float) -> Calibrated:
     places = known.nonzero().flatten().tolist()
     p = said.masked_fill(~known, -torch.inf).softmax(1)
-    steps = {place: _rising(p[:, place], labels == place) for place in places}
+    steps = {place: rising(p[:, place], labels == place) for place in places}
 
     def calibrated(logits: Tensor) -> Tensor:
         p = logits.masked_fill(~known.to(logits.device), -torch.inf).softmax(1)
-        through = torch.stack([_through(p[:, place], steps[place]) for place in places], 1)
-        total = through.sum(1, keepdim=True)
-        shares = torch.where(total > 0, through / total.clamp_min(torch.finfo(p.dtype).tiny), p[:, places])
+        risen = torch.stack([through(p[:, place], steps[place]) for place in places], 1)
+        total = risen.sum(1, keepdim=True)
+        shares = torch.where(total > 0, risen / total.clamp_min(torch.finfo(p.dtype).tiny), p[:, places])
         out = logits.clone()
         out[:, places] = torch.log((1 - floor) * shares + floor / len(places))
         return out.masked_fill_(logits.isnan(), torch.nan)
@@ -126,12 +103,12 @@ def _set_isotonic(said: Tensor, labels: Tensor, known: Tensor, floor: float) -> 
     for place in known.nonzero().flatten().tolist():
         there = labels[:, place] >= 0
         if there.any():
-            steps[place] = _rising(said[there, place].sigmoid(), labels[there, place])
+            steps[place] = rising(said[there, place].sigmoid(), labels[there, place])
 
     def calibrated(logits: Tensor) -> Tensor:
         out = logits.clone()
         for place, each in steps.items():
-            p = _through(logits[:, place].sigmoid(), each)
+            p = through(logits[:, place].sigmoid(), each)
             out[:, place] = torch.logit((1 - floor) * p + floor / 2)
         return out.masked_fill_(logits.isnan(), torch.nan)
 
@@ -142,4 +119,5 @@ FITS: dict[AnswerName, dict[CalibrateName, Fit]] = {
     "class_axis": {"temperature": _class_temperature, "isotonic": _class_isotonic},
     "class_set": {"temperature": _set_temperature, "isotonic": _set_isotonic},
     "values": {},
+    "boxes": {"temperature": by_class(score_temperature), "isotonic": by_class(isotonic_score)},
 }

@@ -98,8 +98,9 @@ class Combination:
         `heard`: of `route`, which teacher a row names. `check`: raise RecipeError for a rule that does not give what a rule gives.
         """
         keywords: dict[str, Any] = {**self.found}
-        if self.rule == "weighted":
+        if self.teacher_weights is not None:
             keywords["teacher_weights"] = self.teacher_weights
+        keywords |= self.options.of_boxes
         if self.rule == "gradient":
             keywords["box"] = self.options.box
         if heard is not None:

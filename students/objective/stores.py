@@ -3,6 +3,8 @@
 Knows nothing of what is made of them.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -34,6 +36,20 @@ def said_in(store: SoftTargets, source: Source, space: Space) -> Tensor:
     """f32 `[rows, width]` of all rows of a store, NaN in what the teacher does not know."""
     alignment = Alignment.of(store.spec.names, space, source.class_map, source.probability_floor)
     return alignment(store.said(source.probability_floor)).masked_fill(~alignment.known, torch.nan)
+
+
+def classes_asked(sources: Sequence[Source], space: Space) -> dict[str, Tensor]:
+    """For rules of boxes: `asked` bool `[K, C]`, the classes that each teacher looks for; empty where all look for all, or nobody
+    says boxes."""
+    if not space.max_boxes or any(not source.stores for source in sources):
+        return {}
+    asked = []
+    for source in sources:
+        names = SoftTargets.open(next(iter(source.stores.values()))).spec.names
+        looked_for = Alignment.of(names, space, source.class_map, source.probability_floor).looked_for
+        asked.append(torch.ones(len(space.names), dtype=torch.bool) if looked_for is None else looked_for)
+    stacked = torch.stack(asked)
+    return {} if bool(stacked.all()) else {"asked": stacked}
 
 
 def of_labelled(source: Source, transfer_set: TransferSet, split: SplitName = "validation") -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """What several networks say as one: by what is said, functions of `[networks, rows, width]` to `[rows, width]`."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -9,11 +10,21 @@ from torch import Tensor, nn
 
 from teachers.config.task import AnswerName
 from teachers.models.heads import MEANS
+from teachers.soft_targets.combine.rules import COMBINE
+
+
+def boxes(said: Tensor) -> Tensor:
+    """The weighted fusion of the boxes of each row."""
+    known = ~said.isnan()
+    target, weights = COMBINE["boxes"]["wbf"](said.masked_fill(~known, 0.0), temperature=1.0, known=known)
+    return target.masked_fill((weights.sum(0) == 0)[:, None], math.nan)
+
 
 TOGETHER: dict[AnswerName, Callable[[Tensor], Tensor]] = {
-    answer: partial(mean, share=None) for answer, mean in MEANS.items()
+    **{answer: partial(mean, share=None) for answer, mean in MEANS.items()},
+    "boxes": boxes,
 }
-"""The log of their mean probability, of each class its logit, or the mean of numbers; every network counts alike."""
+"""The log of their mean probability, of each class its logit, the mean of numbers, or boxes fused; every network counts alike."""
 
 
 class Ensemble(nn.Module):

@@ -94,6 +94,12 @@ FIGURES: dict[TaskName, tuple[Figure, ...]] = {
         Figure("r2", "R\N{SUPERSCRIPT TWO}", "max", "number"),
         Figure("spearman", "Spearman", "max", "number"),
     ),
+    "detection": (
+        Figure("ap", "AP", "max", "share"),
+        Figure("ap50", "AP50", "max", "share"),
+        Figure("ap75", "AP75", "max", "share"),
+        Figure("ar100", "AR100", "max", "share"),
+    ),
 }
 """The first is the headline."""
 
@@ -110,6 +116,10 @@ BESIDE: dict[TaskName, tuple[Figure, Figure]] = {
         Figure("agreement", "correlates with teachers", "max", "number"),
         Figure("distance", "root mean square from teachers", "min", "label"),
     ),
+    "detection": (
+        Figure("agreement", "says the boxes of teachers (F1)", "max", "share"),
+        Figure("found", "of teachers' boxes it says", "max", "share"),
+    ),
 }
 """Of somebody beside its teachers together; needs no label. The first is the one that a matrix of everybody holds."""
 
@@ -123,6 +133,10 @@ UNJUDGED: dict[TaskName, tuple[Figure, ...]] = {
         Figure("coverage", "classes that are said", "max", "share"),
     ),
     "regression": (Figure("spread", "standard deviation of its answers", "max", "label"),),
+    "detection": (
+        Figure("boxes", "boxes of an image", "max", "number"),
+        Figure("coverage", "classes that are said", "max", "share"),
+    ),
 }
 """Of what somebody says of rows without a label."""
 
@@ -130,6 +144,7 @@ TABLES: dict[TaskName, tuple[str, ...]] = {
     "classification": ("by_class", "confusion"),
     "multilabel": ("by_class",),
     "regression": ("by_value", "scatter"),
+    "detection": ("by_class", "precision_at_recall", "taken", "sheet"),
 }
 """What an evaluation has besides figures, by their keys."""
 
@@ -137,6 +152,7 @@ SAID_AS: dict[TaskName, Figure] = {
     "classification": Figure("said", "said most", "max", "share"),
     "multilabel": Figure("said", "said most", "max", "share"),
     "regression": Figure("said", "said on average", "max", "label"),
+    "detection": Figure("said", "said most", "max", "share"),
 }
 """What is told of answers to rows without a label, by class or number."""
 
@@ -144,6 +160,7 @@ ALIKE: dict[TaskName, str] = {
     "classification": "How often {} say the same class, % of test rows.",
     "multilabel": "How often {} say the same of a class, % of test rows and classes.",
     "regression": "How the answers of {} correlate over test rows.",
+    "detection": "How many boxes of {} are the same (F1 at an overlap of 0.5, of boxes with a score of 0.3 and more), % over test images.",
 }
 """Over a matrix of everybody."""
 
@@ -151,6 +168,7 @@ AGREES: dict[TaskName, str] = {
     "classification": "says the same class as its teachers together in {} of the rows",
     "multilabel": "says the same of a class as its teachers together in {} of rows and classes",
     "regression": "has a correlation of {} with its teachers together",
+    "detection": "says the same boxes as its teachers together with an F1 of {}",
 }
 """Of somebody, a part of a sentence."""
 
@@ -158,12 +176,14 @@ TOGETHER_BY: dict[TaskName, str] = {
     "classification": "the mean of their probabilities",
     "multilabel": "the mean of their probabilities",
     "regression": "the mean of their numbers",
+    "detection": "the weighted fusion of their boxes",
 }
 """How several are asked as one."""
 
 EXPLAINED: dict[TaskName, str] = {
     "classification": "Balanced accuracy is the mean over classes.",
     "multilabel": "Macro AP is the mean over classes of average precision, F1 is at thresholds that each network has from validation.",
+    "detection": "AP is COCO's, the mean over classes and overlaps from 0.50 to 0.95; AP50 and AP75 are at one overlap, AR100 is the recall of at most 100 boxes a class and image.",
     "regression": "R\N{SUPERSCRIPT TWO} is the share of the labels' variance that is explained, Spearman the correlation of ranks.",
 }
 """Under a table of figures."""
@@ -171,6 +191,7 @@ EXPLAINED: dict[TaskName, str] = {
 NEVER_SAID: dict[TaskName, str] = {
     "classification": "Accuracy hardly tells, balanced accuracy and macro F1 count each as 0",
     "multilabel": "Micro F1 hardly tells, macro F1 counts each as 0",
+    "detection": "AP counts each as 0",
 }
 """What it means for figures that a class with rows is never said."""
 
@@ -178,6 +199,7 @@ ON_THE_RUN: dict[TaskName, tuple[str, ...]] = {
     "classification": ("balanced_accuracy", "ece"),
     "multilabel": ("micro_f1", "nll"),
     "regression": ("mae", "r2"),
+    "detection": ("ap50", "ar100"),
 }
 """Besides the headline, what a list of runs has of each student."""
 
@@ -185,6 +207,7 @@ LOOKS: dict[TaskName, tuple[str, ...]] = {
     "classification": ("accuracy", "nll"),
     "multilabel": ("macro_average_precision", "nll"),
     "regression": ("rmse", "mae"),
+    "detection": ("ap", "ap50"),
 }
 """What a look at validation tells while a network trains; of two networks the better one is so in the first that differs."""
 

@@ -31,7 +31,7 @@ def merits(said: Tensor, labels: Tensor, space: Space) -> Tensor:
     return total / known.sum(1).clamp_min(1)
 
 
-def best_thresholds(said: Tensor, labels: Tensor) -> tuple[float, ...]:
+def best_thresholds(said: Tensor, labels: Tensor, space: Space | None = None) -> tuple[float, ...]:
     """Of each class the probability from which on it is said, for the best F1 on these rows.
 
     It lies half-way from the last probability that is said to the next one below; of equally good ones it is the highest.

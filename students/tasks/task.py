@@ -81,5 +81,7 @@ class Task:
     """(said, labels, what the teacher knows bool `[rows, width]`, labels of training, space): see `standing`."""
     unjudged: Callable[[Tensor, Space], Document]
     """(said, space) to the figures `UNJUDGED[task]`, and `said`: by name, what is said of it."""
-    thresholds: Callable[[Tensor, Tensor], tuple[float, ...]] | None = None
-    """(said, labels) of validation rows to the thresholds that a meter and `predict` are given; None: it has none."""
+    sheet: Callable[[Mapping[str, "Model"], Tensor, Space, int], list[tuple[int, Document]]] | None = None
+    """(everybody, labels, space, how many): rows to look at side by side, and what is said of each; None: of none."""
+    thresholds: Callable[[Tensor, Tensor, Space], tuple[float, ...]] | None = None
+    """(said, labels, space) of validation rows to the thresholds that a meter and `predict` are given; None: it has none."""

@@ -3,6 +3,7 @@
 from teachers.config.task import TaskName
 
 from .classification import CLASSIFICATION
+from .detection import DETECTION
 from .multilabel import MULTILABEL
 from .regression import REGRESSION
 from .task import Task
@@ -11,4 +12,5 @@ TASKS: dict[TaskName, Task] = {
     "classification": CLASSIFICATION,
     "multilabel": MULTILABEL,
     "regression": REGRESSION,
+    "detection": DETECTION,
 }

@@ -54,7 +54,7 @@ def fit_estimator(run: Run, session: Session) -> RunResult:
     transfer_set = with_scale(TransferSet.open(run.transfer_set), run.sources)
     preprocessor = Preprocessor(run.preprocess, transfer_set.columns)
     check_no_ids(preprocessor)
-    transfer_set = transfer_set.deriving(preprocessor.text)
+    transfer_set = transfer_set.seen(preprocessor.sees).deriving(preprocessor.text)
     space = transfer_set.space
     lesson = LESSONS[space.answer](run, how, transfer_set)
     features = features_of(transfer_set, preprocessor, lesson.rows)

@@ -112,10 +112,10 @@ class Average:
 
     name = "average"
 
-    def __init__(self, term: MeanTeacherTerm, module: nn.Module, session: Session) -> None:
-        self.decay, self.module, self.session = term.decay, module, session
+    def __init__(self, decay: float, deliver: bool, module: nn.Module, session: Session) -> None:
+        self.decay, self.module, self.session = decay, module, session
         self.copy = copy.deepcopy(module).eval().requires_grad_(False)
-        self.delivered: nn.Module | None = self.copy if term.deliver == "average" else None
+        self.delivered: nn.Module | None = self.copy if deliver else None
 
     def columns(self, batch: Mapping[str, Tensor], inputs: Network, step: int) -> dict[str, Tensor]:
         self.copy.eval()
@@ -152,6 +152,15 @@ class Average:
         return self.copy.buffers()
 
 
+class Smoothed(Average):
+    """The same where nothing is learnt from it (`train.ema`)."""
+
+    name = "ema"
+
+    def columns(self, batch: Mapping[str, Tensor], inputs: Network, step: int) -> dict[str, Tensor]:
+        return {}
+
+
 class Curriculum:
     """What each row of a batch counts in `hard`; a function of the step, so there is nothing to remember."""
 
@@ -181,13 +190,15 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 def memories(
     run: Run, session: Session, rows: TrainingRows, module: nn.Module, space: Space, steps: int
 ) -> list[Memory]:
-    """Of the terms of `run` in which it learns from itself, and of its curriculum."""
+    """Of the terms of `run` in which it learns from itself, of its curriculum, and the average that its budget asks for."""
     found: list[Memory] = []
     for term in run.objective:
         if isinstance(term, PsKdTerm):
             found.append(LastSaid(term, run, session, rows, space, steps))
         if isinstance(term, MeanTeacherTerm):
-            found.append(Average(term, module, session))
+            found.append(Average(term.decay, term.deliver == "average", module, session))
         if isinstance(term, LfmeTerm) and term.curriculum is not None:
             found.append(Curriculum(term.curriculum, steps))
+    if run.train.ema is not None:
+        found.append(Smoothed(run.train.ema, True, module, session))
     return found

@@ -16,6 +16,7 @@ from teachers.config.task import AnswerName
 from teachers.errors import RecipeError
 from teachers.models.modules import network_for, not_passed
 from teachers.models.preprocess import Preprocessor
+from teachers.tasks.said import expected_of, is_given
 from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import calling
 
@@ -39,6 +40,7 @@ NEEDED: dict[AnswerName, str] = {
     "class_axis": "a score for each row and class",
     "class_set": "a logit for each row and class",
     "values": "a number for each row and column of the label",
+    "boxes": "of each place a box (x1, y1, x2, y2 in 0 to 1), the point it stands at (x, y) and a logit for each class",
 }
 """Of a network."""
 
@@ -76,7 +78,7 @@ class Stepper:
         self.rate_scale = 1.0
         """Of the learning rate; below 1 for a member of a cohort that diverged."""
         torch.manual_seed(run.draw_seed)
-        told: dict[str, Any] = {"num_classes": self.space.width, "classes": self.space.names}
+        told: dict[str, Any] = {"num_classes": len(self.space.names), "classes": self.space.names}
         self.module = network_for(preprocessor, run.model, run.arguments, **told)
         begin = getattr(self.module, "initialise_for_text", None)
         if preprocessor.text is not None and begin is not None:
@@ -142,6 +144,8 @@ class Stepper:
         asked = self.objective.ask(self.with_own(batch, inputs, step), self.moment)
         if self.rows.mixing is not None:
             asked = mixed(asked, self.objective.pairs, self.rows.mixing.own(batch, views))
+        if self.rows.moves is not None:
+            asked = [self.rows.moves(each, views) for each in asked]
         counts = self.objective.counts(asked, run.train.batch_size, self.session)
         weights = self.objective.weights_on(self.session.device, step, self.steps)
         return Work(step, inputs, asked, counts, weights, [])
@@ -222,11 +226,11 @@ class Stepper:
 
     def check(self, student: Any, part: slice) -> None:
         """Raise RecipeError for a network that does not give what the task needs of each row."""
-        num_rows, width = part.stop - part.start, self.space.width
+        num_rows, width = part.stop - part.start, len(self.space.names)
         found = list(student.shape) if isinstance(student, Tensor) else type(student).__name__
-        if found != [num_rows, width]:
+        if not isinstance(student, Tensor) or not is_given(student.shape, num_rows, self.space):
             raise RecipeError(
-                f"model: {self.run.model} gives {found} for {num_rows} rows, expected [{num_rows}, {width}]: "
+                f"model: {self.run.model} gives {found} for {num_rows} rows, expected {expected_of(num_rows, self.space)}: "
                 f"{NEEDED[self.space.answer]}{not_passed(self.run.model, self.run.arguments, width)}"
             )
 

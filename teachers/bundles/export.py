@@ -29,7 +29,12 @@ from .manifest import Manifest, Privacy, Voice, write_manifest
 from .noise import noisy_labels, sigma_for
 from .signing import Signer
 
-RAW: dict[AnswerName, OutputKind] = {"class_axis": "logits", "class_set": "logits", "values": "values"}
+RAW: dict[AnswerName, OutputKind] = {
+    "class_axis": "logits",
+    "class_set": "logits",
+    "values": "values",
+    "boxes": "boxes",
+}
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,10 @@ def _check(leaving: Leaving, answer: AnswerName, specs: dict[str, Spec]) -> None
         )
     if leaving.labels and leaving.top_k:
         raise RecipeError("--labels keeps the class alone, --top-k its largest probabilities; give one of them")
+    if answer == "boxes":
+        raise RecipeError(
+            "a bundle holds scores of classes, or numbers, and these answers are boxes; they cannot leave so"
+        )
     if answer != "class_axis" and (leaving.top_k or leaving.epsilon or (leaving.labels and answer == "values")):
         raise RecipeError("--top-k, --labels and --epsilon are of one class of many a row, and these answers are not")
     if leaving.temperature is not None and answer == "values":

@@ -10,7 +10,7 @@ from .preprocess import Preprocess
 from .resources import Resources
 from .strict import Config
 
-OutputKind = Literal["logits", "log_probabilities", "probabilities", "values"]
+OutputKind = Literal["logits", "log_probabilities", "probabilities", "values", "boxes"]
 EncodingName = Literal["dense", "label"]
 CalibrateName = Literal["temperature", "isotonic"]
 TeacherMode = Literal["cached", "live"]

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from .any_teacher import OutputKind, TeacherCommon
+from .detecting import BoxFormat
 from .preprocess import Preprocess
 from .strict import DELIMITER_PATTERN
 
@@ -16,7 +17,11 @@ class PredictionsTeacher(TeacherCommon):
 
     kind: Literal["predictions"]
     path: str
-    """Parquet, Arrow IPC, CSV, JSON lines or `.npz`: a file, or a folder of files of one kind. Its content counts, not where it lies."""
+    """Parquet, Arrow IPC, CSV, JSON lines or `.npz`: a file, or a folder of files of one kind; of boxes as `format` says. Its content counts, not where it lies."""
+    format: BoxFormat | None = Field(None, exclude_if=lambda value: value is None)
+    """Of `output: boxes`. `coco`: a JSON list of results (`image_id`, `category_id`, `bbox`, `score`) with `images` beside it; `yolo`: a folder of one `.txt` an image, lines of class, centre, size and perhaps a score; `voc`: a folder of one `.xml` an image. Rows are found by the names of their files."""
+    images: str | None = Field(None, exclude_if=lambda value: value is None)
+    """Of `format: coco` the JSON that names the images (and categories) of the results; of the others perhaps a text file with the name of an image on each line. All images in it were asked about: one without boxes is empty. One that is in no file at all is unknown."""
     delimiter: str = Field(",", pattern=DELIMITER_PATTERN)
     """Of CSV, between two values."""
     id: str | None = None
@@ -35,7 +40,26 @@ class PredictionsTeacher(TeacherCommon):
     """Share of the transfer set's rows of which the file may say nothing. They are unknown: this teacher takes no part in them."""
 
     @model_validator(mode="after")
+    def says_how_its_boxes_are_written(self) -> Self:
+        if (self.output == "boxes") != (self.format is not None):
+            raise ValueError("`output: boxes` and `format` (coco, yolo or voc) go together: say both, or neither")
+        if self.images is not None and self.format is None:
+            raise ValueError("`images` names the images of boxes (`output: boxes`): leave it out")
+        if self.format == "coco" and self.images is None:
+            raise ValueError("`format: coco` needs `images`, the JSON whose `images` say which number is which file")
+        if self.format is not None and (self.scores, self.label) != (None, None):
+            raise ValueError("files of boxes have no columns: leave `scores` and `label` out")
+        return self
+
+    @model_validator(mode="after")
     def names_its_rows(self) -> Self:
+        named = self.id is not None or self.sample_key is not None or self.by_row_number
+        if self.format is not None:
+            if named:
+                raise ValueError(
+                    "files of boxes are found by their names: leave `id`, `sample_key` and `by_row_number` out"
+                )
+            return self
         if [self.id is not None, self.sample_key is not None, self.by_row_number].count(True) != 1:
             raise ValueError(
                 "say whose row is whose: `id`, the column that names it, `sample_key`, that of its key, or `by_row_number: "

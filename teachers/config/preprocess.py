@@ -72,6 +72,9 @@ class Encoder(Config):
 
 
 OF_TEXT = ("tokenizer", "ngrams", "encoder")
+UNSAID = (*OF_TEXT, "image_size", "fit")
+"""What is left out where nothing is said: keys of stages stay what they were."""
+FitName = Literal["squash", "crop", "pad"]
 
 
 class Preprocess(Config):
@@ -79,6 +82,10 @@ class Preprocess(Config):
 
     resize: int | None = Field(None, ge=1, le=4096)
     """Edge in pixels, bilinear with antialiasing; null: as stored."""
+    image_size: int | None = Field(None, ge=1, le=4096)
+    """Edge in pixels at which images are read for this network, where they stay encoded (`transfer_set.decode: on_read`); null: `transfer_set.image_size`."""
+    fit: FitName | None = None
+    """Of `image_size`: `squash`, `crop` or `pad`; null: as `transfer_set.fit`."""
     normalise: Literal["auto"] | Normalise | None = "auto"
     """`auto`: mean and standard deviation of the training rows, the default of what is trained here; null: images as value / 255, numbers as they are. A network or an estimator with given `weights` must be told how it was fed; a scikit-learn pipeline is fed as it is."""
     categories: CategoriesName = "one_hot"
@@ -100,8 +107,14 @@ class Preprocess(Config):
 
     @model_serializer(mode="wrap")
     def without_text(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Where nothing is made of text, that is not said: keys of stages stay what they were."""
-        return {name: value for name, value in write(self).items() if value is not None or name not in OF_TEXT}
+        """Where nothing is made of text, that is not said, nor that images are read as they are for all."""
+        return {name: value for name, value in write(self).items() if value is not None or name not in UNSAID}
+
+    @model_validator(mode="after")
+    def fits_something(self) -> Self:
+        if self.fit is not None and self.image_size is None:
+            raise ValueError("`fit` is of `image_size`: say that, too")
+        return self
 
     @model_validator(mode="after")
     def makes_one_thing_of_text(self) -> Self:

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from .any_teacher import OutputKind
+from .detecting import AskedInWords, DecodedGraph
 from .outputs import NetworkTeacher
 from .preprocess import HOW_IT_WAS_FED, Preprocess, of_a_network
 
@@ -22,8 +23,8 @@ class FedByItsFiles(NetworkTeacher):
         return self
 
 
-class HuggingFaceTeacher(FedByItsFiles):
-    """A folder of Hugging Face's transformers with a head: classes or numbers of texts, of pairs of texts, or of images. Nothing is fetched from a hub."""
+class HuggingFaceTeacher(FedByItsFiles, AskedInWords):
+    """A folder of Hugging Face's transformers with a head: classes or numbers of texts, of pairs of texts, or of images, or boxes in images. Nothing is fetched from a hub."""
 
     kind: Literal["huggingface"]
     path: str
@@ -42,6 +43,12 @@ class HuggingFaceTeacher(FedByItsFiles):
     """Run the `*.py` in the folder, for an architecture that transformers does not have. This runs whatever code is in them, with all rights of this program."""
     allow_pickle: bool = False
     """Take a `pytorch_model.bin` where there is no safetensors file; it is read with weights_only=True."""
+
+    @model_validator(mode="after")
+    def knows_its_classes_from_one_place(self) -> Self:
+        if self.asked_for and self.classes is not None:
+            raise ValueError("`prompts` and `examples` say which classes it looks for: leave `classes` out")
+        return self
 
     @property
     def output(self) -> OutputKind:
@@ -68,7 +75,7 @@ class TimmTeacher(FedByItsFiles):
         return "logits"
 
 
-class OnnxTeacher(NetworkTeacher):
+class OnnxTeacher(NetworkTeacher, DecodedGraph):
     """A graph in an ONNX file, computed by onnxruntime."""
 
     kind: Literal["onnx"]
@@ -84,6 +91,14 @@ class OnnxTeacher(NetworkTeacher):
     @model_validator(mode="after")
     def is_told_how_it_was_fed(self) -> Self:
         of_a_network(self.preprocess)
+        if self.decode is not None and (self.preprocess.function or self.preprocess.text or self.preprocess.image_size):
+            raise ValueError(
+                "`decode` is of images, which are fitted as `fit` says: leave `preprocess` but for `normalise` and `resize` out"
+            )
+        if self.decode is not None and (self.inputs or self.graph_output or self.outputs):
+            raise ValueError(
+                "`decode` says what all of the graph's outputs are: leave `inputs`, `graph_output` and `outputs` out"
+            )
         if not self.preprocess.is_stated and self.preprocess.text is None:
             raise ValueError(f"say how the graph was fed when it was trained: {HOW_IT_WAS_FED}")
         return self

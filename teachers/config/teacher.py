@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from .any_teacher import OutputKind, TeacherCommon
+from .detecting import Detector
 from .endpoint import EndpointTeacher
 from .folds import EstimatorTrain, Folded
 from .outputs import NetworkTeacher
@@ -35,6 +36,10 @@ CombineName = Literal[
     "confusion",
     "gradient",
     "route",
+    "wbf",
+    "nms",
+    "soft_nms",
+    "nmw",
 ]
 
 
@@ -137,8 +142,8 @@ class SklearnTeacher(TeacherCommon):
         return "probabilities"
 
 
-class CallableTeacher(TeacherCommon):
-    """A function of yours: {column: array [rows, ...]} -> scores [rows, classes]."""
+class CallableTeacher(TeacherCommon, Detector):
+    """A function of yours: {column: array [rows, ...]} -> scores [rows, classes], or the boxes of each row."""
 
     kind: Literal["callable"]
     function: ImportString

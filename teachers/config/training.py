@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from .strict import Config, ImportString
 
 TransformName = Literal["flip", "pad_and_crop", "cutout", "noise"]
-AugmentName = Literal["affine", TransformName]
+AugmentName = Literal["affine", "zoom", "colour", TransformName]
 AugmentStep = AugmentName | ImportString
 Augment = Annotated[
     Annotated[AugmentStep, Tag("one")] | Annotated[list[AugmentStep], Field(min_length=1), Tag("several")],
@@ -100,6 +100,8 @@ class TrainConfig(Config):
     """Share of labelled rows in every batch; null: as they come."""
     balanced: Literal["class"] | None = Field(None, exclude_if=lambda value: value is None)
     """`class`: draw labelled rows so that every class comes as often as the most frequent one, rows of rare classes several times an epoch (class-aware sampling). An epoch, where `epochs` count, is as long as it is without. Null: as they come. A control has its student's."""
+    ema: float | None = Field(None, gt=0, lt=1, exclude_if=lambda value: value is None)
+    """Keep a moving average of the weights, of which each step leaves so much (0.998), and deliver it; null: the weights as they are."""
     class_weights: ClassWeights | None = None
     """Weight of a row in `hard`, by its class. `balanced`: labelled rows / (classes that have any * rows of the class); or by name, where a class that is not named has 1. The term is a weighted mean, as torch's. Null: every row counts alike. A control has its student's."""
     shuffle_window: int | None = Field(None, ge=1)

@@ -5,12 +5,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from .box_sources import CocoSource, VocSource, YoloSource
 from .inputs import InputColumn, Inputs
 from .munge import Munge
+from .preprocess import FitName
 from .strict import DELIMITER_PATTERN, Config, ImportString
-from .task import TaskName
+from .task import ANSWER_OF, TaskName
 
-FitName = Literal["squash", "crop", "pad"]
 ResampleName = Literal["bilinear", "bicubic", "lanczos", "hamming", "box", "nearest"]
 
 
@@ -82,7 +83,16 @@ class ImportSource(Config):
 
 
 Source = Annotated[
-    SklearnSource | TableSource | ImageFolderSource | CsvSource | JsonLinesSource | NumpySource | ImportSource,
+    SklearnSource
+    | TableSource
+    | ImageFolderSource
+    | CocoSource
+    | VocSource
+    | YoloSource
+    | CsvSource
+    | JsonLinesSource
+    | NumpySource
+    | ImportSource,
     Field(discriminator="kind"),
 ]
 
@@ -194,6 +204,12 @@ class TransferSetConfig(Config):
     """What `image_size` makes of an image that is no square: `squash` it to one, `crop` its middle, or `pad` it with black."""
     resample: ResampleName = "bilinear"
     """Pillow's filter for that: `bilinear`, `bicubic`, `lanczos`, `hamming`, `box` (all with antialiasing) or `nearest`."""
+    decode: Literal["at_prepare", "on_read"] = Field("at_prepare", exclude_if=lambda value: value == "at_prepare")
+    """`on_read`: images stay encoded, as they came, and are decoded whenever they are read: for images that would fill the disk as pixels, or that each model sees at a size of its own. The pixels are the same."""
+    max_boxes: int = Field(100, ge=1, le=10_000, exclude_if=lambda value: value == 100)
+    """Of `task: detection`: boxes of an image, of its label and of what anybody says, at most; every row has room for so many."""
+    truncate: bool = Field(False, exclude_if=lambda value: not value)
+    """Of `task: detection`: of an image with more than `max_boxes` the largest stay in its label, and it is counted; false: it is a bad row."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """A row that cannot be used ends the run, or is dropped and counted in the report."""
     duplicates: Literal["keep", "drop"] = "keep"
@@ -215,6 +231,19 @@ class TransferSetConfig(Config):
                 "the source without a label, where the split knows their group"
             )
         return self
+
+    @model_validator(mode="after")
+    def has_a_size_to_be_read_at(self) -> Self:
+        if self.decode == "on_read" and self.image_size is None:
+            raise ValueError(
+                "`decode: on_read` needs `image_size`: the size at which images are seen by whoever says no size of its own"
+            )
+        return self
+
+    @property
+    def boxes(self) -> int:
+        """That anybody says of a row, at most; 0 where nobody says boxes."""
+        return self.max_boxes if ANSWER_OF[self.task] == "boxes" else 0
 
     @property
     def labels(self) -> list[str]:

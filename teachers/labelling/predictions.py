@@ -17,6 +17,7 @@ from ..models.predictions import Predictions
 from ..users_code.calls import within
 from .joined import Found, Joining, Rows, check_missing
 from .label import LabelReport, Progress
+from .predicted_boxes import Matched
 from .shard import LabelTask, OpenTask
 
 log = logging.getLogger(__name__)
@@ -36,11 +37,7 @@ def fill(
     began = time.monotonic()
     opened = [OpenTask.open(task) for task in tasks]
     with within(f"teachers.{name}"):
-        joining = Joining(predictions := Predictions.open(config, opened[0].transfer_set.space), made)
-        rows = [_rows(task, joining) for task in opened]
-        found = joining.read_into(rows)
-        check_missing(found, predictions)
-        _tell(name, config.path, found)
+        rows = _boxes(config, opened) if config.format is not None else _scores(name, config, opened, made)
         labelled: dict[Path, int] = {}
         for given, task, said in zip(tasks, opened, rows, strict=True):
             missing = task.store.missing(hashes=True)
@@ -51,6 +48,30 @@ def fill(
                 rate = sum(labelled.values()) / max(time.monotonic() - began, 1e-9)
                 progress(Progress(given.store, done, task.store.spec.num_rows, rate, 0, 0))
     return LabelReport(sum(labelled.values()), time.monotonic() - began, 0.0, 0, labelled)
+
+
+def _scores(name: str, config: PredictionsTeacher, opened: Sequence[OpenTask], made: TransferSetConfig) -> list[Rows]:
+    joining = Joining(predictions := Predictions.open(config, opened[0].transfer_set.space), made)
+    rows = [_rows(task, joining) for task in opened]
+    found = joining.read_into(rows)
+    check_missing(found, predictions)
+    _tell(name, config.path, found)
+    return rows
+
+
+def _boxes(config: PredictionsTeacher, opened: Sequence[OpenTask]) -> list[Rows]:
+    space = opened[0].transfer_set.space
+    ids = [task.transfer_set.ids(task.segment).to_pylist() for task in opened]
+    matched = Matched.of(config, space, [name for names in ids for name in names])
+    matched.check_missing()
+    matched.tell(space.max_boxes)
+    said, first, found = matched.rows(space), 0, []
+    for task, names in zip(opened, ids, strict=True):
+        own = Rows(task.keys, names.__getitem__, None, said[first : first + len(names)])
+        own.seen[:] = ~np.isnan(said[first : first + len(names)]).all(1)
+        first += len(names)
+        found.append(own)
+    return found
 
 
 def _rows(task: OpenTask, joining: Joining) -> Rows:

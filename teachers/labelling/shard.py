@@ -93,9 +93,10 @@ class OpenTask:
             )
         return cls(transfer_set, segment, transfer_set.keys(segment), store)
 
-    def read(self, first_row: int, num_rows: int) -> dict[str, np.ndarray]:
-        """An owned copy of these rows: what is read here is not read while the teacher computes."""
-        mapped = self.transfer_set.inputs(self.segment, first_row, num_rows)
+    def read(self, first_row: int, num_rows: int, *, as_stored: bool = False) -> dict[str, np.ndarray]:
+        """An owned copy of these rows: what is read here is not read while the teacher computes. `as_stored`: of encoded images
+        their `bytes`."""
+        mapped = self.transfer_set.inputs(self.segment, first_row, num_rows, as_stored=as_stored)
         return {name: np.array(column) for name, column in mapped.items()}
 
 
@@ -142,7 +143,7 @@ class Questioner:
         return heard
 
     def _ask(self, inputs: Inputs, sample_key: np.ndarray, fold: np.ndarray | None) -> Heard:
-        logits = torch.empty(len(sample_key), len(self.teacher.classes))
+        logits = torch.empty(len(sample_key), self.teacher.width)
         more: dict[str, np.ndarray] = {}
         first = 0
         while first < len(sample_key):
@@ -214,7 +215,8 @@ def label_shard(questioner: Questioner | EndpointQuestioner, task: OpenTask, num
     sample_key = task.keys[first_row : first_row + num_rows]
     timed = partial(prometheus.timed, "collegium_teacher_seconds", teacher=questioner.name)
     with timed(phase="read"):
-        inputs = task.read(first_row, num_rows)
+        as_stored = isinstance(questioner, Questioner) and questioner.teacher.as_stored
+        inputs = task.read(first_row, num_rows, as_stored=as_stored)
     if isinstance(questioner, EndpointQuestioner):
         return questioner.label(task.store, number, sample_key, inputs)
     fold = None if task.fold is None else task.fold[first_row : first_row + num_rows]
@@ -241,8 +243,8 @@ class Labeller:
                     f"{task.store.folder} holds what is said of {task.store.spec.names}, "
                     f"teacher {teacher.name!r} knows {classes}; take another folder for this teacher"
                 )
-        if (text := self.questioner.teacher.text) is not None:
-            self.tasks = [replace(task, transfer_set=task.transfer_set.deriving(text)) for task in self.tasks]
+        text, sees = self.questioner.teacher.text, self.questioner.teacher.sees
+        self.tasks = [replace(task, transfer_set=task.transfer_set.seen(sees).deriving(text)) for task in self.tasks]
         if isinstance(folded := self.questioner.teacher, FoldedTeacher):
             self.tasks = [replace(task, fold=folded.fold_of(task.transfer_set, task.segment)) for task in self.tasks]
 

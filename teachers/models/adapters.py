@@ -13,13 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..config.any_teacher import OutputKind
 from ..config.outputs import NetworkTeacher
 from ..config.predictions import PredictionsTeacher
 from ..config.preprocess import Preprocess
 from ..config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
+from ..config.task import AnswerName
 from ..config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
 from ..errors import RecipeError, TeacherError
 from ..process.variables import resolved
+from ..tasks.places import resized
 from ..tasks.space import Space
 from ..transfer_set.columns import Column
 from ..transfer_set.folds import PARTS, Folds
@@ -28,15 +31,23 @@ from ..users_code.calls import calling
 from . import estimators, huggingface, networks, onnx_teacher, published_files, timm_teacher
 from .asking import asked_until_answered, with_unknown
 from .declared import undeclared
+from .detectors.answers import Answers
+from .detectors.checked import wrong_boxes
+from .detectors.flips import with_flips
+from .detectors.said import Keeping
 from .estimator_answers import ESTIMATOR_ANSWERS
 from .estimator_columns import check_takes_nan
 from .folded import Answer, Batch, FoldedTeacher, Said, Scores, said_of
 from .folder import load_model, read_config
 from .outputs import with_outputs
+from .predicted_boxes import box_classes
 from .predictions import Predictions
 from .preprocess import Preprocessor
 from .scores import tensor_of
 from .teacher import LoadedTeacher, Teacher
+
+OUTPUTS: dict[AnswerName, OutputKind] = {"values": "values", "boxes": "boxes"}
+"""What is said, whoever says it, of answers that are one thing only."""
 
 
 def load_teacher(
@@ -62,7 +73,8 @@ def load_teacher(
     parts = [load(trained / PARTS / name) for name in folds.parts]
     first = parts[0].classes
     asked = [_in_order(part, first) for part in parts]
-    return FoldedTeacher(first, parts[0].output, folds, trained, asked, space.answer, text=parts[0].text)
+    about = asked, space.answer, False, parts[0].text, space.max_boxes, parts[0].sees
+    return FoldedTeacher(first, parts[0].output, folds, trained, *about)
 
 
 def _load(
@@ -88,11 +100,24 @@ def _load(
         found = onnx_teacher.load(config, columns, space)  # which gives its outputs itself
     else:
         assert isinstance(config, CallableTeacher), "files are read and endpoints are asked without being loaded"
-        found = _callable(config, space.names, columns)
+        found = _callable(config, space, columns)
     if isinstance(config, NetworkTeacher) and not isinstance(config, OnnxTeacher):
         found = with_outputs(found, config.outputs)
-    output = "values" if space.answer == "values" else found.output
-    return replace(found, answer=space.answer, output=output)
+    if space.max_boxes:
+        found = replace(found, forward=with_room(found.forward, space.max_boxes))
+    output = OUTPUTS.get(space.answer, found.output)
+    found = replace(found, answer=space.answer, output=output, max_boxes=space.max_boxes)
+    return with_flips(found, config, [column.name for column in columns if column.kind == "image"])
+
+
+def with_room(ask: Callable[[Batch], Answer], max_boxes: int) -> Callable[[Batch], Answer]:
+    """The same with room for so many boxes a row, whatever it has itself."""
+
+    def asked(batch: Batch) -> Said:
+        said = said_of(ask(batch))
+        return said._replace(scores=resized(tensor_of(said.scores), max_boxes))
+
+    return asked
 
 
 def folds_of(config: TeacherConfig) -> Folds | None:
@@ -127,7 +152,7 @@ def teacher_classes(config: TeacherConfig, space: Space, trained: Path | None) -
     if isinstance(config, HuggingFaceTeacher | TimmTeacher | OnnxTeacher):
         return published_files.classes_of(config, space)
     if isinstance(config, PredictionsTeacher):
-        return Predictions.open(config, space).classes
+        return box_classes(config, space) if config.format is not None else Predictions.open(config, space).classes
     return tuple(config.classes or space.names)
 
 
@@ -135,6 +160,8 @@ def absolute(config: TeacherConfig) -> TeacherConfig:
     """The same teacher for a process with another working directory."""
     given = {name: getattr(config, name, None) for name in ("weights", "path")}
     update: dict[str, Any] = {name: str(Path(path).resolve()) for name, path in given.items() if path}
+    if examples := getattr(config, "examples", None):
+        update["examples"] = {name: [str(Path(file).resolve()) for file in files] for name, files in examples.items()}
     preprocess: Preprocess | None = getattr(config, "preprocess", None)
     return config.model_copy(update=update | ({"preprocess": preprocess.absolute()} if preprocess else {}))
 
@@ -153,14 +180,18 @@ def check_scores(
         raise TeacherError(
             f"teacher {name!r} returned a {type(scores).__name__}, expected an array ({error})"
         ) from error
-    expected = (len(sample_key), len(teacher.classes))
+    expected = (len(sample_key), teacher.width)
+    if teacher.answer == "boxes" and tuple(checked.shape) == expected:
+        for wrong, what in wrong_boxes(checked, len(teacher.classes), may_not_know=teacher.may_not_know):
+            _complain(wrong, sample_key, f"teacher {name!r} says {what}", called)
+        return checked
     if tuple(checked.shape) != expected:
         raise TeacherError(
             f"teacher {name!r} returned scores of shape {list(checked.shape)}, expected {list(expected)}: "
-            f"a row for each input and a column for each of its {'numbers' if teacher.answer == 'values' else 'classes'}"
+            f"a row for each input and a column for each of its {COLUMNS[teacher.answer]}"
         )
     unknown, told = checked.isnan() & teacher.may_not_know, ""
-    if teacher.may_not_know and teacher.answer == "class_axis":
+    if teacher.may_not_know and teacher.answer in WHOLE:
         unknown &= unknown.all(1, keepdim=True)
         told = " (NaN in all scores of a row would say that it knows nothing of it)"
     _complain(
@@ -169,6 +200,16 @@ def check_scores(
     wrong = torch.from_numpy(undeclared(checked.numpy(), teacher.output, teacher.answer))
     _complain(wrong, sample_key, f"teacher {name!r} declares `output: {teacher.output}`, but they are not", called)
     return checked
+
+
+COLUMNS: dict[AnswerName, str] = {
+    "class_axis": "classes",
+    "class_set": "classes",
+    "values": "numbers",
+    "boxes": "boxes' corners, score and class",
+}
+WHOLE: tuple[AnswerName, ...] = ("class_axis", "boxes")
+"""Of which a teacher knows all of a row, or nothing."""
 
 
 def check_features(values: Tensor, output: str, name: str, sample_key: np.ndarray) -> np.ndarray:
@@ -210,7 +251,8 @@ def _sklearn(config: SklearnTeacher, columns: Sequence[Column], space: Space, tr
         with calling("model" if trained is not None else "weights", str(config.model or config.weights)):
             return ESTIMATOR_ANSWERS[space.answer].ask(estimator, features)
 
-    return LoadedTeacher(names, config.output, forward, may_not_know=False, text=preprocessor.text)
+    made = {"text": preprocessor.text, "sees": preprocessor.sees}
+    return LoadedTeacher(names, config.output, forward, may_not_know=False, **made)
 
 
 def _names_of(estimator: Any, config: SklearnTeacher, space: Space) -> tuple[str, ...]:
@@ -220,16 +262,19 @@ def _names_of(estimator: Any, config: SklearnTeacher, space: Space) -> tuple[str
     return tuple(config.classes or space.names)
 
 
-def _callable(config: CallableTeacher, classes: tuple[str, ...], columns: Sequence[Column]) -> LoadedTeacher:
+def _callable(config: CallableTeacher, space: Space, columns: Sequence[Column]) -> LoadedTeacher:
     function, arguments = imports.load(config.function), resolved(config.arguments)
     if not callable(function):
         raise RecipeError(f"{config.function} is a {type(function).__name__}, expected a function")
-    names = tuple(config.classes or classes)  # what it scores; its columns say what codes of categories mean
+    names = tuple(config.classes or space.names)  # what it scores; its columns say what codes of categories mean
+    keeping = Keeping.of(config, space.max_boxes)
+    boxes = Answers(config.function, names, keeping) if space.answer == "boxes" else None
     arguments = imports.asked_for(function, {"columns": tuple(columns), "classes": names}) | arguments
 
     def ask(batch: Batch) -> Scores:
         with calling("function", config.function):
-            scores: Scores = with_unknown(function(batch, **arguments), config.function)
+            said = function(batch, **arguments)
+            scores: Scores = boxes(said) if boxes is not None else with_unknown(said, config.function)
         return scores
 
     def forward(batch: Batch) -> Scores:

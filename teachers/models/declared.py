@@ -19,7 +19,7 @@ def undeclared(
     scores: NDArray[np.float32], output: OutputKind, answer: AnswerName, *, within: float = SUM
 ) -> NDArray[np.bool_]:
     """Which rows of `[rows, W]` are no `output`, bool [rows]; NaN says nothing of its row."""
-    if output in ("logits", "values") or (answer == "class_set" and output != "probabilities"):
+    if output in ("logits", "values", "boxes") or (answer == "class_set" and output != "probabilities"):
         return np.zeros(len(scores), bool)
     p = scores.astype(np.float64)
     if answer == "class_set":

@@ -255,7 +255,7 @@ def use_cpus(estimator: Any, arguments: Mapping[str, Any], cpus: float) -> None:
 def labelled_rows(config: SklearnTeacher, transfer_set: TransferSet) -> Learnt:
     """The training rows whose label may be used, in the order of their keys."""
     preprocessor = Preprocessor(config.preprocess, transfer_set.columns)
-    transfer_set = transfer_set.deriving(preprocessor.text)
+    transfer_set = transfer_set.seen(preprocessor.sees).deriving(preprocessor.text)
     train = MergedSplit(transfer_set, "train")
     labelled = train.labelled()
     if not labelled.any():

@@ -5,7 +5,7 @@ Knows nothing of how a part is trained, nor of stores. A part is a teacher of an
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from ..config.any_teacher import OutputKind
 from ..config.task import AnswerName
+from ..tasks.boxes import width_of
 from ..transfer_set.folds import NOT_LEARNT, Folds
+from ..transfer_set.images import Resize
 from ..transfer_set.transfer_set import Segment, TransferSet
 from .scores import tensor_of
 from .text import TextTransform
@@ -53,6 +55,13 @@ class FoldedTeacher:
     answer: AnswerName = "class_axis"
     may_not_know: bool = False
     text: TextTransform | None = None
+    max_boxes: int = 0
+    sees: Mapping[str, Resize] = field(default_factory=dict)
+    as_stored: bool = False
+
+    @property
+    def width(self) -> int:
+        return width_of(self.classes, self.max_boxes)
 
     def prepare(self, batch: Batch) -> Prepared:
         return batch, None
@@ -60,6 +69,7 @@ class FoldedTeacher:
     def __call__(self, batch: Batch) -> Answer:
         if self.folds.refit:
             return self.parts[-1](batch)
+        assert not self.max_boxes, "boxes of several have no mean: such a teacher is trained again on all rows"
         said = [said_of(part(batch)) for part in self.parts]
         scores = mean_said([_tensor(each.scores) for each in said], self.output, self.answer)
         more = {name: torch.stack([each.more[name].cpu() for each in said]).mean(0) for name in said[0].more}
@@ -72,7 +82,7 @@ class FoldedTeacher:
     def out_of_fold(self, batch: Batch, fold: NDArray[np.int16]) -> Answer:
         """Scores f32 [rows, C], and what else is given: of a row in `fold` by the part that has not seen it, of others as
         when called."""
-        scores, more = torch.empty(len(fold), len(self.classes)), dict[str, Tensor]()
+        scores, more = torch.empty(len(fold), self.width), dict[str, Tensor]()
         for number, rows in _apart(fold):
             ask: Part = self if number == NOT_LEARNT else self.parts[number]
             said = said_of(ask({name: column[rows] for name, column in batch.items()}))

@@ -22,13 +22,15 @@ from ..config.named import models_within
 from ..config.task import DEFAULT_TASK
 from ..errors import CollegiumError, StoreError
 from ..storage import seal
+from ..tasks.said import said_by
 from ..tasks.space import Space
+from ..transfer_set.transfer_set import TransferSet
 from ..users_code import imports
 from ..users_code.calls import calling
 from .estimator_module import load_estimator_module
 from .foreign import whose_folder
 from .modules import network_for
-from .preprocess import Preprocessor, is_text
+from .preprocess import Preprocessor, is_text, sees_of
 from .state import load_state
 from .text import files_beside
 
@@ -101,14 +103,14 @@ class LoadedModel(nn.Module):
         return next((tensor.device for tensor in chain(self.parameters(), self.buffers())), torch.device("cpu"))
 
     def forward(self, inputs: Mapping[str, np.ndarray | Tensor]) -> Tensor:
-        """Canonical inputs `{column: [rows, ...]}` to f32 `[rows, W]` on the model's device: logits, or numbers in the units
-        of the label."""
+        """Canonical inputs `{column: [rows, ...]}` to f32 `[rows, W]` on the model's device: logits, boxes, or numbers in the
+        units of the label."""
         derived = self.preprocessor.derive(inputs)
         moved = {name: c if is_text(c) else _tensor(c).to(self.device) for name, c in derived.items()}
         ready = self.preprocessor(moved)
         with calling("model", self.config.model):
-            said: Tensor = self.module(ready)
-        return said.float() if self.scale is None or self.mean is None else said.float() * self.scale + self.mean
+            said = said_by(self.module(ready), self.config.space)
+        return said if self.scale is None or self.mean is None else said * self.scale + self.mean
 
     def example(self, num_rows: int = 2) -> dict[str, Tensor]:
         """Canonical inputs of zeros: what names, shapes and dtypes it takes. For `torch.export` and the like."""
@@ -138,6 +140,11 @@ def save_config(folder: Path, config: ModelConfig) -> None:
     seal.publish(
         folder / CONFIG, json.dumps({"format": FORMAT, **config.document()}, indent=1, allow_nan=False).encode()
     )
+
+
+def seen_in(folder: Path, transfer_set: TransferSet) -> TransferSet:
+    """The rows as the model in `folder` reads encoded images."""
+    return transfer_set.seen(sees_of(read_config(folder).preprocess))
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -177,7 +184,7 @@ def read_config(folder: Path) -> ModelConfig:
     return ModelConfig(space=of, **fields, inputs=inputs, files=files, estimator=document.get("estimator"))
 
 
-SPACE = ("task", "mean", "scale")
+SPACE = ("task", "mean", "scale", "max_boxes")
 
 
 PARTS: dict[str, type] = {"model": str, "arguments": dict, "preprocess": dict, "classes": list}

@@ -14,7 +14,7 @@ from ..config.teacher import SklearnTeacher
 
 FUNCTION = "`kind: callable` with a function of yours that loads it and gives scores"
 NETWORK = '`kind: module` with `model: "yours:make_network"` and `weights: {weights}`'
-WITH_A_HEAD = ("ForSequenceClassification", "ForImageClassification")
+WITH_A_HEAD = ("ForSequenceClassification", "ForImageClassification", "ForObjectDetection")
 """How architectures of transformers end that a teacher may have."""
 ENCODER = (
     "`kind: module` with `preprocess: {{encoder: {{path: {folder}}}}}` and `train`, for a head that is trained here,"

@@ -1,6 +1,5 @@
-"""A folder of Hugging Face's transformers as a teacher of texts, pairs of texts or images. Nothing is fetched from a hub.
-
-transformers is imported where it is used: every replica imports this module, and few hold such a folder.
+"""A folder of Hugging Face's transformers as a teacher of texts, pairs of texts or images; of boxes see `detectors`. Nothing is
+fetched. transformers is imported where it is used: every replica imports this module, and few hold such a folder.
 """
 
 import importlib.util
@@ -22,6 +21,7 @@ from ..errors import RecipeError, TeacherError
 from ..tasks.space import Space
 from ..transfer_set.columns import Column
 from ..users_code.calls import told_as
+from .detectors import huggingface as detectors
 from .folded import Batch, Prepared, Scores
 from .huggingface_folder import column_kind, folder_classes, folder_problem, no_head, read
 from .teacher import LoadedTeacher
@@ -46,6 +46,9 @@ def load(
         raise RecipeError(problem)
     kind = column_kind(read(config))
     names, read_here = folder_classes(config, space), _columns(config, columns, str(kind))
+    if space.answer == "boxes":
+        auto = detectors.AUTO[bool(config.asked_for)]
+        return detectors.load(config, load_network(config, auto, device), read_here[0], space)
     module = load_network(config, AUTO[str(kind)], device)
     if kind == "image":
         images = Images(config, module, read_here[0])

@@ -12,9 +12,10 @@ from ..config.published import HuggingFaceTeacher
 from ..config.task import AnswerName
 from ..errors import RecipeError
 from ..tasks.space import Space
+from .detectors.folder import DETECTS, detector_problem
 from .foreign import WITH_A_HEAD
 
-HEADS = dict(zip(WITH_A_HEAD, ("text", "image"), strict=True))
+HEADS = dict(zip(WITH_A_HEAD, ("text", "image", "image"), strict=True))
 """By the end of an architecture's name: the kind of column that it reads."""
 PICKLES = "pytorch_model*.bin"
 PROBLEMS: dict[str, AnswerName] = {
@@ -89,6 +90,12 @@ def _check_head(config: HuggingFaceTeacher, about: Mapping[str, Any], answer: An
             f"path: {config.path} brings an architecture of its own (model_type {about['model_type']!r}) as code in its "
             f"*.py files; `trust_remote_code: true` runs them with all rights of this program, so read them first"
         )
+    if answer == "boxes":
+        if problem := detector_problem(config, about):
+            raise RecipeError(problem)
+        return
+    if answer is not None and _detects(about):
+        raise RecipeError(f"path: {config.path} says where things are in an image, for `task: detection`")
     if column_kind(about) is None:
         raise RecipeError(no_head(config.path, ", ".join(about.get("architectures") or ["no architecture"])))
     said = PROBLEMS.get(about.get("problem_type") or "")
@@ -100,6 +107,10 @@ def _check_head(config: HuggingFaceTeacher, about: Mapping[str, Any], answer: An
         )
 
 
+def _detects(about: Mapping[str, Any]) -> bool:
+    return any(str(name).endswith(DETECTS) for name in about.get("architectures") or [])
+
+
 def no_head(path: str, what: str) -> str:
     """What to do with an encoder alone."""
     encoder = f'"teachers.zoo:linear"`, `preprocess: {{encoder: {{path: {path}}}}}`'
@@ -107,7 +118,7 @@ def no_head(path: str, what: str) -> str:
     head = encoder if (Path(path) / "tokenizer.json").is_file() else whole
     return (
         f"path: {path} holds {what}, which has no head that knows classes (expected one of "
-        f"{', '.join('*' + end for end in HEADS)}); train one on it here: `kind: module`, `model: {head}, `train: {{...}}`"
+        f"{', '.join('*' + end for end in HEADS if end != DETECTS)}); train one on it here: `kind: module`, `model: {head}, `train: {{...}}`"
     )
 
 
@@ -129,7 +140,9 @@ def labels_of(about: Mapping[str, Any]) -> tuple[str, ...]:
 
 def folder_classes(config: HuggingFaceTeacher, space: Space) -> tuple[str, ...]:
     """Names of what it scores, in its order; of numbers those of the recipe. Raises RecipeError for names that say nothing,
-    or another number of them than the head has."""
+    or another number of them than the head has, or for words that lead to no class."""
+    if config.asked_for:
+        return _asked_for(config, space)
     labels = labels_of(read(config))
     if config.classes is not None and len(config.classes) != len(labels):
         raise RecipeError(
@@ -147,6 +160,16 @@ def folder_classes(config: HuggingFaceTeacher, space: Space) -> tuple[str, ...]:
             f"`class_map: {{LABEL_0: {space.names[0]}, ...}}`"
         )
     return labels
+
+
+def _asked_for(config: HuggingFaceTeacher, space: Space) -> tuple[str, ...]:
+    """The classes that a detector is told to look for."""
+    asked = {f"prompts: {words!r}": name for words, name in (config.prompts or {}).items()}
+    asked |= {f"examples: {name!r}": name for name in config.examples or {}}
+    strange = [f"{words} leads to {name!r}" for words, name in asked.items() if name not in space.names]
+    if strange and config.class_map is None:
+        raise RecipeError(f"{strange[0]}, which is no class of the transfer set; it has {_some(space.names)}")
+    return config.asked_for
 
 
 def _some(names: Sequence[str]) -> str:

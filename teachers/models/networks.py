@@ -35,14 +35,15 @@ def of_weights(
     preprocessor = Preprocessor(config.preprocess, columns)
     module = network_for(preprocessor, config.model, config.arguments, num_classes=len(names), classes=names)
     load_state(module, weights_of(config), str(config.weights), TeacherError)
-    about = ModelConfig(config.model, config.arguments, Space(space.task, names), preprocessor.resolved())
+    own = Space(space.task, names, max_boxes=space.max_boxes)
+    about = ModelConfig(config.model, config.arguments, own, preprocessor.resolved())
     return _network(LoadedModel(module.to(device), about, preprocessor), config.output)
 
 
 def _network(model: LoadedModel, output: OutputKind) -> LoadedTeacher:
     network = model.module if model.config.estimator is None else None
-    text = model.preprocessor.text
-    return LoadedTeacher(model.config.classes, output, model, may_not_know=False, text=text, network=network)
+    made = {"text": model.preprocessor.text, "sees": model.preprocessor.sees}
+    return LoadedTeacher(model.config.classes, output, model, may_not_know=False, network=network, **made)
 
 
 def of_folder(model: LoadedModel, columns: Sequence[Column]) -> LoadedTeacher:

@@ -18,11 +18,13 @@ from ..tasks.space import Space
 from ..transfer_set.columns import Column
 from ..users_code.calls import told_as, within
 from .captured import NAMED
+from .detectors.graph import DetectingGraph
+from .detectors.session import open_session
 from .folded import Answer, Batch, Prepared, answered
 from .huggingface import longest_first
 from .outputs import checked, pooled
 from .preprocess import Preprocessor
-from .published_files import onnx_problem
+from .published_files import graph_classes, onnx_problem
 from .teacher import LoadedTeacher
 from .text import PADDING
 
@@ -46,24 +48,22 @@ def load(config: OnnxTeacher, columns: Sequence[Column], space: Space) -> Loaded
     """Raises RecipeError for inputs and outputs that the graph does not have, TeacherError when it cannot be loaded."""
     if problem := onnx_problem(config):
         raise RecipeError(problem)
-    names = tuple(config.classes or space.names)
+    names = graph_classes(config, space)
+    if space.answer == "boxes":
+        detector = DetectingGraph(config, columns, names, space)
+        return LoadedTeacher(names, "boxes", detector, may_not_know=False, as_stored=True)
     preprocessor = Preprocessor(config.preprocess, columns)
     graph, text = Graph(config, preprocessor, len(names)), preprocessor.text
     preparing = graph.prepare if text is not None else None
-    return LoadedTeacher(names, config.output, graph, may_not_know=False, text=text, preparing=preparing)
+    made = {"text": text, "preparing": preparing, "sees": preprocessor.sees}
+    return LoadedTeacher(names, config.output, graph, may_not_know=False, **made)
 
 
 class Graph:
     """Canonical inputs to scores `[rows, width]`."""
 
     def __init__(self, config: OnnxTeacher, preprocessor: Preprocessor, width: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        providers = [name for name in _providers() if name in onnxruntime.get_available_providers()]
-        with told_as(lambda what: TeacherError(f"{config.path}: onnxruntime cannot load it: {what}")):
-            self.session = onnxruntime.InferenceSession(config.path, options, providers=providers)
+        self.session = open_session(config.path)
         self.path, self.preprocessor = config.path, preprocessor
         self.inputs = {each.name: each for each in self.session.get_inputs()}
         self.sources = self._sources(config.inputs)
@@ -194,8 +194,3 @@ class Graph:
         }
         found: list[NDArray[Any]] = self.session.run([self.output, *(e.layer for e in self.outputs.values())], padded)
         return found
-
-
-def _providers() -> list[str]:
-    """The GPU that Ray has given to this process, where it has; else the CPU."""
-    return ["CUDAExecutionProvider"] * torch.cuda.is_available() + ["CPUExecutionProvider"]

@@ -5,6 +5,7 @@ Plain tensor operations on whatever device the inputs are on. Knows nothing of n
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +18,7 @@ from torch import Tensor
 from ..config.preprocess import Normalise, Preprocess
 from ..errors import RecipeError
 from ..transfer_set.columns import Column
+from ..transfer_set.images import Resize
 from ..users_code.calls import calling
 from ..users_code.imports import load
 from .categories import CategoryTransform
@@ -24,6 +26,7 @@ from .scores import tensor_of
 from .text import TextTransform, text_transform
 from .text import of_document as text_of_document
 from .transforms import (
+    ColumnTransform,
     DerivedTransform,
     RawText,
     Shape,
@@ -49,6 +52,7 @@ class Preprocessor:
 
     def __init__(self, config: Preprocess, columns: Sequence[Column]) -> None:
         """Raises RecipeError when `normalise` does not fit the columns, or the function is not there."""
+        columns = seen_at(config, columns)
         explicit = isinstance(config.normalise, Normalise)
         if explicit and sum(column.kind in ("image", "number") for column in columns) > 1:
             names = ", ".join(column.name for column in columns)
@@ -83,6 +87,11 @@ class Preprocessor:
         return {"columns": columns, "function": self._name} | (
             {} if self.text is None else {"text": self.text.document()}
         )
+
+    @property
+    def sees(self) -> dict[str, Resize]:
+        """By column of encoded images, what makes of them what it takes."""
+        return {each.name: each.sees for each in self.columns if isinstance(each, ColumnTransform) and each.sees}
 
     @property
     def files(self) -> Mapping[str, Path]:
@@ -182,6 +191,26 @@ class Preprocessor:
         if isinstance(made, Tensor):
             return tuple(made.shape[1:])
         return {name: tuple(values.shape[1:]) for name, values in made.items()}
+
+
+def seen_at(config: Preprocess, columns: Sequence[Column]) -> list[Column]:
+    """The columns with images in the size that `config` says. Raises RecipeError where they have one size for all."""
+    if config.image_size is None:
+        return list(columns)
+    encoded = [column for column in columns if column.encoded]
+    if not encoded:
+        stored = next((f", which are stored at {c.shape[0]} x {c.shape[1]}" for c in columns if c.kind == "image"), "")
+        raise RecipeError(
+            f"preprocess.image_size: is of images that stay encoded{stored}; say `transfer_set.decode: on_read`, or "
+            f"`preprocess.resize` for what is stored"
+        )
+    seen = {each.name: replace(each.resize, edge=config.image_size, fit=config.fit or each.fit) for each in encoded}
+    return [column.seen(seen[column.name]) if column.name in seen else column for column in columns]
+
+
+def sees_of(resolved: Mapping[str, Any]) -> dict[str, Resize]:
+    """As `Preprocessor.sees`, of what `resolved` gave."""
+    return {each["name"]: Resize(**each["sees"]) for each in resolved["columns"] if "sees" in each}
 
 
 def _tensor(column: Transform, inputs: Mapping[str, NDArray[Any] | Tensor]) -> Any:

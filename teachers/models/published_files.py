@@ -2,6 +2,7 @@
 unloaded. It is asked before any work, and imports no torch; timm, which is asked which architectures it has, does.
 """
 
+import ast
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from ..errors import RecipeError, TeacherError
 from ..storage.seal import sha256_file
 from ..tasks.space import Space
 from ..users_code.calls import told_as
+from .detectors.folder import example_files
 from .foreign import no_weights
 from .huggingface_folder import LACKS, PICKLES, folder_classes, folder_problem
 
@@ -32,7 +34,7 @@ def classes_of(config: PublishedTeacher, space: Space) -> tuple[str, ...]:
     """What it scores, in its order, as its files or the recipe say. `space`: the transfer set's. Raises RecipeError."""
     if isinstance(config, HuggingFaceTeacher):
         return folder_classes(config, space)
-    return timm_classes(config, space) if isinstance(config, TimmTeacher) else tuple(config.classes or space.names)
+    return timm_classes(config, space) if isinstance(config, TimmTeacher) else graph_classes(config, space)
 
 
 def content_of(config: PublishedTeacher) -> list[Any]:
@@ -42,7 +44,8 @@ def content_of(config: PublishedTeacher) -> list[Any]:
         raise RecipeError(problem)
     if isinstance(config, HuggingFaceTeacher):
         root = Path(config.path)
-        return [[file.relative_to(root).as_posix(), sha256_file(file)] for file in _folder_files(config)]
+        own = [[file.relative_to(root).as_posix(), sha256_file(file)] for file in _folder_files(config)]
+        return own + [["example", name, sha256_file(file)] for name, file in example_files(config)]
     files = _timm_files(config) if isinstance(config, TimmTeacher) else onnx_files(Path(config.path))
     return [sha256_file(file) for file in files]
 
@@ -122,6 +125,30 @@ def onnx_problem(config: OnnxTeacher) -> str:
         if importlib.util.find_spec(package) is None:
             return f"kind: {LACKS.format(what='`onnx`', package=package, extra='onnx')}"
     return "" if Path(config.path).is_file() else f"path: there is no file {config.path}"
+
+
+def graph_classes(config: OnnxTeacher, space: Space) -> tuple[str, ...]:
+    """Names of what a graph scores, in its order: the recipe's, else those that a detector's exporter wrote into it, else the
+    transfer set's. Raises TeacherError for no graph."""
+    if config.classes is not None or config.decode is None:
+        return tuple(config.classes or space.names)
+    return names_in_graph(Path(config.path)) or space.names
+
+
+def names_in_graph(path: Path) -> tuple[str, ...]:
+    """Classes in a graph's metadata, `names`: a list, or a dict by number, as JSON or as Python writes it; empty where there are
+    none."""
+    import onnx
+
+    with told_as(lambda what: TeacherError(f"{path}: not readable as an ONNX graph: {what}")):
+        model = onnx.load(path, load_external_data=False)
+    written = {entry.key: entry.value for entry in model.metadata_props}.get("names", "")
+    try:
+        found = ast.literal_eval(written)
+    except (ValueError, SyntaxError):
+        return ()
+    names = [found[number] for number in sorted(found)] if isinstance(found, dict) else found
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
 
 def onnx_files(path: Path) -> list[Path]:

@@ -1,13 +1,15 @@
 """What a teacher is, of whatever kind: the seam between foreign models and those who ask them. Knows nothing of any kind."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import nn
 
 from ..config.any_teacher import OutputKind
 from ..config.task import AnswerName
+from ..tasks.boxes import BOX
+from ..transfer_set.images import Resize
 from .folded import Answer, Batch, Prepared
 from .text import TextTransform
 
@@ -25,13 +27,23 @@ class Teacher(Protocol):
     @property
     def may_not_know(self) -> bool: ...
     @property
+    def width(self) -> int:
+        """Of what it says of a row: a column for each of `classes`, or so many boxes."""
+
+    @property
     def text(self) -> TextTransform | None: ...
+    @property
+    def sees(self) -> Mapping[str, Resize]: ...
+    @property
+    def as_stored(self) -> bool:
+        """Whether encoded images are given to it as they are stored: `bytes`."""
+
     def prepare(self, batch: Batch) -> Prepared:
         """(canonical inputs of many rows with what a call would first make of them on the CPU; the order in which they are
         best asked about, or None)."""
 
     def __call__(self, batch: Batch) -> Answer:
-        """Canonical inputs `{column: [rows, ...]}`, prepared or not, to scores `[rows, len(classes)]`: finite, and NaN of what
+        """Canonical inputs `{column: [rows, ...]}`, prepared or not, to scores `[rows, width]`: finite, and NaN of what
         it knows nothing of, where it `may_not_know`; with its named outputs, where the recipe asks for some."""
 
 
@@ -52,6 +64,16 @@ class LoadedTeacher:
     """Whose layers may be named; None: it has none."""
     positions: int | None = None
     """Tokens of the longest text, where a batch is padded to its own longest."""
+    max_boxes: int = 0
+    """Of a row, where it says boxes."""
+    sees: Mapping[str, Resize] = field(default_factory=dict)
+    """By column of encoded images, what makes of them what it takes; of others it takes what is there."""
+    as_stored: bool = False
+    """Whether it decodes encoded images itself, and sees them at their own size, whatever `image_size` others see them at."""
+
+    @property
+    def width(self) -> int:
+        return self.max_boxes * len(BOX) or len(self.classes)
 
     def prepare(self, batch: Batch) -> Prepared:
         return (batch, None) if self.preparing is None else self.preparing(batch)

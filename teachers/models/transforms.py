@@ -1,7 +1,7 @@
 """What is done to each column on its way from canonical rows to what a network takes. Plain tensor operations."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +13,7 @@ from ..config.preprocess import Normalise, Preprocess
 from ..errors import RecipeError
 from ..transfer_set.columns import FEATURES, Column, Kind
 from ..transfer_set.derived import Derived
+from ..transfer_set.images import Resize
 from .categories import CategoryTransform
 
 Shape = tuple[int, ...]
@@ -36,6 +37,8 @@ class ColumnTransform:
     """What stands in for a number that is missing; None: it stays NaN, or none can be."""
     indicator: tuple[int, ...] = ()
     """Numbers of which one more feature says whether they are missing."""
+    sees: Resize | None = None
+    """Of encoded images: what makes of them what it gets."""
     on_device: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -50,6 +53,8 @@ class ColumnTransform:
             "mean": None if self.mean is None else list(self.mean),
             "std": None if self.std is None else list(self.std),
         }
+        if self.sees is not None:
+            found |= {"sees": asdict(self.sees)}
         if self.fill is None and not self.indicator:
             return found
         return found | {"fill": None if self.fill is None else list(self.fill), "indicator": list(self.indicator)}
@@ -166,8 +171,17 @@ def transform_of_document(document: Mapping[str, Any]) -> Transform:
         None if (given := document.get(key)) is None else tuple(given) for key in ("mean", "std", "fill")
     )
     shape, indicator = tuple(document["shape"]), tuple(document.get("indicator", ()))
+    sees = Resize(**document["sees"]) if "sees" in document else None
     return ColumnTransform(
-        document["name"], document["kind"], shape, document["resize"], mean, std, fill=fill, indicator=indicator
+        document["name"],
+        document["kind"],
+        shape,
+        document["resize"],
+        mean,
+        std,
+        fill=fill,
+        indicator=indicator,
+        sees=sees,
     )
 
 
@@ -195,4 +209,7 @@ def transform_of_column(config: Preprocess, column: Column) -> Transform:
     if column.missing:
         fill = {"mean": mean or column.mean, "zero": (0.0,) * column.shape[0], "keep": None}[config.missing]
         indicator = tuple(at for at, lack in enumerate(column.missing) if lack) if config.missing_indicator else ()
-    return ColumnTransform(column.name, column.kind, column.shape, resize, mean, std, column.wide, fill, indicator)
+    sees = column.resize if column.encoded else None
+    return ColumnTransform(
+        column.name, column.kind, column.shape, resize, mean, std, column.wide, fill, indicator, sees
+    )

@@ -20,10 +20,11 @@ from ..config.transfer_set import FitName, ResampleName
 from ..errors import StoreError
 from ..storage.seal import inside
 from ..transfer_set.columns import Column, Kind
+from ..transfer_set.decoding import pool
+from ..transfer_set.images import BadRow, Resize, decode_image, in_channels, resized
 from .arrow_types import is_list, shape_of, storage_shape
 from .bad_rows import Bad, tell
 from .categories import Texts, hashed
-from .images import BadRow, Resize, decode_image, in_channels, resized
 from .scalars import NULLS, How, leaves, numbers
 from .text import texts_in
 
@@ -52,10 +53,13 @@ class InputPlan:
     """How scalars are read, one for each of `sources`."""
     fixed: bool = False
     """A model is there that takes `shape`: colour becomes grey where it takes grey, a flat image has its own channels."""
+    encoded: bool = False
+    """Images are only looked at, and kept as they came."""
 
     def document(self) -> dict[str, Any]:
-        """JSON for a manifest or a model folder."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """JSON for a manifest or a model folder, whose model decodes what it is given."""
+        fields = {name: value for name, value in asdict(self).items() if name != "encoded"}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> Self:
@@ -77,6 +81,9 @@ class InputPlan:
             return Column(self.name, self.kind, self.shape, (), (), names=self.sources)
         if self.kind == "text":
             return Column(self.name, self.kind, self.shape, (), (), missing=(0,))
+        if self.encoded:
+            kept = {"encoded": True, "fit": self.fit, "resample": self.resample}
+            return Column(self.name, self.kind, self.shape, (), (), **kept)
         missing = (0,) * self.shape[0] if any(how.missing for how in self.how) else ()
         return Column(self.name, self.kind, self.shape, (), (), self.wide, missing)
 
@@ -101,6 +108,8 @@ def decode(
 def _decode_column(
     batch: pa.RecordBatch, plan: InputPlan, root: Path | None, bad: Bad, texts: Texts | None
 ) -> NDArray[Any]:
+    if plan.raw is None and plan.encoded:
+        return looked_at(batch.column(plan.sources[0]), plan, root, bad)
     if plan.raw is None:
         return _decode_images(batch.column(plan.sources[0]), plan, root, bad)
     if plan.kind == "text":
@@ -139,6 +148,26 @@ def _decode_images(array: pa.Array, plan: InputPlan, root: Path | None, bad: Bad
                 else f"the rest have {height} x {width}; give `image_size`"
             )
             bad.setdefault(row, f"{plan.name}: {pixels.shape[0]} x {pixels.shape[1]} pixels, {expected}")
+    return out
+
+
+def looked_at(array: pa.Array, plan: InputPlan, root: Path | None, bad: Bad) -> NDArray[Any]:
+    """`bytes` [rows] of encoded images, each of which can be decoded; empty in bad rows."""
+    out = np.full(len(array), b"", object)
+
+    def look(row: int) -> tuple[int, bytes | str]:
+        try:
+            payload = payload_of(array[row].as_py(), root)
+            decode_image(payload, channels=plan.shape[2], resize=plan.resize)
+        except BadRow as error:
+            return row, f"{plan.name}: {error}"
+        return row, payload
+
+    for row, found in pool().map(look, range(len(array))):
+        if isinstance(found, str):
+            bad.setdefault(row, found)
+        else:
+            out[row] = found
     return out
 
 

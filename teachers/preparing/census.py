@@ -4,7 +4,7 @@ Holds about 50 bytes a row, never inputs. Knows nothing of how pieces are read o
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config.task import DEFAULT_TASK, TaskName
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError
 from ..tasks.labels import has_label, num_strata, strata
@@ -22,7 +23,8 @@ from ..transfer_set.hashes import Keys
 from ..transfer_set.transfer_set import SPLITS, SplitName
 from .shuffle import BadPosition, Run, run_batch
 from .splits import choose_labelled, first_of_classes
-from .tasks.reader import LabelReader, Meant
+from .tasks import LABELS
+from .tasks.reader import Meant
 
 NAMED_BAD_ROWS = 20
 MOST_ALONE = 50
@@ -46,14 +48,19 @@ class Census:
     run: NDArray[np.uint32]
     row: NDArray[np.uint32]
     bytes: NDArray[np.uint32]
+    task: TaskName = DEFAULT_TASK
+    num_classes: int | None = None
+    """Of boxes; None: as many as are met."""
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Census":
-        return Census(*(getattr(self, field.name)[rows] for field in fields(self)))
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        taken: dict[str, Any] = {name: each[rows] for name, each in arrays.items() if isinstance(each, np.ndarray)}
+        return replace(self, **taken)
 
     @cached_property
     def strata(self) -> NDArray[np.int32]:
         """By what rows are divided, i32 [rows], -1 without a label."""
-        return strata(self.labels)
+        return strata(self.labels, self.task, self.num_classes)
 
     @cached_property
     def has_label(self) -> NDArray[np.bool_]:
@@ -69,7 +76,7 @@ class Census:
 
 
 def take_census(
-    runs: Sequence[Run], pieces: Path, classes: tuple[str, ...] | None, labels_of: LabelReader
+    runs: Sequence[Run], pieces: Path, classes: tuple[str, ...] | None, task: TaskName
 ) -> tuple[Census, tuple[str, ...]]:
     """(every row of the runs; the classes, or names of numbers: those known, else the distinct values of the label).
 
@@ -77,7 +84,7 @@ def take_census(
     """
     if not runs:
         raise DataError("no row is left to work with")
-    values = list(dict.fromkeys(value for run in runs for value in run.labels))
+    labels_of, values = LABELS[task], list(dict.fromkeys(value for run in runs for value in run.labels))
     known, stands_for = (classes, {}) if classes else labels_of.discovered(values)
     found: dict[str, list[NDArray[np.uint64]]] = {name: [] for name in ("sample_key", "group", "split", "content")}
     parts: list[NDArray[Any]] = []
@@ -90,9 +97,8 @@ def take_census(
     keys, group, split, content = (np.concatenate(columns) for columns in found.values())
     numbers = np.repeat(np.arange(len(runs), dtype=np.uint32), [run.num_rows for run in runs])
     rows = np.concatenate([np.arange(run.num_rows, dtype=np.uint32) for run in runs])
-    census = Census(
-        keys, group, split.astype(np.uint8), np.concatenate(parts), content, numbers, rows, _bytes(runs, pieces)
-    )
+    about = np.concatenate(parts), content, numbers, rows, _bytes(runs, pieces), task, len(known)
+    census = Census(keys, group, split.astype(np.uint8), *about)
     check_unique(census, runs, pieces)
     if not classes and census.labels.ndim == 1 and MOST_ALONE < len(known) == np.count_nonzero(census.has_label):
         raise DataError(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config.task import TaskName
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError
 from ..sources import chunks_of, files_of, read
@@ -52,7 +53,7 @@ def count_prepared(transfer_set: TransferSet) -> Counted:
     labels = {split: [transfer_set.usable_labels(segment) for segment in transfer_set.of(split)] for split in SPLITS}
     rows = {split: sum(segment.num_rows for segment in transfer_set.of(split)) for split in SPLITS}
     more = {kind: n for kind, n in transfer_set.report.get("beside", {}).items() if isinstance(n, int)}
-    return replace(_counted(transfer_set.classes, rows, labels), beside=more)
+    return replace(_counted(transfer_set.space.task, transfer_set.classes, rows, labels), beside=more)
 
 
 def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Counted | None:
@@ -95,7 +96,7 @@ def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Count
     if config.munge is not None:
         more["munge"] = config.munge.of(rows["train"])
     rows["train"] += sum(more.values())
-    return replace(_counted(classes, rows, labels), beside=more)
+    return replace(_counted(config.task, classes, rows, labels), beside=more)
 
 
 def _keys_beside(told: Reading, bad: list[BadPosition]) -> NDArray[np.uint64]:
@@ -107,11 +108,16 @@ def _keys_beside(told: Reading, bad: list[BadPosition]) -> NDArray[np.uint64]:
 
 
 def _counted(
-    classes: tuple[str, ...], rows: Mapping[SplitName, int], labels: Mapping[SplitName, list[NDArray[Any]]]
+    task: TaskName,
+    classes: tuple[str, ...],
+    rows: Mapping[SplitName, int],
+    labels: Mapping[SplitName, list[NDArray[Any]]],
 ) -> Counted:
     num = {split: sum(int(has_label(each).sum()) for each in parts) for split, parts in labels.items()}
     per = {
-        split: tuple(sum((per_name(each, len(classes)) for each in parts), np.zeros(len(classes), np.int64)).tolist())
+        split: tuple(
+            sum((per_name(each, len(classes), task) for each in parts), np.zeros(len(classes), np.int64)).tolist()
+        )
         for split, parts in labels.items()
     }
     return Counted(classes, rows, num, per)
@@ -164,5 +170,5 @@ def _census(told: Reading, found: Sequence[Columns], classes: Sequence[str], sta
     keys, groups, split = (np.concatenate([columns[at] for columns in found]) for at in range(3))
     labels = np.concatenate([told.labels.placed(meant, classes, stands_for) for *_, meant in found])
     nothing = np.zeros(len(keys), np.uint32)
-    census = Census(keys, groups, split, labels, keys, nothing, nothing, nothing)
+    census = Census(keys, groups, split, labels, keys, nothing, nothing, nothing, told.config.task, len(classes))
     return census.take(np.lexsort((census.keys, census.split)))

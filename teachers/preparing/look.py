@@ -6,12 +6,15 @@ Reads the schema and the first rows, writes nothing. Knows nothing of keys.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError, RecipeError
 from ..sources import BadRows, chunks_of, content_digest, files_of, schema_of, some_rows
+from ..sources.annotated import ANNOTATED
 from ..sources.files import Chunk, File, column_problem
 from ..transfer_set.class_names import plain
 from ..transfer_set.columns import Column
@@ -57,6 +60,8 @@ class Look:
     """Rows that were looked at and cannot be used: where they stand, and why."""
     copies: tuple[str, ...]
     """Inputs that say the label in every row that was looked at."""
+    row_bytes: int
+    """Of prepared inputs, about: encoded images have that of the rows that were looked at."""
     beside: Mapping[str, int | None] = field(default_factory=dict)
     """Of training rows beside the source's, `extra` and `munge`, how many there are; None where only reading tells. They are among
     the others that are counted here."""
@@ -82,8 +87,9 @@ def look(config: TransferSetConfig) -> Look:
     num_rows = None if by_split is None else sum(chunk.num_rows or 0 for chunk in chunks)
     if num_rows is not None and config.limit is not None:
         num_rows = min(num_rows, config.limit * len(SPLITS))
-    num_bytes = None if num_rows is None else num_rows * sum(column.bytes_per_row for column in columns)
-    about = plans, integers, files[0].root, tuple(bad), tuple(_copies(config, sample))
+    row_bytes = sum(_stored_bytes(column, inputs[column.name]) for column in columns)
+    num_bytes = None if num_rows is None else num_rows * row_bytes
+    about = plans, integers, files[0].root, tuple(bad), tuple(_copies(config, sample)), row_bytes
     return _with_rows_beside(Look(columns, classes, num_rows, by_split, num_bytes, *about), config)
 
 
@@ -109,9 +115,17 @@ def counting(seen: Look) -> Look:
     if len(numbers) < len(seen.beside):
         return replace(seen, num_rows=None, rows_by_split=None, num_bytes=None)
     more, by_split = sum(numbers), dict(seen.rows_by_split)
-    size = more * sum(column.bytes_per_row for column in seen.columns)
     by_split["train"] += more
-    return replace(seen, num_rows=seen.num_rows + more, rows_by_split=by_split, num_bytes=seen.num_bytes + size)
+    size = seen.num_bytes + more * seen.row_bytes
+    return replace(seen, num_rows=seen.num_rows + more, rows_by_split=by_split, num_bytes=size)
+
+
+def _stored_bytes(column: Column, values: NDArray[Any]) -> int:
+    """What a row takes on the disk; of encoded images on average, of text about."""
+    if not column.encoded:
+        return column.bytes_per_row
+    sizes = [len(payload) for payload in values if payload]
+    return sum(sizes) // max(1, len(sizes))
 
 
 def _rows_by_split(config: TransferSetConfig, chunks: Sequence[Chunk]) -> dict[SplitName, int] | None:
@@ -245,7 +259,7 @@ def _typed(config: TransferSetConfig, files: Sequence[File]) -> dict[str, set[pa
 
 def _names_images(config: TransferSetConfig, file: File) -> bool:
     """Whether the rows of a table may name image files beside holding them."""
-    if file.root is None or file.source.kind in ("image_folder", "numpy", "csv"):
+    if file.root is None or file.source.kind in ("image_folder", "numpy", "csv", *ANNOTATED):
         return False
     inputs = config.input_names
     schema = schema_of([file])

@@ -14,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..transfer_set.columns import MISSING, UNKNOWN, Column
+from ..transfer_set.decoding import decoded
 
+DECODED_BYTES = 64 * 2**20
+"""Of encoded images, at once."""
 BLOCK = 2**20
 """Values that are widened at once."""
 SMALLEST = 700
@@ -44,7 +47,9 @@ class Moments:
 
 def moments(values: NDArray[Any], column: Column) -> Moments:
     """Of u8 [rows, H, W, C] per channel, as value / 255; of f32 or f64 [rows, F] per feature; of codes only what lacks,
-    of text how many are empty."""
+    of text how many are empty. Of encoded images, `bytes` [rows], as of their pixels."""
+    if column.encoded and values.dtype == object:
+        return _of_encoded(values, column)
     if column.kind == "text":
         return Moments(len(values), (), (), 1, (int((values == "").sum()),))
     flat = values.reshape(-1, values.shape[-1])
@@ -63,6 +68,17 @@ def moments(values: NDArray[Any], column: Column) -> Moments:
             squares = _added(squares, exact_sums(part))
         total = _added(total, exact_sums(block))
     return Moments(len(flat), tuple(total), tuple(squares), 255 if column.kind == "image" else 1, tuple(missing))
+
+
+def _of_encoded(values: NDArray[Any], column: Column) -> Moments:
+    """Some at a time, which decides nothing."""
+    count, none = 0, [0] * column.shape[-1]
+    total, squares = none, none
+    step = max(1, DECODED_BYTES // column.bytes_per_row)
+    for at in range(0, len(values), step):
+        found = moments(decoded(values[at : at + step], column.shape, column.resize), column)
+        count, total, squares = count + found.count, _added(total, found.total), _added(squares, found.squares)
+    return Moments(count, tuple(total), tuple(squares), 255)
 
 
 def square_parts(block: NDArray[np.float64]) -> list[NDArray[np.float64]]:

@@ -6,6 +6,7 @@ One function per task, picklable and idempotent, with bounded memory. Knows noth
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,11 +45,11 @@ class Writing:
 def write_part(told: Writing, task: PartTask) -> tuple[Part, list[Moments]]:
     """Second pass: gather the rows of a part and publish it; its ids go to a piece of their own (`ids_piece`)."""
     keys = np.empty(len(task.rows), np.uint64)
-    inputs = {column.name: np.empty((len(keys), *column.shape), column.dtype) for column in told.columns}
+    inputs = {column.name: _empty(len(keys), column) for column in told.columns}
     ids, at = [], []
     for number, here in _by_run(task):
         batch, rows = run_batch(told.pieces / task.runs[number]), task.rows[here]
-        taken = inputs_of(batch, told.columns, rows)
+        taken = inputs_of(batch, told.columns, rows, as_stored=True)
         keys[here] = batch.column("sample_key").to_numpy()[rows]
         for name, values in with_codes(taken, dictionaries_of(told.columns)).items():
             inputs[name][here] = values
@@ -62,6 +63,11 @@ def write_part(told: Writing, task: PartTask) -> tuple[Part, list[Moments]]:
     replace(told.pieces / ids_piece(task.path), ipc_file(pa.record_batch({"id": in_order})))
     part = Part(task.path, task.first_row, len(keys), len(payload), content_hash(keys, inputs))
     return part, [moments(inputs[column.name], column) for column in told.columns]
+
+
+def _empty(rows: int, column: Column) -> NDArray[Any]:
+    """For a column as it is stored."""
+    return np.empty(rows, object) if column.varies else np.empty((rows, *column.shape), column.dtype)
 
 
 def ids_piece(part_path: str) -> str:

@@ -14,9 +14,9 @@ from ..config.inputs import InputColumn
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError, RecipeError
 from ..transfer_set.columns import CATEGORIES, FEATURES, Kind
+from ..transfer_set.images import BadRow, decode_image
 from .arrow_types import is_encoded, is_number, is_wide, leaf, shape_of
 from .canonical import InputPlan, payload_of
-from .images import BadRow, decode_image
 from .kinds import scalar_kind
 from .scalars import How
 
@@ -80,8 +80,12 @@ def _plan_column(
 ) -> InputPlan:
     sized = config.image_size, config.fit, config.resample
     if is_encoded(array.type):
-        encoded = InputPlan(name, "image", (name,), None, (), *sized)
+        encoded = InputPlan(name, "image", (name,), None, (), *sized, encoded=config.decode == "on_read")
         return changed(encoded, shape=_encoded_shape(encoded, array, root))
+    if config.decode == "on_read":
+        raise RecipeError(
+            f"transfer_set.decode: `on_read` is of images in files, and column {name!r} is {array.type!s:.60}; take it out"
+        )
     kind, depth = leaf(array.type)
     if depth == 0 or not is_number(kind):
         raise RecipeError(f"transfer_set.inputs: column {name!r} is {array.type}{_use_of(array)}")

@@ -21,6 +21,7 @@ from ..storage import mirror
 from ..storage.seal import digest_of
 from ..storage.seal import replace as replace_file
 from ..tasks.labels import per_name, usable
+from ..transfer_set.images import COLOUR
 from ..transfer_set.transfer_set import NAME, SPLITS, Part, Segment, TransferSet, segment_digest
 from .beside import Whole, report_of, with_rows_beside
 from .canonical import in_colour
@@ -38,7 +39,6 @@ from .census import (
 )
 from .dictionaries import with_dictionaries
 from .extra import extra_files, gathered_extra, reading_extra, without_copies
-from .images import COLOUR
 from .look import Look, look
 from .moments import Moments
 from .parts import PartTask, Writing, write_part
@@ -73,6 +73,8 @@ class Gathered:
     """By split, how many of these were taken out of it."""
     extra: Census | None
     """The rows of `transfer_set.extra`, where there is one."""
+    num_cut: int
+    """Rows that have lost a part of their label, which was too long."""
 
 
 def prepare(
@@ -187,7 +189,7 @@ def _gathered(
     if not runs:
         judge_bad_rows(bad, config)
         raise DataError(f"no usable row in the source; {len(bad)} were skipped")
-    census, classes = take_census(runs, reading.pieces, seen.classes, LABELS[config.task])
+    census, classes = take_census(runs, reading.pieces, seen.classes, config.task)
     census, moved = stratified(census, config, len(classes))
     census, bad = limited(census, bad, config.limit)
     extra, all_runs, bad_beside = gathered_extra(config, done_beside, reading, census, runs, len(classes))
@@ -206,7 +208,8 @@ def _gathered(
         sum(chunk.num_unused for chunk in done),
         tuple((*classes, NONE_HOLDS)[number] for number in moved),
     )
-    return Gathered(census, classes, all_runs, tuple(bad), num_unused, divided, duplicates, dropped, extra)
+    num_cut = sum(chunk.num_cut for chunk in done)
+    return Gathered(census, classes, all_runs, tuple(bad), num_unused, divided, duplicates, dropped, extra, num_cut)
 
 
 def _last_keys(config: TransferSetConfig, chunks: Sequence[Chunk]) -> tuple[int, ...] | None:
@@ -264,7 +267,7 @@ def _second_pass(
 def _report(gathered: Gathered, labelled: NDArray[np.bool_]) -> dict[str, Any]:
     """What the manifest tells people: counts, and rows that were dropped or look wrong."""
     census, train = gathered.census, gathered.census.of("train")
-    per_class = per_name(census.labels[train][labelled[train]], len(gathered.classes))
+    per_class = per_name(census.labels[train][labelled[train]], len(gathered.classes), census.task)
     return {
         "rows": census.counts() | {"unused": gathered.num_unused},
         "labelled": {split: int(labelled[census.of(split)].sum()) for split in SPLITS},
@@ -275,6 +278,7 @@ def _report(gathered: Gathered, labelled: NDArray[np.bool_]) -> dict[str, Any]:
         "first_bad_rows": [f"{row.position}: {row.reason}" for row in gathered.bad[:NAMED_BAD_ROWS]],
         "duplicates_across_splits": dict(gathered.duplicates),
         "dropped_duplicates": dict(gathered.dropped),
+        **({"truncated_labels": gathered.num_cut} if gathered.num_cut else {}),
     }
 
 

@@ -22,6 +22,7 @@ from ..tasks.labels import has_label, strata
 from ..tasks.space import Space
 from ..transfer_set.arrow_columns import ipc_file
 from ..transfer_set.columns import Column, content_hash, inputs_batch
+from ..transfer_set.decoding import decoded
 from ..transfer_set.transfer_set import NAME, SPLITS, Part, Segment, TransferSet, segment_digest
 from .bad_rows import Bad
 from .canonical import decode
@@ -42,7 +43,7 @@ AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Sample:
-    """Canonical inputs `[rows, ...]` of some rows, and their labels in `space`."""
+    """Inputs `[rows, ...]` of some rows as they are stored, and their labels in `space`."""
 
     columns: tuple[Column, ...]
     space: Space
@@ -58,14 +59,21 @@ class Sample:
     def num_rows(self) -> int:
         return len(self.labels)
 
+    @property
+    def seen(self) -> dict[str, NDArray[Any]]:
+        """Canonical inputs: encoded images as pixels."""
+        encoded = [column for column in self.columns if column.encoded]
+        return self.inputs | {each.name: decoded(self.inputs[each.name], each.shape, each.resize) for each in encoded}
+
 
 def sample_prepared(transfer_set: TransferSet, num_rows: int) -> Sample:
     """Of a set that is prepared: some of its first training rows, with the columns' statistics."""
     segment = transfer_set.of("train")[0]
     looked_at = min(PLACES * num_rows, segment.num_rows)
     labels = transfer_set.labels(segment)[:looked_at]
-    order = _by_turns(strata(labels))[:num_rows]
-    inputs = {name: values[order] for name, values in transfer_set.inputs(segment, 0, looked_at).items()}
+    order = _by_turns(strata(labels, transfer_set.space.task))[:num_rows]
+    stored = transfer_set.inputs(segment, 0, looked_at, as_stored=True)
+    inputs = {name: values[order] for name, values in stored.items()}
     return Sample(transfer_set.columns, transfer_set.space, inputs, labels[order])
 
 
@@ -83,7 +91,7 @@ def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_
     for batch in batches:
         reasons: Bad = {}
         named = labels_in(told, batch.data, reasons).labels
-        chosen = np.sort(_by_turns(strata(named))[: -(-num_rows // len(batches))])
+        chosen = np.sort(_by_turns(strata(named, config.task))[: -(-num_rows // len(batches))])
         decoded, bad = decode(batch.data.take(pa.array(chosen)), told.plans, told.root, texts)
         good = [at for at, row in enumerate(chosen.tolist()) if at not in bad and row not in reasons]
         bad_rows += [BadPosition(batch.positions[chosen[at]], reason) for at, reason in sorted(bad.items())]
@@ -93,7 +101,7 @@ def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_
         judge_bad_rows(bad_rows, config)  # nobody leaves them out
     if not sum(map(len, labels)):
         raise DataError(f"none of the rows that were looked at can be used: {bad_rows[0].reason if bad_rows else ''}")
-    order = _by_turns(strata(whole := np.concatenate(labels)))[:num_rows]
+    order = _by_turns(strata(whole := np.concatenate(labels), config.task))[:num_rows]
     joined = {name: np.concatenate([each[name] for each in inputs])[order] for name in inputs[0]}
     columns = of_few_rows([plan.column for plan in seen.plans], joined, texts)
     joined = with_codes(joined, dictionaries_of(columns))

@@ -102,12 +102,12 @@ def _kept(
 
 def part_hashes(folder: Path, columns: Sequence[Column], path: str) -> Keys:
     """`row_hashes` of a part that exists."""
-    return row_hashes(list(inputs_of(run_batch(local(folder, path)), columns).values()))
+    return row_hashes(list(inputs_of(run_batch(local(folder, path)), columns, as_stored=True).values()))
 
 
 def part_moments(folder: Path, columns: Sequence[Column], path: str) -> list[Moments]:
     """Per column, of a part that exists."""
-    inputs = inputs_of(run_batch(local(folder, path)), columns)
+    inputs = inputs_of(run_batch(local(folder, path)), columns, as_stored=True)
     return [moments(inputs[column.name], column) for column in columns]
 
 
@@ -162,7 +162,7 @@ def ids_of(segment: Segment, pieces: Path, kept_from: TransferSet | None) -> Ite
 
 def _starts(segment: PlannedSegment, census: Census, columns: Sequence[Column]) -> list[int]:
     """Where each part begins."""
-    if not any(column.kind == "text" for column in columns):
+    if not any(column.varies for column in columns):
         return list(range(0, len(segment.rows), rows_per_part(columns)))
     ends = np.cumsum(8 + census.bytes[segment.rows].astype(np.int64))
     starts, there = list[int](), 0

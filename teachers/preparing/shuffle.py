@@ -35,8 +35,8 @@ from .text import cut
 
 RUN_BYTES = 32 * 2**20
 BATCH_BYTES = 8 * 2**20
-ENCODED_ROWS = 256
-"""In a batch of encoded images, whose size in the source nobody knows."""
+ENCODED_ROWS, KEPT_ROWS = 256, 32
+"""In a batch of encoded images, whose size in the source nobody knows; of those that stay so, which may be photographs."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ class Reading:
     @property
     def rows_per_batch(self) -> int:
         rows = max(1, min(65_536, BATCH_BYTES // sum(plan.column.bytes_per_row for plan in self.plans)))
-        return min(rows, ENCODED_ROWS) if any(plan.raw is None for plan in self.plans) else rows
+        rows = min(rows, ENCODED_ROWS) if any(plan.raw is None for plan in self.plans) else rows
+        return min(rows, KEPT_ROWS) if any(plan.encoded for plan in self.plans) else rows
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,12 @@ class Run:
 
 @dataclass(frozen=True)
 class ChunkDone:
-    """`num_unused`: rows that the shares of the split leave out."""
+    """`num_unused`: rows that the shares of the split leave out; `num_cut`: that have lost a part of their label."""
 
     runs: tuple[Run, ...]
     bad: tuple[BadPosition, ...]
     num_unused: int
+    num_cut: int = 0
 
 
 @dataclass
@@ -136,7 +138,7 @@ def _read_chunk(told: Reading, number: int, chunk: Chunk) -> ChunkDone:
     bad: list[BadPosition] = []
     runs: list[Run] = []
     waiting: list[Decoded] = []
-    num_unused = 0
+    num_unused = num_cut = 0
     batches = read(chunk, told.columns, told.rows_per_batch)
     for batch in (part for whole in batches for part in cut(placed(whole, told), told.texts, BATCH_BYTES)):
         bad += [BadPosition(position, reason) for position, reason in batch.bad]
@@ -146,12 +148,13 @@ def _read_chunk(told: Reading, number: int, chunk: Chunk) -> ChunkDone:
             except DataError as error:
                 raise DataError(f"{chunk.file.title}: {error}") from error
             num_unused += waiting[-1].num_unused
+            num_cut += waiting[-1].labels.cut
         if sum(rows.bytes for rows in waiting) >= RUN_BYTES:
             runs.append(_write_run(told, f"run-{number:06}-{len(runs):04}.arrow", waiting))
             waiting = []
     if any(len(rows.keys) for rows in waiting):
         runs.append(_write_run(told, f"run-{number:06}-{len(runs):04}.arrow", waiting))
-    return ChunkDone(tuple(runs), tuple(bad), num_unused)
+    return ChunkDone(tuple(runs), tuple(bad), num_unused, num_cut)
 
 
 def placed(batch: Batch, told: Reading) -> Batch:
@@ -164,7 +167,9 @@ def placed(batch: Batch, told: Reading) -> Batch:
 
 def _chunk_done(document: dict[str, Any]) -> ChunkDone:
     runs = (Run(run["path"], run["num_rows"], tuple(run["labels"])) for run in document["runs"])
-    return ChunkDone(tuple(runs), tuple(BadPosition(**row) for row in document["bad"]), document["num_unused"])
+    return ChunkDone(
+        tuple(runs), tuple(BadPosition(**row) for row in document["bad"]), document["num_unused"], document["num_cut"]
+    )
 
 
 def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPosition]) -> Decoded:
@@ -176,7 +181,8 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     num_unused = len(wanted) - int(wanted.sum())
     if told.last_key is not None:
         near = keys <= np.array([*told.last_key, 0], np.uint64)[split]
-        wanted &= near | first_of_classes(keys, split, strata(labels_in(told, data, {}).labels))
+        of_class = strata(labels_in(told, data, {}).labels, told.config.task)
+        wanted &= near | first_of_classes(keys, split, of_class)
     if not wanted.all():
         kept = np.flatnonzero(wanted)
         ids, data = ids.take(pa.array(kept)), data.take(pa.array(kept))
@@ -194,9 +200,9 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     inputs = {name: rows[good] if reasons else rows for name, rows in inputs.items()}
     meta = {"split": pa.array(split[good]), "group": pa.array(groups[good]), "id": ids.take(pa.array(good))}
     meta |= {"position": pa.array(positions[good], pa.string()), "content": pa.array(row_hashes(list(inputs.values())))}
-    if told.texts:
+    if any(plan.column.varies for plan in told.plans):
         meta["bytes"] = pa.array(sum(row_bytes(values) for values in inputs.values()), pa.int64())
-    return Decoded(num_unused, keys[good], meta, Meant(meant.labels[good], meant.names), inputs, texts)
+    return Decoded(num_unused, keys[good], meta, Meant(meant.labels[good], meant.names, meant.cut), inputs, texts)
 
 
 def _named(meant: Meant, row: int) -> str:
@@ -239,7 +245,7 @@ def _groups_in(told: Reading, batch: Batch, keys: Keys, reasons: Bad) -> Keys:
 
 def labels_in(told: Reading, data: pa.RecordBatch, reasons: Bad) -> Meant:
     """Labels of a batch, in the names of the space where they are known, else in this batch's own."""
-    return told.labels.read(told.config, told.classes, told.integers, data, reasons)
+    return told.labels.read(told.config, told.classes, told.integers, data, reasons, told.root)
 
 
 def _write_run(told: Reading, name: str, waiting: Sequence[Decoded]) -> Run:

@@ -41,6 +41,8 @@ FIGURES: dict[str, Figure] = {
         "Gauge", ("stage", "training"), "The same of numbers: in the label's units, of several in standard deviations."
     ),
     "collegium_validation_mae": Figure("Gauge", ("stage", "training"), "The same, the mean absolute error."),
+    "collegium_validation_ap": Figure("Gauge", ("stage", "training"), "The same of boxes: COCO's average precision."),
+    "collegium_validation_ap50": Figure("Gauge", ("stage", "training"), "The same, at an overlap of 0.5."),
     "collegium_stages_done": Figure("Gauge", (), "Stages of the run that are sealed."),
     "collegium_mlflow_points": Figure("Counter", (), "Points of curves that MLflow took."),
     "collegium_mlflow_away_seconds": Figure("Gauge", (), "Since when MLflow has not answered; 0 when it does."),

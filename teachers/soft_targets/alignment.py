@@ -8,6 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from ..tasks.places import renumbered
 from ..tasks.space import Space
 from .class_map import ClassMap, mapped
 
@@ -30,6 +31,10 @@ class Alignment:
     """i64, of one class of many: columns of its classes that take no part."""
     floor: float = 0.0
     """E: a row of which it says, by 1 - E or more, that it is of a class which takes no part, is one that it knows nothing of."""
+    looked_for: Tensor | None = None
+    """bool `[classes]`, of who says boxes: which of the transfer set's classes it looks for; None: all."""
+    numbers: Tensor | None = None
+    """i64, of who says boxes: the transfer set's number of each of its classes, -1 of one that takes no part."""
 
     @classmethod
     def of(
@@ -41,6 +46,15 @@ class Alignment:
     ) -> Self:
         """Raises RecipeError as `mapped`."""
         found = mapped(teacher_names, space.names, class_map, space.answer)
+        if space.max_boxes:
+            place: dict[str | None, int] = {name: number for number, name in enumerate(space.names)}
+            numbers = torch.tensor([place.get(found[name], -1) for name in teacher_names])
+            known = torch.full((space.width,), bool((numbers >= 0).any()))
+            is_same = torch.equal(numbers, torch.arange(len(space.names)))
+            found_here = torch.zeros(len(space.names), dtype=torch.bool)
+            found_here[numbers[numbers >= 0]] = True
+            looked_for = None if bool(found_here.all()) else found_here
+            return cls(known, None, looked_for=looked_for, numbers=None if is_same else numbers)
         by_name: dict[str | None, list[int]] = {}
         for number, name in enumerate(teacher_names):
             by_name.setdefault(found[name], []).append(number)
@@ -54,6 +68,8 @@ class Alignment:
         return cls(known, None if is_same else column, several, dropped, probability_floor)
 
     def __call__(self, said: Tensor) -> Tensor:
+        if self.numbers is not None:
+            return renumbered(said, self.numbers)
         if self.column is None:
             return said
         ordered = said[:, self.column]
@@ -65,6 +81,8 @@ class Alignment:
         return ordered
 
     def to(self, device: torch.device) -> Self:
+        if self.numbers is not None:
+            return replace(self, numbers=self.numbers.to(device))
         if self.column is None or self.column.device == device:
             return self
         several = {place: columns.to(device) for place, columns in self.added_up.items()}

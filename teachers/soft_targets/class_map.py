@@ -87,7 +87,7 @@ def mapped(
             f"map each in `class_map` to one of them, or to null, or say `others: null` in it"
         )
     counts = Counter(name for name in found.values() if name is not None)
-    if answer != "class_axis" and (twice := sorted(name for name, count in counts.items() if count > 1)):
+    if answer not in ("class_axis", "boxes") and (twice := sorted(name for name, count in counts.items() if count > 1)):
         raise RecipeError(
             f"several of the teacher's names are mapped to {twice}, and only probabilities of one class of many add up; map "
             f"all but one to null"

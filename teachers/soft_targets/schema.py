@@ -19,13 +19,15 @@ from ..config.task import AnswerName
 from ..errors import StoreError
 from ..storage.bucket import Expected
 from ..storage.seal import check_format, digest_of
+from ..tasks.boxes import width_of
+from .encodings.encoding import Encoding, Field
 from .encodings.features import FEATURES, FeaturesName, HalfName
-from .encodings.table import ENCODINGS, Encoding, Field
+from .encodings.table import ENCODINGS
 
 FORMAT = 2
 KEY = "sample_key"
 MAX_SHARD_BYTES = 64 << 20
-SAID_AS: dict[AnswerName, str] = {"class_axis": "logits", "class_set": "logits", "values": "values"}
+SAID_AS: dict[AnswerName, str] = {"class_axis": "logits", "class_set": "logits", "values": "values", "boxes": "boxes"}
 
 
 def rows_per_shard(num_rows: int, bytes_per_row: int) -> int:
@@ -82,12 +84,14 @@ class Spec:
     answer: AnswerName = "class_axis"
     more: tuple[Output, ...] = ()
     """What it says besides its answer."""
+    max_boxes: int = 0
+    """Of a row, at most; 0 where it says no boxes."""
 
     @property
     def answered(self) -> Output:
         """Its answer as one of its outputs."""
         name = ENCODINGS[self.answer][self.encoding].output
-        return Output(name, self.answer, self.encoding, len(self.names))
+        return Output(name, self.answer, self.encoding, width_of(self.names, self.max_boxes))
 
     @property
     def said(self) -> tuple[Output, ...]:
@@ -138,7 +142,8 @@ class Spec:
     def to_json(self) -> dict[str, Any]:
         more = [{**asdict(output), "shape": list(output.shape)} for output in self.more]
         lists = {"names": list(self.names), "more": more}
-        return {"format": FORMAT, **asdict(self), **lists, "outputs": self.outputs}
+        named = {name: value for name, value in asdict(self).items() if value or name not in LATER}
+        return {"format": FORMAT, **named, **lists, "outputs": self.outputs}
 
     def identity(self) -> dict[str, Any]:
         """What a digest of the store is made of."""
@@ -149,7 +154,8 @@ class Spec:
         """Raises StoreError, naming `path`, for another format and for what no version of this program wrote."""
         check_format(document, FORMAT, path)
         try:
-            named = {name: document[name] for name in cls.__dataclass_fields__}
+            known = {**dict.fromkeys(LATER, 0), **document}
+            named = {name: known[name] for name in cls.__dataclass_fields__}
             more = tuple(Output(**{**output, "shape": tuple(output["shape"])}) for output in named["more"])
             spec = cls(**{**named, "names": tuple(named["names"]), "more": more})
             if spec.to_json() != {name: value for name, value in document.items() if name != "digest"}:
@@ -199,6 +205,8 @@ class Commit:
         return cls(num_rows=document["rows"], **{n: named[n] for n in cls.__dataclass_fields__ if n != "num_rows"})
 
 
+LATER = ("max_boxes",)
+"""Fields of a spec that are left out where they are 0."""
 OFTEN_0 = ("unknown_rows", "unknown_elements", "cut_off")
 """Fields of a record that are left out where they are 0."""
 

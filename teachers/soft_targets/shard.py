@@ -77,7 +77,7 @@ def _checked(spec: Spec, output: Output, keys: np.ndarray, said: np.ndarray) -> 
         values = np.require(said, np.float32, ["C", "W"])
     if not (finite := np.isfinite(values)).all():
         unknown = np.isnan(values) if output == spec.answered else np.zeros_like(finite)
-        if spec.answer == "class_axis":
+        if spec.answer in ("class_axis", "boxes"):
             unknown &= unknown.all(axis=1, keepdims=True)
         broken = keys[~(finite | unknown).all(axis=1)]
         if len(broken):

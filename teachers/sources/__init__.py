@@ -3,7 +3,6 @@
 Knows nothing of splits, keys or what a column means.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +15,10 @@ from ..config.transfer_set import ImportSource, SklearnSource, SplitConfig, Tran
 from ..errors import DataError, RecipeError
 from ..storage.seal import digest_of, sha256_file
 from ..transfer_set.transfer_set import SPLITS
+from .annotated import ANNOTATED, contents_of
 from .arrays import numpy_chunks, numpy_schema, read_numpy, read_sklearn, sklearn_chunks, sklearn_digest, sklearn_schema
+from .class_label import class_label
+from .coco import coco_chunks, coco_schema, read_coco
 from .files import (
     Batch,
     Chunk,
@@ -37,6 +39,8 @@ from .lines import csv_schema, jsonl_schema, read_csv, read_jsonl, whole_file
 from .reading import reading
 from .tables import arrow_chunks, arrow_schema, parquet_chunks, parquet_schema, read_arrow, read_parquet
 from .utf8 import not_utf8
+from .voc import read_voc, voc_chunks, voc_schema
+from .yolo import read_yolo, yolo_chunks, yolo_schema
 
 BadRows = list[tuple[str, str]]
 """(position, why it cannot be used)"""
@@ -52,6 +56,9 @@ FORMATS: dict[str, Format] = {
     "jsonl": Format((".jsonl", ".ndjson", ".json"), jsonl_schema, whole_file, read_jsonl),
     "numpy": Format((".npz",), numpy_schema, numpy_chunks, read_numpy),
     "image_folder": Format((), folder_schema, folder_chunks, read_folder),
+    "coco": Format((), coco_schema, coco_chunks, read_coco),
+    "voc": Format((), voc_schema, voc_chunks, read_voc),
+    "yolo": Format((), yolo_schema, yolo_chunks, read_yolo),
     "sklearn": Format((), sklearn_schema, sklearn_chunks, read_sklearn),
     "import": Format((), imported_schema, whole_file, read_imported),
 }
@@ -64,6 +71,9 @@ def files_of(config: TransferSetConfig) -> list[File]:
         if split_files is not None:
             raise RecipeError(f"transfer_set.split.files: a source of kind {source.kind} has no files; use shares")
         return [File(source, None, source.name if isinstance(source, SklearnSource) else source.function)]
+    if source.kind in ANNOTATED:
+        root, named = ANNOTATED[source.kind].files(source, split_files)
+        return [File(source, root, name, split, columns) for name, split in named]
     path = existing(Path(source.path), "transfer_set.source.path").absolute()  # whatever folder a worker runs in
     if split_files is None:
         root = path if path.is_dir() else path.parent
@@ -194,7 +204,7 @@ def _take(read_from: Iterator[Batch], rows: int, found: list[Batch], bad: BadRow
 
 def positions_of(chunk: Chunk) -> list[str] | None:
     """Where each row of a chunk stands, if that is known before it is read."""
-    if chunk.file.source.kind == "image_folder":
+    if chunk.file.source.kind in ("image_folder", *ANNOTATED):
         return [position(str(name), 0) for name in chunk.units]
     if chunk.num_rows is None:
         return None
@@ -204,19 +214,6 @@ def positions_of(chunk: Chunk) -> list[str] | None:
 def class_names(files: Sequence[File], label: str) -> list[tuple[File, list[str] | None]]:
     """By file, the names that it gives itself to the label's values: ClassLabel metadata, or class folders."""
     return [(file, class_label(schema_of([file]), label)) for file in files]
-
-
-def class_label(schema: pa.Schema, label: str) -> list[str] | None:
-    """What the integers of a column mean by the metadata that Hugging Face writes; None where they do not say."""
-    try:
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        feature = features[label]
-    except (ValueError, KeyError, TypeError):
-        return None
-    if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel":
-        return None
-    names = feature.get("names")
-    return [str(name) for name in names] if isinstance(names, list) else None
 
 
 def content_digest(files: Sequence[File], *, beside: bool) -> str:
@@ -241,6 +238,8 @@ def _sha256(root: Path, name: str) -> str:
 def _contents(file: File) -> list[str]:
     """The real files that `file` stands for; a link that leaves the source is none of it (its row will be a bad one)."""
     assert file.root is not None
+    if file.source.kind in ANNOTATED:
+        return contents_of(file)
     if file.source.kind == "image_folder":
         return [name for name in image_names(file) if is_inside(file.root, name) and (file.root / name).is_file()]
     if file.path.is_dir():

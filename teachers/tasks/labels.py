@@ -1,25 +1,30 @@
 """Labels of rows as arrays, whatever is learnt: which rows have one, and what to divide rows by.
 
 One class of many: i32 `[rows]`, -1 none. Classes that each hold or not: i8 `[rows, C]`, 1, 0, or -1 where nobody knows.
-Numbers: f32 `[rows, D]` in their own units, NaN none.
+Numbers: f32 `[rows, D]` in their own units, NaN none. Boxes: f32 `[rows, M * 8]`, see `boxes`, NaN none.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config.task import TaskName
+from .boxes import BOX, CLASS, LABEL, SCORE, labels_of
 
 DTYPES: dict[TaskName, np.dtype[Any]] = {
     "classification": np.dtype(np.int32),
     "multilabel": np.dtype(np.int8),
     "regression": np.dtype(np.float32),
+    "detection": np.dtype(np.float32),
 }
 
 
 def shape_of(task: TaskName, width: int) -> tuple[int, ...]:
-    """Of the label of a row."""
+    """Of the label of a row; `width`: of its space."""
+    if task == "detection":
+        return (width // len(BOX) * len(LABEL),)
     return () if task == "classification" else (width,)
 
 
@@ -47,30 +52,62 @@ def usable(labels: NDArray[Any], may_be_used: NDArray[np.bool_]) -> NDArray[Any]
     return np.where(may_be_used.reshape(-1, *(1,) * (labels.ndim - 1)), labels, nothing)
 
 
-def strata(labels: NDArray[Any]) -> NDArray[np.int32]:
+def strata(labels: NDArray[Any], task: TaskName | None = None, width: int | None = None) -> NDArray[np.int32]:
     """What rows are divided by, i32 `[rows]`, -1 for a row without a label.
 
-    The class; of several classes the rarest one that holds, or C where none does; numbers are all of one stratum.
+    The class; of several classes the rarest one that holds, or C where none does, and so of the classes of boxes; numbers are
+    all of one stratum. `width`: C of boxes; None: as many as are met.
     """
     if labels.ndim == 1:
         return labels.astype(np.int32, copy=False)
     there = has_label(labels)
-    if labels.dtype.kind == "f":
+    if labels.dtype.kind == "f" and task != "detection":
         return np.where(there, 0, -1).astype(np.int32)
-    holds = labels == 1
+    holds = classes_in(labels, width) if labels.dtype.kind == "f" else labels == 1
     rarest_first = np.argsort(holds.sum(0), kind="stable")
-    first = holds[:, rarest_first].argmax(1) if labels.shape[1] else np.zeros(len(labels), np.int64)
-    of_row = np.where(holds.any(1), rarest_first[first], labels.shape[1]) if labels.shape[1] else first
+    first = holds[:, rarest_first].argmax(1) if holds.shape[1] else np.zeros(len(labels), np.int64)
+    of_row = np.where(holds.any(1), rarest_first[first], holds.shape[1]) if holds.shape[1] else first
     return np.where(there, of_row, -1).astype(np.int32)
 
 
 def num_strata(task: TaskName, width: int) -> int:
-    return {"classification": width, "multilabel": width + 1, "regression": 1}[task]
+    """`width`: of the names of the space."""
+    return {"classification": width, "multilabel": width + 1, "regression": 1, "detection": width + 1}[task]
 
 
-def per_name(labels: NDArray[Any], width: int) -> NDArray[np.int64]:
-    """How many rows are of each class, or have each number, i64 `[width]`."""
+def per_name(labels: NDArray[Any], width: int, task: TaskName | None = None) -> NDArray[np.int64]:
+    """How many rows are of each class, have each number, or a box of each class, i64 `[width]`."""
     if labels.ndim == 1:
         return np.bincount(labels[labels >= 0], minlength=width)
+    if task == "detection":
+        return np.asarray(classes_in(labels, width).sum(0), np.int64)
     found: NDArray[np.int64] = (is_known(labels) if labels.dtype.kind == "f" else labels == 1).sum(0)
     return found
+
+
+def classes_in(labels: NDArray[Any], width: int | None = None) -> NDArray[np.bool_]:
+    """Of which classes each row has a box that counts, bool `[rows, width]`; None: as many classes as are met."""
+    each = labels_of(labels)
+    row, box = np.nonzero((each[..., CLASS] >= 0) & (each[..., SCORE] > 0))
+    numbers = each[row, box, CLASS].astype(np.int64)
+    found = np.zeros((len(labels), width if width is not None else int(numbers.max(initial=-1)) + 1), bool)
+    found[row, numbers] = True
+    return found
+
+
+def in_classes(labels: NDArray[Any], places: Sequence[int], width: int, task: TaskName) -> NDArray[Any]:
+    """Labels for who learns `width` classes or numbers; `places`: where each of all stands among these, -1: nowhere.
+
+    A row of one class that is nowhere has no label; a box of one is not there.
+    """
+    if labels.ndim == 1:
+        mine: NDArray[Any] = np.array([*places, -1], np.int32)[labels]
+        return mine
+    if task != "detection":
+        found: NDArray[Any] = labels[:, [[*places].index(place) for place in range(width)]]
+        return found
+    out = labels.copy()
+    numbers = labels_of(out)[..., CLASS]
+    there = numbers >= 0
+    numbers[there] = np.array(places, np.float32)[numbers[there].astype(np.int64)]
+    return out

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config.task import ANSWER_OF, AnswerName, TaskName
+from .boxes import width_of
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,13 @@ class Space:
     names: tuple[str, ...]
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+    max_boxes: int = 0
+    """Boxes of a row, at most; 0 where nobody says boxes."""
 
     @property
     def width(self) -> int:
-        """Of what anybody says of a row."""
-        return len(self.names)
+        """Of what anybody says of a row: a column a name, or `BOX` a box."""
+        return width_of(self.names, self.max_boxes)
 
     @property
     def answer(self) -> AnswerName:
@@ -38,19 +41,20 @@ class Space:
         return self.answer != "values"
 
     def document(self) -> dict[str, Any]:
-        return {"task": self.task, "names": list(self.names), "mean": list(self.mean), "scale": list(self.scale)}
+        found = {"task": self.task, "names": list(self.names), "mean": list(self.mean), "scale": list(self.scale)}
+        return found | ({"max_boxes": self.max_boxes} if self.max_boxes else {})
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
         """Raises KeyError or TypeError for what no `document` is."""
         names, mean, scale = (tuple(document[name]) for name in ("names", "mean", "scale"))
-        return cls(document["task"], names, mean, scale)
+        return cls(document["task"], names, mean, scale, document.get("max_boxes", 0))
 
     def of_names(self, names: Sequence[str]) -> Self:
         """Those names of it alone, in their order; ValueError for another."""
         places = [self.names.index(name) for name in names]
         mean, scale = (tuple(each[place] for place in places) if each else () for each in (self.mean, self.scale))
-        return type(self)(self.task, tuple(names), mean, scale)
+        return type(self)(self.task, tuple(names), mean, scale, self.max_boxes)
 
     def standardised(self, values: NDArray[Any]) -> NDArray[Any]:
         """Numbers `[..., width]` in units of the label to those that networks learn; as they are where there are none."""

@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..config.task import AnswerName
+from ..tasks.boxes import BOX, CLASS, LABEL, boxes_of, labels_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,6 +86,35 @@ def _set_answers(logits: "Tensor", names: Names, sure: bool) -> Mapping[str, pa.
     return said
 
 
+CORNERS = ("x1", "y1", "x2", "y2")
+
+
+def box_type(more: Names) -> pa.DataType:
+    """A list of boxes, whose corners are in 0 to 1 of the image."""
+    numbers = [pa.field(name, pa.float32()) for name in (*CORNERS, *more)]
+    return pa.list_(pa.struct([*numbers, pa.field("class", pa.string())]))
+
+
+def box_lists(boxes: NDArray[Any], columns: Mapping[str, int], names: Names) -> pa.Array:
+    """Boxes `[rows, M, k]` as lists of those that there are, with these of the k numbers; null where all is NaN."""
+    there = boxes[..., CLASS] >= 0
+    ends = np.concatenate([[0], there.sum(1).cumsum()]).astype(np.int32)
+    found = boxes[there]
+    fields = [pa.array(found[:, at], pa.float32()) for at in columns.values()]
+    of_class = pa.array(names, pa.string()).take(pa.array(found[:, CLASS].astype(np.int64)))
+    inner = pa.StructArray.from_arrays([*fields, of_class], [*columns, "class"])
+    return _null_where(np.isnan(boxes[..., CLASS]).all(1), pa.ListArray.from_arrays(ends, inner))
+
+
+def _box_labels(labels: NDArray[Any], names: Names) -> pa.Array:
+    columns = {name: at for at, name in enumerate(LABEL) if name in (*CORNERS, "height", "width")}
+    return box_lists(labels_of(labels), columns, names)
+
+
+def _box_answers(said: "Tensor", names: Names) -> pa.Array:
+    return box_lists(boxes_of(said.numpy()), {name: at for at, name in enumerate(BOX[:CLASS])}, names)
+
+
 ANSWER_COLUMNS: dict[AnswerName, AnswerColumns] = {
     "class_axis": AnswerColumns(lambda names: pa.string(), _class_labels, _class_types, _class_answers),
     "class_set": AnswerColumns(lambda names: pa.list_(pa.string()), _set_labels, _set_types, _set_answers),
@@ -93,5 +123,11 @@ ANSWER_COLUMNS: dict[AnswerName, AnswerColumns] = {
         _struct,
         lambda names, sure: {"value": _numbers(names)},
         lambda values, names, sure: {"value": _struct(values.numpy(), names)},
+    ),
+    "boxes": AnswerColumns(
+        lambda names: box_type(("height", "width")),
+        _box_labels,
+        lambda names, sure: {"boxes": box_type(("score",))},
+        lambda said, names, sure: {"boxes": _box_answers(said, names)},
     ),
 }

@@ -124,7 +124,7 @@ def _tables(segment: Answered, teachers: Mapping[str, Spec], schema: pa.Schema) 
     opened = {name: SoftTargets.open(store.folder) for name, store in segment.stores.items()}
     keys = next(iter(opened.values())).keys()
     about = _about(segment, keys)
-    wide = max(max(len(spec.names), *(output.width for output in spec.more), 0) for spec in teachers.values())
+    wide = max(output.width for spec in teachers.values() for output in spec.said)
     for first in range(0, len(keys), window := max(1, WINDOW_BYTES // (4 * wide))):
         rows = slice(first, min(first + window, len(keys)))
         columns = {name: array[rows] for name, array in about.items()}

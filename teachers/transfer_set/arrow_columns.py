@@ -13,13 +13,14 @@ def fixed_size_list(values: NDArray[Any]) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(flat), int(np.prod(values.shape[1:])))
 
 
-def text_column(values: NDArray[Any]) -> pa.LargeStringArray:
-    """`str` [rows] as an Arrow column."""
-    return pa.array(values, pa.large_string())
+def text_column(values: NDArray[Any]) -> pa.Array:
+    """`str` [rows], or `bytes`, as an Arrow column."""
+    is_bytes = len(values) > 0 and isinstance(values[0], bytes)
+    return pa.array(values, pa.large_binary() if is_bytes else pa.large_string())
 
 
 def text_bytes(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """(where each row ends, i64 [rows]; the UTF-8 of all rows, u8) of `str` [rows]."""
+    """(where each row ends, i64 [rows]; the UTF-8 of all rows, u8) of `str` [rows]; of `bytes` as they are."""
     if not len(values):
         return np.zeros(0, np.int64), np.zeros(0, np.uint8)
     _, offsets, held = text_column(values).buffers()

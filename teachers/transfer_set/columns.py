@@ -1,10 +1,10 @@
-"""Input columns of prepared rows, and how they lie in an Arrow file: one fixed width a row, but for text.
+"""Input columns of prepared rows, and how they lie in an Arrow file: one fixed width a row, but for text and encoded images.
 
 Knows nothing of segments, labels or of where rows came from.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,7 +12,10 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
+from ..config.transfer_set import FitName, ResampleName
 from .arrow_columns import fixed_size_list, text_bytes, text_column
+from .decoding import decoded
+from .images import Resize
 
 INPUT = "input."
 """Before the name of an input column in a file: it may be any word, also one of ours."""
@@ -28,6 +31,9 @@ TEXT_BYTES = 256
 
 AROUND_TEXT = 64
 """Bytes of a `str` beside its characters."""
+
+OF_ENCODED = ("encoded", "fit", "resample")
+"""What a column says of encoded images."""
 
 Kind = Literal["image", "number", "category", "text"]
 
@@ -55,6 +61,10 @@ class Column:
     """Per category, what its codes from FIRST on mean: sorted values of the training rows."""
     unknown: tuple[int, ...] = ()
     """Per category, training rows whose value has no code of its own (`most_common`)."""
+    encoded: bool = False
+    """Images that lie there as they came, and become [H, W, C] when they are read: by `fit` and `resample`."""
+    fit: FitName = "squash"
+    resample: ResampleName = "bilinear"
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -75,6 +85,8 @@ class Column:
         meant = [self.name, self.kind, list(self.shape)]
         if self.kind == "category":
             return [*meant, list(self.names), [list(values) for values in self.values]]
+        if self.encoded:
+            return [*meant, "encoded", self.fit, self.resample]
         return meant + ["float64"] * self.wide
 
     @property
@@ -82,27 +94,67 @@ class Column:
         """Whether a row may have no value, or one that nobody knows."""
         return self.kind == "category" or bool(self.missing)
 
+    @property
+    def varies(self) -> bool:
+        """Whether its rows are as long as they like: text and encoded images."""
+        return self.kind == "text" or self.encoded
+
+    @property
+    def resize(self) -> Resize:
+        """What is made of an encoded image."""
+        return Resize(self.shape[0], self.fit, self.resample)
+
+    def seen(self, resize: Resize) -> Self:
+        """The same encoded images for who reads them otherwise."""
+        shape = (resize.edge, resize.edge, *self.shape[2:])
+        return replace(self, shape=shape, fit=resize.fit, resample=resize.resample)
+
+    def document(self) -> dict[str, Any]:
+        """JSON for a manifest; of what is not encoded nothing is said of that."""
+        found = asdict(self)
+        return found if self.encoded else {name: value for name, value in found.items() if name not in OF_ENCODED}
+
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> Self:
-        """What `asdict` gave, read from JSON. Raises KeyError or TypeError for anything else."""
-        values = {field.name: _as_tuples(document[field.name]) for field in fields(cls)}
-        return cls(**values)
+        """What `document` gave, read from JSON. Raises KeyError or TypeError for anything else."""
+        named = [field.name for field in fields(cls) if field.name in document or field.name not in OF_ENCODED]
+        return cls(**{name: _as_tuples(document[name]) for name in named})
 
 
 def _as_tuples(value: Any) -> Any:
     return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
+def seen_otherwise(
+    columns: tuple[Column, ...], made_of: tuple[dict[str, Any], ...], sees: Mapping[str, Resize]
+) -> tuple[tuple[Column, ...], tuple[dict[str, Any], ...]]:
+    """Columns, and documents of the plans by which they were made, with encoded images as `sees` has them by name."""
+    changed = {each.name: each.seen(sees[each.name]) for each in columns if each.encoded and each.name in sees}
+    plans = [
+        plan | {**asdict(changed[plan["name"]].resize), "shape": list(changed[plan["name"]].shape)}
+        if plan["name"] in changed
+        else plan
+        for plan in made_of
+    ]
+    return tuple(changed.get(each.name, each) for each in columns), tuple(plans)
+
+
 def inputs_of(
-    batch: pa.RecordBatch, columns: Sequence[Column], rows: NDArray[Any] | None = None
+    batch: pa.RecordBatch, columns: Sequence[Column], rows: NDArray[Any] | None = None, *, as_stored: bool = False
 ) -> dict[str, NDArray[Any]]:
-    """{column: [rows, *shape]} of an Arrow batch, or of these rows of it; of all without a copy, but for text."""
+    """{column: [rows, *shape]} of an Arrow batch, or of these rows of it; of all without a copy, but for text.
+
+    Encoded images are decoded; `as_stored`: they are `bytes` [rows].
+    """
     found = {}
     for column in columns:
         held = batch.column(INPUT + column.name)
-        if column.kind == "text":  # what is not asked for never becomes a `str`
+        if column.varies:  # what is not asked for never becomes a `str`
             held = held if rows is None else held.take(pa.array(rows))
-            found[column.name] = held.to_numpy(zero_copy_only=False)
+            is_read = column.encoded and not as_stored
+            found[column.name] = (
+                decoded(held, column.shape, column.resize) if is_read else held.to_numpy(zero_copy_only=False)
+            )
         else:
             values = held.flatten().to_numpy().reshape(batch.num_rows, *column.shape)
             found[column.name] = values if rows is None else values[rows]

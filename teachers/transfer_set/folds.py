@@ -14,6 +14,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from ..config.folds import Folded
+from ..config.task import TaskName
 from ..errors import DataError, StoreError
 from ..storage import seal
 from ..tasks.labels import none_of, per_name
@@ -54,15 +55,22 @@ class Folds:
         """Which rows part `number` of `parts` learns, bool [rows]: all but its fold."""
         return np.full(len(groups), True) if number == self.count else self.of(groups) != number
 
-    def check(self, labels: NDArray[Any], groups: Keys, classes: Sequence[str], key: str = "train.folds") -> None:
+    def check(
+        self,
+        labels: NDArray[Any],
+        groups: Keys,
+        classes: Sequence[str],
+        key: str = "train.folds",
+        task: TaskName | None = None,
+    ) -> None:
         """Raise DataError for a part that would learn no row of a class (no number of a column).
 
         `labels`: of the labelled rows; `classes`: or names of numbers.
         """
-        there = per_name(labels, len(classes))
+        there = per_name(labels, len(classes), task)
         own = self.of(groups)
         for fold in range(self.count):
-            left = per_name(labels[own != fold], len(classes))
+            left = per_name(labels[own != fold], len(classes), task)
             if lost := np.flatnonzero((there > 0) & (left == 0)).tolist():
                 named = ", ".join(f"{classes[number]!r} ({there[number]})" for number in lost[:10])
                 raise DataError(
@@ -95,7 +103,7 @@ class Folds:
 def checked(folds: Folds, transfer_set: TransferSet, key: str = "train.folds") -> Keys:
     """Keys of the groups that are learnt, ascending. Raises DataError for a part that would learn no row of a class."""
     labels, groups = labelled_keys(transfer_set)
-    folds.check(labels, groups, transfer_set.space.names, key)
+    folds.check(labels, groups, transfer_set.space.names, key, transfer_set.space.task)
     return np.unique(groups)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..rows.rows import Merged, Rows
+from .encoded_rows import EncodedRows
 from .transfer_set import SplitName, TransferSet
 
 
@@ -58,7 +59,10 @@ class MergedSplit:
 
     def column(self, parts: Sequence[Rows]) -> Rows:
         """One column of the split, from its rows of each segment."""
-        return parts[0] if self._order is None else Merged(parts, self._order)
+        if self._order is None:
+            return parts[0]
+        encoded = [part for part in parts if isinstance(part, EncodedRows)]
+        return EncodedRows.merged(encoded, self._order) if encoded else Merged(parts, self._order)
 
     def chosen(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """{column: [len(rows), *shape]} of the rows with these places in the order of keys, text too, copied."""

@@ -4,7 +4,7 @@ Knows nothing of where the rows came from (`prepare` does), of teachers or of st
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,17 +19,18 @@ from ..errors import RecipeError, StoreError
 from ..storage import mirror
 from ..storage.seal import NAME as SEAL
 from ..storage.seal import check_format, digest_of, local
-from ..tasks.labels import has_label, usable
+from ..tasks.labels import has_label, in_classes, usable
 from ..tasks.space import Space
 from .arrow_columns import label_values
-from .columns import Column, inputs_of
+from .columns import INPUT, Column, inputs_of, seen_otherwise
 from .derived import DerivedColumns, Derives
+from .images import Resize
 
 if TYPE_CHECKING:
     from ..rows.rows import Rows
 
-FORMAT, FORMAT_OF_TEXT = 5, 6
-"""A program that knows no text has to refuse a set that holds some, and no other."""
+FORMAT, FORMATS = 5, {"text": 6, "encoded": 7}
+"""A program that knows no text, or no encoded images, has to refuse a set that holds some, and no other."""
 NAME = "transfer_set.json"
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -107,8 +108,8 @@ class TransferSet:
             raise StoreError(f"{path}: no such file; this folder holds no prepared transfer set") from None
         except ValueError as error:
             raise StoreError(f"{path}: not readable as JSON ({error}); remove the folder and prepare again") from error
-        holds_text = isinstance(document, dict) and document.get("format") == FORMAT_OF_TEXT
-        check_format(document, FORMAT_OF_TEXT if holds_text else FORMAT, path)
+        found = document.get("format") if isinstance(document, dict) else None
+        check_format(document, found if found in FORMATS.values() else FORMAT, path)
         try:
             return cls(
                 folder,
@@ -127,9 +128,9 @@ class TransferSet:
     def manifest(self) -> bytes:
         """What `open` reads back."""
         document = {name: value for name, value in vars(self).items() if name not in NOT_KEPT}
-        document |= {name: [asdict(item) for item in document[name]] for name in ("columns", "segments")}
-        document["space"] = self.space.document()
-        written = FORMAT_OF_TEXT if any(column.kind == "text" for column in self.columns) else FORMAT
+        columns, segments = [column.document() for column in self.columns], [asdict(each) for each in self.segments]
+        document |= {"columns": columns, "segments": segments, "space": self.space.document()}
+        written = max(FORMATS.get("encoded" if c.encoded else c.kind, FORMAT) for c in self.columns)
         return json.dumps({"format": written, **document}, indent=1, allow_nan=False).encode()
 
     def files(self) -> list[str]:
@@ -171,6 +172,11 @@ class TransferSet:
         """The same rows with what `text` makes of text columns in place of these; None: as they are."""
         return self if text is None else replace(self, derived=DerivedColumns(replace(self, derived=None), text))
 
+    def seen(self, sees: Mapping[str, Resize]) -> Self:
+        """The same rows for who reads encoded images so, by column; another column stays as it is."""
+        columns, made_of = seen_otherwise(self.columns, self.made_of, sees)
+        return replace(self, columns=columns, made_of=made_of)
+
     def beside(self, name: str) -> Path:
         """A folder of the OUT that this one lies in."""
         return self.folder.parent.parent / name
@@ -193,9 +199,7 @@ class TransferSet:
         labels = label_values(self._rows(segment, "label"))
         if self.places is None:
             return labels
-        columns = [self.places.index(place) for place in range(len(self.classes))]
-        found: NDArray[Any] = np.array([*self.places, -1], np.int32)[labels] if labels.ndim == 1 else labels[:, columns]
-        return found
+        return in_classes(labels, self.places, len(self.classes), self.space.task)
 
     def labelled(self, segment: Segment) -> NDArray[np.bool_]:
         """Whose label may be used, bool [rows]."""
@@ -220,15 +224,21 @@ class TransferSet:
     def ids(self, segment: Segment) -> pa.StringArray:
         return self._rows(segment, "id")
 
-    def inputs(self, segment: Segment, first_row: int = 0, num_rows: int | None = None) -> dict[str, NDArray[Any]]:
+    def inputs(
+        self, segment: Segment, first_row: int = 0, num_rows: int | None = None, *, as_stored: bool = False
+    ) -> dict[str, NDArray[Any]]:
         """{column: [rows, *shape]}; read-only and mapped where the rows lie in one part, but for text. Derived columns stand in
-        place of the text that they are made of."""
+        place of the text that they are made of. `as_stored`: encoded images are `bytes` [rows]."""
         stop = segment.num_rows if num_rows is None else first_row + num_rows
         if not 0 <= first_row <= stop <= segment.num_rows:
             raise IndexError(f"rows {first_row} to {stop} of {segment.name}, which has {segment.num_rows}")
         columns = self._stored_columns()
         pieces = [
-            inputs_of(self._part(part)[max(first_row - part.first_row, 0) : stop - part.first_row], columns)
+            inputs_of(
+                self._part(part)[max(first_row - part.first_row, 0) : stop - part.first_row],
+                columns,
+                as_stored=as_stored,
+            )
             for part in segment.parts
             if part.first_row < stop and part.first_row + part.num_rows > first_row
         ]
@@ -253,12 +263,19 @@ class TransferSet:
         return found if self.derived is None else found | self.derived.chosen(segment, rows)
 
     def input_rows(self, segment: Segment) -> "dict[str, Rows]":
-        """The parts of every column of a fixed width as the reader takes them, mapped; text has none, derived columns have."""
+        """The parts of every column of a fixed width as the reader takes them, mapped; text has none, derived columns have.
+        Encoded images are decoded when they are copied."""
         from ..rows.rows import Rows  # imports torch, which preparing does without
+        from .encoded_rows import EncodedRows
 
-        columns = [column for column in self.columns if column.kind != "text"]
-        parts = [inputs_of(self._part(part), columns) for part in segment.parts]
+        columns = [column for column in self.columns if not column.varies]
+        batches = [self._part(part) for part in segment.parts]
+        parts = [inputs_of(batch, columns) for batch in batches]
         found = {column.name: Rows([part[column.name] for part in parts]) for column in columns}
+        encoded = [column for column in self.columns if column.encoded]
+        found |= {
+            each.name: EncodedRows([held.column(INPUT + each.name) for held in batches], each) for each in encoded
+        }
         return found if self.derived is None else found | self.derived.rows(segment)
 
     def _stored_columns(self) -> list[Column]:

@@ -3,7 +3,7 @@
 from teachers.config.task import TaskName
 
 from ...config.terms import LossName
-from . import classification, maps, multilabel, regression
+from . import classification, detection, maps, multilabel, regression
 from .loss import Loss
 
 OF_MAPS: dict[LossName, Loss] = {"feature": maps.feature, "channel": maps.channel}
@@ -11,6 +11,7 @@ LOSSES: dict[TaskName, dict[LossName, Loss]] = {
     "classification": classification.LOSSES | OF_MAPS,
     "multilabel": multilabel.LOSSES | OF_MAPS,
     "regression": regression.LOSSES | OF_MAPS,
+    "detection": detection.LOSSES,
 }
 COMPARE_ROWS: tuple[LossName, ...] = ("dist",)
 """Losses in which rows are compared with each other: they are told what each counts (`weight`)."""

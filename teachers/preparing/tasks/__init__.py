@@ -5,6 +5,7 @@ Knows nothing of inputs, keys or splits.
 
 from ...config.task import TaskName
 from .classification import Classification
+from .detection import Detection
 from .multilabel import Multilabel
 from .reader import LabelReader
 from .regression import Regression
@@ -13,4 +14,5 @@ LABELS: dict[TaskName, LabelReader] = {
     "classification": Classification(),
     "multilabel": Multilabel(),
     "regression": Regression(),
+    "detection": Detection(),
 }

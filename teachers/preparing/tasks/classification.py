@@ -1,6 +1,7 @@
 """One class of many a row: a column of text, integers or truth values."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,15 @@ class Classification:
             if config.classes is None:
                 _check_is_class(name, text)
 
-    def read(self, config: TransferSetConfig, names: Names, integers: Names, data: pa.RecordBatch, bad: Bad) -> Meant:
+    def read(
+        self,
+        config: TransferSetConfig,
+        names: Names,
+        integers: Names,
+        data: pa.RecordBatch,
+        bad: Bad,
+        root: Path | None = None,
+    ) -> Meant:
         if not config.labels:
             return Meant(np.full(data.num_rows, -1, np.int32), names or ())
         name = config.labels[0]

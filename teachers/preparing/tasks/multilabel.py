@@ -1,6 +1,7 @@
 """Classes that each hold of a row or not: columns of 0 and 1, a column of lists of classes, or text with a separator."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,15 @@ class Multilabel:
                     f"transfer_set.classes: {len(config.classes or ())} names, and a row of {name!r} has {each} values of 0 and 1"
                 )
 
-    def read(self, config: TransferSetConfig, names: Names, integers: Names, data: pa.RecordBatch, bad: Bad) -> Meant:
+    def read(
+        self,
+        config: TransferSetConfig,
+        names: Names,
+        integers: Names,
+        data: pa.RecordBatch,
+        bad: Bad,
+        root: Path | None = None,
+    ) -> Meant:
         if not config.labels:
             return Meant(np.full((data.num_rows, len(names or ())), -1, np.int8), names or ())
         columns = columns_of(config, data)

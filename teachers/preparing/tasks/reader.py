@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,8 @@ class Meant:
 
     labels: NDArray[Any]
     names: tuple[str, ...]
+    cut: int = 0
+    """Rows whose label was too long, and lost something, as the recipe allows."""
 
 
 class LabelReader(Protocol):
@@ -37,8 +40,16 @@ class LabelReader(Protocol):
     def check(self, config: TransferSetConfig, sample: pa.RecordBatch) -> None:
         """Raise RecipeError for columns that cannot hold such labels."""
 
-    def read(self, config: TransferSetConfig, names: Names, integers: Names, data: pa.RecordBatch, bad: Bad) -> Meant:
-        """Labels of a batch; why a row has none that can be used goes to `bad`."""
+    def read(
+        self,
+        config: TransferSetConfig,
+        names: Names,
+        integers: Names,
+        data: pa.RecordBatch,
+        bad: Bad,
+        root: Path | None = None,
+    ) -> Meant:
+        """Labels of a batch; why a row has none that can be used goes to `bad`. `root`: of the files that it names."""
 
     def joined(self, parts: Sequence[Meant]) -> Meant:
         """One after the other, with the names of all."""

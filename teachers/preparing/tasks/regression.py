@@ -1,6 +1,7 @@
 """One or several real numbers a row, in their own units: columns of numbers, or one of lists of equally many."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,15 @@ class Regression:
                     f"transfer_set.label: {name!r} is {kind} ({found!r:.40}), no number; `task: classification` learns classes"
                 )
 
-    def read(self, config: TransferSetConfig, names: Names, integers: Names, data: pa.RecordBatch, bad: Bad) -> Meant:
+    def read(
+        self,
+        config: TransferSetConfig,
+        names: Names,
+        integers: Names,
+        data: pa.RecordBatch,
+        bad: Bad,
+        root: Path | None = None,
+    ) -> Meant:
         columns = columns_of(config, data)
         if not columns:
             return Meant(np.full((data.num_rows, len(names or ())), np.nan, np.float32), names or ())

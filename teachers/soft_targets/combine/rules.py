@@ -16,7 +16,7 @@ from torch import Tensor
 from ...config.task import AnswerName
 from ...config.teacher import CombineName
 from ...errors import RecipeError
-from . import by_row, class_scores, class_set, confusion, gate, gradient, values, votes
+from . import boxes, by_row, class_scores, class_set, confusion, gate, gradient, values, votes
 from .class_scores import LOG_ZERO
 from .experts import experts
 from .shares import Combine
@@ -62,6 +62,7 @@ COMBINE: dict[AnswerName, dict[CombineName, Combine]] = {
         "best": by_row.best(values.mixture),
         "route": by_row.route(values.mixture),
     },
+    "boxes": {"wbf": boxes.wbf, "nms": boxes.nms, "soft_nms": boxes.soft_nms, "nmw": boxes.nmw},
 }
 """The first of each is what teachers are combined by where nobody says otherwise."""
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from .table import Encoding, Field
+from .encoding import Encoding, Field
 
 FeaturesName = Literal["features"]
 HalfName = Literal["half"]

@@ -5,8 +5,7 @@ columns from it and never look inside.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -14,36 +13,12 @@ from torch import Tensor
 
 from ...config.any_teacher import EncodingName
 from ...config.task import AnswerName
+from .boxes import BOXES
+from .encoding import Encoding, Field
 
 Array = np.ndarray
 FLOOR = -6e4
 """Lowest stored logit (less the largest, of one class of many): float16 ends at -65504."""
-
-
-@dataclass(frozen=True)
-class Field:
-    """One column `<output>.<name>`: `shape` and `dtype` of a row."""
-
-    name: str
-    dtype: np.dtype
-    shape: tuple[int, ...] = ()
-
-    @property
-    def nbytes(self) -> int:
-        return self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
-
-
-@dataclass(frozen=True)
-class Encoding:
-    output: str
-    """What the columns are named after."""
-    fields: Callable[[int], tuple[Field, ...]]
-    """The columns, for so many classes or numbers."""
-    encode: Callable[[Tensor], dict[str, Tensor]]
-    """What is said, float32 [rows, width], to {field: [rows, *shape]}: finite, NaN of what is unknown (of one class of many in
-    whole rows)."""
-    decode: Callable[[Mapping[str, Tensor], int, float], Tensor]
-    """({field: [rows, *shape]}, width, probability_floor) to float32 [rows, width], on the fields' device."""
 
 
 def _shifted_fields(width: int) -> tuple[Field, ...]:
@@ -125,6 +100,7 @@ ENCODINGS: dict[AnswerName, dict[EncodingName, Encoding]] = {
     "values": {
         "dense": Encoding("values", _single_fields, _encode_single, _decode_value),
     },
+    "boxes": {"dense": BOXES},
 }
 
 

@@ -21,6 +21,8 @@ DEEPEST = 2**16 - 1
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error, zlib.error)  # fmt: skip
 """What Pillow raises on damaged files."""
 COLOUR = "3 channels, the rest have 1"
+EXIF, ORIENTATION, LYING = "exif", 0x0112, (5, 6, 7, 8)
+"""EXIF's tag of how an image is turned, and its values for a quarter turn."""
 
 LUMA = np.array([19595, 38470, 7471], np.uint32)
 """Red, green and blue in grey, of 65,536 (ITU-R BT.601), as Pillow has them."""
@@ -74,7 +76,7 @@ def decode_image(
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image) if "exif" in image.info else image
+    return ImageOps.exif_transpose(image) if EXIF in image.info else image
 
 
 def _shallow(image: Image.Image) -> Image.Image:
@@ -124,3 +126,13 @@ def in_channels(images: NDArray[Any], channels: int) -> Pixels:
         return np.repeat(images, channels, axis=-1)
     weighed = images[..., :3].astype(np.uint32) @ LUMA + 0x8000
     return (weighed >> 16).astype(np.uint8)[..., None]
+
+
+def upright_size(payload: bytes) -> tuple[int, int]:
+    """(height, width) of the first frame as `decode_image` turns it, from the header alone. Raises BadRow."""
+    try:
+        with Image.open(io.BytesIO(payload), formats=FORMATS) as image:
+            lies = EXIF in image.info and image.getexif().get(ORIENTATION) in LYING
+            return image.size if lies else (image.height, image.width)
+    except (UnidentifiedImageError, Image.DecompressionBombError, *UNREADABLE) as error:
+        raise BadRow("its size cannot be read") from error
