@@ -60,9 +60,7 @@ class Options:
     @property
     def together(self) -> "Options":
         """What of it decides what teachers are together: a step and a loss do not."""
-        return replace(
-            self, level=NO_OPTIONS.level, drop=NO_OPTIONS.drop, box=NO_OPTIONS.box, pace=NO_OPTIONS.pace
-        )
+        return replace(self, level=NO_OPTIONS.level, drop=NO_OPTIONS.drop, box=NO_OPTIONS.box, pace=NO_OPTIONS.pace)
 
     @property
     def of_boxes(self) -> dict[str, Any]:
