@@ -118,10 +118,10 @@ def load_rows(
     hints = hints_at_work(run, train)
     of_hints = {name: chosen(column, numbers_of(only)) for name, column in columns_of(hints).items()}
     needs = needs_of(run, preprocessor, labelled, stored, voices, together)
-    held_too = {"hints": sum(column.nbytes for column in of_hints.values())}
+    hint_bytes = sum(column.nbytes for column in of_hints.values())
+    needs = replace(needs, validation=bytes_of_validation(transfer_set, preprocessor, world), hints=hint_bytes)
     if run.train.balanced is not None:
-        held_too["copies"] = 1 + times_longer(np.where(labelled, labels, -1))
-    needs = replace(needs, validation=bytes_of_validation(transfer_set, preprocessor, world), **held_too)
+        needs = replace(needs, copies=1 + times_longer(np.where(labelled, labels, -1)))
     division = divide(memory_bytes, needs)
     shapes = {name: tuple(column.shape) for name, column in stored.items()}
     mixing = Mixing.of(run.train.mix, shapes, by_labels=any(compares_with_labels(term) for term in run.objective))

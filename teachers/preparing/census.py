@@ -117,7 +117,9 @@ def _bytes(runs: Sequence[Run], pieces: Path) -> NDArray[np.uint32]:
 
 def joined(parts: Sequence[Census]) -> Census:
     """One after the other, not sorted."""
-    return Census(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Census)))
+    first = parts[0]
+    arrays = [each.name for each in fields(Census) if isinstance(getattr(first, each.name), np.ndarray)]
+    return replace(first, **{name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays})
 
 
 def check_unique(census: Census, runs: Sequence[Run], pieces: Path) -> None:

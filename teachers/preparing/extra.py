@@ -18,7 +18,6 @@ from ..transfer_set.transfer_set import SPLITS
 from .canonical import InputPlan, decode
 from .census import Census, check_unique, joined, judge_bad_rows, limited, take_census
 from .shuffle import BadPosition, ChunkDone, Reading, Run
-from .tasks import LABELS
 
 BESIDE = "extra/"
 """Before the position of such a row: a file of the source may be called like one of these."""
@@ -66,7 +65,7 @@ def gathered_extra(
     if not own:
         judge_bad_rows(bad, config)
         raise DataError(f"transfer_set.extra: no usable row in it; {len(bad)} were skipped")
-    census, _ = take_census(own, reading.pieces, NOT_READ, LABELS[config.task])
+    census, _ = take_census(own, reading.pieces, NOT_READ, config.task)
     census, bad = limited(census, bad, config.limit)
     labels = none_of(config.task, len(census.keys), width)
     census = replace(census, labels=labels, run=census.run + np.uint32(len(runs)))
