@@ -25,7 +25,7 @@ def heard_by(config: StudentConfig | EstimatorStudent, heard: Sequence[str]) -> 
     hints = [hint for hint in document.get("hints", ()) if hint["teacher"] in heard]
     if not hints and not any("combine" in term for term in objective):
         raise RecipeError("no term would listen to anybody; leave `teachers` of terms, or weights of 0, out")
-    changes = {"teachers": list(heard), "objective": objective}
+    changes: dict[str, Any] = {"teachers": list(heard), "objective": objective}
     if document.get("hydra") is not None and len(heard) == 1:
         changes["hydra"] = None  # a head for each of one teacher
     return changes | ({"hints": hints} if "hints" in type(config).model_fields else {})

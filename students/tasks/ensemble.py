@@ -10,8 +10,13 @@ from torch import Tensor, nn
 from teachers.config.task import AnswerName
 from teachers.models.heads import MEANS
 
+
+def _alike(mean: Callable[[Tensor, Tensor | None], Tensor], said: Tensor) -> Tensor:
+    return mean(said, None)
+
+
 TOGETHER: dict[AnswerName, Callable[[Tensor], Tensor]] = {
-    answer: partial(mean, share=None) for answer, mean in MEANS.items()
+    answer: partial(_alike, mean) for answer, mean in MEANS.items()
 }
 """The log of their mean probability, of each class its logit, or the mean of numbers; every network counts alike."""
 
