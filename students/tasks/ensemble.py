@@ -20,8 +20,13 @@ def boxes(said: Tensor) -> Tensor:
     return target.masked_fill((weights.sum(0) == 0)[:, None], math.nan)
 
 
+
+def _alike(mean: Callable[[Tensor, Tensor | None], Tensor], said: Tensor) -> Tensor:
+    return mean(said, None)
+
+
 TOGETHER: dict[AnswerName, Callable[[Tensor], Tensor]] = {
-    **{answer: partial(mean, share=None) for answer, mean in MEANS.items()},
+    **{answer: partial(_alike, mean) for answer, mean in MEANS.items()},
     "boxes": boxes,
 }
 """The log of their mean probability, of each class its logit, the mean of numbers, or boxes fused; every network counts alike."""

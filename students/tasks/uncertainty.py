@@ -58,8 +58,8 @@ def _of_sets(said: Tensor, space: Space) -> Uncertainty:
     weights = _weights(knows)
     total = _of_two((torch.where(knows, p, 0.0) * weights).sum(0))
     aleatoric = (torch.where(knows, _of_two(p), 0.0) * weights).sum(0)
-    parts = [each.nanmean(-1) for each in (total, aleatoric)]
-    return Uncertainty(_gap(*parts), *parts, _pairs((p >= 0.5).long(), knows))
+    total, aleatoric = total.nanmean(-1), aleatoric.nanmean(-1)
+    return Uncertainty(_gap(total, aleatoric), total, aleatoric, _pairs((p >= 0.5).long(), knows))
 
 
 def _of_numbers(said: Tensor, space: Space) -> Uncertainty:
@@ -85,12 +85,14 @@ def _weights(knows: Tensor) -> Tensor:
 
 
 def _entropy(p: Tensor) -> Tensor:
-    return -torch.special.xlogy(p, p).sum(-1)
+    found: Tensor = -torch.special.xlogy(p, p).sum(-1)
+    return found
 
 
 def _of_two(p: Tensor) -> Tensor:
     """The entropy of what holds with probability p or not."""
-    return -torch.special.xlogy(p, p) - torch.special.xlogy(1 - p, 1 - p)
+    found: Tensor = -torch.special.xlogy(p, p) - torch.special.xlogy(1 - p, 1 - p)
+    return found
 
 
 def _gap(total: Tensor, aleatoric: Tensor) -> Tensor:
