@@ -24,6 +24,7 @@ from .out import Out
 from .planned import tell_plan
 from .predict import predict
 from .report import report
+from .review import review
 from .serve import serve
 from .status import status
 from .store import store
@@ -218,5 +219,19 @@ def schema(recipe: str, overrides: tuple[str, ...], resolved: bool) -> None:
     click.echo(json_schema(), nl=False)
 
 
-for command in (compare, export, predict, serve, report, store, bundle, teachers, students, submit, jobs, status):
+for command in (
+    compare,
+    export,
+    predict,
+    serve,
+    report,
+    review,
+    store,
+    bundle,
+    teachers,
+    students,
+    submit,
+    jobs,
+    status,
+):
     collegium.add_command(command)
