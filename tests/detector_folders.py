@@ -140,12 +140,14 @@ def save_detector(folder: Path, kind: str, classes: Sequence[str] = CLASSES) -> 
     return network
 
 
-def save_owl(folder: Path, kind: str = "owlvit", *, processor_file: bool = False, **about: Any) -> Any:
+def save_owl(
+    folder: Path, kind: str = "owlvit", *, processor_file: bool = False, words: Sequence[str] = WORDS, **about: Any
+) -> Any:
     """OWL-ViT or OWLv2, with its tokenizer; the whole processor. `processor_file`: as transformers saves it in one."""
     name = {"owlvit": "OwlViT", "owlv2": "Owlv2"}[kind]
     of = lambda what: getattr(transformers, name + what)  # noqa: E731
     sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "num_hidden_layers": 2}
-    text = {**sizes, "vocab_size": len(SPECIAL) + len(WORDS), "max_position_embeddings": 16, "pad_token_id": 0}
+    text = {**sizes, "vocab_size": len(SPECIAL) + len(words), "max_position_embeddings": 16, "pad_token_id": 0}
     text |= {"bos_token_id": 2, "eos_token_id": 3}
     vision = {**sizes, "image_size": 64, "patch_size": 8}
     torch.manual_seed(0)
@@ -156,7 +158,7 @@ def save_owl(folder: Path, kind: str = "owlvit", *, processor_file: bool = False
         network.class_head.logit_scale.weight.mul_(0.2)
         network.class_head.logit_scale.bias.add_(3)
     network.save_pretrained(folder)
-    save_tokenizer(folder, **{"model_max_length": 16, **about})
+    save_tokenizer(folder, words, **{"model_max_length": 16, **about})
     images = of("ImageProcessorPil")(size={"height": 64, "width": 64})
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     whole = of("Processor")(images, tokenizer)

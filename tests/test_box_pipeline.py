@@ -25,7 +25,7 @@ def recipe(rows):
             "labelled": 20,
             "max_boxes": shapes.MOST,
         },
-        "teachers": {"one": teacher, "other": {**teacher, "train": {**train, "augment": ["flip"]}, "seed": 1}},
+        "teachers": {"one": teacher, "other": {**teacher, "train": {**train, "augment": ["flip"], "seed": 1}}},
         "students": {
             "small": {
                 **DETECTOR,

@@ -244,3 +244,22 @@ def test_only_the_best_boxes_are_kept_and_only_those_with_the_score_that_is_aske
     high = asked(*a_teacher(folders / "owl", prompts=PROMPTS, score_above=above), pixels)
     there = high[..., CLASS] >= 0
     assert 0 < there.sum() < (whole[..., CLASS] >= 0).sum() and high[there][:, SCORE].min() > above
+
+
+def test_encoded_images_are_seen_at_their_own_size_and_upright(folders: Path) -> None:
+    import io
+
+    teacher, config = a_teacher(folders / "owl", prompts=PROMPTS)
+    assert teacher.as_stored
+    upright = images((40, 56), (64, 40))
+    files: NDArray[Any] = np.empty(2, object)
+    for at, pixels in enumerate(upright):
+        held, exif = io.BytesIO(), Image.Exif()
+        exif[0x0112] = 6  # is shown turned by a quarter to the right
+        Image.fromarray(np.rot90(pixels)).save(held, "PNG", exif=exif)
+        files[at] = held.getvalue()
+    for flips in (False, True):
+        how = {"prompts": PROMPTS, "flips": flips}
+        said = asked(*a_teacher(folders / "owl", **how), files)
+        np.testing.assert_array_equal(said, asked(*a_teacher(folders / "owl", **how), of_sizes((40, 56), (64, 40))))
+    assert not np.array_equal(said, asked(teacher, config, files))

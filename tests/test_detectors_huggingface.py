@@ -51,7 +51,7 @@ def asked(teacher: Teacher, config: HuggingFaceTeacher, pixels: NDArray[Any]) ->
 
 
 def compare(
-    said: NDArray[np.float32], scores: Any, labels: Any, boxes: Any, height: int, width: int, atol: float = 2e-6
+    said: NDArray[np.float32], scores: Any, labels: Any, boxes: Any, height: int, width: int, atol: float = 3e-5
 ) -> int:
     """With boxes in pixels, cut off at the edge; how many there are."""
     corners = np.asarray(boxes) / [width, height, width, height]
@@ -84,7 +84,7 @@ def test_a_folder_says_box_by_box_what_its_own_post_processing_says(tmp_path: Pa
             outputs = network(**processor(images=image, return_tensors="pt", input_data_format="channels_last"))
         [own] = processor.post_process_object_detection(outputs, threshold=0.01, target_sizes=[size])
         num_boxes += compare(said[row], own["scores"], own["labels"], own["boxes"], *size)
-    assert num_boxes > 10 and len(np.unique(said[..., CLASS])) > 2
+    assert num_boxes > 10 and len(np.unique(said[..., CLASS])) > 1
     assert (np.diff(said[..., SCORE]) <= 0).all()
 
 

@@ -135,6 +135,12 @@ def test_the_outcome_does_not_depend_on_how_it_is_cut(tmp_path):
     assert len(digests) == 1
 
 
+def test_a_plan_counts_what_files_take_not_what_they_become(tmp_path):
+    payloads = photos()
+    seen = look(config("parquet", table(tmp_path / "data.parquet", payloads), decode="on_read", image_size=640))
+    assert seen.num_bytes == ROWS * seen.row_bytes and seen.row_bytes == sum(map(len, payloads)) // ROWS
+
+
 def test_another_size_is_another_set_to_whoever_labels_it(tmp_path):
     path = table(tmp_path / "data.parquet", photos())
     digests = {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from students.config.task_terms import JUDGING
+from students.config.terms import AUTO
 from teachers.config.teacher import TeacherConfig
 from teachers.soft_targets.combine.context import takes_context
 from teachers.storage.seal import digest_of
@@ -103,14 +104,15 @@ def _live(taught: Taught, segments: Sequence[str]) -> "Live | None":
 
 
 def segments_heard(recipe: Recipe, prepared: Built, learner: Learner, rules: Iterable[Any] = ()) -> list[str]:
-    """Whose labels decide what somebody learns: those of training rows, and of validation where a rule judges teachers
-    or one of them is calibrated.
+    """Whose labels decide what somebody learns: those of training rows, and of validation where a rule judges teachers, one of them
+    is calibrated, or thresholds of boxes are chosen.
 
     `rules`: by which a search may combine them instead.
     """
     own = [getattr(term, "combine", None) for term in learner.objective]
     judges = any(rule in JUDGING or asks_of_teachers(rule) for rule in (*rules, *own))
     judges |= any(recipe.teachers[name].calibrate for name in learner.teachers if name in recipe.teachers)
+    judges |= any(getattr(term, "keep_above", None) == AUTO for term in learner.objective)
     return segments_of(prepared, "train", *(("validation",) if judges else ()))
 
 

@@ -48,7 +48,7 @@ def with_counts(seen: Look, counted: Counted | None) -> Look:
     if counted is None:
         return seen
     rows = sum(counted.rows.values())
-    size = rows * sum(column.bytes_per_row for column in seen.columns)
+    size = rows * seen.row_bytes
     return replace(seen, classes=counted.classes, num_rows=rows, rows_by_split=counted.rows, num_bytes=size)
 
 

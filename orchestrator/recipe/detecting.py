@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from students.config.estimator import EstimatorStudent
 from students.config.moves import FOLLOWED
-from students.config.terms import PseudoTerm
+from students.config.terms import AUTO, PseudoTerm
 from teachers.config.training import transforms_of
 
 from .file import Loc
@@ -57,7 +57,7 @@ def rows_to_choose_by(recipe: "Recipe", labelled: "Mapping[SplitName, int]") -> 
     """Terms that would choose their thresholds on validation images, with so many labelled rows of each split: none."""
     for name, student in recipe.students.items() if not labelled["validation"] else ():
         for number, term in enumerate(student.objective):
-            if isinstance(term, PseudoTerm) and term.keep_above == "auto":
+            if isinstance(term, PseudoTerm) and term.keep_above == AUTO:
                 yield (
                     f"students.{name}.objective.{number}.keep_above: `auto` chooses on labelled validation images, and there are "
                     f"none; say a number, or give `split.validation` labelled images"

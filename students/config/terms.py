@@ -136,6 +136,10 @@ class LabelSmoothingTeacherTerm(TermCommon):
         return True
 
 
+AUTO = "auto"
+"""Of `keep_above`: found on labelled validation images."""
+
+
 class PseudoTerm(TeacherTermCommon):
     """Boxes that the combined teachers say, as if they were true ones: a score is what is taught of its box, and its weight."""
 

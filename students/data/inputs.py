@@ -26,7 +26,8 @@ Inputs = Callable[[Batch, Views | None], Network]
 Canonical = Callable[[Batch, Views | None], dict[str, Tensor]]
 Only = np.ndarray | None
 """bool `[rows]`, which rows of the training segments are drawn at all; None: all."""
-CHUNK = 4096
+CHUNK, CHUNK_BYTES = 4096, 256 << 20
+"""Rows at once, and what they may take as they are stored: images of 640 x 640 pixels are 1.2 MB each."""
 INPUT = "input."
 KEY = SAMPLE_KEY
 """Of a batch for live teachers: the bits of u64 as i64."""
@@ -109,8 +110,10 @@ def in_order(
 def preprocessed(
     stored: Mapping[str, Rows], preprocessor: Preprocessor, device: torch.device, rows: int = CHUNK
 ) -> Iterator[Network]:
-    """The inputs of stored columns, some rows at a time, in order."""
+    """The inputs of stored columns, at most so many rows at a time, in order."""
     num_rows = next(iter(stored.values())).num_rows
+    row_bytes = sum(column.nbytes for column in stored.values()) // max(1, num_rows)
+    rows = max(1, min(rows, CHUNK_BYTES // max(1, row_bytes)))
     for first in range(0, num_rows, rows):
         here = min(rows, num_rows - first)
         chunk = {name: torch.empty(here, *column.shape, dtype=column.dtype) for name, column in stored.items()}

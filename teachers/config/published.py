@@ -91,7 +91,7 @@ class OnnxTeacher(NetworkTeacher, DecodedGraph):
     @model_validator(mode="after")
     def is_told_how_it_was_fed(self) -> Self:
         of_a_network(self.preprocess)
-        if self.decode is not None and (self.preprocess.function or self.preprocess.text):
+        if self.decode is not None and (self.preprocess.function or self.preprocess.text or self.preprocess.image_size):
             raise ValueError(
                 "`decode` is of images, which are fitted as `fit` says: leave `preprocess` but for `normalise` and `resize` out"
             )

@@ -16,7 +16,8 @@ from ..config.predictions import PredictionsTeacher
 from ..config.transfer_set import TransferSetConfig
 from ..errors import TeacherError
 from ..models.detectors.said import Keeping, Places
-from ..models.predicted_boxes import ImageBoxes, Names, PredictedBoxes, read_boxes
+from ..models.predicted_boxes import ImageBoxes, PredictedBoxes, read_boxes
+from ..models.row_names import Names
 from ..preparing.labels import names_in
 from ..sources import chunks_of, files_of, positions_of, read
 from ..tasks.boxes import CLASS, SCORE

@@ -93,9 +93,10 @@ class OpenTask:
             )
         return cls(transfer_set, segment, transfer_set.keys(segment), store)
 
-    def read(self, first_row: int, num_rows: int) -> dict[str, np.ndarray]:
-        """An owned copy of these rows: what is read here is not read while the teacher computes."""
-        mapped = self.transfer_set.inputs(self.segment, first_row, num_rows)
+    def read(self, first_row: int, num_rows: int, *, as_stored: bool = False) -> dict[str, np.ndarray]:
+        """An owned copy of these rows: what is read here is not read while the teacher computes. `as_stored`: of encoded images
+        their `bytes`."""
+        mapped = self.transfer_set.inputs(self.segment, first_row, num_rows, as_stored=as_stored)
         return {name: np.array(column) for name, column in mapped.items()}
 
 
@@ -214,7 +215,8 @@ def label_shard(questioner: Questioner | EndpointQuestioner, task: OpenTask, num
     sample_key = task.keys[first_row : first_row + num_rows]
     timed = partial(prometheus.timed, "collegium_teacher_seconds", teacher=questioner.name)
     with timed(phase="read"):
-        inputs = task.read(first_row, num_rows)
+        as_stored = isinstance(questioner, Questioner) and questioner.teacher.as_stored
+        inputs = task.read(first_row, num_rows, as_stored=as_stored)
     if isinstance(questioner, EndpointQuestioner):
         return questioner.label(task.store, number, sample_key, inputs)
     fold = None if task.fold is None else task.fold[first_row : first_row + num_rows]

@@ -57,6 +57,7 @@ class FoldedTeacher:
     text: TextTransform | None = None
     max_boxes: int = 0
     sees: Mapping[str, Resize] = field(default_factory=dict)
+    as_stored: bool = False
 
     @property
     def width(self) -> int:

@@ -1,6 +1,5 @@
-"""A folder of Hugging Face's transformers as a teacher of texts, pairs of texts or images; of its detectors see `detectors`. Nothing is fetched from a hub.
-
-transformers is imported where it is used: every replica imports this module, and few hold such a folder.
+"""A folder of Hugging Face's transformers as a teacher of texts, pairs of texts or images; of boxes see `detectors`. Nothing is
+fetched. transformers is imported where it is used: every replica imports this module, and few hold such a folder.
 """
 
 import importlib.util
@@ -47,10 +46,10 @@ def load(
         raise RecipeError(problem)
     kind = column_kind(read(config))
     names, read_here = folder_classes(config, space), _columns(config, columns, str(kind))
-    auto = detectors.AUTO[bool(config.asked_for)] if space.answer == "boxes" else AUTO[str(kind)]
-    module = load_network(config, auto, device)
     if space.answer == "boxes":
-        return detectors.load(config, module, read_here[0], space)
+        auto = detectors.AUTO[bool(config.asked_for)]
+        return detectors.load(config, load_network(config, auto, device), read_here[0], space)
+    module = load_network(config, AUTO[str(kind)], device)
     if kind == "image":
         images = Images(config, module, read_here[0])
         return LoadedTeacher(names, config.output, images, may_not_know=False, network=module)

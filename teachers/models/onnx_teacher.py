@@ -51,7 +51,7 @@ def load(config: OnnxTeacher, columns: Sequence[Column], space: Space) -> Loaded
     names = graph_classes(config, space)
     if space.answer == "boxes":
         detector = DetectingGraph(config, columns, names, space)
-        return LoadedTeacher(names, "boxes", detector, may_not_know=False)
+        return LoadedTeacher(names, "boxes", detector, may_not_know=False, as_stored=True)
     preprocessor = Preprocessor(config.preprocess, columns)
     graph, text = Graph(config, preprocessor, len(names)), preprocessor.text
     preparing = graph.prepare if text is not None else None

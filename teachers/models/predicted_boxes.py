@@ -4,11 +4,10 @@ Knows nothing of the transfer set's rows, nor whose image is whose.
 """
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -20,11 +19,10 @@ from ..config.predictions import PredictionsTeacher
 from ..errors import RecipeError, TeacherError
 from ..tasks.boxes import BOX
 from ..tasks.space import Space
+from .row_names import Names
 
 NAMES_FILE = "classes.txt"
 """Beside YOLO's files, the names of the classes, one a line."""
-POSITION = re.compile(r"#\d+$")
-"""At the end of an id that is a file and the row in it."""
 NO_SCORE = 1.0
 """Of a box that its file gives no score."""
 HAIR = 1e-6
@@ -49,43 +47,6 @@ class PredictedBoxes:
     classes: tuple[str, ...]
     images: tuple[ImageBoxes, ...]
     without_score: int
-
-
-class Names:
-    """Names of images or of rows, found by one that means the same: the same path, or the end of it as far as both have folders,
-    whatever comes behind the last dot; else the only one whose file is called so."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._by_stem: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
-        self._count = 0
-        for name in names:
-            self.add(name)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def add(self, name: str) -> None:
-        parts = _parts_of(name)
-        self._by_stem.setdefault(parts[-1], []).append((self._count, parts))
-        self._count += 1
-
-    def like(self, name: str) -> list[int]:
-        """Which names mean the same, by their places."""
-        own = _parts_of(name)
-        called_so = self._by_stem.get(own[-1], [])
-        fitting = [at for at, parts in called_so if _end_alike(parts, own)]
-        return fitting or ([called_so[0][0]] if len(called_so) == 1 else [])
-
-
-def _parts_of(name: str) -> tuple[str, ...]:
-    """Folders and file, without what comes behind its last dot, or behind the `#` of a row in a file."""
-    path = PurePosixPath(POSITION.sub("", name.replace("\\", "/")))
-    return tuple(part for part in (*path.parts[:-1], path.stem) if part not in ("/", "."))
-
-
-def _end_alike(one: Sequence[str], other: Sequence[str]) -> bool:
-    shared = min(len(one), len(other))
-    return one[len(one) - shared :] == other[len(other) - shared :]
 
 
 def read_boxes(config: PredictionsTeacher, space: Space) -> PredictedBoxes:
@@ -262,7 +223,7 @@ def _of_folder(
     root, named = Path(config.path), Names([])
     for file in sorted(root.rglob(f"*{suffix}")):
         if file.name != NAMES_FILE:
-            name = file.relative_to(root).with_suffix("").as_posix()
+            name = file.relative_to(root).as_posix()
             named.add(name)
             yield _image(name, str(file), boxes_in(file))
     if not len(named):

@@ -34,6 +34,10 @@ class Teacher(Protocol):
     def text(self) -> TextTransform | None: ...
     @property
     def sees(self) -> Mapping[str, Resize]: ...
+    @property
+    def as_stored(self) -> bool:
+        """Whether encoded images are given to it as they are stored: `bytes`."""
+
     def prepare(self, batch: Batch) -> Prepared:
         """(canonical inputs of many rows with what a call would first make of them on the CPU; the order in which they are
         best asked about, or None)."""
@@ -64,6 +68,8 @@ class LoadedTeacher:
     """Of a row, where it says boxes."""
     sees: Mapping[str, Resize] = field(default_factory=dict)
     """By column of encoded images, what makes of them what it takes; of others it takes what is there."""
+    as_stored: bool = False
+    """Whether it decodes encoded images itself, and sees them at their own size, whatever `image_size` others see them at."""
 
     @property
     def width(self) -> int:

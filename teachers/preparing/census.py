@@ -54,7 +54,8 @@ class Census:
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Census":
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: each[rows] for name, each in arrays.items() if isinstance(each, np.ndarray)})
+        taken: dict[str, Any] = {name: each[rows] for name, each in arrays.items() if isinstance(each, np.ndarray)}
+        return replace(self, **taken)
 
     @cached_property
     def strata(self) -> NDArray[np.int32]:

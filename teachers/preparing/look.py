@@ -6,8 +6,10 @@ Reads the schema and the first rows, writes nothing. Knows nothing of keys.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError, RecipeError
@@ -56,6 +58,8 @@ class Look:
     """Rows that were looked at and cannot be used: where they stand, and why."""
     copies: tuple[str, ...]
     """Inputs that say the label in every row that was looked at."""
+    row_bytes: int
+    """Of prepared inputs, about: encoded images have that of the rows that were looked at."""
 
 
 def look(config: TransferSetConfig) -> Look:
@@ -76,7 +80,8 @@ def look(config: TransferSetConfig) -> Look:
     num_rows = None if by_split is None else sum(chunk.num_rows or 0 for chunk in chunks)
     if num_rows is not None and config.limit is not None:
         num_rows = min(num_rows, config.limit * len(SPLITS))
-    num_bytes = None if num_rows is None else num_rows * sum(column.bytes_per_row for column in columns)
+    row_bytes = sum(_stored_bytes(column, inputs[column.name]) for column in columns)
+    num_bytes = None if num_rows is None else num_rows * row_bytes
     return Look(
         columns,
         classes,
@@ -88,7 +93,16 @@ def look(config: TransferSetConfig) -> Look:
         files[0].root,
         tuple(bad),
         tuple(_copies(config, sample)),
+        row_bytes,
     )
+
+
+def _stored_bytes(column: Column, values: NDArray[Any]) -> int:
+    """What a row takes on the disk; of encoded images on average, of text about."""
+    if not column.encoded:
+        return column.bytes_per_row
+    sizes = [len(payload) for payload in values if payload]
+    return sum(sizes) // max(1, len(sizes))
 
 
 def _rows_by_split(config: TransferSetConfig, chunks: Sequence[Chunk]) -> dict[SplitName, int] | None:

@@ -29,12 +29,12 @@ class Alignment:
     the sum of their exponentials."""
     dropped: Tensor | None = None
     """i64, of one class of many: columns of its classes that take no part."""
+    floor: float = 0.0
+    """E: a row of which it says, by 1 - E or more, that it is of a class which takes no part, is one that it knows nothing of."""
     looked_for: Tensor | None = None
     """bool `[classes]`, of who says boxes: which of the transfer set's classes it looks for; None: all."""
     numbers: Tensor | None = None
     """i64, of who says boxes: the transfer set's number of each of its classes, -1 of one that takes no part."""
-    floor: float = 0.0
-    """E: a row of which it says, by 1 - E or more, that it is of a class which takes no part, is one that it knows nothing of."""
 
     @classmethod
     def of(

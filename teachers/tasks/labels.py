@@ -101,7 +101,8 @@ def in_classes(labels: NDArray[Any], places: Sequence[int], width: int, task: Ta
     A row of one class that is nowhere has no label; a box of one is not there.
     """
     if labels.ndim == 1:
-        return np.array([*places, -1], np.int32)[labels]
+        mine: NDArray[Any] = np.array([*places, -1], np.int32)[labels]
+        return mine
     if task != "detection":
         found: NDArray[Any] = labels[:, [[*places].index(place) for place in range(width)]]
         return found

@@ -26,6 +26,8 @@ from .folder import GROUNDED, OWL, PADS_TO_A_SQUARE
 from .images import images_of, of_one_size
 from .said import MOST_CANDIDATES, Keeping, Places
 
+AT_ONCE = 8
+"""Images of one forward where the recipe does not say `batch_size`: these are large, and so is what becomes of them."""
 AUTO = {True: "AutoModelForZeroShotObjectDetection", False: "AutoModelForObjectDetection"}
 """By whether it is told what to look for."""
 
@@ -36,8 +38,9 @@ def load(config: HuggingFaceTeacher, network: Any, column: Column, space: Space)
     images = Processed(config, network, kind)
     keeping = Keeping.of(config, space.max_boxes)
     answer = _answering(config, network, kind, names, images, keeping)
-    detector = Detecting(images, answer, keeping, column.name)
-    return LoadedTeacher(names, "boxes", detector, may_not_know=False, network=network, max_boxes=space.max_boxes)
+    at_once = config.batch_size if "batch_size" in config.model_fields_set else AT_ONCE
+    detector = Detecting(images, answer, keeping, column.name, at_once)
+    return LoadedTeacher(names, "boxes", detector, may_not_know=False, network=network, as_stored=True)
 
 
 def _answering(
@@ -118,13 +121,13 @@ class Processed:
 class Detecting:
     """Canonical images to f32 `[rows, M * 6]`."""
 
-    def __init__(self, images: Processed, answer: Answering, keeping: Keeping, name: str) -> None:
-        self.images, self.answer, self.keeping, self.name = images, answer, keeping, name
+    def __init__(self, images: Processed, answer: Answering, keeping: Keeping, name: str, at_once: int) -> None:
+        self.images, self.answer, self.keeping, self.name, self.at_once = images, answer, keeping, name, at_once
 
     def __call__(self, batch: Batch) -> Tensor:
         images = images_of(batch[self.name])
         out = torch.empty(len(images), self.keeping.max_boxes * len(BOX))
-        for which, some in of_one_size(images):
+        for which, some in of_one_size(images, self.at_once):
             out[torch.from_numpy(np.asarray(which))] = self._of_one_size(some).cpu()
         return out
 

@@ -145,16 +145,15 @@ class Found:
         return cls(row, place, np.stack(columns, 1).reshape(-1, 4), crowd, number.astype(np.int64), names)
 
     def take(self, boxes: NDArray[np.int64]) -> "Found":
-        return Found(
-            *(each[boxes] for each in (self.row, self.place, self.corners, self.crowd, self.number)), self.names
-        )
+        own = self.corners[boxes], self.crowd[boxes], self.number[boxes]
+        return Found(self.row[boxes], self.place[boxes], *own, self.names)
 
     def told(self, names: Names, size: NDArray[np.float64]) -> dict[int, str]:
         """Why boxes cannot be used. `size`: (height, width) of each row, 0 where nobody has seen it."""
         x1, y1, x2, y2 = self.corners.T
         height, width = size[self.row].T
         with np.errstate(invalid="ignore"):
-            outside = np.maximum.reduce([-x1, -y1, x2 - width, y2 - height]) > SLACK
+            outside = np.asarray(np.maximum.reduce([-x1, -y1, x2 - width, y2 - height]) > SLACK)
             gone = (x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height)
             flat = (x2 <= x1) | (y2 <= y1)
         found: dict[int, str] = {}
