@@ -16,6 +16,7 @@ def write_boxes(
 ) -> None:
     """Tells what was written, and what was not."""
     from teachers.labelling.boxes_out import Wanted, export_boxes
+    from teachers.soft_targets.class_map import resolved
     from teachers.soft_targets.listing import find_stores
     from teachers.transfer_set.answers import answered_segments, of_newest
 
@@ -27,7 +28,7 @@ def write_boxes(
     named = tuple(filter(None, (teachers or "").split(","))) or None
     if recipe is not None:
         named = named or tuple(recipe.teachers) or None
-    maps = {} if recipe is None else {name: each.class_map for name, each in recipe.teachers.items()}
+    maps = {} if recipe is None else {name: resolved(each.class_map) for name, each in recipe.teachers.items()}
     wanted = Wanted(
         kind,
         named,
