@@ -42,6 +42,7 @@ def asked_for(
 ) -> tuple[list["Answered"], "Wanted"]:
     """What stands in an OUT, or in one store, of the newest transfer set, and what is to be made of it."""
     from teachers.labelling.boxes_out import Wanted
+    from teachers.soft_targets.class_map import resolved
     from teachers.soft_targets.listing import find_stores
     from teachers.transfer_set.answers import answered_segments, of_newest
 
@@ -53,7 +54,7 @@ def asked_for(
     named = tuple(filter(None, (teachers or "").split(","))) or None
     if recipe is not None:
         named = named or tuple(recipe.teachers) or None
-    maps = {} if recipe is None else {name: each.class_map for name, each in recipe.teachers.items()}
+    maps = {} if recipe is None else {name: resolved(each.class_map) for name, each in recipe.teachers.items()}
     wanted = Wanted(
         kind,
         named,
