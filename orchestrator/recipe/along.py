@@ -10,7 +10,6 @@ from typing import Any
 from teachers.errors import RecipeError
 from teachers.soft_targets.class_map import file_of
 from teachers.users_code.digest import NAMES_NO_CODE
-from teachers.users_code.imports import submitted_folder
 from teachers.users_code.installed import placed
 
 from .model import Recipe
@@ -45,11 +44,10 @@ def is_elsewhere(path: str) -> bool:
 def files_along(recipe: Recipe) -> dict[str, Path]:
     """By its name in a job, each small file that is named by a relative path. Raises RecipeError for one that cannot go."""
     found = {}
-    for name, teacher in recipe.teachers.items():
-        file = file_of(teacher.class_map)
-        if file is None or PurePosixPath(file).is_absolute():
+    for key, file in _small_files(recipe):
+        path = Path(file)
+        if path.is_absolute():
             continue
-        key, path = f"teachers.{name}.class_map.file", Path(file)
         if ".." in path.parts:
             raise RecipeError(
                 f"{key}: {file} lies above this folder, and a job takes along what is in it; copy it here"
@@ -60,16 +58,12 @@ def files_along(recipe: Recipe) -> dict[str, Path]:
     return found
 
 
-def arrived(recipe: Recipe) -> Recipe:
-    """In a submitted job, the recipe with the files that came along where this node keeps them; elsewhere as it is."""
-    folder = submitted_folder()
-    if folder is None:
-        return recipe
-    teachers = {}
+def _small_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """(key, path) of maps of classes, of crops that a detector is shown, and of the names of images that boxes are of."""
     for name, teacher in recipe.teachers.items():
-        file = file_of(teacher.class_map)
-        here = folder / file if file is not None else folder
-        if teacher.class_map is not None and here.is_file():  # an absolute path stays what it is
-            teacher = teacher.model_copy(update={"class_map": {**teacher.class_map, "file": str(here)}})
-        teachers[name] = teacher
-    return recipe.model_copy(update={"teachers": teachers})
+        if (file := file_of(teacher.class_map)) is not None:
+            yield f"teachers.{name}.class_map.file", file
+        for shown, files in (getattr(teacher, "examples", None) or {}).items():
+            yield from ((f"teachers.{name}.examples.{shown}", file) for file in files)
+        if (images := getattr(teacher, "images", None)) is not None:
+            yield f"teachers.{name}.images", images
