@@ -10,6 +10,7 @@ from typing import Any
 from teachers.errors import RecipeError
 from teachers.soft_targets.class_map import file_of
 from teachers.users_code.digest import NAMES_NO_CODE
+from teachers.users_code.imports import submitted_folder
 from teachers.users_code.installed import placed
 
 from .model import Recipe
@@ -67,3 +68,28 @@ def _small_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield from ((f"teachers.{name}.examples.{shown}", file) for file in files)
         if (images := getattr(teacher, "images", None)) is not None:
             yield f"teachers.{name}.images", images
+
+
+def _where(folder: Path, file: str) -> str:
+    """Where a file lies that came along; an absolute path stays what it is."""
+    return str(folder / file) if (folder / file).is_file() else file
+
+
+def arrived(recipe: Recipe) -> Recipe:
+    """In a submitted job, the recipe with the files that came along where this node keeps them; elsewhere as it is."""
+    folder = submitted_folder()
+    if folder is None:
+        return recipe
+    teachers = {}
+    for name, teacher in recipe.teachers.items():
+        file = file_of(teacher.class_map)
+        here = folder / file if file is not None else folder
+        if teacher.class_map is not None and here.is_file():  # an absolute path stays what it is
+            teacher = teacher.model_copy(update={"class_map": {**teacher.class_map, "file": str(here)}})
+        if examples := getattr(teacher, "examples", None):
+            moved = {shown: [_where(folder, file) for file in files] for shown, files in examples.items()}
+            teacher = teacher.model_copy(update={"examples": moved})
+        if (images := getattr(teacher, "images", None)) is not None:
+            teacher = teacher.model_copy(update={"images": _where(folder, images)})
+        teachers[name] = teacher
+    return recipe.model_copy(update={"teachers": teachers})
