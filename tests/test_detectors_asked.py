@@ -20,7 +20,7 @@ from teachers.tasks.boxes import CLASS, SCORE
 from teachers.tasks.space import Space
 
 from .detector_folders import CLASSES, save_detector, save_grounding_dino, save_owl
-from .test_detectors_huggingface import SPACE, a_teacher, asked, compare, images, of_sizes
+from .test_detectors_huggingface import IMAGE, SPACE, a_teacher, asked, compare, images, of_sizes
 
 PROMPTS = {"the cat": "cat", "a big dog": "dog", "the red house": "house", "a small blue cat": "cat"}
 SIZES = [(40, 56), (64, 40), (40, 56)]
@@ -244,6 +244,39 @@ def test_only_the_best_boxes_are_kept_and_only_those_with_the_score_that_is_aske
     high = asked(*a_teacher(folders / "owl", prompts=PROMPTS, score_above=above), pixels)
     there = high[..., CLASS] >= 0
     assert 0 < there.sum() < (whole[..., CLASS] >= 0).sum() and high[there][:, SCORE].min() > above
+
+
+def test_of_a_detector_that_is_brought_no_layers_are_named(folders: Path, tmp_path: Path) -> None:
+    from teachers.models.skeleton import skeleton_of
+
+    config = HuggingFaceTeacher(kind="huggingface", path=str(folders / "own"))
+    with pytest.raises(RecipeError, match="says boxes, and of a detector that is brought no layers are named"):
+        skeleton_of(config, (IMAGE,), SPACE)
+    shutil.copytree(folders / "own", tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").rename(tmp_path / "m" / "pytorch_model.bin")
+    pickled = HuggingFaceTeacher(kind="huggingface", path=str(tmp_path / "m"))
+    assert "AutoModelForObjectDetection as M" in problem_of(pickled, "boxes")
+
+
+def test_crops_that_a_detector_is_shown_go_along_with_a_job(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator.recipe.along import files_along
+    from orchestrator.recipe.model import Recipe
+
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(images((24, 32))[0]).save("crop.png")
+    source = {"kind": "import", "function": "tests.shapes:many"}
+
+    def along(*crops: str) -> dict[str, Path]:
+        teacher = {"kind": "huggingface", "path": str(folders / "owl"), "examples": {"disc": list(crops)}}
+        rows = {"source": source, "inputs": "image", "label": "boxes"}
+        about = {"format": 1, "name": "r", "task": "detection", "transfer_set": rows, "teachers": {"owl": teacher}}
+        return files_along(Recipe.model_validate(about))
+
+    assert along("crop.png", str(tmp_path / "crop.png")) == {"crop.png": Path("crop.png")}
+    with pytest.raises(RecipeError, match=r"teachers.owl.examples.disc: there is no file other.png"):
+        along("other.png")
 
 
 def test_encoded_images_are_seen_at_their_own_size_and_upright(folders: Path) -> None:

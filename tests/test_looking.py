@@ -8,8 +8,9 @@ import torch
 
 from orchestrator.reporting.by_box import box_pictures, legend
 from orchestrator.reporting.by_box import sheet as drawn
-from students.tasks.looking import TRUTH, curves, in_dispute, sheet, taken
+from students.tasks.looking import TRUTH, curves, sheet, taken
 from students.tasks.task import Model
+from teachers.soft_targets.combine.dispute import in_dispute
 from tests.boxes import images, labels_of_rows, said_of, space_of
 
 LEFT, RIGHT, TOP = [0.1, 0.1, 0.3, 0.3], [0.6, 0.6, 0.8, 0.8], [0.4, 0.0, 0.6, 0.2]

@@ -24,6 +24,7 @@ from .out import Out
 from .planned import tell_plan
 from .predict import predict
 from .report import report
+from .review import review
 from .serve import serve
 from .status import status
 from .store import store
@@ -226,6 +227,7 @@ for command in (
     serve,
     verify_model,
     report,
+    review,
     store,
     bundle,
     teachers,

@@ -45,11 +45,10 @@ def is_elsewhere(path: str) -> bool:
 def files_along(recipe: Recipe) -> dict[str, Path]:
     """By its name in a job, each small file that is named by a relative path. Raises RecipeError for one that cannot go."""
     found = {}
-    for name, teacher in recipe.teachers.items():
-        file = file_of(teacher.class_map)
-        if file is None or PurePosixPath(file).is_absolute():
+    for key, file in _small_files(recipe):
+        path = Path(file)
+        if path.is_absolute():
             continue
-        key, path = f"teachers.{name}.class_map.file", Path(file)
         if ".." in path.parts:
             raise RecipeError(
                 f"{key}: {file} lies above this folder, and a job takes along what is in it; copy it here"
@@ -58,6 +57,22 @@ def files_along(recipe: Recipe) -> dict[str, Path]:
             raise RecipeError(f"{key}: there is no file {file} (looked from {Path.cwd()})")
         found[path.as_posix()] = path
     return found
+
+
+def _small_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """(key, path) of maps of classes, of crops that a detector is shown, and of the names of images that boxes are of."""
+    for name, teacher in recipe.teachers.items():
+        if (file := file_of(teacher.class_map)) is not None:
+            yield f"teachers.{name}.class_map.file", file
+        for shown, files in (getattr(teacher, "examples", None) or {}).items():
+            yield from ((f"teachers.{name}.examples.{shown}", file) for file in files)
+        if (images := getattr(teacher, "images", None)) is not None:
+            yield f"teachers.{name}.images", images
+
+
+def _where(folder: Path, file: str) -> str:
+    """Where a file lies that came along; an absolute path stays what it is."""
+    return str(folder / file) if (folder / file).is_file() else file
 
 
 def arrived(recipe: Recipe) -> Recipe:
@@ -71,5 +86,10 @@ def arrived(recipe: Recipe) -> Recipe:
         here = folder / file if file is not None else folder
         if teacher.class_map is not None and here.is_file():  # an absolute path stays what it is
             teacher = teacher.model_copy(update={"class_map": {**teacher.class_map, "file": str(here)}})
+        if examples := getattr(teacher, "examples", None):
+            moved = {shown: [_where(folder, file) for file in files] for shown, files in examples.items()}
+            teacher = teacher.model_copy(update={"examples": moved})
+        if (images := getattr(teacher, "images", None)) is not None:
+            teacher = teacher.model_copy(update={"images": _where(folder, images)})
         teachers[name] = teacher
     return recipe.model_copy(update={"teachers": teachers})

@@ -93,6 +93,8 @@ def file_problems(recipe: Recipe) -> Iterator[str]:
             problem = problem_of(teacher, ANSWER_OF[recipe.task])
         elif teacher.kind == "predictions" and not Path(teacher.path).exists():
             problem = f"path: there is no file {teacher.path} (looked from {Path.cwd()})"
+        elif teacher.kind == "predictions" and teacher.images is not None and not Path(teacher.images).is_file():
+            problem = f"images: there is no file {teacher.images} (looked from {Path.cwd()})"
         if problem:
             yield f"teachers.{name}.{problem}"
 

@@ -1,7 +1,7 @@
 """At which size each network sees images that stay encoded: what a recipe says of it that cannot be. Knows nothing of files."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from teachers.config.preprocess import Preprocess
 from teachers.config.task import ANSWER_OF
@@ -40,8 +40,9 @@ def size_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
 
 def _preprocesses(recipe: "Recipe") -> Iterator[tuple[Loc, Preprocess]]:
     """Of everybody who says how inputs are made."""
-    for kind, named in (("teachers", recipe.teachers), ("students", recipe.students)):
-        for name, config in named.items():  # type: ignore[attr-defined]
+    named: list[tuple[str, Mapping[str, Any]]] = [("teachers", recipe.teachers), ("students", recipe.students)]
+    for kind, configs in named:
+        for name, config in configs.items():
             if isinstance(given := getattr(config, "preprocess", None), Preprocess):
                 yield (kind, name, "preprocess"), given
     for name, cohort in recipe.cohorts.items():

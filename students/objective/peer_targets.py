@@ -84,6 +84,7 @@ PEER_RULES: dict[AnswerName, dict[str, PeerRule]] = {
     },
     "class_set": {"others": others, "mean_of_others": mean_of_others_class_by_class, "general": general},
     "values": {"others": others, "mean_of_others": mean_number_of_others, "general": general},
+    "boxes": {},
 }
 NEED_LABELS = {"naive", "linear", "min_logit"}
 """Rules that say nothing of a row without a label."""

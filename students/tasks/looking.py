@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from teachers.soft_targets.combine.boxes import Fused, fuse
+from teachers.soft_targets.combine.boxes import fuse
+from teachers.soft_targets.combine.dispute import in_dispute
 from teachers.tasks.boxes import BOX, CLASS, HEIGHT, SCORE, WIDTH, boxes_of, labels_of
 from teachers.tasks.space import Space
 
@@ -27,22 +28,6 @@ SHOWN = 0.3
 MOST_DRAWN = 60
 """Boxes of a voice in an image."""
 TRUTH = "truth"
-
-
-def in_dispute(said: Sequence[Tensor]) -> Tensor:
-    """How many boxes of each row several voices differ over, f64 `[rows]`, of what each says f32 `[rows, M * 6]`, NaN what it does not
-    know: of every place where somebody says a box, the highest score there less the mean over all who know the row.
-
-    0 where all say the same, or one alone knows the row; a box that one of three is sure of and nobody else sees makes 2/3.
-    """
-    stacked = torch.stack([*said])
-    known = ~stacked.isnan()
-    each = [_summed(fuse(stacked.nan_to_num(), known, rule)) for rule in ("nms", "wbf")]
-    return (each[0] - each[1]).clamp_min(0.0)
-
-
-def _summed(found: Fused) -> Tensor:
-    return found.boxes[..., SCORE].double().nan_to_num().sum(1)
 
 
 def teachers_of(everybody: Mapping[str, Model]) -> dict[str, Model]:

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -66,9 +67,30 @@ class Written:
     as_prepared: int = 0
 
 
-def export_boxes(segments: Sequence[Answered], folder: Path, wanted: Wanted) -> Written:
-    """Write `folder` in one step. Raises RecipeError for what does not fit together, and where it is there already; StoreError
-    while shards are missing, or the rows are not there."""
+Chosen = NDArray[np.bool_] | None
+"""Which rows of a segment leave; None: all."""
+
+
+def export_boxes(
+    segments: Sequence[Answered], folder: Path, wanted: Wanted, chosen: Sequence[Chosen] | None = None
+) -> Written:
+    """Write `folder` in one step, of all rows, or of those `chosen` in each segment. Raises RecipeError for what does not fit
+    together, and where it is there already; StoreError while shards are missing, or the rows are not there."""
+    rows, teachers = checked(segments, wanted)
+    transfer_set = rows[0][0]
+    names = iter(_names(transfer_set, [segment for _, segment in rows]))
+    written = Written()
+    with drafted(folder) as draft:
+        files = FILES[wanted.kind](draft, transfer_set.space.names)
+        for number, each in enumerate(segments):
+            some = None if chosen is None else chosen[number]
+            _write_segment(each, teachers, wanted, names, draft, files, written, some)
+        files.finish()
+    return written
+
+
+def checked(segments: Sequence[Answered], wanted: Wanted) -> tuple[list[tuple[TransferSet, Segment]], list[str]]:
+    """The rows of each segment, and the teachers that are heard. Raises as `export_boxes`."""
     rows = [each.rows for each in segments if each.rows is not None]
     if len(rows) < len(segments) or not rows:
         raise StoreError("the rows that these stores are about are not there; give OUT, the folder of the whole run")
@@ -78,14 +100,7 @@ def export_boxes(segments: Sequence[Answered], folder: Path, wanted: Wanted) -> 
     teachers = _teachers(segments, wanted)
     if wanted.rule not in COMBINE["boxes"]:
         raise RecipeError(f"--combine: no rule {wanted.rule!r}; there are {', '.join(COMBINE['boxes'])}")
-    names = iter(_names(transfer_set, [segment for _, segment in rows]))
-    written = Written()
-    with _drafted(folder) as draft:
-        files = FILES[wanted.kind](draft, transfer_set.space.names)
-        for each, (_, segment) in zip(segments, rows, strict=True):
-            _write_segment(transfer_set, segment, each, teachers, wanted, names, draft, files, written)
-        files.finish()
-    return written
+    return rows, teachers
 
 
 def _teachers(segments: Sequence[Answered], wanted: Wanted) -> list[str]:
@@ -117,8 +132,6 @@ def _names(transfer_set: TransferSet, segments: Sequence[Segment]) -> Iterator[t
 
 
 def _write_segment(
-    transfer_set: TransferSet,
-    segment: Segment,
     answered: Answered,
     teachers: Sequence[str],
     wanted: Wanted,
@@ -126,20 +139,23 @@ def _write_segment(
     draft: Path,
     files: BoxFiles,
     written: Written,
+    chosen: Chosen,
 ) -> None:
+    assert answered.rows is not None
+    transfer_set, segment = answered.rows
     opened = {name: SoftTargets.open(answered.stores[name].folder) for name in teachers}
-    keys = transfer_set.keys(segment)
+    keys, asked = transfer_set.keys(segment), asked_of(opened, transfer_set, wanted)
     (draft / IMAGES / segment.split).mkdir(parents=True, exist_ok=True)
     for first in range(0, segment.num_rows, ROWS):
         rows = slice(first, min(first + ROWS, segment.num_rows))
-        said = {
-            name: _aligned(found, transfer_set, name, wanted)(answers_of(found, rows)) for name, found in opened.items()
-        }
-        together = _together(list(said.values()), wanted.rule)
+        said = heard(opened, transfer_set, wanted, rows)
+        together = _together(list(said.values()), wanted.rule, asked)
         stored = transfer_set.inputs(segment, first, rows.stop - first, as_stored=True)
         ((column, held),) = [(each, stored[each.name]) for each in transfer_set.columns if each.kind == "image"]
         for row in range(rows.stop - first):
             source, name = next(names)
+            if chosen is not None and not chosen[first + row]:
+                continue
             if bool(together[row].isnan().all()):
                 written.unknown += 1
                 continue
@@ -160,11 +176,29 @@ def _aligned(found: SoftTargets, transfer_set: TransferSet, name: str, wanted: W
     return Alignment.of(found.spec.names, transfer_set.space, (wanted.class_maps or {}).get(name))
 
 
-def _together(said: Sequence[Tensor], rule: str) -> Tensor:
+def heard(
+    opened: Mapping[str, SoftTargets], transfer_set: TransferSet, wanted: Wanted, rows: slice
+) -> dict[str, Tensor]:
+    """What each teacher says of some rows, f32 `[rows, M * 6]`, in the classes of the transfer set."""
+    return {
+        name: _aligned(found, transfer_set, name, wanted)(answers_of(found, rows)) for name, found in opened.items()
+    }
+
+
+def asked_of(opened: Mapping[str, SoftTargets], transfer_set: TransferSet, wanted: Wanted) -> Tensor | None:
+    """The classes that each teacher looks for, bool `[K, C]`; None where all look for all."""
+    every = torch.ones(len(transfer_set.space.names), dtype=torch.bool)
+    each = [_aligned(found, transfer_set, name, wanted).looked_for for name, found in opened.items()]
+    stacked = torch.stack([every if own is None else own for own in each])
+    return None if bool(stacked.all()) else stacked
+
+
+def _together(said: Sequence[Tensor], rule: str, asked: Tensor | None) -> Tensor:
     """f32 `[rows, M * 6]`, NaN where nobody knows the row."""
     stacked = torch.stack([*said])
     known = ~stacked.isnan()
-    target, _ = COMBINE["boxes"][rule](stacked.masked_fill(~known, 0.0), temperature=1.0, known=known)  # type: ignore[index]
+    combine = COMBINE["boxes"][rule]  # type: ignore[index]
+    target, _ = combine(stacked.masked_fill(~known, 0.0), temperature=1.0, known=known, asked=asked)
     return target.masked_fill(~known.any(0), torch.nan)
 
 
@@ -209,7 +243,7 @@ def _link(source: Path, path: Path, *, copies: bool) -> None:
 
 
 @contextmanager
-def _drafted(folder: Path) -> Iterator[Path]:
+def drafted(folder: Path) -> Iterator[Path]:
     """A folder that nobody reads yet; it takes its name in one step, or is gone after an error."""
     if folder.exists():
         raise RecipeError(f"{folder} is there already, and is not written over; choose another name")

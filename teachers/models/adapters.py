@@ -251,8 +251,8 @@ def _sklearn(config: SklearnTeacher, columns: Sequence[Column], space: Space, tr
         with calling("model" if trained is not None else "weights", str(config.model or config.weights)):
             return ESTIMATOR_ANSWERS[space.answer].ask(estimator, features)
 
-    made = {"text": preprocessor.text, "sees": preprocessor.sees}
-    return LoadedTeacher(names, config.output, forward, may_not_know=False, **made)
+    text, sees = preprocessor.text, preprocessor.sees
+    return LoadedTeacher(names, config.output, forward, may_not_know=False, text=text, sees=sees)
 
 
 def _names_of(estimator: Any, config: SklearnTeacher, space: Space) -> tuple[str, ...]:

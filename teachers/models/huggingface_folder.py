@@ -78,10 +78,17 @@ def check_weights(config: HuggingFaceTeacher) -> None:
     if not config.allow_pickle:
         raise RecipeError(
             f"path: the weights in {folder} are a pickle only ({pickles[0]}); convert them: `from transformers import "
-            f"AutoModelFor{'ImageClassification' if column_kind(read(config)) == 'image' else 'SequenceClassification'} as M; "
+            f"AutoModelFor{_auto_of(read(config), config)} as M; "
             f'M.from_pretrained("{folder}").save_pretrained("{folder}")`, or say `allow_pickle: true` to read it with '
             f"weights_only=True"
         )
+
+
+def _auto_of(about: Mapping[str, Any], config: HuggingFaceTeacher) -> str:
+    """How the class of transformers is called behind `AutoModelFor`."""
+    if _detects(about):
+        return "ZeroShotObjectDetection" if config.asked_for else "ObjectDetection"
+    return "ImageClassification" if column_kind(about) == "image" else "SequenceClassification"
 
 
 def _check_head(config: HuggingFaceTeacher, about: Mapping[str, Any], answer: AnswerName | None) -> None:

@@ -42,8 +42,8 @@ def of_weights(
 
 def _network(model: LoadedModel, output: OutputKind) -> LoadedTeacher:
     network = model.module if model.config.estimator is None else None
-    made = {"text": model.preprocessor.text, "sees": model.preprocessor.sees}
-    return LoadedTeacher(model.config.classes, output, model, may_not_know=False, network=network, **made)
+    text, sees, names = model.preprocessor.text, model.preprocessor.sees, model.config.classes
+    return LoadedTeacher(names, output, model, may_not_know=False, text=text, network=network, sees=sees)
 
 
 def of_folder(model: LoadedModel, columns: Sequence[Column]) -> LoadedTeacher:

@@ -55,8 +55,8 @@ def load(config: OnnxTeacher, columns: Sequence[Column], space: Space) -> Loaded
     preprocessor = Preprocessor(config.preprocess, columns)
     graph, text = Graph(config, preprocessor, len(names)), preprocessor.text
     preparing = graph.prepare if text is not None else None
-    made = {"text": text, "preparing": preparing, "sees": preprocessor.sees}
-    return LoadedTeacher(names, config.output, graph, may_not_know=False, **made)
+    sees = preprocessor.sees
+    return LoadedTeacher(names, config.output, graph, may_not_know=False, text=text, preparing=preparing, sees=sees)
 
 
 class Graph:

@@ -82,8 +82,7 @@ class InputPlan:
         if self.kind == "text":
             return Column(self.name, self.kind, self.shape, (), (), missing=(0,))
         if self.encoded:
-            kept = {"encoded": True, "fit": self.fit, "resample": self.resample}
-            return Column(self.name, self.kind, self.shape, (), (), **kept)
+            return Column(self.name, self.kind, self.shape, (), (), encoded=True, fit=self.fit, resample=self.resample)
         missing = (0,) * self.shape[0] if any(how.missing for how in self.how) else ()
         return Column(self.name, self.kind, self.shape, (), (), self.wide, missing)
 

@@ -23,7 +23,9 @@ def with_flips(teacher: LoadedTeacher, config: Any, images: Sequence[str]) -> Lo
     forward, keeping = teacher.forward, Keeping.of(config, teacher.max_boxes)
 
     def both(batch: Batch) -> Tensor:
-        turned = {name: mirrored(values) if name in images else values for name, values in batch.items()}
+        turned: dict[str, Any] = {
+            name: mirrored(values) if name in images else values for name, values in batch.items()
+        }
         said = (tensor_of(said_of(forward(each)).scores).float().cpu() for each in (batch, turned))
         upright, mirror = said
         found = together([upright, turned_back(mirror)], keeping)

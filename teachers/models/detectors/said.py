@@ -103,4 +103,5 @@ def turned_back(rows: Tensor) -> Tensor:
     there = each[..., CLASS] >= 0
     left, right = 1 - each[..., 2], 1 - each[..., 0]
     each[..., 0], each[..., 2] = torch.where(there, left, each[..., 0]), torch.where(there, right, each[..., 2])
-    return each.flatten(1)
+    found: Tensor = each.flatten(1)
+    return found

@@ -162,7 +162,8 @@ class Found:
             for box in np.flatnonzero(wrong).tolist():
                 found.setdefault(box, why(box))
 
-        tell(~np.isfinite(self.corners).all(1), lambda box: f"corners {self._corners(box)}, expected four numbers")
+        no_number = ~np.asarray(np.isfinite(self.corners).all(1))
+        tell(no_number, lambda box: f"corners {self._corners(box)}, expected four numbers")
         tell(self.number < 0, lambda box: "it has no class")
         if names is not None:
             _, strange = class_numbers(self.names, names)
