@@ -23,19 +23,7 @@ from teachers.zoo import linear, mlp, tiny_detector
 
 from .tasks.ensemble import Ensemble
 
-__all__ = [
-    "bag",
-    "ensemble",
-    "huggingface",
-    "hydra",
-    "linear",
-    "mlp",
-    "pruned",
-    "small_conv_net",
-    "static",
-    "tiny_detector",
-    "tiny_transformer",
-]
+__all__ = ["bag", "ensemble", "huggingface", "hydra", "linear", "mlp", "pruned", "small_conv_net", "static", "tiny_detector", "tiny_transformer"]  # fmt: skip
 
 
 def small_conv_net(width: int = 8, *, num_classes: int, input_shape: Sequence[int]) -> nn.Module:

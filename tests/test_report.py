@@ -16,8 +16,9 @@ from orchestrator.reporting.document import POINTS_OF_A_CURVE, build_report, cur
 from orchestrator.reporting.headline import headline_figures, remarks
 from orchestrator.reporting.kept import write_report
 from orchestrator.reporting.note import note
-from orchestrator.reporting.page import page, seconds
+from orchestrator.reporting.page import page
 from orchestrator.reporting.plots import short
+from orchestrator.reporting.shown import seconds
 from students.measuring.by_row import to_document
 from students.measuring.gain import paired_gain, verdict
 from students.tasks import class_table as table_of_classes

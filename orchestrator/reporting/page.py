@@ -1,6 +1,5 @@
 """`report.html`: a report as a page that needs nothing else, and prints. Knows nothing but `report.json`."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -34,6 +33,7 @@ from .compared import tables as tables_of_variants
 from .comparison import page_table
 from .headline import about_units, curves_of, deep_link, learners, means_of, percent, remarks, spread, task_of
 from .shots import page_table as table_of_shots
+from .shown import count, marked, seconds
 from .study_page import Plot, study_page
 from .study_plots import label_of
 from .together import of_several
@@ -159,22 +159,6 @@ def _judged(report: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
                 "delivered": found.get("delivered"),
             },
         )
-
-
-def marked(text: str) -> Markup:
-    """Escaped, with what stands between backticks as code."""
-    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
-
-
-def count(rows: float) -> str:
-    """Rows, which may be a mean over seeds: `1,204`, `3.3`."""
-    return f"{rows:,.0f}" if rows == int(rows) or rows >= 100 else f"{rows:.1f}"
-
-
-def seconds(value: float) -> str:
-    if value < 90:
-        return f"{value:.1f} s"
-    return f"{value / 60:.1f} min" if value < 5400 else f"{value / 3600:.1f} h"
 
 
 def _rows(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

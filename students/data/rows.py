@@ -36,7 +36,7 @@ from ..objective.peer_targets import NEED_LABELS
 from ..objective.spread import spread_for
 from ..objective.stores import classes_asked
 from ..objective.targets import Ask, Asked, Column, Targets, Voice, voice_of
-from ..runs.run import Run, Source
+from ..runs.run import Run
 from .balance import times_longer
 from .boxes import moving
 from .draws import Views
@@ -106,7 +106,7 @@ def load_rows(
     if run.part is not None:
         folds, number = run.part
         labelled = labelled & folds.learnt_by(number, train.groups())
-    counts = None if run.energy is None else weights_of(run.energy, judging(run.energy, by_name(run)), train, labelled)
+    counts = None if run.energy is None else weights_of(run.energy, judging(run.energy, run.by_name), train, labelled)
     only = labelled if run.labelled_only else None if counts is None else counts > 0
     only = None if only is None or only.all() else only
     if only is not None:
@@ -150,10 +150,6 @@ def load_rows(
 def numbers_of(only: Only) -> np.ndarray | None:
     """Of the rows that are drawn; None: all."""
     return None if only is None else np.flatnonzero(only)
-
-
-def by_name(run: Run) -> dict[str, Source]:
-    return {source.name: source for source in run.sources}
 
 
 def columns_of_inputs(
@@ -233,7 +229,7 @@ def who_is_heard(run: Run, train: MergedSplit) -> tuple[dict[str, Voice], list[C
 def judged(combination: Combination, run: Run, transfer_set: TransferSet) -> Combination:
     """The same; with a rule that weighs teachers by labelled validation rows it knows what that found of each, of boxes which
     classes each looks for."""
-    sources = [by_name(run)[name] for name in combination.teachers]
+    sources = [run.by_name[name] for name in combination.teachers]
     if combination.rule not in JUDGED_BY:
         asked = classes_asked(sources, transfer_set.space)
         return replace(combination, found=asked) if asked else combination

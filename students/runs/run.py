@@ -133,6 +133,11 @@ class Run:
     """Of a teacher in folds: how its rows are divided, and the number of the part, which learns all but its own fold."""
 
     @property
+    def by_name(self) -> dict[str, "Source"]:
+        """Its sources."""
+        return {source.name: source for source in self.sources}
+
+    @property
     def key(self) -> str:
         """Of the recipe: `students.small`, `teachers.wide`, `cohorts.trio.members.a`."""
         kind, _, name = self.stage_name.partition("/")

@@ -20,7 +20,6 @@ def boxes(said: Tensor) -> Tensor:
     return target.masked_fill((weights.sum(0) == 0)[:, None], math.nan)
 
 
-
 def _alike(mean: Callable[[Tensor, Tensor | None], Tensor], said: Tensor) -> Tensor:
     return mean(said, None)
 

@@ -4,7 +4,7 @@ An external shuffle in two passes that run wherever `run` runs them. Knows nothi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from dataclasses import replace as changed
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError, StoreError
 from ..sources import chunks_of, files_of, positions_of
-from ..sources.files import Chunk, printable
+from ..sources.files import Chunk
 from ..storage import mirror
-from ..storage.seal import digest_of
 from ..storage.seal import replace as replace_file
 from ..tasks.labels import per_name, usable
 from ..transfer_set.images import COLOUR
@@ -42,6 +41,7 @@ from .extra import extra_files, gathered_extra, reading_extra, without_copies
 from .look import Look, look
 from .moments import Moments
 from .parts import PartTask, Writing, write_part
+from .pieces import fingerprint, tidy
 from .segments import PlannedSegment, Runner, ids_of, keep_parts, part_moments, part_tasks, plan_segments, write_rows
 from .shuffle import BadPosition, ChunkDone, Reading, Run, read_chunk
 from .splits import sample_keys, split_numbers
@@ -143,7 +143,7 @@ def _prepare(
     made_of = tuple(plan.document() for plan in seen.plans)
     prepared = TransferSet(folder, columns, space, tuple(segments), num_labelled, report, made_of)
     replace_file(folder / NAME, prepared.manifest())
-    _tidy(folder)
+    tidy(folder)
     return prepared
 
 
@@ -158,7 +158,7 @@ def _read_all(
     config: TransferSetConfig, seen: Look, chunks: Sequence[Chunk], beside: Sequence[Chunk], folder: Path, run: Runner
 ) -> tuple[Reading, list[ChunkDone], list[ChunkDone]]:
     """The first pass: (how rows were read, what each chunk gave, what each one of `extra` did)."""
-    pieces = folder / f".pieces-{_fingerprint(config, seen, [*chunks, *beside])}"
+    pieces = folder / f".pieces-{fingerprint(config, seen, [*chunks, *beside])}"
     pieces.mkdir(parents=True, exist_ok=True)
     told = Reading(
         config, seen.plans, seen.classes, seen.integers, seen.root, pieces, last_key=_last_keys(config, chunks)
@@ -280,25 +280,3 @@ def _report(gathered: Gathered, labelled: NDArray[np.bool_]) -> dict[str, Any]:
         "dropped_duplicates": dict(gathered.dropped),
         **({"truncated_labels": gathered.num_cut} if gathered.num_cut else {}),
     }
-
-
-def _fingerprint(config: TransferSetConfig, seen: Look, chunks: Sequence[Chunk]) -> str:
-    """Names the pieces, so that those of a killed call are used again only by the same one."""
-    described = [
-        [chunk.file.title, chunk.file.split, chunk.first_row, chunk.num_rows, *(printable(str(u)) for u in chunk.units)]
-        for chunk in chunks
-    ]
-    paths = sorted({chunk.file.path for chunk in chunks if chunk.file.root is not None})
-    states = [[printable(str(path)), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
-    made_of = [seen.classes, seen.integers, [asdict(plan) for plan in seen.plans]]
-    return digest_of([config.task, config.model_dump(mode="json"), described, states, made_of])[:12]
-
-
-def _tidy(folder: Path) -> None:
-    """Remove the pieces, and the drafts of killed calls (not beside the manifest, where others seal the folder)."""
-    for pieces in {*folder.glob(".pieces-*"), *(folder / name.split("/")[0] for name in mirror.entries(folder))}:
-        if not pieces.name.startswith(".pieces-"):
-            continue
-        mirror.remove_folder(pieces)
-    for draft in (folder / "segments").rglob(".draft-*"):
-        draft.unlink(missing_ok=True)

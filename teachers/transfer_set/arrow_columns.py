@@ -46,3 +46,16 @@ def ipc_file(batch: pa.RecordBatch) -> memoryview:
     with pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
     return memoryview(sink.getvalue())
+
+
+def opened(path: Path) -> Any:
+    """An Arrow IPC file, mapped. Raises StoreError for one that is none."""
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path)))
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path}: cannot be read ({error}); remove the folder and prepare again") from error
+
+
+def as_numpy(array: pa.Array) -> NDArray[Any]:
+    values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
+    return values

@@ -21,7 +21,7 @@ from ..storage.seal import NAME as SEAL
 from ..storage.seal import check_format, digest_of, local
 from ..tasks.labels import has_label, in_classes, usable
 from ..tasks.space import Space
-from .arrow_columns import label_values
+from .arrow_columns import as_numpy, label_values, opened
 from .columns import INPUT, Column, inputs_of, seen_otherwise
 from .derived import DerivedColumns, Derives
 from .images import Resize
@@ -192,7 +192,7 @@ class TransferSet:
 
     def keys(self, segment: Segment) -> NDArray[np.uint64]:
         """`sample_key`, ascending, u64 [rows]."""
-        return _numpy(self._rows(segment, "sample_key"))
+        return as_numpy(self._rows(segment, "sample_key"))
 
     def labels(self, segment: Segment) -> NDArray[Any]:
         """As `teachers.tasks.labels` has them: of one class of many i32 [rows], the index into `classes`, -1 without one."""
@@ -203,7 +203,7 @@ class TransferSet:
 
     def labelled(self, segment: Segment) -> NDArray[np.bool_]:
         """Whose label may be used, bool [rows]."""
-        labelled = _numpy(self._rows(segment, "labelled"))
+        labelled = as_numpy(self._rows(segment, "labelled"))
         if self.beside_part is not None and segment.split == "validation":
             number, of = self.beside_part
             labelled = labelled & (self.groups(segment) % of != number)
@@ -211,7 +211,7 @@ class TransferSet:
 
     def groups(self, segment: Segment) -> NDArray[np.uint64]:
         """The key of each row's group, which is its own where the split has no `group_by`, u64 [rows]."""
-        return _numpy(self._rows(segment, "group"))
+        return as_numpy(self._rows(segment, "group"))
 
     def usable_labels(self, segment: Segment) -> NDArray[Any]:
         """As `labels`, none where the label may not be used."""
@@ -219,7 +219,7 @@ class TransferSet:
 
     def content(self, segment: Segment) -> NDArray[np.uint64]:
         """A hash of each row's inputs as the source has them, u64 [rows]; of a set with categories only."""
-        return _numpy(self._rows(segment, "content"))
+        return as_numpy(self._rows(segment, "content"))
 
     def ids(self, segment: Segment) -> pa.StringArray:
         return self._rows(segment, "id")
@@ -284,13 +284,13 @@ class TransferSet:
         return [column for column in self.columns if column.name not in derived]
 
     def _part(self, part: Part) -> pa.RecordBatch:
-        batch = _open(local(self.folder, part.path)).get_batch(0)
+        batch = opened(local(self.folder, part.path)).get_batch(0)
         if batch.num_rows != part.num_rows:
             raise StoreError(f"{self.folder / part.path}: {batch.num_rows} rows, its record says {part.num_rows}")
         return batch
 
     def _rows(self, segment: Segment, name: str) -> Any:
-        table = _open(local(self.folder, segment.rows_path)).read_all()
+        table = opened(local(self.folder, segment.rows_path)).read_all()
         chunks = table.column(name).chunks
         return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
 
@@ -299,15 +299,3 @@ def segment_digest(columns: Sequence[Column], view: int, parts: Sequence[Part]) 
     """What a segment's rows are: keys and inputs. Not their labels, and not how the segment is called."""
     contents = [[part.first_row, part.num_rows, part.xxh3_128] for part in parts]
     return digest_of({"view": view, "columns": [column.content for column in columns], "parts": contents})
-
-
-def _open(path: Path) -> Any:
-    try:
-        return pa.ipc.open_file(pa.memory_map(str(path)))
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{path}: cannot be read ({error}); remove the folder and prepare again") from error
-
-
-def _numpy(array: pa.Array) -> NDArray[Any]:
-    values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
-    return values

@@ -1,0 +1,33 @@
+"""Pieces of a set that is being prepared: what they are called, and that none is left behind."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from ..config.transfer_set import TransferSetConfig
+from ..sources.files import Chunk, printable
+from ..storage import mirror
+from ..storage.seal import digest_of
+from .look import Look
+
+
+def fingerprint(config: TransferSetConfig, seen: Look, chunks: Sequence[Chunk]) -> str:
+    """Names the pieces, so that those of a killed call are used again only by the same one."""
+    described = [
+        [chunk.file.title, chunk.file.split, chunk.first_row, chunk.num_rows, *(printable(str(u)) for u in chunk.units)]
+        for chunk in chunks
+    ]
+    paths = sorted({chunk.file.path for chunk in chunks if chunk.file.root is not None})
+    states = [[printable(str(path)), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    made_of = [seen.classes, seen.integers, [asdict(plan) for plan in seen.plans]]
+    return digest_of([config.task, config.model_dump(mode="json"), described, states, made_of])[:12]
+
+
+def tidy(folder: Path) -> None:
+    """Remove the pieces, and the drafts of killed calls (not beside the manifest, where others seal the folder)."""
+    for pieces in {*folder.glob(".pieces-*"), *(folder / name.split("/")[0] for name in mirror.entries(folder))}:
+        if not pieces.name.startswith(".pieces-"):
+            continue
+        mirror.remove_folder(pieces)
+    for draft in (folder / "segments").rglob(".draft-*"):
+        draft.unlink(missing_ok=True)
