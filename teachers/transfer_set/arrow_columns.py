@@ -1,10 +1,13 @@
-"""Arrays of rows as Arrow columns, and back. Knows nothing of files."""
+"""Arrays of rows as Arrow columns, and back, and files that hold them. Knows nothing of what rows are."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from ..errors import StoreError
 
 
 def fixed_size_list(values: NDArray[Any]) -> pa.FixedSizeListArray:

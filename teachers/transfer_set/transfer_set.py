@@ -273,9 +273,8 @@ class TransferSet:
         parts = [inputs_of(batch, columns) for batch in batches]
         found = {column.name: Rows([part[column.name] for part in parts]) for column in columns}
         encoded = [column for column in self.columns if column.encoded]
-        found |= {
-            each.name: EncodedRows([held.column(INPUT + each.name) for held in batches], each) for each in encoded
-        }
+        for each in encoded:
+            found[each.name] = EncodedRows([held.column(INPUT + each.name) for held in batches], each)
         return found if self.derived is None else found | self.derived.rows(segment)
 
     def _stored_columns(self) -> list[Column]:
