@@ -47,8 +47,13 @@ class Options:
     @property
     def together(self) -> "Options":
         """What of it decides what teachers are together: a step and a loss do not."""
-        by_rule = {"by_class": self.by_class, "experts": self.experts, "column": self.column, "silence": self.silence}
-        return Options(**by_rule, called=self.called)  # type: ignore[arg-type]
+        return Options(
+            by_class=self.by_class,
+            experts=self.experts,
+            column=self.column,
+            silence=self.silence,
+            called=self.called,
+        )
 
     def document(self) -> dict[str, Any]:
         """What is said, as JSON."""
