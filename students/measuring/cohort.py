@@ -61,7 +61,7 @@ def evaluate_cohort(
     best = max(seeds, key=lambda seed: sum(rank_of_run(runs["student"][seed])[0] for runs in members.values()))
     heard = hear(rows, sources, combine, teacher_weights, order, options) if sources else Heard({}, together[best])
     thresholds = thresholds_of_teachers(data, sources, combine, teacher_weights, order, options) if sources else {}
-    beside_each = {
+    beside_each: dict[str, Any] = {
         "combinations": by_own_rule(rows, sources, heard, combine),
         "recommended": recommended(rows, sources, heard, combine, teacher_weights, order, options),
     }

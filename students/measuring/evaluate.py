@@ -137,7 +137,7 @@ def evaluate_student(
     heard = hear(rows, sources, combine, teacher_weights, order, options) if sources else own()
     thresholds = thresholds_of_teachers(data, sources, combine, teacher_weights, order, options) if sources else {}
     document = document_of(rows, heard, runs, answers, chosen, trust, threads, thresholds)
-    as_one = {
+    as_one: dict[str, Any] = {
         "combinations": by_own_rule(rows, sources, heard, combine),
         "recommended": recommended(rows, sources, heard, combine, teacher_weights, order, options),
         **uncertainty_of_student(rows, heard, student_runs, trust, device),

@@ -58,7 +58,7 @@ def recommended(
     together, counts = heard.together, dict(heard.counts)
     if best != own:
         together, counts = rule_at_work(rows, sources, best, None, names).of(heard.kept)
-    document = {} if combine in (None, own) else {"instead_of": combine}
+    document: dict[str, Any] = {} if combine in (None, own) else {"instead_of": combine}
     document |= {"own": own, "validation": found, "rows": len(validation.labels)}
     return document | figures_as_one(rows, together, heard.sure, combine=best, counts=counts)
 
