@@ -103,8 +103,8 @@ def measured(folder: Path, payloads: list[bytes], arguments: argparse.Namespace)
     held = [bytes(payload) for payload in prepared.inputs(segment, as_stored=True)["image"]]
     resize = Resize(arguments.size)
 
-    def decode(payload: bytes) -> None:
-        decode_image(payload, channels=3, resize=resize)
+    def decode(payload: bytes) -> int:
+        return decode_image(payload, channels=3, resize=resize).nbytes
 
     rounds = itertools.count()
     sides = {

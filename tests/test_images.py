@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from teachers.config.transfer_set import FitName
+from teachers.config.preprocess import FitName
 from teachers.preparing.look import look
 from teachers.preparing.prepare import prepare
 from teachers.transfer_set.images import BadRow, Resize, decode_image

@@ -45,7 +45,7 @@ class ColumnTransform:
 
     def document(self) -> dict[str, Any]:
         """JSON for a model folder; `fill` and `indicator` where a number may be missing."""
-        found = {
+        found: dict[str, Any] = {
             "name": self.name,
             "kind": self.kind,
             "shape": list(self.shape),

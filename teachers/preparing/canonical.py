@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..config.transfer_set import FitName, ResampleName
+from ..config.preprocess import FitName
+from ..config.transfer_set import ResampleName
 from ..errors import StoreError
 from ..storage.seal import inside
 from ..transfer_set.columns import Column, Kind

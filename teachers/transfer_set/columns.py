@@ -12,7 +12,8 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from ..config.transfer_set import FitName, ResampleName
+from ..config.preprocess import FitName
+from ..config.transfer_set import ResampleName
 from .arrow_columns import fixed_size_list, text_bytes, text_column
 from .decoding import decoded
 from .images import Resize

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..config.transfer_set import FitName, ResampleName
+from ..config.preprocess import FitName
+from ..config.transfer_set import ResampleName
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
 GREY, DEEP = {"1", "L", "LA", "La"}, {"I", "I;16", "I;16L", "I;16B", "I;16N"}

@@ -109,7 +109,7 @@ class TransferSet:
         except ValueError as error:
             raise StoreError(f"{path}: not readable as JSON ({error}); remove the folder and prepare again") from error
         found = document.get("format") if isinstance(document, dict) else None
-        check_format(document, found if found in FORMATS.values() else FORMAT, path)
+        check_format(document, next((known for known in FORMATS.values() if known == found), FORMAT), path)
         try:
             return cls(
                 folder,
