@@ -119,7 +119,8 @@ def joined(parts: Sequence[Census]) -> Census:
     """One after the other, not sorted."""
     first = parts[0]
     arrays = [each.name for each in fields(Census) if isinstance(getattr(first, each.name), np.ndarray)]
-    return replace(first, **{name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays})
+    together: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays}
+    return replace(first, **together)
 
 
 def check_unique(census: Census, runs: Sequence[Run], pieces: Path) -> None:
