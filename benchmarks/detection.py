@@ -104,7 +104,12 @@ def measured(images: int, repeat: int) -> dict[str, Any]:
     turns = [(seconds(ours), seconds(theirs)) for _ in range(repeat)]
     fast, slow = (median(each) for each in zip(*turns, strict=True))
     meter = BoxesMeter(space)
-    judge = seconds(lambda: (meter.update(fused, torch.from_numpy(labels)), meter.figures()))
+
+    def judged() -> None:
+        meter.update(fused, torch.from_numpy(labels))
+        meter.figures()
+
+    judge = seconds(judged)
     return {
         "boxes": int((boxes_of(said)[..., CLASS] >= 0).sum()),
         "wbf_seconds": round(fast, 3),

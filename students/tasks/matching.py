@@ -169,4 +169,5 @@ def _overlap(said: Array, true: Array, is_region: Array) -> Array:
     both = sides.clip(0).prod(1)
     of_said = _area(said)
     whole = np.where(is_region, of_said, of_said + _area(true) - both)
-    return np.divide(both, whole, out=np.zeros_like(both), where=whole > 0)
+    found: Array = np.divide(both, whole, out=np.zeros_like(both), where=whole > 0)
+    return found
