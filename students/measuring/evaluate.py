@@ -29,9 +29,9 @@ from .hearing import Heard, hear
 from .judged import Thresholds, Voice, agreement_matrix, figures_of, metered
 from .labelled import Labelled, ask
 from .mistakes import worst_mistakes
-from .recommended import recommended
+from .recommended import of_several, recommended
 from .thresholds import chosen_by, covers, thresholds_of_teachers
-from .together import by_every_rule, by_own_rule, known_by_few, unknown_rows
+from .together import by_every_rule, known_by_few, unknown_rows
 from .unjudged import is_judged, student_unjudged, teachers_unjudged
 
 FORMAT = 4
@@ -131,10 +131,7 @@ def evaluate_student(
     heard = hear(rows, sources, combine, teacher_weights, order, options) if sources else own()
     thresholds = thresholds_of_teachers(data, sources, combine, teacher_weights, order, options) if sources else {}
     document = document_of(rows, heard, runs, answers, chosen, trust, threads, thresholds)
-    as_one: dict[str, Any] = {
-        "combinations": by_own_rule(rows, sources, heard, combine),
-        "recommended": recommended(rows, sources, heard, combine, teacher_weights, order, options),
-    }
+    as_one = of_several(rows, sources, heard, combine, teacher_weights, order, options)
     return {"format": FORMAT, **document, **as_one}
 
 
