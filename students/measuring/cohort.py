@@ -23,9 +23,8 @@ from .gain import verdict
 from .hearing import Heard, hear
 from .judged import Thresholds, Voice, agreement_matrix, figures_of
 from .labelled import Labelled, ask
-from .recommended import recommended
+from .recommended import of_several
 from .thresholds import chosen_by, thresholds_of_teachers
-from .together import by_own_rule
 from .unjudged import is_judged, student_unjudged
 
 
@@ -61,10 +60,7 @@ def evaluate_cohort(
     best = max(seeds, key=lambda seed: sum(rank_of_run(runs["student"][seed])[0] for runs in members.values()))
     heard = hear(rows, sources, combine, teacher_weights, order, options) if sources else Heard({}, together[best])
     thresholds = thresholds_of_teachers(data, sources, combine, teacher_weights, order, options) if sources else {}
-    beside_each: dict[str, Any] = {
-        "combinations": by_own_rule(rows, sources, heard, combine),
-        "recommended": recommended(rows, sources, heard, combine, teacher_weights, order, options),
-    }
+    beside_each = of_several(rows, sources, heard, combine, teacher_weights, order, options)
     documents = {
         member: document_of(rows, heard, members[member], answers, chosen[member], trust, threads, thresholds)
         | beside_each

@@ -31,10 +31,10 @@ from .hearing import Heard, hear
 from .judged import Thresholds, Voice, agreement_matrix, figures_of, metered
 from .labelled import Labelled, ask
 from .mistakes import worst_mistakes
-from .recommended import recommended
+from .recommended import of_several, recommended
 from .sheet import sheet_of
 from .thresholds import chosen_by, covers, thresholds_of_teachers
-from .together import by_every_rule, by_own_rule, known_by_few, unknown_rows
+from .together import by_every_rule, known_by_few, unknown_rows
 from .uncertainty import uncertainty_of_student
 from .unjudged import is_judged, student_unjudged, teachers_unjudged
 
@@ -137,11 +137,8 @@ def evaluate_student(
     heard = hear(rows, sources, combine, teacher_weights, order, options) if sources else own()
     thresholds = thresholds_of_teachers(data, sources, combine, teacher_weights, order, options) if sources else {}
     document = document_of(rows, heard, runs, answers, chosen, trust, threads, thresholds)
-    as_one: dict[str, Any] = {
-        "combinations": by_own_rule(rows, sources, heard, combine),
-        "recommended": recommended(rows, sources, heard, combine, teacher_weights, order, options),
-        **uncertainty_of_student(rows, heard, student_runs, trust, device),
-    }
+    as_one = of_several(rows, sources, heard, combine, teacher_weights, order, options)
+    as_one |= uncertainty_of_student(rows, heard, student_runs, trust, device)
     if energy is not None:
         as_one["energy"] = by_energy(energy, {source.name: source for source in sources}, rows, heard)
     return {"format": FORMAT, **document, **as_one}

@@ -21,7 +21,7 @@ from ..tasks.figure import rank
 from .hearing import Heard, hear, replayed, rule_at_work
 from .labelled import Labelled
 from .thresholds import covers
-from .together import figures_as_one, look_at
+from .together import by_own_rule, figures_as_one, look_at
 
 PARTS = 5
 NEED_MORE = ("weighted", "correctness", "gradient", "route")
@@ -61,6 +61,22 @@ def recommended(
     document: dict[str, Any] = {} if combine in (None, own) else {"instead_of": combine}
     document |= {"own": own, "validation": found, "rows": len(validation.labels)}
     return document | figures_as_one(rows, together, heard.sure, combine=best, counts=counts)
+
+
+def of_several(
+    rows: Labelled,
+    sources: Sequence[Source],
+    heard: Heard,
+    combine: str | None,
+    teacher_weights: Mapping[str, float] | None,
+    order: Sequence[str] | None,
+    options: Options,
+) -> dict[str, Any]:
+    """What an evaluation of somebody with teachers of its own says of them as one."""
+    return {
+        "combinations": by_own_rule(rows, sources, heard, combine),
+        "recommended": recommended(rows, sources, heard, combine, teacher_weights, order, options),
+    }
 
 
 def said_unseen(
