@@ -539,7 +539,7 @@ def test_when_an_old_row_is_not_what_it_was_everything_is_new(tmp_path, change):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"format": 7}', "format 7, this program reads 5; update"),
+        ('{"format": 8}', "format 8, this program reads 5; update"),
         ('{"format": 1}', "format 1, this program reads 5; remove its folder and run the recipe again"),
         ("{", "not readable as JSON"),
         ('{"format": 5}', "not a transfer"),
