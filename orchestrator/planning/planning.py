@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,17 +114,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     made = Plan(bytes_free=_free(out), notes=check_variables(recipe, alone=alone))
     seen = look(recipe.transfer_set)
     digest = source_digest(recipe.transfer_set)
-    problems = [*import_problems(recipe), *folder_problems(recipe), *file_problems(recipe)]
-    problems += [
-        *seen_problems(recipe, digest),
-        *class_problems(recipe, seen.classes),
-        *text_problems(recipe, seen.columns),
-        *unmixable_problems(recipe, seen.columns),
-        *route_problems(recipe, seen.columns),
-        *expert_problems(recipe, seen.classes or ()),
-        *division_problems(recipe, seen.classes),
-    ]
-    if problems:
+    if problems := [*_problems_seen(recipe, seen, digest)]:
         raise RecipeError("\n".join(problems))
     walk = Walk(recipe, Stages(out))
     prepared = walk.all(digest, extra_digest(recipe.transfer_set))
@@ -165,6 +156,18 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     if check:
         _rehearse(made, recipe, seen, prepared, code, outputs)
     return made
+
+
+def _problems_seen(recipe: Recipe, seen: "Look", digest: str) -> Iterator[str]:
+    """What the first rows tell, and files that the recipe names."""
+    yield from (*import_problems(recipe), *folder_problems(recipe), *file_problems(recipe))
+    yield from seen_problems(recipe, digest)
+    yield from class_problems(recipe, seen.classes)
+    yield from text_problems(recipe, seen.columns)
+    yield from unmixable_problems(recipe, seen.columns)
+    yield from route_problems(recipe, seen.columns)
+    yield from expert_problems(recipe, seen.classes or ())
+    yield from division_problems(recipe, seen.classes)
 
 
 def _on_answers(

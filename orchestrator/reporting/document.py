@@ -95,12 +95,16 @@ def build_report(
         "environment": environment(),
     }
     document |= _side_by_side(_of_learners(recipe, evaluations), transfer_set, counted)
-    document["notes"] += [*about_energy(recipe, evaluations), *about_weights(document), *about_rules(document)]
-    document["notes"] += [*about_heads(document), *about_assistants(document)]
+    document["notes"] += [*about_energy(recipe, evaluations), *_about_teaching(document)]
     document["cautions"] = cautions(document)
     if compared:
         return with_corrected(document, compared_section(compared, document))
     return document | {"search": with_test_figures(search, document)} if search else document
+
+
+def _about_teaching(document: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences on those who teach, from all that the report has."""
+    yield from (*about_weights(document), *about_rules(document), *about_heads(document), *about_assistants(document))
 
 
 def _side_by_side(

@@ -169,6 +169,12 @@ METHODS: dict[MethodName, Method] = {
         hydra=True,
         settings=SOFTENED,
     ),
+    "pseudo": Method(
+        "boxes that the teachers say together, by their scores, beside the labelled ones",
+        ({"loss": "pseudo", "weight": 1.0},),
+        hard=1.0,
+        settings=({"keep_above": 0.2}, {"keep_above": 0.5}, {"weight": 0.5}),
+    ),
     "recipe": Method("the objective as the recipe has it"),
 }
 """The order in which they are shown; of two that come to the same objective the first stands."""
