@@ -32,12 +32,18 @@ def detection_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
         if train is not None and train.folds is not None and not train.refit:
             yield (*where, "train", "refit"), "boxes of several parts have no mean: with `folds` say `refit: true`"
         yield from _augment(getattr(train, "augment", None), (*where, "train", "augment"))
+        yield from _drawn(train, where)
     for name in recipe.cohorts:
         yield ("cohorts", name), "members of a cohort cannot tell each other of boxes yet; train them as students"
     for name, student in recipe.students.items():
         if isinstance(student, EstimatorStudent):
             yield ("students", name, "kind"), "an estimator says no boxes; take a network"
             continue
+        yield from _drawn(student.train, ("students", name))
+        if student.hydra is not None:
+            yield ("students", name, "hydra"), "boxes of several heads have no mean; remove it"
+        if student.energy is not None:
+            yield ("students", name, "energy"), "detectors say boxes, and no logits of an image; remove it"
         if student.hints:
             yield ("students", name, "hints"), "layers of a detector are not compared yet; remove them"
         if student.train.class_weights is not None:
@@ -51,6 +57,14 @@ def detection_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
                     ("students", name, "objective", number, "ignore_above"),
                     f"is {term.ignore_above:g}, more than keep_above {least:g}: it is the lower end of what is ignored",
                 )
+
+
+def _drawn(train: object, where: Loc) -> Iterator[tuple[Loc, str]]:
+    """Of how a batch is drawn and made, by a teacher's or student's `train`."""
+    if getattr(train, "mix", None) is not None:
+        yield (*where, "train", "mix"), "two images as one would hold the boxes of both, which is not there yet; remove it"
+    if getattr(train, "balanced", None) is not None:
+        yield (*where, "train", "balanced"), "images hold boxes of many classes; remove it"
 
 
 def rows_to_choose_by(recipe: "Recipe", labelled: "Mapping[SplitName, int]") -> Iterator[str]:
