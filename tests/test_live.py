@@ -429,6 +429,7 @@ def test_a_live_teacher_of_which_no_replica_comes_back_is_the_clusters_fault(dig
 
 def test_room_for_all_at_once_or_for_nothing_and_what_is_missing_is_told(ray_cluster, caplog):
     parts = [Request.of("replicas of x", Resources(cpus=2), 3), Request.of("workers of y", Resources(), 3)]
+    assert_all_is_given_back()  # of the tests before
     told = r"workers of y: the cluster had no room for 3 x 1 CPU within 12 s; free are .*`replicas` or `workers`"
     caplog.set_level("INFO", "teachers.resources.reservation")
     with pytest.raises(EnvironmentUnfit, match=told), reserved(parts, 12):

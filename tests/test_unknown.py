@@ -36,6 +36,7 @@ from teachers.soft_targets.schema import Commit, Spec
 from teachers.soft_targets.store import SoftTargetStore
 from teachers.transfer_set.answers import answered_segments, write_answers
 from tests import task_runs
+from tests.boxes import images
 from tests.test_evaluate import make_source
 from tests.training_runs import HARD, SOFT, make_run, make_store, outputs, source
 
@@ -132,14 +133,17 @@ def test_a_labelled_store_keeps_what_is_unknown_and_counts_it(digits, tmp_path):
 )
 def test_every_encoding_keeps_what_is_unknown_by_the_same_bytes(answer, encoding, tmp_path):
     rng = np.random.default_rng(0)
-    said = rng.standard_normal((50, 4)).astype(np.float32)
+    is_boxes = answer == "boxes"
+    said = images(rng, 50, 4, 3)[0] if is_boxes else rng.standard_normal((50, 4)).astype(np.float32)
     said[7] = np.nan
-    if answer != "class_axis":
+    if answer not in ("class_axis", "boxes"):  # of one class of many, and of boxes, nothing is known of a row, or all
         said[9, 2] = np.nan
     negative = said.copy()
     negative[7] = np.frombuffer(np.uint32(0xFFC12345).tobytes(), np.float32)[0]  # not a number, of other bits
     about = ("s", "digest", encoding, ("a", "b", "c", "d"), 50, 50, answer)
-    stores = [SoftTargetStore.create(tmp_path / str(n), Spec("t", "d", *about)) for n in range(2)]
+    stores = [
+        SoftTargetStore.create(tmp_path / str(n), Spec("t", "d", *about, max_boxes=3 * is_boxes)) for n in range(2)
+    ]
     for store, values in zip(stores, (said, negative), strict=True):
         store.commit(0, np.arange(50, dtype=np.uint64), {store.spec.named[0]: values})
     assert stores[0].seal().digest == stores[1].seal().digest

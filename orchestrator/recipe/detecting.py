@@ -62,7 +62,10 @@ def detection_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
 def _drawn(train: object, where: Loc) -> Iterator[tuple[Loc, str]]:
     """Of how a batch is drawn and made, by a teacher's or student's `train`."""
     if getattr(train, "mix", None) is not None:
-        yield (*where, "train", "mix"), "two images as one would hold the boxes of both, which is not there yet; remove it"
+        yield (
+            (*where, "train", "mix"),
+            "two images as one would hold the boxes of both, which is not there yet; remove it",
+        )
     if getattr(train, "balanced", None) is not None:
         yield (*where, "train", "balanced"), "images hold boxes of many classes; remove it"
 
