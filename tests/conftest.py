@@ -34,7 +34,6 @@ os.environ |= {  # read when ray and mlflow are imported
 
 LONGEST = (
     "test_pipeline",
-    "test_first_day",
     "test_live",
     "test_faults",
     "test_jobs",

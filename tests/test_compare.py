@@ -178,6 +178,7 @@ def test_which_teacher_helped_is_answered_from_the_same_stores(
     assert shown.exit_code == 0 and str(made.folder) in shown.output
 
 
+@pytest.mark.campaign
 def test_a_report_of_teachers_that_is_not_there_names_the_command_that_makes_it(
     ray_cluster: None, tmp_path: Path
 ) -> None:

@@ -33,6 +33,8 @@ from tests import warm
 
 lightgbm = pytest.importorskip("lightgbm", reason="lightgbm is not installed: a teacher of the first day is missing")
 
+pytestmark = pytest.mark.campaign
+
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 GUIDES = ROOT / "docs/guides"
@@ -463,7 +465,6 @@ def report_of(here: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.campaign
 def test_weights_of_ones_own_are_as_right_as_at_home_on_a_folder_of_mixed_images(pictures: Path) -> None:
     from safetensors.torch import load_file
 
@@ -480,14 +481,12 @@ def test_weights_of_ones_own_are_as_right_as_at_home_on_a_folder_of_mixed_images
     assert report_of(pictures)["teachers"]["own"]["test_accuracy"] == pytest.approx(np.mean(right))
 
 
-@pytest.mark.campaign
 def test_weights_that_do_not_say_how_they_were_fed_are_refused_before_any_work(pictures: Path) -> None:
     silent = write(pictures, "silent.yaml", of_pictures(kind="module", model="resnet:ResNet", weights="resnet.safetensors"))  # fmt: skip
     (line,) = collegium(pictures, "plan", silent, code=2).stderr.strip().splitlines()
     assert "teachers.own" in line and "say how they were fed" in line and "preprocess: {normalise: null}" in line
 
 
-@pytest.mark.campaign
 def test_a_hugging_face_folder_under_checkpoint_is_told_what_it_is_and_which_kind_reads_it(pictures: Path) -> None:
     (pictures / "vit").mkdir()
     (pictures / "vit" / "config.json").write_text(json.dumps({"model_type": "vit", "architectures": ["ViT"]}))
@@ -497,7 +496,6 @@ def test_a_hugging_face_folder_under_checkpoint_is_told_what_it_is_and_which_kin
     assert "teachers.own.path" in line and "a Hugging Face model (vit)" in line and "kind: module" in line
 
 
-@pytest.mark.campaign
 def test_the_delivered_student_predicts_the_folder_and_so_does_what_is_exported_of_it(
     pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

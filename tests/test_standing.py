@@ -282,6 +282,7 @@ def random_teacher(folder: Path) -> str:
     return f"teachers.wide={{kind: module, model: 'teachers.zoo:mlp', arguments: {{hidden: 16}}, weights: '{folder / 'random.safetensors'}', preprocess: {{normalise: auto}}"
 
 
+@pytest.mark.campaign
 def test_a_dead_teacher_ends_the_run_before_students_train_and_can_be_meant(ray_cluster: None, tmp_path: Path) -> None:
     out, dead = tmp_path / "out", random_teacher(tmp_path)
     with pytest.raises(GateMissed, match=r"^teachers\.wide is no better than always answering '\d': right on") as found:

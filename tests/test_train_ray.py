@@ -107,6 +107,7 @@ def test_two_workers_agree_with_one_to_1e_6_and_leave_nothing_of_rays_behind(dig
     assert {path.name for path in two.stage.iterdir()} == {"student", "metrics.jsonl"}
 
 
+@pytest.mark.campaign
 def test_a_training_leaves_the_groups_of_others_alone(digits, ray_cluster, tmp_path):
     """A notebook's own, which have no name either: one from before the training, and one that it makes meanwhile."""
     import ray

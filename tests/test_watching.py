@@ -144,6 +144,7 @@ def watched(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
     yield watched
 
 
+@pytest.mark.campaign
 def test_status_lies_between_two_readings_of_the_stores(watched: Watched) -> None:
     shards = set()
     for seen in watched.rounds:
