@@ -33,13 +33,11 @@ from tests import warm
 
 lightgbm = pytest.importorskip("lightgbm", reason="lightgbm is not installed: a teacher of the first day is missing")
 
-pytestmark = pytest.mark.campaign
-
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 GUIDES = ROOT / "docs/guides"
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.campaign
 
 
 def collegium(here: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
