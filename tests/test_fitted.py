@@ -16,7 +16,7 @@ from students.data.shared import SharedData
 from students.measuring.evaluate import evaluate_student, evaluate_teachers
 from students.measuring.hearing import hear
 from students.measuring.labelled import Labelled
-from students.measuring.recommended import PARTS, recommended
+from students.measuring.recommended import PARTS, is_better, recommended
 from students.measuring.weights import weights_by_class
 from students.objective.fitted import ROWS, fitted_weights, pool_weights
 from students.runs.session import PlainSession
@@ -208,6 +208,19 @@ def test_the_recipes_rule_is_kept_where_no_other_is_better(digits, sources):
     assert (asks["own"], asks["instead_of"]) == ("mean_probability", "gradient")
 
 
+def test_a_rule_is_better_where_a_sign_test_of_rows_says_so(digits):
+    from scipy.stats import binomtest
+
+    rows = Labelled.of(digits, "validation")
+    right = torch.nn.functional.one_hot(rows.labels, 10).float()
+    for wins, losses, tries in [(0, 0, 1), (5, 0, 1), (4, 0, 1), (9, 2, 1), (9, 2, 9), (30, 10, 9), (3, 9, 1)]:
+        said, other = right.clone(), right.clone()
+        other[:wins] = 1 - other[:wins]
+        said[wins : wins + losses] = 1 - said[wins : wins + losses]
+        p = binomtest(wins, wins + losses, 0.5, "greater").pvalue if wins + losses else 1.0
+        assert is_better(rows, said, other, tries) == (p < 0.05 / tries)
+
+
 def test_the_labels_of_a_part_are_hidden_from_who_judges_by_the_others(digits):
     (segment,) = digits.of("validation")
     hidden = np.stack(
@@ -244,8 +257,16 @@ def test_a_student_stands_beside_the_best_of_its_teachers_their_mean_and_its_rul
         "recipe": {"task": "classification"},
         "students": {"small": found | {"combinations": [single, mean, rule]}},
     }
+    kept = found["recommended"]
+    assert kept["combine"] == kept["own"] == "fitted"  # of so few rows nothing else is shown to be better
+    (told,) = about_rules(report)
+    if kept["leader"] == "fitted":
+        assert told.endswith("It is the recipe's rule.")
+    else:
+        assert f"none is shown to be better than `fitted`, the rule of the recipe, on {kept['rows']:,} labelled" in told
+    best = next(rule for rule in kept["validation"] if rule not in ("fitted", "mean_probability"))
+    report["students"]["small"]["recommended"] = kept | {"combine": best, "leader": best}
     (table,) = combination_tables(report)
-    best = found["recommended"]["combine"]
     assert table["title"] == "small" and [row[0] for row in table["rows"]][1:] == [
         "all by mean_probability",
         "all by fitted",

@@ -142,10 +142,16 @@ def _recommended(figure: Figure, name: str, found: Found) -> Iterator[str]:
     best, own, looks = found["combine"], found["own"], found["validation"]
     shown = {rule: _exact(figure, look[figure.key]) for rule, look in looks.items()}
     yield f"{name}: of" if name else "Of"
-    yield f" {len(looks)} rules for {'its' if name else 'the'} teachers `{best}` has the best {figure.label} on {found['rows']:,} labelled "
+    teachers, leader = "its" if name else "the", found["leader"]
+    if best != leader:
+        of = "of the recipe" if name else "that null means"
+        yield f" {len(looks)} rules for {teachers} teachers none is shown to be better than `{own}`, the rule {of}, on "
+        yield f"{found['rows']:,} labelled validation rows: it has {shown[own]} there, `{leader}` {shown[leader]} (sign test of rows, corrected for so many rules)."
+        return
+    yield f" {len(looks)} rules for {teachers} teachers `{best}` has the best {figure.label} on {found['rows']:,} labelled "
     yield f"validation rows, {shown[best]}, each judged on rows that it was not fitted to; "
     yield f"on test rows they have {_exact(figure, found['figures'][figure.key])} together by it."
-    if not name or (best == own and "instead_of" not in found):
+    if not name or best == own:
         yield " It is the recipe's rule." if name else ""
         return
     beside = f"`{own}`{', which stands for `' + found['instead_of'] + '`,' if 'instead_of' in found else ''}"
