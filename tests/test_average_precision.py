@@ -17,7 +17,7 @@ from students.tasks.matching import matched
 from teachers.tasks.boxes import CLASS, HEIGHT, SCORE, WIDTH, boxes_of, labels_of
 from tests.boxes import images, labels_of_rows, near, said_of, some_boxes, space_of
 
-BCCD = Path("/work/shared/data/bccd/BCCD")
+BCCD = Path(__file__).parents[2] / "shared" / "data" / "bccd" / "BCCD"
 PLACES = {"ap": 0, "ap50": 1, "ap75": 2, "ap_small": 3, "ap_medium": 4, "ap_large": 5, "ar100": 8}
 """Of pycocotools' twelve numbers."""
 

@@ -18,7 +18,7 @@ from teachers.preparing.prepare import prepare
 from teachers.sources import chunks_of, class_names, files_of, positions_of, read, schema_of
 from teachers.transfer_set.images import decode_image
 
-BCCD = Path("/work/shared/data/bccd/BCCD")
+BCCD = Path(__file__).parents[2] / "shared" / "data" / "bccd" / "BCCD"
 SIZES = {"a": (40, 30), "b": (64, 48), "c": (20, 20)}
 BOXES = {
     "a": [("cat", 4.0, 3.0, 20.0, 15.0), ("dog", 10.0, 10.0, 40.0, 30.0)],
