@@ -7,8 +7,8 @@ import torch
 from students.objective.losses.assignment import PLACES, assignment
 from students.objective.losses.detection import generalised_iou, hard, pseudo, quality_focal
 from teachers.tasks.boxes import CLASS, SCORE
+from teachers.tasks.overlap import overlaps
 from teachers.tasks.places import LOGITS
-from teachers.tasks.suppression import overlaps
 
 CLASSES, GRID = 2, 8
 

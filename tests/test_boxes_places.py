@@ -7,10 +7,10 @@ import torch
 from teachers.soft_targets.alignment import Alignment
 from teachers.soft_targets.encodings.table import ENCODINGS, bytes_per_row, decode
 from teachers.tasks.boxes import BOX, CLASS, SCORE, boxes_of, num_valid
+from teachers.tasks.overlap import overlaps
 from teachers.tasks.places import LEAST_SCORE, OVERLAP, renumbered, resized, said_of_places
 from teachers.tasks.said import is_given
 from teachers.tasks.space import Space
-from teachers.tasks.suppression import overlaps
 
 CLASSES = 3
 SPACE = Space("detection", ("a", "b", "c"), max_boxes=6)

@@ -17,8 +17,9 @@ from teachers.models.adapters import load_teacher
 from teachers.models.detectors.checked import wrong_boxes
 from teachers.models.detectors.said import Keeping, Places, turned_back
 from teachers.tasks.boxes import CLASS, SCORE, boxes_of, num_valid
+from teachers.tasks.overlap import overlaps
 from teachers.tasks.space import Space
-from teachers.tasks.suppression import not_suppressed, overlaps
+from teachers.tasks.suppression import not_suppressed
 from teachers.transfer_set.columns import Column
 
 SPACE = Space("detection", ("cat", "dog"), max_boxes=4)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from teachers.errors import RecipeError
 from teachers.tasks.boxes import CLASS, NO_CLASS, SCORE
-from teachers.tasks.places import areas
+from teachers.tasks.overlap import areas
 from teachers.tasks.space import Space
 from teachers.transfer_set.views import below, draw
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .boxes import BOX, NO_CLASS
+from .overlap import areas
 from .suppression import not_suppressed
 
 CORNERS, POINT, LOGITS = slice(0, 4), slice(4, 6), 6
@@ -22,19 +23,6 @@ CANDIDATES = 4
 ROWS_AT_ONCE = 16
 MIDDLE = 1e-6
 BOX_WIDTH = len(BOX)
-
-
-def areas(corners: Tensor) -> Tensor:
-    """Of `[..., 4]`: `[...]`, 0 where there is none."""
-    return (corners[..., 2] - corners[..., 0]).clamp_min(0) * (corners[..., 3] - corners[..., 1]).clamp_min(0)
-
-
-def shared(one: Tensor, other: Tensor) -> Tensor:
-    """Area that boxes `[..., 4]` have in common, which are broadcast."""
-    low = torch.maximum(one[..., :2], other[..., :2])
-    high = torch.minimum(one[..., 2:], other[..., 2:])
-    sides = (high - low).clamp_min(0)
-    return sides[..., 0] * sides[..., 1]
 
 
 def said_of_places(given: Tensor, max_boxes: int, overlap: float = OVERLAP) -> Tensor:

@@ -3,19 +3,7 @@
 import torch
 from torch import Tensor
 
-
-def overlaps(corners: Tensor, others: Tensor) -> Tensor:
-    """IoU of boxes f32 `[..., N, 4]` and `[..., K, 4]`, corners, f32 `[..., N, K]`; 0 of two that have no area."""
-    low = torch.maximum(corners[..., :, None, :2], others[..., None, :, :2])
-    high = torch.minimum(corners[..., :, None, 2:], others[..., None, :, 2:])
-    common = (high - low).clamp_min(0).prod(-1)
-    area, other = (_area(each) for each in (corners, others))
-    together = area[..., :, None] + other[..., None, :] - common
-    return common / together.clamp_min(torch.finfo(together.dtype).tiny)
-
-
-def _area(corners: Tensor) -> Tensor:
-    return (corners[..., 2:] - corners[..., :2]).clamp_min(0).prod(-1)
+from .overlap import overlaps
 
 
 def not_suppressed(corners: Tensor, label: Tensor, above: float) -> Tensor:

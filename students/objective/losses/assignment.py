@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from teachers.tasks.overlap import overlaps
 from teachers.tasks.places import MIDDLE
-from teachers.tasks.suppression import overlaps
 
 PLACES = 10
 OF_SCORE, OF_OVERLAP = 0.5, 6.0

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from teachers.tasks.boxes import BOX, CLASS, LABEL, SCORE
-from teachers.tasks.places import CORNERS, LOGITS, POINT, areas, shared
+from teachers.tasks.overlap import areas, shared
+from teachers.tasks.places import CORNERS, LOGITS, POINT
 
 from ...config.terms import LossName
 from .assignment import assignment, is_inside

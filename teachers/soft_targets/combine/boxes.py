@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from ...tasks.boxes import BOX, CLASS, NO_CLASS
-from .grouped_boxes import Groups, grouped, in_order, overlap
+from ...tasks.overlap import overlap
+from .grouped_boxes import Groups, grouped, in_order
 from .shares import Combine, row_weights
 
 Decay = Literal["linear", "gaussian"]

@@ -39,18 +39,6 @@ class Groups:
         return int((self.length > step).sum())
 
 
-def overlap(these: Tensor, those: Tensor) -> Tensor:
-    """Intersection over union of corners `[..., 4]`; 0 where there is no area."""
-    sides = torch.minimum(these[..., 2:], those[..., 2:]) - torch.maximum(these[..., :2], those[..., :2])
-    both = sides[..., 0].clamp_min(0) * sides[..., 1].clamp_min(0)
-    union = area(these) + area(those) - both
-    return torch.where(union > 0, both / union, 0.0)
-
-
-def area(corners: Tensor) -> Tensor:
-    return (corners[..., 2] - corners[..., 0]) * (corners[..., 3] - corners[..., 1])
-
-
 def in_order(group: Tensor, score: Tensor, decides: Tensor) -> Tensor:
     """i64 `[n]`: by `group` i64, then by `score` in 0 to 1, the best first, then by the columns of `decides`."""
     parts = torch.sqrt(torch.arange(2, 2 + decides.shape[1], dtype=torch.float64, device=decides.device))
