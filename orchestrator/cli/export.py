@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from students.delivering.forms import FormName
 
 
+MAX_DROP = 0.01
+
+
 @click.command()
 @click.argument("named", default="digits", metavar="[RECIPE | MODEL]")
 @click.option("--onnx", is_flag=True, help="Of a MODEL: write `model.onnx` and a `predict.py` that needs no torch.")
@@ -23,9 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--max-drop",
     type=click.FloatRange(0, 1),
-    default=0.01,
-    show_default=True,
-    help="What --int8 may cost of the headline on test rows; of one that is no share, as a share of it.",
+    help="What --int8 may cost of the headline on test rows; of one that is no share, as a share of it.  [default: 0.01]",
 )
 @click.option("--no-golden", is_flag=True, help="Leave out `golden.npz`, some test rows that `verify-model` asks.")
 @click.option(
@@ -52,7 +53,7 @@ def export(
     onnx: bool,
     pt2: bool,
     int8: bool,
-    max_drop: float,
+    max_drop: float | None,
     no_golden: bool,
     output: Path | None,
     rows: Path | None,
@@ -60,24 +61,26 @@ def export(
     out: str | None,
     **given: Any,
 ) -> None:
-    """Everything up to the student's model folder (safetensors, config, model card); with --onnx or --pt2 MODEL, a folder
-    or a name as digits-small (the newest), in a form for elsewhere.
+    """Everything up to the student's model folder (safetensors, config, model card); with --onnx, --int8 or --pt2
+    MODEL, a folder or a name as digits-small (the newest), in a form for elsewhere.
 
     What is written says of the model's golden rows, some of the test split, what the model says of them, or is not written.
     """
     wanted: dict[FormName, bool] = {"onnx": onnx or int8, "pt2": pt2}
     forms = [form for form, is_wanted in wanted.items() if is_wanted]
+    if max_drop is not None and not int8:
+        raise click.UsageError("--max-drop is of --int8")
     place = None if out is None else Out(exists=bool(forms)).convert(out, None, click.get_current_context())
     if not forms:
         if output is not None or rows is not None or trust or no_golden:
             raise click.UsageError(
-                "--output, --rows, --no-golden and --trust are of a MODEL that is written as --onnx or --pt2"
+                "--output, --rows, --no-golden and --trust are of a MODEL that is written as --onnx, --int8 or --pt2"
             )
         carry_out(named, out=place, until="export", **given)
         return
     if given["overrides"] or given["address"]:
         raise click.UsageError(
-            "--override and --address are of a RECIPE, and --onnx and --pt2 of a MODEL that is there"
+            "--override and --address are of a RECIPE, and --onnx, --int8 and --pt2 of a MODEL that is there"
         )
     _write(
         named,
@@ -85,7 +88,7 @@ def export(
         output,
         place,
         given["as_json"],
-        max_drop if int8 else None,
+        (MAX_DROP if max_drop is None else max_drop) if int8 else None,
         rows=rows,
         trust=trust,
         keep_golden=not no_golden,

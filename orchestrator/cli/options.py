@@ -22,3 +22,20 @@ with_log_format = click.option(
     show_envvar=True,
     help="Of the log on stderr; json: one object a line.  [default: text]",
 )
+# of commands that give boxes away
+with_whose_boxes = click.option(
+    "--teachers", help="Whose boxes, separated by commas.  [default: all who have labelled]"
+)
+with_rule_of_boxes = click.option(
+    "--combine", metavar="RULE", default="wbf", show_default=True, help="How several boxes become one."
+)
+with_least_score = click.option(
+    "--keep-above",
+    type=click.FloatRange(0, 1),
+    default=0.3,
+    show_default=True,
+    help="The lowest score of a box that becomes a label.",
+)
+with_copies = click.option(
+    "--copy", "copies", is_flag=True, help="Copy the images of boxes; by default they are linked."
+)

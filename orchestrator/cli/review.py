@@ -4,21 +4,17 @@ from pathlib import Path
 
 import click
 
+from .options import with_copies, with_least_score, with_rule_of_boxes, with_whose_boxes
+
 
 @click.command()
 @click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--images", type=click.IntRange(1), default=50, show_default=True, help="How many, at most.")
-@click.option("--teachers", help="Whose boxes, separated by commas.  [default: all of the recipe]")
-@click.option("--combine", metavar="RULE", default="wbf", show_default=True, help="How several boxes become one.")
-@click.option(
-    "--keep-above",
-    type=click.FloatRange(0, 1),
-    default=0.3,
-    show_default=True,
-    help="The lowest score of what becomes a label.",
-)
-@click.option("--copy", "copies", is_flag=True, help="Copy the images; by default they are linked.")
+@with_whose_boxes
+@with_rule_of_boxes
+@with_least_score
+@with_copies
 def review(
     out: Path, folder: Path, images: int, teachers: str | None, combine: str, keep_above: float, copies: bool
 ) -> None:

@@ -11,7 +11,7 @@ import click
 from teachers.errors import StoreError
 from teachers.storage.place import spoken
 
-from .options import with_json
+from .options import with_copies, with_json, with_least_score, with_rule_of_boxes, with_whose_boxes
 from .out import Out
 
 if TYPE_CHECKING:
@@ -122,16 +122,10 @@ def remove(folder: Path, doubt: "Doubt", path: Path) -> None:
 @click.option(
     "--yolo", type=click.Path(path_type=Path), help="FOLDER for boxes as YOLO's text files, with their images."
 )
-@click.option("--teachers", help="Of boxes: whose, separated by commas.  [default: all who have labelled]")
-@click.option("--combine", metavar="RULE", default="wbf", show_default=True, help="Of boxes: how several become one.")
-@click.option(
-    "--keep-above",
-    type=click.FloatRange(0, 1),
-    default=0.3,
-    show_default=True,
-    help="Of boxes: the lowest score of what becomes a label; below `said` all are written.",
-)
-@click.option("--copy", "copies", is_flag=True, help="Of boxes: copy the images; by default they are linked.")
+@with_whose_boxes
+@with_rule_of_boxes
+@with_least_score
+@with_copies
 def export(path: Path, target: Path | None, coco: Path | None, yolo: Path | None, **boxes: Any) -> None:
     """Write what teachers said: a table with id, split and label of each row for everyone else (--parquet), or boxes with their
     images for a trainer (--coco, --yolo)."""

@@ -24,7 +24,6 @@ from .int8 import Inputs, quantised
 
 CALIBRATION_ROWS = 512
 AT_ONCE = 64
-MAX_DROP = 0.01
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,6 @@ from teachers.errors import CollegiumError, EnvironmentUnfit
 Inputs = Mapping[str, NDArray[Any]]
 STATIC = ("Conv", "Gemm", "MatMul")
 """Where the work is; what stands between, as the normalisation of pixels, stays in float32."""
-SMALLEST = 8
-"""Calibration rows below which a range is that of a few rows."""
 
 
 class Rows:

@@ -3,12 +3,9 @@
 Memory holds a window of each teacher's rows.
 """
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +19,7 @@ from ..errors import RecipeError, StoreError
 from ..soft_targets.combine.rules import COMBINE
 from ..soft_targets.reader import SoftTargets
 from ..soft_targets.schema import Spec
+from ..storage.drafted import drafted_folder
 from ..storage.seal import sha256_file
 from ..transfer_set.answers import WINDOW_BYTES, Answered, answers_of
 from .columns import Keeps, columns_of, writing
@@ -93,7 +91,7 @@ def export_bundle(
         )
     changed: dict[str, float] = {}
     speakers = _speakers(leaving, specs, answer, noise, changed)
-    with _drafted(folder) as draft:
+    with drafted_folder(folder) as draft:
         voices = [_write(speaker, segments, answer, draft, leaving) for speaker in speakers]
         manifest = Manifest(
             format=1,
@@ -277,17 +275,3 @@ def _windows(speaker: Speaker, segments: Sequence[Answered]) -> Iterator[tuple[N
         for first in range(0, len(keys), window):
             rows = slice(first, min(first + window, len(keys)))
             yield keys[rows], speaker.says([answers_of(each, rows) for each in opened])
-
-
-@contextmanager
-def _drafted(folder: Path) -> Iterator[Path]:
-    """A folder that nobody reads yet; it takes its name in one step, or is gone after an error."""
-    if folder.exists():
-        raise RecipeError(f"{folder} is there already, and a bundle is never written over; choose another name")
-    draft = folder.with_name(f".draft-{uuid4().hex}")
-    draft.mkdir(parents=True)
-    try:
-        yield draft
-        draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)

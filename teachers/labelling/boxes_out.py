@@ -8,11 +8,9 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -26,6 +24,7 @@ from ..soft_targets.class_map import ClassMap
 from ..soft_targets.combine.rules import COMBINE
 from ..soft_targets.reader import SoftTargets
 from ..sources.upright import UNTURNED, size_in
+from ..storage.drafted import drafted_folder
 from ..storage.seal import inside
 from ..tasks.boxes import SCORE, boxes_of
 from ..transfer_set.answers import Answered, answers_of
@@ -80,7 +79,7 @@ def export_boxes(
     transfer_set = rows[0][0]
     names = iter(_names(transfer_set, [segment for _, segment in rows]))
     written = Written()
-    with drafted(folder) as draft:
+    with drafted_folder(folder) as draft:
         files = FILES[wanted.kind](draft, transfer_set.space.names)
         for number, each in enumerate(segments):
             some = None if chosen is None else chosen[number]
@@ -240,17 +239,3 @@ def _link(source: Path, path: Path, *, copies: bool) -> None:
     except OSError:
         pass
     shutil.copyfile(source, path)
-
-
-@contextmanager
-def drafted(folder: Path) -> Iterator[Path]:
-    """A folder that nobody reads yet; it takes its name in one step, or is gone after an error."""
-    if folder.exists():
-        raise RecipeError(f"{folder} is there already, and is not written over; choose another name")
-    draft = folder.absolute().with_name(f".draft-{uuid4().hex}")
-    draft.mkdir(parents=True)
-    try:
-        yield draft
-        draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from ..errors import RecipeError
 from ..soft_targets.combine.dispute import in_dispute
 from ..soft_targets.reader import SoftTargets
+from ..storage.drafted import drafted_folder
 from ..transfer_set.answers import Answered
 from .box_files import FILES
-from .boxes_out import ROWS, Wanted, Written, asked_of, checked, drafted, export_boxes, heard
+from .boxes_out import ROWS, Wanted, Written, asked_of, checked, export_boxes, heard
 
 LIST = "in_dispute.csv"
 
@@ -38,7 +39,7 @@ def review(segments: Sequence[Answered], folder: Path, wanted: Wanted, most: int
     is_chosen[order] = True
     chosen = np.split(is_chosen, np.cumsum([len(each) for each in disputes])[:-1])
     ids = [(name, segment.split) for of, segment in rows for name in of.ids(segment).to_pylist()]
-    with drafted(folder) as draft:
+    with drafted_folder(folder) as draft:
         for kind in FILES:
             written = export_boxes(segments, draft / kind, replace(wanted, kind=kind), chosen)
         with (draft / LIST).open("w", encoding="utf-8", newline="") as file:
