@@ -58,6 +58,3 @@ class YoloSource(Config):
     """An image without a `.txt` file: nothing is on it, as YOLO has it, or nobody has looked, so it has no label."""
     orientation: Literal["stored", "shown"] = "shown"
     """Shares of width and height are of the image as `stored`, or as `shown` after the turn that EXIF data asks for, as YOLO reads it."""
-
-
-BoxSource = CocoSource | VocSource | YoloSource
