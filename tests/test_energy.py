@@ -37,6 +37,7 @@ from teachers.transfer_set.transfer_set import TransferSet
 from tests.training_runs import HARD, SOFT, make_run, outputs
 
 SHARE = 0.9
+ALL = Energy(quantile=SHARE, of="all")
 FOREIGN = 60
 
 
@@ -114,10 +115,10 @@ def test_weights_fall_from_one_and_never_reach_nothing(rows: TransferSet, wide: 
 
 
 def test_dropped_rows_are_never_drawn_and_labelled_ones_stay(rows: TransferSet, wide: Source, tmp_path: Path) -> None:
-    run = run_of(tmp_path, rows, wide, Energy(quantile=SHARE))
+    run = run_of(tmp_path, rows, wide, ALL)
     (data,) = SharedData().of([run], PlainSession("cpu"))
     train = MergedSplit(rows, "train")
-    counts = weights_of(Energy(quantile=SHARE), wide, train, train.labelled())
+    counts = weights_of(ALL, wide, train, train.labelled())
     assert {*np.unique(counts)} == {0.0, 1.0} and (counts[train.labelled()] == 1).all()
     assert len(data.rows.labelled) == int(counts.sum()) and int(data.rows.labelled.sum()) == 100
     noise = np.isin(train.keys(), rows.keys(rows.segment("extra-0")))
@@ -128,6 +129,17 @@ def test_dropped_rows_are_never_drawn_and_labelled_ones_stay(rows: TransferSet, 
     assert torch.equal(torch.as_tensor(mine), torch.from_numpy(kept.clip(min=0).astype(np.int64)))
 
 
+def test_unless_a_recipe_says_so_the_sources_own_rows_stay(rows: TransferSet, wide: Source) -> None:
+    train = MergedSplit(rows, "train")
+    counts = weights_of(Energy(quantile=SHARE), wide, train, train.labelled())
+    noise = np.isin(train.keys(), rows.keys(rows.segment("extra-0")))
+    assert np.array_equal(counts == 0, noise)
+    found = by_energy(
+        Energy(quantile=SHARE), {"wide": wide}, Labelled.of(rows, "test"), hear(Labelled.of(rows, "test"), [wide])
+    )
+    assert found["training"] == {"extra": {"rows": FOREIGN, "beyond": FOREIGN}}
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_a_training_without_the_rows_is_the_one_that_drops_them(
     rows: TransferSet, wide: Source, tmp_path: Path
@@ -135,7 +147,7 @@ def test_a_training_without_the_rows_is_the_one_that_drops_them(
     """Of a quantile that leaves nothing out nothing changes; else another network is learnt, by as many steps."""
     runs = {
         name: run_of(tmp_path / name, rows, wide, energy)
-        for name, energy in {"all": None, "none": Energy(quantile=1e-9), "drop": Energy(quantile=SHARE)}.items()
+        for name, energy in {"all": None, "none": Energy(quantile=1e-9, of="all"), "drop": ALL}.items()
     }
     for name in ("all", "drop"):
         fit([runs[name]], PlainSession("cpu"))
@@ -154,11 +166,12 @@ def test_weighed_rows_count_so_much_in_what_teachers_say(
     other = replace(wide, name="deep")
     soft = {**SOFT, "combine": combine}
     run = replace(
-        make_run(tmp_path, rows, wide, other, objective=[soft, HARD]), energy=Energy(teacher="wide", rows="weigh")
+        make_run(tmp_path, rows, wide, other, objective=[soft, HARD]),
+        energy=Energy(teacher="wide", rows="weigh", of="all"),
     )
     (data,) = SharedData().of([run], PlainSession("cpu"))
     train = MergedSplit(rows, "train")
-    counts = weights_of(Energy(rows="weigh"), wide, train, train.labelled())
+    counts = weights_of(Energy(rows="weigh", of="all"), wide, train, train.labelled())
     assert np.array_equal(np.asarray(data.rows.columns[COUNTS]), counts) and 0 < counts.min() < 0.2
     batch = {
         name: torch.as_tensor(np.asarray(column[:64] if isinstance(column, torch.Tensor) else _first(column)))
@@ -180,7 +193,7 @@ def _first(column: Any) -> torch.Tensor:
 
 def test_the_report_says_how_many_and_what_teachers_are_worth_on_both_sides(rows: TransferSet, wide: Source) -> None:
     labelled = Labelled.of(rows, "test")
-    found = by_energy(Energy(quantile=SHARE), {"wide": wide}, labelled, hear(labelled, [wide]))
+    found = by_energy(ALL, {"wide": wide}, labelled, hear(labelled, [wide]))
     assert found["training"]["extra"] == {"rows": FOREIGN, "beyond": FOREIGN}
     assert found["training"]["train"]["rows"] == rows.of("train")[0].num_rows - 100
     beyond = Reference.of(wide, rows, SHARE).is_beyond(energies(wide, rows, rows.of("test")[0]))
@@ -201,7 +214,7 @@ def test_log_probabilities_have_no_energy(rows: TransferSet, tmp_path: Path) -> 
 
 def digits_recipe(energy: Any, **changes: Any) -> dict[str, Any]:
     document = load_recipe(find("digits"), []).model_dump(mode="json", exclude_defaults=True)
-    document["students"]["small"]["energy"] = energy
+    document["students"]["small"]["energy"] = {"of": "all", **energy}
     for name, value in changes.items():
         teacher, key = name.split("__")
         document["teachers"][teacher][key] = value
@@ -217,6 +230,11 @@ def digits_recipe(energy: Any, **changes: Any) -> dict[str, Any]:
         ({}, {}, "energy.teacher: there are 3 teachers; name the one"),
         ({"teacher": "wide", "quantile": 1}, {}, "quantile"),
         ({"teacher": "wide", "rows": "hide"}, {}, "rows"),
+        (
+            {"teacher": "wide", "of": "beside"},
+            {},
+            "energy: judges rows of `transfer_set.extra` and `munge`, and there are none",
+        ),
     ],
 )
 def test_what_has_no_energy_is_refused_in_one_line(energy: Any, changes: dict[str, Any], told: str) -> None:

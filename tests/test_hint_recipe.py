@@ -98,6 +98,19 @@ def test_what_no_teacher_gives_is_told_in_one_line_with_what_there_is(hint: dict
     assert "\n" not in str(error.value)
 
 
+def test_what_a_live_teacher_gives_is_not_standardised_and_without_it_keys_say_nothing_of_it() -> None:
+    live = {
+        **recipe().model_dump(mode="json")["teachers"],
+        "wide": {**recipe().model_dump(mode="json")["teachers"]["wide"], "mode": "live"},
+    }
+    with pytest.raises(
+        RecipeError, match=r"small\.hints\.0\.standardise: goes by all training rows, and what the live teacher 'wide'"
+    ):
+        recipe({**HINT, "standardise": "phi_s"}, teachers=live)
+    assert "standardise" not in recipe(HINT).model_dump(mode="json")["students"]["small"]["hints"][0]
+    assert trainings(recipe(HINT)) != trainings(recipe({**HINT, "standardise": "phi_s"}))
+
+
 def test_a_teacher_without_layers_gives_no_hints() -> None:
     student = {**SMALL, "teachers": ["trees"], "hints": [{**HINT, "teacher": "trees"}]}
     with pytest.raises(RecipeError, match=r"hints\.0\.output: teacher 'trees' is of kind sklearn, which has no layers"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 import torch.nn.functional as F
 from pydantic import TypeAdapter, ValidationError
@@ -21,7 +22,7 @@ from students.fitting.fit import fit
 from students.fitting.rehearsal import rehearse
 from students.models import small_conv_net, tiny_transformer
 from students.objective.correspondence import by_stage, evenly, guided_layers
-from students.objective.hints import PROJECTIONS
+from students.objective.hints import PROJECTIONS, hints_at_work
 from students.objective.memory_bank import MemoryBank, in_blocks, scored
 from students.objective.own import last_places
 from students.objective.projectors import ConvRegressor, ReviewFusion, projector_of
@@ -36,6 +37,7 @@ from teachers.models.captured import layers_of
 from teachers.models.folder import load_model
 from teachers.soft_targets.schema import Output, Spec
 from teachers.soft_targets.store import SoftTargetStore
+from teachers.transfer_set.merged import MergedSplit
 from teachers.users_code.imports import use_user_path
 from teachers.zoo import conv_net
 from tests.rank_runs import on_ranks
@@ -113,13 +115,13 @@ def store(digits, tmp_path_factory):
     return keep_features(digits, tmp_path_factory.mktemp("wide"))
 
 
-def keep_features(digits, folder):
+def keep_features(digits, folder, given=None):
     """A store of what that teacher says, and of its layers."""
     (segment,) = digits.of("train")
     more = tuple(Output.of_layer(name, shape) for name, shape in SHAPES.items())
     about = (segment.name, segment.digest, "dense", tuple(digits.classes), segment.num_rows, 256)
     kept = SoftTargetStore.create(folder, Spec("wide", "digest", *about, more=more))
-    given = said_by_the_teacher(digits)
+    given = given or said_by_the_teacher(digits)
     keys = digits.keys(segment)
     for number in range(kept.num_shards):
         first, num = kept.shard_rows(number)
@@ -662,7 +664,40 @@ BAD_HINTS = [
     ({"loss": "hint", "output": "a", "ramp": {"steps": 99}}, r"hints\.0\.ramp\.steps is 99, longer than the 20 steps"),
     ({"loss": "fitnet", "output": "a"}, "fitnet"),
     ({"loss": "hint", "output": []}, "at least 1 item"),
+    (
+        {"loss": "attention", "output": "a", "standardise": "phi_s"},
+        "'attention' has a scale of its own.*hint, linear_embedding, review",
+    ),
 ]
+
+
+def test_an_output_is_standardised_as_phi_s_does_but_for_its_turn(digits, store):
+    """PHI-S: H U' (x - mu) / alpha, of the covariance U L U', H a normalised Hadamard matrix, alpha^2 the mean of L."""
+    run = hinted(store.parent, digits, store, {"loss": "hint", "output": "same", "standardise": "phi_s"})
+    (hint,) = hints_at_work(run, MergedSplit(digits, "train"))
+    kept = torch.from_numpy(features(digits, *digits.of("train"), "same")).half().float()
+    pixels = kept.double().movedim(1, -1).reshape(-1, 8).numpy()
+    spread, turn = np.linalg.eigh(np.cov(pixels.T, bias=True))
+    turned = (pixels - pixels.mean(0)) @ turn @ (scipy.linalg.hadamard(8) / np.sqrt(8)).T / np.sqrt(spread.mean())
+    np.testing.assert_allclose(turned.std(0), 1)
+    (found,) = hint.of({"wide.same.value": kept.flatten(1)})
+    found = found.double().movedim(1, -1).reshape(-1, 8).numpy()
+    mine, theirs = ((each[:300, None] - each[None, :300]) ** 2 for each in (found, turned))
+    np.testing.assert_allclose(mine.sum(-1), theirs.sum(-1), atol=1e-5)
+    np.testing.assert_allclose((found**2).sum(-1), (turned**2).sum(-1), atol=1e-4)
+
+
+def test_standardised_the_scale_of_a_teachers_layer_plays_no_role(digits, store, tmp_path):
+    hint = {"loss": "hint", "output": "vector", "layer": "2", "projector": "linear", "standardise": "phi_s"}
+    curves = []
+    for number, (factor, constant) in enumerate([(1, 0), (64, 8)]):
+        given = said_by_the_teacher(digits)
+        given["vector"] = given["vector"] * factor + constant
+        kept = keep_features(digits, tmp_path / f"store-{number}", given)
+        run = hinted(tmp_path / f"run-{number}", digits, kept, hint, model="test_hints:Exact", steps=6)
+        fit([run], SESSION)
+        curves.append(curve(run, "train.hint"))
+    assert curves[0] == pytest.approx(curves[1], rel=0.01)
 
 
 @pytest.mark.parametrize(("hint", "told"), BAD_HINTS)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.planning.memory import holdings
 from orchestrator.recipe.load import load_recipe
+from orchestrator.recipe.model import Recipe
 from orchestrator.recipe.shipped import recipes
 from orchestrator.stages import keys
 from orchestrator.stages.trainings import training_stages
@@ -144,7 +145,7 @@ def test_members_in_one_process_share_one_budget(digits, stores, tmp_path):
 def test_plan_tells_what_each_training_holds_as_the_training_does(digits, stores, tmp_path):
     recipe = load_recipe(recipes()["digits"])
     seen = look(recipe.transfer_set)
-    found = {each.who: each for each in holdings(recipe, seen, [{"CPU": 2.0}])}
+    found = {each.who: each for each in holdings(recipe, seen, [{"CPU": 2.0}], {})}
     assert set(found) == {"teachers.wide", "teachers.deep", "students.small"}
     told = found["students.small"].division
     (data,) = SharedData().of([make_run(tmp_path, digits, source(stores[0]))], SESSION)
@@ -153,5 +154,25 @@ def test_plan_tells_what_each_training_holds_as_the_training_does(digits, stores
     for part, size in told.taken.items():
         assert size == pytest.approx(there.taken[part], rel=0.1)  # whose rows are in which split is a matter of a hash
     tight = load_recipe(recipes()["digits"], ["students.small.train.memory_gib=0.0001"])
-    (small,) = (each for each in holdings(tight, seen, [{"CPU": 2.0}]) if each.who == "students.small")
+    (small,) = (each for each in holdings(tight, seen, [{"CPU": 2.0}], {}) if each.who == "students.small")
     assert "too large to hold: inputs" in small.line() and small.record()["budget"] == int(0.0001 * 2**30)
+
+
+def test_plan_counts_what_the_layers_of_teachers_give(digits):
+    document = load_recipe(recipes()["digits"]).model_dump(mode="json", exclude_defaults=True)
+    document["teachers"]["wide"]["outputs"] = {"early": {"layer": "stages.1"}}
+    hint = {"loss": "attention", "teacher": "wide", "output": "early"}
+    document["students"]["small"]["hints"] = [hint, {**hint, "loss": "similarity"}]  # of one output, which is held once
+    recipe = Recipe.from_dict(document)
+    seen = look(recipe.transfer_set)
+    with_hints, without = (
+        {
+            each.who: each.division.taken
+            for each in holdings(made, seen, [{"CPU": 2.0}], {"wide": {"early": (32, 4, 4)}})
+        }
+        for made in (recipe, load_recipe(recipes()["digits"]))
+    )
+    assert seen.rows_by_split is not None
+    more = with_hints["students.small"]["as stored"] - without["students.small"].get("as stored", 0)
+    assert more == seen.rows_by_split["train"] * 32 * 4 * 4 * 2
+    assert with_hints["teachers.wide"] == without["teachers.wide"]

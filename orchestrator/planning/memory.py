@@ -7,6 +7,7 @@ from typing import Any
 from students.config.cohort import CohortCommon
 from students.config.cohort_terms import CohortTerm
 from students.config.estimator import EstimatorStudent
+from students.config.hints import Hint
 from students.config.terms import Term
 from students.data.memory import Division, Needs, Target, divide, memory_for
 from teachers.config.preprocess import Preprocess
@@ -62,11 +63,17 @@ class Asking:
     beside: int = 1
     teachers: Sequence[str] = ()
     objective: Sequence[Term | CohortTerm] = ()
+    hints: Sequence[Hint] = ()
     labelled_only: bool = False
 
 
-def holdings(recipe: Recipe, seen: Look, nodes: Sequence[Node]) -> list[Holding]:
-    """Of every training; none where only reading the source tells how many rows there are. Controls need no more."""
+def holdings(
+    recipe: Recipe, seen: Look, nodes: Sequence[Node], outputs: Mapping[str, Mapping[str, tuple[int, ...]]]
+) -> list[Holding]:
+    """Of every training; none where only reading the source tells how many rows there are. Controls need no more.
+
+    `outputs`: by teacher and name, the shape of what a layer gives of one row.
+    """
     if seen.rows_by_split is None or seen.classes is None:
         return []
     found = []
@@ -74,7 +81,7 @@ def holdings(recipe: Recipe, seen: Look, nodes: Sequence[Node]) -> list[Holding]
         on_gpu = request_of(nodes, asking.resources).get("GPU", 0) > 0
         total = memory_for(asking.train, "cuda" if on_gpu else "cpu", asking.workers) // asking.beside
         try:
-            found.append(Holding(asking.who, divide(total, _needs(recipe, seen, asking))))
+            found.append(Holding(asking.who, divide(total, _needs(recipe, seen, asking, outputs))))
         except CollegiumError:  # of a preprocess function: `--check` tells
             continue
     return found
@@ -91,7 +98,7 @@ def _askings(recipe: Recipe) -> Iterator[Asking]:
             continue  # it holds all of its rows
         if not isinstance(learner, CohortCommon):
             who = where, learner.preprocess, learner.train, learner.resources
-            yield Asking(*who, workers_of(learner), 1, *heard)
+            yield Asking(*who, workers_of(learner), 1, *heard, learner.hints)
             continue
         together = len(learner.members) if learner.members_in_one_process else 1
         for member, own in learner.members.items():
@@ -99,8 +106,9 @@ def _askings(recipe: Recipe) -> Iterator[Asking]:
             yield Asking(*who, workers_of(learner), together, *heard)
 
 
-def _needs(recipe: Recipe, seen: Look, asking: Asking) -> Needs:
+def _needs(recipe: Recipe, seen: Look, asking: Asking, outputs: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Needs:
     from teachers.models.preprocess import Preprocessor
+    from teachers.soft_targets.encodings.features import bytes_of
 
     assert seen.rows_by_split is not None
     rows = seen.rows_by_split["train"]
@@ -117,6 +125,9 @@ def _needs(recipe: Recipe, seen: Look, asking: Asking) -> Needs:
     stored = sum(column.bytes_per_row for column in fixed)
     stored += preprocessor.text.bytes_per_row if preprocessor.text is not None else 0
     live = [name for name in asking.teachers if name in recipe.teachers and recipe.teachers[name].mode == "live"]
+    stored_of_hints = {
+        (hint.teacher, output) for hint in asking.hints for output in hint.outputs if hint.teacher not in live
+    }
     validation = -(-seen.rows_by_split["validation"] // asking.train.workers)
     return Needs(
         inputs=None if asking.train.augment or asking.train.mix or live else rows * per_row,
@@ -124,6 +135,7 @@ def _needs(recipe: Recipe, seen: Look, asking: Asking) -> Needs:
         targets=_targets(recipe, seen, asking, live, rows),
         stored_labels=_stored_labels(recipe, seen, asking, rows),
         validation=validation * per_row,
+        hints=rows * sum(bytes_of(outputs[teacher][output]) for teacher, output in stored_of_hints),
         copies=2 if asking.train.labelled_fraction else 1,
     )
 

@@ -133,8 +133,8 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
         raise RecipeError("\n".join(problems))
     if prepared is not None and (problems := [*fold_problems(recipe, TransferSet.open(prepared.folder))]):
         raise DataError("\n".join(problems))
-    _on_nodes(made, recipe, seen, address)
     outputs = shapes_of(recipe, seen)
+    _on_nodes(made, recipe, seen, address, outputs)
     _on_disk(made, recipe, seen, out, outputs)
     rows = Rows.of(recipe, seen, counted)
     if rows is not None and (
@@ -195,7 +195,7 @@ def _on_answers(
         made.notes += endpoint_notes(asked, plans, some, rows, set(asked) - to_do)
 
 
-def _on_nodes(made: Plan, recipe: Recipe, seen: "Look", address: str | None) -> None:
+def _on_nodes(made: Plan, recipe: Recipe, seen: "Look", address: str | None, outputs: Shapes) -> None:
     """Where everything would run, and what each training holds. Raises EnvironmentUnfit for what finds no room."""
     places = places_at(address)
     if places is None:
@@ -208,7 +208,7 @@ def _on_nodes(made: Plan, recipe: Recipe, seen: "Look", address: str | None) -> 
         made.notes += cluster_notes(recipe, in_reach([*places.values()]))
         to_do = [(stage.stage, stage.name) for stage in made.stages if stage.action != "reuse"]
         made.placement = placed_on(recipe, to_do, places)
-    made.memory = holdings(recipe, seen, nodes if places is None else [*places.values()])
+    made.memory = holdings(recipe, seen, nodes if places is None else [*places.values()], outputs)
 
 
 def _on_disk(made: Plan, recipe: Recipe, seen: "Look", out: Path, outputs: Shapes) -> None:

@@ -24,6 +24,9 @@ def energy_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
             yield path, f"is of one class of many a row, and `task: {recipe.task}` has no such logits; remove it"
         elif told := _has_none(recipe, judge_of(student.energy, student.teachers)):
             yield (*path, "teacher"), f"{told}; name one that gives logits, or remove `energy`"
+        elif student.energy.of == "beside" and recipe.transfer_set.extra is None and recipe.transfer_set.munge is None:
+            told = "judges rows of `transfer_set.extra` and `munge`, and there are none; say `of: all` for the source's own, or remove it"
+            yield path, told
 
 
 def _has_none(recipe: "Recipe", name: str) -> str:

@@ -21,6 +21,12 @@ def hint_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
             for output in hint.outputs:
                 if told := _not_given(recipe, hint.teacher, output) or _is_no_map(recipe, hint, output):
                     yield (*where, "output"), told
+            if hint.standardise and getattr(recipe.teachers.get(hint.teacher), "mode", None) == "live":
+                yield (
+                    (*where, "standardise"),
+                    f"goes by all training rows, and what the live teacher {hint.teacher!r} gives is known batch by batch; set "
+                    f"`teachers.{hint.teacher}.mode: cached`, or remove it",
+                )
             relaxed = isinstance(hint, ContrastiveHint) and hint.positive == "relax"
             if relaxed and ANSWER_OF[recipe.task] != "class_axis":
                 yield (

@@ -17,6 +17,12 @@ class Energy(Config):
     """Of the validation rows' energy, which is the threshold."""
     rows: Literal["drop", "weigh"] = "drop"
     """What becomes of rows above it: `drop`: the student never sees them; `weigh`: they count in what it hears from teachers as their share of the validation rows above the threshold that are as high."""
+    of: Literal["beside", "all"] = "beside"
+    """Which unlabelled training rows: those of `transfer_set.extra` and `munge`, or the source's own, too."""
+
+    def judges(self, kind: str) -> bool:
+        """Whether unlabelled rows of a segment of this kind may be left out."""
+        return self.of == "all" or kind != "train"
 
 
 def check_energy(energy: Energy | None, teachers: Sequence[str]) -> None:

@@ -40,6 +40,8 @@ PROJECTORS: dict[HintLossName, tuple[ProjectorName, ...]] = {
 
 OF_MAPS: tuple[HintLossName, ...] = ("attention", "channel_wise", "review")
 """Losses that compare maps `[C, H, W]` and nothing else."""
+OF_SQUARES: tuple[HintLossName, ...] = ("hint", "linear_embedding", "review")
+"""Losses that are squared distances: whose value grows with the scale of the output."""
 
 
 class Evenly(Config):
@@ -61,6 +63,8 @@ class HintCommon(TermCommon):
     """The guided layers of the student, by module path, as many as outputs. `by_stage`: of equal down-sampling, the last layer whose map is as high and wide as the output's; to an output that is one vector, the last before the answer that gives a vector. `{evenly: PATH}`: blocks at equal distances."""
     projector: ProjectorName | None = None
     """From the width of the student's layer to that of the teacher's, trained with the student and not delivered. Null: by the shapes, and none where they agree."""
+    standardise: Literal["phi_s"] | None = Field(None, exclude_if=lambda value: value is None)
+    """`phi_s`: the output less its mean over training rows, over one scale for all its channels, so that several teachers weigh alike (PHI-S: Ranzinger et al., 2024)."""
 
     @property
     def outputs(self) -> list[str]:
@@ -73,6 +77,11 @@ class HintCommon(TermCommon):
             raise ValueError(f"{len(self.layer)} layers and {len(self.outputs)} outputs: each output needs one layer")
         if isinstance(self.layer, str) and self.layer != BY_STAGE and len(self.outputs) > 1:
             raise ValueError(f"one layer and {len(self.outputs)} outputs: each output needs one layer")
+        if self.standardise is not None and self.loss not in OF_SQUARES:
+            raise ValueError(
+                f"the loss {self.loss!r} has a scale of its own, so `standardise` would change nothing of worth; it goes with "
+                f"{', '.join(OF_SQUARES)}"
+            )
         possible = PROJECTORS[self.loss]  # type: ignore[index]
         if self.projector not in (None, *possible):
             raise ValueError(

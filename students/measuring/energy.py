@@ -33,7 +33,7 @@ def by_energy(energy: Energy, sources: Mapping[str, Source], rows: Labelled, hea
         "quantile": energy.quantile,
         "rows": energy.rows,
         "threshold": reference.threshold,
-        "training": _training(source, reference, data),
+        "training": _training(energy, source, reference, data),
         "tested": {
             where: {
                 "rows": int(mask.sum()),
@@ -44,9 +44,9 @@ def by_energy(energy: Energy, sources: Mapping[str, Source], rows: Labelled, hea
     }
 
 
-def _training(source: Source, reference: Reference, data: TransferSet) -> dict[str, dict[str, int]]:
+def _training(energy: Energy, source: Source, reference: Reference, data: TransferSet) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
-    for segment in data.of("train"):
+    for segment in (each for each in data.of("train") if energy.judges(each.kind)):
         unlabelled = ~(data.labelled(segment) & has_label(data.labels(segment)))
         beyond = reference.is_beyond(energies(source, data, segment)) & unlabelled
         kind = found.setdefault(segment.kind, {"rows": 0, "beyond": 0})

@@ -82,10 +82,11 @@ def judging(energy: Energy, sources: Mapping[str, Source]) -> Source:
 
 
 def weights_of(energy: Energy, source: Source, train: MergedSplit, labelled: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """What each training row counts, f32 `[num_rows]`: 1 of labelled rows and those that are like the validation rows; of others 0
-    where they are dropped."""
+    """What each training row counts, f32 `[num_rows]`: 1 of labelled rows, of those that are not judged and those that are like the
+    validation rows; of others 0 where they are dropped."""
     transfer_set = train.transfer_set
     reference = Reference.of(source, transfer_set, energy.quantile)
     found = train.ordered([energies(source, transfer_set, segment) for segment in train.segments])
     counts = reference.weights(found) if energy.rows == "weigh" else np.where(reference.is_beyond(found), 0, 1)
-    return np.where(labelled, 1, counts).astype(np.float32)
+    judged = train.ordered([np.full(each.num_rows, energy.judges(each.kind)) for each in train.segments])
+    return np.where(labelled | ~judged, 1, counts).astype(np.float32)

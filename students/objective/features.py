@@ -6,6 +6,7 @@ Knows nothing of what a student's own layers give, nor of losses.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from teachers.errors import RecipeError, StoreError
@@ -60,3 +61,37 @@ def feature_voice(source: Source, output: str, train: MergedSplit) -> FeatureVoi
             )
         parts.append(store.rows(store.spec.layers[output])["value"])
     return FeatureVoice(column, {column: train.column(parts)}, shape)
+
+
+SEEN_AT_MOST = 65_536
+"""Rows by which an output is standardised, as far apart as there are rows between them."""
+
+
+@dataclass(frozen=True)
+class Standard:
+    """An output less its mean, over one scale. `mean`: f32, of each channel, `[C, 1, 1]` of maps, else `[C]`.
+
+    PHI-S (Ranzinger et al., 2024) also turns the output, so that all its channels vary alike; a squared distance
+    is the same before a turn and behind it, so what is left of it here is the mean and the scale.
+    """
+
+    mean: Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, voice: FeatureVoice) -> "Standard":
+        """By training rows: `scale` is the root of the mean over channels of their variances."""
+        column = voice.columns[voice.column]
+        seen = min(column.num_rows, SEEN_AT_MOST)
+        rows = torch.empty(seen, *column.shape, dtype=column.dtype)
+        column.gather((torch.arange(seen) * column.num_rows // seen).numpy(), rows)
+        axes, kept = ((0, 2, 3), (-1, 1, 1)) if len(voice.shape) == 3 else ((*range(len(voice.shape)),), (-1,))
+        variance, mean = torch.var_mean(rows.reshape(seen, *voice.shape).double(), axes, correction=0)
+        scale = float(variance.mean().sqrt())
+        if scale == 0:
+            raise RecipeError("the output is the same in every training row, so it has no scale; remove the hint")
+        return cls(mean.float().reshape(kept), scale)
+
+    def __call__(self, output: Tensor) -> Tensor:
+        """f32 `[rows, *shape]` of the same."""
+        return (output - self.mean.to(output.device)) / self.scale

@@ -20,7 +20,7 @@ from ..runs.run import Run
 from .asks import every_row
 from .correspondence import Shape
 from .curve_names import curve_names
-from .features import FeatureVoice, feature_voice
+from .features import FeatureVoice, Standard, feature_voice
 from .layers import Pairs
 from .losses.hints import HINT_KEYWORDS, HINT_LOSSES
 from .objective import TermAtWork
@@ -39,6 +39,8 @@ class HintAtWork:
     name: str
     config: Hint
     voices: tuple[FeatureVoice, ...]
+    standards: tuple[Standard, ...] = ()
+    """Of each output, where it is standardised."""
 
     @property
     def is_first(self) -> bool:
@@ -52,7 +54,10 @@ class HintAtWork:
 
     def of(self, batch: Mapping[str, Tensor]) -> list[Tensor]:
         """Its outputs f32 `[rows, ...]` for the rows of a batch."""
-        return [voice.of(batch) for voice in self.voices]
+        found = [voice.of(batch) for voice in self.voices]
+        return (
+            [standard(each) for standard, each in zip(self.standards, found, strict=True)] if self.standards else found
+        )
 
 
 def hints_at_work(run: Run, train: MergedSplit) -> tuple[HintAtWork, ...]:
@@ -67,7 +72,9 @@ def hints_at_work(run: Run, train: MergedSplit) -> tuple[HintAtWork, ...]:
                 with within(f"hints.{number}.output"):
                     voices[hint.teacher, output] = feature_voice(source, output, train)
         heard = tuple(voices[hint.teacher, output] for output in hint.outputs)
-        found.append(HintAtWork(f"hints.{number}", name, hint, heard))
+        with within(f"hints.{number}.standardise"):
+            standards = tuple(map(Standard.of, heard)) if hint.standardise else ()
+        found.append(HintAtWork(f"hints.{number}", name, hint, heard, standards))
     return tuple(found)
 
 
