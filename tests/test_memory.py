@@ -66,7 +66,7 @@ def test_where_everything_fits_everything_is_held_and_nowhere_is_more_taken_than
 def bytes_held(run, memory_bytes):
     """Everything that a training at work has in memory: columns, what its readers hold or fill in turn, validation."""
     (data,) = SharedData(memory_bytes).of([run], SESSION)
-    readers = Batches(data.rows, run, SESSION).readers
+    readers = [reader for views in Batches(data.rows, run, SESSION).readers for reader in views]
     for reader in readers:
         next(iter(reader.batches(0)))
     tensors = [column for column in data.rows.columns.values() if isinstance(column, torch.Tensor)]

@@ -10,7 +10,7 @@ from students.config.cohort import CodistillationCohort
 from teachers.storage.seal import Seal
 
 from ..stages.stages import Built, Stage
-from ..stages.trainings import Kind, training_stages
+from ..stages.trainings import Kind, training_stages, views_of_learner
 from .context import Context, Facts, Taught, segments_heard, sources
 from .fit import budget_of, fit_beside_live, seal_all
 from .learned import Learned
@@ -67,6 +67,7 @@ def _run(
         stage=folder,
         stage_name=f"distill/{name}",
         transfer_set=prepared.folder,
+        views=views_of_learner(context.recipe, config),
         user_path=context.user_path,
         trust=context.recipe.trusted(),
         sources=heard,

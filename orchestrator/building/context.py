@@ -11,6 +11,7 @@ from students.config.terms import AUTO
 from teachers.config.teacher import TeacherConfig
 from teachers.soft_targets.combine.context import takes_context
 from teachers.storage.seal import digest_of
+from teachers.transfer_set.viewing import Viewing
 from teachers.users_code.imports import UserPath, load
 
 from ..cluster.cluster import Cluster
@@ -18,6 +19,7 @@ from ..recipe.model import Learner, Recipe
 from ..recipe.tasks import labels_out_of_fold
 from ..stages import keys
 from ..stages.stages import Built, Stages
+from ..stages.trainings import views_of_learner
 from ..tracking.tracker import Tracker
 from ..watching.journal import Journal
 from ..watching.progress import Watch
@@ -116,7 +118,8 @@ def segments_heard(recipe: Recipe, prepared: Built, learner: Learner, rules: Ite
     judges |= any(isinstance(term, LfmeTerm) for term in learner.objective)
     judges |= any(recipe.teachers[name].calibrate for name in learner.teachers if name in recipe.teachers)
     judges |= any(getattr(term, "keep_above", None) == AUTO for term in learner.objective)
-    return segments_of(prepared, "train", *(("validation",) if judges else ()))
+    views = views_of_learner(recipe, learner)
+    return segments_of(prepared, "train", *(("validation",) if judges else ()), views=views)
 
 
 def asks_of_teachers(rule: object) -> bool:
@@ -135,7 +138,8 @@ def segments_judged(recipe: Recipe, prepared: Built, learner: Learner) -> list[s
     return segments_of(prepared, *(("train",) if by_training else ()), "validation", "test")
 
 
-def segments_of(prepared: Built, *splits: str) -> list[str]:
+def segments_of(prepared: Built, *splits: str, views: Viewing | None = None) -> list[str]:
     from teachers.transfer_set.transfer_set import TransferSet
 
-    return [segment.name for segment in TransferSet.open(prepared.folder).segments if segment.split in splits]
+    transfer_set = TransferSet.open(prepared.folder).viewing(views)
+    return [segment.name for segment in transfer_set.in_views() if segment.split in splits]

@@ -49,7 +49,7 @@ def label(
     """
     from teachers.transfer_set.transfer_set import TransferSet
 
-    transfer_set = TransferSet.open(prepared.folder)
+    transfer_set = TransferSet.open(prepared.folder).viewing(keys.viewing_of(context.recipe))
     asked = Asked(name, config, weights, trained, transfer_set, context)
     stages, live = label_stages(name, config, weights, transfer_set)
     parts = {context.stages.folder(stage): part for part, stage in stages.items()}
@@ -172,7 +172,7 @@ def label_stages(
     lacks = digest_of(lacking) if lacking else None
     classes, answer = list(transfer_set.classes), transfer_set.space.answer
     stages, live, room = {}, {}, transfer_set.space.max_boxes
-    for segment in transfer_set.segments:
+    for segment in transfer_set.in_views():
         rows = segment.name, segment.digest
         stage = keys.label_stage(config, name, rows, weights, classes, statistics, answer, lacks, room)
         if config.mode == "live" and segment.split == "train":
@@ -198,7 +198,8 @@ def _label(
         context.journal.on(context.cluster.nodes)
     title = f"label/{asked.name}"
     stores = {stage: SoftTargetStore.create(folder, asked.spec(stage.part)) for stage, folder in folders.items()}
-    tasks = [LabelTask(asked.transfer_set.folder, stage.part, folder) for stage, folder in folders.items()]
+    data = asked.transfer_set
+    tasks = [LabelTask(data.folder, stage.part, folder, data.viewed) for stage, folder in folders.items()]
     done: dict[Path, int] = {}
     total = sum(store.spec.num_rows for store in stores.values())
 

@@ -25,6 +25,7 @@ from ..recipe.mixing import unmixable_problems
 from ..recipe.model import Recipe, is_trained_here, name_in_recipe
 from ..recipe.seen_rows import seen_problems
 from ..recipe.tasks import rows_to_calibrate_by
+from ..recipe.viewing import views_of_columns
 from ..reporting.headline import mean_of
 from ..stages import keys
 from ..stages.stages import Built
@@ -105,6 +106,7 @@ def check_prepared(recipe: Recipe, prepared: Built) -> None:
         *class_problems(recipe, transfer_set.classes, transfer_set.report["labelled_per_class"]),
         *text_problems(recipe, transfer_set.columns),
         *unmixable_problems(recipe, transfer_set.columns),
+        *views_of_columns(recipe, transfer_set.columns),
         *route_problems(recipe, transfer_set.columns),
         *expert_problems(recipe, transfer_set.classes),
         *division_problems(recipe, transfer_set.classes, _in_validation(transfer_set) if divides(recipe) else None),

@@ -19,7 +19,7 @@ from ..cluster.capacity import workers_of
 from ..recipe.model import Recipe
 from ..stages import keys
 from ..stages.stages import Built, Stage
-from ..stages.trainings import Kind, training_stages
+from ..stages.trainings import Kind, training_stages, views_of_learner
 from .context import Context, Facts, Taught, segments_heard, sources, weights_begun_with
 from .fit import budget_of, fit_beside_live, fit_group, in_steps, seal_all, sealed
 from .learned import Learned
@@ -203,6 +203,7 @@ def training_of(
         stage=folder,
         stage_name=f"distill/{name}",
         transfer_set=prepared.folder,
+        views=views_of_learner(context.recipe, config),
         sources=heard,
         user_path=context.user_path,
         trust=context.recipe.trusted(),

@@ -17,7 +17,7 @@ from ..building.train import teacher_run
 from ..cluster.capacity import workers_of
 from ..recipe.model import Recipe
 from ..recipe.space import applied, extremes, validated
-from ..stages.trainings import kinds_of
+from ..stages.trainings import kinds_of, views_of_learner
 from .rehearsed import Rehearsed, device_of, note_idle
 from .teaching import BATCH_SIZE
 
@@ -111,12 +111,13 @@ class Learning:
         return tuple(self.sources[teacher] for teacher in config.teachers)
 
     def _common(self, name: str) -> dict[str, Any]:
-        folder = self.folder / "students" / name
+        folder, learner = self.folder / "students" / name, self.recipe.learners.get(name)
         return {
             "folder": folder,
             "stage": folder,
             "stage_name": f"distill/{name}",
             "transfer_set": self.few.folder,
+            "views": None if learner is None else views_of_learner(self.recipe, learner),
             "user_path": self.user_path,
             "trust": self.recipe.trusted(),
         }

@@ -64,6 +64,8 @@ class Asking:
     teachers: Sequence[str] = ()
     objective: Sequence[Term | CohortTerm] = ()
     hints: Sequence[Hint] = ()
+    views: int = 1
+    """In which it sees its rows by turns."""
     labelled_only: bool = False
 
 
@@ -92,18 +94,19 @@ def _askings(recipe: Recipe) -> Iterator[Asking]:
         if teacher.kind == "module" and (train := teacher.train):
             here = f"teachers.{name}", teacher.preprocess, train, teacher.resources
             yield Asking(*here, train.workers, labelled_only=True)
+    views = max(recipe.transfer_set.views, 1)
     for name, learner in recipe.learners.items():
         where, heard = name_in_recipe(recipe, name), (learner.teachers, learner.objective)
         if isinstance(learner, EstimatorStudent):
             continue  # it holds all of its rows
         if not isinstance(learner, CohortCommon):
             who = where, learner.preprocess, learner.train, learner.resources
-            yield Asking(*who, workers_of(learner), 1, *heard, learner.hints)
+            yield Asking(*who, workers_of(learner), 1, *heard, learner.hints, views)
             continue
         together = len(learner.members) if learner.members_in_one_process else 1
         for member, own in learner.members.items():
             who = f"{where}.members.{member}", own.preprocess, learner.member_train(member), learner.resources
-            yield Asking(*who, workers_of(learner), together, *heard)
+            yield Asking(*who, workers_of(learner), together, *heard, views=views)
 
 
 def _needs(recipe: Recipe, seen: Look, asking: Asking, outputs: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Needs:
@@ -130,12 +133,12 @@ def _needs(recipe: Recipe, seen: Look, asking: Asking, outputs: Mapping[str, Map
     }
     validation = -(-seen.rows_by_split["validation"] // asking.train.workers)
     return Needs(
-        inputs=None if asking.train.augment or asking.train.mix or live else rows * per_row,
+        inputs=None if asking.train.augment or asking.train.mix or live or asking.views > 1 else rows * per_row,
         stored_inputs=rows * stored,
-        targets=_targets(recipe, seen, asking, live, rows),
-        stored_labels=_stored_labels(recipe, seen, asking, rows),
+        targets=_targets(recipe, seen, asking, live, asking.views * rows),
+        stored_labels=_stored_labels(recipe, seen, asking, asking.views * rows),
         validation=validation * per_row,
-        hints=rows * sum(bytes_of(outputs[teacher][output]) for teacher, output in stored_of_hints),
+        hints=asking.views * rows * sum(bytes_of(outputs[teacher][output]) for teacher, output in stored_of_hints),
         copies=2 if asking.train.labelled_fraction else 1,
     )
 

@@ -37,6 +37,7 @@ from ..recipe.model import Recipe, public
 from ..recipe.seen_rows import seen_problems
 from ..recipe.space import search_warnings
 from ..recipe.tasks import rows_to_calibrate_by
+from ..recipe.viewing import views_of_columns
 from ..reporting.fairness import missing_augmentation
 from ..stages.code import code_problems, users_code
 from ..stages.stages import Built, Stages
@@ -165,6 +166,7 @@ def _problems_seen(recipe: Recipe, seen: "Look", digest: str) -> Iterator[str]:
     yield from class_problems(recipe, seen.classes)
     yield from text_problems(recipe, seen.columns)
     yield from unmixable_problems(recipe, seen.columns)
+    yield from views_of_columns(recipe, seen.columns)
     yield from route_problems(recipe, seen.columns)
     yield from expert_problems(recipe, seen.classes or ())
     yield from division_problems(recipe, seen.classes)
@@ -223,7 +225,8 @@ def _on_disk(made: Plan, recipe: Recipe, seen: "Look", out: Path, outputs: Shape
     label_bytes += sum(bytes_a_row(outputs.get(name, {})) for name in cached)
     texts = texts_of(recipe, [column.name for column in seen.columns if column.kind == "text"]).values()
     derived_bytes = sum(each.bytes_per_row for each in texts)
-    made.bytes_needed = (seen.num_bytes or 0) + rows * (label_bytes + derived_bytes)
+    further = max(recipe.transfer_set.views - 1, 0) * (seen.rows_by_split["train"] if seen.rows_by_split else rows)
+    made.bytes_needed = (seen.num_bytes or 0) + (rows + further) * label_bytes + rows * derived_bytes
     if made.bytes_needed > made.bytes_free:
         made.notes.append(
             f"about {in_units(made.bytes_needed)} are needed under {spoken(out)}, {in_units(made.bytes_free)} are free"

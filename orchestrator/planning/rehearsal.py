@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from teachers.config.resources import Resources
 from teachers.users_code.imports import UserPath
 
 from ..recipe.model import Recipe
@@ -33,6 +34,10 @@ def rehearse(recipe: Recipe, rows: "Sample", user_path: UserPath, outputs: Shape
     with tempfile.TemporaryDirectory(prefix="collegium-check-") as folder:
         some = recipe.transfer_set.labelled is not None
         few = as_transfer_set(rows.take(ASKED_ROWS), Path(folder) / "prepared" / "few", some_unlabelled=some)
+        few = few.viewing(keys.viewing_of(recipe))
+        if few.viewed is not None:
+            with found.told("transfer_set", Resources()):
+                few.inputs(few.in_views()[1])
         teaching = Teaching(recipe, few, rows, Path(folder), user_path, found, outputs)
         sources = {name: teaching.source(name, config) for name, config in recipe.teachers.items()}
         for name in recipe.assistants():

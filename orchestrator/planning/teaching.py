@@ -160,7 +160,7 @@ class Teaching:
         from teachers.soft_targets.store import SoftTargetStore
 
         stores = {}
-        for segment in (*self.few.of("train"), *self.few.of("validation")):  # of the same rows
+        for segment in (each for each in self.few.in_views() if each.split != "test"):  # of the same rows
             rows = segment.num_rows
             about = (segment.name, segment.digest, config.encoding, classes, rows, rows, self.few.space.answer)
             outputs = tuple(Output.of_layer(output, values.shape[1:]) for output, values in more.items())

@@ -124,7 +124,8 @@ class Walk:
         return self.labels(name, config, weights, prepared)
 
     def labels(self, name: str, config: TeacherConfig, weights: str, prepared: Built) -> Taught | None:
-        stages, live = label_stages(name, config, weights, TransferSet.open(prepared.folder))
+        transfer_set = TransferSet.open(prepared.folder).viewing(keys.viewing_of(self.recipe))
+        stages, live = label_stages(name, config, weights, transfer_set)
         taught: Taught | None = Taught(name, config, live=live)
         for part, stage in stages.items():
             built = self.note(stage)

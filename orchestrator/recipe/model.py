@@ -32,6 +32,7 @@ from .search import SearchConfig
 from .secrets import kept_problems, secret_problems, variables
 from .space import search_problems
 from .tasks import task_problems
+from .viewing import viewing_problems
 from .written_out import written_out
 
 Learner = StudentConfig | EstimatorStudent | CohortConfig
@@ -123,6 +124,7 @@ class Recipe(Config):
             *loss_problems(self),
             *mix_problems(self),
             *energy_problems(self),
+            *viewing_problems(self),
             *circle_problems(self.learners, [*self.students]),
             *beginning_problems(self),
             *self._gate_problems(),

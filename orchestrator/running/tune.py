@@ -41,7 +41,7 @@ from ..stages.code import code_of_choices
 from ..stages.keys import hearing
 from ..stages.locks import folder_lock
 from ..stages.outline import planned_study
-from ..stages.trainings import training_stages
+from ..stages.trainings import training_stages, views_of_learner
 from ..tracking.ledger import Status
 from .run import Begun, Finished, Opening, opened
 
@@ -184,6 +184,7 @@ def _job(context: Context, taught: Results, heard: "Mapping[str, Source]", scrat
         gpus=context.cluster.gpus(learner.resources),
         user_path=context.user_path,
         trust=recipe.trusted(),
+        views=views_of_learner(recipe, learner),
         measures=not search.is_known_while_training,
         folder=scratch,
         in_population=search.algorithm == "pbt",

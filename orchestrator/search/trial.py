@@ -17,6 +17,7 @@ from teachers.config.resources import Resources
 from teachers.errors import CollegiumError, RecipeError
 from teachers.process.log_lines import NOT_CARRIED, Carried, working_on
 from teachers.resources.bundles import num_threads
+from teachers.transfer_set.viewing import Viewing
 from teachers.users_code.imports import UserPath, check_own_packages, use_user_path
 
 from ..cluster.capacity import workers_of
@@ -55,6 +56,8 @@ class Job:
     """Whether the metric asks for figures of the network itself."""
     folder: Path
     """Scratch that all machines see."""
+    views: Viewing | None = None
+    """In which a network sees training rows."""
     in_population: bool = False
     """Trials go on from each other's checkpoints."""
     log_as: Carried = NOT_CARRIED
@@ -171,6 +174,7 @@ def run_of(job: Job, learner: Learner, who: Who, folder: Path) -> "Run | CohortR
         "stage": folder,
         "stage_name": f"tune/{job.name}",
         "transfer_set": job.transfer_set,
+        "views": None if isinstance(learner, EstimatorStudent) else job.views,
         "sources": tuple(job.sources[name] for name in learner.teachers),
         "user_path": job.user_path,
         "trust": job.trust,

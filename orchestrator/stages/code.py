@@ -54,11 +54,17 @@ def code_of_folder(teacher: CheckpointTeacher) -> dict[str, Any]:
     return {**found, "files": list(teacher.files)}
 
 
+def code_of_views(recipe: Recipe) -> dict[str, Any]:
+    """The part of a recipe that names what makes views."""
+    return {"transform": list(recipe.transfer_set.transforms), "files": list(recipe.transfer_set.files)}
+
+
 def code_documents(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
     """All parts of a recipe that name code, and where they stand in it."""
     yield "transfer_set.source", recipe.transfer_set.source.model_dump(mode="json")
     if recipe.transfer_set.extra is not None:
         yield "transfer_set.extra", recipe.transfer_set.extra.model_dump(mode="json")
+    yield "transfer_set", code_of_views(recipe)
     for name, teacher in recipe.teachers.items():
         yield f"teachers.{name}", teacher.model_dump(mode="json")
         if teacher.kind == "checkpoint":

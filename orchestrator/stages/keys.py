@@ -20,17 +20,19 @@ from teachers.models.published_files import content_of
 from teachers.models.text import files_beside
 from teachers.soft_targets.class_map import resolved
 from teachers.storage.seal import digest_of, sha256_file
+from teachers.transfer_set.viewing import Viewing
 from teachers.users_code.calls import within
 from teachers.users_code.digest import file_digest
 
 from ..recipe.deciding import energy_by_place, without_names
 from ..recipe.model import Learner, Recipe, learner_of, name_in_recipe
-from .code import code_inputs, code_of_folder, text_by_content
+from .code import code_inputs, code_of_folder, code_of_views, text_by_content
 from .stages import Stage
 
 if TYPE_CHECKING:
     from teachers.models.text import TextTransform
 
+OF_VIEWS = ("views", "transform", "files", "view_seed")
 PREPROCESSED = ("module", "sklearn", "onnx")
 """Kinds of teachers whose inputs are made as the recipe says; those of others as their files say, or by themselves."""
 
@@ -39,6 +41,7 @@ def prepare_stage(recipe: Recipe, source_digest: str, extra_digest: str | None =
     config = recipe.transfer_set.model_dump(mode="json")
     config["task"] = recipe.task
     config["labelled"] = recipe.transfer_set.labelled_by_split  # `100` and `{train: 100}` are one thing
+    config = {key: value for key, value in config.items() if key not in OF_VIEWS} | {"views": 0}
     inputs = {"source": source_digest} | ({} if extra_digest is None else {"extra": extra_digest})
     for key in ("source", "extra"):
         if key in config and config[key]["kind"] == "import":
@@ -46,6 +49,15 @@ def prepare_stage(recipe: Recipe, source_digest: str, extra_digest: str | None =
         elif key in config:
             config[key].pop("path", None)  # where it lies decides nothing, its content does
     return Stage("prepare", "transfer_set", config, inputs)
+
+
+def viewing_of(recipe: Recipe) -> Viewing | None:
+    """In which views training rows are seen; they are no part of what is prepared. None: as they are."""
+    config = recipe.transfer_set
+    if not config.views:
+        return None
+    code = code_inputs("transfer_set", code_of_views(recipe))
+    return Viewing(config.views, config.transforms, config.view_seed, digest_of(code) if code else "")
 
 
 def derive_stage(name: str, text: "TextTransform", segment: tuple[str, str]) -> Stage:

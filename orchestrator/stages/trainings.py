@@ -12,11 +12,12 @@ from students.config.cohort_terms import ChannelTerm, FeatureTerm, PeerTerm
 from students.config.estimator import EstimatorStudent
 from students.config.student import control_train
 from students.config.terms import labels_alone
+from teachers.transfer_set.viewing import Viewing
 
 from ..recipe.deciding import energy_by_place, hints_by_place, term_by_place
 from ..recipe.model import Learner, Recipe, name_in_recipe
 from .code import code_inputs, text_by_content
-from .keys import hearing, labels_by_place
+from .keys import hearing, labels_by_place, viewing_of
 from .stages import Stage
 
 Kind = Literal["student", "control", "offline"]
@@ -87,9 +88,16 @@ def _training_stage(
         assert weights is not None
         document["init"] = {**init, "from": learner.teachers.index(init["from"])}
         inputs["initial weights"], called["initial weights"] = weights, f"weights of {init['from']}"
+    if (views := views_of_learner(recipe, learner)) is not None:
+        document["views"] = {"number": views.number, **views.document(0)}
     inputs |= code_inputs(name_in_recipe(recipe, name), document)
     text_by_content(name_in_recipe(recipe, name), document)
     return Stage("distill", name, document, inputs, part_of(learner, kind, seed), called)
+
+
+def views_of_learner(recipe: Recipe, learner: Learner) -> Viewing | None:
+    """In which views it sees training rows. An estimator, which learns all rows at once, sees them as they are."""
+    return None if isinstance(learner, EstimatorStudent) else viewing_of(recipe)
 
 
 PEERS = PeerTerm | FeatureTerm | ChannelTerm

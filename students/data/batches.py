@@ -13,12 +13,14 @@ from torch import Tensor
 from teachers.config.training import TrainConfig
 from teachers.errors import RecipeError
 from teachers.rows.epoch import EpochReader
-from teachers.rows.rows import chosen
+from teachers.rows.rows import Consecutive, Rows, chosen
 
+from ..objective.targets import Column
 from ..runs.run import Run
 from ..runs.session import Session
 from .balance import by_class
 from .draws import PLACE, equal_parts
+from .inputs import VIEW
 from .rows import TrainingRows, check_that_there_are_rows
 
 
@@ -29,23 +31,11 @@ class Batches:
         groups = draws_of(rows, run, session.world)
         self.parts = run.train.accumulate
         self.places = places([size for _, size in groups], self.parts, session).to(session.device)
-        self.readers = [
-            EpochReader(
-                {name: chosen(column, index) for name, column in rows.columns.items()},
-                batch_size=batch_size,
-                seed=run.seed,
-                window=run.train.shuffle_window,
-                memory_bytes=rows.division.reader * share_of(index, len(rows.labelled)) // len(rows.labelled),
-                device=session.device,
-                rank=session.rank,
-                world=session.world,
-            )
-            for index, batch_size in groups
-        ]
+        self.readers = [readers_of(rows, run, session, index, batch_size) for index, batch_size in groups]
 
     def from_step(self, step: int) -> Iterator[dict[str, Tensor]]:
         """The batches of step `step` (counted from 0) and all after it."""
-        for groups in zip(*(endless(reader, step) for reader in self.readers), strict=True):
+        for groups in zip(*(endless(readers, step) for readers in self.readers), strict=True):
             if len(groups) == 1:
                 yield groups[0] | {PLACE: self.places}
                 continue
@@ -73,10 +63,57 @@ def places(sizes: Sequence[int], parts: int, session: Session) -> Tensor:
     return whole[session.rank * len(whole) // session.world :][: len(whole) // session.world]
 
 
-def endless(reader: EpochReader, step: int) -> Iterator[dict[str, Tensor]]:
-    epoch, start = divmod(step, reader.num_batches)
+def readers_of(
+    rows: TrainingRows, run: Run, session: Session, index: np.ndarray | None, batch_size: int
+) -> list[EpochReader]:
+    """A reader for each view of the rows `index` (None: all), which draw in one order. What is the same in all views is held once."""
+    num_rows = len(rows.labelled)
+    memory = rows.division.reader * share_of(index, num_rows) // num_rows
+    per_view = {name for name, column in rows.columns.items() if length(column) != num_rows}
+    shared = {name: chosen(column, index) for name, column in rows.columns.items() if name not in per_view}
+    if rows.views > 1:
+        mapped = {name: column for name, column in shared.items() if isinstance(column, Rows)}
+        if (taken := sum(column.nbytes for column in mapped.values())) <= memory // 2:
+            shared |= {name: column.owned() for name, column in mapped.items()}
+            memory -= taken
+        shared = {
+            name: column.contiguous().to(session.device) if isinstance(column, Tensor) else column
+            for name, column in shared.items()
+        }
+    return [
+        EpochReader(
+            {name: chosen(in_view(column, view, num_rows), index) if name in per_view else shared[name] for name, column in rows.columns.items()},
+            batch_size=batch_size,
+            seed=run.seed,
+            window=run.train.shuffle_window,
+            memory_bytes=memory // rows.views,
+            device=session.device,
+            rank=session.rank,
+            world=session.world,
+        )
+        for view in range(rows.views)
+    ]  # fmt: skip
+
+
+def length(column: Column) -> int:
+    return len(column) if isinstance(column, Tensor) else column.num_rows
+
+
+def in_view(column: Column, view: int, num_rows: int) -> Column:
+    """Of `[views * num_rows]` the rows of one view."""
+    first = view * num_rows
+    return column[first : first + num_rows] if isinstance(column, Tensor) else Consecutive(column, first, num_rows)
+
+
+def endless(readers: Sequence[EpochReader], step: int) -> Iterator[dict[str, Tensor]]:
+    """Batches from step `step` on, the rows in the next view with every epoch."""
+    epoch, start = divmod(step, readers[0].num_batches)
     while True:
-        yield from reader.batches(epoch, start)
+        view = epoch % len(readers)
+        for batch in readers[view].batches(epoch, start):
+            rows = len(batch["label"])
+            seen = {VIEW: torch.full((rows,), view, device=batch["label"].device)} if len(readers) > 1 else {}
+            yield batch | seen
         epoch, start = epoch + 1, 0
 
 

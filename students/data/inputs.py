@@ -13,6 +13,7 @@ from teachers.models.preprocess import Preprocessor
 from teachers.rows.rows import Chosen, Rows
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
+from teachers.transfer_set.views import shown
 
 from ..objective.targets import SAMPLE_KEY, Batch, Column
 from ..runs.run import Run
@@ -31,7 +32,9 @@ CHUNK, CHUNK_BYTES = 4096, 256 << 20
 """Rows at once, and what they may take as they are stored: images of 640 x 640 pixels are 1.2 MB each."""
 INPUT = "input."
 KEY = SAMPLE_KEY
-"""Of a batch for live teachers: the bits of u64 as i64."""
+"""Of a batch for live teachers, and of one in views: the bits of u64 as i64."""
+VIEW = "view"
+"""Of a batch in views: i64 `[rows]`, in which each row is seen."""
 
 
 def made_once(stored: Mapping[str, Rows], preprocessor: Preprocessor) -> tuple[dict[str, Column], Inputs]:
@@ -80,7 +83,7 @@ def stored_columns(split: MergedSplit, only: Only = None) -> dict[str, Rows]:
 
 def augmenting(names: Sequence[str], run: Run, mixing: Mixing | None = None) -> Canonical:
     """What gives the stored columns `names` of a batch after the run's augmentation, and `mixing` after that."""
-    augment = augmentation(run.train.augments)
+    augment, viewing = augmentation(run.train.augments), run.views
 
     def moved(canonical: dict[str, Tensor], views: Views) -> dict[str, Tensor]:
         if augment is None:
@@ -90,6 +93,8 @@ def augmenting(names: Sequence[str], run: Run, mixing: Mixing | None = None) -> 
 
     def augmented(batch: Batch, views: Views | None) -> dict[str, Tensor]:
         canonical = {name: batch[INPUT + name] for name in names}
+        if viewing is not None:
+            canonical = shown(viewing, canonical, batch[KEY], batch[VIEW])
         if views is None:
             return canonical
         canonical = moved(canonical, views)

@@ -41,6 +41,7 @@ from .balance import times_longer
 from .boxes import moving
 from .draws import Views
 from .inputs import (
+    KEY,
     Canonical,
     Inputs,
     Only,
@@ -52,8 +53,9 @@ from .inputs import (
     stored_columns,
 )
 from .labels import batch_labels
-from .memory import Division, Needs, Target, divide
+from .memory import Division, divide
 from .mixes import Mixing
+from .needs import live_sources, needs_of
 from .told import late_of, told_of_rows
 
 
@@ -62,6 +64,7 @@ class TrainingRows:
     """Row-aligned columns for the reader, and what turns them into a step: shared by the seeds of one stage."""
 
     columns: dict[str, Column]
+    """Of `[num_rows]`, or in views of `[views * num_rows]`, view after view."""
     labelled: np.ndarray
     """bool `[num_rows]`."""
     objective: Objective
@@ -77,6 +80,8 @@ class TrainingRows:
     """Of the objective: what a batch brings of teachers' layers."""
     mixing: Mixing | None = None
     """How rows of a batch are mixed two by two."""
+    views: int = 1
+    """By turns, epoch by epoch."""
     moves: Callable[[Asked, Views], Asked] | None = None
     """Of boxes: what becomes of those that a term compares with, when images are augmented."""
 
@@ -116,8 +121,9 @@ def load_rows(
     stored = stored_columns(train, only)
     together = [*dict.fromkeys(each for each in combinations if each is not None)]
     hints = hints_at_work(run, train)
-    of_hints = {name: chosen(column, numbers_of(only)) for name, column in columns_of(hints).items()}
-    needs = needs_of(run, preprocessor, labelled, stored, voices, together)
+    drawn = numbers_of(only, train.num_rows, train.views)
+    of_hints = {name: chosen(column, drawn) for name, column in columns_of(hints).items()}
+    needs = needs_of(run, preprocessor, labelled, train.views, stored, voices, together)
     hint_bytes = sum(column.nbytes for column in of_hints.values())
     needs = replace(needs, validation=bytes_of_validation(transfer_set, preprocessor, world), hints=hint_bytes)
     if run.train.balanced is not None:
@@ -138,18 +144,25 @@ def load_rows(
     held = {each for each, once in zip(together, division.targets, strict=True) if once}
     weights = class_weights(run.train.class_weights, labels[labelled], transfer_set.space.names, run.stage_name)
     objective, targets = bring_targets(run, train, voices, combinations, held, weights)
-    columns |= {name: chosen(column, numbers_of(only)) for name, column in targets.columns.items()}
+    columns |= {name: chosen(column, drawn) for name, column in targets.columns.items()}
     if counts is not None and run.energy is not None and run.energy.rows == "weigh":
         columns[COUNTS] = torch.from_numpy(counts)
     objective.add_hints(terms_of(hints), first_stage(run.hints))
     columns |= of_hints | ({ROW_NUMBER: torch.arange(len(labels))} if remembers(run) else {})
     moves = moving(run.train.augments, transfer_set.space)
-    return TrainingRows(columns, labelled, objective, inputs, division, augmented, asked, hints, mixing, moves)
+    if run.views is not None:
+        keys = train.keys()
+        columns[KEY] = torch.from_numpy(np.array(keys if only is None else keys[only]).view(np.int64))
+    return TrainingRows(
+        columns, labelled, objective, inputs, division, augmented, asked, hints, mixing, train.views, moves
+    )
 
 
-def numbers_of(only: Only) -> np.ndarray | None:
-    """Of the rows that are drawn; None: all."""
-    return None if only is None else np.flatnonzero(only)
+def numbers_of(only: Only, num_rows: int, views: int) -> np.ndarray | None:
+    """Of the rows that are drawn, in each of `views`; None: all."""
+    if only is None:
+        return None
+    return np.concatenate([np.flatnonzero(only) + view * num_rows for view in range(views)])
 
 
 def columns_of_inputs(
@@ -173,45 +186,6 @@ def columns_of_inputs(
         return columns, inputs, augmented, LiveRows(tuple(live), max(live.values()), augmented, made)
     columns, inputs = made_anew(stored, augmented, preprocessor)
     return columns, inputs, augmented, None
-
-
-def needs_of(
-    run: Run,
-    preprocessor: Preprocessor,
-    labelled: np.ndarray,
-    stored: dict[str, Rows],
-    voices: Mapping[str, Voice],
-    together: Sequence[Combination],
-) -> Needs:
-    """Without those of validation."""
-    num_rows = len(labelled)
-    is_parted = run.membership.share_of_rows[1] > 1 or (run.train.labelled_fraction and not labelled.all())
-    return Needs(
-        inputs=num_rows * preprocessor.bytes_per_row if can_be_made_once(run) else None,
-        stored_inputs=sum(column.nbytes for column in stored.values()),
-        targets=tuple(
-            Target(each.teachers, bytes_combined(each, voices, num_rows) if each.is_made_once(voices) else None)
-            for each in together
-        ),
-        stored_labels={name: sum(column.nbytes for column in voice.columns.values()) for name, voice in voices.items()},
-        validation=0,
-        copies=2 if is_parted else 1,
-    )
-
-
-def can_be_made_once(run: Run) -> bool:
-    """Whether nothing random comes before the network's own preprocess, and nobody asks for the rows before it."""
-    return (
-        run.train.augment is None
-        and run.train.mix is None
-        and not run.membership.keeps_canonical
-        and not live_sources(run)
-    )
-
-
-def bytes_combined(combination: Combination, voices: Mapping[str, Voice], num_rows: int) -> int:
-    """Of a target and the weight of each row, in float32."""
-    return 4 * num_rows * (len(voices[combination.teachers[0]].known) + 1)
 
 
 def who_is_heard(run: Run, train: MergedSplit) -> tuple[dict[str, Voice], list[Combination | None]]:
@@ -250,7 +224,7 @@ def bring_targets(
     `weights`: of classes.
     """
     space = train.transfer_set.space
-    targets = Targets(voices, train.num_rows, space, held, told_of_rows(train, combinations))
+    targets = Targets(voices, train.views * train.num_rows, space, held, told_of_rows(train, combinations))
     asks: list[Ask] = []
     for number, (term, combination) in enumerate(zip(run.objective, combinations, strict=True)):
         if combination is not None:
@@ -283,13 +257,6 @@ def ask_without_teachers(term: Term | CohortTerm, run: Run) -> Ask:
         return labels_by_curriculum
     of_peers = term.loss in get_args(PeerLossName)
     return every_row if of_peers and run.membership.peer_rule not in NEED_LABELS else labels_of
-
-
-def live_sources(run: Run) -> dict[str, int]:
-    """Live teachers that the objective listens to: for how many batches ahead each is asked."""
-    heard = {name for term in run.objective for name in teachers_of(term, run.sources)}
-    heard |= {hint.teacher for hint in run.hints}
-    return {source.name: source.live.prefetch for source in run.sources if source.live and source.name in heard}
 
 
 def check_that_there_are_rows(found: int, run: Run) -> None:

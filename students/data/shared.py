@@ -62,11 +62,11 @@ def reads(run: Run) -> tuple[Any, ...]:
         run.train.class_weights,
         member.peer_rule,
     )
-    return run.transfer_set, run.preprocess, augment, run.train.mix, member.keeps_canonical, run.part, *asked
+    return run.transfer_set, run.views, run.preprocess, augment, run.train.mix, member.keeps_canonical, run.part, *asked
 
 
 def open_data(run: Run, session: Session, memory_bytes: int) -> Data:
-    transfer_set = with_scale(TransferSet.open(run.transfer_set), run.sources)
+    transfer_set = with_scale(TransferSet.open(run.transfer_set), run.sources).viewing(run.views)
     if run.classes:
         transfer_set = transfer_set.of_classes(run.classes)
     preprocessor = Preprocessor(run.preprocess, transfer_set.columns)

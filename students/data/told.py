@@ -4,10 +4,12 @@ Knows nothing of batches.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from teachers.errors import RecipeError
 from teachers.tasks.labels import has_label
@@ -53,7 +55,17 @@ def told_of_rows(train: MergedSplit, combinations: Sequence[Combination | None])
     keys = None
     if any(each.is_late and each.needs_context for each in asked):
         keys = torch.from_numpy(np.array(train.keys()).view(np.int64))
-    return OfRows(labels, heard, keys)
+    in_views = partial(_repeated, times=train.views)
+    return OfRows(
+        None if labels is None else in_views(labels),
+        {each: in_views(names) for each, names in heard.items()},
+        None if keys is None else in_views(keys),
+    )
+
+
+def _repeated(values: Tensor, times: int) -> Tensor:
+    """Of each row in every view, view after view."""
+    return values if times == 1 else values.repeat(times, *[1] * (values.ndim - 1))
 
 
 def late_of(combination: Combination, run: Run, transfer_set: TransferSet, targets: Targets) -> Late | None:

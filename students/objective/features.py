@@ -53,14 +53,14 @@ def feature_voice(source: Source, output: str, train: MergedSplit) -> FeatureVoi
     if source.live is not None:
         return FeatureVoice(column, {}, shape)
     parts = []
-    for segment in train.segments:
+    for segment in train.in_views():
         store = open_store(source, train.transfer_set, segment)
         if output not in store.spec.layers or store.spec.layers[output].shape != shape:
             raise StoreError(
                 f"{source.stores[segment.name]} holds no {output!r} of {list(shape)} a row; run the recipe again to label with it"
             )
         parts.append(store.rows(store.spec.layers[output])["value"])
-    return FeatureVoice(column, {column: train.column(parts)}, shape)
+    return FeatureVoice(column, {column: train.column_in_views(parts)}, shape)
 
 
 SEEN_AT_MOST = 65_536

@@ -58,12 +58,12 @@ class Voice:
     is_live = False
 
     def __init__(self, source: Source, train: MergedSplit) -> None:
-        stores = [open_store(source, train.transfer_set, segment) for segment in train.segments]
+        stores = [open_store(source, train.transfer_set, segment) for segment in train.in_views()]
         spec = stores[0].spec
         self.name, self.encoding, self.said = source.name, spec.encoding, spec.answered
         self.floor, self.has_unknown = source.probability_floor, any(store.has_unknown for store in stores)
         self.columns = {
-            f"{source.name}.{field}": train.column([store.rows()[field] for store in stores])
+            f"{source.name}.{field}": train.column_in_views([store.rows()[field] for store in stores])
             for field in stores[0].rows()
         }
         self.align(spec.names, source, train.transfer_set)

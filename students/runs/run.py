@@ -12,6 +12,7 @@ from teachers.config.preprocess import Preprocess
 from teachers.config.training import TrainConfig
 from teachers.soft_targets.class_map import ClassMap
 from teachers.transfer_set.folds import Folds
+from teachers.transfer_set.viewing import Viewing
 from teachers.users_code.imports import UserPath
 
 from ..config.cohort import CohortConfig
@@ -129,6 +130,8 @@ class Run:
     """Which unlabelled rows count, by a teacher's logits; None: all."""
     init: Init | None = None
     """With whose weights it begins, one of `sources`; None: with weights of chance."""
+    views: Viewing | None = None
+    """In which training rows are seen; None: as they are, as teachers see them that are trained here."""
     part: tuple[Folds, int] | None = None
     """Of a teacher in folds: how its rows are divided, and the number of the part, which learns all but its own fold."""
 

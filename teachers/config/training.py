@@ -15,6 +15,11 @@ Augment = Annotated[
     Discriminator(lambda value: "several" if isinstance(value, list) else "one"),
 ]
 
+TransformStep = TransformName | ImportString
+Transform = Annotated[
+    Annotated[TransformStep, Tag("one")] | Annotated[list[TransformStep], Field(min_length=1), Tag("several")],
+    Discriminator(lambda value: "several" if isinstance(value, list) else "one"),
+]
 
 ClassWeights = Annotated[
     Annotated[Literal["balanced"], Tag("balanced")]
@@ -28,9 +33,9 @@ ScheduleName = Literal["one_cycle", "cosine", "constant"]
 PrecisionName = Literal["float32", "bfloat16"]
 
 
-def transforms_of(augment: str | list[str] | None) -> list[str]:
+def transforms_of(augment: str | Sequence[str] | None) -> list[str]:
     """The steps of an augmentation, in order."""
-    return augment if isinstance(augment, list) else [] if augment is None else [augment]
+    return [] if augment is None else [augment] if isinstance(augment, str) else [*augment]
 
 
 def unknown_classes(weights: ClassWeights | None, classes: Sequence[str]) -> str:

@@ -2,15 +2,20 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from .box_sources import CocoSource, VocSource, YoloSource
 from .inputs import InputColumn, Inputs
 from .munge import Munge
 from .preprocess import FitName
+from .split import Labelled as Labelled
+from .split import LabelledRows as LabelledRows
+from .split import SplitConfig as SplitConfig
+from .split import SplitFiles as SplitFiles
 from .strict import DELIMITER_PATTERN, Config, ImportString
 from .task import ANSWER_OF, TaskName
+from .training import Transform, transforms_of
 
 ResampleName = Literal["bilinear", "bicubic", "lanczos", "hamming", "box", "nearest"]
 
@@ -97,84 +102,6 @@ Source = Annotated[
 ]
 
 
-class SplitFiles(Config):
-    """Files of each split; names inside `source.path`."""
-
-    train: str
-    """File or folder of the training rows."""
-    validation: str | None = None
-    """File or folder of the validation rows; null: `split.validation` is taken out of train."""
-    test: str
-    """File or folder of the test rows."""
-
-
-class SplitConfig(Config):
-    """Who is in which split: by a seeded hash of the row's key (or of `group_by`), or by given files."""
-
-    train: float | None = Field(None, gt=0, lt=1)
-    """Share of training rows; null: what the others leave."""
-    validation: float | None = Field(None, gt=0, lt=1)
-    """Share of validation rows (default 0.1); with `files` and no validation file a share of train."""
-    test: float | None = Field(None, gt=0, lt=1)
-    """Share of test rows (default 0.2); not with `files`."""
-    seed: int = Field(0, ge=0)
-    """Another seed, another split."""
-    group_by: str | None = None
-    """Column whose equal values always fall into the same split."""
-    stratify: bool | None = None
-    """`true`: every class is divided by the shares, to within a row or a tenth of what it should have, and none misses a split where it has a row for each. Null: only classes that would miss a split are divided so, and none with `limit`. `false`: by the hash alone."""
-    files: SplitFiles | None = None
-    """Files that are the splits."""
-
-    @model_validator(mode="after")
-    def can_be_stratified(self) -> Self:
-        if self.stratify and self.group_by is not None:
-            raise ValueError(
-                "`stratify` would part the rows of a group, which `group_by` keeps together; give one of them"
-            )
-        if self.stratify and self.files is not None and self.files.validation is not None:
-            raise ValueError("the files are the splits, so there is nothing to `stratify`; remove it")
-        return self
-
-    @model_validator(mode="after")
-    def shares_add_up(self) -> Self:
-        if self.files is not None:
-            if self.train is not None or self.test is not None:
-                raise ValueError("`files` gives train and test; of the shares only `validation` may stand beside it")
-            if self.files.validation is not None and self.validation is not None:
-                raise ValueError("give a validation file or a validation share, not both")
-        else:
-            total = (self.train or 0.0) + self.validation_share + self.test_share
-            if total > 1 + 1e-9:
-                raise ValueError(f"train, validation and test add up to {total:g}, more than 1")
-            if self.train is None and total >= 1 - 1e-9:
-                raise ValueError("validation and test leave nothing to train on")
-        return self
-
-    @property
-    def validation_share(self) -> float:
-        return 0.1 if self.validation is None else self.validation
-
-    @property
-    def test_share(self) -> float:
-        return 0.2 if self.test is None else self.test
-
-
-class LabelledRows(Config):
-    """How many labels may be used, by split; stratified, the other rows of that split have none."""
-
-    train: int | None = Field(None, ge=1)
-    """To learn from; the other training rows are transfer data only. Null: all."""
-    validation: int | None = Field(None, ge=1)
-    """To choose weights, seeds and settings, and to judge teachers. Null: all."""
-
-
-Labelled = Annotated[
-    Annotated[int, Field(ge=1), Tag("train")] | Annotated[LabelledRows, Tag("by split")],
-    Discriminator(lambda value: "by split" if isinstance(value, dict | LabelledRows) else "train"),
-]
-
-
 class TransferSetConfig(Config):
     """The inputs on which teachers are asked; labels are optional."""
 
@@ -218,8 +145,14 @@ class TransferSetConfig(Config):
     """Further rows without labels, a source of their own with the same input columns: teachers label them, students learn them; they are training rows, all of them, and what they hold of a label is not read."""
     munge: Munge | None = Field(None, exclude_if=lambda value: value is None)
     """Synthetic training rows of a table, made of its training rows; without labels, as those of `extra`."""
-    views: Literal[0] = 0
-    """Replayable augmentations of every training row; view 0 is the row itself."""
+    views: int = Field(0, ge=0, le=10_000)
+    """Of every training row, by turns, epoch by epoch: view 0 is the row itself, each other one what `transform` makes of it, the very same for teachers and students. Teachers label all of them. 0: rows as they are."""
+    transform: Transform | None = Field(None, exclude_if=lambda value: value is None)
+    """What a view is: `flip`, `pad_and_crop`, `cutout`, `noise`, or a function (images, seeds) -> images that moves each row by its own seed alone, or a list of these, in order."""
+    files: list[str] = Field(default=[], exclude_if=lambda value: not value)
+    """Files and folders that functions of `transform` read; they count by content."""
+    view_seed: int = Field(0, exclude_if=lambda value: value == 0)
+    """Of `transform`: another one gives other views."""
     task: SkipJsonSchema[TaskName] = Field("classification", exclude=True, repr=False)
     """What the label means: the recipe's `task`."""
 
@@ -233,12 +166,35 @@ class TransferSetConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def has_views_that_can_be_shown(self) -> Self:
+        if self.views == 1:
+            raise ValueError("views: view 0 is the row itself, so 1 changes nothing; say 0, or 2 and more")
+        if self.views and self.transform is None:
+            raise ValueError("views need a `transform`, which makes them: flip, pad_and_crop, cutout, noise, or yours")
+        if self.transform is not None and not self.views:
+            raise ValueError("transform makes `views`, and there are none; say how many (2 and more), or remove it")
+        if self.views and self.decode == "on_read":
+            raise ValueError(
+                "views are of images as all see them, and with `decode: on_read` each model sees its own; remove one of them"
+            )
+        if self.views and self.task == "detection":
+            raise ValueError(
+                "views: boxes do not follow `transform` yet; remove it, and say `train.augment` of who learns"
+            )
+        return self
+
+    @model_validator(mode="after")
     def has_a_size_to_be_read_at(self) -> Self:
         if self.decode == "on_read" and self.image_size is None:
             raise ValueError(
                 "`decode: on_read` needs `image_size`: the size at which images are seen by whoever says no size of its own"
             )
         return self
+
+    @property
+    def transforms(self) -> tuple[str, ...]:
+        """The steps of `transform`, in order."""
+        return tuple(transforms_of(self.transform))
 
     @property
     def boxes(self) -> int:

@@ -27,6 +27,7 @@ from ..process.log_lines import with_ids
 from ..soft_targets.schema import Commit
 from ..soft_targets.store import SoftTargetStore
 from ..transfer_set.transfer_set import Segment, TransferSet
+from ..transfer_set.viewing import Viewing
 from ..users_code.calls import within
 from ..users_code.imports import UserPath
 from .endpoint import EndpointQuestioner
@@ -46,6 +47,8 @@ class LabelTask:
     transfer_set: Path
     segment: str
     store: Path
+    views: Viewing | None = None
+    """In which training rows are seen."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class OpenTask:
     @classmethod
     def open(cls, task: LabelTask) -> Self:
         """Raises StoreError when the store is about other rows than the segment's."""
-        transfer_set = TransferSet.open(task.transfer_set)
+        transfer_set = TransferSet.open(task.transfer_set).viewing(task.views)
         segment = transfer_set.segment(task.segment)
         store = SoftTargetStore.open(task.store)
         if store.spec.segment_digest != segment.digest:

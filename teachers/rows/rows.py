@@ -129,6 +129,21 @@ class Chosen(Rows):
         self.rows.gather(self.numbers[rows], out)
 
 
+class Consecutive(Rows):
+    """`num_rows` rows of a column from `first_row` on, where they lie."""
+
+    def __init__(self, rows: Rows, first_row: int, num_rows: int) -> None:
+        self.rows, self.first_row = rows, first_row
+        self.num_rows, self.shape, self.dtype = num_rows, rows.shape, rows.dtype
+        self.nbytes = rows.nbytes // max(rows.num_rows, 1) * num_rows
+
+    def copy(self, first_row: int, out: Tensor) -> None:
+        self.rows.copy(self.first_row + first_row, out)
+
+    def gather(self, rows: np.ndarray, out: Tensor) -> None:
+        self.rows.gather(self.first_row + rows, out)
+
+
 def _as_items(array: np.ndarray) -> np.ndarray:
     """The rows as single opaque items [n]: NumPy then moves each in one piece."""
     width = math.prod(array.shape[1:])

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from ..rows.rows import Merged, Rows
 from .encoded_rows import EncodedRows
-from .transfer_set import SplitName, TransferSet
+from .transfer_set import Segment, SplitName, TransferSet
 
 
 class MergedSplit:
     """A split's segments, merged by `sample_key`. One segment is in that order already and costs nothing."""
 
     def __init__(self, transfer_set: TransferSet, split: SplitName) -> None:
-        self.transfer_set, self.segments = transfer_set, transfer_set.of(split)
+        self.transfer_set, self.split, self.segments = transfer_set, split, transfer_set.of(split)
         self.num_rows = sum(segment.num_rows for segment in self.segments)
         self._order = self._merge() if len(self.segments) > 1 else None
 
@@ -63,6 +63,27 @@ class MergedSplit:
             return parts[0]
         encoded = [part for part in parts if isinstance(part, EncodedRows)]
         return EncodedRows.merged(encoded, self._order) if encoded else Merged(parts, self._order)
+
+    @property
+    def views(self) -> int:
+        """In how many views its rows are seen; 1: as they are."""
+        viewed = self.transfer_set.viewed
+        return 1 if viewed is None or self.split != "train" else viewed.number
+
+    def in_views(self) -> list[Segment]:
+        """The segments of its rows as they are, then those of the first view, and so on."""
+        viewed = self.transfer_set.viewed
+        each = [(segment,) if viewed is None else viewed.of(segment) for segment in self.segments]
+        return [segments[view] for view in range(self.views) for segments in each]
+
+    def column_in_views(self, parts: Sequence[Rows]) -> Rows:
+        """One column of `views` times as many rows, view after view, from those of each of `in_views`."""
+        if self.views == 1:
+            return self.column(parts)
+        if self._order is None:
+            return Rows([part for rows in parts for part in rows.parts])
+        orders = [self._order + view * self.num_rows for view in range(self.views)]
+        return Merged(parts, np.concatenate([order.astype(np.int64) for order in orders]))
 
     def chosen(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """{column: [len(rows), *shape]} of the rows with these places in the order of keys, text too, copied."""

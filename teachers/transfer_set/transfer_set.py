@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,12 @@ from .arrow_columns import as_numpy, label_values, opened
 from .columns import INPUT, Column, inputs_of, seen_otherwise
 from .derived import DerivedColumns, Derives
 from .images import Resize
+from .segment import SPLITS as SPLITS
+from .segment import Part as Part
+from .segment import Segment as Segment
+from .segment import SplitName as SplitName
+from .segment import segment_digest as segment_digest
+from .viewing import Viewing
 
 if TYPE_CHECKING:
     from ..rows.rows import Rows
@@ -32,42 +38,8 @@ if TYPE_CHECKING:
 FORMAT, FORMATS = 5, {"text": 6, "encoded": 7}
 """A program that knows no text, or no encoded images, has to refuse a set that holds some, and no other."""
 NAME = "transfer_set.json"
-SplitName = Literal["train", "validation", "test"]
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
-NOT_KEPT = ("folder", "places", "derived", "beside_part")
+NOT_KEPT = ("folder", "places", "derived", "beside_part", "viewed")
 """Of a set, what its manifest does not say: how it is looked at."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One file of a segment's inputs. `xxh3_128` is of its content (keys, then each column), not of the file around it."""
-
-    path: str
-    first_row: int
-    num_rows: int
-    bytes: int
-    xxh3_128: str
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Rows of one split under one view; `digest` covers keys and inputs, not labels."""
-
-    name: str
-    split: SplitName
-    view: int
-    num_rows: int
-    digest: str
-    parts: tuple[Part, ...]
-
-    @property
-    def kind(self) -> str:
-        """Its split, of rows of the source; of rows beside these `extra` or `munge`."""
-        return self.name.rpartition("-")[0]
-
-    @property
-    def rows_path(self) -> str:
-        return f"segments/{self.name}/rows.arrow"
 
 
 @dataclass(frozen=True)
@@ -91,6 +63,8 @@ class TransferSet:
     """Of `deriving`: what stands in place of text columns."""
     beside_part: tuple[int, int] | None = None
     """Of `without_part`: (number, of how many) whose validation labels may not be used."""
+    viewed: Viewing | None = None
+    """Of `viewing`: in which views training rows are seen."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -142,10 +116,15 @@ class TransferSet:
         return tuple(segment for segment in self.segments if segment.split == split)
 
     def segment(self, name: str) -> Segment:
-        for segment in self.segments:
+        for segment in self.in_views():
             if segment.name == name:
                 return segment
-        raise StoreError(f"{self.folder}: no segment {name!r}; it has {', '.join(s.name for s in self.segments)}")
+        raise StoreError(f"{self.folder}: no segment {name!r}; it has {', '.join(s.name for s in self.in_views())}")
+
+    def in_views(self) -> tuple[Segment, ...]:
+        """All segments, those of training rows in every view."""
+        views = self.viewed
+        return self.segments if views is None else tuple(each for one in self.segments for each in views.of(one))
 
     def of_classes(self, names: Sequence[str]) -> Self:
         """The same rows for who learns these classes (or numbers) only, in this order; a row of another class has no label.
@@ -167,6 +146,10 @@ class TransferSet:
     def without_part(self, number: int, of: int) -> Self:
         """The same rows, for who has not seen the validation labels of one of `of` parts, to which groups belong as a whole."""
         return replace(self, beside_part=(number, of))
+
+    def viewing(self, views: Viewing | None) -> Self:
+        """The same rows, training rows in several views; None: as they are."""
+        return replace(self, viewed=views)
 
     def deriving(self, text: Derives | None) -> Self:
         """The same rows with what `text` makes of text columns in place of these; None: as they are."""
@@ -246,6 +229,8 @@ class TransferSet:
         if len(pieces) != 1:
             empty = {column.name: np.empty((0, *column.shape), column.dtype) for column in columns}
             found = {name: np.concatenate([empty[name], *(piece[name] for piece in pieces)]) for name in empty}
+        if self.viewed is not None and segment.view:
+            found = self.viewed.inputs(found, self.keys(segment)[first_row:stop], segment.view)
         return found if self.derived is None else found | self.derived.inputs(segment, first_row, stop - first_row)
 
     def chosen(self, segment: Segment, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -260,6 +245,8 @@ class TransferSet:
         ]
         empty = {column.name: np.empty((0, *column.shape), column.dtype) for column in columns}
         found = {name: np.concatenate([empty[name], *(piece[name] for piece in pieces)]) for name in empty}
+        if self.viewed is not None and segment.view:
+            found = self.viewed.inputs(found, self.keys(segment)[rows], segment.view)
         return found if self.derived is None else found | self.derived.chosen(segment, rows)
 
     def input_rows(self, segment: Segment) -> "dict[str, Rows]":
@@ -292,9 +279,3 @@ class TransferSet:
         table = opened(local(self.folder, segment.rows_path)).read_all()
         chunks = table.column(name).chunks
         return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
-
-
-def segment_digest(columns: Sequence[Column], view: int, parts: Sequence[Part]) -> str:
-    """What a segment's rows are: keys and inputs. Not their labels, and not how the segment is called."""
-    contents = [[part.first_row, part.num_rows, part.xxh3_128] for part in parts]
-    return digest_of({"view": view, "columns": [column.content for column in columns], "parts": contents})

@@ -22,7 +22,7 @@ from .in_main import is_in_main, reach_in_main
 from .installed import placed
 from .meaning import source_digest
 
-NAMES_CODE = ("model", "function", "loss", "combine", "augment")
+NAMES_CODE = ("model", "function", "loss", "combine", "augment", "transform")
 """Fields of a recipe that hold import strings, or words of ours."""
 NAMES_NO_CODE = ("arguments", "classes", "class_map", "words", "body")
 """Fields whose content is the user's."""
