@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from orchestrator.recipe.load import load_recipe
-from orchestrator.recipe.model import Recipe
+from orchestrator.recipe.model import Recipe, public
 from orchestrator.recipe.shipped import recipes
 from orchestrator.recipe.viewing import views_of_columns
+from orchestrator.reporting.fairness import about_augmentation
 from orchestrator.stages import keys
 from orchestrator.stages.trainings import training_stages
 from students.data.batches import Batches
@@ -269,3 +270,11 @@ def test_a_transform_of_the_users_that_gives_another_shape_is_told_with_both(dig
         match=r"transfer_set\.transform: test_viewing:reshaped .*uint8 \[\d+, 7, 8, 1\].*\[\d+, 8, 8, 1\]",
     ):
         wrong.inputs(wrong.segment("train-0.view-1"))
+
+
+def test_the_report_says_in_which_views_rows_were_seen_and_gives_no_advice_that_is_refused() -> None:
+    document = public(recipe(views=4, transform=["flip", "pad_and_crop"]))
+    seen, augmented, lacks = about_augmentation(document)
+    assert seen.startswith("Students and their controls saw training rows in 4 views (flip, then pad_and_crop)")
+    assert "as they are" not in augmented and "affine" in augmented
+    assert "the control of small saw the rows in 4 views" in lacks and "control: {augment" not in lacks

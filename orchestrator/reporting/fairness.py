@@ -25,9 +25,21 @@ def about_augmentation(recipe: Mapping[str, Any]) -> Iterator[str]:
     for who, augment in everyone.items():
         if augment:
             augmented.setdefault(augment, []).append(who)
+    views = bool(recipe["transfer_set"].get("views"))
+    if views:
+        yield f"Students and their controls saw training rows {_seen(recipe)}; teachers that are trained here see them as they are."
     for augment, names in augmented.items():
-        yield f"Trained with augmentation ({augment}): {', '.join(names)}. All others saw the rows as they are."
+        others = "" if views else " All others saw the rows as they are."
+        yield f"Trained with augmentation ({augment}): {', '.join(names)}.{others}"
     yield from missing_augmentation(recipe)
+
+
+def _seen(recipe: Mapping[str, Any]) -> str:
+    """How who has no augmentation sees training rows."""
+    rows = recipe["transfer_set"]
+    if not rows.get("views"):
+        return "as they are"
+    return f"in {rows['views']} views ({', then '.join(transforms_of(rows['transform']))})"
 
 
 def missing_augmentation(recipe: Mapping[str, Any]) -> Iterator[str]:
@@ -36,11 +48,12 @@ def missing_augmentation(recipe: Mapping[str, Any]) -> Iterator[str]:
         had = _own_of_control(config) or augment_of(config)
         behind = {who: augment for who, augment in _taught_with(recipe, name).items() if augment != had}
         if config["control"] and behind:
-            lacks = "saw the rows as they are" if not had else f"was trained with {had}"
+            lacks = f"saw the rows {_seen(recipe)}" if not had else f"was trained with {had}"
             whose = ", ".join(f"{who} ({augment})" for who, augment in behind.items())
+            cure = "" if recipe["transfer_set"].get("views") else "; `control: {augment: ...}` gives it the same"
             yield (
-                f"Part of what {name} gains may come from augmentation: {whose} learnt with it, the control of {name} {lacks}; "
-                f"`control: {{augment: ...}}` gives it the same."
+                f"Part of what {name} gains may come from augmentation: {whose} learnt with it, the control of {name} {lacks}"
+                f"{cure}."
             )
 
 

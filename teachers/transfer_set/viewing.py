@@ -35,7 +35,7 @@ class Viewing:
 
     def document(self, view: int) -> dict[str, Any]:
         """All that makes view number `view` of the rows."""
-        return {"view": view, "transform": self.transform, "seed": self.seed, "code": self.code}
+        return {"view": view, "transform": list(self.transform), "seed": self.seed, "code": self.code}
 
     def inputs(
         self, columns: Mapping[str, NDArray[Any]], keys: NDArray[np.uint64], view: int
