@@ -5,17 +5,21 @@ import numpy as np
 import pytest
 import skops.io
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save_file
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
 
+from orchestrator.stages.keys import label_stage
 from teachers.config.preprocess import Preprocess
+from teachers.config.published import HuggingFaceTeacher, OnnxTeacher
 from teachers.config.resources import Resources
 from teachers.config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher
 from teachers.errors import RecipeError, StoreError, TeacherError
 from teachers.models.adapters import check_scores, load_teacher, teacher_classes
 from teachers.models.asking import with_unknown
 from teachers.models.estimators import class_names, fit_sklearn
+from teachers.models.folded import said_of
 from teachers.models.folder import ModelConfig, save_model
 from teachers.models.formats import canonical_skops
 from teachers.models.preprocess import Preprocessor
@@ -369,3 +373,31 @@ def test_a_function_whose_rows_are_called_columns_is_given_them_once(digits, tmp
     given = {"space": digits.space, "trained": None, "trust": [], "device": "cpu", "user_path": tmp_path}
     teacher = load_teacher(config, columns=digits.columns, **given)
     assert teacher(digits.inputs(digits.of("test")[0], 0, 3)).shape == (3, 10)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"precision": "bfloat16"}, pytest.param({"compile": True}, marks=pytest.mark.campaign)]
+)
+def test_a_network_is_computed_as_the_recipe_says_and_only_then_has_another_key(
+    changes, digits, load, module, tmp_path
+):
+    save_file(module.state_dict(), tmp_path / "mlp.safetensors")
+    plain = ModuleTeacher(**GIVEN, weights=str(tmp_path / "mlp.safetensors"))
+    other = ModuleTeacher(**GIVEN, weights=str(tmp_path / "mlp.safetensors"), **changes)
+    assert not {"precision", "compile"} & set(plain.model_dump())
+    about = "wide", ("train-0", "a"), "weights", ["0"], "statistics"
+    assert label_stage(plain, *about).key != label_stage(other, *about).key
+    rows = some_rows(digits, 40)
+    said, found = (said_of(load(config)(rows)).scores.float() for config in (plain, other))
+    assert not torch.equal(said, found) or changes == {"compile": True}
+    torch.testing.assert_close(found, said, rtol=0.02, atol=0.05)
+    fewer = {name: column[:9] for name, column in rows.items()}
+    torch.testing.assert_close(said_of(load(other)(fewer)).scores.float(), found[:9], rtol=0.02, atol=0.05)
+
+
+def test_only_who_is_computed_by_torch_has_a_precision(tmp_path):
+    path = {"path": str(tmp_path)}
+    with pytest.raises(ValidationError, match="dtype: bfloat16"):
+        HuggingFaceTeacher(kind="huggingface", **path, precision="bfloat16")
+    with pytest.raises(ValidationError, match="precision"):
+        OnnxTeacher(kind="onnx", **path, precision="bfloat16")

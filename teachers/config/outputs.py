@@ -6,6 +6,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from .any_teacher import TeacherCommon
 from .strict import Config, Name
+from .training import PrecisionName
 
 PoolName = Literal["mean"]
 TAKEN = ("answer", "class", "label", "logits", "offset", "probabilities", "said", "sample_key", "value", "values")
@@ -39,3 +40,12 @@ class NetworkTeacher(TeacherCommon):
                 f"outputs: {taken[0]!r} is what its answer is called somewhere ({', '.join(TAKEN)} are); choose another name"
             )
         return self
+
+
+class TorchTeacher(NetworkTeacher):
+    """Who is computed by torch."""
+
+    precision: PrecisionName = Field("float32", exclude_if=lambda value: value == "float32")
+    """`bfloat16`: autocast while it answers. What it says differs in the last of three digits or so, and is labelled anew."""
+    compile: bool = Field(False, exclude_if=lambda value: not value)
+    """Through torch.compile: the first batches of each replica wait for the compiler, and others may have other last bits."""

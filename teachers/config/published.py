@@ -6,14 +6,14 @@ from pydantic import Field, model_validator
 
 from .any_teacher import OutputKind
 from .detecting import AskedInWords, DecodedGraph
-from .outputs import NetworkTeacher
+from .outputs import NetworkTeacher, TorchTeacher
 from .preprocess import HOW_IT_WAS_FED, Preprocess, of_a_network
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 AttentionName = Literal["sdpa", "eager", "flash_attention_2"]
 
 
-class FedByItsFiles(NetworkTeacher):
+class FedByItsFiles(TorchTeacher):
     """Whose files say how its inputs are made."""
 
     @model_validator(mode="after")
@@ -43,6 +43,14 @@ class HuggingFaceTeacher(FedByItsFiles, AskedInWords):
     """Run the `*.py` in the folder, for an architecture that transformers does not have. This runs whatever code is in them, with all rights of this program."""
     allow_pickle: bool = False
     """Take a `pytorch_model.bin` where there is no safetensors file; it is read with weights_only=True."""
+
+    @model_validator(mode="after")
+    def says_once_what_it_computes_in(self) -> Self:
+        if self.precision != "float32":
+            raise ValueError(
+                "precision: its weights are brought to `dtype: bfloat16`, which says it all; leave `precision` out"
+            )
+        return self
 
     @model_validator(mode="after")
     def knows_its_classes_from_one_place(self) -> Self:

@@ -11,7 +11,7 @@ from .any_teacher import OutputKind, TeacherCommon
 from .detecting import Detector
 from .endpoint import EndpointTeacher
 from .folds import EstimatorTrain, Folded
-from .outputs import NetworkTeacher
+from .outputs import TorchTeacher
 from .predictions import PredictionsTeacher
 from .preprocess import HOW_IT_WAS_FED, Preprocess, of_a_network, of_an_estimator
 from .published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
@@ -50,7 +50,7 @@ class TeacherTrain(TrainConfig, Folded):
     """Of its initial weights and the order of rows."""
 
 
-class ModuleTeacher(NetworkTeacher):
+class ModuleTeacher(TorchTeacher):
     """A torch module: trained here, or with given weights."""
 
     kind: Literal["module"]
@@ -85,7 +85,7 @@ class ModuleTeacher(NetworkTeacher):
         return self
 
 
-class CheckpointTeacher(NetworkTeacher):
+class CheckpointTeacher(TorchTeacher):
     """A Collegium model folder: yesterday's student teaches."""
 
     kind: Literal["checkpoint"]

@@ -177,7 +177,7 @@ class TransferSetConfig(Config):
             raise ValueError(
                 "views are of images as all see them, and with `decode: on_read` each model sees its own; remove one of them"
             )
-        if self.views and self.task == "detection":
+        if self.views and self.boxes:
             raise ValueError(
                 "views: boxes do not follow `transform` yet; remove it, and say `train.augment` of who learns"
             )

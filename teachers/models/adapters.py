@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..config.any_teacher import OutputKind
-from ..config.outputs import NetworkTeacher
+from ..config.outputs import NetworkTeacher, TorchTeacher
 from ..config.predictions import PredictionsTeacher
 from ..config.preprocess import Preprocess
 from ..config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
@@ -103,11 +103,28 @@ def _load(
         found = _callable(config, space, columns)
     if isinstance(config, NetworkTeacher) and not isinstance(config, OnnxTeacher):
         found = with_outputs(found, config.outputs)
+    if isinstance(config, TorchTeacher):
+        found = computed(found, config, torch.device(device).type)
     if space.max_boxes:
         found = replace(found, forward=with_room(found.forward, space.max_boxes))
     output = OUTPUTS.get(space.answer, found.output)
     found = replace(found, answer=space.answer, output=output, max_boxes=space.max_boxes)
     return with_flips(found, config, [column.name for column in columns if column.kind == "image"])
+
+
+def computed(teacher: LoadedTeacher, config: TorchTeacher, device_type: str) -> LoadedTeacher:
+    """The same as the recipe has it computed: in bfloat16, compiled."""
+    if config.compile and teacher.network is not None:
+        teacher.network.compile(dynamic=True)
+    if config.precision == "float32":
+        return teacher
+    forward = teacher.forward
+
+    def in_bfloat16(batch: Batch) -> Answer:
+        with torch.autocast(device_type, torch.bfloat16):
+            return forward(batch)
+
+    return replace(teacher, forward=in_bfloat16)
 
 
 def with_room(ask: Callable[[Batch], Answer], max_boxes: int) -> Callable[[Batch], Answer]:
