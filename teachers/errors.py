@@ -40,6 +40,10 @@ class TeacherError(CollegiumError):
     pass
 
 
+class BadRowsError(TeacherError):
+    """Rows of a shard that cannot be answered, though others of it can; another try would say the same."""
+
+
 class StoreError(CollegiumError):
     pass
 

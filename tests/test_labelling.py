@@ -347,14 +347,18 @@ def test_replicas_that_never_come_back_end_the_run_and_what_they_did_stays(
 
 
 @pytest.mark.parametrize(
-    ("function", "told"), [("die_of", "ActorUnavailable|ActorDied"), ("fail_of", "endpoint is down")]
+    ("function", "told"),
+    [
+        ("die_of", "failed 2 times at shard 5 .* rows 320 to 383 of .*(ActorUnavailable|ActorDied)"),
+        ("fail_of", r"cannot answer 1 row \(\S+ of segment train-0: .*endpoint is down.*on_bad_row: skip"),
+    ],
 )
 def test_a_shard_at_which_replicas_fail_is_named_and_all_others_are_kept(
     digits, spec, tasks, ray_cluster, function, told
 ):
     image = first_image(digits, digits.segments[0], shard=5)
     teacher = spec(function, arguments={"image": image}, replicas=2)
-    with pytest.raises(TeacherError, match=rf"failed 2 times at shard 5 .* rows 320 to 383 of .*({told})"):
+    with pytest.raises(TeacherError, match=told):
         label(teacher, [tasks[0]], max_attempts=2)
     assert SoftTargetStore.open(tasks[0].store).missing() == [5]
     assert_all_is_given_back()
@@ -426,7 +430,7 @@ def test_a_shard_is_late_at_five_times_the_median_of_a_row_and_only_one_other_ge
 def test_a_teacher_that_always_fails_is_not_asked_for_every_shard_many_times(spec, tasks, tmp_path, ray_cluster):
     with pytest.raises(TeacherError, match="no such column"):
         label(spec("fail"), [tasks[0]], max_attempts=3)
-    assert len((tmp_path / "user" / "failures").read_text()) < 20
+    assert len((tmp_path / "user" / "failures").read_text()) < 50  # of 20 shards, row by row in the last try of some
 
 
 def test_what_a_teacher_must_not_say_ends_labelling_at_once(spec, tasks, ray_cluster):

@@ -45,6 +45,8 @@ class TeacherCommon(Config):
     """Actors that label, or answer, side by side."""
     resources: Resources = Resources()
     """Of one replica."""
+    on_bad_row: Literal["stop", "skip"] = Field("stop", exclude_if=lambda value: value == "stop")
+    """A row that it cannot answer, even alone, ends labelling with the row's name, or is left unknown and counted."""
     require: TeacherRequire | None = TeacherRequire()
     """Quality gate; null: students are trained from it whatever it is worth, which is meant."""
     stall_timeout_s: Annotated[float, Field(gt=0)] | None = 900.0
@@ -58,6 +60,17 @@ class TeacherCommon(Config):
                 "`outputs` are of layers, which only `module`, `checkpoint`, `huggingface`, `timm` and `onnx` have; leave it out"
             )
         return value
+
+    @model_validator(mode="after")
+    def may_leave_rows_unknown(self) -> Self:
+        if self.on_bad_row == "skip" and (self.mode == "live" or getattr(self, "outputs", None)):
+            why = (
+                "`mode: live`, which answers batches of rows"
+                if self.mode == "live"
+                else "`outputs`, which every row has"
+            )
+            raise ValueError(f"on_bad_row: `skip` leaves rows of a store unknown, and there is {why}; leave it out")
+        return self
 
     @model_validator(mode="after")
     def keeps_labels_in_a_store_only(self) -> Self:

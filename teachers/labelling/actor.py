@@ -66,10 +66,10 @@ class TeacherReplica(ReplicaProcess[Labeller]):
         super().__init__(*given)
         self.tasks = tasks
 
-    def label(self, task: int, number: int) -> Commit:
+    def label(self, task: int, number: int, last_try: bool) -> Commit:
         stage = f"label/{self.teacher.name}/{self.tasks[task].segment}"
         with self.pulse.at_work(), working_on(stage=stage, shard=number):
-            return self.loaded().label(task, number)
+            return self.loaded().label(task, number, last_try)
 
     def load(self, device: str) -> Labeller:
         labeller = Labeller(self.teacher, self.tasks, device)

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from ..errors import CollegiumError, EnvironmentUnfit, TeacherError, UsersCodeError
+from ..errors import BadRowsError, CollegiumError, EnvironmentUnfit, TeacherError, UsersCodeError
 from ..process import prometheus
 from ..process.log_lines import Carried
 from ..process.waiting import Wait, go_on
@@ -163,7 +163,8 @@ class Dispatcher:
         shard.held_by.append(replica)
         shard.given_at = time.monotonic()
         self.num_in_flight += 1
-        self.calls[replica.actor.label.remote(shard.task, shard.number)] = (replica, shard)
+        last_try = shard.attempts + 1 >= self.max_attempts
+        self.calls[replica.actor.label.remote(shard.task, shard.number, last_try)] = (replica, shard)
 
     def _put_down(self, replica: Replica, shard: Shard) -> None:
         replica.in_hand.remove(shard)
@@ -218,6 +219,10 @@ class Dispatcher:
         return True
 
     def _refused(self, replica: Replica, shard: Shard | None, error: RayTaskError) -> None:
+        if isinstance(error.cause, BadRowsError) and shard is not None:
+            self.given_up.append(error.cause)
+            self._close(shard)
+            return
         users_code = isinstance(error.cause, UsersCodeError) and shard is not None
         if isinstance(error.cause, CollegiumError) and not users_code:  # another try would say it again
             raise error.cause from None

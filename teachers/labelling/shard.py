@@ -16,7 +16,7 @@ import torch
 
 from ..config.endpoint import EndpointTeacher
 from ..config.teacher import TeacherConfig
-from ..errors import StoreError, TeacherError
+from ..errors import CollegiumError, StoreError, TeacherError, UsersCodeError
 from ..models.adapters import absolute, check_features, check_scores, load_teacher
 from ..models.folded import Answer, FoldedTeacher, Said, said_of
 from ..models.scores import to_logits
@@ -30,6 +30,7 @@ from ..transfer_set.transfer_set import Segment, TransferSet
 from ..transfer_set.viewing import Viewing
 from ..users_code.calls import within
 from ..users_code.imports import UserPath
+from .bad_rows import BLAMED, answered_around
 from .endpoint import EndpointQuestioner
 from .heard import Heard
 
@@ -118,6 +119,7 @@ class Questioner:
         self.name = name
         self.probability_floor = config.probability_floor
         self.batch_size = config.batch_size
+        self.skips = config.on_bad_row == "skip"
         self.beat: Callable[[], None] = lambda: None
         """Is called when a batch is done."""
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="teacher")
@@ -212,8 +214,14 @@ def questioner_of(
         return EndpointQuestioner(teacher.name, teacher.config, transfer_set, stores, teacher.beside)
 
 
-def label_shard(questioner: Questioner | EndpointQuestioner, task: OpenTask, number: int) -> Commit:
-    """Read one shard's rows, ask the teacher and commit what it says; batches start where the shard starts."""
+def label_shard(
+    questioner: Questioner | EndpointQuestioner, task: OpenTask, number: int, *, last_try: bool = True
+) -> Commit:
+    """Read one shard's rows, ask the teacher and commit what it says; batches start where the shard starts.
+
+    In the last try a failure of the user's code is looked for row by row, for it may be one row's; what a teacher must not say, at once
+    where it may leave rows unknown.
+    """
     first_row, num_rows = task.store.shard_rows(number)
     sample_key = task.keys[first_row : first_row + num_rows]
     timed = partial(prometheus.timed, "collegium_teacher_seconds", teacher=questioner.name)
@@ -224,12 +232,39 @@ def label_shard(questioner: Questioner | EndpointQuestioner, task: OpenTask, num
         return questioner.label(task.store, number, sample_key, inputs)
     fold = None if task.fold is None else task.fold[first_row : first_row + num_rows]
     with counting() as cut:
-        heard = questioner.answer(inputs, sample_key, fold)
+        try:
+            heard = questioner.answer(inputs, sample_key, fold)
+        except BLAMED as error:
+            if not (last_try if isinstance(error, UsersCodeError) else questioner.skips):
+                raise
+            heard = _around_bad_rows(questioner, task, first_row, inputs, fold, error)
     with timed(phase="write"):
         said = {task.store.spec.named[0]: heard.logits, **heard.more}
         record = task.store.commit(number, sample_key, said, cut_off=cut.texts)
     log.debug("labelled rows %d to %d", first_row, first_row + num_rows - 1)
     return record
+
+
+def _around_bad_rows(
+    questioner: Questioner,
+    task: OpenTask,
+    first_row: int,
+    inputs: Inputs,
+    fold: np.ndarray | None,
+    error: CollegiumError,
+) -> Heard:
+    """What can be said of a shard's rows, of which some could not be answered."""
+    rows = len(next(iter(inputs.values())))
+    keys, ids = task.keys[first_row : first_row + rows], task.transfer_set.ids(task.segment)
+
+    def ask(part: slice) -> Heard:
+        mine = None if fold is None else fold[part]
+        return questioner.answer({name: column[part] for name, column in inputs.items()}, keys[part], mine)
+
+    def named(row: int) -> str:
+        return f"{ids[first_row + row]} of segment {task.segment.name}"
+
+    return answered_around(ask, rows, error, questioner.name, named, skip=questioner.skips)
 
 
 class Labeller:
@@ -251,5 +286,5 @@ class Labeller:
         if isinstance(folded := self.questioner.teacher, FoldedTeacher):
             self.tasks = [replace(task, fold=folded.fold_of(task.transfer_set, task.segment)) for task in self.tasks]
 
-    def label(self, task: int, number: int) -> Commit:
-        return label_shard(self.questioner, self.tasks[task], number)
+    def label(self, task: int, number: int, last_try: bool = True) -> Commit:
+        return label_shard(self.questioner, self.tasks[task], number, last_try=last_try)
