@@ -140,6 +140,20 @@ class Planner:
         room.take(seats)
         return Promise(work.name, at, room, counted)
 
+    def join(self, name: str, other: str) -> None:
+        """`other`, which waits, is done by `name`, which runs, after its own: on the same seats."""
+        self.running[name] = replace(self.running[name], ends=self.running[name].ends + self.waiting.pop(other).length)
+        if self.promise is not None and self.promise.name == other:
+            self.promise = None
+
+    def places(self, gang: Sequence[Part], most: int) -> int:
+        """How many such gangs the nodes hold side by side if nothing else runs, up to `most`."""
+        room, found = self.empty.copy(), 0
+        while found < most and (seats := room.seats(gang)) is not None:
+            room.take(seats)
+            found += 1
+        return found
+
     def waits_for(self) -> list[str]:
         """A line for each that waits, the first of them first."""
         return [f"{work.name} waits for {self._reason(work)}" for work in self._in_order()]

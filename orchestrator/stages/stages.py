@@ -202,11 +202,22 @@ class Stages:
             built |= self._build({left[folder]: folder for folder in sorted(left)}, builder, repair)
         for stage in stages:
             if stage not in built:
-                twin = left[self.folder(stage)]
-                shared = replace(built[twin], stage=stage, reused=True, reason=f"shared with {twin.title}", seconds=0.0)
-                built[stage] = replace(shared, facts={})
-                self._seen(stage, shared.folder, built[stage])
+                built[stage] = self.shared(stage, built[left[self.folder(stage)]])
         return built
+
+    def shared(self, stage: Stage, twin: Built) -> Built:
+        """`stage`, which has the key of one that was built in this run."""
+        told = {"reason": f"shared with {twin.stage.title}", "seconds": 0.0, "facts": {}}
+        built = replace(twin, stage=stage, reused=True, **told)
+        self._seen(stage, built.folder, built)
+        return built
+
+    def is_there(self, stage: Stage) -> bool:
+        """Whether it is sealed, and undamaged."""
+        try:
+            return self.sealed(stage) is not None
+        except StoreError:
+            return False
 
     def _build(self, left: Mapping[Stage, Path], builder: GroupBuilder, repair: Repair | None) -> dict[Stage, Built]:
         """Of stages of different keys, by folder. Locks are taken in this order, which is everybody's."""
@@ -228,6 +239,7 @@ class Stages:
             for stage, (seal, facts) in (builder(folders) if reasons else {}).items():
                 self._checked[left[stage]] = seal
                 seconds = float(facts.get("seconds", time.monotonic() - start))
+                facts = {"begun": time.time() - seconds, **facts}
                 built[stage] = Built(stage, left[stage], seal, False, reasons[stage], seconds, facts)
                 self._seen(stage, left[stage], built[stage])
         return built
