@@ -114,9 +114,13 @@ def _fit_in_task(
     """Beside as many others as there is room for, which share a machine's memory."""
     up = [node["Resources"] for node in context.cluster.nodes]
     at_once = max(1, min(turn.most, room_for(request_of(up, config.resources), up)))
-    settings = runs, num_threads(config.resources), gpus, mailbox, at_once
-    where = {"resources": config.resources, "user_path": context.user_path, "node": turn.node}
-    results: list[RunResult] = context.cluster.call("students.fitting.in_task:fit_in_task", *settings, **where)
+    results: list[RunResult] = context.cluster.call(
+        "students.fitting.in_task:fit_in_task",
+        *(runs, num_threads(config.resources), gpus, mailbox, at_once),
+        resources=config.resources,
+        user_path=context.user_path,
+        node=turn.node,
+    )
     return results
 
 
@@ -144,7 +148,7 @@ def seal_all(
     """Seal stages that were trained in turn `on` these nodes since `began`, and share out the time that it took by steps."""
     seconds = time.time() - began
     done = {stage: sealed(folders[stage], mine) for stage, mine in results.items()}
-    all_steps, found = max(sum(facts["steps"] for _, facts in done.values()), 1), {}
+    all_steps, found = max(sum(facts["steps"] for _, facts in done.values()), 1), dict[Stage, tuple[Seal, Facts]]()
     for stage, (seal, facts) in done.items():
         took = seconds * facts["steps"] / all_steps
         found[stage] = seal, {**facts, "begun": began, "seconds": took, "on": [*on]}

@@ -11,7 +11,7 @@ from teachers.config.bars import Bars
 from teachers.config.task import TaskName
 from teachers.errors import DataError, RecipeError
 from teachers.preparing.count import count_prepared
-from teachers.process.waiting import SideBySide, outcome
+from teachers.process.waiting import SideBySide, outcome, until_done
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..recipe.checks import class_problems, fold_problems, folder_problems, judging_problems, questions, text_problems
@@ -41,6 +41,7 @@ from .turns import Turns
 from .works import Lengths, timed_in, works_of
 
 Until = Literal["label", "distill", "evaluate", "export"]
+Judged = tuple[Built | None, Standings]
 AT_ONCE = 10_000
 """Threads, of which most wait; a bound that no recipe comes near."""
 log = logging.getLogger(__name__)
@@ -151,10 +152,13 @@ class School:
         trained = {n: start(self._train, derived, n) for n, each in recipe.teachers.items() if is_trained_here(each)}
         labelled = {name: start(self._label, derived, name, trained.get(name)) for name in recipe.teachers}
         judged = {"teachers": start(self._judge, "teachers", labelled)}
-        ready = {name: start(self._ready, labelled[name], judged["teachers"]) for name in recipe.teachers}
+        by_whom = self._judged_by_whom(learners, labelled, judged["teachers"])
+        ready = dict[str, Future[Taught]]()
         everyone, learnt = Learners(self.context, self.turns, self.prepared), dict[str, Future[Learned]]()
         for name in learners:
-            heard = {teacher: ready[teacher] for teacher in recipe.learners[name].teachers}
+            teachers = recipe.learners[name].teachers
+            gate = by_whom[frozenset(each for each in teachers if each in recipe.teachers)]
+            heard = {each: ready.get(each) or start(self._ready, labelled[each], gate) for each in teachers}
             learnt[name] = start(self._learn, derived, everyone, name, heard)
             for assistant in recipe.assistants():
                 if learner_of(assistant) == name:
@@ -193,12 +197,39 @@ class School:
         config = keys.assistant_as_teacher(self.context.recipe, name, str(network.folder))
         return label(self.context, self.turns, name, config, network.digest, None, self.prepared)
 
-    def _judge(self, title: str, labelled: "Mapping[str, Future[Taught]]") -> tuple[Built | None, Standings]:
+    def _judge(self, title: str, labelled: "Mapping[str, Future[Taught]]") -> Judged:
         """Before anybody hears them. Raises GateMissed."""
         taught = {name: outcome(future) for name, future in labelled.items()}
         return judge(self.context, self.turns, title, self.prepared, taught) if taught else (None, {})
 
-    def _ready(self, labelled: "Future[Taught]", judged: "Future[tuple[Built | None, Standings]]") -> Taught:
+    def _judged_by_whom(
+        self, learners: Sequence[str], labelled: "Mapping[str, Future[Taught]]", all_judged: "Future[Judged]"
+    ) -> "dict[frozenset[str], Future[Judged]]":
+        """By teachers that somebody hears, when they are judged: with all others, or before these where these take longer."""
+        recipe, found = (
+            self.context.recipe,
+            {frozenset[str](): all_judged, frozenset(self.context.recipe.teachers): all_judged},
+        )
+        for name in learners:
+            heard = frozenset(each for each in recipe.learners[name].teachers if each in recipe.teachers)
+            if heard not in found:
+                found[heard] = self.threads.start(self._judge_before_others, name, heard, labelled, all_judged)
+        return found
+
+    def _judge_before_others(
+        self,
+        learner: str,
+        names: frozenset[str],
+        labelled: "Mapping[str, Future[Taught]]",
+        all_judged: "Future[Judged]",
+    ) -> Judged:
+        until_done([labelled[name] for name in names])
+        if all(labelled[name].done() for name in self.context.recipe.teachers):
+            return outcome(all_judged)
+        mine = {name: labelled[name] for name in self.context.recipe.teachers if name in names}
+        return self._judge(f"teachers-of-{learner}", mine)
+
+    def _ready(self, labelled: "Future[Taught]", judged: "Future[Judged]") -> Taught:
         outcome(judged)
         return outcome(labelled)
 

@@ -44,9 +44,13 @@ def _fit_sklearn(context: Context, turns: Turns, stage: Stage, prepared: Built, 
     def fit(nothing: Sequence[None], turn: Turn) -> list[tuple[list[str], Facts]]:
         start, began = time.monotonic(), time.time()
         with within(f"teachers.{stage.name}"):
-            given = f"{__name__}:fit_estimator", config, prepared.folder, folder, context.cluster.gpus(config.resources)
-            where = {"resources": config.resources, "user_path": context.user_path, "node": turn.node}
-            outputs = context.cluster.call(*given, **where)
+            outputs = context.cluster.call(
+                f"{__name__}:fit_estimator",
+                *(config, prepared.folder, folder, context.cluster.gpus(config.resources)),
+                resources=config.resources,
+                user_path=context.user_path,
+                node=turn.node,
+            )
         took = time.monotonic() - start
         return [(outputs, {"train_s": round(took, 3), "begun": began, "seconds": took, "on": turn.on})]
 

@@ -15,7 +15,7 @@ from threading import Event, Lock
 from typing import Any, TypeVar
 
 from teachers.process.log_lines import with_ids
-from teachers.process.waiting import POLL_S, SideBySide, Wait, go_on, outcome
+from teachers.process.waiting import POLL_S, SideBySide, go_on, outcome
 from teachers.resources.pools import to_come
 from teachers.storage.seal import Seal
 
@@ -64,7 +64,8 @@ class Turns:
 
     def __init__(self, cluster: Cluster, works: Mapping[str, Work], threads: SideBySide) -> None:
         self._cluster, self._works, self._threads = cluster, works, threads
-        self._lock, self._news, self._wait = Lock(), Event(), Wait(log)
+        self._lock, self._news = Lock(), Event()
+        self._told: list[str] = []
         self._asked: dict[str, _Asked] = {}
         self._planner: Planner | None = None
         self._up: Mapping[str, str] = {}
@@ -121,15 +122,16 @@ class Turns:
                 self._news.clear()
                 with self._lock:
                     self._give(planner)
-            if planner.waiting:
-                self._wait.tell(partial(self._told, planner))
-                if time.monotonic() - self._looked > LOOK_S:
-                    self._look(planner)
+            if planner.waiting and time.monotonic() - self._looked > LOOK_S:
+                self._look(planner)
 
-    def _told(self, planner: Planner) -> str:
-        with self._lock:
+    def _tell(self, planner: Planner) -> None:
+        """What the first of those that wait waits for; of the parts of one stage once."""
+        if planner.waiting:
             first, *others = planner.waits_for()
-        return first + (f"; {len(others)} more wait behind it" if others else "")
+            if (stage := _stage(first.partition(" ")[0])) != self._told:
+                self._told = stage
+                log.info("%s%s", first, f"; {len(others)} more wait behind it" if others else "")
 
     def _look(self, planner: Planner) -> None:
         """Nodes come and go."""
@@ -141,14 +143,13 @@ class Turns:
 
     def _give(self, planner: Planner) -> None:
         begun = [self._asked[started.work.name] for started in planner.start(time.monotonic())]
-        if begun:
-            self._wait.begin()
         shares = {first.group: self._share(planner, first, begun) for first in begun if first.group}
         for first in begun:
             along = self._waiting(planner, first.group)[: shares.get(first.group, 1) - 1]
             for each in along:
                 planner.join(first.work.name, each.work.name)
             self._threads.start(self._do, planner, [first, *along], self._turn(planner, first))
+        self._tell(planner)
 
     def _turn(self, planner: Planner, first: _Asked) -> Turn:
         ids = [seat.node for seat in planner.running[first.work.name].seats if seat.node in self._up]

@@ -102,7 +102,9 @@ def trainings_of(
 ) -> Iterator[tuple[Kind, int, Work]]:
     """Of a student or cohort, by kind and seed. Controls wait for nobody."""
     learner = recipe.learners[name]
-    taught = tuple(each for teacher in learner.teachers for each in (f"label/{teacher}", _judged(recipe, teacher)))
+    taught = tuple(
+        each for teacher in learner.teachers for each in (f"label/{teacher}", _judged(recipe, learner, teacher))
+    )
     for kind in kinds_of(learner):
         gang, after = (
             parts_of(gang_of(recipe, name, kind, nodes), nodes),
@@ -126,8 +128,11 @@ def gang_of(recipe: Recipe, name: str, kind: Kind, nodes: Sequence[Node]) -> Gan
     return [(who, workers, resources), *(live if kind != "control" else ())]
 
 
-def _judged(recipe: Recipe, teacher: str) -> str:
-    return "judge/teachers" if teacher in recipe.teachers else f"judge/{teacher}"
+def _judged(recipe: Recipe, learner: Learner, teacher: str) -> str:
+    """By which a teacher or an assistant is judged; who hears some of the teachers alone does not wait for the others'."""
+    if teacher not in recipe.teachers:
+        return f"judge/{teacher}"
+    return "judge/teachers" if recipe.teachers.keys() <= {*learner.teachers} else f"label/{teacher}"
 
 
 def _length(title: str, learner: Learner, lengths: Lengths) -> float:

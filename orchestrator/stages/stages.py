@@ -207,8 +207,8 @@ class Stages:
 
     def shared(self, stage: Stage, twin: Built) -> Built:
         """`stage`, which has the key of one that was built in this run."""
-        told = {"reason": f"shared with {twin.stage.title}", "seconds": 0.0, "facts": {}}
-        built = replace(twin, stage=stage, reused=True, **told)
+        reason = f"shared with {twin.stage.title}"
+        built = replace(twin, stage=stage, reused=True, reason=reason, seconds=0.0, facts={})
         self._seen(stage, built.folder, built)
         return built
 
