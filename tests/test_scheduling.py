@@ -196,14 +196,18 @@ def test_who_fits_no_node_is_left_to_the_cluster_and_a_node_that_comes_or_goes_c
     planner.add(Work("two", ONE, 1))
     assert [begun.work.name for begun in planner.start(0)] == ["one"]
     planner.on({"a": {"CPU": 1.0}, "b": {"CPU": 1.0}})
+    assert planner.running["large"].seats == []
     (begun,) = planner.start(0)
     assert (begun.work.name, begun.seats[0].node) == ("two", "b")
     planner.on({"b": {"CPU": 1.0}})
-    planner.done("one")  # of a node that has gone
+    planner.done("one")  # of a node that has gone, and found no other
     planner.add(Work("three", ONE, 1))
     assert planner.start(0) == []
     planner.done("two")
     assert [begun.work.name for begun in planner.start(0)] == ["three"]
+    planner.on({"b": {"CPU": 1.0}, "c": {"CPU": 8.0}})
+    assert [seat.node for seat in planner.running["large"].seats] == ["c"]
+    assert planner.room.total("CPU") == 0
 
 
 def test_ranks_are_the_longest_way_to_the_end() -> None:

@@ -19,6 +19,7 @@ from teachers.process.waiting import POLL_S, SideBySide, go_on, outcome
 from teachers.resources.pools import to_come
 from teachers.storage.seal import Seal
 
+from ..cluster.capacity import autoscaling
 from ..cluster.cluster import Cluster
 from ..cluster.gangs import Gang, parts_of
 from ..scheduling.planner import Planner, Work
@@ -104,14 +105,18 @@ class Turns:
         return asked.future
 
     def _nodes(self) -> dict[str, Node]:
-        """Of the cluster as it is now, by Ray's ids, and of what may still come."""
+        """Of the cluster as it is now, by Ray's ids, and of what may still come: where nobody knows what, as many again.
+
+        What is sent there waits at the cluster, whose autoscaler sees it.
+        """
         import ray
 
         self._cluster.join()
         alive = [node for node in ray.nodes() if node["Alive"]]
         self._up, self._looked = {node["NodeID"]: node["NodeManagerAddress"] for node in alive}, time.monotonic()
         up: dict[str, Node] = {node["NodeID"]: node["Resources"] for node in alive}
-        return up | {f"{pool} {number}": node for number, (pool, node) in enumerate(to_come([*up.values()]))}
+        coming = to_come([*up.values()]) or [("more", node) for node in up.values() if autoscaling()]
+        return up | {f"{pool} {number}": node for number, (pool, node) in enumerate(coming)}
 
     def _serve(self, planner: Planner) -> None:
         """Give turns for as long as the run goes on."""

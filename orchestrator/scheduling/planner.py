@@ -13,6 +13,9 @@ from teachers.config.resources import in_words
 
 from .room import Node, Part, Room, Seat
 
+MOST_HOMELESS = 8
+"""So many works that no node could hold wait at the cluster at once, which sees what nodes it lacks."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -76,9 +79,16 @@ class Planner:
         self.on(nodes)
 
     def on(self, nodes: Mapping[str, Node]) -> None:
-        """These are the nodes now. What runs keeps its seats; what was promised is thought over."""
+        """These are the nodes now. What runs keeps its seats, or is given others by the books where it has lost them, or had
+        none; what was promised is thought over."""
         self.room, self.empty, self.promise = Room(nodes), Room(nodes), None
-        for started in self.running.values():
+        seated = {
+            name for name, each in self.running.items() if each.seats and all(s.node in nodes for s in each.seats)
+        }
+        for name in sorted(self.running, key=lambda name: name not in seated):
+            started = self.running[name]
+            if name not in seated:
+                started = self.running[name] = replace(started, seats=self.room.seats(started.work.gang) or [])
             self.room.take(started.seats)
 
     def add(self, work: Work) -> None:
@@ -102,16 +112,17 @@ class Planner:
 
     def _begun(self, work: Work, now: float) -> Started | None:
         seats, held = self.room.seats(work.gang), self.promise
+        if seats is None and self.empty.seats(work.gang) is None:
+            homeless = sum(not each.seats and bool(each.work.gang) for each in self.running.values())
+            return self._take(work, [], now) if homeless < MOST_HOMELESS else None
         if held is None or held.name == work.name:
             if seats is None:
-                if self.empty.seats(work.gang) is None:
-                    return self._take(work, [], now)
                 if held is None:
                     self.promise = self._promised(work, now)
                 return None
             self.promise = None
         elif seats is None:
-            return self._take(work, [], now) if self.empty.seats(work.gang) is None else None
+            return None
         elif now + work.length <= held.at:
             held.counted.add(work.name)
         else:
