@@ -8,6 +8,8 @@ import pytest
 from orchestrator.recipe.load import load_recipe
 from orchestrator.recipe.shipped import find
 from orchestrator.running.run import run
+from tests import faults
+from tests.node_cluster import BIN, QUICK_TO_NOTICE, NodeCluster
 from tests.test_pipeline import actions
 
 FAST = "{kind: sklearn, model: 'sklearn.linear_model:LogisticRegression'}"
@@ -43,3 +45,35 @@ def test_a_student_whose_teachers_have_labelled_is_trained_and_sealed_while_anot
     assert "What was built when" in (made.folder / "report.html").read_text()
     journal = json.loads((made.folder / "run.json").read_bytes())
     assert "judge/teachers-of-quick" in journal["stages"]
+
+
+@pytest.mark.campaign
+def test_six_students_of_three_seeds_use_all_nodes_of_a_cluster_at_once(tmp_path: Path) -> None:
+    """One node has four CPUs, two have one each: six trainings go on at once, of students of different needs."""
+    needs = ["{cpus: 1}", "{cpus: 0.5}", "{cpus: 1, custom: {large: 0.1}}"]
+    students = [
+        f"s{n}: {STUDENT.replace('hidden: 8', f'hidden: {8 + n}').replace('steps: 20, seeds: [0]', 'steps: 2000, seeds: [0, 1, 2]')}, "
+        f"control: false, resources: {needs[n % 3]}, require: null}}"
+        for n in range(6)
+    ]
+    out, log = tmp_path / "out", tmp_path / "out.log"
+    recipe = tmp_path / "recipe.yaml"
+    changes = [f"teachers={{fast: {FAST}}}", f"students={{{', '.join(students)}}}"]
+    recipe.write_text(json.dumps(load_recipe(find("digits"), changes).model_dump(mode="json")))
+    with NodeCluster(tmp_path, **QUICK_TO_NOTICE) as nodes:
+        nodes.add(cpus=1)
+        nodes.add(cpus=4, resources={"large": 1})
+        nodes.add(cpus=1)
+        command = [str(BIN / "collegium"), "run", str(recipe), "--out", str(out), "--address", nodes.address]
+        faults.finish(nodes.run(nodes.head, command, log=log), out)
+        addresses = {node.address for node in nodes.nodes}
+    report = json.loads(next(out.glob("runs/*/report.json")).read_bytes())
+    spans = [
+        (stage["begun"], stage["begun"] + stage["seconds"], *stage["on"])
+        for stage in report["stages"]
+        if stage["stage"] == "distill"
+    ]
+    assert len(spans) == 18
+    at_once = [[on for begun, ended, on in spans if begun <= at < ended] for at, _, _ in spans]
+    assert max(map(len, at_once)) >= 6
+    assert any(set(each) == addresses for each in at_once)

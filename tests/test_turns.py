@@ -91,5 +91,5 @@ def test_what_is_sealed_takes_no_turn_and_asks_no_cluster(tmp_path: Path) -> Non
     stages.build_together([stage], write)
     with SideBySide("stage", 2) as threads:
         turns = Turns(None, {}, threads)  # type: ignore[arg-type]
-        built = build_in_turn(turns, "judge/teachers", HALF, stages, [stage], pytest.fail)  # type: ignore[arg-type]
+        built = build_in_turn(turns, "judge/teachers", list, stages, [stage], pytest.fail)  # type: ignore[arg-type]
     assert built[stage].reused

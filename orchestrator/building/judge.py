@@ -50,7 +50,7 @@ def judge(
             return {stage: evaluate_on_cluster(context, prepared, resources, function, keywords, folders[stage])}
 
         ((_, _, resources),) = JUDGED_BY
-        built = build_in_turn(turns, f"judge/{name}", JUDGED_BY, context.stages, [stage], build)[stage]
+        built = build_in_turn(turns, f"judge/{name}", lambda: JUDGED_BY, context.stages, [stage], build)[stage]
         standings |= standings_of(read_evaluation(built, heard))
     if problems := [*missed(recipe, standings)]:
         raise GateMissed("\n".join(problems))

@@ -18,6 +18,7 @@ from teachers.transfer_set.folds import PARTS, WHOLE
 from teachers.users_code.calls import within
 
 from ..cluster.capacity import wait_for_room_s
+from ..cluster.gangs import Gang
 from ..recipe.model import is_trained_here
 from ..reporting.cautions import cut_off
 from ..stages import keys
@@ -60,9 +61,9 @@ def label(
     asked = Asked(name, config, weights, trained, transfer_set, context)
     stages, live = label_stages(name, config, weights, transfer_set)
     parts = {context.stages.folder(stage): part for part, stage in stages.items()}
-    gang = [("replicas", config.replicas, config.resources)] if config.kind != "predictions" else []
     how = partial(_label, context, asked, parts), partial(_repair, asked, parts)
-    built = build_in_turn(turns, f"label/{name}", gang, context.stages, list(stages.values()), *how)
+    replicas = partial(asked.replicas, list(stages.values()))
+    built = build_in_turn(turns, f"label/{name}", replicas, context.stages, list(stages.values()), *how)
     network = network_folder(config, trained)
     labels = {part: _told(built[stage], config) for part, stage in stages.items()}
     for line in cut_off([each.record() for each in labels.values()]):
@@ -140,6 +141,16 @@ class Asked:
             classes = teacher_classes(self.config, space, self.trained)
             mapped(classes, space.names, resolved(self.config.class_map), space.answer)
         return classes
+
+    def replicas(self, stages: Sequence[Stage]) -> Gang:
+        """No more than there are shards to label; of answers that lie in files none."""
+        if self.config.kind == "predictions":
+            return []
+        num = self.config.replicas
+        if num > 1:
+            missing = (stage for stage in stages if not self.context.stages.is_there(stage))
+            num = min(num, sum(self.spec(stage.part).num_shards for stage in missing))
+        return [("replicas", num, self.config.resources)]
 
     def spec(self, part: str) -> "Spec":
         """Of the store of one segment."""

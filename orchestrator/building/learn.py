@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -72,6 +72,18 @@ class Learners:
         if not all(each.reused for each in built.values()):
             self.context.tracker.stage_done(f"distill/{name}")
         return Learned(built)
+
+    def in_order(self, learnt: Mapping[str, Learned]) -> dict[str, Learned]:
+        """The same, as if they had been trained one after the other: of those with one key the first one's was built."""
+        firsts, found = dict[str, Built](), dict[str, Learned]()
+        for name, learned in learnt.items():
+            trainings = {}
+            for training, built in learned.trainings.items():
+                mine = replace(self._asked[built.stage.key].result(), stage=built.stage)
+                first = firsts.setdefault(built.stage.key, mine)
+                trainings[training] = mine if first is mine or mine.reused else first.shared(built.stage)
+            found[name] = Learned(trainings)
+        return found
 
     def _shared(self, stage: Stage, built: Built) -> Built:
         """Of a stage whose key was another's, too, that was asked for before."""

@@ -151,8 +151,8 @@ class School:
         derived = start(derive, self.context, self.prepared)
         trained = {n: start(self._train, derived, n) for n, each in recipe.teachers.items() if is_trained_here(each)}
         labelled = {name: start(self._label, derived, name, trained.get(name)) for name in recipe.teachers}
-        judged = {"teachers": start(self._judge, "teachers", labelled)}
-        by_whom = self._judged_by_whom(learners, labelled, judged["teachers"])
+        judged = {"teachers": start(self._judge, "teachers", {**labelled})}
+        by_whom = self._judged_by_whom(learners, {**labelled}, judged["teachers"])
         ready = dict[str, Future[Taught]]()
         everyone, learnt = Learners(self.context, self.turns, self.prepared), dict[str, Future[Learned]]()
         for name in learners:
@@ -171,7 +171,7 @@ class School:
             built, standings = come(future)
             results.judged |= {title: built} if built is not None else {}
             results.standings |= standings
-        results.students = {name: come(future) for name, future in learnt.items()}
+        results.students = everyone.in_order({name: come(future) for name, future in learnt.items()})
         results.derived = come(derived)
 
     def _train(self, derived: "Future[list[Built]]", name: str) -> Built:

@@ -14,7 +14,6 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any, TypeVar
 
-from teachers.process.log_lines import with_ids
 from teachers.process.waiting import POLL_S, SideBySide, go_on, outcome
 from teachers.resources.pools import to_come
 from teachers.storage.seal import Seal
@@ -93,7 +92,7 @@ class Turns:
             (),
             known.rank if known else 0.0,
         )
-        asked = _Asked(work, with_ids(do), item, group)
+        asked = _Asked(work, self._threads.of_these(do), item, group)
         with self._lock:
             if self._planner is None:
                 self._planner = Planner(self._nodes())
@@ -196,7 +195,7 @@ class Turns:
 def build_in_turn(
     turns: Turns,
     name: str,
-    gang: Gang,
+    gang: Callable[[], Gang],
     stages: Stages,
     wanted: Sequence[Stage],
     builder: GroupBuilder,
@@ -212,7 +211,7 @@ def build_in_turn(
 
         return [stages.build_together(wanted, placed, repair)]
 
-    return outcome(turns.start(name, gang, build, None))
+    return outcome(turns.start(name, gang(), build, None))
 
 
 def _stage(name: str) -> list[str]:

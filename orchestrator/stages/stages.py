@@ -106,6 +106,11 @@ class Built:
     def digest(self) -> str:
         return self.seal.digest
 
+    def shared(self, stage: Stage) -> "Built":
+        """The same for another stage of its key."""
+        told = f"shared with {self.stage.title}"
+        return replace(self, stage=stage, reused=True, reason=told, seconds=0.0, facts={})
+
     def record(self) -> dict[str, Any]:
         """The entry of `report.json`."""
         part = {"part": self.stage.part} if self.stage.part else {}
@@ -207,9 +212,7 @@ class Stages:
 
     def shared(self, stage: Stage, twin: Built) -> Built:
         """`stage`, which has the key of one that was built in this run."""
-        reason = f"shared with {twin.stage.title}"
-        built = replace(twin, stage=stage, reused=True, reason=reason, seconds=0.0, facts={})
-        self._seen(stage, built.folder, built)
+        self._seen(stage, twin.folder, built := twin.shared(stage))
         return built
 
     def is_there(self, stage: Stage) -> bool:
@@ -246,11 +249,7 @@ class Stages:
 
     def _reuse(self, stage: Stage, reason: str) -> Built | None:
         start = time.monotonic()
-        try:
-            seal = self.sealed(stage)
-        except StoreError:
-            return None
-        if seal is None:
+        if not self.is_there(stage) or (seal := self.sealed(stage)) is None:
             return None
         log.info("reused %s", stage.title)
         folder = self.folder(stage)
