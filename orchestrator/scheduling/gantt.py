@@ -11,7 +11,7 @@ IDLE, MANY = "·", "+"
 def chart(bars: Sequence[Bar], width: int = WIDTH) -> list[str]:
     """`distill/small  ··2222221` over all of the time, by kind and name, in the order in which they begin."""
     by_stage: dict[str, list[Bar]] = {}
-    for bar in bars:
+    for bar in sorted(bars, key=lambda bar: bar.start):
         by_stage.setdefault("/".join(bar.name.split("/")[:2]), []).append(bar)
     end = max((bar.end for bar in bars), default=0.0)
     longest = max(map(len, by_stage), default=0)
