@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from teachers.config.bars import Bars
 from teachers.config.task import TaskName
 from teachers.errors import DataError, RecipeError
 from teachers.preparing.count import count_prepared
-from teachers.process.waiting import SideBySide, outcome, until_done
+from teachers.process.waiting import POLL_S, SideBySide, go_on, outcome, until_done
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..recipe.checks import class_problems, fold_problems, folder_problems, judging_problems, questions, text_problems
@@ -206,10 +206,8 @@ class School:
         self, learners: Sequence[str], labelled: "Mapping[str, Future[Taught]]", all_judged: "Future[Judged]"
     ) -> "dict[frozenset[str], Future[Judged]]":
         """By teachers that somebody hears, when they are judged: with all others, or before these where these take longer."""
-        recipe, found = (
-            self.context.recipe,
-            {frozenset[str](): all_judged, frozenset(self.context.recipe.teachers): all_judged},
-        )
+        recipe = self.context.recipe
+        found = {frozenset[str](): all_judged, frozenset(recipe.teachers): all_judged}
         for name in learners:
             heard = frozenset(each for each in recipe.learners[name].teachers if each in recipe.teachers)
             if heard not in found:
@@ -224,10 +222,14 @@ class School:
         all_judged: "Future[Judged]",
     ) -> Judged:
         until_done([labelled[name] for name in names])
-        if all(labelled[name].done() for name in self.context.recipe.teachers):
-            return outcome(all_judged)
-        mine = {name: labelled[name] for name in self.context.recipe.teachers if name in names}
-        return self._judge(f"teachers-of-{learner}", mine)
+        others = [name for name in self.context.recipe.teachers if name not in names]
+        while left := {labelled[name] for name in others if not labelled[name].done()}:
+            go_on()
+            if self.turns.are_under_way([f"{kind}/{name}" for kind in ("train_teacher", "label") for name in others]):
+                mine = {name: labelled[name] for name in self.context.recipe.teachers if name in names}
+                return self._judge(f"teachers-of-{learner}", mine)
+            wait(left, timeout=POLL_S)
+        return outcome(all_judged)
 
     def _ready(self, labelled: "Future[Taught]", judged: "Future[Judged]") -> Taught:
         outcome(judged)

@@ -6,7 +6,7 @@ starting a group of workers costs more than a training.
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -102,6 +102,11 @@ class Turns:
             self._planner.add(work)
         self._news.set()
         return asked.future
+
+    def are_under_way(self, stages: Collection[str]) -> bool:
+        """Whether a work of any of these (`label/wide`) has its turn, or waits for it."""
+        with self._lock:
+            return any("/".join(_stage(name)) in stages for name in self._asked)
 
     def _nodes(self) -> dict[str, Node]:
         """Of the cluster as it is now, by Ray's ids, and of what may still come: where nobody knows what, as many again.
