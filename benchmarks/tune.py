@@ -56,7 +56,7 @@ if TYPE_CHECKING:  # processes of the plain sides import this file, and must not
     import numpy as np
 
     from orchestrator.building.context import Context
-    from orchestrator.building.pipeline import Results
+    from orchestrator.building.results import Results
     from orchestrator.recipe.model import Recipe
     from orchestrator.running.run import Begun
     from orchestrator.search.study import Who

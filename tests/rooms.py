@@ -3,7 +3,7 @@
 PACKAGES = ("orchestrator", "students", "teachers")
 """Top first, too."""
 ROOMS = {
-    "orchestrator": ["cli", "running", "planning", "building", "tracking", "reporting", "watching", "search", "jobs", "stages", "cluster", "recipe"],
+    "orchestrator": ["cli", "running", "planning", "building", "tracking", "reporting", "watching", "search", "jobs", "stages", "cluster", "scheduling", "recipe"],
     "students": ["fitting", "cohorts", "delivering", "training", "measuring", "data", "objective", "runs", "tasks", "config"],
     "teachers": ["labelling", "preparing", "models", "sources", "bundles", "transfer_set", "users_code", "soft_targets", "resources", "tasks", "storage", "rows", "process", "config"],
 }  # fmt: skip

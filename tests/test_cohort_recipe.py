@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.building.fit import budget_of, by_who_asks
+from orchestrator.building.fit import budget_of
+from orchestrator.building.works import gang_of
 from orchestrator.cluster.capacity import check_capacity
 from orchestrator.recipe.load import load_recipe
 from orchestrator.recipe.shipped import find
+from orchestrator.stages.trainings import kinds_of
 from students.config.cohort_terms import OBJECTIVES
-from students.runs.of_cohort import alone_runs, member_runs
-from students.runs.run import Live, Source
+from students.runs.of_cohort import alone_runs
 from teachers.errors import EnvironmentUnfit, RecipeError
 
 MEMBERS = "members: {a: {model: 'students.models:mlp'}, b: {model: 'students.models:mlp'}}"
@@ -116,14 +117,17 @@ def test_what_cannot_be_is_refused_at_its_place(cohort: str, told: str, tmp_path
     assert told in str(error.value) and "r.yaml:5:" in str(error.value) and "cohorts.trio" in str(error.value)
 
 
-def test_live_teachers_are_let_go_before_the_controls_of_a_cohort_are_trained(tmp_path: Path) -> None:
-    live = (Source("wide", {}, live=Live(("0", "1"))),)
-    trio = recipe(tmp_path, f"method: online_teacher, {ROLES}").cohorts["trio"]
-    cohort = member_runs("trio", trio, 0, **WHERE | {"sources": live})
-    offline, control = (
-        alone_runs(kind, "trio", trio, 0, **WHERE | {"sources": live}) for kind in ("offline", "control")
-    )
-    assert by_who_asks([cohort, control, offline]) == ([cohort, offline], [control])
+def test_members_alone_from_live_teachers_have_these_beside_them_and_controls_do_not(tmp_path: Path) -> None:
+    live = "teachers:\n  w: {kind: module, model: 'teachers.zoo:mlp', mode: live, train: {steps: 5}}\n"
+    objective = "objective: [{loss: peer}, {loss: soft}, {loss: hard}]"
+    loaded = recipe(tmp_path, f"method: online_teacher, {ROLES}, teachers: [w], {objective}", more=live)
+    nodes = [{"CPU": 8.0}]
+    gangs = {kind: gang_of(loaded, "trio", kind, nodes) for kind in kinds_of(loaded.cohorts["trio"])}
+    assert {kind: [who for who, _, _ in gang] for kind, gang in gangs.items()} == {
+        "student": ["workers", "replicas of w"],
+        "control": ["workers"],
+        "offline": ["workers", "replicas of w"],
+    }
 
 
 def test_a_ramp_that_is_longer_than_the_epochs_is_refused_once_the_rows_are_counted(digits, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from orchestrator.building.fit import fit_in_tasks
+from orchestrator.building.turns import Turn, Turns
 from orchestrator.cluster.cluster import Cluster
 from students.fitting.fit import fit
 from students.fitting.on_ray import fit_on_ray
@@ -74,21 +74,35 @@ def test_one_worker_gives_the_plain_process_bit_for_bit_and_a_recipes_error_come
     assert (control.folder / "SEAL.json").exists() and not (wrong.folder / "SEAL.json").exists()
 
 
+def in_turns(runs, mailbox):
+    """Each in a task of its own, as the pipeline does it."""
+    cluster, needs = Cluster(None, None), [("workers", 1, Resources())]
+
+    def fit_one(found, turn: Turn):
+        task, settings = "students.fitting.in_task:fit_in_task", (1, 0.0, mailbox, turn.most)
+        where = {"resources": Resources(), "user_path": Path.cwd(), "node": turn.node}
+        return cluster.call(task, found, *settings, **where)
+
+    with SideBySide("stage", 100) as threads:
+        turns = Turns(cluster, {}, threads)
+        waiting = [turns.start(f"distill/small/{number}", needs, fit_one, run) for number, run in enumerate(runs)]
+        return [threads.outcome(future) for future in waiting]
+
+
 def test_trainings_in_tasks_side_by_side_give_the_plain_process_bit_for_bit_and_the_first_error_ends_the_rest(
     digits, mailbox, tmp_path
 ):
     store = make_store(tmp_path / "store", digits)
     labels = make_store(tmp_path / "labels", digits, encoding="label")
     here, there = ([make_run(tmp_path / at, digits, source(store), seed=n) for n in (0, 1)] for at in ("here", "there"))
-    given = {"resources": Resources(), "gpus": 0.0, "mailbox": mailbox, "workers": 2}
-    results = fit_in_tasks(Cluster(None, None), there, Path.cwd(), **given)
+    results = in_turns(there, mailbox)
     assert [result.validation for result in results] == [plain(run).validation for run in here]
     assert [outputs(run) for run in here] == [outputs(run) for run in there]
 
     wrong = make_run(tmp_path / "wrong", digits, source(labels))
     long = make_run(tmp_path / "long", digits, source(store), steps=1_000_000)
     with pytest.raises(RecipeError, match="encoding: dense"):
-        fit_in_tasks(Cluster(None, None), [long, wrong], Path.cwd(), **given)
+        in_turns([long, wrong], mailbox)
     assert not (long.folder / "SEAL.json").exists()
 
 

@@ -13,7 +13,7 @@ from ..stages.stages import Built, Stage
 from ..stages.trainings import Kind
 from .context import Context, segments_heard, sources
 from .evaluate import evaluate_on_cluster
-from .pipeline import Results
+from .results import Results
 from .train import training_of
 
 if TYPE_CHECKING:

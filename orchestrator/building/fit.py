@@ -1,28 +1,27 @@
-"""Trainings in one worker group, beside the live teachers that they ask; their budgets and what they leave."""
+"""Trainings in one group of workers, or in one task, beside the live teachers that they ask; their budgets and what they leave."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from students.config.cohort import CodistillationCohort, CohortCommon
 from students.config.estimator import EstimatorStudent, EstimatorStudentTrain
 from students.config.hints import first_stage
 from students.config.student import StudentTrain
 from students.config.terms import check_ramps
-from teachers.config.resources import Resources
+from teachers.config.teacher import TeacherConfig
 from teachers.config.training import TrainConfig
 from teachers.errors import RecipeError
-from teachers.process.waiting import SideBySide
 from teachers.resources.bundles import num_threads, room_for
 from teachers.storage.seal import Seal, read_seal, write_seal
-from teachers.users_code.imports import UserPath
 
 from ..cluster.capacity import request_of, wait_for_room_s, workers_of
-from ..cluster.cluster import Cluster
 from ..recipe.model import Learner
 from ..stages.stages import Built, Stage
 from .context import Context, Facts, Taught
+from .turns import Turn
 
 if TYPE_CHECKING:
     from students.runs.run import CohortRun, Run, RunResult
@@ -36,20 +35,15 @@ Replicas = Mapping[str, Sequence[Any]]
 def live_teachers(
     context: Context, prepared: Built, taught: Mapping[str, Taught], learners: Sequence[str]
 ) -> Iterator[Replicas]:
-    """Replicas of the live teachers of `learners`, who share them and a worker group; nothing is started without any.
+    """Replicas of the live teachers of `learners`, who share them and a worker group.
 
     Raises EnvironmentUnfit when the cluster has no room for replicas and workers at once.
     """
-    names = context.recipe.live_teachers(learners[0])
-    if not names:
-        yield {}
-        return
     from teachers.labelling.live import live_replicas
     from teachers.labelling.shard import TeacherSpec
     from teachers.resources.reservation import Request
 
-    context.cluster.join()
-    trust = context.recipe.trusted()
+    names, trust = context.recipe.live_teachers(learners[0]), context.recipe.trusted()
     specs = [TeacherSpec(name, taught[name].config, taught[name].trained, trust, context.user_path) for name in names]
     config = context.recipe.learners[learners[0]]
     workers = Request.of(f"workers of {', '.join(learners)}", config.resources, workers_of(config))
@@ -60,102 +54,74 @@ def live_teachers(
 Trained = TypeVar("Trained", bound=TrainConfig)
 
 
-def fit_beside_live(
-    context: Context,
-    prepared: Built,
-    taught: Mapping[str, Taught],
-    learners: Sequence[str],
-    runs: "Sequence[Run | CohortRun]",
-    resources: Resources,
-    workers: int,
-    **options: Any,
-) -> "dict[Path, RunResult]":
-    """As `fit_group`; who asks live teachers comes first, so that these do not idle on their GPUs while controls are trained."""
-    asking, others = by_who_asks(runs)
-    results: dict[Path, RunResult] = {}
-    if asking:
-        with live_teachers(context, prepared, taught, learners) as live:
-            results |= fit_group(context, asking, resources, workers, live=live, **options)
-    if others:
-        results |= fit_group(context, others, resources, workers, **options)
-    return results
+def starts_alone(config: Learner | TeacherConfig) -> bool:
+    """Whether one worker trains it, which is a plain task of Ray: that starts in seconds less than a group of workers."""
+    return workers_of(config) == 1 and not isinstance(config, CohortCommon)
 
 
-def by_who_asks(runs: "Sequence[Run | CohortRun]") -> "tuple[list[Run | CohortRun], list[Run | CohortRun]]":
-    """Runs with a network that asks live teachers, and those without."""
-    asks = [any(source.live for network in run.networks for source in network.sources) for run in runs]
-    paired = list(zip(runs, asks, strict=True))
-    return [run for run, does in paired if does], [run for run, does in paired if not does]
-
-
-def fit_group(
+def fit_runs(
     context: Context,
     runs: "Sequence[Run | CohortRun]",
-    resources: Resources,
-    workers: int,
-    *,
-    placement: str = "PACK",
-    live: "Replicas | None" = None,
-    apart: bool = False,
+    config: Learner | TeacherConfig,
+    turn: Turn,
+    live: Replicas | None = None,
 ) -> "dict[Path, RunResult]":
-    """Train `runs` in one group of `workers` (`apart`: in one a member); the result of every network by its folder.
-
-    Students that one worker trains and that ask nobody are plain Ray tasks, which start in seconds less than a trainer,
-    as many side by side as there is room for.
-    """
+    """Train `runs` in turn, as the resources and workers of `config` say; the result of every network by its folder."""
     from students.runs.curves import gather_metrics
-    from students.runs.run import CohortRun
 
+    resources, workers = config.resources, workers_of(config)
     gpus = context.cluster.gpus(resources)
     context.journal.on(context.cluster.nodes)
-    in_tasks = workers == 1 and not live and not any(isinstance(run, CohortRun) for run in runs)
-    if in_tasks:
-        up = [node["Resources"] for node in context.cluster.nodes]
-        workers = max(1, min(len(runs), room_for(request_of(up, resources), up)))
     for run in runs:
         context.tracker.follow(run.stage_name, run.stage / "metrics.jsonl")
-        budgets = dict(_budget(network) for network in run.networks)
-        context.journal.work(run.stage_name, workers=workers, cpus=resources.cpus, gpus=gpus, trainings=budgets)
+        budgets, num = dict(_budget(network) for network in run.networks), workers * turn.beside()
+        context.journal.work(run.stage_name, workers=num, cpus=resources.cpus, gpus=gpus, trainings=budgets)
     mailbox = context.tracker.mailbox()
-    given = {"resources": resources, "workers": workers, "gpus": gpus, "mailbox": mailbox}
     try:
-        if in_tasks:
-            results = fit_in_tasks(context.cluster, runs, context.user_path, **given)
+        if starts_alone(config) and not live:
+            results = _fit_in_task(context, runs, config, turn, gpus, mailbox)
         else:
-            results = _fit_on_ray(runs, **given, placement=placement, live=live, apart=apart)
+            results = _fit_in_group(
+                runs, config, resources=resources, workers=workers, gpus=gpus, mailbox=mailbox, live=live
+            )
     finally:
         for folder in {run.stage for run in runs}:
             gather_metrics(folder)
-    for stage_name in {run.stage_name for run in runs}:
-        context.tracker.stage_done(stage_name)
     networks = [network for run in runs for network in run.networks]
     return {network.folder: result for network, result in zip(networks, results, strict=True)}
 
 
-def _fit_on_ray(runs: "Sequence[Run | CohortRun]", *, apart: bool, **given: Any) -> "list[RunResult]":
+def _fit_in_group(
+    runs: "Sequence[Run | CohortRun]", config: Learner | TeacherConfig, **given: Any
+) -> "list[RunResult]":
     from students.fitting.codistil import codistil_on_ray
     from students.fitting.on_ray import fit_on_ray
 
-    return codistil_on_ray(runs, **given) if apart else fit_on_ray(runs, **given)  # type: ignore[arg-type]  # cohorts
+    if isinstance(config, CodistillationCohort) and config.workers_per_member is not None:
+        return codistil_on_ray(runs, **given, placement=config.placement)  # type: ignore[arg-type]  # cohorts
+    placement = config.placement if isinstance(config, CohortCommon) else "PACK"
+    return fit_on_ray(runs, **given, placement=placement)
 
 
-def fit_in_tasks(
-    cluster: Cluster,
+def _fit_in_task(
+    context: Context,
     runs: "Sequence[Run | CohortRun]",
-    user_path: UserPath,
-    *,
-    resources: Resources,
-    workers: int,
+    config: Learner | TeacherConfig,
+    turn: Turn,
     gpus: float,
     mailbox: Any,
 ) -> "list[RunResult]":
-    """Train each of `runs` in a task of its own, as many at a time as `workers`; the first that fails ends the others."""
-    task = "students.fitting.in_task:fit_in_task"
-    settings = (num_threads(resources), gpus, mailbox, workers)
-    call = partial(cluster.call, task, resources=resources, user_path=user_path)
-    with SideBySide("training", workers) as threads:
-        waiting = [threads.start(call, [run], *settings) for run in runs]
-        return [result for future in waiting for result in threads.outcome(future)]
+    """Beside as many others as there is room for, which share a machine's memory."""
+    up = [node["Resources"] for node in context.cluster.nodes]
+    at_once = max(1, min(turn.most, room_for(request_of(up, config.resources), up)))
+    results: list[RunResult] = context.cluster.call(
+        "students.fitting.in_task:fit_in_task",
+        *(runs, num_threads(config.resources), gpus, mailbox, at_once),
+        resources=config.resources,
+        user_path=context.user_path,
+        node=turn.node,
+    )
+    return results
 
 
 def _budget(run: "Run") -> tuple[str, dict[str, Any]]:
@@ -177,14 +143,17 @@ def sealed(folder: Path, results: "Sequence[RunResult]", more: Sequence[str] = (
 
 
 def seal_all(
-    folders: Mapping[Stage, Path], results: "Mapping[Stage, Sequence[RunResult]]", seconds: float
+    folders: Mapping[Stage, Path], results: "Mapping[Stage, Sequence[RunResult]]", began: float, on: Sequence[str]
 ) -> dict[Stage, tuple[Seal, Facts]]:
-    """Seal stages that were trained in one go, and share out the time that it took by steps."""
+    """Seal stages that were trained in turn `on` these nodes since `began`, and share out the time that it took by steps."""
+    seconds = time.time() - began
     done = {stage: sealed(folders[stage], mine) for stage, mine in results.items()}
-    steps = max(sum(facts["steps"] for _, facts in done.values()), 1)
-    return {
-        stage: (seal, {**facts, "seconds": seconds * facts["steps"] / steps}) for stage, (seal, facts) in done.items()
-    }
+    all_steps, found = max(sum(facts["steps"] for _, facts in done.values()), 1), dict[Stage, tuple[Seal, Facts]]()
+    for stage, (seal, facts) in done.items():
+        took = seconds * facts["steps"] / all_steps
+        found[stage] = seal, {**facts, "begun": began, "seconds": took, "on": [*on]}
+        began += took
+    return found
 
 
 def in_steps(train: Trained, prepared: Path, **whose: Any) -> Trained:

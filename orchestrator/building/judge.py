@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from students.tasks.figure import figure, headline
 from teachers.config.any_teacher import TeacherRequire
-from teachers.config.resources import Resources
 from teachers.errors import GateMissed
+from teachers.storage.seal import Seal
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..recipe.model import Recipe, is_trained_here, learner_of, name_in_recipe
@@ -16,8 +16,10 @@ from ..recipe.tasks import labels_out_of_fold
 from ..reporting.standing import no_better, summary, told, what_was_found, why_open
 from ..stages import keys
 from ..stages.stages import Built, Stage
-from .context import Context, Taught, segments_of, sources_of
+from .context import Context, Facts, Taught, segments_of, sources_of
 from .evaluate import by_place, evaluate_on_cluster, read_evaluation
+from .turns import Turns, build_in_turn
+from .works import JUDGED_BY
 
 Standings = dict[str, dict[str, Any]]
 """By teacher; see `orchestrator.reporting.standing`."""
@@ -25,7 +27,9 @@ Standings = dict[str, dict[str, Any]]
 log = logging.getLogger(__name__)
 
 
-def judge(context: Context, name: str, prepared: Built, taught: Mapping[str, Taught]) -> tuple[Built | None, Standings]:
+def judge(
+    context: Context, turns: Turns, name: str, prepared: Built, taught: Mapping[str, Taught]
+) -> tuple[Built | None, Standings]:
     """How all of `taught` stand, under the stage `judge/<name>`; None where nobody can be judged.
 
     Raises GateMissed for who is not what the recipe requires.
@@ -41,9 +45,12 @@ def judge(context: Context, name: str, prepared: Built, taught: Mapping[str, Tau
             "split": split,
         }
         function = "students.measuring.standing:judge"
-        built = context.stages.build(
-            stage, partial(evaluate_on_cluster, context, prepared, Resources(), function, keywords)
-        )
+
+        def build(folders: Mapping[Stage, Path]) -> dict[Stage, tuple[Seal, Facts]]:
+            return {stage: evaluate_on_cluster(context, prepared, resources, function, keywords, folders[stage])}
+
+        ((_, _, resources),) = JUDGED_BY
+        built = build_in_turn(turns, f"judge/{name}", lambda: JUDGED_BY, context.stages, [stage], build)[stage]
         standings |= standings_of(read_evaluation(built, heard))
     if problems := [*missed(recipe, standings)]:
         raise GateMissed("\n".join(problems))

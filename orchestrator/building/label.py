@@ -18,11 +18,13 @@ from teachers.transfer_set.folds import PARTS, WHOLE
 from teachers.users_code.calls import within
 
 from ..cluster.capacity import wait_for_room_s
+from ..cluster.gangs import Gang
 from ..recipe.model import is_trained_here
 from ..reporting.cautions import cut_off
 from ..stages import keys
 from ..stages.stages import Built, Stage
 from .context import Context, Facts, Taught
+from .turns import Turns, build_in_turn
 
 if TYPE_CHECKING:
     from teachers.soft_targets.schema import Spec
@@ -41,9 +43,15 @@ def network_folder(config: TeacherConfig, trained: Path | None) -> Path | None:
 
 
 def label(
-    context: Context, name: str, config: TeacherConfig, weights: str, trained: Path | None, prepared: Built
+    context: Context,
+    turns: Turns,
+    name: str,
+    config: TeacherConfig,
+    weights: str,
+    trained: Path | None,
+    prepared: Built,
 ) -> Taught:
-    """Ask one teacher about every segment; its actors start once, and only when something is missing.
+    """Ask one teacher about every segment; its actors start once, in their turn, and only when something is missing.
 
     A live teacher is asked about what the training does not see, which evaluation compares with. `weights`: digest of what the teacher is; `trained`: the folder of what was trained here, or None.
     """
@@ -53,8 +61,9 @@ def label(
     asked = Asked(name, config, weights, trained, transfer_set, context)
     stages, live = label_stages(name, config, weights, transfer_set)
     parts = {context.stages.folder(stage): part for part, stage in stages.items()}
-    build = partial(_label, context, asked, parts)
-    built = context.stages.build_together(list(stages.values()), build, partial(_repair, asked, parts))
+    how = partial(_label, context, asked, parts), partial(_repair, asked, parts)
+    replicas = partial(asked.replicas, list(stages.values()))
+    built = build_in_turn(turns, f"label/{name}", replicas, context.stages, list(stages.values()), *how)
     network = network_folder(config, trained)
     labels = {part: _told(built[stage], config) for part, stage in stages.items()}
     for line in cut_off([each.record() for each in labels.values()]):
@@ -132,6 +141,16 @@ class Asked:
             classes = teacher_classes(self.config, space, self.trained)
             mapped(classes, space.names, resolved(self.config.class_map), space.answer)
         return classes
+
+    def replicas(self, stages: Sequence[Stage]) -> Gang:
+        """No more than there are shards to label; of answers that lie in files none."""
+        if self.config.kind == "predictions":
+            return []
+        num = self.config.replicas
+        if num > 1:
+            missing = (stage for stage in stages if not self.context.stages.is_there(stage))
+            num = min(num, sum(self.spec(stage.part).num_shards for stage in missing))
+        return [("replicas", num, self.config.resources)]
 
     def spec(self, part: str) -> "Spec":
         """Of the store of one segment."""

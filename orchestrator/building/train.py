@@ -1,60 +1,63 @@
-"""How networks and estimators are trained: teachers, students, controls; equal needs share one worker group."""
+"""How teachers are trained, and what a training of a student is: networks and estimators."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from students.config.estimator import EstimatorStudent
-from students.config.student import StudentConfig
 from students.config.terms import HardTerm
 from teachers.config.teacher import ModuleTeacher, SklearnTeacher, TeacherConfig, TeacherTrain
+from teachers.process.waiting import outcome
 from teachers.storage import mirror
 from teachers.storage.seal import Seal, digest_of, write_seal
 from teachers.transfer_set.folds import FOLDS, PARTS, checked
 from teachers.users_code.calls import within
 
 from ..cluster.capacity import workers_of
-from ..recipe.model import Recipe
+from ..cluster.gangs import GANGS
+from ..recipe.model import Learner, Recipe
 from ..stages import keys
 from ..stages.stages import Built, Stage
-from ..stages.trainings import Kind, training_stages, views_of_learner
-from .context import Context, Facts, Taught, segments_heard, sources, weights_begun_with
-from .fit import budget_of, fit_beside_live, fit_group, in_steps, seal_all, sealed
-from .learned import Learned
+from ..stages.trainings import Kind, views_of_learner
+from .context import Context, Facts
+from .fit import budget_of, fit_runs, in_steps, sealed, starts_alone
+from .turns import Turn, Turns
 
 if TYPE_CHECKING:
-    from students.runs.run import Run, Source
+    from students.runs.run import Run, RunResult, Source
 
 
-def train_networks(context: Context, names: Sequence[str], prepared: Built) -> dict[str, Built]:
-    """Teachers that are networks trained here; equal needs share a worker group."""
-    stages = [keys.train_teacher_stage(context.recipe, name, prepared.digest) for name in names]
-    built: dict[Stage, Built] = {}
-    for group in _groups(stages, lambda stage: _needs(context.recipe.teachers[stage.name])):
-        built |= context.stages.build_together(group, partial(_fit_networks, context, prepared))
-    return {stage.name: built[stage] for stage in stages}
-
-
-def train_alone(context: Context, name: str, prepared: Built) -> Built:
-    """A teacher trained here that needs no worker group: an estimator, or a network of one worker."""
-    if context.recipe.teachers[name].kind == "module":
-        return train_networks(context, [name], prepared)[name]
+def train_teacher(context: Context, turns: Turns, name: str, prepared: Built) -> Built:
+    """A teacher trained here: a network, its parts in folds in turns of their own, or an estimator."""
     stage = keys.train_teacher_stage(context.recipe, name, prepared.digest)
-    return context.stages.build(stage, partial(_fit_sklearn, context, stage, prepared))
+    build = _fit_network if context.recipe.teachers[name].kind == "module" else _fit_sklearn
+    return context.stages.build(stage, partial(build, context, turns, stage, prepared))
 
 
-def _fit_sklearn(context: Context, stage: Stage, prepared: Built, folder: Path) -> tuple[Seal, Facts]:
+def _fit_sklearn(context: Context, turns: Turns, stage: Stage, prepared: Built, folder: Path) -> tuple[Seal, Facts]:
     config = context.recipe.teachers[stage.name]
     assert isinstance(config, SklearnTeacher)
-    start, gpus = time.monotonic(), context.cluster.gpus(config.resources)
     config = config.model_copy(update={"preprocess": config.preprocess.absolute()})
-    with within(f"teachers.{stage.name}"):
-        given = f"{__name__}:fit_estimator", config, prepared.folder, folder, gpus
-        outputs = context.cluster.call(*given, resources=config.resources, user_path=context.user_path)
+
+    def fit(nothing: Sequence[None], turn: Turn) -> list[tuple[list[str], Facts]]:
+        start, began = time.monotonic(), time.time()
+        with within(f"teachers.{stage.name}"):
+            outputs = context.cluster.call(
+                f"{__name__}:fit_estimator",
+                *(config, prepared.folder, folder, context.cluster.gpus(config.resources)),
+                resources=config.resources,
+                user_path=context.user_path,
+                node=turn.node,
+            )
+        took = time.monotonic() - start
+        return [(outputs, {"train_s": round(took, 3), "begun": began, "seconds": took, "on": turn.on})]
+
+    gang = GANGS["train_teacher"](context.recipe, stage.name)
+    outputs, facts = outcome(turns.start(stage.title, gang, fit, None))
     mirror.pull_all(folder)
-    return write_seal(folder, outputs), {"train_s": round(time.monotonic() - start, 3)}
+    return write_seal(folder, outputs), facts
 
 
 def fit_estimator(config: SklearnTeacher, prepared: Path, folder: Path, gpus: float) -> list[str]:
@@ -64,16 +67,26 @@ def fit_estimator(config: SklearnTeacher, prepared: Path, folder: Path, gpus: fl
     return fit_sklearn(config, TransferSet.open(prepared), folder, gpus=gpus)
 
 
-def _fit_networks(context: Context, prepared: Built, folders: Mapping[Stage, Path]) -> dict[Stage, tuple[Seal, Facts]]:
-    runs = {stage: _teacher_runs(context, stage, prepared, folder) for stage, folder in folders.items()}
-    config = context.recipe.teachers[next(iter(folders)).name]
-    assert isinstance(config, ModuleTeacher) and config.train is not None
-    in_turn = [run for mine in runs.values() for run in mine]
-    results = fit_group(context, in_turn, config.resources, config.train.workers)
-    return {
-        stage: sealed(folders[stage], [results[run.folder] for run in mine], _folds_file(folders[stage]))
-        for stage, mine in runs.items()
-    }
+def _fit_network(context: Context, turns: Turns, stage: Stage, prepared: Built, folder: Path) -> tuple[Seal, Facts]:
+    """Teachers with equal needs and several workers each may come in turn in one group."""
+    config, recipe = context.recipe.teachers[stage.name], context.recipe
+
+    def fit(runs: "Sequence[Run]", turn: Turn) -> "list[tuple[RunResult, float, Sequence[str]]]":
+        began = time.time()
+        return [(result, began, turn.on) for result in fit_runs(context, runs, config, turn).values()]
+
+    gang = GANGS["train_teacher"](recipe, stage.name)
+    group = "" if starts_alone(config) else f"teachers {needs(config)}"
+    waiting = []
+    for run in _teacher_runs(context, stage, prepared, folder):
+        name = f"{stage.title}/{run.name.rpartition('/')[2]}" if run.part is not None else stage.title
+        waiting.append(turns.start(name, gang, fit, run, group))
+    found = [outcome(future) for future in waiting]
+    context.tracker.stage_done(stage.title)
+    seal, facts = sealed(folder, [result for result, _, _ in found], _folds_file(folder))
+    began = min(began for _, began, _ in found)
+    on = sorted({node for _, _, nodes in found for node in nodes})
+    return seal, {**facts, "begun": began, "seconds": time.time() - began, "on": on}
 
 
 def folder_of(recipe: Recipe, name: str, built: Built) -> Path:
@@ -144,48 +157,6 @@ def teacher_run(
     )
 
 
-def distill(
-    context: Context, names: Sequence[str], prepared: Built, taught: Mapping[str, Taught]
-) -> dict[str, Learned]:
-    """Train students whose teachers have all labelled, with their controls; equal needs share a worker group."""
-    wanted: dict[Stage, tuple[Kind, int]] = {}
-    for name in names:
-        config = context.recipe.students[name]
-        heard = segments_heard(context.recipe, prepared, config)
-        labels = {teacher: taught[teacher].digests(heard) for teacher in config.teachers}
-        begun = weights_begun_with(config, taught)
-        stages = training_stages(context.recipe, name, prepared.digest, labels, begun)
-        wanted |= {stage: training for training, stage in stages.items()}
-    built: dict[Stage, Built] = {}
-    for group in _groups([*wanted], lambda stage: _needs_of_student(context.recipe, stage.name)):
-        built |= context.stages.build_together(group, partial(_distill, context, prepared, taught, wanted))
-    return {name: Learned({wanted[stage]: built[stage] for stage in wanted if stage.name == name}) for name in names}
-
-
-def _distill(
-    context: Context,
-    prepared: Built,
-    taught: Mapping[str, Taught],
-    wanted: Mapping[Stage, tuple[Kind, int]],
-    folders: Mapping[Stage, Path],
-) -> dict[Stage, tuple[Seal, Facts]]:
-    start = time.monotonic()
-    students = {stage.name: context.recipe.students[stage.name] for stage in folders}
-    heard = {
-        name: sources(context.recipe, config, taught, segments_heard(context.recipe, prepared, config))
-        for name, config in students.items()
-    }
-    runs = {
-        stage: training_of(context, stage.name, *wanted[stage], prepared, folder, heard[stage.name])
-        for stage, folder in folders.items()
-    }
-    config = next(iter(students.values()))
-    in_turn = sorted(runs.values(), key=lambda run: run.labelled_only)  # students before controls
-    results = fit_beside_live(context, prepared, taught, [*students], in_turn, config.resources, workers_of(config))
-    mine = {stage: [results[run.folder]] for stage, run in runs.items()}
-    return seal_all(folders, mine, time.monotonic() - start)
-
-
 def training_of(
     context: Context, name: str, kind: Kind, seed: int, prepared: Built, folder: Path, heard: "tuple[Source, ...]"
 ) -> "Run":
@@ -210,19 +181,7 @@ def training_of(
     )
 
 
-def _needs(config: StudentConfig | EstimatorStudent | TeacherConfig) -> str:
+def needs(config: Learner | TeacherConfig) -> str:
     return digest_of(
         [isinstance(config, EstimatorStudent), config.resources.model_dump(mode="json"), workers_of(config)]
     )
-
-
-def _needs_of_student(recipe: Recipe, name: str) -> str:
-    """Students with the same live teachers may train one after the other beside them."""
-    return digest_of([_needs(recipe.students[name]), recipe.live_teachers(name)])
-
-
-def _groups(stages: Sequence[Stage], key: Callable[[Stage], str]) -> list[list[Stage]]:
-    groups: dict[str, list[Stage]] = {}
-    for stage in stages:
-        groups.setdefault(key(stage), []).append(stage)
-    return list(groups.values())

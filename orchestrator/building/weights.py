@@ -13,7 +13,7 @@ from ..stages import keys
 from ..stages.stages import Built, Stage
 from .context import Context, segments_judged, sources
 from .evaluate import by_place, combination_heard, evaluate_on_cluster, read_evaluation
-from .pipeline import Results
+from .results import Results
 
 NAME = "weights_by_class"
 TITLE = f"evaluate/{NAME}"

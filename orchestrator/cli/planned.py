@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def tell_plan(made: "Plan", as_json: bool) -> None:
-    """Stages and why, where they would run, what they hold, notes; or one JSON document."""
+    """Stages and why, where and when they would run, what they hold, notes; or one JSON document."""
     from ..planning.memory import in_units
     from ..planning.placement import table
 
@@ -23,6 +23,8 @@ def tell_plan(made: "Plan", as_json: bool) -> None:
     for line in ["", *table(made.placement)] if made.placement else []:
         click.echo(line)
     for line in ["", *(f"memory   {holding.line()}" for holding in made.memory)] if made.memory else []:
+        click.echo(line)
+    for line in ["", *made.schedule.lines()] if made.schedule.bars else []:
         click.echo(line)
     needed = f"about {in_units(made.bytes_needed)}" if made.bytes_needed else "as much as `prepare` finds"
     click.echo(f"\n{needed} of {in_units(made.bytes_free)} free; nothing was written")

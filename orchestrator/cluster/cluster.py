@@ -239,14 +239,27 @@ class Cluster:
             while under_way:
                 yield under_way.next()
 
-    def call(self, function: str, *arguments: Any, resources: Resources, user_path: UserPath, **keywords: Any) -> Any:
+    def call(
+        self,
+        function: str,
+        *arguments: Any,
+        resources: Resources,
+        user_path: UserPath,
+        node: str | None = None,
+        **keywords: Any,
+    ) -> Any:
         """Run the function of an import string as a Ray task of its name with `resources` and wait for it.
 
-        This process does not import it. Raises EnvironmentUnfit as `await_room`.
+        This process does not import it. `node`: Ray's id of the one where it should run, if that is there and free.
+        Raises EnvironmentUnfit as `await_room`.
         """
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
         gpus = self.gpus(resources)
         options: dict[str, Any] = {"name": function.partition(":")[2], "num_cpus": resources.cpus, "num_gpus": gpus}
         options |= {"resources": dict(resources.custom), "accelerator_type": resources.accelerator_type}
+        if node is not None:
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
         threads = str(num_threads(resources))
         run = tasks.remote(tasks.run_once, **options, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}})
         with tasks.Tasks(self._asked(bundle_of(resources, gpus))) as under_way:

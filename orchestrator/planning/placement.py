@@ -5,7 +5,7 @@ From the nodes' totals: what others use at the moment is not looked at. Knows no
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,11 +20,11 @@ from ..cluster.capacity import (
     lacks,
     request_of,
     total,
-    workers_of,
 )
 from ..cluster.cluster import cluster
 from ..cluster.dashboard import nodes_from_dashboard
-from ..recipe.model import Recipe, learner_of
+from ..cluster.gangs import GANGS
+from ..recipe.model import Recipe
 
 POOLS_UNKNOWN = "These are the nodes that are up; which more can come, the cluster's head knows: `collegium submit --verb plan` asks there"
 Places = Mapping[str, Node]
@@ -89,37 +89,6 @@ def place(recipe: Recipe, stages: Iterable[tuple[str, str]], places: Places) -> 
             _seat(gang, places)
             made += gang
     return made
-
-
-Gang = list[tuple[str, int, Resources]]
-
-
-def _training_teacher(recipe: Recipe, name: str) -> Gang:
-    teacher = recipe.teachers[name]
-    return [("workers", workers_of(teacher), teacher.resources)]
-
-
-def _labelling(recipe: Recipe, name: str) -> Gang:
-    if name not in recipe.teachers:
-        return [("replicas", 1, recipe.learners[learner_of(name)].resources)]
-    return [("replicas", recipe.teachers[name].replicas, recipe.teachers[name].resources)]
-
-
-def _training_student(recipe: Recipe, name: str) -> Gang:
-    learner = recipe.learners[name]
-    live = [(teacher, recipe.teachers[teacher]) for teacher in recipe.live_teachers(name)]
-    return [
-        ("workers", workers_of(learner), learner.resources),
-        *((f"replicas of {teacher}", config.replicas, config.resources) for teacher, config in live),
-    ]
-
-
-GANGS: dict[str, Callable[[Recipe, str], Gang]] = {
-    "train_teacher": _training_teacher,
-    "label": _labelling,
-    "distill": _training_student,
-}
-"""By kind of stage, who starts together or not at all."""
 
 
 def _seat(gang: Sequence[Ask], places: Places) -> None:

@@ -48,8 +48,9 @@ from .brought import fed_notes
 from .budgets import Rows, budget_notes, budget_problems, floor_notes, row_notes, seed_notes
 from .memory import Holding, holdings, in_units
 from .outputs import Shapes, bytes_a_row, output_notes, shapes_of
-from .placement import Ask, cluster_notes, places_at
+from .placement import Ask, Places, cluster_notes, places_at
 from .placement import place as placed_on
+from .schedule import Schedule, scheduled
 from .walk import Planned, Walk
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class Plan:
     """Where what is not reused would run; of a cluster only."""
     memory: list[Holding] = field(default_factory=list)
     """What each training holds of its rows; empty where only reading them tells."""
+    schedule: Schedule = field(default_factory=Schedule)
+    """When trainings, labels and judgements would begin and end."""
 
     def record(self) -> dict[str, Any]:
         return {
@@ -78,6 +81,7 @@ class Plan:
             "bytes_free": self.bytes_free,
             "placement": None if self.placement is None else [ask.record() for ask in self.placement],
             "memory": [holding.record() for holding in self.memory],
+            "schedule": self.schedule.record(),
         }
 
 
@@ -135,9 +139,10 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     if prepared is not None and (problems := [*fold_problems(recipe, TransferSet.open(prepared.folder))]):
         raise DataError("\n".join(problems))
     outputs = shapes_of(recipe, seen)
-    _on_nodes(made, recipe, seen, address, outputs)
+    places = _on_nodes(made, recipe, seen, address, outputs)
     _on_disk(made, recipe, seen, out, outputs)
     rows = Rows.of(recipe, seen, counted)
+    made.schedule = scheduled(recipe, made.stages, places, rows, out)
     if rows is not None and (
         problems := [
             *judging_problems(recipe, rows.labelled["validation"], rows.labelled["train"]),
@@ -197,7 +202,7 @@ def _on_answers(
         made.notes += endpoint_notes(asked, plans, some, rows, set(asked) - to_do)
 
 
-def _on_nodes(made: Plan, recipe: Recipe, seen: "Look", address: str | None, outputs: Shapes) -> None:
+def _on_nodes(made: Plan, recipe: Recipe, seen: "Look", address: str | None, outputs: Shapes) -> Places:
     """Where everything would run, and what each training holds. Raises EnvironmentUnfit for what finds no room."""
     places = places_at(address)
     if places is None:
@@ -210,7 +215,9 @@ def _on_nodes(made: Plan, recipe: Recipe, seen: "Look", address: str | None, out
         made.notes += cluster_notes(recipe, in_reach([*places.values()]))
         to_do = [(stage.stage, stage.name) for stage in made.stages if stage.action != "reuse"]
         made.placement = placed_on(recipe, to_do, places)
-    made.memory = holdings(recipe, seen, nodes if places is None else [*places.values()], outputs)
+    found = {"this machine": nodes[0]} if places is None else places
+    made.memory = holdings(recipe, seen, [*found.values()], outputs)
+    return found
 
 
 def _on_disk(made: Plan, recipe: Recipe, seen: "Look", out: Path, outputs: Shapes) -> None:

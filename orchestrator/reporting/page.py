@@ -36,6 +36,7 @@ from .shots import page_table as table_of_shots
 from .shown import count, marked, seconds
 from .study_page import Plot, study_page
 from .study_plots import label_of
+from .timeline import began, timeline
 from .together import of_several
 from .uncertainty import tables as tables_of_heads
 from .unjudged import SAID
@@ -95,9 +96,16 @@ def page(report: Mapping[str, Any]) -> str:
             name: (student["gain"] or {"conclusion": "open"})["conclusion"]
             for name, student in learners(report).items()
         },
+        timeline=_timeline(report),
+        began=began(report["stages"]),
         recipe=_recipe(report),
         link=_link(report["mlflow"]),
     )
+
+
+def _timeline(report: Mapping[str, Any]) -> Plot | None:
+    found = timeline(report["stages"])
+    return (found[0], Markup(found[1])) if found else None
 
 
 def _filters(task: TaskName, first: Figure) -> dict[str, Callable[..., Any]]:

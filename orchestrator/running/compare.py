@@ -19,7 +19,7 @@ from teachers.transfer_set.transfer_set import TransferSet
 
 from ..building import costs, pipeline, prepare, weights
 from ..building.context import Context
-from ..building.pipeline import Results
+from ..building.results import Results
 from ..planning.comparison import measured_beside
 from ..recipe.load import Given, file_of, recipe_of
 from ..recipe.model import Recipe, public

@@ -23,7 +23,8 @@ from teachers.users_code.imports import check_own_packages
 from ..building import pipeline
 from ..building.context import Context
 from ..building.evaluate import read_evaluation
-from ..building.pipeline import Results, Until
+from ..building.pipeline import Until
+from ..building.results import Results
 from ..cluster.cluster import Cluster, cluster
 from ..cluster.environment import set_environment
 from ..recipe.load import Given, changed, check, file_of, recipe_of

@@ -26,7 +26,7 @@ from ..building import pipeline
 from ..building.context import Context, segments_heard, sources, weights_begun_with
 from ..building.derive_trials import derive_for_trials
 from ..building.fit import budget_of
-from ..building.pipeline import Results
+from ..building.results import Results
 from ..cluster.capacity import check_room_for_trials, room_for_trials
 from ..recipe import model
 from ..recipe.load import Given, file_of, recipe_of

@@ -106,6 +106,11 @@ class Built:
     def digest(self) -> str:
         return self.seal.digest
 
+    def shared(self, stage: Stage) -> "Built":
+        """The same for another stage of its key."""
+        told = f"shared with {self.stage.title}"
+        return replace(self, stage=stage, reused=True, reason=told, seconds=0.0, facts={})
+
     def record(self) -> dict[str, Any]:
         """The entry of `report.json`."""
         part = {"part": self.stage.part} if self.stage.part else {}
@@ -202,11 +207,20 @@ class Stages:
             built |= self._build({left[folder]: folder for folder in sorted(left)}, builder, repair)
         for stage in stages:
             if stage not in built:
-                twin = left[self.folder(stage)]
-                shared = replace(built[twin], stage=stage, reused=True, reason=f"shared with {twin.title}", seconds=0.0)
-                built[stage] = replace(shared, facts={})
-                self._seen(stage, shared.folder, built[stage])
+                built[stage] = self.shared(stage, built[left[self.folder(stage)]])
         return built
+
+    def shared(self, stage: Stage, twin: Built) -> Built:
+        """`stage`, which has the key of one that was built in this run."""
+        self._seen(stage, twin.folder, built := twin.shared(stage))
+        return built
+
+    def is_there(self, stage: Stage) -> bool:
+        """Whether it is sealed, and undamaged."""
+        try:
+            return self.sealed(stage) is not None
+        except StoreError:
+            return False
 
     def _build(self, left: Mapping[Stage, Path], builder: GroupBuilder, repair: Repair | None) -> dict[Stage, Built]:
         """Of stages of different keys, by folder. Locks are taken in this order, which is everybody's."""
@@ -228,17 +242,14 @@ class Stages:
             for stage, (seal, facts) in (builder(folders) if reasons else {}).items():
                 self._checked[left[stage]] = seal
                 seconds = float(facts.get("seconds", time.monotonic() - start))
+                facts = {"begun": time.time() - seconds, **facts}
                 built[stage] = Built(stage, left[stage], seal, False, reasons[stage], seconds, facts)
                 self._seen(stage, left[stage], built[stage])
         return built
 
     def _reuse(self, stage: Stage, reason: str) -> Built | None:
         start = time.monotonic()
-        try:
-            seal = self.sealed(stage)
-        except StoreError:
-            return None
-        if seal is None:
+        if not self.is_there(stage) or (seal := self.sealed(stage)) is None:
             return None
         log.info("reused %s", stage.title)
         folder = self.folder(stage)

@@ -56,6 +56,7 @@ class Tracker:
         self._ledger = courier.ledger
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._take: Callable[[], list[Record]] = list
+        self._mailbox: Any = None
         self._asking = threading.Lock()
         self._away_since: float | None = None
         self._finishing = False
@@ -118,10 +119,12 @@ class Tracker:
         return {"experiment_id": self._ledger.experiment_id, "run_id": self._ledger.run_id, "uri": self.uri}
 
     def mailbox(self) -> Any:
-        """A mailbox actor that trainings `put` points into; needs a cluster."""
-        mailbox = mailboxes.open_mailbox()
-        self.listen(partial(mailboxes.empty, mailbox))
-        return mailbox
+        """The mailbox actor that all trainings `put` points into; needs a cluster."""
+        with self._asking:
+            if self._mailbox is None:
+                self._mailbox = mailboxes.open_mailbox()
+                self.listen(partial(mailboxes.empty, self._mailbox))
+            return self._mailbox
 
     def listen(self, take: Callable[[], list[Record]]) -> None:
         """Take points of followed stages from `take` too."""
@@ -129,9 +132,9 @@ class Tracker:
 
     def drain(self) -> None:
         """Leave the mailbox, before its cluster ends: who asks it then waits for ever. What lies in it is in the files."""
-        self.listen(list)
         with self._asking:
-            pass
+            self.listen(list)
+            self._mailbox = None
 
     def follow(self, stage: str, metrics: Path) -> None:
         """Send what is, and what will be, in a stage's `metrics.jsonl`; call it when the stage starts."""

@@ -91,9 +91,13 @@ class SideBySide:
         self._threads.shutdown(wait=False, cancel_futures=True)
         wait(self._futures, timeout=LEAVE_S)
 
-    def start(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
+    def of_these(self, work: Callable[..., T]) -> Callable[..., T]:
+        """`work` for one of the threads, whoever starts it, with the ids of this one."""
         with ended_by(self._over):
-            future = self._threads.submit(with_ids(work), *arguments)
+            return with_ids(work)
+
+    def start(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
+        future = self._threads.submit(self.of_these(work), *arguments)
         self._futures.append(future)
         return future
 

@@ -1,0 +1,141 @@
+"""What it brings that a run's works are scheduled together: the planner on virtual time, and real trainings on this machine.
+
+    python benchmarks/schedule.py [--real] [--before CHECKOUT] [--rounds 1]
+
+Virtual: 200 trainings over 64 GPUs, seeds drawn 5 times; most on one GPU, some four to a GPU, some gangs of four or eight,
+lengths log-normal over a factor of about ten. The last line printed is one JSON object:
+
+    gpu_busy                  share of all GPU time that trainings have until the last one ends, the least of 5
+    gpu_busy_misjudged        the same when each takes between half and twice of what was thought
+    makespan_over_bound       time over the larger of (all GPU time / 64) and the longest training, the most of 5
+    plan_ms                   what deciding takes, a training
+    time_over_in_turn         --real: `collegium distill`, digits, 10 students x 3 seeds and their controls (60 trainings) side by
+                              side, over the same ones one after the other (each asks for all of this machine's CPUs)
+    time_over_before          --before: over the version of Collegium in CHECKOUT
+
+Both sides of a real figure run in turn, in processes of their own, start of Ray included; a figure is the median over rounds.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+from benchmarks.record import ROOT, finish, with_record
+from orchestrator.scheduling.gantt import busy
+from orchestrator.scheduling.planner import Work
+from orchestrator.scheduling.room import Node, Part
+from orchestrator.scheduling.virtual import Bar, schedule
+
+NODES: dict[str, Node] = {f"node{number}": {"CPU": 64.0, "GPU": 8.0} for number in range(8)}
+GPUS = 64
+SHAPES = {(1, 1.0): 130, (1, 0.25): 50, (4, 1.0): 14, (8, 1.0): 6}
+"""(workers, GPUs of each): how many of 200 trainings."""
+STUDENTS, SEEDS, STEPS = 10, 3, 600
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--real", action="store_true")
+    parser.add_argument("--before", type=Path, help="a checkout of another version")
+    parser.add_argument("--rounds", type=int, default=1)
+    with_record(parser)
+    arguments = parser.parse_args()
+    figures = virtual()
+    if arguments.real or arguments.before:
+        figures |= real(arguments.rounds, arguments.before, in_turn=arguments.real)
+    finish("schedule", figures, keep=arguments.record)
+
+
+def virtual() -> dict[str, Any]:
+    found, wrong, over, took = [], [], [], 0.0
+    for seed in range(5):
+        works, chance = trainings(seed), Random(seed)
+        start = time.perf_counter()
+        bars = schedule(works, NODES)
+        took += time.perf_counter() - start
+        misjudged = {work.name: work.length * 2 ** chance.uniform(-1, 1) for work in works}
+        found.append(used(works, bars))
+        wrong.append(used(works, schedule(works, NODES, misjudged)))
+        bound = max(sum(gpus(work) * work.length for work in works) / GPUS, max(work.length for work in works))
+        over.append(max(bar.end for bar in bars) / bound)
+    return {
+        "gpu_busy": round(min(found), 4),
+        "gpu_busy_misjudged": round(min(wrong), 4),
+        "makespan_over_bound": round(max(over), 4),
+        "plan_ms": round(1e3 * took / 5 / sum(SHAPES.values()), 3),
+    }
+
+
+def trainings(seed: int) -> list[Work]:
+    """A longest of one GPU is a good deal shorter than all of them on 64: else nothing could be busy."""
+    chance = Random(1000 + seed)
+    works = []
+    for (workers, share), num in SHAPES.items():
+        for number in range(num):
+            part = Part(workers, {"CPU": 1.0, "GPU": share})
+            length = min(4 * 3600.0, 3600 * chance.lognormvariate(0, 0.6))
+            works.append(Work(f"distill/{workers}x{share:g}/{number}", (part,), length))
+    chance.shuffle(works)
+    return works
+
+
+def gpus(work: Work) -> float:
+    return sum(part.num * part.request["GPU"] for part in work.gang)
+
+
+def used(works: list[Work], bars: list[Bar]) -> float:
+    return busy(bars, {work.name: gpus(work) for work in works}, GPUS)
+
+
+def real(rounds: int, before: Path | None, *, in_turn: bool) -> dict[str, Any]:
+    cpus = os.cpu_count() or 1
+    sides: dict[str, tuple[Path, float]] = {"now": (ROOT, 1)}
+    if in_turn:
+        sides["in_turn"] = ROOT, cpus
+    if before is not None:
+        sides["before"] = before.resolve(), 1
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, (checkout, asked) in sides.items():
+            with tempfile.TemporaryDirectory() as folder:
+                times[name].append(run(checkout, Path(folder), asked))
+            print(f"{name}: {times[name][-1]:.1f} s", file=sys.stderr)
+    now = median(times["now"])
+    found = {f"time_over_{name}": round(now / median(took), 4) for name, took in times.items() if name != "now"}
+    return {**found, "run_s": round(now, 1), "cpus": cpus}
+
+
+def run(checkout: Path, folder: Path, cpus: float) -> float:
+    """Seconds of the command; raises CalledProcessError with what it said."""
+    students = {
+        f"s{number}": {
+            "model": "students.models:mlp",
+            "arguments": {"hidden": 8 + 2 * number},
+            "teachers": ["trees"],
+            "objective": [{"loss": "soft", "weight": 0.9}, {"loss": "hard", "weight": 0.1}],
+            "train": {"steps": STEPS, "seeds": list(range(SEEDS))},
+            "resources": {"cpus": cpus},
+            "require": None,
+        }
+        for number in range(STUDENTS)
+    }
+    trees = {"kind": "sklearn", "model": "sklearn.ensemble:ExtraTreesClassifier"}
+    changes = [f"students={json.dumps(students)}", f"teachers={json.dumps({'trees': trees})}"]
+    options = [option for change in changes for option in ("-o", change)]
+    command = [sys.executable, "-m", "orchestrator", "distill", "digits", "--out", str(folder / "out"), *options]
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    start = time.perf_counter()
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

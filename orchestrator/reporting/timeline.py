@@ -1,0 +1,62 @@
+"""When each stage of a run began and ended, as a picture and in words, from what the stages say of themselves."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .plots import COLOURS, svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+OF_KIND = {"label": "ensemble", "train_teacher": "teacher", "distill": "student"}
+"""Whose colour a kind of stage has; others are grey."""
+GREY = "#808890"
+Stage = Mapping[str, Any]
+
+
+def began(stages: Sequence[Stage]) -> float | None:
+    """When the first of them did, Unix time; None where none was built, or by an older version."""
+    return min((stage["begun"] for stage in stages if "begun" in stage), default=None)
+
+
+def timeline(stages: Sequence[Stage]) -> tuple[str, str] | None:
+    """(caption, SVG): a row for each stage, a bar for each of its parts; None where there is nothing to see."""
+    built = [stage for stage in stages if "begun" in stage]
+    zero = began(built)
+    if zero is None or len(built) < 2:
+        return None
+    rows: dict[str, list[Stage]] = {}
+    for stage in sorted(built, key=lambda stage: stage["begun"]):
+        rows.setdefault(f"{stage['stage']}/{stage['name']}", []).append(stage)
+    end = max(stage["begun"] + stage["seconds"] for stage in built) - zero
+    unit, told = (1.0, "seconds") if end < 600 else (60.0, "minutes") if end < 36_000 else (3600.0, "hours")
+
+    def draw(axes: "Axes") -> None:
+        for row, (name, parts) in enumerate(rows.items()):
+            colour = COLOURS.get(OF_KIND.get(name.partition("/")[0], ""), GREY)
+            lanes = lanes_of(parts)
+            for lane, spans in enumerate(lanes):
+                bars = [((start - zero) / unit, seconds / unit) for start, seconds in spans]
+                axes.broken_barh(bars, (row - 0.4 + 0.8 * lane / len(lanes), 0.7 / len(lanes)), color=colour)
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(0, end / unit)
+        axes.set_xlabel(f"{told} since the first began")
+
+    nodes = {node for stage in built for node in stage.get("on", ())}
+    where = f", on {len(nodes)} nodes" if len(nodes) > 1 else ""
+    caption = (
+        f"What was built when{where}: of a stage with several parts those that went on at once lie below each other."
+    )
+    return caption, svg(draw, "What was built when", size=(9.6, 0.9 + 0.28 * len(rows)))
+
+
+def lanes_of(parts: Sequence[Stage]) -> list[list[tuple[float, float]]]:
+    """(start, seconds) of the parts, in as few lanes as there are that go on at once."""
+    lanes: list[list[tuple[float, float]]] = []
+    for part in sorted(parts, key=lambda part: part["begun"]):
+        free = next((lane for lane in lanes if sum(lane[-1]) <= part["begun"] + 1e-3), None)
+        if free is None:
+            lanes.append(free := [])
+        free.append((part["begun"], part["seconds"]))
+    return lanes

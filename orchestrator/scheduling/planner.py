@@ -1,0 +1,176 @@
+"""Who begins next: of what is ready the one with the longest chain of work behind it, a gang all at once or not at all.
+
+What is first and finds no room gets a promise: a time and seats, from when those who run are expected to end. Others go on
+filling what is free where they keep neither from it, so that small works starve no gang and no gang empties a cluster.
+Knows no clock: it is told what time it is.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from graphlib import TopologicalSorter
+
+from teachers.config.resources import in_words
+
+from .room import Node, Part, Room, Seat
+
+MOST_HOMELESS = 8
+"""So many works that no node could hold wait at the cluster at once, which sees what nodes it lacks."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something that takes seats for a while: a training, the labelling of one teacher."""
+
+    name: str
+    gang: tuple[Part, ...]
+    length: float = 1.0
+    """About how long it takes, seconds; what all works are measured by, if that is not known."""
+    after: tuple[str, ...] = ()
+    """Works that must have ended before it can begin."""
+    rank: float = 0.0
+    """How long it and what waits for it take one after the other: the longer, the sooner it begins."""
+
+    @property
+    def asks_for(self) -> str:
+        return " and ".join(f"{part.num} x {in_words(part.request)}" for part in self.gang)
+
+
+def ranked(works: Iterable[Work]) -> dict[str, Work]:
+    """By name, with their ranks; who waits for a work that is not among them waits for nothing."""
+    left = {work.name: work for work in works}
+    after = {name: [other for other in work.after if other in left] for name, work in left.items()}
+    behind = dict.fromkeys(left, 0.0)
+    for name in reversed([*TopologicalSorter(after).static_order()]):
+        left[name] = replace(left[name], rank=left[name].length + behind[name])
+        for other in after[name]:
+            behind[other] = max(behind[other], left[name].rank)
+    return left
+
+
+@dataclass(frozen=True)
+class Started:
+    """A work and where it is; no seats: no node that is there could ever hold it, so it waits at the cluster for one to come."""
+
+    work: Work
+    seats: Sequence[Seat]
+    ends: float
+    """When it is expected to."""
+
+
+@dataclass
+class Promise:
+    """What is kept for the first of those that wait."""
+
+    name: str
+    at: float
+    beside: Room
+    """What will be free at that time beside its seats."""
+    counted: set[str] = field(default_factory=set)
+    """Works of which `beside` has it already that they have ended."""
+
+
+class Planner:
+    """What waits, what runs, and what is free. Seats are of the books: the cluster may place a work elsewhere."""
+
+    def __init__(self, nodes: Mapping[str, Node]) -> None:
+        self.waiting: dict[str, Work] = {}
+        self.running: dict[str, Started] = {}
+        self.promise: Promise | None = None
+        self.on(nodes)
+
+    def on(self, nodes: Mapping[str, Node]) -> None:
+        """These are the nodes now. What runs keeps its seats, or is given others by the books where it has lost them, or had
+        none; what was promised is thought over."""
+        self.room, self.empty, self.promise = Room(nodes), Room(nodes), None
+        seated = {
+            name for name, each in self.running.items() if each.seats and all(s.node in nodes for s in each.seats)
+        }
+        for name in sorted(self.running, key=lambda name: name not in seated):
+            started = self.running[name]
+            if name not in seated:
+                started = self.running[name] = replace(started, seats=self.room.seats(started.work.gang) or [])
+            self.room.take(started.seats)
+
+    def add(self, work: Work) -> None:
+        """It could begin now."""
+        self.waiting[work.name] = work
+
+    def done(self, name: str) -> None:
+        started = self.running.pop(name)
+        self.room.give(started.seats)
+        if self.promise is not None and name not in self.promise.counted:
+            self.promise.beside.give(started.seats)
+
+    def start(self, now: float) -> list[Started]:
+        """Who begins now; each counts as running from here on, until `done`."""
+        return [begun for work in self._in_order() if (begun := self._begun(work, now)) is not None]
+
+    def _in_order(self) -> list[Work]:
+        """Who holds a promise is first, so that no newcomer takes it away."""
+        held = self.promise.name if self.promise is not None else None
+        return sorted(self.waiting.values(), key=lambda work: (work.name != held, -work.rank))
+
+    def _begun(self, work: Work, now: float) -> Started | None:
+        seats, held = self.room.seats(work.gang), self.promise
+        if seats is None and self.empty.seats(work.gang) is None:
+            homeless = sum(not each.seats and bool(each.work.gang) for each in self.running.values())
+            return self._take(work, [], now) if homeless < MOST_HOMELESS else None
+        if held is None or held.name == work.name:
+            if seats is None:
+                if held is None:
+                    self.promise = self._promised(work, now)
+                return None
+            self.promise = None
+        elif seats is None:
+            return None
+        elif now + work.length <= held.at:
+            held.counted.add(work.name)
+        else:
+            seats = self.room.least(held.beside).seats(work.gang)
+            if seats is None:
+                return None
+            held.beside.take(seats)
+        return self._take(work, seats, now)
+
+    def _take(self, work: Work, seats: Sequence[Seat], now: float) -> Started:
+        self.room.take(seats)
+        begun = self.running[work.name] = Started(self.waiting.pop(work.name), seats, now + work.length)
+        return begun
+
+    def _promised(self, work: Work, now: float) -> Promise:
+        room, at, counted = self.room.copy(), now, set[str]()
+        for started in sorted(self.running.values(), key=lambda each: each.ends):
+            if (seats := room.seats(work.gang)) is not None and started.ends > at:
+                break
+            room.give(started.seats)
+            at = max(at, started.ends)
+            counted.add(started.work.name)
+        else:
+            seats = room.seats(work.gang)
+        assert seats is not None, "an empty cluster holds it"
+        room.take(seats)
+        return Promise(work.name, at, room, counted)
+
+    def join(self, name: str, other: str) -> None:
+        """`other`, which waits, is done by `name`, which runs, after its own: on the same seats."""
+        self.running[name] = replace(self.running[name], ends=self.running[name].ends + self.waiting.pop(other).length)
+        if self.promise is not None and self.promise.name == other:
+            self.promise = None
+
+    def places(self, gang: Sequence[Part], most: int) -> int:
+        """How many such gangs the nodes hold side by side if nothing else runs, up to `most`."""
+        room, found = self.empty.copy(), 0
+        while found < most and (seats := room.seats(gang)) is not None:
+            room.take(seats)
+            found += 1
+        return found
+
+    def waits_for(self) -> list[str]:
+        """A line for each that waits, the first of them first."""
+        return [f"{work.name} waits for {self._reason(work)}" for work in self._in_order()]
+
+    def _reason(self, work: Work) -> str:
+        what = dict.fromkeys(name for part in work.gang for name in part.request)
+        free = f"free are {in_words({name: self.room.total(name) for name in what})}"
+        kept = self.promise is not None and self.promise.name != work.name and self.room.seats(work.gang) is not None
+        return f"{work.asks_for}; {free}" + (f", kept for {self.promise.name}" if kept and self.promise else "")

@@ -1,0 +1,79 @@
+"""A run whose parts wait for no more than they need: needs that differ, teachers that label at another time, a kill between."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.recipe.load import load_recipe
+from orchestrator.recipe.shipped import find
+from orchestrator.running.run import run
+from tests import faults
+from tests.node_cluster import BIN, QUICK_TO_NOTICE, NodeCluster
+from tests.test_pipeline import actions
+
+FAST = "{kind: sklearn, model: 'sklearn.linear_model:LogisticRegression'}"
+SLOW = "{kind: callable, function: 'mine_waits:teach', output: logits, require: null, arguments: {out: OUT}}"
+WAITS = """import time
+from pathlib import Path
+import numpy as np
+def teach(batch, out):
+    while not list(Path(out).glob("students/quick-*/student/seed-0/SEAL.json")):
+        time.sleep(0.1)
+    return np.zeros((len(batch["image"]), 10), np.float32)
+"""
+STUDENT = "{model: 'students.models:mlp', arguments: {hidden: 8}, teachers: [fast], train: {steps: 20, seeds: [0]}"
+
+
+@pytest.mark.campaign
+def test_a_student_whose_teachers_have_labelled_is_trained_and_sealed_while_another_teacher_still_labels(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    """The slow teacher answers when the quick student is sealed: in any other order this never ends."""
+    out = tmp_path / "out"
+    (tmp_path / "mine_waits.py").write_text(WAITS)
+    slow = SLOW.replace("OUT", str(out))
+    both = STUDENT.replace("[fast]", "[fast, slow]")
+    students = f"{{quick: {STUDENT}, resources: {{cpus: 2}}, require: null}}, both: {both}, require: null}}}}"
+    recipe = load_recipe(find("digits"), [f"teachers={{fast: {FAST}, slow: {slow}}}", f"students={students}"])
+    made = run(recipe, out, user_path=tmp_path)
+    stages = {f"{stage['stage']}/{stage['name']}/{stage.get('part', '')}": stage for stage in made.report["stages"]}
+    quick, labels = stages["distill/quick/student/seed-0"], stages["label/slow/train-0"]
+    assert quick["begun"] + quick["seconds"] <= labels["begun"] + labels["seconds"]
+    assert all(stage["on"] for title, stage in stages.items() if title.startswith(("distill", "label", "judge")))
+    assert set(actions(run(recipe, out, user_path=tmp_path).report).values()) == {"reused"}
+    assert "What was built when" in (made.folder / "report.html").read_text()
+    journal = json.loads((made.folder / "run.json").read_bytes())
+    assert "judge/teachers-of-quick" in journal["stages"]
+
+
+@pytest.mark.campaign
+def test_six_students_of_three_seeds_use_all_nodes_of_a_cluster_at_once(tmp_path: Path) -> None:
+    """One node has four CPUs, two have one each: six trainings go on at once, of students of different needs."""
+    needs = ["{cpus: 1}", "{cpus: 0.5}", "{cpus: 1, custom: {large: 0.1}}"]
+    students = [
+        f"s{n}: {STUDENT.replace('hidden: 8', f'hidden: {8 + n}').replace('steps: 20, seeds: [0]', 'steps: 2000, seeds: [0, 1, 2]')}, "
+        f"control: false, resources: {needs[n % 3]}, require: null}}"
+        for n in range(6)
+    ]
+    out, log = tmp_path / "out", tmp_path / "out.log"
+    recipe = tmp_path / "recipe.yaml"
+    changes = [f"teachers={{fast: {FAST}}}", f"students={{{', '.join(students)}}}"]
+    recipe.write_text(json.dumps(load_recipe(find("digits"), changes).model_dump(mode="json")))
+    with NodeCluster(tmp_path, **QUICK_TO_NOTICE) as nodes:
+        nodes.add(cpus=1)
+        nodes.add(cpus=4, resources={"large": 1})
+        nodes.add(cpus=1)
+        command = [str(BIN / "collegium"), "run", str(recipe), "--out", str(out), "--address", nodes.address]
+        faults.finish(nodes.run(nodes.head, command, log=log), out)
+        addresses = {node.address for node in nodes.nodes}
+    report = json.loads(next(out.glob("runs/*/report.json")).read_bytes())
+    spans = [
+        (stage["begun"], stage["begun"] + stage["seconds"], *stage["on"])
+        for stage in report["stages"]
+        if stage["stage"] == "distill"
+    ]
+    assert len(spans) == 18
+    at_once = [[on for begun, ended, on in spans if begun <= at < ended] for at, _, _ in spans]
+    assert max(map(len, at_once)) >= 6
+    assert any(set(each) == addresses for each in at_once)
