@@ -36,7 +36,7 @@ class SoftTargets:
                 f"run the recipe again to label them"
             )
         schema = store.spec.schema()
-        parts = [map_columns(store.shard_file(number)) for number in range(store.num_shards)]
+        parts = [map_columns(path) for path in store.files()]
         empty = pa.RecordBatch.from_pylist([], schema)
         parts = parts or [{name: view_column(empty.column(name)) for name in schema.names}]
         columns = {name: Rows([part[name] for part in parts]) for name in schema.names}
