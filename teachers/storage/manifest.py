@@ -25,7 +25,7 @@ from .place import here, remote_of
 from .room import MANIFEST
 from .seal import Damage, inside, read_seal
 
-PART_BYTES, PART_FILES = 1 << 30, 2048
+PART_BYTES, PART_FILES = 1 << 30, 1024
 """Of files that one task checks."""
 NO_FILE = "no file"
 
