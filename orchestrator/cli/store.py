@@ -13,6 +13,7 @@ from teachers.storage.place import spoken
 
 from .options import with_copies, with_json, with_least_score, with_rule_of_boxes, with_whose_boxes
 from .out import Out
+from .store_diff import diff
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,10 @@ with_path = click.argument("path", type=Out(exists=True))
 
 @click.group()
 def store() -> None:
-    """List, verify, clean and export soft-target stores. PATH is an OUT, or one store's folder (a copy too)."""
+    """List, verify, compare, clean and export soft-target stores. PATH is an OUT, or one store's folder (a copy too)."""
+
+
+store.add_command(diff)
 
 
 @store.command("ls")
