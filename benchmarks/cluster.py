@@ -166,7 +166,7 @@ def dispatcher(function: str, task: "LabelTask", folder: Path, num: int, num_sha
     from teachers.config.resources import Resources
     from teachers.config.teacher import CallableTeacher
     from teachers.labelling.dispatch import Dispatcher, replicas
-    from teachers.labelling.hands import Shard
+    from teachers.labelling.hands import Waiting
     from teachers.labelling.shard import TeacherSpec
     from teachers.soft_targets.store import SoftTargetStore
 
@@ -175,7 +175,7 @@ def dispatcher(function: str, task: "LabelTask", folder: Path, num: int, num_sha
     )
     teacher = TeacherSpec("sleeper", config, None, (), folder)
     store = SoftTargetStore.open(task.store)
-    shards = [Shard(0, number, *store.shard_rows(number)) for number in range(num_shards)]
+    shards = Waiting({0: (store, range(num_shards))})
     with replicas(teacher, [task], num, wait_s=60.0) as (actors, stalls):
         ray.get([actor.ready.remote() for actor in actors])
         yield Dispatcher(actors, shards, teacher, [task], max_attempts=1, wait_s=60.0, stalls=stalls)
@@ -216,9 +216,9 @@ def first_shard_s(nodes: NodeCluster, command: list[str], out: Path, log: Path) 
     """Seconds from the start of a command on the head to the first shard that is labelled in `out`; waits for its end."""
     begun = time.time()
     driver = nodes.run(nodes.head, command, log=log)
-    commits = "soft_targets/*/commits/*.json"
-    until(lambda: any(out.glob(commits)), or_dead=driver, log=log)
-    first = min(record.stat().st_mtime for record in out.glob(commits))
+    shards = "soft_targets/*/shards/*.arrow"
+    until(lambda: any(out.glob(shards)), or_dead=driver, log=log)
+    first = min(shard.stat().st_mtime for shard in out.glob(shards))
     driver.wait()
     return first - begun
 

@@ -125,10 +125,10 @@ def rate(times: Sequence[float]) -> int:
 def dispatch(teacher: TeacherSpec, tasks: list[LabelTask], actors: list[Any], stalls: Any, number: int) -> None:
     """Fill the store of one round by replicas that are up already."""
     from teachers.labelling.dispatch import Dispatcher
-    from teachers.labelling.hands import Shard
+    from teachers.labelling.hands import Waiting
 
     store = SoftTargetStore.open(tasks[number].store)
-    shards = [Shard(number, shard, *store.shard_rows(shard)) for shard in store.missing()]
+    shards = Waiting({number: (store, store.missing())})
     for _ in Dispatcher(actors, shards, teacher, tasks, max_attempts=1, wait_s=60, stalls=stalls).run():
         pass
     assert not store.missing()

@@ -113,7 +113,7 @@ def outcome(out: Path) -> Outcome:
     keys, labels = {}, {}
     for store in sorted((out / "soft_targets").glob("*")):
         spec = json.loads((store / "spec.json").read_bytes())
-        records = [json.loads(path.read_bytes()) for path in sorted((store / "commits").glob("*.json"))]
+        records = pa.ipc.open_file(store / "MANIFEST.arrow").read_all().sort_by("shard").to_pylist()
         found: list[int] = []
         for record in records:
             found += pa.ipc.open_file(store / record["path"]).read_all()["sample_key"].to_pylist()

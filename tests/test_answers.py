@@ -128,6 +128,6 @@ def test_what_a_teacher_said_before_it_changed_stands_under_a_name_of_its_own(
 def test_a_store_with_missing_shards_is_named(tmp_path: Path, out: tuple[Path, TransferSet]) -> None:
     _, rows = out
     store = a_store(tmp_path, rows, rows.of("test")[0], "wide", seed=1)
-    next((store / "commits").iterdir()).unlink()
+    next((store / "shards").iterdir()).unlink()
     done = CliRunner().invoke(collegium, ["store", "export", str(tmp_path), "--parquet", str(tmp_path / "t.parquet")])
     assert "1 of 2 shards are missing" in str(done.exception) and not (tmp_path / "t.parquet").exists()

@@ -16,6 +16,7 @@ from teachers.soft_targets.listing import describe
 from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.schema import Output, Spec
 from teachers.soft_targets.store import SoftTargetStore
+from teachers.soft_targets.upkeep import repair, verify
 from teachers.transfer_set.answers import answered_segments, write_answers
 
 MAPS, MEAN = Output.of_layer("maps", (3, 2, 2)), Output.of_layer("mean", (3,))
@@ -54,7 +55,7 @@ def test_features_come_back_within_float16(tmp_path: Path, encoding: str) -> Non
         "shape": [3, 2, 2],
         "dtype": "float16",
     }
-    assert SoftTargetStore.open(tmp_path).verify() == []
+    assert verify(SoftTargetStore.open(tmp_path)) == []
 
 
 def test_a_row_takes_two_bytes_a_feature_more(tmp_path: Path) -> None:
@@ -103,8 +104,9 @@ def test_a_flipped_bit_of_a_feature_is_found_and_repaired(tmp_path: Path) -> Non
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    assert [damage.path for damage in store.verify()] == [f"shards/{shard.name}"]
-    assert store.repair(tmp_path / "away") == [1]
+    damages = verify(store)
+    assert [damage.path for damage in damages] == [f"shards/{shard.name}"]
+    assert repair(store, tmp_path / "away", damages) == [1]
     assert filled(tmp_path / "s", a_spec(MAPS)).seal().digest == digest
 
 

@@ -16,7 +16,8 @@ from orchestrator.stages.reasons import flat
 from orchestrator.stages.stages import Stage, Stages
 from teachers.errors import EnvironmentUnfit, StoreError
 from teachers.process.waiting import GivenUp, SideBySide
-from teachers.storage.seal import Seal, check_seal, inside, publish, read_seal, write_seal
+from teachers.storage.checking import check_seal
+from teachers.storage.seal import Seal, inside, publish, read_seal, write_seal
 
 
 def stage(**config: object) -> Stage:

@@ -44,13 +44,17 @@ from teachers.config.training import TrainConfig
 from teachers.errors import EnvironmentUnfit, RecipeError, StorageError, StoreError
 from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.store import SoftTargetStore
+from teachers.soft_targets.upkeep import collect_garbage
+from teachers.soft_targets.upkeep import repair as repair_store
+from teachers.soft_targets.upkeep import verify as verify_store
 from teachers.storage import lease as leases
 from teachers.storage import mirror, room
 from teachers.storage.bucket import bucket_of
+from teachers.storage.checking import check_seal
 from teachers.storage.place import CACHE, place, remote_of, shipped_environment, spoken
 from teachers.storage.room import LIMIT
 from teachers.storage.seal import NAME as SEAL
-from teachers.storage.seal import check_seal, publish, read_seal, replace, write_seal
+from teachers.storage.seal import publish, read_seal, replace, write_seal
 from tests import warm
 from tests.google_store import google_store
 from tests.object_store import ObjectStore, object_store
@@ -136,7 +140,7 @@ def test_a_store_elsewhere_is_the_store_of_a_folder(
     read = machine("b") / "wide"
     assert np.array_equal(SoftTargets.open(read).keys(), keys_of(here.spec))
     assert np.array_equal(stored_keys(SoftTargetStore.open(read)), stored_keys(here))
-    assert SoftTargetStore.open(read).verify() == []
+    assert verify_store(SoftTargetStore.open(read)) == []
     assert rate == 0 or sum(server.harm.done.values()) > 5
 
 
@@ -204,7 +208,7 @@ def label(folder: Path) -> tuple[object, dict[str, object]]:
 
 
 def repair(folder: Path, away: Path, damages: list[object]) -> None:
-    SoftTargetStore(folder, a_spec()).repair(away)
+    repair_store(SoftTargetStore(folder, a_spec()), away, damages)
 
 
 def test_a_stage_that_another_machine_sealed_is_reused(machine: Machine) -> None:
@@ -369,9 +373,9 @@ def test_who_was_not_heard_for_too_long_removes_nothing(server: ObjectStore, mac
         assert slow() == ""
         with leases.lease(machine("b") / "wide", "quick", beat_s=0.1, stale_s=0.1) as quick:
             with pytest.raises(StoreError, match="nothing more is removed: another machine has taken over"):
-                store.collect_garbage(-60, partial(remove, store.folder, slow))
+                collect_garbage(store, -60, partial(remove, store.folder, slow))
             assert f"shards/{orphan.name}" in objects(server, store.folder)
-            assert store.collect_garbage(-60, partial(remove, store.folder, quick)) == [orphan]
+            assert collect_garbage(store, -60, partial(remove, store.folder, quick)) == [orphan]
 
 
 def test_who_was_not_heard_for_too_long_repairs_nothing(server: ObjectStore, machine: Machine) -> None:
@@ -419,8 +423,8 @@ def test_gc_removes_what_no_record_names_and_nothing_else(server: ObjectStore, m
     orphan.write_bytes(b"an orphan")
     mirror.put(orphan)
     cleaner = SoftTargetStore.open(machine("b") / "wide")
-    assert cleaner.collect_garbage(grace_s=3600) == []
-    assert [path.name for path in cleaner.collect_garbage(grace_s=-60)] == [orphan.name]
+    assert collect_garbage(cleaner, grace_s=3600) == []
+    assert [path.name for path in collect_garbage(cleaner, grace_s=-60)] == [orphan.name]
     assert len([key for key in objects(server, store.folder) if key.startswith("shards/")]) == store.num_shards
 
 
@@ -436,7 +440,7 @@ def test_the_cache_stays_within_its_bound_and_what_went_comes_again(
         room.forget(other.folder / other.record(number - 1).path if number else other.folder)
         assert other.shard_file(number).read_bytes() == store.shard_file(number).read_bytes()
         assert len(list((other.folder / "shards").glob("*.arrow"))) <= 2
-    assert SoftTargetStore.open(other.folder).verify() == []
+    assert verify_store(SoftTargetStore.open(other.folder)) == []
     assert SoftTargets.open(machine("c") / "wide").keys().tobytes() == keys_of(store.spec).tobytes()
 
 

@@ -70,7 +70,10 @@ class Watched:
 
 def stores_say(out: Path) -> dict[str, int]:
     """Shards of every store, and the step of every training."""
-    said = {folder.parent.name: len([*folder.glob("[0-9]*.json")]) for folder in out.glob("soft_targets/*/commits")}
+    said = {}
+    for store in out.glob("soft_targets/*/"):
+        kept = "shards/*.arrow" if (store / "SEAL.json").exists() else "commits/[0-9]*.json"
+        said[store.name] = len([*store.glob(kept)])
     for path in out.glob("students/*/metrics.jsonl"):
         for record in read_records(path):
             said[record["run"]] = max(said.get(record["run"], 0), record["step"])
@@ -190,8 +193,8 @@ def test_in_the_end_all_three_say_the_same(watched: Watched) -> None:
     for stage in found["stages"]:
         if stage["stage"] == "label":
             assert stage["shards"] == stage["num_shards"] and stage["rows"] == stage["num_rows"] == 1797
-            commits = [*watched.out.glob(f"soft_targets/{stage['name']}-*/commits/[0-9]*.json")]
-            assert len(commits) == stage["shards"]
+            shards = [*watched.out.glob(f"soft_targets/{stage['name']}-*/shards/*.arrow")]
+            assert len(shards) == stage["shards"]
 
 
 def test_what_is_planned_is_what_is_built_and_the_page_says_all_of_it(watched: Watched) -> None:

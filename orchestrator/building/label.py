@@ -211,6 +211,7 @@ def _label(
     from teachers.labelling.predictions import fill
     from teachers.labelling.shard import LabelTask, TeacherSpec
     from teachers.soft_targets.store import SoftTargetStore
+    from teachers.storage.manifest import in_threads
 
     if asks := asked.config.kind != "predictions":
         context.cluster.join()
@@ -238,7 +239,8 @@ def _label(
         if isinstance(asked.config, PredictionsTeacher):
             report = fill(asked.name, asked.config, tasks, context.recipe.transfer_set, advance)
         else:
-            report = ask(teacher, tasks, progress=advance, wait_s=wait_for_room_s())
+            run = context.cluster.checks(context.user_path) or in_threads
+            report = ask(teacher, tasks, progress=advance, wait_s=wait_for_room_s(), run=run)
     facts = {
         "rows_per_s": round(report.rows_per_s, 1),
         "actor_start_s": round(report.start_s, 3),
@@ -263,5 +265,6 @@ def _label(
 def _repair(asked: Asked, parts: Mapping[Path, str], folder: Path, away: Path, damages: list[Damage]) -> None:
     """Only the damaged shards are labelled again."""
     from teachers.soft_targets.store import SoftTargetStore
+    from teachers.soft_targets.upkeep import repair
 
-    SoftTargetStore(folder, asked.spec(parts[folder])).repair(away)
+    repair(SoftTargetStore(folder, asked.spec(parts[folder])), away, damages)

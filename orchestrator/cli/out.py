@@ -26,7 +26,7 @@ class Out(click.ParamType[Path]):
             from teachers.storage import mirror  # heavy, as all that moves bytes
 
             mirror.check(folder, writes=False)
-            if not mirror.entries(folder):
+            if next(mirror.listed(folder), None) is None:
                 self.fail(f"{value} holds nothing.", param, ctx)
             mirror.pull(folder)
         return folder

@@ -13,8 +13,11 @@ from teachers.storage.place import spoken
 
 from .options import with_copies, with_json, with_least_score, with_rule_of_boxes, with_whose_boxes
 from .out import Out
+from .store_diff import diff
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from teachers.storage.lease import Doubt
 
 with_path = click.argument("path", type=Out(exists=True))
@@ -22,7 +25,10 @@ with_path = click.argument("path", type=Out(exists=True))
 
 @click.group()
 def store() -> None:
-    """List, verify, clean and export soft-target stores. PATH is an OUT, or one store's folder (a copy too)."""
+    """List, verify, compare, clean and export soft-target stores. PATH is an OUT, or one store's folder (a copy too)."""
+
+
+store.add_command(diff)
 
 
 @store.command("ls")
@@ -53,13 +59,15 @@ def verify(path: Path, as_json: bool) -> None:
     """Check every byte against its record; exit code 1 when something is damaged."""
     from teachers.soft_targets.listing import find_stores
     from teachers.soft_targets.store import SoftTargetStore
+    from teachers.soft_targets.upkeep import verify as damages_of
     from teachers.storage import mirror
+    from teachers.storage.anew import apart
 
     damages: dict[str, list[str]] = {}
-    with mirror.apart(path) as read:  # what the storage has, not what this machine remembers of it
+    with apart(path) as read:  # what the storage has, not what this machine remembers of it
         for folder in find_stores(read):
             try:
-                verified = SoftTargetStore.open(folder).verify()
+                verified = damages_of(SoftTargetStore.open(folder), kept=False)
                 for damage in verified:
                     mirror.mark(path / folder.relative_to(read) / damage.path)
                 damages[spoken(folder)] = [str(damage) for damage in verified]
@@ -84,6 +92,7 @@ def gc(path: Path, grace: float) -> None:
     """Remove drafts, and shards that no record names."""
     from teachers.soft_targets.listing import find_stores
     from teachers.soft_targets.store import SoftTargetStore
+    from teachers.soft_targets.upkeep import collect_garbage
 
     from ..stages.locks import folder_lock
 
@@ -91,7 +100,7 @@ def gc(path: Path, grace: float) -> None:
     for folder in find_stores(path):
         with folder_lock(folder, f"store {folder.name}") as doubt:
             _check(folder, doubt)
-            removed += SoftTargetStore.open(folder).collect_garbage(grace * 3600, partial(remove, folder, doubt))
+            removed += collect_garbage(SoftTargetStore.open(folder), grace * 3600, partial(remove, folder, doubt))
     for file in removed:
         click.echo(f"removed {file}")
     click.echo(f"{len(removed)} files removed")
@@ -102,12 +111,12 @@ def _check(folder: Path, doubt: "Doubt") -> None:
         raise StoreError(f"{folder}: nothing more is removed: {reason}")
 
 
-def remove(folder: Path, doubt: "Doubt", path: Path) -> None:
-    """One file of a store, while nobody else can be at work there."""
+def remove(folder: Path, doubt: "Doubt", paths: "Sequence[Path]") -> None:
+    """Files of a store, while nobody else can be at work there."""
     from teachers.storage import mirror
 
     _check(folder, doubt)
-    mirror.remove(path)
+    mirror.remove_all(paths)
 
 
 @store.command()

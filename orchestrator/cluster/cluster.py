@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import RLock, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,6 +38,7 @@ from .probing import check_seen
 
 if TYPE_CHECKING:
     from teachers.resources.reservation import Request
+    from teachers.storage.manifest import Run
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -238,6 +240,10 @@ class Cluster:
                     yield under_way.next()
             while under_way:
                 yield under_way.next()
+
+    def checks(self, user_path: UserPath) -> "Run | None":
+        """What checks the files of a store: tasks where they lie; None of a cluster of this process, which does so itself."""
+        return None if self._address in (None, "local") else partial(self.map, user_path=user_path)
 
     def call(
         self,

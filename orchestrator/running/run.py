@@ -180,6 +180,7 @@ def opened(
         Watch(quiet=how.quiet) as watch,
         cluster(how.address, recipe, out, code.digest) as joined,
     ):
+        stages.checks = joined.checks(code)
         if stages.is_empty:  # then the cluster is needed for certain, and starts while MLflow is asked
             joined.join_meanwhile()
         told: dict[str, Any] = {"command": command, "source": how.source, "undecided": undecided}

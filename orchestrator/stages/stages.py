@@ -12,20 +12,25 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from teachers.errors import EnvironmentUnfit, StoreError
 from teachers.process.log_lines import working_on
 from teachers.storage import mirror
+from teachers.storage.anew import heed_marks
+from teachers.storage.checking import check_seal
 from teachers.storage.disk import told_if_unfit
 from teachers.storage.lease import Doubt
 from teachers.storage.place import spoken
 from teachers.storage.seal import NAME as SEAL
-from teachers.storage.seal import Damage, Seal, check_format, check_seal, digest_of, publish, read_seal
+from teachers.storage.seal import Damage, Seal, check_format, digest_of, publish, read_seal
 
 from .locks import folder_lock
 from .reasons import difference
 from .repair import move_damaged_parts
+
+if TYPE_CHECKING:
+    from teachers.storage.manifest import Run
 
 Kind = Literal["prepare", "derive", "train_teacher", "label", "judge", "distill", "evaluate", "export"]
 FORMAT = 2
@@ -144,12 +149,14 @@ class Stages:
         self._checked: dict[Path, Seal] = {}
         self._folders: dict[str, Path] = {}
         self._naming = Lock()
+        self.checks: Run | None = None
+        """Does what checks many files where they lie; None: this process does."""
 
     def open(self) -> None:
         """Make OUT; of an object store bring what is small of it. Raises EnvironmentUnfit when it cannot be written."""
         try:
             mirror.check(self.out)
-            mirror.heed_marks(self.out, mirror.pull(self.out))
+            heed_marks(self.out, mirror.pull(self.out))
             for folder in (*FOLDERS.values(), "runs"):
                 (self.out / folder).mkdir(parents=True, exist_ok=True)
             probe = self.out / f".probe-{os.getpid()}"
@@ -181,7 +188,7 @@ class Stages:
         seal = read_seal(folder)
         if seal is None:
             return None
-        if damages := check_seal(folder, seal, hashes=hashes and folder not in self._checked):
+        if damages := check_seal(folder, seal, hashes=hashes and folder not in self._checked, run=self.checks):
             raise StoreError(f"{stage.title}: {damages[0]}")
         if hashes:
             self._checked[folder] = seal
@@ -261,7 +268,7 @@ class Stages:
         folder = self.folder(stage)
         try:
             seal = read_seal(folder)
-            damages = check_seal(folder, seal, hashes=True) if seal is not None else []
+            damages = check_seal(folder, seal, hashes=True, run=self.checks) if seal is not None else []
         except StoreError as error:
             damages = [Damage(SEAL, str(error), "a seal")]
         if not damages:

@@ -1,6 +1,6 @@
 """How far one stage is, from the files in its folder: shards of stores, points of curves, trials of a study.
 
-Needs none of Ray, torch, MLflow or Arrow, and opens no record: of thousands of shards only the names are listed.
+Needs none of Ray, torch or MLflow, and opens no record: of thousands of shards only the names are listed.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any
 
 from students.runs.curves import CURVES, Followed, Record
 from teachers.storage.bucket import Entry
+from teachers.storage.room import MANIFEST
 from teachers.storage.seal import NAME as SEAL
 
 from ..search.study import best_of, read_trials
@@ -164,11 +165,26 @@ def _store(folder: Path, segment: str, records: Records) -> tuple[dict[str, Any]
     num_shards = -(-num_rows // rows_per_shard)
     sealed = (folder / SEAL).exists()
     written = {} if sealed else dict(records(folder / COMMITS))
-    shards = num_shards if sealed else len(written)
-    short = num_shards * rows_per_shard - num_rows if sealed or num_shards - 1 in written else 0
+    there = {*written, *([] if sealed else _gathered(folder))}
+    shards = num_shards if sealed else len(there)
+    short = num_shards * rows_per_shard - num_rows if sealed or num_shards - 1 in there else 0
     store = {"segment": segment, "folder": str(folder), "sealed": sealed, "shards": shards, "num_shards": num_shards}
     rows = {"rows": shards * rows_per_shard - short, "num_rows": num_rows, "rows_per_shard": rows_per_shard}
     return {**store, **rows}, [*written.values()]
+
+
+def _gathered(folder: Path) -> list[int]:
+    """The shards in the manifest of a store that is repaired, or just being sealed."""
+    if not (folder / MANIFEST).exists():
+        return []
+    from pyarrow import ArrowException, ipc, memory_map
+
+    try:
+        with memory_map(str(folder / MANIFEST)) as file:
+            found: list[int] = ipc.open_file(file).read_all()["shard"].to_pylist()
+            return found
+    except (OSError, ArrowException, KeyError):  # a damaged one is told by who opens the store
+        return []
 
 
 def records_in(out: Path, listed: Mapping[str, Entry]) -> Records:

@@ -19,6 +19,7 @@ import torch
 from teachers.errors import StoreError
 from teachers.models.folder import CONFIG
 from teachers.storage import mirror, seal
+from teachers.storage.checking import check_seal
 from teachers.storage.flock import await_lock
 
 from ..runs.run import Run, RunResult
@@ -83,7 +84,7 @@ def _named(attempts: Path) -> set[str]:
 def is_whole(folder: Path) -> bool:
     try:
         found = seal.read_seal(folder)
-        return found is not None and not seal.check_seal(folder, found, hashes=True)
+        return found is not None and not check_seal(folder, found, hashes=True)
     except (StoreError, OSError):  # another process may be removing it
         return False
 
@@ -129,7 +130,7 @@ def read_result(run: Run) -> RunResult | None:
     found = seal.read_seal(run.folder)
     if found is None:
         return None
-    if damages := seal.check_seal(run.folder, found, hashes=False):
+    if damages := check_seal(run.folder, found, hashes=False):
         raise StoreError(f"{run.folder} is sealed but damaged ({damages[0]}); remove the folder to train it again")
     document = json.loads(seal.local(run.folder, RESULT).read_bytes())
     seal.check_format(document, FORMAT, run.folder / RESULT)

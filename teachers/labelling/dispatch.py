@@ -5,7 +5,6 @@ Only control messages pass through here; rows and scores never do.
 
 import logging
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +19,7 @@ from ..process.waiting import Wait, go_on
 from ..resources.bundles import num_threads
 from ..resources.reservation import Request, actor_options, free_of, num_gpus, reserved
 from .actor import TeacherActor
-from .hands import IN_FLIGHT, Pace, Replica, Shard
+from .hands import IN_FLIGHT, Pace, Replica, Shard, Waiting
 from .shard import LabelTask, TeacherSpec
 from .stalls import Stalls
 
@@ -61,7 +60,7 @@ class Dispatcher:
     def __init__(
         self,
         actors: Sequence[Any],
-        shards: Sequence[Shard],
+        shards: Waiting,
         teacher: TeacherSpec,
         tasks: Sequence[LabelTask],
         *,
@@ -70,7 +69,7 @@ class Dispatcher:
         stalls: Stalls,
     ) -> None:
         self.replicas = [Replica(number, actor) for number, actor in enumerate(actors)]
-        self.waiting = deque(shards)
+        self.waiting = shards
         self.lost: list[Shard] = []
         self.given_up: list[TeacherError] = []
         self.calls: dict[Any, tuple[Replica, Shard | None]] = {}
@@ -203,7 +202,7 @@ class Dispatcher:
     def _succeeded(self, ref: Any, replica: Replica, shard: Shard | None) -> bool:
         """What came of a call; what was lost by it is sent again."""
         try:
-            ray.get(ref)
+            answer = ray.get(ref)
         except RayTaskError as error:
             self._refused(replica, shard, error)
             return False
@@ -216,6 +215,8 @@ class Dispatcher:
             replica.ready, replica.lost_at = True, None
             self.stalls.killed.discard(replica.number)
             self.first_ready = self.first_ready or time.monotonic()
+        else:
+            shard.record = answer
         return True
 
     def _refused(self, replica: Replica, shard: Shard | None, error: RayTaskError) -> None:

@@ -3,9 +3,12 @@
 import statistics
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from ..soft_targets.schema import Commit
+from ..soft_targets.store import SoftTargetStore
 
 IN_FLIGHT = 3
 """Shards that a replica has in hand: one is read, one computed, one written."""
@@ -16,7 +19,7 @@ FEWEST = 3
 """So many shards have a median."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Shard:
     """A shard of the store of task number `task`; `lost_by` is the replica that last failed at it."""
 
@@ -30,6 +33,30 @@ class Shard:
     given_at: float = 0.0
     """To the one that it was last given to."""
     is_done: bool = False
+    record: Commit | None = None
+    """What its writer says."""
+
+
+class Waiting:
+    """Shards that nobody has yet, in order, made when they are taken: of a million no more than their numbers are held.
+
+    `missing`: by the number of a task its store, and the shards that this misses.
+    """
+
+    def __init__(self, missing: Mapping[int, tuple[SoftTargetStore, Sequence[int]]]) -> None:
+        self._left = sum(len(numbers) for _, numbers in missing.values())
+        self._made = (
+            Shard(task, number, *store.shard_rows(number))
+            for task, (store, numbers) in missing.items()
+            for number in numbers
+        )
+
+    def __len__(self) -> int:
+        return self._left
+
+    def popleft(self) -> Shard:
+        self._left -= 1
+        return next(self._made)
 
 
 @dataclass(eq=False)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ..process import prometheus
 from ..soft_targets.store import SoftTargetStore
+from ..storage.manifest import Run, in_threads
 from .dispatch import Dispatcher, replicas
-from .hands import Shard
+from .hands import Waiting
 from .shard import MAX_ATTEMPTS, LabelTask, TeacherSpec
 
 log = logging.getLogger(__name__)
@@ -52,23 +53,21 @@ def label(
     progress: Callable[[Progress], None] = lambda progress: None,
     max_attempts: int = MAX_ATTEMPTS,
     wait_s: float = 600.0,
+    run: Run = in_threads,
 ) -> LabelReport:
     """Fill what is missing in the tasks' stores, by `config.replicas` Ray actors. Ray must be running.
 
     Raises TeacherError when the teacher cannot be loaded, says what it must not, or fails at a shard `max_attempts`
-    times; EnvironmentUnfit when the cluster has had no room for its replicas for `wait_s`. Whatever was committed stays.
+    times; EnvironmentUnfit when the cluster has had no room for its replicas for `wait_s`. Whatever was committed stays, once
+    `run` has found every byte of it whole.
     """
     given = [task.store for task in tasks]
     teacher, tasks = teacher.resolved(), [_resolved_task(task) for task in tasks]
     stores = [SoftTargetStore.open(task.store) for task in tasks]
-    shards = [
-        Shard(task, number, *store.shard_rows(number))
-        for task, store in enumerate(stores)
-        for number in store.missing(hashes=True)
-    ]
-    if not shards:
+    numbers = [store.missing(hashes=True, run=run) for store in stores]
+    if not (shards := Waiting(dict(enumerate(zip(stores, numbers, strict=True))))):
         return LabelReport(rows=0, seconds=0.0, start_s=0.0, num_retries=0, stores={})
-    missing = [sum(shard.num_rows for shard in shards if shard.task == task) for task in range(len(tasks))]
+    missing = [store.spec.rows_of(which) for store, which in zip(stores, numbers, strict=True)]
     done = [store.spec.num_rows - rows for store, rows in zip(stores, missing, strict=True)]
     began = time.monotonic()
     with replicas(teacher, tasks, min(teacher.config.replicas, len(shards)), wait_s) as (actors, stalls):
@@ -76,6 +75,8 @@ def label(
         ready, rows = began, 0
         for shard in dispatcher.run():
             ready = dispatcher.first_ready or began
+            if shard.record is not None:
+                stores[shard.task].note(shard.record)
             rows += shard.num_rows
             done[shard.task] += shard.num_rows
             rate = rows / max(time.monotonic() - ready, 1e-9)

@@ -3,17 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
 from ..errors import StoreError
 from ..storage.seal import read_seal
-from .schema import Commit
-from .store import SoftTargetStore
+from .records import COMMITS
+from .store import SHARDS, SPEC, SoftTargetStore
 
 
 def describe(folder: Path) -> dict[str, Any]:
     """What `collegium store ls` says of one store. StoreError where there is none."""
     store = SoftTargetStore.open(folder)
-    records = [store.record_or_damage(number) for number in range(store.num_shards)]
-    done = [record for record in records if isinstance(record, Commit)]
+    done = store.records().table
     return {
         "folder": str(folder),
         "teacher": store.spec.teacher,
@@ -23,16 +24,21 @@ def describe(folder: Path) -> dict[str, Any]:
         "rows": store.spec.num_rows,
         "shards": store.num_shards,
         "shards_done": len(done),
-        "bytes": sum(record.bytes for record in done),
+        "bytes": int(pc.sum(done["bytes"], min_count=0).as_py()),
         "sealed": read_seal(folder) is not None,
     }
 
 
 def find_stores(path: Path) -> list[Path]:
     """The folders of stores: `path` itself, or those in its `soft_targets/`. StoreError when there are none."""
-    if (path / "commits").is_dir():
+    if _is_store(path):
         return [path]
-    found = sorted(commits.parent for commits in (path / "soft_targets").glob("*/commits"))
+    found = sorted(folder for folder in (path / "soft_targets").glob("*") if _is_store(folder))
     if not found:
         raise StoreError(f"{path}: no soft-target store here and none in {path / 'soft_targets'}")
     return found
+
+
+def _is_store(folder: Path) -> bool:
+    """A damaged one too."""
+    return any((folder / name).exists() for name in (SPEC, COMMITS, SHARDS))

@@ -11,6 +11,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from ..errors import StoreError
+from ..rows.buffers import empty
 from ..rows.rows import Rows, map_columns, view_column
 from .schema import KEY, Output, Spec
 from .store import SoftTargetStore
@@ -36,15 +37,19 @@ class SoftTargets:
                 f"run the recipe again to label them"
             )
         schema = store.spec.schema()
-        parts = [map_columns(store.shard_file(number)) for number in range(store.num_shards)]
+        parts = [map_columns(path) for path in store.files()]
         empty = pa.RecordBatch.from_pylist([], schema)
         parts = parts or [{name: view_column(empty.column(name)) for name in schema.names}]
         columns = {name: Rows([part[name] for part in parts]) for name in schema.names}
         return cls(store.spec, columns, has_unknown=store.unknown()[1] > 0)
 
-    def keys(self) -> np.ndarray:
+    def keys(self, first_row: int = 0, num_rows: int | None = None) -> np.ndarray:
         """`sample_key` u64 [num_rows], in the order of the segment."""
-        return np.concatenate(self._columns[KEY].parts)
+        column = self._columns[KEY]
+        column.copy(
+            first_row, out := empty(column.num_rows - first_row if num_rows is None else num_rows, (), column.dtype)
+        )
+        return out.numpy()
 
     def rows(self, output: Output | None = None) -> dict[str, Rows]:
         """The stored fields of an output, by default of the answer, without its name: dense {"value": f16 [N, C], "offset":

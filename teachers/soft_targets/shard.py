@@ -1,8 +1,6 @@
 """The bytes of one shard and its record, from what a teacher said. Knows nothing of folders."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import crc32c
 import numpy as np
@@ -44,12 +42,6 @@ def build_shard(
         unknown_elements=int(unknown.sum()),
     )
     return record, payload
-
-
-def hash_file(path: Path) -> str:
-    """xxh3_128, as a record says it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 def _checked_keys(spec: Spec, number: int, sample_key: np.ndarray) -> np.ndarray:

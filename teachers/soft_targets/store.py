@@ -2,33 +2,46 @@
 
 Data first, proof last: a shard is published under a name made of its content, then its record, create-only. A shard
 counts if and only if its record does, so a killed writer loses at most the shard in hand and two writers of one
-shard are harmless. Knows nothing of teachers, Ray or training.
+shard are harmless. A seal is made of records: who wrote a shard has hashed it, and nobody else reads it for that.
+Knows nothing of teachers, Ray or training.
 """
 
-import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Mapping
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Self
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..errors import EnvironmentUnfit, StorageError, StoreError
-from ..storage import mirror, seal
+from ..storage import manifest, mirror, seal
 from ..storage.disk import is_unfit
+from ..storage.manifest import Run, hash_file, in_threads
 from ..storage.place import remote_of
-from ..storage.seal import Damage, Seal, digest_of, inside
-from .schema import Commit, Spec, parse, shard_path, spell
-from .shard import build_shard, hash_file
+from ..storage.room import MANIFEST
+from ..storage.seal import Damage, Seal, inside
+from .records import (
+    COMMITS,
+    Records,
+    batch_of,
+    commits_of,
+    digest_of_records,
+    drop_loose,
+    loose_record,
+    loose_records,
+    newer,
+    overlapping,
+    read_manifest,
+    record_path,
+    write_manifest,
+)
+from .schema import Commit, Spec, parse, spell
+from .shard import build_shard
 
 SPEC = "spec.json"
-NO_FILE = "no file"
-SHARD = re.compile(r"\d{6}-[0-9a-f]{16}\.arrow")
+SHARDS = "shards"
 
 
 class SoftTargetStore:
@@ -37,11 +50,12 @@ class SoftTargetStore:
     def __init__(self, folder: Path, spec: Spec) -> None:
         self.folder = folder
         self.spec = spec
+        self._gathered: tuple[tuple[int, int, int], pa.Table | Damage] | None = None
 
     @classmethod
     def create(cls, folder: Path, spec: Spec) -> Self:
         """Make the store, or open the one that is there. StoreError if that has another spec, or a damaged one."""
-        for part in ("shards", "commits"):
+        for part in (SHARDS, COMMITS):
             (folder / part).mkdir(parents=True, exist_ok=True)
         mirror.refresh(folder / SPEC)
         if not (folder / SPEC).exists():
@@ -58,14 +72,27 @@ class SoftTargetStore:
         Of a mirror it brings the records that the storage has at this moment.
         """
         path = folder / SPEC
-        mirror.refresh_all([path, folder / seal.NAME])
-        mirror.pull(folder / "commits")
+        mirror.refresh(path)
         try:
-            return cls(folder, Spec.from_json(parse(path.read_bytes()), path))
+            store = cls(folder, Spec.from_json(parse(path.read_bytes()), path))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StoreError(f"{folder}: not a soft-target store, there is no {SPEC} in it") from error
         except ValueError as error:
             raise StoreError(f"{path}: damaged ({error}); run the recipe again to repair the store") from error
+        store.refresh()
+        return store
+
+    def refresh(self) -> None:
+        """Of a mirror: the records that the storage has at this moment lie here, gathered or loose."""
+        if remote_of(self.folder) is None:
+            return
+        try:
+            is_gathered = manifest.bring(self.folder)
+        except StoreError:  # a damaged one is told by who needs it
+            is_gathered = (self.folder / seal.NAME).exists()
+        if not is_gathered:
+            mirror.refresh(self.folder / MANIFEST)
+            mirror.pull(self.folder / COMMITS)
 
     @property
     def num_shards(self) -> int:
@@ -82,6 +109,12 @@ class SoftTargetStore:
         mirror.bring(path, record.expected)
         return path
 
+    def files(self) -> list[Path]:
+        """Of all committed shards, in their order; those of a mirror come here, verified. StoreError for a damaged one."""
+        found = {inside(self.folder, record.path): record.expected for record in commits_of(self.records().table)}
+        mirror.bring_all(found)
+        return [*found]
+
     def record(self, number: int) -> Commit:
         """The record of a shard. StoreError when there is none, or when it is not what this store would have written."""
         record = self.record_or_damage(number)
@@ -89,24 +122,76 @@ class SoftTargetStore:
             raise StoreError(f"{self.folder}: {record}; run the recipe again to label or repair this shard")
         return record
 
+    def record_or_damage(self, number: int) -> Commit | Damage:
+        """The record of a shard, or what is wrong with it."""
+        gathered = self.gathered()
+        if gathered is None or not self.is_sealed:
+            found = loose_record(self.folder, self.spec, number)
+            if gathered is None or isinstance(found, Commit):
+                return found
+        if isinstance(gathered, Damage):
+            return gathered
+        at = int(np.searchsorted(gathered["shard"].to_numpy(), number))
+        some = gathered.slice(at, 1) if at < len(gathered) and gathered["shard"][at].as_py() == number else None
+        return next(commits_of(some)) if some is not None else Damage(record_path(number), manifest.NO_FILE, "a record")
+
+    @property
+    def is_sealed(self) -> bool:
+        return (self.folder / seal.NAME).exists()
+
+    def gathered(self) -> pa.Table | Damage | None:
+        """The records in its manifest, what is wrong with that, or None without one."""
+        try:
+            state = (self.folder / MANIFEST).stat()
+        except FileNotFoundError:
+            return None
+        which = state.st_mtime_ns, state.st_ino, state.st_size
+        if self._gathered is None or self._gathered[0] != which:
+            try:
+                self._gathered = which, read_manifest(self.folder, self.spec)
+            except StoreError as error:
+                self._gathered = which, Damage(MANIFEST, f"a damaged manifest ({error})", "the records of the store")
+        return self._gathered[1]
+
+    def records(self) -> Records:
+        """All that are valid, and what is wrong with the others."""
+        gathered = self.gathered()
+        if isinstance(gathered, pa.Table) and self.is_sealed:
+            return Records(gathered, {})
+        loose = loose_records(self.folder, self.spec)
+        if isinstance(gathered, Damage):
+            return Records(loose.table, {MANIFEST: gathered, **loose.damages})
+        return loose if gathered is None else Records(newer(gathered, loose.table), loose.damages)
+
     def unknown(self) -> tuple[int, int]:
         """(rows of which the teacher knows nothing, classes or numbers that it does not know), of what is committed."""
-        records = [found for n in range(self.num_shards) if isinstance(found := self.record_or_damage(n), Commit)]
-        return sum(each.unknown_rows for each in records), sum(each.unknown_elements for each in records)
+        table = self.records().table
+        return _sum(table, "unknown_rows"), _sum(table, "unknown_elements")
 
     def cut_off(self) -> int:
         """Texts of which the teacher read only the beginning, of what is committed."""
-        records = (self.record_or_damage(number) for number in range(self.num_shards))
-        return sum(each.cut_off for each in records if isinstance(each, Commit))
+        return _sum(self.records().table, "cut_off")
 
-    def missing(self, *, hashes: bool = False) -> list[int]:
-        """The shards without a valid record and a file of the recorded size (and hash, on request)."""
-        with self._brought(range(self.num_shards), hashes=hashes):
-            return [number for number in range(self.num_shards) if self._damage(number, hashes=hashes)]
+    def missing(self, *, hashes: bool = False, run: Run = in_threads) -> list[int]:
+        """The shards without a valid record and a file of the recorded size (and of every recorded byte, on request, by `run`)."""
+        return self._missing(self.records(), hashes=hashes, run=run)
+
+    def _missing(self, records: Records, *, hashes: bool = False, run: Run = in_threads) -> list[int]:
+        there = np.zeros(self.num_shards, bool)
+        there[records.shards] = True
+        damaged = manifest.damages_in(self.folder, records.table, hashes=hashes, run=run)
+        there[records.shards[[at for at, _ in damaged]]] = False
+        found: list[int] = np.flatnonzero(~there).tolist()
+        return found
 
     def has(self, number: int) -> bool:
         """Whether a shard is committed and every byte of it is as its record says."""
-        return not self._damage(number, hashes=True)
+        record = self.record_or_damage(number)
+        return isinstance(record, Commit) and self._is_whole(record)
+
+    def _is_whole(self, record: Commit) -> bool:
+        (part,) = manifest.parts_of(self.folder, pa.Table.from_batches([batch_of([record])]))
+        return not manifest.check(part)
 
     def commit(
         self, number: int, sample_key: np.ndarray, outputs: Mapping[str, np.ndarray], *, cut_off: int = 0
@@ -133,143 +218,33 @@ class SoftTargetStore:
                 f"what is committed stays: make room there, then run the recipe again"
             ) from error
 
-    def seal(self) -> Seal:
-        """Write the proof that the store is whole. StoreError while shards are missing or damaged.
+    def note(self, record: Commit) -> None:
+        """What a writer on another machine said that it has committed: its record need not be asked for."""
+        mirror.keep(self.folder / record_path(record.shard), spell(record.to_json()))
 
-        The digest is of the spec and each shard's first row, rows and xxh3_128, in order, whichever machine committed it.
+    def seal(self) -> Seal:
+        """Write the proof that the store is whole: its records gathered into a manifest, then the seal; then the loose ones go.
+
+        No shard is read: who wrote it has hashed it. The digest is of the spec and each shard's first row, rows and xxh3_128, in
+        order, whichever machine committed it. StoreError while shards are missing.
         """
-        mirror.pull(self.folder / "commits")
-        if missing := self.missing(hashes=True):
+        self.refresh()
+        sealed, records = seal.read_seal(self.folder), self.records()
+        if missing := self._missing(records):
             raise StoreError(f"{self.folder}: shards {missing[:10]} ({len(missing)} in all) are missing or damaged")
-        records = [self.record(number) for number in range(self.num_shards)]
-        for before, after in pairwise(records):
-            if before.max_key >= after.min_key:
-                raise StoreError(f"{self.folder}: the keys of shards {before.shard} and {after.shard} overlap")
-        sealed = seal.write_seal(self.folder, self._outputs(records), self._digest(records))
-        if sealed.digest != self._digest(records):
+        if overlap := overlapping(records.table):
+            raise StoreError(f"{self.folder}: the keys of shards {overlap[0]} and {overlap[0] + 1} overlap")
+        digest = digest_of_records(self.spec, records.table)
+        if sealed is None:
+            write_manifest(self.folder, records.table)
+            sealed = seal.write_seal(self.folder, [SPEC, MANIFEST], digest)
+        if sealed.digest != digest:
             raise StoreError(
                 f"{self.folder}: sealed as {sealed.digest[:12]} before its shards changed; repair the store"
             )
+        if MANIFEST in {output.path for output in sealed.outputs}:
+            drop_loose(self.folder)
         return sealed
-
-    def verify(self) -> list[Damage]:
-        """What is not as it was written, every byte of the spec, the records, their shards and the seal considered.
-
-        A shard that is not committed yet is no damage, unless the store is sealed.
-        """
-        sealed = (self.folder / seal.NAME).exists()
-        found = list(self._spec_damage())
-        with self._brought(range(self.num_shards), hashes=True):
-            for number in range(self.num_shards):
-                if sealed or (self.folder / record_path(number)).exists():
-                    found += filter(None, [self._damage(number, hashes=True)])
-            return found or list(self._seal_damage())
-
-    def repair(self, quarantine: Path) -> list[int]:
-        """Move what `verify` finds, with the files of the same shard, into a new folder in `quarantine`.
-
-        The seal goes first, so no kill leaves a sealed store with parts missing. Returns the shards to label again:
-        with the same bytes the store gets the same digest. Needs the caller's lock, as nothing else here does but
-        `collect_garbage`.
-        """
-        damages = self.verify()
-        if not damages:
-            return []
-        aside = quarantine / f"{self.folder.name}-{uuid4().hex[:8]}"
-        numbers = sorted({int(Path(d.path).name[:6]) for d in damages if d.path not in (SPEC, seal.NAME)})
-        named = [seal.NAME, *(d.path for d in damages if d.path == SPEC), *(record_path(n) for n in numbers)]
-        shards = [path for path in self._shards() if int(path.name[:6]) in numbers]
-        for path in [*(self.folder / name for name in named), *shards]:
-            mirror.move(path, aside / path.relative_to(self.folder))
-        seal.publish(self.folder / SPEC, spell(self.spec.to_json()))
-        return numbers
-
-    def collect_garbage(self, grace_s: float, remove: Callable[[Path], None] = mirror.remove) -> list[Path]:
-        """Remove drafts and shards that no record names, if older than `grace_s`. Returns them. Needs the caller's lock."""
-        mirror.refresh_all([self.folder / record_path(number) for number in range(self.num_shards)])
-        records = {number: self.record_or_damage(number) for number in range(self.num_shards)}
-        wanted = {record.path for record in records.values() if isinstance(record, Commit)}
-        in_doubt = {f"{n:06d}" for n, r in records.items() if isinstance(r, Damage) and r.found != NO_FILE}
-        orphans = [p for p in self._shards() if f"shards/{p.name}" not in wanted and p.name[:6] not in in_doubt]
-        drafts = [path for part in (".", "shards", "commits") for path in (self.folder / part).glob(".draft-*")]
-        there = mirror.entries(self.folder / "shards")
-        removed = []
-        for path in sorted(orphans + drafts):
-            with suppress(FileNotFoundError):  # its writer was quicker
-                written = there[path.name].time if path.name in there else path.stat().st_mtime
-                if time.time() - written > grace_s:
-                    remove(path)
-                    removed.append(path)
-        return removed
-
-    def _shards(self) -> list[Path]:
-        """Every file of a shard, of a record or not."""
-        folder = self.folder / "shards"
-        return sorted({*folder.glob("*.arrow"), *(folder / n for n in mirror.entries(folder) if SHARD.fullmatch(n))})
-
-    def _brought(self, numbers: Iterable[int], *, hashes: bool) -> AbstractContextManager[object]:
-        """Of a mirror: the shards that valid records name lie here. What is damaged in the storage does not come."""
-        mirrored = numbers if remote_of(self.folder) is not None else ()
-        records = [found for n in mirrored if isinstance(found := self.record_or_damage(n), Commit)]
-        return mirror.brought({inside(self.folder, r.path): r.expected for r in records}, hashes=hashes)
-
-    def record_or_damage(self, number: int) -> Commit | Damage:
-        """The record of a shard, or what is wrong with it."""
-        path = record_path(number)
-        expected = f"the record of shard {number}, rows {self.shard_rows(number)}"
-        try:
-            document = parse((self.folder / path).read_bytes())
-            record = Commit.from_json(document)
-            rightly = (number, *self.shard_rows(number), shard_path(number, record.xxh3_128))
-        except FileNotFoundError:
-            return Damage(path, NO_FILE, expected)
-        except (KeyError, TypeError, ValueError) as error:
-            return Damage(path, f"a damaged record ({error})", expected)
-        if (record.shard, record.first_row, record.num_rows, record.path) != rightly or record.to_json() != document:
-            return Damage(path, f"a record of {document}", expected)
-        return record
-
-    def _damage(self, number: int, *, hashes: bool) -> Damage | None:
-        """What is wrong with a shard or its record: sizes always, the hash on request."""
-        record = self.record_or_damage(number)
-        if isinstance(record, Damage):
-            return record
-        path = inside(self.folder, record.path)
-        if not path.is_file():
-            return Damage(record.path, NO_FILE, f"{record.bytes} bytes")
-        if (size := path.stat().st_size) != record.bytes:
-            return Damage(record.path, f"{size} bytes", f"{record.bytes} bytes")
-        if hashes and (found := hash_file(path)) != record.xxh3_128:
-            return Damage(record.path, f"xxh3_128 {found[:16]}", record.xxh3_128[:16])
-        return None
-
-    def _spec_damage(self) -> Iterator[Damage]:
-        path = self.folder / SPEC
-        if not path.is_file():
-            yield Damage(SPEC, NO_FILE, "the spec of the store")
-        elif path.read_bytes() != spell(self.spec.to_json()):
-            yield Damage(SPEC, "other bytes", "the spec of the store")
-
-    def _seal_damage(self) -> Iterator[Damage]:
-        """Of a store whose spec, records and shards are proven: whatever the seal says otherwise is the seal's fault."""
-        try:
-            sealed = seal.read_seal(self.folder)
-        except StoreError as error:
-            yield Damage(seal.NAME, f"an unreadable seal ({error})", "the seal of the store")
-            return
-        if sealed is None:
-            return
-        records = [self.record(number) for number in range(self.num_shards)]
-        expected = seal.Seal(seal.list_outputs(self.folder, self._outputs(records)), self._digest(records))
-        if (self.folder / seal.NAME).read_bytes() != seal.spell(expected):
-            yield Damage(seal.NAME, f"a seal of {sealed.digest}", f"the seal of what is here, {expected.digest}")
-
-    def _outputs(self, records: list[Commit]) -> list[str]:
-        return [SPEC, *(record_path(record.shard) for record in records), *(record.path for record in records)]
-
-    def _digest(self, records: list[Commit]) -> str:
-        shards = [[record.first_row, record.num_rows, record.xxh3_128] for record in records]
-        return digest_of({"spec": self.spec.identity(), "shards": shards})
 
     def _publish_shard(self, record: Commit, payload: pa.Buffer) -> None:
         path = inside(self.folder, record.path)
@@ -286,12 +261,11 @@ class SoftTargetStore:
         path = self.folder / record_path(record.shard)
         payload = spell(record.to_json())
         if not seal.publish(path, payload):
-            with self._brought([record.shard], hashes=True):
-                whole = not self._damage(record.shard, hashes=True)
-            if not whole:
+            found = loose_record(self.folder, self.spec, record.shard)
+            if isinstance(found, Damage) or not self._is_whole(found):
                 seal.replace(path, payload)
         return self.record(record.shard)
 
 
-def record_path(number: int) -> str:
-    return f"commits/{number:06d}.json"
+def _sum(table: pa.Table, name: str) -> int:
+    return int(pc.sum(table[name], min_count=0).as_py())

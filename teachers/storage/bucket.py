@@ -3,8 +3,7 @@ a write has a condition. Knows nothing of what the objects are."""
 
 import hashlib
 import os
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -18,14 +17,11 @@ from ..errors import StorageError
 from . import gcs, s3
 from .place import Remote
 
-CHUNK_BYTES = 16 << 20
-"""Read by one request."""
+CHUNK_BYTES = 1 << 20
 LARGEST_WHOLE_BYTES = 4 << 30
 """Of one PUT, which can have a condition; larger files go in parts and the last writer wins."""
 TRIES = 3
 """At an object that arrives otherwise than its record says."""
-SHORTER = "Failed to flush response stream"
-"""What pyarrow says, and does not try again, when an answer 500 or 503 is longer than the object that it asked for."""
 HASHES: dict[str, Any] = {"sha256": hashlib.sha256, "xxh3_128": xxhash.xxh3_128}
 
 
@@ -64,9 +60,11 @@ class Conditions(Protocol):
     """Requests that a provider's own client does; see `s3.Conditions`."""
 
     def read(self, key: str) -> tuple[bytes, str] | None: ...
+    def chunks(self, key: str, size: int) -> Iterator[bytes]: ...
     def create(self, key: str, body: BinaryIO) -> str | None: ...
     def swap(self, key: str, payload: bytes, version: str) -> str | None: ...
     def remove(self, keys: Iterable[str]) -> None: ...
+    def list(self, prefix: str, passing: Collection[str] = ()) -> Iterator[tuple[str, int, float]]: ...
     def copy(self, source: str, target: str) -> None: ...
     def check(self, prefix: str) -> None: ...
 
@@ -120,35 +118,26 @@ class Bucket:
         assert expected is not None
         raise Spoiled(f"{expected.algorithm} {found[:16]}")
 
-    def _download(self, key: str, draft: Path, algorithm: str) -> str:
-        """Its digest."""
-        for attempt in range(s3.ATTEMPTS):
-            try:
-                return self._downloaded(key, draft, algorithm)
-            except StorageError as error:
-                if SHORTER not in str(error) or attempt + 1 == s3.ATTEMPTS:
-                    raise
-                time.sleep(min(0.1 * 2**attempt, 5.0))
-        raise AssertionError
-
-    def _downloaded(self, key: str, draft: Path, algorithm: str) -> str:
+    def _download(self, key: str, draft: Path | None, algorithm: str) -> str:
+        """Its digest; without `draft` it is kept nowhere."""
         hashed = HASHES[algorithm]()
-        with self._told(key), self.files.open_input_file(f"{self.name}/{key}") as source, draft.open("wb") as sink:
-            while chunk := source.read_buffer(CHUNK_BYTES):
+        with self._told(key), (draft or Path(os.devnull)).open("wb") as sink:
+            for chunk in self.conditions.chunks(key, CHUNK_BYTES):
                 hashed.update(chunk)
                 sink.write(chunk)
         return str(hashed.hexdigest())
 
-    def list(self, prefix: str) -> Iterator[Entry]:
-        """What lies below `prefix`, as far as the storage knows at this moment: a hint, never a proof."""
-        from pyarrow import fs
+    def digest(self, key: str, algorithm: str) -> str | None:
+        """Of an object that is read once and kept nowhere; None where there is none."""
+        try:
+            return self._download(key, None, algorithm)
+        except FileNotFoundError:
+            return None
 
-        selector = fs.FileSelector(f"{self.name}/{prefix}".rstrip("/"), recursive=True, allow_not_found=True)
-        with self._told(prefix):
-            found = self.files.get_file_info(selector)
-        for entry in found:
-            if entry.type == fs.FileType.File:
-                yield Entry(entry.path.removeprefix(f"{self.name}/"), entry.size, (entry.mtime_ns or 0) / 1e9)
+    def list(self, prefix: str, passing: Collection[str] = ()) -> Iterator[Entry]:
+        """What lies below `prefix` but in folders named `passing`, as far as the storage knows at this moment, a page at a time: a hint, never a proof."""
+        for key, size, time_s in self.conditions.list(prefix, passing):
+            yield Entry(key, size, time_s)
 
     @contextmanager
     def _told(self, key: str) -> Iterator[None]:

@@ -5,7 +5,7 @@ Credentials come from Google's own chain (application default credentials). STOR
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from ..errors import EnvironmentUnfit, StorageError
+from .place import passed
 
 EMULATOR = "STORAGE_EMULATOR_HOST"
 PATIENCE_S = 120.0
@@ -38,6 +39,12 @@ class Conditions:
             except (FileNotFoundError, FileExistsError):  # written or removed between the two questions
                 continue
 
+    def chunks(self, key: str, size: int) -> Iterator[bytes]:
+        """An object, `size` bytes at a time. Raises FileNotFoundError."""
+        with file_system(self.name).open_input_stream(f"{self.name}/{key}") as source:
+            while chunk := source.read(size):
+                yield chunk
+
     def create(self, key: str, body: BinaryIO) -> str | None:
         """Create-only: the version written, or None when there is one."""
         return self._put(key, body, 0)
@@ -60,6 +67,20 @@ class Conditions:
     def remove(self, keys: Iterable[str]) -> None:
         with told(self.name):
             self.bucket.delete_blobs(list(keys), on_error=lambda blob: None, retry=retry())
+
+    def list(self, prefix: str, passing: Collection[str] = ()) -> Iterator[tuple[str, int, float]]:
+        """As `s3.Conditions.list`."""
+        within, after = (f"{prefix}/" if prefix else ""), ""
+        with told(self.name):
+            while True:
+                for blob in self.bucket.list_blobs(prefix=within, start_offset=after or None, retry=retry()):
+                    if folder := passed(blob.name, within, passing):
+                        after = f"{folder}/~"
+                        break
+                    if not blob.name.endswith("/"):
+                        yield blob.name, blob.size, blob.updated.timestamp()
+                else:
+                    return
 
     def copy(self, source: str, target: str) -> None:
         with told(self.name):
@@ -101,6 +122,7 @@ def client() -> Any:
         ) from error
 
 
+@cache
 def file_system(bucket: str) -> Any:
     """pyarrow's file system of the same server, with retries of its own."""
     from pyarrow import fs

@@ -8,31 +8,34 @@ Knows nothing of stages or stores.
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
-from urllib.parse import quote, unquote
+from typing import cast
+from urllib.parse import quote
 from uuid import uuid4
 
 from ..errors import EnvironmentUnfit, StorageError, StoreError
 from . import room
+from .at_once import at_once
 from .bucket import Entry, Expected, Spoiled, bucket_of
 from .place import Remote, remote_of, root_of
 
-AT_ONCE = 12
-"""Objects that one process moves side by side."""
 SMALL_BYTES = 1 << 20
 CURVES_BYTES = 256 << 20
 SMALL = {".json": SMALL_BYTES, ".yaml": SMALL_BYTES, ".jsonl": CURVES_BYTES}
 """By suffix, how large a file may be that `pull` brings."""
 PROOFS = ("SEAL.json", "STAGE.json", "spec.json", "study.json", "trials.jsonl")
 SPOILED = "spoiled"
+REMOVED_AT_ONCE = 1000
 JUST_WRITTEN_S = 60.0
 """A proof that another process of this machine may have written since a listing was made."""
 PASSING = ("attempts", "quarantine", SPOILED)
 """Folders that `pull` leaves alone, beside those with a leading dot."""
+MANY = ("shards",)
+"""Folders of large files, by the million perhaps, that come one by one: where small ones are looked for these are not even listed."""
 
 
 def create(path: Path, draft: Path) -> bool:
@@ -74,19 +77,6 @@ def check(folder: Path, *, writes: bool = True) -> None:
         probe.unlink(missing_ok=True)
 
 
-@contextmanager
-def apart(folder: Path) -> Iterator[Path]:
-    """`folder` in an empty mirror of its own, for who wants to see what the storage has; itself where it is in none."""
-    if remote_of(folder) is None:
-        yield folder
-        return
-    root_of(folder).parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="collegium-", dir=root_of(folder).parent) as scratch:
-        empty = Path(scratch) / folder.relative_to(root_of(folder).parent)
-        pull(empty)
-        yield empty
-
-
 def put_folder(folder: Path) -> None:
     """Every file below `folder` but drafts and locks, as it is now."""
     if remote_of(folder) is not None:
@@ -107,7 +97,7 @@ def refresh(path: Path) -> None:
 
 
 def refresh_all(paths: Iterable[Path]) -> None:
-    _side_by_side(refresh, list(paths))
+    _side_by_side(refresh, paths)
 
 
 def bring(path: Path, expected: Expected | None = None) -> None:
@@ -129,6 +119,11 @@ def bring(path: Path, expected: Expected | None = None) -> None:
             f"{path}: damaged in the storage (found {error}, expected {expected.digest[:16]}); run the same command "
             f"again: it finds and rebuilds what is damaged"
         ) from None
+
+
+def bring_all(wanted: Mapping[Path, Expected]) -> None:
+    """`bring`, side by side."""
+    _side_by_side(lambda path: bring(path, wanted[path]), wanted)
 
 
 @contextmanager
@@ -161,7 +156,7 @@ def brought(wanted: Mapping[Path, Expected], *, hashes: bool, listed: bool = Fal
                 found[path] = str(error)
 
     with room.pinned(wanted):
-        _side_by_side(one, list(wanted))
+        _side_by_side(one, wanted)
         yield found
 
 
@@ -182,65 +177,91 @@ def mark(path: Path) -> None:
     put(marked)
 
 
-def entries(folder: Path) -> dict[str, Entry]:
-    """What the storage lists below `folder`, by the path below it: a hint. Names that would leave it are passed over."""
+def listed(folder: Path, passing: Collection[str] = ()) -> Iterator[tuple[str, Entry]]:
+    """What the storage lists below `folder` but in folders named `passing`, by the path below it, a page at a time: a hint.
+
+    Names that would leave it are passed over.
+    """
     if (remote := remote_of(folder)) is None:
-        return {}
-    found = {}
-    for entry in bucket_of(remote).list(remote.key):
+        return
+    for entry in bucket_of(remote).list(remote.key, passing):
         below = PurePosixPath(entry.key.removeprefix(remote.key).lstrip("/"))
         if below.parts and ".." not in below.parts:
-            found[str(below)] = entry
-    return found
+            yield str(below), entry
+
+
+def entries(folder: Path, passing: Collection[str] = ()) -> dict[str, Entry]:
+    """`listed`, all of it."""
+    return dict(listed(folder, passing))
 
 
 def pull(folder: Path, *, without: str = "") -> dict[str, Entry]:
     """Bring the small files below `folder` that are not here, or of another size, and forget proofs that are gone.
 
-    Returns what the storage lists there. Folders named `without` are left alone.
+    Returns what the storage lists there but in folders of MANY. Folders named `without` are left alone.
     """
     if remote_of(folder) is None:
         return {}
-    begun, there = time.time(), entries(folder)
-    small = {name: entry for name, entry in there.items() if _is_small(PurePosixPath(name), entry.bytes, without)}
-    stale = [folder / name for name, entry in small.items() if _is_stale(folder / name, entry.bytes)]
-    for path in stale:
-        path.unlink(missing_ok=True)
-    _side_by_side(bring, stale)
-    for path in [p for pattern in (*PROOFS, "commits/*.json") for p in folder.rglob(pattern)]:
+    begun, there = time.time(), entries(folder, MANY)
+    small = ((folder / n, entry) for n, entry in there.items() if _is_small(PurePosixPath(n), entry.bytes, without))
+    stale = {path: entry.bytes for path, entry in small if _is_stale(path, entry.bytes)}
+    _side_by_side(lambda path: _bring_anew(path, stale[path]), stale)
+    for path in _proofs(folder):
         old = begun - path.stat().st_mtime > JUST_WRITTEN_S
         if old and path.relative_to(folder).as_posix() not in there:
             path.unlink(missing_ok=True)
     return there
 
 
-def heed_marks(folder: Path, listed: Iterable[str]) -> None:
-    """Forget own copies of what is marked as damaged, and the marks: for who looks at it next, and repairs it."""
-    for marker in [PurePosixPath(name) for name in listed if SPOILED in PurePosixPath(name).parts[:-1]]:
-        below = PurePosixPath(unquote(marker.name))
-        if ".." not in below.parts and not below.is_absolute():
-            (folder / marker.parents[1] / below).unlink(missing_ok=True)
-        remove(folder / marker)
+def _bring_anew(path: Path, size: int) -> None:
+    if size <= SMALL_BYTES:
+        refresh(path)
+        return
+    path.unlink(missing_ok=True)
+    bring(path)
+
+
+def _proofs(folder: Path) -> Iterator[Path]:
+    for at, below, names in os.walk(folder):
+        below[:] = [name for name in below if name not in MANY]
+        is_records = os.path.basename(at) == "commits"
+        yield from (Path(at, name) for name in names if name in PROOFS or (is_records and name.endswith(".json")))
 
 
 def pull_all(folder: Path) -> None:
     """Bring everything below `folder` that is not here."""
-    _side_by_side(bring, [folder / name for name in entries(folder)])
+    _side_by_side(bring, (folder / name for name, _ in listed(folder)))
 
 
 def complete(folder: Path, outputs: Mapping[str, int]) -> None:
     """Put what the storage does not list in this size: what a seal vouches for must lie there."""
     if remote_of(folder) is None:
         return
-    there = entries(folder)
-    _side_by_side(put, [folder / n for n, size in outputs.items() if n not in there or there[n].bytes != size])
+    parts = {part for name in outputs for part in PurePosixPath(name).parts}
+    there = entries(folder, [name for name in MANY if name not in parts])
+    _side_by_side(put, (folder / n for n, size in outputs.items() if n not in there or there[n].bytes != size))
+
+
+def keep(path: Path, payload: bytes) -> None:
+    """What another machine has just written to the object of `path`, as it said itself: it need not come from there."""
+    if remote_of(path) is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        room.write(path, payload)
 
 
 def remove(path: Path) -> None:
     """A file, here and in the storage."""
-    path.unlink(missing_ok=True)
-    if (remote := remote_of(path)) is not None:
-        bucket_of(remote).conditions.remove([remote.key])
+    remove_all([path])
+
+
+def remove_all(paths: Iterable[Path]) -> None:
+    """Files of one mirror, or of none, here and in the storage: there many by one request."""
+    left = iter(paths)
+    while some := list(islice(left, REMOVED_AT_ONCE)):
+        for path in some:
+            path.unlink(missing_ok=True)
+        if keys := [remote.key for remote in map(remote_of, some) if remote is not None]:
+            bucket_of(cast(Remote, remote_of(some[0]))).conditions.remove(keys)
 
 
 def remove_folder(folder: Path) -> None:
@@ -291,10 +312,6 @@ def _size(path: Path) -> int:
         return -1
 
 
-def _side_by_side(work: Callable[[Path], None], items: Sequence[Path]) -> None:
-    """`work` on every item, a bounded number at once; the first error is raised when all have ended."""
-    if not items:
-        return
-    with ThreadPoolExecutor(min(AT_ONCE, len(items)), thread_name_prefix="mirror") as pool:
-        for done in [pool.submit(work, item) for item in items]:
-            done.result()
+def _side_by_side(work: Callable[[Path], None], items: Iterable[Path]) -> None:
+    """`work` on every item, a bounded number at once."""
+    deque(at_once(work, items), maxlen=0)

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
@@ -108,6 +109,13 @@ def root_of(path: Path) -> Path:
         if QUOTED.fullmatch(folder.name):
             return folder
     raise ValueError(f"{path} lies in no mirror")
+
+
+def passed(key: str, prefix: str, passing: Collection[str]) -> str:
+    """The outermost folder below `prefix` that `key` lies in and that is named one of `passing`; nothing without one."""
+    folders = key.removeprefix(prefix).split("/")[:-1]
+    at = next((number for number, name in enumerate(folders) if name in passing), None)
+    return "" if at is None else prefix + "/".join(folders[: at + 1])
 
 
 def here(path: Path) -> Path:

@@ -10,7 +10,7 @@ import re
 import shutil
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from decimal import Decimal
@@ -23,12 +23,20 @@ from .place import QUOTED, cache
 LIMIT = "COLLEGIUM_CACHE_BYTES"
 SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?:(?P<prefix>[kKMGTP])(?P<binary>i)?)?[bB]?")
 MAY_GO = {".arrow", ".safetensors", ".skops", ".pt"}
+MANIFEST = "MANIFEST.arrow"
+"""The table of a folder's many files; it stays, whatever becomes of these."""
 
 COUNT_EVERY_S = 10.0
 """Other processes fill the same disk."""
+COUNTING_SHARE = 20
+"""So many times as long as counting takes, at least, passes before it is done again."""
 
 _lock = threading.Lock()
-_free, _counted = 0, 0.0
+"""Of what is known below; nobody holds it while the disk is looked through."""
+_counting = threading.Lock()
+_held, _count_at = 0, 0.0
+_oldest: deque[tuple[float, int, Path]] = deque()
+"""(when it was last used, size, path) of what may go."""
 _used: set[Path] = set()
 _pinned: Counter[Path] = Counter()
 
@@ -62,24 +70,41 @@ def pinned(paths: Iterable[Path]) -> Iterator[None]:
 
 
 def make(path: Path, num_bytes: int) -> None:
-    """Make room for a file of `num_bytes` at `path`."""
-    global _free, _counted
+    """Make room for a file of `num_bytes` at `path`. While one thread counts the others go on with what is known."""
+    global _held
     if num_bytes < 1 << 16:
         return
+    if time.monotonic() >= _count_at and _counting.acquire(blocking=False):
+        try:
+            _count()
+        finally:
+            _counting.release()
     with _lock:
-        _free -= num_bytes
-        if _free >= 0 and time.monotonic() - _counted < COUNT_EVERY_S:
-            return
-        files = sorted(_files(), key=lambda found: found[1])
-        held = sum(size for size, _, _ in files)
-        excess = held + num_bytes - limit(held)
-        _free, _counted = max(0, -excess), time.monotonic()
-        for size, _, old in files:
-            if excess <= 0:
-                return
-            if old not in _used and _pinned[old] <= 0:
-                old.unlink(missing_ok=True)
-                excess -= size
+        _held += num_bytes
+        excess = _held - limit(_held - num_bytes)
+        while excess > 0 and _oldest:
+            used, size, old = _oldest.popleft()
+            gone = size if old not in _used and _pinned[old] <= 0 else 0  # what is in use the next count finds again
+            with suppress(FileNotFoundError):
+                if gone and (now := old.stat().st_mtime) > used:
+                    _oldest.append((now, size, old))
+                    gone = 0
+                elif gone:
+                    old.unlink()
+            _held, excess = _held - gone, excess - gone
+        if path.suffix in MAY_GO and path.name != MANIFEST:
+            _oldest.append((time.time(), num_bytes, path))
+
+
+def _count() -> None:
+    global _held, _count_at
+    began = time.monotonic()
+    files = sorted(_files())
+    with _lock:
+        _held, ended = sum(size for _, size, _ in files), time.monotonic()
+        _oldest.clear()
+        _oldest.extend(files)
+        _count_at = ended + max(COUNT_EVERY_S, COUNTING_SHARE * (ended - began))
 
 
 def limit(held: int) -> int:
@@ -106,19 +131,16 @@ def in_bytes(size: re.Match[str]) -> int:
     return int(Decimal(size["number"]) * unit)
 
 
-def _files() -> list[tuple[int, float, Path]]:
-    """(size, when it was last used, path) of what may go."""
-    found = []
+def _files() -> Iterator[tuple[float, int, Path]]:
+    """(when it was last used, size, path) of what may go."""
     for mirror in cache().glob("*"):
         if QUOTED.fullmatch(mirror.name):
             for folder, _, names in os.walk(mirror):
                 for name in names:
-                    if Path(name).suffix in MAY_GO:
+                    if os.path.splitext(name)[1] in MAY_GO and name != MANIFEST:
                         with suppress(FileNotFoundError):
-                            path = Path(folder) / name
-                            state = path.stat()
-                            found.append((state.st_size, state.st_mtime, path))
-    return found
+                            state = os.stat(path := os.path.join(folder, name))
+                            yield state.st_mtime, state.st_size, Path(path)
 
 
 def write(path: Path, payload: bytes) -> None:

@@ -6,16 +6,22 @@ Credentials, region and endpoint come from boto3's own chain: environment, profi
 import io
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import islice
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from ..errors import EnvironmentUnfit, StorageError
+from .place import passed
 
 ATTEMPTS = 10
 """Of one request, with a pause that grows between them."""
+MOST_READ = 1 << 30
+"""Of a body by one call."""
+MOST_AT_ONCE = 1000
+"""Objects that one request removes."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
 """Before an object whose body broke off is asked for again: boto3 does not."""
 LOST = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
@@ -39,21 +45,44 @@ class Conditions:
 
     def read(self, key: str) -> tuple[bytes, str] | None:
         """A small object and its version, or None where there is none."""
-        from botocore.exceptions import HTTPClientError
+        version: list[str] = []
+        try:
+            return b"".join(self.chunks(key, MOST_READ, version)), version[0]
+        except FileNotFoundError:
+            return None
+
+    def chunks(self, key: str, size: int, version: list[str] | None = None) -> Iterator[bytes]:
+        """An object by one request, `size` bytes at a time; where it broke off it is gone on with. `version` gets its own.
+
+        Raises FileNotFoundError.
+        """
+        from botocore.exceptions import BotoCoreError
         from urllib3.exceptions import HTTPError
 
-        for attempt in range(ATTEMPTS):
+        begun, at, attempt = list[str](), 0, 0
+        while True:
+            rest = {"Range": f"bytes={at}-", "IfMatch": begun[0]} if at else {}
             try:
                 with told(self.bucket):
-                    answer = self.client.get_object(Bucket=self.bucket, Key=key)
-                return answer["Body"].read(), answer["ETag"]
-            except FileNotFoundError:
-                return None
-            except (HTTPClientError, HTTPError, OSError) as error:  # boto3 does not begin a body again that broke off
-                if attempt + 1 == ATTEMPTS or isinstance(error, StorageError):
+                    answer = self.client.get_object(Bucket=self.bucket, Key=key, **rest)
+                begun = begun or [answer["ETag"]]
+                whole = at + answer["ContentLength"]
+                while at < whole and (chunk := answer["Body"].read(size)):
+                    at += len(chunk)
+                    yield chunk
+                if at >= whole:
+                    (version if version is not None else []).extend(begun)
+                    return
+                raise OSError(f"broke off after {at} bytes")
+            except (FileNotFoundError, GeneratorExit):
+                raise
+            except FileExistsError:  # written over meanwhile
+                raise StorageError(f"s3://{self.bucket}/{key}: was written anew while it was read") from None
+            except (BotoCoreError, HTTPError, OSError) as error:  # boto3 does not begin a body again that broke off
+                attempt += 1
+                if attempt == ATTEMPTS or isinstance(error, StorageError):
                     raise StorageError(f"s3://{self.bucket}/{key}: cannot be read ({error})") from error
-            time.sleep(min(FIRST_PAUSE_S * 2**attempt, LONGEST_PAUSE_S))
-        raise AssertionError
+            time.sleep(min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S))
 
     def create(self, key: str, body: BinaryIO) -> str | None:
         """Create-only: the version written, or None when there is one. Raises NotImplementedError where S3 cannot."""
@@ -72,9 +101,41 @@ class Conditions:
         return str(answer["ETag"])
 
     def remove(self, keys: Iterable[str]) -> None:
+        """Objects that may be gone already: a thousand by one request, where S3 can."""
+        left = iter(keys)
+        while some := list(islice(left, MOST_AT_ONCE)):
+            self._remove(some)
+
+    def _remove(self, keys: Sequence[str]) -> None:
         with told(self.bucket):
-            for key in keys:
-                self.client.delete_object(Bucket=self.bucket, Key=key)
+            try:
+                named = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+                answer = self.client.delete_objects(Bucket=self.bucket, Delete=named) if len(keys) > 1 else None
+            except self.client.exceptions.ClientError as error:
+                if not isinstance(_named(self.bucket, error.response), NotImplementedError):
+                    raise
+                answer = None
+            if answer is None:
+                for key in keys:
+                    self.client.delete_object(Bucket=self.bucket, Key=key)
+        if failed := [each for each in (answer or {}).get("Errors", ()) if each.get("Code") not in NONE]:
+            raise _named(self.bucket, {"Error": failed[0]})
+
+    def list(self, prefix: str, passing: Collection[str] = ()) -> Iterator[tuple[str, int, float]]:
+        """Key, bytes and time of what lies below `prefix`, in order, a page at a time; folders named `passing` are leapt over."""
+        within, after = (f"{prefix}/" if prefix else ""), ""
+        while True:
+            with told(self.bucket):
+                beyond = {"StartAfter": after} if after else {}
+                page = self.client.list_objects_v2(Bucket=self.bucket, Prefix=within, **beyond)
+            for entry in page.get("Contents", ()):
+                if (key := entry["Key"]) > after:
+                    folder = passed(key, within, passing)
+                    after = f"{folder}/~" if folder else key
+                    if not folder and not key.endswith("/"):
+                        yield key, entry["Size"], entry["LastModified"].timestamp()
+            if not page["IsTruncated"]:
+                return
 
     def copy(self, source: str, target: str) -> None:
         with told(self.bucket):

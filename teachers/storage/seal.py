@@ -194,32 +194,6 @@ def _read(folder: Path) -> Seal | None:
         raise StoreError(f"{folder / NAME}: not a seal ({error!r}); remove it, and the stage is rebuilt") from error
 
 
-def check_seal(folder: Path, seal: Seal, *, hashes: bool) -> list[Damage]:
-    """What differs from the seal: sizes always, SHA-256 when `hashes`.
-
-    Of a mirror all of it is brought here; without `hashes` only what is small, the rest is compared with a listing.
-    """
-    paths = {output.path: inside(folder, output.path) for output in seal.outputs}
-    wanted = {paths[output.path]: expected(output) for output in seal.outputs}
-    with mirror.brought(wanted, hashes=hashes, listed=not hashes) as elsewhere:
-        found = (_damage(output, paths[output.path], elsewhere, hashes=hashes) for output in seal.outputs)
-        return [damage for damage in found if damage is not None]
-
-
-def _damage(output: Output, path: Path, elsewhere: Mapping[Path, str | None], *, hashes: bool) -> Damage | None:
-    """`elsewhere`: what a mirror found in the storage instead, or None for what is there and need not come."""
-    if path in elsewhere:
-        wrong = elsewhere[path]
-        return None if wrong is None else Damage(output.path, wrong, f"sha256 {output.sha256[:16]}")
-    if not path.is_file():
-        return Damage(output.path, "no file", f"{output.bytes} bytes")
-    if (size := path.stat().st_size) != output.bytes:
-        return Damage(output.path, f"{size} bytes", f"{output.bytes} bytes")
-    if hashes and (found := sha256_file(path)) != output.sha256:
-        return Damage(output.path, f"SHA-256 {found[:12]}", output.sha256[:12])
-    return None
-
-
 def inside(folder: Path, relative: str) -> Path:
     """`folder / relative`. Raises StoreError when that would leave `folder`, links included."""
     pure = PurePosixPath(relative)
