@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 FORMAT, FORMATS = 5, {"text": 6, "encoded": 7}
 """A program that knows no text, or no encoded images, has to refuse a set that holds some, and no other."""
 NAME = "transfer_set.json"
-SplitName = Literal["train", "validation", "test"]
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+SplitName = Literal["train", "validation", "test", "teachers"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+EVERY: tuple[SplitName, ...] = get_args(SplitName)
+"""`teachers`: rows that they learn from, and nobody else sees."""
 NOT_KEPT = ("folder", "places", "derived", "beside_part")
 """Of a set, what its manifest does not say: how it is looked at."""
 
