@@ -173,11 +173,12 @@ def stored(folder: Path, transfer_set: TransferSet, said: Array) -> tuple[Source
     (segment,) = transfer_set.of("train")
     keys, sources = transfer_set.keys(segment), []
     for number, boxes in enumerate(said):
-        of = (segment.name, segment.digest, "dense", transfer_set.space.names, segment.num_rows, 64)
-        store = SoftTargetStore.create(folder / f"{number}", Spec(f"{number}", "d", *of, "boxes", (), MAX_BOXES))
+        names, rows = transfer_set.space.names, segment.num_rows
+        spec = Spec(f"{number}", "d", segment.name, segment.digest, "dense", names, rows, 64, "boxes", (), MAX_BOXES)
+        store = SoftTargetStore.create(folder / f"{number}", spec)
         for shard in range(store.num_shards):
-            first, rows = store.shard_rows(shard)
-            store.commit(shard, keys[first : first + rows], {"boxes": boxes[first : first + rows]})
+            first, num = store.shard_rows(shard)
+            store.commit(shard, keys[first : first + num], {"boxes": boxes[first : first + num]})
         store.seal()
         sources.append(Source(f"{number}", {segment.name: store.folder}))
     return tuple(sources)

@@ -86,7 +86,7 @@ def corrected(
         True,
     )
     counts = np.bincount(census.split[rows], minlength=len(EVERY)).tolist()
-    counted = {split: count for split, count in zip(EVERY, counts, strict=True) if count}
+    counted: dict[str, int] = {split: count for split, count in zip(EVERY, counts, strict=True) if count}
     return replace(census, labels=labels), usable, counted
 
 

@@ -257,7 +257,7 @@ def _second_pass(
         written.setdefault(task.path.split("/")[1], []).append(done)
 
     segments: list[Segment] = []
-    found: OfParts = {split: [] for split in SPLITS} | {plan.split: [] for plan in planned}
+    found: OfParts = {split: [] for split in (*SPLITS, *(plan.split for plan in planned))}
     for plan in planned:
         if plan.kept is not None:
             assert earlier is not None
