@@ -34,8 +34,7 @@ FORMAT, FORMATS = 5, {"text": 6, "encoded": 7}
 NAME = "transfer_set.json"
 SplitName = Literal["train", "validation", "test", "teachers"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
-EVERY: tuple[SplitName, ...] = get_args(SplitName)
-"""`teachers`: rows that they learn from, and nobody else sees."""
+EVERY: tuple[SplitName, ...] = get_args(SplitName)  # `teachers`: see `own_rows`
 NOT_KEPT = ("folder", "places", "derived", "beside_part")
 """Of a set, what its manifest does not say: how it is looked at."""
 
@@ -144,9 +143,8 @@ class TransferSet:
         return tuple(segment for segment in self.segments if segment.split == split)
 
     def segment(self, name: str) -> Segment:
-        for segment in self.segments:
-            if segment.name == name:
-                return segment
+        if found := [segment for segment in self.segments if segment.name == name]:
+            return found[0]
         raise StoreError(f"{self.folder}: no segment {name!r}; it has {', '.join(s.name for s in self.segments)}")
 
     def of_classes(self, names: Sequence[str]) -> Self:
