@@ -66,7 +66,7 @@ def pycocotools(said, labels, classes, true_pixels=None):
         judged.accumulate()
         judged.summarize()
     figures = {key: None if judged.stats[place] < 0 else judged.stats[place] for key, place in PLACES.items()}
-    return figures, judged.eval["precision"][..., 0, 2].mean(1)
+    return figures, judged.eval["precision"][..., 0, 2].mean(1), judged.evalImgs
 
 
 def metered(said, labels, space):
@@ -92,12 +92,31 @@ def test_figures_are_those_of_pycocotools_with_regions_and_empty_images(seed):
     classes, max_boxes = int(numbers.integers(1, 5)), int(numbers.choice([4, 12, 40]))
     said, labels = images(numbers, 25, classes, max_boxes, regions=numbers.choice([0.0, 0.3]), sure=numbers.random())
     meter = metered(said, labels, space_of(classes, max_boxes))
-    expected, by_class = pycocotools(said, labels, classes)
+    expected, by_class, _ = pycocotools(said, labels, classes)
     same(figures_of(meter), expected)
     found = [-1 if each is None else each for each in meter.by_class("ap")]
     np.testing.assert_allclose(found, by_class.mean(0), atol=1e-6)
-    assert meter.figures().keys() == {"ap", "ap50", "ap75", "ar100"}
+    assert meter.figures().keys() == {"ap", "ap50", "ap75", "ar100", "false_positives"}
     assert json.dumps(meter.details(), allow_nan=False)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_false_positives_are_what_pycocotools_matches_with_nothing_from_each_class_s_threshold_on(seed):
+    numbers = np.random.default_rng(seed)
+    said, labels = images(numbers, 25, 3, 12, regions=0.3, sure=numbers.random())
+    thresholds, weights = numbers.uniform(0.2, 0.8, 3), numbers.integers(0, 4, 25)
+    wrong = np.zeros(25)
+    for each in pycocotools(said, labels, 3)[2]:
+        if each is not None and each["aRng"] == [0, 1e10]:
+            is_said = np.array(each["dtScores"]) >= thresholds[each["category_id"] - 1]
+            taken = (each["dtMatches"][0] > 0) | each["dtIgnore"][0].astype(bool)
+            wrong[each["image_id"] - 1] += (is_said & ~taken).sum()
+    meter = BoxesMeter(space_of(3, 12), thresholds.tolist())
+    meter.update(torch.from_numpy(said), torch.from_numpy(labels))
+    assert wrong.sum() > 0
+    assert meter.figures()["false_positives"] == pytest.approx(wrong.mean())
+    found = meter.figures(torch.from_numpy(weights), keys=["false_positives"])
+    assert found["false_positives"] == pytest.approx((weights * wrong).sum() / weights.sum())
 
 
 def test_at_most_a_hundred_boxes_of_a_class_are_looked_at():
@@ -128,9 +147,9 @@ def test_a_box_that_is_copied_from_a_label_is_found_at_every_overlap_and_one_of_
     corners = np.concatenate([begins, begins, begins + 0.2, begins + 0.2], 1)
     labels = labels_of_rows([(corners, [0, 0, 0, 1, 1], [False] * 5)], 5, [(480, 640)])
     right = metered(said_of([(corners, [0.9, 0.8, 0.7, 0.6, 0.5], [0, 0, 0, 1, 1])], 5), labels, space).figures()
-    assert right == dict.fromkeys(right, 1.0)
+    assert right == {**dict.fromkeys(right, 1.0), "false_positives": 0.0}
     wrong = metered(said_of([(corners, [0.9, 0.8, 0.7, 0.6, 0.5], [1, 1, 1, 0, 0])], 5), labels, space).figures()
-    assert wrong == dict.fromkeys(wrong, 0.0)
+    assert wrong == {**dict.fromkeys(wrong, 0.0), "false_positives": 5.0}
 
 
 def test_boxes_in_whole_pixels_overlap_as_exactly_as_they_did_before_they_were_shares_of_the_image():
@@ -147,7 +166,8 @@ def test_nothing_is_defined_without_a_true_box_and_nothing_is_found_where_nothin
     numbers, space = np.random.default_rng(2), space_of(2, 4)
     empty = labels_of_rows([([], [], [])] * 3, 4, [(100, 100)] * 3)
     some = said_of([(some_boxes(numbers, 2), [0.5, 0.4], [0, 1])] * 3, 4)
-    assert set(metered(some, empty, space).figures().values()) == {None}
+    found = metered(some, empty, space).figures()
+    assert found.pop("false_positives") == 1.0 and set(found.values()) == {None}
     assert set(BoxesMeter(space).figures().values()) == {None}
     labels = labels_of_rows([(some_boxes(numbers, 1), [1], [False])] * 3, 4, [(100, 100)] * 3)
     meter = metered(said_of([([], [], [])] * 3, 4), labels, space)
@@ -190,6 +210,6 @@ def test_figures_of_blood_cells_are_those_of_pycocotools():
         sizes.append((height, width))
         pixels.append([box for box, _ in boxes])
     said, labels = said_of(answers, 60), labels_of_rows(truths, 60, sizes)
-    expected, _ = pycocotools(said, labels, 3, pixels)
+    expected, *_ = pycocotools(said, labels, 3, pixels)
     assert 0.2 < expected["ap"] < 0.9
     same(figures_of(metered(said, labels, space_of(3, 60))), expected, within=1e-5)

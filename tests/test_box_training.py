@@ -9,12 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from students.config.moves import FOLLOWED
 from students.config.terms import PseudoTerm
 from students.data.augment import AUGMENTS, augmentation
-from students.data.boxes import MOVES, moved
+from students.data.batches import labelled_share
+from students.data.boxes import MOVES, moved, of_fours
 from students.data.draws import Views
+from students.data.mosaic import drawn
 from students.data.zoom import GREY, windows
 from students.delivering.predict import predict_file
 from students.fitting.fit import fit
@@ -26,9 +29,11 @@ from students.objective.combination import combination_of
 from students.objective.keeping import keeping
 from students.runs.session import PlainSession
 from students.tasks.average_precision import BoxesMeter
+from teachers.config.training import TrainConfig
 from teachers.errors import RecipeError
 from teachers.models.folder import load_model
 from teachers.tasks.boxes import BOX, CLASS, LABEL, boxes_of, labels_of
+from teachers.transfer_set.views import draw
 from tests import shapes
 from tests.training_runs import make_run, source
 
@@ -193,15 +198,73 @@ def test_a_window_lies_in_the_image_or_around_it():
         assert inside.any() and (~inside).any()
 
 
+@pytest.mark.parametrize("names", [["mosaic"], ["flip", "mosaic"], ["mosaic", "flip"]], ids="-".join)
+def test_in_a_mosaic_boxes_stay_around_what_they_are_of(names):
+    """Each image is bright in one box, by as much as its place in its four says: so every bright spot has its image's box."""
+    images, labels = marked(32)
+    levels = torch.tensor([160, 190, 220, 250], dtype=torch.uint8)[torch.arange(32) % 4][:, None, None, None]
+    images, labels = torch.where(images == 250, levels, images), labels.clone()
+    labels.reshape(32, 2, len(LABEL))[:, 0, CLASS] = torch.arange(32) % 4
+    shown = augmentation(names)(images, views(32))
+    found = labels_of(moved(labels, names, views(32), 2).numpy())
+    assert found.shape == (32, 8, len(LABEL))
+    several = 0
+    for row, boxes in zip(shown.mean(-1), found, strict=True):
+        boxes = boxes[boxes[:, CLASS] >= 0]
+        several += len(boxes) > 1
+        for box in boxes:
+            x1, y1, x2, y2 = (box[:4] * [80, 60, 80, 60]).round().astype(int).tolist()
+            middle = row[(y1 + y2) // 2, (x1 + x2) // 2]
+            assert float(middle) == pytest.approx(160 + 30 * box[CLASS], abs=3)
+            outside = row.clone()
+            outside[max(y1 - 2, 0) : y2 + 2, max(x1 - 2, 0) : x2 + 2] = GREY
+            row = outside
+        assert float((row > 150).float().mean()) < 0.04  # what is left are slivers of boxes of which too little is seen
+    assert several > 8
+
+
+def test_rows_of_a_mosaic_count_as_the_least_of_their_images_and_others_as_before():
+    weight = torch.ones(32)
+    weight[5] = 0
+    is_there = drawn(torch.arange(32))[0]
+    found = of_fours(weight, torch.arange(32))
+    assert torch.equal(
+        found == 0, torch.tensor([row // 4 == 1 and (bool(is_there[row]) or row == 5) for row in range(32)])
+    )
+
+
+def test_empty_places_of_a_mosaic_are_behind_the_others_and_a_row_that_stays_has_its_own_boxes():
+    _, labels = marked(16)
+    found = torch.from_numpy(labels_of(moved(labels, ["mosaic"], views(16), 2).numpy()))
+    there = found[..., CLASS] >= 0
+    assert not there[:, 4:].any() and there.sum(1).max() > 2
+    stays = ~drawn(draw(views(16).seeds(0), 0))[0]
+    assert 0 < stays.sum() < 16
+    assert torch.equal(found[stays][:, 0], labels.reshape(16, 2, -1)[stays][:, 0])
+
+
+def test_groups_of_a_batch_hold_whole_mosaics():
+    train = TrainConfig.model_validate({"batch_size": 32, "labelled_fraction": 0.3, "augment": ["mosaic", "flip"]})
+    assert labelled_share(train, 1) == 8 and labelled_share(train, 4) == 16
+    with pytest.raises(RecipeError, match="two groups of four of rows or more"):
+        labelled_share(train, 8)
+    with pytest.raises(
+        ValidationError, match=r"not divisible by 4 \* workers \* accumulate = 8, and a `mosaic` is of four rows"
+    ):
+        TrainConfig.model_validate({"batch_size": 12, "accumulate": 2, "augment": "mosaic"})
+
+
 def test_what_boxes_can_follow_is_what_a_recipe_may_name():
-    assert set(FOLLOWED) == set(MOVES) <= set(AUGMENTS)
+    assert set(FOLLOWED) == {*MOVES, "mosaic"} <= set(AUGMENTS)
 
 
 # ---------------------------------------------------------------- training
 
 
 def test_a_student_of_boxes_is_trained_delivered_and_judged(data, stores, tmp_path):
-    run = detector_run(tmp_path, data, taught_by(stores), ema=0.9, augment=["flip", "zoom", "colour"], steps=8)
+    run = detector_run(
+        tmp_path, data, taught_by(stores), ema=0.9, augment=["mosaic", "flip", "zoom", "colour"], steps=8
+    )
     (result,) = fit([run], PlainSession())
     assert result.validation is not None and set(result.validation) == {"ap", "ap50"}
     model = load_model(run.folder)

@@ -52,12 +52,13 @@ LABELS = ["ant", "bee", "cat"]
         {},
         {"labelled": {"train": 40, "validation": 6}},
         {"limit": 12, "labelled": 9},
+        {"labelled": {"train": 40, "teachers": 30}},
         {"id": "uid", "split": {"group_by": "group", "train": 0.5}},
         {"classes": ["cat", "ant", "bee", "dog"], "key_salt": "x"},
         {"split": {"stratify": True}},
         {"split": {"stratify": False}},
     ],
-    ids=["plain", "labelled", "limit", "groups", "named classes", "stratified", "by the hash alone"],
+    ids=["plain", "labelled", "limit", "of teachers", "groups", "named classes", "stratified", "by the hash alone"],
 )
 def test_counts_are_those_of_the_prepared_rows(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
     labels = [LABELS[at] for at in np.random.default_rng(0).choice(3, 300, p=[0.7, 0.2, 0.1])]

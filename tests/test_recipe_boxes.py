@@ -76,3 +76,18 @@ def test_where_nothing_is_said_of_boxes_keys_are_what_they_were() -> None:
         assert set(model.model_fields) <= set(OF_BOXES)
     said = PredictionsTeacher.model_validate({"kind": "predictions", "path": "x", "id": "i", "output": "logits"})
     assert not set(OF_BOXES) & (set(config.model_dump(mode="json")) | set(said.model_dump(mode="json")))
+
+
+def test_a_mosaic_is_for_boxes_alone_and_a_control_s_is_looked_at_too(tmp_path: Any) -> None:
+    network = '{kind: module, model: "students.models:tiny_detector", train: {steps: 9, augment: [mosaic]}}'
+    told = "teachers.one.train.augment: `mosaic` shows four images as one, which only boxes can follow; remove it"
+    assert told in refused(tmp_path, network, "classification")
+    student = (
+        'students: {small: {model: "students.models:tiny_detector", teachers: [one], objective: [{loss: pseudo}], '
+    )
+    student += "train: {steps: 9, batch_size: 6}, control: {augment: AUGMENT}}}"
+    for augment, told in (
+        ("mosaic", "students.small.control.augment: a `mosaic` is of four rows, and batch_size 6 is no multiple of 4"),
+        ("affine", "students.small.control.augment: boxes cannot follow `affine`"),
+    ):
+        assert told in refused(tmp_path, network + "\n" + student.replace("AUGMENT", augment))

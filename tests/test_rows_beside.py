@@ -23,7 +23,7 @@ from teachers.config.munge import Munge
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import DataError, RecipeError
 from teachers.preparing.count import count, count_prepared
-from teachers.preparing.look import extra_digest, look, source_digest
+from teachers.preparing.look import digests_beside, look, source_digest
 from teachers.preparing.prepare import prepare
 from teachers.preparing.synthetic import Table, neighbours, synthetic
 from teachers.transfer_set.columns import UNKNOWN
@@ -198,10 +198,10 @@ def test_keys_name_both_contents_and_stay_where_there_is_nothing_beside(files: t
     stage = keys.prepare_stage(recipe, "a")
     assert {"extra", "munge"}.isdisjoint(stage.config) and [*stage.inputs] == ["source"]
     more = recipe.model_copy(update={"transfer_set": config(*files)})
-    digests = source_digest(config(*files)), extra_digest(config(*files))
-    assert digests[0] != digests[1] and extra_digest(config(files[0])) is None
-    assert keys.prepare_stage(more, *digests).inputs["extra"] == digests[1]
-    assert "path" not in keys.prepare_stage(more, *digests).config["extra"]
+    digests = source_digest(config(*files)), digests_beside(config(*files))["extra"]
+    assert digests[0] != digests[1] and digests_beside(config(files[0])) == {}
+    assert keys.prepare_stage(more, digests[0], {"extra": digests[1]}).inputs["extra"] == digests[1]
+    assert "path" not in keys.prepare_stage(more, digests[0], {"extra": digests[1]}).config["extra"]
 
 
 def test_a_smoke_run_makes_few_synthetic_rows() -> None:

@@ -203,6 +203,24 @@ SPEED = {
         "{rate_over_limit:.3f} / {rate_limit_unknown:.3f}; {paid_twice}",
         ">= .95; 0",
     ),
+    "boxes": Figure(
+        "weighted fusion of three detectors over the package of its authors, 1,525 images, one thread",
+        "detection",
+        "{wbf_speedup:.1f} x as fast",
+        ">= 3",
+    ),
+    "boxes-step": Figure(
+        "a student's step from stores of boxes over a plain step with the same boxes, `tiny_detector`, 8 images of 256 pixels",
+        "detection",
+        "{cached_over_plain:.3f} x the time (plain step {plain_step_ms:.0f} ms)",
+        "<= 1.05",
+    ),
+    "decode": Figure(
+        "encoded images: what of labelling by a teacher that does nothing is decoding",
+        "decode",
+        "{decode_share:percent}",
+        ">= 85 %",
+    ),
     "big-study": Figure("`collegium report` of a search of 10,000 trials", "search", "{report_s} s, {report_gb} GB"),
 }
 ACCURACY = {
@@ -222,6 +240,13 @@ ACCURACY = {
         "fashion",
         "{student[0]:.3f} ± {student[1]:.3f} over {control[0]:.3f} ± {control[1]:.3f}: {gain_points:+.1f} points "
         "({low:+.1f} to {high:+.1f}), no difference shown",
+    ),
+    "cells": Figure(
+        "`collegium run cells`, AP of 72 images: the student over its control, teachers who learnt 87 images more",
+        "cells",
+        "{student:.3f} over {control:.3f}: {gain_points:+.1f} points ({low:+.1f} to {high:+.1f}; {seeds} seeds); teachers {large:.3f} and "
+        "{middle:.3f}, together {together:.3f}",
+        ">= 4 points",
     ),
     "search": Figure(
         "`collegium tune search`: the best setting over the tuned control, five fresh seeds",

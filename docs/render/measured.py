@@ -101,7 +101,9 @@ PARTS: dict[str, Callable[[], str]] = {
         "command",
         "text",
         "endpoint",
+        "detection",
+        "decode",
     ),
-    "accuracy-sources": sources("make", "digits", "fashion", "peers", "cohorts", "search"),
+    "accuracy-sources": sources("make", "digits", "fashion", "peers", "cohorts", "search", "cells"),
     "faults-sources": sources("faults"),
 }

@@ -127,7 +127,8 @@ def _fit_in_task(
 def _budget(run: "Run") -> tuple[str, dict[str, Any]]:
     """Name and size of one training: its optimiser steps, the rows that it draws from, and its stage's folder in OUT."""
     _, shares = run.membership.share_of_rows
-    rows = rows_drawn(run.transfer_set, labelled_only=run.labelled_only, classes=run.classes, part=run.part) / shares
+    whose: dict[str, Any] = {"labelled_only": run.labelled_only, "teaches": run.teaches}
+    rows = rows_drawn(run.transfer_set, classes=run.classes, part=run.part, **whose) / shares
     budget = {"steps": run.train.steps, "batch_size": run.train.batch_size, "rows": rows}
     return run.name, {**budget, "folder": "/".join(run.stage.parts[-2:])}
 
@@ -179,16 +180,22 @@ def budget_of(key: str, learner: Learner, prepared: Path) -> StudentTrain | Esti
 
 
 def rows_drawn(
-    prepared: Path, *, labelled_only: bool, classes: Sequence[str] = (), part: "tuple[Folds, int] | None" = None
+    prepared: Path,
+    *,
+    labelled_only: bool,
+    teaches: bool = False,
+    classes: Sequence[str] = (),
+    part: "tuple[Folds, int] | None" = None,
 ) -> int:
     """How many rows of the transfer set in `prepared` a training draws from.
 
-    `classes`: of a network that learns these only; `part`: of a teacher in folds.
+    `teaches`: of a teacher; `classes`: of a network that learns these only; `part`: of a teacher in folds.
     """
     from teachers.transfer_set.folds import labelled_keys
+    from teachers.transfer_set.own_rows import of_teachers
     from teachers.transfer_set.transfer_set import TransferSet
 
-    transfer_set = TransferSet.open(prepared)
+    transfer_set = of_teachers(TransferSet.open(prepared)) if teaches else TransferSet.open(prepared)
     if classes:
         transfer_set = transfer_set.of_classes(classes)
     if part is not None:

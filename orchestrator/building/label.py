@@ -15,6 +15,7 @@ from teachers.process.log_lines import working_on
 from teachers.storage.seal import NAME as SEAL
 from teachers.storage.seal import Damage, Seal, digest_of
 from teachers.transfer_set.folds import PARTS, WHOLE
+from teachers.transfer_set.own_rows import shared
 from teachers.users_code.calls import within
 
 from ..cluster.capacity import wait_for_room_s
@@ -191,7 +192,7 @@ def label_stages(
     lacks = digest_of(lacking) if lacking else None
     classes, answer = list(transfer_set.classes), transfer_set.space.answer
     stages, live, room = {}, {}, transfer_set.space.max_boxes
-    for segment in transfer_set.in_views():
+    for segment in shared(transfer_set):
         rows = segment.name, segment.digest
         stage = keys.label_stage(config, name, rows, weights, classes, statistics, answer, lacks, room)
         if config.mode == "live" and segment.split == "train":

@@ -21,12 +21,12 @@ log = logging.getLogger("collegium")
 
 
 def prepare(context: Context) -> Built:
-    from teachers.preparing.look import extra_digest, source_digest
+    from teachers.preparing.look import digests_beside, source_digest
     from teachers.preparing.prepare import prepare as prepare_transfer_set
     from teachers.transfer_set.transfer_set import TransferSet
 
     config = context.recipe.transfer_set
-    stage = keys.prepare_stage(context.recipe, source_digest(config), extra_digest(config))
+    stage = keys.prepare_stage(context.recipe, source_digest(config), digests_beside(config))
 
     def build(folder: Path) -> tuple[Seal, Facts]:
         earlier = context.stages.earlier(stage)

@@ -108,7 +108,7 @@ def _teacher_runs(context: Context, stage: Stage, prepared: Built, folder: Path)
     where |= {"trust": context.recipe.trusted()}
     classes, folds = config.classes or (), folds_of(config)
     if folds is None:
-        train = in_steps(config.train, prepared.folder, labelled_only=True, classes=classes)
+        train = in_steps(config.train, prepared.folder, labelled_only=True, teaches=True, classes=classes)
         return [teacher_run(stage.name, config, train, **where)]
     transfer_set = TransferSet.open(prepared.folder)
     transfer_set = transfer_set.of_classes(classes) if classes else transfer_set
@@ -152,6 +152,7 @@ def teacher_run(
         train=train,
         seed=train.seed,
         labelled_only=True,
+        teaches=True,
         classes=tuple(config.classes or ()),
         **common,
     )

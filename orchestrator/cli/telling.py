@@ -34,7 +34,7 @@ def _tell(report: Mapping[str, Any], folder: Path, out: Path) -> None:
 
     from ..reporting import unjudged
     from ..reporting.comparison import text_table
-    from ..reporting.headline import learners, remarks, task_of, teachers_alone
+    from ..reporting.headline import besides, learners, remarks, task_of, teachers_alone
 
     reused = sum(stage["reused"] for stage in report["stages"])
     click.echo(f"{len(report['stages'])} stages, {reused} of them reused")
@@ -49,7 +49,7 @@ def _tell(report: Mapping[str, Any], folder: Path, out: Path) -> None:
         for name, student in learners(report).items():
             click.echo(f"{name}: {student['verdict']}")
         compared = text_table(headline(task_of(report)), report["comparison"])
-        for line in [*teachers_alone(report), *compared, *remarks(report), *report["cautions"]]:
+        for line in [*besides(report), *teachers_alone(report), *compared, *remarks(report), *report["cautions"]]:
             click.echo(line)
     if search := report.get("search"):
         _tell_study(search)

@@ -42,6 +42,7 @@ def prediction_problems(recipe: Recipe, space: "Space", prepared: "TransferSet |
 def _read(teacher: PredictionsTeacher, recipe: Recipe, space: "Space", prepared: "TransferSet | None") -> None:
     from teachers.labelling.joined import Joining, Rows, check_missing, source_keys
     from teachers.models.predictions import Predictions
+    from teachers.transfer_set.own_rows import shared
 
     made = recipe.transfer_set
     uses_all = made.limit is None and (made.split.train is None or made.split.files is not None)
@@ -52,7 +53,7 @@ def _read(teacher: PredictionsTeacher, recipe: Recipe, space: "Space", prepared:
     if prepared is not None:
         rows = [
             Rows(prepared.keys(each), _ids(prepared.ids(each)), prepared.labels(each) if teacher.label else None)
-            for each in prepared.segments
+            for each in shared(prepared)
         ]
     else:
         in_order = source_keys(made, by_row_number=teacher.by_row_number)
@@ -67,11 +68,12 @@ def _read_boxes(
     teacher: PredictionsTeacher, recipe: Recipe, space: "Space", prepared: "TransferSet | None", uses_all: bool
 ) -> None:
     from teachers.labelling.predicted_boxes import Matched, source_names
+    from teachers.transfer_set.own_rows import shared
 
     if prepared is None:
         names = list(source_names(recipe.transfer_set))
     else:
-        names = [name for segment in prepared.segments for name in prepared.ids(segment).to_pylist()]
+        names = [name for segment in shared(prepared) for name in prepared.ids(segment).to_pylist()]
     matched = Matched.of(teacher, space, names)
     if prepared is not None or uses_all:
         matched.check_missing()

@@ -92,9 +92,11 @@ def budget_notes(recipe: Recipe, rows: Rows | None) -> Iterator[str]:
         for where, train in trainings.items():
             if isinstance(train, TrainConfig) and train.early_stopping is not None:
                 yield f"{where}.train.early_stopping: no validation row has a label to stop by, so it trains to the end"
+    own = recipe.transfer_set.labelled_by_split.get("teachers", 0)
     for name, teacher in recipe.teachers.items():
         if teacher.kind == "module" and teacher.train is not None:
-            yield from _of_training(f"teachers.{name}", teacher.train, rows, rows.labelled["train"] if rows else None)
+            drawn = rows.labelled["train"] + own if rows else None
+            yield from _of_training(f"teachers.{name}", teacher.train, rows, drawn)
     for name, learner in recipe.learners.items():
         if isinstance(learner, EstimatorStudent):
             continue

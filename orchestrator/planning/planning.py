@@ -110,7 +110,7 @@ def plan(
 
 
 def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, check: bool) -> Plan:
-    from teachers.preparing.look import extra_digest, look, source_digest
+    from teachers.preparing.look import digests_beside, look, source_digest
     from teachers.transfer_set.transfer_set import TransferSet
 
     from .counting import count_notes, known, with_counts
@@ -122,7 +122,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     if problems := [*_problems_seen(recipe, seen, digest)]:
         raise RecipeError("\n".join(problems))
     walk = Walk(recipe, Stages(out))
-    prepared = walk.all(digest, extra_digest(recipe.transfer_set))
+    prepared = walk.all(digest, digests_beside(recipe.transfer_set))
     made.stages = walk.planned
     counted = known(recipe.transfer_set, seen, prepared.folder if prepared else None, thorough=check)
     seen = with_counts(seen, counted)

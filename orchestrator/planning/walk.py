@@ -66,9 +66,9 @@ class Walk:
     def unknown(self, kind: str, name: str, until: str) -> None:
         self.planned.append(Planned(kind, name, "", None, "unknown", f"unknown until {until} is sealed"))
 
-    def all(self, source_digest: str, extra_digest: str | None) -> Built | None:
+    def all(self, source_digest: str, beside: Mapping[str, str]) -> Built | None:
         """Every stage of the recipe; the prepared transfer set, if there is one."""
-        prepared = self.note(keys.prepare_stage(self.recipe, source_digest, extra_digest))
+        prepared = self.note(keys.prepare_stage(self.recipe, source_digest, beside))
         self.derived(prepared)
         taught = {name: self.teacher(name, prepared) for name in self.recipe.teachers}
         self.judge("teachers", prepared, {name: taught[name] for name in self.recipe.teachers})

@@ -44,7 +44,9 @@ def _learner(config: Learner) -> dict[str, Any]:
 def without_names(recipe: Recipe, name: str) -> dict[str, Any]:
     """The same with nobody's name: a teacher is known by its place in the list of who hears it, and told there."""
     document = deciding(recipe, name)
-    sources = [document["transfer_set"][key] for key in ("source", "extra") if key in document["transfer_set"]]
+    sources = [
+        document["transfer_set"][key] for key in ("source", "extra", "corrections") if key in document["transfer_set"]
+    ]
     for placed in (*sources, *document["teachers"].values()):
         for key in OF_A_PLACE:
             placed.pop(key, None)

@@ -49,6 +49,7 @@ def detection_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
         if student.train.class_weights is not None:
             yield ("students", name, "train", "class_weights"), "images hold boxes of many classes; remove it"
         yield from _augment(student.train.augment, ("students", name, "train", "augment"))
+        yield from _augment(getattr(student.control, "augment", None), ("students", name, "control", "augment"))
         for number, term in enumerate(student.objective):
             kept = term.keep_above if isinstance(term, PseudoTerm) else None
             least = min(kept.values(), default=1.0) if isinstance(kept, dict) else kept

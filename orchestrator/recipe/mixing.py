@@ -1,4 +1,4 @@
-"""What is wrong with rows that are mixed two by two (`train.mix`), and with synthetic rows. Knows nothing of files."""
+"""What is wrong with rows that are mixed two by two (`train.mix`) or four by four (`mosaic`), and with synthetic rows. Knows nothing of files."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from students.config.task_terms import ASK_THE_STUDENT, OF_LABELLED_ROWS
 from students.config.terms import HardTerm, LossName, SoftTerm, TeacherTermCommon, TermCommon
 from teachers.config.predictions import PredictionsTeacher
 from teachers.config.task import ANSWER_OF
+from teachers.config.training import TrainConfig
 
 from .file import Loc
 
@@ -32,6 +33,7 @@ OF_ONE_LABEL: tuple[LossName, ...] = ("dkd", "ps_kd")
 
 def mix_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
     """(path, message) of each."""
+    yield from _mosaics(recipe)
     for name, cohort in recipe.cohorts.items():
         if cohort.train.mix is not None:
             yield (
@@ -52,6 +54,24 @@ def mix_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
                 ("teachers", name, "max_missing"),
                 "a file of predictions says nothing of synthetic rows (`transfer_set.munge`); raise it, or take `munge` out",
             )
+
+
+def _mosaics(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
+    """Those of rows that nobody could say the label of, and of batches that a control cannot divide."""
+    for kind, named in (("teachers", recipe.teachers), ("students", recipe.students), ("cohorts", recipe.cohorts)):
+        for name, config in named.items():
+            train = getattr(config, "train", None)
+            for key, each in (("train", train), ("control", getattr(config, "control", None))):
+                if "mosaic" not in getattr(each, "augments", ()):
+                    continue
+                where: Loc = (kind, name, key, "augment")
+                if ANSWER_OF[recipe.task] != "boxes":
+                    yield where, "`mosaic` shows four images as one, which only boxes can follow; remove it"
+                elif isinstance(train, TrainConfig) and train.batch_size % (4 * train.workers * train.accumulate):
+                    yield (
+                        where,
+                        f"a `mosaic` is of four rows, and batch_size {train.batch_size} is no multiple of 4 * workers * accumulate",
+                    )
 
 
 def unmixable_problems(recipe: "Recipe", columns: Sequence["Column"]) -> Iterator[str]:

@@ -17,3 +17,8 @@ def about_beside(counted: Mapping[str, Any]) -> Iterator[str]:
         )
     if labels := beside.get("labels_not_read"):
         yield f"`transfer_set.extra` has {', '.join(f'`{name}`' for name in labels)}, which nobody has read."
+    if corrected := counted.get("corrected"):
+        told = [
+            f"{rows:,} {'of teachers alone' if split == 'teachers' else split}" for split, rows in corrected.items()
+        ]
+        yield f"`transfer_set.corrections` has labels of {', '.join(told)} rows, which stand in place of the source's."

@@ -87,9 +87,11 @@ def about_labels(counted: Mapping[str, Any]) -> str:
     """Every label that went into a student, those that only chose too. `counted`: the transfer set's report."""
     labelled = counted["labelled"]
     used = labelled["train"] + labelled["validation"]
+    own = counted.get("of_teachers")
+    further = f"Teachers learnt {own:,} further rows, of which nobody else saw an input or a label. " if own else ""
     return (
         f"{used:,} labels went into students and controls: {labelled['train']:,} of training rows to learn from, "
-        f"{labelled['validation']:,} of validation rows to choose weights, seeds and settings. "
+        f"{labelled['validation']:,} of validation rows to choose weights, seeds and settings. {further}"
         f"Figures are of {labelled['test']:,} other labelled rows, of the test split."
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from students.tasks.figure import BESIDE, FIGURES, NOTHING, ON_THE_RUN, Figure, headline
+from students.tasks.figure import BESIDE, FIGURES, NOTHING, ON_THE_RUN, TOLD, Figure, figure, headline
 from teachers.config.task import TaskName
 
 
@@ -100,6 +100,16 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
             f"anywhere, one of them would still show one in up to {chance} of such reports."
         )
     return told
+
+
+def besides(report: Mapping[str, Any]) -> Iterator[str]:
+    """Of each student the figures that belong beside its verdict: `small: 0.412 false positives an image, its control 0.601`."""
+    task = task_of(report)
+    for name, student in learners(report).items():
+        for told in (figure(task, key) for key in TOLD[task]):
+            control = mean_of(student["control_runs"], told.key) if student.get("control_runs") else None
+            beside = f", its control {told.shown(control)}" if control is not None else ""
+            yield f"{name}: {told.shown(student[told.key])} {told.label}{beside}"
 
 
 def teachers_alone(report: Mapping[str, Any]) -> list[str]:

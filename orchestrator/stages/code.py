@@ -62,8 +62,9 @@ def code_of_views(recipe: Recipe) -> dict[str, Any]:
 def code_documents(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
     """All parts of a recipe that name code, and where they stand in it."""
     yield "transfer_set.source", recipe.transfer_set.source.model_dump(mode="json")
-    if recipe.transfer_set.extra is not None:
-        yield "transfer_set.extra", recipe.transfer_set.extra.model_dump(mode="json")
+    for key in ("extra", "corrections"):
+        if (beside := getattr(recipe.transfer_set, key)) is not None:
+            yield f"transfer_set.{key}", beside.model_dump(mode="json")
     yield "transfer_set", code_of_views(recipe)
     for name, teacher in recipe.teachers.items():
         yield f"teachers.{name}", teacher.model_dump(mode="json")

@@ -11,6 +11,7 @@ from students.config.cohort import CohortCommon
 from students.config.combining import NO_OPTIONS, options_of
 from students.config.task_terms import rule_in_keys
 from students.config.terms import TeacherTermCommon
+from students.tasks.figure import TOLD
 from teachers.config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
 from teachers.config.task import AnswerName
 from teachers.config.teacher import DECIDES_NOTHING, CheckpointTeacher, TeacherConfig
@@ -37,13 +38,14 @@ PREPROCESSED = ("module", "sklearn", "onnx")
 """Kinds of teachers whose inputs are made as the recipe says; those of others as their files say, or by themselves."""
 
 
-def prepare_stage(recipe: Recipe, source_digest: str, extra_digest: str | None = None) -> Stage:
+def prepare_stage(recipe: Recipe, source_digest: str, beside: Mapping[str, str] | None = None) -> Stage:
+    """`beside`: digests of `extra` and `corrections`, as far as they are there."""
     config = recipe.transfer_set.model_dump(mode="json")
     config["task"] = recipe.task
     config["labelled"] = recipe.transfer_set.labelled_by_split  # `100` and `{train: 100}` are one thing
     config = {key: value for key, value in config.items() if key not in OF_VIEWS} | {"views": 0}
-    inputs = {"source": source_digest} | ({} if extra_digest is None else {"extra": extra_digest})
-    for key in ("source", "extra"):
+    inputs = {"source": source_digest, **(beside or {})}
+    for key in ("source", "extra", "corrections"):
         if key in config and config[key]["kind"] == "import":
             inputs |= code_inputs(f"transfer_set.{key}", config[key])
         elif key in config:
@@ -182,7 +184,7 @@ def labels_by_place(teachers: Sequence[str], labels: Mapping[str, str]) -> tuple
 
 def evaluate_teachers_stage(recipe: Recipe, prepared: str, labels: Mapping[str, str]) -> Stage:
     heard, called = labels_by_place(list(recipe.teachers), labels)
-    config = {"teachers": [hearing(recipe, teacher) for teacher in recipe.teachers]}
+    config = {"teachers": [hearing(recipe, teacher) for teacher in recipe.teachers], **_told(recipe)}
     return Stage("evaluate", "teachers", config, {"transfer set": prepared, **heard}, called=called)
 
 
@@ -203,6 +205,7 @@ def evaluate_stage(recipe: Recipe, name: str, prepared: str, student: str, label
         "teachers": [hearing(recipe, teacher) for teacher in learner.teachers],
         "ensemble": ensemble,
         "cpus": float(learner.resources.cpus),  # latency is measured with as many threads
+        **_told(recipe),
     }
     if (energy := getattr(learner, "energy", None)) is not None:
         config["energy"] = energy_by_place(energy.model_dump(mode="json"), learner.teachers)
@@ -210,6 +213,11 @@ def evaluate_stage(recipe: Recipe, name: str, prepared: str, student: str, label
         config["as_one"] = learner.deliver == "ensemble"
     inputs = {"transfer set": prepared, "student": student, **heard, **_code_of_answers(recipe, name)}
     return Stage("evaluate", name, config, inputs, called=called)
+
+
+def _told(recipe: Recipe) -> dict[str, Any]:
+    """Figures that came to those of a task."""
+    return {"told": list(TOLD[recipe.task])} if TOLD[recipe.task] else {}
 
 
 def _code_of_answers(recipe: Recipe, name: str) -> dict[str, str]:

@@ -1,3 +1,3 @@
 """Augmentations that boxes can follow. Knows nothing of torch."""
 
-FOLLOWED = ("flip", "zoom", "colour", "cutout", "noise")
+FOLLOWED = ("flip", "zoom", "colour", "mosaic", "cutout", "noise")

@@ -18,6 +18,7 @@ from teachers.users_code.calls import calling
 from teachers.users_code.imports import load
 
 from .draws import Views
+from .mosaic import mosaic
 from .zoom import colour, zoom
 
 Inputs = Tensor | dict[str, Tensor]
@@ -40,7 +41,7 @@ def affine(inputs: Inputs, seeds: Tensor) -> Inputs:
 
 
 def replayed(name: str, transform: Transform) -> Augment:
-    """A transform of images that draws from a seed a row; their shape stays."""
+    """A transform of images that draws from a seed a row; their shape stays. A `mosaic` looks at groups of four rows."""
     return lambda inputs, seeds: _with_images(name, transform, inputs, seeds)
 
 
@@ -79,6 +80,7 @@ AUGMENTS: dict[AugmentName, Augment] = {
     "affine": affine,
     "zoom": replayed("zoom", zoom),
     "colour": replayed("colour", colour),
+    "mosaic": replayed("mosaic", mosaic),
     "flip": replayed("flip", TRANSFORMS["flip"]),
     "pad_and_crop": replayed("pad_and_crop", TRANSFORMS["pad_and_crop"]),
     "cutout": replayed("cutout", TRANSFORMS["cutout"]),

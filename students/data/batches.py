@@ -158,13 +158,14 @@ def labelled_share(train: TrainConfig, world: int) -> int:
             "batch_size"
         )
     per_part = train.batch_size // parts
-    if train.mix is not None:  # both rows of a pair are drawn from one group
-        if per_part < 4:
+    if (each := train.rows_together) > 1:  # all rows of a group are labelled, or none is
+        if per_part < 2 * each:
+            what = "`mix` needs two pairs" if each == 2 else "`mosaic` needs two groups of four"
             raise RecipeError(
-                "train.labelled_fraction beside `mix` needs two pairs of rows or more in each of the `workers * accumulate` parts of a "
-                "batch; raise batch_size"
+                f"train.labelled_fraction beside {what} of rows or more in each of the `workers * accumulate` parts of a "
+                f"batch; raise batch_size"
             )
-        return 2 * parts * min(max(round(train.labelled_fraction * per_part / 2), 1), per_part // 2 - 1)
+        return each * parts * min(max(round(train.labelled_fraction * per_part / each), 1), per_part // each - 1)
     return parts * min(max(round(train.labelled_fraction * per_part), 1), per_part - 1)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from teachers.models.preprocess import Preprocessor
+from teachers.transfer_set.own_rows import of_teachers
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..objective.scale import with_scale
@@ -58,6 +59,7 @@ def reads(run: Run) -> tuple[Any, ...]:
         run.energy,
         run.sources,
         run.labelled_only,
+        run.teaches,
         run.classes,
         run.train.class_weights,
         member.peer_rule,
@@ -67,6 +69,8 @@ def reads(run: Run) -> tuple[Any, ...]:
 
 def open_data(run: Run, session: Session, memory_bytes: int) -> Data:
     transfer_set = with_scale(TransferSet.open(run.transfer_set), run.sources).viewing(run.views)
+    if run.teaches:
+        transfer_set = of_teachers(transfer_set)
     if run.classes:
         transfer_set = transfer_set.of_classes(run.classes)
     preprocessor = Preprocessor(run.preprocess, transfer_set.columns)

@@ -17,8 +17,10 @@ from teachers.models.folder import LoadedModel, load_model
 BATCHES = (1, 32)
 WARM_UP = 20
 REPETITIONS = 200
-LIMIT_S = 20.0
-"""Of one batch size: a model too slow for all repetitions is timed with those that fit, 20 at least."""
+LIMIT_S = 2.0
+"""Of one batch size, and a quarter of it to warm up: a model too slow for all repetitions is timed with those that fit."""
+FEWEST = 7
+"""Repetitions, however long they take."""
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -82,16 +84,16 @@ def _rows(inputs: Inputs, size: int) -> Inputs:
 
 
 def _times(model: Callable[[Inputs], object], inputs: Inputs, device: torch.device) -> list[float]:
-    seconds: list[float] = []
-    began = time.perf_counter()
-    for number in range(WARM_UP + REPETITIONS):
+    def ask() -> float:
         start = time.perf_counter()
         model(inputs)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        end = time.perf_counter()
-        if number >= WARM_UP:
-            seconds.append(end - start)
-        if end - began > LIMIT_S and len(seconds) >= WARM_UP:
-            break
+        return time.perf_counter() - start
+
+    warmed, seconds = [ask()], list[float]()
+    while len(warmed) < WARM_UP and sum(warmed) < LIMIT_S / 4:
+        warmed.append(ask())
+    while len(seconds) < REPETITIONS and (sum(seconds) < LIMIT_S or len(seconds) < FEWEST):
+        seconds.append(ask())
     return seconds

@@ -114,6 +114,8 @@ class Run:
     sources: tuple[Source, ...] = ()
     labelled_only: bool = False
     """Draw from the labelled rows only: controls and teachers."""
+    teaches: bool = False
+    """Of a teacher: the rows that teachers have for themselves are its, too."""
     classes: tuple[str, ...] = ()
     """What it learns to tell apart, of the transfer set's classes; empty: all of them, in their order."""
     user_path: UserPath = Path()

@@ -3,6 +3,8 @@
 Average precision of a class is the mean, over 101 recalls from 0 to 1, of the best precision at that recall or more; `ap` is the
 mean over classes and ten overlaps from 0.5 to 0.95. A class without a true box counts nowhere. Boxes are matched once, when an
 image comes in: figures under other weights of images, as a bootstrap asks for, only add up anew who was right.
+
+`false_positives` is the one figure at a threshold: how many boxes of an image, the mean, have that of their class and are wrong.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +21,7 @@ from teachers.tasks.boxes import CLASS, LABEL, SCORE, boxes_of, labels_of
 from teachers.tasks.space import Space
 
 from .matching import OVERLAPS, SIZES, matched
-from .meter import RowMeter
+from .meter import RowMeter, mean
 from .task import Document
 
 Array = NDArray[Any]
@@ -27,6 +29,8 @@ Array = NDArray[Any]
 RECALLS = np.linspace(0.0, 1.0, 101)
 THRESHOLD = 0.5
 """A score from which on a box is said, of a class that validation tells nothing of."""
+FALSE = "false_positives"
+ALL = [*SIZES].index("all")
 _BITS = 1 << np.arange(len(OVERLAPS), dtype=np.int16)
 
 
@@ -185,8 +189,19 @@ class BoxesMeter(RowMeter):
         return [each.recall(told, levels) for each in classes]
 
     def _figure(self, key: str, weights: Tensor | None) -> float | None:
+        if key == FALSE:
+            return mean(torch.from_numpy(self._false_positives()), weights)
         defined = [each for each in self.by_class(key, weights) if each is not None]
         return fmean(defined) if defined else None
+
+    def _false_positives(self) -> Array:
+        """f64 `[judged]`: boxes of each image that are said, and neither right at an overlap of 0.5 nor ignored."""
+        parts = {name: each.numpy() for name, each in self.parts().items()}
+        rows, boxes = parts["class"].shape
+        right, ignored = (parts[name].reshape(rows, boxes, len(SIZES))[..., ALL] & 1 for name in ("right", "ignored"))
+        is_said = (parts["class"] >= 0) & (parts["score"] >= self.thresholds[parts["class"]])
+        found: Array = (is_said & (right == 0) & (ignored == 0)).sum(1).astype(np.float64)
+        return found
 
     def details(self) -> Document:
         """By size `ap_small`, `ap_medium`, `ap_large`; `by_class`: of each its true boxes and figures."""

@@ -17,14 +17,13 @@ from teachers.tasks.boxes import BOX, CLASS, LABEL, SCORE, boxes_by_class, boxes
 from teachers.tasks.space import Space
 
 from . import looking
-from .average_precision import THRESHOLD, BoxesMeter
+from .average_precision import ALL, THRESHOLD, BoxesMeter
 from .figure import headline
 from .matching import SIZES
 from .standing import Standing, by_squared_errors, interval
 from .task import Document, Model, Task
 
 Array = NDArray[Any]
-ALL = [*SIZES].index("all")
 SURE = 0.3
 """A score from which on two are asked whether they say the same boxes."""
 

@@ -99,6 +99,7 @@ FIGURES: dict[TaskName, tuple[Figure, ...]] = {
         Figure("ap50", "AP50", "max", "share"),
         Figure("ap75", "AP75", "max", "share"),
         Figure("ar100", "AR100", "max", "share"),
+        Figure("false_positives", "false positives an image", "min", "number"),
     ),
 }
 """The first is the headline."""
@@ -183,7 +184,7 @@ TOGETHER_BY: dict[TaskName, str] = {
 EXPLAINED: dict[TaskName, str] = {
     "classification": "Balanced accuracy is the mean over classes.",
     "multilabel": "Macro AP is the mean over classes of average precision, F1 is at thresholds that each network has from validation.",
-    "detection": "AP is COCO's, the mean over classes and overlaps from 0.50 to 0.95; AP50 and AP75 are at one overlap, AR100 is the recall of at most 100 boxes a class and image.",
+    "detection": "AP is COCO's, the mean over classes and overlaps from 0.50 to 0.95; AP50 and AP75 are at one overlap, AR100 is the recall of at most 100 boxes a class and image. A false positive is a box with its class's threshold or more that takes no true box at an overlap of 0.50.",
     "regression": "R\N{SUPERSCRIPT TWO} is the share of the labels' variance that is explained, Spearman the correlation of ranks.",
 }
 """Under a table of figures."""
@@ -202,6 +203,14 @@ ON_THE_RUN: dict[TaskName, tuple[str, ...]] = {
     "detection": ("ap50", "ar100"),
 }
 """Besides the headline, what a list of runs has of each student."""
+
+TOLD: dict[TaskName, tuple[str, ...]] = {
+    "classification": (),
+    "multilabel": (),
+    "regression": (),
+    "detection": ("false_positives",),
+}
+"""Of each student, what a terminal tells besides its verdict."""
 
 LOOKS: dict[TaskName, tuple[str, ...]] = {
     "classification": ("accuracy", "nll"),

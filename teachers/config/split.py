@@ -77,6 +77,8 @@ class LabelledRows(Config):
     """To learn from; the other training rows are transfer data only. Null: all."""
     validation: int | None = Field(None, ge=1)
     """To choose weights, seeds and settings, and to judge teachers. Null: all."""
+    teachers: int | None = Field(None, ge=1, exclude_if=lambda value: value is None)
+    """Further labelled training rows that teachers who are trained here have for themselves: they learn from `train` and from these; no student and no control sees an input or a label of them. Null: none."""
 
 
 Labelled = Annotated[

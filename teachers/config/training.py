@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from .strict import Config, ImportString
 
 TransformName = Literal["flip", "pad_and_crop", "cutout", "noise"]
-AugmentName = Literal["affine", "zoom", "colour", TransformName]
+AugmentName = Literal["affine", "zoom", "colour", "mosaic", TransformName]
 AugmentStep = AugmentName | ImportString
 Augment = Annotated[
     Annotated[AugmentStep, Tag("one")] | Annotated[list[AugmentStep], Field(min_length=1), Tag("several")],
@@ -133,9 +133,16 @@ class TrainConfig(Config):
             raise ValueError(
                 f"batch_size {self.batch_size} is not divisible by workers * accumulate = {self.workers * self.accumulate}"
             )
-        if self.mix is not None and self.batch_size % (2 * self.workers * self.accumulate):
+        together = self.rows_together
+        if self.batch_size % (together * self.workers * self.accumulate):
+            what = "a `mosaic` is of four rows" if together == 4 else "`mix` mixes rows two by two"
             raise ValueError(
-                f"batch_size {self.batch_size} is not divisible by 2 * workers * accumulate = {2 * self.workers * self.accumulate}, and "
-                f"`mix` mixes rows two by two; take a multiple of it"
+                f"batch_size {self.batch_size} is not divisible by {together} * workers * accumulate = "
+                f"{together * self.workers * self.accumulate}, and {what}; take a multiple of it"
             )
         return self
+
+    @property
+    def rows_together(self) -> int:
+        """How many rows that stand next to each other in a batch become one."""
+        return 4 if "mosaic" in self.augments else 2 if self.mix is not None else 1

@@ -143,6 +143,8 @@ class TransferSetConfig(Config):
     """Rows whose inputs are exactly those of a row of another split are counted in the report; `drop` takes them out of the split that learns or chooses: test rows stay, of the rest validation rows."""
     extra: Source | None = Field(None, exclude_if=lambda value: value is None)
     """Further rows without labels, a source of their own with the same input columns: teachers label them, students learn them; they are training rows, all of them, and what they hold of a label is not read."""
+    corrections: Source | None = Field(None, exclude_if=lambda value: value is None)
+    """Labels that win over the source's, a source of their own with the same label column: the files of `collegium review` after a person has corrected them, for example. Each row that is in it has a label that may be used, beside those that `labelled` counts; inputs, splits and all other rows stay as they are. Of boxes the image's name says of which row it is, else `id`."""
     munge: Munge | None = Field(None, exclude_if=lambda value: value is None)
     """Synthetic training rows of a table, made of its training rows; without labels, as those of `extra`."""
     views: int = Field(0, ge=0, le=10_000)
@@ -227,9 +229,9 @@ class TransferSetConfig(Config):
         return "missing" if self.limit is None else "no"
 
     @property
-    def labelled_by_split(self) -> dict[Literal["train", "validation", "test"], int]:
+    def labelled_by_split(self) -> dict[Literal["train", "validation", "test", "teachers"], int]:
         """Of the splits that `labelled` restricts, how many labels may be used."""
         given = self.labelled if isinstance(self.labelled, LabelledRows) else LabelledRows(train=self.labelled)
-        found: dict[Literal["train", "validation", "test"], int | None]
-        found = {"train": given.train, "validation": given.validation}
+        found: dict[Literal["train", "validation", "test", "teachers"], int | None]
+        found = {"train": given.train, "validation": given.validation, "teachers": given.teachers}
         return {split: count for split, count in found.items() if count is not None}

@@ -23,6 +23,7 @@ from ..transfer_set.class_names import as_number, name_of, places_of
 from ..transfer_set.folds import FOLDS, PARTS, Folds, checked
 from ..transfer_set.hashes import Keys, mixed
 from ..transfer_set.merged import MergedSplit
+from ..transfer_set.own_rows import of_teachers
 from ..transfer_set.transfer_set import TransferSet
 from ..users_code import imports
 from ..users_code.calls import calling
@@ -255,7 +256,7 @@ def use_cpus(estimator: Any, arguments: Mapping[str, Any], cpus: float) -> None:
 def labelled_rows(config: SklearnTeacher, transfer_set: TransferSet) -> Learnt:
     """The training rows whose label may be used, in the order of their keys."""
     preprocessor = Preprocessor(config.preprocess, transfer_set.columns)
-    transfer_set = transfer_set.seen(preprocessor.sees).deriving(preprocessor.text)
+    transfer_set = of_teachers(transfer_set).seen(preprocessor.sees).deriving(preprocessor.text)
     train = MergedSplit(transfer_set, "train")
     labelled = train.labelled()
     if not labelled.any():

@@ -20,7 +20,7 @@ from ..tasks.labels import has_label, num_strata, strata
 from ..transfer_set.arrow_columns import label_values
 from ..transfer_set.class_names import places_of
 from ..transfer_set.hashes import Keys
-from ..transfer_set.transfer_set import SPLITS, SplitName
+from ..transfer_set.transfer_set import EVERY, SPLITS, SplitName
 from .shuffle import BadPosition, Run, run_batch
 from .splits import choose_labelled, first_of_classes
 from .tasks import LABELS
@@ -68,7 +68,7 @@ class Census:
 
     def of(self, split: SplitName) -> slice:
         """Where the rows of a split stand."""
-        start, stop = np.searchsorted(self.split, [SPLITS.index(split), SPLITS.index(split) + 1])
+        start, stop = np.searchsorted(self.split, [EVERY.index(split), EVERY.index(split) + 1])
         return slice(int(start), int(stop))
 
     def counts(self) -> dict[str, int]:
@@ -203,21 +203,42 @@ def check_splits(census: Census, dropped: Mapping[str, int]) -> None:
         )
 
 
-def labelled_rows(census: Census, config: TransferSetConfig, width: int) -> NDArray[np.bool_]:
-    """Whose label may be used, bool [rows]; `labelled` restricts the splits that it names, and never test."""
-    usable = census.has_label.copy()
-    for split, count in config.labelled_by_split.items():
-        rows = census.of(split)
-        there = int(census.has_label[rows].sum())
-        if count > there and config.limit is None:  # of the rows that `limit` leaves there may be fewer
-            raise DataError(
-                f"transfer_set.labelled: {count:,} labels of {split} rows may be used, and {there:,} {split} rows have one; "
-                f"say fewer, or null for all of them"
+def with_labelled(census: Census, config: TransferSetConfig, width: int) -> tuple[Census, NDArray[np.bool_]]:
+    """(the census, in which rows of teachers are a split of their own; whose label may be used, bool [rows]).
+
+    `labelled` restricts the splits that it names, and never test. Raises DataError for more labels than there are.
+    """
+    usable, wanted = census.has_label.copy(), config.labelled_by_split
+    of_teachers = wanted.pop("teachers", 0)
+    for split, count in wanted.items():
+        usable[census.of(split)] = _chosen(census, census.has_label, config, width, split, count)
+    if not of_teachers:
+        return census, usable
+    train = census.of("train")
+    own = np.zeros(len(usable), bool)
+    own[train] = _chosen(census, census.has_label & ~usable, config, width, "teachers", of_teachers)
+    moved = replace(census, split=np.where(own, np.uint8(EVERY.index("teachers")), census.split))
+    order = np.lexsort((moved.keys, moved.split))
+    return moved.take(order), (usable | own)[order]
+
+
+def _chosen(
+    census: Census, free: NDArray[np.bool_], config: TransferSetConfig, width: int, split: SplitName, count: int
+) -> NDArray[np.bool_]:
+    """`count` of the rows of a split that are `free`, stratified; those of teachers are training rows."""
+    rows = census.of("train" if split == "teachers" else split)
+    there = int(free[rows].sum())
+    if count > there and config.limit is None:  # of the rows that `limit` leaves there may be fewer
+        asked, left = f"{count:,} labels of {split} rows may be used", f"{there:,} {split} rows have one"
+        if split == "teachers":
+            asked, left = (
+                f"{count:,} training rows are the teachers' alone",
+                f"{there:,} further ones have a label",
             )
-        divided = num_strata(config.task, width)
-        chosen = choose_labelled(census.keys[rows], census.strata[rows], divided, count, config.split.seed, split)
-        usable[rows] = chosen
-    return usable
+        raise DataError(f"transfer_set.labelled: {asked}, and {left}; say fewer, or null for all of them")
+    strata = np.where(free[rows], census.strata[rows], -1).astype(np.int32)
+    seed, divided = config.split.seed, num_strata(config.task, width)
+    return choose_labelled(census.keys[rows], strata, divided, count, seed, split)
 
 
 def duplicates_across_splits(census: Census) -> dict[str, int]:

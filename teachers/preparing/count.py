@@ -19,7 +19,8 @@ from ..sources.files import Batch, Chunk
 from ..tasks.labels import has_label, per_name, usable
 from ..transfer_set.transfer_set import SPLITS, SplitName, TransferSet
 from .bad_rows import Bad
-from .census import Census, check_splits, judge_bad_rows, labelled_rows, limited, same_key
+from .census import Census, check_splits, judge_bad_rows, limited, same_key, with_labelled
+from .corrections import corrected
 from .extra import reading_extra
 from .look import Look
 from .shuffle import BadPosition, Reading, ids_in, labels_in, named_in, placed
@@ -85,7 +86,8 @@ def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Count
     census, bad = limited(census, bad, config.limit)
     judge_bad_rows(bad, config)
     check_splits(census, {})
-    may_be_used = labelled_rows(census, config, len(classes))
+    census, may_be_used = with_labelled(census, config, len(classes))
+    census, may_be_used, _ = corrected(config, census, may_be_used, _names(told), classes)
     if seen.classes is not None or config.labels:
         told.labels.space(classes, usable(census.labels, may_be_used)[census.of("train")])
     labels = {split: [usable(census.labels, may_be_used)[census.of(split)]] for split in SPLITS}
@@ -97,6 +99,13 @@ def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Count
         more["munge"] = config.munge.of(rows["train"])
     rows["train"] += sum(more.values())
     return replace(_counted(config.task, classes, rows, labels), beside=more)
+
+
+def _names(told: Reading) -> list[tuple[list[str], NDArray[np.uint64]]]:
+    """Ids and keys of all rows, where labels are corrected."""
+    batches = [batch for _, batch in _batches(told) if batch.positions] if told.config.corrections is not None else []
+    ids = [ids_in(told, batch, {}).to_pylist() for batch in batches]
+    return [(names, sample_keys(names, told.config.key_salt)) for names in ids]
 
 
 def _keys_beside(told: Reading, bad: list[BadPosition]) -> NDArray[np.uint64]:

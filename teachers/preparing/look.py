@@ -22,6 +22,7 @@ from ..transfer_set.transfer_set import SPLITS, SplitName
 from .arrow_types import family
 from .canonical import InputPlan, decode
 from .categories import Texts
+from .corrections import correction_files
 from .dictionaries import of_few_rows
 from .extra import extra_files, extra_of, look_at_extra
 from .labels import as_text, names_in
@@ -144,12 +145,11 @@ def source_digest(config: TransferSetConfig) -> str:
     return content_digest(files, beside=any(_names_images(config, file) for file in files))
 
 
-def extra_digest(config: TransferSetConfig) -> str | None:
-    """The same of `transfer_set.extra`; None where there is none."""
-    if config.extra is None:
-        return None
-    files = extra_files(config)
-    return content_digest(files, beside=any(_names_images(extra_of(config), file) for file in files))
+def digests_beside(config: TransferSetConfig) -> dict[str, str]:
+    """The same of `transfer_set.extra` and of `corrections`, of those that there are."""
+    found = {"extra": extra_files(config), "corrections": correction_files(config)}
+    beside = {"extra": any(_names_images(extra_of(config), file) for file in found["extra"]), "corrections": False}
+    return {name: content_digest(files, beside=beside[name]) for name, files in found.items() if files}
 
 
 Columns = Sequence[tuple[str, str]]

@@ -20,8 +20,9 @@ from ..sources.files import Chunk
 from ..storage import mirror
 from ..storage.seal import replace as replace_file
 from ..tasks.labels import per_name, usable
+from ..transfer_set.hashes import Keys
 from ..transfer_set.images import COLOUR
-from ..transfer_set.transfer_set import NAME, SPLITS, Part, Segment, TransferSet, segment_digest
+from ..transfer_set.transfer_set import EVERY, NAME, SPLITS, Part, Segment, TransferSet, segment_digest
 from .beside import Whole, report_of, with_rows_beside
 from .canonical import in_colour
 from .census import (
@@ -31,11 +32,12 @@ from .census import (
     check_splits,
     duplicates_across_splits,
     judge_bad_rows,
-    labelled_rows,
     limited,
     take_census,
+    with_labelled,
     without_duplicates,
 )
+from .corrections import corrected
 from .dictionaries import with_dictionaries
 from .extra import extra_files, gathered_extra, reading_extra, without_copies
 from .look import Look, look
@@ -43,7 +45,7 @@ from .moments import Moments
 from .parts import PartTask, Writing, write_part
 from .pieces import fingerprint, tidy
 from .segments import PlannedSegment, Runner, ids_of, keep_parts, part_moments, part_tasks, plan_segments, write_rows
-from .shuffle import BadPosition, ChunkDone, Reading, Run, read_chunk
+from .shuffle import BadPosition, ChunkDone, Reading, Run, read_chunk, run_batch
 from .splits import sample_keys, split_numbers
 from .statistics import OfParts, check_there_are_values, lacks, with_moments
 from .stratify import stratified
@@ -113,12 +115,16 @@ def _prepare(
     gathered = _gathered(config, seen, done, done_beside, reading)
     earlier, pieces = _open_earlier(earlier_folder), reading.pieces
 
-    census, labelled = gathered.census, labelled_rows(gathered.census, config, len(gathered.classes))
+    census, labelled = with_labelled(gathered.census, config, len(gathered.classes))
+    census, labelled, counts = corrected(
+        config, census, labelled, _names(config, gathered.runs, pieces), gathered.classes
+    )
+    gathered = changed(gathered, census=census)
     columns = with_dictionaries(seen.columns, config, census, gathered.runs, pieces)
     whole = Whole(census, gathered.runs, plan_segments(census, columns, earlier, run), {})
     about = reading, columns, earlier, run, len(gathered.classes)
     whole = with_rows_beside(config, whole, gathered.extra, *about)
-    planned = sorted(whole.planned, key=lambda segment: SPLITS.index(segment.split))
+    planned = sorted(whole.planned, key=lambda segment: EVERY.index(segment.split))
     segments, parts = _second_pass(planned, whole, Writing(folder, pieces, columns), earlier, run)
     for segment, plan in zip(segments, planned, strict=True):
         ids = ids_of(segment, pieces, earlier if plan.kept else None)
@@ -139,12 +145,18 @@ def _prepare(
     num_labelled = int(labelled[train].sum())
     space = LABELS[config.task].space(gathered.classes, usable(census.labels[train], labelled[train]))
     report = _report(gathered, labelled) | {"columns": lacks(columns, seen.plans, parts)}
-    report |= report_of(whole, seen.labels_not_read)
+    report |= report_of(whole, seen.labels_not_read) | ({"corrected": counts} if counts else {})
     made_of = tuple(plan.document() for plan in seen.plans)
     prepared = TransferSet(folder, columns, space, tuple(segments), num_labelled, report, made_of)
     replace_file(folder / NAME, prepared.manifest())
     tidy(folder)
     return prepared
+
+
+def _names(config: TransferSetConfig, runs: Sequence[Run], pieces: Path) -> list[tuple[list[str], Keys]]:
+    """Ids and keys of all rows, where labels are corrected."""
+    batches = [run_batch(pieces / run.path) for run in runs if config.corrections is not None]
+    return [(batch.column("id").to_pylist(), batch.column("sample_key").to_numpy()) for batch in batches]
 
 
 def _open_earlier(folder: Path | None) -> TransferSet | None:
@@ -245,7 +257,7 @@ def _second_pass(
         written.setdefault(task.path.split("/")[1], []).append(done)
 
     segments: list[Segment] = []
-    found: OfParts = {split: [] for split in SPLITS}
+    found: OfParts = {split: [] for split in (*SPLITS, *(plan.split for plan in planned))}
     for plan in planned:
         if plan.kept is not None:
             assert earlier is not None
@@ -266,13 +278,14 @@ def _second_pass(
 
 def _report(gathered: Gathered, labelled: NDArray[np.bool_]) -> dict[str, Any]:
     """What the manifest tells people: counts, and rows that were dropped or look wrong."""
-    census, train = gathered.census, gathered.census.of("train")
+    census, train, own = gathered.census, gathered.census.of("train"), gathered.census.of("teachers")
     per_class = per_name(census.labels[train][labelled[train]], len(gathered.classes), census.task)
     return {
         "rows": census.counts() | {"unused": gathered.num_unused},
         "labelled": {split: int(labelled[census.of(split)].sum()) for split in SPLITS},
         "labelled_per_class": dict(zip(gathered.classes, per_class.tolist(), strict=True)),
         "stratified": list(gathered.divided),
+        **({"of_teachers": own.stop - own.start} if own.stop > own.start else {}),
         "without_label": int((~census.has_label[train]).sum()),
         "bad_rows": len(gathered.bad),
         "first_bad_rows": [f"{row.position}: {row.reason}" for row in gathered.bad[:NAMED_BAD_ROWS]],

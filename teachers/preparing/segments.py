@@ -21,7 +21,7 @@ from ..storage.seal import drafted, local
 from ..transfer_set.arrow_columns import label_column
 from ..transfer_set.columns import Column, inputs_of
 from ..transfer_set.hashes import Keys
-from ..transfer_set.transfer_set import SPLITS, Segment, SplitName, TransferSet
+from ..transfer_set.transfer_set import EVERY, Segment, SplitName, TransferSet
 from .census import Census
 from .moments import Moments, moments
 from .parts import PartTask, ids_piece
@@ -65,7 +65,7 @@ def plan_segments(
     except (StoreError, pa.ArrowException, OSError):  # the earlier set is damaged: nothing of it is kept
         kept = []
     planned = list(kept)
-    for split in SPLITS:
+    for split in EVERY:
         there = census.of(split)
         new = np.arange(there.start, there.stop)
         of_split = [segment.rows for segment in kept if segment.split == split]
@@ -73,7 +73,7 @@ def plan_segments(
             new = np.setdiff1d(new, np.concatenate(of_split))
         if len(new):
             planned.append(PlannedSegment(f"{kind or split}-{len(of_split)}", split, new))
-    return sorted(planned, key=lambda segment: SPLITS.index(segment.split))
+    return sorted(planned, key=lambda segment: EVERY.index(segment.split))
 
 
 def _kept(

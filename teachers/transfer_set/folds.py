@@ -19,6 +19,7 @@ from ..errors import DataError, StoreError
 from ..storage import seal
 from ..tasks.labels import none_of, per_name
 from .hashes import Keys, mixed
+from .own_rows import of_teachers
 from .transfer_set import Segment, TransferSet
 
 FORMAT = 1
@@ -108,7 +109,8 @@ def checked(folds: Folds, transfer_set: TransferSet, key: str = "train.folds") -
 
 
 def labelled_keys(transfer_set: TransferSet) -> tuple[NDArray[Any], Keys]:
-    """Label, as a transfer set has it, and key of the group of every labelled training row."""
+    """Label, as a transfer set has it, and key of the group of every labelled training row of a teacher."""
+    transfer_set = of_teachers(transfer_set)
     space = transfer_set.space
     labels, groups = [none_of(space.task, 0, space.width)], [np.empty(0, np.uint64)]
     for segment in transfer_set.of("train"):

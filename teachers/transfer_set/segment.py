@@ -7,8 +7,9 @@ from typing import Literal, get_args
 from ..storage.seal import digest_of
 from .columns import Column
 
-SplitName = Literal["train", "validation", "test"]
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+SplitName = Literal["train", "validation", "test", "teachers"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+EVERY: tuple[SplitName, ...] = get_args(SplitName)  # `teachers`: see `own_rows`
 VIEW = ".view-"
 """In the name of a segment, between that of its rows and the number of its view."""
 

@@ -25,6 +25,7 @@ from .arrow_columns import as_numpy, label_values, opened
 from .columns import INPUT, Column, inputs_of, seen_otherwise
 from .derived import DerivedColumns, Derives
 from .images import Resize
+from .segment import EVERY as EVERY
 from .segment import SPLITS as SPLITS
 from .segment import Part as Part
 from .segment import Segment as Segment
@@ -116,9 +117,8 @@ class TransferSet:
         return tuple(segment for segment in self.segments if segment.split == split)
 
     def segment(self, name: str) -> Segment:
-        for segment in self.in_views():
-            if segment.name == name:
-                return segment
+        if found := [segment for segment in self.in_views() if segment.name == name]:
+            return found[0]
         raise StoreError(f"{self.folder}: no segment {name!r}; it has {', '.join(s.name for s in self.in_views())}")
 
     def in_views(self) -> tuple[Segment, ...]:
