@@ -36,7 +36,7 @@ PREPROCESSED = ("module", "sklearn", "onnx")
 
 
 def prepare_stage(recipe: Recipe, source_digest: str, extra_digest: str | None = None) -> Stage:
-    config = recipe.transfer_set.model_dump(mode="json")
+    config = recipe.transfer_set.model_dump(mode="json", exclude={"licence"})
     config["task"] = recipe.task
     config["labelled"] = recipe.transfer_set.labelled_by_split  # `100` and `{train: 100}` are one thing
     inputs = {"source": source_digest} | ({} if extra_digest is None else {"extra": extra_digest})
