@@ -19,7 +19,7 @@ MAX_DROP = 0.01
 EDGES = (8, 8192)
 
 
-class Size(click.ParamType):
+class Size(click.ParamType["int | str"]):
     """`any`, or an edge in pixels."""
 
     name = "size"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def folder_of(out: Path, report: Mapping[str, Any], stage: str, name: str | None = None) -> Path:
     """Of a stage of the run that `report` tells of."""
     found = next(each for each in report["stages"] if each["stage"] == stage and name in (None, each["name"]))
-    return out / FOLDERS[found["stage"]] / f"{found['name']}-{found['key'][:SHORT]}"  # type: ignore[index]
+    return out / FOLDERS[found["stage"]] / f"{found['name']}-{found['key'][:SHORT]}"
 
 
 def beside_a_run(out: Path, report: Mapping[str, Any], name: str, judged: "FromElsewhere") -> dict[str, Any]:
@@ -67,9 +67,9 @@ def lines(task_figures: Sequence[Figure], document: Mapping[str, Any]) -> Iterat
         for who, found in document["figures"].items()
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *cells in rows:
+    for who, *cells in rows:
         told = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-        yield "  ".join([first.ljust(widths[0]), *told]).rstrip()
+        yield "  ".join([who.ljust(widths[0]), *told]).rstrip()
     first = task_figures[0]
     for pair in document["pairs"]:
         yield (

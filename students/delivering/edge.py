@@ -20,8 +20,8 @@ from teachers.transfer_set.transfer_set import TransferSet
 from ..measuring.judged import Voice, figures_of
 from ..measuring.labelled import ROWS_AT_ONCE, Labelled, rows_at_once
 from ..tasks.figure import FIGURES, headline
-from .forms import said_by_onnx
-from .int8 import Inputs, quantised
+from .forms import Inputs, said_by_onnx
+from .int8 import quantised
 
 CALIBRATION_ROWS = 512
 AT_ONCE = 64

@@ -82,7 +82,7 @@ def saved(program: ExportedProgram) -> bytes:
 
 def graph_of(program: ExportedProgram, inputs: Sequence[str], output: str, sizes: Sizes = ANY_NUMBER) -> Any:
     """What `exported` gave as an `onnx.ModelProto`."""
-    named = {"dynamic_shapes": ({name: sizes.free for name in inputs},)} if sizes.free else {}
+    axes = ({name: sizes.free for name in inputs},) if sizes.free else None
     found = torch.onnx.export(
         program,
         input_names=list(inputs),
@@ -90,7 +90,7 @@ def graph_of(program: ExportedProgram, inputs: Sequence[str], output: str, sizes
         dynamo=True,
         opset_version=OPSET,
         verbose=False,
-        **named,
+        dynamic_shapes=axes,  # which names them
     )
     assert found is not None
     return found.model_proto
