@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def load(folder: str | Path, *, trust: Sequence[str] = (), device: str = "cpu") -> "LoadedModel":
-    """Open a student's folder: `load(folder)({"image": uint8 [rows, H, W, C]})` gives logits f32 [rows, classes].
+    """Open a student's folder: `load(folder)({"image": uint8 [rows, H, W, C]})` gives logits f32 [rows, classes], numbers in the
+    units of the label, or boxes f32 [rows, M * 6] as `teachers.tasks.boxes` has them.
 
     It is an `nn.Module`, its preprocessing inside. `trust` names code beyond Collegium's own architectures that the folder
     may name; the working directory is looked in, too. Raises StoreError for any other.

@@ -155,28 +155,12 @@ class Asked:
 
     def spec(self, part: str) -> "Spec":
         """Of the store of one segment."""
-        from teachers.soft_targets.encodings.features import bytes_of
-        from teachers.soft_targets.encodings.table import bytes_per_row
-        from teachers.soft_targets.schema import Output, Spec, rows_per_shard
-        from teachers.tasks.boxes import width_of
+        from teachers.labelling.shard import spec_of
+        from teachers.soft_targets.schema import Output
 
-        segment = self.transfer_set.segment(part)
-        names, answer = self.classes(), self.transfer_set.space.answer
-        max_boxes = self.transfer_set.space.max_boxes
-        size = bytes_per_row("dense", width_of(names, max_boxes), answer) + sum(map(bytes_of, self.outputs.values()))
-        return Spec(
-            teacher=self.name,
-            teacher_digest=self.weights,
-            segment=segment.name,
-            segment_digest=segment.digest,
-            encoding=self.config.encoding,
-            names=names,
-            num_rows=segment.num_rows,
-            rows_per_shard=rows_per_shard(segment.num_rows, size),
-            answer=answer,
-            more=tuple(Output.of_layer(name, tuple(shape)) for name, shape in self.outputs.items()),
-            max_boxes=max_boxes,
-        )
+        outputs = tuple(Output.of_layer(name, tuple(shape)) for name, shape in self.outputs.items())
+        segment, space = self.transfer_set.segment(part), self.transfer_set.space
+        return spec_of(self.name, self.weights, segment, space, self.classes(), self.config.encoding, outputs)
 
 
 def label_stages(

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 
 
 MAX_DROP = 0.01
+EDGES = (8, 8192)
+
+
+class Size(click.ParamType["int | str"]):
+    """`any`, or an edge in pixels."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == "any" else click.IntRange(*EDGES).convert(value, param, ctx)
 
 
 @click.command()
@@ -29,6 +39,13 @@ MAX_DROP = 0.01
     help="What --int8 may cost of the headline on test rows; of one that is no share, as a share of it.  [default: 0.01]",
 )
 @click.option("--no-golden", is_flag=True, help="Leave out `golden.npz`, some test rows that `verify-model` asks.")
+@click.option("--one-row", is_flag=True, help="Of these: a call takes one row, for devices that want every size fixed.")
+@click.option(
+    "--size",
+    type=Size(),
+    metavar="PIXELS|any",
+    help="Of a detector: the edge of the images that it takes, or images of any size.  [default: as it was trained]",
+)
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Folder to write these to.  [default: <MODEL>-elsewhere]"
 )
@@ -55,6 +72,8 @@ def export(
     int8: bool,
     max_drop: float | None,
     no_golden: bool,
+    one_row: bool,
+    size: int | Literal["any"] | None,
     output: Path | None,
     rows: Path | None,
     trust: tuple[str, ...],
@@ -72,9 +91,10 @@ def export(
         raise click.UsageError("--max-drop is of --int8")
     place = None if out is None else Out(exists=bool(forms)).convert(out, None, click.get_current_context())
     if not forms:
-        if output is not None or rows is not None or trust or no_golden:
+        if output is not None or rows is not None or trust or no_golden or one_row or size is not None:
             raise click.UsageError(
-                "--output, --rows, --no-golden and --trust are of a MODEL that is written as --onnx, --int8 or --pt2"
+                "--output, --rows, --no-golden, --one-row, --size and --trust are of a MODEL that is written as --onnx, --int8 or "
+                "--pt2"
             )
         carry_out(named, out=place, until="export", **given)
         return
@@ -92,6 +112,8 @@ def export(
         rows=rows,
         trust=trust,
         keep_golden=not no_golden,
+        one_row=one_row,
+        size=size,
     )
 
 

@@ -16,6 +16,7 @@ from .bundle import bundle
 from .carry_out import carry_out
 from .compare import compare
 from .endings import end_well
+from .evaluate import evaluate
 from .export import export
 from .jobs import jobs, submit
 from .listing import students, teachers
@@ -123,7 +124,7 @@ def plan(
 
 
 def _verb(name: str, help_text: str) -> None:
-    """`label`, `distill`, `evaluate`: `run` up to that stage."""
+    """`label`, `distill`: `run` up to that stage."""
 
     @collegium.command(name, help=help_text)
     @with_recipe
@@ -167,7 +168,6 @@ def tune(**given: Any) -> None:
 
 _verb("label", "Ask the teachers; fill the soft-target stores.")
 _verb("distill", "Label, then train the students and their controls.")
-_verb("evaluate", "Label, distil, then measure everything on the test split.")
 
 
 @collegium.command()
@@ -221,6 +221,7 @@ def schema(recipe: str, overrides: tuple[str, ...], resolved: bool) -> None:
 
 
 for command in (
+    evaluate,
     compare,
     export,
     predict,

@@ -16,6 +16,8 @@ from .model import Learner, Recipe, learner_of
 
 NOT_OF_TRAINING = {"resources", "require", "deliver", "placement"}
 """Fields of a student or cohort that change neither what is trained nor what it is compared with."""
+TOLD = {"licence"}
+"""Of a teacher: what stands in the model card of who learns from it."""
 OF_A_PLACE = ("path", "weights", "allow_pickle", "trust_remote_code", "trusted")
 """Of a source or a teacher: where it comes from; what it holds or says is known by content."""
 
@@ -28,7 +30,7 @@ def deciding(recipe: Recipe, name: str) -> dict[str, Any]:
     document = recipe.model_dump(mode="json", include={"format", "name", "task"})
     document["transfer_set"] = recipe.transfer_set.model_dump(mode="json")
     document["teachers"] = {
-        each: config.model_dump(mode="json", exclude=DECIDES_NOTHING | {"require"})
+        each: config.model_dump(mode="json", exclude=DECIDES_NOTHING - TOLD | {"require"})
         for each, config in recipe.teachers.items()
         if each in heard
     }

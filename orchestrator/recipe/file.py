@@ -27,6 +27,8 @@ class SourceFile:
     value: dict[str, Any]
     marks: dict[Loc, tuple[int, int]]
     overridden: set[Loc]
+    option: str = "-o"
+    """By which it is overridden."""
 
     def tell_all(self, problems: Iterable[tuple[Loc, str]]) -> str:
         """One line a problem, in the order of the file."""
@@ -42,14 +44,14 @@ class SourceFile:
         """`file:line:column: path: message`, at the nearest place that the file has."""
         dotted = ".".join(map(str, loc))
         if any(loc[: len(given)] == given for given in self.overridden):
-            return f"-o {dotted}: {message}"
+            return f"{self.option} {dotted}: {message}"
         line, column = self._place((loc, message))
         return f"{self.path}:{line}:{column}: {dotted or 'recipe'}: {message}"
 
     def override(self, assignment: str) -> None:
         dotted, equals, text = assignment.partition("=")
         if not equals or not dotted:
-            raise RecipeError(f"-o {assignment}: expected `path.to.key=value`")
+            raise RecipeError(f"{self.option} {assignment}: expected `path.to.key=value`")
         parts: list[str | int] = [int(part) if part.isdigit() else part for part in dotted.split(".")]
         at: Any = self.value
         for part, following in zip(parts, [*parts[1:], None], strict=True):
@@ -63,10 +65,10 @@ class SourceFile:
             except (IndexError, TypeError, KeyError):
                 size = f"has {len(at)} entries" if isinstance(at, list) else "is no list or mapping"
                 raise RecipeError(
-                    f"-o {assignment}: there is no {part!r} there; what stands before it {size}"
+                    f"{self.option} {assignment}: there is no {part!r} there; what stands before it {size}"
                 ) from None
             except _NotYaml as error:
-                raise RecipeError(f"-o {assignment[:80]}: {text[:80]!r} is not YAML ({error.why})") from None
+                raise RecipeError(f"{self.option} {assignment[:80]}: {text[:80]!r} is not YAML ({error.why})") from None
         self.overridden.add(tuple(parts))
 
 

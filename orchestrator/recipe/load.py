@@ -6,11 +6,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from teachers.config.published import OnnxTeacher
 from teachers.errors import RecipeError
 
 from .along import arrived
 from .errors import told
-from .file import read_yaml
+from .file import SourceFile, read_yaml
 from .model import Recipe, by_key
 
 Given = Recipe | Mapping[str, Any] | str | Path
@@ -29,6 +30,19 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if problems := recipe.problems():
         raise RecipeError(source.tell_all(problems))
     return arrived(recipe)
+
+
+def graph_told(path: Path, assignments: Sequence[str]) -> OnnxTeacher:
+    """A graph that no recipe names, read as `key=value` say it, the keys of a `kind: onnx` teacher. Raises RecipeError."""
+    source = SourceFile(path, {"kind": "onnx", "path": str(path)}, {}, set(), "--how")
+    for assignment in assignments:
+        source.override(assignment)
+    try:
+        return OnnxTeacher.model_validate(source.value)
+    except ValidationError as error:
+        problems = dict.fromkeys(told(OnnxTeacher, source.value, error))
+        lines = (f"--how {'.'.join(map(str, at))}: {what}" if at else f"--how: {what}" for at, what in problems)
+        raise RecipeError("\n".join(lines)) from None
 
 
 def check(recipe: Recipe) -> None:

@@ -40,7 +40,7 @@ PREPROCESSED = ("module", "sklearn", "onnx")
 
 def prepare_stage(recipe: Recipe, source_digest: str, beside: Mapping[str, str] | None = None) -> Stage:
     """`beside`: digests of `extra` and `corrections`, as far as they are there."""
-    config = recipe.transfer_set.model_dump(mode="json")
+    config = recipe.transfer_set.model_dump(mode="json", exclude={"licence"})
     config["task"] = recipe.task
     config["labelled"] = recipe.transfer_set.labelled_by_split  # `100` and `{train: 100}` are one thing
     config = {key: value for key, value in config.items() if key not in OF_VIEWS} | {"views": 0}

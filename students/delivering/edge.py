@@ -14,13 +14,14 @@ from torch import Tensor
 
 from teachers.errors import CollegiumError, DataError
 from teachers.models.folder import LoadedModel
+from teachers.tasks.said import said_by
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..measuring.judged import Voice, figures_of
-from ..measuring.labelled import ROWS_AT_ONCE, Labelled
+from ..measuring.labelled import ROWS_AT_ONCE, Labelled, rows_at_once
 from ..tasks.figure import FIGURES, headline
-from .forms import said_by_onnx
-from .int8 import Inputs, quantised
+from .forms import Inputs, said_by_onnx
+from .int8 import quantised
 
 CALIBRATION_ROWS = 512
 AT_ONCE = 64
@@ -46,9 +47,10 @@ def in_8_bits(
 ) -> Judged:
     """`graph` of `model` in 8 bits. Raises CollegiumError where its headline drops by more than `max_drop`, DataError
     without rows to calibrate or to judge by."""
-    data = TransferSet.open(transfer_set)
+    data = TransferSet.open(transfer_set).seen(model.preprocessor.sees)
     if data.space.names != model.config.space.names:
         raise DataError(f"{transfer_set}: holds rows of {data.space.names}, the model says {model.config.space.names}")
+    _check_images(model, data)
     calibration = list(_training_rows(model, data))
     made = quantised(graph, calibration)
     rows = Labelled.of(data, "test").require("test")
@@ -65,6 +67,16 @@ def in_8_bits(
             f"(--max-drop), so it is not written"
         )
     return Judged(made, figures, drop, sum(len(next(iter(each.values()))) for each in calibration), len(rows.labels))
+
+
+def _check_images(model: LoadedModel, data: TransferSet) -> None:
+    stored = {column.name: column.shape for column in data.columns if column.kind == "image"}
+    for column in model.preprocessor.columns:
+        if column.kind == "image" and (there := stored.get(column.name, column.shape)) != column.shape:
+            raise DataError(
+                f"{data.folder}: holds images of {there[0]} x {there[1]} pixels, the graph takes {column.shape[0]} x "
+                f"{column.shape[1]}, and nobody can judge it in 8 bits; leave --size out, or prepare with `decode: on_read`"
+            )
 
 
 def _drop(sign: int, is_share: bool, before: float | None, after: float | None) -> float:
@@ -86,10 +98,10 @@ def _training_rows(model: LoadedModel, data: TransferSet) -> Iterator[Inputs]:
 
 def _asked(graph: bytes, rows: Labelled, deriving: TransferSet) -> Tensor:
     """What a graph says of `rows`, f32 `[N, width]`."""
-    parts = []
+    parts, at_once = [], rows_at_once(deriving, ROWS_AT_ONCE)
     for segment, mask in zip(rows.segments, rows.masks, strict=True):
-        for first in range(0, segment.num_rows, ROWS_AT_ONCE):
-            num_rows = min(ROWS_AT_ONCE, segment.num_rows - first)
-            said = torch.from_numpy(np.array(said_by_onnx(graph, deriving.inputs(segment, first, num_rows))))
-            parts.append(said[torch.from_numpy(mask[first : first + num_rows])])
+        for first in range(0, segment.num_rows, at_once):
+            num_rows = min(at_once, segment.num_rows - first)
+            given = torch.from_numpy(np.array(said_by_onnx(graph, deriving.inputs(segment, first, num_rows))))
+            parts.append(said_by(given, rows.space)[torch.from_numpy(mask[first : first + num_rows])])
     return torch.cat(parts)

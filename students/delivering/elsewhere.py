@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from teachers.errors import CollegiumError, RecipeError, StoreError
 from teachers.models.folder import LoadedModel, Vouching, load_model
@@ -19,7 +19,9 @@ from .edge import Judged, in_8_bits
 from .export import SUMS
 from .forms import FORMS, Form, FormName
 from .golden import GOLDEN, Agreement, Golden, asked, compared, read_golden
-from .manifest import MANIFEST, OTHERWISE, ROWS, golden_file, manifest_of
+from .manifest import MANIFEST, OTHERWISE, ROWS, golden_file, licences_beside, manifest_of
+from .program import Sizes
+from .sizes import sized
 from .source import rows_of
 from .standalone import MODEL, SCRIPT, standalone
 from .thresholds import thresholds_beside
@@ -58,12 +60,16 @@ def export_elsewhere(
     vouching: Vouching = "python",
     int8: EightBits | None = None,
     keep_golden: bool = True,
+    one_row: bool = False,
+    size: int | Literal["any"] | None = None,
 ) -> Exported:
     """Write the model of `folder` in `forms` to `output`, over an earlier export; beside an ONNX graph `predict.py`, which
     asks the one in 8 bits where there is one.
 
-    `rows`: a source as `predict` reads it, for golden rows of a folder that has none; `keep_golden`: whether they go along. Raises RecipeError where `output`
-    holds anything else, CollegiumError for a model that has no such form, or where the form says something else.
+    `rows`: a source as `predict` reads it, for golden rows of a folder that has none; `keep_golden`: whether they go along. `one_row`: a call takes
+    one row; `size`: of a detector, the edge of the squares that it takes, or images of any size. Raises RecipeError where
+    `output` holds anything else, or for a `size` that the model has not, CollegiumError for a model that has no such form, or
+    where the form says something else.
     """
     _check_output(output)
     model = load_model(folder, trust=trust, vouching=vouching)
@@ -76,7 +82,11 @@ def export_elsewhere(
             f"{folder}: {model.config.model} reads text as it is ({raw[0]}), which no file of another form does"
         )
     golden, thresholds = _golden(folder, model, rows), thresholds_beside(folder, model.config.classes)
-    graphs, about = _graphs(model, forms, golden)
+    asked_for = [golden]
+    if size is not None:
+        model, asked_for = sized(model, golden, size)
+        golden = asked_for[0]
+    graphs, about = _graphs(model, forms, asked_for, Sizes(one_row, any_image=size == "any"))
     if int8 is not None:
         about |= _in_8_bits(model, graphs, golden, thresholds, int8)
     payloads, no_script = dict(graphs), None
@@ -88,7 +98,7 @@ def export_elsewhere(
     said = {file: _form_of(file).said(payload, golden.inputs) for file, payload in graphs.items()}
     agreements = {file: compared(answers, golden, model.config.space) for file, answers in said.items()}
     told = {file: _told(graphs[file], agreements[file]) | found for file, found in about.items()}
-    payloads[MANIFEST] = manifest_of(model.config, name, thresholds, told)
+    payloads[MANIFEST] = manifest_of(model.config, name, thresholds, told, licences_beside(folder))
     if keep_golden:
         payloads[ROWS] = golden_file(golden, said)
     _write(output, payloads)
@@ -96,14 +106,15 @@ def export_elsewhere(
 
 
 def _graphs(
-    model: LoadedModel, forms: Sequence[FormName], golden: Golden
+    model: LoadedModel, forms: Sequence[FormName], asked_for: Sequence[Golden], sizes: Sizes
 ) -> tuple[dict[str, bytes], dict[str, dict[str, Any]]]:
     """By file what is made of the model, and room for what is known of it. Raises CollegiumError for what says something else."""
     made = {}
     for each in forms:
         form = FORMS[each]
-        made[form.file] = form.made_of(model)
-        _check(form.file, compared(form.said(made[form.file], golden.inputs), golden, model.config.space))
+        made[form.file] = form.made_of(model, sizes)
+        for golden in asked_for:
+            _check(form.file, compared(form.said(made[form.file], golden.inputs), golden, model.config.space))
     return made, {file: {} for file in made}
 
 

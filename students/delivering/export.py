@@ -19,12 +19,14 @@ from teachers.models.folder import CONFIG, LoadedModel, ModelConfig, foreign_cod
 from teachers.storage.seal import local, publish, sha256_file
 from teachers.transfer_set.transfer_set import TransferSet
 
+from ..measuring.labelled import rows_at_once
 from ..tasks.figure import BESIDE, FIGURES, UNJUDGED, headline
 from .forms import FORMS
 from .golden import GOLDEN, asked, compared, golden_rows
+from .program import Sizes, output_of
 from .thresholds import THRESHOLDS
 
-SUMS = "SHA256SUMS"
+SUMS, RECIPE = "SHA256SUMS", "recipe.yaml"
 ONNX = FORMS["onnx"].file
 ONNX_ROWS = 4096
 """Test rows that a graph is compared on, at most."""
@@ -69,7 +71,7 @@ def export_student(
     payloads |= {
         "README.md": model_card(name, config, figures, recipe).encode(),
         "metrics.json": json.dumps(figures, indent=1, allow_nan=False).encode(),
-        "recipe.yaml": recipe_yaml.encode(),
+        RECIPE: recipe_yaml.encode(),
     }
     for file, payload in payloads.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -84,10 +86,10 @@ def _onnx(name: str, model: LoadedModel, transfer_set: Path) -> tuple[bytes | No
     """(the graph, how it answers test rows beside the model); where it cannot be converted, (None, why)."""
     form, data = FORMS["onnx"], TransferSet.open(transfer_set).seen(model.preprocessor.sees)
     segment = next(segment for segment in data.of("test") if segment.num_rows)
-    rows = data.inputs(segment, 0, min(ONNX_ROWS, segment.num_rows))
+    rows = data.inputs(segment, 0, min(rows_at_once(data, ONNX_ROWS), segment.num_rows))
     golden = asked(model, model.preprocessor.derive(rows))
     try:
-        graph = form.made_of(model)
+        graph = form.made_of(model, Sizes())
         found = compared(form.said(graph, golden.inputs), golden, model.config.space)
     except EnvironmentUnfit:
         raise
@@ -161,7 +163,16 @@ def model_card(name: str, config: ModelConfig, figures: Mapping[str, Any], recip
         student=student,
         inputs=inputs,
         foreign=foreign_code(config),
+        output=output_of(config.space),
+        licences=licences_in(recipe),
     )
+
+
+def licences_in(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """As the recipe declares them: of `data`, and of each teacher by `teacher NAME`."""
+    declared = {"data": recipe["transfer_set"].get("licence")}
+    declared |= {f"teacher {name}": teacher.get("licence") for name, teacher in recipe.get("teachers", {}).items()}
+    return {whose: licence for whose, licence in declared.items() if licence}
 
 
 def code(text: object) -> str:

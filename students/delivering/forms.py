@@ -1,6 +1,7 @@
 """A delivered model in forms that need no Collegium: an ONNX graph, a program of torch. One way for networks and estimators.
 
-Inputs have the names of its columns, any number of rows; the output is `logits`, or `values` where the model gives numbers.
+Inputs have the names of its columns, any number of rows; the output is `logits`, `values` where the model gives numbers, or
+`places`, of which who asks a detector takes the best boxes.
 The packages of ONNX come by the extra `onnx` and are imported where they are used.
 """
 
@@ -14,13 +15,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from teachers.errors import CollegiumError, EnvironmentUnfit, UsersCodeError
 from teachers.models.folder import LoadedModel
 from teachers.users_code.calls import told_as
 
 from .estimator_graph import joined_graph
-from .program import exported, graph_of, output_of, quiet, saved
+from .program import ANY_NUMBER, Places, Sizes, exported, graph_of, output_of, quiet, saved
 
 FormName = Literal["onnx", "pt2"]
 Inputs = Mapping[str, NDArray[Any]]
@@ -31,20 +33,22 @@ WORD = 240
 @dataclass(frozen=True)
 class Form:
     file: str
-    made_of: Callable[[LoadedModel], bytes]
+    made_of: Callable[[LoadedModel, Sizes], bytes]
     """Raises CollegiumError for what has no such form, with the exporter's word; EnvironmentUnfit without the packages."""
     said: Callable[[bytes, Inputs], NDArray[np.float32]]
     """(the file, canonical inputs) to what it says f32[rows, W]."""
 
 
-def to_onnx(model: LoadedModel) -> bytes:
+def to_onnx(model: LoadedModel, sizes: Sizes = ANY_NUMBER) -> bytes:
     """The graph, its weights inside."""
     try:
         with _exporting(model, "ONNX"):
+            if model.config.estimator is not None and sizes.one_row:
+                raise CollegiumError("an estimator's graph takes any number of rows; leave --one-row out")
             if model.config.estimator is not None:
                 return joined_graph(model)
             rows = model.example()
-            graph = graph_of(exported(model, rows), [*rows], output_of(model.config.space))
+            graph = graph_of(exported(_whole(model), rows, sizes), [*rows], output_of(model.config.space), sizes)
             payload: bytes = graph.SerializeToString(deterministic=True)
             return payload
     except CollegiumError as error:
@@ -55,14 +59,19 @@ def to_onnx(model: LoadedModel) -> bytes:
         raise
 
 
-def to_pt2(model: LoadedModel) -> bytes:
+def _whole(model: LoadedModel) -> nn.Module:
+    """With its preprocessing, up to what a graph gives."""
+    return Places(model) if model.config.space.max_boxes else model
+
+
+def to_pt2(model: LoadedModel, sizes: Sizes = ANY_NUMBER) -> bytes:
     """What `torch.export.load` reads."""
     if model.config.estimator is not None:
         raise CollegiumError(
             f"{model.config.model} is an estimator, and no program of torch: it has a form in ONNX alone"
         )
     with _exporting(model, ".pt2"):
-        return saved(exported(model, model.example()))
+        return saved(exported(_whole(model), model.example(), sizes))
 
 
 @contextmanager
@@ -89,16 +98,32 @@ def said_by_onnx(payload: bytes, inputs: Inputs) -> NDArray[np.float32]:
     ):
         session = onnxruntime.InferenceSession(payload, providers=["CPUExecutionProvider"])
     fed = {each.name: np.asarray(inputs[each.name]) for each in session.get_inputs()}
-    said: NDArray[np.float32] = session.run(None, fed)[0]
+    one_row = session.get_inputs()[0].shape[0] == 1
+    said: NDArray[np.float32] = np.concatenate([session.run(None, part)[0] for part in calls_of(fed, one_row)])
     return said
 
 
 def said_by_pt2(payload: bytes, inputs: Inputs) -> NDArray[np.float32]:
     """What the program says in torch."""
-    program = torch.export.load(io.BytesIO(payload)).module()
+    loaded = torch.export.load(io.BytesIO(payload))
+    program, ((given,), _) = loaded.module(), loaded.example_inputs
+    one_row = len(next(iter(given.values()))) == 1
     with torch.inference_mode():
-        said: NDArray[np.float32] = program({name: torch.tensor(values) for name, values in inputs.items()}).numpy()
+        parts = [
+            program({name: torch.tensor(values) for name, values in part.items()}) for part in calls_of(inputs, one_row)
+        ]
+    said: NDArray[np.float32] = torch.cat(parts).numpy()
     return said
+
+
+def calls_of(inputs: Inputs, one_row: bool) -> Iterator[Inputs]:
+    """All rows at once, or one after the other."""
+    rows = len(next(iter(inputs.values())))
+    step = 1 if one_row else max(rows, 1)
+    return (
+        {name: values[first : first + step] for name, values in inputs.items()}
+        for first in range(0, max(rows, 1), step)
+    )
 
 
 FORMS: dict[FormName, Form] = {

@@ -6,7 +6,7 @@ and activations get a scale in every call, which no row has to be looked at for.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from teachers.errors import CollegiumError, EnvironmentUnfit
 
-Inputs = Mapping[str, NDArray[Any]]
+from .forms import Inputs, calls_of
+
 STATIC = ("Conv", "Gemm", "MatMul")
 """Where the work is; what stands between, as the normalisation of pixels, stays in float32."""
 
@@ -39,6 +40,12 @@ def is_static(payload: bytes) -> bool:
     return any(node.op_type == "Conv" for node in onnx.load_from_string(payload).graph.node)
 
 
+def takes_one_row(payload: bytes) -> bool:
+    import onnx
+
+    return bool(onnx.load_from_string(payload).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1)
+
+
 def quantised(payload: bytes, calibration: Iterable[Inputs]) -> bytes:
     """The graph in 8 bits, its inputs and output what they were. `calibration`: training rows, batch by batch.
 
@@ -59,7 +66,7 @@ def quantised(payload: bytes, calibration: Iterable[Inputs]) -> bytes:
             quantize_static(
                 str(fused),
                 str(made),
-                Rows(calibration),
+                Rows(part for batch in calibration for part in calls_of(batch, takes_one_row(payload))),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 op_types_to_quantize=list(STATIC),

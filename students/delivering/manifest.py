@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from teachers.errors import StoreError
 from teachers.models.folder import ModelConfig, load_model
 from teachers.storage.seal import local, sha256_file
+from teachers.tasks.places import CANDIDATES, LEAST_SCORE, OVERLAP
 from teachers.tasks.space import Space
 
-from .export import SUMS
+from .export import RECIPE, SUMS, licences_in
 from .forms import FORMS, FormName
 from .golden import Agreement, Golden, compared, read_golden
 
@@ -28,14 +30,18 @@ INPUT, OF = "input:", "said:"
 ALLOWED: dict[str, float] = {"model.int8.onnx": 0.05}
 """Of a probability, by file: kernels of whole numbers round as the machine does."""
 OTHERWISE = 1e-4
-"""Of a probability, or of a number in standard deviations of the label."""
+"""Of a probability, of a corner in parts of the image, or of a number in standard deviations of the label."""
 
 
 def manifest_of(
-    config: ModelConfig, name: str, thresholds: Sequence[float] | None, forms: Mapping[str, Mapping[str, Any]]
+    config: ModelConfig,
+    name: str,
+    thresholds: Sequence[float] | None,
+    forms: Mapping[str, Mapping[str, Any]],
+    licences: Mapping[str, str],
 ) -> bytes:
     """`forms`: by file, what is known of it. `preprocess` is inside every graph; `inputs` says how images and cells become
-    what a graph takes."""
+    what a graph takes. `licences`: see `licences_beside`."""
     document = {
         "format": FORMAT,
         "name": name,
@@ -45,9 +51,31 @@ def manifest_of(
         "thresholds": None if thresholds is None else dict(zip(config.space.names, thresholds, strict=True)),
         "inputs": list(config.inputs),
         "preprocess": config.preprocess,
+        "licences": dict(licences),
+        **({"decoding": decoding_of(config.space)} if config.space.max_boxes else {}),
         "forms": {file: dict(about) for file, about in forms.items()},
     }
     return json.dumps(document, indent=1, ensure_ascii=False).encode()
+
+
+def licences_beside(folder: Path) -> dict[str, str]:
+    """What the recipe of a delivered model declares of its data and of those who taught it; empty where it declares nothing."""
+    path = folder / RECIPE
+    return licences_in(yaml.safe_load(local(folder, RECIPE).read_text("utf-8"))) if path.exists() else {}
+
+
+def decoding_of(space: Space) -> dict[str, Any]:
+    """How boxes are taken of what a graph gives, `[rows, places, 6 + classes]`: the sigmoid of each logit is a score, the `candidates`
+    best (place, class) go through NMS of each class by itself, and the best `max_boxes` are said. Where every point is the
+    middle of its own box, as of queries, NMS is left out."""
+    return {
+        "place": ["x1", "y1", "x2", "y2", "x", "y", *(f"logit of {name}" for name in space.names)],
+        "corners": "0 to 1 of the upright image",
+        "least_score": LEAST_SCORE,
+        "candidates": CANDIDATES * space.max_boxes,
+        "nms_above": OVERLAP,
+        "max_boxes": space.max_boxes,
+    }
 
 
 def golden_file(golden: Golden, said: Mapping[str, NDArray[np.float32]]) -> bytes:
@@ -71,10 +99,11 @@ def verified(folder: Path, trust: Sequence[str] = ()) -> dict[str, Agreement]:
             raise StoreError(
                 f"{folder} has no golden rows to ask it; run its recipe again, or export it with --rows FILE"
             )
-        said = model(golden.inputs).cpu().numpy()
+        said = model.given(golden.inputs).cpu().numpy()
         return {model.config.weights: _checked(folder, model.config.weights, said, golden, model.config.space)}
     about, rows = json.loads((folder / MANIFEST).read_bytes()), _rows_of(folder)
-    space = Space(about["task"], tuple(about["names"]), scale=tuple(about["scale"]))
+    most = about.get("decoding", {}).get("max_boxes", 0)
+    space = Space(about["task"], tuple(about["names"]), scale=tuple(about["scale"]), max_boxes=most)
     inputs = {name.removeprefix(INPUT): values for name, values in rows.items() if name.startswith(INPUT)}
     found = {}
     for file in about["forms"]:

@@ -8,12 +8,14 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from teachers.models.folder import LoadedModel
 from teachers.tasks.space import Space
 
 OPSET = 18
@@ -29,15 +31,46 @@ LOGGERS = (
 )
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What of its input a graph or program fixes."""
+
+    one_row: bool = False
+    """It takes one row at a time; else any number."""
+    any_image: bool = False
+    """Its images may have any height and width; else those that the model takes."""
+
+    @property
+    def free(self) -> dict[int, str]:
+        """Axes of every input that are as long as they like, and what they are called."""
+        return ({} if self.one_row else {0: "rows"}) | ({1: "height", 2: "width"} if self.any_image else {})
+
+
+ANY_NUMBER = Sizes()
+
+
 def output_of(space: Space) -> str:
     """What an output is called."""
-    return {"values": "values", "boxes": "boxes"}.get(space.answer, "logits")
+    return {"values": "values", "boxes": "places"}.get(space.answer, "logits")
 
 
-def exported(module: nn.Module, rows: Mapping[str, Tensor]) -> ExportedProgram:
-    """`module` as it treats `rows`, two of them, and any other number."""
-    any_number = torch.export.Dim("rows")
-    return torch.export.export(module, (dict(rows),), dynamic_shapes=({name: {0: any_number} for name in rows},))
+class Places(nn.Module):
+    """A detector as a graph has it: images, whatever their size, to what its network gives. The best boxes are taken by who asks it."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        super().__init__()
+        self.module, (self.column,) = model.module, model.preprocessor.columns
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        found: Tensor = self.module(self.column(inputs[self.column.name])).float()
+        return found
+
+
+def exported(module: nn.Module, rows: Mapping[str, Tensor], sizes: Sizes = ANY_NUMBER) -> ExportedProgram:
+    """`module` as it treats `rows`, and any other number, or image, as `sizes` says."""
+    given = {name: values[:1] if sizes.one_row else values for name, values in rows.items()}
+    free = dict.fromkeys(sizes.free, torch.export.Dim.DYNAMIC)
+    return torch.export.export(module, (given,), dynamic_shapes=({name: free for name in rows},))
 
 
 def saved(program: ExportedProgram) -> bytes:
@@ -47,10 +80,17 @@ def saved(program: ExportedProgram) -> bytes:
     return file.getvalue()
 
 
-def graph_of(program: ExportedProgram, inputs: Sequence[str], output: str) -> Any:
-    """The program as an `onnx.ModelProto`."""
+def graph_of(program: ExportedProgram, inputs: Sequence[str], output: str, sizes: Sizes = ANY_NUMBER) -> Any:
+    """What `exported` gave as an `onnx.ModelProto`."""
+    axes = ({name: sizes.free for name in inputs},) if sizes.free else None
     found = torch.onnx.export(
-        program, input_names=list(inputs), output_names=[output], dynamo=True, opset_version=OPSET, verbose=False
+        program,
+        input_names=list(inputs),
+        output_names=[output],
+        dynamo=True,
+        opset_version=OPSET,
+        verbose=False,
+        dynamic_shapes=axes,  # which names them
     )
     assert found is not None
     return found.model_proto

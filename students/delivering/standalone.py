@@ -20,6 +20,7 @@ from teachers.preparing.scalars import ISO, NUMBER, How, grouped_as
 from teachers.transfer_set.columns import FIRST, MISSING
 
 from ..tasks.class_set import THRESHOLD
+from .manifest import decoding_of
 from .source import plans_of
 
 SCRIPT, MODEL = "predict.py", "model.json"
@@ -27,7 +28,7 @@ NOTHING: dict[AnswerName, str] = {
     "class_axis": '{"class": None, "probability": None}',
     "class_set": '{"classes": None}',
     "values": 'dict.fromkeys(MODEL["names"])',
-    "boxes": '{"boxes": None}',
+    "boxes": '{"boxes": None, "classes": None, "scores": None}',
 }
 """What is said of a row that cannot be used."""
 PACKAGES = {"tokenizer": ("tokenizers",), "ngrams": ()}
@@ -43,8 +44,6 @@ def standalone(
 ) -> dict[str, bytes]:
     """`predict.py`, `model.json` and what else they need by name; the script asks `graph`. Raises RecipeError for a model that takes what the
     template does not read."""
-    if config.space.max_boxes:
-        raise RecipeError("it reads no boxes yet: only `collegium predict` and Python say them")
     plans = plans_of(config)
     texts = [plan for plan in plans if plan.kind == "text"]
     columns = [plan for plan in plans if plan.kind != "text"]
@@ -68,8 +67,10 @@ def standalone(
         ]
     if text["kind"] == "ngrams":
         said["word"] = word_pattern()
-    if config.space.answer == "class_set":
-        said["thresholds"] = thresholds or [THRESHOLD] * config.space.width
+    if config.space.answer in ("class_set", "boxes"):
+        said["thresholds"] = thresholds or [THRESHOLD] * len(config.space.names)
+    if config.space.answer == "boxes":
+        said["decoding"] = decoding_of(config.space)
     script = _script(re.sub(r"[^\w. -]", "_", name), columns, said["columns"], text, config.space.answer)
     if (lines := len(script.splitlines())) > MOST_LINES:
         raise RecipeError(f"it would have {lines} lines, more than anybody reads, for all that the model takes")

@@ -27,6 +27,8 @@ class TeacherCommon(Config):
     """Names of what it scores, in its order; null: the transfer set's (a checkpoint's and an estimator's are known). Of a teacher that is trained here: those of the transfer set's classes that it learns, from their rows alone."""
     class_map: dict[str, str | None] | None = None
     """Teacher's class: transfer set's class, or null for one that takes no part. Needed when the names differ; several may be mapped to one, whose probabilities then add up. Two words are no classes: `file: NAME.csv` has further such lines, of which those count that lead to a class of the transfer set; `others: null` says that all classes which no line names and the transfer set does not have take no part."""
+    licence: str | None = Field(None, min_length=1, exclude_if=lambda value: value is None)
+    """Under which what it says may be used, in your words: told in the model card and the manifest of what learns from it, and decides nothing."""
     probability_floor: float = Field(1e-3, gt=0, lt=1)
     """E: probabilities become log((1 - E) p + E / C). A forest says exactly 0 and 1; the floor decides what that means at T = 4."""
     encoding: EncodingName = "dense"

@@ -181,5 +181,5 @@ TeacherConfig = Annotated[
     Field(discriminator="kind"),
 ]
 
-DECIDES_NOTHING = {"mode", "on_bad_row", "prefetch", "batch_size", "replicas", "resources", "stall_timeout_s", "require", "retries", "retry_pause_s", "device_map", "label", "max_missing", "url", "key", "key_header", "keep", "timeout_s", "max_attempts", "max_failed_share", "patience_s", "limits", "price", "budget", "rows_per_request"}  # fmt: skip
+DECIDES_NOTHING = {"mode", "on_bad_row", "prefetch", "batch_size", "replicas", "resources", "stall_timeout_s", "require", "retries", "retry_pause_s", "device_map", "label", "max_missing", "url", "key", "key_header", "keep", "timeout_s", "max_attempts", "max_failed_share", "patience_s", "limits", "price", "budget", "rows_per_request", "licence"}  # fmt: skip
 """Fields of a teacher that cannot change what it says of a row: left out of stage keys."""

@@ -137,6 +137,8 @@ class TransferSetConfig(Config):
     """Of `task: detection`: boxes of an image, of its label and of what anybody says, at most; every row has room for so many."""
     truncate: bool = Field(False, exclude_if=lambda value: not value)
     """Of `task: detection`: of an image with more than `max_boxes` the largest stay in its label, and it is counted; false: it is a bad row."""
+    licence: str | None = Field(None, min_length=1, exclude_if=lambda value: value is None)
+    """Under which its rows may be used, in your words: told in the model card and the manifest of what learns from them, and decides nothing."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """A row that cannot be used ends the run, or is dropped and counted in the report."""
     duplicates: Literal["keep", "drop"] = "keep"

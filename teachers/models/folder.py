@@ -105,12 +105,18 @@ class LoadedModel(nn.Module):
     def forward(self, inputs: Mapping[str, np.ndarray | Tensor]) -> Tensor:
         """Canonical inputs `{column: [rows, ...]}` to f32 `[rows, W]` on the model's device: logits, boxes, or numbers in the
         units of the label."""
+        given = self.given(inputs)
+        with calling("model", self.config.model):
+            return said_by(given, self.config.space)
+
+    def given(self, inputs: Mapping[str, np.ndarray | Tensor]) -> Tensor:
+        """The same but for boxes, which `said_by` takes out of this: of each place one, `[rows, A, 6 + C]`."""
         derived = self.preprocessor.derive(inputs)
         moved = {name: c if is_text(c) else _tensor(c).to(self.device) for name, c in derived.items()}
         ready = self.preprocessor(moved)
         with calling("model", self.config.model):
-            said = said_by(self.module(ready), self.config.space)
-        return said if self.scale is None or self.mean is None else said * self.scale + self.mean
+            found: Tensor = self.module(ready).float()
+        return found if self.scale is None or self.mean is None else found * self.scale + self.mean
 
     def example(self, num_rows: int = 2) -> dict[str, Tensor]:
         """Canonical inputs of zeros: what names, shapes and dtypes it takes. For `torch.export` and the like."""
