@@ -3,13 +3,24 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from students.data.augment import AUGMENTS, augmentation
 from students.data.draws import Views, equal_parts
 from teachers.errors import RecipeError, UsersCodeError
-from teachers.transfer_set.views import TRANSFORMS, below, cutout, draw, flip, noise, pad_and_crop
+from teachers.transfer_set.views import (
+    TRANSFORMS,
+    below,
+    colour_jitter,
+    cutout,
+    draw,
+    flip,
+    noise,
+    pad_and_crop,
+    random_resized_crop,
+)
 
 EVERY = pytest.mark.parametrize("name", TRANSFORMS)
 SEEDS = st.integers(-(2**63), 2**63 - 1)
@@ -226,3 +237,40 @@ def test_what_draws_for_many_rows_at_once_draws_alike_in_the_same_part_of_the_ba
 def test_what_a_step_of_the_users_raises_is_told_by_its_name():
     with pytest.raises(UsersCodeError, match=r"train\.augment: tests\.test_views:broken raised KeyError"):
         augmentation(["flip", "tests.test_views:broken"])(images(32), views())
+
+
+@pytest.mark.parametrize("shape", [(40, 24, 24, 3), (40, 17, 30, 1)])
+def test_a_random_resized_crop_is_the_bilinear_window_of_torch(shape):
+    """Windows by the formulas, in floats; what torch samples there, to within a step of 255."""
+    pixels, seeds = images(*shape), many_seeds(shape[0])
+    moved = random_resized_crop(pixels, seeds).double()
+    area, aspect = (
+        low + (high - low) * below(1 << 16, seeds, n).double() / 65535
+        for n, (low, high) in enumerate([(0.35, 1.0), (0.75, 4 / 3)])
+    )
+    sides = [(area / aspect).sqrt().clamp(max=1), (area * aspect).sqrt().clamp(max=1)]
+    middles = []
+    for number, side in enumerate(sides, 2):
+        bits = draw(seeds, number).numpy().view(np.uint64) >> np.uint64(32)
+        start = (1 - side) * torch.from_numpy(bits.astype(float)) / 2**32
+        middles.append((2 * start + side - 1, side))
+    (y, high), (x, wide) = middles
+    zero = torch.zeros_like(x)
+    theta = torch.stack([torch.stack([wide, zero, x], 1), torch.stack([zero, high, y], 1)], 1)
+    planes = pixels.permute(0, 3, 1, 2).double()
+    grid = F.affine_grid(theta, list(planes.shape), align_corners=False)
+    expected = F.grid_sample(planes, grid, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)
+    assert float((moved - expected).abs().max()) <= 1.0
+    assert float((moved - expected).abs().mean()) < 0.3
+    shares = (sides[0] * sides[1]).numpy()
+    assert shares.min() >= 0.35 * 0.9 and shares.max() <= 1
+
+
+def test_colours_jitter_about_what_they_were_and_grey_stays_grey():
+    pixels = images(300, 4, 4, 3)
+    moved = colour_jitter(pixels, many_seeds(300)).int()
+    assert int(moved.min()) >= 0 and int(moved.max()) <= 255
+    change = (moved.double().mean((1, 2, 3)) - pixels.double().mean((1, 2, 3))).numpy()
+    assert change.min() < -40 and change.max() > 40 and abs(change.mean()) < 6
+    grey = pixels[..., :1].expand(-1, -1, -1, 3)
+    assert (colour_jitter(grey, many_seeds(300)).int().diff(dim=-1) == 0).all()

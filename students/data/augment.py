@@ -83,6 +83,8 @@ AUGMENTS: dict[AugmentName, Augment] = {
     "mosaic": replayed("mosaic", mosaic),
     "flip": replayed("flip", TRANSFORMS["flip"]),
     "pad_and_crop": replayed("pad_and_crop", TRANSFORMS["pad_and_crop"]),
+    "random_resized_crop": replayed("random_resized_crop", TRANSFORMS["random_resized_crop"]),
+    "colour_jitter": replayed("colour_jitter", TRANSFORMS["colour_jitter"]),
     "cutout": replayed("cutout", TRANSFORMS["cutout"]),
     "noise": replayed("noise", TRANSFORMS["noise"]),
 }

@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from .strict import Config, ImportString
 
-TransformName = Literal["flip", "pad_and_crop", "cutout", "noise"]
+TransformName = Literal["flip", "pad_and_crop", "random_resized_crop", "colour_jitter", "cutout", "noise"]
 AugmentName = Literal["affine", "zoom", "colour", "mosaic", TransformName]
 AugmentStep = AugmentName | ImportString
 Augment = Annotated[

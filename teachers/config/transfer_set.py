@@ -152,7 +152,7 @@ class TransferSetConfig(Config):
     views: int = Field(0, ge=0, le=10_000)
     """Of every training row, by turns, epoch by epoch: view 0 is the row itself, each other one what `transform` makes of it, the very same for teachers and students. Teachers label all of them. 0: rows as they are."""
     transform: Transform | None = Field(None, exclude_if=lambda value: value is None)
-    """What a view is: `flip`, `pad_and_crop`, `cutout`, `noise`, or a function (images, seeds) -> images that moves each row by its own seed alone, or a list of these, in order."""
+    """What a view is: `flip`, `pad_and_crop`, `random_resized_crop`, `colour_jitter`, `cutout`, `noise`, or a function (images, seeds) -> images that moves each row by its own seed alone, or a list of these, in order."""
     files: list[str] = Field(default=[], exclude_if=lambda value: not value)
     """Files and folders that functions of `transform` read; they count by content."""
     view_seed: int = Field(0, exclude_if=lambda value: value == 0)
@@ -174,7 +174,9 @@ class TransferSetConfig(Config):
         if self.views == 1:
             raise ValueError("views: view 0 is the row itself, so 1 changes nothing; say 0, or 2 and more")
         if self.views and self.transform is None:
-            raise ValueError("views need a `transform`, which makes them: flip, pad_and_crop, cutout, noise, or yours")
+            raise ValueError(
+                "views need a `transform`, which makes them: flip, pad_and_crop, random_resized_crop, colour_jitter, cutout, noise, or yours"
+            )
         if self.transform is not None and not self.views:
             raise ValueError("transform makes `views`, and there are none; say how many (2 and more), or remove it")
         if self.views and self.decode == "on_read":

@@ -24,6 +24,17 @@ PAD = 8
 """`pad_and_crop` adds an edge's PADth part on each side: 4 pixels to 32, as is usual on CIFAR."""
 HOLE = 2
 """`cutout` blanks a square of a HOLEth part of the shorter edge: 16 pixels of 32 (DeVries and Taylor, 2017)."""
+LEAST_AREA = 0.35
+"""`random_resized_crop` keeps so much of the image's area at least; Inception's 0.08 (Szegedy et al., 2015) is for images of objects
+in the middle of something."""
+NARROWEST = 0.75
+"""Of its window, the shorter edge over the longer one, where the image is a square."""
+FRACTION = 12
+"""Bits behind the point of a place between two pixels."""
+JITTER = 64
+"""`colour_jitter` changes brightness, contrast and saturation by up to so many 256ths."""
+GREY = 114
+"""What contrast goes towards."""
 NOISE = 10.0
 """Standard deviation of `noise`, of 255."""
 DRAWS_AT_ONCE = 1 << 20
@@ -75,6 +86,63 @@ def _shifted_places(edge: int, seeds: Tensor, counter: int) -> tuple[Tensor, Ten
     return places.clamp(0, edge - 1), (places >= 0) & (places < edge)
 
 
+def random_resized_crop(images: Tensor, seeds: Tensor) -> Tensor:
+    """A window of another size and shape, brought to the image's own size between its nearest pixels, in whole numbers."""
+    _, height, width, _ = images.shape
+    area = _between(LEAST_AREA, 1.0, seeds, 0)
+    aspect = _between(NARROWEST, 1 / NARROWEST, seeds, 1)
+    high, wide = ((area * by).sqrt().clamp(max=1.0) for by in (1 / aspect, aspect))
+    y0, y1, of_y = _window(height, high, seeds, 2)
+    x0, x1, of_x = _window(width, wide, seeds, 3)
+    rows, one = torch.arange(len(images), device=images.device)[:, None, None], 1 << FRACTION
+    kind = torch.float64 if images.is_floating_point() else torch.int64
+
+    def pixels(y: Tensor, x: Tensor) -> Tensor:
+        return images[rows, y[:, :, None], x[:, None, :]].to(kind)
+
+    across = of_x[:, None, :, None].to(kind)
+    above = pixels(y0, x0) * (one - across) + pixels(y0, x1) * across
+    below_it = pixels(y1, x0) * (one - across) + pixels(y1, x1) * across
+    down = of_y[:, :, None, None].to(kind)
+    sums = above * (one - down) + below_it * down
+    if images.is_floating_point():
+        return (sums / (one * one)).to(images.dtype)
+    return ((sums + one * one // 2) >> (2 * FRACTION)).to(images.dtype)
+
+
+def _between(low: float, high: float, seeds: Tensor, counter: int) -> Tensor:
+    """f64 `[rows]`, one of 2^16 numbers."""
+    return low + (high - low) * below(1 << 16, seeds, counter).double() / ((1 << 16) - 1)
+
+
+def _window(edge: int, share: Tensor, seeds: Tensor, counter: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For each place of an edge the places before and behind it in a window of `share` of that edge, i64 `[rows, edge]`, and how
+    much of the second, of 2^FRACTION."""
+    one = 1 << FRACTION
+    size = (share * (edge * one)).long()  # in 2^FRACTION-ths of a pixel
+    start = (_below_each(edge * one - size + 1, seeds, counter))[:, None]
+    middles = 2 * torch.arange(edge, device=seeds.device) + 1
+    places = (start + (middles * size[:, None]) // (2 * edge) - one // 2).clamp(0, (edge - 1) * one)
+    first = places >> FRACTION
+    return first, (first + 1).clamp(max=edge - 1), places & (one - 1)
+
+
+def _below_each(limits: Tensor, seeds: Tensor, counter: int) -> Tensor:
+    """A whole number from 0 to each limit - 1, which are at most 2^31."""
+    return (_shifted(draw(seeds, counter), 32) * limits) >> 32
+
+
+def colour_jitter(images: Tensor, seeds: Tensor) -> Tensor:
+    """Each image brighter or darker, with more or less contrast and saturation, in whole numbers from 0 to 255."""
+    by = [256 + below(2 * JITTER + 1, seeds, number)[:, None, None, None] - JITTER for number in range(3)]
+    brightness, contrast, saturation = by
+    values = images.double().round().long() if images.is_floating_point() else images.long()
+    values = ((values - GREY) * contrast >> 8) + GREY + (brightness - 256)
+    grey = values.sum(-1, keepdim=True) // values.shape[-1]
+    values = grey + ((values - grey) * saturation >> 8)
+    return values.clamp(0, 255).to(images.dtype)
+
+
 def cutout(images: Tensor, seeds: Tensor) -> Tensor:
     """Zeros in a square around any of the image's pixels; it may reach over the border."""
     _, height, width, _ = images.shape
@@ -113,6 +181,8 @@ def _with_noise(images: Tensor, seeds: Tensor) -> Tensor:
 TRANSFORMS: dict[TransformName, Transform] = {
     "flip": flip,
     "pad_and_crop": pad_and_crop,
+    "random_resized_crop": random_resized_crop,
+    "colour_jitter": colour_jitter,
     "cutout": cutout,
     "noise": noise,
 }
