@@ -26,7 +26,7 @@ from pydantic import TypeAdapter
 
 from benchmarks.rows import CLASSES, FASHION, SHAPE, fashion, noise, prepared, stored
 from benchmarks.training import under_cudnn_flags_of_the_engine
-from benchmarks.turns import Side, begun, ended, in_turn, names_of, ratio, repeated, step_parser, with_names
+from benchmarks.turns import Side, begun, dearest, ended, in_turn, names_of, ratio, repeated, step_parser, with_names
 from students.config.terms import Term
 from students.data.batches import Batches
 from students.data.shared import SharedData
@@ -91,7 +91,7 @@ def main() -> None:
             **on_conv_net(bench, names, steps=arguments.steps, **asked),
             **on_mlp(bench, [name for name in names if name in LOSSES], steps=20 * arguments.steps, **asked),
         }
-    ended("methods", figures, arguments)
+    ended("methods", figures | dearest(figures, "_over_hard") | dearest(figures, "_of_three_over_soft"), arguments)
 
 
 def on_conv_net(bench: "Bench", names: Sequence[str], **asked: Any) -> dict[str, float]:

@@ -56,6 +56,15 @@ def names_of(parser: argparse.ArgumentParser, arguments: argparse.Namespace, kno
     return names
 
 
+def dearest(figures: Mapping[str, Any], behind: str) -> dict[str, Any]:
+    """Of figures whose names end with `behind` the largest, and whose it is; nothing without one."""
+    mine = {name.removesuffix(behind): value for name, value in figures.items() if name.endswith(behind)}
+    if not mine:
+        return {}
+    most = max(mine, key=lambda name: mine[name])
+    return {f"dearest{behind}": mine[most], f"dearest{behind}_is": most}
+
+
 def ended(name: str, figures: dict[str, Any], arguments: argparse.Namespace) -> None:
     """Print and keep the figures, with how they were taken; those of a GPU in a file of their own."""
     figures |= {

@@ -221,6 +221,30 @@ SPEED = {
         "{decode_share:percent}",
         ">= 85 %",
     ),
+    "methods": Figure(
+        "a step with one loss of logits over cross-entropy alone, the dearest; a rule of three teachers over one teacher, the dearest",
+        "methods",
+        "{dearest_over_hard:.3f} x the time ({dearest_over_hard_is}); {dearest_of_three_over_soft:.3f} x ({dearest_of_three_over_soft_is})",
+        "<= 1.15; <= 1.10",
+    ),
+    "hints": Figure(
+        "a step with one stored hint over the step without, the dearest; FitNets'; attention",
+        "hints",
+        "{dearest_over_soft:.2f} x the time ({dearest_over_soft_is}); {hint_over_soft:.2f} x; {attention_over_soft:.2f} x",
+        "<= 1.3",
+    ),
+    "views": Figure(
+        "a step in views over one on rows as they are, conv net, batch 256",
+        "views",
+        "{views_over_plain:.3f} x the time",
+        "<= 1.1",
+    ),
+    "published": Figure(
+        "labelling by a Hugging Face folder as large as MiniLM over a bare loop of the same batches",
+        "published",
+        "{labelling_over_bare:.3f} x the rows/s",
+        ">= .95",
+    ),
     "big-study": Figure("`collegium report` of a search of 10,000 trials", "search", "{report_s} s, {report_gb} GB"),
 }
 ACCURACY = {
