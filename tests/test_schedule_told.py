@@ -1,5 +1,6 @@
 """A schedule as it is told: by `plan` before a run, as text, and by the report after it, as a picture."""
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from orchestrator.scheduling.virtual import Bar
 from orchestrator.stages.outline import planned
 from orchestrator.stages.stages import Built, Stage
 from orchestrator.watching.journal import Journal
+from orchestrator.watching.status import Looker
 from teachers.storage.seal import Seal
 
 NODES = [{"CPU": 2.0}]
@@ -87,3 +89,24 @@ def test_a_plan_lays_out_everything_that_is_not_there_and_says_that_it_guesses(t
     record = found.record()
     assert record["seconds"] is None and 0 < record["used"]["CPU"] <= 1
     assert {*record["bars"][0]} == {"work", "start", "end", "on"}
+
+
+def test_a_stage_of_which_a_part_still_waits_for_its_turn_is_not_done(tmp_path: Path) -> None:
+    def state() -> str:
+        (found,) = Looker(str(tmp_path)).look()["stages"]
+        return str(found["state"])
+
+    folder = tmp_path / "runs" / "a"
+    folder.mkdir(parents=True)
+    first, second = (Stage("distill", "small", {}, {}, f"student/seed-{seed}") for seed in (0, 1))
+    with Journal(folder, command="run", recipe="x", planned=[]) as journal:
+        told = [partial(journal.waits, first, tmp_path), partial(journal.waits, second, tmp_path)]
+        told += [partial(journal.seen, each, tmp_path, None) for each in (first, second)]
+        for each in (first, second):
+            told.append(partial(journal.seen, each, tmp_path, Built(each, tmp_path, Seal((), ""), False, "", 1.0)))
+        states = []
+        for number in (0, 1, 2, 4, 3, 5):
+            told[number]()
+            journal._write()
+            states.append(state())
+    assert states == ["waiting", "waiting", "running", "running", "running", "done"]

@@ -74,8 +74,8 @@ def fit_runs(
     context.journal.on(context.cluster.nodes)
     for run in runs:
         context.tracker.follow(run.stage_name, run.stage / "metrics.jsonl")
-        budgets, num = dict(_budget(network) for network in run.networks), workers * turn.beside()
-        context.journal.work(run.stage_name, workers=num, cpus=resources.cpus, gpus=gpus, trainings=budgets)
+        given = {"workers": workers * turn.beside(), "cpus": resources.cpus, "gpus": gpus}
+        context.journal.work(run.stage_name, **given, trainings=budgets_of(run))
     mailbox = context.tracker.mailbox()
     try:
         if starts_alone(config) and not live:
@@ -122,6 +122,11 @@ def _fit_in_task(
         node=turn.node,
     )
     return results
+
+
+def budgets_of(run: "Run | CohortRun") -> dict[str, dict[str, Any]]:
+    """Of each of its networks, by name."""
+    return dict(map(_budget, run.networks))
 
 
 def _budget(run: "Run") -> tuple[str, dict[str, Any]]:
