@@ -156,7 +156,7 @@ def seal_all(
     all_steps, found = max(sum(facts["steps"] for _, facts in done.values()), 1), dict[Stage, tuple[Seal, Facts]]()
     for stage, (seal, facts) in done.items():
         took = seconds * facts["steps"] / all_steps
-        found[stage] = seal, {**facts, "begun": began, "seconds": took, "on": [*on]}
+        found[stage] = seal, {**facts, "begun": began, "ended": began + took, "seconds": took, "on": [*on]}
         began += took
     return found
 
