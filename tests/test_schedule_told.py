@@ -1,5 +1,6 @@
 """A schedule as it is told: by `plan` before a run, as text, and by the report after it, as a picture."""
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from orchestrator.scheduling.virtual import Bar
 from orchestrator.stages.outline import planned
 from orchestrator.stages.stages import Built, Stage
 from orchestrator.watching.journal import Journal
+from orchestrator.watching.status import Looker
 from teachers.storage.seal import Seal
 
 NODES = [{"CPU": 2.0}]
@@ -33,18 +35,19 @@ def test_a_column_says_how_many_go_on_and_a_short_work_is_seen() -> None:
 
 @given(SPANS)
 def test_parts_that_go_on_at_once_lie_in_lanes_of_their_own_and_in_no_more(spans) -> None:
-    lanes = lanes_of([{"begun": float(begun), "seconds": float(seconds)} for begun, seconds in spans])
+    spans = [(begun, begun + seconds) for begun, seconds in spans]
+    lanes = lanes_of([{"begun": begun, "ended": ended} for begun, ended in spans])
     assert sorted(span for lane in lanes for span in lane) == sorted(spans)
     for lane in lanes:
-        assert all(first[0] + first[1] <= later[0] for first, later in pairwise(lane))
-    at_once = max(sum(b <= at < b + s for b, s in spans) for at, _ in spans)
+        assert all(first[1] <= later[0] for first, later in pairwise(lane))
+    at_once = max(sum(begun <= at < ended for begun, ended in spans) for at, _ in spans)
     assert len(lanes) == at_once
 
 
 def test_the_picture_names_what_was_built_and_not_what_was_there() -> None:
     stages = [
-        {"stage": "label", "name": "wide", "part": "train-0", "begun": 100.0, "seconds": 5.0, "on": ["10.0.0.1"]},
-        {"stage": "distill", "name": "small", "part": "student/seed-0", "begun": 105.0, "seconds": 9.0, "on": ["10.0.0.2"]},
+        {"stage": "label", "name": "wide", "part": "train-0", "begun": 100.0, "ended": 105.0, "on": ["10.0.0.1"]},
+        {"stage": "distill", "name": "small", "part": "student/seed-0", "begun": 105.0, "ended": 114.0, "on": ["10.0.0.2"]},
         {"stage": "label", "name": "deep", "part": "train-0", "seconds": 0.1},
     ]  # fmt: skip
     caption, svg = timeline(stages) or ("", "")
@@ -71,12 +74,17 @@ def test_what_an_earlier_run_took_is_what_the_next_is_thought_to_take(tmp_path: 
     folder = tmp_path / "runs" / "a"
     folder.mkdir(parents=True)
     with Journal(folder, command="run", recipe="x", planned=[]) as journal:
-        for part, seconds in (("student/seed-0", 3.0), ("student/seed-1", 5.0)):
-            stage = Stage("distill", "small", {}, {}, part)
-            journal.seen(stage, tmp_path, Built(stage, tmp_path, Seal((), ""), False, "", seconds, {"steps": 1000}))
+        for kind, part, seconds, facts in (
+            ("distill", "student/seed-0", 3.0, {"steps": 1000, "begun": 10, "ended": 13}),
+            ("distill", "student/seed-1", 5.0, {"steps": 1000, "begun": 10, "ended": 15}),
+            ("label", "train-0", 0.5, {"begun": 2, "ended": 9}),
+            ("label", "test-0", 0.1, {"begun": 2, "ended": 9.5}),
+        ):
+            stage = Stage(kind, "small", {}, {}, part)
+            journal.seen(stage, tmp_path, Built(stage, tmp_path, Seal((), ""), False, "", seconds, facts))
         there = Stage("label", "wide", {}, {})
         journal.seen(there, tmp_path, Built(there, tmp_path, Seal((), ""), True, "", 0.01))
-    assert timed_in(tmp_path) == {"distill/small": pytest.approx(0.004)}
+    assert timed_in(tmp_path) == {"distill/small": pytest.approx(0.004), "label/small": 7.5}
 
 
 def test_a_plan_lays_out_everything_that_is_not_there_and_says_that_it_guesses(tmp_path: Path) -> None:
@@ -87,3 +95,24 @@ def test_a_plan_lays_out_everything_that_is_not_there_and_says_that_it_guesses(t
     record = found.record()
     assert record["seconds"] is None and 0 < record["used"]["CPU"] <= 1
     assert {*record["bars"][0]} == {"work", "start", "end", "on"}
+
+
+def test_a_stage_of_which_a_part_still_waits_for_its_turn_is_not_done(tmp_path: Path) -> None:
+    def state() -> str:
+        (found,) = Looker(str(tmp_path)).look()["stages"]
+        return str(found["state"])
+
+    folder = tmp_path / "runs" / "a"
+    folder.mkdir(parents=True)
+    first, second = (Stage("distill", "small", {}, {}, f"student/seed-{seed}") for seed in (0, 1))
+    with Journal(folder, command="run", recipe="x", planned=[]) as journal:
+        told = [partial(journal.waits, first, tmp_path), partial(journal.waits, second, tmp_path)]
+        told += [partial(journal.seen, each, tmp_path, None) for each in (first, second)]
+        for each in (first, second):
+            told.append(partial(journal.seen, each, tmp_path, Built(each, tmp_path, Seal((), ""), False, "", 1.0)))
+        states = []
+        for number in (0, 1, 2, 4, 3, 5):
+            told[number]()
+            journal._write()
+            states.append(state())
+    assert states == ["waiting", "waiting", "running", "running", "running", "done"]

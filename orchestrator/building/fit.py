@@ -74,8 +74,8 @@ def fit_runs(
     context.journal.on(context.cluster.nodes)
     for run in runs:
         context.tracker.follow(run.stage_name, run.stage / "metrics.jsonl")
-        budgets, num = dict(_budget(network) for network in run.networks), workers * turn.beside()
-        context.journal.work(run.stage_name, workers=num, cpus=resources.cpus, gpus=gpus, trainings=budgets)
+        given = {"workers": workers * turn.beside(), "cpus": resources.cpus, "gpus": gpus}
+        context.journal.work(run.stage_name, **given, trainings=budgets_of(run))
     mailbox = context.tracker.mailbox()
     try:
         if starts_alone(config) and not live:
@@ -124,6 +124,11 @@ def _fit_in_task(
     return results
 
 
+def budgets_of(run: "Run | CohortRun") -> dict[str, dict[str, Any]]:
+    """Of each of its networks, by name."""
+    return dict(map(_budget, run.networks))
+
+
 def _budget(run: "Run") -> tuple[str, dict[str, Any]]:
     """Name and size of one training: its optimiser steps, the rows that it draws from, and its stage's folder in OUT."""
     _, shares = run.membership.share_of_rows
@@ -152,7 +157,7 @@ def seal_all(
     all_steps, found = max(sum(facts["steps"] for _, facts in done.values()), 1), dict[Stage, tuple[Seal, Facts]]()
     for stage, (seal, facts) in done.items():
         took = seconds * facts["steps"] / all_steps
-        found[stage] = seal, {**facts, "begun": began, "seconds": took, "on": [*on]}
+        found[stage] = seal, {**facts, "begun": began, "ended": began + took, "seconds": took, "on": [*on]}
         began += took
     return found
 

@@ -21,7 +21,7 @@ from ..stages.stages import Built, Stage
 from ..stages.trainings import Kind, training_stages
 from .cohorts import run_of_cohort
 from .context import Context, Facts, Taught, segments_heard, sources, weights_begun_with
-from .fit import fit_runs, live_teachers, seal_all, starts_alone
+from .fit import budgets_of, fit_runs, live_teachers, seal_all, starts_alone
 from .learned import Learned
 from .train import needs, training_of
 from .turns import Turn, Turns
@@ -108,6 +108,9 @@ class Learners:
             there: Future[Built] = Future()
             there.set_result(context.stages.build(wanted.stage, _nothing))
             return there
+        folder = context.stages.folder(wanted.stage)
+        context.journal.waits(wanted.stage, folder)
+        context.journal.work(f"distill/{wanted.learner}", trainings=budgets_of(wanted.make(folder)))
         gang = gang_of(context.recipe, wanted.learner, kind, context.cluster.in_reach)
         return self.turns.start(wanted.stage.title, gang, self._train, wanted, self._group(wanted))
 

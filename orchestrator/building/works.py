@@ -6,6 +6,7 @@ How long something takes is known where an earlier run in the same OUT has done 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from students.config.cohort import CodistillationCohort, CohortCommon
 from students.config.estimator import EstimatorStudent
@@ -49,17 +50,22 @@ class Lengths:
 
 def timed_in(out: Path) -> dict[str, float]:
     """By kind and name of a stage (`distill/small`), how long the newest run in OUT that built it took: a step, where it has
-    steps, else all of it."""
+    steps, else from the beginning of its first part to the end of its last."""
     found: dict[str, float] = {}
     for run in journals(out):
-        seconds, steps = dict[str, float](), dict[str, float]()
+        built: dict[str, list[Mapping[str, Any]]] = {}
         for title, entry in run["stages"].items():
-            if entry["state"] == "built":
-                name = "/".join(title.split("/")[:2])
-                seconds[name] = seconds.get(name, 0.0) + entry["seconds"]
-                steps[name] = steps.get(name, 0.0) + entry["facts"].get("steps", 0)
-        found |= {name: took / (steps[name] or 1) for name, took in seconds.items() if name not in found and took > 0}
+            if entry["state"] == "built" and "begun" in entry["facts"]:
+                built.setdefault("/".join(title.split("/")[:2]), []).append(entry)
+        found = {name: _took(parts) for name, parts in built.items()} | found
     return found
+
+
+def _took(parts: Sequence[Mapping[str, Any]]) -> float:
+    facts = [part["facts"] for part in parts]
+    if steps := sum(fact.get("steps", 0) for fact in facts):
+        return float(sum(part["seconds"] for part in parts) / steps)
+    return float(max(fact["ended"] for fact in facts) - min(fact["begun"] for fact in facts))
 
 
 def works_of(recipe: Recipe, learners: Sequence[str], nodes: Sequence[Node], lengths: Lengths) -> Iterator[Work]:

@@ -54,12 +54,11 @@ def scheduled(
 ) -> Schedule:
     """Of what is not reused, on the `nodes` of today. Evaluation and export come after it, one after the other."""
     timed, learners = timed_in(out), [name for names in recipe.learners_in_order() for name in names]
-    known = (int(rows.by_split["train"]), int(rows.labelled["train"])) if rows is not None else (None, None)
-    works = {
-        w.name: w
-        for w in works_of(recipe, learners, [*nodes.values()], Lengths(*known, timed))
-        if not _is_there(w, planned)
-    }
+    lengths = Lengths(timed=timed)
+    if rows is not None:
+        lengths = Lengths(rows.by_split["train"], rows.labelled["train"], timed)
+    all_works = works_of(recipe, learners, [*nodes.values()], lengths)
+    works = {work.name: work for work in all_works if not _is_there(work, planned)}
     bars = schedule(works.values(), nodes)
     stages = dict.fromkeys("/".join(bar.name.split("/")[:2]) for bar in bars)
     used = {}

@@ -28,7 +28,7 @@ def timeline(stages: Sequence[Stage]) -> tuple[str, str] | None:
     rows: dict[str, list[Stage]] = {}
     for stage in sorted(built, key=lambda stage: stage["begun"]):
         rows.setdefault(f"{stage['stage']}/{stage['name']}", []).append(stage)
-    end = max(stage["begun"] + stage["seconds"] for stage in built) - zero
+    end = max(stage["ended"] for stage in built) - zero
     unit, told = (1.0, "seconds") if end < 600 else (60.0, "minutes") if end < 36_000 else (3600.0, "hours")
 
     def draw(axes: "Axes") -> None:
@@ -36,7 +36,7 @@ def timeline(stages: Sequence[Stage]) -> tuple[str, str] | None:
             colour = COLOURS.get(OF_KIND.get(name.partition("/")[0], ""), GREY)
             lanes = lanes_of(parts)
             for lane, spans in enumerate(lanes):
-                bars = [((start - zero) / unit, seconds / unit) for start, seconds in spans]
+                bars = [((begun - zero) / unit, (ended - begun) / unit) for begun, ended in spans]
                 axes.broken_barh(bars, (row - 0.4 + 0.8 * lane / len(lanes), 0.7 / len(lanes)), color=colour)
         axes.set_yticks(range(len(rows)), list(rows))
         axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -52,11 +52,11 @@ def timeline(stages: Sequence[Stage]) -> tuple[str, str] | None:
 
 
 def lanes_of(parts: Sequence[Stage]) -> list[list[tuple[float, float]]]:
-    """(start, seconds) of the parts, in as few lanes as there are that go on at once."""
+    """(begun, ended) of the parts, in as few lanes as there are that go on at once."""
     lanes: list[list[tuple[float, float]]] = []
     for part in sorted(parts, key=lambda part: part["begun"]):
-        free = next((lane for lane in lanes if sum(lane[-1]) <= part["begun"] + 1e-3), None)
+        free = next((lane for lane in lanes if lane[-1][1] <= part["begun"] + 1e-3), None)
         if free is None:
             lanes.append(free := [])
-        free.append((part["begun"], part["seconds"]))
+        free.append((part["begun"], part["ended"]))
     return lanes

@@ -245,11 +245,11 @@ class Stages:
                     log.info("building %s: %s", stage.title, reason)
                 self._seen(stage, left[stage], None)
                 publish(left[stage] / "STAGE.json", json.dumps(stage.document(), indent=1).encode())
-            folders = {stage: left[stage] for stage in reasons}
+            folders, begun = {stage: left[stage] for stage in reasons}, time.time()
             for stage, (seal, facts) in (builder(folders) if reasons else {}).items():
                 self._checked[left[stage]] = seal
                 seconds = float(facts.get("seconds", time.monotonic() - start))
-                facts = {"begun": time.time() - seconds, **facts}
+                facts = {"begun": begun, "ended": time.time(), **facts}
                 built[stage] = Built(stage, left[stage], seal, False, reasons[stage], seconds, facts)
                 self._seen(stage, left[stage], built[stage])
         return built

@@ -45,6 +45,8 @@ KEYS = {
 }
 """Of every journal."""
 
+TO_COME = ("waiting", "building")
+"""States of stages that are not there yet."""
 Ended = Literal["finished", "failed", "interrupted"]
 log = logging.getLogger(__name__)
 
@@ -93,15 +95,22 @@ class Journal:
         self._news.set()
         self._thread.join()
 
+    def waits(self, stage: Stage, folder: Path) -> None:
+        """A stage will be built in `folder` of OUT, when it is its turn."""
+        self._note(stage, folder, "waiting")
+
     def seen(self, stage: Stage, folder: Path, built: Built | None) -> None:
         """A stage is being built in `folder` of OUT, or is there."""
-        state = "building" if built is None else "reused" if built.reused else "built"
-        entry: dict[str, Any] = {"folder": "/".join(folder.parts[-2:]), "state": state, "since": time.time()}
+        told = {}
         if built is not None and not built.reused:
-            entry |= {"seconds": round(built.seconds, 3), "facts": dict(built.facts)}
+            told = {"seconds": round(built.seconds, 3), "facts": dict(built.facts)}
+        self._note(stage, folder, "building" if built is None else "reused" if built.reused else "built", **told)
+
+    def _note(self, stage: Stage, folder: Path, state: str, **told: Any) -> None:
+        entry = {"folder": "/".join(folder.parts[-2:]), "state": state, "since": time.time(), **told}
         with self._lock:
             self._document["stages"] = {**self._document["stages"], stage.title: entry}
-            done = sum(entry["state"] != "building" for entry in self._document["stages"].values())
+            done = sum(entry["state"] not in TO_COME for entry in self._document["stages"].values())
         prometheus.show("collegium_stages_done", done)
         self._news.set()
 

@@ -182,9 +182,10 @@ def _stage_state(kind: str, parts: Mapping[str, Any], work: Mapping[str, Any] | 
         done, begun = bool(work and work.get("done")), bool(work)
     else:
         done = bool(parts) and all(
-            entry["state"] != "building" or (folder / entry["folder"] / SEAL).exists() for entry in parts.values()
+            entry["state"] not in journal.TO_COME or (folder / entry["folder"] / SEAL).exists()
+            for entry in parts.values()
         )
-        begun = bool(parts)
+        begun = any(entry["state"] != "waiting" for entry in parts.values())
     if done:
         return "reused" if parts and all(entry["state"] == "reused" for entry in parts.values()) else "done"
     if begun:
