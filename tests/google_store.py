@@ -43,7 +43,8 @@ class Google(BaseHTTPRequestHandler):
         elif at == len(parts):
             self.say(200, b'{"kind": "storage#bucket", "name": "box"}')
         elif len(parts) == at + 1:
-            names = sorted(name for name in self.objects if name.startswith(query.get("prefix", "")))
+            prefix, first = query.get("prefix", ""), query.get("startOffset", "")
+            names = sorted(name for name in self.objects if name.startswith(prefix) and name >= first)
             self.say(200, json.dumps({"items": [self.about(name) for name in names]}).encode())
         elif query.get("alt") == "media":
             self.read(unquote(parts[at + 1]), query)

@@ -15,7 +15,7 @@ from orchestrator.cluster.object_store import object_store_bytes
 from orchestrator.recipe.load import load_recipe
 from teachers.errors import EnvironmentUnfit, RecipeError
 from teachers.process.identity import BOOT, is_process, this_process
-from teachers.storage import mirror, room
+from teachers.storage import anew, room
 from teachers.storage.place import CACHE, is_uri, place, remote_of, spoken
 
 ROOT = Path(__file__).parents[1]
@@ -136,7 +136,7 @@ def test_what_is_no_size_is_refused_before_anything_is_done(
     monkeypatch.setenv(CACHE, str(tmp_path))
     monkeypatch.setenv(room.LIMIT, said)
     with pytest.raises(EnvironmentUnfit, match=rf"COLLEGIUM_CACHE_BYTES is '{said}'; expected .* 10GB"):
-        mirror.check(place("s3://box/x"))
+        anew.check(place("s3://box/x"))
 
 
 def test_a_smoke_run_has_a_place_of_its_own_and_never_another_bucket(

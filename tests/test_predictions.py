@@ -335,3 +335,68 @@ def test_a_damaged_file_is_one_line(rows: Any, tmp_path: Path) -> None:
     (tmp_path / "p.pkl").touch()
     with pytest.raises(RecipeError, match=r"p.pkl is none of the files that are read here \(.parquet"):
         filled(rows, config(tmp_path / "p.pkl", scores="p"), tmp_path / "stores")
+
+
+def test_the_most_probable_classes_alone_leave_the_rest_to_the_others_evenly(rows: Any, tmp_path: Path) -> None:
+    order = np.argsort(-P, 1)[:, :2]
+    kept = np.take_along_axis(P, order, 1)
+    short = [
+        row.tolist()[: 1 + number % 2] for number, row in enumerate(order)
+    ]  # of one row one class, of the next two
+    probabilities = [row.tolist()[: 1 + number % 2] for number, row in enumerate(kept)]
+    expected = np.zeros_like(P)
+    for number, (which, how) in enumerate(zip(short, probabilities, strict=True)):
+        expected[number] = (1 - sum(how)) / (3 - len(which))
+        expected[number, which] = how
+    logs = pa.array([np.log(row).tolist() for row in probabilities], pa.list_(pa.float32()))
+    table = pa.table({"name": IDS, "k": pa.array(short, pa.list_(pa.int32())), "p": logs})
+    parquet.write_table(table, tmp_path / "p.parquet")
+    how = config(tmp_path / "p.parquet", scores="p", indices="k", output="log_probabilities", probability_floor=1e-4)
+    found = filled(rows, how, tmp_path / "stores")
+    assert np.allclose(softmax(np.stack([found[name] for name in IDS]), 1), expected, atol=2e-3)
+
+
+BAD_LARGEST = {
+    "beyond": ([[0, 3]], [[0.5, 0.5]], "p.parquet#0: a class beyond 0 to 2; 1 here are so"),
+    "twice": ([[1, 1]], [[0.5, 0.5]], "p.parquet#0: class 1 twice"),
+    "too many": ([[0, 1]], [[0.5]], "p.parquet#0: 1 scores of 2 classes"),
+    "above 1": ([[0, 1]], [[0.9, 0.5]], "p.parquet#0: probabilities that sum to 1.4"),
+    "none": ([[0, 1]], [[-0.5, 0.5]], "p.parquet#0: a score that is no probability"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LARGEST)
+def test_lists_that_do_not_fit_each_other_are_named(rows: Any, tmp_path: Path, case: str) -> None:
+    which, how, told = BAD_LARGEST[case]
+    table = pa.table({"name": IDS, "k": which + [[0]] * (ROWS - 1), "p": how + [[1.0]] * (ROWS - 1)})
+    parquet.write_table(table, tmp_path / "p.parquet")
+    with pytest.raises(TeacherError, match=told):
+        filled(rows, config(tmp_path / "p.parquet", scores="p", indices="k"), tmp_path / "stores")
+
+
+def test_a_store_of_another_out_is_said_again_of_the_same_keys(rows: Any, tmp_path: Path) -> None:
+    data = rows[1]
+    for segment in data.segments:  # as its own run left it, in a folder of its own
+        about = (segment.name, segment.digest, "dense", tuple(reversed(CLASSES)), segment.num_rows, 50)
+        store = SoftTargetStore.create(tmp_path / "theirs" / segment.name, Spec("wide", "digest", *about))
+        keys = data.keys(segment)
+        said = np.random.default_rng(3).normal(size=(segment.num_rows, 3)).astype(np.float32)
+        for number in range(store.num_shards):
+            first, num = store.shard_rows(number)
+            store.commit(number, keys[first : first + num], {"logits": said[first : first + num]})
+        if segment.split == "train":
+            path, expected = store.folder, dict(zip(data.ids(segment).to_pylist(), said[:, ::-1], strict=True))
+    told = {"id": None, "sample_key": "sample_key", "output": "logits", "max_missing": 0.9}
+    with pytest.raises(RecipeError, match="is a store that is not finished"):
+        filled(rows, config(path, **told), tmp_path / "never")
+    SoftTargetStore.open(path).seal()
+    found = filled(rows, config(path, **told), tmp_path / "stores")
+    for name, logits in expected.items():
+        assert np.allclose(softmax(found[name]), softmax(logits), atol=2e-3)
+    assert all(np.isnan(found[name]).all() for name in set(IDS) - set(expected))
+    content = teacher_digest(recipe(path, tmp_path, **told, scores=None), "theirs", None, "s")
+    (path / "shards" / "000000-0123456789abcdef.arrow").write_bytes(b"an orphan is not read")
+    assert teacher_digest(recipe(path, tmp_path, **told, scores=None), "theirs", None, "s") == content
+    assert filled(rows, config(path, **told), tmp_path / "again").keys() == found.keys()
+    with pytest.raises(RecipeError, match="is a store, of logits by the rows' keys; say `output: logits`"):
+        Predictions.open(config(path, scores="logits.value"), data.space)

@@ -428,6 +428,42 @@ def test_gc_removes_what_no_record_names_and_nothing_else(server: ObjectStore, m
     assert len([key for key in objects(server, store.folder) if key.startswith("shards/")]) == store.num_shards
 
 
+def test_a_listing_comes_by_pages_and_leaps_and_many_objects_go_at_once(server: ObjectStore, machine: Machine) -> None:
+    folder, client = machine("a"), server.client()
+    remote = remote_of(folder)
+    assert remote is not None
+    many = [f"x/shards/{number:06d}-{'0' * 16}.arrow" for number in range(1_010)]
+    for name in ("a.json", *many, "x/spec.json", "x/texts/1"):
+        client.put_object(Bucket="box", Key=f"{remote.key}/{name}", Body=b"1")
+
+    def asked(work: Callable[[], object]) -> tuple[object, int]:
+        before = server.harm.num_requests
+        return work(), server.harm.num_requests - before
+
+    assert asked(lambda: [name for name, _ in mirror.listed(folder)]) == (
+        ["a.json", *many, "x/spec.json", "x/texts/1"],
+        2,
+    )
+    assert asked(lambda: [*mirror.entries(folder, ("shards",))]) == (["a.json", "x/spec.json", "x/texts/1"], 2)
+    _, requests = asked(lambda: mirror.remove_all(folder / name for name in many))
+    assert requests == 2 and objects(server, folder) == ["a.json", "x/spec.json", "x/texts/1"]
+
+
+def test_who_seals_asks_for_nothing_that_writers_have_told(server: ObjectStore, machine: Machine) -> None:
+    driver = SoftTargetStore.create(machine("a") / "wide", a_spec(40 * 64))
+    writer = fill(SoftTargetStore.create(machine("b") / "wide", a_spec(40 * 64)))
+    machine("a")
+    for number in range(writer.num_shards):
+        driver.note(writer.record(number))
+    before = server.harm.num_requests
+    digest = driver.seal().digest
+    assert server.harm.num_requests - before < 20
+    assert not [*(driver.folder / "shards").iterdir()], "no shard has come here"
+    assert digest == a_store(machine("c").parent / "local", a_spec(40 * 64)).seal().digest
+    assert objects(server, driver.folder)[:2] == ["MANIFEST.arrow", "SEAL.json"]
+    assert not [name for name in objects(server, driver.folder) if name.startswith("commits/")]
+
+
 def test_the_cache_stays_within_its_bound_and_what_went_comes_again(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -720,7 +756,11 @@ def test_conditions_on_google_are_generations(monkeypatch: pytest.MonkeyPatch) -
         swapped = bucket.swap("out/x", b"swapped", first)
         assert swapped is not None and bucket.swap("out/x", b"late", first) is None
         bucket.copy("out/x", "out/y")
-        bucket.remove(["out/x", "out/none"])
+        for name in ("out/y/shards/1", "out/y/shards/2", "out/y/z", "out/yy"):
+            bucket.create(name, io.BytesIO(b"1"))
+        assert [key for key, _, _ in bucket.list("out/y", ("shards",))] == ["out/y/z"]
+        assert [key for key, *_ in bucket.list("out/y")] == ["out/y/shards/1", "out/y/shards/2", "out/y/z"]
+        bucket.remove(["out/x", "out/none", "out/yy", *(key for key, *_ in bucket.list("out/y"))])
         assert [(name, payload) for name, (_, payload) in objects.items()] == [("out/y", b"swapped")]
         with pytest.raises(EnvironmentUnfit, match="gs://none: there is no such bucket"):
             gcs.Conditions("none").check("out")

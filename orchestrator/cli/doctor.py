@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from teachers.errors import CollegiumError, EnvironmentUnfit
-from teachers.storage import mirror
+from teachers.storage import anew
 from teachers.storage.place import remote_of
 from teachers.users_code.imports import check_own_packages
 
@@ -77,7 +77,7 @@ def _processors() -> Iterator[Finding]:
 def _storage(out: Path) -> Iterator[Finding]:
     if (remote := remote_of(out)) is not None:
         try:
-            mirror.check(out)
+            anew.check(out)
             yield Finding(f"storage {remote}", "readable and writable")
         except CollegiumError as error:
             yield Finding(f"storage {remote}", "not usable", str(error))

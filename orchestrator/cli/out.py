@@ -23,9 +23,9 @@ class Out(click.ParamType[Path]):
             return place(value) if "://" in str(value) else found
         folder = place(value)
         if self.exists:
-            from teachers.storage import mirror  # heavy, as all that moves bytes
+            from teachers.storage import anew, mirror  # heavy, as all that moves bytes
 
-            mirror.check(folder, writes=False)
+            anew.check(folder, writes=False)
             if next(mirror.listed(folder), None) is None:
                 self.fail(f"{value} holds nothing.", param, ctx)
             mirror.pull(folder)

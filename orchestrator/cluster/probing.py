@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from teachers.errors import CollegiumError, EnvironmentUnfit
 from teachers.process.waiting import Wait
-from teachers.storage import mirror
+from teachers.storage import anew, mirror
 from teachers.storage.place import remote_of, spoken
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def what_is_wrong(probe: str, token: str) -> str:
     """Of what a node sees of the probe; empty when it sees it."""
     path = Path(probe)
     try:
-        mirror.check(path.parent, writes=False)  # it names what is missing; a failed read does not
+        anew.check(path.parent, writes=False)  # it names what is missing; a failed read does not
         begun = time.monotonic()
         while not _has(path, token):
             if time.monotonic() - begun > LATE_S:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from teachers.config.task import ANSWER_OF
 from teachers.errors import DataError, RecipeError
 from teachers.resources.pools import in_reach
-from teachers.storage import mirror
+from teachers.storage import anew, mirror
 from teachers.storage.place import place, spoken
 from teachers.users_code.imports import UserPath, use_user_path
 
@@ -103,7 +103,7 @@ def plan(
     if problems := [*code_problems(recipe)]:
         raise RecipeError("\n".join(dict.fromkeys([*import_problems(recipe), *problems, *folder_problems(recipe)])))
     out = place(out)
-    mirror.check(out, writes=False)
+    anew.check(out, writes=False)
     mirror.pull(out)
     with users_code(recipe, (user_path or Path.cwd()).resolve(), out.absolute()) as code:
         return _plan(recipe, out, address, code, check=check)

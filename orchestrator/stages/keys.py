@@ -92,7 +92,7 @@ def teacher_digest(recipe: Recipe, name: str, trained: str | None, source: str) 
     if teacher.kind == "endpoint":
         return digest_of(teacher.model_dump(mode="json", exclude={*DECIDES_NOTHING, "class_map", "calibrate"}))
     if teacher.kind == "predictions":
-        said = [file_digest(Path(teacher.path)), source if teacher.by_row_number else None]
+        said = [_predictions_digest(Path(teacher.path)), source if teacher.by_row_number else None]
         return digest_of([*said, *([file_digest(Path(teacher.images))] if teacher.images is not None else [])])
     path = Path(teacher.path if teacher.kind == "checkpoint" else teacher.weights or "")
     files = [path / "config.json", weights_in(path)] if teacher.kind == "checkpoint" else [path]
@@ -103,6 +103,16 @@ def teacher_digest(recipe: Recipe, name: str, trained: str | None, source: str) 
             key = "path" if teacher.kind == "checkpoint" else "weights"
             raise RecipeError(f"teachers.{name}.{key}: there is no file {file}")
     return digest_of([sha256_file(file) for file in files])
+
+
+def _predictions_digest(path: Path) -> str:
+    from teachers.models.predictions import is_store
+
+    if not is_store(path):
+        return file_digest(path)
+    from teachers.models.predicted_stores import digest_of_store
+
+    return digest_of_store(path)
 
 
 def label_stage(

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from teachers.errors import EnvironmentUnfit, StoreError
 from teachers.process.log_lines import working_on
-from teachers.storage import mirror
-from teachers.storage.anew import heed_marks
+from teachers.storage import anew, mirror
 from teachers.storage.checking import check_seal
 from teachers.storage.disk import told_if_unfit
 from teachers.storage.lease import Doubt
@@ -155,8 +154,8 @@ class Stages:
     def open(self) -> None:
         """Make OUT; of an object store bring what is small of it. Raises EnvironmentUnfit when it cannot be written."""
         try:
-            mirror.check(self.out)
-            heed_marks(self.out, mirror.pull(self.out))
+            anew.check(self.out)
+            anew.heed_marks(self.out, mirror.pull(self.out))
             for folder in (*FOLDERS.values(), "runs"):
                 (self.out / folder).mkdir(parents=True, exist_ok=True)
             probe = self.out / f".probe-{os.getpid()}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from teachers.errors import RecipeError
-from teachers.storage import mirror
+from teachers.storage import anew, mirror
 from teachers.storage.place import place as at
 from teachers.storage.place import remote_of
 from teachers.storage.seal import NAME as SEAL
@@ -30,7 +30,7 @@ def place(out: str) -> Path:
     """The folder in which an OUT is read. Raises EnvironmentUnfit for a storage that does not exist or refuses."""
     folder = at(out)
     if remote_of(folder) is not None:
-        mirror.check(folder, writes=False)
+        anew.check(folder, writes=False)
     elif not folder.is_dir():
         raise RecipeError(f"there is no folder {out}; name the --out of a run")
     return folder

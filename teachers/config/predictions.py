@@ -17,7 +17,7 @@ class PredictionsTeacher(TeacherCommon):
 
     kind: Literal["predictions"]
     path: str
-    """Parquet, Arrow IPC, CSV, JSON lines or `.npz`: a file, or a folder of files of one kind; of boxes as `format` says. Its content counts, not where it lies."""
+    """Parquet, Arrow IPC, CSV, JSON lines or `.npz`: a file, or a folder of files of one kind; of boxes as `format` says. Or the folder of a store, of another OUT or of somebody else (`sample_key: sample_key`, `output: logits`). Its content counts, not where it lies."""
     format: BoxFormat | None = Field(None, exclude_if=lambda value: value is None)
     """Of `output: boxes`. `coco`: a JSON list of results (`image_id`, `category_id`, `bbox`, `score`) with `images` beside it; `yolo`: a folder of one `.txt` an image, lines of class, centre, size and perhaps a score; `voc`: a folder of one `.xml` an image. Rows are found by the names of their files."""
     images: str | None = Field(None, exclude_if=lambda value: value is None)
@@ -32,6 +32,8 @@ class PredictionsTeacher(TeacherCommon):
     """Instead of `id`: the first row is of the source's first row, and so on; there must be as many."""
     scores: str | list[str] | None = None
     """Where the numbers stand: a column of lists, or of structs by class; columns, one a class; of `output: classes` the column of the class. Null: a column for each class, by its name."""
+    indices: str | None = Field(None, exclude_if=lambda value: value is None)
+    """Of the most probable classes alone (top-k): the column of lists that says which these are, by their numbers among `classes`; `scores` is that of their (log-)probabilities, and what is left is spread evenly over the others."""
     output: PredictedKind
     """What they are; `classes`: the class alone, of which the floor makes a probability (`encoding: label` keeps no more)."""
     label: str | None = None
@@ -73,6 +75,11 @@ class PredictionsTeacher(TeacherCommon):
             raise ValueError("a file says nothing of rows as they are augmented: leave `mode: live` out")
         if self.preprocess != Preprocess():
             raise ValueError("nobody is asked, so nothing is fed: leave `preprocess` out")
+        if self.indices is not None and not (isinstance(self.scores, str) and "probabilities" in self.output):
+            raise ValueError(
+                "`indices` goes with `scores`, one column of lists, and `output: probabilities` or `log_probabilities`: of some "
+                "logits nobody knows how probable the others are"
+            )
         if self.output == "classes" and isinstance(self.scores, list):
             raise ValueError("`output: classes` is one column: `scores: NAME`")
         if self.output == "classes" and self.scores is None:

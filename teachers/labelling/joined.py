@@ -141,7 +141,7 @@ class Joining:
     def _logits(self, said: Said) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """(f32 [rows, C]; of which rows something is said)."""
         config, answer = self.predictions.config, self.space.answer
-        output: OutputKind = "probabilities" if config.output == "classes" else config.output
+        output: OutputKind = "probabilities" if config.output == "classes" or config.indices else config.output
         scores = torch.from_numpy(said.scores)
         teacher = LoadedTeacher(self.predictions.classes, output, lambda batch: scores, answer)
         checked = check_scores(scores, teacher, config.path, np.array(said.positions, object), called="rows")

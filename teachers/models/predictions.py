@@ -22,6 +22,7 @@ from ..sources.files import File, column_problem, existing, listed
 from ..sources.reading import reading
 from ..tasks.space import Space
 from ..transfer_set.class_names import name_of, places_of
+from .largest import dense
 
 CLASSES = "classes"
 """In which a file may say itself what its numbers are of: an array of an `.npz`, a JSON list in Arrow's metadata."""
@@ -52,10 +53,14 @@ class Predictions:
     @classmethod
     def open(cls, config: PredictionsTeacher, space: Space) -> "Predictions":
         """Look at the first file. Raises RecipeError for what is not there or does not fit, DataError for a damaged file."""
+        if config.indices is not None and space.answer != "class_axis":
+            raise RecipeError(
+                "indices: the most probable classes are of one class of many; give a number for each class instead"
+            )
         files = _files(config)
         schema = schema_of(files)
         columns = _columns(config, schema, space)
-        about = [each for each in (config.id, config.sample_key, config.label) if each is not None]
+        about = [each for each in (config.id, config.sample_key, config.label, config.indices) if each is not None]
         if told := column_problem(schema.names, [*columns, *about]):
             raise RecipeError(f"path: {files[0].title}: {told}")
         files = tuple(replace(file, columns=(*columns, *about)) for file in files)
@@ -66,6 +71,7 @@ class Predictions:
         """All rows in their order, at most so many at a time. Raises TeacherError for values that are no scores of these classes."""
         columns = self.files[0].columns
         convert = _class_scores if self.config.output == "classes" else _numbers
+        convert = convert if self.config.indices is None else _largest
         for chunk in chunks_of(self.files, rows):
             for batch in read(chunk, columns, rows):
                 if batch.bad:
@@ -76,6 +82,10 @@ class Predictions:
 
 def _files(config: PredictionsTeacher) -> tuple[File, ...]:
     path = existing(Path(config.path), "path").absolute()
+    if is_store(path):
+        from .predicted_stores import files_of_store
+
+        return files_of_store(config, path)
     root = path if path.is_dir() else path.parent
     names = [path.name] if path.is_file() else [each.name for each in sorted(path.iterdir())]
     kind = next((k for k in KINDS for name in names if Path(name).suffix.lower() in FORMATS[k].suffixes), None)
@@ -92,9 +102,18 @@ def _files(config: PredictionsTeacher) -> tuple[File, ...]:
     return tuple(File(sources[kind](), root, name) for name in listed(root, path, FORMATS[kind].suffixes))
 
 
+def is_store(path: Path) -> bool:
+    """Of soft targets; who reads one imports torch, and who reads a file does not."""
+    return (path / "spec.json").is_file()
+
+
 def _columns(config: PredictionsTeacher, schema: pa.Schema, space: Space) -> tuple[str, ...]:
     if isinstance(config.scores, str):
         return (config.scores,)
+    if is_store(path := Path(config.path).absolute()):
+        from .predicted_stores import column_of_store
+
+        return (column_of_store(path),)
     if config.scores is not None:
         return tuple(config.scores)
     columns = tuple(config.classes or [name for name in space.names if name in schema.names])
@@ -120,7 +139,8 @@ def _classes(
         classes = tuple(config.classes or fields or _named_in_file(config, schema, columns[0], file) or space.names)
     else:
         classes = tuple(config.classes or columns)
-    width = None if config.output == "classes" or fields else len(columns) if kind is None else _width(kind)
+    is_partial = config.output == "classes" or config.indices is not None
+    width = None if is_partial or fields else len(columns) if kind is None else _width(kind)
     if width is not None and width != len(classes):
         raise RecipeError(
             f"scores: {config.path} has {width} numbers a row, and there are {len(classes)} classes ({_some(classes)}); say in "
@@ -134,6 +154,10 @@ def _fields(kind: pa.DataType) -> tuple[str, ...]:
 
 
 def _named_in_file(config: PredictionsTeacher, schema: pa.Schema, column: str, file: File) -> list[str] | None:
+    if is_store(path := Path(config.path).absolute()):
+        from .predicted_stores import spec_of
+
+        return list(spec_of(path).names)
     if file.path.suffix.lower() == ".npz":
         with reading(file), np.load(file.path, allow_pickle=False) as arrays:
             return [name_of(each) for each in arrays[CLASSES]] if CLASSES in arrays.files else None
@@ -169,6 +193,14 @@ def _numbers(predictions: Predictions, data: pa.RecordBatch, positions: Sequence
     elif len(columns) == 1 and (_is_list(columns[0].type) or isinstance(columns[0], pa.ExtensionArray)):
         return _of_lists(predictions, columns[0], positions)
     return np.stack([_floats(predictions, column, positions) for column in columns], axis=1)
+
+
+def _largest(predictions: Predictions, data: pa.RecordBatch, positions: Sequence[str]) -> NDArray[np.float32]:
+    config, name = predictions.config, predictions.columns[0]
+    columns = [data.column(each) for each in (name, str(config.indices))]
+    if not all(_is_list(column.type) for column in columns):
+        raise TeacherError(f"{positions[0]}: {name!r} and {config.indices!r} are lists where `indices` is given")
+    return dense(*columns, len(predictions.classes), positions, logs=config.output == "log_probabilities")
 
 
 def _of_lists(predictions: Predictions, column: Any, positions: Sequence[str]) -> NDArray[np.float32]:

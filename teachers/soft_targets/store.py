@@ -155,10 +155,12 @@ class SoftTargetStore:
 
     def records(self) -> Records:
         """All that are valid, and what is wrong with the others."""
-        gathered = self.gathered()
-        if isinstance(gathered, pa.Table) and self.is_sealed:
+        gathered, was_sealed = self.gathered(), self.is_sealed
+        if isinstance(gathered, pa.Table) and was_sealed:
             return Records(gathered, {})
         loose = loose_records(self.folder, self.spec)
+        if self.is_sealed and not was_sealed:  # meanwhile, and the loose ones go
+            return self.records()
         if isinstance(gathered, Damage):
             return Records(loose.table, {MANIFEST: gathered, **loose.damages})
         return loose if gathered is None else Records(newer(gathered, loose.table), loose.damages)

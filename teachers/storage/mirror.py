@@ -15,9 +15,8 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import cast
 from urllib.parse import quote
-from uuid import uuid4
 
-from ..errors import EnvironmentUnfit, StorageError, StoreError
+from ..errors import StoreError
 from . import room
 from .at_once import at_once
 from .bucket import Entry, Expected, Spoiled, bucket_of
@@ -54,27 +53,6 @@ def put(path: Path, file: Path | None = None) -> None:
     """Write the object of `path` with the bytes of `file`, or of the path itself."""
     if (remote := remote_of(path)) is not None:
         bucket_of(remote).put(remote.key, file or path)
-
-
-def check(folder: Path, *, writes: bool = True) -> None:
-    """Raise EnvironmentUnfit for a storage that does not exist, refuses, or (`writes`) does not do what a run needs."""
-    if (remote := remote_of(folder)) is None:
-        return
-    room.given_limit()
-    (bucket := bucket_of(remote)).conditions.check(remote.key)
-    if not writes:
-        return
-    probe = folder / f".probe-{uuid4().hex}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
-        put(probe)
-        bucket.get(f"{remote.key}/{probe.name}", probe)
-        remove(probe)
-    except StorageError as error:
-        raise EnvironmentUnfit(f"--out {remote}: {error}") from error
-    finally:
-        probe.unlink(missing_ok=True)
 
 
 def put_folder(folder: Path) -> None:
