@@ -188,8 +188,6 @@ def test_an_exported_detector_says_again_what_it_said_and_a_changed_one_is_named
     found = verified(elsewhere)
     assert found.keys() == {"model.onnx", INT8}
     assert all(each.same_class == 1.0 and each.largest_difference < 1e-4 for each in found.values())
-    told = CliRunner().invoke(collegium, ["verify-model", str(detector)])
-    assert told.exit_code == 1 and "has no SHA256SUMS" in str(told.exception)  # a run's folder has its seal alone
     other = tmp_path / "other"
     other.mkdir()
     for file in elsewhere.iterdir():
@@ -220,6 +218,24 @@ def test_a_server_says_the_boxes_of_the_model_and_null_of_what_is_no_image(detec
     for found, own in zip(document["scores"][::2], model({"image": pixels}).reshape(2, -1, 6), strict=True):
         assert len(found) > 0
         torch.testing.assert_close(torch.tensor(found), own[own[:, 5] >= 0])
+
+
+def test_a_delivered_detector_is_asked_its_golden_images_again(detector, tmp_path):
+    model = load_model(detector)
+
+    def delivered(to: Path, shift: float) -> Path:
+        state = model.module.state_dict()
+        save_model(to, state | {"scores.bias": state["scores.bias"] + shift}, model.config)
+        (to / GOLDEN).write_bytes((detector / GOLDEN).read_bytes())
+        files = ("model.safetensors", "config.json", GOLDEN)
+        sums = [f"{hashlib.sha256((to / file).read_bytes()).hexdigest()}  {file}\n" for file in files]
+        (to / "SHA256SUMS").write_text("".join(sums))
+        return to
+
+    told = CliRunner().invoke(collegium, ["verify-model", str(delivered(tmp_path / "same", 0.0))])
+    assert told.exit_code == 0 and "100.0% of all places" in told.output
+    with pytest.raises(StoreError, match=r"model.safetensors says something else than it said"):
+        verified(delivered(tmp_path / "other", 0.5))
 
 
 def test_licences_are_told_as_the_recipe_declares_them(tmp_path):

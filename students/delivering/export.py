@@ -170,7 +170,7 @@ def model_card(name: str, config: ModelConfig, figures: Mapping[str, Any], recip
 
 def licences_in(recipe: Mapping[str, Any]) -> dict[str, str]:
     """As the recipe declares them: of `data`, and of each teacher by `teacher NAME`."""
-    declared = {"data": recipe["transfer_set"].get("licence")}
+    declared = {"data": recipe.get("transfer_set", {}).get("licence")}
     declared |= {f"teacher {name}": teacher.get("licence") for name, teacher in recipe.get("teachers", {}).items()}
     return {whose: licence for whose, licence in declared.items() if licence}
 

@@ -1,7 +1,7 @@
 """A graph of whole numbers: what an ONNX graph says in 8 bits. Knows nothing of folders or figures.
 
 With convolutions it is static: weights have a scale a channel, activations one scale that calibration rows give (quantise
-and dequantise nodes, Jacob et al., 2018). Else, as in transformers and tables, it is dynamic: weights are kept in 8 bits
+and dequantise nodes, Jacob et al., 2018); a convolution of pixels, of few channels, is slower so and stays what it was. Else, as in transformers and tables, it is dynamic: weights are kept in 8 bits
 and activations get a scale in every call, which no row has to be looked at for.
 """
 
@@ -20,6 +20,8 @@ from .forms import Inputs, calls_of
 
 STATIC = ("Conv", "Gemm", "MatMul")
 """Where the work is; what stands between, as the normalisation of pixels, stays in float32."""
+OF_PIXELS = 4
+"""Channels of an image, at most."""
 
 
 class Rows:
@@ -58,6 +60,7 @@ def quantised(payload: bytes, calibration: Iterable[Inputs]) -> bytes:
         raise EnvironmentUnfit(
             f"--int8 needs {lacking.name}, which is not installed: pip install collegium[onnx]"
         ) from None
+    one_row = takes_one_row(payload)
     with TemporaryDirectory(prefix="int8-") as scratch, _quiet():
         given, fused, made = (Path(scratch, name) for name in ("given.onnx", "fused.onnx", "made.onnx"))
         given.write_bytes(payload)
@@ -66,11 +69,12 @@ def quantised(payload: bytes, calibration: Iterable[Inputs]) -> bytes:
             quantize_static(
                 str(fused),
                 str(made),
-                Rows(part for batch in calibration for part in calls_of(batch, takes_one_row(payload))),
+                Rows(part for batch in calibration for part in calls_of(batch, one_row)),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 op_types_to_quantize=list(STATIC),
-                activation_type=QuantType.QInt8,
+                nodes_to_exclude=_of_pixels(fused),
+                activation_type=QuantType.QUInt8,  # of signed ones onnxruntime has no kernels on x86
                 weight_type=QuantType.QInt8,
             )
         else:
@@ -81,6 +85,16 @@ def quantised(payload: bytes, calibration: Iterable[Inputs]) -> bytes:
             "the graph has no convolution and no matrix product, so nothing of it can be kept in 8 bits"
         )
     return found
+
+
+def _of_pixels(graph: Path) -> list[str]:
+    """Names of the convolutions that read images."""
+    import onnx
+
+    found = onnx.load(graph).graph
+    channels = {each.name: each.dims[1] for each in found.initializer if len(each.dims) == 4}
+    few = [n for n in found.node if n.op_type == "Conv" and channels.get(n.input[1], OF_PIXELS + 1) <= OF_PIXELS]
+    return [node.name for node in few if all(each.i == 1 for each in node.attribute if each.name == "group")]
 
 
 def _has_8_bits(payload: bytes) -> bool:

@@ -93,7 +93,10 @@ def graph_of(program: ExportedProgram, inputs: Sequence[str], output: str, sizes
         dynamic_shapes=axes,  # which names them
     )
     assert found is not None
-    return found.model_proto
+    proto = found.model_proto
+    for node in (*proto.graph.node, *(inner for function in proto.functions for inner in function.node)):
+        del node.metadata_props[:]  # where in whose files a node comes from
+    return proto
 
 
 @contextmanager
