@@ -148,7 +148,7 @@ def test_small_works_that_keep_coming_make_a_gang_wait_for_none_but_those_that_r
         next(small)
     ends = {begun.work.name: begun.ends for begun in planner.start(0)}
     planner.add(Work("gang", (Part(data.draw(st.integers(2, m)), {"CPU": 1}),), 5, rank=1))
-    assert planner.start(0) == []
+    assert [*planner.start(0)] == []
     last = max(ends.values())
     for now in range(1, 100):
         for name in [name for name, end in ends.items() if end <= now]:
@@ -202,7 +202,7 @@ def test_who_fits_no_node_is_left_to_the_cluster_and_a_node_that_comes_or_goes_c
     planner.on({"b": {"CPU": 1.0}})
     planner.done("one")  # of a node that has gone, and found no other
     planner.add(Work("three", ONE, 1))
-    assert planner.start(0) == []
+    assert [*planner.start(0)] == []
     planner.done("two")
     assert [begun.work.name for begun in planner.start(0)] == ["three"]
     planner.on({"b": {"CPU": 1.0}, "c": {"CPU": 8.0}})

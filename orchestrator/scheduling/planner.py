@@ -5,7 +5,7 @@ filling what is free where they keep neither from it, so that small works starve
 Knows no clock: it is told what time it is.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
 
@@ -101,9 +101,11 @@ class Planner:
         if self.promise is not None and name not in self.promise.counted:
             self.promise.beside.give(started.seats)
 
-    def start(self, now: float) -> list[Started]:
-        """Who begins now; each counts as running from here on, until `done`."""
-        return [begun for work in self._in_order() if (begun := self._begun(work, now)) is not None]
+    def start(self, now: float) -> Iterator[Started]:
+        """Who begins now, one after another; each counts as running from when it is told, until `done`."""
+        for work in self._in_order():
+            if work.name in self.waiting and (begun := self._begun(work, now)) is not None:
+                yield begun
 
     def _in_order(self) -> list[Work]:
         """Who holds a promise is first, so that no newcomer takes it away."""
