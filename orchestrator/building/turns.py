@@ -1,14 +1,13 @@
 """The works of a run take their turns: a planner says who begins next, threads do it, and what waits is told.
 
-Those of one group that wait together, and fit one place in turn, are begun as one: where
-starting a group of workers costs more than a training.
+Where starting a group of workers costs more than a training, those that wait together are begun as one.
 """
 
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock
@@ -86,14 +85,7 @@ class Turns:
 
         Items of one group, which have one `do` and gangs alike, may come in one call, to be done in turn.
         """
-        known = self._works.get(name)
-        work = Work(
-            name,
-            parts_of(gang, self._cluster.in_reach),
-            known.length if known else 1.0,
-            (),
-            known.rank if known else 0.0,
-        )
+        work = replace(self._works.get(name, Work(name, ())), gang=parts_of(gang, self._cluster.in_reach))
         asked = _Asked(work, self._threads.of_these(do), item, group)
         with self._lock:
             if self._planner is None:

@@ -103,9 +103,14 @@ class Planner:
 
     def start(self, now: float) -> Iterator[Started]:
         """Who begins now, one after another; each counts as running from when it is told, until `done`."""
+        full = set[str]()
         for work in self._in_order():
-            if work.name in self.waiting and (begun := self._begun(work, now)) is not None:
+            if work.name not in self.waiting or (work.asks_for in full and self.promise is not None):
+                continue
+            if (begun := self._begun(work, now)) is not None:
                 yield begun
+            elif self.room.seats(work.gang) is None:
+                full.add(work.asks_for)  # nobody gives anything back meanwhile
 
     def _in_order(self) -> list[Work]:
         """Who holds a promise is first, so that no newcomer takes it away."""
