@@ -141,7 +141,6 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     outputs = shapes_of(recipe, seen)
     _on_disk(made, recipe, seen, out, outputs)
     rows = Rows.of(recipe, seen, counted)
-    made.schedule = scheduled(recipe, made.stages, places, rows, out)
     if rows is not None and (
         problems := [
             *judging_problems(recipe, rows.labelled["validation"], rows.labelled["train"]),
@@ -149,6 +148,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
         ]
     ):
         raise RecipeError("\n".join(problems))
+    made.schedule = scheduled(recipe, made.stages, places, rows, out)
     if rows is not None:
         made.notes += labelled_notes(recipe, rows.labelled["train"], rows.by_split["train"])
     made.notes += walk.notes
