@@ -66,7 +66,7 @@ def fit_on_gpus(shares: list[float], num: int) -> bool:
     return bool(gpus)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(clusters(), recipes(), st.randoms(use_true_random=False))
 def test_no_node_ever_gives_more_than_it_has_and_all_gets_done_in_order_gangs_whole(nodes, works, chance) -> None:
     works = placeable(works, nodes)
@@ -90,7 +90,7 @@ def test_no_node_ever_gives_more_than_it_has_and_all_gets_done_in_order_gangs_wh
 ONE = (Part(1, {"CPU": 1}),)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.integers(1, 6), st.lists(st.integers(1, 50), min_size=1, max_size=40))
 def test_independent_works_of_one_worker_are_within_grahams_bound_even_if_nothing_is_known_of_their_lengths(
     m, lengths
@@ -110,7 +110,7 @@ def test_independent_works_of_one_worker_are_within_grahams_bound_even_if_nothin
         assert max(bar.end for bar in known) <= (4 / 3 - 1 / (3 * m)) * best + 1e-9
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(clusters(), recipes())
 def test_the_same_works_are_laid_out_alike(nodes, works) -> None:
     assert schedule(placeable(works, nodes), nodes) == schedule(placeable(works, nodes), nodes)
@@ -137,7 +137,7 @@ def test_the_longest_chain_first_is_sooner_than_first_come_first_served() -> Non
     assert now == 6
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(2, 6), st.data())
 def test_small_works_that_keep_coming_make_a_gang_wait_for_none_but_those_that_ran_when_it_came(m, data) -> None:
     """Each small one ranks above the gang, and another comes whenever one ends: without a promise the gang never begins."""
@@ -148,7 +148,7 @@ def test_small_works_that_keep_coming_make_a_gang_wait_for_none_but_those_that_r
         next(small)
     ends = {begun.work.name: begun.ends for begun in planner.start(0)}
     planner.add(Work("gang", (Part(data.draw(st.integers(2, m)), {"CPU": 1}),), 5, rank=1))
-    assert planner.start(0) == []
+    assert [*planner.start(0)] == []
     last = max(ends.values())
     for now in range(1, 100):
         for name in [name for name, end in ends.items() if end <= now]:
@@ -202,7 +202,7 @@ def test_who_fits_no_node_is_left_to_the_cluster_and_a_node_that_comes_or_goes_c
     planner.on({"b": {"CPU": 1.0}})
     planner.done("one")  # of a node that has gone, and found no other
     planner.add(Work("three", ONE, 1))
-    assert planner.start(0) == []
+    assert [*planner.start(0)] == []
     planner.done("two")
     assert [begun.work.name for begun in planner.start(0)] == ["three"]
     planner.on({"b": {"CPU": 1.0}, "c": {"CPU": 8.0}})

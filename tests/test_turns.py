@@ -41,14 +41,25 @@ class Noted:
 
 def test_those_of_a_group_come_in_even_shares_and_others_alone_and_no_more_than_fit(ray_cluster: None) -> None:
     alike, alone = Noted(), Noted()
+    works = {f"distill/a/{n}": Work(f"distill/a/{n}", (), 100.0) for n in range(6)}
     with SideBySide("stage", 100) as threads:
-        turns = Turns(Cluster(None, None), {}, threads)
-        grouped = [turns.start(f"distill/a/{n}", HALF, alike, n, "a") for n in range(6)]
+        turns = Turns(Cluster(None, None), works, threads)
+        grouped = [turns.start(name, HALF, alike, n, "a") for n, name in enumerate(works)]
         assert [threads.outcome(future) for future in grouped] == [0, 10, 20, 30, 40, 50]
         single = [turns.start(f"distill/b/{n}", HALF, alone, n) for n in range(3)]
         assert [threads.outcome(future) for future in single] == [0, 10, 20]
     assert sorted(map(len, alike.calls)) == [3, 3] and alike.most == 2
     assert sorted(alone.calls) == [[0], [1], [2]] and alone.most == 2
+
+
+def test_what_takes_less_than_starting_a_group_of_workers_comes_in_one_turn(ray_cluster: None) -> None:
+    short = Noted()
+    works = {f"distill/a/{n}": Work(f"distill/a/{n}", (), 4.0) for n in range(6)}
+    with SideBySide("stage", 100) as threads:
+        turns = Turns(Cluster(None, None), works, threads)
+        for future in [turns.start(name, HALF, short, n, "a") for n, name in enumerate(works)]:
+            threads.outcome(future)
+    assert short.calls == [[0, 1, 2, 3, 4, 5]]
 
 
 def test_who_more_waits_for_begins_first_and_what_waits_says_for_what(

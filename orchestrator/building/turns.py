@@ -1,14 +1,13 @@
 """The works of a run take their turns: a planner says who begins next, threads do it, and what waits is told.
 
-Those of one group that wait together, and fit one place in turn, are begun as one: where
-starting a group of workers costs more than a training.
+Where starting a group of workers costs more than a training, those that wait together are begun as one.
 """
 
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock
@@ -31,6 +30,8 @@ Result = TypeVar("Result")
 
 GATHER_S = 0.05
 """So long those are waited for that ask at the same moment."""
+WORTH_S = 30.0
+"""Starting a group of workers takes about twelve seconds: less work than this is not worth one."""
 TRAINS = ("train_teacher/", "distill/")
 LOOK_S = 5.0
 """Between two looks at the cluster's nodes, while something waits."""
@@ -84,14 +85,7 @@ class Turns:
 
         Items of one group, which have one `do` and gangs alike, may come in one call, to be done in turn.
         """
-        known = self._works.get(name)
-        work = Work(
-            name,
-            parts_of(gang, self._cluster.in_reach),
-            known.length if known else 1.0,
-            (),
-            known.rank if known else 0.0,
-        )
+        work = replace(self._works.get(name, Work(name, ())), gang=parts_of(gang, self._cluster.in_reach))
         asked = _Asked(work, self._threads.of_these(do), item, group)
         with self._lock:
             if self._planner is None:
@@ -151,30 +145,30 @@ class Turns:
                 self._news.set()
 
     def _give(self, planner: Planner) -> None:
-        begun = [self._asked[started.work.name] for started in planner.start(time.monotonic())]
-        shares = {first.group: self._share(planner, first, begun) for first in begun if first.group}
-        for first in begun:
-            along = self._waiting(planner, first.group)[: shares.get(first.group, 1) - 1]
-            for each in along:
-                planner.join(first.work.name, each.work.name)
-            self._threads.start(self._do, planner, [first, *along], self._turn(planner, first))
+        shares: dict[str, int] = {}
+        for started in planner.start(time.monotonic()):
+            first = self._asked[started.work.name]
+            in_turn, alike = [first], self._alike(planner, first)
+            share = shares.setdefault(
+                first.group, -(-len(alike) // max(1, planner.places(first.work.gang, len(alike))))
+            )
+            for each in alike[1:]:
+                if len(in_turn) < share or sum(one.work.length for one in in_turn) < WORTH_S:
+                    planner.join(first.work.name, each.work.name)
+                    in_turn.append(each)
+            self._threads.start(self._do, planner, in_turn, self._turn(planner, first))
         self._tell(planner)
+
+    def _alike(self, planner: Planner, first: _Asked) -> list[_Asked]:
+        """It, and those of its group that wait."""
+        others = [each for each in self._asked.values() if first.group and each.group == first.group]
+        return [first, *(each for each in others if each.work.name in planner.waiting)]
 
     def _turn(self, planner: Planner, first: _Asked) -> Turn:
         ids = [seat.node for seat in planner.running[first.work.name].seats if seat.node in self._up]
         node = ids[0] if len(ids) == 1 and len(self._up) > 1 else None
         on = list(dict.fromkeys(self._up[each] for each in ids))
         return Turn(on, node, partial(self._beside, planner, first), self._trainings)
-
-    def _waiting(self, planner: Planner, group: str) -> list[_Asked]:
-        return [
-            each for each in self._asked.values() if group and each.group == group and each.work.name in planner.waiting
-        ]
-
-    def _share(self, planner: Planner, first: _Asked, begun: Sequence[_Asked]) -> int:
-        """How many of its group come in one turn: all that are here, over the places for such workers that there are."""
-        here = len(self._waiting(planner, first.group)) + sum(each.group == first.group for each in begun)
-        return -(-here // max(1, planner.places(first.work.gang, here)))
 
     def _beside(self, planner: Planner, first: _Asked) -> int:
         with self._lock:

@@ -142,7 +142,6 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     places = _on_nodes(made, recipe, seen, address, outputs)
     _on_disk(made, recipe, seen, out, outputs)
     rows = Rows.of(recipe, seen, counted)
-    made.schedule = scheduled(recipe, made.stages, places, rows, out)
     if rows is not None and (
         problems := [
             *judging_problems(recipe, rows.labelled["validation"], rows.labelled["train"]),
@@ -150,6 +149,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
         ]
     ):
         raise RecipeError("\n".join(problems))
+    made.schedule = scheduled(recipe, made.stages, places, rows, out)
     if rows is not None:
         made.notes += labelled_notes(recipe, rows.labelled["train"], rows.by_split["train"])
     made.notes += walk.notes

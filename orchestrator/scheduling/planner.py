@@ -5,8 +5,10 @@ filling what is free where they keep neither from it, so that small works starve
 Knows no clock: it is told what time it is.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from graphlib import TopologicalSorter
 
 from teachers.config.resources import in_words
@@ -30,7 +32,7 @@ class Work:
     rank: float = 0.0
     """How long it and what waits for it take one after the other: the longer, the sooner it begins."""
 
-    @property
+    @cached_property
     def asks_for(self) -> str:
         return " and ".join(f"{part.num} x {in_words(part.request)}" for part in self.gang)
 
@@ -82,6 +84,7 @@ class Planner:
         """These are the nodes now. What runs keeps its seats, or is given others by the books where it has lost them, or had
         none; what was promised is thought over."""
         self.room, self.empty, self.promise = Room(nodes), Room(nodes), None
+        self._ever: dict[str, bool] = {}
         seated = {
             name for name, each in self.running.items() if each.seats and all(s.node in nodes for s in each.seats)
         }
@@ -101,9 +104,22 @@ class Planner:
         if self.promise is not None and name not in self.promise.counted:
             self.promise.beside.give(started.seats)
 
-    def start(self, now: float) -> list[Started]:
-        """Who begins now; each counts as running from here on, until `done`."""
-        return [begun for work in self._in_order() if (begun := self._begun(work, now)) is not None]
+    def start(self, now: float) -> Iterator[Started]:
+        """Who begins now, one after another; each counts as running from when it is told, until `done`."""
+        full, kept = (
+            set[str](),
+            set[str](),
+        )  # what has found no room, or none but for who ends in time: nobody gives any back
+        for work in self._in_order():
+            held = self.promise
+            if work.name not in self.waiting or (held is not None and work.asks_for in full):
+                continue
+            if held is not None and work.asks_for in kept and now + work.length > held.at:
+                continue
+            if (begun := self._begun(work, now)) is not None:
+                yield begun
+            else:
+                (full if self.room.seats(work.gang) is None else kept).add(work.asks_for)
 
     def _in_order(self) -> list[Work]:
         """Who holds a promise is first, so that no newcomer takes it away."""
@@ -112,7 +128,7 @@ class Planner:
 
     def _begun(self, work: Work, now: float) -> Started | None:
         seats, held = self.room.seats(work.gang), self.promise
-        if seats is None and self.empty.seats(work.gang) is None:
+        if seats is None and not self._fits_ever(work):
             homeless = sum(not each.seats and bool(each.work.gang) for each in self.running.values())
             return self._take(work, [], now) if homeless < MOST_HOMELESS else None
         if held is None or held.name == work.name:
@@ -137,19 +153,30 @@ class Planner:
         begun = self.running[work.name] = Started(self.waiting.pop(work.name), seats, now + work.length)
         return begun
 
+    def _fits_ever(self, work: Work) -> bool:
+        if work.asks_for not in self._ever:
+            self._ever[work.asks_for] = self.empty.seats(work.gang) is not None
+        return self._ever[work.asks_for]
+
     def _promised(self, work: Work, now: float) -> Promise:
-        room, at, counted = self.room.copy(), now, set[str]()
-        for started in sorted(self.running.values(), key=lambda each: each.ends):
-            if (seats := room.seats(work.gang)) is not None and started.ends > at:
-                break
-            room.give(started.seats)
-            at = max(at, started.ends)
-            counted.add(started.work.name)
-        else:
-            seats = room.seats(work.gang)
+        """From the first time at which enough of those who run have ended, by what is thought."""
+        ending = sorted(self.running.values(), key=lambda each: each.ends)
+
+        def after(count: int) -> Room:
+            room = self.room.copy()
+            for started in ending[:count]:
+                room.give(started.seats)
+            return room
+
+        fits = bisect_left(range(len(ending)), True, key=lambda count: after(count).seats(work.gang) is not None)
+        at = max(now, ending[fits - 1].ends)
+        counted = [started for started in ending if started.ends <= at]
+        if (seats := (room := after(len(counted))).seats(work.gang)) is None:  # more room, and yet laid out worse
+            counted, at = ending, max(now, ending[-1].ends)
+            seats = (room := after(len(counted))).seats(work.gang)
         assert seats is not None, "an empty cluster holds it"
         room.take(seats)
-        return Promise(work.name, at, room, counted)
+        return Promise(work.name, at, room, {started.work.name for started in counted})
 
     def join(self, name: str, other: str) -> None:
         """`other`, which waits, is done by `name`, which runs, after its own: on the same seats."""

@@ -59,6 +59,9 @@ class Room:
         The largest requests are placed first, each on a node of the same gang where there is room, else on the fullest node
         that holds it; one that asks for no GPU goes to a node without, if it can.
         """
+        if sum(part.num for part in gang) == 1:  # nothing of it is in the way of the rest
+            alone = self._seat(next(part.request for part in gang if part.num), set())
+            return None if alone is None else [alone]
         left, found, used = self.copy(), dict[int, list[Seat]](), set[str]()
         for number in sorted(range(len(gang)), key=lambda n: _size(gang[n].request), reverse=True):
             found[number] = []
