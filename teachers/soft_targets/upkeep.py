@@ -1,10 +1,12 @@
 """What keeps a store right: every byte of it checked, what is damaged moved away, what nobody names removed."""
 
+import hashlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from uuid import uuid4
 
 import pyarrow as pa
@@ -22,10 +24,10 @@ from .records import (
     digest_of_records,
     drop_loose,
     loose_numbers,
-    manifest_of,
     newer,
     number_of,
     record_path,
+    spell_manifest,
     write_manifest,
 )
 from .salvage import salvaged
@@ -60,8 +62,10 @@ def _spec_damage(store: SoftTargetStore) -> Iterator[Damage]:
 def _gathered_damage(store: SoftTargetStore) -> Iterator[Damage]:
     """Of a manifest whose records are right: whether all of its bytes are."""
     if isinstance(table := store.gathered(), pa.Table):
-        with pa.memory_map(str(store.folder / MANIFEST)) as file:
-            if not manifest_of(table).equals(file.read_buffer()):
+        with TemporaryFile() as right:
+            spell_manifest(table, right)
+            right.seek(0)
+            if hashlib.file_digest(right, "sha256").hexdigest() != seal.sha256_file(store.folder / MANIFEST):
                 yield Damage(MANIFEST, "other bytes", "the records of the store")
 
 
