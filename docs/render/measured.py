@@ -101,6 +101,7 @@ PARTS: dict[str, Callable[[], str]] = {
         "command",
         "text",
         "endpoint",
+        "scale",
     ),
     "accuracy-sources": sources("make", "digits", "fashion", "peers", "cohorts", "search"),
     "faults-sources": sources("faults"),
