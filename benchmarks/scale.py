@@ -52,7 +52,7 @@ def write(folder: Path, spec: Spec, first: int, stop: int) -> None:
         first_row, num_rows = spec.shard_rows(number)
         size = num_rows * ROW_BYTES
         if size not in hashes:
-            hashes[size] = xxhash.xxh3_128_hexdigest(zeros[:size])
+            hashes[size] = xxhash.xxh3_128_hexdigest(zeros[:size].data)
         digest = hashes[size]
         path, last = shard_path(number, digest), first_row + num_rows - 1
         record = Commit(number, first_row, num_rows, size, path, digest, 0, first_row, last)

@@ -540,3 +540,19 @@ def test_every_node_is_asked_whether_it_sees_out(
         time.sleep(0.1)
     seeing.stop()
     assert seeing.unfit is None
+
+
+def test_tasks_of_a_cluster_check_what_the_driver_does_not_read(ray_cluster: None, tmp_path: Path) -> None:
+    from benchmarks import scale
+    from orchestrator.cluster.cluster import Cluster
+    from teachers.storage.manifest import PART_FILES
+
+    spec = scale.a_spec(PART_FILES + 9, PART_FILES + 9)
+    store = SoftTargetStore.create(tmp_path / "store", spec)
+    scale.write(store.folder, spec, 0, spec.num_shards)
+    damaged = [3, PART_FILES + 2]
+    for path in map(store.shard_file, damaged):
+        path.write_bytes(b"?" * path.stat().st_size)
+    assert Cluster(None, None).checks(tmp_path) is None
+    run = Cluster("127.0.0.1:1", None).checks(tmp_path)  # the one that this process has joined
+    assert run is not None and store.missing(hashes=True, run=run) == damaged

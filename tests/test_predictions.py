@@ -361,6 +361,7 @@ BAD_LARGEST = {
     "twice": ([[1, 1]], [[0.5, 0.5]], "p.parquet#0: class 1 twice"),
     "too many": ([[0, 1]], [[0.5]], "p.parquet#0: 1 scores of 2 classes"),
     "above 1": ([[0, 1]], [[0.9, 0.5]], "p.parquet#0: probabilities that sum to 1.4"),
+    "null": ([[0, None]], [[0.5, 0.5]], "p.parquet#0: a class beyond 0 to 2"),
     "none": ([[0, 1]], [[-0.5, 0.5]], "p.parquet#0: a score that is no probability"),
 }
 

@@ -197,6 +197,19 @@ SPEED = {
         "{submit_extra_s:g} s",
         "<= 15 s",
     ),
+    "scale": Figure(
+        "a store of a million shards and a billion rows, its files sparse: the driver's memory; resumed with half of them / `status` / "
+        "sealed / every byte verified",
+        "scale",
+        "{driver_rss_mb:,} MB; {resume_s:.0f} / {status_s:.0f} / {seal_s:.0f} / {verify_s:.0f} s",
+        "<= 1,000 MB",
+    ),
+    "requests": Figure(
+        "requests for each shard of a store in a bucket: written / sealed / listed by `status` / resumed from an empty cache / verified",
+        "scale",
+        "{requests[write]:g} / {requests[seal]:g} / {requests[status]:g} / {requests[resume]:g} / {requests[verify]:g}",
+        "<= 2",
+    ),
     "text": Figure(
         "text: labelling by a Hugging Face encoder over a bare loop of the same batches; a `bag` step over plain torch; derived "
         "token ids over the tokenizer alone",

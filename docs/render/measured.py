@@ -103,6 +103,7 @@ PARTS: dict[str, Callable[[], str]] = {
         "endpoint",
         "detection",
         "decode",
+        "scale",
     ),
     "accuracy-sources": sources("make", "digits", "fashion", "peers", "cohorts", "search", "cells"),
     "faults-sources": sources("faults"),

@@ -1,9 +1,10 @@
 """`collegium store diff`: how two stores about the same rows differ."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -70,7 +71,7 @@ def _ids(store: Path, places: list[int]) -> list[str | None]:
     return found
 
 
-def _lines(found: "Difference", ids: list[str | None]) -> Any:
+def _lines(found: "Difference", ids: list[str | None]) -> Iterator[str]:
     unknown = f"; of {found.unknown:,} more one of them knows nothing" if found.unknown else ""
     yield f"{found.rows:,} rows compared{unknown}"
     if found.agreement is not None:
@@ -81,5 +82,5 @@ def _lines(found: "Difference", ids: list[str | None]) -> Any:
         yield f"RMSE       {value:.6g} of {name}"
     if found.most:
         yield "rows that differ most:"
-        for name, row in zip(ids, found.most, strict=True):
-            yield f"  {row.distance:<12.6g} {name if name is not None else row.sample_key}: {row.said[0]} | {row.said[1]}"
+        for called, row in zip(ids, found.most, strict=True):
+            yield f"  {row.distance:<12.6g} {called or row.sample_key}: {row.said[0]} | {row.said[1]}"

@@ -25,15 +25,18 @@ def dense(
     """
     counts = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
     others = pc.fill_null(pc.list_value_length(indices), 0).to_numpy(zero_copy_only=False)
-    _check(counts == others, positions, lambda row: f"{counts[row]} scores of {others[row]} classes")
+    _check(np.equal(counts, others), positions, lambda row: f"{counts[row]} scores of {others[row]} classes")
     parents = np.asarray(pc.list_parent_indices(values), np.int64)
-    p = pc.list_flatten(values).cast(pa.float64()).to_numpy(zero_copy_only=False)
-    at = pc.list_flatten(indices).cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.int64)
+    try:
+        p = pc.list_flatten(values).cast(pa.float64()).to_numpy(zero_copy_only=False)
+        at = pc.fill_null(pc.list_flatten(indices).cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
+    except pa.ArrowException as error:
+        raise TeacherError(f"{positions[0]}: lists of numbers are expected ({error})") from None
     p = np.exp(p) if logs else p
     _check_elements((at >= 0) & (at < width), parents, positions, f"a class beyond 0 to {width - 1}")
     _check_elements(np.isfinite(p) & (p >= 0), parents, positions, "a score that is no probability")
     said = np.bincount(parents * width + at, minlength=len(values) * width).reshape(-1, width)
-    _check((said <= 1).all(1), positions, lambda row: f"class {int(said[row].argmax())} twice")
+    _check(np.less_equal(said.max(1, initial=0), 1), positions, lambda row: f"class {int(said[row].argmax())} twice")
     mass = np.bincount(parents, p, minlength=len(values))
     _check(mass <= 1 + TOLERANCE, positions, lambda row: f"probabilities that sum to {mass[row]:.4g}")
     rest = np.clip(1 - mass, 0, None) / np.maximum(width - counts, 1)

@@ -197,10 +197,10 @@ def _numbers(predictions: Predictions, data: pa.RecordBatch, positions: Sequence
 
 def _largest(predictions: Predictions, data: pa.RecordBatch, positions: Sequence[str]) -> NDArray[np.float32]:
     config, name = predictions.config, predictions.columns[0]
-    columns = [data.column(each) for each in (name, str(config.indices))]
-    if not all(_is_list(column.type) for column in columns):
+    scores, indices = data.column(name), data.column(str(config.indices))
+    if not (_is_list(scores.type) and _is_list(indices.type)):
         raise TeacherError(f"{positions[0]}: {name!r} and {config.indices!r} are lists where `indices` is given")
-    return dense(*columns, len(predictions.classes), positions, logs=config.output == "log_probabilities")
+    return dense(scores, indices, len(predictions.classes), positions, logs=config.output == "log_probabilities")
 
 
 def _of_lists(predictions: Predictions, column: Any, positions: Sequence[str]) -> NDArray[np.float32]:

@@ -198,7 +198,7 @@ class Commit:
         return Expected(self.bytes, "xxh3_128", self.xxh3_128)
 
     def to_json(self) -> dict[str, Any]:
-        said = {name: value for name, value in asdict(self).items() if value or name not in OFTEN_0}
+        said = {name: value for name, value in vars(self).items() if value or name not in OFTEN_0}
         return {"format": FORMAT, **{"rows" if name == "num_rows" else name: value for name, value in said.items()}}
 
     @classmethod

@@ -1,10 +1,12 @@
 """What keeps a store right: every byte of it checked, what is damaged moved away, what nobody names removed."""
 
+import hashlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from uuid import uuid4
 
 import pyarrow as pa
@@ -22,10 +24,10 @@ from .records import (
     digest_of_records,
     drop_loose,
     loose_numbers,
-    manifest_of,
     newer,
     number_of,
     record_path,
+    spell_manifest,
     write_manifest,
 )
 from .salvage import salvaged
@@ -60,8 +62,10 @@ def _spec_damage(store: SoftTargetStore) -> Iterator[Damage]:
 def _gathered_damage(store: SoftTargetStore) -> Iterator[Damage]:
     """Of a manifest whose records are right: whether all of its bytes are."""
     if isinstance(table := store.gathered(), pa.Table):
-        with pa.memory_map(str(store.folder / MANIFEST)) as file:
-            if not manifest_of(table).equals(file.read_buffer()):
+        with TemporaryFile() as right:
+            spell_manifest(table, right)
+            right.seek(0)
+            if hashlib.file_digest(right, "sha256").hexdigest() != seal.sha256_file(store.folder / MANIFEST):
                 yield Damage(MANIFEST, "other bytes", "the records of the store")
 
 
@@ -86,10 +90,9 @@ def _seal_damage(store: SoftTargetStore, records: Records) -> Iterator[Damage]:
         return
     if sealed is None:
         return
-    loose = [SPEC, *map(record_path, records.shards.tolist()), *records.table["path"].to_pylist()]
-    listed = (
-        [SPEC, MANIFEST] if (store.folder / MANIFEST).exists() else loose
-    )  # as seals were before there were manifests
+    listed = [SPEC, MANIFEST]
+    if not (store.folder / MANIFEST).exists():  # as seals were before there were manifests
+        listed = [SPEC, *map(record_path, records.shards.tolist()), *records.table["path"].to_pylist()]
     expected = seal.Seal(seal.list_outputs(store.folder, listed), digest_of_records(store.spec, records.table))
     if (store.folder / seal.NAME).read_bytes() != seal.spell(expected):
         yield Damage(seal.NAME, f"a seal of {sealed.digest}", f"the seal of what is here, {expected.digest}")
@@ -107,7 +110,7 @@ def repair(store: SoftTargetStore, quarantine: Path, damages: Sequence[Damage]) 
     store.refresh()
     folder, aside = store.folder, quarantine / f"{store.folder.name}-{uuid4().hex[:8]}"
     by_path = {damage.path for damage in damages}
-    numbers = sorted({number_of(path) for path in by_path - {SPEC, seal.NAME, MANIFEST}})
+    numbers = {number_of(path) for path in by_path - {SPEC, seal.NAME, MANIFEST}}
     gathered = store.gathered()
     if isinstance(gathered, pa.Table) and store.is_sealed:
         drop_loose(folder)  # left by a seal that was killed behind its proof, or by a writer that came late
@@ -118,12 +121,12 @@ def repair(store: SoftTargetStore, quarantine: Path, damages: Sequence[Damage]) 
     for name in (seal.NAME, *(by_path & {SPEC})):
         mirror.move(folder / name, aside / name)
     if isinstance(gathered, pa.Table) and numbers:
-        write_manifest(folder, gathered.filter(pc.invert(pc.is_in(gathered["shard"], value_set=pa.array(numbers)))))
+        write_manifest(folder, gathered.filter(pc.invert(pc.is_in(gathered["shard"], value_set=pa.array([*numbers])))))
     shards = [name for name in _names(store) if number_of(name) in numbers]
-    for name in [*(record_path(number) for number in numbers), *(f"{SHARDS}/{name}" for name in shards)]:
+    for name in [*map(record_path, numbers), *(f"{SHARDS}/{name}" for name in shards)]:
         mirror.move(folder / name, aside / name)
     seal.publish(folder / SPEC, spell(store.spec.to_json()))
-    return numbers if MANIFEST not in by_path else store.missing()
+    return sorted(numbers) if MANIFEST not in by_path else store.missing()
 
 
 def collect_garbage(
@@ -140,7 +143,7 @@ def collect_garbage(
     if orphans and remote_of(store.folder) is not None:  # their records may have been written anew, and of one size
         mirror.refresh_all({store.folder / record_path(number_of(name)) for name in orphans})
         wanted, in_doubt = _named(store)
-        orphans = [name for name in orphans if f"{SHARDS}/{name}" not in wanted]
+        orphans = [name for name in orphans if in_doubt is not None and f"{SHARDS}/{name}" not in wanted]
     drafts = (path for part in (".", SHARDS, COMMITS) for path in (store.folder / part).glob(".draft-*"))
     is_gathered = store.is_sealed and isinstance(store.gathered(), pa.Table)
     loose = (store.folder / record_path(n) for n in (loose_numbers(store.folder) if is_gathered else ()))
@@ -157,8 +160,10 @@ def collect_garbage(
 def _named(store: SoftTargetStore) -> tuple[set[str], set[int] | None]:
     """(shards that records name; those of damaged records, whose shard may be all that is left. None: it may be any)."""
     records = store.records()
-    doubt = None if MANIFEST in records.damages else {number_of(path) for path in records.damages}
-    return set(records.table["path"].to_pylist()), doubt
+    wanted = set(records.table["path"].to_pylist())
+    if MANIFEST in records.damages or (store.is_sealed and len(wanted) < store.num_shards):
+        return wanted, None
+    return wanted, {number_of(path) for path in records.damages}
 
 
 def _age_s(path: Path, written: float | None) -> float:
