@@ -50,7 +50,7 @@ def test_a_recipe_of_boxes_runs_to_its_report_and_is_reused(ray_cluster, tmp_pat
     made = Recipe.model_validate(recipe(tmp_path / "rows.parquet"))
     done = run(made, tmp_path / "out")
     small = done.report["students"]["small"]
-    assert [each["seed"] for each in small["student"]["runs"]] == [0, 1]
+    assert [each["seed"] for each in small["runs"]] == [0, 1]
     assert {each.get("combine") for each in small["combinations"]} >= {"wbf"}
     assert small["by_class"]["classes"] == list(shapes.KINDS)
     assert (done.folder / "report.html").stat().st_size > 10_000
