@@ -184,6 +184,18 @@ def test_in_8_bits_it_is_judged_by_the_boxes_that_it_says(elsewhere, data, detec
         in_8_bits(load_model(detector), graph, data.folder, None, max_drop=-1.0)
 
 
+def test_a_graph_in_8_bits_computes_in_them_all_but_pixels_and_names_no_file_of_ours(elsewhere):
+    import onnx
+
+    graph = onnx.load(elsewhere / INT8).graph
+    made_by = {output: node.op_type for node in graph.node for output in node.output}
+    weights = [made_by.get(node.input[1]) for node in graph.node if node.op_type == "Conv"]
+    assert weights == [None, *["DequantizeLinear"] * (len(weights) - 1)] and len(weights) > 10
+    assert {each.data_type for each in graph.initializer} >= {onnx.TensorProto.UINT8, onnx.TensorProto.INT8}
+    for file in ("model.onnx", INT8):
+        assert str(Path(__file__).parents[1]).encode() not in (elsewhere / file).read_bytes()
+
+
 def test_an_exported_detector_says_again_what_it_said_and_a_changed_one_is_named(elsewhere, detector, tmp_path):
     found = verified(elsewhere)
     assert found.keys() == {"model.onnx", INT8}

@@ -11,6 +11,7 @@ from orchestrator.recipe.model import Recipe
 from orchestrator.stages import keys
 from orchestrator.stages.stages import Stage
 from orchestrator.stages.trainings import training_stages
+from students.delivering.export import licences_in
 
 TREES = {"kind": "sklearn", "model": "sklearn.tree:DecisionTreeClassifier"}
 LINEAR = {"kind": "sklearn", "model": "sklearn.linear_model:LogisticRegression"}
@@ -252,3 +253,14 @@ def test_a_control_is_known_before_any_teacher_has_labelled() -> None:
 def test_a_prepared_set_says_of_which_source_it_is_whatever_kind_that_has() -> None:
     for source in ({"kind": "csv", "path": "rows.csv"}, {"kind": "import", "function": "sklearn.datasets:load_iris"}):
         assert keys.prepare_stage(recipe(transfer_set__source=source), "5001").inputs["source"] == "5001"
+
+
+def test_a_licence_that_is_declared_makes_another_card_and_nothing_else() -> None:
+    plain, told = recipe(), recipe(transfer_set__licence="CC-BY-4.0", teachers__trees__licence="AGPL-3.0")
+    assert keys.prepare_stage(plain, "5e7").key == keys.prepare_stage(told, "5e7").key
+    labels = [keys.label_stage(each.teachers["trees"], "trees", ("train", "0"), "w", ["a"], "s").key for each in (plain, told)]  # fmt: skip
+    trained = [keys.train_teacher_stage(each, "trees", "da7a").key for each in (plain, told)]
+    assert labels[0] == labels[1] and trained[0] == trained[1]
+    assert trainings(plain, "small") == trainings(told, "small")
+    assert keys.export_stage(plain, "small", ["n"], "e").key != keys.export_stage(told, "small", ["n"], "e").key
+    assert licences_in(deciding(told, "small")) == {"data": "CC-BY-4.0", "teacher trees": "AGPL-3.0"}
