@@ -13,12 +13,12 @@ from tests.node_cluster import BIN, QUICK_TO_NOTICE, NodeCluster
 from tests.test_pipeline import actions
 
 FAST = "{kind: sklearn, model: 'sklearn.linear_model:LogisticRegression'}"
-SLOW = "{kind: callable, function: 'mine_waits:teach', output: logits, require: null, arguments: {out: OUT}}"
+SLOW = "{kind: callable, function: 'mine_waits:teach', output: logits, require: null}"
 WAITS = """import time
 from pathlib import Path
 import numpy as np
-def teach(batch, out):
-    while not list(Path(out).glob("students/quick-*/student/seed-0/SEAL.json")):
+def teach(batch):
+    while not list(Path(OUT).glob("students/quick-*/student/seed-0/SEAL.json")):
         time.sleep(0.1)
     return np.zeros((len(batch["image"]), 10), np.float32)
 """
@@ -31,11 +31,10 @@ def test_a_student_whose_teachers_have_labelled_is_trained_and_sealed_while_anot
 ) -> None:
     """The slow teacher answers when the quick student is sealed: in any other order this never ends."""
     out = tmp_path / "out"
-    (tmp_path / "mine_waits.py").write_text(WAITS)
-    slow = SLOW.replace("OUT", str(out))
+    (tmp_path / "mine_waits.py").write_text(WAITS.replace("OUT", repr(str(out))))
     both = STUDENT.replace("[fast]", "[fast, slow]")
     students = f"{{quick: {STUDENT}, resources: {{cpus: 2}}, require: null}}, both: {both}, require: null}}}}"
-    recipe = load_recipe(find("digits"), [f"teachers={{fast: {FAST}, slow: {slow}}}", f"students={students}"])
+    recipe = load_recipe(find("digits"), [f"teachers={{fast: {FAST}, slow: {SLOW}}}", f"students={students}"])
     made = run(recipe, out, user_path=tmp_path)
     stages = {f"{stage['stage']}/{stage['name']}/{stage.get('part', '')}": stage for stage in made.report["stages"]}
     quick, labels = stages["distill/quick/student/seed-0"], stages["label/slow/train-0"]
