@@ -17,7 +17,7 @@ from students.data.augment import AUGMENTS, augmentation
 from students.data.batches import labelled_share
 from students.data.boxes import MOVES, moved, of_fours
 from students.data.draws import Views
-from students.data.mosaic import drawn
+from students.data.mosaic import drawn, mosaic
 from students.data.zoom import GREY, windows
 from students.delivering.predict import predict_file
 from students.fitting.fit import fit
@@ -241,6 +241,12 @@ def test_empty_places_of_a_mosaic_are_behind_the_others_and_a_row_that_stays_has
     stays = ~drawn(draw(views(16).seeds(0), 0))[0]
     assert 0 < stays.sum() < 16
     assert torch.equal(found[stays][:, 0], labels.reshape(16, 2, -1)[stays][:, 0])
+
+
+def test_a_batch_in_which_no_row_is_a_mosaic_stays_as_it_is():
+    images, _ = marked(4)
+    seeds = next(each for each in torch.arange(400).reshape(-1, 4) if not drawn(each)[0].any())
+    assert torch.equal(mosaic(images, seeds), images.float())
 
 
 def test_groups_of_a_batch_hold_whole_mosaics():

@@ -39,7 +39,7 @@ def mosaic(images: Tensor, seeds: Tensor) -> Tensor:
     """Images f32 `[rows, H, W, C]` in the same range: left above, right above, left below and right below of the point; grey around."""
     is_there, x, y, edge = drawn(seeds)
     planes = images.permute(0, 3, 1, 2).float()
-    if not bool(is_there.any()):  # torch makes no grid of no row
+    if not bool(is_there.any()):  # torch makes no grid of no rows
         return planes.permute(0, 2, 3, 1)
     above_left, above_right, below_left, below_right = fours(planes - GREY)[is_there].unbind(1)
     above, beneath = torch.cat([above_left, above_right], -1), torch.cat([below_left, below_right], -1)
