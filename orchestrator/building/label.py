@@ -155,7 +155,7 @@ class Asked:
 
     def spec(self, part: str) -> "Spec":
         """Of the store of one segment."""
-        from teachers.labelling.shard import spec_of
+        from teachers.labelling.specs import spec_of
         from teachers.soft_targets.schema import Output
 
         outputs = tuple(Output.of_layer(name, tuple(shape)) for name, shape in self.outputs.items())

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from students.config.cohort import CohortCommon
 from students.config.estimator import EstimatorStudent
-from teachers.transfer_set.columns import Column
 
 from .file import Loc
 
 if TYPE_CHECKING:
+    from teachers.transfer_set.columns import Column
+
     from .model import Recipe
 
 
@@ -55,7 +56,7 @@ def _of_learner(learner: Any) -> Iterator[tuple[Loc, str]]:
         )
 
 
-def views_of_columns(recipe: "Recipe", columns: Sequence[Column]) -> Iterator[str]:
+def views_of_columns(recipe: "Recipe", columns: "Sequence[Column]") -> Iterator[str]:
     """What is wrong with inputs of which there are to be views."""
     if not recipe.transfer_set.views:
         return

@@ -73,12 +73,8 @@ class Stage:
         return digest_of(self._decided_by())
 
     def _decided_by(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "version": VERSIONS[self.kind],
-            "config": dict(self.config),
-            "inputs": dict(self.inputs),
-        }
+        config, inputs = dict(self.config), dict(self.inputs)
+        return {"kind": self.kind, "version": VERSIONS[self.kind], "config": config, "inputs": inputs}
 
     @property
     def title(self) -> str:

@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from teachers.config.published import OnnxTeacher
-from teachers.labelling.shard import Labeller, LabelTask, TeacherSpec, spec_of
+from teachers.labelling.shard import Labeller, LabelTask, TeacherSpec
+from teachers.labelling.specs import spec_of
 from teachers.models.adapters import teacher_classes
 from teachers.models.published_files import content_of
 from teachers.soft_targets.class_map import mapped, resolved

@@ -14,7 +14,6 @@ from typing import Self
 import numpy as np
 import torch
 
-from ..config.any_teacher import EncodingName
 from ..config.endpoint import EndpointTeacher
 from ..config.teacher import TeacherConfig
 from ..errors import CollegiumError, StoreError, TeacherError, UsersCodeError
@@ -25,12 +24,8 @@ from ..models.teacher import Teacher
 from ..models.truncation import counting
 from ..process import prometheus
 from ..process.log_lines import with_ids
-from ..soft_targets.encodings.features import bytes_of
-from ..soft_targets.encodings.table import bytes_per_row
-from ..soft_targets.schema import Commit, Output, Spec, rows_per_shard
+from ..soft_targets.schema import Commit
 from ..soft_targets.store import SoftTargetStore
-from ..tasks.boxes import width_of
-from ..tasks.space import Space
 from ..transfer_set.transfer_set import Segment, TransferSet
 from ..transfer_set.viewing import Viewing
 from ..users_code.calls import within
@@ -76,33 +71,6 @@ class TeacherSpec:
         return replace(
             self, config=absolute(self.config), trained=trained, user_path=self.user_path.resolve(), beside=beside
         )
-
-
-def spec_of(
-    teacher: str,
-    digest: str,
-    segment: Segment,
-    space: Space,
-    classes: tuple[str, ...],
-    encoding: EncodingName = "dense",
-    more: tuple[Output, ...] = (),
-) -> Spec:
-    """Of the store of what a teacher, whose content is `digest`, says of a segment."""
-    size = bytes_per_row("dense", width_of(classes, space.max_boxes), space.answer)
-    size += sum(bytes_of(output.shape) for output in more)
-    return Spec(
-        teacher=teacher,
-        teacher_digest=digest,
-        segment=segment.name,
-        segment_digest=segment.digest,
-        encoding=encoding,
-        names=classes,
-        num_rows=segment.num_rows,
-        rows_per_shard=rows_per_shard(segment.num_rows, size),
-        answer=space.answer,
-        more=more,
-        max_boxes=space.max_boxes,
-    )
 
 
 @dataclass(frozen=True)

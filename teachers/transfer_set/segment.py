@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from ..storage.seal import digest_of
-from .columns import Column
+
+if TYPE_CHECKING:
+    from .columns import Column
 
 SplitName = Literal["train", "validation", "test", "teachers"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -51,7 +53,7 @@ class Segment:
         return f"segments/{self.base}/rows.arrow"
 
 
-def segment_digest(columns: Sequence[Column], view: int, parts: Sequence[Part]) -> str:
+def segment_digest(columns: "Sequence[Column]", view: int, parts: Sequence[Part]) -> str:
     """What a segment's rows are: keys and inputs. Not their labels, and not how the segment is called."""
     contents = [[part.first_row, part.num_rows, part.xxh3_128] for part in parts]
     return digest_of({"view": view, "columns": [column.content for column in columns], "parts": contents})

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from ..storage.seal import digest_of
 from .segment import VIEW, Segment
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,10 @@ class Viewing:
         return {"view": view, "transform": list(self.transform), "seed": self.seed, "code": self.code}
 
     def inputs(
-        self, columns: Mapping[str, NDArray[Any]], keys: NDArray[np.uint64], view: int
-    ) -> dict[str, NDArray[Any]]:
+        self, columns: "Mapping[str, NDArray[Any]]", keys: "NDArray[np.uint64]", view: int
+    ) -> "dict[str, NDArray[Any]]":
         """Canonical inputs of the rows with these keys in one view, columns `[rows, ...]` copied."""
+        import numpy as np
         import torch  # which preparing and planning do without
 
         from .views import shown
