@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from benchmarks import record
-from docs.render.figures import ACCURACY, SPEED, Figure, records
+from docs.render.figures import Figure, records
 from docs.render.pages import made
+from docs.render.rows import ACCURACY, SPEED
 from docs.render.tables import walked
 from orchestrator.cli.main import collegium
 from orchestrator.cli.predict import SOME_BAD

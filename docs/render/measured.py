@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .figures import ACCURACY, KILLED, SPEED, Figure, records
+from .figures import Figure, records
+from .rows import ACCURACY, KILLED, SPEED
 from .tables import row
 
 
