@@ -95,8 +95,8 @@ def test_a_student_that_is_brought_back_as_a_graph_is_as_good_as_it_is(out: Path
     own, brought = document["figures"]["small"], document["figures"]["best.onnx"]
     assert own["ap"] > 0.02
     for key, value in own.items():
-        if key != "false_positives":  # a count an image, at a threshold that another box more or less moves
-            assert brought[key] == pytest.approx(value, abs=0.02), key  # more candidates meet in its NMS
+        near = 1.0 if key == "false_positives" else 0.02  # a count an image; more candidates meet in its NMS
+        assert brought[key] == pytest.approx(value, abs=near), key
     (pair,) = document["pairs"]
     assert pair["student"] == "small" and abs(pair["mean"]) < 0.02 and pair["units"] == document["rows"]
     told = asked(out, tmp_path / "best.onnx", "decode=detr", "nms_above=0.6", FED, as_json=False).output.splitlines()

@@ -60,8 +60,8 @@ def _shifted(bits: Tensor, by: int) -> Tensor:
     return (bits >> by) & ((1 << (64 - by)) - 1)
 
 
-def below(limit: int, seeds: Tensor, counter: int) -> Tensor:
-    """A whole number from 0 to `limit` - 1 for each seed, i64; `limit` is at most 2^31."""
+def below(limit: int | Tensor, seeds: Tensor, counter: int) -> Tensor:
+    """A whole number from 0 to `limit` - 1 for each seed, i64; `limit`, of all or i64 of each, is at most 2^31."""
     return (_shifted(draw(seeds, counter), 32) * limit) >> 32
 
 
@@ -120,16 +120,11 @@ def _window(edge: int, share: Tensor, seeds: Tensor, counter: int) -> tuple[Tens
     much of the second, of 2^FRACTION."""
     one = 1 << FRACTION
     size = (share * (edge * one)).long()  # in 2^FRACTION-ths of a pixel
-    start = (_below_each(edge * one - size + 1, seeds, counter))[:, None]
+    start = below(edge * one - size + 1, seeds, counter)[:, None]
     middles = 2 * torch.arange(edge, device=seeds.device) + 1
     places = (start + (middles * size[:, None]) // (2 * edge) - one // 2).clamp(0, (edge - 1) * one)
     first = places >> FRACTION
     return first, (first + 1).clamp(max=edge - 1), places & (one - 1)
-
-
-def _below_each(limits: Tensor, seeds: Tensor, counter: int) -> Tensor:
-    """A whole number from 0 to each limit - 1, which are at most 2^31."""
-    return (_shifted(draw(seeds, counter), 32) * limits) >> 32
 
 
 def colour_jitter(images: Tensor, seeds: Tensor) -> Tensor:
