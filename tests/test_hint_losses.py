@@ -150,6 +150,16 @@ def test_relation_is_torchdistills(distances, angles):
     )
 
 
+def test_the_gradient_of_relation_is_that_of_each_row_by_its_weight():
+    """Rows weigh as they like; three are as good as equal, which no angle is of."""
+    student, teacher, weights = maps(0, 7).flatten(1), maps(1, 4), torch.rand(len(maps(0)), dtype=torch.float64)
+    student[1] = student[2]
+    student[3] = student[2] + 1e-9
+    assert torch.autograd.gradcheck(lambda s: weights * relation(s, teacher), (student.requires_grad_(),))
+    found = relation(student.detach().float(), teacher.float())
+    torch.testing.assert_close(found.double(), relation(student, teacher).detach(), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1e-4, 0.1, 3.0, 1e4])
 @pytest.mark.parametrize("loss", [similarity, relation, correlation])
 def test_relations_do_not_change_with_the_scale_of_either_side(loss, scale):

@@ -126,13 +126,13 @@ class SimilarityHint(HintCommon):
 
 
 class RelationHint(HintCommon):
-    """Distances between rows of a batch, and the angles of any three of them (RKD: Park et al., 2019). Memory grows with the cube of the rows."""
+    """Distances between rows of a batch, and the angles of any three of them (RKD: Park et al., 2019). Time grows with the cube of the rows."""
 
     loss: Literal["relation"]
     distance_weight: float = Field(25.0, ge=0)
     """Of the distances; 25 is the paper's for classification."""
     angle_weight: float = Field(50.0, ge=0)
-    """Of the angles; 50 is the paper's. 0 saves their memory: 4 bytes for each three rows, several times."""
+    """Of the angles; 50 is the paper's. 0 saves their time, which is most."""
 
 
 class ChannelWiseHint(HintCommon):

@@ -6,10 +6,14 @@ whose mean is the paper's loss.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 NEAR = 1e-12
 """A squared length below it, where the largest element of a batch is about 1, has no direction: what is divided by it would have
@@ -29,16 +33,16 @@ def relation(student: Tensor, teacher: Tensor, *, distance_weight: float = 25.0,
     """Huber distance between distances of rows over their mean, and between cosines of angles of three rows, per row `[rows]`, of
     `[rows, ...]` (RKD: Park et al., 2019).
 
-    The angles take memory of rows^3 numbers, and of rows^2 times the width, several times; `angle_weight` 0 computes none.
+    The angles take time of rows^3; `angle_weight` 0 computes none.
     """
-    student, teacher = _at_one_scale(student), _at_one_scale(teacher)
+    own, theirs = _squares(_at_one_scale(student)), _squares(_at_one_scale(teacher.detach()))
     value = student.new_zeros(len(student))
     if distance_weight:
-        found = F.smooth_l1_loss(_distances(student), _distances(teacher), reduction="none")
-        value = value + distance_weight * found.mean(1)
+        found = F.smooth_l1_loss(_distances(own), _distances(theirs), reduction="none").mean(1)
+        value = value + distance_weight * found
     if angle_weight:
-        found = F.smooth_l1_loss(_angles(student), _angles(teacher), reduction="none")
-        value = value + angle_weight * found.mean((1, 2))
+        found = AngleDistance.apply(own, _scales(own), theirs, _scales(theirs))  # type: ignore[no-untyped-call]
+        value = value + angle_weight * found
     return value
 
 
@@ -56,19 +60,80 @@ def _similarities(rows: Tensor) -> Tensor:
     return _of_length_one(flat @ flat.T)
 
 
-def _distances(rows: Tensor) -> Tensor:
+def _squares(rows: Tensor) -> Tensor:
+    """Squared distances `[rows, rows]`; 0 of rows that are as good as equal. In float64 on the way: a difference of large numbers is
+    small for rows that are near."""
+    centred = rows.double() - rows.detach().double().mean(0)
+    squares = centred.square().sum(1)
+    between = squares[:, None] + squares - 2 * centred @ centred.T
+    return torch.where(between > NEAR, between, 0.0).to(rows.dtype)
+
+
+def _distances(squares: Tensor) -> Tensor:
     """`[rows, rows]`, over the mean of those that are above 0."""
-    squares = rows.square().sum(1)
-    between = (squares[:, None] + squares - 2 * rows @ rows.T).clamp_min(NEAR).sqrt()
-    between = between.masked_fill(torch.eye(len(rows), dtype=torch.bool, device=rows.device), 0.0)
-    mean = between.sum() / (between > 0).sum().clamp_min(1)
+    between = torch.where(squares > 0, squares.clamp_min(NEAR).sqrt(), 0.0)
+    mean = between.sum() / (squares > 0).sum().clamp_min(1)
     return between / mean.clamp_min(NEAR)
 
 
-def _angles(rows: Tensor) -> Tensor:
-    """`[i, j, k]`: the cosine at row i of the angle to rows j and k; 0 where one of them is row i."""
-    towards = _of_length_one(rows - rows[:, None])
-    return towards @ towards.transpose(1, 2)
+def _scales(squares: Tensor) -> Tensor:
+    """1 over the root of twice each; 0 where there is no distance."""
+    return torch.where(squares > 0, (2 * squares).clamp_min(NEAR).rsqrt(), 0.0)
+
+
+class AngleDistance(Function):
+    """Per row i `[rows]`, the mean over rows j and k of the Huber distance between two cosines, a student's and a teacher's, of the
+    angle at i to j and k; a cosine is 0 where one of them is row i, or as good as.
+
+    Of squared distances q and scales 1 / sqrt(2 q), `[rows, rows]` each, by the law of cosines:
+    cos = (q_ij + q_ik - q_jk) / (2 sqrt(q_ij q_ik)). Neither vectors nor all rows^3 numbers are ever there at once; the second pass
+    makes them again, a few rows i at a time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, squares: Tensor, scales: Tensor, others: Tensor, their: Tensor) -> Tensor:
+        ctx.save_for_backward(squares, scales, others, their)
+        found = []
+        for rows in _in_parts(squares):
+            apart, _, _ = _apart(squares, scales, others, their, rows)
+            slope = apart.clamp(-1, 1)
+            found.append(torch.linalg.vecdot(slope.flatten(1), apart.sub_(slope, alpha=0.5).flatten(1)))
+        return torch.cat(found) / len(squares) ** 2
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        squares, scales, others, their = ctx.saved_tensors
+        by_square, by_scale = torch.zeros_like(squares), torch.empty_like(scales)
+        for rows in _in_parts(squares):
+            apart, sides, both = _apart(squares, scales, others, their, rows)
+            slope = apart.clamp_(-1, 1).mul_(outer[rows, None, None] / len(squares) ** 2)
+            by_scale[rows] = 2 * (sides.mul_(slope) @ scales[rows, :, None])[:, :, 0]
+            slope.mul_(both)
+            by_square -= slope.sum(0)
+            by_square[rows] += 2 * slope.sum(2)
+        return by_square, by_scale, None, None
+
+
+def _apart(
+    squares: Tensor, scales: Tensor, others: Tensor, their: Tensor, rows: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`[those rows, rows, rows]`: how far the cosines lie apart; q_ij + q_ik - q_jk of the student; what that is multiplied by."""
+    sides, both = _sides(squares, scales, rows)
+    theirs, scale = _sides(others, their, rows)
+    return torch.mul(sides, both).sub_(theirs.mul_(scale)), sides, both
+
+
+def _sides(squares: Tensor, scales: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    own, scale = squares[rows], scales[rows]
+    return (own[:, :, None] - squares).add_(own[:, None, :]), scale[:, :, None] * scale[:, None, :]
+
+
+def _in_parts(squares: Tensor) -> Sequence[Tensor]:
+    """Numbers of rows, so many at once that a core's cache holds their cosines, or that a GPU is busy."""
+    each = (2**16 if squares.device.type == "cpu" else 2**24) // squares.numel()
+    parts: Sequence[Tensor] = torch.arange(len(squares), device=squares.device).split(max(1, each))
+    return parts
 
 
 def _kernel(rows: Tensor, gamma: float, order: int) -> Tensor:
