@@ -88,7 +88,8 @@ def huggingface(
     vocabulary_size: int | None = None,
     classes: Sequence[str] = (),
 ) -> nn.Module:
-    """A network of transformers for token ids i32 `[rows, L]`, -1 behind the last, or for images f32 `[rows, C, H, W]`.
+    """A network of transformers for token ids i32 `[rows, L]`, -1 behind the last, or for images f32 `[rows, C, H, W]`; also one
+    that finds boxes in them (RT-DETR, D-FINE, Deformable and Conditional DETR), whose queries learn a box each, the last layer's alone.
 
     `path`: a folder whose weights it begins with, `init: {layers: [0, 3]}`: with these of its layers, and its head where it
     knows the same `classes` in the same order. `config`: instead, a configuration, or its file, and weights of chance.

@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from teachers.errors import CollegiumError, StoreError
 from teachers.models.folder import LoadedModel
 from teachers.storage.seal import local
-from teachers.tasks.places import LEAST_SCORE, LOGITS
+from teachers.tasks.places import LEAST_SCORE, LOGITS, are_queries
 from teachers.tasks.space import Space
 from teachers.transfer_set.arrow_columns import fixed_size_list, ipc_file
 from teachers.transfer_set.columns import INPUT
@@ -125,7 +126,9 @@ def compared(said: NDArray[np.float32], golden: Golden, space: Space) -> Agreeme
 
 
 def _places_compared(found: torch.Tensor, expected: torch.Tensor) -> Agreement:
-    """Corners count where either says something, scores everywhere."""
+    """Corners count where either says something, scores everywhere. Queries have no order: each is compared with its nearest."""
+    for row in are_queries(expected).nonzero()[:, 0].tolist():
+        found[row] = found[row, _nearest(found[row], expected[row])]
     scores = [each[..., LOGITS:].sigmoid() for each in (found, expected)]
     there = torch.stack([each.amax(-1) >= LEAST_SCORE for each in scores]).any(0)
     same = (scores[0].argmax(-1) == scores[1].argmax(-1))[there]
@@ -133,3 +136,10 @@ def _places_compared(found: torch.Tensor, expected: torch.Tensor) -> Agreement:
     difference = torch.cat([corners, (scores[0] - scores[1]).abs()], -1)
     share = float(same.double().mean()) if len(same) else 1.0
     return AgreementOfBoxes(len(found), float(difference.nan_to_num(torch.inf).max()), share)
+
+
+def _nearest(found: torch.Tensor, expected: torch.Tensor) -> NDArray[Any]:
+    """Which query of `found` each of `expected` is, i64 `[Q]`, every one once."""
+    one, other = (torch.cat([each[:, :LOGITS], each[:, LOGITS:].sigmoid()], 1) for each in (found, expected))
+    order: NDArray[Any] = linear_sum_assignment(torch.cdist(other, one, p=1).nan_to_num(torch.inf).numpy())[1]
+    return order

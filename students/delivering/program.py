@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import UserError
 from torch.export import ExportedProgram
 
 from teachers.models.folder import LoadedModel
@@ -70,7 +71,13 @@ def exported(module: nn.Module, rows: Mapping[str, Tensor], sizes: Sizes = ANY_N
     """`module` as it treats `rows`, and any other number, or image, as `sizes` says."""
     given = {name: values[:1] if sizes.one_row else values for name, values in rows.items()}
     free = dict.fromkeys(sizes.free, torch.export.Dim.DYNAMIC)
-    return torch.export.export(module, (given,), dynamic_shapes=({name: free for name in rows},))
+    how: dict[str, Any] = {"dynamic_shapes": ({name: free for name in rows},)}
+    try:
+        return torch.export.export(module, (given,), **how)
+    except (
+        UserError
+    ):  # a network that counts its rows by `len`, which Python makes a number of: the other tracer reads its code
+        return torch.export.export(module, (given,), strict=True, **how)
 
 
 def saved(program: ExportedProgram) -> bytes:

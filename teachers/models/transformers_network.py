@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from ..config.published import HuggingFaceTeacher
 from ..errors import RecipeError
 from ..users_code.calls import told_as
+from .detectors import huggingface as detectors
+from .detectors.families import FAMILIES, corners_of
 from .huggingface import AUTO, load_network
 from .huggingface_folder import check_weights, labels_of, read
 from .torchvision_build import make_importable
@@ -36,21 +38,36 @@ def make_network(
         raise RecipeError("arguments: give `path` (a folder, whose weights it begins with) or `config`, one of them")
     if strange := sorted(set(init or {}) - {LAYERS}):
         raise RecipeError(f"arguments.init: has no {strange[0]!r}; it says which `layers` of the folder are taken")
-    auto = AUTO["image" if isinstance(input_shape, tuple | list) and len(input_shape) == 3 else "text"]
+    sees = isinstance(input_shape, tuple | list) and len(input_shape) == 3
     if path is None:
         if init is not None:
             raise RecipeError("arguments.init: chooses layers of a folder, and there is none; say its `path`")
         assert config is not None
         about = _read_config(config) if isinstance(config, str) else dict(config)
-        return TransformersNetwork(_fitting(_made(auto, about, classes), vocabulary_size))
+        return TransformersNetwork(_fitting(_made(_auto(about, sees), about, classes), vocabulary_size))
     folder = HuggingFaceTeacher(kind="huggingface", path=path, dtype="float32")
     about = read(folder)
+    auto = _auto(about, sees)
     check_weights(folder)
     teacher = load_network(folder, auto, "cpu", with_head=False)
     chosen = (init or {}).get(LAYERS)
     student = _fitting(_made(auto, _shortened(teacher, about, chosen), classes), vocabulary_size)
     student.load_state_dict(_begun_with(teacher, student, chosen, _same_classes(about, classes)))
     return TransformersNetwork(student)
+
+
+def _auto(about: Mapping[str, Any], sees: bool) -> str:
+    """The class of transformers that makes the network. Raises RecipeError for a detector whose scores are no student's."""
+    family = FAMILIES.get(str(about.get("model_type")))
+    if family is None:
+        return AUTO["image" if sees else "text"]
+    if family.has_none:
+        able = ", ".join(name for name, each in FAMILIES.items() if not each.has_none)
+        raise RecipeError(
+            f"arguments: a {about['model_type']} says of each query which one class it is, or none; a student says how sure it "
+            f"is of each class, as {able} do"
+        )
+    return detectors.AUTO[False]
 
 
 def _read_config(file: str) -> dict[str, Any]:
@@ -159,7 +176,7 @@ def _same_classes(about: Mapping[str, Any], classes: Sequence[str]) -> bool:
 
 class TransformersNetwork(nn.Module):
     """Token ids i32 `[rows, L]`, -1 behind the last (of a pair `{tokens, segments}`), or images f32 `[rows, C, H, W]`, to
-    scores f32 `[rows, num_classes]`."""
+    scores f32 `[rows, num_classes]`; of a detector to its queries, f32 `[rows, Q, 6 + num_classes]` (see `teachers.tasks.places`)."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -178,8 +195,8 @@ class TransformersNetwork(nn.Module):
 
     def forward(self, inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
         if isinstance(inputs, Tensor) and inputs.is_floating_point():
-            images: Tensor = self.network(pixel_values=inputs).logits
-            return images
+            said = self.network(pixel_values=inputs)
+            return said.logits if "pred_boxes" not in said else queries(said.pred_boxes, said.logits)
         tokens = inputs if isinstance(inputs, Tensor) else inputs["tokens"]
         there = tokens >= 0
         width = tokens.shape[1]
@@ -192,6 +209,12 @@ class TransformersNetwork(nn.Module):
             given["token_type_ids"] = inputs[SEGMENTS][:, :width].to(torch.int64)
         logits: Tensor = self.network(**given).logits
         return logits
+
+
+def queries(boxes: Tensor, logits: Tensor) -> Tensor:
+    """Each with its own middle as its point, of `boxes` as centre and size in 0 to 1."""
+    corners = corners_of(boxes)
+    return torch.cat([corners, (corners[..., :2] + corners[..., 2:]) / 2, logits], -1)
 
 
 def lasting_arguments(module: nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:

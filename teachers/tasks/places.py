@@ -25,6 +25,12 @@ MIDDLE = 1e-6
 BOX_WIDTH = len(BOX)
 
 
+def are_queries(given: Tensor) -> Tensor:
+    """Of which rows of `[rows, A, 6 + C]` the places are queries, bool `[rows]`."""
+    middle = (given[..., :2] + given[..., 2:4]) / 2
+    return ((middle - given[..., POINT]).abs() < MIDDLE).flatten(1).all(1)
+
+
 def said_of_places(given: Tensor, max_boxes: int, overlap: float = OVERLAP) -> Tensor:
     """What is said, f32 `[rows, max_boxes * 6]` as `boxes` has it, of what a network gives, `[rows, A, 6 + C]`."""
     return torch.cat([_said(part, max_boxes, overlap) for part in given.split(ROWS_AT_ONCE)])
@@ -39,9 +45,7 @@ def _said(given: Tensor, max_boxes: int, overlap: float) -> Tensor:
     low, high = torch.minimum(given[..., :2], given[..., 2:4]), torch.maximum(given[..., :2], given[..., 2:4])
     corners = torch.cat([low, high], -1).clamp(0, 1).gather(1, place[..., None].expand(-1, -1, 4))
     valid = (score >= LEAST_SCORE) & (areas(corners) > 0)
-    middle = (given[..., :2] + given[..., 2:4]) / 2
-    is_query = ((middle - given[..., POINT]).abs() < MIDDLE).flatten(1).all(1)
-    valid = torch.where(is_query[:, None], valid, not_suppressed(corners, number.where(valid, -1), overlap))
+    valid = torch.where(are_queries(given)[:, None], valid, not_suppressed(corners, number.where(valid, -1), overlap))
     first = (~valid).to(torch.uint8).sort(dim=1, stable=True).indices[:, :max_boxes]
     boxes = torch.cat([corners, score[..., None], number[..., None].to(score.dtype)], -1)
     boxes = boxes.gather(1, first[..., None].expand(-1, -1, BOX_WIDTH))

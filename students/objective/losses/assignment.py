@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from teachers.tasks.overlap import overlaps
-from teachers.tasks.places import MIDDLE
+from teachers.tasks.places import are_queries
 
 PLACES = 10
 OF_SCORE, OF_OVERLAP = 0.5, 6.0
@@ -46,8 +46,7 @@ def assignment(
         return Assigned(corners, nothing, torch.zeros_like(corners[..., 0]), torch.zeros_like(corners[..., 0]))
     iou = overlaps(wanted, corners)
     said = logits.sigmoid().transpose(1, 2).gather(1, number[..., None].expand(-1, -1, places))
-    middle = (corners[..., :2] + corners[..., 2:]) / 2
-    if bool(((middle - points).abs() < MIDDLE).all()):
+    if bool(are_queries(torch.cat([corners, points], -1)).all()):
         chosen = _one_each(corners, said, iou, wanted, score > 0)
         aligned = iou * chosen
     else:
