@@ -6,13 +6,14 @@ Credentials come from Google's own chain (application default credentials). STOR
 import io
 import os
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from ..errors import EnvironmentUnfit, StorageError
+from .at_once import at_once
 from .place import passed
 
 EMULATOR = "STORAGE_EMULATOR_HOST"
@@ -65,8 +66,13 @@ class Conditions:
         return str(blob.generation)
 
     def remove(self, keys: Iterable[str]) -> None:
-        with told(self.name):
-            self.bucket.delete_blobs(list(keys), on_error=lambda blob: None, retry=retry())
+        """Objects that may be gone already, several side by side: Google removes one by a request."""
+        for _ in at_once(self._remove, keys):
+            pass
+
+    def _remove(self, key: str) -> None:
+        with suppress(FileNotFoundError), told(self.name):
+            self.bucket.delete_blob(key, retry=retry())
 
     def list(self, prefix: str, passing: Collection[str] = ()) -> Iterator[tuple[str, int, float]]:
         """As `s3.Conditions.list`."""
