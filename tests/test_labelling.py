@@ -335,7 +335,7 @@ def test_replicas_that_never_come_back_end_the_run_and_what_they_did_stays(
 
     told = r"replicas of teacher 'mine' are lost; they need 2 x 1 CPU, .*free .'CPU': 6.*none came back within 12 s"
     with caplog.at_level("INFO"), pytest.raises(EnvironmentUnfit, match=told) as raised:
-        label(spec("say_slowly", replicas=2), [tasks[0]], progress=kill_all, wait_s=12)
+        label(spec("say_slowly", replicas={"min": 2, "max": 2}), [tasks[0]], progress=kill_all, wait_s=12)
     assert raised.value.exit_code == 4
     assert re.search(r"waiting since \d\d:\d\d:\d\d \(1\d s\): all replicas of teacher 'mine'", caplog.text)
     missing = store.missing()
@@ -413,7 +413,7 @@ def test_a_replica_that_works_through_a_long_shard_batch_by_batch_does_not_stand
 
 
 def test_a_shard_is_late_at_five_times_the_median_of_a_row_and_only_one_other_gets_it(digits, spec, tasks):
-    pace, replica, other = Pace(), Replica(0, None), Replica(1, None)
+    pace, replica, other = Pace(), Replica(0, 0.0), Replica(1, 0.0)
     now = time.monotonic()
     for seconds in (1, 2, 90):
         pace.note(Shard(0, 0, 0, num_rows=100, given_at=now - seconds))
@@ -447,7 +447,7 @@ def test_a_teacher_that_cannot_be_loaded_says_why(spec, tasks, ray_cluster):
 
 def test_replicas_that_find_no_room_give_up_and_say_what_they_asked_for(spec, tasks, ray_cluster):
     with pytest.raises(EnvironmentUnfit, match=r"no room for 9 x 1 CPU within 1 s; free are .*replicas"):
-        label(spec(replicas=9), tasks, wait_s=1)
+        label(spec(replicas={"min": 9, "max": 9}), tasks, wait_s=1)
     assert_all_is_given_back()
 
 
