@@ -72,10 +72,10 @@ def label(
     missing = [store.spec.rows_of(which) for store, which in zip(stores, numbers, strict=True)]
     done = [store.spec.num_rows - rows for store, rows in zip(stores, missing, strict=True)]
     began = time.monotonic()
-    fewest, most = (min(num, len(shards)) for num in (teacher.config.labelled_by.min, teacher.config.labelled_by.max))
-    with replicas(teacher, tasks, fewest, wait_s, seats) as actors:
-        bounds = {"max_attempts": max_attempts, "wait_s": wait_s, "most": most}
-        dispatcher = Dispatcher(actors, shards, teacher, tasks, **bounds)
+    several = teacher.config.labelled_by
+    with replicas(teacher, tasks, min(several.min, len(shards)), wait_s, seats) as actors:
+        most = min(several.max, len(shards))
+        dispatcher = Dispatcher(actors, shards, teacher, tasks, max_attempts=max_attempts, wait_s=wait_s, most=most)
         crew, ready, rows = dispatcher.crew, began, 0
         for shard in dispatcher.run():
             ready = crew.first_ready or began
