@@ -103,7 +103,7 @@ class Crew:
         if None in lost:
             return
         self._wait.since = max(at or 0.0 for at in lost)
-        if self._wait.seconds > wait_s:
+        if self.calls.now() - self._wait.since > wait_s:
             raise EnvironmentUnfit(
                 f"{self._needed()}, and none came back within {wait_s:g} s; Ray says: {self.last_loss}. What is "
                 f"labelled is kept: run the same command again once the cluster can hold them"
