@@ -37,7 +37,7 @@ from teachers.config.any_teacher import Replicas
 from teachers.config.teacher import CallableTeacher
 from teachers.labelling.dispatch import Dispatcher
 from teachers.labelling.hands import Shard, Waiting
-from teachers.labelling.shard import MAX_ATTEMPTS, TeacherSpec
+from teachers.labelling.shard import MAX_ATTEMPTS, LabelTask, TeacherSpec
 from teachers.labelling.stalls import Stalls
 from teachers.soft_targets.store import SoftTargetStore
 
@@ -48,11 +48,11 @@ PREEMPTED, GONE_S = 1 / 3, (300.0, 900.0)
 Span = tuple[float, float]
 
 
-def spans_up(chance: Random, preempted_at: float, until: float) -> Iterator[Span]:
+def spans_up(chance: Random, preempted_at: float, until: float, dies_s: float = DIES_S) -> Iterator[Span]:
     """From when to when one seat is up."""
     came, taken = 0.0, chance.random() < PREEMPTED
     while came < until:
-        dies, away = came + chance.expovariate(1 / DIES_S), chance.uniform(*AWAY_S)
+        dies, away = came + chance.expovariate(1 / dies_s), chance.uniform(*AWAY_S)
         if taken and dies > preempted_at:
             dies, away, taken = max(came, preempted_at), chance.uniform(*GONE_S), False
         yield came, dies
@@ -221,18 +221,22 @@ class World:
             self.wasted += self.time - worker.since
 
 
+def dispatcher(world: World, num_shards: int, most: int, folder: Path, max_attempts: int = MAX_ATTEMPTS) -> Dispatcher:
+    store = SoftTargetStore.create(folder, a_spec(num_shards, num_shards))
+    config = CallableTeacher(kind="callable", function="nobody:says", output="logits", replicas=Replicas(max=most))
+    shards = Waiting({0: (store, range(num_shards))})
+    task, teacher = LabelTask(folder, "train-0", folder), TeacherSpec("virtual", config, None, (), folder)
+    return Dispatcher(world, shards, teacher, [task], max_attempts=max_attempts, wait_s=1e9, most=most)
+
+
 def labelled(num_replicas: int, num_shards: int, seed: int, folder: Path) -> dict[str, float]:
     chance = Random(seed)
     costs = [COST_S * chance.lognormvariate(-(SPREAD**2) / 2, SPREAD) for _ in range(num_shards)]
     expected = sum(costs) / num_replicas
     seats = [[*spans_up(chance, expected / 3, 3 * expected)] for _ in range(num_replicas)]
     world = World(seats, costs)
-    store = SoftTargetStore.create(folder, a_spec(num_shards, num_shards))
-    config = CallableTeacher(kind="callable", function="nobody:says", output="logits", replicas=Replicas(max=num_replicas))
-    spec = TeacherSpec("virtual", config, None, (), folder)
-    shards = Waiting({0: (store, range(num_shards))})
+    work = dispatcher(world, num_shards, num_replicas, folder)
     begun = time.process_time()
-    work = Dispatcher(world, shards, spec, [], max_attempts=MAX_ATTEMPTS, wait_s=600.0, most=num_replicas)
     assert sum(1 for _ in work.run()) == num_shards
     took = time.process_time() - begun
     return {
