@@ -17,7 +17,7 @@ from teachers.process.waiting import POLL_S, SideBySide, go_on, outcome
 from teachers.resources.pools import to_come
 from teachers.storage.seal import Seal
 
-from ..cluster.capacity import autoscaling, may_grow
+from ..cluster.capacity import autoscaling
 from ..cluster.cluster import Cluster
 from ..cluster.gangs import Gang, parts_of
 from ..scheduling.planner import Planner, Work
@@ -101,6 +101,12 @@ class Turns:
         """Whether a work of any of these (`label/wide`) has its turn, or waits for it."""
         with self._lock:
             return any("/".join(_stage(name)) in stages for name in self._asked)
+
+    @property
+    def nodes_may_come(self) -> bool:
+        """Whether there are seats by the books on nodes that are not up."""
+        assert self._planner is not None
+        return bool(self._planner.empty.free.keys() - self._up.keys())
 
     def want(self, name: str, num: int, left_s: float | None) -> int:
         """As Planner.want, of a work that has its turn."""
@@ -216,7 +222,7 @@ class MoreSeats:
 
     @property
     def patient(self) -> bool:
-        return may_grow()
+        return self.turns.nodes_may_come
 
     def want(self, num: int, left_s: float | None) -> int:
         return self.turns.want(self.name, num, left_s)
