@@ -165,8 +165,9 @@ def dispatcher(function: str, task: "LabelTask", folder: Path, num: int, num_sha
 
     from teachers.config.resources import Resources
     from teachers.config.teacher import CallableTeacher
-    from teachers.labelling.dispatch import Dispatcher, replicas
+    from teachers.labelling.dispatch import Dispatcher
     from teachers.labelling.hands import Waiting
+    from teachers.labelling.replicas import replicas
     from teachers.labelling.shard import TeacherSpec
     from teachers.soft_targets.store import SoftTargetStore
 
@@ -176,9 +177,9 @@ def dispatcher(function: str, task: "LabelTask", folder: Path, num: int, num_sha
     teacher = TeacherSpec("sleeper", config, None, (), folder)
     store = SoftTargetStore.open(task.store)
     shards = Waiting({0: (store, range(num_shards))})
-    with replicas(teacher, [task], num, wait_s=60.0) as (actors, stalls):
-        ray.get([actor.ready.remote() for actor in actors])
-        yield Dispatcher(actors, shards, teacher, [task], max_attempts=1, wait_s=60.0, stalls=stalls)
+    with replicas(teacher, [task], num, wait_s=60.0) as actors:
+        ray.get([actor.ready.remote() for actor in actors.handles.values()])
+        yield Dispatcher(actors, shards, teacher, [task], max_attempts=1, wait_s=60.0)
 
 
 def prepared(folder: Path, num_rows: int) -> "tuple[TransferSet, int]":

@@ -74,7 +74,7 @@ def real(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """A conv net on 28 x 28 images: our replicas, one plain process with all threads, one plain process a core."""
     import ray
 
-    from teachers.labelling.dispatch import replicas
+    from teachers.labelling.replicas import replicas
 
     num_rows = NUM_REPLICAS * arguments.shards * REAL_ROWS_PER_SHARD
     transfer_set, rows = prepared(folder / "real", num_rows)
@@ -96,12 +96,12 @@ def real(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     teacher = TeacherSpec("conv_net", config, None, (), folder)
     tasks = [store_for(transfer_set, folder / f"real-{n}", REAL_ROWS_PER_SHARD) for n in range(arguments.rounds + 1)]
     began = time.monotonic()
-    with replicas(teacher, tasks, NUM_REPLICAS, wait_s=60) as (actors, stalls):
-        ray.get([actor.ready.remote() for actor in actors])
+    with replicas(teacher, tasks, NUM_REPLICAS, wait_s=60) as actors:
+        ray.get([actor.ready.remote() for actor in actors.handles.values()])
         actor_start_s = time.monotonic() - began
         turns = itertools.count()
         sides: dict[str, Side] = {
-            "ours": lambda _: dispatch(teacher, tasks, actors, stalls, next(turns)),
+            "ours": lambda _: dispatch(teacher, tasks, actors, next(turns)),
             "one process": one,
             "many": many,
         }
@@ -122,14 +122,14 @@ def rate(times: Sequence[float]) -> int:
     return round(1 / median(times))
 
 
-def dispatch(teacher: TeacherSpec, tasks: list[LabelTask], actors: list[Any], stalls: Any, number: int) -> None:
+def dispatch(teacher: TeacherSpec, tasks: list[LabelTask], actors: Any, number: int) -> None:
     """Fill the store of one round by replicas that are up already."""
     from teachers.labelling.dispatch import Dispatcher
     from teachers.labelling.hands import Waiting
 
     store = SoftTargetStore.open(tasks[number].store)
     shards = Waiting({number: (store, store.missing())})
-    for _ in Dispatcher(actors, shards, teacher, tasks, max_attempts=1, wait_s=60, stalls=stalls).run():
+    for _ in Dispatcher(actors, shards, teacher, tasks, max_attempts=1, wait_s=60).run():
         pass
     assert not store.missing()
 

@@ -1,6 +1,6 @@
 """What it brings that a run's works are scheduled together: the planner on virtual time, and real trainings on this machine.
 
-    python benchmarks/schedule.py [--real] [--before CHECKOUT] [--rounds 1]
+    python benchmarks/schedule.py [--real] [--labels] [--before CHECKOUT] [--rounds 1]
 
 Virtual: 200 trainings over 64 GPUs, seeds drawn 5 times; most on one GPU, some four to a GPU, some gangs of four or eight,
 lengths log-normal over a factor of about ten. The last line printed is one JSON object:
@@ -11,6 +11,8 @@ lengths log-normal over a factor of about ten. The last line printed is one JSON
     plan_ms                   what deciding takes, a training
     time_over_in_turn         --real: `collegium distill`, digits, 10 students x 3 seeds and their controls (60 trainings) side by
                               side, over the same ones one after the other (each asks for all of this machine's CPUs)
+    labelling_makespan_over_bound  --labels: three teachers whose shards take 1:3:9 (they sleep), each by one replica to four, on a Ray
+                              of four CPUs: until all labels are there, start of the actors included, over all sleep / 4
     time_over_before          --before: over the version of Collegium in CHECKOUT
 
 Both sides of a real figure run in turn, in processes of their own, start of Ray included; a figure is the median over rounds.
@@ -23,12 +25,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Any
 
 from benchmarks.record import ROOT, finish, with_record
+from orchestrator.cluster.environment import set_environment
 from orchestrator.scheduling.gantt import busy
 from orchestrator.scheduling.planner import Work
 from orchestrator.scheduling.room import Node, Part
@@ -39,16 +43,31 @@ GPUS = 64
 SHAPES = {(1, 1.0): 130, (1, 0.25): 50, (4, 1.0): 14, (8, 1.0): 6}
 """(workers, GPUs of each): how many of 200 trainings."""
 STUDENTS, SEEDS, STEPS = 10, 3, 600
+SEATS, ROWS, ROWS_PER_SHARD, SHARD_S = 4, 1200, 8, 0.4
+COSTS = {"cheap": 1, "middle": 3, "dear": 9}
+SLEEPER = """
+import time
+import numpy as np
+
+def say(batch, seconds):
+    time.sleep(seconds)
+    return np.zeros((len(batch["x"]), 10), np.float32)
+"""
+"""A user's module."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--real", action="store_true")
+    parser.add_argument("--labels", action="store_true")
     parser.add_argument("--before", type=Path, help="a checkout of another version")
     parser.add_argument("--rounds", type=int, default=1)
     with_record(parser)
     arguments = parser.parse_args()
     figures = virtual()
+    if arguments.labels:
+        with tempfile.TemporaryDirectory() as folder:
+            figures |= labels(Path(folder))
     if arguments.real or arguments.before:
         figures |= real(arguments.rounds, arguments.before, in_turn=arguments.real)
     finish("schedule", figures, keep=arguments.record)
@@ -93,6 +112,51 @@ def gpus(work: Work) -> float:
 
 def used(works: list[Work], bars: list[Bar]) -> float:
     return busy(bars, {work.name: gpus(work) for work in works}, GPUS)
+
+
+def labels(folder: Path) -> dict[str, Any]:
+    """Three teachers that sleep, for all of whom there are four seats together, as the stages of a run ask for them."""
+    set_environment()  # before ray is imported
+    import ray
+
+    from benchmarks.labelling import prepared, store_for
+    from orchestrator.building.turns import MoreSeats, Turn, Turns
+    from orchestrator.cluster.cluster import Cluster
+    from teachers.config.any_teacher import Replicas
+    from teachers.config.resources import Resources
+    from teachers.config.teacher import CallableTeacher
+    from teachers.labelling.label import LabelReport, label
+    from teachers.labelling.shard import TeacherSpec
+    from teachers.process.waiting import SideBySide
+
+    (folder / "sleeper.py").write_text(SLEEPER)
+    transfer_set, rows = prepared(folder / "set", ROWS)
+    shards, one = -(-rows // ROWS_PER_SHARD), Resources(gpus=0)
+    ray.init(address="local", num_cpus=SEATS, include_dashboard=False, log_to_driver=False, logging_level="ERROR", object_store_memory=200 << 20)  # fmt: skip
+
+    def asked(names: Sequence[str], turn: Turn) -> list[LabelReport]:
+        seconds, seats = SHARD_S * COSTS[names[0]], MoreSeats(turns, f"label/{names[0]}")
+        how = {"kind": "callable", "function": "sleeper:say", "output": "logits", "arguments": {"seconds": seconds}}
+        config = CallableTeacher(**how, replicas=Replicas(max=SEATS), resources=one)
+        task = store_for(transfer_set, folder / names[0], ROWS_PER_SHARD)
+        report = label(TeacherSpec(names[0], config, None, (), folder), [task], seats=seats)
+        print(f"{names[0]}: done after {time.perf_counter() - begun:.1f} s", file=sys.stderr)
+        return [report]
+
+    begun = time.perf_counter()
+    with SideBySide("stage", 9) as threads:
+        turns = Turns(Cluster(None, None), {}, threads)
+        gang = [("replicas", 1, one)]
+        done = [turns.start(f"label/{name}", gang, asked, name) for name in COSTS]
+        retries = sum(threads.outcome(each).num_retries for each in done)
+    seconds = time.perf_counter() - begun
+    ray.shutdown()
+    at_best = shards * SHARD_S * sum(COSTS.values()) / SEATS
+    return {
+        "labelling_makespan_over_bound": round(seconds / at_best, 4),
+        "labelling_s": round(seconds, 1),
+        "retries": retries,
+    }
 
 
 def real(rounds: int, before: Path | None, *, in_turn: bool) -> dict[str, Any]:

@@ -123,6 +123,23 @@ def kill_while_labelling(nodes: Nodes, out: Path, at: random.Random) -> tuple[fl
     return time.monotonic() - killed, nodes.asked()[nodes.left.address]
 
 
+def join_while_labelling(nodes: Nodes, out: Path) -> tuple[float, int]:
+    """The right node labels alone until another one joins, which gets work. The seconds from there to the end; its batches."""
+    nodes.pace(1.0)
+    nodes.kill(nodes.left)
+    driver = nodes.start(out, LABELS)
+    log = out.with_name(f"{out.name}.log")
+    before = nodes.asked()[nodes.right.address]
+    until(lambda: nodes.asked()[nodes.right.address] > before, or_dead=driver, log=log)
+    nodes.pace(5.0)  # so that work is left for who joins
+    nodes.left = nodes.add(cpus=2, resources=LEFT)
+    joined = time.monotonic()
+    until(lambda: nodes.asked()[nodes.left.address] > 0, or_dead=driver, log=log)
+    nodes.pace(0.0)
+    faults.finish(driver, out)
+    return time.monotonic() - joined, nodes.asked()[nodes.left.address]
+
+
 def kill_who_labels(nodes: Nodes, driver: "subprocess.Popen[bytes]", out: Path, at: random.Random) -> float:
     """Kill the left node once it has labelled; returns when, once another one that joined has labelled too."""
     log = out.with_name(f"{out.name}.log")
@@ -192,6 +209,18 @@ def label_kills(folder: Path, times: int, seed: int) -> Iterator[faults.Kill]:
             yield faults.Kill(f"labelling; {batches} batches by who joined", seconds, problems)
 
 
+def label_joins(folder: Path, times: int, seed: int) -> Iterator[faults.Kill]:
+    """A node joins while another one labels: each time in a run of its own, on the same cluster."""
+    with Nodes(folder) as nodes:
+        calm = folder / "calm"
+        faults.finish(nodes.start(calm, LABELS), calm)
+        for number in range(times):
+            out = folder / f"joined-{number}"
+            seconds, batches = join_while_labelling(nodes, out)
+            problems = faults.compare(faults.outcome(out), faults.outcome(calm))
+            yield faults.Kill(f"none; {batches} batches by who joined", seconds, problems)
+
+
 def kill_a_rank_and_a_node(nodes: Nodes, out: Path, at: random.Random) -> float:
     """Kill a rank of a cohort, then the node of one; another joins. The seconds from the node's end to that of the run."""
     log = out.with_name(f"{out.name}.log")
@@ -234,5 +263,6 @@ def cohort_kills(folder: Path, times: int, seed: int) -> Iterator[faults.Kill]:
 
 KINDS: dict[str, Callable[[Path, int, int], Iterator[faults.Kill]]] = {
     "node that labels": label_kills,
+    "node that joins": label_joins,
     "node of a cohort": cohort_kills,
 }

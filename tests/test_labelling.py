@@ -23,6 +23,7 @@ from teachers.labelling.shard import Labeller, LabelTask, TeacherSpec
 from teachers.labelling.stalls import Pulse
 from teachers.models.scores import to_logits
 from teachers.process.log_lines import working_on
+from teachers.process.waiting import SideBySide
 from teachers.resources.reservation import Request, reserved
 from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.schema import Spec
@@ -66,6 +67,11 @@ def say_probabilities(batch):
 def say_slowly(batch):
     HERE.joinpath(f"pid-{os.getpid()}").touch()
     time.sleep(0.1)
+    return say(batch)
+
+
+def say_at_pace(batch):
+    time.sleep(float(HERE.joinpath("pace").read_text()))
     return say(batch)
 
 
@@ -335,7 +341,7 @@ def test_replicas_that_never_come_back_end_the_run_and_what_they_did_stays(
 
     told = r"replicas of teacher 'mine' are lost; they need 2 x 1 CPU, .*free .'CPU': 6.*none came back within 12 s"
     with caplog.at_level("INFO"), pytest.raises(EnvironmentUnfit, match=told) as raised:
-        label(spec("say_slowly", replicas=2), [tasks[0]], progress=kill_all, wait_s=12)
+        label(spec("say_slowly", replicas={"min": 2, "max": 2}), [tasks[0]], progress=kill_all, wait_s=12)
     assert raised.value.exit_code == 4
     assert re.search(r"waiting since \d\d:\d\d:\d\d \(1\d s\): all replicas of teacher 'mine'", caplog.text)
     missing = store.missing()
@@ -344,6 +350,50 @@ def test_replicas_that_never_come_back_end_the_run_and_what_they_did_stays(
     (user / "unfit").unlink()
     assert label(spec(), [tasks[0]]).rows == sum(store.shard_rows(number)[1] for number in missing)
     assert_labelled(digits, tasks[0])
+
+
+def test_who_ends_gives_its_room_to_who_grows_and_both_leave_what_one_replica_leaves(
+    digits, spec, tasks, tmp_path, ray_cluster
+):
+    """Four seats: the short one has two of them, then the long one three. The long one waits for nothing but its growth."""
+    from orchestrator.building.turns import MoreSeats, Turns
+    from orchestrator.cluster.cluster import Cluster
+
+    (tmp_path / "user" / "pace").write_text("4")
+    short, long, alone = (
+        [task_of(digits, each, tmp_path / who / each.name) for each in digits.segments]
+        for who in ("short", "long", "alone")
+    )
+    several = {"replicas": {"max": 3}, "resources": Resources(cpus=2)}
+    ends, seen = {}, []
+
+    def look(progress):
+        seen.append((time.monotonic(), progress.num_ready))
+        if progress.num_ready == 3:
+            (tmp_path / "user" / "quick").write_text("0")
+            (tmp_path / "user" / "quick").replace(tmp_path / "user" / "pace")
+
+    def work(items, turn):
+        name, teacher, tasks = items[0]
+        given = {"seats": MoreSeats(turns, f"label/{name}"), "progress": look if name == "long" else lambda _: None}
+        report = label(teacher, tasks, **given)
+        ends[name] = time.monotonic()
+        return [report]
+
+    with SideBySide("stage", 9) as threads:
+        turns = Turns(Cluster(None, None), {}, threads)
+        of = {"short": (spec("say", **several), short), "long": (spec("say_at_pace", **several), long)}
+        gang = [("replicas", 1, Resources(cpus=2))]
+        begun = [turns.start(f"label/{name}", gang, work, (name, *given)) for name, given in of.items()]
+        reports = [threads.outcome(each) for each in begun]
+    assert all(num <= 2 for when, num in seen if when < ends["short"]) and max(num for _, num in seen) == 3
+    for task in alone:
+        label_here(spec(), task)
+    for ours in (short, long):
+        for task, other in zip(ours, alone, strict=True):
+            assert SoftTargetStore.open(task.store).seal().digest == SoftTargetStore.open(other.store).seal().digest
+    assert [report.num_retries for report in reports] == [0, 0]
+    assert_all_is_given_back()
 
 
 @pytest.mark.parametrize(
@@ -413,7 +463,7 @@ def test_a_replica_that_works_through_a_long_shard_batch_by_batch_does_not_stand
 
 
 def test_a_shard_is_late_at_five_times_the_median_of_a_row_and_only_one_other_gets_it(digits, spec, tasks):
-    pace, replica, other = Pace(), Replica(0, None), Replica(1, None)
+    pace, replica, other = Pace(), Replica(0, 0.0), Replica(1, 0.0)
     now = time.monotonic()
     for seconds in (1, 2, 90):
         pace.note(Shard(0, 0, 0, num_rows=100, given_at=now - seconds))
@@ -447,7 +497,7 @@ def test_a_teacher_that_cannot_be_loaded_says_why(spec, tasks, ray_cluster):
 
 def test_replicas_that_find_no_room_give_up_and_say_what_they_asked_for(spec, tasks, ray_cluster):
     with pytest.raises(EnvironmentUnfit, match=r"no room for 9 x 1 CPU within 1 s; free are .*replicas"):
-        label(spec(replicas=9), tasks, wait_s=1)
+        label(spec(replicas={"min": 9, "max": 9}), tasks, wait_s=1)
     assert_all_is_given_back()
 
 

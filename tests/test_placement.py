@@ -2,11 +2,12 @@
 
 import pytest
 
-from orchestrator.cluster.capacity import AUTOSCALING
+from orchestrator.cluster.capacity import AUTOSCALING, check_capacity
 from orchestrator.planning.placement import Ask, Places, fitting, place, table
 from orchestrator.recipe.load import load_recipe
 from orchestrator.recipe.model import Recipe
 from orchestrator.recipe.shipped import find
+from teachers.errors import EnvironmentUnfit, RecipeError
 from teachers.resources.pools import VARIABLE
 
 NODES: Places = {
@@ -66,6 +67,40 @@ def test_what_finds_no_room_says_how_many_and_why(monkeypatch: pytest.MonkeyPatc
     alone = seats("teachers.wide.resources={gpus: 16}", "teachers.wide.replicas=1")["label/wide"]
     assert alone.missing == "1 x 1 CPU, 16 GPU: waits for the autoscaler; no node of today has 16 GPU"
     assert "0 of 1" in table([alone])[1]
+
+
+def test_a_labelling_begins_with_what_there_is_and_what_must_begin_together_has_to_fit() -> None:
+    a_gpu = "teachers.wide.resources={gpus: 1}"
+    wide = seats("teachers.wide.replicas=1000", a_gpu)["label/wide"]
+    assert (wide.least, wide.num, sum(wide.on.values())) == (1, 1000, 6)
+    assert "1 to 1000 x 1 CPU, 1 GPU (replicas)" in table([wide])[1] and "6 of 1000" in table([wide])[1]
+    nodes = [*NODES.values()]
+    check_capacity(digits("teachers.wide.replicas={min: 6, max: 1000}", a_gpu), nodes)
+    told = r"teachers\.wide\.replicas\.min: 7 x 1 CPU, 1 GPU begin together, and there is room for 6; ask for fewer"
+    with pytest.raises(EnvironmentUnfit, match=told) as raised:
+        check_capacity(digits("teachers.wide.replicas={min: 7, max: 1000}", a_gpu), nodes)
+    assert raised.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("replicas", "told"),
+    [
+        ("{min: 3, max: 2}", r"wide\.replicas: `min` is 3 and `max` 2: give a `min` that is not above `max`"),
+        ("{min: 0, max: 2}", r"wide\.replicas\.min: input should be greater than or equal to 1 \(found 0\)"),
+        ("{min: 1}", r"wide\.replicas\.max: is missing"),
+        ("{min: 1, max: 2, step: 3}", r"wide\.replicas\.step: unknown key"),
+        ("many", r"wide\.replicas: .*integer.* \(found 'many'\)"),
+    ],
+)
+def test_replicas_that_cannot_be_are_refused_at_their_place(replicas: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        digits(f"teachers.wide.replicas={replicas}")
+
+
+def test_a_live_teacher_answers_by_just_the_number_or_by_the_fewest() -> None:
+    for replicas, num in (("3", 3), ("{min: 2, max: 9}", 2)):
+        recipe = digits("teachers.wide.mode=live", f"teachers.wide.replicas={replicas}")
+        assert [ask.num for ask in place(recipe, [("distill", "small")], NODES)] == [1, num]
 
 
 def test_what_nodes_of_a_pool_will_hold_waits_for_them_and_asks_for_what_they_have(

@@ -67,7 +67,7 @@ def test_works_are_named_as_stages_and_teachers_come_before_whom_they_teach() ->
     assert set(student.after) == {"label/middle", "judge/middle", "label/trees"} and control.after == ()
     chain = ["train_teacher/wide", "label/wide", "distill/middle/student/seed-0", "label/middle", student.name]
     assert [works[name].rank for name in chain] == sorted((works[name].rank for name in chain), reverse=True)
-    assert works["label/wide"].asks_for == "2 x 1 CPU"
+    assert works["label/wide"].asks_for == "1 x 1 CPU"  # and another one as room comes
 
 
 def test_what_an_earlier_run_took_is_what_the_next_is_thought_to_take(tmp_path: Path) -> None:

@@ -231,3 +231,74 @@ def test_a_small_request_leaves_gpus_and_large_holes_alone() -> None:
     room.take(second := room.seats([Part(1, {"CPU": 1, "GPU": 0.5})]))
     assert first[0].gpus.keys() == second[0].gpus.keys()
     assert room.seats([Part(1, {"CPU": 1, "GPU": 2})]) is None
+
+
+@settings(max_examples=80, deadline=None)
+@given(clusters(), st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6), st.integers(1, 99)), max_size=30))
+def test_who_grows_takes_no_more_than_there_is_and_gives_all_of_it_back(nodes, told) -> None:
+    """Whatever is asked for and given back, and whoever begins and ends meanwhile."""
+    planner = Planner(nodes)
+    for number in range(4):
+        planner.add(Work(f"w{number}", ONE, 9, rank=9 + number))
+    held = {begun.work.name: 0 for begun in planner.start(0)}
+    for now, (number, num, left) in enumerate(told):
+        if (name := f"w{number}") in planner.running:
+            held.setdefault(name, 0)
+            held[name] += planner.want(name, num, left, now)
+            if not num and held[name]:
+                planner.give_back(name)
+                held[name] -= 1
+            if left == 1:
+                planner.done(name)
+                held.pop(name)
+        assert all(free >= -CRUMB for node in planner.room.free.values() for free in node.values())
+        held |= {begun.work.name: 0 for begun in planner.start(now)}
+    for name in [*planner.running]:
+        planner.done(name)
+    assert (planner.room.free, planner.room.gpus) == (planner.empty.free, planner.empty.gpus) and not planner.growing
+
+
+def test_the_longest_way_to_the_end_has_the_next_seat_be_it_to_begin_or_to_grow() -> None:
+    """Two that grow share so that they end together; who waits with a longer way goes before both, with a shorter one after."""
+    planner = Planner({"n": {"CPU": 8.0}})
+    for name, length in (("long", 30.0), ("short", 10.0)):
+        planner.add(Work(name, ONE, length, rank=length))
+    assert len([*planner.start(0)]) == 2
+    for name, left in (("long", 30.0), ("short", 10.0)):
+        assert planner.want(name, 8, left, 0) == 0
+    planner.add(Work("longest", ONE, 99, rank=99))
+    planner.add(Work("least", ONE, 1, rank=1))
+    assert [begun.work.name for begun in planner.start(0)] == ["longest"]
+    assert [planner.want(name, 0, left, 0) for name, left in (("long", 30.0), ("short", 10.0))] == [4, 1]
+    planner.give_back("long")
+    assert [begun.work.name for begun in planner.start(1)] == ["least"]
+
+
+def test_what_grows_keeps_no_seat_from_whom_room_is_kept_for() -> None:
+    planner = Planner({"n": {"CPU": 4.0}})
+    planner.add(Work("label", ONE, 100, rank=100))
+    planner.add(Work("short", ONE, 5, rank=50))
+    assert len([*planner.start(0)]) == 2
+    planner.add(Work("gang", (Part(3, {"CPU": 1}),), 5, rank=60))
+    assert [*planner.start(0)] == []
+    planner.want("label", 9, 40.0, 0)  # its way is shorter than the gang's, now that is known
+    assert [*planner.start(0)] == [] and planner.want("label", 9, 40.0, 0) == 0
+    planner.done("short")
+    assert [begun.work.name for begun in planner.start(5)] == ["gang"]
+    planner.done("gang")
+    assert [*planner.start(10)] == [] and planner.want("label", 9, 40.0, 10) == 3
+
+
+def test_seats_of_a_node_that_has_gone_are_given_back_first_and_free_nothing() -> None:
+    planner = Planner({"a": {"CPU": 1.0}, "b": {"CPU": 2.0}, "c": {"CPU": 2.0}})
+    planner.add(Work("label", ONE, 9, rank=9))
+    (begun,) = planner.start(0)
+    planner.want("label", 4, 9.0, 0)
+    assert [*planner.start(0)] == [] and planner.want("label", 0, 9.0, 0) == 4
+    planner.on({"a": {"CPU": 1.0}, "b": {"CPU": 2.0}})
+    assert begun.seats[0].node == "a" and planner.room.total("CPU") == 0
+    for _ in range(2):
+        planner.give_back("label")
+    assert planner.room.total("CPU") == 0
+    planner.give_back("label")
+    assert planner.room.total("CPU") == 1

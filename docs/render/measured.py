@@ -98,6 +98,8 @@ PARTS: dict[str, Callable[[], str]] = {
         "live",
         "tune",
         "cluster",
+        "schedule",
+        "dispatch",
         "search",
         "command",
         "text",

@@ -100,6 +100,20 @@ SPEED = {
         "{gpu_busy:percent}; {gpu_busy_misjudged:percent}",
         ">= 95 %",
     ),
+    "elastic": Figure(
+        "three teachers whose shards take 1:3:9, each by one replica to four, share four seats: until all labels are there, over all "
+        "their time / 4",
+        "schedule",
+        "{labelling_makespan_over_bound:.3f} x the time",
+        "<= 1.1",
+    ),
+    "dispatch": Figure(
+        "a labelling by 1,000 replicas on virtual time, of which 1 % die a minute and a third at once, and come back: over all its work "
+        "by the replicas that are there; what is computed for nothing; the driver's CPU for each shard",
+        "dispatch",
+        "{dispatch_over_bound:.3f} x the time; {wasted_work:percent}; {dispatch_ms_per_shard:.2f} ms",
+        "<= 1.1; <= 2 %",
+    ),
     "live": Figure(
         "a step with a live teacher over the larger of teacher and student time",
         "live",
@@ -257,6 +271,7 @@ KILLED = {
     "rank of a cohort": "a rank of a cohort",
     "node of a cohort": "a rank of a cohort, then a node (two Ray nodes on one machine)",
     "node that labels": "a node that labels, by a cut cable and SIGKILL; another joins and gets work",
+    "node that joins": "nothing: a node joins while another one labels, and gets work",
     "driver, on a storage that does harm": "driver, OUT on an S3-compatible server with 5 % of requests reset, refused or slow; done from an empty cache",
     "node and driver of a bucket": "a node that labels, then the driver, on nodes that share a bucket of that kind; done from another node with an empty cache",
 }

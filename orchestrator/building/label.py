@@ -25,7 +25,7 @@ from ..reporting.cautions import cut_off
 from ..stages import keys
 from ..stages.stages import Built, Stage
 from .context import Context, Facts, Taught
-from .turns import Turns, build_in_turn
+from .turns import MoreSeats, Turns, build_in_turn
 
 if TYPE_CHECKING:
     from teachers.soft_targets.schema import Spec
@@ -62,7 +62,7 @@ def label(
     asked = Asked(name, config, weights, trained, transfer_set, context)
     stages, live = label_stages(name, config, weights, transfer_set)
     parts = {context.stages.folder(stage): part for part, stage in stages.items()}
-    how = partial(_label, context, asked, parts), partial(_repair, asked, parts)
+    how = partial(_label, context, asked, parts, MoreSeats(turns, f"label/{name}")), partial(_repair, asked, parts)
     replicas = partial(asked.replicas, list(stages.values()))
     built = build_in_turn(turns, f"label/{name}", replicas, context.stages, list(stages.values()), *how)
     network = network_folder(config, trained)
@@ -144,10 +144,10 @@ class Asked:
         return classes
 
     def replicas(self, stages: Sequence[Stage]) -> Gang:
-        """No more than there are shards to label; of answers that lie in files none."""
+        """Those with which it begins, no more than there are shards to label; of answers that lie in files none."""
         if self.config.kind == "predictions":
             return []
-        num = self.config.replicas
+        num = self.config.labelled_by.min
         if num > 1:
             missing = (stage for stage in stages if not self.context.stages.is_there(stage))
             num = min(num, sum(self.spec(stage.part).num_shards for stage in missing))
@@ -187,7 +187,7 @@ def label_stages(
 
 
 def _label(
-    context: Context, asked: Asked, parts: Mapping[Path, str], folders: Mapping[Stage, Path]
+    context: Context, asked: Asked, parts: Mapping[Path, str], seats: MoreSeats, folders: Mapping[Stage, Path]
 ) -> dict[Stage, tuple[Seal, Facts]]:
     """`parts`: of the stages that are built and of those that were before."""
     from teachers.labelling.endpoint import told_of
@@ -215,7 +215,7 @@ def _label(
 
     if asks:
         resources = asked.config.resources
-        context.journal.work(title, replicas=asked.config.replicas, ready=0)
+        context.journal.work(title, replicas=asked.config.labelled_by.min, ready=0)
         context.journal.work(title, cpus=resources.cpus, gpus=context.cluster.gpus(resources))
     beside = tuple(folder for folder in parts if folder not in folders.values())
     given = asked.trained, context.recipe.trusted(), context.user_path, beside
@@ -225,7 +225,7 @@ def _label(
             report = fill(asked.name, asked.config, tasks, context.recipe.transfer_set, advance)
         else:
             run = context.cluster.checks(context.user_path) or in_threads
-            report = ask(teacher, tasks, progress=advance, wait_s=wait_for_room_s(), run=run)
+            report = ask(teacher, tasks, progress=advance, wait_s=wait_for_room_s(), run=run, seats=seats)
     facts = {
         "rows_per_s": round(report.rows_per_s, 1),
         "actor_start_s": round(report.start_s, 3),

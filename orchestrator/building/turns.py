@@ -102,6 +102,28 @@ class Turns:
         with self._lock:
             return any("/".join(_stage(name)) in stages for name in self._asked)
 
+    @property
+    def nodes_may_come(self) -> bool:
+        """Whether there are seats by the books on nodes that are not up."""
+        assert self._planner is not None
+        return bool(self._planner.empty.free.keys() - self._up.keys())
+
+    def want(self, name: str, num: int, left_s: float | None) -> int:
+        """As Planner.want, of a work that has its turn."""
+        assert self._planner is not None
+        with self._lock:
+            told = self._planner.want(name, num, left_s, time.monotonic())
+        if num > told:
+            self._news.set()
+        return told
+
+    def give_back(self, name: str) -> None:
+        """As Planner.give_back."""
+        assert self._planner is not None
+        with self._lock:
+            self._planner.give_back(name)
+        self._news.set()
+
     def _nodes(self) -> dict[str, Node]:
         """Of the cluster as it is now, by Ray's ids, and of what may still come: where nobody knows what, as many again.
 
@@ -125,7 +147,7 @@ class Turns:
                 self._news.clear()
                 with self._lock:
                     self._give(planner)
-            if planner.waiting and time.monotonic() - self._looked > LOOK_S:
+            if (planner.waiting or planner.is_growing) and time.monotonic() - self._looked > LOOK_S:
                 self._look(planner)
 
     def _tell(self, planner: Planner) -> None:
@@ -189,6 +211,24 @@ class Turns:
         self._news.set()
         for each, result in zip(in_turn, results, strict=True):
             each.future.set_result(result)
+
+
+@dataclass(frozen=True)
+class MoreSeats:
+    """Seats of work `name` beyond its gang, while it has its turn: what a labelling asks for (teachers.labelling.replicas.Seats)."""
+
+    turns: Turns
+    name: str
+
+    @property
+    def patient(self) -> bool:
+        return self.turns.nodes_may_come
+
+    def want(self, num: int, left_s: float | None) -> int:
+        return self.turns.want(self.name, num, left_s)
+
+    def give_back(self) -> None:
+        self.turns.give_back(self.name)
 
 
 def build_in_turn(

@@ -63,6 +63,11 @@ def problems_of(recipe: Recipe, nodes: Sequence[Node]) -> Iterator[str]:
             yield f"{where}.resources asks for {', '.join(lacking)}"
         elif name in recipe.learners:
             yield from _gang_problems(recipe, name, nodes)
+        elif (num := recipe.teachers[name].labelled_by.min) > (
+            room := room_for(request_of(nodes, config.resources), nodes)
+        ):
+            wanted = in_words(request_of(nodes, config.resources))
+            yield f"{where}.replicas.min: {num} x {wanted} begin together, and there is room for {room}; ask for fewer, or less in `resources`"
 
 
 def lacks(nodes: Sequence[Node], resources: Resources) -> list[str]:
@@ -107,7 +112,7 @@ def _gang_problems(recipe: Recipe, learner: str, nodes: Sequence[Node]) -> Itera
     members = [("workers", workers_of(config), config.resources)]
     for name in recipe.live_teachers(learner):
         teacher = recipe.teachers[name]
-        members.append((f"replicas of the live teacher {name}", teacher.replicas, teacher.resources))
+        members.append((f"replicas of the live teacher {name}", teacher.answered_by, teacher.resources))
     wanted: dict[str, float] = {}
     for _, num, resources in members:
         for resource, amount in request_of(nodes, resources).items():

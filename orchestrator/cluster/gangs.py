@@ -20,7 +20,7 @@ def _training_teacher(recipe: Recipe, name: str) -> Gang:
 def _labelling(recipe: Recipe, name: str) -> Gang:
     if name not in recipe.teachers:
         return [("replicas", 1, recipe.learners[learner_of(name)].resources)]
-    return [("replicas", recipe.teachers[name].replicas, recipe.teachers[name].resources)]
+    return [("replicas", recipe.teachers[name].labelled_by.min, recipe.teachers[name].resources)]
 
 
 def _training_student(recipe: Recipe, name: str) -> Gang:
@@ -28,7 +28,7 @@ def _training_student(recipe: Recipe, name: str) -> Gang:
     live = [(teacher, recipe.teachers[teacher]) for teacher in recipe.live_teachers(name)]
     return [
         ("workers", workers_of(learner), learner.resources),
-        *((f"replicas of {teacher}", config.replicas, config.resources) for teacher, config in live),
+        *((f"replicas of {teacher}", config.answered_by, config.resources) for teacher, config in live),
     ]
 
 
@@ -38,6 +38,11 @@ GANGS: Mapping[str, Callable[[Recipe, str], Gang]] = {
     "distill": _training_student,
 }
 """By kind of stage."""
+
+
+def most_of(recipe: Recipe, kind: str, name: str, num: int) -> int:
+    """How many there may be, as room comes, of who begins `num` together: of replicas that label more than that."""
+    return recipe.teachers[name].labelled_by.max if kind == "label" and name in recipe.teachers else num
 
 
 def parts_of(gang: Gang, nodes: Sequence[Node]) -> tuple[Part, ...]:

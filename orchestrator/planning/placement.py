@@ -23,7 +23,7 @@ from ..cluster.capacity import (
 )
 from ..cluster.cluster import cluster
 from ..cluster.dashboard import nodes_from_dashboard
-from ..cluster.gangs import GANGS
+from ..cluster.gangs import GANGS, most_of
 from ..recipe.model import Recipe
 
 POOLS_UNKNOWN = "These are the nodes that are up; which more can come, the cluster's head knows: `collegium submit --verb plan` asks there"
@@ -33,10 +33,11 @@ Places = Mapping[str, Node]
 
 @dataclass
 class Ask:
-    """`num` workers or replicas that begin together, each with `request` on one node."""
+    """`least` workers or replicas that begin together, `num` as room comes, each with `request` on one node."""
 
     stage: str
     who: str
+    least: int
     num: int
     request: Mapping[str, float]
     on: dict[str, int] = field(default_factory=dict)
@@ -83,7 +84,7 @@ def place(recipe: Recipe, stages: Iterable[tuple[str, str]], places: Places) -> 
     for kind, name in dict.fromkeys(stages):
         if kind in GANGS:
             gang = [
-                Ask(f"{kind}/{name}", who, num, request_of(reach, resources))
+                Ask(f"{kind}/{name}", who, num, most_of(recipe, kind, name, num), request_of(reach, resources))
                 for who, num, resources in GANGS[kind](recipe, name)
             ]
             _seat(gang, places)
@@ -149,7 +150,8 @@ def table(asks: Sequence[Ask]) -> list[str]:
         on = ", ".join(f"{name} ({num})" for name, num in ask.on.items())
         later = ", ".join(f"waits for pool {pool} ({num})" for pool, num in ask.later.items())
         told = "; ".join(part for part in (on, later, f"missing {ask.missing}" if ask.missing else "") if part)
-        rows.append((ask.stage, f"{ask.num} x {request} ({ask.who})", f"{sum(ask.on.values())} of {ask.num}", told))
+        num = f"{ask.num}" if ask.least == ask.num else f"{ask.least} to {ask.num}"
+        rows.append((ask.stage, f"{num} x {request} ({ask.who})", f"{sum(ask.on.values())} of {ask.num}", told))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

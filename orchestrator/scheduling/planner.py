@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from graphlib import TopologicalSorter
+from math import inf
 
 from teachers.config.resources import in_words
 
@@ -60,6 +61,18 @@ class Started:
 
 
 @dataclass
+class Growth:
+    """What a work that runs has beyond its gang: each seat for one more of its first workers."""
+
+    wanted: int = 0
+    left: float | None = None
+    """How long one alone would take for what is left of the work, if that is known."""
+    seats: list[Seat] = field(default_factory=list)
+    untold: int = 0
+    """How many of the seats it does not know of yet."""
+
+
+@dataclass
 class Promise:
     """What is kept for the first of those that wait."""
 
@@ -77,6 +90,7 @@ class Planner:
     def __init__(self, nodes: Mapping[str, Node]) -> None:
         self.waiting: dict[str, Work] = {}
         self.running: dict[str, Started] = {}
+        self.growing: dict[str, Growth] = {}
         self.promise: Promise | None = None
         self.on(nodes)
 
@@ -88,6 +102,8 @@ class Planner:
         seated = {
             name for name, each in self.running.items() if each.seats and all(s.node in nodes for s in each.seats)
         }
+        for growth in self.growing.values():
+            self.room.take(growth.seats)  # those of a node that has gone count for nothing until they are given back
         for name in sorted(self.running, key=lambda name: name not in seated):
             started = self.running[name]
             if name not in seated:
@@ -99,10 +115,40 @@ class Planner:
         self.waiting[work.name] = work
 
     def done(self, name: str) -> None:
-        started = self.running.pop(name)
-        self.room.give(started.seats)
+        seats = self._seats_of(name)
+        del self.running[name]
+        self.growing.pop(name, None)
+        self._free(name, seats)
+
+    def want(self, name: str, num: int, left: float | None, now: float) -> int:
+        """`name`, which runs, would have `num` more seats; `left`: see Growth. How many it has from now on: `start` gives them,
+        to who has the longest way to the end first, and before those who wait and have a shorter one."""
+        growth = self.growing.setdefault(name, Growth())
+        told, growth.untold = growth.untold, 0
+        growth.wanted, growth.left = max(0, num - told), left
+        if left is not None:
+            self.running[name] = replace(self.running[name], ends=now + left / len(self._seats_of(name) or [None]))
+        return told
+
+    def give_back(self, name: str) -> None:
+        """One of the seats beyond its gang."""
+        seats = self.growing[name].seats
+        seat = next((seat for seat in seats if seat.node not in self.room.free), seats[-1])
+        seats.remove(seat)
+        self._free(name, [seat])
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether somebody would have more seats than there are."""
+        return any(growth.wanted for growth in self.growing.values())
+
+    def _seats_of(self, name: str) -> list[Seat]:
+        return [*self.running[name].seats, *(self.growing[name].seats if name in self.growing else ())]
+
+    def _free(self, name: str, seats: Sequence[Seat]) -> None:
+        self.room.give(seats)
         if self.promise is not None and name not in self.promise.counted:
-            self.promise.beside.give(started.seats)
+            self.promise.beside.give(seats)
 
     def start(self, now: float) -> Iterator[Started]:
         """Who begins now, one after another; each counts as running from when it is told, until `done`."""
@@ -111,6 +157,7 @@ class Planner:
             set[str](),
         )  # what has found no room, or none but for who ends in time: nobody gives any back
         for work in self._in_order():
+            self._grow(work.rank)
             held = self.promise
             if work.name not in self.waiting or (held is not None and work.asks_for in full):
                 continue
@@ -120,6 +167,29 @@ class Planner:
                 yield begun
             else:
                 (full if self.room.seats(work.gang) is None else kept).add(work.asks_for)
+        self._grow(-inf)
+
+    def _grow(self, above: float) -> None:
+        """Give seats, one after the other, to those who would have more and whose way to the end is longer than `above`."""
+        wanting = {name for name, growth in self.growing.items() if growth.wanted}
+        if not wanting:
+            return
+        rooms = [self.room] if self.promise is None else [self.room, self.promise.beside]
+        while wanting and (name := max(sorted(wanting), key=self._way)) and self._way(name) > above:
+            growth, part = self.growing[name], self.running[name].work.gang[0]
+            seats = (rooms[0] if len(rooms) == 1 else rooms[0].least(rooms[1])).seats([replace(part, num=1)])
+            for room in rooms if seats else ():
+                room.take(seats or ())
+            growth.seats += seats or []
+            growth.untold, growth.wanted = growth.untold + bool(seats), growth.wanted - bool(seats)
+            if not seats or not growth.wanted:
+                wanting.remove(name)
+
+    def _way(self, name: str) -> float:
+        """How long the rest of it, shared by all its seats, and what waits for it take one after the other."""
+        work, left = self.running[name].work, self.growing[name].left
+        alone = work.length * work.gang[0].num if left is None else left
+        return work.rank - work.length + alone / (work.gang[0].num + len(self.growing[name].seats))
 
     def _in_order(self) -> list[Work]:
         """Who holds a promise is first, so that no newcomer takes it away."""
@@ -165,7 +235,7 @@ class Planner:
         def after(count: int) -> Room:
             room = self.room.copy()
             for started in ending[:count]:
-                room.give(started.seats)
+                room.give(self._seats_of(started.work.name))
             return room
 
         fits = bisect_left(range(len(ending)), True, key=lambda count: after(count).seats(work.gang) is not None)

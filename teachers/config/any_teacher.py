@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from .bars import Bars
 from .preprocess import Preprocess
@@ -18,6 +18,21 @@ TeacherMode = Literal["cached", "live"]
 
 class TeacherRequire(Bars):
     """Quality gate before students are trained: exit code 3 for a teacher that is not better than always giving the commonest answer (95 %) on the labelled validation rows, or that misses a bar of yours: a figure of the task by its key, at least so much, or at most where less is better."""
+
+
+class Replicas(Config):
+    """From `min` to `max` actors that label side by side: more as room comes, fewer where no shard is left for them."""
+
+    min: int = Field(1, ge=1)
+    """Reserved together; labelling begins with these. Of a live teacher, while a student trains, they are all that there are."""
+    max: int = Field(ge=1)
+    """No more than so many at once."""
+
+    @model_validator(mode="after")
+    def is_no_empty_range(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"`min` is {self.min} and `max` {self.max}: give a `min` that is not above `max`")
+        return self
 
 
 class TeacherCommon(Config):
@@ -43,8 +58,11 @@ class TeacherCommon(Config):
     """Batches of each worker that a live teacher is asked about ahead of the step that needs them."""
     batch_size: int = Field(256, ge=1)
     """Rows of one forward; halves when a GPU runs out of memory."""
-    replicas: int = Field(1, ge=1)
-    """Actors that label, or answer, side by side."""
+    replicas: Annotated[
+        Annotated[int, Field(ge=1), Tag("number")] | Annotated[Replicas, Tag("range")],
+        Discriminator(lambda value: "range" if isinstance(value, dict | Replicas) else "number"),
+    ] = 1
+    """Actors that label, or answer, side by side. A number is the most that label: `6` is `{min: 1, max: 6}`; of a live teacher, while a student trains, just so many answer."""
     resources: Resources = Resources()
     """Of one replica."""
     on_bad_row: Literal["stop", "skip"] = Field("stop", exclude_if=lambda value: value == "stop")
@@ -53,6 +71,16 @@ class TeacherCommon(Config):
     """Quality gate; null: students are trained from it whatever it is worth, which is meant."""
     stall_timeout_s: Annotated[float, Field(gt=0)] | None = 900.0
     """A replica that has neither finished a batch nor its loading for so many seconds is killed, and another takes its place; null: it is only told, every ten seconds."""
+
+    @property
+    def labelled_by(self) -> Replicas:
+        """How many replicas label."""
+        return self.replicas if isinstance(self.replicas, Replicas) else Replicas(max=self.replicas)
+
+    @property
+    def answered_by(self) -> int:
+        """How many replicas answer while a student trains."""
+        return self.replicas.min if isinstance(self.replicas, Replicas) else self.replicas
 
     @model_validator(mode="before")
     @classmethod

@@ -1,52 +1,27 @@
-"""A teacher's replicas on the Ray cluster, and the driver's part of labelling: who gets which shard, and what if one dies.
+"""The driver's part of labelling: who gets which shard, what if one dies, and how many replicas there is work for.
 
-Only control messages pass through here; rows and scores never do.
+Only control messages pass through here; rows and scores never do. Knows no Ray but its errors, and no clock but that of its calls.
 """
 
+import itertools
 import logging
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from heapq import heappop, heappush
 from typing import Any
 
-import ray
 from ray.exceptions import RayError, RayTaskError
 
-from ..errors import BadRowsError, CollegiumError, EnvironmentUnfit, TeacherError, UsersCodeError
+from ..errors import BadRowsError, CollegiumError, TeacherError, UsersCodeError
 from ..process import prometheus
-from ..process.log_lines import Carried
-from ..process.waiting import Wait, go_on
-from ..resources.bundles import num_threads
-from ..resources.reservation import Request, actor_options, free_of, num_gpus, reserved
-from .actor import TeacherActor
+from .crew import Crew
 from .hands import IN_FLIGHT, Pace, Replica, Shard, Waiting
+from .replicas import Calls
 from .shard import LabelTask, TeacherSpec
-from .stalls import Stalls
 
 log = logging.getLogger(__name__)
 
 PAUSE_S = 0.5
-"""Between two questions whether a lost replica is back."""
-
-
-@contextmanager
-def replicas(
-    teacher: TeacherSpec, tasks: Sequence[LabelTask], num: int, wait_s: float
-) -> Iterator[tuple[list[Any], Stalls]]:
-    """Reserve all replicas together, start and watch them, and give everything back at the end, whatever happened."""
-    resources = teacher.config.resources
-    actors: list[Any] = []
-    with reserved([Request.of(f"replicas of teacher {teacher.name!r}", resources, num)], wait_s) as (group,):
-        try:
-            for number in range(num):
-                options = actor_options(resources, group, number, max_concurrency=IN_FLIGHT)
-                given = (teacher, num_threads(resources), num_gpus(resources), Carried.from_here())
-                actors.append(TeacherActor.options(**options).remote(tasks, *given))
-            with Stalls(f"teacher {teacher.name!r}", actors, teacher.config.stall_timeout_s) as stalls:
-                yield actors, stalls
-        finally:
-            for actor in actors:
-                ray.kill(actor, no_restart=True)
+"""Between two looks at what takes long, who is back, and how many replicas there should be."""
 
 
 class Dispatcher:
@@ -59,39 +34,31 @@ class Dispatcher:
 
     def __init__(
         self,
-        actors: Sequence[Any],
+        calls: Calls,
         shards: Waiting,
         teacher: TeacherSpec,
         tasks: Sequence[LabelTask],
         *,
         max_attempts: int,
         wait_s: float,
-        stalls: Stalls,
+        most: int = 1,
     ) -> None:
-        self.replicas = [Replica(number, actor) for number, actor in enumerate(actors)]
-        self.waiting = shards
-        self.lost: list[Shard] = []
+        self.calls, self.waiting, self.teacher, self.tasks = calls, shards, teacher, tasks
+        self.max_attempts, self.wait_s = max_attempts, wait_s
+        self.crew = Crew(teacher.name, calls, most)
+        self.lost: list[tuple[int, int, Shard]] = []
+        """A heap: the fewest attempts first, then in the order in which they were lost."""
+        self.late: list[Shard] = []
         self.given_up: list[TeacherError] = []
-        self.calls: dict[Any, tuple[Replica, Shard | None]] = {}
-        self.teacher = teacher
-        self.tasks = tasks
-        self.max_attempts = max_attempts
-        self.wait_s = wait_s
-        self.num_open = len(shards)
-        self.num_in_flight = 0
+        self.asked: dict[Any, tuple[Replica, Shard | None]] = {}
+        """By its ticket who was asked for what; None: whether it is ready."""
+        self.num_open, self.num_closed = len(shards), 0
         self.num_retries = 0
-        self.pace = Pace()
-        self.stalls = stalls
-        stalls.at_hand = self._at_hand
+        self.pace = Pace(calls.now)
+        calls.stalls.at_hand = self._at_hand
         self.told: set[str] = set()
         self.num_lost_in_a_row = 0
-        self.first_ready: float | None = None
-        self.wait = Wait(log)
-        self.last_loss = ""
-
-    @property
-    def num_ready(self) -> int:
-        return sum(replica.ready for replica in self.replicas)
+        self._order, self._look_at = itertools.count(), calls.now()
 
     def run(self) -> Iterator[Shard]:
         """Yield each shard once it is committed.
@@ -99,15 +66,17 @@ class Dispatcher:
         Raises TeacherError, EnvironmentUnfit when no replica comes back, or what a replica refused to load.
         """
         while self.num_open:
+            if self.calls.now() >= self._look_at:
+                self._look()
             self._submit()
-            self._wait_for_a_replica()
-            for ref in self._done():
-                replica, shard = self.calls.pop(ref)
+            self.crew.wait_for_one(self.wait_s)
+            for ticket in self.calls.done([*self.asked], PAUSE_S):
+                replica, shard = self.asked.pop(ticket)
                 if shard is None:
                     replica.asked = False
                 else:
                     self._put_down(replica, shard)
-                if self._succeeded(ref, replica, shard) and shard is not None and not shard.is_done:
+                if self._succeeded(ticket, replica, shard) and shard is not None and not shard.is_done:
                     self.num_lost_in_a_row = 0
                     self.pace.note(shard)
                     self._close(shard)
@@ -115,94 +84,84 @@ class Dispatcher:
         if self.given_up:
             raise self.given_up[0]
 
-    def _wait_for_a_replica(self) -> None:
-        """Say so when all replicas are lost, and raise EnvironmentUnfit in the end: a call to one without a node waits for ever."""
-        go_on()
-        if any(replica.lost_at is None for replica in self.replicas):
-            return
-        self.wait.since = max(replica.lost_at or 0.0 for replica in self.replicas)
-        if self.wait.seconds > self.wait_s:
-            raise EnvironmentUnfit(
-                f"{self._needed()}, and none came back within {self.wait_s:g} s; Ray says: {self.last_loss}. What is "
-                f"labelled is kept: run the same command again once the cluster can hold them"
-            )
-        self.wait.tell(self._needed)
-
-    def _needed(self) -> str:
-        """By the replicas of which none is left."""
-        request = Request.of(
-            f"replicas of teacher {self.teacher.name!r}", self.teacher.config.resources, len(self.replicas)
-        )
-        return f"all {request.who} are lost; they need {request}, beside that are free {free_of(request.bundle)}"
-
-    def _done(self) -> list[Any]:
-        if not self.calls:  # every replica is lost
-            time.sleep(PAUSE_S)
-            return []
-        ray.wait(list(self.calls), timeout=PAUSE_S)
-        done: list[Any] = ray.wait(list(self.calls), num_returns=len(self.calls), timeout=0)[0]
-        return done
+    def _look(self) -> None:
+        held = {shard for _, shard in self.asked.values() if shard is not None and not shard.is_done}
+        self.late = self.pace.too_long(held)
+        to_take = len(self.waiting) + len(self.lost) + len(self.late)
+        self.crew.resize(to_take, self.num_open, self.num_closed, in_need=bool(self.late))
+        for replica in self.crew.unready.values():
+            self._ask_if_ready(replica)
+        self._look_at = self.calls.now() + PAUSE_S
 
     def _submit(self) -> None:
-        held = {shard for _, shard in self.calls.values() if shard is not None and not shard.is_done}
-        late = self.pace.too_long(held) if len(self.replicas) > 1 else []
-        for replica in self.replicas:
-            if not replica.ready:
-                self._ask_if_ready(replica)
-            while replica.ready and (shard := self._next_for(replica, late)) is not None:
+        if not (self.waiting or self.lost or self.late):
+            return
+        for replica in [*self.crew.hungry.values()]:
+            while (shard := self._next_for(replica)) is not None:
                 self._give(replica, shard)
+            if replica.in_hand:  # who has nothing goes on asking
+                del self.crew.hungry[replica.number]
 
     def _ask_if_ready(self, replica: Replica) -> None:
-        if not replica.asked and time.monotonic() >= replica.ask_at:
+        if not replica.asked and self.calls.now() >= replica.ask_at:
             replica.asked = True
-            self.calls[replica.actor.ready.remote()] = (replica, None)
+            self.asked[self.calls.ready(replica.number)] = (replica, None)
 
     def _give(self, replica: Replica, shard: Shard) -> None:
         replica.in_hand.append(shard)
         shard.held_by.append(replica)
-        shard.given_at = time.monotonic()
-        self.num_in_flight += 1
+        shard.given_at = self.calls.now()
         last_try = shard.attempts + 1 >= self.max_attempts
-        self.calls[replica.actor.label.remote(shard.task, shard.number, last_try)] = (replica, shard)
+        self.asked[self.calls.label(replica.number, shard, last_try)] = (replica, shard)
 
     def _put_down(self, replica: Replica, shard: Shard) -> None:
         replica.in_hand.remove(shard)
         shard.held_by.remove(replica)
-        self.num_in_flight -= 1
+        if replica.ready:
+            self.crew.hungry[replica.number] = replica
 
     def _close(self, shard: Shard) -> None:
         shard.is_done = True
         self.num_open -= 1
+        self.num_closed += 1
 
-    def _next_for(self, replica: Replica, late: list[Shard]) -> Shard | None:
-        for shard in late:
-            if replica.may_take(shard):  # two writers of one shard do no harm: one record wins
-                late.remove(shard)
+    def _next_for(self, replica: Replica) -> Shard | None:
+        for shard in self.late:
+            if not shard.is_done and len(shard.held_by) == 1 and replica.may_take(shard):
+                self.late.remove(shard)  # two writers of one shard do no harm: one record wins
                 told = "teacher %s: shard %d takes long (%.0f s with replica %d): replica %d gets it, too"
                 has = shard.held_by[0].number, replica.number
-                log.info(told, self.teacher.name, shard.number, time.monotonic() - shard.given_at, *has)
+                log.info(told, self.teacher.name, shard.number, self.calls.now() - shard.given_at, *has)
                 return shard
         if self.waiting:
-            fair = -(-(len(self.waiting) + self.num_in_flight) // len(self.replicas))  # so that none idles at the end
+            fair = -(-len(self.waiting) // len(self.crew.replicas))  # so that none idles at the end
             return self.waiting.popleft() if len(replica.in_hand) < min(IN_FLIGHT, fair) else None
-        if replica.in_hand:
-            return None
-        others = any(other.ready and not other.is_stuck for other in self.replicas if other is not replica)
-        candidates = [shard for shard in self.lost if shard.lost_by is not replica or not others]
-        if not candidates:
-            return None
-        shard = min(candidates, key=lambda shard: shard.attempts)
-        self.lost.remove(shard)
-        return shard
+        return None if replica.in_hand else self._lost_before(replica)
+
+    def _lost_before(self, replica: Replica) -> Shard | None:
+        """One that was lost, by another replica if there is one."""
+        own, found = [], None
+        while self.lost and found is None:
+            entry = heappop(self.lost)
+            if entry[-1].lost_by is replica:
+                own.append(entry)
+            else:
+                found = entry[-1]
+        if found is None and own and not self.crew.others(replica):
+            found = own.pop(0)[-1]
+        for entry in own:
+            heappush(self.lost, entry)
+        return found
 
     def _at_hand(self, number: int) -> str:
-        shards = ", ".join(str(shard.number) for shard in [*self.replicas[number].in_hand])
+        replica = self.crew.replicas.get(number)
+        shards = ", ".join(str(shard.number) for shard in [*replica.in_hand]) if replica else ""
         return f" (at shard {shards})" if shards else ""
 
-    def _succeeded(self, ref: Any, replica: Replica, shard: Shard | None) -> bool:
+    def _succeeded(self, ticket: Any, replica: Replica, shard: Shard | None) -> bool:
         """What came of a call; what was lost by it is sent again."""
         try:
-            answer = ray.get(ref)
+            answer = self.calls.answer(ticket)
         except RayTaskError as error:
             self._refused(replica, shard, error)
             return False
@@ -210,11 +169,7 @@ class Dispatcher:
             self._gone(replica, shard, error)
             return False
         if shard is None:
-            if replica.lost_at is not None:
-                log.info("teacher %s: replica %d is back", self.teacher.name, replica.number)
-            replica.ready, replica.lost_at = True, None
-            self.stalls.killed.discard(replica.number)
-            self.first_ready = self.first_ready or time.monotonic()
+            self.crew.is_ready(replica)
         else:
             shard.record = answer
         return True
@@ -232,13 +187,10 @@ class Dispatcher:
         self._send_again(replica, shard, error.cause)
 
     def _gone(self, replica: Replica, shard: Shard | None, error: RayError) -> None:
-        now = time.monotonic()
-        if replica.lost_at is None:
-            replica.lost_at = now
-            log.warning("teacher %s: replica %d is lost, Ray starts it again", self.teacher.name, replica.number)
-        killed = replica.number in self.stalls.killed
-        cause = TimeoutError(f"no answer within stall_timeout_s = {self.stalls.timeout_s}") if killed else error
-        replica.ready, replica.ask_at, self.last_loss = False, now + PAUSE_S, first_line(cause)
+        stalls = self.calls.stalls
+        killed = replica.number in stalls.killed
+        cause = TimeoutError(f"no answer within stall_timeout_s = {stalls.timeout_s}") if killed else error
+        self.crew.lose(replica, first_line(cause), PAUSE_S)
         if shard is not None:
             self._send_again(replica, shard, cause)
 
@@ -258,8 +210,8 @@ class Dispatcher:
             self.told.add(reason)
             self.num_retries += 1
             prometheus.add("collegium_shard_retries", 1, teacher=self.teacher.name)
-            self.lost.append(shard)
-        if self.num_lost_in_a_row >= self.max_attempts * IN_FLIGHT * len(self.replicas):
+            heappush(self.lost, (shard.attempts, next(self._order), shard))
+        if self.num_lost_in_a_row >= self.max_attempts * IN_FLIGHT * self.crew.most_at_once:
             raise self._failure(shard, error)
 
     def _failure(self, shard: Shard, error: Exception) -> TeacherError:

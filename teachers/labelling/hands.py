@@ -3,9 +3,8 @@
 import statistics
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..soft_targets.schema import Commit
 from ..soft_targets.store import SoftTargetStore
@@ -61,15 +60,20 @@ class Waiting:
 
 @dataclass(eq=False)
 class Replica:
-    """An actor as the dispatcher sees it. It is asked whether it is ready before it gets a shard, and after it was lost."""
+    """A replica as the dispatcher sees it. It is asked whether it is ready before it gets a shard, and after it was lost."""
 
     number: int
-    actor: Any
+    came_at: float
     ready: bool = False
     lost_at: float | None = None
     asked: bool = False
     ask_at: float = 0.0
     in_hand: list[Shard] = field(default_factory=list)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing that it has is still to be done."""
+        return all(shard.is_done for shard in self.in_hand)
 
     @property
     def is_stuck(self) -> bool:
@@ -83,19 +87,20 @@ class Replica:
 
 
 class Pace:
-    """How long shards take, from their being given to a replica until they are committed, by the row."""
+    """How long shards take by `clock`, from their being given to a replica until they are committed, by the row."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._of_a_row_s: deque[float] = deque(maxlen=100)
 
     def note(self, shard: Shard) -> None:
         """It is done."""
-        self._of_a_row_s.append((time.monotonic() - shard.given_at) / shard.num_rows)
+        self._of_a_row_s.append((self._clock() - shard.given_at) / shard.num_rows)
 
     def too_long(self, shards: Collection[Shard]) -> list[Shard]:
         """Those that one replica alone has had for five times the median, the oldest first."""
         if len(self._of_a_row_s) < FEWEST:
             return []
-        row_s, now = TIMES_THE_MEDIAN * statistics.median(self._of_a_row_s), time.monotonic()
+        row_s, now = TIMES_THE_MEDIAN * statistics.median(self._of_a_row_s), self._clock()
         late = [s for s in shards if len(s.held_by) == 1 and now - s.given_at > max(LEAST_S, row_s * s.num_rows)]
         return sorted(late, key=lambda shard: shard.given_at)

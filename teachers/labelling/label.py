@@ -9,8 +9,9 @@ from pathlib import Path
 from ..process import prometheus
 from ..soft_targets.store import SoftTargetStore
 from ..storage.manifest import Run, in_threads
-from .dispatch import Dispatcher, replicas
+from .dispatch import Dispatcher
 from .hands import Waiting
+from .replicas import Seats, replicas
 from .shard import MAX_ATTEMPTS, LabelTask, TeacherSpec
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 class Progress:
     """One more shard of `store` is committed: `rows` of its `num_rows` now are. `rows_per_s` is of all stores together.
 
-    `num_ready` of `num_replicas` are at work.
+    `num_ready` of the `num_replicas` that there are now are at work.
     """
 
     store: Path
@@ -54,10 +55,11 @@ def label(
     max_attempts: int = MAX_ATTEMPTS,
     wait_s: float = 600.0,
     run: Run = in_threads,
+    seats: Seats | None = None,
 ) -> LabelReport:
     """Fill what is missing in the tasks' stores, by `config.replicas` Ray actors. Ray must be running.
 
-    Raises TeacherError when the teacher cannot be loaded, says what it must not, or fails at a shard `max_attempts`
+    `seats` says when there may be more than the fewest of them; None: whenever the cluster has room. Raises TeacherError when the teacher cannot be loaded, says what it must not, or fails at a shard `max_attempts`
     times; EnvironmentUnfit when the cluster has had no room for its replicas for `wait_s`. Whatever was committed stays, once
     `run` has found every byte of it whole.
     """
@@ -70,24 +72,26 @@ def label(
     missing = [store.spec.rows_of(which) for store, which in zip(stores, numbers, strict=True)]
     done = [store.spec.num_rows - rows for store, rows in zip(stores, missing, strict=True)]
     began = time.monotonic()
-    with replicas(teacher, tasks, min(teacher.config.replicas, len(shards)), wait_s) as (actors, stalls):
-        dispatcher = Dispatcher(actors, shards, teacher, tasks, max_attempts=max_attempts, wait_s=wait_s, stalls=stalls)
-        ready, rows = began, 0
+    several = teacher.config.labelled_by
+    with replicas(teacher, tasks, min(several.min, len(shards)), wait_s, seats) as actors:
+        most = min(several.max, len(shards))
+        dispatcher = Dispatcher(actors, shards, teacher, tasks, max_attempts=max_attempts, wait_s=wait_s, most=most)
+        crew, ready, rows = dispatcher.crew, began, 0
         for shard in dispatcher.run():
-            ready = dispatcher.first_ready or began
+            ready = crew.first_ready or began
             if shard.record is not None:
                 stores[shard.task].note(shard.record)
             rows += shard.num_rows
             done[shard.task] += shard.num_rows
             rate = rows / max(time.monotonic() - ready, 1e-9)
-            _count(teacher.name, tasks[shard.task].segment, shard.num_rows, dispatcher.num_ready)
+            _count(teacher.name, tasks[shard.task].segment, shard.num_rows, crew.num_ready)
             now = Progress(
                 given[shard.task],
                 done[shard.task],
                 stores[shard.task].spec.num_rows,
                 rate,
-                dispatcher.num_ready,
-                len(actors),
+                crew.num_ready,
+                len(crew.replicas),
             )
             progress(now)
         seconds = time.monotonic() - ready

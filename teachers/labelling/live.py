@@ -76,14 +76,14 @@ def live_replicas(
     Raises EnvironmentUnfit when there was no room for all of it at once within `wait_s`.
     """
     requests = [
-        Request.of(f"replicas of live teacher {t.name!r}", t.config.resources, t.config.replicas) for t in teachers
+        Request.of(f"replicas of live teacher {t.name!r}", t.config.resources, t.config.answered_by) for t in teachers
     ]
     actors: dict[str, list[Any]] = {}
     with reserved([*requests, *beside], wait_s) as groups, ExitStack() as watched:
         try:
             for teacher, group in zip(teachers, groups, strict=False):
                 actors[teacher.name] = [
-                    _started(teacher, transfer_set, group, number) for number in range(teacher.config.replicas)
+                    _started(teacher, transfer_set, group, number) for number in range(teacher.config.answered_by)
                 ]
                 who, timeout_s = f"live teacher {teacher.name!r}", teacher.config.stall_timeout_s
                 watched.enter_context(Stalls(who, actors[teacher.name], timeout_s))

@@ -92,15 +92,16 @@ class Watched:
 
 
 class Stalls:
-    """A context that watches `actors`, the replicas of `who`; each has a method `still_s` in the concurrency group PULSE.
+    """A context that watches `actors`, the replicas of `who`, by their numbers; each has a method `still_s` in the concurrency group PULSE.
 
     One that stands still for `timeout_s` is killed and started again by Ray; None: it is only told.
     """
 
     def __init__(self, who: str, actors: Sequence[Any], timeout_s: float | None) -> None:
         self.who, self.timeout_s = who, timeout_s
-        ask_every_s = min(ASK_EVERY_S, (timeout_s or ASK_EVERY_S) / 4)
-        self.watched = [Watched(number, actor, ask_every_s) for number, actor in enumerate(actors)]
+        self.watched: dict[int, Watched] = {}
+        for number, actor in enumerate(actors):
+            self.watch(number, actor)
         self.at_hand: Callable[[int], str] = lambda number: ""
         """What the replica of that number has in hand, as is told."""
         self.killed: set[int] = set()
@@ -108,6 +109,14 @@ class Stalls:
         self._wait = Wait(log)
         self._over = Event()
         self._thread = Thread(target=with_ids(self._watch), name="stalls", daemon=True)
+
+    def watch(self, number: int, actor: Any) -> None:
+        ask_every_s = min(ASK_EVERY_S, (self.timeout_s or ASK_EVERY_S) / 4)
+        self.watched[number] = Watched(number, actor, ask_every_s)
+
+    def forget(self, number: int) -> None:
+        """It is not wanted any more."""
+        self.watched.pop(number, None)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -122,16 +131,17 @@ class Stalls:
     def _watch(self) -> None:
         with suppress(GivenUp, RayError, RuntimeError):  # the run has ended, and maybe Ray
             while not self._over.wait(POLL_S):
-                for replica in self.watched:
+                watched = [*self.watched.values()]  # they come and go in another thread
+                for replica in watched:
                     replica.ask()
                     replica.take()
-                self._tell()
-                for replica in self.watched:
+                self._tell(watched)
+                for replica in watched:
                     if self.timeout_s is not None and replica.still_s >= self.timeout_s:
                         self._kill(replica)
 
-    def _tell(self) -> None:
-        still = [replica for replica in self.watched if replica.still_s >= LOG_EVERY_S]
+    def _tell(self, watched: Sequence[Watched]) -> None:
+        still = [replica for replica in watched if replica.still_s >= LOG_EVERY_S]
         if still:
             self._wait.since = min(replica.moved for replica in still)
             self._wait.tell(lambda: self._told(still))
