@@ -143,6 +143,8 @@ class StudentConfig(StudentCommon):
     """A head for each teacher on one body; `{}`: as its defaults have it. Null: one head. The control has one."""
     energy: Energy | None = Field(None, exclude_if=lambda value: value is None)
     """Leave out, or weigh less, unlabelled rows that a teacher finds unlike those that it knows; null: all count."""
+    follow: bool = Field(False, exclude_if=lambda value: not value)
+    """Begin as soon as the first rows are labelled, by all of its teachers, and draw from those that are until all are. The order of rows then depends on how fast the teachers label, so such a student is another one, with a key of its own. Where labels are there already, and in `collegium tune`, nobody is followed."""
     preprocess: NetworkPreprocess = Preprocess()
     """From canonical inputs to what this student takes."""
     objective: list[Term] = Field([*TAUGHT], min_length=1)

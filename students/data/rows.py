@@ -35,11 +35,12 @@ from ..objective.own import OWN_ASKS, ROW, row_numbers
 from ..objective.peer_targets import NEED_LABELS
 from ..objective.spread import spread_for
 from ..objective.stores import classes_asked
-from ..objective.targets import Ask, Asked, Column, Targets, Voice, voice_of
+from ..objective.targets import Ask, Asked, Column, GrowingVoice, Targets, Voice, voice_of
 from ..runs.run import Run
 from .balance import times_longer
 from .boxes import moving
 from .draws import Views
+from .following import Following
 from .inputs import (
     KEY,
     Canonical,
@@ -84,6 +85,8 @@ class TrainingRows:
     """By turns, epoch by epoch."""
     moves: Callable[[Asked, Views], Asked] | None = None
     """Of boxes: what becomes of those that a term compares with, when images are augmented."""
+    following: Following | None = None
+    """Of who learns while its teachers label: which rows are there."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +156,10 @@ def load_rows(
     if run.views is not None:
         keys = train.keys()
         columns[KEY] = torch.from_numpy(np.array(keys if only is None else keys[only]).view(np.int64))
+    growing = [voice for voice in voices.values() if isinstance(voice, GrowingVoice)]
+    following = Following(growing, targets, columns, train) if run.follow else None
     return TrainingRows(
-        columns, labelled, objective, inputs, division, augmented, asked, hints, mixing, train.views, moves
+        columns, labelled, objective, inputs, division, augmented, asked, hints, mixing, train.views, moves, following
     )
 
 
@@ -194,7 +199,7 @@ def who_is_heard(run: Run, train: MergedSplit) -> tuple[dict[str, Voice], list[C
     given = [combination_of(term, run.sources, number, task) for number, term in enumerate(run.objective)]
     combinations = [each and replace(each, of_heads=run.hydra is not None) for each in given]
     heard = {name for combination in combinations if combination for name in combination.teachers}
-    voices = {source.name: voice_of(source, train) for source in run.sources if source.name in heard}
+    voices = {source.name: voice_of(source, train, grows=run.follow) for source in run.sources if source.name in heard}
     if silent := sorted(heard - set(voices)):
         raise RecipeError(f"{run.stage_name}: the objective listens to {silent}, who have no soft targets here")
     return voices, [each and judged(each, run, train.transfer_set) for each in combinations]

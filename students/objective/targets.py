@@ -7,11 +7,14 @@ gather. Other rules, and targets that do not fit, are computed in every step fro
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from teachers.rows.rows import Rows
 from teachers.soft_targets.alignment import Alignment
+from teachers.soft_targets.schema import Commit
 from teachers.tasks.space import Space
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
@@ -19,7 +22,7 @@ from teachers.transfer_set.transfer_set import TransferSet
 from ..runs.run import Live, Source
 from .calibration import calibration_of
 from .combination import WEIGHED, Combination, OfRows
-from .stores import open_store
+from .stores import growing_store, open_store
 from .units import Units
 
 Batch = Mapping[str, Tensor]
@@ -55,7 +58,7 @@ Ask = Callable[[Batch], Asked]
 class Voice:
     """What one teacher says of the training rows, in the classes of the transfer set."""
 
-    is_live = False
+    is_live = is_growing = False
 
     def __init__(self, source: Source, train: MergedSplit) -> None:
         stores = [open_store(source, train.transfer_set, segment) for segment in train.in_views()]
@@ -99,6 +102,14 @@ class Voice:
             rows.copy(first_row, out[name])
         return out
 
+    def some(self, numbers: NDArray[np.intp]) -> dict[str, Tensor]:
+        """The same of the rows with these numbers, ascending."""
+        out = {}
+        for name, rows in self.columns.items():
+            out[name] = torch.empty((len(numbers), *rows.shape), dtype=rows.dtype)
+            rows.gather(numbers, out[name])
+        return out
+
 
 class LiveVoice(Voice):
     """What one live teacher says: in no store, every batch brings it along."""
@@ -112,16 +123,54 @@ class LiveVoice(Voice):
         return self.in_order(batch[live_column(self.name)])
 
 
+class GrowingVoice(Voice):
+    """What one teacher has said of the training rows so far; nothing is taken before it is told to `take` it."""
+
+    is_growing = True
+
+    def __init__(self, source: Source, train: MergedSplit) -> None:
+        self.train, self.name, self.floor, self.has_unknown = train, source.name, source.probability_floor, True
+        self.stores = [growing_store(source, train.transfer_set, segment) for segment in train.in_views()]
+        spec = self.stores[0].spec
+        self.encoding, self.said = spec.encoding, spec.answered
+        self._renew()
+        self.align(spec.names, source, train.transfer_set)
+
+    def news(self) -> list[list[Commit]]:
+        """Of each store the records of what is committed and not taken yet."""
+        return [store.news() for store in self.stores]
+
+    def take(self, news: Sequence[Sequence[Commit]]) -> None:
+        for store, records in zip(self.stores, news, strict=True):
+            store.take(records)
+        self._renew()
+
+    @property
+    def there(self) -> NDArray[np.bool_]:
+        """Whether it has said something of a row, bool `[views, rows]`."""
+        masks = [store.there for store in self.stores]
+        of_view = len(masks) // self.train.views
+        views = [masks[first : first + of_view] for first in range(0, len(masks), of_view)]
+        return np.stack([self.train.ordered(each) for each in views])
+
+    def _renew(self) -> None:
+        rows = [store.rows() for store in self.stores]
+        self.columns = {
+            f"{self.name}.{field}": self.train.column_in_views([each[field] for each in rows]) for field in rows[0]
+        }
+
+
 def live_column(teacher: str) -> str:
     """Of a batch: f32 `[rows, width]`, in the teacher's own classes or numbers."""
     return f"{teacher}.said"
 
 
-def voice_of(source: Source, train: MergedSplit) -> Voice:
-    """Raises StoreError for stores of other rows, RecipeError for classes that do not fit."""
+def voice_of(source: Source, train: MergedSplit, *, grows: bool = False) -> Voice:
+    """`grows`: its stores are still being filled. Raises StoreError for stores of other rows, RecipeError for classes that do not
+    fit."""
     if source.live is not None:
         return LiveVoice(source, source.live, train.transfer_set)
-    return Voice(source, train)
+    return GrowingVoice(source, train) if grows else Voice(source, train)
 
 
 class Chorus:
@@ -172,6 +221,8 @@ class Targets:
         self.answers: dict[Combination, Ask] = {}
         self.late: set[Combination] = set()
         """Those of which something is known in the step only: `answer` gives what each teacher says."""
+        self.growing: dict[Combination, tuple[Tensor, Tensor]] = {}
+        """Targets and weights of rows, made once, of which only what was said so far is filled in."""
         self.counts: dict[Combination, dict[str, float]] = {}
         """The mean over rows of what each teacher counts, where that differs by row."""
 
@@ -194,9 +245,13 @@ class Targets:
         return lambda batch: Asked(batch[name], batch[f"{name}.weight"])
 
     def _combine_all(self, combination: Combination) -> tuple[Tensor, Tensor]:
-        """f32 `[N, W]` and `[N]`; float32, for float16 would add an error of its own to the store's."""
+        """f32 `[N, W]` and `[N]`; float32, for float16 would add an error of its own to the store's. Of voices that grow it is filled
+        by `fill`."""
         chorus = self._chorus(combination)
         target, row_weight = torch.empty(self.num_rows, chorus.known.shape[-1]), torch.empty(self.num_rows)
+        if any(voice.is_growing for voice in chorus.voices):
+            self.growing[combination] = target.fill_(torch.nan), row_weight.zero_()
+            return target, row_weight
         counted = torch.zeros(len(chorus.voices))
         for rows, said, known in chorus.in_chunks(self.num_rows):
             found, weights = combination.target(
@@ -208,6 +263,17 @@ class Targets:
             shares = (counted / counted.sum().clamp_min(1e-12)).tolist()
             self.counts[combination] = dict(zip(combination.teachers, shares, strict=True))
         return target, row_weight
+
+    def fill(self, numbers: NDArray[np.intp]) -> None:
+        """Combine what was said of these rows meanwhile, ascending."""
+        for combination, (target, row_weight) in self.growing.items():
+            chorus = self._chorus(combination)
+            for first in range(0, len(numbers), CHUNK):
+                some = numbers[first : first + CHUNK]
+                rows = torch.from_numpy(some)
+                said, known = chorus.said_of([voice.some(some) for voice in chorus.voices])
+                found, weights = combination.target(said, known, **self.of_rows.of(combination, rows))
+                target[rows], row_weight[rows] = self.units.standardised(found), weights.sum(0)
 
     def _chorus(self, combination: Combination) -> Chorus:
         return Chorus([self.voices[name] for name in combination.teachers])
