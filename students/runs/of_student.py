@@ -41,7 +41,6 @@ def student_run(
         labelled_only=not taught,
         init=config.init if taught and isinstance(config, StudentConfig) else None,
         energy=config.energy if taught and isinstance(config, StudentConfig) else None,
-        follow=taught and isinstance(config, StudentConfig) and config.follow,
         estimator=_estimator(config) if isinstance(config, EstimatorStudent) else None,
         **common,
     )

@@ -1,0 +1,49 @@
+"""A training that begins with its teachers' first labels: in a turn of its own, and sealed once all labels are."""
+
+import json
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from teachers.process.waiting import outcome
+from teachers.storage.seal import Seal, publish
+
+from ..cluster.gangs import Gang
+from ..stages.stages import Built
+from .context import Context, Facts, segments_heard
+from .fit import fit_runs, sealed
+from .turns import Turn, Turns
+
+if TYPE_CHECKING:
+    from students.runs.run import RunResult
+
+    from .learn import Training
+
+LABELS = "labels.json"
+"""Beside the training: what its teachers' labels had become when it was sealed, by their places."""
+
+
+def follow(context: Context, turns: Turns, gang: Gang, prepared: Built, wanted: "Training") -> Built:
+    """Its seats are asked for when its teachers have theirs, or are done: none of them waits for it."""
+    return context.stages.build(wanted.stage, partial(_followed, context, turns, gang, prepared, wanted))
+
+
+def _followed(
+    context: Context, turns: Turns, gang: Gang, prepared: Built, wanted: "Training", folder: Path
+) -> tuple[Seal, Facts]:
+    def fit(nothing: Sequence[None], turn: Turn) -> "list[tuple[list[RunResult], Facts]]":
+        began = time.time()
+        learner = context.recipe.learners[wanted.learner]
+        results = fit_runs(context, [wanted.make(folder)], learner, turn)
+        ended = time.time()
+        return [([*results.values()], {"begun": began, "ended": ended, "seconds": ended - began, "on": turn.on})]
+
+    results, took = outcome(turns.start(wanted.stage.title, gang, fit, None))
+    segments = segments_heard(context.recipe, prepared, context.recipe.learners[wanted.learner])
+    assert wanted.taught is not None
+    digests = [outcome(each).digests(segments) for each in wanted.taught.values()]
+    publish(folder / LABELS, json.dumps({"format": 1, "labels": digests}, indent=1).encode())
+    seal, facts = sealed(folder, results, [LABELS])
+    return seal, {**facts, **took, "follows": [*wanted.taught]}
