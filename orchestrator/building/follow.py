@@ -1,6 +1,7 @@
 """A training that begins with its teachers' first labels: in a turn of its own, and sealed once all labels are."""
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -16,6 +17,8 @@ from .context import Context, Facts, segments_heard
 from .fit import fit_runs, sealed
 from .turns import Turn, Turns
 
+log = logging.getLogger(__name__)
+
 if TYPE_CHECKING:
     from students.runs.run import RunResult
 
@@ -30,6 +33,14 @@ def follow(context: Context, turns: Turns, gang: Gang, prepared: Built, wanted: 
     return context.stages.build(wanted.stage, partial(_followed, context, turns, gang, prepared, wanted))
 
 
+def warn_of_other_labels(built: Built, digests: Sequence[str]) -> None:
+    """Where a training that is reused has followed labels that were made again since, and came out otherwise."""
+    learnt = json.loads((built.folder / LABELS).read_bytes())["labels"]
+    if built.reused and learnt != [*digests]:
+        told = "%s learnt from labels that have changed since; remove %s to train it again"
+        log.warning(told, built.stage.title, built.folder)
+
+
 def _followed(
     context: Context, turns: Turns, gang: Gang, prepared: Built, wanted: "Training", folder: Path
 ) -> tuple[Seal, Facts]:
@@ -38,7 +49,8 @@ def _followed(
         learner = context.recipe.learners[wanted.learner]
         results = fit_runs(context, [wanted.make(folder)], learner, turn)
         ended = time.time()
-        return [([*results.values()], {"begun": began, "ended": ended, "seconds": ended - began, "on": turn.on})]
+        facts = {"begun": began, "ended": ended, "seconds": ended - began, "on": turn.on}
+        return [([*results.values()], {**facts, "waited": _waited(folder, began)})]
 
     results, took = outcome(turns.start(wanted.stage.title, gang, fit, None))
     segments = segments_heard(context.recipe, prepared, context.recipe.learners[wanted.learner])
@@ -47,3 +59,11 @@ def _followed(
     publish(folder / LABELS, json.dumps({"format": 1, "labels": digests}, indent=1).encode())
     seal, facts = sealed(folder, results, [LABELS])
     return seal, {**facts, **took, "follows": [*wanted.taught]}
+
+
+def _waited(folder: Path, since: float) -> float:
+    """Seconds in which nothing was labelled that could be learnt, by the curves of this try."""
+    from students.runs.curves import read_records
+
+    records = read_records(folder / "metrics.jsonl")
+    return sum(each["value"] for each in records if each["key"] == "train.wait_s" and each["time"] >= since)

@@ -22,7 +22,7 @@ from ..stages.trainings import Kind, training_stages
 from .cohorts import run_of_cohort
 from .context import Begun, Context, Facts, Taught, segments_heard, sources, weights_begun_with
 from .fit import budgets_of, fit_runs, live_teachers, seal_all, starts_alone
-from .follow import follow
+from .follow import follow, warn_of_other_labels
 from .learned import Learned
 from .train import needs, training_of
 from .turns import Turn, Turns
@@ -79,6 +79,11 @@ class Learners:
             if training not in waiting:
                 waiting[training] = self._start(name, *training, stage, said, None if begun is None else taught)
         built = {training: self._shared(stage, outcome(waiting[training])) for training, stage in stages.items()}
+        if begun is not None:
+            digests = [outcome(each).digests(segments) for each in taught.values()]
+            for training, each in built.items():
+                if training not in alone:
+                    warn_of_other_labels(each, digests)
         if not all(each.reused for each in built.values()):
             self.context.tracker.stage_done(f"distill/{name}")
         return Learned(built)
