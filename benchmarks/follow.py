@@ -1,6 +1,6 @@
 """What it brings that a student follows its teacher: labelling alone, training alone, and both at once, on Fashion-MNIST.
 
-    python benchmarks/follow.py [--seeds 0,1,2] [--width 48] [--epochs 5]
+    python benchmarks/follow.py [--seeds 0,1,2] [--width 24] [--epochs 5]
 
 One teacher, a conv net that was trained before the clock runs, labels all rows on one CPU; a small conv net learns from its labels
 on another, for as many epochs. Times are of stages, from the first's beginning to the last's end, start of actors and of the
@@ -37,7 +37,7 @@ KEPT = ("prepared", "teachers")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--width", type=int, default=48, help="of the teacher")
+    parser.add_argument("--width", type=int, default=24, help="of the teacher")
     parser.add_argument("--epochs", type=int, default=5, help="of the student")
     with_record(parser)
     arguments = parser.parse_args()
@@ -99,7 +99,7 @@ def recipe(width: int, epochs: int, seeds: Sequence[int], *, follow: bool = Fals
         "kind": "module",
         "model": "teachers.zoo:conv_net",
         "arguments": {"width": width},
-        "train": {"steps": 300, "batch_size": 128, "learning_rate": 5e-3},
+        "train": {"steps": 200, "batch_size": 128, "learning_rate": 5e-3},
         "replicas": 1,
     }
     student = {

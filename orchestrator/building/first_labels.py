@@ -1,10 +1,11 @@
 """Who follows a teacher is told as soon as its first labels are there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 
 from teachers.soft_targets.store import SoftTargetStore
 
+from ..stages.stages import Stage
 from .context import Begun
 
 
@@ -14,22 +15,25 @@ class FirstLabels:
 
     def __init__(self, whole: Sequence[str], some: Sequence[str]) -> None:
         self.whole, self.some = whole, some
+        self.teacher: Begun | None = None
+        """Once its stages are known."""
         self.begun: Future[Begun] = Future()
 
-    def in_order(self, segments: Sequence[str]) -> list[str]:
-        """In which they are labelled: first those that somebody waits for."""
-        return sorted(segments, key=lambda each: (each not in self.whole, each not in self.some))
+    def in_order(self, stages: Iterable[Stage]) -> list[Stage]:
+        """In which segments are labelled: first those that somebody waits for."""
+        return sorted(stages, key=lambda stage: (stage.part not in self.whole, stage.part not in self.some))
 
-    def look(self, begun: Begun) -> None:
-        """Tell who waits, if the first labels are there. Its replicas have their seats."""
+    def look(self) -> None:
+        """Tell who waits, if the first labels are there; its replicas have their seats."""
         if self.begun.done():
             return
-        stores = {segment: SoftTargetStore.open(begun.store(segment)) for segment in (*self.whole, *self.some)}
+        assert self.teacher is not None
+        stores = {each: SoftTargetStore.open(self.teacher.store(each)) for each in (*self.whole, *self.some)}
         whole = not any(stores[segment].missing() for segment in self.whole)
         if whole and any(len(stores[segment].records().table) for segment in self.some):
-            self.begun.set_result(begun)
+            self.tell()
 
-    def tell(self, begun: Begun) -> None:
-        """All labels are there."""
+    def tell(self) -> None:
         if not self.begun.done():
-            self.begun.set_result(begun)
+            assert self.teacher is not None
+            self.begun.set_result(self.teacher)

@@ -48,9 +48,9 @@ def _followed(
         began = time.time()
         learner = context.recipe.learners[wanted.learner]
         results = fit_runs(context, [wanted.make(folder)], learner, turn)
-        ended = time.time()
-        facts = {"begun": began, "ended": ended, "seconds": ended - began, "on": turn.on}
-        return [([*results.values()], {**facts, "waited": _waited(folder, began)})]
+        ended, waited = time.time(), _waited(folder, began)
+        facts = {"begun": began, "ended": ended, "seconds": ended - began - waited, "waited": waited, "on": turn.on}
+        return [([*results.values()], facts)]
 
     results, took = outcome(turns.start(wanted.stage.title, gang, fit, None))
     segments = segments_heard(context.recipe, prepared, context.recipe.learners[wanted.learner])

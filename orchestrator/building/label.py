@@ -66,11 +66,11 @@ def label(
     stages, live = label_stages(name, config, weights, transfer_set)
     parts = {context.stages.folder(stage): part for part, stage in stages.items()}
     network = network_folder(config, trained)
-    begun = Begun(name, config, stages, {part: folder for folder, part in parts.items()}, network)
-    how = partial(_label, context, asked, parts, first, begun), partial(_repair, asked, parts)
+    first.teacher = Begun(name, config, stages, {part: folder for folder, part in parts.items()}, network)
+    how = partial(_label, context, asked, parts, first), partial(_repair, asked, parts)
     replicas = partial(asked.replicas, list(stages.values()))
     built = build_in_turn(turns, f"label/{name}", replicas, context.stages, list(stages.values()), *how)
-    first.tell(begun)
+    first.tell()
     labels = {part: _told(built[stage], config) for part, stage in stages.items()}
     for line in cut_off([each.record() for each in labels.values()]):
         log.warning("%s", line)
@@ -192,12 +192,7 @@ def label_stages(
 
 
 def _label(
-    context: Context,
-    asked: Asked,
-    parts: Mapping[Path, str],
-    first: FirstLabels,
-    begun: Begun,
-    folders: Mapping[Stage, Path],
+    context: Context, asked: Asked, parts: Mapping[Path, str], first: FirstLabels, folders: Mapping[Stage, Path]
 ) -> dict[Stage, tuple[Seal, Facts]]:
     """`parts`: of the stages that are built and of those that were before."""
     from teachers.labelling.endpoint import told_of
@@ -213,10 +208,9 @@ def _label(
         context.journal.on(context.cluster.nodes)
     title = f"label/{asked.name}"
     stores = {stage: SoftTargetStore.create(folder, asked.spec(stage.part)) for stage, folder in folders.items()}
-    data = asked.transfer_set
-    to_do = {stage.part: folder for stage, folder in folders.items()}
-    tasks = [LabelTask(data.folder, part, to_do[part], data.viewed) for part in first.in_order([*to_do])]
-    first.look(begun)
+    data, in_order = asked.transfer_set, first.in_order(folders)
+    tasks = [LabelTask(data.folder, stage.part, folders[stage], data.viewed) for stage in in_order]
+    first.look()
     done: dict[Path, int] = {}
     total = sum(store.spec.num_rows for store in stores.values())
 
@@ -224,7 +218,7 @@ def _label(
         done[now.store] = now.rows
         context.journal.work(title, replicas=now.num_replicas, ready=now.num_ready)
         context.watch.advance(title, sum(done.values()), total, f"{now.rows_per_s:,.0f} rows/s")
-        first.look(begun)
+        first.look()
 
     if asks:
         resources = asked.config.resources

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from teachers.soft_targets.schema import Commit
 from teachers.transfer_set.merged import MergedSplit
 
-from ..objective.targets import Column, GrowingVoice, Targets
+from ..objective.growing import GrowingVoice
+from ..objective.targets import Column, Targets
 from ..runs.session import Session
 
 LOOK_S = 0.5

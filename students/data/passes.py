@@ -127,12 +127,11 @@ class Passes:
     def _again(self, step: int) -> Pass | None:
         """Over all that are there, as far as the pace allows."""
         may_take = int(PACE * self.steps * self.following.share) - step
-        view = len(self.taken) % len(self.drawn)
-        there = self.following.there[view]
-        whole = int(there.sum()) // self.run.train.batch_size
-        if not whole or may_take < max(1, LEAST * whole) or not self._has_each_kind(there):
+        whole = self.following.there.sum(1) // self.run.train.batch_size
+        views = [view for view in np.flatnonzero(whole).tolist() if self._has_each_kind(self.following.there[view])]
+        if not views or may_take < max(1, LEAST * whole[view := views[len(self.taken) % len(views)]]):
             return None
-        return Pass(step, min(whole, may_take), view, _ranges(there))
+        return Pass(step, min(int(whole[view]), may_take), view, _ranges(self.following.there[view]))
 
     @property
     def _draws_alike(self) -> bool:

@@ -26,6 +26,7 @@ from ..objective.class_weights import class_weights
 from ..objective.combination import Combination, combination_of, teachers_of
 from ..objective.curriculum import START, labels_by_curriculum, starts
 from ..objective.energy import judging, weights_of
+from ..objective.growing import GrowingVoice
 from ..objective.hints import ROW_NUMBER, HintAtWork, columns_of, hints_at_work, remembers, terms_of
 from ..objective.judging import JUDGED_BY
 from ..objective.keeping import keeping
@@ -35,7 +36,7 @@ from ..objective.own import OWN_ASKS, ROW, row_numbers
 from ..objective.peer_targets import NEED_LABELS
 from ..objective.spread import spread_for
 from ..objective.stores import classes_asked
-from ..objective.targets import Ask, Asked, Column, GrowingVoice, Targets, Voice, voice_of
+from ..objective.targets import Ask, Asked, Column, Targets, Voice, voice_of
 from ..runs.run import Run
 from .balance import times_longer
 from .boxes import moving
@@ -199,7 +200,8 @@ def who_is_heard(run: Run, train: MergedSplit) -> tuple[dict[str, Voice], list[C
     given = [combination_of(term, run.sources, number, task) for number, term in enumerate(run.objective)]
     combinations = [each and replace(each, of_heads=run.hydra is not None) for each in given]
     heard = {name for combination in combinations if combination for name in combination.teachers}
-    voices = {source.name: voice_of(source, train, grows=run.follow) for source in run.sources if source.name in heard}
+    voice = GrowingVoice if run.follow else voice_of
+    voices = {source.name: voice(source, train) for source in run.sources if source.name in heard}
     if silent := sorted(heard - set(voices)):
         raise RecipeError(f"{run.stage_name}: the objective listens to {silent}, who have no soft targets here")
     return voices, [each and judged(each, run, train.transfer_set) for each in combinations]

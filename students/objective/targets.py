@@ -14,7 +14,6 @@ from torch import Tensor
 
 from teachers.rows.rows import Rows
 from teachers.soft_targets.alignment import Alignment
-from teachers.soft_targets.schema import Commit
 from teachers.tasks.space import Space
 from teachers.transfer_set.merged import MergedSplit
 from teachers.transfer_set.transfer_set import TransferSet
@@ -22,7 +21,7 @@ from teachers.transfer_set.transfer_set import TransferSet
 from ..runs.run import Live, Source
 from .calibration import calibration_of
 from .combination import WEIGHED, Combination, OfRows
-from .stores import growing_store, open_store
+from .stores import open_store
 from .units import Units
 
 Batch = Mapping[str, Tensor]
@@ -123,54 +122,16 @@ class LiveVoice(Voice):
         return self.in_order(batch[live_column(self.name)])
 
 
-class GrowingVoice(Voice):
-    """What one teacher has said of the training rows so far; nothing is taken before it is told to `take` it."""
-
-    is_growing = True
-
-    def __init__(self, source: Source, train: MergedSplit) -> None:
-        self.train, self.name, self.floor, self.has_unknown = train, source.name, source.probability_floor, True
-        self.stores = [growing_store(source, train.transfer_set, segment) for segment in train.in_views()]
-        spec = self.stores[0].spec
-        self.encoding, self.said = spec.encoding, spec.answered
-        self._renew()
-        self.align(spec.names, source, train.transfer_set)
-
-    def news(self) -> list[list[Commit]]:
-        """Of each store the records of what is committed and not taken yet."""
-        return [store.news() for store in self.stores]
-
-    def take(self, news: Sequence[Sequence[Commit]]) -> None:
-        for store, records in zip(self.stores, news, strict=True):
-            store.take(records)
-        self._renew()
-
-    @property
-    def there(self) -> NDArray[np.bool_]:
-        """Whether it has said something of a row, bool `[views, rows]`."""
-        masks = [store.there for store in self.stores]
-        of_view = len(masks) // self.train.views
-        views = [masks[first : first + of_view] for first in range(0, len(masks), of_view)]
-        return np.stack([self.train.ordered(each) for each in views])
-
-    def _renew(self) -> None:
-        rows = [store.rows() for store in self.stores]
-        self.columns = {
-            f"{self.name}.{field}": self.train.column_in_views([each[field] for each in rows]) for field in rows[0]
-        }
-
-
 def live_column(teacher: str) -> str:
     """Of a batch: f32 `[rows, width]`, in the teacher's own classes or numbers."""
     return f"{teacher}.said"
 
 
-def voice_of(source: Source, train: MergedSplit, *, grows: bool = False) -> Voice:
-    """`grows`: its stores are still being filled. Raises StoreError for stores of other rows, RecipeError for classes that do not
-    fit."""
+def voice_of(source: Source, train: MergedSplit) -> Voice:
+    """Raises StoreError for stores of other rows, RecipeError for classes that do not fit."""
     if source.live is not None:
         return LiveVoice(source, source.live, train.transfer_set)
-    return GrowingVoice(source, train) if grows else Voice(source, train)
+    return Voice(source, train)
 
 
 class Chorus:
