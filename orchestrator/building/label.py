@@ -208,8 +208,8 @@ def _label(
         context.journal.on(context.cluster.nodes)
     title = f"label/{asked.name}"
     stores = {stage: SoftTargetStore.create(folder, asked.spec(stage.part)) for stage, folder in folders.items()}
-    data, in_order = asked.transfer_set, first.in_order(folders)
-    tasks = [LabelTask(data.folder, stage.part, folders[stage], data.viewed) for stage in in_order]
+    data, to_do = asked.transfer_set, first.in_order(folders)
+    tasks = [LabelTask(data.folder, stage.part, folders[stage], data.viewed) for stage in to_do]
     first.look()
     done: dict[Path, int] = {}
     total = sum(store.spec.num_rows for store in stores.values())
@@ -222,11 +222,10 @@ def _label(
 
     if asks:
         resources = asked.config.resources
-        context.journal.work(title, replicas=asked.config.replicas, ready=0)
-        context.journal.work(title, cpus=resources.cpus, gpus=context.cluster.gpus(resources))
+        given = {"replicas": asked.config.replicas, "cpus": resources.cpus, "gpus": context.cluster.gpus(resources)}
+        context.journal.work(title, ready=0, **given)
     beside = tuple(folder for folder in parts if folder not in folders.values())
-    given = asked.trained, context.recipe.trusted(), context.user_path, beside
-    teacher = TeacherSpec(asked.name, asked.config, *given)
+    teacher = TeacherSpec(asked.name, asked.config, asked.trained, context.recipe.trusted(), context.user_path, beside)
     with working_on(stage=title):
         if isinstance(asked.config, PredictionsTeacher):
             report = fill(asked.name, asked.config, tasks, context.recipe.transfer_set, advance)
