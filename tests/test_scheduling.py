@@ -173,6 +173,13 @@ def test_what_a_gang_waits_for_is_filled_by_works_that_are_over_by_then() -> Non
     assert laid_out(4) == {"long": (0, 10), "late": (0, 6.5), "gang": (10, 20), "short": (20, 24)}
 
 
+def test_who_follows_begins_when_the_other_has_and_ends_no_sooner_or_waits_where_there_is_room_for_one() -> None:
+    works = [Work("distill/small", ONE, 4, beside=("label/wide",)), Work("label/wide", ONE, 10)]
+    for cpus, follower in ((2.0, (0, 10)), (1.0, (10, 14))):
+        bars = {bar.name: (bar.start, bar.end) for bar in schedule(works, {"n": {"CPU": cpus}})}
+        assert bars == {"label/wide": (0, 10), "distill/small": follower}
+
+
 def test_a_line_says_what_is_waited_for() -> None:
     planner = Planner({"a": {"CPU": 2.0, "GPU": 1.0}, "b": {"CPU": 1.0}})
     planner.add(Work("label/wide", (Part(1, {"CPU": 1, "GPU": 1}),), 5, rank=9))

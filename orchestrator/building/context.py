@@ -18,7 +18,7 @@ from ..cluster.cluster import Cluster
 from ..recipe.model import Learner, Recipe
 from ..recipe.tasks import labels_out_of_fold
 from ..stages import keys
-from ..stages.stages import Built, Stages
+from ..stages.stages import Built, Stage, Stages
 from ..stages.trainings import views_of_learner
 from ..tracking.tracker import Tracker
 from ..watching.journal import Journal
@@ -64,16 +64,50 @@ class Taught:
     def digests(self, segments: Sequence[str]) -> str:
         return digest_of([[s, self.live[s] if s in self.live else self.labels[s].digest] for s in sorted(segments)])
 
+    def store(self, segment: str) -> Path:
+        return self.labels[segment].folder
+
+    @property
+    def weights(self) -> str:
+        """The digest of what it is."""
+        return next(iter(self.labels.values())).stage.inputs["teacher weights"]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A teacher whose labels have begun to come: as `Taught`, for who follows it."""
+
+    name: str
+    config: TeacherConfig
+    stages: Mapping[str, Stage]
+    """By segment."""
+    stores: Mapping[str, Path]
+    network: Path | None
+    outputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    live: Mapping[str, str] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+
+    def digests(self, segments: Sequence[str]) -> str:
+        """Of all that decides what it will have said."""
+        return digest_of([[segment, self.stages[segment].key] for segment in sorted(segments)])
+
+    def store(self, segment: str) -> Path:
+        return self.stores[segment]
+
+    @property
+    def weights(self) -> str:
+        return next(iter(self.stages.values())).inputs["teacher weights"]
+
 
 def sources(
-    recipe: Recipe, config: Learner | None, taught: Mapping[str, Taught], segments: Sequence[str]
+    recipe: Recipe, config: Learner | None, taught: Mapping[str, Taught | Begun], segments: Sequence[str]
 ) -> tuple["Source", ...]:
     """A student's teachers (or all of the recipe's), as those who read their labels need them."""
     return sources_of(recipe, config.teachers if config is not None else list(recipe.teachers), taught, segments)
 
 
 def sources_of(
-    recipe: Recipe, names: Sequence[str], taught: Mapping[str, Taught], segments: Sequence[str]
+    recipe: Recipe, names: Sequence[str], taught: Mapping[str, Taught | Begun], segments: Sequence[str]
 ) -> tuple["Source", ...]:
     """The labels of some of those who teach."""
     from students.runs.run import Source
@@ -81,7 +115,7 @@ def sources_of(
     return tuple(
         Source(
             name=name,
-            stores={s: taught[name].labels[s].folder for s in segments if s not in taught[name].live},
+            stores={s: taught[name].store(s) for s in segments if s not in taught[name].live},
             live=_live(taught[name], segments),
             network=taught[name].network,
             out_of_fold=name in recipe.teachers and labels_out_of_fold(recipe.teachers[name]),
@@ -92,15 +126,15 @@ def sources_of(
     )
 
 
-def weights_begun_with(config: Learner, taught: Mapping[str, Taught]) -> str | None:
+def weights_begun_with(config: Learner, taught: Mapping[str, Taught | Begun]) -> str | None:
     """The digest of the network that a student begins with; None: weights of chance."""
     init = getattr(config, "init", None)
     if init is None:
         return None
-    return next(iter(taught[init.from_].labels.values())).stage.inputs["teacher weights"]
+    return taught[init.from_].weights
 
 
-def _live(taught: Taught, segments: Sequence[str]) -> "Live | None":
+def _live(taught: Taught | Begun, segments: Sequence[str]) -> "Live | None":
     from students.runs.run import Live
 
     return Live(taught.classes, taught.config.prefetch) if any(s in taught.live for s in segments) else None

@@ -74,7 +74,7 @@ def _training(context: Context, results: Results, name: str, kind: Kind) -> "Run
     heard = sources(context.recipe, config, results.taught, segments)
     seed = config.train.seeds[0]
     folder = results.students[name].trainings["student", seed].folder
-    return training_of(context, name, kind, seed, results.prepared, folder, heard)
+    return replace(training_of(context, name, kind, seed, results.prepared, folder, heard), follow=False)
 
 
 def costs_by_student(document: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Mapping[str, float]]:

@@ -24,7 +24,8 @@ from ..recipe.model import is_trained_here
 from ..reporting.cautions import cut_off
 from ..stages import keys
 from ..stages.stages import Built, Stage
-from .context import Context, Facts, Taught
+from .context import Begun, Context, Facts, Taught
+from .first_labels import FirstLabels
 from .turns import MoreSeats, Turns, build_in_turn
 
 if TYPE_CHECKING:
@@ -51,10 +52,12 @@ def label(
     weights: str,
     trained: Path | None,
     prepared: Built,
+    first: FirstLabels,
 ) -> Taught:
     """Ask one teacher about every segment; its actors start once, in their turn, and only when something is missing.
 
-    A live teacher is asked about what the training does not see, which evaluation compares with. `weights`: digest of what the teacher is; `trained`: the folder of what was trained here, or None.
+    A live teacher is asked about what the training does not see, which evaluation compares with. `weights`: digest of what the teacher is; `trained`: the folder of what was trained here, or None. `first`: for
+    those who follow it.
     """
     from teachers.transfer_set.transfer_set import TransferSet
 
@@ -62,10 +65,13 @@ def label(
     asked = Asked(name, config, weights, trained, transfer_set, context)
     stages, live = label_stages(name, config, weights, transfer_set)
     parts = {context.stages.folder(stage): part for part, stage in stages.items()}
-    how = partial(_label, context, asked, parts, MoreSeats(turns, f"label/{name}")), partial(_repair, asked, parts)
+    network = network_folder(config, trained)
+    first.teacher = Begun(name, config, stages, {part: folder for folder, part in parts.items()}, network)
+    seats = MoreSeats(turns, f"label/{name}")
+    how = partial(_label, context, asked, parts, seats, first), partial(_repair, asked, parts)
     replicas = partial(asked.replicas, list(stages.values()))
     built = build_in_turn(turns, f"label/{name}", replicas, context.stages, list(stages.values()), *how)
-    network = network_folder(config, trained)
+    first.tell()
     labels = {part: _told(built[stage], config) for part, stage in stages.items()}
     for line in cut_off([each.record() for each in labels.values()]):
         log.warning("%s", line)
@@ -187,7 +193,12 @@ def label_stages(
 
 
 def _label(
-    context: Context, asked: Asked, parts: Mapping[Path, str], seats: MoreSeats, folders: Mapping[Stage, Path]
+    context: Context,
+    asked: Asked,
+    parts: Mapping[Path, str],
+    seats: MoreSeats,
+    first: FirstLabels,
+    folders: Mapping[Stage, Path],
 ) -> dict[Stage, tuple[Seal, Facts]]:
     """`parts`: of the stages that are built and of those that were before."""
     from teachers.labelling.endpoint import told_of
@@ -203,8 +214,9 @@ def _label(
         context.journal.on(context.cluster.nodes)
     title = f"label/{asked.name}"
     stores = {stage: SoftTargetStore.create(folder, asked.spec(stage.part)) for stage, folder in folders.items()}
-    data = asked.transfer_set
-    tasks = [LabelTask(data.folder, stage.part, folder, data.viewed) for stage, folder in folders.items()]
+    data, to_do = asked.transfer_set, first.in_order(folders)
+    tasks = [LabelTask(data.folder, stage.part, folders[stage], data.viewed) for stage in to_do]
+    first.look()
     done: dict[Path, int] = {}
     total = sum(store.spec.num_rows for store in stores.values())
 
@@ -212,14 +224,18 @@ def _label(
         done[now.store] = now.rows
         context.journal.work(title, replicas=now.num_replicas, ready=now.num_ready)
         context.watch.advance(title, sum(done.values()), total, f"{now.rows_per_s:,.0f} rows/s")
+        first.look()
 
     if asks:
         resources = asked.config.resources
-        context.journal.work(title, replicas=asked.config.labelled_by.min, ready=0)
-        context.journal.work(title, cpus=resources.cpus, gpus=context.cluster.gpus(resources))
+        given = {
+            "replicas": asked.config.labelled_by.min,
+            "cpus": resources.cpus,
+            "gpus": context.cluster.gpus(resources),
+        }
+        context.journal.work(title, ready=0, **given)
     beside = tuple(folder for folder in parts if folder not in folders.values())
-    given = asked.trained, context.recipe.trusted(), context.user_path, beside
-    teacher = TeacherSpec(asked.name, asked.config, *given)
+    teacher = TeacherSpec(asked.name, asked.config, asked.trained, context.recipe.trusted(), context.user_path, beside)
     with working_on(stage=title):
         if isinstance(asked.config, PredictionsTeacher):
             report = fill(asked.name, asked.config, tasks, context.recipe.transfer_set, advance)

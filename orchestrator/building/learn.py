@@ -14,14 +14,15 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from students.config.cohort import CohortCommon
-from teachers.process.waiting import outcome
+from teachers.process.waiting import SideBySide, outcome
 from teachers.storage.seal import Seal, digest_of
 
 from ..stages.stages import Built, Stage
 from ..stages.trainings import Kind, training_stages
 from .cohorts import run_of_cohort
-from .context import Context, Facts, Taught, segments_heard, sources, weights_begun_with
+from .context import Begun, Context, Facts, Taught, segments_heard, sources, weights_begun_with
 from .fit import budgets_of, fit_runs, live_teachers, seal_all, starts_alone
+from .follow import follow, warn_of_other_labels
 from .learned import Learned
 from .train import needs, training_of
 from .turns import Turn, Turns
@@ -39,36 +40,50 @@ class Training:
     learner: str
     live: bool
     """Whether it asks live teachers."""
+    taught: Mapping[str, Future[Taught]] | None
+    """Of one that follows its teachers: these, when they have labelled and are judged."""
     make: "Callable[[Path], Run | CohortRun]"
 
 
 class Learners:
     """All students and cohorts of a run. Safe to use from several threads."""
 
-    def __init__(self, context: Context, turns: Turns, prepared: Built) -> None:
-        self.context, self.turns, self.prepared = context, turns, prepared
+    def __init__(self, context: Context, turns: Turns, threads: SideBySide, prepared: Built) -> None:
+        self.context, self.turns, self.threads, self.prepared = context, turns, threads, prepared
         self.taught: dict[str, Taught] = {}
         """Who has labelled, of those whom somebody hears who waited for them."""
         self._lock = Lock()
         self._asked: dict[str, Future[Built]] = {}
         """By the stage's key."""
 
-    def learn(self, name: str, taught: Mapping[str, Future[Taught]]) -> Learned:
-        """Train one, and its controls, which hear nobody. `taught`: its teachers, when they have labelled and are judged."""
+    def learn(
+        self, name: str, taught: Mapping[str, Future[Taught]], begun: Mapping[str, Future[Begun]] | None = None
+    ) -> Learned:
+        """Train one, and its controls, which hear nobody. `taught`: its teachers, when they have labelled and are judged; `begun`:
+        of one that follows them, when their first labels are there."""
         recipe, prepared = self.context.recipe, self.prepared
         config = recipe.learners[name]
         alone = training_stages(recipe, name, prepared.digest, None) if config.teachers else {}
         waiting = {training: self._start(name, *training, stage, ()) for training, stage in alone.items()}
-        heard = {teacher: outcome(future) for teacher, future in taught.items()}
-        self.taught |= heard
+        heard: dict[str, Taught | Begun]
+        if begun is None:
+            self.taught |= (all_said := {teacher: outcome(future) for teacher, future in taught.items()})
+            heard = {**all_said}
+        else:
+            heard = {teacher: outcome(future) for teacher, future in begun.items()}
         segments = segments_heard(recipe, prepared, config)
         labels = {teacher: each.digests(segments) for teacher, each in heard.items()}
         stages = training_stages(recipe, name, prepared.digest, labels, weights_begun_with(config, heard))
         said = sources(recipe, config, heard, segments)
         for training, stage in stages.items():
             if training not in waiting:
-                waiting[training] = self._start(name, *training, stage, said)
+                waiting[training] = self._start(name, *training, stage, said, None if begun is None else taught)
         built = {training: self._shared(stage, outcome(waiting[training])) for training, stage in stages.items()}
+        if begun is not None:
+            digests = [outcome(each).digests(segments) for each in taught.values()]
+            for training, each in built.items():
+                if training not in alone:
+                    warn_of_other_labels(each, digests)
         if not all(each.reused for each in built.values()):
             self.context.tracker.stage_done(f"distill/{name}")
         return Learned(built)
@@ -89,10 +104,18 @@ class Learners:
         """Of a stage whose key was another's, too, that was asked for before."""
         return built if built.stage.title == stage.title else self.context.stages.shared(stage, built)
 
-    def _start(self, name: str, kind: Kind, seed: int, stage: Stage, heard: "tuple[Source, ...]") -> "Future[Built]":
+    def _start(
+        self,
+        name: str,
+        kind: Kind,
+        seed: int,
+        stage: Stage,
+        heard: "tuple[Source, ...]",
+        taught: Mapping[str, Future[Taught]] | None = None,
+    ) -> "Future[Built]":
         recipe, live = self.context.recipe, kind != "control" and bool(self.context.recipe.live_teachers(name))
         make = run_of_cohort if name in recipe.cohorts else training_of
-        wanted = Training(stage, name, live, partial(self._made, make, name, kind, seed, heard))
+        wanted = Training(stage, name, live, taught, partial(self._made, make, name, kind, seed, heard))
         with self._lock:
             if stage.key not in self._asked:
                 self._asked[stage.key] = self._trained(wanted, kind)
@@ -112,6 +135,9 @@ class Learners:
         context.journal.waits(wanted.stage, folder)
         context.journal.work(f"distill/{wanted.learner}", trainings=budgets_of(wanted.make(folder)))
         gang = gang_of(context.recipe, wanted.learner, kind, context.cluster.in_reach)
+        if wanted.taught is not None:
+            context.journal.work(f"distill/{wanted.learner}", follows=[*wanted.taught])
+            return self.threads.start(follow, context, self.turns, gang, self.prepared, wanted)
         return self.turns.start(wanted.stage.title, gang, self._train, wanted, self._group(wanted))
 
     def _group(self, wanted: Training) -> str:

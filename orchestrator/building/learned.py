@@ -12,7 +12,7 @@ from ..recipe.model import Recipe
 from ..stages.stages import Built
 from ..stages.trainings import Kind
 
-NOT_LEARNT = {"result.json", "SEAL.json"}
+NOT_LEARNT = {"result.json", "passes.json", "SEAL.json"}
 """Files of a training that say nothing of what it answers."""
 
 

@@ -5,11 +5,13 @@ from concurrent.futures import Future, wait
 
 from teachers.process.waiting import POLL_S, SideBySide, go_on, outcome, until_done
 
+from ..recipe.following import follows
 from ..recipe.model import is_trained_here, learner_of
 from ..stages import keys
 from ..stages.stages import Built
-from .context import Context, Taught
+from .context import Begun, Context, Taught, segments_heard, segments_of
 from .derive import derive, reads_arrays
+from .first_labels import FirstLabels
 from .judge import Standings, judge
 from .label import label
 from .learn import Learners
@@ -34,20 +36,25 @@ class School:
     def teach(self, learners: Sequence[str]) -> None:
         recipe, results, start, come = self.context.recipe, self.results, self.threads.start, self.threads.outcome
         derived = start(derive, self.context, self.prepared)
+        firsts = self._first_labels(learners)
         trained = {n: start(self._train, derived, n) for n, each in recipe.teachers.items() if is_trained_here(each)}
-        labelled = {name: start(self._label, derived, name, trained.get(name)) for name in recipe.teachers}
+        labelled = {
+            name: start(self._label, derived, name, trained.get(name), firsts[name]) for name in recipe.teachers
+        }
         judged = {"teachers": start(self._judge, "teachers", {**labelled})}
         by_whom = self._judged_by_whom(learners, {**labelled}, judged["teachers"])
         ready = dict[str, Future[Taught]]()
-        everyone, learnt = Learners(self.context, self.turns, self.prepared), dict[str, Future[Learned]]()
+        everyone = Learners(self.context, self.turns, self.threads, self.prepared)
+        learnt = dict[str, Future[Learned]]()
         for name in learners:
             teachers = recipe.learners[name].teachers
             gate = by_whom[frozenset(each for each in teachers if each in recipe.teachers)]
             heard = {each: ready.get(each) or start(self._ready, labelled[each], gate) for each in teachers}
-            learnt[name] = start(self._learn, derived, everyone, name, heard)
+            begun = {each: firsts[each].begun for each in teachers} if follows(recipe.learners[name]) else None
+            learnt[name] = start(self._learn, derived, everyone, name, heard, begun)
             for assistant in recipe.assistants():
                 if learner_of(assistant) == name:
-                    labelled[assistant] = start(self._label_as_assistant, assistant, learnt[name])
+                    labelled[assistant] = start(self._label_as_assistant, assistant, learnt[name], firsts[assistant])
                     judged[assistant] = start(self._judge, assistant, {assistant: labelled[assistant]})
                     ready[assistant] = start(self._ready, labelled[assistant], judged[assistant])
         results.trained = {name: come(future) for name, future in trained.items()}
@@ -64,7 +71,20 @@ class School:
             outcome(derived)
         return train_teacher(self.context, self.turns, name, self.prepared)
 
-    def _label(self, derived: "Future[list[Built]]", name: str, trained: "Future[Built] | None") -> Taught:
+    def _first_labels(self, learners: Sequence[str]) -> dict[str, FirstLabels]:
+        """By who teaches: what those who follow it wait for."""
+        recipe, found = self.context.recipe, dict[str, FirstLabels]()
+        for teacher in (*recipe.teachers, *recipe.assistants()):
+            hear = [recipe.learners[name] for name in learners if teacher in recipe.learners[name].teachers]
+            heard = {s for each in hear if follows(each) for s in segments_heard(recipe, self.prepared, each)}
+            train = segments_of(self.prepared, "train", views=keys.viewing_of(recipe))
+            whole, some = sorted(heard - {*train}), [segment for segment in train if segment in heard]
+            found[teacher] = FirstLabels(whole, some)
+        return found
+
+    def _label(
+        self, derived: "Future[list[Built]]", name: str, trained: "Future[Built] | None", first: FirstLabels
+    ) -> Taught:
         recipe, folder = self.context.recipe, None
         config = recipe.teachers[name]
         if trained is not None:
@@ -74,13 +94,13 @@ class School:
             weights = keys.teacher_digest(recipe, name, None, self.prepared.stage.inputs["source"])
         if reads_arrays(config):
             outcome(derived)
-        return label(self.context, self.turns, name, config, weights, folder, self.prepared)
+        return label(self.context, self.turns, name, config, weights, folder, self.prepared, first)
 
-    def _label_as_assistant(self, name: str, learnt: "Future[Learned]") -> Taught:
+    def _label_as_assistant(self, name: str, learnt: "Future[Learned]", first: FirstLabels) -> Taught:
         """A student, or a member of a cohort, that teaches another one labels what its delivered seed says."""
         network = outcome(learnt).delivered(name.partition(".")[2] or None)
         config = keys.assistant_as_teacher(self.context.recipe, name, str(network.folder))
-        return label(self.context, self.turns, name, config, network.digest, None, self.prepared)
+        return label(self.context, self.turns, name, config, network.digest, None, self.prepared, first)
 
     def _judge(self, title: str, labelled: "Mapping[str, Future[Taught]]") -> Judged:
         """Before anybody hears them. Raises GateMissed."""
@@ -126,6 +146,7 @@ class School:
         everyone: Learners,
         name: str,
         heard: "Mapping[str, Future[Taught]]",
+        begun: "Mapping[str, Future[Begun]] | None",
     ) -> Learned:
         outcome(derived)
-        return everyone.learn(name, heard)
+        return everyone.learn(name, heard, begun)

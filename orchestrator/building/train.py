@@ -17,6 +17,7 @@ from teachers.users_code.calls import within
 
 from ..cluster.capacity import workers_of
 from ..cluster.gangs import GANGS
+from ..recipe.following import follows
 from ..recipe.model import Learner, Recipe
 from ..stages import keys
 from ..stages.stages import Built, Stage
@@ -176,6 +177,7 @@ def training_of(
         stage_name=f"distill/{name}",
         transfer_set=prepared.folder,
         views=views_of_learner(context.recipe, config),
+        follow=kind == "student" and follows(config),
         sources=heard,
         user_path=context.user_path,
         trust=context.recipe.trusted(),

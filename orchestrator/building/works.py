@@ -18,6 +18,7 @@ from teachers.transfer_set.folds import Folds
 
 from ..cluster.capacity import Node, request_of
 from ..cluster.gangs import GANGS, Gang, parts_of
+from ..recipe.following import follows
 from ..recipe.model import Learner, Recipe, is_trained_here, learner_of
 from ..scheduling.planner import Work
 from ..stages.trainings import Kind, kinds_of, part_of
@@ -106,19 +107,20 @@ def _of_teacher(
 def trainings_of(
     recipe: Recipe, name: str, nodes: Sequence[Node], lengths: Lengths
 ) -> Iterator[tuple[Kind, int, Work]]:
-    """Of a student or cohort, by kind and seed. Controls wait for nobody."""
+    """Of a student or cohort, by kind and seed. Controls wait for nobody, who follows for the beginning of labels."""
     learner = recipe.learners[name]
+    labels = tuple(f"label/{teacher}" for teacher in learner.teachers)
     taught = tuple(
         each for teacher in learner.teachers for each in (f"label/{teacher}", _judged(recipe, learner, teacher))
     )
     for kind in kinds_of(learner):
-        gang, after = (
-            parts_of(gang_of(recipe, name, kind, nodes), nodes),
-            () if kind == "control" else tuple(dict.fromkeys(taught)),
-        )
+        gang = parts_of(gang_of(recipe, name, kind, nodes), nodes)
+        waits = kind != "control" and not follows(learner)
+        after = tuple(dict.fromkeys(taught)) if waits else ()
+        beside = labels if kind == "student" and not waits else ()
         for seed in learner.train.seeds:
             title = f"distill/{name}/{part_of(learner, kind, seed)}"
-            yield kind, seed, Work(title, gang, _length(f"distill/{name}", learner, lengths), after)
+            yield kind, seed, Work(title, gang, _length(f"distill/{name}", learner, lengths), after, beside)
 
 
 def gang_of(recipe: Recipe, name: str, kind: Kind, nodes: Sequence[Node]) -> Gang:

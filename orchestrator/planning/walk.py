@@ -8,12 +8,13 @@ from teachers.config.teacher import TeacherConfig
 from teachers.errors import StoreError
 from teachers.transfer_set.transfer_set import SPLITS, TransferSet
 
-from ..building.context import Taught, segments_heard, segments_judged, segments_of, weights_begun_with
+from ..building.context import Begun, Taught, segments_heard, segments_judged, segments_of, weights_begun_with
 from ..building.derive import derive_stages, text_columns
 from ..building.judge import stage_of, to_judge
 from ..building.label import label_stages
 from ..building.learned import Learned, to_export
 from ..recipe import model
+from ..recipe.following import follows
 from ..recipe.model import Recipe, learner_of
 from ..stages import keys
 from ..stages.stages import Built, Stage, Stages
@@ -44,6 +45,8 @@ class Walk:
         self.planned: list[Planned] = []
         self.notes: list[str] = []
         self.built: dict[str, Stage] = {}
+        self.begun: dict[str, Begun] = {}
+        """Who teaches and is known, for whoever follows."""
 
     def note(self, stage: Stage) -> Built | None:
         """Write down what would happen to `stage`; its content if it is sealed."""
@@ -126,6 +129,7 @@ class Walk:
     def labels(self, name: str, config: TeacherConfig, weights: str, prepared: Built) -> Taught | None:
         transfer_set = TransferSet.open(prepared.folder).viewing(keys.viewing_of(self.recipe))
         stages, live = label_stages(name, config, weights, transfer_set)
+        self.begun[name] = Begun(name, config, stages, {}, None)
         taught: Taught | None = Taught(name, config, live=live)
         for part, stage in stages.items():
             built = self.note(stage)
@@ -158,7 +162,11 @@ class Walk:
     def student(self, name: str, prepared: Built | None, taught: dict[str, Taught | None]) -> Learned | None:
         learner = self.recipe.learners[name]
         teachers = learner.teachers
-        heard = self._heard(teachers, taught)
+        if follows(learner):
+            self.notes.append(f"students.{name}: follows {', '.join(teachers)}: it begins with their first labels")
+        heard: Sequence[Taught | Begun] | None = self._heard(teachers, taught)
+        if follows(learner) and all(each in self.begun for each in teachers):
+            heard = [self.begun[each] for each in teachers]
         if prepared is None or heard is None:
             self.unknown("distill", name, self._first_missing(teachers, prepared, taught))
         if prepared is None:

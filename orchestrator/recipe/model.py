@@ -25,6 +25,7 @@ from .circles import learner_of as learner_of
 from .energies import energy_problems
 from .errors import told
 from .file import Loc, nearest
+from .following import following_problems
 from .from_python import plain
 from .losses import loss_problems
 from .mixing import mix_problems
@@ -124,6 +125,7 @@ class Recipe(Config):
             *loss_problems(self),
             *mix_problems(self),
             *energy_problems(self),
+            *following_problems(self),
             *viewing_problems(self),
             *circle_problems(self.learners, [*self.students]),
             *beginning_problems(self),

@@ -268,6 +268,7 @@ def variants_of(
     needed = {name for names in recipe.before(student) for name in names}
     base = document["students"][student] | {"require": None}  # nothing is delivered
     base["control"] = base["control"] or True
+    base.pop("follow", None)  # those that are compared learn from the same rows
     base["train"]["seeds"] = seeds_of(base["train"]["seeds"], seeds)
     taken = {*recipe.teachers, *needed}
     names = {name: name if name not in taken else f"{student}-{name}" for name in variants}
@@ -284,7 +285,8 @@ def with_objective_of(recipe: Recipe, made: Variants, name: str) -> Recipe:
     into the objective that was."""
     document = recipe.model_dump(mode="json") | {"search": None}
     variant = made.recipe.students[name].model_dump(mode="json")
-    document["students"][made.student].pop("hydra", None)
+    for key in ("hydra", "follow"):
+        document["students"][made.student].pop(key, None)
     document["students"][made.student] |= {
         key: variant[key] for key in ("objective", "hints", "hydra") if key in variant
     }

@@ -1,6 +1,6 @@
 """When each stage of a run began and ended, as a picture and in words, from what the stages say of themselves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .plots import COLOURS, svg
@@ -48,7 +48,24 @@ def timeline(stages: Sequence[Stage]) -> tuple[str, str] | None:
     caption = (
         f"What was built when{where}: of a stage with several parts those that went on at once lie below each other."
     )
+    caption = " ".join([caption, *followed(built)])
     return caption, svg(draw, "What was built when", size=(9.6, 0.9 + 0.28 * len(rows)))
+
+
+def followed(built: Sequence[Stage]) -> Iterator[str]:
+    """Of each training that followed its teachers: when it began and ended, against when all labels were there."""
+    for stage in built:
+        ends = [
+            each["ended"] for each in built if each["stage"] == "label" and each["name"] in stage.get("follows", ())
+        ]
+        if ends:
+            early, late = max(ends) - stage["begun"], stage["ended"] - max(ends)
+            saved = early - stage["waited"]
+            yield (
+                f"{stage['name']}/{stage['part']} followed {', '.join(stage['follows'])}: it began {early:,.0f} s before the last label was "
+                f"there, waited {stage['waited']:,.0f} s for labels and ended {abs(late):,.0f} s {'after' if late > 0 else 'before'} the last, "
+                f"{saved:,.0f} s earlier than by waiting for all of them."
+            )
 
 
 def lanes_of(parts: Sequence[Stage]) -> list[list[tuple[float, float]]]:

@@ -29,6 +29,7 @@ from ..building.fit import budget_of
 from ..building.results import Results
 from ..cluster.capacity import check_room_for_trials, room_for_trials
 from ..recipe import model
+from ..recipe.following import waiting
 from ..recipe.load import Given, file_of, recipe_of
 from ..recipe.model import Recipe, public
 from ..recipe.search import SearchConfig
@@ -75,6 +76,7 @@ def tune(
         raise RecipeError(
             "the recipe has no `search`, so there is nothing to try; `collegium init --from search` shows one"
         )
+    loaded = waiting(loaded, loaded.search.student)
     with told_if_unfit():
         how = Opening(place(out), (user_path or Path.cwd()).resolve(), address, quiet, source or file_of(recipe))
         return _tune(loaded, how, fresh)

@@ -30,6 +30,8 @@ class Work:
     """About how long it takes, seconds; what all works are measured by, if that is not known."""
     after: tuple[str, ...] = ()
     """Works that must have ended before it can begin."""
+    beside: tuple[str, ...] = ()
+    """Works that must have begun before it can begin, and do not end after it."""
     rank: float = 0.0
     """How long it and what waits for it take one after the other: the longer, the sooner it begins."""
 
@@ -41,7 +43,7 @@ class Work:
 def ranked(works: Iterable[Work]) -> dict[str, Work]:
     """By name, with their ranks; who waits for a work that is not among them waits for nothing."""
     left = {work.name: work for work in works}
-    after = {name: [other for other in work.after if other in left] for name, work in left.items()}
+    after = {n: [other for other in (*work.after, *work.beside) if other in left] for n, work in left.items()}
     behind = dict.fromkeys(left, 0.0)
     for name in reversed([*TopologicalSorter(after).static_order()]):
         left[name] = replace(left[name], rank=left[name].length + behind[name])

@@ -21,25 +21,37 @@ class Bar:
 def schedule(works: Iterable[Work], nodes: Mapping[str, Node], true: Mapping[str, float] | None = None) -> list[Bar]:
     """In the order in which they begin. `true`: by name how long each takes in truth, where that is not its `length`."""
     left, planner, bars = ranked(works), Planner(nodes), list[Bar]()
-    open_after = {name: {other for other in work.after if other in left} for name, work in left.items()}
+    to_end = {name: {other for other in work.after if other in left} for name, work in left.items()}
+    to_begin = {name: {other for other in work.beside if other in left} for name, work in left.items()}
+
+    def freed(by: str, waiting: Mapping[str, set[str]]) -> bool:
+        """Add who waited for this one alone; whether there are any."""
+        free = [name for name, others in waiting.items() if by in others]
+        for name in free:
+            waiting[name].discard(by)
+        free = [name for name in free if not to_end[name] and not to_begin[name]]
+        for name in free:
+            planner.add(left[name])
+        return bool(free)
+
     for name, work in left.items():
-        if not open_after[name]:
+        if not to_end[name] and not to_begin[name]:
             planner.add(work)
-    now, ends = 0.0, list[tuple[float, str]]()
+    now, ends, known = 0.0, list[tuple[float, str]](), dict[str, float]()
     while True:
-        for begun in planner.start(now):
-            name = begun.work.name
-            end = now + (true or {}).get(name, begun.work.length)
-            bars.append(Bar(name, now, end, tuple(seat.node for seat in begun.seats)))
-            heapq.heappush(ends, (end, name))
+        begun = [*planner.start(now)]
+        for each in begun:
+            name = each.work.name
+            own = now + (true or {}).get(name, each.work.length)
+            known[name] = max([own, *(known.get(other, now) for other in each.work.beside)])
+            bars.append(Bar(name, now, known[name], tuple(seat.node for seat in each.seats)))
+            heapq.heappush(ends, (known[name], name))
+        if any([freed(each.work.name, to_begin) for each in begun]):
+            continue
         if not ends:
             return bars
         now = ends[0][0]
         while ends and ends[0][0] <= now:
             _, ended = heapq.heappop(ends)
             planner.done(ended)
-            for name, others in open_after.items():
-                if ended in others:
-                    others.discard(ended)
-                    if not others:
-                        planner.add(left[name])
+            freed(ended, to_end)

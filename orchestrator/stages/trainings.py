@@ -47,7 +47,8 @@ def training_stages(
 ) -> dict[tuple[Kind, int], Stage]:
     """Of a student or a cohort, by kind and seed.
 
-    `labels`: by teacher, the digest of what it says of the training rows; None: not known yet, and only controls are.
+    `labels`: by teacher, the digest of what it says of the training rows, of one who is followed of what decides that; None: not
+    known yet, and only controls are.
     `weights`: the digest of the network that a student with `init` begins with.
     """
     learner = recipe.learners[name]
@@ -72,6 +73,7 @@ def _training_stage(
     document = {"kind": kind, "seed": seed, **_network_and_budget(learner, kind)}
     if kind == "control":
         document.pop("hydra", None)
+        document.pop("follow", None)
         document["objective"] = [term.model_dump(mode="json") for term in labels_alone(learner.objective)]
     else:
         terms = [term for term in learner.objective if kind == "student" or not isinstance(term, PEERS)]

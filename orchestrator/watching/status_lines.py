@@ -7,7 +7,7 @@ from typing import Any
 from students.tasks.figure import FIGURES
 
 HEADLINES = dict.fromkeys(f"validation.{figures[0].key}" for figures in FIGURES.values())
-SHOWN_METRICS = ("train.loss", *HEADLINES, "train.wait_s")
+SHOWN_METRICS = ("train.loss", *HEADLINES, "train.wait_s", "train.labelled")
 MOST_TRAININGS = 8
 MOST_RUNS = 5
 Stage = Mapping[str, Any]
@@ -111,6 +111,8 @@ def _of_trainings(stage: Stage) -> Iterator[str]:
             yield f"{stage['steps_per_s']:.3g} steps/s"
         if "workers" in stage:
             yield _num(stage["workers"], "worker")
+        if "follows" in stage:
+            yield f"follows {', '.join(stage['follows'])}"
         if stage.get("gpus"):
             yield _num(stage["gpus"] * stage["workers"], "GPU")
 

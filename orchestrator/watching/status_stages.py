@@ -82,7 +82,7 @@ def training(
     of = {row["training"]: curves[out / budgets[row["training"]]["folder"]] for row in left}
     speed = sum(of[name].steps_per_s(name, now) for name in of) if goes_on else 0.0
     steps_left = sum(row["steps"] - row["step"] for row in left)
-    given = {key: work[key] for key in ("workers", "cpus", "gpus") if key in work}
+    given = {key: work[key] for key in ("workers", "cpus", "gpus", "follows") if key in work}
     return {
         **given,
         "trainings": rows,

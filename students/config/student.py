@@ -122,6 +122,11 @@ class TakesNoHints(Config):
                 "hydra is of students that are networks: an estimator has no last layer of which there could be several, and a cohort's "
                 "members teach each other while they train; remove it"
             )
+        if isinstance(value, Mapping) and value.get("follow"):
+            raise ValueError(
+                "follow is of students that are networks: an estimator is fitted on all rows at once, and a cohort's members see each "
+                "batch together; remove it"
+            )
         if isinstance(value, Mapping) and "hints" in value:
             raise ValueError(
                 "hints are of students that are networks: an estimator has no layers, and a cohort's members follow each other's "
@@ -143,6 +148,8 @@ class StudentConfig(StudentCommon):
     """A head for each teacher on one body; `{}`: as its defaults have it. Null: one head. The control has one."""
     energy: Energy | None = Field(None, exclude_if=lambda value: value is None)
     """Leave out, or weigh less, unlabelled rows that a teacher finds unlike those that it knows; null: all count."""
+    follow: bool = Field(False, exclude_if=lambda value: not value)
+    """Begin as soon as the first rows are labelled, by all of its teachers, and draw from those that are until all are. The order of rows then depends on how fast the teachers label, so such a student is another one, with a key of its own. `collegium tune` and `compare` leave it out: what is compared learns from the same rows."""
     preprocess: NetworkPreprocess = Preprocess()
     """From canonical inputs to what this student takes."""
     objective: list[Term] = Field([*TAUGHT], min_length=1)

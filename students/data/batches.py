@@ -27,15 +27,28 @@ from .rows import TrainingRows, check_that_there_are_rows
 class Batches:
     """This rank's share of an endless stream of global batches, from any step on."""
 
-    def __init__(self, rows: TrainingRows, run: Run, session: Session) -> None:
-        groups = draws_of(rows, run, session.world)
+    def __init__(self, rows: TrainingRows, run: Run, session: Session, there: np.ndarray | None = None) -> None:
+        """`there`: bool `[rows]`, those that may be drawn; None: all."""
+        groups = draws_of(rows, run, session.world, there)
         self.parts = run.train.accumulate
         self.places = places([size for _, size in groups], self.parts, session).to(session.device)
         self.readers = [readers_of(rows, run, session, index, batch_size) for index, batch_size in groups]
 
+    @property
+    def num_batches(self) -> int:
+        """Until each row that is drawn from has come once."""
+        return max(readers[0].num_batches for readers in self.readers)
+
+    def of_epoch(self, epoch: int, start: int) -> Iterator[dict[str, Tensor]]:
+        """The batches from batch `start` of an epoch on."""
+        return self._joined([endless(readers, epoch * readers[0].num_batches + start) for readers in self.readers])
+
     def from_step(self, step: int) -> Iterator[dict[str, Tensor]]:
         """The batches of step `step` (counted from 0) and all after it."""
-        for groups in zip(*(endless(readers, step) for readers in self.readers), strict=True):
+        return self._joined([endless(readers, step) for readers in self.readers])
+
+    def _joined(self, streams: Sequence[Iterator[dict[str, Tensor]]]) -> Iterator[dict[str, Tensor]]:
+        for groups in zip(*streams, strict=True):
             if len(groups) == 1:
                 yield groups[0] | {PLACE: self.places}
                 continue
@@ -117,9 +130,11 @@ def endless(readers: Sequence[EpochReader], step: int) -> Iterator[dict[str, Ten
         epoch, start = epoch + 1, 0
 
 
-def draws_of(rows: TrainingRows, run: Run, world: int) -> list[tuple[np.ndarray | None, int]]:
+def draws_of(
+    rows: TrainingRows, run: Run, world: int, there: np.ndarray | None = None
+) -> list[tuple[np.ndarray | None, int]]:
     """`draws` of the rows of a training; with `balanced` a labelled row may come several times."""
-    groups = draws(rows.labelled, run, world)
+    groups = draws(rows.labelled, run, world, there)
     if run.train.balanced is None:
         return groups
     label = rows.columns["label"]
@@ -129,11 +144,13 @@ def draws_of(rows: TrainingRows, run: Run, world: int) -> list[tuple[np.ndarray 
     return [(by_class(everything if index is None else index, labels), size) for index, size in groups]
 
 
-def draws(labelled: np.ndarray, run: Run, world: int) -> list[tuple[np.ndarray | None, int]]:
-    """From which rows (None: all) how many rows of each global batch are drawn."""
+def draws(
+    labelled: np.ndarray, run: Run, world: int, there: np.ndarray | None = None
+) -> list[tuple[np.ndarray | None, int]]:
+    """From which rows (None: all) how many rows of each global batch are drawn. `there`: bool `[rows]`, of no others."""
     train = run.train
     number, of = run.membership.share_of_rows
-    mine = None if of == 1 else np.arange(len(labelled)) % of == number
+    mine = there if of == 1 else np.arange(len(labelled)) % of == number
     everything = None if labelled.all() else np.flatnonzero(labelled)
     groups: list[tuple[np.ndarray | None, int]]
     if run.labelled_only:

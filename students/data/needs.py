@@ -25,6 +25,7 @@ def needs_of(
     """Without those of validation."""
     num_rows = len(labelled)
     is_parted = run.membership.share_of_rows[1] > 1 or (run.train.labelled_fraction and not labelled.all())
+    is_parted = is_parted or run.follow
     return Needs(
         inputs=num_rows * preprocessor.bytes_per_row if can_be_made_once(run) else None,
         stored_inputs=sum(column.nbytes for column in stored.values()),

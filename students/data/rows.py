@@ -26,6 +26,7 @@ from ..objective.class_weights import class_weights
 from ..objective.combination import Combination, combination_of, teachers_of
 from ..objective.curriculum import START, labels_by_curriculum, starts
 from ..objective.energy import judging, weights_of
+from ..objective.growing import GrowingVoice
 from ..objective.hints import ROW_NUMBER, HintAtWork, columns_of, hints_at_work, remembers, terms_of
 from ..objective.judging import JUDGED_BY
 from ..objective.keeping import keeping
@@ -40,6 +41,7 @@ from ..runs.run import Run
 from .balance import times_longer
 from .boxes import moving
 from .draws import Views
+from .following import Following
 from .inputs import (
     KEY,
     Canonical,
@@ -84,6 +86,8 @@ class TrainingRows:
     """By turns, epoch by epoch."""
     moves: Callable[[Asked, Views], Asked] | None = None
     """Of boxes: what becomes of those that a term compares with, when images are augmented."""
+    following: Following | None = None
+    """Of who learns while its teachers label: which rows are there."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +157,10 @@ def load_rows(
     if run.views is not None:
         keys = train.keys()
         columns[KEY] = torch.from_numpy(np.array(keys if only is None else keys[only]).view(np.int64))
+    growing = [voice for voice in voices.values() if isinstance(voice, GrowingVoice)]
+    following = Following(growing, targets, columns, train) if run.follow else None
     return TrainingRows(
-        columns, labelled, objective, inputs, division, augmented, asked, hints, mixing, train.views, moves
+        columns, labelled, objective, inputs, division, augmented, asked, hints, mixing, train.views, moves, following
     )
 
 
@@ -194,7 +200,8 @@ def who_is_heard(run: Run, train: MergedSplit) -> tuple[dict[str, Voice], list[C
     given = [combination_of(term, run.sources, number, task) for number, term in enumerate(run.objective)]
     combinations = [each and replace(each, of_heads=run.hydra is not None) for each in given]
     heard = {name for combination in combinations if combination for name in combination.teachers}
-    voices = {source.name: voice_of(source, train) for source in run.sources if source.name in heard}
+    voice = GrowingVoice if run.follow else voice_of
+    voices = {source.name: voice(source, train) for source in run.sources if source.name in heard}
     if silent := sorted(heard - set(voices)):
         raise RecipeError(f"{run.stage_name}: the objective listens to {silent}, who have no soft targets here")
     return voices, [each and judged(each, run, train.transfer_set) for each in combinations]

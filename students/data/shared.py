@@ -58,6 +58,7 @@ def reads(run: Run) -> tuple[Any, ...]:
         run.hydra is not None,
         run.energy,
         run.sources,
+        run.follow,
         run.labelled_only,
         run.teaches,
         run.classes,

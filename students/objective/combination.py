@@ -207,7 +207,7 @@ class OfRows:
     sample_key: Tensor | None = None
     """i64 `[N]`, the bits of a u64."""
 
-    def of(self, combination: Combination, rows: slice) -> dict[str, Any]:
+    def of(self, combination: Combination, rows: slice | Tensor) -> dict[str, Any]:
         heard = self.heard.get(combination)
         return {
             "labels": None if self.labels is None else self.labels[rows],

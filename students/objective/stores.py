@@ -4,6 +4,7 @@ Knows nothing of what is made of them.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from teachers.errors import StoreError
 from teachers.soft_targets.alignment import Alignment
+from teachers.soft_targets.growing import GrowingSoftTargets
 from teachers.soft_targets.reader import SoftTargets
+from teachers.soft_targets.store import SoftTargetStore
 from teachers.tasks.labels import has_label
 from teachers.tasks.space import Space
 from teachers.transfer_set.transfer_set import Segment, SplitName, TransferSet
@@ -21,15 +24,24 @@ from ..runs.run import Source
 
 def open_store(source: Source, transfer_set: TransferSet, segment: Segment) -> SoftTargets:
     """The store of one teacher and segment. Raises StoreError when it is of other rows."""
-    if segment.name not in source.stores:
-        raise StoreError(f"teacher {source.name!r} has no store for segment {segment.name!r}; label it first")
-    store = SoftTargets.open(source.stores[segment.name])
+    store = SoftTargets.open(_folder(source, segment))
     if not np.array_equal(store.keys(), transfer_set.keys(segment)):
         raise StoreError(
             f"{source.stores[segment.name]} holds other rows than segment {segment.name!r} of {transfer_set.folder}; "
             f"it was made from other data, label again"
         )
     return store
+
+
+def growing_store(source: Source, transfer_set: TransferSet, segment: Segment) -> GrowingSoftTargets:
+    """The same while it is filled."""
+    return GrowingSoftTargets(_folder(source, segment), transfer_set.keys(segment))
+
+
+def _folder(source: Source, segment: Segment) -> Path:
+    if segment.name not in source.stores:
+        raise StoreError(f"teacher {source.name!r} has no store for segment {segment.name!r}; label it first")
+    return source.stores[segment.name]
 
 
 def said_in(store: SoftTargets, source: Source, space: Space) -> Tensor:
@@ -45,7 +57,7 @@ def classes_asked(sources: Sequence[Source], space: Space) -> dict[str, Tensor]:
         return {}
     asked = []
     for source in sources:
-        names = SoftTargets.open(next(iter(source.stores.values()))).spec.names
+        names = SoftTargetStore.open(next(iter(source.stores.values()))).spec.names
         looked_for = Alignment.of(names, space, source.class_map, source.probability_floor).looked_for
         asked.append(torch.ones(len(space.names), dtype=torch.bool) if looked_for is None else looked_for)
     stacked = torch.stack(asked)

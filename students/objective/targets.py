@@ -7,7 +7,9 @@ gather. Other rules, and targets that do not fit, are computed in every step fro
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from teachers.rows.rows import Rows
@@ -55,7 +57,7 @@ Ask = Callable[[Batch], Asked]
 class Voice:
     """What one teacher says of the training rows, in the classes of the transfer set."""
 
-    is_live = False
+    is_live = is_growing = False
 
     def __init__(self, source: Source, train: MergedSplit) -> None:
         stores = [open_store(source, train.transfer_set, segment) for segment in train.in_views()]
@@ -97,6 +99,14 @@ class Voice:
         for name, rows in self.columns.items():
             out[name] = torch.empty((num_rows, *rows.shape), dtype=rows.dtype)
             rows.copy(first_row, out[name])
+        return out
+
+    def some(self, numbers: NDArray[np.intp]) -> dict[str, Tensor]:
+        """The same of the rows with these numbers, ascending."""
+        out = {}
+        for name, rows in self.columns.items():
+            out[name] = torch.empty((len(numbers), *rows.shape), dtype=rows.dtype)
+            rows.gather(numbers, out[name])
         return out
 
 
@@ -172,6 +182,8 @@ class Targets:
         self.answers: dict[Combination, Ask] = {}
         self.late: set[Combination] = set()
         """Those of which something is known in the step only: `answer` gives what each teacher says."""
+        self.growing: dict[Combination, tuple[Tensor, Tensor]] = {}
+        """Targets and weights of rows, made once, of which only what was said so far is filled in."""
         self.counts: dict[Combination, dict[str, float]] = {}
         """The mean over rows of what each teacher counts, where that differs by row."""
 
@@ -194,9 +206,13 @@ class Targets:
         return lambda batch: Asked(batch[name], batch[f"{name}.weight"])
 
     def _combine_all(self, combination: Combination) -> tuple[Tensor, Tensor]:
-        """f32 `[N, W]` and `[N]`; float32, for float16 would add an error of its own to the store's."""
+        """f32 `[N, W]` and `[N]`; float32, for float16 would add an error of its own to the store's. Of voices that grow it is filled
+        by `fill`."""
         chorus = self._chorus(combination)
         target, row_weight = torch.empty(self.num_rows, chorus.known.shape[-1]), torch.empty(self.num_rows)
+        if any(voice.is_growing for voice in chorus.voices):
+            self.growing[combination] = target.fill_(torch.nan), row_weight.zero_()
+            return target, row_weight
         counted = torch.zeros(len(chorus.voices))
         for rows, said, known in chorus.in_chunks(self.num_rows):
             found, weights = combination.target(
@@ -208,6 +224,17 @@ class Targets:
             shares = (counted / counted.sum().clamp_min(1e-12)).tolist()
             self.counts[combination] = dict(zip(combination.teachers, shares, strict=True))
         return target, row_weight
+
+    def fill(self, numbers: NDArray[np.intp]) -> None:
+        """Combine what was said of these rows meanwhile, ascending."""
+        for combination, (target, row_weight) in self.growing.items():
+            chorus = self._chorus(combination)
+            for first in range(0, len(numbers), CHUNK):
+                some = numbers[first : first + CHUNK]
+                rows = torch.from_numpy(some)
+                said, known = chorus.said_of([voice.some(some) for voice in chorus.voices])
+                found, weights = combination.target(said, known, **self.of_rows.of(combination, rows))
+                target[rows], row_weight[rows] = self.units.standardised(found), weights.sum(0)
 
     def _chorus(self, combination: Combination) -> Chorus:
         return Chorus([self.voices[name] for name in combination.teachers])

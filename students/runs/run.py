@@ -36,7 +36,7 @@ class Live:
 
 @dataclass(frozen=True)
 class Source:
-    """One teacher of a run: a complete store per train segment, and how its classes map to the transfer set's."""
+    """One teacher of a run: a store per train segment, complete unless the run follows, and how its classes map to the transfer set's."""
 
     name: str
     stores: Mapping[str, Path]
@@ -134,6 +134,8 @@ class Run:
     """With whose weights it begins, one of `sources`; None: with weights of chance."""
     views: Viewing | None = None
     """In which training rows are seen; None: as they are, as teachers see them that are trained here."""
+    follow: bool = False
+    """Learn while the teachers label, from the rows that all of them have labelled."""
     part: tuple[Folds, int] | None = None
     """Of a teacher in folds: how its rows are divided, and the number of the part, which learns all but its own fold."""
 

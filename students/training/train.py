@@ -3,14 +3,14 @@
 Knows nothing of Ray: a `Session` says which rank this is.
 """
 
+import json
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,9 +18,11 @@ from torch import Tensor
 from teachers.errors import CollegiumError
 from teachers.models.folder import WEIGHTS, ModelConfig, save_model
 from teachers.storage.disk import is_unfit, unfit
+from teachers.storage.seal import publish
 from teachers.users_code.calls import calling
 
 from ..data.batches import Batches
+from ..data.passes import PASSES, Pass, Passes
 from ..data.rows import TrainingRows
 from ..data.shared import Data
 from ..data.validation import Look, is_better
@@ -91,7 +93,10 @@ class Training:
         """What is delivered."""
         self.progress = Progress()
         self.attempt = Attempt(run)
-        self.look_ahead: LookAhead | None = None
+        self.waits: LookAhead | Passes | None = None
+        """What its batches may have to wait for: live teachers, or labels."""
+        self.passes: list[Pass] | None = None if data.rows.following is None else []
+        """Over rows that its teachers had labelled so far, of who follows them."""
 
     def train(self, checkpoint_every_s: float = CHECKPOINT_EVERY_S) -> None:
         """Take all steps that are left, with looks at validation and checkpoints on the way."""
@@ -113,13 +118,16 @@ class Training:
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
         """The batches of all steps that are left, complete: with what live teachers say of them."""
+        if self.passes is not None:
+            self.waits = passes = Passes(self.data.rows, self.run, self.session, self.steps, self.passes)
+            return passes.from_step(self.progress.step)
         batches = Batches(self.data.rows, self.run, self.session).from_step(self.progress.step)
         if self.data.rows.live is None:
             return batches
-        self.look_ahead = LookAhead(
+        self.waits = ahead = LookAhead(
             batches, self.data.rows.live, self.run, self.session, range(self.progress.step, self.steps)
         )
-        return self.look_ahead
+        return ahead
 
     def advance(self, batch: dict[str, Tensor]) -> None:
         """One optimiser step."""
@@ -152,8 +160,10 @@ class Training:
         values |= dict(zip(objective.names, terms.mean(0).tolist(), strict=True)) | objective.shares(
             self.stepper.moment
         )
-        if self.look_ahead is not None:
-            values["wait_s"] = self.look_ahead.take_wait_s()
+        if self.waits is not None:
+            values["wait_s"] = self.waits.take_wait_s()
+        if self.data.rows.following is not None:
+            values["labelled"] = self.data.rows.following.share
         self.report("train", values | {"learning_rate": self.stepper.learning_rate(own[-1])})
 
     def look(self) -> None:
@@ -201,10 +211,15 @@ class Training:
 
     def save(self) -> None:
         """Write a checkpoint, unless somebody has sealed the run meanwhile."""
-        modules = {"module": self.stepper.whole.state_dict(), "optimizer": self.stepper.optimizer.state_dict()}
+        modules: dict[str, Any] = {
+            "module": self.stepper.whole.state_dict(),
+            "optimizer": self.stepper.optimizer.state_dict(),
+        }
         if self.stepper.objective.taught_late:
             modules["moment"] = self.stepper.moment.document()
         modules |= {f"own.{memory.name}": memory.state() for memory in self.stepper.selves}
+        if self.passes is not None:
+            modules["passes"] = [each.document() for each in self.passes]
         try:
             keep_metrics(self.run.stage)
             self.attempt.save(self.progress.step, vars(self.progress) | modules)
@@ -229,6 +244,8 @@ class Training:
             self.stepper.moment.go_to(state["moment"])
         for memory in self.stepper.selves:
             memory.load(state[f"own.{memory.name}"])
+        if self.passes is not None:
+            self.passes = [Pass.of(document) for document in state["passes"]]
         self.progress = Progress(**{name: state[name] for name in vars(self.progress)})
         if self.session.world > 1:  # rank 0's share of these steps is all that was saved: no sum over ranks
             self.progress.pending.clear()
@@ -251,7 +268,14 @@ class Training:
         config = ModelConfig(*architecture(run, self.module), rows.space, preprocess, rows.made_of, files=files)
         result = RunResult(run.name, run.folder, run.seed, progress.step, progress.best_step, progress.best)
         state = progress.best_weights or self.module.state_dict()
-        publish_result(run, partial(save_model, state=state, config=config), WEIGHTS, result, files)
+
+        def save(folder: Path) -> None:
+            save_model(folder, state=state, config=config)
+            if self.passes is not None:
+                document = {"format": 1, "passes": [each.document() for each in self.passes]}
+                publish(folder / PASSES, json.dumps(document).encode())
+
+        publish_result(run, save, WEIGHTS, result, [*files, *([PASSES] if self.passes is not None else [])])
 
 
 def budget(run: Run, rows: TrainingRows) -> int:

@@ -97,9 +97,9 @@ def loose_record(folder: Path, spec: Spec, number: int) -> Commit | Damage:
     return record
 
 
-def loose_records(folder: Path, spec: Spec) -> Records:
-    """All that lie loose."""
-    numbers = [number for number in loose_numbers(folder) if number < spec.num_shards]
+def loose_records(folder: Path, spec: Spec, numbers: Sequence[int] | None = None) -> Records:
+    """Those of the shards `numbers`, by default all, that lie loose."""
+    numbers = [each for each in (loose_numbers(folder) if numbers is None else numbers) if each < spec.num_shards]
     batches, damages = [], dict[str, Damage]()
     for first in range(0, len(numbers), BATCH_ROWS):
         found = [loose_record(folder, spec, number) for number in numbers[first : first + BATCH_ROWS]]

@@ -6,7 +6,7 @@ shard are harmless. A seal is made of records: who wrote a shard has hashed it, 
 Knows nothing of teachers, Ray or training.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -29,6 +29,7 @@ from .records import (
     commits_of,
     digest_of_records,
     drop_loose,
+    loose_numbers,
     loose_record,
     loose_records,
     newer,
@@ -165,6 +166,26 @@ class SoftTargetStore:
             return Records(loose.table, {MANIFEST: gathered, **loose.damages})
         return loose if gathered is None else Records(newer(gathered, loose.table), loose.damages)
 
+    def committed(self, known: Container[int]) -> list[Commit]:
+        """The records of shards that are not `known`, ascending, as they are at this moment. StoreError for a damaged one."""
+        self.refresh()
+        if self.gathered() is not None:
+            found = self.records()
+        else:
+            numbers = [number for number in loose_numbers(self.folder) if number not in known]
+            found = loose_records(self.folder, self.spec, numbers)
+            if self.is_sealed:  # meanwhile, and the loose ones go
+                return self.committed(known)
+        for damage in found.damages.values():
+            raise StoreError(f"{self.folder}: {damage}; run the recipe again to label or repair this shard")
+        return [record for record in commits_of(found.table) if record.shard not in known]
+
+    def check(self, record: Commit) -> Path:
+        """The file of a shard, once every byte of it is as its record says. Raises StoreError."""
+        if damages := self._damages(record):
+            raise StoreError(f"{self.folder}: {damages[0][1]}; run the recipe again to label or repair this shard")
+        return inside(self.folder, record.path)
+
     def unknown(self) -> tuple[int, int]:
         """(rows of which the teacher knows nothing, classes or numbers that it does not know), of what is committed."""
         table = self.records().table
@@ -189,11 +210,11 @@ class SoftTargetStore:
     def has(self, number: int) -> bool:
         """Whether a shard is committed and every byte of it is as its record says."""
         record = self.record_or_damage(number)
-        return isinstance(record, Commit) and self._is_whole(record)
+        return isinstance(record, Commit) and not self._damages(record)
 
-    def _is_whole(self, record: Commit) -> bool:
+    def _damages(self, record: Commit) -> manifest.Found:
         (part,) = manifest.parts_of(self.folder, pa.Table.from_batches([batch_of([record])]))
-        return not manifest.check(part)
+        return manifest.check(part)
 
     def commit(
         self, number: int, sample_key: np.ndarray, outputs: Mapping[str, np.ndarray], *, cut_off: int = 0
@@ -264,7 +285,7 @@ class SoftTargetStore:
         payload = spell(record.to_json())
         if not seal.publish(path, payload):
             found = loose_record(self.folder, self.spec, record.shard)
-            if isinstance(found, Damage) or not self._is_whole(found):
+            if isinstance(found, Damage) or self._damages(found):
                 seal.replace(path, payload)
         return self.record(record.shard)
 
