@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError
 from ..sources import read
-from ..sources.files import Batch, Chunk
+from ..sources.files import Batch, Chunk, Positions, text_of
 from ..storage import mirror
 from ..storage.seal import replace
 from ..tasks.labels import has_label, strata
@@ -162,7 +163,8 @@ def placed(batch: Batch, told: Reading) -> Batch:
     if not told.beside:
         return batch
     bad = tuple((told.beside + position, reason) for position, reason in batch.bad)
-    return Batch(batch.data, [told.beside + position for position in batch.positions], bad)
+    here = pc.binary_join_element_wise(told.beside, text_of(batch.positions), "")
+    return Batch(batch.data, Positions(here), bad)
 
 
 def _chunk_done(document: dict[str, Any]) -> ChunkDone:
@@ -176,7 +178,7 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     """Name, split, decode and label the rows of a batch; what cannot be used goes to `bad`."""
     reasons: Bad = {}
     ids, keys, groups, split = named_in(told, chunk, batch, reasons)
-    data, positions = batch.data, np.array(batch.positions, object)
+    data, positions = batch.data, text_of(batch.positions)
     wanted = split != UNUSED
     num_unused = len(wanted) - int(wanted.sum())
     if told.last_key is not None:
@@ -186,20 +188,20 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     if not wanted.all():
         kept = np.flatnonzero(wanted)
         ids, data = ids.take(pa.array(kept)), data.take(pa.array(kept))
-        keys, groups, split, positions = keys[kept], groups[kept], split[kept], positions[kept]
+        keys, groups, split, positions = keys[kept], groups[kept], split[kept], positions.take(pa.array(kept))
         reasons = {at: reasons[row] for at, row in enumerate(kept.tolist()) if row in reasons}
     meant = labels_in(told, data, reasons)
     texts: Texts = {}
     inputs, wrong = decode(data, told.plans, chunk.file.root if told.beside else told.root, texts)
     reasons |= {row: reason for row, reason in wrong.items() if row not in reasons}
     bad += [
-        BadPosition(positions[row], reasons[row], int(split[row]), int(keys[row]), _named(meant, row))
+        BadPosition(positions[row].as_py(), reasons[row], int(split[row]), int(keys[row]), _named(meant, row))
         for row in sorted(reasons)
     ]
     good = np.setdiff1d(np.arange(len(keys)), np.fromiter(reasons, np.int64, len(reasons)))
     inputs = {name: rows[good] if reasons else rows for name, rows in inputs.items()}
     meta = {"split": pa.array(split[good]), "group": pa.array(groups[good]), "id": ids.take(pa.array(good))}
-    meta |= {"position": pa.array(positions[good], pa.string()), "content": pa.array(row_hashes(list(inputs.values())))}
+    meta |= {"position": positions.take(pa.array(good)), "content": pa.array(row_hashes(list(inputs.values())))}
     if any(plan.column.varies for plan in told.plans):
         meta["bytes"] = pa.array(sum(row_bytes(values) for values in inputs.values()), pa.int64())
     return Decoded(num_unused, keys[good], meta, Meant(meant.labels[good], meant.names, meant.cut), inputs, texts)
@@ -214,7 +216,7 @@ def _named(meant: Meant, row: int) -> str:
 def named_in(told: Reading, chunk: Chunk, batch: Batch, reasons: Bad) -> tuple[pa.Array, Keys, Keys, NDArray[np.uint8]]:
     """(ids, keys, what decides the split, the split's number) of every row; a row without id or group has a reason."""
     ids = ids_in(told, batch, reasons)
-    keys = sample_keys(ids.to_pylist(), told.config.key_salt)
+    keys = sample_keys(ids, told.config.key_salt)
     groups = _groups_in(told, batch, keys, reasons)
     if told.beside:
         return ids, keys, groups, np.full(len(keys), SPLITS.index("train"), np.uint8)
@@ -224,7 +226,7 @@ def named_in(told: Reading, chunk: Chunk, batch: Batch, reasons: Bad) -> tuple[p
 def ids_in(told: Reading, batch: Batch, reasons: Bad) -> pa.Array:
     name = told.config.id
     if name is None:
-        return pa.array(batch.positions, pa.string())
+        return text_of(batch.positions)
     ids = names_in(name, batch.data.column(name))
     for row in np.flatnonzero(np.asarray(ids.is_null())).tolist():
         reasons[row] = f"{name} (the id) is missing"

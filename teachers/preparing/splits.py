@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
 from ..config.transfer_set import SplitConfig
 from ..errors import DataError
+from ..sources.files import text_of
 from ..transfer_set.hashes import Keys, mixed, text_hashes
 from ..transfer_set.transfer_set import SPLITS, SplitName
 
@@ -19,9 +22,12 @@ UNUSED = len(SPLITS)
 """Split number of a row that the shares leave out."""
 
 
-def sample_keys(ids: Sequence[str], salt: str) -> Keys:
-    """xxh3_64 of `salt` + id, u64 [rows]."""
-    return np.fromiter((xxhash.xxh3_64_intdigest((salt + id).encode()) for id in ids), np.uint64, len(ids))
+def sample_keys(ids: Sequence[str] | pa.StringArray, salt: str) -> Keys:
+    """xxh3_64 of `salt` + id, u64 [rows]; ids in Arrow never become `str`."""
+    held = ids if isinstance(ids, pa.Array) else text_of(ids)
+    salted = pc.binary_join_element_wise(salt, held, "") if salt else held
+    texts = salted.cast(pa.binary()).to_numpy(zero_copy_only=False)
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, texts), np.uint64, len(texts))
 
 
 def expected_shares(config: SplitConfig, given: SplitName | None) -> dict[SplitName, float]:

@@ -24,6 +24,7 @@ from .files import (
     Chunk,
     File,
     Format,
+    Positions,
     existing,
     is_inside,
     listed,
@@ -202,13 +203,13 @@ def _take(read_from: Iterator[Batch], rows: int, found: list[Batch], bad: BadRow
             return
 
 
-def positions_of(chunk: Chunk) -> list[str] | None:
+def positions_of(chunk: Chunk) -> Sequence[str] | None:
     """Where each row of a chunk stands, if that is known before it is read."""
     if chunk.file.source.kind in ("image_folder", *ANNOTATED):
         return [position(str(name), 0) for name in chunk.units]
     if chunk.num_rows is None:
         return None
-    return [position(chunk.file.name, chunk.first_row + row) for row in range(chunk.num_rows)]
+    return Positions.numbered(chunk.file.name, range(chunk.first_row, chunk.first_row + chunk.num_rows))
 
 
 def class_names(files: Sequence[File], label: str) -> list[tuple[File, list[str] | None]]:
