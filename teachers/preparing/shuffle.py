@@ -1,10 +1,10 @@
-"""The first pass of preparing: chunks of the source into sorted runs.
+"""The first pass of preparing: chunks of the source into sorted runs, of which each is what memory holds.
 
 One function per task, picklable and idempotent, with bounded memory. Knows nothing of segments or of Ray.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,19 @@ from ..transfer_set.arrow_columns import ipc_file, label_column
 from ..transfer_set.columns import inputs_batch, row_bytes
 from ..transfer_set.hashes import Keys
 from ..transfer_set.transfer_set import SPLITS
-from .bad_rows import Bad
+from .bad_rows import Bad, BadPosition, spelt
+from .budget import STANDARD, Budget
 from .canonical import InputPlan, decode
 from .categories import Texts, write_texts
 from .labels import codes, names_in
-from .splits import UNUSED, first_of_classes, row_hashes, sample_keys, split_numbers
+from .splits import UNUSED, first_of_classes, order_of, row_hashes, sample_keys, split_numbers
 from .tasks import LABELS
 from .tasks.reader import LabelReader, Meant
 from .text import cut
 
-RUN_BYTES = 32 * 2**20
 BATCH_BYTES = 8 * 2**20
+MARK = 4096
+"""Of so many rows of a run the key of one tells how keys lie."""
 ENCODED_ROWS, KEPT_ROWS = 256, 32
 """In a batch of encoded images, whose size in the source nobody knows; of those that stay so, which may be photographs."""
 
@@ -52,6 +54,7 @@ class Reading:
     root: Path | None
     pieces: Path
     last_key: tuple[int, ...] | None
+    budget: Budget = STANDARD
     beside: str = ""
     """Of rows beside the source's, which are all training rows: what their positions begin with."""
 
@@ -79,31 +82,23 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class BadPosition:
-    """A row that cannot be used; `split` and `key` are -1 where it has none, `label` is empty."""
-
-    position: str
-    reason: str
-    split: int = -1
-    key: int = -1
-    label: str = ""
-
-
-@dataclass(frozen=True)
 class Run:
     """A file of decoded rows, sorted by split and key. `labels`: what its labels' numbers or columns mean, where the names of the space are unknown."""
 
     path: str
     num_rows: int
     labels: tuple[str, ...]
+    marks: tuple[int, ...]
+    """Keys that stand for all of its keys, ascending."""
 
 
 @dataclass(frozen=True)
-class ChunkDone:
-    """`num_unused`: rows that the shares of the split leave out; `num_cut`: that have lost a part of their label."""
+class ChunksDone:
+    """`bad`: the file of the rows that cannot be used, "" without any. `num_unused`: rows that the shares of the split leave out;
+    `num_cut`: that have lost a part of their label."""
 
     runs: tuple[Run, ...]
-    bad: tuple[BadPosition, ...]
+    bad: str
     num_unused: int
     num_cut: int = 0
 
@@ -121,41 +116,50 @@ class Decoded:
 
     @property
     def bytes(self) -> int:
-        return sum(int(row_bytes(values).sum()) for values in self.inputs.values())
+        held = self.labels.labels.nbytes + sum(array.nbytes for array in self.meta.values())
+        return held + sum(int(row_bytes(values).sum()) for values in self.inputs.values())
 
 
-def read_chunk(told: Reading, numbered: tuple[int, Chunk]) -> ChunkDone:
-    """First pass: decode and check a chunk, write it as runs. A chunk that was done before is not done again."""
-    number, chunk = numbered
-    record = told.pieces / f"chunk-{number:06}.json"
+def read_chunks(told: Reading, numbered: tuple[int, Sequence[Chunk]]) -> ChunksDone:
+    """First pass: decode and check some chunks, write them as runs. What was done before is not done again."""
+    number, chunks = numbered
+    record = told.pieces / f"chunks-{number:06}.json"
     if mirror.there(record):
-        return _chunk_done(json.loads(record.read_bytes()))
-    done = _read_chunk(told, number, chunk)
+        return _chunks_done(json.loads(record.read_bytes()))
+    done = _read_chunks(told, number, chunks)
     replace(record, json.dumps(asdict(done)).encode())
     return done
 
 
-def _read_chunk(told: Reading, number: int, chunk: Chunk) -> ChunkDone:
+def _read_chunks(told: Reading, number: int, chunks: Sequence[Chunk]) -> ChunksDone:
     bad: list[BadPosition] = []
     runs: list[Run] = []
     waiting: list[Decoded] = []
-    num_unused = num_cut = 0
+    num_unused = num_cut = held = 0
+    for rows in (decoded for chunk in chunks for decoded in _decoded(told, chunk, bad)):
+        waiting.append(rows)
+        num_unused, num_cut, held = num_unused + rows.num_unused, num_cut + rows.labels.cut, held + rows.bytes
+        if held >= told.budget.run_bytes:
+            runs.append(_write_run(told, f"run-{number:06}-{len(runs):04}.arrow", waiting))
+            waiting, held = [], 0
+    if any(len(rows.keys) for rows in waiting):
+        runs.append(_write_run(told, f"run-{number:06}-{len(runs):04}.arrow", waiting))
+    name = f"bad-{number:06}.jsonl" if bad else ""
+    if bad:
+        replace(told.pieces / name, spelt(bad))
+    return ChunksDone(tuple(runs), name, num_unused, num_cut)
+
+
+def _decoded(told: Reading, chunk: Chunk, bad: list[BadPosition]) -> Iterator[Decoded]:
+    """The usable rows of a chunk, batch by batch; what cannot be used goes to `bad`."""
     batches = read(chunk, told.columns, told.rows_per_batch)
     for batch in (part for whole in batches for part in cut(placed(whole, told), told.texts, BATCH_BYTES)):
         bad += [BadPosition(position, reason) for position, reason in batch.bad]
         if batch.positions:
             try:
-                waiting.append(_decode_batch(told, chunk, batch, bad))
+                yield _decode_batch(told, chunk, batch, bad)
             except DataError as error:
                 raise DataError(f"{chunk.file.title}: {error}") from error
-            num_unused += waiting[-1].num_unused
-            num_cut += waiting[-1].labels.cut
-        if sum(rows.bytes for rows in waiting) >= RUN_BYTES:
-            runs.append(_write_run(told, f"run-{number:06}-{len(runs):04}.arrow", waiting))
-            waiting = []
-    if any(len(rows.keys) for rows in waiting):
-        runs.append(_write_run(told, f"run-{number:06}-{len(runs):04}.arrow", waiting))
-    return ChunkDone(tuple(runs), tuple(bad), num_unused, num_cut)
 
 
 def placed(batch: Batch, told: Reading) -> Batch:
@@ -167,11 +171,9 @@ def placed(batch: Batch, told: Reading) -> Batch:
     return Batch(batch.data, Positions(here), bad)
 
 
-def _chunk_done(document: dict[str, Any]) -> ChunkDone:
-    runs = (Run(run["path"], run["num_rows"], tuple(run["labels"])) for run in document["runs"])
-    return ChunkDone(
-        tuple(runs), tuple(BadPosition(**row) for row in document["bad"]), document["num_unused"], document["num_cut"]
-    )
+def _chunks_done(document: dict[str, Any]) -> ChunksDone:
+    runs = [{name: tuple(v) if isinstance(v, list) else v for name, v in run.items()} for run in document["runs"]]
+    return ChunksDone(**document | {"runs": tuple(Run(**run) for run in runs)})
 
 
 def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPosition]) -> Decoded:
@@ -198,13 +200,16 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
         BadPosition(positions[row].as_py(), reasons[row], int(split[row]), int(keys[row]), _named(meant, row))
         for row in sorted(reasons)
     ]
-    good = np.setdiff1d(np.arange(len(keys)), np.fromiter(reasons, np.int64, len(reasons)))
-    inputs = {name: rows[good] if reasons else rows for name, rows in inputs.items()}
-    meta = {"split": pa.array(split[good]), "group": pa.array(groups[good]), "id": ids.take(pa.array(good))}
-    meta |= {"position": positions.take(pa.array(good)), "content": pa.array(row_hashes(list(inputs.values())))}
+    meta = {"split": pa.array(split), "group": pa.array(groups), "id": ids, "position": positions}
+    if reasons:
+        good = np.setdiff1d(np.arange(len(keys)), np.fromiter(reasons, np.int64, len(reasons)))
+        keys, meant = keys[good], Meant(meant.labels[good], meant.names, meant.cut)
+        inputs = {name: rows[good] for name, rows in inputs.items()}
+        meta = {name: column.take(pa.array(good)) for name, column in meta.items()}
+    meta["content"] = pa.array(row_hashes(list(inputs.values())))
     if any(plan.column.varies for plan in told.plans):
         meta["bytes"] = pa.array(sum(row_bytes(values) for values in inputs.values()), pa.int64())
-    return Decoded(num_unused, keys[good], meta, Meant(meant.labels[good], meant.names, meant.cut), inputs, texts)
+    return Decoded(num_unused, keys, meta, meant, inputs, texts)
 
 
 def _named(meant: Meant, row: int) -> str:
@@ -259,8 +264,11 @@ def _write_run(told: Reading, name: str, waiting: Sequence[Decoded]) -> Run:
     meant = told.labels.joined([rows.labels for rows in waiting]) if told.classes is None else None
     labels = np.concatenate([rows.labels.labels for rows in waiting]) if meant is None else meant.labels
     keys = np.concatenate([rows.keys for rows in waiting])
-    order = np.lexsort((keys, meta["split"].to_numpy()))
-    inputs = {plan.name: np.concatenate([rows.inputs[plan.name] for rows in waiting])[order] for plan in told.plans}
+    order = order_of(meta["split"].to_numpy(), keys)
+    inputs = {
+        plan.name: np.take(np.concatenate([rows.inputs[plan.name] for rows in waiting]), order, axis=0)
+        for plan in told.plans
+    }
     sorted_meta = meta.take(pa.array(order)).to_batches()[0]
     batch = inputs_batch(keys[order], inputs)
     for column in sorted_meta.schema.names:
@@ -270,7 +278,8 @@ def _write_run(told: Reading, name: str, waiting: Sequence[Decoded]) -> Run:
         texts = {each: text for rows in waiting for each, text in rows.texts.items()}
         write_texts(told.pieces / texts_piece(name), texts)
     replace(told.pieces / name, ipc_file(batch))
-    return Run(name, len(keys), () if meant is None else meant.names)
+    marks = np.sort(keys)[MARK // 2 :: MARK].tolist() or [int(keys[0])]
+    return Run(name, len(keys), () if meant is None else meant.names, tuple(marks))
 
 
 def texts_piece(run: str) -> str:

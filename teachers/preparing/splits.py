@@ -67,6 +67,18 @@ def place_of(keys: Keys, config: SplitConfig) -> Keys:
     return mixed(keys, "split", config.seed)
 
 
+def order_of(split: NDArray[np.uint8], keys: Keys) -> NDArray[np.int64]:
+    """Which rows come first, by split, then key; of equal keys the one that stands first."""
+    found = []
+    for number in np.flatnonzero(np.bincount(split)):
+        rows = np.flatnonzero(split == number)
+        order = np.argsort(keys[rows])  # four times as fast as a stable sort, which equal keys alone need
+        if (np.diff(keys[rows[order]]) == 0).any():
+            order = np.argsort(keys[rows], kind="stable")
+        found.append(rows[order])
+    return np.concatenate([np.zeros(0, np.int64), *found])
+
+
 def first_of_classes(keys: Keys, split: NDArray[np.uint8], labels: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Which rows have the smallest key of their class in their split, bool [rows]; a row without a label is of none."""
     order = np.lexsort((keys, labels, split))
@@ -75,23 +87,6 @@ def first_of_classes(keys: Keys, split: NDArray[np.uint8], labels: NDArray[np.in
     first = np.zeros(len(keys), bool)
     first[order[is_new]] = True
     return first & (labels >= 0)
-
-
-def choose_labelled(
-    keys: Keys, labels: NDArray[np.int32], num_classes: int, count: int, seed: int, split: SplitName = "train"
-) -> NDArray[np.bool_]:
-    """`count` rows (or all, if fewer have a label), in proportion to the classes, at least one of each; bool [rows].
-
-    Raises DataError for fewer labels than classes; it names the `split`.
-    """
-    per_class = np.bincount(labels[labels >= 0], minlength=num_classes)
-    wanted = quotas(per_class.tolist(), count, split)
-    order = np.lexsort((mixed(keys, "labelled", seed), labels))
-    starts = np.searchsorted(labels[order], np.arange(num_classes))
-    chosen = np.zeros(len(keys), bool)
-    for start, number in zip(starts.tolist(), wanted, strict=True):
-        chosen[order[start : start + number]] = True
-    return chosen
 
 
 def quotas(per_class: Sequence[int], count: int, split: SplitName = "train") -> list[int]:

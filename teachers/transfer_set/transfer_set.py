@@ -173,9 +173,9 @@ class TransferSet:
         ]
         return digest_of([self.space.document(), rows])
 
-    def keys(self, segment: Segment) -> NDArray[np.uint64]:
-        """`sample_key`, ascending, u64 [rows]."""
-        return as_numpy(self._rows(segment, "sample_key"))
+    def keys(self, segment: Segment, first_row: int = 0, num_rows: int | None = None) -> NDArray[np.uint64]:
+        """`sample_key`, ascending, u64 [rows]; mapped where the rows lie in one part."""
+        return as_numpy(self._rows(segment, "sample_key", first_row, num_rows))
 
     def labels(self, segment: Segment) -> NDArray[Any]:
         """As `teachers.tasks.labels` has them: of one class of many i32 [rows], the index into `classes`, -1 without one."""
@@ -204,8 +204,8 @@ class TransferSet:
         """A hash of each row's inputs as the source has them, u64 [rows]; of a set with categories only."""
         return as_numpy(self._rows(segment, "content"))
 
-    def ids(self, segment: Segment) -> pa.StringArray:
-        return self._rows(segment, "id")
+    def ids(self, segment: Segment, first_row: int = 0, num_rows: int | None = None) -> pa.StringArray:
+        return self._rows(segment, "id", first_row, num_rows)
 
     def inputs(
         self, segment: Segment, first_row: int = 0, num_rows: int | None = None, *, as_stored: bool = False
@@ -275,7 +275,7 @@ class TransferSet:
             raise StoreError(f"{self.folder / part.path}: {batch.num_rows} rows, its record says {part.num_rows}")
         return batch
 
-    def _rows(self, segment: Segment, name: str) -> Any:
-        table = opened(local(self.folder, segment.rows_path)).read_all()
-        chunks = table.column(name).chunks
+    def _rows(self, segment: Segment, name: str, first_row: int = 0, num_rows: int | None = None) -> Any:
+        column = opened(local(self.folder, segment.rows_path)).read_all().column(name)
+        chunks = column.slice(first_row, num_rows).chunks
         return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
