@@ -31,7 +31,7 @@ KINDS = EXTRA + 1
 
 @dataclass(frozen=True)
 class Contents:
-    """Distinct contents, ascending, of the rows of one census or range; `rows` u32 [contents, KINDS]: how many rows of each split."""
+    """Distinct contents, ascending, of the rows of one census or range; `rows` u32 [KINDS, contents]: how many rows of each split."""
 
     content: Keys
     rows: NDArray[np.uint32]
@@ -41,24 +41,25 @@ class Contents:
         """Of several, as of one."""
         content = np.concatenate([part.content for part in parts])
         order = np.argsort(content)
-        starts = np.flatnonzero(np.diff(content[order], prepend=~content[order[:1]]) != 0)
-        rows = np.concatenate([part.rows for part in parts])[order]
-        return cls(content[order[starts]], np.add.reduceat(rows, starts) if len(starts) else rows)
+        content = content[order]
+        starts = np.flatnonzero(np.diff(content, prepend=~content[:1]) != 0)
+        rows = np.take(np.concatenate([part.rows for part in parts], 1), order, axis=1)
+        return cls(content[starts], np.stack([np.add.reduceat(row, starts) if len(starts) else row for row in rows]))
 
     @property
     def splits(self) -> NDArray[np.uint8]:
         """In which splits each is, one bit for each."""
-        return ((self.rows > 0) << np.arange(KINDS)).sum(1).astype(np.uint8)
+        return np.asarray(((self.rows > 0) << np.arange(KINDS)[:, None]).sum(0), np.uint8)
 
     def shared(self) -> NDArray[np.int64]:
         """Rows of the second split whose content is in the first, i64 [KINDS, KINDS]; of one split it is not asked."""
         rows = self.in_several().rows.astype(np.int64)
-        return (rows > 0).astype(np.int64).T @ rows
+        return (rows > 0).astype(np.int64) @ rows.T
 
     def in_several(self) -> "Contents":
         """Those that are in several splits."""
-        several = np.flatnonzero((self.rows > 0).sum(1) > 1)
-        return Contents(self.content[several], self.rows[several])
+        several = np.flatnonzero((self.rows > 0).sum(0, dtype=np.uint8) > 1)
+        return Contents(self.content[several], self.rows[:, several])
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ def copies(pieces: Path, *ledgers: Ledger) -> Copies:
 
 def _contents(is_extra: int, census: Census) -> Contents:
     """`is_extra`: 1 of rows beside the source's."""
-    rows = np.zeros((len(census), KINDS), np.uint32)
-    rows[np.arange(len(census)), EXTRA if is_extra else census.split] = 1
+    split = np.full(len(census), EXTRA) if is_extra else census.split
+    rows = (np.arange(KINDS)[:, None] == split).astype(np.uint32)
     return Contents.of([Contents(census.content, rows)])
 
 
@@ -118,7 +119,7 @@ def _compared(
 
 
 def _save(path: Path, found: Contents) -> None:
-    columns = {"content": pa.array(found.content)} | {str(at): pa.array(found.rows[:, at]) for at in range(KINDS)}
+    columns = {"content": pa.array(found.content)} | {str(at): pa.array(found.rows[at]) for at in range(KINDS)}
     replace(path, ipc_file(pa.RecordBatch.from_pydict(columns)))
 
 
@@ -127,7 +128,7 @@ def _load(path: Path, contents: tuple[int, int] = (0, END)) -> Contents:
     content = batch.column("content").to_numpy()
     here = slice(*within(content, 0, len(content), contents))
     rows = [batch.column(str(at)).to_numpy()[here] for at in range(KINDS)]
-    return Contents(content[here], np.stack(rows, 1))
+    return Contents(content[here], np.stack(rows))
 
 
 def without_duplicates(ledger: Ledger, found: Copies) -> tuple[Ledger, dict[str, int]]:

@@ -71,11 +71,11 @@ def gathered(config: TransferSetConfig, seen: Look, read: Pass, run: Runner) -> 
     pieces = read.told.pieces
     runs, beside = (tuple(part for each in done for part in each.runs) for done in (read.done, read.beside))
     if not runs:
-        bad = Told.of(read.bad)
-        judge_bad_rows(bad, config)
-        raise DataError(f"no usable row in the source; {bad.number} were skipped")
+        told = Told.of(read.bad)
+        judge_bad_rows(told, config)
+        raise DataError(f"no usable row in the source; {told.number} were skipped")
     classes, stands_for = names_of(runs, seen.classes, config.task)
-    taking = Taking(pieces, runs, 0, config.task, classes, stands_for)
+    taking = Taking.of(pieces, runs, 0, config.task, classes, stands_for)
     bounds = bounds_of(taking, [*runs, *beside], read.told.budget)
     everyone = [taken(taking, bounds, run)]
     ledger, moved = stratified(everyone[0], config, len(classes))
@@ -86,7 +86,8 @@ def gathered(config: TransferSetConfig, seen: Look, read: Pass, run: Runner) -> 
         extra, bad_beside = limited(all_of_extra, read.bad_beside, config.limit, len(classes))
         check_apart([ledger, extra], (*runs, *beside), pieces)
         everyone.append(all_of_extra)
-    judge_bad_rows(told := Told.of(bad, bad_beside), config)
+    told = Told.of(bad, bad_beside)
+    judge_bad_rows(told, config)
     if spoilt := first_of_labels(bad):
         check_classes(ledger.total(partial(_of_classes, len(classes))), spoilt, classes)
     check_splits(ledger.counts(), {})
@@ -113,7 +114,7 @@ def _extra(
         bad = Told.of(read.bad_beside)
         judge_bad_rows(bad, config)
         raise DataError(f"transfer_set.extra: no usable row in it; {bad.number} were skipped")
-    taking = Taking(source.pieces, runs, len(source.runs), config.task, source.known, None, unlabelled=True)
+    taking = Taking.of(source.pieces, runs, len(source.runs), config.task, source.known, None, unlabelled=True)
     return taken(taking, bounds, run)
 
 

@@ -28,8 +28,8 @@ def report_on(found: Gathered, ledger: Ledger) -> dict[str, Any]:
     """`ledger`: its rows, with whose label may be used."""
     rows = ledger.counts()
     parts = list(ledger.each(partial(_counted, len(found.classes))))
-    labelled = dict(zip(EVERY, sum(part.labelled for part in parts).tolist(), strict=True))
-    per_class = sum(part.per_class for part in parts)
+    labelled = dict(zip(EVERY, np.sum([part.labelled for part in parts], 0).tolist(), strict=True))
+    per_class = np.sum([part.per_class for part in parts], 0)
     first: Mapping[str, Any] = {
         "rows": {split: rows[split] for split in SPLITS} | {"unused": found.num_unused},
         "labelled": {split: labelled[split] for split in SPLITS},

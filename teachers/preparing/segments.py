@@ -39,7 +39,8 @@ def part_tasks(planned: PlannedSegment, columns: Sequence[Column]) -> Iterator[P
 def _stretches(planned: PlannedSegment, first: int, last: int) -> Iterator[Stretch]:
     """Where the rows of a segment from `first` to `last` lie."""
     starts = [0, *accumulate(planned.counts)]
-    for part, (start, stop) in zip(planned.ledger.parts, pairwise(starts), strict=True):
+    parts: Sequence[Census | Path] = planned.ledger.parts
+    for part, (start, stop) in zip(parts, pairwise(starts), strict=True):
         if start < last and stop > first:
             stretch = Stretch(part, planned.number, max(first - start, 0), min(last, stop) - start)
             yield stretch if isinstance(part, Path) else stretch.held()
@@ -76,7 +77,7 @@ def _starts(planned: PlannedSegment, columns: Sequence[Column]) -> list[int]:
 
 def _sizes(number: int, census: Census) -> NDArray[np.int64]:
     """Bytes of each row of a segment."""
-    return 8 + census.bytes[census.numbers == number].astype(np.int64)
+    return np.asarray(8 + census.bytes[census.numbers == number].astype(np.int64))
 
 
 def rows_per_part(columns: Sequence[Column]) -> int:

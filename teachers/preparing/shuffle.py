@@ -117,7 +117,7 @@ class Decoded:
     @property
     def bytes(self) -> int:
         held = self.labels.labels.nbytes + sum(array.nbytes for array in self.meta.values())
-        return held + sum(int(row_bytes(values).sum()) for values in self.inputs.values())
+        return int(held) + sum(int(row_bytes(values).sum()) for values in self.inputs.values())
 
 
 def read_chunks(told: Reading, numbered: tuple[int, Sequence[Chunk]]) -> ChunksDone:
@@ -172,8 +172,8 @@ def placed(batch: Batch, told: Reading) -> Batch:
 
 
 def _chunks_done(document: dict[str, Any]) -> ChunksDone:
-    runs = [{name: tuple(v) if isinstance(v, list) else v for name, v in run.items()} for run in document["runs"]]
-    return ChunksDone(**document | {"runs": tuple(Run(**run) for run in runs)})
+    runs = (Run(**run | {name: tuple(run[name]) for name in ("labels", "marks")}) for run in document["runs"])
+    return ChunksDone(**document | {"runs": tuple(runs)})
 
 
 def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPosition]) -> Decoded:

@@ -48,6 +48,12 @@ class Taking:
     unlabelled: bool = False
     """Nobody reads the labels of these rows, whatever they are."""
 
+    @classmethod
+    def of(cls, pieces: Path, runs: Sequence[Run], *about: Any, unlabelled: bool = False) -> "Taking":
+        """Without what of the runs is of no use here."""
+        told = cls(pieces, tuple(replace(run, marks=()) for run in runs), *about)
+        return replace(told, unlabelled=unlabelled)
+
 
 def names_of(runs: Sequence[Run], classes: tuple[str, ...] | None, task: TaskName) -> tuple[tuple[str, ...], Any]:
     """(the classes, or names of numbers: those known, else the distinct values of the label; `Taking.stands_for`)."""
@@ -168,7 +174,7 @@ def ids_of(told: Sequence[Run], pieces: Path, census: Census) -> list[str]:
     for number, here in by_run(census.run):
         ids = run_batch(pieces / told[number].path).column("id")
         found[here] = ids.take(pa.array(census.row[here])).to_numpy(zero_copy_only=False)
-    return found.tolist()  # type: ignore[no-any-return]
+    return found.tolist()
 
 
 def divided(census: Census, like: Ledger, pieces: Path) -> Ledger:

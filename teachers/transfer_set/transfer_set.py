@@ -230,7 +230,7 @@ class TransferSet:
             empty = {column.name: np.empty((0, *column.shape), column.dtype) for column in columns}
             found = {name: np.concatenate([empty[name], *(piece[name] for piece in pieces)]) for name in empty}
         if self.viewed is not None and segment.view:
-            found = self.viewed.inputs(found, self.keys(segment)[first_row:stop], segment.view)
+            found = self.viewed.inputs(found, self.keys(segment, first_row, stop - first_row), segment.view)
         return found if self.derived is None else found | self.derived.inputs(segment, first_row, stop - first_row)
 
     def chosen(self, segment: Segment, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -276,6 +276,5 @@ class TransferSet:
         return batch
 
     def _rows(self, segment: Segment, name: str, first_row: int = 0, num_rows: int | None = None) -> Any:
-        column = opened(local(self.folder, segment.rows_path)).read_all().column(name)
-        chunks = column.slice(first_row, num_rows).chunks
-        return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
+        column = opened(local(self.folder, segment.rows_path)).read_all().column(name).slice(first_row, num_rows)
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
