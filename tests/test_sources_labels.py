@@ -137,7 +137,7 @@ def test_a_call_that_was_killed_and_named_other_classes_takes_nothing_over(tmp_p
 
     def dying(function: Any, items: Any) -> Iterator[Any]:
         yield from map(function, items)
-        if function.func.__name__ == "read_chunk":
+        if function.func.__name__ == "read_chunks":
             raise KeyboardInterrupt
 
     root = image_folder(tmp_path / "data")

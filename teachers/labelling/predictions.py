@@ -67,7 +67,7 @@ def _boxes(config: PredictionsTeacher, opened: Sequence[OpenTask]) -> list[Rows]
     matched.tell(space.max_boxes)
     said, first, found = matched.rows(space), 0, []
     for task, names in zip(opened, ids, strict=True):
-        own = Rows(task.keys, names.__getitem__, None, said[first : first + len(names)])
+        own = Rows(task.keys(), names.__getitem__, None, said[first : first + len(names)])
         own.seen[:] = ~np.isnan(said[first : first + len(names)]).all(1)
         first += len(names)
         found.append(own)
@@ -76,10 +76,10 @@ def _boxes(config: PredictionsTeacher, opened: Sequence[OpenTask]) -> list[Rows]
 
 def _rows(task: OpenTask, joining: Joining) -> Rows:
     with tempfile.TemporaryFile(dir=task.store.folder) as file:  # mapped, it lives on without a name
-        said = np.memmap(file, np.float32, "w+", shape=(len(task.keys), len(joining.predictions.classes)))
+        said = np.memmap(file, np.float32, "w+", shape=(task.segment.num_rows, len(joining.predictions.classes)))
     ids = task.transfer_set.ids(task.segment)
     labels = None if joining.predictions.config.label is None else task.transfer_set.labels(task.segment)
-    return Rows(task.keys, lambda row: str(ids[row]), labels, said)
+    return Rows(task.keys(), lambda row: str(ids[row]), labels, said)
 
 
 def _commit(task: OpenTask, rows: Rows, number: int) -> int:
@@ -87,7 +87,7 @@ def _commit(task: OpenTask, rows: Rows, number: int) -> int:
     mine = slice(first, first + num_rows)
     assert rows.said is not None
     said = np.where(rows.seen[mine, None], rows.said[mine], np.float32(np.nan))
-    task.store.commit(number, task.keys[mine], {task.store.spec.named[0]: said})
+    task.store.commit(number, task.keys(first, num_rows), {task.store.spec.named[0]: said})
     return num_rows
 
 

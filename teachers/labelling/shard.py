@@ -79,7 +79,6 @@ class OpenTask:
 
     transfer_set: TransferSet
     segment: Segment
-    keys: np.ndarray
     store: SoftTargetStore
     fold: np.ndarray | None = None
     """i16 [rows]: of a teacher in folds, the one that has not seen each row."""
@@ -95,7 +94,11 @@ class OpenTask:
                 f"{task.store} is about segment {store.spec.segment} {store.spec.segment_digest[:12]}, "
                 f"the transfer set has {segment.name} {segment.digest[:12]}; take another folder for these rows"
             )
-        return cls(transfer_set, segment, transfer_set.keys(segment), store)
+        return cls(transfer_set, segment, store)
+
+    def keys(self, first_row: int = 0, num_rows: int | None = None) -> np.ndarray:
+        """`sample_key` of these rows; of others none is read."""
+        return self.transfer_set.keys(self.segment, first_row, num_rows)
 
     def read(self, first_row: int, num_rows: int, *, as_stored: bool = False) -> dict[str, np.ndarray]:
         """An owned copy of these rows: what is read here is not read while the teacher computes. `as_stored`: of encoded images
@@ -223,7 +226,7 @@ def label_shard(
     where it may leave rows unknown.
     """
     first_row, num_rows = task.store.shard_rows(number)
-    sample_key = task.keys[first_row : first_row + num_rows]
+    sample_key = task.keys(first_row, num_rows)
     timed = partial(prometheus.timed, "collegium_teacher_seconds", teacher=questioner.name)
     with timed(phase="read"):
         as_stored = isinstance(questioner, Questioner) and questioner.teacher.as_stored
@@ -255,14 +258,14 @@ def _around_bad_rows(
 ) -> Heard:
     """What can be said of a shard's rows, of which some could not be answered."""
     rows = len(next(iter(inputs.values())))
-    keys, ids = task.keys[first_row : first_row + rows], task.transfer_set.ids(task.segment)
+    keys, ids = task.keys(first_row, rows), task.transfer_set.ids(task.segment, first_row, rows)
 
     def ask(part: slice) -> Heard:
         mine = None if fold is None else fold[part]
         return questioner.answer({name: column[part] for name, column in inputs.items()}, keys[part], mine)
 
     def named(row: int) -> str:
-        return f"{ids[first_row + row]} of segment {task.segment.name}"
+        return f"{ids[row]} of segment {task.segment.name}"
 
     return answered_around(ask, rows, error, questioner.name, named, skip=questioner.skips)
 

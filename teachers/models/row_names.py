@@ -28,10 +28,14 @@ class Names:
 
     def like(self, name: str) -> list[int]:
         """Which names mean the same, by their places."""
+        fitting, called_so = self.both(name)
+        return fitting or (called_so if len(called_so) == 1 else [])
+
+    def both(self, name: str) -> tuple[list[int], list[int]]:
+        """(names that end alike, by their places; those of files that are called so)."""
         own = _parts_of(name)
         called_so = self._by_stem.get(own[-1], [])
-        fitting = [at for at, parts in called_so if _end_alike(parts, own)]
-        return fitting or ([called_so[0][0]] if len(called_so) == 1 else [])
+        return [at for at, parts in called_so if _end_alike(parts, own)], [at for at, _ in called_so]
 
 
 def _parts_of(name: str) -> tuple[str, ...]:

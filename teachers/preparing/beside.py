@@ -8,23 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError
 from ..transfer_set.columns import Column
-from ..transfer_set.transfer_set import TransferSet
-from .census import Census, check_unique, joined
+from .ledger import Ledger
 from .munge import munged
-from .segments import PlannedSegment, Runner, plan_segments
+from .planning import Earlier, PlannedSegment, plan_segments
 from .shuffle import Reading, Run
+from .taking import check_apart, divided
 
 
 @dataclass(frozen=True)
 class Whole:
-    """The source's rows and, behind them, those beside; `planned`: all segments, whose rows are numbers of the census."""
+    """All segments, of the source's rows and of those beside, with the runs that hold their rows."""
 
-    census: Census
     runs: tuple[Run, ...]
     planned: list[PlannedSegment]
     num_rows: dict[str, int]
@@ -34,36 +31,36 @@ class Whole:
 def with_rows_beside(
     config: TransferSetConfig,
     whole: Whole,
-    extra: Census | None,
+    source: Ledger,
+    extra: Ledger | None,
     told: Reading,
     columns: Sequence[Column],
-    earlier: TransferSet | None,
-    run: Runner,
+    earlier: Earlier | None,
     width: int,
 ) -> Whole:
-    """`whole` of the source's rows alone, with what the recipe wants beside; `extra` counts its runs as `whole` does.
+    """`whole` of the `source` alone, with what the recipe wants beside; `whole.runs` are those of `extra`, too.
 
     Raises DataError for two rows of one key.
     """
-    source, runs = whole.census, whole.runs
+    ledgers = [source]
     if extra is not None:
-        if not len(extra.keys):
+        if not extra.counts()["train"]:
             raise DataError("transfer_set.extra: no row is left of it; take it out, or give other rows")
-        whole = _added(whole, "extra", extra, plan_segments(extra, columns, earlier, run, "extra"))
+        whole = _added(whole, "extra", extra, columns, earlier)
+        ledgers.append(extra)
     if config.munge is not None:
-        made, written = munged(config.munge, source, runs, told, columns, width)
-        made = replace(made, run=made.run + np.uint32(len(runs)))
-        whole = replace(whole, runs=(*runs, *written))
-        check_unique(joined([whole.census, made]), whole.runs, told.pieces)
-        whole = _added(whole, "munge", made, plan_segments(made, columns, earlier, run, "munge"))
+        made, written = munged(config.munge, source.whole(), whole.runs, told, columns, width)
+        made = replace(made, run=made.run + len(whole.runs))
+        whole = replace(whole, runs=(*whole.runs, *written))
+        ledger = divided(made, source, told.pieces)
+        check_apart([*ledgers, ledger], whole.runs, told.pieces)
+        whole = _added(whole, "munge", ledger, columns, earlier)
     return whole
 
 
-def _added(whole: Whole, kind: str, census: Census, planned: Sequence[PlannedSegment]) -> Whole:
-    first = len(whole.census.keys)
-    moved = [replace(segment, rows=segment.rows + first) for segment in planned]
-    num_rows = {**whole.num_rows, kind: len(census.keys)}
-    return Whole(joined([whole.census, census]), whole.runs, [*whole.planned, *moved], num_rows)
+def _added(whole: Whole, kind: str, ledger: Ledger, columns: Sequence[Column], earlier: Earlier | None) -> Whole:
+    planned = [*whole.planned, *plan_segments(ledger, columns, earlier, kind)]
+    return Whole(whole.runs, planned, {**whole.num_rows, kind: ledger.counts()["train"]})
 
 
 def report_of(whole: Whole, labels: Sequence[str]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ of how rows are written.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +21,11 @@ from ..sources.files import Batch, File
 from ..tasks.labels import has_label
 from ..transfer_set.hashes import Keys
 from ..transfer_set.transfer_set import EVERY
-from .bad_rows import Bad
-from .census import NAMED_BAD_ROWS, Census
+from .bad_rows import NAMED_BAD_ROWS, Bad
+from .census import Census
+from .ledger import Ledger
 from .shuffle import Reading, ids_in, labels_in
+from .splits import sample_keys
 from .tasks import LABELS
 from .tasks.reader import Meant
 
@@ -46,56 +50,87 @@ def correction_files(config: TransferSetConfig) -> list[File]:
         raise RecipeError(str(error).replace("transfer_set.source", WHERE)) from None
 
 
-def corrected(
-    config: TransferSetConfig,
-    census: Census,
-    labelled: NDArray[np.bool_],
-    names: Sequence[tuple[Sequence[str], Keys]],
-    classes: tuple[str, ...],
-) -> tuple[Census, NDArray[np.bool_], dict[str, int]]:
-    """(the census with corrected labels; whose label may be used, these too; how many there are, by split).
+Read = Callable[[Census], Sequence[str]]
+"""What the rows of a census are called."""
 
-    `names`: ids and keys of all rows, in any order. A label is of the row with its id; without `id` of the image that is called so, by
-    its path or the end of it, or of the one whose key stands in the name, as `collegium review` writes it. Raises DataError for a
-    label that is none, one of no row, and two of one row.
+
+def corrected(
+    config: TransferSetConfig, ledger: Ledger, everyone: Sequence[Ledger], names: Read, classes: tuple[str, ...]
+) -> tuple[Ledger, dict[str, int]]:
+    """(the ledger with corrected labels, which may be used; how many there are, by split).
+
+    `everyone`: all rows, with those that are not in the ledger. A label is of the row with its id; without `id` of the image that is
+    called so, by its path or the end of it, or of the one whose key stands in the name, as `collegium review` writes it. Raises
+    DataError for a label that is none, one of no row, and two of one row.
     """
     if config.corrections is None:
-        return census, labelled, {}
+        return ledger, {}
     places, meant = _read(config, classes)
-    rows_called = _called([name for ids, _ in names for name in ids], exactly=config.id is not None)
-    keys = np.concatenate([np.zeros(0, np.uint64), *(of_ids for _, of_ids in names)])
-    at = {key: row for row, key in enumerate(census.keys.tolist())}
+    like = _like(config, everyone, names, places)
+    keys = [each[0] if each else _key_in(place) for each, place in zip(like, places, strict=True)]
+    wanted = np.array([key for key in keys if key is not None], np.uint64)
+    there = {*np.concatenate([*ledger.each(partial(_keys, wanted))]).tolist()}
     found: dict[int, int] = {}
-    for number, place in enumerate(places):
-        like = rows_called(place)
-        if len(like) > 1:
+    for number, (place, key) in enumerate(zip(places, keys, strict=True)):
+        if len(like[number]) > 1:
             raise DataError(
-                f"{WHERE}: {place!r} may be the label of any of {len(like)} rows; give its folder, too, or set `transfer_set.id`"
+                f"{WHERE}: {place!r} may be the label of any of {len(like[number])} rows; give its folder, too, or set "
+                f"`transfer_set.id`"
             )
-        row = at.get(int(keys[like[0]]) if like else _key_in(place))
-        if row is None and config.limit is None:
-            raise DataError(f"{WHERE}: {place!r} is the label of none of the {len(census.keys):,} rows; leave it out")
-        if row is not None and row in found:
-            raise DataError(f"{WHERE}: {places[found[row]]!r} and {place!r} are labels of one row; leave one out")
-        if row is not None:
-            found[row] = number
-    rows, numbers = (np.fromiter(each, np.int64, len(found)) for each in (found, found.values()))
-    labels, usable = census.labels.copy(), labelled.copy()
-    labels[rows], usable[rows] = (
-        LABELS[config.task].placed(meant, classes, {name: name for name in classes})[numbers],
-        True,
-    )
-    counts = np.bincount(census.split[rows], minlength=len(EVERY)).tolist()
+        if key is None or key not in there:
+            if config.limit is None:
+                rows = sum(ledger.counts().values())
+                raise DataError(f"{WHERE}: {place!r} is the label of none of the {rows:,} rows; leave it out")
+        elif key in found:
+            raise DataError(f"{WHERE}: {places[found[key]]!r} and {place!r} are labels of one row; leave one out")
+        else:
+            found[key] = number
+    labels = LABELS[config.task].placed(meant, classes, {name: name for name in classes})
+    order = sorted(found)
+    mine = np.array(order, np.uint64), labels[np.array([found[key] for key in order], np.int64)]
+    counts = np.asarray(ledger.total(partial(_counts, mine[0]))).tolist()
     counted: dict[str, int] = {split: count for split, count in zip(EVERY, counts, strict=True) if count}
-    return replace(census, labels=labels), usable, counted
+    return ledger.changed("corrected", partial(_corrected, *mine)), counted
 
 
-def _called(names: Sequence[str], *, exactly: bool) -> Callable[[str], Sequence[int]]:
-    """Which rows may be called so."""
-    if exactly:
-        places = {name: at for at, name in enumerate(names)}
-        return lambda name: [places[name]] if name in places else []
-    return Names(names).like
+def _like(config: TransferSetConfig, everyone: Sequence[Ledger], names: Read, places: Sequence[str]) -> list[list[int]]:
+    """Of each label, the keys of the rows that may be called so."""
+    if config.id is not None:
+        keys = sample_keys(places, config.key_salt)
+        there = np.concatenate([here for ledger in everyone for here in ledger.each(partial(_keys, keys))])
+        return [
+            [key] if is_row else [] for key, is_row in zip(keys.tolist(), np.isin(keys, there).tolist(), strict=True)
+        ]
+    parts = [part for ledger in everyone for part in ledger.each(partial(_named, names, places))]
+    found = []
+    for number in range(len(places)):
+        fitting, called_so = ([key for part in parts for key in part[number][at]] for at in range(2))
+        found.append(fitting or (called_so if len(called_so) == 1 else []))
+    return found
+
+
+def _named(names: Read, places: Sequence[str], census: Census) -> list[tuple[list[int], list[int]]]:
+    """As `Names.both`, by keys."""
+    known, keys = Names(names(census)), census.keys
+    both = [known.both(place) for place in places]
+    return [(keys[fitting].tolist(), keys[called_so].tolist()) for fitting, called_so in both]
+
+
+def _keys(keys: Keys, census: Census) -> Keys:
+    """Those that are rows."""
+    return np.intersect1d(keys, census.keys)
+
+
+def _counts(keys: Keys, census: Census) -> NDArray[np.int64]:
+    return np.bincount(census.split[np.isin(census.keys, keys)], minlength=len(EVERY))
+
+
+def _corrected(keys: Keys, labels: NDArray[Any], census: Census) -> Census:
+    """`keys` ascending."""
+    rows = np.flatnonzero(np.isin(census.keys, keys))
+    changed, usable = census.labels.copy(), census.labelled.copy()
+    changed[rows], usable[rows] = labels[np.searchsorted(keys, census.keys[rows])], True
+    return replace(census, labels=changed, labelled=usable)
 
 
 def _key_in(name: str) -> int | None:

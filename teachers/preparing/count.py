@@ -5,10 +5,12 @@ Reads the columns that decide it of every row; writes nothing. Raises what `prep
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..config.task import TaskName
@@ -18,12 +20,15 @@ from ..sources import chunks_of, files_of, read
 from ..sources.files import Batch, Chunk
 from ..tasks.labels import has_label, per_name, usable
 from ..transfer_set.transfer_set import SPLITS, SplitName, TransferSet
-from .bad_rows import Bad
-from .census import Census, check_splits, judge_bad_rows, limited, same_key, with_labelled
+from .bad_rows import Bad, BadPosition, BadRows, Told, judge_bad_rows
+from .census import Census, same_key
 from .corrections import corrected
 from .extra import reading_extra
+from .labelling import with_labelled
+from .ledger import Ledger, check_splits
+from .limiting import limited
 from .look import Look
-from .shuffle import BadPosition, Reading, ids_in, labels_in, named_in, placed
+from .shuffle import Reading, ids_in, labels_in, named_in, placed
 from .splits import UNUSED, sample_keys
 from .stratify import stratified
 from .tasks.reader import Meant
@@ -73,7 +78,7 @@ def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Count
         if num_rows > most:
             return None
     if not num_rows:
-        judge_bad_rows(bad, config)
+        judge_bad_rows(Told.of(BadRows(tuple(bad))), config)
         raise DataError(f"no usable row in the source; {len(bad)} were skipped")
     classes = seen.classes
     stands_for: Mapping[str, str] = {name: name for name in classes or ()}
@@ -82,30 +87,36 @@ def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Count
         classes, stands_for = told.labels.discovered(list(values))
     beside, readings = _keys_beside(told, bad), [told, *([reading_extra(told)] if config.extra is not None else [])]
     _check_unique(readings, np.concatenate([*(keys for keys, *_ in found), beside]))
-    census, _ = stratified(_census(told, found, classes, stands_for), config, len(classes))
-    census, bad = limited(census, bad, config.limit)
-    judge_bad_rows(bad, config)
-    check_splits(census, {})
-    census, may_be_used = with_labelled(census, config, len(classes))
-    census, may_be_used, _ = corrected(config, census, may_be_used, _names(told), classes)
+    everyone = Ledger.of(_census(told, found, classes, stands_for))
+    ledger, _ = stratified(everyone, config, len(classes))
+    ledger, left = limited(ledger, BadRows(tuple(bad)), config.limit, len(classes))
+    judge_bad_rows(Told.of(left), config)
+    check_splits(ledger.counts(), {})
+    ledger = with_labelled(ledger, config, len(classes))
+    ledger, _ = corrected(config, ledger, [everyone], partial(_names, told), classes)
+    census = ledger.whole()
+    labels = {split: usable(census.labels, census.labelled)[census.of(split)] for split in SPLITS}
     if seen.classes is not None or config.labels:
-        told.labels.space(classes, usable(census.labels, may_be_used)[census.of("train")])
-    labels = {split: [usable(census.labels, may_be_used)[census.of(split)]] for split in SPLITS}
-    rows = {split: census.counts()[split] for split in SPLITS}
+        told.labels.space(classes, labels["train"])
+    counts = ledger.counts()
+    rows = {split: counts[split] for split in SPLITS}
     more: dict[str, int] = {}
     if config.extra is not None:
         more["extra"] = len(beside[: config.limit])
     if config.munge is not None:
         more["munge"] = config.munge.of(rows["train"])
     rows["train"] += sum(more.values())
-    return replace(_counted(config.task, classes, rows, labels), beside=more)
+    return replace(_counted(config.task, classes, rows, {split: [each] for split, each in labels.items()}), beside=more)
 
 
-def _names(told: Reading) -> list[tuple[list[str], NDArray[np.uint64]]]:
-    """Ids and keys of all rows, where labels are corrected."""
-    batches = [batch for _, batch in _batches(told) if batch.positions] if told.config.corrections is not None else []
-    ids = [ids_in(told, batch, {}).to_pylist() for batch in batches]
-    return [(names, sample_keys(names, told.config.key_salt)) for names in ids]
+def _names(told: Reading, census: Census) -> list[str]:
+    """What all rows are called, in the order of their keys."""
+    ids = [ids_in(told, batch, {}) for _, batch in _batches(told) if batch.positions]
+    called = pa.concat_arrays([pa.array([], pa.string()), *ids])
+    keys = sample_keys(called, told.config.key_salt)
+    order = np.argsort(keys)
+    names: list[str] = called.take(pa.array(order[np.searchsorted(keys[order], census.keys)])).to_pylist()
+    return names
 
 
 def _keys_beside(told: Reading, bad: list[BadPosition]) -> NDArray[np.uint64]:
@@ -168,9 +179,9 @@ def _check_unique(readings: Sequence[Reading], keys: NDArray[np.uint64]) -> None
     for told, batch in ((each, batch) for each in readings for _, batch in _batches(each)):
         if not batch.positions:
             continue
-        ids = ids_in(told, batch, {}).to_pylist()
+        ids = ids_in(told, batch, {})
         same = np.flatnonzero(sample_keys(ids, told.config.key_salt) == twice[0])
-        named += [(ids[row], batch.positions[row]) for row in same.tolist()]
+        named += [(ids[row].as_py(), batch.positions[row]) for row in same.tolist()]
     raise same_key(*named[:2])
 
 
@@ -179,5 +190,5 @@ def _census(told: Reading, found: Sequence[Columns], classes: Sequence[str], sta
     keys, groups, split = (np.concatenate([columns[at] for columns in found]) for at in range(3))
     labels = np.concatenate([told.labels.placed(meant, classes, stands_for) for *_, meant in found])
     nothing = np.zeros(len(keys), np.uint32)
-    census = Census(keys, groups, split, labels, keys, nothing, nothing, nothing, told.config.task, len(classes))
-    return census.take(np.lexsort((census.keys, census.split)))
+    about = nothing, nothing, nothing, has_label(labels), told.config.task, len(classes)
+    return Census(keys, groups, split, labels, keys, *about).in_order()

@@ -7,17 +7,12 @@ written.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from ..config.transfer_set import SplitConfig, TransferSetConfig
 from ..errors import DataError, RecipeError
 from ..sources import BadRows, chunks_of, files_of, schema_of, some_rows
 from ..sources.files import Chunk, File, column_problem
-from ..tasks.labels import none_of
-from ..transfer_set.transfer_set import SPLITS
 from .canonical import InputPlan, decode
-from .census import Census, check_unique, joined, judge_bad_rows, limited, take_census
-from .shuffle import BadPosition, ChunkDone, Reading, Run
+from .shuffle import Reading
 
 BESIDE = "extra/"
 """Before the position of such a row: a file of the source may be called like one of these."""
@@ -45,43 +40,6 @@ def extra_files(config: TransferSetConfig) -> list[File]:
 def reading_extra(told: Reading) -> Reading:
     """What those who read these rows are told."""
     return replace(told, config=extra_of(told.config), classes=NOT_READ, integers=None, last_key=None, beside=BESIDE)
-
-
-def gathered_extra(
-    config: TransferSetConfig,
-    done: Sequence[ChunkDone],
-    reading: Reading,
-    source: Census,
-    runs: tuple[Run, ...],
-    width: int,
-) -> tuple[Census | None, tuple[Run, ...], list[BadPosition]]:
-    """(its rows, none with a label; the runs of `source` and behind them its own, which its census counts so; its bad rows).
-
-    `width`: of the space that labels would be of. Raises DataError for two rows of one id, also where one is of the source.
-    """
-    if config.extra is None:
-        return None, runs, []
-    own, bad = tuple(run for chunk in done for run in chunk.runs), [row for chunk in done for row in chunk.bad]
-    if not own:
-        judge_bad_rows(bad, config)
-        raise DataError(f"transfer_set.extra: no usable row in it; {len(bad)} were skipped")
-    census, _ = take_census(own, reading.pieces, NOT_READ, config.task)
-    census, bad = limited(census, bad, config.limit)
-    labels = none_of(config.task, len(census.keys), width)
-    census = replace(census, labels=labels, run=census.run + np.uint32(len(runs)))
-    check_unique(joined([source, census]), (*runs, *own), reading.pieces)
-    return census, (*runs, *own), bad
-
-
-def without_copies(census: Census, extra: Census, *, drop: bool) -> tuple[Census, dict[str, int], dict[str, int]]:
-    """(`extra`, by `drop` without rows that have exactly the inputs of a validation or test row; how many these are, by split; how
-    many went)."""
-    judging = {split: np.isin(extra.content, census.content[census.of(split)]) for split in SPLITS[1:]}
-    copies = {f"extra/{split}": int(found.sum()) for split, found in judging.items()}
-    if not drop:
-        return extra, copies, {}
-    stays = ~np.any([*judging.values()], axis=0)
-    return extra.take(stays), copies, {"extra": int((~stays).sum())}
 
 
 @dataclass(frozen=True)

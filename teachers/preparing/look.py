@@ -156,7 +156,7 @@ Columns = Sequence[tuple[str, str]]
 """(key of the recipe, column that it names)"""
 
 
-def _sample(config: TransferSetConfig, files: Sequence[File]) -> tuple[pa.RecordBatch, list[str], BadRows]:
+def _sample(config: TransferSetConfig, files: Sequence[File]) -> tuple[pa.RecordBatch, Sequence[str], BadRows]:
     schema = schema_of(files)
     named = _named(config)
     if schema.names:

@@ -18,8 +18,8 @@ from ..transfer_set.decoding import decoded
 
 DECODED_BYTES = 64 * 2**20
 """Of encoded images, at once."""
-BLOCK = 2**20
-"""Values that are widened at once."""
+BLOCK = 2**15
+"""Values that are widened at once: a processor's own memory holds them."""
 SMALLEST = 700
 """Sums are whole numbers of 2^-700: all of float32 and of its squares; what of float64 is smaller counts as 0."""
 EXACT = 53

@@ -1,26 +1,34 @@
 """Pieces of a set that is being prepared: what they are called, and that none is left behind."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ..config.transfer_set import TransferSetConfig
 from ..sources.files import Chunk, printable
 from ..storage import mirror
 from ..storage.seal import digest_of
+from .budget import Budget
 from .look import Look
+from .stretches import Stretches
+
+FORMAT = 2
+"""Of pieces: those of a program that writes them otherwise are not read."""
 
 
-def fingerprint(config: TransferSetConfig, seen: Look, chunks: Sequence[Chunk]) -> str:
+def fingerprint(config: TransferSetConfig, seen: Look, stretches: Stretches, room: Budget) -> str:
     """Names the pieces, so that those of a killed call are used again only by the same one."""
-    described = [
-        [chunk.file.title, chunk.file.split, chunk.first_row, chunk.num_rows, *(printable(str(u)) for u in chunk.units)]
-        for chunk in chunks
-    ]
-    paths = sorted({chunk.file.path for chunk in chunks if chunk.file.root is not None})
+    described = [[_described(chunk) for chunk in stretch] for stretch in (*stretches.source, *stretches.extra)]
+    paths = sorted({chunk.file.path for chunk in stretches.chunks if chunk.file.root is not None})
     states = [[printable(str(path)), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
     made_of = [seen.classes, seen.integers, [asdict(plan) for plan in seen.plans]]
-    return digest_of([config.task, config.model_dump(mode="json"), described, states, made_of])[:12]
+    told = [FORMAT, room.bytes, config.task, config.model_dump(mode="json")]
+    return digest_of([*told, described, states, made_of])[:12]
+
+
+def _described(chunk: Chunk) -> list[Any]:
+    units = (printable(str(unit)) for unit in chunk.units)
+    return [chunk.file.title, chunk.file.split, chunk.first_row, chunk.num_rows, *units]
 
 
 def tidy(folder: Path) -> None:

@@ -24,15 +24,14 @@ from ..transfer_set.arrow_columns import ipc_file
 from ..transfer_set.columns import Column, content_hash, inputs_batch
 from ..transfer_set.decoding import decoded
 from ..transfer_set.transfer_set import NAME, SPLITS, Part, Segment, TransferSet, segment_digest
-from .bad_rows import Bad
+from .bad_rows import Bad, BadPosition, BadRows, Told, judge_bad_rows
 from .canonical import decode
 from .categories import Texts, dictionaries_of, with_codes
-from .census import judge_bad_rows
 from .dictionaries import of_few_rows
 from .look import Look
 from .moments import moments
-from .segments import write_rows
-from .shuffle import BadPosition, Reading, labels_in
+from .rows_file import rows_batch, write_rows
+from .shuffle import Reading, labels_in
 from .splits import expected_shares
 from .statistics import with_moments
 
@@ -98,7 +97,7 @@ def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_
         inputs.append({name: values[good] for name, values in decoded.items()})
         labels.append(named[chosen][good])
     if config.limit is None and sum(expected_shares(config.split, None).values()) > 1 - 1e-9:
-        judge_bad_rows(bad_rows, config)  # nobody leaves them out
+        judge_bad_rows(Told.of(BadRows(tuple(bad_rows))), config)  # nobody leaves them out
     if not sum(map(len, labels)):
         raise DataError(f"none of the rows that were looked at can be used: {bad_rows[0].reason if bad_rows else ''}")
     order = _by_turns(strata(whole := np.concatenate(labels), config.task))[:num_rows]
@@ -153,7 +152,7 @@ def as_transfer_set(rows: Sample, folder: Path, *, some_unlabelled: bool = False
         part = Part(path, 0, rows.num_rows, payload.nbytes, content_hash(keys, rows.inputs))
         segment = Segment(name, split, 0, rows.num_rows, segment_digest(rows.columns, 0, [part]), (part,))
         named: dict[str, NDArray[Any]] = {"sample_key": keys, "group": keys, "label": rows.labels, "labelled": usable}
-        write_rows(folder / segment.rows_path, named, [pa.array([f"row {key}" for key in keys.tolist()])])
+        write_rows(folder / segment.rows_path, [rows_batch(pa.array([f"row {key}" for key in keys.tolist()]), named)])
         segments.append(segment)
     report = {
         "rows": {split: rows.num_rows for split in SPLITS},

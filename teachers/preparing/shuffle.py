@@ -1,22 +1,23 @@
-"""The first pass of preparing: chunks of the source into sorted runs.
+"""The first pass of preparing: chunks of the source into sorted runs, of which each is what memory holds.
 
 One function per task, picklable and idempotent, with bounded memory. Knows nothing of segments or of Ray.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..config.transfer_set import TransferSetConfig
 from ..errors import DataError
 from ..sources import read
-from ..sources.files import Batch, Chunk
+from ..sources.files import Batch, Chunk, Positions, text_of
 from ..storage import mirror
 from ..storage.seal import replace
 from ..tasks.labels import has_label, strata
@@ -24,17 +25,19 @@ from ..transfer_set.arrow_columns import ipc_file, label_column
 from ..transfer_set.columns import inputs_batch, row_bytes
 from ..transfer_set.hashes import Keys
 from ..transfer_set.transfer_set import SPLITS
-from .bad_rows import Bad
+from .bad_rows import Bad, BadPosition, spelt
+from .budget import STANDARD, Budget
 from .canonical import InputPlan, decode
 from .categories import Texts, write_texts
 from .labels import codes, names_in
-from .splits import UNUSED, first_of_classes, row_hashes, sample_keys, split_numbers
+from .splits import UNUSED, first_of_classes, order_of, row_hashes, sample_keys, split_numbers
 from .tasks import LABELS
 from .tasks.reader import LabelReader, Meant
 from .text import cut
 
-RUN_BYTES = 32 * 2**20
 BATCH_BYTES = 8 * 2**20
+MARK = 4096
+"""Of so many rows of a run the key of one tells how keys lie."""
 ENCODED_ROWS, KEPT_ROWS = 256, 32
 """In a batch of encoded images, whose size in the source nobody knows; of those that stay so, which may be photographs."""
 
@@ -51,6 +54,7 @@ class Reading:
     root: Path | None
     pieces: Path
     last_key: tuple[int, ...] | None
+    budget: Budget = STANDARD
     beside: str = ""
     """Of rows beside the source's, which are all training rows: what their positions begin with."""
 
@@ -78,31 +82,23 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class BadPosition:
-    """A row that cannot be used; `split` and `key` are -1 where it has none, `label` is empty."""
-
-    position: str
-    reason: str
-    split: int = -1
-    key: int = -1
-    label: str = ""
-
-
-@dataclass(frozen=True)
 class Run:
     """A file of decoded rows, sorted by split and key. `labels`: what its labels' numbers or columns mean, where the names of the space are unknown."""
 
     path: str
     num_rows: int
     labels: tuple[str, ...]
+    marks: tuple[int, ...]
+    """Keys that stand for all of its keys, ascending."""
 
 
 @dataclass(frozen=True)
-class ChunkDone:
-    """`num_unused`: rows that the shares of the split leave out; `num_cut`: that have lost a part of their label."""
+class ChunksDone:
+    """`bad`: the file of the rows that cannot be used, "" without any. `num_unused`: rows that the shares of the split leave out;
+    `num_cut`: that have lost a part of their label."""
 
     runs: tuple[Run, ...]
-    bad: tuple[BadPosition, ...]
+    bad: str
     num_unused: int
     num_cut: int = 0
 
@@ -120,41 +116,50 @@ class Decoded:
 
     @property
     def bytes(self) -> int:
-        return sum(int(row_bytes(values).sum()) for values in self.inputs.values())
+        held = self.labels.labels.nbytes + sum(array.nbytes for array in self.meta.values())
+        return int(held) + sum(int(row_bytes(values).sum()) for values in self.inputs.values())
 
 
-def read_chunk(told: Reading, numbered: tuple[int, Chunk]) -> ChunkDone:
-    """First pass: decode and check a chunk, write it as runs. A chunk that was done before is not done again."""
-    number, chunk = numbered
-    record = told.pieces / f"chunk-{number:06}.json"
+def read_chunks(told: Reading, numbered: tuple[int, Sequence[Chunk]]) -> ChunksDone:
+    """First pass: decode and check some chunks, write them as runs. What was done before is not done again."""
+    number, chunks = numbered
+    record = told.pieces / f"chunks-{number:06}.json"
     if mirror.there(record):
-        return _chunk_done(json.loads(record.read_bytes()))
-    done = _read_chunk(told, number, chunk)
+        return _chunks_done(json.loads(record.read_bytes()))
+    done = _read_chunks(told, number, chunks)
     replace(record, json.dumps(asdict(done)).encode())
     return done
 
 
-def _read_chunk(told: Reading, number: int, chunk: Chunk) -> ChunkDone:
+def _read_chunks(told: Reading, number: int, chunks: Sequence[Chunk]) -> ChunksDone:
     bad: list[BadPosition] = []
     runs: list[Run] = []
     waiting: list[Decoded] = []
-    num_unused = num_cut = 0
+    num_unused = num_cut = held = 0
+    for rows in (decoded for chunk in chunks for decoded in _decoded(told, chunk, bad)):
+        waiting.append(rows)
+        num_unused, num_cut, held = num_unused + rows.num_unused, num_cut + rows.labels.cut, held + rows.bytes
+        if held >= told.budget.run_bytes:
+            runs.append(_write_run(told, f"run-{number:06}-{len(runs):04}.arrow", waiting))
+            waiting, held = [], 0
+    if any(len(rows.keys) for rows in waiting):
+        runs.append(_write_run(told, f"run-{number:06}-{len(runs):04}.arrow", waiting))
+    name = f"bad-{number:06}.jsonl" if bad else ""
+    if bad:
+        replace(told.pieces / name, spelt(bad))
+    return ChunksDone(tuple(runs), name, num_unused, num_cut)
+
+
+def _decoded(told: Reading, chunk: Chunk, bad: list[BadPosition]) -> Iterator[Decoded]:
+    """The usable rows of a chunk, batch by batch; what cannot be used goes to `bad`."""
     batches = read(chunk, told.columns, told.rows_per_batch)
     for batch in (part for whole in batches for part in cut(placed(whole, told), told.texts, BATCH_BYTES)):
         bad += [BadPosition(position, reason) for position, reason in batch.bad]
         if batch.positions:
             try:
-                waiting.append(_decode_batch(told, chunk, batch, bad))
+                yield _decode_batch(told, chunk, batch, bad)
             except DataError as error:
                 raise DataError(f"{chunk.file.title}: {error}") from error
-            num_unused += waiting[-1].num_unused
-            num_cut += waiting[-1].labels.cut
-        if sum(rows.bytes for rows in waiting) >= RUN_BYTES:
-            runs.append(_write_run(told, f"run-{number:06}-{len(runs):04}.arrow", waiting))
-            waiting = []
-    if any(len(rows.keys) for rows in waiting):
-        runs.append(_write_run(told, f"run-{number:06}-{len(runs):04}.arrow", waiting))
-    return ChunkDone(tuple(runs), tuple(bad), num_unused, num_cut)
 
 
 def placed(batch: Batch, told: Reading) -> Batch:
@@ -162,21 +167,20 @@ def placed(batch: Batch, told: Reading) -> Batch:
     if not told.beside:
         return batch
     bad = tuple((told.beside + position, reason) for position, reason in batch.bad)
-    return Batch(batch.data, [told.beside + position for position in batch.positions], bad)
+    here = pc.binary_join_element_wise(told.beside, text_of(batch.positions), "")
+    return Batch(batch.data, Positions(here), bad)
 
 
-def _chunk_done(document: dict[str, Any]) -> ChunkDone:
-    runs = (Run(run["path"], run["num_rows"], tuple(run["labels"])) for run in document["runs"])
-    return ChunkDone(
-        tuple(runs), tuple(BadPosition(**row) for row in document["bad"]), document["num_unused"], document["num_cut"]
-    )
+def _chunks_done(document: dict[str, Any]) -> ChunksDone:
+    runs = (Run(**run | {name: tuple(run[name]) for name in ("labels", "marks")}) for run in document["runs"])
+    return ChunksDone(**document | {"runs": tuple(runs)})
 
 
 def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPosition]) -> Decoded:
     """Name, split, decode and label the rows of a batch; what cannot be used goes to `bad`."""
     reasons: Bad = {}
     ids, keys, groups, split = named_in(told, chunk, batch, reasons)
-    data, positions = batch.data, np.array(batch.positions, object)
+    data, positions = batch.data, text_of(batch.positions)
     wanted = split != UNUSED
     num_unused = len(wanted) - int(wanted.sum())
     if told.last_key is not None:
@@ -186,23 +190,26 @@ def _decode_batch(told: Reading, chunk: Chunk, batch: Batch, bad: list[BadPositi
     if not wanted.all():
         kept = np.flatnonzero(wanted)
         ids, data = ids.take(pa.array(kept)), data.take(pa.array(kept))
-        keys, groups, split, positions = keys[kept], groups[kept], split[kept], positions[kept]
+        keys, groups, split, positions = keys[kept], groups[kept], split[kept], positions.take(pa.array(kept))
         reasons = {at: reasons[row] for at, row in enumerate(kept.tolist()) if row in reasons}
     meant = labels_in(told, data, reasons)
     texts: Texts = {}
     inputs, wrong = decode(data, told.plans, chunk.file.root if told.beside else told.root, texts)
     reasons |= {row: reason for row, reason in wrong.items() if row not in reasons}
     bad += [
-        BadPosition(positions[row], reasons[row], int(split[row]), int(keys[row]), _named(meant, row))
+        BadPosition(positions[row].as_py(), reasons[row], int(split[row]), int(keys[row]), _named(meant, row))
         for row in sorted(reasons)
     ]
-    good = np.setdiff1d(np.arange(len(keys)), np.fromiter(reasons, np.int64, len(reasons)))
-    inputs = {name: rows[good] if reasons else rows for name, rows in inputs.items()}
-    meta = {"split": pa.array(split[good]), "group": pa.array(groups[good]), "id": ids.take(pa.array(good))}
-    meta |= {"position": pa.array(positions[good], pa.string()), "content": pa.array(row_hashes(list(inputs.values())))}
+    meta = {"split": pa.array(split), "group": pa.array(groups), "id": ids, "position": positions}
+    if reasons:
+        good = np.setdiff1d(np.arange(len(keys)), np.fromiter(reasons, np.int64, len(reasons)))
+        keys, meant = keys[good], Meant(meant.labels[good], meant.names, meant.cut)
+        inputs = {name: rows[good] for name, rows in inputs.items()}
+        meta = {name: column.take(pa.array(good)) for name, column in meta.items()}
+    meta["content"] = pa.array(row_hashes(list(inputs.values())))
     if any(plan.column.varies for plan in told.plans):
         meta["bytes"] = pa.array(sum(row_bytes(values) for values in inputs.values()), pa.int64())
-    return Decoded(num_unused, keys[good], meta, Meant(meant.labels[good], meant.names, meant.cut), inputs, texts)
+    return Decoded(num_unused, keys, meta, meant, inputs, texts)
 
 
 def _named(meant: Meant, row: int) -> str:
@@ -214,7 +221,7 @@ def _named(meant: Meant, row: int) -> str:
 def named_in(told: Reading, chunk: Chunk, batch: Batch, reasons: Bad) -> tuple[pa.Array, Keys, Keys, NDArray[np.uint8]]:
     """(ids, keys, what decides the split, the split's number) of every row; a row without id or group has a reason."""
     ids = ids_in(told, batch, reasons)
-    keys = sample_keys(ids.to_pylist(), told.config.key_salt)
+    keys = sample_keys(ids, told.config.key_salt)
     groups = _groups_in(told, batch, keys, reasons)
     if told.beside:
         return ids, keys, groups, np.full(len(keys), SPLITS.index("train"), np.uint8)
@@ -224,7 +231,7 @@ def named_in(told: Reading, chunk: Chunk, batch: Batch, reasons: Bad) -> tuple[p
 def ids_in(told: Reading, batch: Batch, reasons: Bad) -> pa.Array:
     name = told.config.id
     if name is None:
-        return pa.array(batch.positions, pa.string())
+        return text_of(batch.positions)
     ids = names_in(name, batch.data.column(name))
     for row in np.flatnonzero(np.asarray(ids.is_null())).tolist():
         reasons[row] = f"{name} (the id) is missing"
@@ -257,8 +264,11 @@ def _write_run(told: Reading, name: str, waiting: Sequence[Decoded]) -> Run:
     meant = told.labels.joined([rows.labels for rows in waiting]) if told.classes is None else None
     labels = np.concatenate([rows.labels.labels for rows in waiting]) if meant is None else meant.labels
     keys = np.concatenate([rows.keys for rows in waiting])
-    order = np.lexsort((keys, meta["split"].to_numpy()))
-    inputs = {plan.name: np.concatenate([rows.inputs[plan.name] for rows in waiting])[order] for plan in told.plans}
+    order = order_of(meta["split"].to_numpy(), keys)
+    inputs = {
+        plan.name: np.take(np.concatenate([rows.inputs[plan.name] for rows in waiting]), order, axis=0)
+        for plan in told.plans
+    }
     sorted_meta = meta.take(pa.array(order)).to_batches()[0]
     batch = inputs_batch(keys[order], inputs)
     for column in sorted_meta.schema.names:
@@ -268,7 +278,8 @@ def _write_run(told: Reading, name: str, waiting: Sequence[Decoded]) -> Run:
         texts = {each: text for rows in waiting for each, text in rows.texts.items()}
         write_texts(told.pieces / texts_piece(name), texts)
     replace(told.pieces / name, ipc_file(batch))
-    return Run(name, len(keys), () if meant is None else meant.names)
+    marks = np.sort(keys)[MARK // 2 :: MARK].tolist() or [int(keys[0])]
+    return Run(name, len(keys), () if meant is None else meant.names, tuple(marks))
 
 
 def texts_piece(run: str) -> str:

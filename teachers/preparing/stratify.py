@@ -7,15 +7,19 @@ change sides, all others stay. Knows nothing of the order of rows, of files, or 
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from functools import partial
 from math import ceil, floor
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..config.transfer_set import SplitConfig, TransferSetConfig
 from ..tasks.labels import num_strata
+from ..transfer_set.hashes import Keys
 from ..transfer_set.transfer_set import SPLITS, SplitName
 from .census import Census
+from .ledger import Ledger
+from .selection import at_places
 from .splits import place_of
 
 NEEDED = (1, 2, 0)
@@ -29,31 +33,59 @@ they are; of small ones as many move as the bound demands.
 """
 
 
-def stratified(census: Census, config: TransferSetConfig, width: int) -> tuple[Census, list[int]]:
-    """(the census with every class, or those that would miss a split, divided by the shares; which classes were moved).
+def stratified(ledger: Ledger, config: TransferSetConfig, width: int) -> tuple[Ledger, list[int]]:
+    """(the ledger with every class, or those that would miss a split, divided by the shares; which classes were moved).
 
     Where files give the test split, the rows of train and validation are divided. A row without a label, and one that the
     shares leave out, stays where its hash put it. A class with fewer rows than splits is in train, then in test.
     """
     which = config.stratifies
     if which == "no":
-        return census, []
+        return ledger, []
     shares = shares_of(config.split)
-    mine, strata = census.has_label.copy(), census.strata
-    if config.split.files is not None:
-        mine &= census.split != SPLITS.index("test")
-    rows = np.flatnonzero(mine)
-    order = rows[np.lexsort((place_of(census.keys[rows], config.split), strata[rows]))]
-    starts = np.searchsorted(strata[order], np.arange(num_strata(config.task, width) + 1)).tolist()
-    split, moved = census.split.copy(), []
-    for number, there in enumerate(order[start:stop] for start, stop in pairwise(starts)):
-        counts = [int((split[there] == SPLITS.index(name)).sum()) for name in shares]
-        if which == "all" or misses(counts):
-            divided = divide(counts, [*shares.values()])
-            split[there] = np.repeat(np.array([SPLITS.index(name) for name in shares], np.uint8), divided)
-            moved += [number] * (divided != counts)
-    found = replace(census, split=split)
-    return found.take(np.lexsort((found.keys, found.split))), moved
+    by_stratum = ledger.total(partial(_counted, config.split, num_strata(config.task, width)))
+    counts = by_stratum[:, [SPLITS.index(name) for name in shares]]
+    divided = [divide(row, [*shares.values()]) if which == "all" or misses(row) else row for row in counts.tolist()]
+    wanted = np.array(divided, np.int64).reshape(counts.shape)
+    moved = (wanted != counts).any(1)
+    if not moved.any():
+        return ledger, []
+    cuts = []
+    for places in np.cumsum(wanted, 1)[:, :-1].T:
+        inside = np.where(moved & (places < counts.sum(1)), places, -1)
+        at = at_places(ledger, partial(_placed, config.split), inside, counts.sum(1))
+        cuts.append(np.where(inside >= 0, at, np.uint64(2**64 - 1)))
+    change = partial(_divided, config.split, [SPLITS.index(name) for name in shares], moved, np.stack(cuts, 1))
+    return ledger.changed("stratified", change), np.flatnonzero(moved).tolist()
+
+
+def _mine(split: SplitConfig, census: Census) -> NDArray[np.int64]:
+    """Rows that are divided."""
+    mine = census.has_label
+    return np.flatnonzero(mine if split.files is None else mine & (census.split != SPLITS.index("test")))
+
+
+def _counted(split: SplitConfig, num: int, census: Census) -> NDArray[np.int64]:
+    """Rows that are divided, by stratum and split, i64 [strata, splits]."""
+    rows = _mine(split, census)
+    both = census.strata[rows].astype(np.int64) * len(SPLITS) + census.split[rows]
+    return np.bincount(both, minlength=num * len(SPLITS)).reshape(num, len(SPLITS))
+
+
+def _placed(split: SplitConfig, census: Census) -> tuple[NDArray[np.int32], Keys]:
+    """As `at_places` asks."""
+    rows = _mine(split, census)
+    return census.strata[rows], place_of(census.keys[rows], split)
+
+
+def _divided(split: SplitConfig, names: list[int], moved: NDArray[np.bool_], cuts: Keys, census: Census) -> Census:
+    """`names`: splits in the order of the line; `cuts`: of each stratum, where the next one begins, u64 [strata, names - 1]."""
+    rows = _mine(split, census)
+    rows = rows[moved[census.strata[rows]]]
+    behind = place_of(census.keys[rows], split)[:, None] >= cuts[census.strata[rows]]
+    numbers = census.split.copy()
+    numbers[rows] = np.array(names, np.uint8)[behind.sum(1)]
+    return replace(census, split=numbers).in_order()
 
 
 def shares_of(config: SplitConfig) -> dict[SplitName, float]:

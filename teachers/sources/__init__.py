@@ -6,14 +6,16 @@ Knows nothing of splits, keys or what a column means.
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pyarrow as pa
 
 from ..config.transfer_set import ImportSource, SklearnSource, SplitConfig, TransferSetConfig
 from ..errors import DataError, RecipeError
-from ..storage.seal import digest_of, sha256_file
+from ..storage.at_once import at_once
+from ..storage.remembered import remembered_sha256
+from ..storage.seal import digest_of
 from ..transfer_set.transfer_set import SPLITS
 from .annotated import ANNOTATED, contents_of
 from .arrays import numpy_chunks, numpy_schema, read_numpy, read_sklearn, sklearn_chunks, sklearn_digest, sklearn_schema
@@ -24,6 +26,7 @@ from .files import (
     Chunk,
     File,
     Format,
+    Positions,
     existing,
     is_inside,
     listed,
@@ -157,7 +160,9 @@ def _checked(file: File, batch: Batch) -> Batch:
     return Batch(batch.data.take(pa.array(good, pa.int64())), positions, (*batch.bad, *bad))
 
 
-def some_rows(files: Sequence[File], columns: Sequence[str], rows: int) -> tuple[pa.RecordBatch, list[str], BadRows]:
+def some_rows(
+    files: Sequence[File], columns: Sequence[str], rows: int
+) -> tuple[pa.RecordBatch, Sequence[str], BadRows]:
     """At most `rows` rows from all over the source, where they stand, and bad ones that were met on the way.
 
     They are the first ones, and some of chunks that are spread over it.
@@ -202,13 +207,13 @@ def _take(read_from: Iterator[Batch], rows: int, found: list[Batch], bad: BadRow
             return
 
 
-def positions_of(chunk: Chunk) -> list[str] | None:
+def positions_of(chunk: Chunk) -> Sequence[str] | None:
     """Where each row of a chunk stands, if that is known before it is read."""
     if chunk.file.source.kind in ("image_folder", *ANNOTATED):
         return [position(str(name), 0) for name in chunk.units]
     if chunk.num_rows is None:
         return None
-    return [position(chunk.file.name, chunk.first_row + row) for row in range(chunk.num_rows)]
+    return Positions.numbered(chunk.file.name, range(chunk.first_row, chunk.first_row + chunk.num_rows))
 
 
 def class_names(files: Sequence[File], label: str) -> list[tuple[File, list[str] | None]]:
@@ -225,12 +230,13 @@ def content_digest(files: Sequence[File], *, beside: bool) -> str:
         return digest_of([source.kind, imported_digest(source)])
     assert root is not None
     names = sorted({*(_all_in(root) if beside else ()), *(name for file in files for name in _contents(file))})
-    return digest_of([source.kind, [[printable(name), _sha256(root, name)] for name in names]])
+    hashes = at_once(partial(_sha256, root), names, max(2, os.cpu_count() or 1))  # hashing leaves Python's lock alone
+    return digest_of([source.kind, [[printable(name), found] for name, found in zip(names, hashes, strict=True)]])
 
 
 def _sha256(root: Path, name: str) -> str:
     try:
-        return sha256_file(root / name)
+        return remembered_sha256(root / name)
     except OSError as error:
         raise DataError(f"{printable(name)}: cannot be read: {error.strerror}") from error
 

@@ -9,11 +9,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ..config.transfer_set import Source
 from ..errors import DataError, RecipeError, StoreError
@@ -59,12 +60,42 @@ class Chunk:
     units: tuple[int, int] | tuple[str, ...] = (0, 0)
 
 
+class Positions(Sequence[str]):
+    """Where rows stand in the source: text in Arrow, of which a `str` is made for whoever asks for one."""
+
+    def __init__(self, held: pa.StringArray) -> None:
+        self.held = held
+
+    @classmethod
+    def numbered(cls, name: str, rows: range | NDArray[np.int64]) -> "Positions":
+        """`position(name, row)` of each row."""
+        numbers = pa.array(np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows, pa.int64())
+        return cls(pc.binary_join_element_wise(f"{printable(name)}#", numbers.cast(pa.string()), ""))
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> "Positions": ...
+
+    def __getitem__(self, at: int | slice) -> "str | Positions":
+        return Positions(self.held[at]) if isinstance(at, slice) else str(self.held[int(at)])
+
+
+def text_of(names: Sequence[str]) -> pa.StringArray:
+    """Names or positions as Arrow has them."""
+    return names.held if isinstance(names, Positions) else pa.array(names, pa.string())
+
+
 @dataclass(frozen=True)
 class Batch:
     """Some rows of a chunk. `positions`: where each stands in the source; `bad`: rows that could not even be parsed."""
 
     data: pa.RecordBatch
-    positions: list[str]
+    positions: Sequence[str]
     bad: tuple[tuple[str, str], ...] = ()
 
 
@@ -95,7 +126,7 @@ def printable(name: str) -> str:
 def batches(name: str, first_row: int, data: pa.Table, rows: int) -> Iterator[Batch]:
     """A table in memory as batches of at most `rows`."""
     for batch in data.to_batches(max_chunksize=rows):
-        yield Batch(batch, [position(name, first_row + row) for row in range(batch.num_rows)])
+        yield Batch(batch, Positions.numbered(name, range(first_row, first_row + batch.num_rows)))
         first_row += batch.num_rows
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -20,7 +21,7 @@ import pyarrow.json
 from ..config.transfer_set import CsvSource
 from ..errors import DataError
 from ..transfer_set.class_names import name_of
-from .files import NO_ROWS, Batch, Chunk, File, check_columns, position
+from .files import NO_ROWS, Batch, Chunk, File, Positions, check_columns, position
 from .quotes import Watched
 from .reading import check_text, reading
 
@@ -33,6 +34,10 @@ DELIMITERS = (",", ";", "\t", "|")
 """That `delimiter: auto` knows."""
 NO_OBJECT = re.compile(rb"(?:^|[}\]])[ \t\r]*null", re.MULTILINE)
 """Instead of a row, or behind one: Arrow ends the process on it."""
+
+
+Parsed = tuple[pa.Table, Sequence[str], list[tuple[str, str]], int]
+"""Rows, where they stand, bad rows, and how many rows there were."""
 
 
 def whole_file(file: File, rows: int) -> list[Chunk]:
@@ -103,18 +108,15 @@ def read_csv(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batch]
         )
         row = told = 0
         for block in map(watched.unhidden, _blocks(opened, watched)):
-            numbers: list[int] = []
-            dropped = {number for number, _ in skipped}
-            while len(numbers) < block.num_rows:
-                if row not in dropped:
-                    numbers.append(row)
-                row += 1
+            dropped = [number for number, _ in skipped if number >= row]
+            numbers = np.setdiff1d(np.arange(row, row + block.num_rows + len(dropped)), dropped)[: block.num_rows]
+            row = int(numbers[-1]) + 1 if len(numbers) else row
             bad = tuple((position(file.name, number), reason) for number, reason in skipped[told:])
             told = len(skipped)
             yield Batch(NO_ROWS, [], bad)
             for start in range(0, block.num_rows, rows):
-                part = numbers[start : start + rows]
-                yield Batch(block.slice(start, rows), [position(file.name, number) for number in part])
+                part = Positions.numbered(file.name, numbers[start : start + rows])
+                yield Batch(block.slice(start, rows), part)
         yield Batch(NO_ROWS, [], tuple((position(file.name, number), reason) for number, reason in skipped[told:]))
 
 
@@ -160,8 +162,7 @@ def read_jsonl(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Batc
                 start += batch.num_rows
 
 
-def _parse_json(file: File, first_row: int, block: bytes) -> tuple[pa.Table, list[str], list[tuple[str, str]], int]:
-    """Table, position of its rows, bad rows, and how many rows there were."""
+def _parse_json(file: File, first_row: int, block: bytes) -> Parsed:
     try:
         block.decode()  # Arrow does not look
         if NO_OBJECT.search(block):
@@ -173,7 +174,7 @@ def _parse_json(file: File, first_row: int, block: bytes) -> tuple[pa.Table, lis
         return _parse_lines(file, first_row, block)
     if any(_is_rounded(table.column(name)) for name in table.column_names if not file.columns or name in file.columns):
         return _parse_lines(file, first_row, block)
-    return table, [position(file.name, first_row + row) for row in range(table.num_rows)], [], table.num_rows
+    return table, Positions.numbered(file.name, range(first_row, first_row + table.num_rows)), [], table.num_rows
 
 
 def _read_json(block: bytes, schema: pa.Schema | None = None) -> pa.Table:
@@ -217,7 +218,7 @@ def _is_json(line: bytes, block: bytes) -> bool:
     return len(block.split(b"\n", 2)[1:]) > 1 or bool(block.partition(b"\n")[2].strip())
 
 
-def _parse_lines(file: File, first_row: int, block: bytes) -> tuple[pa.Table, list[str], list[tuple[str, str]], int]:
+def _parse_lines(file: File, first_row: int, block: bytes) -> Parsed:
     """As `_parse_json`; what the recipe does not name is not looked at."""
     good: list[dict[str, Any]] = []
     positions: list[str] = []

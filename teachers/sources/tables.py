@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .files import Batch, Chunk, File, batches, check_columns, position
+from .files import Batch, Chunk, File, Positions, batches, check_columns
 from .reading import reading
 
 AT_ONCE_BYTES = 64 * 2**20
@@ -43,7 +43,7 @@ def read_parquet(chunk: Chunk, columns: Sequence[str], rows: int) -> Iterator[Ba
         groups = range(*chunk.units)
         rows = min(rows, *(_rows_at_once(opened.metadata.row_group(number)) for number in groups))
         for batch in opened.iter_batches(rows, row_groups=list(groups), columns=list(columns), use_threads=False):
-            yield Batch(batch, [position(file.name, row + n) for n in range(batch.num_rows)])
+            yield Batch(batch, Positions.numbered(file.name, range(row, row + batch.num_rows)))
             row += batch.num_rows
 
 

@@ -52,21 +52,30 @@ def usable(labels: NDArray[Any], may_be_used: NDArray[np.bool_]) -> NDArray[Any]
     return np.where(may_be_used.reshape(-1, *(1,) * (labels.ndim - 1)), labels, nothing)
 
 
-def strata(labels: NDArray[Any], task: TaskName | None = None, width: int | None = None) -> NDArray[np.int32]:
+def holds(labels: NDArray[Any], task: TaskName | None = None, width: int | None = None) -> NDArray[np.bool_] | None:
+    """Which of several classes hold of each row, or have a box in it, bool `[rows, C]`; None of one class of many and of numbers."""
+    if labels.ndim == 1 or (labels.dtype.kind == "f" and task != "detection"):
+        return None
+    return classes_in(labels, width) if labels.dtype.kind == "f" else labels == 1
+
+
+def strata(
+    labels: NDArray[Any], task: TaskName | None = None, width: int | None = None, held: Sequence[int] | None = None
+) -> NDArray[np.int32]:
     """What rows are divided by, i32 `[rows]`, -1 for a row without a label.
 
     The class; of several classes the rarest one that holds, or C where none does, and so of the classes of boxes; numbers are
-    all of one stratum. `width`: C of boxes; None: as many as are met.
+    all of one stratum. `width`: C of boxes; None: as many as are met. `held`: of how many rows each class holds, by which the
+    rarest is told; None: of these.
     """
     if labels.ndim == 1:
         return labels.astype(np.int32, copy=False)
-    there = has_label(labels)
-    if labels.dtype.kind == "f" and task != "detection":
+    there, found = has_label(labels), holds(labels, task, width)
+    if found is None:
         return np.where(there, 0, -1).astype(np.int32)
-    holds = classes_in(labels, width) if labels.dtype.kind == "f" else labels == 1
-    rarest_first = np.argsort(holds.sum(0), kind="stable")
-    first = holds[:, rarest_first].argmax(1) if holds.shape[1] else np.zeros(len(labels), np.int64)
-    of_row = np.where(holds.any(1), rarest_first[first], holds.shape[1]) if holds.shape[1] else first
+    rarest_first = np.argsort(found.sum(0) if held is None else np.array(held), kind="stable")
+    first = found[:, rarest_first].argmax(1) if found.shape[1] else np.zeros(len(labels), np.int64)
+    of_row = np.where(found.any(1), rarest_first[first], found.shape[1]) if found.shape[1] else first
     return np.where(there, of_row, -1).astype(np.int32)
 
 

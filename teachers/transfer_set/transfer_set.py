@@ -173,9 +173,9 @@ class TransferSet:
         ]
         return digest_of([self.space.document(), rows])
 
-    def keys(self, segment: Segment) -> NDArray[np.uint64]:
-        """`sample_key`, ascending, u64 [rows]."""
-        return as_numpy(self._rows(segment, "sample_key"))
+    def keys(self, segment: Segment, first_row: int = 0, num_rows: int | None = None) -> NDArray[np.uint64]:
+        """`sample_key`, ascending, u64 [rows]; mapped where the rows lie in one part."""
+        return as_numpy(self._rows(segment, "sample_key", first_row, num_rows))
 
     def labels(self, segment: Segment) -> NDArray[Any]:
         """As `teachers.tasks.labels` has them: of one class of many i32 [rows], the index into `classes`, -1 without one."""
@@ -204,8 +204,8 @@ class TransferSet:
         """A hash of each row's inputs as the source has them, u64 [rows]; of a set with categories only."""
         return as_numpy(self._rows(segment, "content"))
 
-    def ids(self, segment: Segment) -> pa.StringArray:
-        return self._rows(segment, "id")
+    def ids(self, segment: Segment, first_row: int = 0, num_rows: int | None = None) -> pa.StringArray:
+        return self._rows(segment, "id", first_row, num_rows)
 
     def inputs(
         self, segment: Segment, first_row: int = 0, num_rows: int | None = None, *, as_stored: bool = False
@@ -230,7 +230,7 @@ class TransferSet:
             empty = {column.name: np.empty((0, *column.shape), column.dtype) for column in columns}
             found = {name: np.concatenate([empty[name], *(piece[name] for piece in pieces)]) for name in empty}
         if self.viewed is not None and segment.view:
-            found = self.viewed.inputs(found, self.keys(segment)[first_row:stop], segment.view)
+            found = self.viewed.inputs(found, self.keys(segment, first_row, stop - first_row), segment.view)
         return found if self.derived is None else found | self.derived.inputs(segment, first_row, stop - first_row)
 
     def chosen(self, segment: Segment, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -275,7 +275,6 @@ class TransferSet:
             raise StoreError(f"{self.folder / part.path}: {batch.num_rows} rows, its record says {part.num_rows}")
         return batch
 
-    def _rows(self, segment: Segment, name: str) -> Any:
-        table = opened(local(self.folder, segment.rows_path)).read_all()
-        chunks = table.column(name).chunks
-        return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
+    def _rows(self, segment: Segment, name: str, first_row: int = 0, num_rows: int | None = None) -> Any:
+        column = opened(local(self.folder, segment.rows_path)).read_all().column(name).slice(first_row, num_rows)
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
