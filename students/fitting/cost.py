@@ -97,6 +97,16 @@ def _steps_of_a_turn(pace: Pace) -> int:
     return min(MOST, max(FEWEST, math.ceil(TURN_S / pace.seconds(FEWEST))))
 
 
+def seconds_of_a_step(run: Run, device: str) -> float:
+    """Of one worker on its share of a batch: of a step after the first, or of the fastest of several short ones."""
+    pace = Pace.of(for_one(run), PlainSession(device), SharedData(at_once=1))
+    pace.seconds(1)
+    took = [pace.seconds(1)]
+    while sum(took) < TURN_S:
+        took.append(pace.seconds(1))
+    return min(took)
+
+
 def for_one(run: Run) -> Run:
     """The same of one worker of a group, with its share of a batch; with every term from the first step, as most steps have it."""
     train = run.train.model_copy(update={"workers": 1, "batch_size": run.train.batch_size // run.train.workers})
