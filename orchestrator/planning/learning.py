@@ -11,6 +11,7 @@ from students.config.estimator import EstimatorStudent
 from students.config.student import StudentConfig
 from teachers.config.teacher import CheckpointTeacher, ModuleTeacher
 from teachers.errors import CollegiumError
+from teachers.resources.bundles import num_threads
 from teachers.users_code.imports import UserPath
 
 from ..building.train import teacher_run
@@ -60,10 +61,10 @@ class Learning:
 
         if isinstance(config, EstimatorStudent):
             run = student_run(kind, config, config.train.seeds[0], sources=self._heard(config), **self._common(name))
-            return rehearse(run, device_of(config.resources))
+            return rehearse(run, device_of(config.resources), num_threads(config.resources))
         short = self._begins(name, config.model_copy(update={"train": shortened(config.train, BATCH_SIZE)}))
         run = student_run(kind, short, config.train.seeds[0], sources=self._heard(config), **self._common(name))
-        return rehearse(run, device_of(config.resources))
+        return rehearse(run, device_of(config.resources), num_threads(config.resources))
 
     def _time(self, name: str, config: StudentConfig, tried: "Tried") -> None:
         """A step of one worker: of its batch, where that does not take long, else as much as so many more rows."""

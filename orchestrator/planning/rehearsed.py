@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -81,17 +81,11 @@ class Rehearsed:
                 self.problems.append(told)
 
 
-@contextmanager
-def as_a_worker(resources: Resources) -> Iterator[None]:
+def as_a_worker(resources: Resources) -> AbstractContextManager[None]:
     """With as many threads as it will have."""
-    import torch
+    from students.fitting.rehearsal import with_threads
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads(resources))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return with_threads(num_threads(resources))
 
 
 def timed(do: Callable[[], Result]) -> tuple[Result, float]:

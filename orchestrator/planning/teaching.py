@@ -12,6 +12,7 @@ from teachers.config.predictions import PredictionsTeacher
 from teachers.config.published import HuggingFaceTeacher
 from teachers.config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
 from teachers.errors import UsersCodeError
+from teachers.resources.bundles import num_threads
 from teachers.users_code.imports import UserPath
 
 from ..building.train import teacher_run
@@ -129,20 +130,22 @@ class Teaching:
         """
         import numpy as np
 
+        from students.fitting.rehearsal import fastest
+
         segment, resources = self.few.of("train")[0], self.recipe.teachers[name].resources
         inputs, keys = self.few.inputs(segment), self.few.keys(segment)
         num_rows = len(keys)
 
         def ask(rows: int) -> float:
             which = np.arange(rows) % num_rows
-            _, took = timed(lambda: questioner.answer({n: each[which] for n, each in inputs.items()}, keys[which]))
-            return took / rows
+            asked = {name: column[which] for name, column in inputs.items()}
+            return fastest(lambda: questioner.answer(asked, keys[which])) / rows
 
         with as_a_worker(resources):
             if row_s is None:
                 row_s, batch = ask(num_rows), min(questioner.batches.rows, ROWS_TIMED)
                 if batch > num_rows and row_s * batch < TIMED_S:
-                    row_s = min(ask(batch), ask(batch))
+                    row_s = ask(batch)
         self.found.timed[f"label/{name}"] = Timed(row_s, device_of(resources))
 
     def _trained(self, name: str, config: ModuleTeacher) -> None:
@@ -161,7 +164,7 @@ class Teaching:
                 folder = self.folder / "teachers" / name
                 return teacher_run(name, config, shortened(own, rows, steps), folder=folder, **common)
 
-            tried = rehearse(once := run(BATCH_SIZE, 1), device_of(config.resources))
+            tried = rehearse(once := run(BATCH_SIZE, 1), device_of(config.resources), num_threads(config.resources))
             note_idle(self.found, f"teachers.{name}", tried.idle, own.workers)
             self.found.time_steps(f"train_teacher/{name}", tried, share, config.resources, run)
             whole = config.model_copy(update={"train": own.model_copy(update={"folds": None})})

@@ -23,6 +23,7 @@ from ..runs.run import Run
 from ..runs.session import PlainSession
 from ..training.steps import Stepper
 from ..training.train import Training
+from .rehearsal import fastest
 
 ROUNDS = 9
 """Of which each has a turn of both; odd, so that the median is one of them."""
@@ -98,13 +99,10 @@ def _steps_of_a_turn(pace: Pace) -> int:
 
 
 def seconds_of_a_step(run: Run, device: str) -> float:
-    """Of one worker on its share of a batch: of a step after the first, or of the fastest of several short ones."""
+    """Of one worker on its share of a batch, after the first."""
     pace = Pace.of(for_one(run), PlainSession(device), SharedData(at_once=1))
     pace.seconds(1)
-    took = [pace.seconds(1)]
-    while sum(took) < TURN_S:
-        took.append(pace.seconds(1))
-    return min(took)
+    return fastest(lambda: pace.seconds(1))
 
 
 def for_one(run: Run) -> Run:
