@@ -42,7 +42,8 @@ from teachers.config.preprocess import Preprocess
 from teachers.config.resources import Resources
 from teachers.config.teacher import ModuleTeacher
 from teachers.config.training import TrainConfig
-from teachers.labelling.shard import Questioner, TeacherSpec, loaded
+from teachers.labelling.questioner import Questioner
+from teachers.labelling.shard import TeacherSpec, loaded
 from teachers.zoo import conv_net
 
 PREFETCH = 4

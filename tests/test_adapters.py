@@ -16,8 +16,9 @@ from teachers.config.published import HuggingFaceTeacher, OnnxTeacher
 from teachers.config.resources import Resources
 from teachers.config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher
 from teachers.errors import RecipeError, StoreError, TeacherError
-from teachers.models.adapters import check_scores, load_teacher, teacher_classes
+from teachers.models.adapters import load_teacher, teacher_classes
 from teachers.models.asking import with_unknown
+from teachers.models.checked import check_scores
 from teachers.models.estimators import class_names, fit_sklearn
 from teachers.models.folded import said_of
 from teachers.models.folder import ModelConfig, save_model

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from teachers.config.teacher import CallableTeacher
 from teachers.errors import TeacherError
-from teachers.labelling.shard import Questioner
+from teachers.labelling.questioner import Questioner
 from teachers.models.adapters import load_teacher
 from teachers.models.detectors.checked import wrong_boxes
 from teachers.models.detectors.said import Keeping, Places, turned_back

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from teachers.config.published import HuggingFaceTeacher
-from teachers.labelling.shard import Questioner
+from teachers.labelling.questioner import Questioner
 from teachers.models.adapters import load_teacher
 from teachers.models.detectors.families import FAMILIES
 from teachers.models.detectors.folder import OF_OWN_CLASSES as READ

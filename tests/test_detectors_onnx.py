@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from teachers.config.published import OnnxTeacher
 from teachers.errors import RecipeError, TeacherError
-from teachers.labelling.shard import Questioner
+from teachers.labelling.questioner import Questioner
 from teachers.models.adapters import load_teacher, teacher_classes
 from teachers.models.detectors.fitting import letterbox
 from teachers.models.teacher import Teacher

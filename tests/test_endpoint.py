@@ -21,7 +21,7 @@ from teachers.errors import BudgetSpent, CollegiumError, EnvironmentUnfit, Recip
 from teachers.labelling.endpoint import EndpointQuestioner, told_of
 from teachers.labelling.journal import Answers, Journal, journal_of, spent_in, unknown_in, write_texts
 from teachers.labelling.shard import LabelTask
-from teachers.models.adapters import check_scores
+from teachers.models.checked import check_scores
 from teachers.models.endpoint.apis import Question, Told
 from teachers.models.endpoint.asked import Asked
 from teachers.models.endpoint.purse import Spent, Tokens

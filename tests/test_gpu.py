@@ -237,5 +237,5 @@ def test_a_gpu_without_room_for_a_batch_gets_smaller_ones_until_every_row_is_lab
         pressed, labeller = labelled_by(ModuleTeacher(**fields, batch_size=1024), task, "cuda")
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert labeller.questioner.batch_size in (32, 64, 128, 256)
+    assert labeller.questioner.batches.rows in (32, 64, 128, 256)
     torch.testing.assert_close(pressed, at_ease, rtol=1e-3, atol=1e-3)

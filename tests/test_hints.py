@@ -497,8 +497,8 @@ def test_a_layer_that_gives_nothing_is_refused(layer, told, digits, store, tmp_p
 
 
 def test_a_rehearsal_passes_where_a_training_would_even_with_a_first_stage(digits, store, tmp_path):
-    assert rehearse(hinted(tmp_path, digits, store, *MANY), "cpu") == []
-    assert rehearse(first_stage_of(digits, store, tmp_path), "cpu") == []
+    assert rehearse(hinted(tmp_path, digits, store, *MANY), "cpu").idle == []
+    assert rehearse(first_stage_of(digits, store, tmp_path), "cpu").idle == []
 
 
 # projectors

@@ -13,7 +13,7 @@ import torch
 
 from teachers.config.published import HuggingFaceTeacher
 from teachers.errors import CollegiumError, RecipeError, StoreError
-from teachers.labelling.shard import Questioner
+from teachers.labelling.questioner import Questioner
 from teachers.models.adapters import load_teacher, teacher_classes
 from teachers.models.folder import read_config
 from teachers.models.published_files import content_of, problem_of

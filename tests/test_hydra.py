@@ -517,7 +517,7 @@ def test_teachers_may_be_asked_live(digits, stores, tmp_path):
 )
 def test_every_loss_and_rule_has_both_phases(digits, stores, tmp_path, objective):
     run = hydra_run(tmp_path, digits, stores, objective=objective, accumulate=2)
-    assert not rehearse(run, "cpu")
+    assert not rehearse(run, "cpu").idle
     (result,) = fit([run], SESSION)
     each = said_by_each(load_model(result.folder), digits.inputs(digits.of("test")[0]))
     assert each.isfinite().all() and not torch.equal(each[0], each[1])
@@ -574,7 +574,7 @@ def test_hints_are_of_the_body(digits, tmp_path):
     other = source(make_store(tmp_path / "deep", digits, name="deep", seed=1), "deep")
     hint = HINTS.validate_python([{"loss": "hint", "teacher": "wide", "output": "early", "layer": "1", "alone": 0.2}])
     run = replace(make_run(tmp_path, digits, wide, other, model=CONV, steps=20), hints=tuple(hint), hydra=Hydra())
-    assert isinstance(training(run).stepper, HeadedAndHinted) and not rehearse(run, "cpu")
+    assert isinstance(training(run).stepper, HeadedAndHinted) and not rehearse(run, "cpu").idle
     (result,) = fit([run], SESSION)
     assert not [name for name in load_file(result.folder / "model.safetensors") if "projection" in name]
     each = said_by_each(load_model(result.folder), digits.inputs(digits.of("test")[0]))

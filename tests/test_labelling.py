@@ -28,6 +28,7 @@ from teachers.resources.reservation import Request, reserved
 from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
+from teachers.soft_targets.upkeep import verify
 
 TEACHER = '''
 import os, time
@@ -122,6 +123,39 @@ def run_out_of_memory(batch):
 
 def always_run_out_of_memory(batch):
     raise torch.cuda.OutOfMemoryError("too large")
+
+
+def run_out(batch, kind, above):
+    """Of memory, as who computes says it."""
+    HERE.joinpath("batches").open("a").write(f"{len(batch['image'])} ")
+    if len(batch["image"]) > above:
+        raise {
+            "python": MemoryError(),
+            "numpy": np._core._exceptions._ArrayMemoryError((1 << 40,), np.dtype("f4")),
+            "torch": RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+            "elsewhere": OSError("onnxruntime: Failed to allocate memory for requested buffer of size 4096"),
+        }[kind]
+    return say(batch)
+
+
+def take_a_while(batch, faster_up_to):
+    """Each call so long, whatever its rows, up to a size; above it by the row."""
+    HERE.joinpath("batches").open("a").write(f"{len(batch['image'])} ")
+    time.sleep(0.04 * max(len(batch["image"]) / faster_up_to, 1.0))
+    return say(batch)
+
+
+def die_above(batch, rows):
+    HERE.joinpath("batches").open("a").write(f"{len(batch['image'])} ")
+    if len(batch["image"]) > rows:
+        os._exit(1)  # as a system does it that has no more memory
+    time.sleep(0.002)
+    return say(batch)
+
+
+def say_less_at_the_seventh(batch):
+    HERE.joinpath("batches").open("a").write("x")
+    return say(batch)[:, : 9 if len(HERE.joinpath("batches").read_text()) == 7 else 10]
 '''
 
 
@@ -201,8 +235,60 @@ def test_the_batch_size_halves_until_the_batch_fits(digits, spec, tasks, tmp_pat
     labeller = label_here(spec("run_out_of_memory", batch_size=64), tasks[2])
     sizes = [int(size) for size in (tmp_path / "user" / "batches").read_text().split()]
     assert sizes[:3] == [64, 32, 16]
-    assert max(sizes[2:]) == labeller.questioner.batch_size == 16
+    assert max(sizes[2:]) == labeller.questioner.batches.rows == 16
     assert_labelled(digits, tasks[2])
+
+
+@pytest.mark.parametrize("given", [64, "auto"])
+@pytest.mark.parametrize("kind", ["python", "numpy", "torch", "elsewhere"])
+def test_whoever_runs_out_of_memory_above_16_rows_labels_everything(digits, spec, tasks, tmp_path, kind, given):
+    short = spec("run_out", batch_size=given, arguments={"kind": kind, "above": 16})
+    assert label_here(short, tasks[2]).questioner.batches.rows <= 16
+    assert_labelled(digits, tasks[2])
+    sizes = [int(size) for size in (tmp_path / "user" / "batches").read_text().split()]
+    assert max(sizes[sizes.index(16) :]) <= 32
+
+
+def test_a_batch_is_doubled_while_that_is_faster_and_the_next_replica_begins_with_it(digits, spec, tasks, tmp_path):
+    slow = spec("take_a_while", batch_size="auto", arguments={"faster_up_to": 32})
+    assert label_here(slow, tasks[2]).questioner.batches.rows == 32
+    assert_labelled(digits, tasks[2])
+    asked = tmp_path / "user" / "batches"
+    asked.unlink()
+    next_one = Labeller(slow, [tasks[2]], "cpu").questioner.batches
+    assert next_one.rows == 32 and not next_one.searches
+    beside = replace(slow, beside=(tasks[2].store,))
+    label_here(beside, tasks[1])
+    assert max(int(size) for size in asked.read_text().split()) == 32
+    assert_labelled(digits, tasks[1])
+
+
+def test_what_a_store_holds_is_the_same_with_the_size_of_batches_beside_it(digits, spec, tasks, tmp_path):
+    """The file decides nothing: the seal and the check of every byte pass over it."""
+    slow = spec("take_a_while", batch_size="auto", arguments={"faster_up_to": 32})
+    plain = task_of(digits, digits.segments[2], tmp_path / "plain")
+    digests = []
+    for teacher, task in ((slow, tasks[2]), (spec(), plain)):
+        label_here(teacher, task)
+        store = SoftTargetStore.open(task.store)
+        digests.append(store.seal().digest)
+        assert not verify(store)
+    assert (tasks[2].store / "batch_size.json").exists() and not (plain.store / "batch_size.json").exists()
+    assert digests[0] == digests[1]
+
+
+def test_a_size_at_which_a_replica_died_is_not_tried_again(digits, spec, tasks, tmp_path, ray_cluster):
+    label(spec("die_above", batch_size="auto", arguments={"rows": 32}), [tasks[0]])
+    assert_labelled(digits, tasks[0])
+    sizes = (tmp_path / "user" / "batches").read_text().split()
+    assert sizes.count("64") == 1
+
+
+def test_another_shape_at_the_seventh_batch_is_told_with_its_rows(digits, spec, tasks):
+    keys = digits.keys(digits.segment(tasks[0].segment))
+    told = rf"scores of shape \[16, 9\], expected \[16, 10\].* of the rows from sample_key {keys[6 * 16]} on"
+    with pytest.raises(TeacherError, match=told):
+        label_here(spec("say_less_at_the_seventh", batch_size=16), tasks[0])
 
 
 def test_a_row_that_does_not_fit_the_gpu_alone_is_an_error(spec, tasks):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from teachers.config.preprocess import Preprocess, Tokenizer
 from teachers.config.published import OnnxTeacher
 from teachers.errors import RecipeError, TeacherError
-from teachers.labelling.shard import Questioner
+from teachers.labelling.questioner import Questioner
 from teachers.models.adapters import load_teacher
 from teachers.models.published_files import content_of
 from teachers.models.teacher import Teacher

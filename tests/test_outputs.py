@@ -15,7 +15,7 @@ from teachers.config.outputs import NamedOutput
 from teachers.config.preprocess import Preprocess
 from teachers.config.teacher import ModuleTeacher, TeacherConfig
 from teachers.errors import RecipeError, TeacherError
-from teachers.labelling.shard import Questioner
+from teachers.labelling.questioner import Questioner
 from teachers.models.adapters import load_teacher
 from teachers.models.folded import FoldedTeacher, Said
 from teachers.models.folder import ModelConfig, save_model

@@ -19,7 +19,8 @@ from teachers.config.task import ANSWER_OF
 from teachers.config.teacher import SklearnTeacher
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import DataError, RecipeError, TeacherError
-from teachers.models.adapters import check_scores, load_teacher
+from teachers.models.adapters import load_teacher
+from teachers.models.checked import check_scores
 from teachers.models.estimators import fit_sklearn, flat
 from teachers.models.preprocess import Preprocessor
 from teachers.models.scores import to_logits

@@ -27,7 +27,7 @@ from students.runs.of_student import student_run
 from students.runs.session import PlainSession
 from teachers.config.teacher import TeacherConfig
 from teachers.errors import RecipeError
-from teachers.labelling.shard import Questioner
+from teachers.labelling.questioner import Questioner
 from teachers.models.adapters import load_teacher
 from teachers.models.estimators import fit_sklearn, labelled_rows
 from teachers.transfer_set.columns import Column

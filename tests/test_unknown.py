@@ -25,8 +25,8 @@ from students.training.train import Training, make_stepper
 from teachers.config.teacher import CallableTeacher
 from teachers.errors import TeacherError
 from teachers.labelling.shard import Labeller, LabelTask, TeacherSpec
-from teachers.models.adapters import check_scores
 from teachers.models.asking import with_unknown
+from teachers.models.checked import check_scores
 from teachers.models.folder import load_model
 from teachers.models.scores import to_logits
 from teachers.models.teacher import LoadedTeacher

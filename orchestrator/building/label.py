@@ -257,7 +257,13 @@ def _label(
     return {
         stage: (
             store.seal(),
-            {"rows": share[stage], "unknown_rows": unknown[stage], **facts, "seconds": seconds[stage]},
+            {
+                "rows": share[stage],
+                "bytes": store.num_bytes(),
+                "unknown_rows": unknown[stage],
+                **facts,
+                "seconds": seconds[stage],
+            },
         )
         for stage, store in stores.items()
     }

@@ -23,11 +23,12 @@ from ..recipe.seen_rows import seen_problems
 from ..recipe.tasks import rows_to_calibrate_by
 from ..recipe.viewing import views_of_columns
 from ..reporting.headline import mean_of
-from ..scheduling.planner import Work, ranked
+from ..scheduling.planner import ranked
 from ..stages.stages import Built
 from . import export as exporting
 from . import prepare
 from .context import Context
+from .estimates import estimates
 from .evaluate import evaluate_cohort, evaluate_student, evaluate_teachers
 from .label import check_outputs
 from .results import Results
@@ -56,7 +57,11 @@ def train_in_order(context: Context, generations: Sequence[list[str]]) -> Result
     check_prepared(context.recipe, results.prepared)
     check_outputs(context, results.prepared)
     learners = [name for names in generations for name in names]
-    works = ranked(works_in(context, results.prepared, learners))
+    transfer_set = TransferSet.open(results.prepared.folder)
+    lengths = lengths_in(context, transfer_set)
+    results.estimates = estimates(context.recipe, transfer_set, learners, lengths)
+    context.journal.estimated(results.estimates)
+    works = ranked(works_of(context.recipe, learners, [{}], lengths))  # on one node: of needs only lengths count here
     with SideBySide("stage", AT_ONCE) as threads:
         turns = Turns(context.cluster, works, threads)
         School(context, results, turns, threads).teach(learners)
@@ -92,12 +97,10 @@ def _in_validation(transfer_set: TransferSet) -> Mapping[str, int]:
     return count_prepared(transfer_set).of_class("validation")
 
 
-def works_in(context: Context, prepared: Built, learners: Sequence[str]) -> list[Work]:
-    """What there may be to do, to find out what everything else waits for; on one node, since of needs only lengths count here."""
-    transfer_set = TransferSet.open(prepared.folder)
+def lengths_in(context: Context, transfer_set: TransferSet) -> Lengths:
+    """How long what there may be to do takes, to find out what everything else waits for."""
     rows = sum(segment.num_rows for segment in transfer_set.of("train"))
-    lengths = Lengths(rows, transfer_set.num_labelled, timed_in(context.stages.out))
-    return list(works_of(context.recipe, learners, [{}], lengths))
+    return Lengths(rows, transfer_set.num_labelled, timed_in(context.stages.out))
 
 
 def evaluate(context: Context, results: Results) -> None:

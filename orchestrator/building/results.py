@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from ..stages.stages import Built
 from .context import Taught
+from .estimates import Estimates
 from .judge import Standings
 from .learned import Learned
 
@@ -22,6 +23,8 @@ class Results:
     """How everybody who teaches stands."""
     students: dict[str, Learned] = field(default_factory=dict)
     """Cohorts too."""
+    estimates: Estimates = field(default_factory=dict)
+    """What all of it was thought to take."""
     evaluations: dict[str, Built] = field(default_factory=dict)
     models: dict[str, Built] = field(default_factory=dict)
 

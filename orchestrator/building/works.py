@@ -38,12 +38,15 @@ class Lengths:
     labelled: int | None = None
     timed: Mapping[str, float] = field(default_factory=dict)
 
-    def of_steps(self, title: str, train: TrainConfig, rows: int | None, networks: int = 1) -> float:
+    def steps(self, train: TrainConfig, rows: int | None) -> int | None:
+        """Of a training that draws from `rows` rows."""
         from students.training.optimize import resolve_steps
 
         known = train.steps is not None or train.epochs is None or rows
-        steps = resolve_steps(train, rows or 0) if known else UNKNOWN_STEPS
-        return steps * self.timed.get(title, STEP_S * networks)
+        return resolve_steps(train, rows or 0) if known else None
+
+    def of_steps(self, title: str, train: TrainConfig, rows: int | None, networks: int = 1) -> float:
+        return (self.steps(train, rows) or UNKNOWN_STEPS) * self.timed.get(title, STEP_S * networks)
 
     def of(self, title: str, seconds: float) -> float:
         return self.timed.get(title, seconds)
@@ -88,6 +91,19 @@ def works_of(recipe: Recipe, learners: Sequence[str], nodes: Sequence[Node], len
             label, judged = f"label/{assistant}", f"judge/{assistant}"
             yield Work(label, parts_of(GANGS["label"](recipe, assistant), nodes), lengths.of(label, LABEL_S), mine)
             yield Work(judged, judge, lengths.of(judged, JUDGE_S), (label,))
+
+
+def length_of(recipe: Recipe, title: str, lengths: Lengths) -> float | None:
+    """Of one training of `train_teacher/wide` or `distill/small`; None: it was never timed, or of how many steps it is nobody knows."""
+    kind, name = title.split("/")
+    learns = recipe.learners[name] if kind == "distill" else recipe.teachers[name]
+    train = getattr(learns, "train", None)
+    if title not in lengths.timed:
+        return None
+    if not isinstance(train, TrainConfig):  # an estimator
+        return lengths.timed[title]
+    steps = lengths.steps(train, lengths.rows if kind == "distill" else lengths.labelled)
+    return None if steps is None else steps * lengths.timed[title]
 
 
 def _of_teacher(

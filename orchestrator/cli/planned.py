@@ -13,6 +13,8 @@ def tell_plan(made: "Plan", as_json: bool) -> None:
     """Stages and why, where and when they would run, what they hold, notes; or one JSON document."""
     from ..planning.memory import in_units
     from ..planning.placement import table
+    from ..planning.price_table import caching
+    from ..planning.price_table import table as prices
 
     if as_json:
         click.echo(json.dumps(made.record(), indent=1))
@@ -23,6 +25,8 @@ def tell_plan(made: "Plan", as_json: bool) -> None:
     for line in ["", *table(made.placement)] if made.placement else []:
         click.echo(line)
     for line in ["", *(f"memory   {holding.line()}" for holding in made.memory)] if made.memory else []:
+        click.echo(line)
+    for line in ["", *prices(made.prices), *(f"caching  {line}" for line in caching(made.prices))]:
         click.echo(line)
     for line in ["", *made.schedule.lines()] if made.schedule.bars else []:
         click.echo(line)

@@ -11,6 +11,7 @@ from students.config.estimator import EstimatorStudent
 from students.config.student import StudentConfig
 from teachers.config.teacher import CheckpointTeacher, ModuleTeacher
 from teachers.errors import CollegiumError
+from teachers.resources.bundles import num_threads
 from teachers.users_code.imports import UserPath
 
 from ..building.train import teacher_run
@@ -18,11 +19,11 @@ from ..cluster.capacity import workers_of
 from ..recipe.model import Recipe
 from ..recipe.space import applied, extremes, validated
 from ..stages.trainings import kinds_of, views_of_learner
-from .rehearsed import Rehearsed, device_of, note_idle
-from .teaching import BATCH_SIZE
+from .rehearsed import BATCH_SIZE, STEPS_TIMED, Rehearsed, device_of, note_idle
 
 if TYPE_CHECKING:
-    from students.runs.run import Source
+    from students.fitting.rehearsal import Tried
+    from students.runs.run import Run, Source
     from teachers.transfer_set.transfer_set import TransferSet
 
 TRIED = ("model", "arguments", "preprocess", "objective", "hints", "hydra")
@@ -46,25 +47,38 @@ class Learning:
                 continue
             before = len(self.found.problems)
             with self.found.told(f"students.{name}", config.resources):
-                idle = self._try(name, config, kind)
-                note_idle(self.found, f"students.{name}", idle if kind == "student" else [], workers_of(config))
+                tried = self._try(name, config, kind)
+                note_idle(self.found, f"students.{name}", tried.idle if kind == "student" else [], workers_of(config))
+                if kind == "student" and isinstance(config, StudentConfig) and not self.recipe.live_teachers(name):
+                    self._time(name, config, tried)
             if len(self.found.problems) > before:
                 return  # its control would tell the same
 
-    def _try(
-        self, name: str, config: StudentConfig | EstimatorStudent, kind: Literal["student", "control"]
-    ) -> list[str]:
-        """One step; parameters that got no gradient."""
+    def _try(self, name: str, config: StudentConfig | EstimatorStudent, kind: Literal["student", "control"]) -> "Tried":
+        """One step."""
         from students.fitting.rehearsal import rehearse, shortened
         from students.runs.of_student import student_run
 
         if isinstance(config, EstimatorStudent):
             run = student_run(kind, config, config.train.seeds[0], sources=self._heard(config), **self._common(name))
-            rehearse(run, device_of(config.resources))
-            return []
+            return rehearse(run, device_of(config.resources), num_threads(config.resources))
         short = self._begins(name, config.model_copy(update={"train": shortened(config.train, BATCH_SIZE)}))
         run = student_run(kind, short, config.train.seeds[0], sources=self._heard(config), **self._common(name))
-        return rehearse(run, device_of(config.resources))
+        return rehearse(run, device_of(config.resources), num_threads(config.resources))
+
+    def _time(self, name: str, config: StudentConfig, tried: "Tried") -> None:
+        """A step of one worker: of its batch, where that does not take long, else as much as so many more rows."""
+        from students.fitting.rehearsal import shortened
+        from students.runs.of_student import student_run
+
+        def run(share: int) -> "Run":
+            short = self._begins(name, config.model_copy(update={"train": shortened(config.train, share, STEPS_TIMED)}))
+            return student_run(
+                "student", short, config.train.seeds[0], sources=self._heard(config), **self._common(name)
+            )
+
+        share = config.train.batch_size // workers_of(config)
+        self.found.time_steps(f"distill/{name}", tried, share, config.resources, run)
 
     def _begins(self, name: str, config: StudentConfig) -> StudentConfig:
         """The student, with a model folder for it to begin with; where nobody can know what is in that yet, without `init`."""

@@ -14,6 +14,7 @@ from teachers.storage import anew, mirror
 from teachers.storage.place import place, spoken
 from teachers.users_code.imports import UserPath, use_user_path
 
+from ..building.works import timed_in
 from ..cluster.capacity import check_capacity, check_room_for_trials, this_machine
 from ..recipe.checks import (
     check_variables,
@@ -50,6 +51,8 @@ from .memory import Holding, holdings, in_units
 from .outputs import Shapes, bytes_a_row, output_notes, shapes_of
 from .placement import Ask, Places, cluster_notes, places_at
 from .placement import place as placed_on
+from .prices import Prices, Pricing
+from .rehearsed import Rehearsed
 from .schedule import Schedule, scheduled
 from .walk import Planned, Walk
 
@@ -71,6 +74,8 @@ class Plan:
     """What each training holds of its rows; empty where only reading them tells."""
     schedule: Schedule = field(default_factory=Schedule)
     """When trainings, labels and judgements would begin and end."""
+    prices: Prices = field(default_factory=Prices)
+    """What each teacher and learner would take."""
 
     def record(self) -> dict[str, Any]:
         return {
@@ -82,6 +87,7 @@ class Plan:
             "placement": None if self.placement is None else [ask.record() for ask in self.placement],
             "memory": [holding.record() for holding in self.memory],
             "schedule": self.schedule.record(),
+            "prices": self.prices.record(),
         }
 
 
@@ -149,7 +155,6 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
         ]
     ):
         raise RecipeError("\n".join(problems))
-    made.schedule = scheduled(recipe, made.stages, places, rows, out)
     if rows is not None:
         made.notes += labelled_notes(recipe, rows.labelled["train"], rows.by_split["train"])
     made.notes += walk.notes
@@ -159,8 +164,12 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     made.notes += output_notes(recipe, outputs, made.stages, rows)
     made.notes += [*missing_augmentation(public(recipe)), *floor_notes(recipe), *search_warnings(recipe)]
     _on_answers(made, recipe, seen, prepared, rows, check=check)
-    if check:
-        _rehearse(made, recipe, seen, prepared, code, outputs)
+    found = _rehearse(made, recipe, seen, prepared, code, outputs) if check else Rehearsed()
+    timed = timed_in(out)
+    pricing = Pricing(recipe, places, rows, seen.classes, outputs, timed, found.timed, found.parameters)
+    made.prices = pricing.all()
+    tried = pricing.lengths.timed.keys() - timed.keys()
+    made.schedule = scheduled(recipe, made.stages, places, pricing.lengths, tried)
     return made
 
 
@@ -242,7 +251,7 @@ def _on_disk(made: Plan, recipe: Recipe, seen: "Look", out: Path, outputs: Shape
 
 def _rehearse(
     made: Plan, recipe: Recipe, seen: "Look", prepared: Built | None, code: UserPath, outputs: Shapes
-) -> None:
+) -> Rehearsed:
     """Try everybody on a few rows. Raises RecipeError with all that would end the run."""
     from teachers.preparing.sample import sample, sample_prepared
     from teachers.transfer_set.transfer_set import TransferSet
@@ -251,7 +260,7 @@ def _rehearse(
 
     if seen.classes is None:
         made.notes.append("networks and estimators were not tried: their classes are known after `prepare`")
-        return
+        return Rehearsed()
     if prepared is not None:
         rows = sample_prepared(TransferSet.open(prepared.folder), FITTED_ROWS)
     else:
@@ -260,6 +269,7 @@ def _rehearse(
     if found.problems:
         raise RecipeError("\n".join(dict.fromkeys(found.problems)))
     made.notes += found.notes
+    return found
 
 
 def _free(out: Path) -> int:

@@ -1,17 +1,15 @@
 """When everything that a run would do begins and ends, if it takes as long as is thought: the run's own planner on virtual time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from ..building.works import Lengths, timed_in, works_of
+from ..building.works import Lengths, works_of
 from ..cluster.capacity import Node, total
 from ..recipe.model import Recipe
 from ..scheduling.gantt import busy, chart
 from ..scheduling.planner import Work
 from ..scheduling.virtual import Bar, schedule
-from .budgets import Rows
 from .walk import Planned
 
 
@@ -23,6 +21,8 @@ class Schedule:
     untimed: Sequence[str] = ()
     used: Mapping[str, float] = field(default_factory=dict)
     """By resource, the share of all that there is that works have."""
+    tried: Sequence[str] = ()
+    """Stages as long as a batch took that was tried."""
 
     @property
     def seconds(self) -> float | None:
@@ -31,7 +31,13 @@ class Schedule:
 
     def record(self) -> dict[str, Any]:
         bars = [{"work": bar.name, "start": bar.start, "end": bar.end, "on": [*bar.on]} for bar in self.bars]
-        return {"seconds": self.seconds, "untimed": [*self.untimed], "used": dict(self.used), "bars": bars}
+        return {
+            "seconds": self.seconds,
+            "untimed": [*self.untimed],
+            "tried": [*self.tried],
+            "used": dict(self.used),
+            "bars": bars,
+        }
 
     def lines(self) -> Iterator[str]:
         if not self.bars:
@@ -39,6 +45,8 @@ class Schedule:
         used = " and ".join(f"{share:.0%} of the {what}s" for what, share in self.used.items())
         if self.seconds is None:
             took = f"lengths are guessed by steps: nothing here was timed of {_some(self.untimed)}"
+        elif self.tried:
+            took = f"about {self.seconds:,.0f} s, as earlier runs here took, and a batch that was tried of {_some(self.tried)}"
         else:
             took = f"about {self.seconds:,.0f} s, as earlier runs here took"
         yield f"schedule of trainings, labels and judgements: {used} in use; {took}"
@@ -50,13 +58,13 @@ def _some(names: Sequence[str], most: int = 3) -> str:
 
 
 def scheduled(
-    recipe: Recipe, planned: Sequence[Planned], nodes: Mapping[str, Node], rows: Rows | None, out: Path
+    recipe: Recipe, planned: Sequence[Planned], nodes: Mapping[str, Node], lengths: Lengths, tried: Collection[str] = ()
 ) -> Schedule:
-    """Of what is not reused, on the `nodes` of today. Evaluation and export come after it, one after the other."""
-    timed, learners = timed_in(out), [name for names in recipe.learners_in_order() for name in names]
-    lengths = Lengths(timed=timed)
-    if rows is not None:
-        lengths = Lengths(rows.by_split["train"], rows.labelled["train"], timed)
+    """Of what is not reused, on the `nodes` of today. Evaluation and export come after it, one after the other.
+
+    `tried`: stages of which `lengths` has what a batch took that was tried.
+    """
+    learners = [name for names in recipe.learners_in_order() for name in names]
     all_works = works_of(recipe, learners, [*nodes.values()], lengths)
     works = {work.name: work for work in all_works if not _is_there(work, planned)}
     bars = schedule(works.values(), nodes)
@@ -66,7 +74,8 @@ def scheduled(
         took = {name: sum(part.num * part.request.get(what, 0) for part in work.gang) for name, work in works.items()}
         if share := busy(bars, took, total([*nodes.values()], what)):
             used[what] = round(share, 4)
-    return Schedule(bars, [name for name in stages if name not in timed], used)
+    untimed = [name for name in stages if name not in lengths.timed]
+    return Schedule(bars, untimed, used, [name for name in stages if name in tried])
 
 
 def _is_there(work: Work, planned: Sequence[Planned]) -> bool:

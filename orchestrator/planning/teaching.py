@@ -1,6 +1,7 @@
 """Everybody who teaches, tried on a batch of real rows: loaded and asked, or fitted, or trained for a step."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,22 +12,36 @@ from teachers.config.predictions import PredictionsTeacher
 from teachers.config.published import HuggingFaceTeacher
 from teachers.config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
 from teachers.errors import UsersCodeError
+from teachers.resources.bundles import num_threads
 from teachers.users_code.imports import UserPath
 
 from ..building.train import teacher_run
 from ..recipe.model import Recipe, is_trained_here
 from .memory import in_units
-from .rehearsed import Rehearsed, device_of, note_idle
+from .rehearsed import (
+    BATCH_SIZE,
+    NOT_TIMED,
+    STEPS_TIMED,
+    TIMED_S,
+    Rehearsed,
+    Timed,
+    as_a_worker,
+    device_of,
+    note_idle,
+    timed,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from students.runs.run import Source
+    from students.runs.run import Run, Source
     from teachers.labelling.heard import Heard
+    from teachers.labelling.questioner import Questioner
     from teachers.preparing.sample import Sample
     from teachers.transfer_set.transfer_set import TransferSet
 
-BATCH_SIZE = 8
+ROWS_TIMED = 512
+"""Of a batch at most."""
 WHATEVER_THE_ROWS = ("InvalidParameterError", "TypeError", "AttributeError", "ImportError")
 """What an estimator complains of on any rows; else it may be of the few that it is tried on."""
 TIMES_ITS_SIZE = 3
@@ -72,20 +87,19 @@ class Teaching:
         """Its classes, and what it says of the rows, as a replica asks it."""
         import numpy as np
 
-        from teachers.labelling.shard import TeacherSpec, loaded
         from teachers.models.adapters import look_like_probabilities
         from teachers.soft_targets.class_map import mapped, resolved
 
-        if isinstance(config, CallableTeacher):
-            config = config.model_copy(update={"retries": 0})  # whoever plans wants to know now
-        spec = TeacherSpec(name, config, trained, self.recipe.trusted(), self.user_path)
-        questioner = loaded(spec, self.few, device_of(config.resources))
+        questioner = self._questioner(name, config, trained)
         classes = questioner.teacher.classes
         if trained is None:
             mapped(classes, self.few.classes, resolved(config.class_map), self.few.space.answer)
         segment = self.few.of("train")[0]
-        heard = questioner.answer(self.few.inputs(segment), self.few.keys(segment))
+        heard, once = timed(lambda: questioner.answer(self.few.inputs(segment), self.few.keys(segment)))
         logits = heard.logits
+        if trained is None:  # else it has learnt a few rows only, and is smaller than it will be
+            elsewhere = isinstance(config, CallableTeacher) and config.version is not None
+            self._time(name, questioner, once / len(logits) if elsewhere else None)
         questioner.thread.shutdown()
         if unknown := int(np.isnan(logits).all(1).sum()):
             self.found.notes.append(
@@ -98,8 +112,44 @@ class Teaching:
             )
         return classes, heard
 
+    def _questioner(self, name: str, config: TeacherConfig, trained: Path | None) -> "Questioner":
+        from teachers.labelling.batch_size import USUAL
+        from teachers.labelling.shard import TeacherSpec, loaded
+
+        update: dict[str, Any] = {"batch_size": USUAL} if config.batch_size == "auto" else {}
+        if isinstance(config, CallableTeacher):
+            update["retries"] = 0  # whoever plans wants to know now
+        config = config.model_copy(update=update)
+        spec = TeacherSpec(name, config, trained, self.recipe.trusted(), self.user_path)
+        return loaded(spec, self.few, device_of(config.resources))
+
+    def _time(self, name: str, questioner: "Questioner", row_s: float | None = None) -> None:
+        """Of a row: asked again about the few rows, then about a batch made of them, where that does not take long.
+
+        `row_s`: of who is asked elsewhere, and not once more for this.
+        """
+        import numpy as np
+
+        from students.fitting.rehearsal import fastest
+
+        segment, resources = self.few.of("train")[0], self.recipe.teachers[name].resources
+        inputs, keys = self.few.inputs(segment), self.few.keys(segment)
+        num_rows = len(keys)
+
+        def ask(rows: int) -> float:
+            which = np.arange(rows) % num_rows
+            asked = {name: column[which] for name, column in inputs.items()}
+            return fastest(lambda: questioner.answer(asked, keys[which])) / rows
+
+        with as_a_worker(resources):
+            if row_s is None:
+                row_s, batch = ask(num_rows), min(questioner.batches.rows, ROWS_TIMED)
+                if batch > num_rows and row_s * batch < TIMED_S:
+                    row_s = ask(batch)
+        self.found.timed[f"label/{name}"] = Timed(row_s, device_of(resources))
+
     def _trained(self, name: str, config: ModuleTeacher) -> None:
-        from students.fitting.rehearsal import rehearse, shortened
+        from students.fitting.rehearsal import at_chance, rehearse, shortened
 
         assert config.train is not None
         if self.few.num_labelled:
@@ -108,10 +158,18 @@ class Teaching:
                 "user_path": self.user_path,
                 "trust": self.recipe.trusted(),
             }
-            train = shortened(config.train, BATCH_SIZE)
-            run = teacher_run(name, config, train, folder=self.folder / "teachers" / name, **common)
-            idle = rehearse(run, device_of(config.resources))
-            note_idle(self.found, f"teachers.{name}", idle, config.train.workers)
+            own, share = config.train, config.train.batch_size // config.train.workers
+
+            def run(rows: int, steps: int = STEPS_TIMED) -> "Run":
+                folder = self.folder / "teachers" / name
+                return teacher_run(name, config, shortened(own, rows, steps), folder=folder, **common)
+
+            tried = rehearse(once := run(BATCH_SIZE, 1), device_of(config.resources), num_threads(config.resources))
+            note_idle(self.found, f"teachers.{name}", tried.idle, own.workers)
+            self.found.time_steps(f"train_teacher/{name}", tried, share, config.resources, run)
+            whole = config.model_copy(update={"train": own.model_copy(update={"folds": None})})
+            with suppress(*NOT_TIMED):  # weights of chance take as long as others
+                self._time(name, self._questioner(name, whole, at_chance(once, self.folder / "networks" / name)))
 
     def _fitted(self, name: str, config: SklearnTeacher) -> None:
         from teachers.models.estimator_answers import ESTIMATOR_ANSWERS

@@ -222,9 +222,11 @@ def _report(
     if not evaluations:
         return {"format": 1, "recipe": public(context.recipe), "stages": stages, "mlflow": dict(ids)}
     from ..reporting.document import FORMAT, build_report
+    from ..reporting.estimates import beside_estimates
     from ..reporting.kept import write_report
     from ..reporting.unjudged import is_unjudged, unjudged_report
 
+    beside = {"estimates": beside_estimates(results.estimates, stages)}
     if is_unjudged(evaluations):
         unjudged = unjudged_report(
             format=FORMAT,
@@ -235,9 +237,9 @@ def _report(
             prepared=results.prepared.folder,
             seconds=seconds,
         )
-        write_report(folder, unjudged)
-        return unjudged
-    report: Mapping[str, Any] = build_report(
+        write_report(folder, unjudged | beside)
+        return unjudged | beside
+    report = build_report(
         recipe=public(context.recipe),
         stages=stages,
         evaluations=evaluations,
@@ -251,8 +253,8 @@ def _report(
         seconds=seconds,
         **more,
     )
-    write_report(folder, report)
-    return report
+    write_report(folder, report | beside)
+    return report | beside
 
 
 def smoke(recipe: Recipe) -> Recipe:

@@ -125,6 +125,10 @@ class Journal:
         if now != before:
             self._news.set()
 
+    def estimated(self, estimates: Mapping[str, Mapping[str, Any]]) -> None:
+        """By stage, what it is thought to take."""
+        self._tell(estimates={title: dict(each) for title, each in estimates.items()})
+
     def on(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """The nodes that the run works on."""
         found = [node["Resources"] for node in nodes]

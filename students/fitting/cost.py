@@ -23,6 +23,7 @@ from ..runs.run import Run
 from ..runs.session import PlainSession
 from ..training.steps import Stepper
 from ..training.train import Training
+from .rehearsal import fastest
 
 ROUNDS = 9
 """Of which each has a turn of both; odd, so that the median is one of them."""
@@ -95,6 +96,13 @@ def _turns(beside: Run, run: Run, session: PlainSession) -> list[tuple[float, fl
 def _steps_of_a_turn(pace: Pace) -> int:
     pace.seconds(WARM)
     return min(MOST, max(FEWEST, math.ceil(TURN_S / pace.seconds(FEWEST))))
+
+
+def seconds_of_a_step(run: Run, device: str) -> float:
+    """Of one worker on its share of a batch, after the first."""
+    pace = Pace.of(for_one(run), PlainSession(device), SharedData(at_once=1))
+    pace.seconds(1)
+    return fastest(lambda: pace.seconds(1))
 
 
 def for_one(run: Run) -> Run:

@@ -5,7 +5,11 @@ moved; nothing is published.
 """
 
 import tempfile
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,11 +35,42 @@ from .fit import fit
 STEPS = 2
 """Of a cohort: in the first nobody has heard anybody yet."""
 MEMORY_BYTES = 64 << 20
+FEWEST_TRIES, TRIES_S = 2, 0.2
 Budget = TypeVar("Budget", bound=TrainConfig)
 
 
-def rehearse(run: Run, device: str) -> list[str]:
-    """Try `run` on a batch of its rows; the parameters that got no gradient.
+@dataclass(frozen=True)
+class Tried:
+    """One training: parameters that got no gradient, how many there are, and how long a second batch took; of an estimator nothing."""
+
+    idle: list[str] = field(default_factory=list)
+    parameters: int = 0
+    seconds: float | None = None
+
+
+def fastest(do: Callable[[], object]) -> float:
+    """Seconds, of two tries or of as many as a fraction of a second holds: whatever else the machine does makes one slower."""
+    took: list[float] = []
+    while len(took) < FEWEST_TRIES or sum(took) < TRIES_S:
+        began = time.perf_counter()
+        do()
+        took.append(time.perf_counter() - began)
+    return min(took)
+
+
+@contextmanager
+def with_threads(num: int) -> Iterator[None]:
+    """Of torch: as many as a worker has is how it is timed."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(num)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def rehearse(run: Run, device: str, threads: int = 1) -> Tried:
+    """Try `run` on a batch of its rows; what is timed has `threads`.
 
     Raises CollegiumError, whose message begins with the recipe's key, for what a run would end with.
     """
@@ -45,17 +80,23 @@ def rehearse(run: Run, device: str) -> list[str]:
         if run.estimator is not None:
             with tempfile.TemporaryDirectory() as folder:
                 fit([replace(run, folder=Path(folder) / run.name, stage=Path(folder))], session)
-            return []
+            return Tried()
         (data,) = SharedData(MEMORY_BYTES).of([run], session)
         stepper = started(run, session, data)
         batch = next(iter(Batches(data.rows, run, session).from_step(0)))
-        work = _both_phases(stepper, batch) if isinstance(stepper, Headed) else _step(stepper, batch)
+        step = partial(_both_phases if isinstance(stepper, Headed) else _step, stepper, batch)  # type: ignore[arg-type]
+        work = step()
         stepper.module.eval()
         with torch.inference_mode(), calling("model", run.model):
             at_rest = stepper.module(rows_of(work.inputs, stepper.parts[0]))
         stepper.check(at_rest, stepper.parts[0])
         said_by(at_rest, stepper.space)
-    return [name for name, each in stepper.module.named_parameters() if each.requires_grad and each.grad is None]
+        parameters = dict(stepper.module.named_parameters())
+        idle = [name for name, each in parameters.items() if each.requires_grad and each.grad is None]
+        stepper.module.train()
+        with with_threads(threads):
+            seconds = fastest(step)
+    return Tried(idle, sum(each.numel() for each in parameters.values()), seconds)
 
 
 def _both_phases(stepper: Headed, batch: dict[str, Tensor]) -> Work:

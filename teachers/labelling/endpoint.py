@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..config.endpoint import EndpointTeacher
 from ..errors import BudgetSpent, RecipeError, TeacherError
-from ..models.adapters import check_scores
+from ..models.checked import check_scores
 from ..models.endpoint.apis import Question
 from ..models.endpoint.asked import Asked
 from ..models.endpoint.client import Client

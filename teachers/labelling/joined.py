@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..config.any_teacher import OutputKind
 from ..config.transfer_set import TransferSetConfig
 from ..errors import TeacherError
-from ..models.adapters import check_scores
+from ..models.checked import check_scores
 from ..models.predictions import Predictions, Said
 from ..models.scores import to_logits
 from ..models.teacher import LoadedTeacher

@@ -26,7 +26,8 @@ from .actor import ReplicaProcess
 from .dispatch import first_line
 from .endpoint import EndpointQuestioner
 from .heard import LiveAnswer
-from .shard import MAX_ATTEMPTS, Inputs, Questioner, TeacherSpec, questioner_of
+from .questioner import Inputs, Questioner
+from .shard import MAX_ATTEMPTS, TeacherSpec, questioner_of
 from .stalls import PULSE, Stalls
 from .texts import TextOfRows
 

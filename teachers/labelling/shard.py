@@ -4,8 +4,7 @@ Knows nothing of stages, of replicas or of who reads the stores; it does not sea
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,14 +15,11 @@ import torch
 
 from ..config.endpoint import EndpointTeacher
 from ..config.teacher import TeacherConfig
-from ..errors import CollegiumError, StoreError, TeacherError, UsersCodeError
-from ..models.adapters import absolute, check_features, check_scores, load_teacher
-from ..models.folded import Answer, FoldedTeacher, Said, said_of
-from ..models.scores import to_logits
-from ..models.teacher import Teacher
+from ..errors import CollegiumError, StoreError, UsersCodeError
+from ..models.adapters import absolute, load_teacher
+from ..models.folded import FoldedTeacher
 from ..models.truncation import counting
 from ..process import prometheus
-from ..process.log_lines import with_ids
 from ..soft_targets.schema import Commit
 from ..soft_targets.store import SoftTargetStore
 from ..transfer_set.transfer_set import Segment, TransferSet
@@ -31,11 +27,12 @@ from ..transfer_set.viewing import Viewing
 from ..users_code.calls import within
 from ..users_code.imports import UserPath
 from .bad_rows import BLAMED, answered_around
+from .batch_size import BatchSize
 from .endpoint import EndpointQuestioner
 from .heard import Heard
+from .questioner import Inputs, Questioner
 
 log = logging.getLogger(__name__)
-Inputs = Mapping[str, np.ndarray]
 
 MAX_ATTEMPTS = 5
 """Times that a shard is tried before its rows are blamed."""
@@ -107,92 +104,9 @@ class OpenTask:
         return {name: np.array(column) for name, column in mapped.items()}
 
 
-def _put_back(values: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Rows that were asked about in `order`, as they came."""
-    found = np.empty_like(values)
-    found[order] = values
-    return found
-
-
-class Questioner:
-    """Asks a teacher in batches, all in one thread of its own, whoever calls."""
-
-    def __init__(self, teacher: Teacher, name: str, config: TeacherConfig) -> None:
-        self.teacher = teacher
-        self.name = name
-        self.probability_floor = config.probability_floor
-        self.batch_size = config.batch_size
-        self.skips = config.on_bad_row == "skip"
-        self.beat: Callable[[], None] = lambda: None
-        """Is called when a batch is done."""
-        self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="teacher")
-
-    def ask(self, inputs: Inputs, sample_key: np.ndarray, fold: np.ndarray | None = None) -> np.ndarray:
-        """The logits of `answer`."""
-        return self.answer(inputs, sample_key, fold).logits
-
-    def answer(self, inputs: Inputs, sample_key: np.ndarray, fold: np.ndarray | None = None) -> Heard:
-        """What it says of canonical inputs. Raises TeacherError for what no teacher may say.
-
-        `fold`: i16 `[rows]`, of a teacher in folds, for rows that its parts have learnt.
-        """
-        with within(f"teachers.{self.name}"):  # here, while the teacher's own thread computes what came before
-            ready, order = self.teacher.prepare(inputs)
-        if order is None:
-            return self.thread.submit(with_ids(self._counted), ready, sample_key, fold).result()
-        ready = {name: column[order] for name, column in ready.items()}
-        said = self.thread.submit(with_ids(self._counted), ready, sample_key[order], fold).result()
-        return Heard(_put_back(said.logits, order), {name: _put_back(it, order) for name, it in said.more.items()})
-
-    def _counted(self, inputs: Inputs, sample_key: np.ndarray, fold: np.ndarray | None) -> Heard:
-        with prometheus.timed("collegium_teacher_seconds", teacher=self.name, phase="compute"):
-            heard = self._ask(inputs, sample_key, fold)
-        prometheus.add("collegium_answered_rows", len(sample_key), teacher=self.name)
-        return heard
-
-    def _ask(self, inputs: Inputs, sample_key: np.ndarray, fold: np.ndarray | None) -> Heard:
-        logits = torch.empty(len(sample_key), self.teacher.width)
-        more: dict[str, np.ndarray] = {}
-        first = 0
-        while first < len(sample_key):
-            rows = slice(first, first + self.batch_size)
-            try:
-                with within(f"teachers.{self.name}"):
-                    said = self._said({name: column[rows] for name, column in inputs.items()}, rows, fold)
-            except torch.cuda.OutOfMemoryError as error:
-                self._halve(error)
-                continue
-            checked = check_scores(said.scores, self.teacher, self.name, sample_key[rows])
-            logits[rows] = to_logits(checked, self.teacher.output, self.probability_floor, self.teacher.answer)
-            for name, values in said.more.items():
-                features = check_features(values, name, self.name, sample_key[rows])
-                out = more.setdefault(name, np.empty((len(sample_key), *features.shape[1:]), np.float32))
-                out[rows] = features
-            first = rows.stop
-            self.beat()
-        return Heard(logits.numpy(), more)
-
-    def _said(self, inputs: Inputs, rows: slice, fold: np.ndarray | None) -> Said:
-        answer: Answer
-        if fold is None:
-            answer = self.teacher(inputs)
-        else:
-            assert isinstance(self.teacher, FoldedTeacher)
-            answer = self.teacher.out_of_fold(inputs, fold[rows])
-        return said_of(answer)
-
-    def _halve(self, error: Exception) -> None:
-        if self.batch_size == 1:
-            raise TeacherError(
-                f"teacher {self.name!r} runs out of GPU memory on a single row; give it a larger share in "
-                f"`resources.gpus`, or a smaller model"
-            ) from error
-        self.batch_size //= 2
-        log.warning("teacher %s: out of GPU memory, the batch size is now %d", self.name, self.batch_size)
-        torch.cuda.empty_cache()
-
-
-def loaded(teacher: TeacherSpec, transfer_set: TransferSet, device: str) -> Questioner:
+def loaded(
+    teacher: TeacherSpec, transfer_set: TransferSet, device: str, stores: Sequence[SoftTargetStore] = ()
+) -> Questioner:
     """Of a teacher that computes here. Raises TeacherError, StoreError or RecipeError, naming it, when it cannot be loaded."""
     with within(f"teachers.{teacher.name}"):
         found = load_teacher(
@@ -204,7 +118,11 @@ def loaded(teacher: TeacherSpec, transfer_set: TransferSet, device: str) -> Ques
             device=device,
             user_path=teacher.user_path,
         )
-    return Questioner(found, teacher.name, teacher.config)
+    where = torch.cuda.get_device_name() if device == "cuda" else device
+    folders = [store.folder for store in stores], teacher.beside
+    return Questioner(
+        found, teacher.name, teacher.config, BatchSize(teacher.config.batch_size, teacher.name, where, *folders)
+    )
 
 
 def questioner_of(
@@ -212,7 +130,7 @@ def questioner_of(
 ) -> Questioner | EndpointQuestioner:
     """Whoever asks it, wherever it answers. `stores`: that are filled; none: it is asked about rows as they are seen."""
     if not isinstance(teacher.config, EndpointTeacher):
-        return loaded(teacher, transfer_set, device)
+        return loaded(teacher, transfer_set, device, stores)
     with within(f"teachers.{teacher.name}"):
         return EndpointQuestioner(teacher.name, teacher.config, transfer_set, stores, teacher.beside)
 

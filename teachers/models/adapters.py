@@ -20,7 +20,7 @@ from ..config.preprocess import Preprocess
 from ..config.published import HuggingFaceTeacher, OnnxTeacher, TimmTeacher
 from ..config.task import AnswerName
 from ..config.teacher import CallableTeacher, CheckpointTeacher, ModuleTeacher, SklearnTeacher, TeacherConfig
-from ..errors import RecipeError, TeacherError
+from ..errors import RecipeError
 from ..process.variables import resolved
 from ..tasks.places import resized
 from ..tasks.space import Space
@@ -30,9 +30,7 @@ from ..users_code import imports
 from ..users_code.calls import calling
 from . import estimators, huggingface, networks, onnx_teacher, published_files, timm_teacher
 from .asking import asked_until_answered, with_unknown
-from .declared import undeclared
 from .detectors.answers import Answers
-from .detectors.checked import wrong_boxes
 from .detectors.flips import with_flips
 from .detectors.said import Keeping
 from .estimator_answers import ESTIMATOR_ANSWERS
@@ -183,75 +181,12 @@ def absolute(config: TeacherConfig) -> TeacherConfig:
     return config.model_copy(update=update | ({"preprocess": preprocess.absolute()} if preprocess else {}))
 
 
-def check_scores(
-    scores: Scores, teacher: Teacher, name: str, sample_key: np.ndarray, called: str = "sample_key"
-) -> Tensor:
-    """The scores of the rows `sample_key` as f32 on the CPU. Raises TeacherError for what no teacher may say, which calls its rows
-    by the name of `called`.
-
-    Of a teacher that may not know, NaN says that it does not: of one class of many in all scores of a row, else in any.
-    """
-    try:
-        checked = tensor_of(scores).detach().to("cpu", torch.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TeacherError(
-            f"teacher {name!r} returned a {type(scores).__name__}, expected an array ({error})"
-        ) from error
-    expected = (len(sample_key), teacher.width)
-    if teacher.answer == "boxes" and tuple(checked.shape) == expected:
-        for wrong, what in wrong_boxes(checked, len(teacher.classes), may_not_know=teacher.may_not_know):
-            _complain(wrong, sample_key, f"teacher {name!r} says {what}", called)
-        return checked
-    if tuple(checked.shape) != expected:
-        raise TeacherError(
-            f"teacher {name!r} returned scores of shape {list(checked.shape)}, expected {list(expected)}: "
-            f"a row for each input and a column for each of its {COLUMNS[teacher.answer]}"
-        )
-    unknown, told = checked.isnan() & teacher.may_not_know, ""
-    if teacher.may_not_know and teacher.answer in WHOLE:
-        unknown &= unknown.all(1, keepdim=True)
-        told = " (NaN in all scores of a row would say that it knows nothing of it)"
-    _complain(
-        ~(checked.isfinite() | unknown).all(1), sample_key, f"teacher {name!r} says NaN or infinity{told}", called
-    )
-    wrong = torch.from_numpy(undeclared(checked.numpy(), teacher.output, teacher.answer))
-    _complain(wrong, sample_key, f"teacher {name!r} declares `output: {teacher.output}`, but they are not", called)
-    return checked
-
-
-COLUMNS: dict[AnswerName, str] = {
-    "class_axis": "classes",
-    "class_set": "classes",
-    "values": "numbers",
-    "boxes": "boxes' corners, score and class",
-}
-WHOLE: tuple[AnswerName, ...] = ("class_axis", "boxes")
-"""Of which a teacher knows all of a row, or nothing."""
-
-
-def check_features(values: Tensor, output: str, name: str, sample_key: np.ndarray) -> np.ndarray:
-    """What a layer gives of the rows `sample_key`, f32 `[rows, *shape]`, on the CPU. Raises TeacherError for NaN or infinity."""
-    found = values.detach().to("cpu", torch.float32)
-    finite = found.reshape(len(found), -1).isfinite().all(1)
-    _complain(~finite, sample_key, f"teacher {name!r} gives NaN or infinity as {output}", "sample_key")
-    features: np.ndarray = found.numpy()
-    return features
-
-
 def look_like_probabilities(logits: np.ndarray | Tensor) -> bool:
     """Whether scores `[rows, C]` that are called logits are nowhere below 0 and sum to 1 in every row."""
     scores = tensor_of(logits)
     if not len(scores) or scores.shape[1] < 2:
         return False
     return bool((scores > -1e-3).all()) and bool(((scores.sum(1) - 1).abs() < 1e-2).all())
-
-
-def _complain(wrong: Tensor, sample_key: np.ndarray, what: str, called: str) -> None:
-    if num_wrong := int(wrong.sum()):
-        keys = ", ".join(str(key) for key in sample_key[wrong.numpy()][:5])
-        raise TeacherError(
-            f"{what}, in {num_wrong} of {len(sample_key)} rows; {called} {keys}{' ...' * (num_wrong > 5)}"
-        )
 
 
 def _sklearn(config: SklearnTeacher, columns: Sequence[Column], space: Space, trained: Path | None) -> LoadedTeacher:

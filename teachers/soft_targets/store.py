@@ -195,6 +195,10 @@ class SoftTargetStore:
         """Texts of which the teacher read only the beginning, of what is committed."""
         return _sum(self.records().table, "cut_off")
 
+    def num_bytes(self) -> int:
+        """Of all shards that are committed."""
+        return _sum(self.records().table, "bytes")
+
     def missing(self, *, hashes: bool = False, run: Run = in_threads) -> list[int]:
         """The shards without a valid record and a file of the recorded size (and of every recorded byte, on request, by `run`)."""
         return self._missing(self.records(), hashes=hashes, run=run)

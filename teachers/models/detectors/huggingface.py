@@ -28,6 +28,8 @@ from .said import MOST_CANDIDATES, Keeping, Places
 
 AT_ONCE = 8
 """Images of one forward where the recipe does not say `batch_size`: these are large, and so is what becomes of them."""
+MOST_AT_ONCE = 1 << 20
+"""Where whoever asks finds out how many fit."""
 AUTO = {True: "AutoModelForZeroShotObjectDetection", False: "AutoModelForObjectDetection"}
 """By whether it is told what to look for."""
 
@@ -39,6 +41,7 @@ def load(config: HuggingFaceTeacher, network: Any, column: Column, space: Space)
     keeping = Keeping.of(config, space.max_boxes)
     answer = _answering(config, network, kind, names, images, keeping)
     at_once = config.batch_size if "batch_size" in config.model_fields_set else AT_ONCE
+    at_once = MOST_AT_ONCE if at_once == "auto" else at_once
     detector = Detecting(images, answer, keeping, column.name, at_once)
     return LoadedTeacher(names, "boxes", detector, may_not_know=False, network=network, as_stored=True)
 
