@@ -187,7 +187,7 @@ class Pricing:
     def _replicas(self, name: str) -> int:
         """That find room together, one at least: else nothing is labelled."""
         config = self.recipe.teachers[name]
-        return max(1, min(config.replicas, self._places(config.resources)))
+        return max(1, min(config.labelled_by.max, self._places(config.resources)))
 
     def _passes(self, name: str) -> Passes | None:
         """None where nobody who takes steps hears it."""
