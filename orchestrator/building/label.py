@@ -29,7 +29,9 @@ from .first_labels import FirstLabels
 from .turns import MoreSeats, Turns, build_in_turn
 
 if TYPE_CHECKING:
+    from teachers.labelling.label import LabelReport
     from teachers.soft_targets.schema import Spec
+    from teachers.soft_targets.store import SoftTargetStore
     from teachers.transfer_set.transfer_set import TransferSet
 
 log = logging.getLogger(__name__)
@@ -201,7 +203,6 @@ def _label(
     folders: Mapping[Stage, Path],
 ) -> dict[Stage, tuple[Seal, Facts]]:
     """`parts`: of the stages that are built and of those that were before."""
-    from teachers.labelling.endpoint import told_of
     from teachers.labelling.label import Progress
     from teachers.labelling.label import label as ask
     from teachers.labelling.predictions import fill
@@ -238,31 +239,31 @@ def _label(
         else:
             run = context.cluster.checks(context.user_path) or in_threads
             report = ask(teacher, tasks, progress=advance, wait_s=wait_for_room_s(), run=run, seats=seats)
+    context.tracker.log(title, {"rows_per_s": report.rows_per_s})
+    return _sealed(asked, parts, stores, report)
+
+
+def _sealed(
+    asked: Asked, parts: Mapping[Path, str], stores: "Mapping[Stage, SoftTargetStore]", report: "LabelReport"
+) -> dict[Stage, tuple[Seal, Facts]]:
+    from teachers.labelling.endpoint import told_of
+
     facts = {
         "rows_per_s": round(report.rows_per_s, 1),
         "actor_start_s": round(report.start_s, 3),
         "num_retries": report.num_retries,
         **(told_of(asked.config, [*parts]) if isinstance(asked.config, EndpointTeacher) else {}),
     }
-    context.tracker.log(title, {"rows_per_s": report.rows_per_s})
     unknown = {stage: store.unknown()[0] for stage, store in stores.items()}
     if rows := sum(unknown.values()):
+        total = sum(store.spec.num_rows for store in stores.values())
         log.warning("teacher %s knows nothing of %s of %s rows", asked.name, f"{rows:,}", f"{total:,}")
-    share = {stage: report.stores.get(folder, 0) for stage, folder in folders.items()}
-    seconds = {stage: report.seconds * rows / max(report.rows, 1) for stage, rows in share.items()}
-    return {
-        stage: (
-            store.seal(),
-            {
-                "rows": share[stage],
-                "bytes": store.num_bytes(),
-                "unknown_rows": unknown[stage],
-                **facts,
-                "seconds": seconds[stage],
-            },
-        )
-        for stage, store in stores.items()
-    }
+    built: dict[Stage, tuple[Seal, Facts]] = {}
+    for stage, store in stores.items():
+        rows = report.stores.get(store.folder, 0)
+        share = {"rows": rows, "bytes": store.num_bytes(), "unknown_rows": unknown[stage]}
+        built[stage] = store.seal(), share | facts | {"seconds": report.seconds * rows / max(report.rows, 1)}
+    return built
 
 
 def _repair(asked: Asked, parts: Mapping[Path, str], folder: Path, away: Path, damages: list[Damage]) -> None:

@@ -285,11 +285,9 @@ def with_objective_of(recipe: Recipe, made: Variants, name: str) -> Recipe:
     into the objective that was."""
     document = recipe.model_dump(mode="json") | {"search": None}
     variant = made.recipe.students[name].model_dump(mode="json")
-    for key in ("hydra", "follow"):
-        document["students"][made.student].pop(key, None)
-    document["students"][made.student] |= {
-        key: variant[key] for key in ("objective", "hints", "hydra") if key in variant
-    }
+    own = {key: value for key, value in document["students"][made.student].items() if key not in ("hydra", "follow")}
+    of_it = {key: variant[key] for key in ("objective", "hints", "hydra") if key in variant}
+    document["students"][made.student] = own | of_it
     return changed(document, "compare")
 
 
