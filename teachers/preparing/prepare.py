@@ -95,7 +95,7 @@ def _prepare(
     columns = with_moments(columns, parts["train"])
     report, num_train = report_on(found, ledger), ledger.counts()["train"]
     check_there_are_values(columns, seen.plans, num_train)
-    space = LABELS[config.task].space(found.classes, training_labels(ledger))
+    space = LABELS[config.task].space(found.classes, partial(training_labels, ledger))
     report |= {"columns": lacks(columns, seen.plans, parts)}
     report |= report_of(whole, seen.labels_not_read) | ({"corrected": counts} if counts else {})
     made_of = tuple(plan.document() for plan in seen.plans)
