@@ -8,6 +8,7 @@ import lzma
 import os
 import re
 import sqlite3
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from teachers.errors import CollegiumError, DataError, RecipeError
 from teachers.preparing.look import look, source_digest
 from teachers.preparing.prepare import prepare
 from teachers.sources import chunks_of, files_of
+from teachers.storage.place import CACHE
+from teachers.storage.remembered import FOLDER, LARGE, SETTLED_NS, remembered_sha256
+from teachers.storage.seal import sha256_file
 
 from .test_sources import ROWS, by_position, config, encoded, image_folder, ipc, pixels, tables_of_mine
 
@@ -473,3 +477,22 @@ def test_rows_that_were_dropped_are_told_in_one_line(tmp_path: Path) -> None:
     )
     assert "\n" not in dropped(bad) and "data.csv#" in dropped(bad)
     assert dropped({**bad, "bad_rows": 0}) == ""
+
+
+def test_a_large_file_is_hashed_anew_only_when_it_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that has just been written may change once more within a tick of the clock, so it is not remembered yet."""
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    path, notes = tmp_path / "rows.bin", tmp_path / "cache" / FOLDER
+    path.write_bytes(b"a" * LARGE)
+    assert remembered_sha256(path) == sha256_file(path) and not notes.exists()
+    time.sleep(SETTLED_NS / 1e9 + 0.1)
+    assert remembered_sha256(path) == sha256_file(path)
+    (note,) = notes.iterdir()
+    note.write_text(note.read_text().replace(sha256_file(path), "what is written here"))
+    assert remembered_sha256(path) == "what is written here"
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    path.write_bytes(b"b" * LARGE)
+    os.utime(path, ns=times)  # as `cp -p` does it
+    assert remembered_sha256(path) == sha256_file(path)
+    note.write_bytes(b"{")
+    assert remembered_sha256(path) == sha256_file(path)

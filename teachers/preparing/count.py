@@ -97,7 +97,7 @@ def count(config: TransferSetConfig, seen: Look, most: int = MOST_ROWS) -> Count
     census = ledger.whole()
     labels = {split: usable(census.labels, census.labelled)[census.of(split)] for split in SPLITS}
     if seen.classes is not None or config.labels:
-        told.labels.space(classes, labels["train"])
+        told.labels.space(classes, lambda: [labels["train"]])
     counts = ledger.counts()
     rows = {split: counts[split] for split in SPLITS}
     more: dict[str, int] = {}

@@ -48,13 +48,13 @@ def prepare(
     *,
     earlier: Path | None = None,
     run: Runner = map,
-    chunk_rows: int | None = None,
+    chunk_rows: int = CHUNK_ROWS,
 ) -> TransferSet:
     """Prepare `config`'s rows into `folder` and return the set; seal its `files()`.
 
     `run(function, items)` yields results in the order of the items; functions, items and results can be pickled.
     `earlier` is the folder of a set of the same config: its segments stay as they are when all their rows are still
-    there unchanged. The outcome depends on neither `run` nor `chunk_rows` (rows that are read by one task, about), nor on the budget;
+    there unchanged. The outcome depends on neither `run` nor `chunk_rows`, of which one task reads some, nor on the budget;
     a killed call, made again, ends the same. Raises RecipeError, DataError, EnvironmentUnfit.
     """
     try:
@@ -66,14 +66,12 @@ def prepare(
 
 
 def _prepare(
-    config: TransferSetConfig, folder: Path, earlier_folder: Path | None, run: Runner, chunk_rows: int | None
+    config: TransferSetConfig, folder: Path, earlier_folder: Path | None, run: Runner, chunk_rows: int
 ) -> TransferSet:
     folder = folder.resolve()  # workers run in another folder
     seen, room = look(config), budget()
-    stretches = Stretches(
-        stretches_of(chunks_of(files_of(config), chunk_rows or CHUNK_ROWS), seen.plans, room, chunk_rows),
-        stretches_of(chunks_of(extra_files(config), chunk_rows or CHUNK_ROWS), seen.plans, room, chunk_rows),
-    )
+    own, beside = (chunks_of(files, chunk_rows) for files in (files_of(config), extra_files(config)))
+    stretches = Stretches(*(stretches_of(chunks, seen.plans, room, chunk_rows) for chunks in (own, beside)))
     read = _read_all(config, seen, stretches, folder, run, room)
     if colour := _in_colour(seen, read):  # in rows that nobody had looked at
         seen = colour
@@ -95,7 +93,7 @@ def _prepare(
     columns = with_moments(columns, parts["train"])
     report, num_train = report_on(found, ledger), ledger.counts()["train"]
     check_there_are_values(columns, seen.plans, num_train)
-    space = LABELS[config.task].space(found.classes, training_labels(ledger))
+    space = LABELS[config.task].space(found.classes, partial(training_labels, ledger))
     report |= {"columns": lacks(columns, seen.plans, parts)}
     report |= report_of(whole, seen.labels_not_read) | ({"corrected": counts} if counts else {})
     made_of = tuple(plan.document() for plan in seen.plans)

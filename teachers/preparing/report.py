@@ -1,6 +1,6 @@
 """What the manifest tells people of the rows: counts, and what was dropped or looks wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -53,9 +53,9 @@ def _counted(num_classes: int, census: Census) -> Counts:
     return Counts(labelled, per_class, int((~census.has_label[train]).sum()))
 
 
-def training_labels(ledger: Ledger) -> NDArray[Any]:
-    """Labels of training rows that may be learnt from, in the order of keys."""
-    return np.concatenate([*ledger.each(_training_labels)])
+def training_labels(ledger: Ledger) -> Iterator[NDArray[Any]]:
+    """Labels of training rows that may be learnt from, in the order of keys, part by part."""
+    return ledger.each(_training_labels)
 
 
 def _training_labels(census: Census) -> NDArray[Any]:

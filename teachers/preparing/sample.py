@@ -111,7 +111,7 @@ def sample(config: TransferSetConfig, seen: Look, classes: tuple[str, ...], num_
 def _space(told: Reading, names: tuple[str, ...], labels: NDArray[Any]) -> Space:
     """Of few rows, whose labels may all be the same by chance."""
     try:
-        return told.labels.space(names, labels)
+        return told.labels.space(names, lambda: [labels])
     except DataError:
         return Space(told.config.task, names, (0.0,) * len(names), (1.0,) * len(names))
 

@@ -18,8 +18,8 @@ Values = Callable[[Census], tuple[NDArray[np.int32], Keys]]
 """Stratum and hash of the rows that take part."""
 Window = tuple[Keys, Keys, NDArray[np.bool_]]
 """Of each stratum the first hash and the last, and whether any is wanted."""
-WIDTH = 8.0
-"""Standard deviations on each side; beyond lies one of 10^15."""
+WIDTH = 4.0
+"""Times the root of how many rows there are, on each side: eight standard deviations at least, beyond which lies one of 10^15."""
 GROWS = 64.0
 
 

@@ -36,7 +36,7 @@ from .tasks.reader import LabelReader, Meant
 from .text import cut
 
 BATCH_BYTES = 8 * 2**20
-MARK = 4096
+MARK = 1024
 """Of so many rows of a run the key of one tells how keys lie."""
 ENCODED_ROWS, KEPT_ROWS = 256, 32
 """In a batch of encoded images, whose size in the source nobody knows; of those that stay so, which may be photographs."""

@@ -36,13 +36,11 @@ class Stretches:
         return [chunk for stretch in (*self.source, *self.extra) for chunk in stretch]
 
 
-def stretches_of(
-    chunks: Sequence[Chunk], plans: Sequence[InputPlan], room: Budget, chunk_rows: int | None
-) -> list[Stretch]:
-    """`chunk_rows`: that each has, about; None: as many as memory takes, or enough that there are TASKS of them."""
+def stretches_of(chunks: Sequence[Chunk], plans: Sequence[InputPlan], room: Budget, rows: int) -> list[Stretch]:
+    """As many rows as memory takes; so many that there are TASKS of them, if each has `rows` then."""
     row_bytes = ROW_BYTES + sum(plan.column.bytes_per_row for plan in plans)
     sizes = [_rows(chunk, row_bytes) for chunk in chunks]
-    most = chunk_rows or max(1, min(room.run_bytes // row_bytes, sum(sizes) // TASKS))
+    most = min(max(1, room.run_bytes // row_bytes), max(rows, sum(sizes) // TASKS))
     return [tuple(chunks[first:last]) for first, last in _cuts(sizes, most)]
 
 

@@ -34,6 +34,11 @@ VARIABLES: dict[str, Variable] = {
         "none",
         "On a head: JSON with each pool of nodes that may be added, its `nodes` and the resources of one.",
     ),
+    "COLLEGIUM_PREPARE_BYTES": Variable(
+        "Collegium",
+        "256MiB",
+        "How much memory preparing takes in each process, the driver too, beside Python and one part of a segment; more means fewer files.",
+    ),
     "COLLEGIUM_USERS_CODE": Variable(
         "Set by Collegium",
         "the digest of the user's modules",

@@ -17,7 +17,7 @@ from ...tasks.space import Space
 from ...transfer_set.class_names import as_number, is_number_with_decimals
 from ..classes import classes_of_source
 from ..labels import as_text, class_numbers, classes_of, codes, remapped, told_of_decimals, why_odd
-from .reader import Bad, Meant, Names
+from .reader import Bad, Meant, Names, Training
 
 
 class Classification:
@@ -78,7 +78,7 @@ class Classification:
         place = {name: at for at, name in enumerate(names)}
         return remapped(meant.labels, [place[stands_for[name]] for name in meant.names])
 
-    def space(self, names: tuple[str, ...], training: NDArray[Any]) -> Space:
+    def space(self, names: tuple[str, ...], training: Training) -> Space:
         return Space("classification", names)
 
 

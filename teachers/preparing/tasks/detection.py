@@ -22,7 +22,7 @@ from ..arrow_types import is_list
 from ..classes import classes_of_source
 from ..image_sizes import sizes_of
 from ..labels import as_text, class_numbers, classes_of, codes
-from .reader import Bad, Meant, Names
+from .reader import Bad, Meant, Names, Training
 
 CORNERS = ("x1", "y1", "x2", "y2")
 CROWD = "crowd"
@@ -106,8 +106,8 @@ class Detection:
         place = {name: at for at, name in enumerate(names)}
         return _renumbered(meant.labels, [place[stands_for[name]] for name in meant.names])
 
-    def space(self, names: tuple[str, ...], training: NDArray[Any]) -> Space:
-        return Space("detection", names, max_boxes=training.shape[1] // len(LABEL))
+    def space(self, names: tuple[str, ...], training: Training) -> Space:
+        return Space("detection", names, max_boxes=next(iter(training())).shape[1] // len(LABEL))
 
 
 def _has_field(kind: pa.DataType, name: str) -> bool:

@@ -18,7 +18,7 @@ from ..arrow_types import is_list, is_text
 from ..canonical import nested
 from ..labels import as_text, class_numbers, classes_of, codes
 from ..scalars import leaves
-from .reader import Bad, Meant, Names, columns_of, is_missing, list_size
+from .reader import Bad, Meant, Names, Training, columns_of, is_missing, list_size
 
 ANY = ""
 """Stands beside the classes that a batch holds: no class, its column says of which rows nothing is known."""
@@ -113,7 +113,7 @@ class Multilabel:
         out[_unknown(meant)] = -1
         return out
 
-    def space(self, names: tuple[str, ...], training: NDArray[Any]) -> Space:
+    def space(self, names: tuple[str, ...], training: Training) -> Space:
         return Space("multilabel", names)
 
 

@@ -1,6 +1,6 @@
 """What the engine asks of the label columns of any task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,10 @@ class Meant:
     names: tuple[str, ...]
     cut: int = 0
     """Rows whose label was too long, and lost something, as the recipe allows."""
+
+
+Training = Callable[[], Iterable[NDArray[Any]]]
+"""Labels of training rows in the order of their keys, part by part, as often as somebody asks; at least one part."""
 
 
 class LabelReader(Protocol):
@@ -60,7 +64,7 @@ class LabelReader(Protocol):
     def placed(self, meant: Meant, names: Sequence[str], stands_for: Mapping[str, str]) -> NDArray[Any]:
         """The labels in the names of the space."""
 
-    def space(self, names: tuple[str, ...], training: NDArray[Any]) -> Space:
+    def space(self, names: tuple[str, ...], training: Training) -> Space:
         """Raises DataError where the labels `training` that may be learnt from teach nothing."""
 
 

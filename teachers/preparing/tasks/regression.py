@@ -1,6 +1,7 @@
 """One or several real numbers a row, in their own units: columns of numbers, or one of lists of equally many."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from ...tasks.space import Space
 from ..arrow_types import is_number, is_text
 from ..canonical import nested
 from ..scalars import leaves
-from .reader import Bad, Meant, Names, columns_of, is_missing, list_size
+from ..sums import summed
+from .reader import Bad, Meant, Names, Training, columns_of, is_missing, list_size
 
 
 class Regression:
@@ -77,25 +79,34 @@ class Regression:
     def placed(self, meant: Meant, names: Sequence[str], stands_for: Mapping[str, str]) -> NDArray[Any]:
         return meant.labels
 
-    def space(self, names: tuple[str, ...], training: NDArray[Any]) -> Space:
-        if np.isnan(training).all():
+    def space(self, names: tuple[str, ...], training: Training) -> Space:
+        scales = [_scale(name, partial(_known, training, at)) for at, name in enumerate(names)]
+        if not any(scales):
             return Space("regression", names)  # what teachers say will tell the scale
-        means: list[float] = []
-        scales: list[float] = []
-        for name, column in zip(names, training.astype(np.float64).T, strict=True):
-            known = column[~np.isnan(column)]
-            if not len(known):
-                means.append(0.0)
-                scales.append(1.0)
-                continue
-            if known.min() == known.max():
-                raise DataError(
-                    f"the label {name!r} is {known[0]:g} in each of the {len(known):,} training rows that have it: there is "
-                    f"nothing to learn; see transfer_set.label"
-                )
-            means.append(float(known.mean()))
-            scales.append(float(known.std()))
-        return Space("regression", names, tuple(means), tuple(scales))
+        found = [scale or (0.0, 1.0) for scale in scales]
+        return Space("regression", names, tuple(mean for mean, _ in found), tuple(std for _, std in found))
+
+
+def _known(training: Training, at: int) -> Iterator[NDArray[np.float64]]:
+    """One of the numbers, where it is there."""
+    for labels in training():
+        column = labels[:, at].astype(np.float64)
+        yield column[~np.isnan(column)]
+
+
+def _scale(name: str, known: Callable[[], Iterator[NDArray[np.float64]]]) -> tuple[float, float] | None:
+    """Mean and standard deviation; None of no value. Raises DataError for one that is always the same."""
+    ends = [(part.min(), part.max(), len(part)) for part in known() if len(part)]
+    if not ends:
+        return None
+    least, largest, counts = (each for each in zip(*ends, strict=True))
+    if min(least) == max(largest):
+        raise DataError(
+            f"the label {name!r} is {least[0]:g} in each of the {sum(counts):,} training rows that have it: there is "
+            f"nothing to learn; see transfer_set.label"
+        )
+    mean = summed(known(), count := sum(counts)) / count
+    return float(mean), float(np.sqrt(summed(((part - mean) ** 2 for part in known()), count) / count))
 
 
 def _given(config: TransferSetConfig) -> tuple[str, ...]:
