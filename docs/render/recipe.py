@@ -52,7 +52,7 @@ PAGES: dict[str, Page] = {
     "cohorts": Page("Cohorts", ("*Cohort", "MemberConfig"), all_of="Every cohort"),
     "search": Page("The search", ("SearchConfig", "Uniform", "LogUniform", "Integer", "Choice", "Subset", "SubsetOf")),
     "preprocess": Page("Preprocessing", ("Preprocess", "Normalise", "Tokenizer", "Ngrams", "Encoder")),
-    "running": Page("Resources and tracking", ("Resources", "Tracking")),
+    "running": Page("Resources and tracking", ("Resources", "Replicas", "Tracking")),
 }
 FAMILY = 3
 """Of so many models of one kind, the keys that all have are told once."""
