@@ -43,7 +43,7 @@ GPUS = 64
 SHAPES = {(1, 1.0): 130, (1, 0.25): 50, (4, 1.0): 14, (8, 1.0): 6}
 """(workers, GPUs of each): how many of 200 trainings."""
 STUDENTS, SEEDS, STEPS = 10, 3, 600
-SEATS, ROWS, ROWS_PER_SHARD, SHARD_S = 4, 1200, 8, 0.4
+SEATS, ROWS, ROWS_PER_SHARD, SHARD_S = 4, 800, 8, 1.0
 COSTS = {"cheap": 1, "middle": 3, "dear": 9}
 SLEEPER = """
 import time
@@ -125,7 +125,7 @@ def labels(folder: Path) -> dict[str, Any]:
     from teachers.config.any_teacher import Replicas
     from teachers.config.resources import Resources
     from teachers.config.teacher import CallableTeacher
-    from teachers.labelling.label import LabelReport, label
+    from teachers.labelling.label import LabelReport, Progress, label
     from teachers.labelling.shard import TeacherSpec
     from teachers.process.waiting import SideBySide
 
@@ -139,8 +139,15 @@ def labels(folder: Path) -> dict[str, Any]:
         how = {"kind": "callable", "function": "sleeper:say", "output": "logits", "arguments": {"seconds": seconds}}
         config = CallableTeacher(**how, replicas=Replicas(max=SEATS), resources=one)
         task = store_for(transfer_set, folder / names[0], ROWS_PER_SHARD)
-        report = label(TeacherSpec(names[0], config, None, (), folder), [task], seats=seats)
-        print(f"{names[0]}: done after {time.perf_counter() - begun:.1f} s", file=sys.stderr)
+        told: set[int] = set()
+
+        def tell(now: Progress) -> None:
+            if now.num_ready not in told or now.rows == now.num_rows:
+                told.add(now.num_ready)
+                at = f"{names[0]} after {time.perf_counter() - begun:.1f} s"
+                print(f"{at}: {now.rows} rows, {now.num_ready} of {now.num_replicas} replicas ready", file=sys.stderr)
+
+        report = label(TeacherSpec(names[0], config, None, (), folder), [task], progress=tell, seats=seats)
         return [report]
 
     begun = time.perf_counter()

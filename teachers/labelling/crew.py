@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import EnvironmentUnfit
 from ..process.waiting import Wait, go_on
-from .hands import FEWEST, Replica
+from .hands import Replica
 
 if TYPE_CHECKING:
     from .replicas import Calls
@@ -58,7 +58,9 @@ class Crew:
         may_go.sort(key=lambda replica: replica.ready)  # who is not even ready goes first
         for replica in may_go[: max(0, len(idle) - to_take)]:
             self._drop(replica)
-        left_s = num_open * self._worked_s / num_closed if num_closed >= FEWEST else None
+        left_s = None
+        if self._worked_s:  # while none is done, the first takes so long at least
+            left_s = num_open * self._worked_s / max(1, num_closed)
         worth = in_need or left_s is None or left_s > self._start_s * self.num_ready
         more = min(self.most - len(self.replicas), to_take - len(idle)) if worth and now >= self._grow_at else 0
         for number in self.calls.more(max(0, more), left_s):

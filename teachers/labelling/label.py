@@ -59,9 +59,10 @@ def label(
 ) -> LabelReport:
     """Fill what is missing in the tasks' stores, by `config.replicas` Ray actors. Ray must be running.
 
-    `seats` says when there may be more than the fewest of them; None: whenever the cluster has room. Raises TeacherError when the teacher cannot be loaded, says what it must not, or fails at a shard `max_attempts`
-    times; EnvironmentUnfit when the cluster has had no room for its replicas for `wait_s`. Whatever was committed stays, once
-    `run` has found every byte of it whole.
+    `seats` says when there may be more than the fewest of them; None: whenever the cluster has room. Raises TeacherError
+    when the teacher cannot be loaded, says what it must not, or fails at a shard `max_attempts` times; EnvironmentUnfit when the
+    cluster has had no room for the fewest replicas for `wait_s`. Whatever was committed stays, once `run` has found every byte
+    of it whole.
     """
     given = [task.store for task in tasks]
     teacher, tasks = teacher.resolved(), [_resolved_task(task) for task in tasks]
