@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.planning.planning import plan
+from orchestrator.recipe.following import waiting
 from orchestrator.recipe.load import load_recipe
 from orchestrator.recipe.model import Recipe
 from orchestrator.recipe.shipped import find
+from orchestrator.recipe.variants import by_method, with_objective_of
 from orchestrator.running.run import run
 from teachers.errors import RecipeError, TeacherError
 from tests.test_pipeline import actions
@@ -131,7 +133,7 @@ def _first_time(one: dict) -> bool:
         ("teachers.slow.mode=live", "follow: teacher 'slow' is live: it answers each batch"),
         ("students.small.objective=[{loss: logit_mse, standardise: true}]", "standardise: follow: the spread of targets is made of"),
         ("students.small.energy={}", "energy: follow: which rows count is made of"),
-        ("students={fit: {model: 'sklearn.tree:DecisionTreeClassifier', teachers: [slow], follow: true}}", "follow is of students that are networks"),
+        ("students={fit: {kind: sklearn, model: 'sklearn.tree:DecisionTreeClassifier', teachers: [slow], follow: true}}", "follow is of students that are networks"),
         (
             "cohorts={pair: {method: deep_mutual_learning, follow: true, members: {a: {model: 'students.models:mlp'}, b: {model: 'students.models:mlp'}}}}",
             "follow is of students that are networks",
@@ -143,3 +145,11 @@ def test_what_cannot_be_learnt_while_labels_come_is_refused_with_the_key(
 ) -> None:
     with pytest.raises(RecipeError, match=told):
         recipe_of(tmp_path, change)
+
+
+def test_what_is_compared_or_tried_learns_from_the_same_rows(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path)
+    assert not waiting(recipe, "small").students["small"].follow
+    made = by_method(recipe, "small", "soft,dkd")
+    assert [student.follow for student in made.recipe.students.values()] == [False, False]
+    assert not with_objective_of(recipe, made, "dkd").students["small"].follow

@@ -222,8 +222,8 @@ def _label(
 
     if asks:
         resources = asked.config.resources
-        given = {"replicas": asked.config.replicas, "cpus": resources.cpus, "gpus": context.cluster.gpus(resources)}
-        context.journal.work(title, ready=0, **given)
+        context.journal.work(title, replicas=asked.config.replicas, ready=0, cpus=resources.cpus)
+        context.journal.work(title, gpus=context.cluster.gpus(resources))
     beside = tuple(folder for folder in parts if folder not in folders.values())
     teacher = TeacherSpec(asked.name, asked.config, asked.trained, context.recipe.trusted(), context.user_path, beside)
     with working_on(stage=title):
