@@ -135,7 +135,7 @@ def _first_time(one: dict) -> bool:
         ("students.small.energy={}", "energy: follow: which rows count is made of"),
         ("students={fit: {kind: sklearn, model: 'sklearn.tree:DecisionTreeClassifier', teachers: [slow], follow: true}}", "follow is of students that are networks"),
         (
-            "cohorts={pair: {method: deep_mutual_learning, follow: true, members: {a: {model: 'students.models:mlp'}, b: {model: 'students.models:mlp'}}}}",
+            "cohorts={pair: {method: mutual, follow: true, members: {a: {model: 'students.models:mlp'}, b: {model: 'students.models:mlp'}}}}",
             "follow is of students that are networks",
         ),
     ],
