@@ -120,7 +120,7 @@ def trainings_of(
         beside = labels if kind == "student" and not waits else ()
         for seed in learner.train.seeds:
             title = f"distill/{name}/{part_of(learner, kind, seed)}"
-            yield kind, seed, Work(title, gang, _length(f"distill/{name}", learner, lengths), after, beside)
+            yield kind, seed, Work(title, gang, _length(f"distill/{name}", learner, lengths), after, beside=beside)
 
 
 def gang_of(recipe: Recipe, name: str, kind: Kind, nodes: Sequence[Node]) -> Gang:

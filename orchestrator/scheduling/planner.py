@@ -29,10 +29,10 @@ class Work:
     """About how long it takes, seconds; what all works are measured by, if that is not known."""
     after: tuple[str, ...] = ()
     """Works that must have ended before it can begin."""
-    beside: tuple[str, ...] = ()
-    """Works that must have begun before it can begin, and do not end after it."""
     rank: float = 0.0
     """How long it and what waits for it take one after the other: the longer, the sooner it begins."""
+    beside: tuple[str, ...] = ()
+    """Works that must have begun before it can begin, and do not end after it."""
 
     @cached_property
     def asks_for(self) -> str:
