@@ -1,6 +1,6 @@
 """What it brings that a student follows its teacher: labelling alone, training alone, and both at once, on Fashion-MNIST.
 
-    python benchmarks/follow.py [--seeds 0,1,2] [--width 24] [--epochs 5]
+    python benchmarks/follow.py [--seeds 0,1,2] [--rows 60000] [--width 24] [--epochs 5]
 
 One teacher, a conv net that was trained before the clock runs, labels all rows on one CPU; a small conv net learns from its labels
 on another, for as many epochs. Times are of stages, from the first's beginning to the last's end, start of actors and of the
@@ -22,12 +22,15 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.record import finish, with_record
-from benchmarks.rows import FASHION
+from benchmarks.rows import FASHION, fashion
 from orchestrator.running.run import run
 
 KEPT = ("prepared", "teachers")
@@ -37,31 +40,35 @@ KEPT = ("prepared", "teachers")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--rows", type=int, default=60_000, help="of Fashion-MNIST")
     parser.add_argument("--width", type=int, default=24, help="of the teacher")
     parser.add_argument("--epochs", type=int, default=5, help="of the student")
     with_record(parser)
     arguments = parser.parse_args()
     if not FASHION.exists():
-        print(f"there is no {FASHION}, so nothing is measured: put Fashion-MNIST's Parquet files there")
+        print(f"there is no {FASHION}, so nothing is measured: put Fashion-MNIST's Parquet file there")
         return
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     with tempfile.TemporaryDirectory() as folder:
-        figures = measured(Path(folder), seeds, arguments.width, arguments.epochs)
+        images, labels = fashion(arguments.rows)
+        np.savez(Path(folder) / "rows.npz", image=images, label=labels)
+        figures = measured(Path(folder), seeds, partial(recipe, Path(folder), arguments.width, arguments.epochs))
+    figures |= {"rows": arguments.rows, "epochs": arguments.epochs, "teacher_width": arguments.width}
     finish("follow", figures, keep=arguments.record)
 
 
-def measured(folder: Path, seeds: Sequence[int], width: int, epochs: int) -> dict[str, Any]:
+def measured(folder: Path, seeds: Sequence[int], recipe: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     sealed = folder / "sealed"
-    labels = stages_of(run(recipe(width, epochs, seeds), sealed, until="label").report, "label")
+    labels = stages_of(run(recipe(seeds), sealed, until="label").report, "label")
     label_s, train_s, follow_s, alone, accuracy = spent(labels), [], [], [], []
     for seed in seeds:
-        report = run(recipe(width, epochs, [seed]), sealed, until="evaluate").report
+        report = run(recipe([seed]), sealed, until="evaluate").report
         train_s.append(spent(stages_of(report, "distill")))
         alone += report["students"]["small"]["test_accuracy"]["runs"]
         out = folder / f"follow-{seed}"
         for name in KEPT:
             shutil.copytree(sealed / name, out / name)
-        report = run(recipe(width, epochs, [seed], follow=True), out, until="evaluate").report
+        report = run(recipe([seed], follow=True), out, until="evaluate").report
         follow_s.append(spent(stages_of(report, "label", "distill")))
         accuracy += report["students"]["small"]["test_accuracy"]["runs"]
         print(f"label {label_s:.1f} s, train {train_s}, follow {follow_s}", file=sys.stderr)
@@ -79,8 +86,6 @@ def measured(folder: Path, seeds: Sequence[int], width: int, epochs: int) -> dic
         "noise": round(2 * sum(statistics.variance(each) / len(each) for each in (alone, accuracy)) ** 0.5, 4)
         if len(seeds) > 1
         else None,
-        "epochs": epochs,
-        "teacher_width": width,
     }
 
 
@@ -93,13 +98,12 @@ def spent(stages: Sequence[Mapping[str, Any]]) -> float:
     return float(max(each["ended"] for each in stages) - min(each["begun"] for each in stages))
 
 
-def recipe(width: int, epochs: int, seeds: Sequence[int], *, follow: bool = False) -> dict[str, Any]:
-    files = {"train": "train.parquet", "test": "test.parquet"}
+def recipe(folder: Path, width: int, epochs: int, seeds: Sequence[int], *, follow: bool = False) -> dict[str, Any]:
     teacher = {
         "kind": "module",
         "model": "teachers.zoo:conv_net",
         "arguments": {"width": width},
-        "train": {"steps": 200, "batch_size": 128, "learning_rate": 5e-3},
+        "train": {"steps": 60, "batch_size": 128, "learning_rate": 1e-2},
         "replicas": 1,
     }
     student = {
@@ -117,10 +121,10 @@ def recipe(width: int, epochs: int, seeds: Sequence[int], *, follow: bool = Fals
         "name": "follow",
         "task": "classification",
         "transfer_set": {
-            "source": {"kind": "parquet", "path": str(FASHION.parent)},
+            "source": {"kind": "numpy", "path": str(folder / "rows.npz")},
             "inputs": "image",
             "label": "label",
-            "split": {"files": files, "validation": 0.1},
+            "split": {"train": 0.8, "validation": 0.05, "test": 0.15},
         },
         "teachers": {"wide": teacher},
         "students": {"small": student},

@@ -109,6 +109,14 @@ def test_steps_on_rows_that_were_drawn_keep_the_pace_of_the_labels(digits, tmp_p
         assert step <= max(PACE * share * run.train.steps, share * len(training.data.rows.labelled) / BATCH)
 
 
+def test_batches_have_their_share_of_labelled_rows_from_the_first_labels_on(digits, tmp_path):
+    labels = Labels(tmp_path, digits)
+    labels.commit(1)
+    training, batches = numbered(following(tmp_path, digits, labels, labelled_fraction=0.25, steps=400))
+    for rows in drawn(batches, 20):
+        assert training.data.rows.labelled[rows].sum() == 8 and {*rows.tolist()} <= {*range(256, 512)}
+
+
 def test_who_finds_all_labels_there_draws_as_any_other(digits, tmp_path):
     labels = Labels(tmp_path, digits)
     labels.commit(*range(labels.store.num_shards))

@@ -6,19 +6,24 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orchestrator.planning.planning import plan
+from orchestrator.recipe.following import waiting
 from orchestrator.recipe.load import load_recipe
 from orchestrator.recipe.model import Recipe
 from orchestrator.recipe.shipped import find
+from orchestrator.recipe.variants import by_method, with_objective_of
 from orchestrator.running.run import run
 from teachers.errors import RecipeError, TeacherError
 from tests.test_pipeline import actions
 
 TEACH = """import time
+from contextlib import suppress
 from pathlib import Path
 import numpy as np
 def teach(batch):
@@ -75,8 +80,6 @@ CHECKPOINTS = "students/*/student/seed-0/attempts/*/step-*/SEAL.json"
 def test_who_follows_stops_with_a_teacher_that_fails_and_goes_on_when_it_labels_again(
     ray_cluster: None, tmp_path: Path
 ) -> None:
-    import ray.util.state
-
     out, recipe = tmp_path / "out", recipe_of(tmp_path, pause="1", steps=4000)
 
     def breaks() -> None:
@@ -87,7 +90,7 @@ def test_who_follows_stops_with_a_teacher_that_fails_and_goes_on_when_it_labels_
     threading.Thread(target=breaks, daemon=True).start()
     with pytest.raises(TeacherError, match="nothing comes any more"):
         run(recipe, out, user_path=tmp_path)
-    while ray.util.state.list_tasks(filters=[("state", "=", "RUNNING"), ("name", "=", "fit_in_task")]):
+    while _titles("fit_in_task"):
         time.sleep(0.5)
     assert not list(out.glob("students/*/SEAL.json"))
     (tmp_path / "pause").write_text("0")
@@ -117,6 +120,14 @@ def test_a_driver_killed_while_one_labels_and_one_follows_loses_no_row_and_doubl
     assert _digests(out) == _digests(tmp_path / "calm") != {}
 
 
+def _titles(part: str) -> list[str]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            found += [title for title in [" ".join(process.cmdline())] if part in title]
+    return found
+
+
 def _digests(out: Path) -> dict[str, str]:
     return {path.parent.name: json.loads(path.read_bytes())["digest"] for path in out.glob("soft_targets/*/SEAL.json")}
 
@@ -131,9 +142,9 @@ def _first_time(one: dict) -> bool:
         ("teachers.slow.mode=live", "follow: teacher 'slow' is live: it answers each batch"),
         ("students.small.objective=[{loss: logit_mse, standardise: true}]", "standardise: follow: the spread of targets is made of"),
         ("students.small.energy={}", "energy: follow: which rows count is made of"),
-        ("students={fit: {model: 'sklearn.tree:DecisionTreeClassifier', teachers: [slow], follow: true}}", "follow is of students that are networks"),
+        ("students={fit: {kind: sklearn, model: 'sklearn.tree:DecisionTreeClassifier', teachers: [slow], follow: true}}", "follow is of students that are networks"),
         (
-            "cohorts={pair: {method: deep_mutual_learning, follow: true, members: {a: {model: 'students.models:mlp'}, b: {model: 'students.models:mlp'}}}}",
+            "cohorts={pair: {method: mutual, follow: true, members: {a: {model: 'students.models:mlp'}, b: {model: 'students.models:mlp'}}}}",
             "follow is of students that are networks",
         ),
     ],
@@ -143,3 +154,11 @@ def test_what_cannot_be_learnt_while_labels_come_is_refused_with_the_key(
 ) -> None:
     with pytest.raises(RecipeError, match=told):
         recipe_of(tmp_path, change)
+
+
+def test_what_is_compared_or_tried_learns_from_the_same_rows(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path)
+    assert not waiting(recipe, "small").students["small"].follow
+    made = by_method(recipe, "small", "soft,dkd")
+    assert [student.follow for student in made.recipe.students.values()] == [False, False]
+    assert not with_objective_of(recipe, made, "dkd").students["small"].follow

@@ -1,5 +1,6 @@
 """Views of training rows: labelled one by one, seen by turns, and the same pixels on both sides."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import CollegiumError, RecipeError
 from teachers.labelling.shard import Labeller, LabelTask, TeacherSpec
 from teachers.preparing.prepare import prepare
-from teachers.soft_targets.schema import Spec
+from teachers.soft_targets.records import record_path
+from teachers.soft_targets.schema import Spec, spell
 from teachers.soft_targets.store import SoftTargetStore
+from teachers.storage.seal import publish
 from teachers.transfer_set.columns import Column
 from teachers.transfer_set.transfer_set import TransferSet
 from teachers.transfer_set.viewing import Viewing
@@ -141,6 +144,29 @@ def test_who_learns_sees_the_very_pixels_that_were_labelled_epoch_by_epoch(
     assert seen == [0] * steps + [1] * steps + [2] * steps + [0] * steps
     later = next(iter(batches.from_step(2 * steps + 3)))
     assert later[VIEW].unique().tolist() == [2]
+
+
+def test_who_follows_sees_the_very_pixels_that_were_labelled_in_the_views_that_are(
+    rows: TransferSet, dark_store: Source, tmp_path: Path
+) -> None:
+    stores = {}
+    for name, folder in dark_store.stores.items():
+        whole = SoftTargetStore.open(folder)
+        stores[name] = SoftTargetStore.create(tmp_path / name, whole.spec).folder
+        for number in range({"train-0": whole.num_shards, "train-0.view-2": 2}.get(name, 0)):
+            record = whole.record(number)
+            shutil.copy(whole.shard_file(number), stores[name] / record.path)
+            publish(stores[name] / record_path(number), spell(record.to_json()))
+    run = replace(viewed(tmp_path, rows, replace(dark_store, stores=stores), steps=400), follow=True)
+    training, seen = Training(run, SESSION, SharedData().of([run], SESSION)[0]), list[int]()
+    assert training.data.rows.canonical is not None
+    for _step, batch in zip(range(60), training.batches(), strict=False):
+        seen += batch[VIEW].unique().tolist()
+        pixels = training.data.rows.canonical(batch, None)["image"].numpy()
+        expected = torch.from_numpy(pixels.reshape(len(pixels), -1)[:, 20:30].astype(np.float32)).softmax(-1)
+        torch.testing.assert_close(batch["target.0"].softmax(-1), expected, atol=2e-3, rtol=0)
+    first = rows.segment("train-0").num_rows // 32
+    assert seen[: first + 6] == [0] * first + [2] * 6 and {*seen} == {0, 2}
 
 
 @pytest.mark.parametrize("memory_bytes", [30_000, 600_000, 10**8])

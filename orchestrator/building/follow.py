@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from teachers.process.waiting import outcome
-from teachers.storage.seal import Seal, publish
+from teachers.storage.seal import Seal, replace
 
 from ..cluster.gangs import Gang
 from ..stages.stages import Built
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from .learn import Training
 
+WAITED = "train.waited_s"
 LABELS = "labels.json"
 """Beside the training: what its teachers' labels had become when it was sealed, by their places."""
 
@@ -56,7 +57,7 @@ def _followed(
     segments = segments_heard(context.recipe, prepared, context.recipe.learners[wanted.learner])
     assert wanted.taught is not None
     digests = [outcome(each).digests(segments) for each in wanted.taught.values()]
-    publish(folder / LABELS, json.dumps({"format": 1, "labels": digests}, indent=1).encode())
+    replace(folder / LABELS, json.dumps({"format": 1, "labels": digests}, indent=1).encode())
     seal, facts = sealed(folder, results, [LABELS])
     return seal, {**facts, **took, "follows": [*wanted.taught]}
 
@@ -66,4 +67,4 @@ def _waited(folder: Path, since: float) -> float:
     from students.runs.curves import read_records
 
     records = read_records(folder / "metrics.jsonl")
-    return sum(each["value"] for each in records if each["key"] == "train.wait_s" and each["time"] >= since)
+    return max((each["value"] for each in records if each["key"] == WAITED and each["time"] >= since), default=0.0)

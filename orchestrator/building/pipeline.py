@@ -15,7 +15,7 @@ from ..recipe.checks import class_problems, fold_problems, folder_problems, judg
 from ..recipe.combining import expert_problems, route_problems
 from ..recipe.detecting import rows_to_choose_by
 from ..recipe.dividing import divides, division_problems
-from ..recipe.following import unjudged_problems
+from ..recipe.following import unlabelled_followed
 from ..recipe.losses import unlabelled_problems
 from ..recipe.mixing import unmixable_problems
 from ..recipe.model import Recipe, name_in_recipe
@@ -84,7 +84,7 @@ def check_prepared(recipe: Recipe, prepared: Built) -> None:
         *unlabelled_problems(recipe, transfer_set.report["labelled"]["train"]),
         *rows_to_calibrate_by(recipe, transfer_set.report["labelled"]),
         *rows_to_choose_by(recipe, transfer_set.report["labelled"]),
-        *unjudged_problems(recipe, transfer_set.report["labelled"]["validation"]),
+        *unlabelled_followed(recipe, transfer_set.report["labelled"]),
     ]:
         raise RecipeError("\n".join(problems))
     questions(recipe, transfer_set.columns, transfer_set.made_of, transfer_set.space)

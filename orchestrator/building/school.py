@@ -74,10 +74,10 @@ class School:
     def _first_labels(self, learners: Sequence[str]) -> dict[str, FirstLabels]:
         """By who teaches: what those who follow it wait for."""
         recipe, found = self.context.recipe, dict[str, FirstLabels]()
+        train = segments_of(self.prepared, "train", views=keys.viewing_of(recipe))
         for teacher in (*recipe.teachers, *recipe.assistants()):
             hear = [recipe.learners[name] for name in learners if teacher in recipe.learners[name].teachers]
             heard = {s for each in hear if follows(each) for s in segments_heard(recipe, self.prepared, each)}
-            train = segments_of(self.prepared, "train", views=keys.viewing_of(recipe))
             whole, some = sorted(heard - {*train}), [segment for segment in train if segment in heard]
             found[teacher] = FirstLabels(whole, some)
         return found

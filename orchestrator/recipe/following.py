@@ -1,6 +1,6 @@
 """Students that follow their teachers: what of a recipe cannot be learnt while labels still come."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from students.config.lfme_term import LfmeTerm
@@ -46,8 +46,6 @@ def following_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
             yield (*path, "energy"), f"follow: which rows count {OVER_ALL}"
         for number, term in enumerate(student.objective):
             yield from (((*path, "objective", number, key), f"follow: {told}") for key, told in _of_term(term))
-        if recipe.transfer_set.label is None and ANSWER_OF[recipe.task] == "values":
-            yield (*path, "follow"), f"`transfer_set.label` is null, and the scale of the numbers {OVER_ALL}"
 
 
 def _of_term(term: Any) -> Iterator[tuple[str, str]]:
@@ -57,13 +55,16 @@ def _of_term(term: Any) -> Iterator[tuple[str, str]]:
         yield "curriculum", f"what rows count {OVER_ALL}"
 
 
-def unjudged_problems(recipe: "Recipe", in_validation: int) -> list[str]:
-    """Of calibrations that no validation row tells, once rows are counted."""
-    return [
+def unlabelled_followed(recipe: "Recipe", labelled: Mapping[str, int]) -> list[str]:
+    """What then takes what teachers say of training rows for labels, once rows are counted. `labelled`: rows, by split."""
+    numbers = ANSWER_OF[recipe.task] == "values" and not labelled["train"]
+    scale = f"no training row has a label, and the scale of the numbers {OVER_ALL}"
+    found = [f"students.{name}.follow: {scale}" for name, each in recipe.students.items() if follows(each) and numbers]
+    return found + [
         f"students.{name}.follow: teacher {teacher!r} is calibrated by training rows, for no validation row has a label, and these are "
         f"labelled while {name} trains; give `split.validation` labelled rows, or remove `follow`"
         for name, student in recipe.students.items()
-        if follows(student) and not in_validation
+        if follows(student) and not labelled["validation"]
         for teacher in student.teachers
         if teacher in recipe.teachers and recipe.teachers[teacher].calibrate
     ]

@@ -58,7 +58,7 @@ def followed(built: Sequence[Stage]) -> Iterator[str]:
         ends = [
             each["ended"] for each in built if each["stage"] == "label" and each["name"] in stage.get("follows", ())
         ]
-        if ends:
+        if ends and max(ends) > stage["begun"]:
             early, late = max(ends) - stage["begun"], stage["ended"] - max(ends)
             saved = early - stage["waited"]
             yield (

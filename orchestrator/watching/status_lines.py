@@ -7,7 +7,7 @@ from typing import Any
 from students.tasks.figure import FIGURES
 
 HEADLINES = dict.fromkeys(f"validation.{figures[0].key}" for figures in FIGURES.values())
-SHOWN_METRICS = ("train.loss", *HEADLINES, "train.wait_s", "train.labelled")
+SHOWN_METRICS = ("train.loss", *HEADLINES, "train.wait_s", "train.labelled", "train.waited_s")
 MOST_TRAININGS = 8
 MOST_RUNS = 5
 Stage = Mapping[str, Any]

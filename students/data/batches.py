@@ -34,11 +34,6 @@ class Batches:
         self.places = places([size for _, size in groups], self.parts, session).to(session.device)
         self.readers = [readers_of(rows, run, session, index, batch_size) for index, batch_size in groups]
 
-    @property
-    def num_batches(self) -> int:
-        """Until each row that is drawn from has come once."""
-        return max(readers[0].num_batches for readers in self.readers)
-
     def of_epoch(self, epoch: int, start: int) -> Iterator[dict[str, Tensor]]:
         """The batches from batch `start` of an epoch on."""
         return self._joined([endless(readers, epoch * readers[0].num_batches + start) for readers in self.readers])

@@ -7,7 +7,7 @@ else does: passes are kept with checkpoints and beside the result, and from thes
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -58,23 +58,30 @@ class Pass:
 
 
 class Passes:
-    """Of one training. `taken`: those of an earlier try, from whose checkpoint it goes on."""
+    """Of one training."""
 
-    def __init__(self, rows: TrainingRows, run: Run, session: Session, steps: int, taken: list[Pass]) -> None:
-        assert rows.following is not None
-        self.following: Following = rows.following
-        self.rows, self.run, self.session, self.steps, self.taken = rows, run, session, steps, taken
+    def __init__(self, rows: TrainingRows, following: Following, run: Run, session: Session, steps: int) -> None:
+        self.rows, self.following, self.run, self.session, self.steps = rows, following, run, session, steps
+        self.waited_s = 0.0
+        """For labels, since this process began."""
+        self.go_to([])
+
+    def document(self) -> list[dict[str, Any]]:
+        """Of those that were begun."""
+        return [each.document() for each in self.taken]
+
+    def go_to(self, document: Sequence[dict[str, Any]]) -> None:
+        """Those of an earlier try, from whose checkpoint it goes on."""
+        self.taken = [Pass.of(each) for each in document]
         self.drawn = np.zeros_like(self.following.there)
-        for each in taken:
+        for each in self.taken:
             self._note(each)
-        self.wait_s = 0.0
-        """Spent in waiting for labels since it was last asked."""
 
     def from_step(self, step: int) -> Iterator[dict[str, Tensor]]:
         """The batches of step `step` (counted from 0) and all after it."""
         for number, each in enumerate(self.taken):
             if step < each.step + each.batches:
-                self._until(lambda each=each: self._is_there(each) or None)  # type: ignore[misc]
+                self._until(partial(self._there, each))
                 yield from self._batches(number, each, step - each.step)
                 step = each.step + each.batches
         while (found := self._until(partial(self._next, step))) is not ALL:
@@ -84,10 +91,6 @@ class Passes:
             yield from self._batches(len(self.taken) - 1, found, 0)
             step += found.batches
         yield from Batches(self.rows, self.run, self.session).from_step(step)
-
-    def take_wait_s(self) -> float:
-        waited, self.wait_s = self.wait_s, 0.0
-        return waited
 
     def _batches(self, number: int, one: Pass, start: int) -> Iterator[dict[str, Tensor]]:
         there = self.following.train.ordered([self._mask(one)])
@@ -103,11 +106,12 @@ class Passes:
             wait.tell(lambda: f"labels: {self.following.share:.0%} of the rows have them")
             time.sleep(POLL_S)
             self.following.look(self.session)
-        self.wait_s += time.monotonic() - began
+        self.waited_s += time.monotonic() - began
         return what
 
-    def _is_there(self, one: Pass) -> bool:
-        return bool(self.following.there[one.view][self._mask(one)].all())
+    def _there(self, one: Pass) -> Pass | None:
+        """It, once all its rows are."""
+        return one if self.following.there[one.view][self._mask(one)].all() else None
 
     def _next(self, step: int) -> "Pass | Literal['all'] | None":
         """The next pass; ALL: all rows are labelled, and each was drawn once; None: there is none yet."""

@@ -22,7 +22,7 @@ from teachers.storage.seal import publish
 from teachers.users_code.calls import calling
 
 from ..data.batches import Batches
-from ..data.passes import PASSES, Pass, Passes
+from ..data.passes import PASSES, Passes
 from ..data.rows import TrainingRows
 from ..data.shared import Data
 from ..data.validation import Look, is_better
@@ -93,10 +93,10 @@ class Training:
         """What is delivered."""
         self.progress = Progress()
         self.attempt = Attempt(run)
-        self.waits: LookAhead | Passes | None = None
-        """What its batches may have to wait for: live teachers, or labels."""
-        self.passes: list[Pass] | None = None if data.rows.following is None else []
-        """Over rows that its teachers had labelled so far, of who follows them."""
+        self.look_ahead: LookAhead | None = None
+        self.passes: Passes | None = None
+        if data.rows.following is not None:
+            self.passes = Passes(data.rows, data.rows.following, run, session, self.steps)
 
     def train(self, checkpoint_every_s: float = CHECKPOINT_EVERY_S) -> None:
         """Take all steps that are left, with looks at validation and checkpoints on the way."""
@@ -119,15 +119,14 @@ class Training:
     def batches(self) -> Iterator[dict[str, Tensor]]:
         """The batches of all steps that are left, complete: with what live teachers say of them."""
         if self.passes is not None:
-            self.waits = passes = Passes(self.data.rows, self.run, self.session, self.steps, self.passes)
-            return passes.from_step(self.progress.step)
+            return self.passes.from_step(self.progress.step)
         batches = Batches(self.data.rows, self.run, self.session).from_step(self.progress.step)
         if self.data.rows.live is None:
             return batches
-        self.waits = ahead = LookAhead(
+        self.look_ahead = LookAhead(
             batches, self.data.rows.live, self.run, self.session, range(self.progress.step, self.steps)
         )
-        return ahead
+        return self.look_ahead
 
     def advance(self, batch: dict[str, Tensor]) -> None:
         """One optimiser step."""
@@ -160,10 +159,10 @@ class Training:
         values |= dict(zip(objective.names, terms.mean(0).tolist(), strict=True)) | objective.shares(
             self.stepper.moment
         )
-        if self.waits is not None:
-            values["wait_s"] = self.waits.take_wait_s()
-        if self.data.rows.following is not None:
-            values["labelled"] = self.data.rows.following.share
+        if self.look_ahead is not None:
+            values["wait_s"] = self.look_ahead.take_wait_s()
+        if self.passes is not None:
+            values |= {"labelled": self.passes.following.share, "waited_s": self.passes.waited_s}
         self.report("train", values | {"learning_rate": self.stepper.learning_rate(own[-1])})
 
     def look(self) -> None:
@@ -219,7 +218,7 @@ class Training:
             modules["moment"] = self.stepper.moment.document()
         modules |= {f"own.{memory.name}": memory.state() for memory in self.stepper.selves}
         if self.passes is not None:
-            modules["passes"] = [each.document() for each in self.passes]
+            modules["passes"] = self.passes.document()
         try:
             keep_metrics(self.run.stage)
             self.attempt.save(self.progress.step, vars(self.progress) | modules)
@@ -245,7 +244,7 @@ class Training:
         for memory in self.stepper.selves:
             memory.load(state[f"own.{memory.name}"])
         if self.passes is not None:
-            self.passes = [Pass.of(document) for document in state["passes"]]
+            self.passes.go_to(state["passes"])
         self.progress = Progress(**{name: state[name] for name in vars(self.progress)})
         if self.session.world > 1:  # rank 0's share of these steps is all that was saved: no sum over ranks
             self.progress.pending.clear()
@@ -272,8 +271,7 @@ class Training:
         def save(folder: Path) -> None:
             save_model(folder, state=state, config=config)
             if self.passes is not None:
-                document = {"format": 1, "passes": [each.document() for each in self.passes]}
-                publish(folder / PASSES, json.dumps(document).encode())
+                publish(folder / PASSES, json.dumps({"format": 1, "passes": self.passes.document()}).encode())
 
         publish_result(run, save, WEIGHTS, result, [*files, *([PASSES] if self.passes is not None else [])])
 
