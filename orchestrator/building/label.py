@@ -237,18 +237,10 @@ def _label(
     if rows := sum(unknown.values()):
         log.warning("teacher %s knows nothing of %s of %s rows", asked.name, f"{rows:,}", f"{total:,}")
     share = {stage: report.stores.get(folder, 0) for stage, folder in folders.items()}
+    told = {stage: {"rows": rows, "bytes": stores[stage].num_bytes()} for stage, rows in share.items()}
     seconds = {stage: report.seconds * rows / max(report.rows, 1) for stage, rows in share.items()}
     return {
-        stage: (
-            store.seal(),
-            {
-                "rows": share[stage],
-                "bytes": store.num_bytes(),
-                "unknown_rows": unknown[stage],
-                **facts,
-                "seconds": seconds[stage],
-            },
-        )
+        stage: (store.seal(), {**told[stage], "unknown_rows": unknown[stage], **facts, "seconds": seconds[stage]})
         for stage, store in stores.items()
     }
 
