@@ -237,5 +237,40 @@ def test_a_gpu_without_room_for_a_batch_gets_smaller_ones_until_every_row_is_lab
         pressed, labeller = labelled_by(ModuleTeacher(**fields, batch_size=1024), task, "cuda")
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert labeller.questioner.batches.rows in (32, 64, 128, 256)
+    assert labeller.questioner.batches.rows in (16, 32, 64, 128, 256)  # of two batches at once
     torch.testing.assert_close(pressed, at_ease, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [16, 100, 1024])
+def test_answers_that_come_while_others_are_computed_are_those_of_one_batch_after_another(
+    digits, teachers, tmp_path, batch_size
+):
+    """Inputs and answers are copied on streams of their own, through pinned memory."""
+    run = make_run(tmp_path, digits, *teachers, model="teachers.zoo:conv_net", steps=20)
+    result_of(run)
+    config = CheckpointTeacher(kind="checkpoint", path=str(run.folder), batch_size=batch_size)
+    questioner = Labeller(
+        TeacherSpec("mine", config, None, (), tmp_path), [a_task(digits, tmp_path / "store")], "cuda"
+    ).questioner
+    assert questioner.lane.device is not None and questioner.lane.ahead == 1
+    (segment,) = digits.of("train")
+    inputs, keys = digits.inputs(segment), digits.keys(segment)
+    batches = [slice(first, first + batch_size) for first in range(0, segment.num_rows, batch_size)]
+    for _ in range(3):
+        plain = [questioner.teacher({name: column[rows] for name, column in inputs.items()}).cpu() for rows in batches]
+        torch.testing.assert_close(torch.from_numpy(questioner.answer(inputs, keys).logits), torch.cat(plain))
+
+
+def test_a_batch_size_that_is_searched_for_stays_within_the_memory(digits, tmp_path):
+    hidden, weights = 1 << 17, tmp_path / "weights.safetensors"
+    save_file(mlp(hidden, num_classes=10, input_shape=(1, 8, 8)).state_dict(), weights)
+    fields = {"kind": "module", "model": "teachers.zoo:mlp", "arguments": {"hidden": hidden}, "weights": str(weights)}
+    config = ModuleTeacher(**fields, preprocess={"normalise": "auto"}, batch_size="auto")
+    torch.cuda.empty_cache()
+    room = torch.cuda.memory_reserved() + 256 * MIB
+    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        _, labeller = labelled_by(config, a_task(digits, tmp_path / "store", rows_per_shard=700), "cuda")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert 1 <= labeller.questioner.batches.rows <= 256

@@ -249,6 +249,20 @@ def test_whoever_runs_out_of_memory_above_16_rows_labels_everything(digits, spec
     assert max(sizes[sizes.index(16) :]) <= 32
 
 
+@pytest.mark.parametrize("function", ["say", "run_out_of_memory"])
+def test_answers_are_the_same_bits_however_many_batches_are_asked_about_ahead(digits, spec, tasks, function):
+    """As on a GPU, which computes while answers are waited for; also where memory runs out under way."""
+    inputs, keys = digits.inputs(digits.segment(tasks[2].segment)), digits.keys(digits.segment(tasks[2].segment))
+    said = []
+    for ahead in (0, 1, 3):
+        questioner = Labeller(spec(function, batch_size=33), [tasks[2]], "cpu").questioner
+        assert questioner.lane.device is None and questioner.lane.ahead == 0
+        questioner.lane.ahead = ahead
+        said.append(questioner.answer(inputs, keys).logits)
+    np.testing.assert_array_equal(said[0], expected(digits, tasks[2]))
+    assert (said[0] == said[1]).all() and (said[0] == said[2]).all()
+
+
 def test_a_batch_is_doubled_while_that_is_faster_and_the_next_replica_begins_with_it(digits, spec, tasks, tmp_path):
     slow = spec("take_a_while", batch_size="auto", arguments={"faster_up_to": 32})
     assert label_here(slow, tasks[2]).questioner.batches.rows == 32

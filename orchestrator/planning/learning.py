@@ -47,24 +47,31 @@ class Learning:
                 continue
             before = len(self.found.problems)
             with self.found.told(f"students.{name}", config.resources):
-                tried = self._try(name, config, kind)
+                is_timed = kind == "student" and not self.recipe.live_teachers(name)
+                tried = self._try(name, config, kind, num_threads(config.resources) if is_timed else None)
                 note_idle(self.found, f"students.{name}", tried.idle if kind == "student" else [], workers_of(config))
-                if kind == "student" and isinstance(config, StudentConfig) and not self.recipe.live_teachers(name):
+                if is_timed and isinstance(config, StudentConfig):
                     self._time(name, config, tried)
             if len(self.found.problems) > before:
                 return  # its control would tell the same
 
-    def _try(self, name: str, config: StudentConfig | EstimatorStudent, kind: Literal["student", "control"]) -> "Tried":
-        """One step."""
+    def _try(
+        self,
+        name: str,
+        config: StudentConfig | EstimatorStudent,
+        kind: Literal["student", "control"],
+        threads: int | None = None,
+    ) -> "Tried":
+        """One step; `threads`: timed with so many."""
         from students.fitting.rehearsal import rehearse, shortened
         from students.runs.of_student import student_run
 
         if isinstance(config, EstimatorStudent):
             run = student_run(kind, config, config.train.seeds[0], sources=self._heard(config), **self._common(name))
-            return rehearse(run, device_of(config.resources), num_threads(config.resources))
+            return rehearse(run, device_of(config.resources))
         short = self._begins(name, config.model_copy(update={"train": shortened(config.train, BATCH_SIZE)}))
         run = student_run(kind, short, config.train.seeds[0], sources=self._heard(config), **self._common(name))
-        return rehearse(run, device_of(config.resources), num_threads(config.resources))
+        return rehearse(run, device_of(config.resources), threads)
 
     def _time(self, name: str, config: StudentConfig, tried: "Tried") -> None:
         """A step of one worker: of its batch, where that does not take long, else as much as so many more rows."""

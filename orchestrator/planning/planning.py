@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from teachers.config.task import ANSWER_OF
 from teachers.errors import DataError, RecipeError
 from teachers.resources.pools import in_reach
 from teachers.storage import anew, mirror
-from teachers.storage.place import place, spoken
+from teachers.storage.place import place
 from teachers.users_code.imports import UserPath, use_user_path
 
 from ..building.works import timed_in
@@ -42,17 +41,17 @@ from ..recipe.viewing import views_of_columns
 from ..reporting.fairness import missing_augmentation
 from ..stages.code import code_problems, users_code
 from ..stages.stages import Built, Stages
-from ..stages.texts import texts_of
 from .answers import PRICED_ROWS, endpoint_notes, prediction_problems
 from .beside import beside_notes
 from .brought import fed_notes
 from .budgets import Rows, budget_notes, budget_problems, floor_notes, row_notes, seed_notes
-from .memory import Holding, holdings, in_units
-from .outputs import Shapes, bytes_a_row, output_notes, shapes_of
+from .memory import Holding, holdings
+from .outputs import Shapes, output_notes, shapes_of
 from .placement import Ask, Places, cluster_notes, places_at
 from .placement import place as placed_on
 from .prices import Prices, Pricing
 from .rehearsed import Rehearsed
+from .room import Storage, check_room, storage_of
 from .schedule import Schedule, scheduled
 from .walk import Planned, Walk
 
@@ -66,7 +65,8 @@ class Plan:
 
     stages: list[Planned] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    bytes_needed: int = 0
+    storage: Storage = field(default_factory=Storage)
+    """Bytes of all that would lie in OUT, and of what does not yet."""
     bytes_free: int = 0
     placement: list[Ask] | None = None
     """Where what is not reused would run; of a cluster only."""
@@ -77,11 +77,17 @@ class Plan:
     prices: Prices = field(default_factory=Prices)
     """What each teacher and learner would take."""
 
+    @property
+    def bytes_needed(self) -> int:
+        """Under OUT, in all."""
+        return self.storage.bytes
+
     def record(self) -> dict[str, Any]:
         return {
             "format": 1,
             "stages": [stage.record() for stage in self.stages],
             "notes": self.notes,
+            "storage": self.storage.record(),
             "bytes_needed": self.bytes_needed,
             "bytes_free": self.bytes_free,
             "placement": None if self.placement is None else [ask.record() for ask in self.placement],
@@ -146,7 +152,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
         raise DataError("\n".join(problems))
     outputs = shapes_of(recipe, seen)
     places = _on_nodes(made, recipe, seen, address, outputs)
-    _on_disk(made, recipe, seen, out, outputs)
+    made.storage = storage_of(recipe, seen, outputs, made.stages, prepared)
     rows = Rows.of(recipe, seen, counted)
     if rows is not None and (
         problems := [
@@ -168,6 +174,8 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
     timed = timed_in(out)
     pricing = Pricing(recipe, places, rows, seen.classes, outputs, timed, found.timed, found.parameters)
     made.prices = pricing.all()
+    made.storage = made.storage.with_networks(made.prices.learners, made.stages)
+    made.notes += check_room(made.storage, made.bytes_free, out)
     tried = pricing.lengths.timed.keys() - timed.keys()
     made.schedule = scheduled(recipe, made.stages, places, pricing.lengths, tried)
     return made
@@ -227,26 +235,6 @@ def _on_nodes(made: Plan, recipe: Recipe, seen: "Look", address: str | None, out
     found = {"this machine": nodes[0]} if places is None else places
     made.memory = holdings(recipe, seen, [*found.values()], outputs)
     return found
-
-
-def _on_disk(made: Plan, recipe: Recipe, seen: "Look", out: Path, outputs: Shapes) -> None:
-    from teachers.soft_targets.encodings.table import bytes_per_row
-    from teachers.tasks.boxes import width_of
-
-    rows = seen.num_rows or 0
-    width = width_of(seen.classes or (), recipe.transfer_set.boxes)
-    cached = {name: teacher for name, teacher in recipe.teachers.items() if teacher.mode == "cached"}
-    answer = ANSWER_OF[recipe.task]
-    label_bytes = sum(bytes_per_row(teacher.encoding, width, answer) for teacher in cached.values())
-    label_bytes += sum(bytes_a_row(outputs.get(name, {})) for name in cached)
-    texts = texts_of(recipe, [column.name for column in seen.columns if column.kind == "text"]).values()
-    derived_bytes = sum(each.bytes_per_row for each in texts)
-    further = max(recipe.transfer_set.views - 1, 0) * (seen.rows_by_split["train"] if seen.rows_by_split else rows)
-    made.bytes_needed = (seen.num_bytes or 0) + (rows + further) * label_bytes + rows * derived_bytes
-    if made.bytes_needed > made.bytes_free:
-        made.notes.append(
-            f"about {in_units(made.bytes_needed)} are needed under {spoken(out)}, {in_units(made.bytes_free)} are free"
-        )
 
 
 def _rehearse(

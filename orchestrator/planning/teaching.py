@@ -99,7 +99,8 @@ class Teaching:
         logits = heard.logits
         if trained is None:  # else it has learnt a few rows only, and is smaller than it will be
             elsewhere = isinstance(config, CallableTeacher) and config.version is not None
-            self._time(name, questioner, once / len(logits) if elsewhere else None)
+            with suppress(*NOT_TIMED):
+                self._time(name, questioner, once / len(logits) if elsewhere else None)
         questioner.thread.shutdown()
         if unknown := int(np.isnan(logits).all(1).sum()):
             self.found.notes.append(

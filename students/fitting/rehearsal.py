@@ -41,7 +41,7 @@ Budget = TypeVar("Budget", bound=TrainConfig)
 
 @dataclass(frozen=True)
 class Tried:
-    """One training: parameters that got no gradient, how many there are, and how long a second batch took; of an estimator nothing."""
+    """One training: parameters that got no gradient, how many there are, and how long a further batch took, where it was timed; of an estimator nothing."""
 
     idle: list[str] = field(default_factory=list)
     parameters: int = 0
@@ -69,8 +69,8 @@ def with_threads(num: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def rehearse(run: Run, device: str, threads: int = 1) -> Tried:
-    """Try `run` on a batch of its rows; what is timed has `threads`.
+def rehearse(run: Run, device: str, threads: int | None = None) -> Tried:
+    """Try `run` on a batch of its rows, and time it with `threads`, where these are given.
 
     Raises CollegiumError, whose message begins with the recipe's key, for what a run would end with.
     """
@@ -93,9 +93,11 @@ def rehearse(run: Run, device: str, threads: int = 1) -> Tried:
         said_by(at_rest, stepper.space)
         parameters = dict(stepper.module.named_parameters())
         idle = [name for name, each in parameters.items() if each.requires_grad and each.grad is None]
-        stepper.module.train()
-        with with_threads(threads):
-            seconds = fastest(step)
+        seconds = None
+        if threads is not None:
+            stepper.module.train()
+            with with_threads(threads):
+                seconds = fastest(step)
     return Tried(idle, sum(each.numel() for each in parameters.values()), seconds)
 
 

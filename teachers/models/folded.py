@@ -58,6 +58,8 @@ class FoldedTeacher:
     max_boxes: int = 0
     sees: Mapping[str, Resize] = field(default_factory=dict)
     as_stored: bool = False
+    device: torch.device | None = None
+    """Its parts take arrays."""
 
     @property
     def width(self) -> int:

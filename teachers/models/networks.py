@@ -43,10 +43,13 @@ def of_weights(
 def _network(model: LoadedModel, output: OutputKind) -> LoadedTeacher:
     network = model.module if model.config.estimator is None else None
     text, sees, names = model.preprocessor.text, model.preprocessor.sees, model.config.classes
-    return LoadedTeacher(names, output, model, may_not_know=False, text=text, network=network, sees=sees)
+    device = model.device if network is not None else None
+    return LoadedTeacher(names, output, model, may_not_know=False, text=text, network=network, sees=sees, device=device)
 
 
 def of_folder(model: LoadedModel, columns: Sequence[Column]) -> LoadedTeacher:
     """A model folder, whose categories have a dictionary of their own."""
     recoded, found = Recoding(model.preprocessor.columns, columns), _network(model, "logits")
-    return replace(found, forward=lambda batch: found(recoded(batch)))
+    if not recoded.tables:
+        return found
+    return replace(found, forward=lambda batch: found(recoded(batch)), device=None)  # codes are looked up in arrays

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import nn
 
 from ..config.any_teacher import OutputKind
@@ -38,6 +39,10 @@ class Teacher(Protocol):
     def as_stored(self) -> bool:
         """Whether encoded images are given to it as they are stored: `bytes`."""
 
+    @property
+    def device(self) -> torch.device | None:
+        """Where tensors of a batch may lie when it is called; None: it takes arrays."""
+
     def prepare(self, batch: Batch) -> Prepared:
         """(canonical inputs of many rows with what a call would first make of them on the CPU; the order in which they are
         best asked about, or None)."""
@@ -70,6 +75,8 @@ class LoadedTeacher:
     """By column of encoded images, what makes of them what it takes; of others it takes what is there."""
     as_stored: bool = False
     """Whether it decodes encoded images itself, and sees them at their own size, whatever `image_size` others see them at."""
+    device: torch.device | None = None
+    """Of its network, where it takes tensors there as well as arrays."""
 
     @property
     def width(self) -> int:

@@ -65,7 +65,7 @@ def load(config: TimmTeacher, columns: Sequence[Column], space: Space, device: s
     file = timm_weights(config)
     load_state(network, weights_of(config.model_copy(update={"weights": str(file)})), str(file), TeacherError)
     asked = Images(network.to(device).eval().requires_grad_(False), images[0])
-    return LoadedTeacher(names, config.output, asked, may_not_know=False, network=network)
+    return LoadedTeacher(names, config.output, asked, may_not_know=False, network=network, device=asked.device)
 
 
 class Images:

@@ -34,4 +34,4 @@ def with_flips(teacher: LoadedTeacher, config: Any, images: Sequence[str]) -> Lo
             found[wrong] = each[wrong]
         return found
 
-    return replace(teacher, forward=both)
+    return replace(teacher, forward=both, device=None)
