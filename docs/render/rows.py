@@ -150,10 +150,10 @@ SPEED = {
         "<= 1,000 MB",
     ),
     "prepare": Figure(
-        "preparing 20 million rows of 100 bytes over reading and writing them once with pyarrow, two workers on two cores; memory of the driver, "
+        "preparing rows of 100 bytes over reading and writing them once with pyarrow, two workers on two cores; memory of the driver, "
         "of a worker",
         "prepare",
-        "{prepare_over_copy:.2f} x the time ({prepare_s:.0f} s); {driver_rss_mb:,} MB, {worker_rss_mb:,} MB",
+        "{prepare_over_copy:.2f} x the time ({rows:,} rows in {prepare_s:.0f} s); {driver_rss_mb:,} MB, {worker_rss_mb:,} MB",
         "<= 4; < 1,000 MB",
     ),
     "requests": Figure(
