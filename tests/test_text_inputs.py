@@ -13,8 +13,11 @@ from pyarrow import parquet
 
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import DataError, RecipeError
-from teachers.preparing import segments, shuffle, text
+from teachers.preparing import segments, text
+from teachers.preparing.census import Census
+from teachers.preparing.ledger import Ledger
 from teachers.preparing.look import look
+from teachers.preparing.planning import plan_segments
 from teachers.preparing.prepare import prepare
 from teachers.preparing.sample import as_transfer_set, sample
 from teachers.preparing.splits import row_hashes
@@ -297,14 +300,14 @@ def test_a_text_that_is_in_two_splits_is_counted_and_dropped(tmp_path: Path) -> 
 def test_parts_are_cut_by_what_their_rows_hold(tmp_path: Path) -> None:
     sizes = np.array([*[40] * 1000, *[20 * 2**20] * 7, *[40] * 1000, text.LONGEST * 5], np.uint32)
     rows = np.arange(len(sizes))
-    zero = np.zeros(len(sizes), np.uint32)
-    census = segments.Census(rows.astype(np.uint64), rows.astype(np.uint64), zero, zero, rows, zero, zero, sizes)
-    planned = segments.PlannedSegment("train-0", "train", rows)
-    tasks = list(
-        segments.part_tasks(planned, census, [shuffle.Run("run", len(sizes), ())], [Column("t", "text", (), (), ())])
-    )
+    keys, zero, columns = rows.astype(np.uint64), np.zeros(len(sizes), np.uint32), [Column("t", "text", (), (), ())]
+    about = keys, zero, zero, sizes, np.ones(len(sizes), bool)
+    whole = Census(keys, keys, zero.astype(np.uint8), zero.astype(np.int32), *about)
+    (planned,) = plan_segments(Ledger.of(whole), columns, None)
+    tasks = list(segments.part_tasks(planned, columns))
     starts = [task.first_row for task in tasks]
-    assert np.concatenate([task.rows for task in tasks]).tolist() == zero.tolist() and len(tasks) == 5
+    found = [stretch.rows().keys for task in tasks for stretch in task.rows]
+    assert np.array_equal(np.concatenate(found), keys) and len(tasks) == 5
     held = np.add.reduceat(sizes.astype(np.int64), starts)
     assert (held[:-1] <= segments.PART_BYTES).all() and starts[-1] == len(sizes) - 1
 

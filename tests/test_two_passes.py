@@ -25,8 +25,8 @@ from teachers.preparing.selection import at_places
 from teachers.preparing.sums import summed
 from teachers.transfer_set.transfer_set import SPLITS, TransferSet
 
-TINY = "40000"
-"""Bytes: a census of 250 rows, runs of about a hundred."""
+TINY = "80000"
+"""Bytes: a census of 240 rows, runs of about a hundred."""
 
 
 def write(path: Path, rows: int, first: int = 0) -> Path:
@@ -135,7 +135,7 @@ def test_less_comes_back_to_the_driver_than_a_key_of_each_row(tmp_path: Path, mo
             passed.append(len(pickle.dumps((item, result))))
             yield result
 
-    monkeypatch.setenv(BYTES, "500kB")
+    monkeypatch.setenv(BYTES, "1MB")
     prepared = prepare(config(path, inputs=["number"], labelled=5000), tmp_path / "out", run=listening)
     assert sum(segment.num_rows for segment in prepared.segments) == rows
     assert sum(passed) < 8 * rows / 2

@@ -111,7 +111,6 @@ PARTS: dict[str, Callable[[], str]] = {
         "views",
         "published",
         "scale",
-        "prepare",
     ),
     "accuracy-sources": sources("make", "digits", "fashion", "peers", "cohorts", "search", "cells"),
     "faults-sources": sources("faults"),

@@ -163,13 +163,6 @@ SPEED = {
         "{driver_rss_mb:,} MB; {resume_s:.0f} / {status_s:.0f} / {seal_s:.0f} / {verify_s:.0f} s",
         "<= 1,000 MB",
     ),
-    "prepare": Figure(
-        "preparing 20 million rows of 100 bytes over reading and writing them once with pyarrow, two workers on two cores; memory of the driver, "
-        "of a worker",
-        "prepare",
-        "{prepare_over_copy:.2f} x the time ({prepare_s:.0f} s); {driver_rss_mb:,} MB, {worker_rss_mb:,} MB",
-        "<= 4; < 1,000 MB",
-    ),
     "requests": Figure(
         "requests for each shard of a store in a bucket: written / sealed / listed by `status` / resumed from an empty cache / verified",
         "scale",

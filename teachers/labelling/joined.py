@@ -109,7 +109,7 @@ class Joining:
         if ids.null_count:
             at = int(np.flatnonzero(np.asarray(ids.is_null()))[0])
             raise TeacherError(f"{said.positions[at]}: {name!r} (the id) is missing, so nobody knows whose row this is")
-        return sample_keys(ids.to_pylist(), self.made.key_salt)
+        return sample_keys(ids, self.made.key_salt)
 
     def _put(self, said: Said, keys: Keys, rows: Sequence[Rows]) -> int:
         """Keep what is said of these rows of the file; how many of them are nobody's."""
@@ -198,11 +198,7 @@ def source_keys(made: TransferSetConfig, *, by_row_number: bool) -> Iterator[Key
                 )
             if not batch.positions:  # of bad rows alone, without columns
                 continue
-            ids = (
-                batch.positions
-                if made.id is None
-                else names_in(made.id, batch.data.column(0)).fill_null("").to_pylist()
-            )
+            ids = batch.positions if made.id is None else names_in(made.id, batch.data.column(0)).fill_null("")
             yield sample_keys(ids, made.key_salt)
 
 

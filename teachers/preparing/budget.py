@@ -9,9 +9,9 @@ from ..storage.room import SIZE, in_bytes
 BYTES = "COLLEGIUM_PREPARE_BYTES"
 SHARE = 4
 """Rows that are sorted and written stand in memory about so many times."""
-LABELS_TIMES = 2
-"""How often a row's label stands in a census, while it is sorted, beside what is otherwise told of it."""
-ABOUT = 160
+LABELS_TIMES = 4
+"""How often a row's label stands in memory while a census is sorted and written."""
+ABOUT = 320
 """Bytes that a census takes for a row while it is sorted, without the label."""
 
 

@@ -134,7 +134,7 @@ def read_census(path: Path, held: tuple[int, ...] | None) -> Census:
 def check_unique(census: Census, runs: Sequence[Run], pieces: Path) -> None:
     """Raise DataError for two rows of one id or one key."""
     keys = np.sort(census.keys)
-    twice = keys[1:][keys[1:] == keys[:-1]]
+    twice = keys[1:][np.flatnonzero(keys[1:] == keys[:-1])[:1]]
     if not len(twice):
         return
     same = np.flatnonzero(census.keys == twice[0])

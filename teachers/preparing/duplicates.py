@@ -128,7 +128,7 @@ def _load(path: Path, contents: tuple[int, int] = (0, END)) -> Contents:
     content = batch.column("content").to_numpy()
     here = slice(*within(content, 0, len(content), contents))
     rows = [batch.column(str(at)).to_numpy()[here] for at in range(KINDS)]
-    return Contents(content[here], np.stack(rows))
+    return Contents(np.array(content[here]), np.stack(rows))
 
 
 def without_duplicates(ledger: Ledger, found: Copies) -> tuple[Ledger, dict[str, int]]:

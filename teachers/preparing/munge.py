@@ -54,7 +54,7 @@ def munged(
     for number, rows in enumerate(_passes(munge, train)):
         made = _apart(synthetic(table, near, munge, number), columns, rows)
         names = pa.array([f"munge-{number} of {ids[row]}" for row in rows.tolist()], pa.string())
-        keys, content = sample_keys(names.to_pylist(), told.config.key_salt), row_hashes(list(made.values()))
+        keys, content = sample_keys(names, told.config.key_salt), row_hashes(list(made.values()))
         part = Census(
             keys,
             train.group[rows],

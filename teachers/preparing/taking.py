@@ -128,8 +128,9 @@ def within(sample_key: Keys, start: int, stop: int, keys: Range) -> tuple[int, i
 
 def _census(told: Taking, number: int, run: Run, batch: pa.RecordBatch, rows: slice) -> Census:
     part = batch.slice(rows.start, rows.stop - rows.start)
-    columns = {name: part.column(name).to_numpy() for name in ("sample_key", "group", "split", "content")}
-    labels = label_values(part.column("label"))
+    # Copies: a mapping that lives on holds its pages, and each look-up of a key has touched some of every run.
+    columns = {name: np.array(part.column(name).to_numpy()) for name in ("sample_key", "group", "split", "content")}
+    labels = np.array(label_values(part.column("label")))
     if told.unlabelled:
         labels = none_of(told.task, len(part), len(told.known))
     elif told.stands_for is not None:
