@@ -261,8 +261,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="collegium-dispatch-") as folder:
             rounds.append(labelled(arguments.replicas, arguments.shards, seed, Path(folder) / "store"))
         print(rounds[-1])
-    most = ("dispatch_over_bound", "wasted_work")
-    figures = {name: round((max if name in most else mean)(each[name] for each in rounds), 4) for name in rounds[0]}
+    found = {name: [each[name] for each in rounds] for name in rounds[0]}
+    most = {name: round(max(found.pop(name)), 4) for name in ("dispatch_over_bound", "wasted_work")}
+    figures = most | {name: round(mean(each), 4) for name, each in found.items()}
     finish("dispatch", {"replicas": arguments.replicas, "shards": arguments.shards, **figures}, keep=arguments.record)
 
 

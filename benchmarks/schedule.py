@@ -136,8 +136,14 @@ def labels(folder: Path) -> dict[str, Any]:
 
     def asked(names: Sequence[str], turn: Turn) -> list[LabelReport]:
         seconds, seats = SHARD_S * COSTS[names[0]], MoreSeats(turns, f"label/{names[0]}")
-        how = {"kind": "callable", "function": "sleeper:say", "output": "logits", "arguments": {"seconds": seconds}}
-        config = CallableTeacher(**how, replicas=Replicas(max=SEATS), resources=one)
+        config = CallableTeacher(
+            kind="callable",
+            function="sleeper:say",
+            output="logits",
+            arguments={"seconds": seconds},
+            replicas=Replicas(max=SEATS),
+            resources=one,
+        )
         task = store_for(transfer_set, folder / names[0], ROWS_PER_SHARD)
         told: set[int] = set()
 

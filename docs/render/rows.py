@@ -100,13 +100,6 @@ SPEED = {
         "{gpu_busy:percent}; {gpu_busy_misjudged:percent}",
         ">= 95 %",
     ),
-    "elastic": Figure(
-        "three teachers whose shards take 1:3:9, each by one replica to four, share four seats: until all labels are there, over all "
-        "their time / 4",
-        "schedule",
-        "{labelling_makespan_over_bound:.3f} x the time",
-        "<= 1.1",
-    ),
     "dispatch": Figure(
         "a labelling by 1,000 replicas on virtual time, of which 1 % die a minute and a third at once, and come back: over all its work "
         "by the replicas that are there; what is computed for nothing; the driver's CPU for each shard",
