@@ -76,7 +76,7 @@ def test_a_student_is_trained_while_its_teacher_labels_and_sealed_after_it(ray_c
     assert by_stage["distill"] == "build" and by_stage["label"] == "reuse"
 
 
-STEPS = 30_000
+STEPS = 20_000
 """So many that half of them take longer than a checkpoint is waited for."""
 CHECKPOINTS = "students/*/student/seed-0/attempts/*/step-*/SEAL.json"
 
