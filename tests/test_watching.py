@@ -202,7 +202,10 @@ def test_what_is_planned_is_what_is_built_and_the_page_says_all_of_it(watched: W
     assert [f"{stage['stage']}/{stage['name']}" for stage in found["stages"]] == planned(recipe(), "export")
     assert {stage["state"] for stage in found["stages"]} == {"done"}
     labelling = [stage for seen in watched.rounds for stage in seen.status["stages"] if stage["name"] == "slow"]
-    assert {stage["replicas"] for stage in labelling if "replicas" in stage} in ({2}, {1, 2})  # the second as room comes
+    assert {stage["replicas"] for stage in labelling if "replicas" in stage} in (
+        {2},
+        {1, 2},
+    )  # the second as room comes
     assert any(stage["shards_per_s"] and stage["eta_s"] is not None for stage in labelling if "stores" in stage)
     assert "\n".join(lines(found)).count("\n") >= len(found["stages"])
 
