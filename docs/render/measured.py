@@ -111,6 +111,8 @@ PARTS: dict[str, Callable[[], str]] = {
         "views",
         "published",
         "scale",
+        "prepare",
+        "follow",
     ),
     "accuracy-sources": sources("make", "digits", "fashion", "peers", "cohorts", "search", "cells"),
     "faults-sources": sources("faults"),

@@ -100,6 +100,13 @@ SPEED = {
         "{gpu_busy:percent}; {gpu_busy_misjudged:percent}",
         ">= 95 %",
     ),
+    "elastic": Figure(
+        "three teachers whose shards take 1:3:9, each by one replica to four, share four seats: until all labels are there, over all "
+        "their time / 4",
+        "schedule",
+        "{labelling_makespan_over_bound:.3f} x the time",
+        "<= 1.1",
+    ),
     "dispatch": Figure(
         "a labelling by 1,000 replicas on virtual time, of which 1 % die a minute and a third at once, and come back: over all its work "
         "by the replicas that are there; what is computed for nothing; the driver's CPU for each shard",
@@ -155,6 +162,20 @@ SPEED = {
         "scale",
         "{driver_rss_mb:,} MB; {resume_s:.0f} / {status_s:.0f} / {seal_s:.0f} / {verify_s:.0f} s",
         "<= 1,000 MB",
+    ),
+    "follow": Figure(
+        "a student that follows its teacher, Fashion-MNIST, over the longer of labelling and training alone; over both in turn; its test "
+        "accuracy less that of a student of sealed labels, three seeds, and two standard errors of it",
+        "follow",
+        "{follow_over_max:.2f} x the time; {follow_over_sum:.2f}; {accuracy_gap:+.4f}, {noise:.4f}",
+        "<= 1.25; the gap within",
+    ),
+    "prepare": Figure(
+        "preparing rows of 100 bytes over reading and writing them once with pyarrow, two workers on two cores; memory of the driver, "
+        "of a worker",
+        "prepare",
+        "{prepare_over_copy:.2f} x the time ({rows:,} rows in {prepare_s:.0f} s); {driver_rss_mb:,} MB, {worker_rss_mb:,} MB",
+        "<= 4; < 1,000 MB",
     ),
     "requests": Figure(
         "requests for each shard of a store in a bucket: written / sealed / listed by `status` / resumed from an empty cache / verified",
