@@ -197,28 +197,30 @@ def lose_the_head(nodes: Nodes, out: Path, *, on: Node) -> tuple[int, str, float
     return code, log.read_text()[said:], time.monotonic() - killed
 
 
-def label_kills(folder: Path, times: int, seed: int) -> Iterator[faults.Kill]:
-    """A node is killed while it labels, another joins: each time in a run of its own, on the same cluster."""
+def label_runs(
+    folder: Path, times: int, what: str, disturbed: Callable[[Nodes, Path, int], tuple[float, int]]
+) -> Iterator[faults.Kill]:
+    """Each time a run of its own that only labels, on the same cluster, beside a calm one."""
     with Nodes(folder) as nodes:
         calm = folder / "calm"
         faults.finish(nodes.start(calm, LABELS), calm)
         for number in range(times):
             out = folder / f"labels-{number}"
-            seconds, batches = kill_while_labelling(nodes, out, random.Random(seed + number))
+            seconds, batches = disturbed(nodes, out, number)
             problems = faults.compare(faults.outcome(out), faults.outcome(calm))
-            yield faults.Kill(f"labelling; {batches} batches by who joined", seconds, problems)
+            yield faults.Kill(f"{what}; {batches} batches by who joined", seconds, problems)
+
+
+def label_kills(folder: Path, times: int, seed: int) -> Iterator[faults.Kill]:
+    """A node is killed while it labels, another joins."""
+    return label_runs(
+        folder, times, "labelling", lambda nodes, out, n: kill_while_labelling(nodes, out, random.Random(seed + n))
+    )
 
 
 def label_joins(folder: Path, times: int, seed: int) -> Iterator[faults.Kill]:
-    """A node joins while another one labels: each time in a run of its own, on the same cluster."""
-    with Nodes(folder) as nodes:
-        calm = folder / "calm"
-        faults.finish(nodes.start(calm, LABELS), calm)
-        for number in range(times):
-            out = folder / f"joined-{number}"
-            seconds, batches = join_while_labelling(nodes, out)
-            problems = faults.compare(faults.outcome(out), faults.outcome(calm))
-            yield faults.Kill(f"none; {batches} batches by who joined", seconds, problems)
+    """A node joins while another one labels."""
+    return label_runs(folder, times, "none", lambda nodes, out, n: join_while_labelling(nodes, out))
 
 
 def kill_a_rank_and_a_node(nodes: Nodes, out: Path, at: random.Random) -> float:
