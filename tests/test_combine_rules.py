@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax, xlogy
 from sklearn.svm import OneClassSVM
 
-from students.objective.confusion import how_silent, what_it_says
+from students.objective.confusion import how_silent, what_it_says, which_are_told
 from students.objective.fitted import class_weights_of_pool, pool_weights
 from students.objective.gate import gate_of
 from students.objective.losses.table import LOSSES
@@ -371,3 +371,16 @@ def test_a_target_of_votes_is_finite_where_nobody_votes_for_a_class():
     target, _ = call(CLASS_AXIS["vote"], say(), 2.0, all_known(say()))
     assert target.isfinite().all() and target.min() == pytest.approx(2 * LOG_ZERO)
     assert set(NAMES.values()) == set(CLASS_AXIS)
+
+
+def test_a_class_is_taught_that_teachers_tell_by_rows_which_were_left_out_and_another_is_left_to_its_labels():
+    """Of class 3 teachers say 0 and 1, as of no other; of class 4 what they say of class 2; of class 5 there is no row."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.cat([torch.arange(400) % 4, torch.full((20,), 4)])[torch.randperm(420, generator=generator)]
+    called = torch.stack([torch.tensor([0, 1, 2, 0, 2])[labels], torch.tensor([0, 1, 2, 1, 2])[labels]])
+    said = 5 * torch.eye(6)[called] + torch.randn(2, 420, 6, generator=generator)
+    said[..., 3:] = torch.nan
+    assert which_are_told(said, labels, silence=False).tolist() == [True, True, True, True, False, False]
+    said[:, labels == 4] = torch.nan  # nobody says a word of it, and is silent of nothing else
+    assert which_are_told(said, labels, silence=False).tolist() == [True, True, True, True, False, False]
+    assert which_are_told(said, labels, silence=True).tolist() == [True, True, True, True, True, False]

@@ -125,7 +125,8 @@ def rule_at_work(
     if asked := classes_asked([by_name[name] for name in names], rows.space):
         combination = replace(combination, found=asked)
     if rule in JUDGED_BY:
-        found = JUDGED_BY[rule]([by_name[name] for name in names], rows.transfer_set, options)
+        found = {**JUDGED_BY[rule]([by_name[name] for name in names], rows.transfer_set, options)}
+        found.pop("told", None)  # what is too unsure to be taught is still the teachers' best guess
         combination = replace(combination, found=found)
     heard = None
     if options.column is not None:

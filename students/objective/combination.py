@@ -98,6 +98,7 @@ class Combination:
         `heard`: of `route`, which teacher a row names. `check`: raise RecipeError for a rule that does not give what a rule gives.
         """
         keywords: dict[str, Any] = {**self.found}
+        told = keywords.pop("told", None)
         if self.teacher_weights is not None:
             keywords["teacher_weights"] = self.teacher_weights
         keywords |= self.options.of_boxes
@@ -111,6 +112,10 @@ class Combination:
             found = self.function(said, temperature=self.temperature, known=known, labels=labels, **keywords)
             if check:
                 found = check_combined(found, said, f"{self.key}: {self.rule}", known)
+        if told is not None:
+            target, weights = found
+            untold = ~told.to(target.device) & (weights > 0).any(0)[:, None]
+            return target.masked_fill(untold, torch.nan), weights
         if self.answer != "class_axis" or self.covers_all or (complete and not self.narrows):
             return found
         narrowed = self.narrowed(known)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from teachers.errors import RecipeError
+from teachers.soft_targets.combine.confusion import confusion
 from teachers.transfer_set.transfer_set import TransferSet
 
 from ..config.combining import Options
@@ -18,20 +19,50 @@ ROWS = 3.0
 of the labelled validation rows of `recipes/languages.yaml`, each left out in turn (0.396, 0.410, 0.443)."""
 
 
+PARTS = 5
+"""In which labelled rows are left out in turn."""
+
+
 def confusions(sources: Sequence[Source], transfer_set: TransferSet, options: Options) -> dict[str, Any]:
-    """`says` f32 `[K, C, C]` and `frequency` f32 `[C]`; with `silence` also `silent` f32 `[K, C]`. Raises RecipeError without a labelled validation row."""
+    """`says` f32 `[K, C, C]` and `frequency` f32 `[C]`; with `silence` also `silent` f32 `[K, C]`; and `told`, as `which_are_told` says.
+
+    Raises RecipeError without a labelled validation row.
+    """
     heard = [heard_alone(source, transfer_set) for source in sources]
-    labels = heard[0][1].long()
+    said, labels = torch.stack([each for each, _ in heard]), heard[0][1].long()
     if not len(labels):
         raise RecipeError(
             "confusion counts on labelled validation rows what a teacher says of rows of which class, and there are none; take "
             "`mean_logits`, or give `split.validation` labelled rows"
         )
-    classes = transfer_set.space.width
-    frequency = (torch.bincount(labels, minlength=classes) + 1.0) / (len(labels) + classes)
-    says = torch.stack([what_it_says(said, labels) for said, _ in heard])
-    silent = {"silent": torch.stack([how_silent(said, labels) for said, _ in heard])} if options.silence else {}
-    return {"says": says, "frequency": frequency, **silent}
+    return counted(said, labels, options.silence) | {"told": which_are_told(said, labels, options.silence)}
+
+
+def counted(said: Tensor, labels: Tensor, silence: bool) -> dict[str, Tensor]:
+    """What the rule is told by the rows of which teachers say f32 `[K, N, C]`, NaN where they do not know."""
+    classes = said.shape[-1]
+    silent = {"silent": torch.stack([how_silent(each, labels) for each in said])} if silence else {}
+    return {
+        "says": torch.stack([what_it_says(each, labels) for each in said]),
+        "frequency": (torch.bincount(labels, minlength=classes) + 1.0) / (len(labels) + classes),
+        **silent,
+    }
+
+
+def which_are_told(said: Tensor, labels: Tensor, silence: bool) -> Tensor:
+    """bool `[C]`: classes that some teacher knows, and others of whose labelled rows at least half are called so by what the other
+    rows tell. Of the rest the teachers' answers tell too little to be taught: a student would unlearn what labels say of it."""
+    known, classes = ~said.isnan(), said.shape[-1]
+    part = torch.arange(len(labels)) % PARTS
+    right = torch.zeros(classes)
+    for left_out in range(PARTS):
+        mine = part == left_out
+        given = counted(said[:, ~mine], labels[~mine], silence)
+        target, weights = confusion(said[:, mine].nan_to_num(), temperature=1.0, known=known[:, mine], **given)
+        named = (target.argmax(-1) == labels[mine]) & (weights > 0).any(0)
+        right.index_add_(0, labels[mine], named.float())
+    rows = torch.bincount(labels, minlength=classes)
+    return known.any(0).any(0) | ((rows > 0) & (2 * right >= rows))
 
 
 def how_silent(said: Tensor, labels: Tensor) -> Tensor:
