@@ -30,7 +30,7 @@ from ..objective.growing import GrowingVoice
 from ..objective.hints import ROW_NUMBER, HintAtWork, columns_of, hints_at_work, remembers, terms_of
 from ..objective.judging import JUDGED_BY
 from ..objective.keeping import keeping
-from ..objective.mixed import compares_with_labels, mixed_terms
+from ..objective.mixed import compares_with_labels, mixed_terms, terms_of_labels
 from ..objective.objective import Objective
 from ..objective.own import OWN_ASKS, ROW, row_numbers
 from ..objective.peer_targets import NEED_LABELS
@@ -58,6 +58,7 @@ from .labels import batch_labels
 from .memory import Division, divide
 from .mixes import Mixing
 from .needs import live_sources, needs_of
+from .partners import Partners
 from .told import late_of, told_of_rows
 
 
@@ -88,6 +89,8 @@ class TrainingRows:
     """Of boxes: what becomes of those that a term compares with, when images are augmented."""
     following: Following | None = None
     """Of who learns while its teachers label: which rows are there."""
+    partners: Partners | None = None
+    """Of views that are mixed: what batches bring besides."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ def load_rows(
     counts = None if run.energy is None else weights_of(run.energy, judging(run.energy, run.by_name), train, labelled)
     only = labelled if run.labelled_only else None if counts is None else counts > 0
     only = None if only is None or only.all() else only
+    of_all = batch_labels(labels, transfer_set.space), labelled
     if only is not None:
         labels, labelled = labels[only], labelled[only]
     check_that_there_are_rows(len(labels), run)
@@ -154,13 +158,27 @@ def load_rows(
     objective.add_hints(terms_of(hints), first_stage(run.hints))
     columns |= of_hints | ({ROW_NUMBER: torch.arange(len(labels))} if remembers(run) else {})
     moves = moving(run.train.augments, transfer_set.space)
+    partners = None
     if run.views is not None:
+        partners = Partners.of(train, only, *of_all, alone=run.labelled_only) if run.views.mixes else None
         keys = train.keys()
         columns[KEY] = torch.from_numpy(np.array(keys if only is None else keys[only]).view(np.int64))
     growing = [voice for voice in voices.values() if isinstance(voice, GrowingVoice)]
     following = Following(growing, targets, columns, train) if run.follow else None
     return TrainingRows(
-        columns, labelled, objective, inputs, division, augmented, asked, hints, mixing, train.views, moves, following
+        columns,
+        labelled,
+        objective,
+        inputs,
+        division,
+        augmented,
+        asked,
+        hints,
+        mixing,
+        train.views,
+        moves,
+        following,
+        partners,
     )
 
 
@@ -253,6 +271,8 @@ def bring_targets(
     objective = Objective(space.task, terms, asks, weights, over_known, counts, scales, late)
     if run.train.mix is not None:
         objective.pairs = mixed_terms(run, combinations)
+    if run.views is not None and run.views.mixes:
+        objective.pairs = terms_of_labels(run)
     return objective, targets
 
 
