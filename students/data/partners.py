@@ -6,6 +6,7 @@ speaks to, has the same draws among the labelled rows, which are all that it has
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,9 @@ from teachers.transfer_set.views import seeds_of_views
 
 from ..objective.targets import Column
 from ..objective.units import OWN_SHARE
+from ..runs.run import Run
 from .inputs import INPUT, KEY, OTHER, Only, stored_columns
+from .labels import batch_labels
 
 Known = NDArray[np.bool_]
 
@@ -80,6 +83,14 @@ class Partners:
             held = rows.owned().to(device)
             found |= {INPUT + name: Among(held, self.places), OTHER + INPUT + name: Among(held, self.others)}
         return found, memory - num_bytes
+
+
+def partners_of(run: Run, train: MergedSplit, only: Only, labels: NDArray[Any], labelled: Known) -> Partners | None:
+    """Of views that are mixed; None of others. `labels`, as a transfer set has them, and `labelled` are of all rows."""
+    if run.views is None or not run.views.mixes:
+        return None
+    of_rows = batch_labels(labels, train.transfer_set.space), labelled
+    return Partners.of(train, only, *of_rows, alone=run.labelled_only)
 
 
 def among_all(keys: NDArray[np.uint64], seed: int, view: int) -> NDArray[np.int64]:

@@ -58,7 +58,7 @@ from .labels import batch_labels
 from .memory import Division, divide
 from .mixes import Mixing
 from .needs import live_sources, needs_of
-from .partners import Partners
+from .partners import Partners, partners_of
 from .told import late_of, told_of_rows
 
 
@@ -121,7 +121,7 @@ def load_rows(
     counts = None if run.energy is None else weights_of(run.energy, judging(run.energy, run.by_name), train, labelled)
     only = labelled if run.labelled_only else None if counts is None else counts > 0
     only = None if only is None or only.all() else only
-    of_all = batch_labels(labels, transfer_set.space), labelled
+    of_all = labels, labelled
     if only is not None:
         labels, labelled = labels[only], labelled[only]
     check_that_there_are_rows(len(labels), run)
@@ -143,12 +143,7 @@ def load_rows(
     columns["label"] = batch_labels(labels, transfer_set.space)
     if not labelled.all():
         columns["has_label"] = torch.from_numpy(labelled.astype(np.float32))
-    if any(isinstance(term, PsKdTerm) for term in run.objective):
-        columns[ROW] = row_numbers(labelled)
-    if (paced := curriculum_of(run.objective)) is not None:
-        number, _ = paced
-        experts = [voices[name] for name in teachers_of(run.objective[number], run.sources)]
-        columns[START] = starts(experts, np.where(labelled, labels, -1), f"{run.key}.objective.{number}")
+    columns |= columns_of_selves(run, voices, labels, labelled)
     held = {each for each, once in zip(together, division.targets, strict=True) if once}
     weights = class_weights(run.train.class_weights, labels[labelled], transfer_set.space.names, run.stage_name)
     objective, targets = bring_targets(run, train, voices, combinations, held, weights)
@@ -158,28 +153,28 @@ def load_rows(
     objective.add_hints(terms_of(hints), first_stage(run.hints))
     columns |= of_hints | ({ROW_NUMBER: torch.arange(len(labels))} if remembers(run) else {})
     moves = moving(run.train.augments, transfer_set.space)
-    partners = None
     if run.views is not None:
-        partners = Partners.of(train, only, *of_all, alone=run.labelled_only) if run.views.mixes else None
         keys = train.keys()
         columns[KEY] = torch.from_numpy(np.array(keys if only is None else keys[only]).view(np.int64))
     growing = [voice for voice in voices.values() if isinstance(voice, GrowingVoice)]
     following = Following(growing, targets, columns, train) if run.follow else None
-    return TrainingRows(
-        columns,
-        labelled,
-        objective,
-        inputs,
-        division,
-        augmented,
-        asked,
-        hints,
-        mixing,
-        train.views,
-        moves,
-        following,
-        partners,
-    )
+    partners = partners_of(run, train, only, *of_all)
+    held_so = columns, labelled, objective, inputs, division, augmented, asked
+    return TrainingRows(*held_so, hints, mixing, train.views, moves, following, partners)
+
+
+def columns_of_selves(
+    run: Run, voices: Mapping[str, Voice], labels: np.ndarray, labelled: np.ndarray
+) -> dict[str, Column]:
+    """What a student needs that remembers what it said of a row, or is in a curriculum."""
+    columns: dict[str, Column] = {}
+    if any(isinstance(term, PsKdTerm) for term in run.objective):
+        columns[ROW] = row_numbers(labelled)
+    if (paced := curriculum_of(run.objective)) is not None:
+        number, _ = paced
+        experts = [voices[name] for name in teachers_of(run.objective[number], run.sources)]
+        columns[START] = starts(experts, np.where(labelled, labels, -1), f"{run.key}.objective.{number}")
+    return columns
 
 
 def numbers_of(only: Only, num_rows: int, views: int) -> np.ndarray | None:
