@@ -5,10 +5,11 @@
 All sides train one conv net by the engine on Fashion-MNIST's first rows (else noise of their shape), 256 a batch, by soft targets
 from a store. They take their steps in turn; a figure is the median over rounds. `plain` sees rows as they are, prepared once for
 all; `augmented` moves each batch by `train.augment`, which nobody has labelled; `views` shows view after view by the same
-transforms. The last line printed is one JSON object:
+transforms, `mixed` such views, each row mixed with a partner. The last line printed is one JSON object:
 
     views_over_plain       a step with views over one without (goal 1.1)
     views_over_augmented   over one with fresh augmentation
+    mixed_over_plain       a step with views that are mixed over one without
     plain_step_ms          the step without
 """
 
@@ -37,8 +38,8 @@ from teachers.transfer_set.viewing import Viewing
 
 BATCH_SIZE, ROWS, GOAL = 256, 2048, 1.1
 TRANSFORM = ("flip", "pad_and_crop")
-VIEWS = Viewing(4, TRANSFORM)
-SIDES = ("plain", "augmented", "views")
+VIEWS = {"views": Viewing(4, TRANSFORM), "mixed": Viewing(4, (*TRANSFORM, "mixup"))}
+SIDES = ("plain", "augmented", *VIEWS)
 TERMS: TypeAdapter[tuple[Term, ...]] = TypeAdapter(tuple[Term, ...])
 
 
@@ -54,6 +55,7 @@ def main() -> None:
         "plain_step_ms": round(1e3 * median(times["plain"]), 3),
         "views_over_plain": round(ratio(times["views"], times["plain"]), 4),
         "views_over_augmented": round(ratio(times["views"], times["augmented"]), 4),
+        "mixed_over_plain": round(ratio(times["mixed"], times["plain"]), 4),
     }
     print(f"views over plain {figures['views_over_plain']:.3f} (goal {GOAL})")
     ended("views", figures, arguments)
@@ -70,7 +72,7 @@ class Bench:
             folder / "wide", self.transfer_set, lambda _, rows: random.normal(size=(rows, CLASSES)).astype(np.float32)
         )
         (store,) = said.stores.values()
-        names = [segment.name for segment in self.transfer_set.viewing(VIEWS).in_views()]
+        names = [segment.name for segment in self.transfer_set.viewing(VIEWS["views"]).in_views()]
         self.source = replace(said, stores=dict.fromkeys(names, store))  # time does not depend on what is said
 
     def side(self, name: str) -> Side:
@@ -93,7 +95,7 @@ class Bench:
             seed=0,
             transfer_set=self.transfer_set.folder,
             sources=(self.source,),
-            views=VIEWS if name == "views" else None,
+            views=VIEWS.get(name),
         )
         (data,) = SharedData().of([run], self.session)
         training = Training(run, self.session, data)

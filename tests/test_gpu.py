@@ -23,6 +23,8 @@ from teachers.rows.rows import Rows
 from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
+from teachers.transfer_set.shown import Others, shown
+from teachers.transfer_set.viewing import Viewing
 from teachers.transfer_set.views import TRANSFORMS
 from teachers.zoo import mlp
 from tests import training_runs
@@ -66,6 +68,15 @@ def test_a_transform_gives_the_same_bits_as_on_the_cpu(name, dtype):
     images = torch.from_numpy(generator.integers(0, 256, (500, 28, 20, 3), dtype=np.uint8)).to(dtype)
     seeds = torch.from_numpy(generator.integers(-(2**63), 2**63, 500))
     assert torch.equal(TRANSFORMS[name](images.cuda(), seeds.cuda()).cpu(), TRANSFORMS[name](images, seeds))
+
+
+def test_a_mixed_view_has_the_same_bits_as_on_the_cpu():
+    generator, viewing = np.random.default_rng(0), Viewing(2, ("pad_and_crop", "mixup"), alpha=0.4)
+    images = torch.from_numpy(generator.integers(0, 256, (500, 28, 20, 3), dtype=np.uint8))
+    keys, views = torch.from_numpy(generator.integers(-(2**63), 2**63, 500)), torch.ones(500, dtype=torch.int64)
+    there = Others({"image": images.flip(0).cuda()}, keys.flip(0).cuda())
+    here = shown(viewing, {"image": images}, keys, views, Others({"image": images.flip(0)}, keys.flip(0)))["image"]
+    assert torch.equal(shown(viewing, {"image": images.cuda()}, keys.cuda(), views.cuda(), there)["image"].cpu(), here)
 
 
 # training

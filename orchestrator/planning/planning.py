@@ -37,7 +37,7 @@ from ..recipe.model import Recipe, public
 from ..recipe.seen_rows import seen_problems
 from ..recipe.space import search_warnings
 from ..recipe.tasks import rows_to_calibrate_by
-from ..recipe.viewing import views_of_columns
+from ..recipe.viewing import mixed_view_notes, views_of_columns
 from ..reporting.fairness import missing_augmentation
 from ..stages.code import code_problems, users_code
 from ..stages.stages import Built, Stages
@@ -163,6 +163,7 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
         raise RecipeError("\n".join(problems))
     if rows is not None:
         made.notes += labelled_notes(recipe, rows.labelled["train"], rows.by_split["train"])
+        made.notes += mixed_view_notes(recipe, rows.labelled["train"], rows.by_split["train"])
     made.notes += walk.notes
     made.notes += count_notes(recipe.transfer_set, counted, thorough=check)
     made.notes += [*row_notes(recipe, seen, rows), *budget_notes(recipe, rows), *seed_notes(recipe)]

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from students.config.cohort import KdclCohort
+from students.config.estimator import EstimatorStudent
 from students.config.hints import ContrastiveHint
 from students.config.own_terms import MeanTeacherTerm
 from students.config.student import StudentConfig
@@ -74,6 +76,30 @@ def _mosaics(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
                     )
 
 
+def mixed_view_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
+    """(path, message) of each who would take a row of two, which `transform: mixup` makes and teachers speak of, for one row."""
+    made = "`transfer_set.transform: mixup` makes rows of two"
+    for kind, learners in (("students", recipe.students), ("cohorts", recipe.cohorts)):
+        for name, learner in learners.items():
+            if isinstance(learner, EstimatorStudent):
+                continue
+            for number, term in enumerate(learner.objective):
+                if term.loss in OF_ONE_LABEL:
+                    told = f"{term.loss!r} compares with the one label of a row, and {made}; take `soft` and `hard`"
+                    yield (kind, name, "objective", number, "loss"), told
+                elif getattr(term, "curriculum", None) is not None:
+                    told = f"weighs a row by its one label, and {made}; say `curriculum: null`"
+                    yield (kind, name, "objective", number, "curriculum"), told
+                elif told := _by_one_row(term, made):
+                    yield (kind, name, "objective", number, "combine"), told
+            for number, hint in enumerate(getattr(learner, "hints", ())):
+                if isinstance(hint, ContrastiveHint):
+                    yield (kind, name, "hints", number, "loss"), f"tells rows apart, and {made}; remove one"
+            if isinstance(learner, KdclCohort) and learner.target != "general":
+                told = f"{learner.target!r} goes by the one label of a row, and {made}; take `general`"
+                yield (kind, name, "target"), told
+
+
 def unmixable_problems(recipe: "Recipe", columns: Sequence["Column"]) -> Iterator[str]:
     """Who would mix rows that are no images."""
     odd = [column.name for column in columns if column.kind != "image"]
@@ -117,7 +143,7 @@ def _of_term(recipe: "Recipe", term: TermCommon, heard: Sequence[str], live: Seq
         return f"{term.loss!r} compares with the one label of a row, and `train.mix` makes rows of two; take `soft` and `hard`"
     stored = [name for name in heard if name not in live]
     if heard and not stored:
-        return _of_live(term)
+        return _by_one_row(term, "`train.mix` makes rows of two")
     if len(stored) < len(heard):
         return (
             f"{stored[0]!r} is cached, so it speaks of whole rows, and {next(n for n in heard if n in live)!r} is live and speaks of "
@@ -133,10 +159,10 @@ def _of_term(recipe: "Recipe", term: TermCommon, heard: Sequence[str], live: Seq
     return ""
 
 
-def _of_live(term: TermCommon) -> str:
+def _by_one_row(term: TermCommon, made: str) -> str:
     rule = getattr(term, "combine", None)
     if rule in (*OF_LABELLED_ROWS, "route"):
-        return f"`combine: {rule}` goes by one row, and `train.mix` makes rows of two; take another rule"
+        return f"`combine: {rule}` goes by one row, and {made}; take another rule"
     return ""
 
 

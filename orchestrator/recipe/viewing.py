@@ -7,6 +7,9 @@ from students.config.cohort import CohortCommon
 from students.config.estimator import EstimatorStudent
 
 from .file import Loc
+from .mixing import mixed_view_problems
+
+OF_LABELS = ("hard", "label_smoothing_teacher")
 
 if TYPE_CHECKING:
     from teachers.transfer_set.columns import Column
@@ -35,6 +38,8 @@ def viewing_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
         for name, learner in learners.items():
             if not isinstance(learner, EstimatorStudent):
                 yield from (((kind, name, *where), told) for where, told in _of_learner(learner))
+    if "mixup" in recipe.transfer_set.transforms:
+        yield from mixed_view_problems(recipe)
 
 
 def _of_learner(learner: Any) -> Iterator[tuple[Loc, str]]:
@@ -64,3 +69,22 @@ def views_of_columns(recipe: "Recipe", columns: "Sequence[Column]") -> Iterator[
         yield f"transfer_set.views: {text[0]!r} is text, of which there are no views; remove it from `inputs`, or `views`"
     elif not any(column.kind == "image" for column in columns):
         yield "transfer_set.views: `transform` moves images, and the inputs have none; remove it"
+    elif "mixup" in recipe.transfer_set.transforms and (odd := [c.name for c in columns if c.kind != "image"]):
+        yield (
+            f"transfer_set.transform: `mixup` mixes images, and column {odd[0]!r} is none, so the row would be of two and of one; "
+            f"remove one of them from `inputs` and `transform`"
+        )
+
+
+def mixed_view_notes(recipe: "Recipe", labelled: int, rows: int) -> Iterator[str]:
+    """Terms that compare with labels, where rows are mixed with others that have none."""
+    if "mixup" not in recipe.transfer_set.transforms or labelled >= rows:
+        return
+    for kind, learners in (("students", recipe.students), ("cohorts", recipe.cohorts)):
+        for name, learner in learners.items():
+            if isinstance(learner, EstimatorStudent) or not any(term.loss in OF_LABELS for term in learner.objective):
+                continue
+            yield (
+                f"{kind}.{name}.objective: in views that are mixed a term that compares with labels takes the rows of which both have "
+                f"one, of {labelled:,} labelled rows about {labelled / rows:.0%}; of all of them it takes view 0"
+            )

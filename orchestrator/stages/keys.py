@@ -33,7 +33,7 @@ from .stages import Stage
 if TYPE_CHECKING:
     from teachers.models.text import TextTransform
 
-OF_VIEWS = ("views", "transform", "files", "view_seed")
+OF_VIEWS = ("views", "transform", "files", "view_seed", "mixup_alpha")
 PREPROCESSED = ("module", "sklearn", "onnx")
 """Kinds of teachers whose inputs are made as the recipe says; those of others as their files say, or by themselves."""
 
@@ -59,7 +59,8 @@ def viewing_of(recipe: Recipe) -> Viewing | None:
     if not config.views:
         return None
     code = code_inputs("transfer_set", code_of_views(recipe))
-    return Viewing(config.views, config.transforms, config.view_seed, digest_of(code) if code else "")
+    made_by = config.views, config.transforms, config.view_seed, digest_of(code) if code else ""
+    return Viewing(*made_by, config.mixup_alpha)
 
 
 def derive_stage(name: str, text: "TextTransform", segment: tuple[str, str]) -> Stage:

@@ -20,7 +20,7 @@ from ..config.cohort import SynchronousCohort
 from ..data.shared import Data, SharedData
 from ..objective.objective import Heard
 from ..objective.peer_targets import PEER_RULES, general_weights
-from ..objective.targets import usable_labels
+from ..objective.units import usable_labels
 from ..runs.curves import Record
 from ..runs.run import CohortRun, RunResult
 from ..runs.session import Session

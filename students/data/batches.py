@@ -4,7 +4,7 @@ The order of rows is a function of (seed, epoch, window) alone: any step is reac
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from teachers.config.training import TrainConfig
 from teachers.errors import RecipeError
 from teachers.rows.epoch import EpochReader
-from teachers.rows.rows import Consecutive, Rows, chosen
+from teachers.rows.rows import Among, Consecutive, Rows, chosen
 
 from ..objective.targets import Column
 from ..runs.run import Run
@@ -22,6 +22,8 @@ from .balance import by_class
 from .draws import PLACE, equal_parts
 from .inputs import VIEW
 from .rows import TrainingRows, check_that_there_are_rows
+
+Held = Column | Among
 
 
 class Batches:
@@ -32,7 +34,11 @@ class Batches:
         groups = draws_of(rows, run, session.world, there)
         self.parts = run.train.accumulate
         self.places = places([size for _, size in groups], self.parts, session).to(session.device)
-        self.readers = [readers_of(rows, run, session, index, batch_size) for index, batch_size in groups]
+        columns: Mapping[str, Held] = rows.columns
+        memory = rows.division.reader
+        if rows.partners is not None:
+            columns, memory = rows.partners.beside(rows.columns, memory, session.device)
+        self.readers = [readers_of(rows, columns, memory, run, session, *group) for group in groups]
 
     def of_epoch(self, epoch: int, start: int) -> Iterator[dict[str, Tensor]]:
         """The batches from batch `start` of an epoch on."""
@@ -72,25 +78,30 @@ def places(sizes: Sequence[int], parts: int, session: Session) -> Tensor:
 
 
 def readers_of(
-    rows: TrainingRows, run: Run, session: Session, index: np.ndarray | None, batch_size: int
+    rows: TrainingRows,
+    columns: Mapping[str, Held],
+    memory: int,
+    run: Run,
+    session: Session,
+    index: np.ndarray | None,
+    batch_size: int,
 ) -> list[EpochReader]:
     """A reader for each view of the rows `index` (None: all), which draw in one order. What is the same in all views is held once."""
     num_rows = len(rows.labelled)
-    memory = rows.division.reader * share_of(index, num_rows) // num_rows
-    per_view = {name for name, column in rows.columns.items() if length(column) != num_rows}
-    shared = {name: chosen(column, index) for name, column in rows.columns.items() if name not in per_view}
+    memory = memory * share_of(index, num_rows) // num_rows
+    per_view = {name for name, column in columns.items() if length(column) != num_rows}
+    shared = {name: some(column, index) for name, column in columns.items() if name not in per_view}
     if rows.views > 1:
         mapped = {name: column for name, column in shared.items() if isinstance(column, Rows)}
         if (taken := sum(column.nbytes for column in mapped.values())) <= memory // 2:
             shared |= {name: column.owned() for name, column in mapped.items()}
             memory -= taken
         shared = {
-            name: column.contiguous().to(session.device) if isinstance(column, Tensor) else column
-            for name, column in shared.items()
+            name: column if isinstance(column, Rows) else column.to(session.device) for name, column in shared.items()
         }
     return [
         EpochReader(
-            {name: chosen(in_view(column, view, num_rows), index) if name in per_view else shared[name] for name, column in rows.columns.items()},
+            {name: some(in_view(column, view, num_rows), index) if name in per_view else shared[name] for name, column in columns.items()},
             batch_size=batch_size,
             seed=run.seed,
             window=run.train.shuffle_window,
@@ -103,14 +114,21 @@ def readers_of(
     ]  # fmt: skip
 
 
-def length(column: Column) -> int:
-    return len(column) if isinstance(column, Tensor) else column.num_rows
+def length(column: Held) -> int:
+    return column.num_rows if isinstance(column, Rows) else len(column)
 
 
-def in_view(column: Column, view: int, num_rows: int) -> Column:
+def in_view(column: Held, view: int, num_rows: int) -> Held:
     """Of `[views * num_rows]` the rows of one view."""
     first = view * num_rows
-    return column[first : first + num_rows] if isinstance(column, Tensor) else Consecutive(column, first, num_rows)
+    return Consecutive(column, first, num_rows) if isinstance(column, Rows) else column[first : first + num_rows]
+
+
+def some(column: Held, index: np.ndarray | None) -> Held:
+    """`chosen`, also of a column that lies among others."""
+    if isinstance(column, Among):
+        return column if index is None else column[torch.from_numpy(index)]
+    return chosen(column, index)
 
 
 def endless(readers: Sequence[EpochReader], step: int) -> Iterator[dict[str, Tensor]]:

@@ -12,8 +12,8 @@ from torch import Tensor
 from teachers.models.preprocess import Preprocessor
 from teachers.rows.rows import Chosen, Rows
 from teachers.transfer_set.merged import MergedSplit
+from teachers.transfer_set.shown import Others, shown
 from teachers.transfer_set.transfer_set import TransferSet
-from teachers.transfer_set.views import shown
 
 from ..objective.targets import SAMPLE_KEY, Batch, Column
 from ..runs.run import Run
@@ -33,6 +33,8 @@ CHUNK, CHUNK_BYTES = 4096, 256 << 20
 INPUT = "input."
 KEY = SAMPLE_KEY
 """Of a batch for live teachers, and of one in views: the bits of u64 as i64."""
+OTHER = "other."
+"""Of a batch in views that are mixed, before the name of a column: of the row that each is mixed with."""
 VIEW = "view"
 """Of a batch in views: i64 `[rows]`, in which each row is seen."""
 
@@ -91,10 +93,13 @@ def augmenting(names: Sequence[str], run: Run, mixing: Mixing | None = None) -> 
         found = augment(as_network_takes_it(canonical), views)
         return found if isinstance(found, dict) else dict.fromkeys(canonical, found)
 
+    def others(batch: Batch) -> Others:
+        return Others({name: batch[OTHER + INPUT + name] for name in names}, batch[OTHER + KEY])
+
     def augmented(batch: Batch, views: Views | None) -> dict[str, Tensor]:
         canonical = {name: batch[INPUT + name] for name in names}
         if viewing is not None:
-            canonical = shown(viewing, canonical, batch[KEY], batch[VIEW])
+            canonical = shown(viewing, canonical, batch[KEY], batch[VIEW], others(batch) if viewing.mixes else None)
         if views is None:
             return canonical
         canonical = moved(canonical, views)

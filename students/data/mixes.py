@@ -7,13 +7,12 @@ is shuffled, so any two rows may be. All is drawn from (seed, step, place). Know
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 
 from teachers.config.training import Mix, MixName
 from teachers.errors import RecipeError
+from teachers.transfer_set.mixup import QUANTILES, quantiles
 from teachers.transfer_set.views import below, draw
 
 from ..objective.mixed import swapped
@@ -22,8 +21,6 @@ from .draws import Views
 
 NUMBER = 1 << 16
 """Of the draw among those of a row's augmentation."""
-QUANTILES = 1 << 16
-"""Of the distribution of shares."""
 OWN, WHETHER, ROW, COLUMN = range(4)
 """What is drawn for a pair: the share of its own, whether it is mixed, where the rectangle is."""
 
@@ -125,14 +122,3 @@ class Mixing:
         if self.by_labels and "has_label" in batch:
             stays = stays | (batch["has_label"] != swapped(batch["has_label"]))
         return torch.where(stays, 1.0, own), seeds
-
-
-_tables: dict[float, Tensor] = {}
-
-
-def quantiles(alpha: float) -> Tensor:
-    """Of Beta(alpha, alpha), f32 `[QUANTILES]`: a table, so that a draw is the same on every device."""
-    if alpha not in _tables:
-        shares = betaincinv(alpha, alpha, (np.arange(QUANTILES) + 0.5) / QUANTILES)
-        _tables[alpha] = torch.from_numpy(shares.astype(np.float32))
-    return _tables[alpha]

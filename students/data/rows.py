@@ -30,7 +30,7 @@ from ..objective.growing import GrowingVoice
 from ..objective.hints import ROW_NUMBER, HintAtWork, columns_of, hints_at_work, remembers, terms_of
 from ..objective.judging import JUDGED_BY
 from ..objective.keeping import keeping
-from ..objective.mixed import compares_with_labels, mixed_terms
+from ..objective.mixed import compares_with_labels, mixed_terms, terms_of_labels
 from ..objective.objective import Objective
 from ..objective.own import OWN_ASKS, ROW, row_numbers
 from ..objective.peer_targets import NEED_LABELS
@@ -58,6 +58,7 @@ from .labels import batch_labels
 from .memory import Division, divide
 from .mixes import Mixing
 from .needs import live_sources, needs_of
+from .partners import Partners, partners_of
 from .told import late_of, told_of_rows
 
 
@@ -88,6 +89,8 @@ class TrainingRows:
     """Of boxes: what becomes of those that a term compares with, when images are augmented."""
     following: Following | None = None
     """Of who learns while its teachers label: which rows are there."""
+    partners: Partners | None = None
+    """Of views that are mixed: what batches bring besides."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ def load_rows(
     counts = None if run.energy is None else weights_of(run.energy, judging(run.energy, run.by_name), train, labelled)
     only = labelled if run.labelled_only else None if counts is None else counts > 0
     only = None if only is None or only.all() else only
+    of_all = labels, labelled
     if only is not None:
         labels, labelled = labels[only], labelled[only]
     check_that_there_are_rows(len(labels), run)
@@ -139,12 +143,7 @@ def load_rows(
     columns["label"] = batch_labels(labels, transfer_set.space)
     if not labelled.all():
         columns["has_label"] = torch.from_numpy(labelled.astype(np.float32))
-    if any(isinstance(term, PsKdTerm) for term in run.objective):
-        columns[ROW] = row_numbers(labelled)
-    if (paced := curriculum_of(run.objective)) is not None:
-        number, _ = paced
-        experts = [voices[name] for name in teachers_of(run.objective[number], run.sources)]
-        columns[START] = starts(experts, np.where(labelled, labels, -1), f"{run.key}.objective.{number}")
+    columns |= columns_of_selves(run, voices, labels, labelled)
     held = {each for each, once in zip(together, division.targets, strict=True) if once}
     weights = class_weights(run.train.class_weights, labels[labelled], transfer_set.space.names, run.stage_name)
     objective, targets = bring_targets(run, train, voices, combinations, held, weights)
@@ -159,9 +158,23 @@ def load_rows(
         columns[KEY] = torch.from_numpy(np.array(keys if only is None else keys[only]).view(np.int64))
     growing = [voice for voice in voices.values() if isinstance(voice, GrowingVoice)]
     following = Following(growing, targets, columns, train) if run.follow else None
-    return TrainingRows(
-        columns, labelled, objective, inputs, division, augmented, asked, hints, mixing, train.views, moves, following
-    )
+    partners = partners_of(run, train, only, *of_all)
+    held_so = columns, labelled, objective, inputs, division, augmented, asked
+    return TrainingRows(*held_so, hints, mixing, train.views, moves, following, partners)
+
+
+def columns_of_selves(
+    run: Run, voices: Mapping[str, Voice], labels: np.ndarray, labelled: np.ndarray
+) -> dict[str, Column]:
+    """What a student needs that remembers what it said of a row, or is in a curriculum."""
+    columns: dict[str, Column] = {}
+    if any(isinstance(term, PsKdTerm) for term in run.objective):
+        columns[ROW] = row_numbers(labelled)
+    if (paced := curriculum_of(run.objective)) is not None:
+        number, _ = paced
+        experts = [voices[name] for name in teachers_of(run.objective[number], run.sources)]
+        columns[START] = starts(experts, np.where(labelled, labels, -1), f"{run.key}.objective.{number}")
+    return columns
 
 
 def numbers_of(only: Only, num_rows: int, views: int) -> np.ndarray | None:
@@ -253,6 +266,8 @@ def bring_targets(
     objective = Objective(space.task, terms, asks, weights, over_known, counts, scales, late)
     if run.train.mix is not None:
         objective.pairs = mixed_terms(run, combinations)
+    if run.views is not None and run.views.mixes:
+        objective.pairs = terms_of_labels(run)
     return objective, targets
 
 

@@ -43,6 +43,26 @@ def mixed_terms(run: Run, combinations: Sequence[Combination | None]) -> list[bo
     return found
 
 
+def terms_of_labels(run: Run) -> list[bool]:
+    """Of each term of who sees views that are mixed, of which teachers speak, whether it compares with labels. Raises RecipeError for
+    a loss of the user's that takes labels."""
+    for number, term in enumerate(run.objective):
+        if isinstance(term, ImportedTerm) and has_a_parameter_for_labels(term.loss):
+            raise RecipeError(
+                f"objective.{number}.loss: {term.loss} takes the label of a row, and `transfer_set.transform: mixup` makes rows of two; "
+                f"remove one"
+            )
+    return [compares_with_labels(term) for term in run.objective]
+
+
+def beside_others(asked: Sequence[Asked], pairs: Sequence[bool], own: Tensor, other: Tensor) -> list[Asked]:
+    """As `mixed`, of rows whose other row is none of the batch; `other`: what that is labelled."""
+    first = [
+        each._replace(own=own, other=other) if is_label else each for each, is_label in zip(asked, pairs, strict=False)
+    ]
+    return [*first, *asked[len(first) :]]
+
+
 def mixed(asked: Sequence[Asked], pairs: Sequence[bool], own: Tensor) -> list[Asked]:
     """`asked` of all terms, for rows of which each has `own` of itself, f32 `[rows]`, and the rest of the other of its pair.
 
@@ -75,6 +95,8 @@ def sum_of_pairs(values: Callable[[Tensor, Tensor | None, Tensor | None], Tensor
 
 def _others(asked: Asked) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """What the other row of each pair is compared with."""
+    if asked.other is not None:
+        return asked.other, asked.weight, None
     weight, labels = (None if each is None else swapped(each) for each in (asked.weight, asked.labels))
     return swapped(asked.target), weight, labels
 

@@ -136,14 +136,19 @@ class WeightedHard:
         self.class_weights = self.class_weights.to(student)
         return self.loss(student, target, class_weights=self.class_weights, **told)
 
-    def count(self, labels: Tensor, weight: Tensor | None) -> Tensor:
+    def count(self, asked: Asked) -> Tensor:
         """The sum of the weights of the labels' classes, over the rows that take part.
 
         Of several classes a row, `[rows, classes]`, rows count alike.
         """
+        of_rows = self._of(asked.target if asked.labels is None else asked.labels)
+        if asked.own is not None and asked.other is not None:
+            of_rows = asked.own * of_rows + (1 - asked.own) * self._of(asked.other)
+        return of_rows.sum() if asked.weight is None else torch.where(asked.weight > 0, of_rows, 0.0).sum()
+
+    def _of(self, labels: Tensor) -> Tensor:
         self.class_weights = self.class_weights.to(labels.device)
-        of_rows = self.class_weights[labels] if labels.ndim == 1 else self.class_weights.new_ones(len(labels))
-        return of_rows.sum() if weight is None else torch.where(weight > 0, of_rows, 0.0).sum()
+        return self.class_weights[labels] if labels.ndim == 1 else self.class_weights.new_ones(len(labels))
 
 
 class Objective:
@@ -207,11 +212,7 @@ class Objective:
             return self._constant((float(batch_size),) * len(asked), session.device)
         rows = torch.tensor(batch_size / session.world, device=session.device)
         here = [
-            loss.count(each.target if each.labels is None else each.labels, each.weight)
-            if loss is not None
-            else rows
-            if each.weight is None
-            else (each.weight > 0).sum()
+            loss.count(each) if loss is not None else rows if each.weight is None else (each.weight > 0).sum()
             for loss, each in zip(weighted, asked, strict=True)
         ]
         counts = session.all_reduce_sum(torch.stack([count.float() for count in here]))

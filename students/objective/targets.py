@@ -22,7 +22,7 @@ from ..runs.run import Live, Source
 from .calibration import calibration_of
 from .combination import WEIGHED, Combination, OfRows
 from .stores import open_store
-from .units import Units
+from .units import Units, usable_labels
 
 Batch = Mapping[str, Tensor]
 Column = Rows | Tensor
@@ -49,6 +49,8 @@ class Asked(NamedTuple):
     """For `combine: route`: i64 `[rows]`."""
     own: Tensor | None = None
     """Of rows that are mixed two by two: how much of itself is in each, f32 `[rows]`; None: of a target that is of the row as it is."""
+    other: Tensor | None = None
+    """What the other row is labelled, where it is none of the batch; None: it stands beside the row."""
 
 
 Ask = Callable[[Batch], Asked]
@@ -288,12 +290,3 @@ class Targets:
             return Asked(said, weight, of_rule=labels, sample_key=batch.get(SAMPLE_KEY), heard=told)
 
         return ask
-
-
-def usable_labels(batch: Batch) -> Tensor:
-    """i64 `[rows]`, -1 where a row has no label that may be used; f32 `[rows, width]`, NaN there."""
-    label = batch["label"]
-    if "has_label" not in batch:
-        return label
-    may_be_used = batch["has_label"].reshape(-1, *[1] * (label.ndim - 1)) > 0
-    return torch.where(may_be_used, label, torch.nan if label.is_floating_point() else -1)

@@ -21,12 +21,13 @@ from teachers.transfer_set.transfer_set import TransferSet
 from teachers.users_code.calls import calling
 
 from ..data.draws import PLACE, Views, equal_parts, step_seed
-from ..data.inputs import Network
+from ..data.inputs import OTHER, Network
 from ..data.rows import TrainingRows
 from ..objective.late import Moment
-from ..objective.mixed import mixed
+from ..objective.mixed import beside_others, mixed
 from ..objective.objective import NOTHING, Heard, slices
 from ..objective.targets import Asked
+from ..objective.units import OWN_SHARE
 from ..runs.run import Run
 from ..runs.session import Session
 from .begin import begin_with
@@ -144,6 +145,8 @@ class Stepper:
         asked = self.objective.ask(self.with_own(batch, inputs, step), self.moment)
         if self.rows.mixing is not None:
             asked = mixed(asked, self.objective.pairs, self.rows.mixing.own(batch, views))
+        if OWN_SHARE in batch:
+            asked = beside_others(asked, self.objective.pairs, batch[OWN_SHARE], batch[OTHER + "label"])
         if self.rows.moves is not None:
             asked = [self.rows.moves(each, views) for each in asked]
         counts = self.objective.counts(asked, run.train.batch_size, self.session)

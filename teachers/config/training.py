@@ -15,7 +15,8 @@ Augment = Annotated[
     Discriminator(lambda value: "several" if isinstance(value, list) else "one"),
 ]
 
-TransformStep = TransformName | ImportString
+ViewStepName = Literal["mixup", TransformName]
+TransformStep = ViewStepName | ImportString
 Transform = Annotated[
     Annotated[TransformStep, Tag("one")] | Annotated[list[TransformStep], Field(min_length=1), Tag("several")],
     Discriminator(lambda value: "several" if isinstance(value, list) else "one"),

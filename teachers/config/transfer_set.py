@@ -152,7 +152,9 @@ class TransferSetConfig(Config):
     views: int = Field(0, ge=0, le=10_000)
     """Of every training row, by turns, epoch by epoch: view 0 is the row itself, each other one what `transform` makes of it, the very same for teachers and students. Teachers label all of them. 0: rows as they are."""
     transform: Transform | None = Field(None, exclude_if=lambda value: value is None)
-    """What a view is: `flip`, `pad_and_crop`, `random_resized_crop`, `colour_jitter`, `cutout`, `noise`, or a function (images, seeds) -> images that moves each row by its own seed alone, or a list of these, in order."""
+    """What a view is: `flip`, `pad_and_crop`, `random_resized_crop`, `colour_jitter`, `cutout`, `noise`, `mixup` (the weighted mean with another training row, Zhang et al., 2018), or a function (images, seeds) -> images that moves each row by its own seed alone, or a list of these, in order: what stands before `mixup` moves both rows, each by its own draw, what stands behind it their mean."""
+    mixup_alpha: float = Field(1.0, gt=0, exclude_if=lambda value: value == 1)
+    """Of `mixup`: the share that a row keeps of itself is drawn from Beta(alpha, alpha), for each row and view; 1: all shares are as likely."""
     files: list[str] = Field(default=[], exclude_if=lambda value: not value)
     """Files and folders that functions of `transform` read; they count by content."""
     view_seed: int = Field(0, exclude_if=lambda value: value == 0)
@@ -175,10 +177,14 @@ class TransferSetConfig(Config):
             raise ValueError("views: view 0 is the row itself, so 1 changes nothing; say 0, or 2 and more")
         if self.views and self.transform is None:
             raise ValueError(
-                "views need a `transform`, which makes them: flip, pad_and_crop, random_resized_crop, colour_jitter, cutout, noise, or yours"
+                "views need a `transform`, which makes them: flip, pad_and_crop, random_resized_crop, colour_jitter, cutout, noise, mixup, or yours"
             )
         if self.transform is not None and not self.views:
             raise ValueError("transform makes `views`, and there are none; say how many (2 and more), or remove it")
+        if self.transforms.count("mixup") > 1:
+            raise ValueError("transform names `mixup` twice, and a view is of two rows; say it once")
+        if self.mixup_alpha != 1 and "mixup" not in self.transforms:
+            raise ValueError("mixup_alpha is of `mixup`, which `transform` does not name; add it there, or remove this")
         if self.views and self.decode == "on_read":
             raise ValueError(
                 "views are of images as all see them, and with `decode: on_read` each model sees its own; remove one of them"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from .buffers import Recycled, empty
-from .rows import Rows
+from .rows import Among, Rows
 
 
 def _windows(seed: int, epoch: int, num_rows: int, window: int | None) -> list[tuple[int, int]]:
@@ -62,7 +62,7 @@ class _Loaded:
     """The row numbers in the order of use, integers [n]."""
     places: Tensor
     """Where these rows lie in `held`, integers [n]."""
-    held: dict[str, Tensor]
+    held: dict[str, Tensor | Among]
 
 
 class EpochReader:
@@ -71,12 +71,12 @@ class EpochReader:
     Data within `memory_bytes` is held as one buffer on `device`. Otherwise two buffers, together at most that large (but
     never smaller than two batches), are filled in turn by a background thread: with whole windows where they fit, else
     with the rows of some batches. The batches are the same either way, and for any number of ranks the slices of one
-    global batch. Tensors among the columns stay where they are, on `device`, and do not count.
+    global batch. Tensors among the columns stay where they are, on `device`, and do not count, nor do columns among others.
     """
 
     def __init__(
         self,
-        columns: Mapping[str, Rows | Tensor],
+        columns: Mapping[str, Rows | Tensor | Among],
         *,
         batch_size: int,
         seed: int,
@@ -97,7 +97,11 @@ class EpochReader:
         self.batch_size, self.seed, self.window = batch_size, seed, window
         self.rank, self.world, self.device = rank, world, torch.device(device)
         self.num_batches = self.num_rows // batch_size
-        self._held = {name: c.contiguous().to(device) for name, c in columns.items() if isinstance(c, Tensor)}
+        self._held: dict[str, Tensor | Among] = {
+            name: c.to(device) if isinstance(c, Among) else c.contiguous().to(device)
+            for name, c in columns.items()
+            if not isinstance(c, Rows)
+        }
         self._mapped = {name: c for name, c in columns.items() if isinstance(c, Rows)}
         self._names = tuple(columns)
         row_bytes = sum(c.nbytes for c in self._mapped.values()) // self.num_rows
@@ -180,7 +184,7 @@ class EpochReader:
             for name, column in self._mapped.items():
                 column.gather(ascending.numpy(), slot.host[name][:num_rows])
         self._hand_over(slot, num_rows)
-        return _Loaded(piece.rows, places, self._held | slot.held)
+        return _Loaded(piece.rows, places, {**self._held, **slot.held})
 
     def _hand_over(self, slot: _Slot, num_rows: int) -> None:
         """On a GPU: copy what was read to it, once the batches of the slot's last piece are gathered."""
@@ -215,7 +219,7 @@ class EpochReader:
         filled = 0
         for piece in pieces:
             rows, places = piece.rows.to(self.device), piece.places.to(self.device)
-            memory = memory or {name: Recycled(share, piece.held[name]) for name in self._names}
+            memory = memory or {name: Recycled(share, _tensor(piece.held[name])) for name in self._names}
             taken = 0
             while taken < len(rows):
                 num = min(share - filled, len(rows) - taken)
@@ -233,8 +237,15 @@ class EpochReader:
 SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
-def _gather(source: Tensor, index: Tensor, out: Tensor) -> None:
+def _tensor(column: Tensor | Among) -> Tensor:
+    return column.held if isinstance(column, Among) else column
+
+
+def _gather(source: Tensor | Among, index: Tensor, out: Tensor) -> None:
     """The rows `index` of `source`, into `out`. torch selects no unsigned numbers: their bits pass as signed ones."""
+    if isinstance(source, Among):
+        index = source.numbers.index_select(0, index)
+        source = source.held
     if signed := SIGNED.get(source.dtype):
         source, out = source.view(signed), out.view(signed)
     torch.index_select(source, 0, index, out=out)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -142,6 +143,46 @@ class Consecutive(Rows):
 
     def gather(self, rows: np.ndarray, out: Tensor) -> None:
         self.rows.gather(self.first_row + rows, out)
+
+
+class Placed(Rows):
+    """The rows of a column with these numbers, in any order and as often as they come, integers [n], where they lie."""
+
+    def __init__(self, rows: Rows, numbers: np.ndarray) -> None:
+        self.rows, self.numbers = rows, numbers
+        self.num_rows, self.shape, self.dtype = len(numbers), rows.shape, rows.dtype
+        self.nbytes = rows.nbytes // max(rows.num_rows, 1) * len(numbers)
+
+    def copy(self, first_row: int, out: Tensor) -> None:
+        self._take(self.numbers[first_row : first_row + len(out)], out)
+
+    def gather(self, rows: np.ndarray, out: Tensor) -> None:
+        self._take(self.numbers[rows], out)
+
+    def _take(self, numbers: np.ndarray, out: Tensor) -> None:
+        ascending, places = np.unique(numbers, return_inverse=True)
+        found = torch.empty(len(ascending), *self.shape, dtype=self.dtype)
+        self.rows.gather(ascending, found)
+        np.take(_as_items(found.numpy()), places, axis=0, out=_as_items(out.numpy()), mode="clip")
+
+
+@dataclass(frozen=True)
+class Among:
+    """A column whose rows lie in memory, among those that other columns hold there too."""
+
+    held: Tensor
+    """[m, *shape]."""
+    numbers: Tensor
+    """Where each row lies in `held`, integers [num_rows], in any order."""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def to(self, device: torch.device | str) -> "Among":
+        return Among(self.held.to(device), self.numbers.to(device))
+
+    def __getitem__(self, rows: "slice | Tensor") -> "Among":
+        return replace(self, numbers=self.numbers[rows])
 
 
 def _as_items(array: np.ndarray) -> np.ndarray:

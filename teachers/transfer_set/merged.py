@@ -85,6 +85,22 @@ class MergedSplit:
         orders = [self._order + view * self.num_rows for view in range(self.views)]
         return Merged(parts, np.concatenate([order.astype(np.int64) for order in orders]))
 
+    def partners(self, view: int) -> NDArray[np.int64]:
+        """With which row each is mixed in one of its views, where views are mixed: places in the order of keys, [num_rows]."""
+        viewed, first = self.transfer_set.viewed, 0
+        assert viewed is not None and view
+        parts: list[NDArray[np.int64]] = []
+        for segment in self.segments:
+            keys, rows = self.transfer_set.keys(segment), np.arange(segment.num_rows)
+            parts.append(first + viewed.partners(viewed.of(segment)[view], keys, rows))
+            first += segment.num_rows
+        if self._order is None:
+            return parts[0]
+        places = np.empty(self.num_rows, np.int64)
+        places[self._order] = np.arange(self.num_rows)
+        found: NDArray[np.int64] = places[self.ordered(parts)]
+        return found
+
     def chosen(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """{column: [len(rows), *shape]} of the rows with these places in the order of keys, text too, copied."""
         places = rows if self._order is None else self._order[rows]

@@ -36,6 +36,7 @@ from .viewing import Viewing
 if TYPE_CHECKING:
     from ..rows.rows import Rows
 
+Columns = dict[str, NDArray[Any]]
 FORMAT, FORMATS = 5, {"text": 6, "encoded": 7}
 """A program that knows no text, or no encoded images, has to refuse a set that holds some, and no other."""
 NAME = "transfer_set.json"
@@ -209,7 +210,7 @@ class TransferSet:
 
     def inputs(
         self, segment: Segment, first_row: int = 0, num_rows: int | None = None, *, as_stored: bool = False
-    ) -> dict[str, NDArray[Any]]:
+    ) -> Columns:
         """{column: [rows, *shape]}; read-only and mapped where the rows lie in one part, but for text. Derived columns stand in
         place of the text that they are made of. `as_stored`: encoded images are `bytes` [rows]."""
         stop = segment.num_rows if num_rows is None else first_row + num_rows
@@ -230,11 +231,18 @@ class TransferSet:
             empty = {column.name: np.empty((0, *column.shape), column.dtype) for column in columns}
             found = {name: np.concatenate([empty[name], *(piece[name] for piece in pieces)]) for name in empty}
         if self.viewed is not None and segment.view:
-            found = self.viewed.inputs(found, self.keys(segment, first_row, stop - first_row), segment.view)
+            found = self.viewed.inputs(self, segment, np.arange(first_row, stop), found)
         return found if self.derived is None else found | self.derived.inputs(segment, first_row, stop - first_row)
 
-    def chosen(self, segment: Segment, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    def chosen(self, segment: Segment, rows: NDArray[Any]) -> Columns:
         """{column: [len(rows), *shape]}, copied, of the rows with these numbers, ascending; no other is read."""
+        found = self.as_they_are(segment, rows)
+        if self.viewed is not None and segment.view:
+            found = self.viewed.inputs(self, segment, rows, found)
+        return found if self.derived is None else found | self.derived.chosen(segment, rows)
+
+    def as_they_are(self, segment: Segment, rows: NDArray[Any]) -> Columns:
+        """`chosen` of the rows as they are, without what is derived."""
         columns = self._stored_columns()
         starts = [*(part.first_row for part in segment.parts), segment.num_rows]
         bounds = np.searchsorted(rows, starts).tolist()
@@ -244,10 +252,7 @@ class TransferSet:
             if begin < end
         ]
         empty = {column.name: np.empty((0, *column.shape), column.dtype) for column in columns}
-        found = {name: np.concatenate([empty[name], *(piece[name] for piece in pieces)]) for name in empty}
-        if self.viewed is not None and segment.view:
-            found = self.viewed.inputs(found, self.keys(segment)[rows], segment.view)
-        return found if self.derived is None else found | self.derived.chosen(segment, rows)
+        return {name: np.concatenate([empty[name], *(piece[name] for piece in pieces)]) for name in empty}
 
     def input_rows(self, segment: Segment) -> "dict[str, Rows]":
         """The parts of every column of a fixed width as the reader takes them, mapped; text has none, derived columns have.

@@ -4,16 +4,12 @@ Each draws from a counter-based generator in integer tensor operations, so neith
 order, nor the process, nor the device changes a bit of the result. Knows nothing of where rows and seeds come from.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ..config.training import TransformName
-from ..errors import RecipeError
-from ..users_code.calls import calling
-from ..users_code.imports import load
-from .viewing import Viewing
 
 Transform = Callable[[Tensor, Tensor], Tensor]
 """(images `[rows, height, width, channels]`, seeds i64 `[rows]`) to images of the same shape and dtype."""
@@ -183,36 +179,6 @@ TRANSFORMS: dict[TransformName, Transform] = {
 }
 
 
-def shown(viewing: Viewing, columns: Mapping[str, Tensor], sample_key: Tensor, views: Tensor) -> dict[str, Tensor]:
-    """Canonical inputs `[rows, ...]` as they are seen; `sample_key`: the bits of u64 as i64 `[rows]`, `views`: i64 `[rows]`.
-
-    Images `[rows, height, width, channels]` are moved, each column by its own draw, other columns stay. Raises RecipeError
-    where there is no image, or a function gives another shape.
-    """
-    moved = views > 0
-    if not bool(moved.any()):
-        return dict(columns)
-    images = [name for name, column in columns.items() if column.ndim == 4]
-    if not images:
-        raise RecipeError("transfer_set.transform moves images, and this transfer set has none; remove `views`")
-    seeds = draw(draw(torch.full_like(sample_key, viewing.seed), sample_key), views)
-    found = dict(columns)
-    for place, name in enumerate(images):
-        own = draw(seeds, place)
-        for number, step in enumerate(viewing.transform):
-            found[name] = _by_step(step, found[name], draw(own, number))
-        found[name] = torch.where(moved[:, None, None, None], found[name], columns[name])
-    return found
-
-
-def _by_step(step: str, images: Tensor, seeds: Tensor) -> Tensor:
-    if step in TRANSFORMS:
-        return TRANSFORMS[step](images, seeds)
-    with calling("transfer_set.transform", step):
-        found = load(step)(images, seeds)
-        if not isinstance(found, Tensor) or found.shape != images.shape or found.dtype != images.dtype:
-            given = f"{found.dtype} {[*found.shape]}" if isinstance(found, Tensor) else type(found).__name__
-            raise ValueError(
-                f"gives {given}; a view has the shape and dtype of the images, {images.dtype} {[*images.shape]}"
-            )
-        return found
+def seeds_of_views(seed: int, sample_key: Tensor, views: Tensor) -> Tensor:
+    """A seed for each row in its view, i64 `[rows]`; `sample_key`: the bits of u64 as i64, `views`: i64."""
+    return draw(draw(torch.full_like(sample_key, seed), sample_key), views)
