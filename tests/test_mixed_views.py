@@ -171,6 +171,19 @@ def test_who_learns_sees_the_very_pixels_that_were_labelled(
     assert seen == {0, 1, 2}
 
 
+def test_who_follows_sees_them_too(rows: TransferSet, dark_store: Source, tmp_path: Path) -> None:
+    run = replace(viewed(tmp_path, rows, dark_store, steps=200), follow=True)
+    training, seen = Training(run, SESSION, data_of(run)), set[int]()
+    assert training.data.rows.canonical is not None
+    for step, batch in zip(range(100), training.batches(), strict=False):
+        seen |= {*batch[VIEW].tolist()}
+        if step % 9 == 0:
+            pixels = training.data.rows.canonical(batch, None)["image"].numpy()
+            expected = torch.from_numpy(pixels.reshape(len(pixels), -1)[:, 20:30].astype(np.float32)).softmax(-1)
+            torch.testing.assert_close(batch["target.0"].softmax(-1), expected, atol=2e-3, rtol=0)
+    assert seen == {0, 1, 2}
+
+
 def test_neither_memory_nor_a_stop_changes_the_student(rows: TransferSet, dark_store: Source, tmp_path: Path) -> None:
     found = []
     for memory_bytes in (30_000, 10**8):

@@ -9,12 +9,13 @@ from students.config.estimator import EstimatorStudent
 from .file import Loc
 from .mixing import mixed_view_problems
 
-OF_LABELS = ("hard", "label_smoothing_teacher")
-
 if TYPE_CHECKING:
     from teachers.transfer_set.columns import Column
 
     from .model import Recipe
+
+OF_LABELS = ("hard", "label_smoothing_teacher")
+"""Losses that compare with labels, and of a row of two with both."""
 
 
 def viewing_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
