@@ -234,8 +234,9 @@ def test_a_teacher_that_says_nan_is_named_with_the_rows(ray_cluster: None, tmp_p
         "    scores[batch['image'].sum((1, 2, 3)) > 330, 3] = np.nan\n"
         "    return scores\n"
     )
-    recipe = quick("teachers.wide={kind: callable, function: 'mine_nan:teach', output: logits}")
-    with pytest.raises(TeacherError, match=r"wide.*NaN or infinity.*sample_key \d{6,}"):
+    mine = "teachers={mine: {kind: callable, function: 'mine_nan:teach', output: logits}}"
+    recipe = quick(mine, "students.small.teachers=[mine]")
+    with pytest.raises(TeacherError, match=r"mine.*NaN or infinity.*sample_key \d{6,}"):
         run(recipe, tmp_path / "out", until="label", user_path=tmp_path)
 
 
@@ -254,8 +255,9 @@ def test_a_teacher_that_fails_ends_the_run_at_once_with_what_is_trained_beside_i
         "        time.sleep(0.1)\n"
         "    raise ValueError('not today')\n"
     )
-    mine = f"teachers.mine={{kind: callable, function: 'mine_fails:teach', output: logits, arguments: {{out: {out}}}}}"
-    recipe = quick(mine, "teachers.wide.train={steps: 100000, evaluate_every: 100}")
+    mine = f"{{kind: callable, function: 'mine_fails:teach', output: logits, arguments: {{out: {out}}}}}"
+    wide = "{kind: module, model: 'teachers.zoo:mlp', train: {steps: 100000, evaluate_every: 100}}"
+    recipe = quick(f"teachers={{mine: {mine}, wide: {wide}}}", "students.small.teachers=[mine, wide]")
     with pytest.raises(TeacherError, match="not today"):
         run(recipe, out, until="label", user_path=tmp_path)
     assert not list(out.glob("teachers/wide-*/SEAL.json"))
