@@ -272,7 +272,10 @@ def test_a_quality_gate_that_is_missed_is_told(copied: Path) -> None:
     assert any("below 0.999" in line for line in finished.missed)
 
 
-def test_what_the_cluster_can_never_give_is_refused_before_any_teacher_works(ray_cluster: None, tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentUnfit, match=r"teachers\.wide\.resources asks for 1 not_there"):
-        run(quick("teachers.wide.resources.custom={not_there: 1}"), tmp_path)
+@pytest.mark.parametrize("asked, told", [("custom={not_there: 1}", "1 not_there"), ("gpus=64", "64 GPU")])
+def test_what_the_cluster_can_never_give_is_refused_before_any_teacher_works(
+    ray_cluster: None, tmp_path: Path, asked: str, told: str
+) -> None:
+    with pytest.raises(EnvironmentUnfit, match=rf"teachers\.wide\.resources asks for {told}"):
+        run(quick(f"teachers.wide.resources.{asked}"), tmp_path)
     assert not list(tmp_path.glob("teachers/*/SEAL.json")) and not list(tmp_path.rglob("commits/*"))
