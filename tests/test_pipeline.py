@@ -256,7 +256,7 @@ def test_a_teacher_that_fails_ends_the_run_at_once_with_what_is_trained_beside_i
         "    raise ValueError('not today')\n"
     )
     mine = f"{{kind: callable, function: 'mine_fails:teach', output: logits, arguments: {{out: {out}}}}}"
-    wide = "{kind: module, model: 'teachers.zoo:mlp', train: {steps: 100000, evaluate_every: 100}}"
+    wide = "{kind: module, model: 'teachers.zoo:mlp', arguments: {hidden: 16}, train: {steps: 100000, evaluate_every: 100}}"
     recipe = quick(f"teachers={{mine: {mine}, wide: {wide}}}", "students.small.teachers=[mine, wide]")
     with pytest.raises(TeacherError, match="not today"):
         run(recipe, out, until="label", user_path=tmp_path)
