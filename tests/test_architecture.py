@@ -24,10 +24,16 @@ MAY_IMPORT = {
 MODULES = [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
 
 
-def imported(path: Path) -> set[str]:
+@pytest.fixture(scope="module")
+def nodes() -> dict[Path, list[ast.AST]]:
+    """Of the syntax tree of every module, parsed once."""
+    return {path: [*ast.walk(ast.parse(path.read_text()))] for path in MODULES}
+
+
+def imported(path: Path, nodes: list[ast.AST]) -> set[str]:
     """Top-level packages that a module imports anywhere: in functions and under TYPE_CHECKING too."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -35,17 +41,20 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_follow_the_chain(path: Path) -> None:
-    package = path.relative_to(ROOT).parts[0]
-    assert imported(path) & set(MAY_IMPORT) <= MAY_IMPORT[package]
+def test_imports_follow_the_chain(nodes: dict[Path, list[ast.AST]]) -> None:
+    against = {
+        path: upwards
+        for path in MODULES
+        if (upwards := imported(path, nodes[path]) & set(MAY_IMPORT) - MAY_IMPORT[path.relative_to(ROOT).parts[0]])
+    }
+    assert not against
 
 
-def own_imports(path: Path) -> set[str]:
+def own_imports(path: Path, nodes: list[ast.AST]) -> set[str]:
     """The rooms, and modules beside them, of its own package that a module imports anywhere."""
     package, *inside = path.relative_to(ROOT).parts
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom):
             above = [package, *inside[:-1]][: len(inside) + 1 - node.level] if node.level else []
             whole = [*above, *(node.module or "").split(".")] if node.module else above
@@ -54,15 +63,15 @@ def own_imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_stands_in_a_room_and_imports_only_rooms_below_it(path: Path) -> None:
-    package, *inside = path.relative_to(ROOT).parts
-    rooms, beside = ROOMS[package], BESIDE[package]
-    if len(inside) == 1:
-        assert path.stem in beside, "a new file goes into a room"
-        return
-    allowed = {*rooms[rooms.index(inside[0]) :], *beside} - {"__init__", "__main__"}
-    assert own_imports(path) <= allowed
+def test_a_module_stands_in_a_room_and_imports_only_rooms_below_it(nodes: dict[Path, list[ast.AST]]) -> None:
+    for path in MODULES:
+        package, *inside = path.relative_to(ROOT).parts
+        rooms, beside = ROOMS[package], BESIDE[package]
+        if len(inside) == 1:
+            assert path.stem in beside, f"{path}: a new file goes into a room"
+            continue
+        allowed = {*rooms[rooms.index(inside[0]) :], *beside} - {"__init__", "__main__"}
+        assert own_imports(path, nodes[path]) <= allowed, path
 
 
 def test_every_room_says_what_it_is() -> None:
@@ -74,13 +83,12 @@ def test_every_room_says_what_it_is() -> None:
             assert ast.get_docstring(ast.parse((ROOT / package / room / "__init__.py").read_text())), (package, room)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_modules_and_functions_stay_readable(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= 300
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+def test_modules_and_functions_stay_readable(nodes: dict[Path, list[ast.AST]]) -> None:
+    for path in MODULES:
+        assert len(path.read_text().splitlines()) <= 300, path
+        for node in nodes[path]:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 60, (path, node.name)
 
 
 def test_no_module_has_a_name_that_says_nothing() -> None:

@@ -72,7 +72,6 @@ def test_a_mistyped_command_is_told_the_nearest(tmp_path: Path) -> None:
             "students.small",
         ),
         (["plan", "-o", "teachers.wide.classes=[a, b]"], 2, "teachers.wide"),
-        (["run", "-o", "teachers.wide.resources.gpus=64", "--out", "o"], 4, "64 GPU"),
         (["run", "--out", "/proc/nothing"], 4, "cannot be written"),
         (["plan", "--out", "/etc/hostname"], 2, "is a file"),
         (["report", "."], 2, "no finished run"),

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-import pytest
-
 from teachers.config.task import TaskName
 
 ROOT = Path(__file__).parents[1]
@@ -24,15 +22,15 @@ def code() -> Iterator[Path]:
                 yield path.relative_to(ROOT)
 
 
-def documented(tree: ast.AST) -> set[int]:
+def documented(nodes: list[ast.AST]) -> set[int]:
     """The ids of string nodes that are docstrings, of attributes too."""
-    return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}  # fmt: skip
+    return {id(node.value) for node in nodes if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}
 
 
-def words(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def words(nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
     """Every name and every string that is no docstring, with its line."""
-    docstrings = documented(tree)
-    for node in ast.walk(tree):
+    docstrings = documented(nodes)
+    for node in nodes:
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name) | ast.keyword(arg=str(name)):
                 yield node.lineno, name
@@ -42,10 +40,10 @@ def words(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, text
 
 
-def comparisons(tree: ast.AST) -> Iterator[int]:
+def comparisons(nodes: list[ast.AST]) -> Iterator[int]:
     """Lines where something is compared with the name of a task, also as a case of a match."""
     names = set(get_args(TaskName))
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
             found = [each for side in sides for each in ast.walk(side) if isinstance(each, ast.Constant)]
@@ -57,12 +55,13 @@ def comparisons(tree: ast.AST) -> Iterator[int]:
             yield getattr(node, "lineno", 0)
 
 
-@pytest.mark.parametrize("path", [*code()], ids=str)
-def test_no_code_outside_the_tasks_asks_which_task_it_is_or_names_a_figure(path):
-    tree = ast.parse((ROOT / path).read_text())
-    assert not [*comparisons(tree)], "compared with the name of a task: put it into a table of the tasks"
-    if path != NAMES_OF_METRICS:
-        assert not [(line, text) for line, text in words(tree) if FIGURE in text.lower()]
+def test_no_code_outside_the_tasks_asks_which_task_it_is_or_names_a_figure():
+    for path in code():
+        nodes = [*ast.walk(ast.parse((ROOT / path).read_text()))]
+        compared = [*comparisons(nodes)]
+        assert not compared, f"{path}: compared with the name of a task: put it into a table of the tasks"
+        if path != NAMES_OF_METRICS:
+            assert not [(line, text) for line, text in words(nodes) if FIGURE in text.lower()], path
 
 
 def test_no_page_asks_which_task_it_is_or_names_a_figure():
@@ -76,5 +75,6 @@ def test_no_page_asks_which_task_it_is_or_names_a_figure():
 
 def test_the_search_finds_what_it_looks_for():
     tree = ast.parse("def f(task):\n    'accuracy'\n    return task == 'regression' and found['accuracy']")
-    assert [*comparisons(tree)] == [3]
-    assert [text for _, text in words(tree) if FIGURE in text] == [FIGURE]
+    nodes = [*ast.walk(tree)]
+    assert [*comparisons(nodes)] == [3]
+    assert [text for _, text in words(nodes) if FIGURE in text] == [FIGURE]

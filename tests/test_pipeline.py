@@ -234,8 +234,9 @@ def test_a_teacher_that_says_nan_is_named_with_the_rows(ray_cluster: None, tmp_p
         "    scores[batch['image'].sum((1, 2, 3)) > 330, 3] = np.nan\n"
         "    return scores\n"
     )
-    recipe = quick("teachers.wide={kind: callable, function: 'mine_nan:teach', output: logits}")
-    with pytest.raises(TeacherError, match=r"wide.*NaN or infinity.*sample_key \d{6,}"):
+    mine = "teachers={mine: {kind: callable, function: 'mine_nan:teach', output: logits}}"
+    recipe = quick(mine, "students.small.teachers=[mine]")
+    with pytest.raises(TeacherError, match=r"mine.*NaN or infinity.*sample_key \d{6,}"):
         run(recipe, tmp_path / "out", until="label", user_path=tmp_path)
 
 
@@ -254,8 +255,9 @@ def test_a_teacher_that_fails_ends_the_run_at_once_with_what_is_trained_beside_i
         "        time.sleep(0.1)\n"
         "    raise ValueError('not today')\n"
     )
-    mine = f"teachers.mine={{kind: callable, function: 'mine_fails:teach', output: logits, arguments: {{out: {out}}}}}"
-    recipe = quick(mine, "teachers.wide.train={steps: 100000, evaluate_every: 100}")
+    mine = f"{{kind: callable, function: 'mine_fails:teach', output: logits, arguments: {{out: {out}}}}}"
+    wide = "{kind: module, model: 'teachers.zoo:mlp', arguments: {hidden: 16}, train: {steps: 100000, evaluate_every: 100}}"
+    recipe = quick(f"teachers={{mine: {mine}, wide: {wide}}}", "students.small.teachers=[mine, wide]")
     with pytest.raises(TeacherError, match="not today"):
         run(recipe, out, until="label", user_path=tmp_path)
     assert not list(out.glob("teachers/wide-*/SEAL.json"))
@@ -270,7 +272,10 @@ def test_a_quality_gate_that_is_missed_is_told(copied: Path) -> None:
     assert any("below 0.999" in line for line in finished.missed)
 
 
-def test_what_the_cluster_can_never_give_is_refused_before_any_teacher_works(ray_cluster: None, tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentUnfit, match=r"teachers\.wide\.resources asks for 1 not_there"):
-        run(quick("teachers.wide.resources.custom={not_there: 1}"), tmp_path)
+@pytest.mark.parametrize("asked, told", [("custom={not_there: 1}", "1 not_there"), ("gpus=64", "64 GPU")])
+def test_what_the_cluster_can_never_give_is_refused_before_any_teacher_works(
+    ray_cluster: None, tmp_path: Path, asked: str, told: str
+) -> None:
+    with pytest.raises(EnvironmentUnfit, match=rf"teachers\.wide\.resources asks for {told}"):
+        run(quick(f"teachers.wide.resources.{asked}"), tmp_path)
     assert not list(tmp_path.glob("teachers/*/SEAL.json")) and not list(tmp_path.rglob("commits/*"))

@@ -1,7 +1,9 @@
 """A run whose parts wait for no more than they need: needs that differ, teachers that label at another time, a kill between."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +53,10 @@ def test_a_student_whose_teachers_have_labelled_is_trained_and_sealed_while_anot
 
 @pytest.mark.campaign
 def test_six_students_of_three_seeds_use_all_nodes_of_a_cluster_at_once(tmp_path: Path) -> None:
-    """One node has four CPUs, two have one each: six trainings go on at once, of students of different needs."""
+    """One node has four CPUs, two have one each: six trainings go on at once, of students of different needs.
+
+    No node is idle while a training waits for which it has room.
+    """
     needs = ["{cpus: 1}", "{cpus: 0.5}", "{cpus: 1, custom: {large: 0.1}}"]
     students = [
         f"s{n}: {STUDENT.replace('hidden: 8', f'hidden: {8 + n}').replace('steps: 20, seeds: [0]', 'steps: 2000, seeds: [0, 1, 2]')}, "
@@ -68,12 +73,34 @@ def test_six_students_of_three_seeds_use_all_nodes_of_a_cluster_at_once(tmp_path
         nodes.add(cpus=1)
         command = [str(BIN / "collegium"), "run", str(recipe), "--out", str(out), "--address", nodes.address]
         faults.finish(nodes.run(nodes.head, command, log=log), out)
-        addresses = {node.address for node in nodes.nodes}
+        cpus = dict(zip((node.address for node in nodes.nodes), (1, 4, 1), strict=True))
     report = json.loads(next(out.glob("runs/*/report.json")).read_bytes())
-    spans = [
-        (stage["begun"], stage["ended"], *stage["on"]) for stage in report["stages"] if stage["stage"] == "distill"
-    ]
-    assert len(spans) == 18
-    at_once = [[on for begun, ended, on in spans if begun <= at < ended] for at, _, _ in spans]
+    trained = [stage for stage in report["stages"] if stage["stage"] == "distill"]
+    assert len(trained) == 18
+    at_once = [[each for each in trained if each["begun"] <= stage["begun"] < each["ended"]] for stage in trained]
     assert max(map(len, at_once)) >= 6
-    assert any(set(each) == addresses for each in at_once)
+    assert any({node for each in beside for node in each["on"]} == set(cpus) for beside in at_once)
+    took = max(each["ended"] for each in trained) - min(each["begun"] for each in trained)
+    assert idle_s(trained, cpus) < 0.1 * took
+    assert "What was built when, on 3 nodes" in next(out.glob("runs/*/report.html")).read_text()
+
+
+def idle_s(trained: list[dict[str, Any]], cpus: dict[str, int]) -> float:
+    """Seconds in which some node had the CPUs for a training that began later."""
+
+    def need(stage: dict[str, Any]) -> float:
+        return 0.5 if stage["name"] in ("s1", "s4") else 1.0
+
+    def large(stage: dict[str, Any]) -> bool:
+        return stage["name"] in ("s2", "s5")
+
+    idle, changes = 0.0, sorted(time for each in trained for time in (each["begun"], each["ended"]))
+    for begin, end in pairwise(changes):
+        now = [each for each in trained if each["begun"] <= begin < each["ended"]]
+        waiting = [each for each in trained if each["begun"] > begin]
+        free = {node: all_of - sum(need(each) for each in now if node in each["on"]) for node, all_of in cpus.items()}
+        could_begin = (
+            free[node] >= need(each) and (cpus[node] > 1 or not large(each)) for node in cpus for each in waiting
+        )
+        idle += (end - begin) * any(could_begin)
+    return idle

@@ -80,7 +80,7 @@ class Tasks:
         from teachers.resources.reservation import in_need
 
         try:
-            self._next(lambda: self.wait.tell(lambda: in_need([self.asked])))
+            self._next(lambda: self.wait.tell(lambda: f"{in_need([self.asked])}; or its process is starting"))
             result = self._next(go_on)
         except SystemError as error:  # what Ray makes of a signal that it notices while it waits
             raise error.__cause__ or error from None

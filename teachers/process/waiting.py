@@ -4,6 +4,7 @@ Knows nothing of what that is.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -19,6 +20,7 @@ from .log_lines import with_ids
 T = TypeVar("T")
 
 POLL_S = 0.2
+FIRST_LOG_S = 5.0
 LOG_EVERY_S = 10.0
 LEAVE_S = 8.0
 """So long a failed run waits for its other work to tidy up."""
@@ -52,7 +54,7 @@ class Wait:
 
     def __init__(self, log: logging.Logger) -> None:
         self.log = log
-        self.told = 0.0
+        self.told = -math.inf
         self.begin()
 
     def begin(self) -> None:
@@ -64,9 +66,12 @@ class Wait:
         return time.monotonic() - self.since
 
     def tell(self, what: Callable[[], str]) -> None:
-        """Say what is waited for and since when, every ten seconds; called more often. Raises GivenUp as `go_on` does."""
+        """Say what is waited for and since when: after five seconds, then every ten; called more often.
+
+        Raises GivenUp as `go_on` does.
+        """
         go_on()
-        if time.monotonic() - max(self.since, self.told) >= LOG_EVERY_S:
+        if time.monotonic() >= max(self.since + FIRST_LOG_S, self.told + LOG_EVERY_S):
             self.told = time.monotonic()
             at = time.strftime("%H:%M:%S", time.localtime(time.time() - self.seconds))
             self.log.info("waiting since %s (%.0f s): %s", at, self.seconds, what())
