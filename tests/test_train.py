@@ -335,7 +335,12 @@ def test_a_target_computed_once_is_the_one_computed_in_every_step(digits, store,
 
 @pytest.mark.parametrize(
     ("also", "is_ready"),
-    [([], True), ([SOFT], True), ([SOFT | {"standardise": True}], False), ([{"loss": "dist"}], False)],
+    [
+        ([], True),
+        ([SOFT], True),
+        ([SOFT | {"standardise": True}], False),
+        ([{"loss": "dist", "temperature": 2.0}], False),
+    ],
 )
 def test_what_a_loss_makes_of_a_target_alone_is_made_once_unless_another_loss_hears_it(
     also, is_ready, digits, store, other_store, tmp_path
