@@ -328,8 +328,7 @@ def test_a_students_loss_has_no_gradient_at_its_teachers(digits, tmp_path):
     run = make_cohort(tmp_path, digits, online(teachers_every=2, train={"steps": 4}))
     cohort = cohort_of(run, SESSION, SharedData())
     for training in cohort.trainings:
-        training.stepper.optimizer.step = lambda: None
-        training.stepper.optimizer.zero_grad = lambda: None
+        training.stepper.end = lambda work: work.terms[0]
     batches = next(cohort.batches())
     for training in cohort.trainings:
         training.progress.step = 1  # a step of the student's alone

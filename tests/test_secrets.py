@@ -19,7 +19,7 @@ from orchestrator.recipe.load import check, load_recipe
 from orchestrator.recipe.model import Recipe, public
 from orchestrator.tracking.server import resolve_uri
 from students.config.terms import ImportedTerm
-from students.objective.objective import bound_loss
+from students.objective.bound import bound_loss
 from teachers.config.secrets import looks_like, looks_like_by_name, without_password
 from teachers.config.teacher import CallableTeacher
 from teachers.config.transfer_set import ImportSource

@@ -18,6 +18,7 @@ from students.data.batches import Batches
 from students.data.shared import SharedData
 from students.fitting.fit import fit
 from students.objective.class_weights import class_weights
+from students.objective.losses.classification import soft, soft_of_softened, softened
 from students.runs.of_student import student_run
 from students.runs.session import PlainSession
 from students.training.checkpoint import newest_checkpoint
@@ -330,6 +331,40 @@ def test_a_target_computed_once_is_the_one_computed_in_every_step(digits, store,
     every = [SOFT | {"combine": "training_runs:own_mean"}, HARD]
     per_step = weights_after(make_run(tmp_path, digits, *heard, objective=every))
     torch.testing.assert_close(once, per_step, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("also", "is_ready"),
+    [
+        ([], True),
+        ([SOFT], True),
+        ([SOFT | {"standardise": True}], False),
+        ([{"loss": "dist", "temperature": 2.0}], False),
+    ],
+)
+def test_what_a_loss_makes_of_a_target_alone_is_made_once_unless_another_loss_hears_it(
+    also, is_ready, digits, store, other_store, tmp_path
+):
+    heard = [source(store), source(other_store, "deep")]
+    made = [
+        SharedData(memory_bytes).of([make_run(tmp_path, digits, *heard, objective=[SOFT, *also, HARD])], SESSION)
+        for memory_bytes in (1 << 30, 1)
+    ]
+    functions = [data.rows.objective.terms[0].loss.func for (data,) in made]
+    assert functions == [soft_of_softened if is_ready else soft, soft]
+    values = []
+    for (data,) in made:
+        batch = next(iter(Batches(data.rows, make_run(tmp_path, digits, *heard), SESSION).from_step(0)))
+        logits = torch.randn(32, 10, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        data.rows.objective.sums(logits, data.rows.objective.ask(batch)).sum().backward()
+        values.append(logits.grad)
+    torch.testing.assert_close(*values, rtol=1e-5, atol=1e-6)
+
+
+def test_a_target_made_ready_beside_all_others_is_to_the_bit_the_one_made_ready_in_its_batch():
+    targets = 3 * torch.randn(1000, 10, generator=torch.Generator().manual_seed(0))
+    rows = torch.randperm(1000)[:37]
+    assert torch.equal(softened(targets, temperature=3.0)[rows], softened(targets[rows], temperature=3.0))
 
 
 @pytest.mark.parametrize(

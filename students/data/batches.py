@@ -49,13 +49,13 @@ class Batches:
         return self._joined([endless(readers, step) for readers in self.readers])
 
     def _joined(self, streams: Sequence[Iterator[dict[str, Tensor]]]) -> Iterator[dict[str, Tensor]]:
-        for groups in zip(*streams, strict=True):
-            if len(groups) == 1:
-                yield groups[0] | {PLACE: self.places}
-                continue
-            yield {name: in_parts([group[name] for group in groups], self.parts) for name in groups[0]} | {
-                PLACE: self.places
-            }
+        for first, *others in zip(*streams, strict=True):
+            batch = first
+            if others:
+                groups = [first, *others]
+                batch = {name: in_parts([group[name] for group in groups], self.parts) for name in first}
+            batch[PLACE] = self.places
+            yield batch
 
 
 def in_parts(groups: Sequence[Tensor], parts: int) -> Tensor:
@@ -132,14 +132,14 @@ def some(column: Held, index: np.ndarray | None) -> Held:
 
 
 def endless(readers: Sequence[EpochReader], step: int) -> Iterator[dict[str, Tensor]]:
-    """Batches from step `step` on, the rows in the next view with every epoch."""
+    """Batches from step `step` on, the rows in the next view with every epoch; each a dict of its own."""
     epoch, start = divmod(step, readers[0].num_batches)
     while True:
         view = epoch % len(readers)
         for batch in readers[view].batches(epoch, start):
-            rows = len(batch["label"])
-            seen = {VIEW: torch.full((rows,), view, device=batch["label"].device)} if len(readers) > 1 else {}
-            yield batch | seen
+            if len(readers) > 1:
+                batch[VIEW] = torch.full((len(batch["label"]),), view, device=batch["label"].device)
+            yield batch
         epoch, start = epoch + 1, 0
 
 

@@ -6,7 +6,7 @@ nothing of networks.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import xxhash
@@ -27,8 +27,7 @@ def equal_parts(rows: int, parts: int) -> list[slice]:
     return [slice(number * rows // parts, (number + 1) * rows // parts) for number in range(parts)]
 
 
-@dataclass(frozen=True)
-class Views:
+class Views(NamedTuple):
     """From what one step draws its augmentation."""
 
     seed: int

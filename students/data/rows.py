@@ -34,6 +34,7 @@ from ..objective.mixed import compares_with_labels, mixed_terms, terms_of_labels
 from ..objective.objective import Objective
 from ..objective.own import OWN_ASKS, ROW, row_numbers
 from ..objective.peer_targets import NEED_LABELS
+from ..objective.ready import make_ready
 from ..objective.spread import spread_for
 from ..objective.stores import classes_asked
 from ..objective.targets import Ask, Asked, Column, Targets, Voice, voice_of
@@ -263,7 +264,8 @@ def bring_targets(
         keeping(term, number, each, run.sources, train.transfer_set)
         for number, (term, each) in enumerate(zip(run.objective, combinations, strict=True))
     ]
-    objective = Objective(space.task, terms, asks, weights, over_known, counts, scales, late)
+    ready = make_ready(space.task, terms, combinations, targets)
+    objective = Objective(space.task, terms, asks, weights, over_known, counts, scales, late, ready)
     if run.train.mix is not None:
         objective.pairs = mixed_terms(run, combinations)
     if run.views is not None and run.views.mixes:

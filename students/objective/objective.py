@@ -7,28 +7,24 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from teachers.config.task import ANSWER_OF, TaskName
+from teachers.config.task import TaskName
 from teachers.errors import RecipeError
-from teachers.process.variables import resolved
 from teachers.users_code.calls import calling
-from teachers.users_code.imports import load
 
 from ..config.cohort_terms import ChannelTerm, CohortTerm, FeatureTerm, PeerTerm
-from ..config.own_terms import PsKdTerm
-from ..config.task_terms import KEYWORDS
-from ..config.terms import HardTerm, ImportedTerm, Ramp, Term
+from ..config.terms import Ramp, Term
 from ..runs.session import Session
+from .bound import WeightedHard, bound_loss
 from .curve_names import curve_names
 from .late import Late, Moment, shares_of
 from .layers import Pairs, sum_of_hint, sum_of_maps
-from .losses.known import compared_over_known
 from .losses.loss import Loss
-from .losses.table import COMPARE_ROWS, LOSSES
+from .losses.table import COMPARE_ROWS
 from .mixed import sum_of_pairs
 from .targets import Ask, Asked, Batch
 
@@ -48,6 +44,8 @@ class Heard:
 
 
 NOTHING = Heard()
+WHOLE = (0.0, 1.0)
+"""Of all steps."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +63,13 @@ class TermAtWork:
     hears: Literal["targets", "peer", "maps", "hint"]
     late: Late | None = None
     """Then `ask` gives what each teacher says, and what they come to is decided when the student has spoken."""
-    during: tuple[float, float] = (0.0, 1.0)
+    during: tuple[float, float] = WHOLE
     """Between which shares of all steps it weighs anything."""
 
     def weight_at(self, step: int, steps: int) -> float:
         """At step `step`, counted from 0, of `steps`."""
+        if self.ramp is None and self.during == WHOLE:
+            return self.weight
         start, end = (round(share * steps) for share in self.during)
         if not start <= step < end:
             return 0.0
@@ -82,73 +82,17 @@ class TermAtWork:
 
     def values(self, student: Tensor, target: Tensor, weight: Tensor | None, labels: Tensor | None) -> Tensor:
         """Of each row `[rows]`, unweighted. The loss is told what it takes beside the two sides. Raises RecipeError for another shape."""
-        told = {"labels": labels, "weight": weight if self.loss_name in COMPARE_ROWS else None}
+        told = {} if labels is None else {"labels": labels}
+        if weight is not None and self.loss_name in COMPARE_ROWS:
+            told["weight"] = weight
         with calling(self.key, self.loss_name):
-            value = self.loss(student, target, **{name: each for name, each in told.items() if each is not None})
+            value = self.loss(student, target, **told)
         if value.shape != student.shape[:1]:
             raise RecipeError(
                 f"loss {self.name!r} returned {list(value.shape)} for {len(student)} rows, expected one value per row; "
                 f"leave the mean to the engine"
             )
         return value
-
-
-def bound_loss(
-    task: TaskName,
-    term: Term | CohortTerm,
-    class_weights: Tensor | None = None,
-    *,
-    over_known: bool = False,
-    scale: Tensor | None = None,
-) -> Loss:
-    """The term's function of (student, target). `over_known`: there may be classes that nobody knows, NaN in the target.
-    `scale` f32 `[width]`: what a difference in each class is divided by."""
-    if isinstance(term, ImportedTerm):
-        return partial(load(term.loss), temperature=term.temperature, **resolved(term.arguments))
-    given: dict[str, Any] = {name: getattr(term, name) for name in KEYWORDS[task][term.loss]}
-    loss: Loss = partial(LOSSES[task][term.loss], **{name: value for name, value in given.items() if value is not None})
-    loss = loss if scale is None else Scaled(loss, scale)
-    if over_known and ANSWER_OF[task] == "class_axis":
-        return partial(compared_over_known, loss)
-    if class_weights is None or not isinstance(term, HardTerm | PsKdTerm):
-        return loss
-    return WeightedHard(loss, class_weights)
-
-
-class Scaled:
-    """A loss that divides by the spread of each class, which is brought once to where the logits are."""
-
-    def __init__(self, loss: Loss, scale: Tensor) -> None:
-        self.loss, self.scale = loss, scale
-
-    def __call__(self, student: Tensor, target: Tensor, **told: Tensor) -> Tensor:
-        self.scale = self.scale.to(student)
-        return self.loss(student, target, scale=self.scale, **told)
-
-
-class WeightedHard:
-    """`hard`, or `ps_kd` in its place, with class weights, which are brought once to where the logits are."""
-
-    def __init__(self, loss: Loss, class_weights: Tensor) -> None:
-        self.loss, self.class_weights = loss, class_weights
-
-    def __call__(self, student: Tensor, target: Tensor, **told: Tensor) -> Tensor:
-        self.class_weights = self.class_weights.to(student)
-        return self.loss(student, target, class_weights=self.class_weights, **told)
-
-    def count(self, asked: Asked) -> Tensor:
-        """The sum of the weights of the labels' classes, over the rows that take part.
-
-        Of several classes a row, `[rows, classes]`, rows count alike.
-        """
-        of_rows = self._of(asked.target if asked.labels is None else asked.labels)
-        if asked.own is not None and asked.other is not None:
-            of_rows = asked.own * of_rows + (1 - asked.own) * self._of(asked.other)
-        return of_rows.sum() if asked.weight is None else torch.where(asked.weight > 0, of_rows, 0.0).sum()
-
-    def _of(self, labels: Tensor) -> Tensor:
-        self.class_weights = self.class_weights.to(labels.device)
-        return self.class_weights[labels] if labels.ndim == 1 else self.class_weights.new_ones(len(labels))
 
 
 class Objective:
@@ -166,17 +110,21 @@ class Objective:
         counts: Sequence[Mapping[str, float]] = (),
         scales: Sequence[Tensor | None] = (),
         late: Sequence[Late | None] = (),
+        ready: Sequence[bool] = (),
     ) -> None:
-        gaps = over_known or [False] * len(terms)
-        spreads, later = scales or [None] * len(terms), late or [None] * len(terms)
+        no, none = [False] * len(terms), [None] * len(terms)
+        gaps, prepared, spreads, later = over_known or no, ready or no, scales or none, late or none
         names = curve_names([term.loss for term in terms])
         self.terms: list[TermAtWork] = []
         for number, (term, ask, name, at_last) in enumerate(zip(terms, asks, names, later, strict=True)):
             key = f"objective.{number}.loss"
-            loss = bound_loss(task, term, class_weights, over_known=gaps[number], scale=spreads[number])
+            known, scale = gaps[number], spreads[number]
+            loss = bound_loss(task, term, class_weights, over_known=known, scale=scale, ready=prepared[number])
             about = name, key, term.loss, loss, term.weight, term.ramp, ask, hears_what(term)
             self.terms.append(TermAtWork(*about, at_last))
         self.names = tuple(term.name for term in self.terms)
+        self.by_class = [term.loss if isinstance(term.loss, WeightedHard) else None for term in self.terms]
+        """Of each term what weighs classes, where something does."""
         self.trusted = {
             f"weight.{name}.{teacher}": share
             for name, of_term in zip(self.names, counts, strict=False)
@@ -191,7 +139,7 @@ class Objective:
     def add_hints(self, hints: Sequence[TermAtWork], first_stage: float) -> None:
         """Further terms, of a student; all others weigh nothing in the `first_stage`, a share of the steps."""
         own = [replace(term, during=(first_stage, 1.0)) for term in self.terms] if first_stage else self.terms
-        self.terms = [*own, *hints]
+        self.terms, self.by_class = [*own, *hints], self.by_class + [None] * len(hints)
         self.names = tuple(term.name for term in self.terms)
 
     def ask(self, batch: Batch, moment: Moment | None = None) -> list[Asked]:
@@ -207,13 +155,12 @@ class Objective:
     def counts(self, asked: Sequence[Asked], batch_size: int, session: Session) -> Tensor:
         """Rows of the global batch that take part in each term, with the weights of their classes where it has some;
         f32 `[terms]`, 1 where there are none."""
-        weighted = [term.loss if isinstance(term.loss, WeightedHard) else None for term in self.terms]
-        if not any(weighted) and all(each.weight is None for each in asked):
+        if not any(self.by_class) and all(each.weight is None for each in asked):
             return self._constant((float(batch_size),) * len(asked), session.device)
         rows = torch.tensor(batch_size / session.world, device=session.device)
         here = [
             loss.count(each) if loss is not None else rows if each.weight is None else (each.weight > 0).sum()
-            for loss, each in zip(weighted, asked, strict=True)
+            for loss, each in zip(self.by_class, asked, strict=True)
         ]
         counts = session.all_reduce_sum(torch.stack([count.float() for count in here]))
         return counts.where(counts > 0, 1.0)
@@ -281,8 +228,3 @@ def sum_beside_each(term: TermAtWork, student: Tensor, asked: Asked) -> Tensor:
     each = [Asked(asked.target[:, k], asked.weight[:, k], asked.labels) for k in range(asked.target.shape[1])]
     heads = student if student.ndim > 2 else [student] * len(each)
     return torch.stack([row_sum(alone, own, one) for own, one in zip(heads, each, strict=True)]).sum()
-
-
-def slices(asked: Sequence[Asked], part: slice) -> list[Asked]:
-    """`asked` of some rows of the batch."""
-    return [Asked(*(None if each is None else each[part] for each in one)) for one in asked]  # type: ignore[arg-type]

@@ -97,18 +97,16 @@ class Voice:
 
     def chunk(self, first_row: int, num_rows: int) -> dict[str, Tensor]:
         """This teacher's columns of some rows, copied."""
-        out = {}
-        for name, rows in self.columns.items():
-            out[name] = torch.empty((num_rows, *rows.shape), dtype=rows.dtype)
-            rows.copy(first_row, out[name])
-        return out
+        return self._copied(num_rows, lambda rows, out: rows.copy(first_row, out))
 
     def some(self, numbers: NDArray[np.intp]) -> dict[str, Tensor]:
         """The same of the rows with these numbers, ascending."""
-        out = {}
+        return self._copied(len(numbers), lambda rows, out: rows.gather(numbers, out))
+
+    def _copied(self, num_rows: int, copy: Callable[[Rows, Tensor], None]) -> dict[str, Tensor]:
+        out = {name: torch.empty((num_rows, *rows.shape), dtype=rows.dtype) for name, rows in self.columns.items()}
         for name, rows in self.columns.items():
-            out[name] = torch.empty((len(numbers), *rows.shape), dtype=rows.dtype)
-            rows.gather(numbers, out[name])
+            copy(rows, out[name])
         return out
 
 
@@ -181,6 +179,8 @@ class Targets:
         self.columns: dict[str, Column] = {}
         self.gapless: set[Combination] = set()
         """Whose targets have no NaN, of those that were asked for."""
+        self.whole: dict[Combination, Tensor] = {}
+        """Of these, the targets that are made once."""
         self.answers: dict[Combination, Ask] = {}
         self.late: set[Combination] = set()
         """Those of which something is known in the step only: `answer` gives what each teacher says."""
@@ -202,6 +202,7 @@ class Targets:
         self.columns[name] = target
         if not target.isnan().any():
             self.gapless.add(combination)
+            self.whole[combination] = target
         if bool((row_weight - 1).abs().max() < 1e-6):
             return lambda batch: Asked(batch[name], None)
         self.columns[f"{name}.weight"] = row_weight

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from teachers.labelling.heard import Heard, LiveAnswer
 
+from ..data.draws import PLACE, equal_parts
 from ..data.inputs import INPUT, KEY
 from ..data.rows import LiveRows
 from ..objective.features import feature_column
@@ -56,7 +57,8 @@ class LookAhead:
         return batch | {name: torch.tensor(values, device=self.session.device) for name, values in columns_of(answers)}
 
     def _asked(self, batch: dict[str, Tensor], step: int) -> tuple[dict[str, Tensor], Any]:
-        inputs = self.rows.augmented(batch, views_of(self.run, self.session, batch, step, self.generator))
+        parts = equal_parts(len(batch[PLACE]), self.run.train.accumulate)
+        inputs = self.rows.augmented(batch, views_of(self.run, self.session, batch, step, self.generator, parts))
         derived = self.rows.derived
         told = {name: column.cpu().numpy() for name, column in inputs.items() if name not in derived}
         sample_key = batch[KEY].cpu().numpy().view(np.uint64)

@@ -16,6 +16,8 @@ from torch import Tensor
 
 HUGE = 8 << 20
 """Bytes from which a buffer lies on huge pages."""
+PAGES = 128 << 10
+"""Bytes from which the C library takes fresh pages for a buffer; what is smaller it hands out again by itself, for less."""
 IDLE = 3
 """References to an array that only its pool, the loop and the question hold."""
 
@@ -41,7 +43,8 @@ class Recycled:
     def __init__(self, num_rows: int, like: Tensor) -> None:
         self.like, self.shape = like.new_empty(0), (num_rows, *like.shape[1:])
         self.arrays: list[np.ndarray] = []
-        if like.device.type == "cpu" and like.dtype != torch.bfloat16:
+        num_bytes = math.prod(self.shape) * like.dtype.itemsize
+        if num_bytes >= PAGES and like.device.type == "cpu" and like.dtype != torch.bfloat16:
             self.arrays = [torch.empty(self.shape, dtype=like.dtype).numpy() for _ in range(3)]
 
     def take(self) -> Tensor:

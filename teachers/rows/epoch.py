@@ -220,14 +220,15 @@ class EpochReader:
         for piece in pieces:
             rows, places = piece.rows.to(self.device), piece.places.to(self.device)
             memory = memory or {name: Recycled(share, _tensor(piece.held[name])) for name in self._names}
-            taken = 0
-            while taken < len(rows):
-                num = min(share - filled, len(rows) - taken)
-                index = {True: places[taken : taken + num], False: rows[taken : taken + num]}
+            taken, length = 0, len(rows)
+            while taken < length:
+                num = min(share - filled, length - taken)
+                here = rows[taken : taken + num]
+                there = here if places is rows else places[taken : taken + num]
                 batch = batch or {name: recycled.take() for name, recycled in memory.items()}
                 for name, out in batch.items():
                     whole = out if num == share else out[filled : filled + num]
-                    _gather(piece.held[name], index[name in self._mapped], whole)
+                    _gather(piece.held[name], there if name in self._mapped else here, whole)
                 taken, filled = taken + num, filled + num
                 if filled == share:
                     yield batch

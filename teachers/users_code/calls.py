@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import TypeGuard
 
 from ..errors import CollegiumError, RecipeError, UsersCodeError
 from ..process.variables import masked
@@ -38,28 +39,22 @@ class told_as:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, Exception) and not isinstance(error, CollegiumError) and not _lacks_something(error):
+        if is_foreign(error):
             raise self.error(described(error)) from error
 
 
-class calling(told_as):
+class calling(called):
     """A call of `name` (an import string), which stands under `key` of the recipe: raises UsersCodeError.
 
     What it opens is watched.
     """
 
-    def __init__(self, key: str, name: str) -> None:
-        super().__init__(lambda what: UsersCodeError(key, f"{name} raised {what}"))
-        self.called = called(key, name)
-
-    def __enter__(self) -> None:
-        self.called.__enter__()
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.called.__exit__(kind, error, trace)
         super().__exit__(kind, error, trace)
+        if is_foreign(error):
+            raise UsersCodeError(self.call.key, f"{self.call.name} raised {described(error)}") from error
 
 
 class within:
@@ -79,6 +74,11 @@ class within:
         if isinstance(error, RecipeError) and not str(error).startswith(self.prefix):
             joint = "." if KEY.match(str(error)) else ": "
             raise RecipeError(f"{self.prefix}{joint}{error}") from error.__cause__
+
+
+def is_foreign(error: BaseException | None) -> TypeGuard[Exception]:
+    """Whether foreign code is to blame for it: it is none of ours, and no lack of memory or room."""
+    return isinstance(error, Exception) and not isinstance(error, CollegiumError) and not _lacks_something(error)
 
 
 def described(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """Losses of one class of many. A loss gets raw student logits `[rows, classes]` and divides by its temperature itself, once."""
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -34,11 +35,23 @@ def soft(
     T^2 keeps the size of the gradient independent of T; at high T it tends to (student - target) / classes, both
     centred. A class that the target rules out (logit -inf) adds nothing. `standardise`: see `logit_standardized`.
     """
-    if standardise:
-        student, target = standardised(student), standardised(target)
+    target_log_p = softened(target, temperature=temperature, standardise=standardise)
+    return soft_of_softened(student, target_log_p, temperature=temperature, standardise=standardise)
+
+
+def softened(target: Tensor, *, temperature: float, standardise: bool = False) -> Tensor:
+    """What `soft` makes of a target alone: the logarithms of its probabilities `[rows, classes]`, finite."""
+    target = standardised(target) if standardise else target
+    return F.log_softmax(target / temperature, dim=-1).clamp_min(torch.finfo(target.dtype).min)
+
+
+def soft_of_softened(
+    student: Tensor, target: Tensor, *, temperature: float, standardise: bool = False, labels: Tensor | None = None
+) -> Tensor:
+    """`soft` of a target that is `softened`."""
+    student = standardised(student) if standardise else student
     student_log_p = F.log_softmax(student / temperature, dim=-1)
-    target_log_p = F.log_softmax(target / temperature, dim=-1).clamp_min(torch.finfo(target.dtype).min)
-    return temperature**2 * F.kl_div(student_log_p, target_log_p, reduction="none", log_target=True).sum(-1)
+    return temperature**2 * F.kl_div(student_log_p, target, reduction="none", log_target=True).sum(-1)
 
 
 def teacher_label(student: Tensor, target: Tensor) -> Tensor:
@@ -145,6 +158,7 @@ def peer(student: Tensor, target: Tensor, *, temperature: float, reduce: Literal
     return over_peers(soft, student, target, reduce=reduce, temperature=temperature)
 
 
+READY: dict[LossName, tuple[Callable[..., Tensor], Loss]] = {"soft": (softened, soft_of_softened)}
 LOSSES: dict[LossName, Loss] = {
     "hard": hard,
     "soft": soft,

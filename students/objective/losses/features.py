@@ -41,7 +41,7 @@ def linear_embedding(student: Tensor, teacher: Tensor) -> Tensor:
 
     Maps `[rows, C, H, W]`, positions `[rows, L, D]`, vectors `[rows, D]` (Wang et al., 2020, where it is a sum over positions).
     """
-    squares = (student - teacher).square()
+    squares = F.mse_loss(student, teacher, reduction="none")
     channels = 1 if squares.ndim == 4 else squares.ndim - 1
     return squares.sum(channels).flatten(1).mean(1) if squares.ndim > 2 else squares.sum(1)
 

@@ -1,11 +1,12 @@
 """Losses of stage maps, whatever a task says of a row."""
 
+import torch.nn.functional as F
 from torch import Tensor
 
 
 def feature(projected: Tensor, target: Tensor) -> Tensor:
     """Mean square over all elements of stage maps `[rows, ...]`, per row `[rows]` (FitNets' hint, Romero et al., 2015)."""
-    return (projected - target).square().flatten(1).mean(1)
+    return F.mse_loss(projected, target, reduction="none").flatten(1).mean(1)
 
 
 def channel(projected: Tensor, target: Tensor) -> Tensor:

@@ -63,9 +63,11 @@ def _similarities(rows: Tensor) -> Tensor:
 def _squares(rows: Tensor) -> Tensor:
     """Squared distances `[rows, rows]`; 0 of rows that are as good as equal. In float64 on the way: a difference of large numbers is
     small for rows that are near."""
-    centred = rows.double() - rows.detach().double().mean(0)
-    squares = centred.square().sum(1)
-    between = squares[:, None] + squares - 2 * centred @ centred.T
+    precise = rows.double()
+    centred = precise - precise.detach().mean(0)
+    inner = centred @ centred.T
+    squares = inner.diagonal()
+    between = squares[:, None] + squares - 2 * inner
     return torch.where(between > NEAR, between, 0.0).to(rows.dtype)
 
 
@@ -137,8 +139,7 @@ def _in_parts(squares: Tensor) -> Sequence[Tensor]:
 
 
 def _kernel(rows: Tensor, gamma: float, order: int) -> Tensor:
-    unit = _of_length_one(_at_one_scale(rows))
-    cosines = unit @ unit.T
+    cosines = _cosines(_at_one_scale(rows))
     terms = [(2 * gamma) ** power / math.factorial(power) * cosines**power for power in range(1, order + 1)]
     return math.exp(-2 * gamma) * (1 + torch.stack(terms).sum(0))
 
@@ -147,7 +148,17 @@ def _at_one_scale(rows: Tensor) -> Tensor:
     """`[rows, width]` of `[rows, ...]`, the largest element 1 or -1; a divisor without a gradient, for the scale of all rows changes
     none of these losses."""
     flat = rows.flatten(1)
-    return flat / flat.detach().abs().amax().clamp_min(NEAR)
+    least, most = flat.detach().aminmax()
+    return flat / torch.maximum(-least, most).clamp_min(NEAR)
+
+
+def _cosines(rows: Tensor) -> Tensor:
+    """`[rows, rows]`: products of the rows first, then over their lengths, for a row is much longer than the batch; 0, without a
+    gradient, of a row without a direction."""
+    inner = rows @ rows.T
+    squares = inner.diagonal()
+    scales = torch.where(squares > NEAR, squares.clamp_min(NEAR).rsqrt(), 0.0)
+    return scales[:, None] * inner * scales
 
 
 def _of_length_one(vectors: Tensor) -> Tensor:
