@@ -10,6 +10,7 @@ from teachers.config.training import TrainConfig
 
 from .cohort import CohortCommon, KdclCohort, KdclTarget
 from .cohort_terms import PEER_TEMPERATURE, PeerTerm
+from .combining import OF_BOXES as FUSIONS
 from .estimator import AT_ONCE, EstimatorStudent
 from .student import StudentConfig
 from .terms import HardTerm, ImportedTerm, LossName, SoftTerm, StudentLossName, TeacherTermCommon, TermCommon
@@ -57,7 +58,7 @@ OF_NUMBERS: dict[LossName, tuple[str, ...]] = {
     "feature": (),
     "channel": (),
 }
-OF_BOXES: dict[LossName, tuple[str, ...]] = {"hard": (), "pseudo": ("keep_above", "ignore_above")}
+OF_BOXES: dict[LossName, tuple[str, ...]] = {"hard": (), "pseudo": ("keep_above", "ignore_above", "soft")}
 KEYWORDS: dict[TaskName, dict[LossName, tuple[str, ...]]] = {
     "classification": OF_CLASSES,
     "multilabel": OF_SETS,
@@ -97,7 +98,7 @@ COMBINES: dict[AnswerName, tuple[CombineName, ...]] = {
         "route",
     ),
     "values": ("mean", "median", "weighted", "inverse_variance", "best", "route"),
-    "boxes": ("wbf", "nms", "soft_nms", "nmw"),
+    "boxes": (*FUSIONS, "best"),
 }
 """How several teachers become one target; the first is what `combine: null` means."""
 

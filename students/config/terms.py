@@ -143,7 +143,7 @@ AUTO = "auto"
 
 
 class PseudoTerm(TeacherTermCommon):
-    """Boxes that the combined teachers say, as if they were true ones: a score is what is taught of its box, and its weight."""
+    """Boxes that the combined teachers say, as if they were true ones, each as far as its score goes."""
 
     loss: Literal["pseudo"]
     temperature: float = Field(1.0, gt=0)
@@ -153,7 +153,9 @@ class PseudoTerm(TeacherTermCommon):
     ) = 0.3
     """Score from which on a box is learnt, for all classes or by class; `auto`: of each class the one with the best F1 of the combined teachers on labelled validation images."""
     ignore_above: float = Field(0.1, ge=0, le=1)
-    """Boxes with at least this score and less than `keep_above` are neither learnt nor denied: nobody is punished there."""
+    """Boxes with at least this score and less than `keep_above` are neither learnt nor denied: nobody is punished there, but for what is said within a box that is learnt."""
+    soft: bool = True
+    """The score of a box is what is taught of it, and its weight; false: a box that is learnt is learnt as a true one."""
 
 
 class ImportedTerm(TeacherTermCommon):
