@@ -15,6 +15,7 @@ from orchestrator.running.run import run
 from orchestrator.running.tune import tune
 from orchestrator.search.study import read_trials
 from students.config.terms import PseudoTerm
+from teachers.errors import RecipeError
 from tests import shapes
 
 WAYS = ["pseudo", "teacher_boxes", "nms", "soft_nms", "nmw", "best_detector"]
@@ -100,6 +101,12 @@ def test_what_makes_a_method_that_one_stands_whatever_the_recipe_says(tmp_path: 
     terms = {name: made.recipe.students[name].objective[0] for name in made.of}
     assert [term.soft for name, term in terms.items() if name != "teacher_boxes"] == [True] * (len(terms) - 1)  # type: ignore[union-attr]
     assert terms["teacher_boxes"].soft is False and terms["teacher_boxes"].iou == 0.6  # type: ignore[union-attr]
+
+
+def test_a_search_that_would_learn_what_is_ignored_is_refused_before_it_runs(tmp_path: Path) -> None:
+    space = {"objective.0.keep_above": {"uniform": [0.02, 0.5]}}
+    with pytest.raises(RecipeError, match=r"space.objective.0.keep_above: with 0.02: .*ignore_above is 0.1, more than"):
+        recipe(tmp_path, search={"student": "small", "space": space})
 
 
 @pytest.mark.slow
