@@ -109,7 +109,7 @@ def test_a_search_that_would_learn_what_is_ignored_is_refused_before_it_runs(tmp
         recipe(tmp_path, search={"student": "small", "space": space})
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_ways_are_compared_and_settings_tried_on_labels_that_are_there(ray_cluster: None, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = run(recipe(tmp_path), out).report

@@ -71,7 +71,7 @@ class Method:
 SOFT = {"loss": "soft", "weight": 0.9}
 SOFTENED = ({"temperature": 1.0}, {"temperature": 4.0}, {"weight": 0.5, "hard": 0.5})
 PSEUDO = {"loss": "pseudo", "weight": 1.0}
-KEPT = ({"keep_above": 0.2}, {"keep_above": 0.5}, {"weight": 0.5})
+KEPT = ({"keep_above": 0.1, "ignore_above": 0.1}, {"keep_above": 0.5}, {"weight": 0.9, "hard": 0.1})
 
 
 def _by_rule(rule: RuleMethod, says: str) -> Method:

@@ -10,7 +10,6 @@ from teachers.config.training import TrainConfig
 
 from .cohort import CohortCommon, KdclCohort, KdclTarget
 from .cohort_terms import PEER_TEMPERATURE, PeerTerm
-from .combining import OF_BOXES as FUSIONS
 from .estimator import AT_ONCE, EstimatorStudent
 from .student import StudentConfig
 from .terms import HardTerm, ImportedTerm, LossName, SoftTerm, StudentLossName, TeacherTermCommon, TermCommon
@@ -98,7 +97,7 @@ COMBINES: dict[AnswerName, tuple[CombineName, ...]] = {
         "route",
     ),
     "values": ("mean", "median", "weighted", "inverse_variance", "best", "route"),
-    "boxes": (*FUSIONS, "best"),
+    "boxes": ("wbf", "nms", "soft_nms", "nmw", "best"),
 }
 """How several teachers become one target; the first is what `combine: null` means."""
 

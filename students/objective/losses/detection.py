@@ -45,8 +45,10 @@ class Wanted:
         """Without the places behind the last that any row has."""
         used = ((self.score > 0) | self.ignored).any(0).nonzero()
         last = int(used.max()) + 1 if len(used) else 0
-        each = self.corners, self.number, self.score, self.ignored
-        return Wanted(*(part[:, :last] for part in each), regions=self.regions)
+        corners, number, score, ignored = (
+            each[:, :last] for each in (self.corners, self.number, self.score, self.ignored)
+        )
+        return Wanted(corners, number, score, ignored, self.regions)
 
 
 def of_labels(labels: Tensor) -> Wanted:
