@@ -175,6 +175,27 @@ def test_a_score_says_whether_a_box_is_learnt_ignored_or_nothing(score, like):
         torch.testing.assert_close(value, hard(given, wanted[like]))
 
 
+def test_an_unsure_box_excuses_no_further_boxes_of_what_a_sure_one_says_but_those_of_another_class():
+    given = cells()
+    given[..., LOGITS:] = 3
+    given.requires_grad_()
+    pseudo(given, said((*BOX, 0.9, 1), (0.1, 0.1, 0.7, 0.8, 0.2, 1), (*BOX, 0.2, 0)), keep_above=0.3).sum().backward()
+    x, y = given.detach()[0, :, 4], given.detach()[0, :, 5]
+    sure = (x >= 0.2) & (x <= 0.6) & (y >= 0.2) & (y <= 0.7)
+    unsure = (x >= 0.1) & (x <= 0.7) & (y >= 0.1) & (y <= 0.8)
+    assert (given.grad[0, sure, LOGITS + 1] > 0).sum() >= sure.sum() - PLACES > 0
+    assert (given.grad[0, unsure & ~sure, LOGITS + 1] == 0).all() and (given.grad[0, ~unsure, LOGITS + 1] > 0).all()
+    assert (given.grad[0, sure, LOGITS] == 0).all() and (given.grad[0, ~sure, LOGITS] > 0).all()
+
+
+@pytest.mark.parametrize("score", [0.31, 0.8])
+def test_where_scores_are_not_taught_what_is_kept_is_learnt_as_true_boxes_are(score):
+    given = cells()
+    value = pseudo(given, said((*BOX, score, 1), (0.1, 0.7, 0.3, 0.9, 0.05, 0)), keep_above=0.3, soft=False)
+    torch.testing.assert_close(value, hard(given, labels((*BOX, 1, 1))))
+    assert value != pseudo(given, said((*BOX, score, 1)), keep_above=0.3)
+
+
 def test_each_class_has_a_threshold_of_its_own():
     given, boxes = cells(), said((*BOX, 0.4, 0), (0.1, 0.7, 0.3, 0.9, 0.4, 1))
     one = pseudo(given, boxes, keep_above=(0.3, 0.5), ignore_above=0.5)

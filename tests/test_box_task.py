@@ -188,7 +188,7 @@ def test_a_plain_recipe_of_boxes_is_one(tmp_path):
         ({"replace": [("train: {steps: 5}\n    \nstudents", "train: {steps: 5, folds: 3}\nstudents")]}, "teachers.big.train.refit: boxes of several parts"),
         ({"replace": [("kind: module\n    model: students.models:tiny_detector\n    train: {steps: 5}", "kind: sklearn\n    model: sklearn.tree:DecisionTreeClassifier\n    train: {}")]}, "teachers.big.kind: `sklearn` says no boxes"),
         ({"replace": [("{loss: pseudo}", "{loss: soft}")]}, "objective.0.loss: is 'soft'; the task detection has hard, pseudo"),
-        ({"replace": [("{loss: pseudo}", "{loss: pseudo, keep_above: 0.05}")]}, "objective.0.ignore_above: is 0.1, more than keep_above 0.05"),
+        ({"replace": [("{loss: pseudo}", "{loss: pseudo, keep_above: 0.05}")]}, "objective.0: ignore_above is 0.1, more than keep_above 0.05"),
         ({"replace": [("{loss: pseudo}", "{loss: pseudo, combine: vote}")]}, "objective.0.combine: is 'vote'; the task detection has wbf"),
         ({"replace": [("train: {steps: 5}\n    STUDENT", "train: {steps: 5, augment: affine}")], "student": ""}, "train.augment: boxes cannot follow `affine`"),
         ({"replace": [("train: {steps: 5}\n    STUDENT", "train: {steps: 5, mix: {kind: mixup}}")], "student": ""}, "train.mix: two images as one would hold the boxes of both"),

@@ -143,6 +143,21 @@ def test_plan_says_which_labels_choose_besides(few: TransferSet, tmp_path: Path)
     assert not [n for n in noted(tmp_path, "transfer_set.labelled=null") if "seeds and settings by" in n]
 
 
+def test_plan_says_where_a_few_labels_drown_what_teachers_say_of_all_rows(few: TransferSet, tmp_path: Path) -> None:
+    alike = (
+        "transfer_set.labelled=20",
+        "students.small.objective=[{loss: soft, weight: 0.5}, {loss: hard, weight: 0.5}]",
+    )
+    (told,) = [note for note in noted(tmp_path, *alike) if "with a label counts as much" in note]
+    rows = few.report["rows"]["train"]
+    assert told.startswith("students.small.objective: `hard` weighs 0.5 beside 0.5 of teachers")
+    assert f"of 20 of {rows:,} rows, so one with a label counts as much as {1 + rows / 20:.0f} without" in told
+    assert not [note for note in noted(tmp_path) if "with a label counts" in note]
+    assert not [
+        note for note in noted(tmp_path, "transfer_set.labelled=null", alike[1]) if "with a label counts" in note
+    ]
+
+
 def test_plan_says_which_control_lacks_the_augmentation_of_the_teachers(tmp_path: Path) -> None:
     assert any("Part of what small gains" in note for note in noted(tmp_path, "students.small.control=true"))
     assert not [note for note in noted(tmp_path) if "Part of what" in note]

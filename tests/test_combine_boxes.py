@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from students.config.combining import options_of
+from students.config.combining import OF_BOXES, options_of
 from students.config.terms import SoftTerm
 from students.objective.combination import Combination
 from teachers.soft_targets.combine.boxes import fuse
@@ -18,7 +18,8 @@ from teachers.tasks.boxes import BOX, CLASS, NO_CLASS, SCORE
 from tests.boxes import near, said_of, some_boxes
 
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # so few boxes are not worth a compiler
-RULES = COMBINE["boxes"]
+RULES = {name: COMBINE["boxes"][name] for name in OF_BOXES}
+BEST = COMBINE["boxes"]["best"]
 
 
 def several(numbers, teachers, rows, classes, max_boxes, apart=False, empty=0.2):
@@ -270,3 +271,25 @@ def test_a_term_says_how_boxes_are_combined_and_what_it_does_not_say_is_not_in_i
 def test_an_option_that_is_of_no_such_rule_is_refused(said, told):
     with pytest.raises(ValueError, match=told):
         SoftTerm(loss="soft", **said)
+
+
+def test_of_each_image_the_boxes_of_the_best_teacher_that_knows_it_are_heard_as_they_are():
+    said = several(np.random.default_rng(0), 3, 6, 2, 8, empty=0.0)
+    said[1, 0], said[:, 1] = torch.nan, torch.nan
+    target, weights = BEST(said.nan_to_num(), temperature=1.0, known=known_of(said), merits=(0.3, 0.5, 0.4))
+    check_combined((target, weights), said, "best", known_of(said))
+    assert weights.argmax(0).tolist() == [2, 0, 1, 1, 1, 1] and weights.sum(0).tolist() == [1, 0, 1, 1, 1, 1]
+    assert target[1].isnan().all()
+    for row, teacher in ((0, 2), (2, 1), (5, 1)):
+        own = said[teacher, row].reshape(-1, len(BOX)).double().numpy()
+        assert_same(each_of(target[row : row + 1]), [own[own[:, CLASS] >= 0]])
+
+
+def test_of_a_class_that_the_best_teacher_was_not_asked_for_the_next_best_is_heard():
+    said = several(np.random.default_rng(1), 2, 5, 3, 8, empty=0.0)
+    asked = torch.tensor([[True, False, True], [True, True, False]])
+    target, weights = BEST(said, temperature=1.0, known=known_of(said), merits=(0.9, 0.1), asked=asked)
+    own = said.reshape(2, 5, -1, len(BOX)).double().numpy()
+    wanted = [np.concatenate([own[0, row][np.isin(own[0, row, :, CLASS], (0, 2))], own[1, row][own[1, row, :, CLASS] == 1]]) for row in range(5)]  # fmt: skip
+    assert_same(each_of(target), [boxes[np.argsort(-boxes[:, SCORE])][:8] for boxes in wanted])
+    torch.testing.assert_close(weights, torch.tensor([[2 / 3], [1 / 3]]).expand(2, 5))

@@ -13,7 +13,6 @@ from orchestrator.recipe.tries import tries_of
 from orchestrator.recipe.variants import by_method, by_teachers, chosen_student, with_objective_of, without
 from orchestrator.running.compare import variants
 from orchestrator.stages.trainings import training_stages
-from students.config.combining import OF_BOXES
 from students.config.methods import HAVE_NO_METHOD, METHODS, MethodName, RuleMethod
 from students.config.task_terms import COMBINES
 from students.config.terms import StudentLossName, TeacherTermCommon
@@ -53,7 +52,7 @@ def test_every_loss_that_a_student_can_have_has_a_method() -> None:
     losses = {loss for method in METHODS.values() for loss in method.losses}
     assert {*get_args(StudentLossName)} - losses == HAVE_NO_METHOD
     rules = {rule for rules in COMBINES.values() for rule in rules}
-    assert rules - {*get_args(RuleMethod)} - {*OF_BOXES} == {"weighted", "route"}, "these say more than their name"
+    assert rules - {*get_args(RuleMethod)} == {"weighted", "route"}, "these say more than their name"
     assert {*METHODS} == {*get_args(MethodName)}
     assert {len(method.settings) for name, method in METHODS.items() if name != "recipe"} == {3}  # as many of each
     assert all(method.says and not method.says.endswith(".") for method in METHODS.values())

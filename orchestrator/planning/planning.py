@@ -44,7 +44,7 @@ from ..stages.stages import Built, Stages
 from .answers import PRICED_ROWS, endpoint_notes, prediction_problems
 from .beside import beside_notes
 from .brought import fed_notes
-from .budgets import Rows, budget_notes, budget_problems, floor_notes, row_notes, seed_notes
+from .budgets import Rows, budget_notes, budget_problems, floor_notes, row_notes, seed_notes, weight_notes
 from .memory import Holding, holdings
 from .outputs import Shapes, output_notes, shapes_of
 from .placement import Ask, Places, cluster_notes, places_at
@@ -166,7 +166,8 @@ def _plan(recipe: Recipe, out: Path, address: str | None, code: UserPath, *, che
         made.notes += mixed_view_notes(recipe, rows.labelled["train"], rows.by_split["train"])
     made.notes += walk.notes
     made.notes += count_notes(recipe.transfer_set, counted, thorough=check)
-    made.notes += [*row_notes(recipe, seen, rows), *budget_notes(recipe, rows), *seed_notes(recipe)]
+    made.notes += [*row_notes(recipe, seen, rows), *budget_notes(recipe, rows), *weight_notes(recipe, rows)]
+    made.notes += seed_notes(recipe)
     made.notes += [*beside_notes(seen), *fed_notes(recipe)]
     made.notes += output_notes(recipe, outputs, made.stages, rows)
     made.notes += [*missing_augmentation(public(recipe)), *floor_notes(recipe), *search_warnings(recipe)]

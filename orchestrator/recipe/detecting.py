@@ -50,14 +50,6 @@ def detection_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
             yield ("students", name, "train", "class_weights"), "images hold boxes of many classes; remove it"
         yield from _augment(student.train.augment, ("students", name, "train", "augment"))
         yield from _augment(getattr(student.control, "augment", None), ("students", name, "control", "augment"))
-        for number, term in enumerate(student.objective):
-            kept = term.keep_above if isinstance(term, PseudoTerm) else None
-            least = min(kept.values(), default=1.0) if isinstance(kept, dict) else kept
-            if isinstance(least, float) and isinstance(term, PseudoTerm) and term.ignore_above > least:
-                yield (
-                    ("students", name, "objective", number, "ignore_above"),
-                    f"is {term.ignore_above:g}, more than keep_above {least:g}: it is the lower end of what is ignored",
-                )
 
 
 def _drawn(train: object, where: Loc) -> Iterator[tuple[Loc, str]]:

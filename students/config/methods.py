@@ -5,7 +5,7 @@ one, and how labels are smoothed stay the student's own. Knows nothing of torch.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .hints import HintLossName
@@ -28,12 +28,17 @@ RuleMethod = Literal[
     "confidence",
     "vote",
     "gradient",
+    "wbf",
+    "nms",
+    "soft_nms",
+    "nmw",
 ]
 """A rule by which several teachers become one target."""
-FIRST_RULES = ("mean_probability", "mean")
+FIRST_RULES = ("mean_probability", "mean", "wbf")
 """That of each answer which stands where a recipe says none: the same as none."""
-MethodName = Literal[TaughtLossName, RuleMethod, HintLossName, "hydra", "recipe"]
-"""A loss; a rule, a loss of the student's `hints`, or a head for each teacher, beside `soft`; or the objective as the recipe has it."""
+MethodName = Literal[TaughtLossName, RuleMethod, HintLossName, "hydra", "best_detector", "teacher_boxes", "recipe"]
+"""A loss; a rule, a loss of the student's `hints`, or a head for each teacher, beside `soft`, or of boxes beside `pseudo`; or the
+objective as the recipe has it."""
 
 Setting = Mapping[str, Any]
 """Of a method's first term, by key; `hard`: the weight of the terms that compare with labels, `hint`: of hints."""
@@ -44,7 +49,8 @@ class Method:
     """`says`: one line for people; `terms`: as a recipe has them, those that listen to teachers; `hard`: the weight of labels.
 
     `rule`: by which teachers become one, in place of the student's own. `hint`: the loss of the student's `hints`, which other methods leave out.
-    `hydra`: whether it has a head for each teacher, as other methods have not.
+    `hydra`: whether it has a head for each teacher, as other methods have not. `is_one_by`: keys of the first term without which it
+    would be another method, whatever the student's own term says there.
     `settings`: those that are tried on validation rows beside the first, as many of every method.
     """
 
@@ -54,6 +60,7 @@ class Method:
     rule: RuleMethod | None = None
     hint: HintLossName | None = None
     hydra: bool = False
+    is_one_by: Setting = field(default_factory=dict)
     settings: Sequence[Setting] = ()
 
     @property
@@ -63,10 +70,16 @@ class Method:
 
 SOFT = {"loss": "soft", "weight": 0.9}
 SOFTENED = ({"temperature": 1.0}, {"temperature": 4.0}, {"weight": 0.5, "hard": 0.5})
+PSEUDO = {"loss": "pseudo", "weight": 1.0}
+KEPT = ({"keep_above": 0.1, "ignore_above": 0.1}, {"keep_above": 0.5}, {"weight": 0.9, "hard": 0.1})
 
 
 def _by_rule(rule: RuleMethod, says: str) -> Method:
     return Method(says, (SOFT,), rule=rule, settings=SOFTENED)
+
+
+def _of_boxes(says: str, rule: RuleMethod | None = None, *, soft: bool = True) -> Method:
+    return Method(says, (PSEUDO,), hard=1.0, rule=rule, is_one_by={"soft": soft}, settings=KEPT)
 
 
 def _by_hint(hint: HintLossName, says: str, *weights: float) -> Method:
@@ -169,12 +182,13 @@ METHODS: dict[MethodName, Method] = {
         hydra=True,
         settings=SOFTENED,
     ),
-    "pseudo": Method(
-        "boxes that the teachers say together, by their scores, beside the labelled ones",
-        ({"loss": "pseudo", "weight": 1.0},),
-        hard=1.0,
-        settings=({"keep_above": 0.2}, {"keep_above": 0.5}, {"weight": 0.5}),
-    ),
+    "pseudo": _of_boxes("boxes that the teachers say together, by their scores, beside the labelled ones"),
+    "teacher_boxes": _of_boxes("the same boxes, each as if it were a labelled one", soft=False),
+    "wbf": _of_boxes("pseudo, of boxes of one thing their mean (Solovyev et al., 2021)", "wbf"),
+    "nms": _of_boxes("pseudo, of boxes of one thing the best", "nms"),
+    "soft_nms": _of_boxes("pseudo, of all boxes, whose scores better ones lower (Bodla et al., 2017)", "soft_nms"),
+    "nmw": _of_boxes("pseudo, of boxes of one thing their mean by overlap with the best (Zhou et al., 2017)", "nmw"),
+    "best_detector": _of_boxes("pseudo, from the teacher that is best on labelled validation images", "best"),
     "recipe": Method("the objective as the recipe has it"),
 }
 """The order in which they are shown; of two that come to the same objective the first stands."""
@@ -191,7 +205,7 @@ def changes_by(method: Method, student: StudentCommon, setting: Setting | None =
         return {"objective": [term.model_dump(mode="json") for term in own]}
     mine, setting = {term.loss: term for term in reversed(own)}, setting or {}
     terms = [_term(term, mine.get(term["loss"]), own, method.rule) for term in method.terms]
-    terms[0] |= {key: value for key, value in setting.items() if key not in ("hard", "hint")}
+    terms[0] |= {**method.is_one_by, **{key: value for key, value in setting.items() if key not in ("hard", "hint")}}
     weight = setting.get("hard", None if all(loss in mine for loss in method.losses) else method.hard)
     objective = {"objective": [*terms, *_hard_terms(own, weight)]}
     return {**objective, **_hints(method, student, setting), **_heads(method, student)}

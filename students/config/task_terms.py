@@ -57,7 +57,7 @@ OF_NUMBERS: dict[LossName, tuple[str, ...]] = {
     "feature": (),
     "channel": (),
 }
-OF_BOXES: dict[LossName, tuple[str, ...]] = {"hard": (), "pseudo": ("keep_above", "ignore_above")}
+OF_BOXES: dict[LossName, tuple[str, ...]] = {"hard": (), "pseudo": ("keep_above", "ignore_above", "soft")}
 KEYWORDS: dict[TaskName, dict[LossName, tuple[str, ...]]] = {
     "classification": OF_CLASSES,
     "multilabel": OF_SETS,
@@ -97,7 +97,7 @@ COMBINES: dict[AnswerName, tuple[CombineName, ...]] = {
         "route",
     ),
     "values": ("mean", "median", "weighted", "inverse_variance", "best", "route"),
-    "boxes": ("wbf", "nms", "soft_nms", "nmw"),
+    "boxes": ("wbf", "nms", "soft_nms", "nmw", "best"),
 }
 """How several teachers become one target; the first is what `combine: null` means."""
 

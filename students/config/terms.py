@@ -1,9 +1,9 @@
 """Terms of an objective: what a student is compared with, and how each loss is set. Knows nothing of torch or ray."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, Tag
+from pydantic import Field, Tag, model_validator
 
 from teachers.config.strict import ImportString, tag_or
 from teachers.config.teacher import CombineName
@@ -143,7 +143,7 @@ AUTO = "auto"
 
 
 class PseudoTerm(TeacherTermCommon):
-    """Boxes that the combined teachers say, as if they were true ones: a score is what is taught of its box, and its weight."""
+    """Boxes that the combined teachers say, as if they were true ones, each as far as its score goes."""
 
     loss: Literal["pseudo"]
     temperature: float = Field(1.0, gt=0)
@@ -153,7 +153,20 @@ class PseudoTerm(TeacherTermCommon):
     ) = 0.3
     """Score from which on a box is learnt, for all classes or by class; `auto`: of each class the one with the best F1 of the combined teachers on labelled validation images."""
     ignore_above: float = Field(0.1, ge=0, le=1)
-    """Boxes with at least this score and less than `keep_above` are neither learnt nor denied: nobody is punished there."""
+    """Boxes with at least this score and less than `keep_above` are neither learnt nor denied: nobody is punished there, but for what is said within a box that is learnt."""
+    soft: bool = True
+    """The score of a box is what is taught of it, and its weight; false: a box that is learnt is learnt as a true one."""
+
+    @model_validator(mode="after")
+    def ignores_below_what_it_keeps(self) -> Self:
+        given = self.keep_above
+        least = 1.0 if given == AUTO else min(given.values(), default=1.0) if isinstance(given, dict) else float(given)
+        if self.ignore_above > least:
+            raise ValueError(
+                f"ignore_above is {self.ignore_above:g}, more than keep_above {least:g}: it is the lower end of what is ignored; "
+                f"lower it, or raise keep_above"
+            )
+        return self
 
 
 class ImportedTerm(TeacherTermCommon):

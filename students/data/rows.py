@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -225,11 +225,11 @@ def judged(combination: Combination, run: Run, transfer_set: TransferSet) -> Com
     """The same; with a rule that weighs teachers by labelled validation rows it knows what that found of each, of boxes which
     classes each looks for."""
     sources = [run.by_name[name] for name in combination.teachers]
-    if combination.rule not in JUDGED_BY:
-        asked = classes_asked(sources, transfer_set.space)
-        return replace(combination, found=asked) if asked else combination
-    with within(combination.key):
-        return replace(combination, found=JUDGED_BY[combination.rule](sources, transfer_set, combination.options))
+    found: dict[str, Any] = {**classes_asked(sources, transfer_set.space)}
+    if combination.rule in JUDGED_BY:
+        with within(combination.key):
+            found |= JUDGED_BY[combination.rule](sources, transfer_set, combination.options)
+    return replace(combination, found=found) if found else combination
 
 
 def bring_targets(

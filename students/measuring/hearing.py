@@ -17,7 +17,7 @@ from teachers.soft_targets.reader import SoftTargets
 from teachers.tasks.space import Space
 from teachers.users_code import imports
 
-from ..config.combining import NO_OPTIONS, Options
+from ..config.combining import NO_OPTIONS, OF_BOXES, Options
 from ..config.task_terms import OF_LABELLED_ROWS
 from ..objective.calibration import calibration_of
 from ..objective.combination import Combination
@@ -119,7 +119,8 @@ def rule_at_work(
     options: Options = NO_OPTIONS,
 ) -> RuleAtWork:
     rule = replayed(combine, rows.space)
-    weights = None if teacher_weights is None or rule != "weighted" else tuple(teacher_weights[name] for name in names)
+    takes = rule == "weighted" or rule in OF_BOXES
+    weights = None if teacher_weights is None or not takes else tuple(teacher_weights[name] for name in names)
     combination = _combination(rows.space, names, rule, weights, options)
     by_name = {source.name: source for source in sources}
     if asked := classes_asked([by_name[name] for name in names], rows.space):
@@ -127,7 +128,7 @@ def rule_at_work(
     if rule in JUDGED_BY:
         found = {**JUDGED_BY[rule]([by_name[name] for name in names], rows.transfer_set, options)}
         found.pop("told", None)  # what is too unsure to be taught is still the teachers' best guess
-        combination = replace(combination, found=found)
+        combination = replace(combination, found={**combination.found, **found})
     heard = None
     if options.column is not None:
         called = [options.name_of(name) for name in names]

@@ -37,13 +37,18 @@ class Wanted:
     score: Tensor
     """f32 `[rows, N]`: what is taught of a box that lies perfectly, and its weight; 0 where there is nothing to learn."""
     ignored: Tensor
-    """bool `[rows, N]`: regions in which nothing is judged."""
+    """bool `[rows, N]`: where nothing is judged."""
+    regions: bool
+    """Whether that are regions of many things, boxes that are learnt among them; else each is one thing that may be there."""
 
     def trimmed(self) -> "Wanted":
         """Without the places behind the last that any row has."""
         used = ((self.score > 0) | self.ignored).any(0).nonzero()
         last = int(used.max()) + 1 if len(used) else 0
-        return Wanted(self.corners[:, :last], self.number[:, :last], self.score[:, :last], self.ignored[:, :last])
+        corners, number, score, ignored = (
+            each[:, :last] for each in (self.corners, self.number, self.score, self.ignored)
+        )
+        return Wanted(corners, number, score, ignored, self.regions)
 
 
 def of_labels(labels: Tensor) -> Wanted:
@@ -52,17 +57,20 @@ def of_labels(labels: Tensor) -> Wanted:
     there = each[..., CLASS] >= 0
     each = each.nan_to_num(0.0)
     counts = there & (each[..., SCORE] > 0)
-    return Wanted(each[..., :SCORE], each[..., CLASS].clamp_min(0).long(), counts.to(each.dtype), there & ~counts)
+    number = each[..., CLASS].clamp_min(0).long()
+    return Wanted(each[..., :SCORE], number, counts.to(each.dtype), there & ~counts, regions=True)
 
 
-def of_said(said: Tensor, keep_above: Tensor, ignore_above: float) -> Wanted:
-    """Of what teachers say, f32 `[rows, M * 6]`; `keep_above` f32 `[C]`: the score from which on a box of a class is learnt."""
+def of_said(said: Tensor, keep_above: Tensor, ignore_above: float, soft: bool = True) -> Wanted:
+    """Of what teachers say, f32 `[rows, M * 6]`; `keep_above` f32 `[C]`: the score from which on a box of a class is learnt; not
+    `soft`: whatever its score then is."""
     each = said.reshape(len(said), -1, len(BOX))
     there = each[..., CLASS] >= 0
     each = each.nan_to_num(0.0)
     number, score = each[..., CLASS].clamp_min(0).long(), each[..., SCORE]
     keeps = there & (score >= keep_above.to(score)[number])
-    return Wanted(each[..., :SCORE], number, score * keeps, there & ~keeps & (score >= ignore_above))
+    taught = score * keeps if soft else keeps.to(score.dtype)
+    return Wanted(each[..., :SCORE], number, taught, there & ~keeps & (score >= ignore_above), regions=False)
 
 
 def hard(student: Tensor, target: Tensor) -> Tensor:
@@ -71,15 +79,20 @@ def hard(student: Tensor, target: Tensor) -> Tensor:
 
 
 def pseudo(
-    student: Tensor, target: Tensor, *, keep_above: float | tuple[float, ...] = 0.3, ignore_above: float = 0.1
+    student: Tensor,
+    target: Tensor,
+    *,
+    keep_above: float | tuple[float, ...] = 0.3,
+    ignore_above: float = 0.1,
+    soft: bool = True,
 ) -> Tensor:
     """Beside what teachers say together, `target` f32 `[rows, M * 6]`: `[rows]`.
 
     A box with a score of `keep_above` and more (by class, or one for all) is learnt, the score being what is taught, and its
-    weight. One between `ignore_above` and that is neither learnt nor denied; below it is nothing.
+    weight; not `soft`: as a true box. One between `ignore_above` and that is neither learnt nor denied; below it is nothing.
     """
     given = [keep_above] * (student.shape[-1] - LOGITS) if isinstance(keep_above, float | int) else keep_above
-    return compared(student, of_said(target, torch.tensor(given, device=student.device), ignore_above))
+    return compared(student, of_said(target, torch.tensor(given, device=student.device), ignore_above, soft))
 
 
 def compared(student: Tensor, wanted: Wanted) -> Tensor:
@@ -113,12 +126,15 @@ def generalised_iou(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _is_ignored(points: Tensor, wanted: Wanted, classes: int) -> Tensor:
-    """Of which classes nothing is judged at a place, bool `[rows, A, C]`: its point is in an ignored box of the class."""
+    """Of which classes nothing is judged at a place, bool `[rows, A, C]`: its point is in an ignored box of the class; where that is
+    one thing that may be there, and in none that is learnt: detectors say many an unsure box of what they have a sure one of, and
+    further boxes of it are wrong, whatever else is there."""
     if not wanted.ignored.any():
         return torch.zeros(1, 1, 1, dtype=torch.bool, device=points.device)
-    inside = is_inside(points, wanted.corners) & wanted.ignored[..., None]
+    inside = is_inside(points, wanted.corners).to(points.dtype).transpose(1, 2)
     of_class = F.one_hot(wanted.number, classes).to(points.dtype)
-    return inside.to(points.dtype).transpose(1, 2) @ of_class > 0
+    ignored = inside @ (of_class * wanted.ignored[..., None]) > 0
+    return ignored if wanted.regions else ignored & ~(inside @ (of_class * (wanted.score > 0)[..., None]) > 0)
 
 
 LOSSES: dict[LossName, Loss] = {"hard": hard, "pseudo": pseudo}

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ...tasks.boxes import BOX, CLASS, NO_CLASS
+from ...tasks.boxes import BOX, CLASS, NO_CLASS, SCORE
 from ...tasks.overlap import overlap
 from .grouped_boxes import Groups, grouped, in_order
 from .shares import Combine, row_weights
@@ -176,15 +176,20 @@ def fuse(
 def _write(groups: Groups, found: Clusters, boxes: Tensor, of: Tensor) -> None:
     """The best of each row into `boxes` `[B, M, 6]` and `of` `[K, B, M]`."""
     group, place = found.there.nonzero(as_tuple=True)
-    corners, score, number = found.corners[group, place], found.score[group, place], groups.number[group]
-    row = groups.row[group]
-    order = in_order(row, score, torch.cat([corners, number[:, None]], 1))
-    row, rank = row[order], torch.arange(len(order), device=row.device)
-    rank = rank - torch.searchsorted(row, row)
-    kept = rank < boxes.shape[1]
-    order, row, rank = order[kept], row[kept], rank[kept]
-    boxes[row, rank] = torch.cat([corners[order], score[order, None], number[order, None]], 1).to(boxes.dtype)
+    score, number = found.score[group, place], groups.number[group]
+    each = torch.cat([found.corners[group, place], score[:, None], number[:, None]], 1)
+    order, row, rank = _best_of_rows(groups.row[group], each, boxes.shape[1])
+    boxes[row, rank] = each[order].to(boxes.dtype)
     of[:, row, rank] = found.of[group[order], place[order]].T
+
+
+def _best_of_rows(row: Tensor, each: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of boxes `each` f64 `[n, 6]` in rows i64 `[n]` the `most` best of each row: (which, their rows, their places there)."""
+    order = in_order(row, each[:, SCORE], torch.cat([each[:, :SCORE], each[:, CLASS:]], 1))
+    row = row[order]
+    rank = torch.arange(len(order), device=row.device) - torch.searchsorted(row, row)
+    kept = rank < most
+    return order[kept], row[kept], rank[kept]
 
 
 def _rule(name: BoxesRule) -> Combine:
@@ -199,3 +204,34 @@ def _rule(name: BoxesRule) -> Combine:
 
 
 wbf, nms, nmw, soft_nms = _rule("wbf"), _rule("nms"), _rule("nmw"), _rule("soft_nms")
+
+
+def best(
+    said: Tensor,
+    *,
+    temperature: float,
+    known: Tensor,
+    labels: Tensor | None = None,
+    merits: object,
+    asked: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Of each row and class the boxes of one teacher, as they are: of those that know the row and were asked for the class the best;
+    `merits` `[K]`: the larger, the better; of equal ones the first."""
+    worth = torch.as_tensor(merits, dtype=torch.float64, device=said.device)
+    could = known.any(-1)[..., None]
+    if asked is not None:
+        could = could & asked.to(said.device)[:, None]
+    of_each = worth[:, None, None].masked_fill(~could, -torch.inf)
+    first = could & (of_each == of_each.amax(0))
+    first = first & (first.cumsum(0) == 1)
+    each = said.reshape(*said.shape[:2], -1, len(BOX))
+    there, number = each[..., CLASS] >= 0, each[..., CLASS].clamp(0, first.shape[-1] - 1).long()
+    teacher, row, place = (there & first.gather(2, number)).nonzero(as_tuple=True)
+    mine = each[teacher, row, place].double()
+    order, row, rank = _best_of_rows(row, mine, each.shape[2])
+    out = torch.zeros_like(each[0])
+    out[..., CLASS] = NO_CLASS
+    out[row, rank] = mine[order].to(out.dtype)
+    weights = first.to(said.dtype).sum(-1)
+    weights = weights / weights.sum(0).clamp_min(1)
+    return torch.where(weights.sum(0)[:, None] > 0, out.flatten(1), torch.nan), weights

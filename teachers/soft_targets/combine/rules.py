@@ -62,7 +62,13 @@ COMBINE: dict[AnswerName, dict[CombineName, Combine]] = {
         "best": by_row.best(values.mixture),
         "route": by_row.route(values.mixture),
     },
-    "boxes": {"wbf": boxes.wbf, "nms": boxes.nms, "soft_nms": boxes.soft_nms, "nmw": boxes.nmw},
+    "boxes": {
+        "wbf": boxes.wbf,
+        "nms": boxes.nms,
+        "soft_nms": boxes.soft_nms,
+        "nmw": boxes.nmw,
+        "best": boxes.best,
+    },
 }
 """The first of each is what teachers are combined by where nobody says otherwise."""
 
