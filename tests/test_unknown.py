@@ -17,7 +17,7 @@ from students.fitting.fit import fit
 from students.measuring.evaluate import evaluate_teachers
 from students.measuring.standing import judge
 from students.objective.losses.classification import soft, teacher_label
-from students.objective.objective import compared_over_known
+from students.objective.losses.known import compared_over_known
 from students.runs.run import Live, Source
 from students.runs.session import PlainSession
 from students.training.steps import Stepper
