@@ -140,7 +140,8 @@ def test_who_learns_sees_the_very_pixels_that_were_labelled_epoch_by_epoch(
         places = np.searchsorted(of_keys, batch[KEY].numpy().view(np.uint64))
         assert np.array_equal(pixels, of_segments[view][places])
         said = torch.from_numpy(pixels.reshape(len(pixels), -1)[:, 20:30].astype(np.float32))
-        torch.testing.assert_close(batch["target.0"].exp(), (said / 2).softmax(-1), atol=2e-3, rtol=0)  # ready for its loss
+        ready = batch["target.0"]  # for its loss
+        torch.testing.assert_close(ready.exp(), (said / 2).softmax(-1), atol=2e-3, rtol=0)
     assert seen == [0] * steps + [1] * steps + [2] * steps + [0] * steps
     later = next(iter(batches.from_step(2 * steps + 3)))
     assert later[VIEW].unique().tolist() == [2]
