@@ -261,9 +261,9 @@ ACCURACY = {
         "({low:+.1f} to {high:+.1f}), no difference shown",
     ),
     "cells": Figure(
-        "`collegium run cells`, AP of 72 images: the student over its control, teachers who learnt 87 images more",
+        "`collegium run cells`, AP of 72 images: the student over its control; teachers learnt 127 images",
         "cells",
-        "{student:.3f} over {control:.3f}: {gain_points:+.1f} points ({low:+.1f} to {high:+.1f}; {seeds} seeds); teachers {large:.3f} and "
+        "{labelled} labelled images: {student:.3f} over {control:.3f}: {gain_points:+.1f} points ({low:+.1f} to {high:+.1f}; {seeds} seeds); teachers {large:.3f} and "
         "{middle:.3f}, together {together:.3f}",
         ">= 4 points",
     ),
