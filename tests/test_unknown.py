@@ -16,7 +16,7 @@ from students.data.shared import SharedData
 from students.fitting.fit import fit
 from students.measuring.evaluate import evaluate_teachers
 from students.measuring.standing import judge
-from students.objective.losses.classification import soft, teacher_label
+from students.objective.losses.classification import soft, soft_of_softened, teacher_label
 from students.objective.losses.known import compared_over_known
 from students.runs.run import Live, Source
 from students.runs.session import PlainSession
@@ -260,8 +260,8 @@ def test_a_row_that_no_teacher_knows_has_no_weight_in_what_listens_and_all_of_it
     logits = stepper.module(data.rows.inputs(batch, None)).detach()
     heard, labelled = batch["target.0.weight"] > 0, batch["has_label"] > 0
     (found_soft, found_hard) = stepper.advance(batch, 0)
-    expected = soft(logits[heard], batch["target.0"][heard], temperature=2.0).mean()
-    torch.testing.assert_close(found_soft, expected)
+    student, ready = F.log_softmax(logits[heard] / 2, -1), batch["target.0"][heard]
+    torch.testing.assert_close(found_soft, 4 * F.kl_div(student, ready, reduction="batchmean", log_target=True))
     torch.testing.assert_close(found_hard, F.cross_entropy(logits[labelled], batch["label"][labelled]))
 
 
@@ -386,7 +386,7 @@ def test_teachers_that_know_everything_give_the_target_and_the_student_of_before
     assert outputs(plain)["model.safetensors"] == outputs(renamed)["model.safetensors"]
     data = SharedData().of([plain], SESSION)[0]
     assert data.rows.columns["target.0"].isfinite().all() and "target.0.weight" not in data.rows.columns
-    assert data.rows.objective.terms[0].loss.func is soft  # no mask where there is nothing to mask
+    assert data.rows.objective.terms[0].loss.func is soft_of_softened  # no mask where there is nothing to mask
 
 
 # what is told

@@ -119,7 +119,7 @@ def run_to_kill(folder, transfer_set, store):
         transfer_set,
         source(store),
         model="training_runs:Leaky",
-        steps=600,
+        steps=1500,
         evaluate_every=20,
         early_stopping={"patience": 100},
         augment="affine",
