@@ -124,10 +124,13 @@ class Chosen(Rows):
         self.nbytes = rows.nbytes // max(rows.num_rows, 1) * len(numbers)
 
     def copy(self, first_row: int, out: Tensor) -> None:
-        self.rows.gather(self.numbers[first_row : first_row + len(out)], out)
+        self._take(self.numbers[first_row : first_row + len(out)], out)
 
     def gather(self, rows: np.ndarray, out: Tensor) -> None:
-        self.rows.gather(self.numbers[rows], out)
+        self._take(self.numbers[rows], out)
+
+    def _take(self, numbers: np.ndarray, out: Tensor) -> None:
+        self.rows.gather(numbers, out)
 
 
 class Consecutive(Rows):
@@ -145,19 +148,8 @@ class Consecutive(Rows):
         self.rows.gather(self.first_row + rows, out)
 
 
-class Placed(Rows):
+class Placed(Chosen):
     """The rows of a column with these numbers, in any order and as often as they come, integers [n], where they lie."""
-
-    def __init__(self, rows: Rows, numbers: np.ndarray) -> None:
-        self.rows, self.numbers = rows, numbers
-        self.num_rows, self.shape, self.dtype = len(numbers), rows.shape, rows.dtype
-        self.nbytes = rows.nbytes // max(rows.num_rows, 1) * len(numbers)
-
-    def copy(self, first_row: int, out: Tensor) -> None:
-        self._take(self.numbers[first_row : first_row + len(out)], out)
-
-    def gather(self, rows: np.ndarray, out: Tensor) -> None:
-        self._take(self.numbers[rows], out)
 
     def _take(self, numbers: np.ndarray, out: Tensor) -> None:
         ascending, places = np.unique(numbers, return_inverse=True)
