@@ -252,7 +252,9 @@ def test_a_student_stands_beside_the_best_of_its_teachers_their_mean_and_its_rul
     assert set(seldom) == set("456789") and seldom["4"]["known_by"] == ["wide"]
     assert set(seldom["4"]["recall"]) == {"ensemble", "student", "control"}
     number = digits.classes.index("4")
-    assert seldom["4"]["recall"]["student"] == found["by_class"]["recall"]["student"][number]
+    recall, gain = seldom["4"]["recall"], seldom["4"]["gain"]
+    assert recall["student"] == found["by_class"]["recall"]["student"][number]
+    assert gain["mean"] == pytest.approx(recall["student"] - recall["control"]) and gain["units"] == support[number]
     report = {
         "recipe": {"task": "classification"},
         "students": {"small": found | {"combinations": [single, mean, rule]}},

@@ -8,6 +8,7 @@ from typing import Any
 
 from students.config.methods import METHODS
 from students.config.task_terms import JUDGING
+from students.measuring.gain import with_interval
 from students.tasks.figure import FIGURES, NOTHING, Figure, headline
 
 from .headline import learners, task_of
@@ -95,9 +96,10 @@ def _exact(figure: Figure, value: float | None) -> str:
 
 
 def known_by_few(report: Found) -> list[dict[str, Any]]:
-    """`title`, `names` of those whose recall is told, and `rows` of {name, support, known_by, cells}; `left_out`."""
+    """`title`, `names` of those whose recall is told, and `rows` of {name, support, known_by, cells, gain}; `left_out`."""
     of = {name: found.get("known_by_few") for name, found in learners(report).items()}
     of = of or {"the teachers": report.get("known_by_few")}
+    figure = headline(task_of(report))
     tables = []
     for title, found in of.items():
         tested = [each for each in found or () if each["rows"]]
@@ -109,6 +111,7 @@ def known_by_few(report: Found) -> list[dict[str, Any]]:
                     "support": each["rows"],
                     "known_by": ", ".join(each["known_by"]) or "nobody",
                     "cells": [each["recall"][name] for name in names],
+                    "gain": with_interval(figure, each["gain"]) if each.get("gain") else "",
                 }
                 for each in sorted(tested, key=lambda each: len(each["known_by"]))
             ]

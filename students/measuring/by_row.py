@@ -57,6 +57,16 @@ def gain_between(task: TaskName, one: RowByRow, other: RowByRow | None, groups: 
     return resampled_gain(headline(task), one[:seeds], other[:seeds], groups)
 
 
+def gain_of_class(rows: "Labelled", one: RowByRow, other: RowByRow | None, number: int) -> Gain | None:
+    """The gain over the rows of one class alone; None without such rows, or where the headline is no mean over rows."""
+    if not isinstance(one, np.ndarray) or not isinstance(other, np.ndarray):
+        return None
+    own = (rows.labels == number).numpy()
+    if own.ndim > 1 or not own.any():
+        return None
+    return gain_between(rows.space.task, one[:, own], other[:, own], rows.groups[own])
+
+
 def to_document(found: RowByRow) -> list[Any]:
     """A string a seed of who is right; else `value`, `resampled` and `merits` (f32 in base64)."""
     if isinstance(found, np.ndarray):

@@ -23,7 +23,7 @@ from ..runs.run import Source
 from ..tasks.ensemble import TOGETHER
 from ..tasks.figure import LOOKS
 from ..tasks.task import Model
-from .by_row import gain_between, row_by_row, to_document
+from .by_row import gain_between, gain_of_class, row_by_row, to_document
 from .energy import by_energy
 from .footprint import footprint
 from .gain import verdict
@@ -206,7 +206,9 @@ def document_of(
         ),
         **tables,
         **sheet_of(models, rows),
-        "known_by_few": known_by_few(tables.get("by_class"), heard.kept),
+        "known_by_few": known_by_few(
+            tables.get("by_class"), heard.kept, partial(gain_of_class, rows, scored["student"], scored.get("control"))
+        ),
         "by_row": {kind: to_document(found) for kind, found in scored.items()},
         "mistakes": worst_mistakes(students[chosen], heard.together, rows),
         "rows": len(rows.labels),

@@ -1,6 +1,6 @@
 """Several teachers as one: what the best of them comes to alone, and all by rules; the classes that few of them know."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..objective.judging import JUDGED_BY
 from ..runs.run import Source
 from ..tasks.figure import FIGURES, LOOKS, headline
 from ..tasks.standing import interval
+from .gain import Gain
 from .hearing import Heard, default_rule, hear, replayed, together_by
 from .judged import Voice, metered
 from .labelled import Labelled
@@ -103,9 +104,14 @@ def _unsure(rows: Labelled, sure: bool) -> list[str]:
     return [each.key for each in FIGURES[rows.task.name] if each.of_probabilities and not sure]
 
 
-def known_by_few(by_class: Mapping[str, Any] | None, kept: Mapping[str, Tensor]) -> list[Document]:
-    """Of each class that at most one of several teachers, or none, knows: its test `rows`, who knows it, and the `recall` of
-    everybody. `by_class`: the task's table, if it has one; `kept`: what each teacher says, NaN in what it does not know."""
+def known_by_few(
+    by_class: Mapping[str, Any] | None,
+    kept: Mapping[str, Tensor],
+    gain_of: Callable[[int], Gain | None] = lambda number: None,
+) -> list[Document]:
+    """Of each class that at most one of several teachers, or none, knows: its test `rows`, who knows it, the `recall` of
+    everybody, and the student's `gain` over its control, as `gain_of` a class's number tells it. `by_class`: the task's table, if
+    it has one; `kept`: what each teacher says, NaN in what it does not know."""
     if by_class is None or not kept or len(by_class["classes"]) != next(iter(kept.values())).shape[1]:
         return []  # of boxes, too, which have no column a class
     knows = {name: (~said.isnan()).any(0).tolist() for name, said in kept.items()}
@@ -116,6 +122,7 @@ def known_by_few(by_class: Mapping[str, Any] | None, kept: Mapping[str, Tensor])
             "rows": by_class["support"][number],
             "known_by": known,
             "recall": {name: shares[number] for name, shares in by_class["recall"].items() if name not in kept},
+            "gain": gain.to_json() if (gain := gain_of(number)) else None,
         }
         for number, each in enumerate(by_class["classes"])
         if len(known := [name for name in knows if knows[name][number]]) <= few
