@@ -42,7 +42,7 @@ NODES: dict[str, Node] = {f"node{number}": {"CPU": 64.0, "GPU": 8.0} for number 
 GPUS = 64
 SHAPES = {(1, 1.0): 130, (1, 0.25): 50, (4, 1.0): 14, (8, 1.0): 6}
 """(workers, GPUs of each): how many of 200 trainings."""
-STUDENTS, SEEDS, STEPS = 10, 3, 600
+STUDENTS, SEEDS, STEPS = 10, 3, 1600
 SEATS, ROWS, ROWS_PER_SHARD, SHARD_S = 4, 800, 8, 1.0
 COSTS = {"cheap": 1, "middle": 3, "dear": 9}
 SLEEPER = """
