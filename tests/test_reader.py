@@ -132,7 +132,7 @@ def test_every_row_comes_to_every_place_equally_often():
 @settings(max_examples=150, deadline=None)
 @given(
     num_rows=sizes,
-    share=st.integers(1, 12),
+    share=st.integers(1, 12) | st.just(32),  # several of 32 rows are gathered at once
     world=st.integers(1, 4),
     window=windows,
     memory_rows=st.integers(0, 300),
@@ -194,7 +194,7 @@ def test_what_is_kept_of_a_batch_stays_as_it_was_and_what_is_not_kept_is_used_ag
     expected = [batch["image"].clone() for batch in reader.batches(0)]
     kept = [batch["image"][2:] for number, batch in enumerate(reader.batches(0)) if number % 7 == 0]
     assert all(torch.equal(a, b[2:]) for a, b in zip(kept, expected[::7], strict=True))
-    assert len({batch["image"].data_ptr() for batch in reader.batches(0)}) <= 3
+    assert len({batch["image"].untyped_storage().data_ptr() for batch in reader.batches(0)}) <= 3
 
 
 def reading_threads() -> Iterator[threading.Thread]:
