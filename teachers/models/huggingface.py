@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..config.preprocess import Tokenizer
 from ..config.published import HuggingFaceTeacher
+from ..config.task import AnswerName
 from ..errors import RecipeError, TeacherError
 from ..tasks.space import Space
 from ..transfer_set.columns import Column
@@ -91,7 +92,7 @@ def load_network(config: HuggingFaceTeacher, auto: str, device: str | torch.devi
 
 
 def unloaded(
-    config: HuggingFaceTeacher, columns: Sequence[Column], device: str
+    config: HuggingFaceTeacher, columns: Sequence[Column], answer: AnswerName, device: str
 ) -> tuple[Any, dict[str, Tensor], int | None]:
     """The network of the folder's configuration, without its weights; what its forward is given of two rows of zeros; of text
     how many tokens these are, the most that a row may have. Raises as `load`."""
@@ -104,7 +105,11 @@ def unloaded(
     how |= {"dtype": torch.float32, "trust_remote_code": config.trust_remote_code}
     with _told(config), torch.device(device):
         about = transformers.AutoConfig.from_pretrained(config.path, **_offline(config))
-        network = getattr(transformers, AUTO[kind]).from_config(about, **how).eval()
+        auto = detectors.AUTO[False] if answer == "boxes" else AUTO[kind]
+        network = getattr(transformers, auto).from_config(about, **how).eval()
+    if answer == "boxes":
+        images = detectors.Processed(config, network, str(about.model_type))
+        return network, images(np.zeros((2, *read_here[0].shape[:2], 3), np.uint8)), None
     if kind == "image":
         images = Images(config, network, read_here[0], "cpu").inputs(np.zeros((2, *read_here[0].shape), np.uint8))
         return network, {"pixel_values": images.to(device)}, None
