@@ -1,6 +1,7 @@
 """Detectors that are asked while a student trains: their boxes, and what their layers give, of the images as they are augmented."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from students.runs.session import PlainSession
 from students.training.train import Training
 from teachers.config.outputs import NamedOutput
 from teachers.config.preprocess import Preprocess
+from teachers.config.published import HuggingFaceTeacher, OnnxTeacher
 from teachers.config.teacher import CallableTeacher, ModuleTeacher
 from teachers.labelling.shard import Labeller, LabelTask, TeacherSpec
 from teachers.models.detectors.images import images_of
@@ -28,7 +30,9 @@ from teachers.soft_targets.store import SoftTargetStore
 from teachers.tasks.boxes import BOX, CLASS, SCORE, boxes_of
 from teachers.transfer_set.transfer_set import TransferSet
 from tests import shapes
+from tests.detector_folders import save_detector
 from tests.test_box_training import HARD, PSEUDO, detector_run, one_thread, views  # noqa: F401
+from tests.test_detectors_onnx import graph
 from tests.test_live import Here
 from tests.training_runs import source
 
@@ -261,3 +265,42 @@ def of_hints(stepper: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     with torch.no_grad():
         found: torch.Tensor = stepper.sums(work, 0, *stepper.answer(work, 0))[2:]
     return found
+
+
+# ---------------------------------------------------------------- from elsewhere
+
+
+def folder_of(place: Path) -> HuggingFaceTeacher:
+    save_detector(place / "d_fine", "d_fine")
+    named = {"maps": NamedOutput(layer="model.encoder.fpn_blocks.0")}
+    return HuggingFaceTeacher(kind="huggingface", path=str(place / "d_fine"), outputs=named)
+
+
+def graph_of(place: Path) -> OnnxTeacher:
+    boxes = np.array([[[0.1, 0.1, 0.4, 0.4, 0.9, 0], [0.5, 0.5, 0.9, 0.9, 0.4, 1]]])
+    told = {"decode": "raw", "classes": ["cat", "dog"], "preprocess": {"normalise": None}}
+    path = graph(place / "m.onnx", {"boxes": boxes}, size=shapes.HEIGHT)
+    return OnnxTeacher.model_validate({"kind": "onnx", "path": str(path), **told})
+
+
+@pytest.mark.parametrize("made", [folder_of, graph_of])
+def test_a_detector_from_elsewhere_answers_about_augmented_images(data, tmp_path, made):
+    config = made(tmp_path)
+    here = Here([TeacherSpec("other", config, None, (), tmp_path)], data)
+    names = here.teachers["other"].teacher.classes
+    about = {"class_map": {"cat": "disc", "dog": "square", "others": None}, "live": Live(names, 1)}
+    columns = {"maps": (16, 2, 2)} if config.outputs else {}
+    teacher = replace(source(None, "other"), stores={}, outputs=columns, **about)
+    run = detector_run(tmp_path / "run", data, teacher, augment=["flip", "zoom", "colour"])
+    if columns:
+        hint = {"loss": "hint", "teacher": "other", "output": "maps", "layer": "thirty_two"}
+        run = replace(run, hints=tuple(HINTS.validate_python([hint])))
+    losses = steps_of(run, PlainSession(live=here), 2)
+    assert losses.isfinite().all() and (losses[:, 0] > 0).all() and (losses[:, -1] > 0).all()
+    (images, *_) = (each["image"] for each in here.asked)
+    assert images.dtype == np.float32
+    as_bytes = {"image": images.round().clip(0, 255).astype(np.uint8)}
+    keys = np.arange(len(images), dtype=np.uint64)
+    both = [here.teachers["other"].ask(each, keys) for each in ({"image": images}, as_bytes)]
+    np.testing.assert_array_equal(*both)
+    assert (boxes_of(both[0])[..., CLASS] >= 0).any()

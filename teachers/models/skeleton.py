@@ -110,7 +110,7 @@ def _huggingface(config: HuggingFaceTeacher, columns: Sequence[Column], space: S
 
 
 def _of_device(config: HuggingFaceTeacher, columns: Sequence[Column], space: Space, device: str) -> Skeleton:
-    network, keywords, positions = huggingface.unloaded(config, columns, space.answer, device)
+    network, keywords, positions = huggingface.unloaded(config, columns, space, device)
     return Skeleton(network, (), keywords, positions, config.path)
 
 

@@ -32,7 +32,8 @@ AT_ONCE = 8
 """Images of one forward where the recipe does not say `batch_size`: these are large, and so is what becomes of them."""
 MOST_AT_ONCE = 1 << 20
 """Where whoever asks finds out how many fit."""
-AUTO = {True: "AutoModelForZeroShotObjectDetection", False: "AutoModelForObjectDetection"}
+OF_OWN = "AutoModelForObjectDetection"
+AUTO = {True: "AutoModelForZeroShotObjectDetection", False: OF_OWN}
 """By whether it is told what to look for."""
 
 
@@ -123,6 +124,12 @@ class Processed:
             return 1.0, 1.0
         there = given["pixel_mask"][0].bool()
         return there.shape[1] / int(there.any(0).sum()), there.shape[0] / int(there.any(1).sum())
+
+
+def of_zeros(config: HuggingFaceTeacher, network: Any, column: Column) -> dict[str, Tensor]:
+    """What the network is given of two images of nothing."""
+    images = np.zeros((2, *column.shape[:2], 3), np.uint8)
+    return Processed(config, network, str(read(config)["model_type"]))(images)
 
 
 class Detecting:
