@@ -61,6 +61,22 @@ def test_a_recipe_of_boxes_runs_to_its_report_and_is_reused(ray_cluster, tmp_pat
     meets_a_graph_from_elsewhere(tmp_path, done.report)
 
 
+@pytest.mark.campaign
+def test_a_detector_that_is_asked_live_gives_hints_of_images_of_four_through_the_whole_product(ray_cluster, tmp_path):
+    pq.write_table(shapes.table(90, without_label=10), tmp_path / "rows.parquet")
+    document = recipe(tmp_path / "rows.parquet")
+    document["teachers"]["one"] |= {"mode": "live", "outputs": {"eight": {"layer": "eight"}}}
+    small = document["students"]["small"]
+    small["hints"] = [{"loss": "hint", "teacher": "one", "output": "eight", "layer": "eight", "weight": 1.0}]
+    small["train"] |= {"augment": ["mosaic", "flip", "zoom", "colour"], "seeds": [0]}
+    report = run(Recipe.model_validate(document), tmp_path / "out").report
+    labelled = {each["part"] for each in report["stages"] if (each["stage"], each["name"]) == ("label", "one")}
+    assert labelled == {"validation-0", "test-0"}
+    assert {each.get("combine") for each in report["students"]["small"]["combinations"]} >= {"wbf"}
+    points = [*(tmp_path / "out" / "students").rglob("metrics.jsonl")]
+    assert any('"train.hint"' in each.read_text() for each in points)
+
+
 def leaves_for_a_device(folder):
     options = ["--int8", "--max-drop", "1", "--out", str(folder / "out"), "--output", str(folder / "device")]
     exported = CliRunner().invoke(collegium, ["export", "shapes-small", *options])

@@ -184,7 +184,6 @@ def test_a_plain_recipe_of_boxes_is_one(tmp_path):
     ("given", "told"),
     [
         ({"transfer": "image_size: 64\n  fit: pad"}, "transfer_set.fit: `pad` moves boxes"),
-        ({"teacher": "mode: live"}, "teachers.big.mode: boxes of images as they are augmented"),
         ({"replace": [("train: {steps: 5}\n    \nstudents", "train: {steps: 5, folds: 3}\nstudents")]}, "teachers.big.train.refit: boxes of several parts"),
         ({"replace": [("kind: module\n    model: students.models:tiny_detector\n    train: {steps: 5}", "kind: sklearn\n    model: sklearn.tree:DecisionTreeClassifier\n    train: {}")]}, "teachers.big.kind: `sklearn` says no boxes"),
         ({"replace": [("{loss: pseudo}", "{loss: soft}")]}, "objective.0.loss: is 'soft'; the task detection has hard, pseudo"),

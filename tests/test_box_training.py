@@ -15,7 +15,7 @@ from students.config.moves import FOLLOWED
 from students.config.terms import PseudoTerm
 from students.data.augment import AUGMENTS, augmentation
 from students.data.batches import labelled_share
-from students.data.boxes import MOVES, moved, of_fours
+from students.data.boxes import MOVES, Moves, moved, of_fours
 from students.data.draws import Views
 from students.data.mosaic import drawn, mosaic
 from students.data.zoom import GREY, windows
@@ -132,6 +132,10 @@ def views(rows, step=3):
     return Views(11, step, torch.arange(rows), [slice(0, rows)], 0, torch.Generator())
 
 
+def seeds(rows, augments):
+    return [*Moves(augments, 0).drawn(views(rows)).values()]
+
+
 def marked(rows=6, height=60, width=80):
     """Images that are bright in one box of their own, and these boxes as labels."""
     numbers = np.random.default_rng(1)
@@ -154,7 +158,7 @@ def test_boxes_stay_around_what_they_are_of(names):
     shown = augment(images, views(6)) if "colour" not in names else None
     if shown is None:  # the light is another, the places are the same
         shown = augmentation(names)(images, views(6))
-    found = labels_of(moved(labels, names, views(6), 2).numpy())
+    found = labels_of(moved(labels, names, seeds(6, names), 2).numpy())
     height, width = images.shape[1:3]
     some = 0
     for row, box in zip(shown.float(), found[:, 0], strict=True):
@@ -172,7 +176,7 @@ def test_boxes_stay_around_what_they_are_of(names):
 def test_what_is_said_moves_as_labels_do():
     _, labels = marked()
     said = torch.from_numpy(shapes.said_of_labels(labels.numpy()))
-    one, other = (moved(each, ["zoom", "flip"], views(6), 2) for each in (labels, said))
+    one, other = (moved(each, ["zoom", "flip"], seeds(6, ["zoom", "flip"]), 2) for each in (labels, said))
     one, other = labels_of(one.numpy()), boxes_of(other.numpy())
     np.testing.assert_array_equal(one[..., :4], other[..., :4])
     np.testing.assert_array_equal(one[..., CLASS], other[..., CLASS])
@@ -181,11 +185,11 @@ def test_what_is_said_moves_as_labels_do():
 def test_unknown_rows_stay_unknown_and_a_box_that_leaves_is_gone():
     _, labels = marked()
     labels[2] = torch.nan
-    found = moved(labels, ["zoom"], views(6), 2)
+    found = moved(labels, ["zoom"], seeds(6, ["zoom"]), 2)
     assert found[2].isnan().all() and not found[:2].isnan().any()
     corner = torch.zeros(64, 1, len(BOX))
     corner[..., :4] = torch.tensor([0.0, 0.0, 0.05, 0.05])
-    gone = boxes_of(moved(corner.flatten(1), ["zoom"], views(64), 1).numpy())[:, 0, CLASS] < 0
+    gone = boxes_of(moved(corner.flatten(1), ["zoom"], seeds(64, ["zoom"]), 1).numpy())[:, 0, CLASS] < 0
     assert 0 < gone.sum() < 64
 
 
@@ -206,7 +210,7 @@ def test_in_a_mosaic_boxes_stay_around_what_they_are_of(names):
     images, labels = torch.where(images == 250, levels, images), labels.clone()
     labels.reshape(32, 2, len(LABEL))[:, 0, CLASS] = torch.arange(32) % 4
     shown = augmentation(names)(images, views(32))
-    found = labels_of(moved(labels, names, views(32), 2).numpy())
+    found = labels_of(moved(labels, names, seeds(32, names), 2).numpy())
     assert found.shape == (32, 8, len(LABEL))
     several = 0
     for row, boxes in zip(shown.mean(-1), found, strict=True):
@@ -235,7 +239,7 @@ def test_rows_of_a_mosaic_count_as_the_least_of_their_images_and_others_as_befor
 
 def test_empty_places_of_a_mosaic_are_behind_the_others_and_a_row_that_stays_has_its_own_boxes():
     _, labels = marked(16)
-    found = torch.from_numpy(labels_of(moved(labels, ["mosaic"], views(16), 2).numpy()))
+    found = torch.from_numpy(labels_of(moved(labels, ["mosaic"], seeds(16, ["mosaic"]), 2).numpy()))
     there = found[..., CLASS] >= 0
     assert not there[:, 4:].any() and there.sum(1).max() > 2
     stays = ~drawn(draw(views(16).seeds(0), 0))[0]

@@ -1,7 +1,7 @@
 """Detectors compared by how they learn, and settings of one searched, as `collegium compare` and `tune` do it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,11 +9,14 @@ import pytest
 from scipy import ndimage
 
 from orchestrator.recipe.model import Recipe
+from orchestrator.recipe.tries import tries_of
 from orchestrator.recipe.variants import by_method
 from orchestrator.running.compare import compare
 from orchestrator.running.run import run
 from orchestrator.running.tune import tune
 from orchestrator.search.study import read_trials
+from students.config.hints import HintLossName
+from students.config.student import StudentConfig
 from students.config.terms import PseudoTerm
 from teachers.errors import RecipeError
 from tests import shapes
@@ -81,7 +84,8 @@ def recipe(folder: Path, **changes: Any) -> Recipe:
 
 def test_a_detector_is_compared_by_how_it_hears_its_teachers_and_how_their_boxes_are_taught(tmp_path: Path) -> None:
     made = by_method(recipe(tmp_path), "small", "all")
-    assert [*made.of] == WAYS and made.left_out == {each: "is the same objective as pseudo here" for each in ("wbf", "recipe")}  # fmt: skip
+    assert [*made.of] == WAYS and {*made.left_out} == {"wbf", "recipe", *get_args(HintLossName)}
+    assert made.left_out["wbf"] == made.left_out["recipe"] == "is the same objective as pseudo here"
     terms = {name: student.objective[0] for name, student in made.recipe.students.items()}
     assert all(isinstance(term, PseudoTerm) and term.keep_above == "auto" for term in terms.values())
     assert {name: (term.combine, term.soft) for name, term in terms.items()} == {  # type: ignore[union-attr]
@@ -101,6 +105,57 @@ def test_what_makes_a_method_that_one_stands_whatever_the_recipe_says(tmp_path: 
     terms = {name: made.recipe.students[name].objective[0] for name in made.of}
     assert [term.soft for name, term in terms.items() if name != "teacher_boxes"] == [True] * (len(terms) - 1)  # type: ignore[union-attr]
     assert terms["teacher_boxes"].soft is False and terms["teacher_boxes"].iou == 0.6  # type: ignore[union-attr]
+
+
+NETWORK = {
+    "kind": "module",
+    "model": "students.models:tiny_detector",
+    "arguments": {"width": 4},
+    "train": {"steps": 12, "batch_size": 8, "learning_rate": 4e-3},
+    "outputs": {"eight": {"layer": "eight"}, "vector": {"layer": "head", "pool": "mean"}},
+    "require": None,
+}
+HINT = {"loss": "hint", "teacher": "network", "output": "eight", "layer": "eight", "weight": 1.0}
+
+
+def with_hints(folder: Path, *hints: dict[str, Any], mode: str = "cached", **train: Any) -> Recipe:
+    document = recipe(folder).model_dump(mode="json")
+    document["teachers"]["network"] = {**NETWORK, "mode": mode}
+    small = document["students"]["small"]
+    small |= {"teachers": ["network", "all"], "hints": [*hints]}
+    small["train"] |= train
+    return Recipe.from_dict(document)
+
+
+def test_hints_of_detectors_are_methods_beside_pseudo(tmp_path: Path) -> None:
+    made = by_method(with_hints(tmp_path, HINT), "small", "all")
+    hints = [*get_args(HintLossName)]
+    assert {*made.of} == {*hints, *WAYS} and made.left_out["recipe"] == "is the same objective as hint here"
+    for name in hints:
+        student = made.recipe.students[name]
+        assert isinstance(student, StudentConfig)
+        assert [term.loss for term in student.objective] == ["pseudo", "hard"]
+        assert [(hint.loss, hint.teacher, hint.outputs) for hint in student.hints] == [(name, "network", ["eight"])]
+    assert made.recipe.students["hint"].hints[0].weight == 1.0  # type: ignore[union-attr]
+    assert not made.recipe.students["pseudo"].hints  # type: ignore[union-attr]
+    tried = tries_of(with_hints(tmp_path, HINT), by_method(with_hints(tmp_path, HINT), "small", "pseudo,attention"))
+    assert len(tried.of) == 8 and {method for method, _ in tried.of.values()} == {"pseudo", "attention"}
+    assert "hint" in by_method(recipe(tmp_path), "small", "all").left_out
+
+
+@pytest.mark.parametrize(
+    ("hint", "how", "told"),
+    [
+        (HINT, {"augment": "mosaic"}, r"hints.0.teacher: the store of 'network' keeps layers of single images, and `mosaic` shows four"),
+        ({**HINT, "loss": "contrastive"}, {"augment": "mosaic", "mode": "live"}, r"hints.0.loss: tells rows apart, and `mosaic` shows four images as one"),
+        ({**HINT, "loss": "contrastive", "positive": "relax"}, {}, r"hints.0.positive: `relax` goes by the one class that a row is of.*say `exact`"),
+        ({**HINT, "teacher": "all"}, {}, r"hints.0.output: teacher 'all' is of kind callable, which has no layers to name"),
+    ],
+)  # fmt: skip
+def test_what_no_hint_of_a_detector_can_be_is_told(tmp_path: Path, hint: dict[str, Any], how: dict[str, Any], told: str) -> None:  # fmt: skip
+    with pytest.raises(RecipeError, match=told):
+        with_hints(tmp_path, hint, **how)
+    with_hints(tmp_path, HINT, augment="mosaic", mode="live")
 
 
 def test_a_search_that_would_learn_what_is_ignored_is_refused_before_it_runs(tmp_path: Path) -> None:

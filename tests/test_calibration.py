@@ -22,7 +22,7 @@ from students.measuring.evaluate import evaluate_teachers
 from students.measuring.hearing import hear
 from students.measuring.labelled import Labelled
 from students.objective.calibration import calibration_of
-from students.objective.targets import voice_of
+from students.objective.voices import voice_of
 from students.runs.run import Source
 from teachers.config.transfer_set import TransferSetConfig
 from teachers.errors import RecipeError

@@ -246,11 +246,11 @@ def test_only_the_best_boxes_are_kept_and_only_those_with_the_score_that_is_aske
     assert 0 < there.sum() < (whole[..., CLASS] >= 0).sum() and high[there][:, SCORE].min() > above
 
 
-def test_of_a_detector_that_is_brought_no_layers_are_named(folders: Path, tmp_path: Path) -> None:
+def test_of_a_detector_that_is_told_what_to_look_for_no_layers_are_named(folders: Path, tmp_path: Path) -> None:
     from teachers.models.skeleton import skeleton_of
 
-    config = HuggingFaceTeacher(kind="huggingface", path=str(folders / "own"))
-    with pytest.raises(RecipeError, match="says boxes, and of a detector that is brought no layers are named"):
+    config = HuggingFaceTeacher(kind="huggingface", path=str(folders / "owl"), prompts=PROMPTS)
+    with pytest.raises(RecipeError, match="is told what to look for, and of such a detector no layers are named"):
         skeleton_of(config, (IMAGE,), SPACE)
     shutil.copytree(folders / "own", tmp_path / "m")
     (tmp_path / "m" / "model.safetensors").rename(tmp_path / "m" / "pytorch_model.bin")

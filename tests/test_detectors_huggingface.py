@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from teachers.config.published import HuggingFaceTeacher
+from teachers.errors import RecipeError
 from teachers.labelling.questioner import Questioner
 from teachers.models.adapters import load_teacher
 from teachers.models.detectors.families import FAMILIES
@@ -90,3 +91,50 @@ def test_a_folder_says_box_by_box_what_its_own_post_processing_says(tmp_path: Pa
 
 def test_every_kind_that_is_read_is_tested() -> None:
     assert set(FAMILIES) == set(READ) == set(OF_OWN_CLASSES)
+
+
+LAYER = {
+    "detr": "model.input_projection",
+    "yolos": "vit.layernorm",
+    "rt_detr": "model.encoder.fpn_blocks.0",
+    "d_fine": "model.encoder.fpn_blocks.0",
+    "deformable_detr": "model.input_proj.0",
+}
+
+
+@pytest.mark.parametrize("kind", LAYER)
+def test_a_folder_gives_what_a_layer_has_of_each_image_whoever_else_is_asked_about(tmp_path: Path, kind: str) -> None:
+    import transformers
+
+    from teachers.models.skeleton import output_shapes
+
+    save_detector(tmp_path / "m", kind)
+    wanted = {"maps": {"layer": LAYER[kind]}, "vector": {"layer": LAYER[kind], "pool": "mean"}}
+    teacher, config = a_teacher(tmp_path / "m", outputs=wanted, batch_size=2)
+    pixels = np.stack(images(*[(40, 56)] * 3))
+    heard = Questioner(teacher, "mine", config).answer({"image": pixels}, KEYS)
+    assert {name: each.shape[1:] for name, each in heard.more.items()} == output_shapes(config, (IMAGE,), SPACE)
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "m", backend="pil")
+    network, seen = transformers.AutoModelForObjectDetection.from_pretrained(tmp_path / "m").eval(), []
+    network.get_submodule(LAYER[kind]).register_forward_hook(lambda module, given, out: seen.append(out))
+    with torch.no_grad():
+        network(**processor(images=list(pixels), return_tensors="pt", input_data_format="channels_last"))
+    np.testing.assert_allclose(heard.more["maps"], seen[0], rtol=1e-3, atol=1e-4)
+    over = tuple(range(2, seen[0].ndim)) if seen[0].ndim == 4 else (1,)
+    np.testing.assert_allclose(heard.more["vector"], seen[0].mean(over), rtol=1e-3, atol=1e-4)
+    mirror, of_both = a_teacher(tmp_path / "m", outputs=wanted, flips=True)
+    twice = Questioner(mirror, "mine", of_both).answer({"image": pixels}, KEYS)
+    np.testing.assert_allclose(twice.more["maps"], heard.more["maps"], rtol=1e-3, atol=1e-4)
+    assert asked(teacher, config, pixels).shape == (3, SPACE.max_boxes, 6)
+
+
+def test_maps_of_images_of_two_sizes_are_no_one_output_and_their_means_are(tmp_path: Path) -> None:
+    save_detector(tmp_path / "m", "detr")
+    sizes = of_sizes((40, 56), (64, 40), (40, 56))
+    mean, of_mean = a_teacher(tmp_path / "m", outputs={"vector": {"layer": LAYER["detr"], "pool": "mean"}})
+    assert Questioner(mean, "mine", of_mean).answer({"image": sizes}, KEYS).more["vector"].shape == (3, 16)
+    maps, of_maps = a_teacher(tmp_path / "m", outputs={"maps": {"layer": LAYER["detr"]}})
+    with pytest.raises(
+        RecipeError, match=r"outputs.maps: it gives \[16, .* of another, for their sizes differ; say `pool: mean`"
+    ):
+        Questioner(maps, "mine", of_maps).answer({"image": sizes}, KEYS)

@@ -56,7 +56,7 @@ def test_what_is_of_boxes_is_refused_elsewhere(tmp_path: Any, teacher: str, told
     [
         ("{kind: timm, weights: m}", "teachers.one.kind: `timm` says no boxes"),
         ("{kind: onnx, path: m, output: boxes, preprocess: {normalise: null}}", "teachers.one.decode: nothing says how the graph's numbers are boxes"),
-        ("{kind: huggingface, path: m, outputs: {a: {layer: b}}}", "teachers.one.outputs: of detectors no layers are named"),
+        ('{kind: huggingface, path: m, prompts: {"an a": a}, outputs: {a: {layer: b}}}', "teachers.one.outputs: of a detector that is told what to look for no layers are named"),
         ('{kind: callable, function: "a:b", output: probabilities}', "teachers.one.output: `probabilities` is nothing that `task: detection` has; say `boxes`"),
         ("{kind: predictions, path: m, id: x, output: classes, scores: c}", "teachers.one.output: `classes` is nothing that `task: detection` has; say `boxes`"),
         ('{kind: huggingface, path: m, classes: [a], prompts: {"an a": a}}', "`prompts` and `examples` say which classes it looks for"),

@@ -199,10 +199,12 @@ class Teaching:
         """What a student hears, of one whose answers nobody knows yet."""
         import numpy as np
 
+        from teachers.tasks.said import made_up
+
         rows = self.few.of("train")[0].num_rows
-        made, shapes = np.random.default_rng(0).standard_normal, self.outputs.get(name, {})
-        said = made((rows, len(classes)), np.float32)
-        more = {output: made((rows, *shape), np.float32) for output, shape in shapes.items()}
+        numbers, shapes = np.random.default_rng(0), self.outputs.get(name, {})
+        said = made_up(rows, classes, self.few.space, numbers).numpy()
+        more = {output: numbers.standard_normal((rows, *shape), np.float32) for output, shape in shapes.items()}
         return self._store(name, config, classes, said, more)
 
     def _store(

@@ -34,5 +34,8 @@ def box_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
                 ("teachers", name, "decode"),
                 "nothing says how the graph's numbers are boxes; say `yolo`, `detr` or `raw`",
             )
-        elif teacher.kind == "huggingface" and teacher.outputs:
-            yield ("teachers", name, "outputs"), "of detectors no layers are named; leave it out"
+        elif teacher.kind == "huggingface" and teacher.outputs and teacher.asked_for:
+            yield (
+                ("teachers", name, "outputs"),
+                "of a detector that is told what to look for no layers are named; leave it out",
+            )

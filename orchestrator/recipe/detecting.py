@@ -26,8 +26,6 @@ def detection_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
         )
     for name, teacher in recipe.teachers.items():
         where: Loc = ("teachers", name)
-        if teacher.mode == "live":
-            yield (*where, "mode"), "boxes of images as they are augmented are not asked for yet; say `cached`"
         train = getattr(teacher, "train", None)
         if train is not None and train.folds is not None and not train.refit:
             yield (*where, "train", "refit"), "boxes of several parts have no mean: with `folds` say `refit: true`"
@@ -44,8 +42,6 @@ def detection_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
             yield ("students", name, "hydra"), "boxes of several heads have no mean; remove it"
         if student.energy is not None:
             yield ("students", name, "energy"), "detectors say boxes, and no logits of an image; remove it"
-        if student.hints:
-            yield ("students", name, "hints"), "layers of a detector are not compared yet; remove them"
         if student.train.class_weights is not None:
             yield ("students", name, "train", "class_weights"), "images hold boxes of many classes; remove it"
         yield from _augment(student.train.augment, ("students", name, "train", "augment"))

@@ -30,6 +30,7 @@ LINEAR: tuple[LossName, ...] = (
     "label_smoothing_teacher",
 )
 """Losses whose gradient is linear in what they compare with: beside two targets, weighted, as beside the mixed one."""
+MOSAIC = "mosaic"
 OF_ONE_LABEL: tuple[LossName, ...] = ("dkd", "ps_kd")
 
 
@@ -59,12 +60,18 @@ def mix_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
 
 
 def _mosaics(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
-    """Those of rows that nobody could say the label of, and of batches that a control cannot divide."""
+    """Those of rows that nobody could say the label of, or whose layers nobody keeps, and of batches that a control cannot divide."""
+    for name, student in recipe.students.items():
+        if isinstance(student, StudentConfig) and MOSAIC in student.train.augments:
+            for path, told in _hints_of_several(
+                student, recipe.live_teachers(name), "`mosaic` shows four images as one"
+            ):
+                yield ("students", name, *path), told
     for kind, named in (("teachers", recipe.teachers), ("students", recipe.students), ("cohorts", recipe.cohorts)):
         for name, config in named.items():
             train = getattr(config, "train", None)
             for key, each in (("train", train), ("control", getattr(config, "control", None))):
-                if "mosaic" not in getattr(each, "augments", ()):
+                if MOSAIC not in getattr(each, "augments", ()):
                     continue
                 where: Loc = (kind, name, key, "augment")
                 if ANSWER_OF[recipe.task] != "boxes":
@@ -124,13 +131,18 @@ def _of_student(recipe: "Recipe", name: str, student: StudentConfig) -> Iterator
         heard = list(getattr(term, "teachers", None) or student.teachers) if isinstance(term, TeacherTermCommon) else []
         if told := _of_term(recipe, term, heard, live):
             yield ("objective", number, "loss"), told
+    yield from _hints_of_several(student, live, "`train.mix` makes rows of two")
+
+
+def _hints_of_several(student: StudentConfig, live: Sequence[str], made: str) -> Iterator[tuple[Loc, str]]:
+    """Hints that know single rows only, of a student who sees several as one, as `made` says."""
     for number, hint in enumerate(student.hints):
         if isinstance(hint, ContrastiveHint):
-            yield ("hints", number, "loss"), "tells rows apart, and `train.mix` makes rows of two; remove one"
+            yield ("hints", number, "loss"), f"tells rows apart, and {made}; remove one"
         elif hint.teacher not in live:
             yield (
                 ("hints", number, "teacher"),
-                f"the store of {hint.teacher!r} keeps layers of whole images, and `train.mix` shows the student mixed ones; set "
+                f"the store of {hint.teacher!r} keeps layers of single images, and {made}; set "
                 f"`teachers.{hint.teacher}.mode: live`, or remove one",
             )
 

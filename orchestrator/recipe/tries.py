@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from students.config.methods import METHODS, MethodName, Setting
+from students.config.methods import MethodName, Setting, method_of
+from teachers.config.task import ANSWER_OF
 from teachers.errors import RecipeError
 
 from .model import Recipe
@@ -41,7 +42,7 @@ def tries_of(recipe: Recipe, made: Variants) -> Tries:
 def _settings(recipe: Recipe, student: str, method: str) -> list[Setting]:
     """As it stands first, then those of the method that this task and student can have."""
     found: list[Setting] = [{}]
-    for setting in METHODS[method].settings:  # type: ignore[index]  # the variants are of methods
+    for setting in method_of(_named(method), ANSWER_OF[recipe.task]).settings:
         try:
             variants_of("methods", recipe, student, {method: _changes(recipe, student, method, setting)}, None)
         except RecipeError:
@@ -51,5 +52,8 @@ def _settings(recipe: Recipe, student: str, method: str) -> list[Setting]:
 
 
 def _changes(recipe: Recipe, student: str, method: str, setting: Setting) -> dict[str, Any]:
-    name: MethodName = method  # type: ignore[assignment]  # the variants are of methods
-    return changes_of(recipe.students[student], name, setting)
+    return changes_of(recipe, student, _named(method), setting)
+
+
+def _named(method: str) -> MethodName:
+    return method  # type: ignore[return-value]  # the variants are of methods

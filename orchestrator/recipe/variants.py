@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from students.config.estimator import AT_ONCE, EstimatorStudent
-from students.config.methods import HAVE_NO_METHOD, HEARS_NOBODY, METHODS, MethodName, Setting, changes_by
+from students.config.methods import HAVE_NO_METHOD, HEARS_NOBODY, METHODS, MethodName, Setting, changes_by, method_of
 from students.config.student import StudentConfig
 from students.config.task_terms import COMBINES, KEYWORDS
 from teachers.config.strict import LONGEST_NAME
@@ -112,7 +112,7 @@ def by_method(
                 raise RecipeError(f"--methods {name}: {reason}")
             why[name] = reason
             continue
-        changes = changes_of(config, name, (settings or {}).get(name))
+        changes = changes_of(recipe, student, name, (settings or {}).get(name))
         twin = next((other for other, its in found.items() if _are_one(config, its, changes)), None)
         if twin is not None and settings is None:
             why[name] = f"is the same objective as {twin} here"
@@ -163,11 +163,10 @@ def _known(methods: str | Sequence[str]) -> tuple[list[MethodName], bool]:
     return list(dict.fromkeys(names)), False  # type: ignore[arg-type]  # each was looked up
 
 
-def changes_of(
-    config: StudentConfig | EstimatorStudent, name: MethodName, setting: Setting | None = None
-) -> dict[str, Any]:
+def changes_of(recipe: Recipe, student: str, name: MethodName, setting: Setting | None = None) -> dict[str, Any]:
     """What a student has otherwise by a method; an estimator cannot be softened."""
-    changes = changes_by(METHODS[name], config, setting)
+    config = recipe.students[student]
+    changes = changes_by(method_of(name, ANSWER_OF[recipe.task]), config, setting)
     if isinstance(config, EstimatorStudent):
         for term in changes["objective"]:
             term |= {"temperature": AT_ONCE} if term["loss"] == "soft" else {}
@@ -176,13 +175,14 @@ def changes_of(
 
 def is_of_task(recipe: Recipe, name: MethodName) -> bool:
     """Whether the recipe's task has the losses of a method, and its rule."""
-    method, rules = METHODS[name], [str(rule) for rule in COMBINES[ANSWER_OF[recipe.task]]]
+    answer = ANSWER_OF[recipe.task]
+    method, rules = method_of(name, answer), [str(rule) for rule in COMBINES[answer]]
     return {*method.losses} <= {*KEYWORDS[recipe.task]} and (method.rule is None or method.rule in rules)
 
 
 def lacks(recipe: Recipe, student: str, name: MethodName) -> str | None:
     """Why a recipe cannot serve a method, with the key to set; None where it can."""
-    method, config = METHODS[name], recipe.students[student]
+    method, config = method_of(name, ANSWER_OF[recipe.task]), recipe.students[student]
     if not is_of_task(recipe, name):
         return f"is not of the task {recipe.task}"
     if method.rule is not None and len(config.teachers) < 2:
@@ -199,7 +199,7 @@ def lacks(recipe: Recipe, student: str, name: MethodName) -> str | None:
         if teacher in recipe.teachers and recipe.teachers[teacher].encoding == "label":
             return f"needs scores, and teacher {teacher} keeps only labels; set `teachers.{teacher}.encoding: dense`"
     try:
-        variants_of("methods", recipe, student, {name: changes_of(config, name)}, None)
+        variants_of("methods", recipe, student, {name: changes_of(recipe, student, name)}, None)
     except RecipeError as error:
         return _of_student(error, student, name)
     return None

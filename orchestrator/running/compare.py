@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-from students.config.methods import METHODS, Setting
+from students.config.methods import Setting, method_of
 from students.runs.best import rank_of_run
+from teachers.config.task import ANSWER_OF
 from teachers.errors import RecipeError
 from teachers.storage.disk import told_if_unfit
 from teachers.storage.place import place
@@ -187,7 +188,8 @@ def _weights(context: Context, results: Results, made: Variants) -> Mapping[str,
 
 def _section(made: Variants, measured: Mapping[str, Any] | None, found: Mapping[str, Any]) -> dict[str, Any]:
     """What the report needs to know of the variants."""
-    says = {name: METHODS[of].says for name, of in made.of.items()} if made.kind == "methods" else {}  # type: ignore[index]
+    answer, methods = ANSWER_OF[made.recipe.task], made.of.items() if made.kind == "methods" else ()
+    says = {name: method_of(of, answer).says for name, of in methods}  # type: ignore[arg-type]
     return {
         "kind": made.kind,
         "student": made.student,

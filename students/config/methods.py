@@ -5,8 +5,10 @@ one, and how labels are smoothed stay the student's own. Knows nothing of torch.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+from teachers.config.task import AnswerName
 
 from .hints import HintLossName
 from .student import StudentCommon
@@ -192,6 +194,18 @@ METHODS: dict[MethodName, Method] = {
     "recipe": Method("the objective as the recipe has it"),
 }
 """The order in which they are shown; of two that come to the same objective the first stands."""
+BESIDE_HINTS: Mapping[AnswerName, MethodName] = {"boxes": "pseudo"}
+"""Beside which method hints stand, where that is not `soft`."""
+
+
+def method_of(name: MethodName, answer: AnswerName) -> Method:
+    """As it is of such answers."""
+    method = METHODS[name]
+    if method.hint is None or answer not in BESIDE_HINTS:
+        return method
+    other = BESIDE_HINTS[answer]
+    beside, says = METHODS[other], method.says.replace("soft", other, 1)
+    return replace(beside, says=says, hint=method.hint, settings=(*method.settings[:-1], beside.settings[-1]))
 
 
 def changes_by(method: Method, student: StudentCommon, setting: Setting | None = None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ of images beyond what moves them.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,10 +13,11 @@ from torch import Tensor
 from teachers.errors import RecipeError
 from teachers.tasks.boxes import CLASS, NO_CLASS, SCORE
 from teachers.tasks.overlap import areas
+from teachers.tasks.places import resized
 from teachers.tasks.space import Space
 from teachers.transfer_set.views import below, draw
 
-from ..objective.targets import Asked
+from ..objective.targets import Asked, Batch
 from .draws import Views
 from .mosaic import ROWS, drawn, fours, placed
 from .zoom import windows
@@ -45,48 +47,69 @@ def unmoved(corners: Tensor, seeds: Tensor) -> Tensor:
 
 MOVES: dict[str, Move] = {"flip": flipped, "zoom": zoomed, "colour": unmoved, "cutout": unmoved, "noise": unmoved}
 """By the name of an augmentation that boxes can follow within their image."""
+SEEDS = "seeds."
+"""Of a batch, before the number of an augmentation: from what it moves each row."""
 MOSAIC = "mosaic"
 """One that brings boxes of other images."""
 
 
-def moving(augments: Sequence[str], space: Space) -> Callable[[Asked, Views], Asked] | None:
+@dataclass(frozen=True)
+class Moves:
+    """What becomes of boxes in an augmented batch."""
+
+    augments: Sequence[str]
+    max_boxes: int
+    """Of an image as it is stored."""
+
+    def drawn(self, views: Views) -> dict[str, Tensor]:
+        """Columns for the batch: a seed for each row and augmentation, i64 `[rows]`."""
+        return {f"{SEEDS}{number}": draw(views.seeds(number), 0) for number, _ in enumerate(self.augments)}
+
+    def _seeds(self, batch: Batch) -> list[Tensor]:
+        return [batch[f"{SEEDS}{number}"] for number, _ in enumerate(self.augments)]
+
+    def __call__(self, asked: Asked, batch: Batch, *, seen: bool) -> Asked:
+        """The targets of a term. `seen`: they are of the augmented images already."""
+        seeds = self._seeds(batch)
+        target = asked.target if seen else moved(asked.target, self.augments, seeds, self.max_boxes)
+        labels = None if asked.labels is None else moved(asked.labels, self.augments, seeds, self.max_boxes)
+        weight = asked.weight
+        for name, each in zip(self.augments, seeds, strict=True):
+            if name == MOSAIC and weight is not None:
+                weight = of_fours(weight, each)
+        return asked._replace(target=target, labels=labels, weight=weight)
+
+    def as_seen(self, boxes: Tensor, batch: Batch, is_live: bool) -> Tensor:
+        """Boxes of rows f32 `[rows, M * k]`, of labels or of one teacher, as the augmented images have them: those of who was asked
+        about these, `is_live`, as they are. All in one width; a row that shows one of which nothing is known is unknown."""
+        if is_live:
+            return resized(boxes, self.max_boxes * ROWS ** [*self.augments].count(MOSAIC))
+        found = moved(boxes, self.augments, self._seeds(batch), self.max_boxes)
+        return found.masked_fill(found.isnan().any(1, keepdim=True), torch.nan)
+
+
+def moving(augments: Sequence[str], space: Space) -> Moves | None:
     """What gives the targets of an augmented batch; None where nothing moves. Raises RecipeError for an augmentation that boxes
     cannot follow."""
     if not space.max_boxes or not augments:
         return None
     if strange := [name for name in augments if name not in (*MOVES, MOSAIC)]:
         raise RecipeError(f"train.augment: boxes cannot follow {strange[0]!r}; take {', '.join((*MOVES, MOSAIC))}")
-
-    def moves(asked: Asked, views: Views) -> Asked:
-        target = moved(asked.target, augments, views, space.max_boxes)
-        labels = None if asked.labels is None else moved(asked.labels, augments, views, space.max_boxes)
-        weight = asked.weight
-        for number, name in enumerate(augments):
-            if name == MOSAIC and weight is not None:
-                weight = of_fours(weight, _seeds(views, number))
-        return asked._replace(target=target, labels=labels, weight=weight)
-
-    return moves
+    return Moves(augments, space.max_boxes)
 
 
-def moved(boxes: Tensor, augments: Sequence[str], views: Views, max_boxes: int) -> Tensor:
+def moved(boxes: Tensor, augments: Sequence[str], seeds: Sequence[Tensor], max_boxes: int) -> Tensor:
     """Boxes f32 `[rows, ..., M * k]`, as `teachers.tasks.boxes` has labels (k = 8) or what is said (6), cut off at the edges of the
     image; those of which too little is left are gone. Places stay as they are: one in the middle may be empty. After a mosaic there are
-    four times as many, filled from the front."""
+    four times as many, filled from the front. `seeds`: of each augmentation, as of the first column of inputs, i64 `[rows]`."""
     each = boxes.reshape(len(boxes), -1, max_boxes, boxes.shape[-1] // max_boxes)
-    for number, name in enumerate(augments):
-        seeds = _seeds(views, number)
+    for name, own in zip(augments, seeds, strict=True):
         if name == MOSAIC:
-            each = _joined(_cut(each), seeds)
+            each = _joined(_cut(each), own)
             continue
-        corners = MOVES[name](each[..., :SCORE].flatten(1, 2), seeds)
+        corners = MOVES[name](each[..., :SCORE].flatten(1, 2), own)
         each = torch.cat([corners.reshape(*each.shape[:-1], SCORE), each[..., SCORE:]], -1)
     return _cut(each).reshape(*boxes.shape[:-1], -1)
-
-
-def _seeds(views: Views, number: int) -> Tensor:
-    """Of augmentation `number`, as of the first column of inputs."""
-    return draw(views.seeds(number), 0)
 
 
 def _cut(each: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from teachers.transfer_set.transfer_set import TransferSet
 from ..config.terms import HardTerm, TeacherTermCommon
 from ..objective.class_weights import class_weights
 from ..objective.combination import Combination
-from ..objective.targets import Chorus, Voice
+from ..objective.voices import Chorus, Voice
 from ..runs.run import Run
 from .rows import check_that_there_are_rows, who_is_heard
 from .told import told_of_rows

@@ -8,7 +8,7 @@ from teachers.models.preprocess import Preprocessor
 from teachers.rows.rows import Rows
 
 from ..objective.combination import Combination, teachers_of
-from ..objective.targets import Voice
+from ..objective.voices import Voice
 from ..runs.run import Run
 from .memory import Needs, Target
 

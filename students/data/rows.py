@@ -1,6 +1,6 @@
 """All rows of one training, side by side: inputs, labels and what teachers say, and what of it is held in memory."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -37,11 +37,11 @@ from ..objective.peer_targets import NEED_LABELS
 from ..objective.ready import make_ready
 from ..objective.spread import spread_for
 from ..objective.stores import classes_asked
-from ..objective.targets import Ask, Asked, Column, Targets, Voice, voice_of
+from ..objective.targets import Ask, Column, Targets
+from ..objective.voices import Voice, voice_of
 from ..runs.run import Run
 from .balance import times_longer
-from .boxes import moving
-from .draws import Views
+from .boxes import Moves, moving
 from .following import Following
 from .inputs import (
     KEY,
@@ -86,7 +86,7 @@ class TrainingRows:
     """How rows of a batch are mixed two by two."""
     views: int = 1
     """By turns, epoch by epoch."""
-    moves: Callable[[Asked, Views], Asked] | None = None
+    moves: Moves | None = None
     """Of boxes: what becomes of those that a term compares with, when images are augmented."""
     following: Following | None = None
     """Of who learns while its teachers label: which rows are there."""
@@ -147,13 +147,13 @@ def load_rows(
     columns |= columns_of_selves(run, voices, labels, labelled)
     held = {each for each, once in zip(together, division.targets, strict=True) if once}
     weights = class_weights(run.train.class_weights, labels[labelled], transfer_set.space.names, run.stage_name)
-    objective, targets = bring_targets(run, train, voices, combinations, held, weights)
+    moves = moving(run.train.augments, transfer_set.space)
+    objective, targets = bring_targets(run, train, voices, combinations, held, weights, moves)
     columns |= {name: chosen(column, drawn) for name, column in targets.columns.items()}
     if counts is not None and run.energy is not None and run.energy.rows == "weigh":
         columns[COUNTS] = torch.from_numpy(counts)
     objective.add_hints(terms_of(hints), first_stage(run.hints))
     columns |= of_hints | ({ROW_NUMBER: torch.arange(len(labels))} if remembers(run) else {})
-    moves = moving(run.train.augments, transfer_set.space)
     if run.views is not None:
         keys = train.keys()
         columns[KEY] = torch.from_numpy(np.array(keys if only is None else keys[only]).view(np.int64))
@@ -239,13 +239,15 @@ def bring_targets(
     combinations: Sequence[Combination | None],
     held: Set[Combination],
     weights: Tensor | None,
+    moves: Moves | None,
 ) -> tuple[Objective, Targets]:
     """The objective of `run`, and the columns of soft targets that it needs; those of `held` are combined once.
 
     `weights`: of classes.
     """
     space = train.transfer_set.space
-    targets = Targets(voices, train.views * train.num_rows, space, held, told_of_rows(train, combinations))
+    as_seen = None if moves is None else moves.as_seen
+    targets = Targets(voices, train.views * train.num_rows, space, held, told_of_rows(train, combinations), as_seen)
     asks: list[Ask] = []
     for number, (term, combination) in enumerate(zip(run.objective, combinations, strict=True)):
         if combination is not None:
@@ -266,6 +268,8 @@ def bring_targets(
     ]
     ready = make_ready(space.task, terms, combinations, targets)
     objective = Objective(space.task, terms, asks, weights, over_known, counts, scales, late, ready)
+    named = zip(objective.names, combinations, strict=True)
+    objective.seen = frozenset(name for name, each in named if each is not None and targets.is_seen(each))
     if run.train.mix is not None:
         objective.pairs = mixed_terms(run, combinations)
     if run.views is not None and run.views.mixes:

@@ -15,8 +15,9 @@ from teachers.users_code.imports import load
 from ..config.cohort_terms import CohortTerm
 from ..config.terms import DkdTerm, ImportedTerm, Term
 from .combination import Combination
-from .targets import Ask, Asked, Batch, Voice
+from .targets import Ask, Asked, Batch
 from .units import usable_labels
+from .voices import Voice
 
 COUNTS = "counts"
 """Of a batch: how much a row counts in what is heard from teachers, f32 `[rows]`, where rows differ in that."""

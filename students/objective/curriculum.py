@@ -13,7 +13,8 @@ from torch import Tensor
 
 from teachers.errors import RecipeError
 
-from .targets import Asked, Batch, Chorus, Voice
+from .targets import Asked, Batch
+from .voices import Chorus, Voice
 
 START = "curriculum.start"
 """Of a batch: what each row counts before the first step, f32 `[rows]`."""

@@ -10,7 +10,7 @@ from teachers.transfer_set.merged import MergedSplit
 
 from ..runs.run import Source
 from .stores import growing_store
-from .targets import Voice
+from .voices import Voice
 
 
 class GrowingVoice(Voice):

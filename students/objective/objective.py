@@ -135,12 +135,15 @@ class Objective:
         self.constants: dict[tuple[float, ...], Tensor] = {}
         self.pairs: Sequence[bool] = ()
         """Where rows are mixed two by two: of each term, whether its targets are of whole rows."""
+        self.seen: frozenset[str] = frozenset()
+        """Terms whose targets do not move as rows are augmented: they are of the augmented rows, or are none."""
 
     def add_hints(self, hints: Sequence[TermAtWork], first_stage: float) -> None:
         """Further terms, of a student; all others weigh nothing in the `first_stage`, a share of the steps."""
         own = [replace(term, during=(first_stage, 1.0)) for term in self.terms] if first_stage else self.terms
         self.terms, self.by_class = [*own, *hints], self.by_class + [None] * len(hints)
         self.names = tuple(term.name for term in self.terms)
+        self.seen |= {term.name for term in hints}
 
     def ask(self, batch: Batch, moment: Moment | None = None) -> list[Asked]:
         """What each term compares the student with, for this rank's rows of a step; `moment`: of terms that are decided late."""

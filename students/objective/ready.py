@@ -12,7 +12,8 @@ from ..config.terms import Term
 from .bound import keywords_of
 from .combination import Combination
 from .losses.table import READY
-from .targets import CHUNK, Targets
+from .targets import Targets
+from .voices import CHUNK
 
 
 def make_ready(

@@ -15,7 +15,8 @@ from ..config.cohort_terms import CohortTerm
 from ..config.terms import LogitMseTerm, Term
 from .combination import Combination
 from .losses.known import centred
-from .targets import Chorus, Targets
+from .targets import Targets
+from .voices import Chorus
 
 
 def spread_for(

@@ -53,15 +53,19 @@ def said_in(store: SoftTargets, source: Source, space: Space) -> Tensor:
 def classes_asked(sources: Sequence[Source], space: Space) -> dict[str, Tensor]:
     """For rules of boxes: `asked` bool `[K, C]`, the classes that each teacher looks for; empty where all look for all, or nobody
     says boxes."""
-    if not space.max_boxes or any(not source.stores for source in sources):
+    if not space.max_boxes or any(not source.stores and source.live is None for source in sources):
         return {}
     asked = []
     for source in sources:
-        names = SoftTargetStore.open(next(iter(source.stores.values()))).spec.names
+        names = source.live.classes if source.live is not None else _names_in(next(iter(source.stores.values())))
         looked_for = Alignment.of(names, space, source.class_map, source.probability_floor).looked_for
         asked.append(torch.ones(len(space.names), dtype=torch.bool) if looked_for is None else looked_for)
     stacked = torch.stack(asked)
     return {} if bool(stacked.all()) else {"asked": stacked}
+
+
+def _names_in(store: Path) -> Sequence[str]:
+    return SoftTargetStore.open(store).spec.names
 
 
 def of_labelled(source: Source, transfer_set: TransferSet, split: SplitName = "validation") -> tuple[Tensor, Tensor]:

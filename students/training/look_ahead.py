@@ -19,7 +19,7 @@ from ..data.draws import PLACE, equal_parts
 from ..data.inputs import INPUT, KEY
 from ..data.rows import LiveRows
 from ..objective.features import feature_column
-from ..objective.targets import live_column
+from ..objective.voices import live_column
 from ..runs.run import Run
 from ..runs.session import Session
 from .steps import views_of

@@ -143,6 +143,8 @@ class Stepper:
             group["lr"] = self.learning_rate(step)
         views = self.views(batch, step if batch_number is None else batch_number)
         inputs = self.inputs(batch, views)
+        if self.rows.moves is not None:
+            batch = batch | self.rows.moves.drawn(views)
         self.moment.step = step
         asked = self.objective.ask(self.with_own(batch, inputs, step), self.moment)
         if self.rows.mixing is not None:
@@ -150,7 +152,8 @@ class Stepper:
         if OWN_SHARE in batch:
             asked = beside_others(asked, self.objective.pairs, batch[OWN_SHARE], batch[OTHER + "label"])
         if self.rows.moves is not None:
-            asked = [self.rows.moves(each, views) for each in asked]
+            named = zip(asked, self.objective.names, strict=True)
+            asked = [self.rows.moves(each, batch, seen=name in self.objective.seen) for each, name in named]
         counts = self.objective.counts(asked, run.train.batch_size, self.session)
         weights = self.objective.weights_on(self.session.device, step, self.steps)
         return Work(step, inputs, asked, counts, weights, [])

@@ -95,11 +95,11 @@ def _load(
     elif isinstance(config, TimmTeacher):
         found = timm_teacher.load(config, columns, space, device)
     elif isinstance(config, OnnxTeacher):
-        found = onnx_teacher.load(config, columns, space)  # which gives its outputs itself
+        found = onnx_teacher.load(config, columns, space)
     else:
         assert isinstance(config, CallableTeacher), "files are read and endpoints are asked without being loaded"
         found = _callable(config, space, columns)
-    if isinstance(config, NetworkTeacher) and not isinstance(config, OnnxTeacher):
+    if isinstance(config, NetworkTeacher) and not found.gives_outputs:
         found = with_outputs(found, config.outputs)
     if isinstance(config, TorchTeacher):
         found = computed(found, config, torch.device(device).type)

@@ -1,6 +1,5 @@
 """A folder of Hugging Face's transformers as a teacher of texts, pairs of texts or images; of boxes see `detectors`. Nothing is
-fetched. transformers is imported where it is used: every replica imports this module, and few hold such a folder.
-"""
+fetched. transformers is imported where it is used: every replica imports this module, and few hold such a folder."""
 
 import importlib.util
 import inspect
@@ -91,10 +90,9 @@ def load_network(config: HuggingFaceTeacher, auto: str, device: str | torch.devi
 
 
 def unloaded(
-    config: HuggingFaceTeacher, columns: Sequence[Column], device: str
+    config: HuggingFaceTeacher, columns: Sequence[Column], space: Space, device: str
 ) -> tuple[Any, dict[str, Tensor], int | None]:
-    """The network of the folder's configuration, without its weights; what its forward is given of two rows of zeros; of text
-    how many tokens these are, the most that a row may have. Raises as `load`."""
+    """Its network without weights, what that is given of two rows of zeros, and of text the most tokens of one. Raises as `load`."""
     make_importable()
     import transformers
 
@@ -104,7 +102,11 @@ def unloaded(
     how |= {"dtype": torch.float32, "trust_remote_code": config.trust_remote_code}
     with _told(config), torch.device(device):
         about = transformers.AutoConfig.from_pretrained(config.path, **_offline(config))
-        network = getattr(transformers, AUTO[kind]).from_config(about, **how).eval()
+        network = (
+            getattr(transformers, detectors.OF_OWN if space.max_boxes else AUTO[kind]).from_config(about, **how).eval()
+        )
+    if space.max_boxes:
+        return network, detectors.of_zeros(config, network, read_here[0]), None
     if kind == "image":
         images = Images(config, network, read_here[0], "cpu").inputs(np.zeros((2, *read_here[0].shape), np.uint8))
         return network, {"pixel_values": images.to(device)}, None
@@ -180,8 +182,7 @@ class Texts:
 
     def _tokenised(self, batch: Batch) -> dict[str, NDArray[Any]]:
         texts = [batch[name] for name in self.tokens.names]
-        made: list[dict[str, NDArray[Any]]] = []
-        num_cut = 0
+        made, num_cut = list[dict[str, NDArray[Any]]](), 0
         for first in range(0, len(texts[0]), AT_ONCE):
             some, num_more = self.tokens.counted([text[first : first + AT_ONCE] for text in texts])
             num_cut += num_more
@@ -196,8 +197,7 @@ class Texts:
 
     def __call__(self, batch: Batch) -> Scores:
         batch = batch if "tokens" in batch else self._tokenised(batch)
-        tokens = batch["tokens"]
-        lengths = lengths_of(tokens)
+        lengths = lengths_of(tokens := batch["tokens"])
         width = max(int(lengths.max(initial=0)), 1)
         place = np.arange(width)
         there = place >= width - lengths[:, None] if self.pads_left else place < lengths[:, None]

@@ -55,8 +55,8 @@ def load(config: OnnxTeacher, columns: Sequence[Column], space: Space) -> Loaded
     preprocessor = Preprocessor(config.preprocess, columns)
     graph, text = Graph(config, preprocessor, len(names)), preprocessor.text
     preparing = graph.prepare if text is not None else None
-    sees = preprocessor.sees
-    return LoadedTeacher(names, config.output, graph, may_not_know=False, text=text, preparing=preparing, sees=sees)
+    more: dict[str, Any] = {"text": text, "preparing": preparing, "sees": preprocessor.sees, "gives_outputs": True}
+    return LoadedTeacher(names, config.output, graph, may_not_know=False, **more)
 
 
 class Graph:

@@ -97,28 +97,27 @@ def _huggingface(config: HuggingFaceTeacher, columns: Sequence[Column], space: S
     """Its layers are those of its configuration: on no device, where its forward needs no values, which most do not."""
     if problem := problem_of(config, space.answer):
         raise RecipeError(problem)
-    _check_says_no_boxes(config, space)
-    found = _of_device(config, columns, "meta")
+    if config.asked_for:
+        raise RecipeError(
+            f"outputs: {config.path} is told what to look for, and of such a detector no layers are named; leave it out"
+        )
+    found = _of_device(config, columns, space, "meta")
     try:
         found.layers()
     except CollegiumError:
-        return _of_device(config, columns, "cpu")
+        return _of_device(config, columns, space, "cpu")
     return found
 
 
-def _check_says_no_boxes(config: HuggingFaceTeacher | OnnxTeacher, space: Space) -> None:
-    if space.answer == "boxes":
-        raise RecipeError(f"outputs: {config.path} says boxes, and of a detector that is brought no layers are named")
-
-
-def _of_device(config: HuggingFaceTeacher, columns: Sequence[Column], device: str) -> Skeleton:
-    network, keywords, positions = huggingface.unloaded(config, columns, device)
+def _of_device(config: HuggingFaceTeacher, columns: Sequence[Column], space: Space, device: str) -> Skeleton:
+    network, keywords, positions = huggingface.unloaded(config, columns, space, device)
     return Skeleton(network, (), keywords, positions, config.path)
 
 
 def layers_of_graph(config: OnnxTeacher, columns: Sequence[Column], space: Space) -> list[Layer]:
     """The outputs of an ONNX graph, but for its scores: all of it that can be named."""
-    _check_says_no_boxes(config, space)
+    if space.answer == "boxes":
+        raise RecipeError(f"outputs: what {config.path} gives are boxes (`decode`), all of it; no layers are named")
     graph = onnx_teacher.load(config, [_without_statistics(column) for column in columns], space).forward
     assert isinstance(graph, onnx_teacher.Graph)
     names = [each.name for each in graph.session.get_outputs() if each.name != graph.output]

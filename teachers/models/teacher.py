@@ -77,6 +77,8 @@ class LoadedTeacher:
     """Whether it decodes encoded images itself, and sees them at their own size, whatever `image_size` others see them at."""
     device: torch.device | None = None
     """Of its network, where it takes tensors there as well as arrays."""
+    gives_outputs: bool = False
+    """Whether its answers have the recipe's named outputs already."""
 
     @property
     def width(self) -> int:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ..config.task import AnswerName
@@ -28,6 +30,12 @@ SAYS: dict[AnswerName, Callable[[Tensor, Space], Tensor]] = {
 def said_by(given: Tensor, space: Space) -> Tensor:
     """f32 `[rows, width]` of what a network at rest gives: logits, standardised numbers, or places with boxes."""
     return SAYS[space.answer](given.float(), space)
+
+
+def made_up(rows: int, names: Sequence[str], space: Space, numbers: np.random.Generator) -> Tensor:
+    """What a teacher of `names` might say, f32 `[rows, width]`: that of a network which gives any numbers."""
+    shape = (rows, space.max_boxes, LOGITS + len(names)) if space.max_boxes else (rows, len(names))
+    return said_by(torch.from_numpy(numbers.standard_normal(shape, np.float32)), space)
 
 
 def is_given(shape: Sequence[int], rows: int, space: Space) -> bool:

@@ -4,6 +4,7 @@ post-processing has them. Needs no torchvision. Nothing is fetched from a hub.
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from ...tasks.boxes import BOX
 from ...tasks.space import Space
 from ...transfer_set.columns import Column
 from ...users_code.calls import told_as
-from ..folded import Batch
+from ..folded import Batch, Said
 from ..huggingface_folder import folder_classes, read
+from ..outputs import Outputs, checked
 from ..teacher import LoadedTeacher
 from .asked import Answering, Given, Grounded, Owl
 from .families import FAMILIES
@@ -30,7 +32,8 @@ AT_ONCE = 8
 """Images of one forward where the recipe does not say `batch_size`: these are large, and so is what becomes of them."""
 MOST_AT_ONCE = 1 << 20
 """Where whoever asks finds out how many fit."""
-AUTO = {True: "AutoModelForZeroShotObjectDetection", False: "AutoModelForObjectDetection"}
+OF_OWN = "AutoModelForObjectDetection"
+AUTO = {True: "AutoModelForZeroShotObjectDetection", False: OF_OWN}
 """By whether it is told what to look for."""
 
 
@@ -42,8 +45,10 @@ def load(config: HuggingFaceTeacher, network: Any, column: Column, space: Space)
     answer = _answering(config, network, kind, names, images, keeping)
     at_once = config.batch_size if "batch_size" in config.model_fields_set else AT_ONCE
     at_once = MOST_AT_ONCE if at_once == "auto" else at_once
-    detector = Detecting(images, answer, keeping, column.name, at_once)
-    return LoadedTeacher(names, "boxes", detector, may_not_know=False, network=network, as_stored=True)
+    outputs = Outputs(network, config.outputs) if config.outputs else None
+    detector = Detecting(images, answer, keeping, column.name, at_once, outputs)
+    more: dict[str, Any] = {"network": network, "as_stored": True, "gives_outputs": True}
+    return LoadedTeacher(names, "boxes", detector, may_not_know=False, **more)
 
 
 def _answering(
@@ -121,23 +126,50 @@ class Processed:
         return there.shape[1] / int(there.any(0).sum()), there.shape[0] / int(there.any(1).sum())
 
 
+def of_zeros(config: HuggingFaceTeacher, network: Any, column: Column) -> dict[str, Tensor]:
+    """What the network is given of two images of nothing."""
+    images = np.zeros((2, *column.shape[:2], 3), np.uint8)
+    return Processed(config, network, str(read(config)["model_type"]))(images)
+
+
 class Detecting:
-    """Canonical images to f32 `[rows, M * 6]`."""
+    """Canonical images to f32 `[rows, M * 6]`, with the named outputs."""
 
-    def __init__(self, images: Processed, answer: Answering, keeping: Keeping, name: str, at_once: int) -> None:
+    def __init__(
+        self,
+        images: Processed,
+        answer: Answering,
+        keeping: Keeping,
+        name: str,
+        at_once: int,
+        outputs: Outputs | None = None,
+    ) -> None:
         self.images, self.answer, self.keeping, self.name, self.at_once = images, answer, keeping, name, at_once
+        self.outputs = outputs
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Batch) -> Said:
         images = images_of(batch[self.name])
-        out = torch.empty(len(images), self.keeping.max_boxes * len(BOX))
+        out, more = torch.empty(len(images), self.keeping.max_boxes * len(BOX)), dict[str, Tensor]()
         for which, some in of_one_size(images, self.at_once):
-            out[torch.from_numpy(np.asarray(which))] = self._of_one_size(some).cpu()
-        return out
+            rows = torch.from_numpy(np.asarray(which))
+            boxes, layers = self._of_one_size(some)
+            out[rows] = boxes.cpu()
+            for name, values in layers.items():
+                place = more.setdefault(name, torch.empty(len(images), *values.shape[1:]))
+                if place.shape[1:] != values.shape[1:]:
+                    raise RecipeError(
+                        f"outputs.{name}: it gives {[*place.shape[1:]]} of one image and {[*values.shape[1:]]} of another, for their "
+                        f"sizes differ; say `pool: mean`, or give images one size (`transfer_set.image_size`)"
+                    )
+                place[rows] = values.cpu()
+        return Said(out, more)
 
-    def _of_one_size(self, images: NDArray[Any]) -> Tensor:
-        with torch.inference_mode():
+    def _of_one_size(self, images: NDArray[Any]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        heard = nullcontext(dict[str, Tensor]()) if self.outputs is None else self.outputs.heard()
+        with torch.inference_mode(), heard as layers:
             given = self.images(images)
             said = self.answer(given)
             wider, higher = self.images.frame(given, *images.shape[1:3])
             scale = torch.tensor([wider, higher, wider, higher], device=said.corners.device)
-            return self.keeping.rows(Places(said.corners * scale, said.score, said.label))
+            boxes = self.keeping.rows(Places(said.corners * scale, said.score, said.label))
+        return boxes, {} if self.outputs is None else checked(layers, len(images), self.outputs.wanted)

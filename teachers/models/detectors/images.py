@@ -13,12 +13,13 @@ from ...transfer_set.decoding import pool
 from ...transfer_set.images import BadRow, decode_image
 
 Images = NDArray[Any] | Sequence[NDArray[Any]]
-"""uint8 `[rows, H, W, C]`, or as many of `[H, W, C]` whose sizes differ, or as many of `bytes`: files of images."""
+"""uint8 `[rows, H, W, C]`, or as many of `[H, W, C]` whose sizes differ, or as many of `bytes`: files of images. Augmented ones are
+f32 in 0 to 255."""
 
 
 def images_of(values: Images) -> list[NDArray[np.uint8]]:
     """Each image, uint8 `[H, W, 3]`: a grey one three times the same, as its PNG opened as RGB is; of one with transparency
-    the colours."""
+    the colours. Augmented ones are rounded: what makes images ready for a detector from elsewhere takes bytes."""
     return [_coloured(each) for each in decoded(values)]
 
 
@@ -41,6 +42,7 @@ def _opened(file: bytes) -> NDArray[np.uint8]:
 
 def _coloured(image: NDArray[Any]) -> NDArray[np.uint8]:
     image = image[..., None] if image.ndim == 2 else image
+    image = image if image.dtype == np.uint8 else image.clip(0, 255).round().astype(np.uint8)
     return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
 
 
