@@ -34,7 +34,7 @@ class Reader:
 
     def __call__(self, layer: Tensor) -> Tensor:
         """f `[rows, ...]` in place of the teacher's layer to scores f `[rows, width]`, NaN or anything where it knows nothing."""
-        return self.alignment.to(layer.device)(self.head(layer.to(torch.promote_types(layer.dtype, torch.float32))))
+        return self.alignment(self.head(layer.to(torch.promote_types(layer.dtype, torch.float32))))
 
 
 @dataclass(frozen=True)
@@ -43,27 +43,30 @@ class Nearness:
 
     answer: AnswerName
     readers: Mapping[str, Reader]
+    known: Tensor | None
+    """bool `[K, 1, width]`: of which names each says something; None where nobody reads."""
 
     @classmethod
-    def of(cls, run: Run, hints: Sequence[HintAtWork], space: Space) -> "Nearness":
+    def of(cls, run: Run, hints: Sequence[HintAtWork], space: Space, device: torch.device) -> "Nearness":
         """Raises RecipeError for a teacher of whom no model folder is there, or no last layer that is linear."""
         readers = {}
         for hint in hints:
             if isinstance(hint.config, FitNetsHint) and hint.config.combine is not None:
                 with within(f"{hint.key}.combine"):
-                    readers[hint.name] = reader_of(run.by_name[hint.config.teacher], hint.config.outputs[0], run, space)
-        return cls(space.answer, readers)
+                    reader = reader_of(run.by_name[hint.config.teacher], hint.config.outputs[0], run, space)
+                    readers[hint.name] = Reader(reader.head.to(device), reader.alignment.to(device))
+        known = [reader.alignment.known.to(device) for reader in readers.values()]
+        return cls(space.answer, readers, torch.stack(known)[:, None] if known else None)
 
     def weights(self, pairs: Mapping[str, Pairs], labels: Tensor) -> dict[str, Tensor]:
         """What each row counts in each of the hints, f `[rows]`, they sum to 1 over hints, or are 0 where nobody knows the label.
 
         `pairs`: by hint, what projectors made of the student's layer comes first; `labels`: as `usable_labels`.
         """
-        if not self.readers:
+        if self.known is None:
             return {}
         scores = torch.stack([reader(pairs[name][0][0]) for name, reader in self.readers.items()])
-        known = torch.stack([reader.alignment.known.to(scores.device) for reader in self.readers.values()])[:, None]
-        known = known & ~scores.isnan()
+        known = ~scores.isnan() & self.known
         found = by_label(ERRORS[self.answer], scores.masked_fill(~known, 0.0), known, labels)
         return dict(zip(self.readers, found, strict=True))
 

@@ -52,7 +52,7 @@ class HintedStepper(Stepper):
                 projections[hint.name] = self._projection(hint, layers[hint.name]).to(dtype)
                 if isinstance(hint.config, ContrastiveHint):
                     memories[hint.name] = memory_for(hint.config, self.rows)
-        self.nearness = Nearness.of(self.run, self.rows.hints, self.space)
+        self.nearness = Nearness.of(self.run, self.rows.hints, self.space, self.session.device)
         first = [hint.name for hint in self.rows.hints if hint.is_first]
         self.guided = Guided(self.module, layers, projections, memories, first)
         return super().start(self.guided)

@@ -47,6 +47,11 @@ class LinearHead:
         bias = None if self.bias is None else self.bias.to(layer)
         return F.linear(self.way(layer), self.weight.to(layer), bias)
 
+    def to(self, device: torch.device) -> "LinearHead":
+        """The same there: nothing is moved in a step."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return LinearHead(self.weight.to(device), bias, self.way)
+
 
 def linear_head(network: nn.Module, inputs: Any, width: int, output: NamedOutput) -> LinearHead:
     """The last layer of `network`, which gives `[rows, width]`, behind what is kept of one of its layers as `output`.
