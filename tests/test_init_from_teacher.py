@@ -162,7 +162,8 @@ def recipe(student, **teachers):
 
 
 def keys_of(made, weights="w"):
-    stages = training_stages(made, "small", "prepared", {"wide": "labels"}, weights)
+    networks = {} if weights is None else {"wide": weights}
+    stages = training_stages(made, "small", "prepared", {"wide": "labels"}, networks)
     return {kind: stages[kind, 0].key for kind in ("student", "control")}
 
 
@@ -171,7 +172,7 @@ def test_the_weights_are_in_the_students_key_and_never_in_the_controls():
     assert keys_of(plain)["control"] == keys_of(init)["control"]
     assert keys_of(plain, None) == keys_of(plain)
     assert len({keys_of(plain)["student"], keys_of(init)["student"], keys_of(init, "other")["student"]}) == 3
-    stage = training_stages(init, "small", "prepared", {"wide": "labels"}, "w")["student", 0]
+    stage = training_stages(init, "small", "prepared", {"wide": "labels"}, {"wide": "w"})["student", 0]
     assert stage.inputs["initial weights"] == "w" and stage.config["init"]["from"] == 0
     assert "init" not in plain.students["small"].model_dump(mode="json")
     assert "init" not in training_stages(plain, "small", "prepared", {"wide": "labels"})["student", 0].config

@@ -222,10 +222,10 @@ SPEED = {
     ),
     "hints": Figure(
         "a step with one stored hint over the step without, batch 256 on a CPU: FitNets', attention, channel_wise, linear_embedding; similarity, "
-        "correlation; review, contrastive; relation with angles of whole maps",
+        "correlation; review, contrastive; relation of whole maps by distances alone, with angles",
         "hints",
         "{hint_over_soft:.2f}, {attention_over_soft:.2f}, {channel_wise_over_soft:.2f}, {linear_embedding_over_soft:.2f}; {similarity_over_soft:.2f}, "
-        "{correlation_over_soft:.2f}; {review_over_soft:.2f}, {contrastive_over_soft:.2f}; {relation_over_soft:.0f} x the time",
+        "{correlation_over_soft:.2f}; {review_over_soft:.2f}, {contrastive_over_soft:.2f}; {distances_over_soft:.2f}, {relation_over_soft:.2f} x the time",
         "<= 1.3",
     ),
     "views": Figure(

@@ -120,18 +120,16 @@ def sources_of(
             network=taught[name].network,
             out_of_fold=name in recipe.teachers and labels_out_of_fold(recipe.teachers[name]),
             outputs=taught[name].outputs,
+            layers=getattr(taught[name].config, "outputs", {}),
             **keys.hearing(recipe, name),
         )
         for name in names
     )
 
 
-def weights_begun_with(config: Learner, taught: Mapping[str, Taught | Begun]) -> str | None:
-    """The digest of the network that a student begins with; None: weights of chance."""
-    init = getattr(config, "init", None)
-    if init is None:
-        return None
-    return taught[init.from_].weights
+def networks_read(config: Learner, taught: Mapping[str, Taught | Begun]) -> dict[str, str]:
+    """By teacher the digest of its network, where a student's training takes more of it than what it says."""
+    return {name: taught[name].weights for name in getattr(config, "reads_networks_of", ())}
 
 
 def _live(taught: Taught | Begun, segments: Sequence[str]) -> "Live | None":

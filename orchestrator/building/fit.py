@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from students.config.cohort import CodistillationCohort, CohortCommon
 from students.config.estimator import EstimatorStudent, EstimatorStudentTrain
-from students.config.hints import first_stage
+from students.config.hints import check_heard, first_stage
 from students.config.student import StudentTrain
 from students.config.terms import check_ramps
 from teachers.config.teacher import TeacherConfig
@@ -179,6 +179,7 @@ def budget_of(key: str, learner: Learner, prepared: Path) -> StudentTrain | Esti
         hints = getattr(learner, "hints", [])
         check_ramps(learner.objective, train, first_stage=first_stage(hints))
         check_ramps(hints, train, "hints", first_stage(hints))
+        check_heard(hints, train, rows_drawn(prepared, labelled_only=False))
     except ValueError as error:
         raise RecipeError(f"{key}.{error}") from None
     return train

@@ -20,7 +20,7 @@ from teachers.storage.seal import Seal, digest_of
 from ..stages.stages import Built, Stage
 from ..stages.trainings import Kind, training_stages
 from .cohorts import run_of_cohort
-from .context import Begun, Context, Facts, Taught, segments_heard, sources, weights_begun_with
+from .context import Begun, Context, Facts, Taught, networks_read, segments_heard, sources
 from .fit import budgets_of, fit_runs, live_teachers, seal_all, starts_alone
 from .follow import follow, warn_of_other_labels
 from .learned import Learned
@@ -73,7 +73,7 @@ class Learners:
             heard = {teacher: outcome(future) for teacher, future in begun.items()}
         segments = segments_heard(recipe, prepared, config)
         labels = {teacher: each.digests(segments) for teacher, each in heard.items()}
-        stages = training_stages(recipe, name, prepared.digest, labels, weights_begun_with(config, heard))
+        stages = training_stages(recipe, name, prepared.digest, labels, networks_read(config, heard))
         said = sources(recipe, config, heard, segments)
         for training, stage in stages.items():
             if training not in waiting:

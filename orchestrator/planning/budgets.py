@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from students.config.cohort import CodistillationCohort
 from students.config.estimator import EstimatorStudent
-from students.config.hints import first_stage
+from students.config.hints import check_heard, first_stage
 from students.config.terms import HardTerm, TeacherTermCommon, check_ramps
 from teachers.config.task import ANSWER_OF
 from teachers.config.training import TrainConfig
@@ -175,6 +175,7 @@ def budget_problems(recipe: Recipe, counted: Counted) -> Iterator[str]:
             hints = getattr(learner, "hints", [])
             check_ramps(learner.objective, in_steps, first_stage=first_stage(hints))
             check_ramps(hints, in_steps, "hints", first_stage(hints))
+            check_heard(hints, in_steps, counted.rows["train"])
             if train.labelled_fraction is not None and name in recipe.students:
                 labelled_share(train, workers_of(learner))
         except (ValueError, CollegiumError) as error:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from students.config.cohort import CodistillationCohort, CohortCommon, CohortConfig
 from students.config.estimator import EstimatorStudent
+from students.config.hints import weighed_by_label
 from students.config.student import StudentConfig
 from teachers.config.teacher import CheckpointTeacher, ModuleTeacher
 from teachers.errors import CollegiumError
@@ -88,14 +89,19 @@ class Learning:
         self.found.time_steps(f"distill/{name}", tried, share, config.resources, run)
 
     def _begins(self, name: str, config: StudentConfig) -> StudentConfig:
-        """The student, with a model folder for it to begin with; where nobody can know what is in that yet, without `init`."""
-        if config.init is None:
-            return config
-        teacher = config.init.from_
-        folder = self._network(teacher, self.folder / "networks" / name)
-        if folder is None:
-            return config.model_copy(update={"init": None})
-        self.sources[teacher] = replace(self.sources[teacher], network=folder)
+        """The student, with model folders of those whose weights it begins with or whose last layer it reads; where nobody can know
+        what is in one yet, without `init` and with hints that count alike."""
+        for teacher in config.reads_networks_of:
+            folder = self._network(teacher, self.folder / "networks" / name / teacher)
+            if folder is None:
+                alike = [
+                    hint.model_copy(update={"combine": None, "after_passes": None})
+                    if weighed_by_label([hint])
+                    else hint
+                    for hint in config.hints
+                ]
+                return config.model_copy(update={"init": None, "hints": alike})
+            self.sources[teacher] = replace(self.sources[teacher], network=folder)
         return config
 
     def _network(self, name: str, folder: Path) -> Path | None:

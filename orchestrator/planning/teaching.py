@@ -236,6 +236,7 @@ class Teaching:
             class_map=resolved(config.class_map),
             probability_floor=config.probability_floor,
             outputs={output: values.shape[1:] for output, values in more.items()},
+            layers=getattr(config, "outputs", {}),
         )
 
 

@@ -8,7 +8,7 @@ from teachers.config.teacher import TeacherConfig
 from teachers.errors import StoreError
 from teachers.transfer_set.transfer_set import SPLITS, TransferSet
 
-from ..building.context import Begun, Taught, segments_heard, segments_judged, segments_of, weights_begun_with
+from ..building.context import Begun, Taught, networks_read, segments_heard, segments_judged, segments_of
 from ..building.derive import derive_stages, text_columns
 from ..building.judge import stage_of, to_judge
 from ..building.label import label_stages
@@ -173,8 +173,8 @@ class Walk:
             return None
         listened = segments_heard(self.recipe, prepared, learner)
         labels = {teacher.name: teacher.digests(listened) for teacher in heard} if heard is not None else None
-        begun = weights_begun_with(learner, {each.name: each for each in heard}) if heard is not None else None
-        stages = training_stages(self.recipe, name, prepared.digest, labels, begun)
+        networks = networks_read(learner, {each.name: each for each in heard}) if heard is not None else None
+        stages = training_stages(self.recipe, name, prepared.digest, labels, networks)
         noted = {training: self.note(stage) for training, stage in stages.items()}
         built = {training: found for training, found in noted.items() if found is not None}
         return Learned(built) if heard is not None and len(built) == len(noted) else None

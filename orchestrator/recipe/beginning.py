@@ -1,8 +1,10 @@
-"""What is wrong with whose weights a student begins with, or whose network it is made of. Knows nothing of tensors."""
+"""What is wrong with whose weights a student begins with, whose network it is made of or whose last layer it reads. Knows nothing of
+tensors."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from students.config.hints import weighed_by_label
 from students.config.student import StudentConfig
 from teachers.config.teacher import ModuleTeacher
 
@@ -26,6 +28,9 @@ def beginning_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
             yield ("students", name, "arguments"), "say whose network is pruned: `of`, a teacher's name"
         if student.init is not None and (problem := _no_weights(recipe, student.init.from_)):
             yield ("students", name, "init", "from"), problem
+        for number, hint in enumerate(student.hints):
+            if weighed_by_label([hint]) and (problem := _no_weights(recipe, hint.teacher)):
+                yield ("students", name, "hints", number, "combine"), f"reads a last layer, and {problem}"
 
 
 def _no_weights(recipe: "Recipe", name: str) -> str | None:

@@ -182,8 +182,13 @@ def judging_problems(recipe: Recipe, labelled: int, labelled_train: int | None =
     """Rules that weigh teachers by labelled rows, where there are none. `labelled`: how many there are in validation; in
     training, as far as that is known."""
     for where, config in _configs(recipe):
-        for number, term in enumerate(getattr(config, "objective", ())):
-            rule, key = getattr(term, "combine", None), f"{where}.objective.{number}.combine"
+        terms = [
+            (f"{where}.{of}.{n}", term)
+            for of in ("objective", "hints")
+            for n, term in enumerate(getattr(config, of, ()))
+        ]
+        for at, term in terms:
+            rule, key = getattr(term, "combine", None), f"{at}.combine"
             if rule in JUDGING and not labelled and getattr(term, "experts", None) is None:
                 yield (
                     f"{key}: `{rule}` weighs teachers by labelled validation rows, and there are none; take another rule, or give "
@@ -191,7 +196,7 @@ def judging_problems(recipe: Recipe, labelled: int, labelled_train: int | None =
                 )
             if isinstance(term, LfmeTerm) and not labelled:
                 yield (
-                    f"{where}.objective.{number}.loss: `lfme` paces experts by labelled validation rows, and there are none; give "
+                    f"{at}.loss: `lfme` paces experts by labelled validation rows, and there are none; give "
                     f"`split.validation` labelled rows, or let experts be heard by `loss: soft`"
                 )
             if rule in OF_LABELLED_ROWS and labelled_train == 0:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from students.config.hints import OF_MAPS, ContrastiveHint, Hint
+from students.config.hints import OF_MAPS, ContrastiveHint, Hint, weighed_by_label
 from students.config.student import StudentConfig
 from teachers.config.task import ANSWER_OF
 
@@ -26,6 +26,11 @@ def hint_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
                     (*where, "standardise"),
                     f"goes by all training rows, and what the live teacher {hint.teacher!r} gives is known batch by batch; set "
                     f"`teachers.{hint.teacher}.mode: cached`, or remove it",
+                )
+            if weighed_by_label([hint]) and ANSWER_OF[recipe.task] not in ("class_axis", "class_set"):
+                yield (
+                    (*where, "combine"),
+                    f"`correctness` goes by how likely a teacher finds the label, and rows of the task {recipe.task} are of no class; remove it",
                 )
             relaxed = isinstance(hint, ContrastiveHint) and hint.positive == "relax"
             if relaxed and ANSWER_OF[recipe.task] != "class_axis":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from students.config.cohort import KdclCohort
 from students.config.estimator import EstimatorStudent
-from students.config.hints import ContrastiveHint
+from students.config.hints import ContrastiveHint, weighed_by_label
 from students.config.own_terms import MeanTeacherTerm
 from students.config.student import StudentConfig
 from students.config.task_terms import ASK_THE_STUDENT, OF_LABELLED_ROWS
@@ -102,6 +102,11 @@ def mixed_view_problems(recipe: "Recipe") -> Iterator[tuple[Loc, str]]:
             for number, hint in enumerate(getattr(learner, "hints", ())):
                 if isinstance(hint, ContrastiveHint):
                     yield (kind, name, "hints", number, "loss"), f"tells rows apart, and {made}; remove one"
+                elif weighed_by_label([hint]):
+                    yield (
+                        (kind, name, "hints", number, "combine"),
+                        f"goes by the one label of a row, and {made}; remove one",
+                    )
             if isinstance(learner, KdclCohort) and learner.target != "general":
                 told = f"{learner.target!r} goes by the one label of a row, and {made}; take `general`"
                 yield (kind, name, "target"), told
@@ -139,6 +144,8 @@ def _hints_of_several(student: StudentConfig, live: Sequence[str], made: str) ->
     for number, hint in enumerate(student.hints):
         if isinstance(hint, ContrastiveHint):
             yield ("hints", number, "loss"), f"tells rows apart, and {made}; remove one"
+        elif weighed_by_label([hint]):
+            yield ("hints", number, "combine"), f"goes by the one label of a row, and {made}; remove one"
         elif hint.teacher not in live:
             yield (
                 ("hints", number, "teacher"),

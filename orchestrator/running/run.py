@@ -281,6 +281,8 @@ def smoke(recipe: Recipe) -> Recipe:
         for term in (*student["objective"], *student.get("hints", ())):
             if term["ramp"] is not None and term["ramp"]["steps"] is not None:
                 term["ramp"]["steps"] = min(term["ramp"]["steps"], student["train"]["steps"])
+        for hint in student.get("hints", ()):
+            hint |= {"after_passes": 0} if hint.get("combine") else {}
     return changed(document, "--smoke")
 
 

@@ -23,7 +23,7 @@ from teachers.storage.place import place
 from teachers.storage.seal import digest_of, publish
 
 from ..building import pipeline
-from ..building.context import Context, segments_heard, sources, weights_begun_with
+from ..building.context import Context, networks_read, segments_heard, sources
 from ..building.derive_trials import derive_for_trials
 from ..building.fit import budget_of
 from ..building.results import Results
@@ -123,8 +123,8 @@ def _study(begun: Begun, context: Context, taught: Results, at: Path, doubt: Dou
     rules = [rule for path, entry in search.space.items() if path.endswith(".combine") for rule in extremes(entry)]
     listened = segments_heard(recipe, taught.prepared, learner, rules)
     labels = {name: taught.taught[name].digests(listened) for name in learner.teachers}
-    begun_with = weights_begun_with(learner, taught.taught)
-    stages = training_stages(recipe, search.student, taught.prepared.digest, labels, begun_with)
+    networks = networks_read(learner, taught.taught)
+    stages = training_stages(recipe, search.student, taught.prepared.digest, labels, networks)
     first = stages["student", learner.train.seeds[0]]
     inputs = {first.called.get(name, name): digest for name, digest in first.inputs.items()}
     inputs["how teachers are heard"] = digest_of([hearing(recipe, name) for name in learner.teachers])

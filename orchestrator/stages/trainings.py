@@ -10,6 +10,7 @@ from typing import Any, Literal
 from students.config.cohort import CodistillationCohort, CohortCommon, OnlineTeacherCohort
 from students.config.cohort_terms import ChannelTerm, FeatureTerm, PeerTerm
 from students.config.estimator import EstimatorStudent
+from students.config.hints import weighed_by_label
 from students.config.student import control_train
 from students.config.terms import labels_alone
 from teachers.transfer_set.viewing import Viewing
@@ -43,17 +44,23 @@ def part_of(learner: Learner, kind: Kind, seed: int) -> str:
 
 
 def training_stages(
-    recipe: Recipe, name: str, prepared: str, labels: Mapping[str, str] | None, weights: str | None = None
+    recipe: Recipe,
+    name: str,
+    prepared: str,
+    labels: Mapping[str, str] | None,
+    networks: Mapping[str, str] | None = None,
 ) -> dict[tuple[Kind, int], Stage]:
     """Of a student or a cohort, by kind and seed.
 
     `labels`: by teacher, the digest of what it says of the training rows, of one who is followed of what decides that; None: not
     known yet, and only controls are.
-    `weights`: the digest of the network that a student with `init` begins with.
+    `networks`: by teacher the digest of its network, of those whose weights a student begins with or whose last layer it reads.
     """
     learner = recipe.learners[name]
     return {
-        (kind, seed): _training_stage(recipe, name, kind, seed, {"transfer set": prepared}, labels or {}, weights)
+        (kind, seed): _training_stage(
+            recipe, name, kind, seed, {"transfer set": prepared}, labels or {}, networks or {}
+        )
         for kind in kinds_of(learner)
         if labels is not None or kind == "control"
         for seed in learner.train.seeds
@@ -67,7 +74,7 @@ def _training_stage(
     seed: int,
     inputs: dict[str, str],
     labels: Mapping[str, str],
-    weights: str | None,
+    networks: Mapping[str, str],
 ) -> Stage:
     learner, called = recipe.learners[name], dict[str, str]()
     document = {"kind": kind, "seed": seed, **_network_and_budget(learner, kind)}
@@ -84,12 +91,14 @@ def _training_stage(
         document["teachers"] = [hearing(recipe, teacher) for teacher in learner.teachers]
         heard, called = labels_by_place(learner.teachers, labels)
         inputs |= heard
+        for teacher in dict.fromkeys(hint.teacher for hint in weighed_by_label(getattr(learner, "hints", []))):
+            place = f"last layer of teacher {learner.teachers.index(teacher)}"
+            inputs[place], called[place] = networks[teacher], f"last layer of {teacher}"
     if (energy := document.pop("energy", None)) is not None and kind == "student":
         document["energy"] = energy_by_place(energy, learner.teachers)
     if (init := document.pop("init", None)) is not None and kind == "student":
-        assert weights is not None
         document["init"] = {**init, "from": learner.teachers.index(init["from"])}
-        inputs["initial weights"], called["initial weights"] = weights, f"weights of {init['from']}"
+        inputs["initial weights"], called["initial weights"] = networks[init["from"]], f"weights of {init['from']}"
     if (views := views_of_learner(recipe, learner)) is not None:
         document["views"] = {"number": views.number, **views.document(0)}
     inputs |= code_inputs(name_in_recipe(recipe, name), document)

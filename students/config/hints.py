@@ -98,6 +98,43 @@ class FitNetsHint(HintCommon):
     """Factor of this term in the objective; 100 is RepDistiller's, of a mean over all elements."""
     alone: float | None = Field(None, gt=0, lt=1)
     """The paper's first stage: in this share of the steps nothing trains but the student up to the guided layer and the projector, by this loss alone. Null: one stage, all terms from the first step."""
+    combine: Literal["correctness"] | None = Field(None, exclude_if=lambda value: value is None)
+    """`correctness`: in each row those hints of a student that say it count by who is nearer to the label, where each teacher's own last layer reads what the student's projected layer is (CA-MKD's term of features: Zhang et al., 2022). `output` is then what that last layer is given, and `weight` 50, the authors', where the recipe says nothing."""
+    after_passes: int | None = Field(None, ge=0, exclude_if=lambda value: value is None)
+    """Of `combine`: so many passes over the training rows come before it is heard. Null: 1, the authors' first epoch."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def weighs_as_the_authors_where_it_is_combined(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and value.get("combine") is not None:
+            return {"weight": 50.0, **value}
+        return value
+
+    @model_validator(mode="after")
+    def is_combined_in_the_teachers_own_space(self) -> Self:
+        if self.combine is None:
+            if self.after_passes is not None:
+                raise ValueError("`after_passes` is of `combine: correctness`; remove it")
+            return self
+        if len(self.outputs) > 1:
+            raise ValueError(
+                f"`combine: correctness` goes by the one output that the teacher's last layer is given, here are {len(self.outputs)}; "
+                f"name that one"
+            )
+        if self.standardise is not None:
+            raise ValueError(
+                "`combine: correctness`: a teacher's last layer reads its output as it is; remove `standardise`"
+            )
+        if self.alone is not None:
+            raise ValueError(
+                "`combine: correctness` begins behind a pass over the rows, `alone` with the first step; remove one"
+            )
+        return self
+
+    @property
+    def passes_before(self) -> int:
+        """Over the training rows, before it is heard."""
+        return (1 if self.after_passes is None else self.after_passes) if self.combine else 0
 
 
 class AttentionHint(HintCommon):
@@ -214,6 +251,26 @@ Hint = Annotated[
 """One hint, chosen by `loss`."""
 
 
+def weighed_by_label(hints: Sequence[Hint]) -> list[FitNetsHint]:
+    """Those that count in each row by who is nearer to its label."""
+    return [hint for hint in hints if isinstance(hint, FitNetsHint) and hint.combine is not None]
+
+
+def first_heard(hint: Hint, batch_size: int, num_rows: int) -> int:
+    """The step, counted from 0, in which a hint is heard for the first time; `num_rows`: that its student draws from."""
+    return hint.passes_before * (num_rows // batch_size) if isinstance(hint, FitNetsHint) else 0
+
+
+def check_heard(hints: Sequence[Hint], train: TrainConfig, num_rows: int) -> None:
+    """Raise ValueError for a hint that would be heard in no step of `train`, which is in steps."""
+    for number, hint in enumerate(hints):
+        if train.steps is not None and (first := first_heard(hint, train.batch_size, num_rows)) >= train.steps:
+            raise ValueError(
+                f"hints.{number}.combine: is heard behind {first:,} steps, which pass over the {num_rows:,} training rows, and there are "
+                f"{train.steps:,}; give `train.steps` more, or say `after_passes: 0`"
+            )
+
+
 def first_stage(hints: Sequence[Hint]) -> float:
     """Share of the steps in which some hints train alone, as the first stage of FitNets; 0: there is none."""
     return max((hint.alone or 0.0 for hint in hints if isinstance(hint, FitNetsHint)), default=0.0)
@@ -236,5 +293,6 @@ def check_hints(hints: Sequence[Hint], teachers: Sequence[str], train: TrainConf
 
 
 def in_one_stage(hints: Sequence[Hint]) -> tuple[Hint, ...]:
-    """The same without a first stage: all terms from the first step."""
-    return tuple(hint.model_copy(update={"alone": None} if isinstance(hint, FitNetsHint) else {}) for hint in hints)
+    """The same without a first stage or pass: all terms from the first step."""
+    at_once = {"alone": None, "after_passes": 0}
+    return tuple(hint.model_copy(update=at_once if isinstance(hint, FitNetsHint) else {}) for hint in hints)

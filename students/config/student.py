@@ -12,7 +12,7 @@ from teachers.config.strict import Config, ImportString
 from teachers.config.training import Augment, OptimizerName, PrecisionName, ScheduleName, TrainConfig, transforms_of
 
 from .energy import Energy, check_energy
-from .hints import Hint, check_hints, first_stage
+from .hints import Hint, check_hints, first_stage, weighed_by_label
 from .hydra import Hydra, check_hydra
 from .init import Init
 from .lfme_term import check_lfme
@@ -194,6 +194,12 @@ class StudentConfig(StudentCommon):
             check_hydra(self.hydra, self.teachers, self.objective, self.hints, self.generations)
         self._check_generations()
         return self
+
+    @property
+    def reads_networks_of(self) -> list[str]:
+        """Teachers of whom its training takes more than what they say: weights to begin with, or a last layer."""
+        begins = [] if self.init is None else [self.init.from_]
+        return [*dict.fromkeys([*begins, *(hint.teacher for hint in weighed_by_label(self.hints))])]
 
     @property
     def is_pruned(self) -> bool:

@@ -152,7 +152,7 @@ def load_rows(
     columns |= {name: chosen(column, drawn) for name, column in targets.columns.items()}
     if counts is not None and run.energy is not None and run.energy.rows == "weigh":
         columns[COUNTS] = torch.from_numpy(counts)
-    objective.add_hints(terms_of(hints), first_stage(run.hints))
+    objective.add_hints(terms_of(hints, run.train, len(labels)), first_stage(run.hints))
     columns |= of_hints | ({ROW_NUMBER: torch.arange(len(labels))} if remembers(run) else {})
     if run.views is not None:
         keys = train.keys()

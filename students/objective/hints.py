@@ -10,12 +10,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from teachers.config.training import TrainConfig
 from teachers.errors import RecipeError
 from teachers.models.captured import Captured
 from teachers.transfer_set.merged import MergedSplit
 from teachers.users_code.calls import within
 
-from ..config.hints import ContrastiveHint, FitNetsHint, Hint, HintLossName, ProjectorName, first_stage
+from ..config.hints import (
+    ContrastiveHint,
+    FitNetsHint,
+    Hint,
+    HintLossName,
+    ProjectorName,
+    first_heard,
+    first_stage,
+)
 from ..runs.run import Run
 from .asks import every_row
 from .correspondence import Shape
@@ -88,15 +97,17 @@ def remembers(run: Run) -> bool:
     return any(isinstance(hint, ContrastiveHint) for hint in run.hints)
 
 
-def terms_of(hints: Sequence[HintAtWork]) -> list[TermAtWork]:
-    """Of the objective. In a first stage only those that it is for weigh anything, behind it all others do."""
+def terms_of(hints: Sequence[HintAtWork], train: TrainConfig, num_rows: int) -> list[TermAtWork]:
+    """Of the objective. In a first stage only those that it is for weigh anything, behind it all others do; those that are weighed
+    by the label do behind so many passes over the `num_rows` that are drawn from."""
     share = first_stage([hint.config for hint in hints])
     terms = []
     for hint in hints:
         config = hint.config
         keywords = {name: getattr(config, name) for name in HINT_KEYWORDS[config.loss]}
         loss = partial(HINT_LOSSES[config.loss], **keywords)
-        during = (0.0, share) if hint.is_first else (share, 1.0)
+        heard = 0.0 if not train.steps else first_heard(config, train.batch_size, num_rows) / train.steps
+        during = (0.0, share) if hint.is_first else (max(share, heard), 1.0)
         about = hint.name, f"{hint.key}.loss", config.loss, loss, config.weight, config.ramp
         terms.append(TermAtWork(*about, every_row, "hint", during=during))
     return terms

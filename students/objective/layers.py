@@ -17,10 +17,11 @@ def sum_of_maps(loss: Loss, maps: Pairs, *, is_mean: bool) -> Tensor:
     return total / len(maps) if is_mean else total
 
 
-def sum_of_hint(loss: Loss, pairs: Pairs) -> Tensor:
-    """The sum over its outputs, in float32 or more."""
+def sum_of_hint(loss: Loss, pairs: Pairs, weight: Tensor | None = None) -> Tensor:
+    """The sum over its outputs, in float32 or more; `weight`: of each row `[rows]`, None: all 1."""
     values = []
     for own, theirs in pairs:
         precise = own.to(torch.promote_types(own.dtype, torch.float32))
-        values.append(loss(precise, theirs.to(precise.dtype)).sum())
+        found = loss(precise, theirs.to(precise.dtype))
+        values.append((found if weight is None else found * weight).sum())
     return torch.stack(values).sum()

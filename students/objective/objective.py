@@ -39,6 +39,8 @@ class Heard:
     """Its own projected stage maps, each with a peer's, `[rows, ...]`."""
     hints: Mapping[str, Pairs] = field(default_factory=dict)
     """Of a student, by the term's name: what its projections make of its layers, each with a teacher's."""
+    hint_weights: Mapping[str, Tensor] = field(default_factory=dict)
+    """By the same, what each row counts `[rows]`, of hints that are weighed against each other; of others all count alike."""
     heads: Tensor | None = None
     """Of a student with a head for each teacher, what each says `[heads, rows, width]`; None: it has one."""
 
@@ -208,7 +210,7 @@ def hears_what(term: Term | CohortTerm) -> Literal["targets", "peer", "maps"]:
 def row_sum(term: TermAtWork, student: Tensor, asked: Asked, heard: Heard = NOTHING) -> Tensor:
     """The weighted sum of a term's values over the given rows."""
     if term.hears == "hint":
-        return sum_of_hint(term.loss, heard.hints[term.name])
+        return sum_of_hint(term.loss, heard.hints[term.name], heard.hint_weights.get(term.name))
     if term.hears == "maps" or (term.hears == "peer" and heard.peer is None):
         is_mean = term.loss_name == "feature"
         return sum_of_maps(term.loss, heard.maps, is_mean=is_mean) if heard.maps else (student * 0).sum()

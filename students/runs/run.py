@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 import xxhash
 
 from teachers.config.any_teacher import CalibrateName
+from teachers.config.outputs import NamedOutput
 from teachers.config.preprocess import Preprocess
 from teachers.config.training import TrainConfig
 from teachers.soft_targets.class_map import ClassMap
@@ -51,8 +52,10 @@ class Source:
     """No row is labelled by who has learnt it."""
     outputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """What it gives besides its answer, by name: the shape of a row."""
+    layers: Mapping[str, NamedOutput] = field(default_factory=dict)
+    """Of the same, which layer of its network each is."""
     network: Path | None = None
-    """Its model folder, where it has one: for who begins with its weights."""
+    """Its model folder, where it has one: for who begins with its weights, or reads its last layer."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ from ..objective.correspondence import Shape, guided_layers, shape_of
 from ..objective.hints import PROJECTIONS, ROW_NUMBER, Guided, HintAtWork
 from ..objective.layers import Pairs
 from ..objective.memory_bank import MemoryBank
+from ..objective.nearness import Nearness
 from ..objective.objective import Heard
+from ..objective.units import usable_labels
 from .steps import Stepper, Work
 
 
@@ -31,6 +33,8 @@ class HintedStepper(Stepper):
     """By hint, what teachers give of the rows of this step."""
     numbers: Tensor | None
     """Of these rows, where a memory has to know them."""
+    labels: Tensor
+    """Of these, -1 or NaN without one that may be used."""
     embedded: dict[str, list[tuple[Tensor, Tensor]]]
     """By hint with a memory, of each part of this step."""
 
@@ -48,6 +52,7 @@ class HintedStepper(Stepper):
                 projections[hint.name] = self._projection(hint, layers[hint.name]).to(dtype)
                 if isinstance(hint.config, ContrastiveHint):
                     memories[hint.name] = memory_for(hint.config, self.rows)
+        self.nearness = Nearness.of(self.run, self.rows.hints, self.space, self.session.device)
         first = [hint.name for hint in self.rows.hints if hint.is_first]
         self.guided = Guided(self.module, layers, projections, memories, first)
         return super().start(self.guided)
@@ -71,7 +76,7 @@ class HintedStepper(Stepper):
 
     def begin(self, batch: dict[str, Tensor], step: int, batch_number: int | None = None) -> Work:
         self.taught = {hint.name: hint.of(batch) for hint in self.rows.hints}
-        self.numbers = batch.get(ROW_NUMBER)
+        self.numbers, self.labels = batch.get(ROW_NUMBER), usable_labels(batch)
         self.embedded = {name: [] for name in self.guided.memories}
         return super().begin(batch, step, batch_number)
 
@@ -81,7 +86,8 @@ class HintedStepper(Stepper):
 
     def answer(self, work: Work, number: int) -> tuple[Any, Heard]:
         said, pairs = self.forward(work, number)
-        return said, Heard(hints={name: self._compared(name, each, work, number) for name, each in pairs.items()})
+        compared = {name: self._compared(name, each, work, number) for name, each in pairs.items()}
+        return said, Heard(hints=compared, hint_weights=self.nearness.weights(pairs, self.labels[self.parts[number]]))
 
     def _compared(self, name: str, pairs: Pairs, work: Work, number: int) -> Pairs:
         """What the loss is of: of a memory, scores of the embeddings."""

@@ -174,6 +174,14 @@ def head_in(network: nn.Module, inputs: Any, width: int, layer: str | None = Non
 
 def gives_answer(network: nn.Module, inputs: Any, layer: str) -> bool:
     """Whether what the network gives is what this layer gives, as it is: asked by putting something else there."""
+    with other_numbers_at(network, layer) as instead:
+        said = tensor_of(network(inputs))
+    return said is not None and len(instead) == 1 and torch.equal(said, instead[0].to(said.dtype))
+
+
+@contextmanager
+def other_numbers_at(network: nn.Module, layer: str) -> Iterator[list[Tensor]]:
+    """At rest and without gradients, each time that a layer is called it gives other numbers of its shape: these."""
     training = {module: module.training for module in network.modules()}
     instead: list[Tensor] = []
 
@@ -187,9 +195,8 @@ def gives_answer(network: nn.Module, inputs: Any, layer: str) -> bool:
     network.eval()
     try:
         with torch.no_grad():
-            said = tensor_of(network(inputs))
+            yield instead
     finally:
         hook.remove()
         for module, was in training.items():
             module.training = was
-    return said is not None and len(instead) == 1 and torch.equal(said, instead[0].to(said.dtype))

@@ -6,7 +6,6 @@ whose mean is the paper's loss.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +17,10 @@ from torch.autograd.function import once_differentiable
 NEAR = 1e-12
 """A squared length below it, where the largest element of a batch is about 1, has no direction: what is divided by it would have
 a gradient without bound."""
+
+
+PARTS = 4
+"""Stretches of rows whose products are made at once: so many that 5/8 of them are made, and few enough to be large."""
 
 
 def similarity(student: Tensor, teacher: Tensor) -> Tensor:
@@ -35,7 +38,7 @@ def relation(student: Tensor, teacher: Tensor, *, distance_weight: float = 25.0,
 
     The angles take time of rows^3; `angle_weight` 0 computes none.
     """
-    own, theirs = _squares(_at_one_scale(student)), _squares(_at_one_scale(teacher.detach()))
+    own, theirs = (SquaredDistances.apply(each) for each in (student, teacher.detach()))  # type: ignore[no-untyped-call]
     value = student.new_zeros(len(student))
     if distance_weight:
         found = F.smooth_l1_loss(_distances(own), _distances(theirs), reduction="none").mean(1)
@@ -57,18 +60,34 @@ def correlation(student: Tensor, teacher: Tensor, *, gamma: float = 0.4, order: 
 
 def _similarities(rows: Tensor) -> Tensor:
     flat = _at_one_scale(rows)
-    return _of_length_one(flat @ flat.T)
+    return _of_length_one(Products.apply(flat))  # type: ignore[no-untyped-call]
 
 
-def _squares(rows: Tensor) -> Tensor:
-    """Squared distances `[rows, rows]`; 0 of rows that are as good as equal. In float64 on the way: a difference of large numbers is
-    small for rows that are near."""
-    precise = rows.double()
-    centred = precise - precise.detach().mean(0)
-    inner = centred @ centred.T
-    squares = inner.diagonal()
-    between = squares[:, None] + squares - 2 * inner
-    return torch.where(between > NEAR, between, 0.0).to(rows.dtype)
+class SquaredDistances(Function):
+    """Of `[rows, ...]`, the largest element 1 or -1: `[rows, rows]`; 0 of rows that are as good as equal. In float64 on the way: a
+    difference of large numbers is small for rows that are near."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        scale = _largest(rows)
+        precise = rows.flatten(1).to(torch.float64, copy=True).div_(scale)
+        precise.sub_(precise.mean(0))
+        inner = _products(precise)
+        squares = inner.diagonal()
+        between = squares[:, None] + squares - 2 * inner
+        is_near = ~(between > NEAR)
+        ctx.save_for_backward(precise, is_near, scale)
+        ctx.dtype, ctx.shape = rows.dtype, rows.shape
+        return between.masked_fill_(is_near, 0.0).to(rows.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> Tensor:
+        precise, is_near, scale = ctx.saved_tensors
+        both = outer.masked_fill(is_near, 0.0).to(precise.dtype)
+        both = both + both.T
+        found = (both.sum(1)[:, None] * precise).sub_(both @ precise).mul_(2 / scale)
+        return found.to(ctx.dtype).reshape(ctx.shape)  # type: ignore[no-any-return]
 
 
 def _distances(squares: Tensor) -> Tensor:
@@ -87,55 +106,61 @@ class AngleDistance(Function):
     """Per row i `[rows]`, the mean over rows j and k of the Huber distance between two cosines, a student's and a teacher's, of the
     angle at i to j and k; a cosine is 0 where one of them is row i, or as good as.
 
-    Of squared distances q and scales 1 / sqrt(2 q), `[rows, rows]` each, by the law of cosines:
-    cos = (q_ij + q_ik - q_jk) / (2 sqrt(q_ij q_ik)). Neither vectors nor all rows^3 numbers are ever there at once; the second pass
-    makes them again, a few rows i at a time.
+    Of squared distances and their scales 1 / sqrt(2 q), `[rows, rows]` each. Neither vectors nor all rows^3 numbers are ever there
+    at once. On a CPU the first pass over them finds the gradient, too, for rows that count alike, as they do in a mean; where they
+    do not, or on a GPU, which a look at their weights would hold up, a second one does.
     """
 
     @staticmethod
     def forward(ctx: Any, squares: Tensor, scales: Tensor, others: Tensor, their: Tensor) -> Tensor:
-        ctx.save_for_backward(squares, scales, others, their)
-        found = []
-        for rows in _in_parts(squares):
-            apart, _, _ = _apart(squares, scales, others, their, rows)
-            slope = apart.clamp(-1, 1)
-            found.append(torch.linalg.vecdot(slope.flatten(1), apart.sub_(slope, alpha=0.5).flatten(1)))
-        return torch.cat(found) / len(squares) ** 2
+        at_once = ctx.needs_input_grad[0] and squares.device.type == "cpu"
+        found, *by = _angles(squares, scales, others, their, torch.ones_like(squares[0]) if at_once else None)
+        ctx.save_for_backward(squares, scales, others, their, *by)
+        return found
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        squares, scales, others, their = ctx.saved_tensors
-        by_square, by_scale = torch.zeros_like(squares), torch.empty_like(scales)
-        for rows in _in_parts(squares):
-            apart, sides, both = _apart(squares, scales, others, their, rows)
-            slope = apart.clamp_(-1, 1).mul_(outer[rows, None, None] / len(squares) ** 2)
-            by_scale[rows] = 2 * (sides.mul_(slope) @ scales[rows, :, None])[:, :, 0]
-            slope.mul_(both)
-            by_square -= slope.sum(0)
-            by_square[rows] += 2 * slope.sum(2)
+        squares, scales, others, their, *found = ctx.saved_tensors
+        if found and bool((outer == outer[0]).all()):
+            return found[0] * outer[0], found[1] * outer[0], None, None
+        _, by_square, by_scale = _angles(squares, scales, others, their, outer)
         return by_square, by_scale, None, None
 
 
-def _apart(
-    squares: Tensor, scales: Tensor, others: Tensor, their: Tensor, rows: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`[those rows, rows, rows]`: how far the cosines lie apart; q_ij + q_ik - q_jk of the student; what that is multiplied by."""
-    sides, both = _sides(squares, scales, rows)
-    theirs, scale = _sides(others, their, rows)
-    return torch.mul(sides, both).sub_(theirs.mul_(scale)), sides, both
+def _angles(squares: Tensor, scales: Tensor, others: Tensor, their: Tensor, weights: Tensor | None) -> list[Tensor]:
+    """The values of `AngleDistance`; with `weights` of rows `[rows]` the gradients of their sum by `squares` and `scales`, too.
 
-
-def _sides(squares: Tensor, scales: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    own, scale = squares[rows], scales[rows]
-    return (own[:, :, None] - squares).add_(own[:, None, :]), scale[:, :, None] * scale[:, None, :]
-
-
-def _in_parts(squares: Tensor) -> Sequence[Tensor]:
-    """Numbers of rows, so many at once that a core's cache holds their cosines, or that a GPU is busy."""
-    each = (2**16 if squares.device.type == "cpu" else 2**24) // squares.numel()
-    parts: Sequence[Tensor] = torch.arange(len(squares), device=squares.device).split(max(1, each))
-    return parts
+    By the law of cosines cos = (q_ij + q_ik - q_jk) s_ij s_ik; with p = q s this is s_ij p_ik + p_ij s_ik - s_ij q_jk s_ik, of
+    which the first two are a product of narrow matrices.
+    """
+    number, total = len(squares), len(squares) ** 2
+    own, other, none = squares * scales, others * their, squares.new_zeros(())
+    left, right = torch.stack([scales, own, -their, -other], 2), torch.stack([own, scales, other, their], 1)
+    weighted = None if weights is None else scales[:, None] * (weights / total)[:, None, None]
+    values, by_square = torch.empty_like(squares[0]), torch.zeros_like(squares)
+    of_scales, of_squares, of_others = (torch.empty_like(squares) for _ in range(3))
+    each = max(
+        1, (2**16 if squares.device.type == "cpu" else 2**24) // total
+    )  # a core's cache holds so many, or a GPU is busy
+    for first in range(0, number, each):
+        rows = slice(first, first + each)
+        along, across, theirs = scales[rows, :, None], scales[rows, None], their[rows]
+        apart = (others * theirs[:, None]).mul_(theirs[:, :, None])
+        apart.addcmul_(squares * across, along, value=-1).baddbmm_(left[rows], right[rows])
+        values[rows] = F.smooth_l1_loss(apart, none.expand_as(apart), reduction="none").sum((1, 2))
+        if weighted is None:
+            continue
+        slope = apart.clamp_(-1, 1).mul_(weighted[rows])
+        of_scales[rows], of_others[rows] = slope.sum(2), (slope * squares).sum(2)
+        of_squares[rows] = (slope @ squares[rows, :, None])[:, :, 0]
+        if each == 1:
+            by_square.addcmul_(slope[0], along[0], value=-1)
+        else:
+            by_square -= slope.mul_(along).sum(0)
+    if weighted is None:
+        return [values / total]
+    return [values / total, by_square + 2 * scales * of_scales, 2 * (squares * of_scales + of_squares - of_others)]
 
 
 def _kernel(rows: Tensor, gamma: float, order: int) -> Tensor:
@@ -148,17 +173,50 @@ def _at_one_scale(rows: Tensor) -> Tensor:
     """`[rows, width]` of `[rows, ...]`, the largest element 1 or -1; a divisor without a gradient, for the scale of all rows changes
     none of these losses."""
     flat = rows.flatten(1)
-    least, most = flat.detach().aminmax()
-    return flat / torch.maximum(-least, most).clamp_min(NEAR)
+    return flat / _largest(flat.detach())
+
+
+def _largest(rows: Tensor) -> Tensor:
+    """By size, f `[]`, at least NEAR."""
+    least, most = rows.aminmax()
+    return torch.maximum(-least, most).clamp_min(NEAR)
 
 
 def _cosines(rows: Tensor) -> Tensor:
     """`[rows, rows]`: products of the rows first, then over their lengths, for a row is much longer than the batch; 0, without a
     gradient, of a row without a direction."""
-    inner = rows @ rows.T
+    inner: Tensor = Products.apply(rows)  # type: ignore[no-untyped-call]
     squares = inner.diagonal()
     scales = torch.where(squares > NEAR, squares.clamp_min(NEAR).rsqrt(), 0.0)
     return scales[:, None] * inner * scales
+
+
+def _products(rows: Tensor) -> Tensor:
+    """X X^T, `[rows, rows]`; on a CPU the half below the diagonal, and what that says of the other."""
+    if rows.device.type != "cpu":
+        return rows @ rows.T
+    found, each = rows.new_empty(len(rows), len(rows)), max(1, -(-len(rows) // PARTS))
+    for first in range(0, len(rows), each):
+        here, behind = slice(first, first + each), min(first + each, len(rows))
+        found[here, :behind] = rows[here] @ rows[:behind].T
+        found[:first, here] = found[here, :first].T
+    return found
+
+
+class Products(Function):
+    """The same with a gradient, which takes one product of matrices where autograd takes two."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        return _products(rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> Tensor:
+        (rows,) = ctx.saved_tensors
+        found: Tensor = (outer + outer.T) @ rows
+        return found
 
 
 def _of_length_one(vectors: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...config.task import AnswerName
 from .class_scores import log_probabilities
 from .shares import Combine
 
@@ -69,7 +70,9 @@ def class_error(logits: Tensor, known: Tensor, labels: Tensor) -> tuple[Tensor, 
     """The cross-entropy with the label."""
     own = labels.clamp_min(0)[None, :, None].expand(len(logits), -1, 1)
     says = can_say(known, labels)
-    error = -log_probabilities(logits, 1.0, known).gather(2, own)[..., 0]
+    error = (
+        -logits.masked_fill(~known, -torch.inf).log_softmax(-1).gather(2, own)[..., 0]
+    )  # a gradient may be asked of it
     return error.masked_fill(~says, 0.0), says
 
 
@@ -96,6 +99,23 @@ def set_error(logits: Tensor, known: Tensor, labels: Tensor) -> tuple[Tensor, Te
 
 def _mean_over(values: Tensor, known: Tensor) -> Tensor:
     return torch.where(known, values, 0.0).sum(-1) / known.sum(-1).clamp_min(1)
+
+
+ERRORS: dict[AnswerName, Errors] = {"class_axis": class_error, "class_set": set_error}
+
+
+def by_label(errors: Errors, said: Tensor, known: Tensor, labels: Tensor) -> Tensor:
+    """Weights of CA-MKD (Zhang et al., 2022): w_k = (1 - softmax over teachers of the cross-entropy with the label) / (K - 1).
+
+    Of those that can say the label's class, so a row of a class that nobody knows is nobody's, and a single one has 1; without a
+    label those that know the row count alike.
+    """
+    knows = known.any(-1).to(said.dtype)
+    error, says = errors(said, known, labels)
+    share = error.masked_fill(~says, -torch.inf).softmax(0).nan_to_num(nan=0.0)
+    many = says.sum(0)
+    of_label = torch.where(many > 1, (1 - share) / (many - 1).clamp_min(1), 1.0) * says
+    return normalised(torch.where(has_label(labels), of_label, knows))
 
 
 # rules
@@ -125,20 +145,8 @@ def entropy(measure: Measure, mixture: Mixture) -> Combine:
 
 def correctness(errors: Errors, mixture: Mixture) -> Combine:
     def rule(said: Tensor, *, temperature: float, known: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """CA-MKD (Zhang et al., 2022): w_k = (1 - softmax over teachers of the cross-entropy with the label) / (K - 1).
-
-        They sum to 1; the authors' code divides by K once more. Who cannot say the label's class is not heard in that row, so a
-        row of a class that nobody knows is nobody's. Without a label those that know the row count alike.
-        """
-        knows = known.any(-1)
-        if labels is None:
-            weights = normalised(knows.to(said.dtype))
-            return mixture(said, temperature, known, weights), weights
-        error, says = errors(said, known, labels)
-        share = error.masked_fill(~says, -torch.inf).softmax(0).nan_to_num(nan=0.0)
-        many = says.sum(0)
-        of_label = torch.where(many > 1, (1 - share) / (many - 1).clamp_min(1), 1.0) * says
-        weights = normalised(torch.where(has_label(labels), of_label, knows.to(said.dtype)))
+        """By `by_label`: weights that sum to 1, where the authors' code divides by K once more."""
+        weights = normalised(known.any(-1).to(said.dtype)) if labels is None else by_label(errors, said, known, labels)
         return mixture(said, temperature, known, weights), weights
 
     return rule
