@@ -52,6 +52,10 @@ SMALL = Setup(
     ),
 )
 """A run of half a minute, with every kind of stage in it."""
+HASTY = replace(
+    SMALL, overrides=(*SMALL.overrides, *(f"teachers.{name}.stall_timeout_s=30" for name in ("wide", "deep")))
+)
+"""Who hangs is soon replaced."""
 SMALLEST = Setup(
     "least",
     "digits.yaml",
@@ -154,7 +158,7 @@ def kill_driver(driver: "subprocess.Popen[bytes]", out: Path, at: random.Random)
 
 
 def kill_worker(
-    names: tuple[str, ...], within_s: float = 4.0
+    names: tuple[str, ...], within_s: float = 4.0, *, most: int = 1, by: signal.Signals = signal.SIGKILL
 ) -> Callable[["subprocess.Popen[bytes]", Path, random.Random], str]:
     def kill(driver: "subprocess.Popen[bytes]", out: Path, at: random.Random) -> str:
         begun = time.monotonic()
@@ -165,18 +169,30 @@ def kill_worker(
         delay = at.uniform(0.0, within_s)
         time.sleep(delay)
         alive = [process for process in workers_of(driver, names) or found if process.is_running()]
-        for process in alive[:1]:
-            process.send_signal(signal.SIGKILL)
+        for process in alive[:most]:
+            process.send_signal(by)
         return f"{delay:.1f} s after it appeared" if alive else "it had ended already"
 
     return kill
 
 
+def start_another(driver: "subprocess.Popen[bytes]", out: Path, at: random.Random) -> str:
+    """The same command once more, beside the first: both end well."""
+    delay = at.uniform(2.0, 30.0)
+    time.sleep(delay)
+    finish(start(out, SMALL), out)
+    return f"not, but joined by another after {delay:.1f} s"
+
+
 Killer = Callable[["subprocess.Popen[bytes]", Path, random.Random], str]
+REPLICA = ("TeacherReplica",)
 TRAINING = ("RayTrainWorker", "fit_in_task")
 FAULTS: dict[str, tuple[Setup, Killer]] = {
     "driver": (SMALL, kill_driver),
-    "teacher actor": (SMALL, kill_worker(("TeacherReplica",), within_s=1.0)),
+    "teacher actor": (SMALL, kill_worker(REPLICA, within_s=1.0)),
+    "all replicas at once": (SMALL, kill_worker(REPLICA, within_s=1.0, most=9)),
+    "hung replica": (HASTY, kill_worker(REPLICA, within_s=1.0, by=signal.SIGSTOP)),
+    "second driver": (SMALL, start_another),
     "training worker": (SMALL, kill_worker(TRAINING)),
     "rank of a cohort": (PEERS, kill_worker(TRAINING)),
 }

@@ -33,8 +33,15 @@ DIGITS = load_digits()
 MEANS = np.stack([DIGITS.data[DIGITS.target == digit].mean(0) for digit in range(10)])
 
 
+def waits(seconds):
+    pace, *held = (HERE / "pace").read_text().split()
+    return seconds < float(pace) or ray.util.get_node_ip_address() in held
+
+
 def say(batch):
-    time.sleep(float((HERE / "pace").read_text()))
+    begun = time.monotonic()
+    while waits(time.monotonic() - begun):
+        time.sleep(0.05)
     with (HERE / "asked").open("a") as file:
         file.write(f"{ray.util.get_node_ip_address()} {os.getpid()} {len(batch['image'])}\\n")
     images = batch["image"].reshape(-1, 1, 64)
@@ -93,10 +100,10 @@ class Nodes(NodeCluster):
             raise
         return self
 
-    def pace(self, seconds: float) -> None:
-        """Of the patient teacher, a batch."""
+    def pace(self, seconds: float, *, held: str = "") -> None:
+        """Of the patient teacher, a batch; whoever is on the node of address `held` does not answer until the next word."""
         draft = self.shared / "pace.new"
-        draft.write_text(str(seconds))
+        draft.write_text(f"{seconds} {held}")
         draft.rename(self.shared / "pace")
 
     def start(self, out: Path, setup: faults.Setup, *, on: Node | None = None) -> "subprocess.Popen[bytes]":
@@ -116,7 +123,7 @@ class Nodes(NodeCluster):
 
 def kill_while_labelling(nodes: Nodes, out: Path, at: random.Random) -> tuple[float, int]:
     """Kill the left node in labelling; another joins and gets work. The seconds from kill to end; its batches."""
-    nodes.pace(1.0)
+    nodes.pace(2.0, held=nodes.right.address)
     driver = nodes.start(out, LABELS)
     killed = kill_who_labels(nodes, driver, out, at)
     faults.finish(driver, out)
@@ -131,7 +138,7 @@ def join_while_labelling(nodes: Nodes, out: Path) -> tuple[float, int]:
     log = out.with_name(f"{out.name}.log")
     before = nodes.asked()[nodes.right.address]
     until(lambda: nodes.asked()[nodes.right.address] > before, or_dead=driver, log=log)
-    nodes.pace(5.0)  # so that work is left for who joins
+    nodes.pace(1.0, held=nodes.right.address)  # so that work is left for who joins, whenever that is
     nodes.left = nodes.add(cpus=2, resources=LEFT)
     joined = time.monotonic()
     until(lambda: nodes.asked()[nodes.left.address] > 0, or_dead=driver, log=log)
@@ -141,13 +148,15 @@ def join_while_labelling(nodes: Nodes, out: Path) -> tuple[float, int]:
 
 
 def kill_who_labels(nodes: Nodes, driver: "subprocess.Popen[bytes]", out: Path, at: random.Random) -> float:
-    """Kill the left node once it has labelled; returns when, once another one that joined has labelled too."""
+    """Kill the left node once it has labelled; returns when, once another one that joined has labelled too.
+
+    Whoever is on the right is held until then, so that work is left, whenever that is.
+    """
     log = out.with_name(f"{out.name}.log")
     before = nodes.asked()[nodes.left.address]
     until(lambda: nodes.asked()[nodes.left.address] > before, or_dead=driver, log=log)
     time.sleep(at.uniform(0.0, 2.0))
     killed = time.monotonic()
-    nodes.pace(5.0)  # so that work is left for who joins
     nodes.left = nodes.replace(nodes.left, LEFT)
     until(lambda: nodes.asked()[nodes.left.address] > 0, or_dead=driver, log=log)
     nodes.pace(0.0)
@@ -156,7 +165,7 @@ def kill_who_labels(nodes: Nodes, driver: "subprocess.Popen[bytes]", out: Path, 
 
 def lose_two_nodes(nodes: Nodes, out: Path, at: random.Random, tracking: str) -> dict[str, float]:
     """A whole run: the left node is killed while it labels, the right one while it trains. Seconds from each kill on."""
-    nodes.pace(1.0)
+    nodes.pace(2.0, held=nodes.right.address)
     driver = nodes.start(out, tracked(WHOLE, tracking))
     labelling = kill_who_labels(nodes, driver, out, at)
     log = out.with_name(f"{out.name}.log")

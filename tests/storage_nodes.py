@@ -65,7 +65,7 @@ def lose_a_node_and_the_driver(
     nodes: Nodes, store: ObjectStore, out: Path, at: random.Random
 ) -> tuple[Node, float, float]:
     """The node that went on, when the driver was killed (by the clock), and the seconds from then to the end of the run."""
-    nodes.pace(1.0)
+    nodes.pace(2.0, held=nodes.right.address)
     log = out.with_name(f"{out.name}.log")
     driver = start(nodes, store, out, nodes.head)
     kill_who_labels(nodes, driver, out, at)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ray.util.placement_group import placement_group
 
 from teachers.config.resources import Resources
 from teachers.config.teacher import CallableTeacher, CheckpointTeacher
@@ -24,7 +25,7 @@ from teachers.labelling.stalls import Pulse
 from teachers.models.scores import to_logits
 from teachers.process.log_lines import working_on
 from teachers.process.waiting import SideBySide
-from teachers.resources.reservation import Request, reserved
+from teachers.resources.reservation import Request, remove, reserved
 from teachers.soft_targets.reader import SoftTargets
 from teachers.soft_targets.schema import Spec
 from teachers.soft_targets.store import SoftTargetStore
@@ -598,6 +599,14 @@ def test_a_teacher_that_cannot_be_loaded_says_why(spec, tasks, ray_cluster):
 def test_replicas_that_find_no_room_give_up_and_say_what_they_asked_for(spec, tasks, ray_cluster):
     with pytest.raises(EnvironmentUnfit, match=r"no room for 9 x 1 CPU within 1 s; free are .*replicas"):
         label(spec(replicas={"min": 9, "max": 9}), tasks, wait_s=1)
+    assert_all_is_given_back()
+
+
+def test_room_is_free_again_that_was_given_back_while_it_was_being_placed(ray_cluster):
+    """Ray itself forgets some 1 in 40 of groups that are removed at once."""
+    for _ in range(100):
+        groups = [placement_group([{"CPU": 0.01}]) for _ in range(3)]
+        remove(groups, time.monotonic())
     assert_all_is_given_back()
 
 

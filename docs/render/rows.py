@@ -281,6 +281,9 @@ ACCURACY = {
 KILLED = {
     "driver": "driver (and the command started again)",
     "teacher actor": "teacher actor",
+    "all replicas at once": "all replicas of a teacher at once",
+    "hung replica": "a replica that is stopped (SIGSTOP), with `stall_timeout_s: 30`",
+    "second driver": "nothing: the same command is started once more beside the first",
     "training worker": "training worker",
     "rank of a cohort": "a rank of a cohort",
     "node of a cohort": "a rank of a cohort, then a node (two Ray nodes on one machine)",

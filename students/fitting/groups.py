@@ -79,7 +79,8 @@ def groups_of(actor: str | None) -> dict[str, dict[str, Any]]:
 
 def give_back(groups: Iterable[str]) -> None:
     from ray._raylet import PlacementGroupID
-    from ray.util.placement_group import PlacementGroup, remove_placement_group
+    from ray.util.placement_group import PlacementGroup
 
-    for group in groups:
-        remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group)))
+    from teachers.resources.reservation import remove
+
+    remove([PlacementGroup(PlacementGroupID.from_hex(group)) for group in groups])

@@ -11,12 +11,21 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import ray
-from ray.util import placement_group_table
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import placement_group
 
 from ..process.log_lines import Carried
 from ..resources.bundles import num_threads
-from ..resources.reservation import HOLD_S, Request, actor_options, free_of, num_gpus, reserved
+from ..resources.reservation import (
+    HOLD_S,
+    PLACING_S,
+    Request,
+    actor_options,
+    free_of,
+    is_placed,
+    num_gpus,
+    remove,
+    reserved,
+)
 from .actor import TeacherActor
 from .hands import IN_FLIGHT, Shard
 from .shard import LabelTask, TeacherSpec
@@ -129,9 +138,10 @@ class Actors:
     def more(self, num: int, left_s: float | None) -> Sequence[int]:
         come = [self._begin(group) for group in self._placed()]
         num = max(0, num - len(come))
-        while len(self._coming) > num:
-            self._withdraw(*self._coming[-1])
-        num -= len(self._coming)
+        for group, since in self._coming[num:]:
+            if self.now() - since > PLACING_S:
+                self._withdraw(group, since)
+        num = max(0, num - len(self._coming))
         if not self.seats.patient:  # else who adds nodes has to see what is asked for
             num = min(num, self._free() if num and self.now() >= self._ask_at else 0)
         for _ in range(self.seats.want(num, left_s)):
@@ -141,7 +151,7 @@ class Actors:
     def retire(self, number: int) -> None:
         self.stalls.forget(number)
         ray.kill(self.handles.pop(number), no_restart=True)
-        remove_placement_group(self._own.pop(number))
+        remove([self._own.pop(number)])
         self.seats.give_back()
 
     def needs(self, num: int) -> str:
@@ -152,8 +162,8 @@ class Actors:
         """Of all of them."""
         for actor in self.handles.values():
             ray.kill(actor, no_restart=True)
-        for group in [*self._own.values(), *(group for group, _ in self._coming)]:
-            remove_placement_group(group)
+        remove([group for group, _ in self._coming], max((since for _, since in self._coming), default=None))
+        remove([*self._own.values()])
 
     def _free(self) -> int:
         """How many more the cluster seems to have room for at this moment."""
@@ -165,7 +175,7 @@ class Actors:
         """Groups that have found room. One that found none for a while is withdrawn: it would keep larger ones from theirs."""
         placed, looked_at = list[Any](), 0
         for group, since in [*self._coming]:
-            if placement_group_table(group)["state"] == "CREATED":
+            if is_placed(group):
                 self._coming.remove((group, since))
                 placed.append(group)
             elif (looked_at := looked_at + 1) >= MOST_LOOKED_AT:
@@ -177,7 +187,7 @@ class Actors:
 
     def _withdraw(self, group: Any, since: float) -> None:
         self._coming.remove((group, since))
-        remove_placement_group(group)
+        remove([group], since)
         self.seats.give_back()
 
     def _begin(self, group: Any, bundle: int | None = None) -> int:

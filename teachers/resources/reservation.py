@@ -13,6 +13,7 @@ from typing import Any, Self
 from uuid import uuid4
 
 import ray
+from ray.util import placement_group_table
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 HOLD_S = 10.0
 """So long a part is held while the rest finds no room; then others may have it."""
+PLACING_S = 2.0
+"""A group that has no room so long after it was asked for is not being placed, but waits for room."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,28 @@ def reserved(requests: Sequence[Request], wait_s: float) -> Iterator[list[Any]]:
     try:
         yield groups
     finally:
-        _remove(groups)
+        remove(groups)
+
+
+def remove(groups: Sequence[Any], asked_at: float | None = None) -> None:
+    """Give their room back; the last of them was asked for at `asked_at` (of time.monotonic; None: now).
+
+    None is removed while it is being placed: what Ray 2.60 has set aside for a group that is removed between the two steps of
+    that, `prepare` and `commit`, nobody ever gets back (CommitAllBundles in its src/ray/gcs/gcs_placement_group_scheduler.cc).
+    Those without room go first: they would be placed in that of the others.
+    """
+    until = (time.monotonic() if asked_at is None else asked_at) + PLACING_S
+    while waiting := [group for group in groups if not is_placed(group)]:
+        if time.monotonic() >= until:
+            break
+        time.sleep(0.05)
+    for group in dict.fromkeys([*waiting, *groups]):
+        remove_placement_group(group)
+
+
+def is_placed(group: Any) -> bool:
+    """Whether it has its room, or had it and is removed."""
+    return placement_group_table(group).get("state") not in ("PENDING", "PREPARED", "RESCHEDULING")
 
 
 def _reserve(requests: Sequence[Request], wait_s: float) -> list[Any]:
@@ -97,19 +121,16 @@ def _reserve(requests: Sequence[Request], wait_s: float) -> list[Any]:
             placement_group([request.bundle] * request.num, strategy="PACK", name=f"collegium-{uuid4().hex}")
             for request in requests
         ]
+        asked_at = time.monotonic()
         try:
             if room.until_ready(requests, groups):
                 return groups
         except BaseException:
-            _remove(groups)
+            remove(groups, asked_at)
             raise
-        _remove(groups)
-        time.sleep(random.uniform(0.0, 2.0))
-
-
-def _remove(groups: Sequence[Any]) -> None:
-    for group in groups:
-        remove_placement_group(group)
+        time.sleep(random.uniform(0.0, 1.0))  # in step, each would remove what is being placed in the room of the other
+        remove(groups, asked_at)
+        time.sleep(random.uniform(0.0, 1.0))
 
 
 class Room:
