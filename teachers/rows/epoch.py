@@ -232,16 +232,18 @@ class EpochReader:
                 for name, out in batches.items():
                     whole = out if num == full else out[filled : filled + num]
                     _gather(piece.held[name], there if name in self._mapped else here, whole)
-                given, taken, filled = filled // share, taken + num, filled + num
-                cut = [out.split(share)[given : filled // share] for out in batches.values()]
+                given, taken, filled = filled // share * share, taken + num, filled + num
+                if (until := filled // share * share) == given:
+                    continue
+                cut = [out[given:until].split(share) for out in batches.values()]
                 if filled == full:
                     batches, filled = {}, 0
                 for batch in zip(*cut, strict=True):
                     yield dict(zip(self._names, batch, strict=True))
 
 
-AT_ONCE = 1 << 20
-"""Bytes of batches that are gathered together: of a tiny network's step a tenth is what a gather takes beside its copying."""
+MOST_AT_ONCE, AT_ONCE = 16, 1 << 20
+"""Batches, and bytes of them, that are gathered together: of a tiny network's step a tenth is what a gather takes beside its copying."""
 ALIGNED = 64
 """Bytes at a multiple of which memory of its own begins."""
 
@@ -250,7 +252,7 @@ def _at_once(share: int, columns: Sequence[Tensor]) -> int:
     """How many batches of `share` rows are gathered together. One alone where the next would begin elsewhere than memory of its own
     does: what is made of it could differ in its last digits."""
     sizes = [share * each[:1].nbytes for each in columns]
-    return 1 if any(size % ALIGNED for size in sizes) else max(1, AT_ONCE // sum(sizes))
+    return 1 if any(size % ALIGNED for size in sizes) else max(1, min(MOST_AT_ONCE, AT_ONCE // sum(sizes)))
 
 
 SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
