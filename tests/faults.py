@@ -53,7 +53,7 @@ SMALL = Setup(
 )
 """A run of half a minute, with every kind of stage in it."""
 HASTY = replace(
-    SMALL, overrides=(*SMALL.overrides, *(f"teachers.{name}.stall_timeout_s=30" for name in ("wide", "deep")))
+    SMALL, overrides=(*SMALL.overrides, *(f"teachers.{name}.stall_timeout_s=30" for name in ("wide", "deep", "trees")))
 )
 """Who hangs is soon replaced."""
 SMALLEST = Setup(
