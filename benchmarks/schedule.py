@@ -1,6 +1,6 @@
 """What it brings that a run's works are scheduled together: the planner on virtual time, and real trainings on this machine.
 
-    python benchmarks/schedule.py [--real] [--labels] [--before CHECKOUT] [--rounds 1]
+    python benchmarks/schedule.py [--labels] [--before CHECKOUT] [--rounds 1]
 
 Virtual: 200 trainings over 64 GPUs, seeds drawn 5 times; most on one GPU, some four to a GPU, some gangs of four or eight,
 lengths log-normal over a factor of about ten. The last line printed is one JSON object:
@@ -9,13 +9,12 @@ lengths log-normal over a factor of about ten. The last line printed is one JSON
     gpu_busy_misjudged        the same when each takes between half and twice of what was thought
     makespan_over_bound       time over the larger of (all GPU time / 64) and the longest training, the most of 5
     plan_ms                   what deciding takes, a training
-    time_over_in_turn         --real: `collegium distill`, digits, 10 students x 3 seeds and their controls (60 trainings) side by
-                              side, over the same ones one after the other (each asks for all of this machine's CPUs)
     labelling_makespan_over_bound  --labels: three teachers whose shards take 1:3:9 (they sleep), each by one replica to four, on a Ray
                               of four CPUs: until all labels are there, start of the actors included, over all sleep / 4
-    time_over_before          --before: over the version of Collegium in CHECKOUT
+    time_over_before          --before: `collegium distill`, digits, 10 students x 3 seeds and their controls (60 trainings), over the
+                              version of Collegium in CHECKOUT; abe0bb79 is the last one that trains all of them on one worker
 
-Both sides of a real figure run in turn, in processes of their own, start of Ray included; a figure is the median over rounds.
+Both sides of it run in turn, in processes of their own, start of Ray included; the figure is the median over rounds.
 """
 
 import argparse
@@ -58,7 +57,6 @@ def say(batch, seconds):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--real", action="store_true")
     parser.add_argument("--labels", action="store_true")
     parser.add_argument("--before", type=Path, help="a checkout of another version")
     parser.add_argument("--rounds", type=int, default=1)
@@ -68,8 +66,8 @@ def main() -> None:
     if arguments.labels:
         with tempfile.TemporaryDirectory() as folder:
             figures |= labels(Path(folder))
-    if arguments.real or arguments.before:
-        figures |= real(arguments.rounds, arguments.before, in_turn=arguments.real)
+    if arguments.before:
+        figures |= real(arguments.rounds, arguments.before)
     finish("schedule", figures, keep=arguments.record)
 
 
@@ -172,25 +170,19 @@ def labels(folder: Path) -> dict[str, Any]:
     }
 
 
-def real(rounds: int, before: Path | None, *, in_turn: bool) -> dict[str, Any]:
-    cpus = os.cpu_count() or 1
-    sides: dict[str, tuple[Path, float]] = {"now": (ROOT, 1)}
-    if in_turn:
-        sides["in_turn"] = ROOT, cpus
-    if before is not None:
-        sides["before"] = before.resolve(), 1
+def real(rounds: int, before: Path) -> dict[str, Any]:
+    sides = {"now": ROOT, "before": before.resolve()}
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
-        for name, (checkout, asked) in sides.items():
+        for name, checkout in sides.items():
             with tempfile.TemporaryDirectory() as folder:
-                times[name].append(run(checkout, Path(folder), asked))
+                times[name].append(run(checkout, Path(folder)))
             print(f"{name}: {times[name][-1]:.1f} s", file=sys.stderr)
-    now = median(times["now"])
-    found = {f"time_over_{name}": round(now / median(took), 4) for name, took in times.items() if name != "now"}
-    return {**found, "run_s": round(now, 1), "cpus": cpus}
+    now, then = (median(took) for took in times.values())
+    return {"time_over_before": round(now / then, 4), "run_s": round(now, 1), "cpus": os.cpu_count() or 1}
 
 
-def run(checkout: Path, folder: Path, cpus: float) -> float:
+def run(checkout: Path, folder: Path) -> float:
     """Seconds of the command; raises CalledProcessError with what it said."""
     students = {
         f"s{number}": {
@@ -199,7 +191,7 @@ def run(checkout: Path, folder: Path, cpus: float) -> float:
             "teachers": ["trees"],
             "objective": [{"loss": "soft", "weight": 0.9}, {"loss": "hard", "weight": 0.1}],
             "train": {"steps": STEPS, "seeds": list(range(SEEDS))},
-            "resources": {"cpus": cpus},
+            "resources": {"cpus": 1},
             "require": None,
         }
         for number in range(STUDENTS)
