@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 # Of 30,000 modules a fraction is ever imported: each is compiled by its first import.
+# Where the environment forbids that, as images do, every process would compile all of torch again.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: run test check docs faults lock clean

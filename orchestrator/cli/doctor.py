@@ -1,6 +1,7 @@
 """Looks at the machine: is everything there that a run needs? Each finding comes with its cure."""
 
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import sys
@@ -32,6 +33,7 @@ def examine(out: Path, tracking_uri: str | None) -> Iterator[Finding]:
         _python,
         _own_packages,
         _packages,
+        _bytecode,
         _processors,
         lambda: _storage(out),
         lambda: _mlflow(out, tracking_uri),
@@ -60,6 +62,15 @@ def _packages() -> Iterator[Finding]:
             yield Finding(name, importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
             yield Finding(name, "missing", f"pip install {name}, or install Collegium again")
+
+
+def _bytecode() -> Iterator[Finding]:
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.origin or Path(importlib.util.cache_from_source(spec.origin)).exists():
+        return
+    if sys.dont_write_bytecode:  # else the first import keeps it
+        cure = f"unset PYTHONDONTWRITEBYTECODE, or once: {sys.executable} -m compileall -q -j 0 {Path(spec.origin).parents[1]}"
+        yield Finding("bytecode of packages", "missing, and not kept: each process compiles torch for seconds", cure)
 
 
 def _processors() -> Iterator[Finding]:
