@@ -22,9 +22,10 @@ HALF = [("workers", 4, Resources())]
 
 
 class Noted:
-    """Writes down who comes in one call, and how many calls go on at once."""
+    """Writes down who comes in one call, and how many calls, which take `seconds`, go on at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0.2) -> None:
+        self.seconds = seconds
         self.calls: list[list[Any]] = []
         self.at_once, self.most, self.lock = 0, 0, threading.Lock()
 
@@ -33,7 +34,7 @@ class Noted:
             self.calls.append([*items])
             self.at_once += 1
             self.most = max(self.most, self.at_once)
-        time.sleep(0.2)
+        time.sleep(self.seconds)
         with self.lock:
             self.at_once -= 1
         return [item * 10 for item in items]
@@ -62,18 +63,19 @@ def test_what_takes_less_than_starting_a_group_of_workers_comes_in_one_turn(ray_
     assert short.calls == [[0, 1, 2, 3, 4, 5]]
 
 
-def test_who_more_waits_for_begins_first_and_what_waits_says_for_what(
+def test_who_more_waits_for_begins_first_and_what_waits_while_nothing_begins_says_for_what(
     ray_cluster: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    noted = Noted()
     ranks = {f"label/{name}": Work(f"label/{name}", (), 1.0, (), rank) for rank, name in enumerate("abc")}
     all_of_it = [("replicas", 8, Resources())]
-    with SideBySide("stage", 100) as threads, caplog.at_level(logging.INFO, logger="orchestrator"):
-        turns = Turns(Cluster(None, None), ranks, threads)
-        for future in [turns.start(f"label/{name}", all_of_it, noted, name) for name in "abc"]:
-            threads.outcome(future)
-    assert noted.calls == [["c"], ["b"], ["a"]] and noted.most == 1
-    assert "label/b waits for 8 x 1 CPU; free are 0 CPU; 1 more wait behind it" in caplog.messages
+    for seconds, told in [(0.2, []), (2.0, ["label/b waits for 8 x 1 CPU; free are 0 CPU; 1 more wait behind it"])]:
+        noted = Noted(seconds)
+        with SideBySide("stage", 100) as threads, caplog.at_level(logging.INFO, logger="orchestrator"):
+            turns = Turns(Cluster(None, None), ranks, threads, quiet_s=1.0)
+            for future in [turns.start(f"label/{name}", all_of_it, noted, name) for name in "abc"]:
+                threads.outcome(future)
+        assert noted.calls == [["c"], ["b"], ["a"]] and noted.most == 1
+        assert [message for message in caplog.messages if "wait behind" in message] == told
 
 
 def test_the_first_failure_is_told_at_once_and_what_waits_never_begins(ray_cluster: None) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any, TypeVar
 
-from teachers.process.waiting import POLL_S, SideBySide, go_on, outcome
+from teachers.process.waiting import FIRST_LOG_S, POLL_S, SideBySide, go_on, outcome
 from teachers.resources.pools import to_come
 from teachers.storage.seal import Seal
 
@@ -61,16 +61,21 @@ class _Asked:
 
 
 class Turns:
-    """Of one run, in the threads of a SideBySide. `works`: what is known beforehand of how long each is, and what follows it."""
+    """Of one run, in the threads of a SideBySide. `works`: what is known beforehand of how long each is, and what follows it;
+    `quiet_s`: so long nothing has begun before it is told what waits."""
 
-    def __init__(self, cluster: Cluster, works: Mapping[str, Work], threads: SideBySide) -> None:
-        self._cluster, self._works, self._threads = cluster, works, threads
+    def __init__(
+        self, cluster: Cluster, works: Mapping[str, Work], threads: SideBySide, quiet_s: float = FIRST_LOG_S
+    ) -> None:
+        self._cluster, self._works, self._threads, self._quiet_s = cluster, works, threads, quiet_s
         self._lock, self._news = Lock(), Event()
         self._told: list[str] = []
         self._asked: dict[str, _Asked] = {}
         self._planner: Planner | None = None
         self._up: Mapping[str, str] = {}
         """Addresses of nodes by Ray's ids."""
+        self._begun = time.monotonic()
+        """When something began last."""
         self._trainings = max(1, sum(name.startswith(TRAINS) for name in works))
 
     def start(
@@ -147,6 +152,9 @@ class Turns:
                 self._news.clear()
                 with self._lock:
                     self._give(planner)
+            if time.monotonic() - self._begun > self._quiet_s:
+                with self._lock:
+                    self._tell(planner)
             if (planner.waiting or planner.is_growing) and time.monotonic() - self._looked > LOOK_S:
                 self._look(planner)
 
@@ -179,7 +187,7 @@ class Turns:
                     planner.join(first.work.name, each.work.name)
                     in_turn.append(each)
             self._threads.start(self._do, planner, in_turn, self._turn(planner, first))
-        self._tell(planner)
+            self._begun = time.monotonic()
 
     def _alike(self, planner: Planner, first: _Asked) -> list[_Asked]:
         """It, and those of its group that wait."""
