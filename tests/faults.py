@@ -1,8 +1,8 @@
 """Kills real processes of real runs at random moments, and compares what comes out with an undisturbed run.
 
 `python -m tests.faults` does it ten times for the driver, a teacher actor, a training worker, a rank of a cohort and nodes
-each (see `node_faults`), and prints the times. The test suite does one of each kind. A run is killed by SIGKILL; where the driver died, the same command is
-started again.
+each (see `node_faults`), and prints the times. `moment_faults` kills at named moments of a shard. The test suite does one of each
+kind. A run is killed by SIGKILL; where the driver died, the same command is started again.
 """
 
 import argparse
@@ -277,9 +277,9 @@ def other_number_of_workers(folder: Path) -> str:
 
 def kinds_apart() -> dict[str, Callable[[Path, int, int], Iterator[Kill]]]:
     """Those that do their own setting up."""
-    from tests import node_faults, storage_faults, storage_nodes  # which stand on this module
+    from tests import moment_faults, node_faults, storage_faults, storage_nodes  # which stand on this module
 
-    return {**node_faults.KINDS, **storage_faults.KINDS, **storage_nodes.KINDS}
+    return {**moment_faults.KINDS, **node_faults.KINDS, **storage_faults.KINDS, **storage_nodes.KINDS}
 
 
 def kills(folder: Path, kind: str, times: int, seed: int) -> Iterator[Kill]:
