@@ -173,7 +173,7 @@ def test_who_waits_for_labels_has_a_checkpoint_of_its_last_step_and_killed_then_
         undisturbed.advance(batch)
         if undisturbed.progress.step % 50 == 0:
             undisturbed.look()
-    killed, end = process(learn, run), time.monotonic() + 60
+    killed, end = process(learn, run), time.monotonic() + 300
     killed.start()
     while not (found := checkpoints(run)) or found[-1].name != f"step-{waits_at:06d}":
         assert killed.is_alive() and time.monotonic() < end, found
