@@ -277,9 +277,15 @@ def other_number_of_workers(folder: Path) -> str:
 
 def kinds_apart() -> dict[str, Callable[[Path, int, int], Iterator[Kill]]]:
     """Those that do their own setting up."""
-    from tests import moment_faults, node_faults, storage_faults, storage_nodes  # which stand on this module
+    from tests import moment_faults, node_faults, node_following, storage_faults, storage_nodes  # which stand on this module
 
-    return {**moment_faults.KINDS, **node_faults.KINDS, **storage_faults.KINDS, **storage_nodes.KINDS}
+    return {
+        **moment_faults.KINDS,
+        **node_faults.KINDS,
+        **node_following.KINDS,
+        **storage_faults.KINDS,
+        **storage_nodes.KINDS,
+    }
 
 
 def kills(folder: Path, kind: str, times: int, seed: int) -> Iterator[Kill]:

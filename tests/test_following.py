@@ -1,15 +1,17 @@
 """A student that follows its teachers: it learns from what is labelled while they go on labelling."""
 
 import json
+import math
 import threading
 import time
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 
-from students.data.passes import PACE
+from students.data.passes import PACE, PASSES
 from students.data.shared import SharedData
 from students.fitting.fit import fit
 from students.runs.session import PlainSession
@@ -18,7 +20,8 @@ from teachers.errors import StoreError
 from teachers.rows.rows import map_columns
 from teachers.soft_targets.store import SoftTargetStore
 from tests.rank_runs import on_ranks
-from tests.training_runs import make_run, make_store, source
+from tests.training_runs import make_run, make_store, outputs, source
+from tests.warm import process
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BATCH, EPOCHS = 32, 4
@@ -141,6 +144,55 @@ def test_a_resumed_follower_draws_what_it_would_have_drawn(digits, tmp_path):
     assert all(np.array_equal(*each) for each in zip(drawn(resumed.batches(), 6), expected, strict=True))
 
 
+def learn(run):
+    """In a process of its own, to be killed."""
+    torch.set_num_threads(1)
+    fit([run], PlainSession(), checkpoint_every_s=0.3)
+
+
+def checkpoints(run):
+    return sorted(path.parent for path in run.folder.glob("attempts/*/*/SEAL.json"))
+
+
+def begun(run):
+    session = PlainSession()
+    run.folder.mkdir(parents=True, exist_ok=True)
+    return Training(run, session, SharedData().of([run], session)[0])
+
+
+def test_who_waits_for_labels_has_a_checkpoint_of_its_last_step_and_killed_then_ends_like_an_undisturbed_one(
+    digits, tmp_path
+):
+    labels = Labels(tmp_path, digits)
+    labels.commit(0, 1, 2, 3)
+    calm, run = (following(tmp_path / name, digits, labels, evaluate_every=50) for name in ("calm", "killed"))
+    undisturbed = begun(calm)
+    rows = len(undisturbed.data.rows.labelled)
+    waits_at = int(PACE * run.train.steps * 4 * 256 / rows)
+    for batch in islice(undisturbed.batches(), waits_at):
+        undisturbed.advance(batch)
+        if undisturbed.progress.step % 50 == 0:
+            undisturbed.look()
+    killed, end = process(learn, run), time.monotonic() + 300
+    killed.start()
+    while not (found := checkpoints(run)) or found[-1].name != f"step-{waits_at:06d}":
+        assert killed.is_alive() and time.monotonic() < end, found
+        time.sleep(0.05)
+    time.sleep(1)
+    assert killed.is_alive() and checkpoints(run) == found  # once: nothing has changed since
+    killed.kill()
+    killed.join()
+    labels.commit(4)
+    resumed = begun(run)
+    resumed.resume()
+    assert resumed.progress.step == waits_at and checkpoints(calm) == []
+    for each in (resumed, undisturbed):
+        each.train(math.inf)
+        each.finish()
+    assert outputs(run) == outputs(calm)
+    assert (run.folder / PASSES).read_bytes() == (calm.folder / PASSES).read_bytes()
+
+
 def test_a_follower_ends_sealed_with_its_passes_and_learns(digits, tmp_path):
     labels = Labels(tmp_path, digits)
     thread = labels.commit_slowly()
@@ -173,6 +225,6 @@ def test_ranks_agree_on_the_rows_that_are_there_and_none_waits_for_ever(digits, 
     labels = Labels(tmp_path, digits)
     thread = labels.commit_slowly(0.5)
     run = following(tmp_path, digits, labels, steps=100)
-    on_ranks(tmp_path / "two", [run], 2)
+    on_ranks(tmp_path / "two", [run], 2, checkpoint_every_s=0.1)
     thread.join()
     assert json.loads((run.folder / "result.json").read_bytes())["steps"] == 100

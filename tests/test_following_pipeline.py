@@ -20,6 +20,7 @@ from orchestrator.recipe.shipped import find
 from orchestrator.recipe.variants import by_method, with_objective_of
 from orchestrator.running.run import run
 from teachers.errors import RecipeError, TeacherError
+from tests.node_cluster import until
 from tests.test_pipeline import actions
 
 TEACH = """import time
@@ -76,8 +77,8 @@ def test_a_student_is_trained_while_its_teacher_labels_and_sealed_after_it(ray_c
     assert by_stage["distill"] == "build" and by_stage["label"] == "reuse"
 
 
-STEPS = 20_000
-"""So many that half of them take longer than a checkpoint is waited for."""
+STEPS = 2000
+"""It waits for labels, with a checkpoint, long before the last."""
 CHECKPOINTS = "students/*/student/seed-0/attempts/*/step-*/SEAL.json"
 
 
@@ -88,13 +89,15 @@ def test_who_follows_stops_with_a_teacher_that_fails_and_goes_on_when_it_labels_
     out, recipe = tmp_path / "out", recipe_of(tmp_path, pause="hold", steps=STEPS)
 
     def breaks() -> None:
-        while not list(out.glob(CHECKPOINTS)):
-            time.sleep(0.1)
-        (tmp_path / "pause").write_text("broken")
+        try:
+            until(lambda: any(out.glob(CHECKPOINTS)))
+        finally:
+            (tmp_path / "pause").write_text("broken")
 
     threading.Thread(target=breaks, daemon=True).start()
     with pytest.raises(TeacherError, match="nothing comes any more"):
         run(recipe, out, user_path=tmp_path)
+    assert any(out.glob(CHECKPOINTS))
     while _titles("fit_in_task"):
         time.sleep(0.5)
     assert not list(out.glob("students/*/SEAL.json"))
@@ -109,9 +112,7 @@ def test_a_driver_killed_while_one_labels_and_one_follows_loses_no_row_and_doubl
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe.model_dump(mode="json")))
     collegium = str(Path(sys.executable).parent / "collegium")
     driver = subprocess.Popen([collegium, "run", "recipe.yaml", "--out", "out"], cwd=tmp_path)
-    while not list(out.glob(CHECKPOINTS)):
-        assert driver.poll() is None
-        time.sleep(0.1)
+    until(lambda: any(out.glob(CHECKPOINTS)), or_dead=driver)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     assert not list(out.glob("soft_targets/*/SEAL.json"))

@@ -16,7 +16,7 @@ from ray.util.placement_group import placement_group
 
 from teachers.config.resources import Resources
 from teachers.config.teacher import CallableTeacher, CheckpointTeacher
-from teachers.errors import EnvironmentUnfit, RecipeError, StoreError, TeacherError
+from teachers.errors import CollegiumError, EnvironmentUnfit, RecipeError, StoreError, TeacherError
 from teachers.labelling.actor import device_of_replica
 from teachers.labelling.hands import Pace, Replica, Shard
 from teachers.labelling.label import label
@@ -626,6 +626,24 @@ def test_a_task_that_no_node_could_hold_says_what_it_waits_for_and_gives_up(capl
         joined.call("builtins:int", "7", resources=nowhere, user_path=Path.cwd())
     assert re.search(r"waiting since .*: tasks of evaluate/small need 1 x 1 CPU, 1 nowhere; free are", caplog.text)
     assert joined.call("builtins:int", "7", resources=Resources(gpus=0), user_path=Path.cwd()) == 7
+    assert_all_is_given_back()
+
+
+def test_a_task_whose_process_dies_begins_again_three_times_at_most(tmp_path, caplog, ray_cluster: None) -> None:
+    from orchestrator.cluster.cluster import Cluster
+
+    (tmp_path / "mine_dies.py").write_text(
+        "import os\ndef work(file, times):\n    with open(file, 'a') as tried:\n        tried.write('x')\n"
+        "    return os._exit(1) if os.path.getsize(file) <= times else os.path.getsize(file)\n"
+    )
+    how = {"resources": Resources(gpus=0), "user_path": tmp_path}
+    joined = Cluster(None, None)
+    with working_on(stage="evaluate/small"):
+        assert joined.call("mine_dies:work", str(tmp_path / "once"), 1, **how) == 2
+        with pytest.raises(CollegiumError, match=r"a Ray worker was lost .*; run the same command again"):
+            joined.call("mine_dies:work", str(tmp_path / "always"), 9, **how)
+    assert (tmp_path / "always").stat().st_size == 4
+    assert caplog.text.count("a task of evaluate/small begins again: ") == 4
     assert_all_is_given_back()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.recipe.load import load_recipe
 from teachers.transfer_set.transfer_set import TransferSet
-from tests import faults, node_faults, storage_nodes
+from tests import faults, node_faults, node_following, storage_nodes
 from tests.cohort_runs import in_turn, make_cohort
 from tests.node_cluster import Node
 from tests.node_faults import Nodes
@@ -48,6 +48,15 @@ def test_a_killed_rank_and_a_killed_node_take_a_cohort_back_to_what_one_process_
     found = {path.parts[-3]: path.read_bytes() for path in (out / "students").rglob("model.safetensors")}
     assert found == {path.parts[-3]: path.read_bytes() for path in here.rglob("model.safetensors")}
     assert set(found) == {"a", "b"}
+
+
+@pytest.mark.campaign
+def test_a_node_joins_and_one_dies_while_a_student_follows_and_it_is_the_student_of_its_passes(nodes: Nodes) -> None:
+    calm, out = nodes.shared / "follows-calm", nodes.shared / "follows"
+    faults.finish(nodes.start(calm, node_following.FOLLOWS), calm)
+    followed = node_following.follow_while_nodes_come_and_go(nodes, out, random.Random(0))
+    print(f"went on at step {followed.step}, from {followed.kept}; {followed.seconds:.0f} s")
+    assert node_following.problems(out, calm, followed) == []
 
 
 @pytest.mark.campaign

@@ -305,6 +305,7 @@ KILLED = {
     "node of a cohort": "a rank of a cohort, then a node (two Ray nodes on one machine)",
     "node that labels": "a node that labels, by a cut cable and SIGKILL; another joins and gets work",
     "node that joins": "nothing: a node joins while another one labels, and gets work",
+    "node of a student that follows": "a node, while it labels and a student on it follows; another joins and labels before that",
     "driver, on a storage that does harm": "driver, OUT on an S3-compatible server with 5 % of requests reset, refused or slow; done from an empty cache",
     "node and driver of a bucket": "a node that labels, then the driver, on nodes that share a bucket of that kind; done from another node with an empty cache",
 }

@@ -64,6 +64,8 @@ class Passes:
         self.rows, self.following, self.run, self.session, self.steps = rows, following, run, session, steps
         self.waited_s = 0.0
         """For labels, since this process began."""
+        self.while_waiting: Callable[[], object] = lambda: None
+        """Done again and again in a wait, by every rank by itself."""
         self.go_to([])
 
     def document(self) -> list[dict[str, Any]]:
@@ -104,6 +106,7 @@ class Passes:
         self.following.look(self.session)
         while (what := found()) is None:
             wait.tell(lambda: f"labels: {self.following.share:.0%} of the rows have them")
+            self.while_waiting()
             time.sleep(POLL_S)
             self.following.look(self.session)
         self.waited_s += time.monotonic() - began

@@ -36,6 +36,8 @@ class Attempt:
     def __init__(self, run: Run, name: str | None = None, *, rollbacks: int = 0) -> None:
         self.folder = run.folder / "attempts" / f"{rollbacks:03d}-{name or uuid4().hex}"
         self.saved: list[Path] = []
+        self.step = 0
+        """Of its newest checkpoint, or of the one that it goes on from."""
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Write a checkpoint and its seal, and drop all but the newest. Raises OSError when it cannot be written."""
@@ -46,6 +48,7 @@ class Attempt:
         seal.publish(folder / STATE, buffer.getbuffer())
         seal.write_seal(folder, [STATE])
         self.saved.append(folder)
+        self.step = step
         while len(self.saved) > KEPT:
             mirror.remove_folder(self.saved.pop(0))
 

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,14 +102,20 @@ class Training:
     def train(self, checkpoint_every_s: float = CHECKPOINT_EVERY_S) -> None:
         """Take all steps that are left, with looks at validation and checkpoints on the way."""
         progress, clock = self.progress, Clock(checkpoint_every_s)
+        if self.passes is not None:
+            self.passes.while_waiting = partial(self.save_if_due, clock)
         for batch in self.batches():
             self.advance(batch)
             if progress.step == self.steps or progress.step % self.evaluate_every == 0:
                 self.look()
                 if progress.step == self.steps or self.is_stopped():
                     break
-            if self.session.rank == 0 and clock.is_due():
-                clock.time(self.save)
+            self.save_if_due(clock)
+
+    def save_if_due(self, clock: Clock) -> None:
+        """By rank 0, and no step twice."""
+        if self.session.rank == 0 and self.progress.step > self.attempt.step and clock.is_due():
+            clock.time(self.save)
 
     @property
     def stream(self) -> tuple[int, tuple[int, int], int]:
@@ -246,6 +253,7 @@ class Training:
         if self.passes is not None:
             self.passes.go_to(state["passes"])
         self.progress = Progress(**{name: state[name] for name in vars(self.progress)})
+        self.attempt.step = self.progress.step
         if self.session.world > 1:  # rank 0's share of these steps is all that was saved: no sum over ranks
             self.progress.pending.clear()
             self.stepper.moment.shares.clear()
