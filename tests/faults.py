@@ -277,7 +277,13 @@ def other_number_of_workers(folder: Path) -> str:
 
 def kinds_apart() -> dict[str, Callable[[Path, int, int], Iterator[Kill]]]:
     """Those that do their own setting up."""
-    from tests import moment_faults, node_faults, node_following, storage_faults, storage_nodes  # which stand on this module
+    from tests import (  # which stand on this module
+        moment_faults,
+        node_faults,
+        node_following,
+        storage_faults,
+        storage_nodes,
+    )
 
     return {
         **moment_faults.KINDS,
