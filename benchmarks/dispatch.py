@@ -111,7 +111,7 @@ class World:
 
     def ready(self, number: int) -> int:
         ticket, worker = next(self.tickets), self.workers[number]
-        if worker.loaded:
+        if worker.loaded and worker.alive:
             self.answered[ticket] = None
         else:
             worker.asked.append(ticket)

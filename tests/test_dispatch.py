@@ -100,3 +100,11 @@ def test_a_shard_that_kills_whoever_has_it_is_named_when_all_others_are_committe
         for shard in work.run():
             done.append(shard.number)
     assert sorted(done) == [number for number in range(20) if number != 3]
+
+
+def test_who_is_ready_is_not_sent_away_while_another_one_is_lost(tmp_path: Path) -> None:
+    """What the reserved one had in hand when it died is done by the other, not kept until that one is back."""
+    dies = [(0.0, LOAD_S + 5), (1e4, 1e9)]
+    world = World([dies, FOR_EVER], [1.0] * 30)
+    assert sum(1 for _ in dispatcher(world, 30, 2, tmp_path / "store").run()) == 30
+    assert world.time <= LOAD_S + 40

@@ -46,7 +46,8 @@ class Crew:
         return any(other.ready and not other.is_stuck for other in self.replicas.values() if other is not replica)
 
     def resize(self, to_take: int, num_open: int, num_closed: int, *, in_need: bool) -> None:
-        """No more idle replicas than shards that nobody has, `to_take`, and more where these are worth their start.
+        """No more idle replicas than shards that nobody has, `to_take`, and more where these are worth their start. Who is ready
+        does not go for one that is lost, or that loads.
 
         `in_need`: one has to step in for another. Called every now and then.
         """
@@ -56,7 +57,11 @@ class Crew:
         idle = [replica for replica in self.replicas.values() if replica.is_idle]
         may_go = [replica for replica in idle if not self._stays(replica)]
         may_go.sort(key=lambda replica: replica.ready)  # who is not even ready goes first
+        num_ready = sum(replica.ready for replica in idle)
         for replica in may_go[: max(0, len(idle) - to_take)]:
+            if replica.ready and num_ready <= to_take:
+                break
+            num_ready -= replica.ready
             self._drop(replica)
         left_s = None
         if self._worked_s:  # while none is done, the first takes so long at least
