@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .figures import Figure, records
-from .rows import ACCURACY, KILLED, SPEED
+from .killed import KILLED
+from .rows import ACCURACY, SPEED
 from .tables import row
 
 

@@ -1,0 +1,26 @@
+"""In words, whom the kinds of kills of `tests.faults` kill."""
+
+KILLED = {
+    "driver": "driver (and the command started again)",
+    "teacher actor": "teacher actor",
+    "all replicas at once": "all replicas of a teacher at once",
+    "hung replica": "a replica that is stopped (SIGSTOP), with `stall_timeout_s: 30`",
+    "second driver": "nothing: the same command is started once more beside the first",
+    "training worker": "training worker",
+    "rank of a cohort": "a rank of a cohort",
+    "replica that reads": "a replica exactly while it reads a shard's rows",
+    "replica that computes": "a replica in the middle of a shard's batch",
+    "replica that writes": "a replica exactly while it writes a shard",
+    "replica between publish and commit": "a replica whose shard has its name and whose record has not",
+    "driver while a replica reads": "driver, exactly while a replica reads a shard's rows",
+    "driver while a replica computes": "driver, while a replica is in the middle of a shard's batch",
+    "driver while a replica writes": "driver, exactly while a replica writes a shard",
+    "driver while a replica is between publish and commit": "driver, exactly when a shard has its name and its record has not",
+    "disk full in mid-shard": "nothing: the disk of the stores is full in the middle of a shard, and grows before the command is started again",
+    "node of a cohort": "a rank of a cohort, then a node (two Ray nodes on one machine)",
+    "node that labels": "a node that labels, by a cut cable and SIGKILL; another joins and gets work",
+    "node that joins": "nothing: a node joins while another one labels, and gets work",
+    "node of a student that follows": "a node, while it labels and a student on it follows; another joins and labels before that",
+    "driver, on a storage that does harm": "driver, OUT on an S3-compatible server with 5 % of requests reset, refused or slow; done from an empty cache",
+    "node and driver of a bucket": "a node that labels, then the driver, on nodes that share a bucket of that kind; done from another node with an empty cache",
+}
