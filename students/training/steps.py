@@ -33,7 +33,7 @@ from ..runs.run import Run
 from ..runs.session import Session
 from .begin import begin_with
 from .first_look import warn_of_batch_statistics, without_a_part
-from .optimize import SCHEDULES, make_optimizer
+from .optimize import SCHEDULES, make_optimizer, move
 from .selves import memories
 
 TABLES = "derived/tables"
@@ -233,7 +233,7 @@ class Stepper:
         """Move the weights. Returns this rank's share of each unweighted term, `[terms]`."""
         if self.run.train.clip is not None:
             nn.utils.clip_grad_norm_(self.trained, self.run.train.clip)
-        self.optimizer.step()
+        move(self.optimizer)
         for each in self.trained:  # what `zero_grad` does, for a tenth of its time
             each.grad = None
         return work.terms[0] if len(work.terms) == 1 else torch.stack(work.terms).sum(0)
