@@ -25,4 +25,4 @@ def test_packages_that_every_process_would_compile_again_are_found(
     done = subprocess.run([sys.executable, "-c", LOOK], env=environment, check=True, capture_output=True, text=True)
     found = json.loads(done.stdout)
     assert len(found) == (forbidden and not compiled)
-    assert all("compileall" in each["cure"] for each in found)
+    assert all("compileall" in each["cure"] and each["is_slow"] for each in found)

@@ -20,11 +20,12 @@ LOW_DISK_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Finding:
-    """`cure` is empty where nothing is wrong."""
+    """`cure` is empty where nothing is wrong; `is_slow`: runs are whole with it, and take longer."""
 
     subject: str
     found: str
     cure: str = ""
+    is_slow: bool = False
 
 
 def examine(out: Path, tracking_uri: str | None) -> Iterator[Finding]:
@@ -70,7 +71,9 @@ def _bytecode() -> Iterator[Finding]:
         return
     if sys.dont_write_bytecode:  # else the first import keeps it
         cure = f"unset PYTHONDONTWRITEBYTECODE, or once: {sys.executable} -m compileall -q -j 0 {Path(spec.origin).parents[1]}"
-        yield Finding("bytecode of packages", "missing, and not kept: each process compiles torch for seconds", cure)
+        yield Finding(
+            "bytecode of packages", "missing, and not kept: each process compiles torch for seconds", cure, is_slow=True
+        )
 
 
 def _processors() -> Iterator[Finding]:
