@@ -2,6 +2,7 @@
 
 import itertools
 from collections import defaultdict
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -133,7 +134,7 @@ def test_the_longest_chain_first_is_sooner_than_first_come_first_served() -> Non
         planner.waiting.clear()
         now += 1
         for name in [*planner.running]:
-            planner.done(name)
+            planner.done(name, now)
     assert now == 6
 
 
@@ -146,20 +147,20 @@ def test_small_works_that_keep_coming_make_a_gang_wait_for_none_but_those_that_r
     small = (planner.add(Work(f"s{n}", ONE, data.draw(lengths), rank=100)) for n in itertools.count())
     for _ in range(m):
         next(small)
-    ends = {begun.work.name: begun.ends for begun in planner.start(0)}
+    ends = {begun.work.name: begun.length for begun in planner.start(0)}
     planner.add(Work("gang", (Part(data.draw(st.integers(2, m)), {"CPU": 1}),), 5, rank=1))
     assert [*planner.start(0)] == []
     last = max(ends.values())
     for now in range(1, 100):
         for name in [name for name, end in ends.items() if end <= now]:
-            planner.done(name)
+            planner.done(name, now)
             del ends[name]
             next(small)
         for begun in planner.start(now):
             if begun.work.name == "gang":
                 assert now <= last
                 return
-            ends[begun.work.name] = begun.ends
+            ends[begun.work.name] = now + begun.length
     raise AssertionError("starved")
 
 
@@ -171,6 +172,17 @@ def test_what_a_gang_waits_for_is_filled_by_works_that_are_over_by_then() -> Non
 
     assert laid_out(3.5) == {"long": (0, 10), "late": (0, 6.5), "short": (6.5, 10), "gang": (10, 20)}
     assert laid_out(4) == {"long": (0, 10), "late": (0, 6.5), "gang": (10, 20), "short": (20, 24)}
+
+
+@settings(max_examples=80, deadline=None)
+@given(clusters(), recipes(), st.sampled_from([1 / 64, 1 / 4, 4, 64]))
+def test_how_long_the_first_took_tells_of_all_so_works_are_laid_out_as_if_lengths_had_been_known(
+    nodes, works, factor
+) -> None:
+    first = Work("first", (Part(1, {"CPU": 0.5}),), 3)
+    works = [first, *(replace(work, after=("first", *work.after)) for work in placeable(works, nodes))]
+    bars = schedule(works, nodes, {work.name: factor * work.length for work in works})
+    assert bars == [Bar(bar.name, factor * bar.start, factor * bar.end, bar.on) for bar in schedule(works, nodes)]
 
 
 def test_who_follows_begins_when_the_other_has_and_ends_no_sooner_or_waits_where_there_is_room_for_one() -> None:
@@ -207,10 +219,10 @@ def test_who_fits_no_node_is_left_to_the_cluster_and_a_node_that_comes_or_goes_c
     (begun,) = planner.start(0)
     assert (begun.work.name, begun.seats[0].node) == ("two", "b")
     planner.on({"b": {"CPU": 1.0}})
-    planner.done("one")  # of a node that has gone, and found no other
+    planner.done("one", 0)  # of a node that has gone, and found no other
     planner.add(Work("three", ONE, 1))
     assert [*planner.start(0)] == []
-    planner.done("two")
+    planner.done("two", 0)
     assert [begun.work.name for begun in planner.start(0)] == ["three"]
     planner.on({"b": {"CPU": 1.0}, "c": {"CPU": 8.0}})
     assert [seat.node for seat in planner.running["large"].seats] == ["c"]
@@ -256,12 +268,12 @@ def test_who_grows_takes_no_more_than_there_is_and_gives_all_of_it_back(nodes, t
                 planner.give_back(name)
                 held[name] -= 1
             if left == 1:
-                planner.done(name)
+                planner.done(name, now)
                 held.pop(name)
         assert all(free >= -CRUMB for node in planner.room.free.values() for free in node.values())
         held |= {begun.work.name: 0 for begun in planner.start(now)}
     for name in [*planner.running]:
-        planner.done(name)
+        planner.done(name, 99)
     assert (planner.room.free, planner.room.gpus) == (planner.empty.free, planner.empty.gpus) and not planner.growing
 
 
@@ -290,9 +302,9 @@ def test_what_grows_keeps_no_seat_from_whom_room_is_kept_for() -> None:
     assert [*planner.start(0)] == []
     planner.want("label", 9, 40.0, 0)  # its way is shorter than the gang's, now that is known
     assert [*planner.start(0)] == [] and planner.want("label", 9, 40.0, 0) == 0
-    planner.done("short")
+    planner.done("short", 5)
     assert [begun.work.name for begun in planner.start(5)] == ["gang"]
-    planner.done("gang")
+    planner.done("gang", 10)
     assert [*planner.start(10)] == [] and planner.want("label", 9, 40.0, 10) == 3
 
 

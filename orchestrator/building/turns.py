@@ -213,7 +213,7 @@ class Turns:
                 each.future.set_exception(error)
             raise
         with self._lock:
-            planner.done(first.work.name)
+            planner.done(first.work.name, time.monotonic())
             for each in in_turn:
                 del self._asked[each.work.name]
         self._news.set()

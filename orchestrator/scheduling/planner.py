@@ -58,8 +58,11 @@ class Started:
 
     work: Work
     seats: Sequence[Seat]
-    ends: float
-    """When it is expected to."""
+    begun: float
+    length: float
+    """About how long it and what it does besides take, as works are measured."""
+    ends: float | None = None
+    """When it is expected to, where it has told what is left."""
 
 
 @dataclass
@@ -94,7 +97,14 @@ class Planner:
         self.running: dict[str, Started] = {}
         self.growing: dict[str, Growth] = {}
         self.promise: Promise | None = None
+        self.took = self.thought = 0.0
+        """Of what has ended, together: how long it took, and how long it was thought to take."""
         self.on(nodes)
+
+    @property
+    def pace(self) -> float:
+        """Seconds for each that was thought: of lengths that nobody has timed only what is long beside what is known."""
+        return self.took / self.thought if self.took and self.thought else 1.0
 
     def on(self, nodes: Mapping[str, Node]) -> None:
         """These are the nodes now. What runs keeps its seats, or is given others by the books where it has lost them, or had
@@ -116,10 +126,10 @@ class Planner:
         """It could begin now."""
         self.waiting[work.name] = work
 
-    def done(self, name: str) -> None:
-        seats = self._seats_of(name)
-        del self.running[name]
-        self.growing.pop(name, None)
+    def done(self, name: str, now: float) -> None:
+        seats, started = self._seats_of(name), self.running.pop(name)
+        if self.growing.pop(name, None) is None and not started.work.beside:
+            self.took, self.thought = self.took + now - started.begun, self.thought + started.length
         self._free(name, seats)
 
     def want(self, name: str, num: int, left: float | None, now: float) -> int:
@@ -159,11 +169,11 @@ class Planner:
             set[str](),
         )  # what has found no room, or none but for who ends in time: nobody gives any back
         for work in self._in_order():
-            self._grow(work.rank)
+            self._grow(self.pace * work.rank)
             held = self.promise
             if work.name not in self.waiting or (held is not None and work.asks_for in full):
                 continue
-            if held is not None and work.asks_for in kept and now + work.length > held.at:
+            if held is not None and work.asks_for in kept and now + self.pace * work.length > held.at:
                 continue
             if (begun := self._begun(work, now)) is not None:
                 yield begun
@@ -190,8 +200,8 @@ class Planner:
     def _way(self, name: str) -> float:
         """How long the rest of it, shared by all its seats, and what waits for it take one after the other."""
         work, left = self.running[name].work, self.growing[name].left
-        alone = work.length * work.gang[0].num if left is None else left
-        return work.rank - work.length + alone / (work.gang[0].num + len(self.growing[name].seats))
+        alone = self.pace * work.length * work.gang[0].num if left is None else left
+        return self.pace * (work.rank - work.length) + alone / (work.gang[0].num + len(self.growing[name].seats))
 
     def _in_order(self) -> list[Work]:
         """Who holds a promise is first, so that no newcomer takes it away."""
@@ -211,7 +221,7 @@ class Planner:
             self.promise = None
         elif seats is None:
             return None
-        elif now + work.length <= held.at:
+        elif now + self.pace * work.length <= held.at:
             held.counted.add(work.name)
         else:
             seats = self.room.least(held.beside).seats(work.gang)
@@ -222,7 +232,7 @@ class Planner:
 
     def _take(self, work: Work, seats: Sequence[Seat], now: float) -> Started:
         self.room.take(seats)
-        begun = self.running[work.name] = Started(self.waiting.pop(work.name), seats, now + work.length)
+        begun = self.running[work.name] = Started(self.waiting.pop(work.name), seats, now, work.length)
         return begun
 
     def _fits_ever(self, work: Work) -> bool:
@@ -232,27 +242,33 @@ class Planner:
 
     def _promised(self, work: Work, now: float) -> Promise:
         """From the first time at which enough of those who run have ended, by what is thought."""
-        ending = sorted(self.running.values(), key=lambda each: each.ends)
+        ends = {name: self._ends(started) for name, started in self.running.items()}
+        ending = sorted(self.running, key=lambda name: ends[name])
 
         def after(count: int) -> Room:
             room = self.room.copy()
-            for started in ending[:count]:
-                room.give(self._seats_of(started.work.name))
+            for name in ending[:count]:
+                room.give(self._seats_of(name))
             return room
 
         fits = bisect_left(range(len(ending)), True, key=lambda count: after(count).seats(work.gang) is not None)
-        at = max(now, ending[fits - 1].ends)
-        counted = [started for started in ending if started.ends <= at]
+        at = max(now, ends[ending[fits - 1]])
+        counted = [name for name in ending if ends[name] <= at]
         if (seats := (room := after(len(counted))).seats(work.gang)) is None:  # more room, and yet laid out worse
-            counted, at = ending, max(now, ending[-1].ends)
+            counted, at = ending, max(now, ends[ending[-1]])
             seats = (room := after(len(counted))).seats(work.gang)
         assert seats is not None, "an empty cluster holds it"
         room.take(seats)
-        return Promise(work.name, at, room, {started.work.name for started in counted})
+        return Promise(work.name, at, room, {*counted})
+
+    def _ends(self, started: Started) -> float:
+        return started.begun + self.pace * started.length if started.ends is None else started.ends
 
     def join(self, name: str, other: str) -> None:
         """`other`, which waits, is done by `name`, which runs, after its own: on the same seats."""
-        self.running[name] = replace(self.running[name], ends=self.running[name].ends + self.waiting.pop(other).length)
+        self.running[name] = replace(
+            self.running[name], length=self.running[name].length + self.waiting.pop(other).length
+        )
         if self.promise is not None and self.promise.name == other:
             self.promise = None
 

@@ -53,5 +53,5 @@ def schedule(works: Iterable[Work], nodes: Mapping[str, Node], true: Mapping[str
         now = ends[0][0]
         while ends and ends[0][0] <= now:
             _, ended = heapq.heappop(ends)
-            planner.done(ended)
+            planner.done(ended, now)
             freed(ended, to_end)
