@@ -7,6 +7,7 @@ kind. A run is killed by SIGKILL; where the driver died, the same command is sta
 
 import argparse
 import hashlib
+import itertools
 import json
 import random
 import signal
@@ -130,6 +131,9 @@ def outcome(out: Path) -> Outcome:
     return Outcome(keys, labels, weights)
 
 
+MISSED = "nobody: it had ended already"
+
+
 def workers_of(driver: "subprocess.Popen[bytes]", names: tuple[str, ...]) -> list[psutil.Process]:
     """Ray worker processes of this driver's cluster whose title has one of `names`."""
     found = []
@@ -171,7 +175,7 @@ def kill_worker(
         alive = [process for process in workers_of(driver, names) or found if process.is_running()]
         for process in alive[:most]:
             process.send_signal(by)
-        return f"{delay:.1f} s after it appeared" if alive else "it had ended already"
+        return f"{delay:.1f} s after it appeared" if alive else MISSED
 
     return kill
 
@@ -295,15 +299,15 @@ def kinds_apart() -> dict[str, Callable[[Path, int, int], Iterator[Kill]]]:
 
 
 def kills(folder: Path, kind: str, times: int, seed: int) -> Iterator[Kill]:
-    """Of one kind; each in a run of its own."""
+    """Of one kind; each in a run of its own. One that found nobody left to kill is none."""
     if kind in (others := kinds_apart()):
         yield from others[kind](folder / kind.replace(" ", "_"), times, seed)
         return
     setup = FAULTS[kind][0]
     calm = folder / f"undisturbed_{setup.name}"
     expected = outcome(calm) if calm.exists() else undisturbed(folder, setup)
-    for number in range(times):
-        found, when, seconds = disturbed(folder, kind, seed + number)
+    runs = (disturbed(folder, kind, seed + number) for number in itertools.count())
+    for found, when, seconds in itertools.islice((run for run in runs if run[1] != MISSED), times):
         yield Kill(f"killed {when}", seconds, compare(found, expected))
 
 
