@@ -187,9 +187,7 @@ def ui(out: Path, port: int) -> None:
 def doctor(out: Path | None, tracking_uri: str | None, as_json: bool) -> None:
     """Check Python, packages, CPUs and GPUs, Ray, storage, MLflow; each finding with its cure.
 
-    \b
-    BAD   a run would fail of it; the command ends with code 4
-    slow  runs are whole, and take longer
+    `BAD` is what a run would fail of, then the command ends with code 4; with what is `slow` runs are whole, and take longer.
     """
     from .doctor import examine
 

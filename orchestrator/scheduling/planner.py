@@ -241,7 +241,8 @@ class Planner:
         return self._ever[work.asks_for]
 
     def _promised(self, work: Work, now: float) -> Promise:
-        """From the first time at which enough of those who run have ended, by what is thought."""
+        """From the first time at which enough of those who run have ended, by what is thought: the seats that are there first, for
+        others in its stead would wait for more to end, and stand idle in part till then."""
         ends = {name: self._ends(started) for name, started in self.running.items()}
         ending = sorted(self.running, key=lambda name: ends[name])
 
@@ -252,13 +253,10 @@ class Planner:
             return room
 
         fits = bisect_left(range(len(ending)), True, key=lambda count: after(count).seats(work.gang) is not None)
-        at = max(now, ends[ending[fits - 1]])
-        counted = [name for name in ending if ends[name] <= at]
-        if (seats := (room := after(len(counted))).seats(work.gang)) is None:  # more room, and yet laid out worse
-            counted, at = ending, max(now, ends[ending[-1]])
-            seats = (room := after(len(counted))).seats(work.gang)
+        seats, at = after(fits).seats(work.gang), max(now, ends[ending[fits - 1]])
         assert seats is not None, "an empty cluster holds it"
-        room.take(seats)
+        counted = [name for name in ending if ends[name] <= at]
+        (room := after(len(counted))).take(seats)
         return Promise(work.name, at, room, {*counted})
 
     def _ends(self, started: Started) -> float:
