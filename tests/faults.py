@@ -63,13 +63,13 @@ SMALLEST = Setup(
     (
         "teachers={wide: {kind: sklearn, model: 'sklearn.linear_model:LogisticRegression', replicas: 2}}",
         "students.small.teachers=[wide]",
-        "students.small.train.steps=400",
+        "students.small.train.steps=12000",
         "students.small.train.seeds=[0]",
         "students.small.control=false",
     ),
     "distill",
 )
-"""One teacher, which is no network, and one student, only as far as its training."""
+"""One teacher, which is no network, and one student, only as far as its training, which takes longer than to start it."""
 PEERS = Setup(
     "cohort",
     "peers.yaml",
@@ -235,7 +235,7 @@ def disturbed_by_all(folder: Path, seed: int) -> Outcome:
     out, at = folder / "all", random.Random(seed)
     driver = start(out, SMALLEST)
     for kind in ("teacher actor", "training worker"):
-        FAULTS[kind][1](driver, out, at)
+        assert FAULTS[kind][1](driver, out, at) != MISSED, kind
     time.sleep(at.uniform(0.0, 8.0))
     assert driver.poll() is None, "the run ended before its driver could be killed"
     driver.send_signal(signal.SIGKILL)
