@@ -258,7 +258,7 @@ def test_a_full_disk_is_named_wherever_it_is_met_and_costs_nothing_that_was_done
         disk.grow()
     done = run(*command, cwd=user)
     assert done.returncode == 0, done.stderr
-    expected = {"prepare": True, "label": True, "distill": True, "evaluate": False, "export": False}
+    expected = {"prepare": True, "label": True, "judge": True, "distill": True, "evaluate": False, "export": False}
     assert actions(done.stdout) == expected
 
 
