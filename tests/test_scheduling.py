@@ -185,6 +185,22 @@ def test_how_long_the_first_took_tells_of_all_so_works_are_laid_out_as_if_length
     assert bars == [Bar(bar.name, factor * bar.start, factor * bar.end, bar.on) for bar in schedule(works, nodes)]
 
 
+def test_room_is_kept_where_it_is_there_first_and_not_where_two_halves_have_to_end() -> None:
+    """What one half gives back is for another half, though all that run are late."""
+    planner, half = Planner({"small": {"CPU": 1.0}, "large": {"CPU": 2.0, "large": 1.0}}), (Part(1, {"CPU": 0.5}),)
+    for number in range(2):
+        planner.add(Work(f"whole{number}", (Part(1, {"CPU": 1, "large": 0.1}),), 10, rank=9))
+        planner.add(Work(f"half{number}", half, 10, rank=8))
+    assert {each.work.name: each.seats[0].node for each in planner.start(0)}["half1"] == "small"
+    planner.add(Work("first", ONE, 10, rank=7))
+    planner.add(Work("half2", half, 10, rank=1))
+    assert [*planner.start(0)] == []
+    planner.done("half0", 12)
+    assert [begun.work.name for begun in planner.start(12)] == ["half2"]
+    planner.done("whole1", 13)
+    assert [(begun.work.name, begun.seats[0].node) for begun in planner.start(13)] == [("first", "large")]
+
+
 def test_who_follows_begins_when_the_other_has_and_ends_no_sooner_or_waits_where_there_is_room_for_one() -> None:
     works = [Work("distill/small", ONE, 4, beside=("label/wide",)), Work("label/wide", ONE, 10)]
     for cpus, follower in ((2.0, (0, 10)), (1.0, (10, 14))):
